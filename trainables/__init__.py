@@ -1,0 +1,1 @@
+"""One distillation trial: everything here runs, and is tested, without Ray."""

@@ -1,0 +1,41 @@
+"""Names of everything that a trial measures, once, for every reader and writer.
+
+An epoch reports the measures that its method has: one without an adapter leaves out the adapter's, `ce`
+leaves out the teacher's. Accuracies are fractions, entropies are in nats, times in seconds.
+"""
+
+from typing import Final
+
+ACCURACY: Final = "val/accuracy"
+SHARPNESS_GAP: Final = "val/sharpness_gap"
+
+VALIDATION_MEASURES: Final = (
+    ACCURACY,
+    "val/loss",
+    "val/accuracy_teacher",
+    "val/accuracy_adapted",
+    "val/sharpness_student",
+    "val/sharpness_teacher",
+    "val/sharpness_adapted",
+    SHARPNESS_GAP,
+    "val/sharpness_gap_frozen",
+    "val/sharpness_gap_tempered",
+    "val/sharpness_gap_centred",
+    "val/entropy_student",
+    "val/entropy_adapted",
+    "val/ece_student",
+    "val/ece_adapted",
+    "val/agreement",
+)
+TRAINING_MEASURES: Final = ("train/loss", "train/loss_ce", "train/loss_kd", "train/loss_adapter")
+COST_MEASURES: Final = (
+    "cost/seconds",
+    "cost/examples_per_second",
+    "cost/teacher_forwards",
+    "cost/trainable_parameters",
+    "cost/adapter_parameters",
+    "cost/peak_memory_bytes",
+)
+TEST_MEASURES: Final = ("test/accuracy",)
+
+MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES

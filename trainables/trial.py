@@ -1,0 +1,118 @@
+"""Everything that one trial is: a frozen, self-checking description that no torch object ever sees.
+
+It imports neither torch nor ray, so that a plan can be checked and printed in well under a second.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from trainables.data.registry import check_dataset_name
+from trainables.methods import METHODS
+from trainables.models.names import check_model_name
+from trainables.naming import unknown_name
+
+AdapterKind = Literal["serial", "parallel", "logit", "feature"]
+AdapterInit = Literal["zero", "default"]
+Schedule = Literal["constant", "cosine", "step"]
+Augmentation = Literal["views", "none"]
+
+ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
+
+# What tells one repetition of a config from another, and so takes no part in its digest.
+SEED_FIELDS = frozenset({"seed", "data_seed"})
+
+
+class TrialConfig(BaseModel):
+    """One trial: what is distilled into what, by which objective, from which random numbers.
+
+    Two trials with equal configs give the same bits on CPU. `seed` draws the initial weights, `data_seed` the
+    batch order and the views: trials that share `data_seed` see the same batches, which pairs them.
+
+    Raises:
+        ValueError: for an unknown field (naming the nearest known one) or a value out of its bounds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    method: str = Field("pesf_kd", description="distillation method")
+    dataset: str = Field("digits", description="dataset, by its canonical name")
+    student: str = Field("cnn_3_4", description="student architecture")
+    teacher: str = Field("cnn_32_64", description="teacher architecture")
+    epochs: int = Field(15, ge=1, le=100_000, description="passes over the training split")
+    batch_size: int = Field(64, ge=1, description="samples per step")
+
+    temperature: float = Field(4.0, gt=0, le=1000, description="softens both sides of the distillation loss")
+    ce_weight: float = Field(0.1, ge=0, description="weight of the student's cross-entropy")
+    kd_weight: float = Field(0.9, ge=0, description="weight of the distillation loss (T² included in it)")
+    adapter_ce_weight: float = Field(1.0, ge=0, description="weight of the adapted teacher's cross-entropy")
+
+    adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
+    adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
+    adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
+    detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
+
+    student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
+    student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")
+    student_weight_decay: float = Field(5e-4, ge=0, description="SGD, student")
+    student_schedule: Schedule = Field("cosine", description="the student's own learning-rate schedule")
+    adapter_learning_rate: float = Field(0.05, gt=0, description="SGD, adapter")
+    adapter_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, adapter (Nesterov off)")
+    adapter_weight_decay: float = Field(5e-4, ge=0, description="SGD, adapter")
+    adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
+
+    augmentation: Augmentation = Field("views", description="the dataset's table of views, or none")
+    split_seed: int = Field(0, ge=0, description="draws the train, validation and test splits")
+    data_seed: int = Field(0, ge=0, description="draws the batch order and the views")
+    seed: int = Field(0, ge=0, description="draws the initial weights")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_nearest_field(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            known = list(cls.model_fields)
+            for name in values:
+                if name not in known:
+                    raise ValueError(unknown_name("field", str(name), known))
+        return values
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, name: str) -> str:
+        if name not in METHODS:
+            raise ValueError(unknown_name("method", name, METHODS))
+        return name
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, name: str) -> str:
+        return check_dataset_name(name)
+
+    @field_validator("student", "teacher")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        return check_model_name(name)
+
+    @property
+    def config_id(self) -> str:
+        """Twelve hex digits of the content digest of everything but the seeds: the same config, the same id."""
+        content = self.model_dump(mode="json", exclude=set(SEED_FIELDS))
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def with_seeds(self, study_seed: int, replicate: int) -> "TrialConfig":
+        """This config as its `replicate`-th repetition in the study of that seed.
+
+        The batch order depends on (study seed, replicate) alone, so that configs are paired within a replicate;
+        the initial weights also depend on the config.
+        """
+        data_seed = derive_seed(study_seed, "data", replicate)
+        seed = derive_seed(study_seed, "init", self.config_id, replicate)
+        return self.model_copy(update={"data_seed": data_seed, "seed": seed})
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed from any number of labels, the same on every machine."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

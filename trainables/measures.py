@@ -1,7 +1,10 @@
 """Names of everything that a trial measures, once, for every reader and writer.
 
-An epoch reports the measures that its method has: one without an adapter leaves out the adapter's, `ce`
-leaves out the teacher's. Accuracies are fractions, entropies are in nats, times in seconds.
+An epoch reports the measures that its method has: one without an adapter leaves out the adapter's, and its
+gaps and agreement are with what its student is taught by, the frozen teacher. `ce` is taught by nobody; it is
+measured against the study's frozen teacher, so that its gap stands beside the others', and leaves out the
+teacher's measures only where there is no teacher at all. Accuracies are fractions, entropies are in nats,
+times in seconds; `train/loss` is the weighted total, its parts are before their weights.
 """
 
 from typing import Final

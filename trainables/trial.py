@@ -52,7 +52,9 @@ class TrialConfig(BaseModel):
     adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
     adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
     adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
-    detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
+    detach_adapter_target: bool = Field(
+        False, description="stop the distillation loss's gradient to the adapter"
+    )
 
     student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
     student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")
@@ -64,6 +66,7 @@ class TrialConfig(BaseModel):
     adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
 
     augmentation: Augmentation = Field("views", description="the dataset's table of views, or none")
+    teacher_seed: int = Field(0, ge=0, description="draws the teacher's weights and batch order")
     split_seed: int = Field(0, ge=0, description="draws the train, validation and test splits")
     data_seed: int = Field(0, ge=0, description="draws the batch order and the views")
     seed: int = Field(0, ge=0, description="draws the initial weights")
@@ -97,15 +100,15 @@ class TrialConfig(BaseModel):
 
     @property
     def config_id(self) -> str:
-        """Twelve hex digits of the content digest of everything but the seeds: the same config, the same id."""
+        """Twelve hex digits of the digest of everything but the seeds: the same config, the same id."""
         content = self.model_dump(mode="json", exclude=set(SEED_FIELDS))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_seeds(self, study_seed: int, replicate: int) -> "TrialConfig":
         """This config as its `replicate`-th repetition in the study of that seed.
 
-        The batch order depends on (study seed, replicate) alone, so that configs are paired within a replicate;
-        the initial weights also depend on the config.
+        The batch order depends on (study seed, replicate) alone, so that configs are paired within a
+        replicate; the initial weights also depend on the config.
         """
         data_seed = derive_seed(study_seed, "data", replicate)
         seed = derive_seed(study_seed, "init", self.config_id, replicate)

@@ -18,7 +18,8 @@ class DatasetInfo:
         image_size: height and width in pixels.
         split_sizes: samples in (train, validation, test).
         num_views: augmented views of each sample, the unchanged one included.
-        files: what must lie under the data root, relative to it; nothing for a dataset that ships with a library.
+        files: what must lie under the data root, relative to it; nothing for a dataset that ships with a
+            library.
         source: where it comes from.
     """
 

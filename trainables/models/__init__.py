@@ -1,0 +1,53 @@
+"""Students and teachers, by name.
+
+Importing this package imports no torch: `trainables.models.names` lies in it, and a plan is checked without.
+What is listed below is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from trainables.models.names import check_model_name
+
+if TYPE_CHECKING:
+    from trainables.models.checkpoints import (
+        CheckpointError,
+        CheckpointInfo,
+        load_checkpoint,
+        read_metadata,
+        save_checkpoint,
+        save_model,
+    )
+    from trainables.models.interface import DistillationModel, FeatureMaps
+    from trainables.models.zoo import build_model
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointInfo",
+    "DistillationModel",
+    "FeatureMaps",
+    "build_model",
+    "check_model_name",
+    "load_checkpoint",
+    "read_metadata",
+    "save_checkpoint",
+    "save_model",
+]
+
+_MODULES: Final[dict[str, str]] = {
+    "CheckpointError": "checkpoints",
+    "CheckpointInfo": "checkpoints",
+    "DistillationModel": "interface",
+    "FeatureMaps": "interface",
+    "build_model": "zoo",
+    "load_checkpoint": "checkpoints",
+    "read_metadata": "checkpoints",
+    "save_checkpoint": "checkpoints",
+    "save_model": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

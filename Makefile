@@ -1,0 +1,46 @@
+# Two commands do all: `make study` and `make test`. Each sets up .venv first, once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PORT ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup study ui test test-slow check format clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# Made again when what is to be installed changes, and not otherwise.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, found %d.%d; name one: make PYTHON=/path/to/python3.11" % v[:2])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(READY) ## virtual environment with everything pinned
+
+study: $(READY) ## the default study: adapter width on digits, about a minute
+	$(BIN)/python -m study.launch --space adapter_width
+
+ui: $(READY) ## MLflow UI on loopback, port $(PORT)
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///study_results/mlflow.db --host 127.0.0.1 --port $(PORT)
+
+test: $(READY) ## the tests, slow ones left out
+	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY) ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## format and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and caches; studies stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

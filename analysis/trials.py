@@ -1,0 +1,255 @@
+"""What a study's records say of its trials and configs, as typed rows with honest uncertainty.
+
+A search picks its promising configs by the accuracy that they happened to reach, so that accuracy flatters
+them. A config's mean is therefore taken over its repetitions on fresh seeds alone (stages `replicate` and
+`control`); what it reached in the search is shown beside it and enters no estimate. Repetitions of the same
+number saw the same batches, so configs are compared within replicates.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from analysis.statistics import Estimate, mean_interval, paired_difference
+from study.records import read_epochs, read_trials
+
+Value = bool | int | float | str | None
+
+ACCURACY = "val/accuracy"
+SHARPNESS_GAP = "val/sharpness_gap"
+TEST_ACCURACY = "test/accuracy"
+
+SEARCH = "search"
+REPEATED = ("control", "replicate")
+BASELINE = "kd"
+
+# What a trial's row says about the trial itself; every other column without a slash is a field of its config.
+_BOOKKEEPING = frozenset(
+    {"trial_id", "study", "space", "stage", "name", "method", "config_id", "replicate", "seed", "data_seed"}
+    | {"status", "error", "epochs", "started", "seconds"}
+)
+
+
+@dataclass(frozen=True)
+class StudyRecords:
+    """Everything that a study recorded: one row a trial, and one row an epoch of a trial."""
+
+    trials: pa.Table
+    epochs: pa.Table
+
+
+@dataclass(frozen=True)
+class ConfigSummary:
+    """One repeated config: a control, or one that was promising in the search.
+
+    Args:
+        config_id: digest of the config.
+        name: what a person calls it, such as `w16-T4.0`.
+        method: distillation method.
+        stage: `control` or `replicate`.
+        varied: the fields that the search varied, with this config's values; empty for a control.
+        accuracy: validation accuracy over repetitions, a fraction.
+        gap: sharpness gap over repetitions, in nats; n is 0 for a method without one.
+        test_accuracy: test accuracy over repetitions, a fraction; n is 0 where the test split was not read.
+        against_baseline: accuracy less the baseline's, paired by replicate; None for the baseline itself and
+            where the study has none.
+        search_accuracy: what it reached in the search, optimistic; None for a control.
+    """
+
+    config_id: str
+    name: str
+    method: str
+    stage: str
+    varied: Mapping[str, Value]
+    accuracy: Estimate
+    gap: Estimate
+    test_accuracy: Estimate
+    against_baseline: Estimate | None
+    search_accuracy: float | None
+
+
+def open_study(directory: str | Path) -> StudyRecords:
+    """The records in a study's folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no records.
+    """
+    return StudyRecords(read_trials(directory), read_epochs(directory))
+
+
+def find_study(named: str | Path | None, results: Path) -> Path:
+    """The folder of the study that `named` gives, else of the study in `results` that was written to last.
+
+    Raises:
+        FileNotFoundError: if nothing is named and `results` holds no study with records.
+    """
+    if named:
+        return Path(named)
+    written = {path.parent.parent: path.stat().st_mtime for path in results.glob("*/records/trials")}
+    if not written:
+        raise FileNotFoundError(
+            f"no study with records under {results.resolve()}: run one, or name a study's folder"
+        )
+    return max(written, key=lambda directory: written[directory])
+
+
+def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """A numeric column as (n,) float64, nan where it is null."""
+    return np.array(
+        [np.nan if value is None else value for value in table[name].to_pylist()], dtype=np.float64
+    )
+
+
+def select(
+    trials: pa.Table,
+    *,
+    stages: Collection[str] | None = None,
+    statuses: Collection[str] | None = ("finished",),
+) -> pa.Table:
+    """The trials of these stages that ended so, in the order of the table; None takes all."""
+    for name, wanted in (("stage", stages), ("status", statuses)):
+        if wanted is not None:
+            trials = trials.filter(pc.is_in(trials[name], pa.array(list(wanted), pa.string())))
+    return trials
+
+
+def varied_fields(trials: pa.Table) -> tuple[str, ...]:
+    """The config's fields that took more than one value in the search, in the order of the columns."""
+    searched = select(trials, stages=[SEARCH], statuses=None)
+    fields = [name for name in searched.column_names if "/" not in name and name not in _BOOKKEEPING]
+    return tuple(name for name in fields if pc.count_distinct(searched[name], mode="all").as_py() > 1)
+
+
+def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int = 0) -> list[ConfigSummary]:
+    """The repeated configs, controls first, then the promising ones by their mean accuracy, best first.
+
+    Args:
+        trials: a study's trials.
+        baseline: method of the control that every other config is compared with.
+        seed: of the bootstrap intervals.
+
+    Returns:
+        One summary for every config with a finished repetition.
+    """
+    repeated = select(trials, stages=REPEATED)
+    fields = varied_fields(trials)
+    controls = repeated.filter(
+        pc.and_(pc.equal(repeated["stage"], "control"), pc.equal(repeated["method"], baseline))
+    )
+    reference = _by_replicate(controls)
+    searched = select(trials, stages=[SEARCH])
+    scores = dict(zip(searched["config_id"].to_pylist(), numbers(searched, ACCURACY).tolist(), strict=True))
+    summaries = []
+    for config_id in dict.fromkeys(repeated["config_id"].to_pylist()):
+        rows = repeated.filter(pc.equal(repeated["config_id"], config_id))
+        summaries.append(_summary(rows, fields, reference, scores.get(config_id), baseline, seed))
+    return sorted(summaries, key=lambda summary: (summary.stage != "control", -summary.accuracy.value))
+
+
+def _by_replicate(rows: pa.Table) -> dict[int, float]:
+    return dict(zip(rows["replicate"].to_pylist(), numbers(rows, ACCURACY).tolist(), strict=True))
+
+
+def _summary(
+    rows: pa.Table,
+    fields: tuple[str, ...],
+    reference: Mapping[int, float],
+    search_accuracy: float | None,
+    baseline: str,
+    seed: int,
+) -> ConfigSummary:
+    """The summary of one config from its repetitions."""
+    first = rows.slice(0, 1).to_pylist()[0]
+    is_control = first["stage"] == "control"
+    own = _by_replicate(rows)
+    shared = sorted(own.keys() & reference.keys())
+    against = None
+    if shared and not (is_control and first["method"] == baseline):
+        against = paired_difference([own[r] for r in shared], [reference[r] for r in shared], seed=seed)
+    return ConfigSummary(
+        config_id=first["config_id"],
+        name=re.sub(r"-s\d+$", "", first["name"]),
+        method=first["method"],
+        stage=first["stage"],
+        varied={} if is_control else {name: first[name] for name in fields},
+        accuracy=mean_interval(numbers(rows, ACCURACY)),
+        gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
+        test_accuracy=mean_interval(numbers(rows, TEST_ACCURACY)),
+        against_baseline=against,
+        search_accuracy=None if is_control else search_accuracy,
+    )
+
+
+def survivor_note(trials: pa.Table) -> str | None:
+    """What must be said wherever only finished search trials are looked at; None if all of them finished."""
+    statuses = select(trials, stages=[SEARCH], statuses=None)["status"].to_pylist()
+    pruned, failed = statuses.count("pruned"), statuses.count("failed")
+    if not pruned + failed:
+        return None
+    return (
+        f"Survivors only: of {len(statuses)} search trials {pruned} stopped early and {failed} failed, and "
+        "are left out. What finished was selected by accuracy, which narrows spreads and bends correlations."
+    )
+
+
+def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASELINE) -> str:
+    """The summaries as a Markdown table, with the methods of its estimates below it."""
+    if not summaries:
+        return "No config was repeated on fresh seeds, so no mean can be given."
+    heads = [
+        "config",
+        "varied",
+        "n",
+        "accuracy",
+        "sharpness gap (nats)",
+        f"accuracy − {baseline}",
+        "in search",
+    ]
+    with_test = any(summary.test_accuracy.n for summary in summaries)
+    if with_test:
+        heads.insert(4, "test accuracy")
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for summary in summaries:
+        cells = _cells(summary)
+        if not with_test:
+            del cells[4]
+        lines.append("| " + " | ".join(cells) + " |")
+    methods = {summary.accuracy.method for summary in summaries}
+    methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
+    notes = [*sorted(methods), "p-values are of single comparisons, not corrected for the number of rows"]
+    if any(summary.search_accuracy is not None for summary in summaries):
+        notes.append(
+            "`in search` is the accuracy that a config was picked by: optimistic, and in no estimate"
+        )
+    return "\n".join([*lines, "", *(f"- {note}." for note in notes)])
+
+
+def _cells(summary: ConfigSummary) -> list[str]:
+    varied = ", ".join(
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in summary.varied.items()
+    )
+    searched = "" if summary.search_accuracy is None else f"{summary.search_accuracy:.3f}"
+    return [
+        f"{summary.name} ({summary.config_id})",
+        varied or summary.stage,
+        str(summary.accuracy.n),
+        _with_interval(summary.accuracy),
+        _with_interval(summary.test_accuracy),
+        _with_interval(summary.gap),
+        "" if summary.against_baseline is None else str(summary.against_baseline),
+        searched,
+    ]
+
+
+def _with_interval(estimate: Estimate) -> str:
+    if estimate.n == 0:
+        return ""
+    interval = "" if np.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f}{interval}"

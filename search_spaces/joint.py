@@ -1,0 +1,113 @@
+"""Everything at once: where the best config lies when nothing of the adapter or the objective is held."""
+
+from search_spaces.space import Parameter, SearchSpace
+
+SPACE = SearchSpace(
+    name="joint",
+    question="Which parts of the objective and of the adapter matter most for the student when all may vary?",
+    parameters=(
+        Parameter(
+            name="temperature",
+            kind="float",
+            role="scientific",
+            value=4.0,
+            low=1.0,
+            high=16.0,
+            log=True,
+            why="as in the space `temperature`: from unsoftened outputs to close to matching logits, in "
+            "ratios",
+        ),
+        Parameter(
+            name="ce_weight",
+            kind="float",
+            role="scientific",
+            value=0.1,
+            low=0.0,
+            high=1.0,
+            why="as in the space `loss_weights`: linear, because 0 (no labels) is a value of interest",
+        ),
+        Parameter(
+            name="kd_weight",
+            kind="float",
+            role="scientific",
+            value=0.9,
+            low=0.1,
+            high=2.0,
+            why="as in the space `loss_weights`: above 0, so that every trial distils",
+        ),
+        Parameter(
+            name="adapter_ce_weight",
+            kind="float",
+            role="scientific",
+            value=1.0,
+            low=0.01,
+            high=10.0,
+            log=True,
+            why="as in the space `loss_weights`: the adapter's balance between labels and student is a ratio",
+        ),
+        Parameter(
+            name="adapter_kind",
+            kind="categorical",
+            role="scientific",
+            value="serial",
+            choices=("serial", "parallel", "logit", "feature"),
+            why="as in the space `adapter_training`: what the correction is computed from and added to",
+        ),
+        Parameter(
+            name="adapter_width",
+            kind="int",
+            role="scientific",
+            value=16,
+            low=2,
+            high=256,
+            log=True,
+            why="as in the space `adapter_width`: two to wider than small students' features, in doublings",
+        ),
+        Parameter(
+            name="adapter_init",
+            kind="categorical",
+            role="scientific",
+            value="zero",
+            choices=("zero", "default"),
+            why="as in the space `adapter_training`: from plain distillation or from a disturbed teacher",
+        ),
+        Parameter(
+            name="detach_adapter_target",
+            kind="categorical",
+            role="scientific",
+            value=False,
+            choices=(False, True),
+            why="as in the space `adapter_training`: whether the student moves its teacher",
+        ),
+        Parameter(
+            name="adapter_learning_rate",
+            kind="float",
+            role="nuisance",
+            value=0.05,
+            low=0.002,
+            high=0.5,
+            log=True,
+            why="width, kind and weights all rescale the adapter's gradient; each deserves the step that "
+            "suits it",
+        ),
+        Parameter(
+            name="adapter_schedule",
+            kind="categorical",
+            role="nuisance",
+            value="cosine",
+            choices=("constant", "cosine", "step"),
+            why="the adapter's rate that works depends on whether and when it decays",
+        ),
+        Parameter(
+            name="student_learning_rate",
+            kind="float",
+            role="nuisance",
+            value=0.05,
+            low=0.01,
+            high=0.2,
+            log=True,
+            why="the sum of ce_weight and kd_weight multiplies the student's gradient; a free rate keeps a "
+            "heavier objective from passing for a better one",
+        ),
+    ),
+)

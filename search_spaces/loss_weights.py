@@ -1,0 +1,65 @@
+"""How the three terms of the objective should be weighed."""
+
+from search_spaces.baseline import baseline_without
+from search_spaces.space import Parameter, SearchSpace
+
+_VARIED = (
+    Parameter(
+        name="ce_weight",
+        kind="float",
+        role="scientific",
+        value=0.1,
+        low=0.0,
+        high=1.0,
+        why="0 distils without labels; a linear scale, because 0 is a value of interest",
+    ),
+    Parameter(
+        name="kd_weight",
+        kind="float",
+        role="scientific",
+        value=0.9,
+        low=0.1,
+        high=2.0,
+        why="starts above 0, where student and adapter would never meet (the control `ce` covers that); "
+        "linear, so that its ratio to ce_weight sweeps both sides of one",
+    ),
+    Parameter(
+        name="adapter_ce_weight",
+        kind="float",
+        role="scientific",
+        value=1.0,
+        low=0.01,
+        high=10.0,
+        log=True,
+        why="towards 0 nothing ties the adapter to the labels and it can lower the loss by copying the "
+        "student; towards infinity it ignores the student; the balance is a ratio, hence the log scale",
+    ),
+    Parameter(
+        name="student_learning_rate",
+        kind="float",
+        role="nuisance",
+        value=0.05,
+        low=0.01,
+        high=0.2,
+        log=True,
+        why="the sum of ce_weight and kd_weight multiplies the student's gradient; without a free rate a "
+        "heavier objective would win or lose as a larger step",
+    ),
+    Parameter(
+        name="adapter_learning_rate",
+        kind="float",
+        role="nuisance",
+        value=0.05,
+        low=0.002,
+        high=0.5,
+        log=True,
+        why="kd_weight and adapter_ce_weight multiply the adapter's gradient in the same way",
+    ),
+)
+
+SPACE = SearchSpace(
+    name="loss_weights",
+    question="How should the student's two losses and the adapter's cross-entropy be weighed against each "
+    "other?",
+    parameters=(*_VARIED, *baseline_without(_VARIED)),
+)

@@ -1,0 +1,96 @@
+"""Starting Ray on this machine, or reaching a cluster that runs."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from typing import Final
+
+# Read by Ray when it is imported or started, and inherited by the workers of a local cluster.
+_ENVIRONMENT: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Two processes of two threads each on two cores run at a fraction of two of one thread.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # Tune's own CSV, JSON and TensorBoard loggers double the cost of a short trial; the records replace them.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A snapshot grows with the number of trials and nothing here reads it: the journal is what a study resumes from.
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # A failed trial reports no metric.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray
+
+from study.errors import StudyError
+
+_SECONDS_TO_ANSWER: Final = 25
+_PROBE: Final = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+
+
+def check_address(address: str) -> None:
+    """Check that a cluster answers, before any work and within 30 seconds.
+
+    Args:
+        address: `local` (a cluster of its own on this machine), `auto`, `host:port` or `ray://host:port`.
+
+    Raises:
+        StudyError: nothing that speaks Ray answers there.
+    """
+    if address == "local":
+        return
+    advice = "Give --address local, or the address that `ray start --head` printed."
+    target = address.removeprefix("ray://")
+    if address != "auto":
+        host, _, port = target.rpartition(":")
+        if not host or not port.isdigit():
+            raise StudyError(f"--address {address!r} is not local, auto, host:port or ray://host:port. {advice}")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError as error:
+            raise StudyError(f"no Ray cluster answers at {address} ({error}). {advice}") from None
+    # A port that is open may belong to anything, and a client that waits for it cannot be interrupted: ask from a
+    # process that can be ended.
+    try:
+        probe = subprocess.run(  # noqa: S603 - our own interpreter and text
+            [sys.executable, "-c", _PROBE, address], capture_output=True, timeout=_SECONDS_TO_ANSWER, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise StudyError(
+            f"what listens at {address} did not answer as a Ray cluster within {_SECONDS_TO_ANSWER} s. {advice}"
+        ) from None
+    if probe.returncode != 0:
+        last = probe.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
+        raise StudyError(f"no Ray cluster answers at {address} ({last[0]}). {advice}")
+
+
+def start_ray(address: str) -> None:
+    """Connect to `address`, or start a cluster of this process's own on this machine (`local`).
+
+    Raises:
+        StudyError: it cannot be reached or started.
+    """
+    try:
+        if address == "local":
+            # No trial puts anything large into the object store: data are memory-mapped files.
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=128 * 2**20,
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
+
+
+def stop_ray() -> None:
+    """Leave the cluster; one that this process started ends with it."""
+    ray.shutdown()

@@ -1,0 +1,206 @@
+"""What a study knows of its trials: every change goes to the journal first, then into memory.
+
+The ledger, not Ray's snapshot, is what a resumed study starts from. Ray's snapshot is up to ten seconds old when a
+driver is killed, and trials begun since come back under new names; the journal is never behind, and a trial keeps
+its identifier for good.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from study.journal import Journal, read_journal
+from study.plan import Stage, StudyPlan
+from trainables.measures import ACCURACY, MEASURES
+from trainables.methods import METHODS
+from trainables.trial import TrialConfig
+
+Status = Literal["finished", "pruned", "failed"]
+
+
+@dataclass
+class TrialEntry:
+    """One trial: what it is, what it has reported, how it ended (`status` is None while it has not)."""
+
+    trial_id: str
+    ordinal: int
+    stage: Stage
+    replicate: int
+    config: TrialConfig
+    started: float
+    optuna: dict[str, Any] | None = None
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    epoch_times: dict[int, float] = field(default_factory=dict)
+    status: Status | None = None
+    error: str | None = None
+    ended: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What a person reads: `w16-T4.0-s0`."""
+        return trial_name(self.config, self.replicate)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """Measures of the last epoch reported, or nothing."""
+        return self.epochs[max(self.epochs)] if self.epochs else {}
+
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy at the last epoch; NaN before the first."""
+        return self.last.get(ACCURACY, float("nan"))
+
+    @property
+    def seconds(self) -> float:
+        """The trial's own computing time."""
+        return sum(measures.get("cost/seconds", 0.0) for measures in self.epochs.values())
+
+
+def trial_name(config: TrialConfig, replicate: int) -> str:
+    """Adapter width, temperature and seed of a trial, or its method where it has no adapter."""
+    entry = METHODS.entry(config.method)
+    parts = [] if config.method == "pesf_kd" else [config.method]
+    if entry.has_adapter:
+        parts.append(f"w{config.adapter_width}")
+    if "temperature" in entry.fields:
+        parts.append(f"T{config.temperature:.1f}")
+    return "-".join([*parts, f"s{replicate}"])
+
+
+class StudyLedger:
+    """All trials of one study, oldest first.
+
+    Args:
+        plan: the study.
+        on_end: called with each trial once it has ended (also for those that had ended before a resume, by `replay`).
+    """
+
+    def __init__(self, plan: StudyPlan, on_end: Callable[[TrialEntry], None] | None = None) -> None:
+        self.plan = plan
+        self.entries: dict[str, TrialEntry] = {}
+        self.damaged_lines: list[int] = []
+        self._on_end = on_end
+        path = plan.directory / "journal.jsonl"
+        if path.exists():
+            self._load(path)
+        self._journal = Journal(path)
+
+    def _load(self, path: Path) -> None:
+        events, self.damaged_lines = read_journal(path)
+        for event in events:
+            kind, trial_id = event["event"], event.get("trial_id")
+            if kind == "trial":
+                fields = {k: v for k, v in event.items() if k not in ("event", "config")}
+                self.entries[trial_id] = TrialEntry(config=TrialConfig(**event["config"]), **fields)
+            elif trial_id in self.entries:
+                entry = self.entries[trial_id]
+                if kind == "epoch":
+                    entry.epochs.setdefault(event["epoch"], event["measures"])
+                    entry.epoch_times.setdefault(event["epoch"], event["time"])
+                elif kind == "end":
+                    entry.status, entry.error, entry.ended = event["status"], event["error"], event["time"]
+
+    def open_trial(
+        self, stage: Stage, config: TrialConfig, replicate: int, optuna: dict[str, Any] | None = None
+    ) -> TrialEntry:
+        """Enter a new trial; from here on it is never lost."""
+        ordinal = len(self.entries)
+        entry = TrialEntry(
+            trial_id=f"{self.plan.name}-{ordinal:04d}",
+            ordinal=ordinal,
+            stage=stage,
+            replicate=replicate,
+            config=config,
+            started=time.time(),
+            optuna=optuna,
+        )
+        self._journal.append(
+            {
+                "event": "trial",
+                "trial_id": entry.trial_id,
+                "ordinal": ordinal,
+                "stage": stage,
+                "replicate": replicate,
+                "config": config.model_dump(mode="json"),
+                "started": entry.started,
+                "optuna": optuna,
+            },
+            durable=True,
+        )
+        self.entries[entry.trial_id] = entry
+        return entry
+
+    def record_epoch(self, trial_id: str, epoch: int, measures: dict[str, float]) -> bool:
+        """Enter an epoch's measures; False if they are known, as after going on from an older checkpoint."""
+        entry = self.entries[trial_id]
+        if epoch in entry.epochs or entry.status is not None:
+            return False
+        now = time.time()
+        self._journal.append(
+            {"event": "epoch", "trial_id": trial_id, "epoch": epoch, "time": now, "measures": measures}
+        )
+        entry.epochs[epoch] = measures
+        entry.epoch_times[epoch] = now
+        return True
+
+    def end_trial(self, trial_id: str, status: Status, error: str | None = None) -> None:
+        """Enter how a trial ended, once."""
+        entry = self.entries[trial_id]
+        if entry.status is not None:
+            return
+        now = time.time()
+        self._journal.append(
+            {"event": "end", "trial_id": trial_id, "status": status, "error": error, "time": now}, durable=True
+        )
+        entry.status, entry.error, entry.ended = status, error, now
+        if self._on_end is not None:
+            self._on_end(entry)
+
+    def in_stage(self, stage: Stage) -> list[TrialEntry]:
+        """Trials of a stage, oldest first."""
+        return [entry for entry in self.entries.values() if entry.stage == stage]
+
+    @property
+    def unfinished(self) -> list[TrialEntry]:
+        """Trials that were started and have not ended."""
+        return [entry for entry in self.entries.values() if entry.status is None]
+
+    def count(self, status: Status) -> int:
+        """How many trials ended so."""
+        return sum(entry.status == status for entry in self.entries.values())
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+
+def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
+    """A trial as a row of `records.TRIALS_SCHEMA`."""
+    config = entry.config.model_dump(mode="json")
+    config["epochs_planned"] = config.pop("epochs")
+    return {
+        **config,
+        "trial_id": entry.trial_id,
+        "study": plan.name,
+        "space": plan.space,
+        "stage": entry.stage,
+        "name": entry.name,
+        "config_id": entry.config.config_id,
+        "replicate": entry.replicate,
+        "status": entry.status,
+        "error": entry.error,
+        "epochs": len(entry.epochs),
+        "started": int(entry.started * 1e6),
+        "seconds": entry.seconds,
+        **{name: entry.last.get(name) for name in MEASURES},
+    }
+
+
+def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:
+    """A trial's epochs as rows of `records.EPOCHS_SCHEMA`."""
+    return [
+        {"trial_id": entry.trial_id, "epoch": epoch, "time": int(entry.epoch_times[epoch] * 1e6), **measures}
+        for epoch, measures in sorted(entry.epochs.items())
+    ]

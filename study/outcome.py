@@ -1,0 +1,234 @@
+"""What a study found: the table that a person reads, `summary.json`, figures, and their way into MLflow.
+
+The only door from the study to the analysis, which itself reads nothing but the records.
+"""
+
+import json
+import math
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis.figures import (
+    compute_gap_against_accuracy,
+    compute_history,
+    compute_learning_curves,
+    compute_parameter_effect,
+    draw_gap_against_accuracy,
+    draw_history,
+    draw_learning_curves,
+    draw_parameter_effect,
+)
+from analysis.statistics import Estimate
+from analysis.trials import ConfigSummary, StudyRecords, markdown_table, open_study, summarise_configs, survivor_note
+from study.plan import StudyPlan, redact
+from study.progress import StudyProgress, duration
+from study.runner import StudyRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from study.tracking import StudyTracker
+
+_SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study found.
+
+    Args:
+        plan: the study.
+        summary: everything below as JSON, as in `summary.json`.
+        configs: controls first, then the promising configs, best first.
+        correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
+        notes: what must be said beside the table.
+        tracking_error: why MLflow does not have all of it, if so.
+    """
+
+    plan: StudyPlan
+    summary: dict[str, Any]
+    configs: list[ConfigSummary]
+    correlation: Estimate
+    notes: list[str]
+    tracking_error: Exception | None
+
+
+def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: StudyProgress) -> Outcome:
+    """Gather what a run of a study found, and hand it to MLflow."""
+    progress.say("gathering the result")
+    records = open_study(plan.directory)
+    configs = summarise_configs(records.trials, seed=plan.seed) if records.trials.num_rows else []
+    correlation = compute_gap_against_accuracy(records.trials, seed=plan.seed).correlation
+    notes = _notes(plan, run, records)
+    summary = _summary(plan, run, configs, correlation, notes)
+    _write_json(plan.directory / "summary.json", summary)
+    _draw_figures(plan, records)
+    result_note = "\n\n".join([markdown_table(configs), _correlation_text(correlation), *notes])
+    status = "FINISHED" if run.complete else "KILLED"
+    artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
+    error = tracker.finish(status, result_note=result_note, metrics=_study_metrics(configs, correlation), artifacts=artifacts)
+    return Outcome(plan, summary, configs, correlation, notes, error)
+
+
+def print_outcome(outcome: Outcome, stream: TextIO) -> None:
+    """The result for a person."""
+    plan = outcome.plan
+    console = Console(file=stream, highlight=False)
+    console.print()
+    console.print(plan.search_space.question, style="bold")
+    console.print(_table(outcome.configs))
+    methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
+    for text in [*methods, _correlation_text(outcome.correlation), *outcome.notes]:
+        console.print(text, markup=False)
+    trials = outcome.summary["trials"]
+    counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])
+    console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)
+    console.print(f"records   {plan.directory / 'records'}", markup=False, soft_wrap=True)
+    console.print(f"figures   {plan.directory / 'figures'}", markup=False, soft_wrap=True)
+    console.print(f"compare   {ui_command(plan)}", markup=False, soft_wrap=True)
+
+
+def ui_command(plan: StudyPlan) -> str:
+    """How to look at the runs in MLflow's UI."""
+    if plan.tracking_uri.startswith("http"):
+        return redact(plan.tracking_uri)
+    command = ["mlflow", "ui", "--backend-store-uri", redact(plan.tracking_uri), "--host", "127.0.0.1"]
+    return shlex.join(command)
+
+
+def _table(configs: list[ConfigSummary]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("config", overflow="fold", min_width=18)
+    for name in ("n", "val accuracy", "gap (nats)", "accuracy - kd", "in search"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for config in configs:
+        table.add_row(
+            f"{config.method} (control)" if config.stage == "control" else _label(config),
+            str(config.accuracy.n),
+            _plus_minus(config.accuracy),
+            _plus_minus(config.gap, places=2),
+            _difference(config.against_baseline),
+            "" if config.search_accuracy is None else f"{config.search_accuracy:.3f}",
+        )
+    return table
+
+
+def _difference(against: Estimate | None) -> str:
+    if against is None:
+        return ""
+    p_value = "" if against.p_value is None else f", p {against.p_value:.2f}"
+    return f"{against.value:+.3f}{p_value}"
+
+
+def _label(config: ConfigSummary) -> str:
+    values = [
+        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in ((_short(name), value) for name, value in config.varied.items())
+    ]
+    return f"{config.method} {', '.join(values)}"
+
+
+def _short(field: str) -> str:
+    return field.removeprefix("adapter_").replace("learning_rate", "lr").replace("_", " ")
+
+
+def _plus_minus(estimate: Estimate, *, places: int = 3) -> str:
+    if estimate.n == 0:
+        return ""
+    if math.isnan(estimate.low):
+        return f"{estimate.value:.{places}f}"
+    return f"{estimate.value:.{places}f} ± {(estimate.high - estimate.low) / 2:.{places}f}"
+
+
+def _correlation_text(correlation: Estimate) -> str:
+    subject = "Sharpness gap and accuracy over the search's configs (exploratory)"
+    if math.isnan(correlation.value):
+        return f"{subject}: {correlation.method}, n = {correlation.n}"
+    return (
+        f"{subject}: rank correlation {correlation.value:+.2f} [{correlation.low:+.2f}, {correlation.high:+.2f}], "
+        f"n = {correlation.n}; {correlation.method}"
+    )
+
+
+def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords) -> list[str]:
+    notes = [
+        "Means are over fresh seeds; `in search` is the one seed that a config was chosen by, and flatters it. "
+        "p-values are not corrected for the number of rows."
+    ]
+    survivors = survivor_note(records.trials)
+    if survivors:
+        notes.append(survivors)
+    if not run.complete:
+        why = "interrupted" if run.interrupted else "out of time" if run.out_of_time else "unfinished"
+        ended = sum(entry.status is not None for entry in run.ledger.entries.values())
+        notes.append(f"Incomplete ({why}): {ended} of {plan.total_trials} trials have ended.")
+    failed = [entry for entry in run.ledger.entries.values() if entry.status == "failed"]
+    notes += [f"Failed: {entry.name} ({entry.trial_id}): {entry.error}" for entry in failed[:5]]
+    return notes
+
+
+def _summary(
+    plan: StudyPlan, run: StudyRun, configs: list[ConfigSummary], correlation: Estimate, notes: list[str]
+) -> dict[str, Any]:
+    trials = {status: run.ledger.count(status) for status in ("finished", "pruned", "failed")}
+    return {
+        "study": plan.name,
+        "study_id": plan.study_id,
+        "question": plan.search_space.question,
+        "plan_digest": plan.digest,
+        "complete": run.complete,
+        "trials": {**trials, "planned": plan.total_trials},
+        "seconds": run.seconds,
+        "configs": [_json_ready(asdict(config)) for config in configs],
+        "gap_accuracy_correlation": _json_ready(asdict(correlation)),
+        "notes": notes,
+        "records": str(plan.directory / "records"),
+        "figures": str(plan.directory / "figures"),
+        "ui": ui_command(plan),
+    }
+
+
+def _study_metrics(configs: list[ConfigSummary], correlation: Estimate) -> dict[str, float]:
+    metrics = {"gap_accuracy_correlation": correlation.value}
+    promising = [config for config in configs if config.stage == "replicate"]
+    for prefix, chosen in (("best", promising[:1]), *((c.method, [c]) for c in configs if c.stage == "control")):
+        for config in chosen:
+            metrics[f"{prefix}/val_accuracy"] = config.accuracy.value
+            metrics[f"{prefix}/sharpness_gap"] = config.gap.value
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _json_ready(value: Any) -> Any:
+    """NaN is no JSON: what is not known is null."""
+    if isinstance(value, dict):
+        return {key: _json_ready(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def _draw_figures(plan: StudyPlan, records: StudyRecords) -> None:
+    folder = plan.directory / "figures"
+    folder.mkdir(exist_ok=True)
+    trials, epochs = records.trials, records.epochs
+    figures: dict[str, "Callable[[], Figure]"] = {
+        "history": lambda: draw_history(compute_history(trials)),
+        "gap_against_accuracy": lambda: draw_gap_against_accuracy(compute_gap_against_accuracy(trials, seed=plan.seed)),
+        "learning_curves": lambda: draw_learning_curves(compute_learning_curves(trials, epochs)),
+    }
+    for parameter in plan.search_space.scientific:
+        figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
+            compute_parameter_effect(trials, name, seed=plan.seed)
+        )
+    for name, draw in figures.items():
+        draw().savefig(folder / f"{name}.png", dpi=150)

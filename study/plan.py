@@ -1,0 +1,265 @@
+"""The resolved, frozen description of a study: what the command line asked for, checked before any work starts.
+
+It imports neither torch nor ray nor mlflow: a dry run answers at once.
+"""
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from search_spaces import SPACES, SearchSpace, find_space
+from study.errors import UsageError
+from trainables.data.registry import DATASETS
+from trainables.methods import METHODS
+from trainables.trial import TrialConfig
+
+Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
+Scheduler = Literal["none", "asha"]
+Stage = Literal["search", "control", "replicate"]
+
+SAMPLERS: Final[tuple[str, ...]] = get_args(Sampler)
+SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
+CONTROLS: Final = ("ce", "kd")
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+# How a study runs, not what it is: these may differ when it is resumed.
+EXECUTION_FIELDS: Final = frozenset(
+    {"max_concurrent", "cpus_per_trial", "gpus_per_trial", "time_budget", "address", "data_root", "tracking_uri"}
+)
+REDACTED: Final = "***"
+
+
+def redact(text: str) -> str:
+    """`text` with the user part of every URI (`scheme://user:password@host`) blotted out."""
+    return re.sub(r"://[^/@\s]+@", f"://{REDACTED}@", text)
+
+
+class PlannedTrial(NamedTuple):
+    """A trial that does not depend on any result."""
+
+    stage: Stage
+    config: TrialConfig
+    replicate: int
+
+
+class StudyPlan(BaseModel):
+    """One study, resolved: the same plan on the same code proposes the same first configs.
+
+    The search proposes `trials` configs and trains each once (replicate 0). The controls `ce` and `kd`, and the
+    `promising` best configs of the search, are trained on `replicates` fresh seeds each (replicates 1, 2, ...), so
+    that no mean in the result contains the seed that a config was chosen by. Equal replicate numbers see equal
+    batches, which pairs configs. `overrides` are config fields that hold for every trial, in place of what the base
+    or the space holds them at; `base` has them laid over it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    study_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    space: str
+    base: TrialConfig
+    overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    trials: int = Field(24, ge=1, le=1_000_000)
+    promising: int = Field(3, ge=1)
+    replicates: int = Field(3, ge=1, le=10_000)
+    controls: tuple[str, ...] = CONTROLS
+    sampler: Sampler = "tpe"
+    scheduler: Scheduler = "none"
+    seed: int = Field(0, ge=0, lt=2**63)
+    max_concurrent: int | None = Field(None, ge=1)
+    cpus_per_trial: float = Field(1.0, gt=0)
+    gpus_per_trial: float = Field(0.0, ge=0)
+    time_budget: float | None = Field(None, gt=0)
+    address: str = "local"
+    output_dir: Path = Path("study_results")
+    data_root: Path | None = None
+    tracking_uri: str
+    space_digest: str = ""
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        if not NAME_PATTERN.fullmatch(name):
+            raise ValueError(
+                f"study name {name!r}: use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
+            )
+        return name
+
+    @field_validator("space")
+    @classmethod
+    def _known_space(cls, name: str) -> str:
+        return find_space(name).name
+
+    @model_validator(mode="after")
+    def _overrides_are_config_fields(self) -> Self:
+        varied = sorted(self.overrides.keys() & set(self.search_space.varied))
+        if varied:
+            raise ValueError(f"space {self.space!r} varies {', '.join(varied)}: it cannot be set as well")
+        TrialConfig(**{**self.base.model_dump(), **self.overrides})
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _digest_the_space(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("space_digest") and values.get("space") in SPACES:
+            content = json.dumps(asdict(SPACES[values["space"]]), sort_keys=True, default=str)
+            values = {**values, "space_digest": hashlib.sha256(content.encode()).hexdigest()[:12]}
+        return values
+
+    @property
+    def directory(self) -> Path:
+        """The study's folder."""
+        return self.output_dir / self.name
+
+    @property
+    def search_space(self) -> SearchSpace:
+        """The space that `space` names."""
+        return SPACES[self.space]
+
+    @property
+    def total_trials(self) -> int:
+        """All trials of the study, unless the search finishes fewer configs than are to be repeated."""
+        return self.trials + self.replicates * (len(self.controls) + min(self.promising, self.trials))
+
+    @property
+    def digest(self) -> str:
+        """Content digest of everything that defines the study."""
+        content = self.model_dump(mode="json", exclude=set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def configure(self, suggested: dict[str, Any]) -> TrialConfig:
+        """The base config with a point of the space, then the overrides, laid over it (checked)."""
+        return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
+
+    def control_trials(self) -> Iterator[PlannedTrial]:
+        """The controls, replicate by replicate: the point where the space starts, by another method."""
+        for replicate in range(1, self.replicates + 1):
+            for method in self.controls:
+                config = self.configure({**self.search_space.default_point(), "method": method})
+                yield PlannedTrial("control", config.with_seeds(self.seed, replicate), replicate)
+
+    def epochs_total(self) -> int:
+        """Passes over the training split if no trial is stopped early."""
+        return self.total_trials * self.base.epochs
+
+    def save(self) -> Path:
+        """Write `plan.json` into the study's folder, without a password that the tracking URI may hold."""
+        path = self.directory / "plan.json"
+        stored = self.model_copy(update={"tracking_uri": redact(self.tracking_uri)})
+        path.write_text(stored.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+def resolve_plan(values: dict[str, Any]) -> StudyPlan:
+    """A checked plan.
+
+    Raises:
+        UsageError: with one line per value that is out of its bounds.
+    """
+    try:
+        return StudyPlan(**values)
+    except ValidationError as error:
+        raise UsageError(describe_validation(error)) from None
+
+
+def describe_validation(error: ValidationError) -> str:
+    """Pydantic's findings as one line each: the field, what is wrong, what was given."""
+    lines = []
+    for finding in error.errors():
+        where = ".".join(str(part) for part in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        given = f" (given: {finding['input']!r})" if where and not isinstance(finding["input"], dict) else ""
+        lines.append(f"{where}: {message}{given}" if where else message)
+    return "\n".join(lines)
+
+
+def load_plan(directory: Path) -> StudyPlan:
+    """The plan of a study that exists.
+
+    Raises:
+        UsageError: there is no such study, or its plan is not one that this version wrote.
+    """
+    path = directory / "plan.json"
+    if not path.is_file():
+        known = sorted(entry.parent.name for entry in directory.parent.glob("*/plan.json"))
+        listed = f"studies there: {', '.join(known)}" if known else "there is no study there"
+        raise UsageError(f"no study {directory.name!r} under {directory.parent} to resume; {listed}")
+    try:
+        plan = StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None
+    # The folder may have been moved since.
+    return plan.model_copy(update={"output_dir": directory.parent})
+
+
+def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
+    """Check that the values asked for at a resume are those of the plan on disk.
+
+    Args:
+        recorded: the plan on disk.
+        asked: plan fields (a config's fields under `base`) that the command line gave explicitly.
+
+    Raises:
+        UsageError: naming every field that differs, with both values.
+    """
+    differences = []
+    flat = {**{k: v for k, v in asked.items() if k != "base"}, **asked.get("base", {})}
+    for field, value in flat.items():
+        if field in EXECUTION_FIELDS:
+            continue
+        source = recorded.base if field in asked.get("base", {}) else recorded
+        if getattr(source, field) != value:
+            differences.append(f"{field}: the study has {getattr(source, field)!r}, asked for {value!r}")
+    current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
+    if current != recorded.space_digest:
+        differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
+    if differences:
+        raise UsageError(
+            f"study {recorded.name!r} cannot be resumed with another plan:\n  "
+            + "\n  ".join(differences)
+            + "\nLeave those flags out to go on as planned, or start a new study under another name."
+        )
+
+
+def check_data_root(plan: StudyPlan) -> None:
+    """Check that the dataset's files are there.
+
+    Raises:
+        UsageError: listing the files that are expected and missing.
+    """
+    info = DATASETS[plan.base.dataset]
+    missing = info.missing_files(plan.data_root)
+    if info.files and plan.data_root is None:
+        raise UsageError(
+            f"dataset {info.name} needs --data-root (or PESFKD_DATA_ROOT), the folder with "
+            + ", ".join(info.files)
+        )
+    if missing:
+        raise UsageError(f"dataset {info.name}: not found: " + ", ".join(str(path) for path in missing))
+    if plan.data_root is not None and not plan.data_root.is_dir():
+        raise UsageError(f"--data-root {plan.data_root} is not a folder")
+
+
+def check_space_fits_method(plan: StudyPlan) -> None:
+    """Check that the method reads what the space asks about.
+
+    Raises:
+        UsageError: naming the parameters that the method ignores.
+    """
+    read = METHODS.entry(plan.base.method).fields
+    ignored = [name for name in plan.search_space.scientific if name not in read]
+    if ignored:
+        able = [
+            method for method in METHODS if set(plan.search_space.scientific) <= METHODS.entry(method).fields
+        ]
+        raise UsageError(
+            f"space {plan.space!r} asks about {', '.join(ignored)}, which method {plan.base.method!r} does not read; "
+            f"methods that do: {', '.join(able) or 'none'}"
+        )

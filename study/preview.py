@@ -1,0 +1,51 @@
+"""What a dry run shows: the resolved plan, the first configs, the number of trials and their cost."""
+
+from typing import Any, Final
+
+from study.plan import StudyPlan
+from study.samplers import make_sampler
+
+_SHOWN: Final = 5
+
+
+def first_configs(plan: StudyPlan, count: int = _SHOWN) -> list[dict[str, Any]]:
+    """The configs that the search proposes first, as far as they do not depend on results.
+
+    Samplers begin at random points; those that a sampler would choose knowing results cannot be foretold.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    configs = []
+    for number in range(min(count, plan.trials)):
+        study.sampler = make_sampler(plan.sampler, study_seed=plan.seed, number=number)
+        suggested = plan.search_space.suggest(study.ask())
+        configs.append({name: suggested[name] for name in plan.search_space.varied})
+    return configs
+
+
+def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
+    """The plan for a person."""
+    promising = min(plan.promising, plan.trials)
+    base = plan.base
+    lines = [
+        f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
+        f"question   {plan.search_space.question}",
+        f"distils    {base.teacher} -> {base.student} on {base.dataset} by {base.method}",
+        f"varies     {', '.join(f'{p.name} {p.domain}' for p in plan.search_space.parameters if p.role != 'fixed')}",
+        f"sampler    {plan.sampler}, scheduler {plan.scheduler}, seed {plan.seed}",
+        f"trials     {plan.total_trials} = {plan.trials} of the search + {len(plan.controls)} controls "
+        f"({', '.join(plan.controls)}) x {plan.replicates} seeds + {promising} promising x {plan.replicates} seeds",
+        f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
+        + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else ""),
+        f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
+        f"at most {plan.max_concurrent or 'as many as fit'} at once",
+        f"writes     {plan.directory}",
+        "first configs",
+    ]
+    lines += [
+        "           " + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.items())
+        for config in configs
+    ]
+    return "\n".join(lines)

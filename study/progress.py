@@ -1,0 +1,98 @@
+"""What a person sees while a study runs, on stderr: a live line on a terminal, a line per trial otherwise."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from study.ledger import StudyLedger, TrialEntry
+from study.plan import StudyPlan
+
+
+class StudyProgress:
+    """Shows how a study is going.
+
+    Args:
+        plan: the study.
+        quiet: show nothing.
+        stream: where to; stderr, so that stdout holds results alone.
+    """
+
+    def __init__(self, plan: StudyPlan, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stderr, quiet=quiet, highlight=False)
+        self._total = plan.total_trials
+        self._began: float | None = None
+        self._done_before = 0
+        self._bar: Progress | None = None
+        if self._console.is_terminal and not quiet:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("trials"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[state]}"),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("trials", total=self._total, state="")
+
+    def __enter__(self) -> "StudyProgress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line about what is being done."""
+        self._console.print(text, markup=False)
+
+    def trial_changed(self, entry: TrialEntry, ledger: StudyLedger) -> None:
+        """A trial reported or ended."""
+        ended = sum(e.status is not None for e in ledger.entries.values())
+        if self._began is None:
+            self._began, self._done_before = time.monotonic(), ended
+        if self._bar is not None:
+            self._bar.update(self._task, completed=ended, state=self._state(ledger, ended))
+        elif entry.status is not None:
+            self.say(f"[{ended}/{self._total}] {trial_line(entry)}")
+
+    def _state(self, ledger: StudyLedger, ended: int) -> str:
+        parts = [f"{len(ledger.unfinished)} running"]
+        parts += [f"{ledger.count('pruned')} stopped early"] if ledger.count("pruned") else []
+        parts += [f"{ledger.count('failed')} failed"] if ledger.count("failed") else []
+        finished = [entry for entry in ledger.entries.values() if entry.status == "finished"]
+        if finished:
+            best = max(finished, key=lambda entry: entry.accuracy)
+            parts.append(f"best {best.accuracy:.3f} ({best.name})")
+        done_now = ended - self._done_before
+        if done_now > 0 and self._began is not None:
+            left = (time.monotonic() - self._began) / done_now * (self._total - ended)
+            parts.append(f"about {duration(left)} left")
+        return ", ".join(parts)
+
+
+def trial_line(entry: TrialEntry) -> str:
+    """One ended trial in one line."""
+    what = {"finished": "finished", "pruned": "stopped early", "failed": "FAILED"}[entry.status or "failed"]
+    epochs = f"{len(entry.epochs)} epoch{'s' if len(entry.epochs) != 1 else ''}"
+    reason = f": {entry.error.splitlines()[0]}" if entry.error else ""
+    return (
+        f"{entry.stage} {entry.name} {what} after {epochs}, "
+        f"val/accuracy {entry.accuracy:.3f}, {entry.seconds:.1f} s{reason}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,175 @@
+"""Parquet records of trials and epochs: their schema, writing them as a study goes, reading them back.
+
+A study's folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`. Each trial that ends adds one
+small file to both, under its own name and by rename, so a study that is killed keeps every trial that ended.
+Now and then the small files are merged into segments; a reader sees each trial once, wherever it lies.
+
+Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed,
+status, error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at
+the trial's last epoch; null where the method does not have it). `stage` is search (proposed by the sampler),
+control or replicate (a promising config on fresh seeds); `status` is finished, pruned or failed; `seconds` is
+the trial's own computing time, `started` the moment it was first scheduled.
+Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainables.measures import MEASURES
+from trainables.trial import TrialConfig
+
+SEGMENT_TRIALS: Final = 64
+_TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+
+def _column_type(annotation: Any) -> pa.DataType:
+    if get_origin(annotation) is Literal:
+        annotation = type(get_args(annotation)[0])
+    return {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}[annotation]
+
+
+def _trials_schema() -> pa.Schema:
+    leading: list[tuple[str, pa.DataType]] = [
+        ("trial_id", pa.string()),
+        ("study", pa.string()),
+        ("space", pa.string()),
+        ("stage", pa.string()),
+        ("name", pa.string()),
+        ("method", pa.string()),
+        ("config_id", pa.string()),
+        ("replicate", pa.int64()),
+        ("seed", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("epochs", pa.int64()),
+        ("started", _TIMESTAMP),
+        ("seconds", pa.float64()),
+    ]
+    taken = {name for name, _ in leading}
+    # A trial's own `epochs` says how many it ran; how many it was to run is `epochs_planned`.
+    config = [
+        ("epochs_planned" if name == "epochs" else name, _column_type(field.annotation))
+        for name, field in TrialConfig.model_fields.items()
+        if name == "epochs" or name not in taken
+    ]
+    return pa.schema(leading + config + [(name, pa.float64()) for name in MEASURES])
+
+
+TRIALS_SCHEMA: Final = _trials_schema()
+EPOCHS_SCHEMA: Final = pa.schema(
+    [("trial_id", pa.string()), ("epoch", pa.int64()), ("time", _TIMESTAMP)]
+    + [(name, pa.float64()) for name in MEASURES]
+)
+
+
+class RecordWriter:
+    """Writes the trials of one study as they end.
+
+    Args:
+        study_directory: the study's folder; `records/` is made in it.
+    """
+
+    def __init__(self, study_directory: Path) -> None:
+        self._folders = {kind: study_directory / "records" / kind for kind in ("trials", "epochs")}
+        for folder in self._folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        self._loose = len(_loose_files(self._folders["trials"]))
+
+    def recorded(self) -> set[str]:
+        """Identifiers of the trials whose row and epochs are both on disk."""
+        found = [set(_read(folder, ["trial_id"])["trial_id"].to_pylist()) for folder in self._folders.values()]
+        return set.intersection(*found)
+
+    def write(self, trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Add one ended trial: its row, then its epochs. Writing it again replaces it.
+
+        Raises:
+            OSError: the disk refuses; nothing half-written is left under a name that readers look at.
+        """
+        name = f"trial-{trial['trial_id']}.parquet"
+        _write(pa.Table.from_pylist(list(epochs), schema=EPOCHS_SCHEMA), self._folders["epochs"] / name)
+        _write(pa.Table.from_pylist([dict(trial)], schema=TRIALS_SCHEMA), self._folders["trials"] / name)
+        self._loose += 1
+        if self._loose >= SEGMENT_TRIALS:
+            self.merge()
+
+    def merge(self) -> None:
+        """Gather the files of single trials into one segment each, epochs first; a crash between loses nothing."""
+        segment = f"segment-{uuid.uuid4().hex}.parquet"
+        for kind in ("epochs", "trials"):
+            folder = self._folders[kind]
+            loose = _loose_files(folder)
+            if len(loose) < 2:
+                continue
+            _write(pa.concat_tables([_read_file(path) for path in loose]), folder / segment)
+            for path in loose:
+                path.unlink()
+        self._loose = 0
+
+
+def read_trials(study_directory: str | Path) -> pa.Table:
+    """One row per ended trial of a study, in the order in which they were started (schema: this module).
+
+    Raises:
+        FileNotFoundError: the folder holds no records.
+    """
+    table = _read_unique(Path(study_directory), "trials", ["trial_id"])
+    return table.sort_by([("started", "ascending"), ("trial_id", "ascending")])
+
+
+def read_epochs(study_directory: str | Path) -> pa.Table:
+    """One row per epoch of every ended trial, by trial and epoch (schema: this module).
+
+    Raises:
+        FileNotFoundError: the folder holds no records.
+    """
+    table = _read_unique(Path(study_directory), "epochs", ["trial_id", "epoch"])
+    return table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")])
+
+
+def _read_unique(study_directory: Path, kind: str, keys: list[str]) -> pa.Table:
+    folder = study_directory / "records" / kind
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{study_directory} holds no records ({folder} is missing): is it a study's folder?")
+    table = _read(folder, None)
+    # A crash between writing a segment and removing its parts leaves a trial in both: the rows are the same.
+    seen: set[tuple[Any, ...]] = set()
+    keep = []
+    for position, key in enumerate(zip(*(table[name].to_pylist() for name in keys), strict=True)):
+        if key not in seen:
+            seen.add(key)
+            keep.append(position)
+    return table if len(keep) == table.num_rows else table.take(pa.array(keep, pa.int64()))
+
+
+def _read(folder: Path, columns: list[str] | None) -> pa.Table:
+    schema = TRIALS_SCHEMA if folder.name == "trials" else EPOCHS_SCHEMA
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    # Parts of single trials first: where a trial was written again, its newest row is there.
+    paths = _loose_files(folder) + sorted(folder.glob("segment-*.parquet"))
+    if not paths:
+        return schema.empty_table()
+    return pa.concat_tables([_read_file(path, columns) for path in paths])
+
+
+def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
+
+
+def _loose_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("trial-*.parquet"))
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

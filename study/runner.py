@@ -1,0 +1,327 @@
+"""One study from plan to result: prepare, search, gather. Started anew or gone on with, it is the same code."""
+
+import logging
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from study.cluster import check_address, start_ray, stop_ray
+
+# isort: split
+import ray
+from ray import tune
+
+from study.errors import StudyError
+from study.ledger import StudyLedger, TrialEntry, epoch_rows, trial_row
+from study.lock import StudyLock
+from study.plan import StudyPlan
+from study.progress import StudyProgress
+from study.records import RecordWriter
+from study.search import StudySearch, make_scheduler
+from trainables.measures import MEASURES
+
+if TYPE_CHECKING:
+    from study.tracking import StudyTracker
+
+_CHECKPOINTS_KEPT: Final = 2
+_WORKER_RESTARTS: Final = 3
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """How one run of a study ended.
+
+    Args:
+        ledger: the study's trials.
+        interrupted: a person stopped it.
+        out_of_time: the time budget did.
+        seconds: wall time of this run.
+    """
+
+    ledger: StudyLedger
+    interrupted: bool
+    out_of_time: bool
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether no trial is left to run."""
+        return not (self.interrupted or self.out_of_time) and not self.ledger.unfinished
+
+
+class Stop(tune.Stopper):
+    """Ends the search between two results: when a person asks, when time is up, or when recording fails.
+
+    Args:
+        time_budget: seconds from now, or None.
+    """
+
+    def __init__(self, time_budget: float | None) -> None:
+        self.interrupted = threading.Event()
+        self.failure: Exception | None = None
+        self._deadline = time.monotonic() + time_budget if time_budget is not None else None
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time budget is used up."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
+        """No trial is stopped alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to end now; trials that are running are left to be resumed."""
+        return self.interrupted.is_set() or self.out_of_time or self.failure is not None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class StudyCallback(tune.Callback):
+    """Carries what Tune reports into the ledger, and from there to the tracker and the screen."""
+
+    def __init__(
+        self, ledger: StudyLedger, tracker: "StudyTracker", progress: StudyProgress, stop: Stop
+    ) -> None:
+        self._ledger = ledger
+        self._tracker = tracker
+        self._progress = progress
+        self._stop = stop
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """A trial has a process now."""
+        entry = self._ledger.entries[trial.config["trial_id"]]
+        self._tracker.deliver(entry)
+        self._progress.trial_changed(entry, self._ledger)
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """An epoch is done."""
+        entry = self._ledger.entries[trial.config["trial_id"]]
+        if result.get("failed"):
+            return
+        try:
+            measures = {name: float(result[name]) for name in MEASURES if name in result}
+            if self._ledger.record_epoch(entry.trial_id, result["epoch"], measures):
+                self._tracker.deliver(entry)
+                self._progress.trial_changed(entry, self._ledger)
+        except OSError as error:
+            self._stop.failure = error
+
+    def on_checkpoint(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,  # noqa: ARG002
+        checkpoint: Any,
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """Keep the newest checkpoints of a trial. Tune's own `num_to_keep` writes its whole snapshot each time."""
+        newest = Path(checkpoint.path)
+        for old in _checkpoints_in(newest.parent)[_CHECKPOINTS_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """A trial ended: the searcher has entered how."""
+        entry = self._ledger.entries[trial.config["trial_id"]]
+        if entry.status is not None:
+            self._progress.trial_changed(entry, self._ledger)
+            if trial.path:
+                shutil.rmtree(trial.path, ignore_errors=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The same for a trial whose process died too often."""
+        self.on_trial_complete(iteration, trials, trial, **info)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def check_services(plan: StudyPlan) -> None:
+    """Check, before any work, that what the plan relies on answers.
+
+    Raises:
+        StudyError: the cluster or the tracking server does not.
+    """
+    from study.tracking import check_tracking_uri
+
+    check_address(plan.address)
+    check_tracking_uri(plan.tracking_uri)
+
+
+def run_study(
+    plan: StudyPlan, *, progress: StudyProgress, command: str, versions: dict[str, str]
+) -> tuple[StudyRun, "StudyTracker"]:
+    """Run what is left of a study; the caller closes the tracker when it has the result.
+
+    Args:
+        plan: the study; its folder exists.
+        progress: where a person sees how it goes.
+        command: what the user typed, for the record.
+        versions: which code runs, for the record.
+
+    Raises:
+        StudyError: Ray or the tracking store cannot be used, or the disk refuses.
+        UsageError: another process runs this study.
+    """
+    began = time.monotonic()
+    with StudyLock(plan.directory), ThreadPoolExecutor(1, "mlflow-open") as pool:
+        stop = Stop(plan.time_budget)
+        records = RecordWriter(plan.directory)
+        tracker_opens = pool.submit(_open_tracker, plan, command, versions)
+        ledger = StudyLedger(plan, lambda entry: _on_end(plan, entry, records, tracker_opens, stop))
+        if ledger.damaged_lines:
+            progress.say(f"journal.jsonl: lines {ledger.damaged_lines} are damaged and left out; their trials run again")
+        with _interruptible(stop, progress):
+            if _work_is_left(ledger):
+                _search(plan, ledger, tracker_opens, progress, stop)
+        tracker = tracker_opens.result()
+        if stop.failure is not None:
+            tracker.finish("FAILED")
+            raise StudyError(f"the study's folder cannot be written: {stop.failure}") from stop.failure
+        _complete_records(plan, ledger, records)
+        tracker.catch_up(ledger)
+        ledger.close()
+    run = StudyRun(ledger, stop.interrupted.is_set(), stop.out_of_time, time.monotonic() - began)
+    return run, tracker
+
+
+def _open_tracker(plan: StudyPlan, command: str, versions: dict[str, str]) -> "StudyTracker":
+    # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
+    from study.tracking import StudyTracker
+
+    return StudyTracker(plan, command=command, versions=versions)
+
+
+def _on_end(
+    plan: StudyPlan, entry: TrialEntry, records: RecordWriter, tracker: "Future[StudyTracker]", stop: Stop
+) -> None:
+    try:
+        records.write(trial_row(plan, entry), epoch_rows(entry))
+    except OSError as error:
+        stop.failure = error
+    tracker.result().deliver(entry)
+
+
+def _work_is_left(ledger: StudyLedger) -> bool:
+    search = StudySearch(ledger, {})
+    return bool(ledger.unfinished) or search.has_more
+
+
+def _search(
+    plan: StudyPlan, ledger: StudyLedger, tracker: "Future[StudyTracker]", progress: StudyProgress, stop: Stop
+) -> None:
+    progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
+    start_ray(plan.address)
+    try:
+        progress.say(f"preparing the teacher {plan.base.teacher} on {plan.base.dataset}")
+        teacher = _prepare_teacher(plan)
+        callback = StudyCallback(ledger, tracker.result(), progress, stop)
+        settings = {
+            "data_root": str(plan.data_root) if plan.data_root is not None else None,
+            "teacher_path": teacher,
+        }
+        search = StudySearch(ledger, settings, checkpoints=lambda entry: _checkpoints_of(plan, entry))
+        progress.say(f"searching: {plan.total_trials} trials, {len(ledger.entries)} of them begun before")
+        with progress:
+            _tuner(plan, search, ledger, callback, stop).fit()
+    finally:
+        stop_ray()
+
+
+def _prepare_teacher(plan: StudyPlan) -> str:
+    from trainables.distillation import prepare_teacher
+
+    task = ray.remote(num_cpus=1, num_gpus=min(1.0, plan.gpus_per_trial), max_retries=2)(prepare_teacher)
+    data_root = str(plan.data_root) if plan.data_root is not None else None
+    folder = str((plan.output_dir / "teachers").absolute())
+    try:
+        path: str = ray.get(task.remote(plan.base.model_dump(mode="json"), data_root, folder))
+    except ray.exceptions.RayTaskError as error:
+        raise StudyError(f"the teacher could not be prepared: {error.cause}") from None
+    return path
+
+
+def _tuner(
+    plan: StudyPlan, search: StudySearch, ledger: StudyLedger, callback: StudyCallback, stop: Stop
+) -> tune.Tuner:
+    from trainables.distillation import DistillationTrainable
+
+    folder = plan.directory.absolute() / "tune"
+    folder.mkdir(exist_ok=True)
+    attempt = 1 + max((int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"run-(\d+)", p.name))), default=0)
+    return tune.Tuner(
+        tune.with_resources(DistillationTrainable, {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}),
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=make_scheduler(ledger),
+            num_samples=-1,
+            max_concurrent_trials=plan.max_concurrent,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.config["trial_id"]),
+            trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+        ),
+        run_config=tune.RunConfig(
+            name=f"run-{attempt}",
+            storage_path=str(folder),
+            callbacks=[callback],
+            stop=stop,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=_WORKER_RESTARTS),
+        ),
+    )
+
+
+def _checkpoints_of(plan: StudyPlan, entry: TrialEntry) -> list[str]:
+    """Where a trial may go on from, newest first, over all runs of the study."""
+    runs = sorted((plan.directory.absolute() / "tune").glob("run-*"), key=lambda p: -int(p.name.removeprefix("run-")))
+    return [str(path) for run in runs for path in _checkpoints_in(run / entry.trial_id)]
+
+
+def _checkpoints_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint_*"), reverse=True)
+
+
+def _complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter) -> None:
+    """Write what a killed driver had entered into the journal and not yet into the records."""
+    recorded = records.recorded()
+    for entry in ledger.entries.values():
+        if entry.status is not None and entry.trial_id not in recorded:
+            records.write(trial_row(plan, entry), epoch_rows(entry))
+    if not ledger.unfinished:
+        records.merge()
+
+
+@contextmanager
+def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
+    """Ctrl-C once ends the study tidily, twice at once."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stop.interrupted.is_set():
+            raise KeyboardInterrupt
+        stop.interrupted.set()
+        progress.say("stopping after the steps that are running; once more to stop at once")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

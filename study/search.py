@@ -1,0 +1,293 @@
+"""What Tune runs next: configs from Optuna, then the controls, then fresh seeds of the most promising configs.
+
+`StudySearch` is Ray's `OptunaSearch` with three differences. A trial that was stopped early reaches Optuna as PRUNED
+with its value and a failed one as FAIL (Ray tells COMPLETE for both, or leaves them RUNNING). It is rebuilt from the
+study's ledger instead of a pickle. And the search is one of three stages.
+
+Controls are handed out while the last configs of the search are still running, so that no core waits for them.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from study.ledger import Status, StudyLedger, TrialEntry
+from study.plan import PlannedTrial, StudyPlan
+from study.samplers import make_sampler
+from trainables.measures import ACCURACY
+from trainables.trial import TrialConfig
+
+# A line for every config would drown the study's own progress.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class StudySearch(OptunaSearch):
+    """Hands trials to Tune, and tells Optuna how those of the search ended.
+
+    Args:
+        ledger: the study's trials; those that have not ended are handed out first.
+        trial_settings: what every trial needs beside its config, given to the trainable as it is.
+        checkpoints: folders that an unfinished trial may go on from, newest first.
+    """
+
+    def __init__(
+        self,
+        ledger: StudyLedger,
+        trial_settings: dict[str, Any],
+        checkpoints: Callable[[TrialEntry], list[str]] = lambda _: [],
+    ) -> None:
+        plan = ledger.plan
+        super().__init__(
+            space=plan.search_space.suggest,
+            metric=ACCURACY,
+            mode="max",
+            sampler=make_sampler(plan.sampler, study_seed=plan.seed, number=0),
+        )
+        self._plan = plan
+        self._ledger = ledger
+        self._trial_settings = trial_settings
+        self._checkpoints = checkpoints
+        self._trial_ids: dict[str, str] = {}
+        self._optuna_trials: dict[str, optuna.trial.Trial] = {}
+        self._to_resume = ledger.unfinished
+        self._promising: list[TrialConfig] | None = None
+        self._study_attrs: dict[str, Any] = {}  # some samplers keep their state in the study: entered when it changes
+        for entry in ledger.in_stage("search"):
+            self._restore_optuna_trial(entry)
+
+    @property
+    def optuna_study(self) -> optuna.Study:
+        """The study that Optuna sees."""
+        study: optuna.Study = self._ot_study
+        return study
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is, or may come, a trial that nobody has been handed yet."""
+        searched = len(self._ledger.in_stage("search"))
+        return bool(self._to_resume) or searched < self._plan.trials or self._next_planned() != Searcher.FINISHED
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial, None while its choice waits for others to end, or `FINISHED`."""
+        if self._to_resume:
+            entry = self._to_resume.pop(0)
+            return {**self._hand_out(trial_id, entry), "checkpoints": self._checkpoints(entry)}
+        if len(self._ledger.in_stage("search")) < self._plan.trials:
+            return self._hand_out(trial_id, self._open_search_trial())
+        planned = self._next_planned()
+        if isinstance(planned, PlannedTrial):
+            entry = self._ledger.open_trial(planned.stage, planned.config, planned.replicate)
+            return self._hand_out(trial_id, entry)
+        return planned
+
+    def _hand_out(self, tune_id: str, entry: TrialEntry) -> dict[str, Any]:
+        self._trial_ids[tune_id] = entry.trial_id
+        return {
+            "trial_id": entry.trial_id,
+            "stage": entry.stage,
+            "checkpoints": [],
+            "config": entry.config.model_dump(mode="json"),
+            **self._trial_settings,
+        }
+
+    def _open_search_trial(self) -> TrialEntry:
+        study = self.optuna_study
+        study.sampler = make_sampler(
+            self._plan.sampler, study_seed=self._plan.seed, number=len(self._ledger.in_stage("search"))
+        )
+        trial = study.ask()
+        config = self._plan.configure(self._plan.search_space.suggest(trial))
+        replicate = self._replicate_for(config)
+        frozen = study._storage.get_trial(trial._trial_id)
+        study_attrs = study._storage.get_study_system_attrs(study._study_id)
+        entry = self._ledger.open_trial(
+            "search",
+            config.with_seeds(self._plan.seed, replicate),
+            replicate,
+            optuna={
+                "params": frozen.params,
+                "distributions": {k: distribution_to_json(d) for k, d in frozen.distributions.items()},
+                "system_attrs": frozen.system_attrs,
+                "study_attrs": {k: v for k, v in study_attrs.items() if self._study_attrs.get(k) != v},
+            },
+        )
+        self._study_attrs = dict(study_attrs)
+        self._optuna_trials[entry.trial_id] = trial
+        return entry
+
+    def _replicate_for(self, config: TrialConfig) -> int:
+        """0, or the next free number if the sampler proposes a config again: new seeds tell more than the same bits."""
+        earlier = [e for e in self._ledger.in_stage("search") if e.config.config_id == config.config_id]
+        return self._plan.replicates + len(earlier) if earlier else 0
+
+    def _next_planned(self) -> PlannedTrial | str | None:
+        controls = list(self._plan.control_trials())
+        handed_out = len(self._ledger.in_stage("control"))
+        if handed_out < len(controls):
+            return controls[handed_out]
+        if self._promising is None:
+            if any(entry.status is None for entry in self._ledger.in_stage("search")):
+                return None
+            self._promising = promising_configs(self._ledger)
+        handed_out = len(self._ledger.in_stage("replicate"))
+        replicate, rank = divmod(handed_out, max(1, len(self._promising)))
+        if replicate >= self._plan.replicates or not self._promising:
+            finished: str = Searcher.FINISHED
+            return finished
+        config = self._promising[rank].with_seeds(self._plan.seed, replicate + 1)
+        return PlannedTrial("replicate", config, replicate + 1)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: `StudyCallback` enters results into the ledger, and Optuna hears of them at the trial's end."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Enter how a trial ended, and tell Optuna if it belongs to the search."""
+        entry = self._ledger.entries[self._trial_ids[trial_id]]
+        status, message = _how_it_ended(result, error)
+        if status is None:
+            return
+        self._ledger.end_trial(entry.trial_id, status, message)
+        trial = self._optuna_trials.pop(entry.trial_id, None)
+        if trial is not None:
+            for epoch, measures in sorted(entry.epochs.items()):
+                if math.isfinite(measures.get(ACCURACY, math.nan)):
+                    trial.report(measures[ACCURACY], epoch)
+            self.optuna_study.tell(
+                trial, entry.accuracy if status == "finished" else None, state=_STATES[status]
+            )
+
+    def _restore_optuna_trial(self, entry: TrialEntry) -> None:
+        assert entry.optuna is not None
+        study, saved = self.optuna_study, entry.optuna
+        state = TrialState.RUNNING if entry.status is None else _STATES[entry.status]
+        ended = state.is_finished()
+        reported = {e: m[ACCURACY] for e, m in sorted(entry.epochs.items()) if ACCURACY in m} if ended else {}
+        value = entry.accuracy if state == TrialState.COMPLETE else None
+        if state == TrialState.PRUNED and reported:
+            value = reported[max(reported)]
+        frozen: FrozenTrial = optuna.trial.create_trial(
+            state=state,
+            value=value,
+            params=saved["params"],
+            distributions={k: json_to_distribution(d) for k, d in saved["distributions"].items()},
+            system_attrs=saved["system_attrs"],
+            intermediate_values=reported,
+        )
+        study.add_trial(frozen)
+        for key, attribute in saved["study_attrs"].items():
+            study._storage.set_study_system_attr(study._study_id, key, attribute)
+        self._study_attrs.update(saved["study_attrs"])
+        if not ended:
+            number = len(study.get_trials(deepcopy=False)) - 1
+            trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+            self._optuna_trials[entry.trial_id] = optuna.trial.Trial(study, trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger has it all. (Tune asks for a file.)"""
+        Path(checkpoint_path).write_text(json.dumps({"see": "journal.jsonl"}), encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never used: a search is rebuilt from the ledger."""
+        raise NotImplementedError("a study is resumed from its journal")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles the searcher into its own snapshot; there it must neither hold the journal nor be trusted.
+        return {}
+
+
+def promising_configs(ledger: StudyLedger) -> list[TrialConfig]:
+    """The configs of the search that finished best, best first, each once."""
+    finished = [entry for entry in ledger.in_stage("search") if entry.status == "finished"]
+    best = sorted(finished, key=lambda entry: (-entry.accuracy, entry.ordinal))
+    distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
+    ranked = dict.fromkeys(entry.config.config_id for entry in best)
+    return [distinct[config_id] for config_id in list(ranked)[: ledger.plan.promising]]
+
+
+def _how_it_ended(result: dict[str, Any] | None, error: bool) -> tuple[Status | None, str | None]:
+    if error:
+        return "failed", "the trial's process died more often than is allowed"
+    if not result or "finished" not in result:
+        return None, None
+    if result.get("failed"):
+        return "failed", str(result["failed"])
+    return ("finished" if result["finished"] else "pruned"), None
+
+
+class SearchASHA(ASHAScheduler):
+    """ASHA over the trials of the search alone, its rungs rebuilt from the ledger.
+
+    Controls and replicates are always trained to the end: their means are compared, and a mean over those that
+    survived would flatter.
+
+    Args:
+        ledger: the study's trials.
+    """
+
+    def __init__(self, ledger: StudyLedger, *, grace_period: int = 1, reduction_factor: float = 3) -> None:
+        epochs = ledger.plan.base.epochs
+        super().__init__(
+            time_attr="epoch",
+            metric=ACCURACY,
+            mode="max",
+            max_t=epochs,
+            grace_period=min(grace_period, epochs),
+            reduction_factor=reduction_factor,
+            stop_last_trials=False,
+        )
+        for entry in ledger.in_stage("search"):
+            for epoch, measures in sorted(entry.epochs.items()):
+                if ACCURACY in measures:
+                    self._brackets[0].on_result(_Named(entry.trial_id), epoch, measures[ACCURACY])
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Only trials of the search have rungs."""
+        if trial.config["stage"] == "search":
+            super().on_trial_add(tune_controller, _Named(trial.config["trial_id"]))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """STOP for a trial of the search in the lower part of its rung."""
+        if trial.config["stage"] != "search":
+            return str(TrialScheduler.CONTINUE)
+        return str(super().on_trial_result(tune_controller, _Named(trial.config["trial_id"]), result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Enter the last result into its rung, unless it is not a number."""
+        if math.isnan(result.get(ACCURACY, math.nan)):
+            self.on_trial_remove(tune_controller, trial)
+        elif trial.config["stage"] == "search":
+            super().on_trial_complete(tune_controller, _Named(trial.config["trial_id"]), result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A failed trial leaves its rungs as they are."""
+        self.on_trial_remove(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Forget a trial."""
+        self._trial_info.pop(trial.config["trial_id"], None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Named:
+    """All that ASHA asks of a trial: the identifier under which its rungs remember it, ours instead of Tune's."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+
+
+def make_scheduler(ledger: StudyLedger) -> TrialScheduler:
+    """The scheduler that the plan names."""
+    return SearchASHA(ledger) if ledger.plan.scheduler == "asha" else FIFOScheduler()

@@ -1,0 +1,320 @@
+"""MLflow, from the driver only: one experiment per dataset and question, a parent run per study, a child per trial.
+
+Trials are delivered by one background thread, so that a slow store never holds a trial up; what is delivered can be
+delivered again without harm. Runs are found by their `trial_id` tag before any is made, which is what keeps a study
+that was killed and resumed at one run a trial. Ray's own callback costs ten times as much and cannot do that.
+"""
+
+import logging
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+# Before mlflow is imported: no telemetry, and a dead server is given up on in seconds, not minutes.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from study.errors import StudyError
+from study.ledger import StudyLedger, TrialEntry
+from study.plan import StudyPlan
+from trainables.methods import METHODS
+
+METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
+_SECONDS_TO_GATHER: Final = 0.5
+_log = logging.getLogger(__name__)
+
+
+def check_tracking_uri(uri: str) -> None:
+    """Check that a tracking server answers, before any work.
+
+    Raises:
+        StudyError: nothing answers there within ten seconds.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return
+    try:
+        with urlopen(Request(f"{uri.rstrip('/')}/health"), timeout=10):  # noqa: S310 - http(s) only, above
+            pass
+    except OSError as error:
+        host = parts.hostname or "?"
+        raise StudyError(
+            f"no MLflow tracking server answers at {parts.scheme}://{host}:{parts.port or '?'} ({error}). "
+            "Start it, or leave --tracking-uri out to use a store in the output folder."
+        ) from None
+
+
+class StudyTracker:
+    """Delivers one study to MLflow.
+
+    Args:
+        plan: the study.
+        command: what the user typed, for the parent's note.
+        versions: tags that say which code ran (`git.commit`, `ray.version`, ...).
+    """
+
+    def __init__(self, plan: StudyPlan, *, command: str, versions: dict[str, str]) -> None:
+        self._plan = plan
+        self._client = _open_client(plan)
+        self._experiment_id = self._find_experiment()
+        tags = {
+            "kind": "study",
+            "study": plan.name,
+            "study_id": plan.study_id,
+            "space": plan.space,
+            "question": plan.search_space.question,
+            "sampler": plan.sampler,
+            "scheduler": plan.scheduler,
+            "study_seed": str(plan.seed),
+            "plan_digest": plan.digest,
+            "command": command,
+            **{name: str(value) for name, value in _constants(plan).items()},
+            **versions,
+        }
+        parent = self._find_parent()
+        if parent is None:
+            parent = self._client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
+        else:
+            self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        self.parent_id: str = parent.info.run_id
+        self._note = note_text(plan, command)
+        self._client.set_tag(self.parent_id, "mlflow.note.content", self._note)
+        self._runs = {run.data.tags["trial_id"]: run for run in self._children() if "trial_id" in run.data.tags}
+        self._ended = {i for i, run in self._runs.items() if "status" in run.data.tags and run.info.end_time}
+        self._queue: queue.SimpleQueue[TrialEntry | None] = queue.SimpleQueue()
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._deliver_all, name="mlflow-delivery", daemon=True)
+        self._thread.start()
+
+    def deliver(self, entry: TrialEntry) -> None:
+        """Hand over a trial that has started, gone on or ended; returns at once."""
+        self._queue.put(entry)
+
+    def catch_up(self, ledger: StudyLedger) -> None:
+        """Hand over every trial that has ended and that MLflow does not know as ended; for a resumed study."""
+        for entry in ledger.entries.values():
+            if entry.status is not None and entry.trial_id not in self._ended:
+                self.deliver(entry)
+
+    def finish(
+        self,
+        status: str,
+        *,
+        result_note: str = "",
+        metrics: dict[str, float] | None = None,
+        artifacts: Iterable[Path] = (),
+    ) -> Exception | None:
+        """Wait for what is on its way, close every run, and end the parent.
+
+        Args:
+            status: MLflow's status of the parent: FINISHED, FAILED or KILLED.
+            result_note: Markdown, shown under the question on the parent's page.
+            metrics: measures of the study as a whole, for the table of studies.
+            artifacts: files and folders to attach to the parent.
+
+        Returns:
+            What went wrong in delivering, if anything did.
+        """
+        self._queue.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            return self._failure
+        try:
+            for run in self._children():
+                if run.info.status == "RUNNING":
+                    self._client.set_terminated(run.info.run_id, status="KILLED")
+            if result_note:
+                self._client.set_tag(self.parent_id, "mlflow.note.content", f"{self._note}\n\n{result_note}")
+            now = int(time.time() * 1000)
+            values = [Metric(name, value, now, 0) for name, value in (metrics or {}).items()]
+            self._client.log_batch(self.parent_id, metrics=values)
+            for path in artifacts:
+                log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+                log(self.parent_id, str(path), *([path.name] if path.is_dir() else []))
+            self._client.set_terminated(self.parent_id, status=status)
+        except (MlflowException, OSError) as error:
+            return error
+        return None
+
+    def _find_experiment(self) -> str:
+        name = f"{self._plan.base.dataset}: {self._plan.space}"
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        location = None
+        if self._plan.tracking_uri.startswith("sqlite:"):
+            location = (self._plan.output_dir.absolute() / "mlartifacts").as_uri()
+        try:
+            created = self._client.create_experiment(
+                name, artifact_location=location, tags={"mlflow.note.content": self._plan.search_space.question}
+            )
+        except MlflowException:  # another study made it in this moment
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+            return str(experiment.experiment_id)
+        return str(created)
+
+    def _find_parent(self) -> Run | None:
+        found = self._client.search_runs(
+            [self._experiment_id], f"tags.study_id = '{self._plan.study_id}' and tags.kind = 'study'", max_results=1
+        )
+        return found[0] if found else None
+
+    def _children(self) -> Iterator[Run]:
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                f"tags.mlflow.parentRunId = '{self.parent_id}'",
+                max_results=1000,
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _deliver_all(self) -> None:
+        delivered: dict[str, int] = {}
+        while True:
+            entries, closing = self._gather()
+            for entry in entries:
+                try:
+                    self._deliver(entry, delivered)
+                except Exception as error:  # the thread must not die silently: the study's end reports it
+                    _log.warning("MLflow did not take trial %s: %s", entry.trial_id, error)
+                    self._failure = error
+            if closing:
+                return
+
+    def _gather(self) -> tuple[list[TrialEntry], bool]:
+        """What came in, each trial once: several epochs of it go in one batch."""
+        waiting: dict[str, TrialEntry] = {}
+        entry = self._queue.get()
+        deadline = time.monotonic() + _SECONDS_TO_GATHER
+        while entry is not None:
+            waiting[entry.trial_id] = entry
+            try:
+                entry = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return list(waiting.values()), False
+        return list(waiting.values()), True
+
+    def _deliver(self, entry: TrialEntry, delivered: dict[str, int]) -> None:
+        run = self._runs.get(entry.trial_id)
+        if run is None:
+            run = self._client.create_run(
+                self._experiment_id,
+                start_time=int(entry.started * 1000),
+                tags=self._trial_tags(entry),
+                run_name=entry.name,
+            )
+            self._runs[entry.trial_id] = run
+            params = [Param(name, str(value)) for name, value in trial_params(self._plan, entry).items()]
+        else:
+            params = []
+            if run.info.status != "RUNNING" and entry.trial_id not in delivered:
+                self._client.update_run(run.info.run_id, status="RUNNING")
+        run_id = run.info.run_id
+        done, status = delivered.get(entry.trial_id, 0), entry.status
+        epochs = sorted(epoch for epoch in list(entry.epochs) if epoch > done)
+        metrics = [
+            Metric(name, value, int(entry.epoch_times[epoch] * 1000), epoch)
+            for epoch in epochs
+            for name, value in entry.epochs[epoch].items()
+        ]
+        if params:
+            self._client.log_batch(run_id, metrics=metrics[:METRICS_PER_BATCH], params=params)
+        for start in range(METRICS_PER_BATCH if params else 0, len(metrics), METRICS_PER_BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+        delivered[entry.trial_id] = max(epochs, default=done)
+        if status is not None:
+            self._end(run_id, entry)
+
+    def _end(self, run_id: str, entry: TrialEntry) -> None:
+        tags = [RunTag("status", str(entry.status))]
+        if entry.error:
+            tags.append(RunTag("error", entry.error[:5000]))
+        self._client.log_batch(run_id, tags=tags)
+        self._client.set_terminated(
+            run_id,
+            status="FAILED" if entry.status == "failed" else "FINISHED",
+            end_time=int((entry.ended or time.time()) * 1000),
+        )
+        self._ended.add(entry.trial_id)
+
+    def _trial_tags(self, entry: TrialEntry) -> dict[str, str]:
+        return {
+            "mlflow.parentRunId": self.parent_id,
+            "kind": "trial",
+            "trial_id": entry.trial_id,
+            "study": self._plan.name,
+            "study_id": self._plan.study_id,
+            "stage": entry.stage,
+            "config_id": entry.config.config_id,
+            **{name: str(value) for name, value in _constants(self._plan).items()},
+        }
+
+
+def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
+    """What varies between a study's trials, and only what this trial's method reads."""
+    fields = METHODS.entry(entry.config.method).fields
+    return {
+        "method": entry.config.method,
+        "replicate": entry.replicate,
+        "seed": entry.config.seed,
+        **{
+            name: getattr(entry.config, name)
+            for name in plan.search_space.varied
+            if name in fields or name.startswith("student_")
+        },
+    }
+
+
+def note_text(plan: StudyPlan, command: str) -> str:
+    """The parent's note: question, plan in a sentence, command."""
+    return (
+        f"**{plan.search_space.question}**\n\n"
+        f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
+        f"({', '.join(plan.controls)}) on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
+        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}.\n\n"
+        f"```\n{command}\n```"
+    )
+
+
+def _constants(plan: StudyPlan) -> dict[str, Any]:
+    seeds = {"seed", "data_seed", "method"}
+    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+    return {k: v for k, v in config.items() if k not in seeds and k not in plan.search_space.varied}
+
+
+def _open_client(plan: StudyPlan) -> MlflowClient:
+    uri = plan.tracking_uri
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Readers (the UI) and the writer then do not wait for each other; the setting stays with the file.
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    except Exception as error:
+        raise StudyError(f"the MLflow store cannot be opened: {error}") from error
+    return client

@@ -1,0 +1,314 @@
+"""Estimates against hand values, against scipy, and against a planted truth."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from analysis.statistics import (
+    Estimate,
+    mean_interval,
+    mediation,
+    paired_difference,
+    partial_rank_correlation,
+    rank_correlation,
+)
+
+STUDIES = 200
+# A nominal 0.95 over 200 simulated studies has a standard error of 0.015; the band is three of them.
+BAND = (0.90, 1.0)
+
+
+def holds(estimate: Estimate, truth: float) -> bool:
+    return estimate.low <= truth <= estimate.high
+
+
+def test_the_mean_interval_of_one_two_three_is_the_one_in_the_t_table() -> None:
+    estimate = mean_interval([1.0, 2.0, 3.0, math.nan])
+    half = 4.302652729911275 / math.sqrt(3)  # t(0.975, 2 degrees of freedom)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2 - half, 2 + half))
+    assert estimate.n == 3
+
+
+def test_the_mean_interval_is_scipys_at_another_confidence() -> None:
+    values = np.random.default_rng(0).normal(size=9)
+    estimate = mean_interval(values, confidence=0.8)
+    expected = stats.t.interval(0.8, 8, loc=values.mean(), scale=stats.sem(values))
+    assert (estimate.low, estimate.high) == pytest.approx(expected)
+
+
+def test_one_value_has_a_mean_and_no_interval_and_none_has_neither() -> None:
+    one, none = mean_interval([0.5]), mean_interval([])
+    assert (one.value, one.n) == (0.5, 1)
+    assert math.isnan(one.low)
+    assert math.isnan(one.high)
+    assert math.isnan(none.value)
+    assert none.n == 0
+    assert "n < 2" in one.method
+
+
+def test_an_estimate_prints_its_value_interval_and_n() -> None:
+    assert str(Estimate(0.5, 0.25, 0.75, 7, "m")) == "0.500 [0.250, 0.750], n = 7"
+    assert str(Estimate(0.5, math.nan, math.nan, 1, "m", 0.0625)) == "0.500 no interval, p = 0.062, n = 1"
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95])
+def test_a_confidence_that_is_no_probability_is_refused(confidence: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        mean_interval([1.0, 2.0], confidence=confidence)
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=2, max_size=30))
+def test_the_rank_correlation_is_scipys_ties_included(pairs: list[tuple[int, int]]) -> None:
+    x, y = np.array(pairs, dtype=float).T
+    ours = rank_correlation(x, y).value
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert math.isnan(ours)
+    else:
+        assert ours == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+
+
+def test_a_monotone_relation_has_rank_correlation_one_and_so_do_all_its_resamples() -> None:
+    x = np.arange(1.0, 9.0)
+    estimate = rank_correlation(x, np.exp(x))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((1.0, 1.0, 1.0))
+    assert rank_correlation(x, -x).value == pytest.approx(-1.0)
+
+
+def test_the_bootstrap_interval_is_close_to_scipys() -> None:
+    generator = np.random.default_rng(5)
+    x = generator.normal(size=30)
+    y = x + generator.normal(size=30)
+    expected = stats.bootstrap(
+        (x, y),
+        lambda a, b: stats.spearmanr(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=1500,
+        method="percentile",
+        rng=generator,
+    ).confidence_interval
+    ours = rank_correlation(x, y)
+    # Monte Carlo error of a 2.5% quantile among 1,500 resamples is about 0.02 here.
+    assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), abs=0.06)
+
+
+def test_a_constant_input_has_no_rank_correlation_and_says_so() -> None:
+    estimate = rank_correlation([1.0] * 8, np.arange(8.0))
+    assert math.isnan(estimate.value)
+    assert math.isnan(estimate.low)
+    assert "does not vary" in estimate.method
+    assert estimate.n == 8
+
+
+def test_a_missing_value_takes_its_pair_out_and_n_tells() -> None:
+    x = np.array([1, 2, 3, 4, 5, 6, math.nan, 8])
+    y = np.array([1, 3, 2, 5, 4, math.nan, 7, 8])
+    estimate = rank_correlation(x, y)
+    assert estimate.n == 6
+    assert estimate.value == pytest.approx(stats.spearmanr(x, y, nan_policy="omit").statistic)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 4])
+def test_too_few_units_give_no_interval(n: int) -> None:
+    estimate = rank_correlation(np.arange(n), np.arange(n))
+    assert math.isnan(estimate.low)
+    assert estimate.n == n
+
+
+def test_inputs_of_different_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="equal length"):
+        rank_correlation([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="equal length"):
+        rank_correlation([1.0, 2.0], [1.0, 2.0], groups=["a"])
+    with pytest.raises(ValueError, match="equal length"):
+        paired_difference([1.0, 2.0], [1.0])
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 15))
+    assert rank_correlation(x, y, seed=4) == rank_correlation(x, y, seed=4)
+    assert rank_correlation(x, y, seed=4).low != rank_correlation(x, y, seed=5).low
+    assert paired_difference(x, y, seed=4) == paired_difference(x, y, seed=4)
+
+
+def test_groups_of_one_are_no_groups_at_all() -> None:
+    generator = np.random.default_rng(1)
+    x, y = generator.normal(size=(2, 12))
+    alone, grouped = rank_correlation(x, y), rank_correlation(x, y, groups=range(12))
+    assert (alone.value, alone.low, alone.high, alone.n) == (
+        grouped.value,
+        grouped.low,
+        grouped.high,
+        grouped.n,
+    )
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_the_rank_correlations_interval_covers_the_truth_as_often_as_it_says(correlation: float) -> None:
+    generator = np.random.default_rng(11)
+    truth = 6 / math.pi * math.asin(correlation / 2)  # Spearman's of a bivariate normal
+    covered = 0
+    for _ in range(STUDIES):
+        x = generator.normal(size=20)
+        y = correlation * x + math.sqrt(1 - correlation**2) * generator.normal(size=20)
+        covered += holds(rank_correlation(x, y), truth)
+    assert BAND[0] <= covered / STUDIES <= BAND[1]
+
+
+def test_repeated_configs_fool_an_interval_over_trials_and_not_one_over_groups() -> None:
+    generator = np.random.default_rng(12)
+    groups = np.repeat(np.arange(15), 6)
+    false_alarms = {"trials": 0, "groups": 0}
+    for _ in range(60):
+        # Accuracy and gap each depend on the config alone, independently: there is no correlation to find.
+        x, y = (np.repeat(generator.normal(size=15), 6) + 0.1 * generator.normal(size=90) for _ in range(2))
+        false_alarms["trials"] += not holds(rank_correlation(x, y), 0)
+        false_alarms["groups"] += not holds(rank_correlation(x, y, groups=groups), 0)
+    assert false_alarms["trials"] > 18
+    # Nominally 3 of 60, with a standard error of 1.7.
+    assert false_alarms["groups"] <= 8
+
+
+def test_n_counts_the_groups() -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 20))
+    estimate = rank_correlation(x, y, groups=["abcde"[i % 5] for i in range(20)])
+    assert estimate.n == 5
+    assert "over groups" in estimate.method
+
+
+def test_the_partial_rank_correlation_is_that_of_the_residuals_of_the_ranks() -> None:
+    generator = np.random.default_rng(2)
+    held = generator.normal(size=(40, 2))
+    x = held[:, 0] + generator.normal(size=40)
+    y = held.sum(axis=1) + generator.normal(size=40)
+    design = np.column_stack([np.ones(40), *map(stats.rankdata, held.T)])
+    residuals = [
+        ranks - design @ np.linalg.lstsq(design, ranks)[0] for ranks in (stats.rankdata(x), stats.rankdata(y))
+    ]
+    expected = np.corrcoef(*residuals)[0, 1]
+    assert partial_rank_correlation(x, y, held).value == pytest.approx(expected)
+
+
+def test_a_common_cause_that_is_held_leaves_no_correlation() -> None:
+    generator = np.random.default_rng(3)
+    cause = generator.normal(size=400)
+    x, y = (cause + 0.5 * generator.normal(size=400) for _ in range(2))
+    assert rank_correlation(x, y).low > 0.6
+    assert holds(partial_rank_correlation(x, y, cause), 0.0)
+
+
+def test_a_constant_covariate_changes_nothing_and_one_equal_to_x_leaves_nothing() -> None:
+    generator = np.random.default_rng(4)
+    x, y = generator.normal(size=(2, 25))
+    assert partial_rank_correlation(x, y, np.ones(25)).value == pytest.approx(rank_correlation(x, y).value)
+    assert math.isnan(partial_rank_correlation(x, y, x).value)
+
+
+def test_the_paired_difference_of_known_pairs_has_the_mean_and_the_p_value_by_hand() -> None:
+    estimate = paired_difference([3.0, 4.0, 5.0], [2.0, 2.0, 2.0])
+    assert estimate.value == 2.0
+    assert estimate.p_value == 2 / 8  # only all plus and all minus reach the observed sum of 6
+    assert math.isnan(estimate.low)
+    assert "exact" in estimate.method
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=8))
+def test_the_permutation_p_is_that_of_enumerating_every_flip(differences: list[int]) -> None:
+    observed = abs(sum(differences))
+    flips = list(itertools.product([-1, 1], repeat=len(differences)))
+    extreme = sum(
+        abs(sum(s * d for s, d in zip(flip, differences, strict=True))) >= observed for flip in flips
+    )
+    # A tenth is no binary fraction: the tolerance has to keep sums that are equal on paper equal.
+    estimate = paired_difference(np.array(differences) * 0.1, np.zeros(len(differences)))
+    assert estimate.p_value == extreme / len(flips)
+
+
+def test_beyond_sixteen_pairs_the_p_value_is_drawn_and_agrees_with_scipy() -> None:
+    generator = np.random.default_rng(6)
+    differences = generator.normal(0.3, 1, size=25)
+    ours = paired_difference(differences, np.zeros(25))
+    expected = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=20_000, rng=generator
+    ).pvalue
+    assert ours.p_value == pytest.approx(expected, abs=0.02)
+    assert "20000 seeded flips" in ours.method
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.parametrize("n", [5, 10])
+def test_the_paired_differences_interval_covers_the_truth_as_often_as_it_says(n: int, skewed: bool) -> None:
+    generator = np.random.default_rng(7)
+    covered = 0
+    for _ in range(STUDIES):
+        shared = generator.normal(size=n)
+        own = generator.exponential(size=n) - 1 if skewed else generator.normal(size=n)
+        covered += holds(paired_difference(shared + own + 0.5, shared), 0.5)
+    assert BAND[0] - (0.02 if skewed else 0) <= covered / STUDIES <= BAND[1]
+
+
+def test_the_permutation_test_rejects_a_true_null_no_more_often_than_its_level() -> None:
+    generator = np.random.default_rng(8)
+    p_values = [paired_difference(*generator.normal(size=(2, 8))).p_value or 0.0 for _ in range(STUDIES)]
+    # Exact, so at most 0.05 in expectation; 0.09 is more than two standard errors above.
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.09
+
+
+def test_equal_differences_have_no_interval_and_no_pairs_no_estimate() -> None:
+    same = paired_difference([0.3, 0.4, 0.5, 0.6], [0.2, 0.3, 0.4, 0.5])
+    assert same.value == pytest.approx(0.1)
+    assert math.isnan(same.low)
+    assert "all differences are equal" in same.method
+    assert math.isnan(paired_difference([math.nan], [1.0]).value)
+
+
+def test_mediation_splits_a_planted_chain_into_its_coefficients() -> None:
+    generator = np.random.default_rng(9)
+    treatment, held = generator.normal(size=(2, 2000))
+    mediator = 2 * treatment + held + 0.5 * generator.normal(size=2000)
+    outcome = 0.5 * treatment + 3 * mediator - held + 0.5 * generator.normal(size=2000)
+    found = mediation(treatment, mediator, outcome, held)
+    assert holds(found.direct, 0.5)
+    assert holds(found.indirect, 6.0)
+    assert holds(found.total, 6.5)
+    assert found.total.value == pytest.approx(found.direct.value + found.indirect.value)
+
+
+def test_mediation_is_the_product_of_two_least_squares_fits() -> None:
+    generator = np.random.default_rng(10)
+    t, m, y, c = generator.normal(size=(4, 30)) * np.array([[1e-3], [200.0], [1.0], [5.0]])
+    ones = np.ones(30)
+    a = np.linalg.lstsq(np.column_stack([t, c, ones]), m)[0][0]
+    direct, b, *_ = np.linalg.lstsq(np.column_stack([t, m, c, ones]), y)[0]
+    found = mediation(t, m, y, c)
+    assert (found.direct.value, found.indirect.value) == pytest.approx((direct, a * b))
+
+
+def test_no_mediation_is_found_where_the_mediator_does_not_act() -> None:
+    generator = np.random.default_rng(13)
+    false_alarms = 0
+    for _ in range(STUDIES):
+        treatment = generator.normal(size=30)
+        mediator = treatment + generator.normal(size=30)
+        false_alarms += not holds(
+            mediation(treatment, mediator, treatment + generator.normal(size=30)).indirect, 0
+        )
+    assert false_alarms / STUDIES < 0.1
+
+
+def test_a_treatment_that_does_not_vary_has_no_effect_to_split() -> None:
+    found = mediation(np.ones(10), np.arange(10.0), np.arange(10.0))
+    assert all(math.isnan(part.value) for part in found)
+
+
+def test_a_mediator_that_does_not_vary_leaves_the_total_effect() -> None:
+    found = mediation(np.arange(10.0), np.ones(10), 2 * np.arange(10.0))
+    assert found.total.value == pytest.approx(2.0)
+    assert math.isnan(found.indirect.value)

@@ -1,0 +1,152 @@
+"""The typed views of a study's records."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from analysis.trials import (
+    find_study,
+    markdown_table,
+    numbers,
+    open_study,
+    select,
+    summarise_configs,
+    survivor_note,
+    varied_fields,
+)
+from tests.analysis.synthetic import trial, trials_table, whole_study, write_records
+
+
+def accuracy(value: float | None) -> dict[str, float | None]:
+    return {"val/accuracy": value}
+
+
+def repeated(number: int, replicate: int, value: float, **changes: object) -> dict[str, object]:
+    row = {"stage": "replicate", "replicate": replicate, "config_id": "A", "name": f"w8-T4.0-s{replicate}"}
+    return trial(number, **{**row, **accuracy(value), **changes})
+
+
+def control(number: int, replicate: int, value: float, method: str = "kd") -> dict[str, object]:
+    changes = {
+        "stage": "control",
+        "method": method,
+        "config_id": method,
+        "name": f"{method}-T4.0-s{replicate}",
+    }
+    return repeated(number, replicate, value, **changes)
+
+
+def test_a_null_measure_reads_as_nan() -> None:
+    values = numbers(trials_table([trial(0, **accuracy(0.5)), trial(1)]), "val/accuracy")
+    assert values[0] == 0.5
+    assert math.isnan(values[1])
+
+
+def test_trials_are_selected_by_stage_and_status() -> None:
+    table = trials_table([trial(0), trial(1, status="pruned"), control(2, 1, 0.5)])
+    assert select(table)["trial_id"].to_pylist() == ["s-0000", "s-0002"]
+    assert select(table, stages=["search"], statuses=None)["trial_id"].to_pylist() == ["s-0000", "s-0001"]
+
+
+def test_the_varied_fields_are_those_of_the_search_and_no_seed_among_them() -> None:
+    rows = [trial(0, adapter_width=2, data_seed=1), trial(1, adapter_width=4), control(2, 1, 0.5)]
+    rows[2]["temperature"] = 9.0
+    assert varied_fields(trials_table(rows)) == ("adapter_width",)
+
+
+def test_a_configs_mean_leaves_out_the_search_trial_that_it_was_picked_by() -> None:
+    rows = [
+        trial(0, config_id="A", adapter_width=8, **accuracy(0.99)),
+        trial(1, adapter_width=2, **accuracy(0.1)),
+    ]
+    rows += [repeated(2, 1, 0.60, adapter_width=8), repeated(3, 2, 0.70, adapter_width=8)]
+    (summary,) = summarise_configs(trials_table(rows))
+    assert summary.accuracy.value == pytest.approx(0.65)
+    assert summary.accuracy.n == 2
+    assert summary.search_accuracy == 0.99
+    assert summary.varied == {"adapter_width": 8}
+    assert summary.name == "w8-T4.0"
+    assert summary.against_baseline is None
+    assert summary.test_accuracy.n == 0
+
+
+def test_configs_are_compared_with_the_baseline_within_shared_finished_replicates() -> None:
+    rows = [
+        repeated(0, 1, 0.6),
+        repeated(1, 2, 0.8),
+        repeated(2, 3, 0.9),
+        repeated(3, 4, 0.1, status="failed"),
+    ]
+    rows += [control(4, 2, 0.5), control(5, 1, 0.4), control(6, 4, 0.9), control(7, 1, 0.3, method="ce")]
+    kd, ce, promising = summarise_configs(trials_table(rows))
+    assert (kd.method, ce.method, promising.config_id) == ("kd", "ce", "A")
+    assert kd.against_baseline is None
+    assert promising.against_baseline is not None
+    assert promising.against_baseline.n == 2
+    assert promising.against_baseline.value == pytest.approx(0.25)
+    assert promising.accuracy.n == 3
+    assert ce.against_baseline is not None
+    assert ce.against_baseline.value == pytest.approx(-0.1)
+
+
+def test_controls_come_first_and_then_the_best() -> None:
+    trials, _ = whole_study()
+    summaries = summarise_configs(trials)
+    assert [summary.stage for summary in summaries] == ["control"] * 2 + ["replicate"] * 3
+    means = [summary.accuracy.value for summary in summaries[2:]]
+    assert means == sorted(means, reverse=True)
+
+
+def test_survivors_are_spoken_of_only_where_some_trials_did_not_finish() -> None:
+    assert survivor_note(trials_table([trial(0), repeated(1, 1, 0.5, status="failed")])) is None
+    note = survivor_note(trials_table([trial(0), trial(1, status="pruned"), trial(2, status="failed")]))
+    assert note is not None
+    assert "of 3 search trials 1 stopped early and 1 failed" in note
+
+
+def test_the_table_shows_every_estimate_with_n_and_names_the_methods() -> None:
+    trials, _ = whole_study()
+    lines = markdown_table(summarise_configs(trials)).splitlines()
+    assert lines[0].count("|") == lines[1].count("|") == lines[2].count("|") == 9
+    assert "test accuracy" in lines[0]
+    assert lines[2].startswith("| kd (config-kd) | control | 5 | 0.")
+    assert any("Student t interval" in line for line in lines)
+    assert any("not corrected" in line for line in lines)
+
+
+def test_the_table_leaves_out_a_test_split_that_was_not_read() -> None:
+    table = markdown_table(summarise_configs(trials_table([repeated(0, 1, 0.5)])))
+    assert "test accuracy" not in table
+    assert "| 1 | 0.500 |" in table
+
+
+def test_a_study_that_repeated_nothing_says_so_in_the_tables_place() -> None:
+    assert "No config was repeated" in markdown_table(summarise_configs(trials_table([trial(0)])))
+
+
+def test_a_study_is_opened_from_its_folder(tmp_path: Path) -> None:
+    write_records(tmp_path, *whole_study())
+    records = open_study(tmp_path)
+    assert records.trials.num_rows == 24 + 25
+    assert records.epochs.num_rows > 400
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no records"):
+        open_study(tmp_path)
+
+
+def test_the_named_study_is_found_and_without_a_name_the_one_written_to_last(tmp_path: Path) -> None:
+    for name, at in (("old", 1_000), ("newest", 3_000), ("older", 2_000)):
+        folder = tmp_path / name / "records" / "trials"
+        folder.mkdir(parents=True)
+        os.utime(folder, (at, at))
+    assert find_study(None, tmp_path) == tmp_path / "newest"
+    assert find_study("elsewhere", tmp_path) == Path("elsewhere")
+
+
+def test_no_study_at_all_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="name a study's folder"):
+        find_study(None, tmp_path)

@@ -1,0 +1,47 @@
+"""What the tests of a trial share: the digits, a teacher trained once, and small trials."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainables.data import load_dataset
+from trainables.data.dataset import Dataset
+from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher
+from trainables.trial import TrialConfig
+
+# A smaller teacher than the default: its training takes half a second.
+SMALL = {"teacher": "cnn_8_16", "epochs": 3, "batch_size": 128}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset("digits", None)
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("teachers")
+
+
+@pytest.fixture(scope="session")
+def teacher_file(teacher_folder: Path, digits: Dataset) -> Path:
+    return ensure_teacher(small_config(), digits, teacher_folder)
+
+
+@pytest.fixture
+def teacher(teacher_file: Path, digits: Dataset) -> FrozenTeacher:
+    return load_teacher(teacher_file, small_config(), digits)
+
+
+def small_config(**changes: object) -> TrialConfig:
+    return TrialConfig.model_validate(SMALL | changes)

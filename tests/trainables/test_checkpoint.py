@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainables.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
+from trainables.methods import METHODS
+from trainables.optimisation import SCHEDULES
+from trainables.storage import read_tensors, write_tensors
+from trainables.teacher import FrozenTeacher
+from trainables.training import DistillationRun
+
+from .conftest import small_config
+
+COSTS = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes", "cost/teacher_forwards")
+
+
+def without_costs(measures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in measures.items() if name not in COSTS}
+
+
+def assert_same_state(first: DistillationRun, second: DistillationRun) -> None:
+    ours, theirs = first.state_dict(), second.state_dict()
+    assert ours["epoch"] == theirs["epoch"]
+    assert set(ours["tensors"]) == set(theirs["tensors"])
+    for name, tensor in ours["tensors"].items():
+        assert torch.equal(tensor, theirs["tensors"][name]), name
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(
+    method, schedule, digits, teacher, tmp_path
+):
+    config = small_config(method=method, student_schedule=schedule, adapter_schedule=schedule, epochs=4)
+    straight = DistillationRun(config, digits, teacher)
+    save_checkpoint(straight, tmp_path / "0")
+    measures = []
+    for epoch in range(1, 5):
+        measures.append(without_costs(straight.run_epoch()))
+        save_checkpoint(straight, tmp_path / str(epoch))
+    for stopped_after in range(5):
+        torch.manual_seed(stopped_after)  # what the process drew before must not matter
+        resumed = DistillationRun(config, digits, teacher)
+        load_checkpoint(resumed, tmp_path / str(stopped_after))
+        assert resumed.epoch == stopped_after
+        for epoch in range(stopped_after, 4):
+            assert without_costs(resumed.run_epoch()) == measures[epoch]
+        assert_same_state(resumed, straight)
+
+
+def test_a_run_that_went_on_can_be_taken_back_to_its_checkpoint(digits, teacher, tmp_path):
+    run = DistillationRun(small_config(), digits, teacher)
+    run.run_epoch()
+    save_checkpoint(run, tmp_path)
+    second = without_costs(run.run_epoch())
+    load_checkpoint(run, tmp_path)
+    assert run.epoch == 1
+    assert without_costs(run.run_epoch()) == second
+
+
+def test_a_checkpoint_is_one_file_which_the_next_one_replaces(digits, teacher, tmp_path):
+    run = DistillationRun(small_config(), digits, teacher)
+    for epoch in (1, 2):
+        run.train_epoch()
+        assert save_checkpoint(run, tmp_path) == tmp_path / CHECKPOINT_FILE
+        assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
+        assert read_tensors(tmp_path / CHECKPOINT_FILE)[1]["epoch"] == epoch
+
+
+@pytest.fixture
+def saved(digits, teacher, tmp_path) -> Path:
+    run = DistillationRun(small_config(), digits, teacher)
+    run.train_epoch()
+    return save_checkpoint(run, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "gone"])
+def test_a_damaged_checkpoint_is_refused_by_name_and_changes_nothing(damage, saved, digits, teacher):
+    content = bytearray(saved.read_bytes())
+    if damage == "flipped":
+        content[-9] ^= 1
+        saved.write_bytes(content)
+    elif damage == "truncated":
+        saved.write_bytes(content[:-1])
+    else:
+        saved.unlink()
+    run = DistillationRun(small_config(), digits, teacher)
+    with pytest.raises(CheckpointError, match=str(saved)):
+        load_checkpoint(run, saved.parent)
+    assert_same_state(run, DistillationRun(small_config(), digits, teacher))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"temperature": 2.0}, {"adapter_width": 17}, {"method": "kd"}, {"epochs": 5}]
+)
+def test_a_checkpoint_of_another_trial_is_refused_by_name(changes, saved, digits, teacher):
+    run = DistillationRun(small_config(**changes), digits, teacher)
+    with pytest.raises(CheckpointError, match=f"{saved}.*another trial: its config"):
+        load_checkpoint(run, saved.parent)
+
+
+def test_a_checkpoint_with_another_teacher_is_refused(saved, digits, teacher):
+    teacher.model.head.bias.add_(1.0)
+    run = DistillationRun(small_config(), digits, FrozenTeacher(teacher.model))
+    with pytest.raises(CheckpointError, match=f"{saved}.*its teacher is"):
+        load_checkpoint(run, saved.parent)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_or_has_another_format_is_refused(saved, digits, teacher):
+    tensors, metadata = read_tensors(saved)
+    run = DistillationRun(small_config(), digits, teacher)
+    write_tensors(saved, {k: v for k, v in tensors.items() if k != "adapter.module.w1.bias"}, metadata)
+    with pytest.raises(CheckpointError, match=r"trial\.safetensors.*w1\.bias"):
+        load_checkpoint(run, saved.parent)
+    write_tensors(saved, tensors, metadata | {"format": "older"})
+    with pytest.raises(CheckpointError, match="format is 'older'"):
+        load_checkpoint(run, saved.parent)

@@ -1,0 +1,63 @@
+import math
+
+import pytest
+import torch
+
+from trainables.evaluation import validation_measures
+from trainables.measures import VALIDATION_MEASURES
+
+STUDENT = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, math.log(3)]])
+TEACHER = torch.tensor([[math.log(8), 0.0], [math.log(8), 0.0], [math.log(8), 0.0]])
+ADAPTED = torch.tensor([[0.0, math.log(5)], [math.log(5), 0.0], [0.0, math.log(5)]])
+LABELS = torch.tensor([0, 0, 1])
+ADAPTER_MEASURES = {"val/accuracy_adapted", "val/sharpness_adapted", "val/entropy_adapted", "val/ece_adapted"}
+
+
+def test_a_teacher_and_an_adapter_give_every_measure():
+    measures = validation_measures(
+        STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER, adapted_logits=ADAPTED
+    )
+    assert set(measures) == set(VALIDATION_MEASURES)
+
+
+def test_without_an_adapter_its_own_measures_are_left_out():
+    measures = validation_measures(STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER)
+    assert set(measures) == set(VALIDATION_MEASURES) - ADAPTER_MEASURES
+
+
+def test_without_a_teacher_only_the_students_measures_are_left():
+    assert set(validation_measures(STUDENT, LABELS, temperature=2.0)) == {
+        "val/accuracy",
+        "val/loss",
+        "val/sharpness_student",
+        "val/entropy_student",
+        "val/ece_student",
+    }
+
+
+def test_with_an_adapter_the_gap_is_adapted_minus_student_and_the_frozen_gap_is_not():
+    measures = validation_measures(
+        STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER, adapted_logits=ADAPTED
+    )
+    student = (2 * math.log(4) + math.log(2)) / 3
+    assert measures["val/sharpness_gap"] == pytest.approx(math.log(6) - student)
+    assert measures["val/sharpness_gap_frozen"] == pytest.approx(math.log(9) - student)
+    soft_student = (2 * math.log(1 + math.sqrt(3)) + math.log(2)) / 3
+    assert measures["val/sharpness_gap_tempered"] == pytest.approx(math.log(1 + math.sqrt(5)) - soft_student)
+    assert measures["val/agreement"] == pytest.approx(2 / 3)  # rows 2 and 3; a tie goes to the first class
+
+
+def test_without_an_adapter_gap_and_agreement_are_with_the_frozen_teacher():
+    measures = validation_measures(STUDENT, LABELS, temperature=1.0, teacher_logits=TEACHER)
+    assert measures["val/sharpness_gap"] == measures["val/sharpness_gap_frozen"]
+    assert measures["val/sharpness_gap"] == measures["val/sharpness_gap_tempered"]
+    assert measures["val/agreement"] == pytest.approx(2 / 3)  # rows 1 and 2
+
+
+def test_each_accuracy_is_of_its_own_network():
+    measures = validation_measures(
+        STUDENT, LABELS, temperature=1.0, teacher_logits=TEACHER, adapted_logits=ADAPTED.flip(1)
+    )
+    assert measures["val/accuracy"] == pytest.approx(1.0)
+    assert measures["val/accuracy_teacher"] == pytest.approx(2 / 3)
+    assert measures["val/accuracy_adapted"] == pytest.approx(1 / 3)

@@ -1,0 +1,27 @@
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "trainables.trial",
+        "trainables.measures",
+        "trainables.methods",
+        "trainables.data.registry",
+        "trainables.models.names",
+    ],
+)
+def test_a_plan_is_checked_without_importing_torch(module):
+    program = f"import {module}, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_trial_needs_neither_ray_nor_optuna_nor_mlflow():
+    program = (
+        "import trainables.teacher, trainables.checkpoint, sys;"
+        "sys.exit(any(name in sys.modules for name in ('ray', 'optuna', 'mlflow')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

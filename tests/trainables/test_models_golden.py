@@ -1,0 +1,55 @@
+import json
+import math
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.models import build_model, load_checkpoint
+
+GOLDEN = os.environ.get("PESFKD_GOLDEN_ROOT")
+
+pytestmark = pytest.mark.skipif(GOLDEN is None, reason="PESFKD_GOLDEN_ROOT names no folder of golden answers")
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return json.loads((Path(str(GOLDEN)) / "cifar_models.json").read_text())
+
+
+def weight(key: str, shape: list[int]) -> torch.Tensor:
+    """Any machine draws the same weights from a key's name."""
+    rng = np.random.default_rng(zlib.crc32(key.encode()))
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    if key.endswith("running_var"):
+        values = rng.uniform(0.5, 1.5, shape)
+    elif len(shape) > 1:
+        values = (
+            rng.standard_normal(shape) * (0.5 if len(shape) == 4 else 1.0) / math.sqrt(np.prod(shape[1:]))
+        )
+    elif key.endswith("weight"):
+        values = rng.uniform(0.5, 1.5, shape)
+    else:
+        values = rng.standard_normal(shape) * 0.1
+    return torch.tensor(values, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet56", "wrn_40_2", "vgg13"])
+def test_a_checkpoint_of_the_literature_loads_and_gives_its_answers(name, golden, tmp_path):
+    expected = golden[name]
+    path = tmp_path / "ckpt_epoch_240.pth"
+    torch.save({"epoch": 240, "model": {k: weight(k, s) for k, s in expected["keys"].items()}}, path)
+    model = build_model(name, num_classes=100).eval()
+    load_checkpoint(model, path)
+
+    images = np.random.default_rng(7).standard_normal((4, 3, 32, 32))
+    with torch.no_grad():
+        outputs = model.feature_maps(torch.tensor(images, dtype=torch.float32))
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected["params"]
+    for found, answer in ((outputs.logits, expected["logits"]), (outputs.feature, expected["feature"])):
+        answer = torch.tensor(answer)
+        assert ((found - answer).norm() / answer.norm()).item() < 1e-4

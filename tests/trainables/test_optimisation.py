@@ -1,0 +1,101 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from trainables.optimisation import SCHEDULES, Trainer, count_parameters, schedule_factor
+from trainables.randomness import seeded
+
+
+def build_trainer(**changes: object) -> Trainer:
+    with seeded(0):
+        module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    values = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": "cosine", "epochs": 8}
+    return Trainer(module, **(values | changes))
+
+
+def take_step(trainer: Trainer) -> None:
+    images = torch.arange(12, dtype=torch.float32).view(4, 3).sin()
+    trainer.optimizer.zero_grad()
+    trainer.module(images).square().sum().backward()
+    trainer.optimizer.step()
+
+
+def test_a_constant_schedule_stays_at_one():
+    assert [schedule_factor("constant", epoch, 10) for epoch in range(10)] == [1.0] * 10
+
+
+def test_a_cosine_schedule_falls_from_one_to_zero():
+    factors = [schedule_factor("cosine", epoch, 4) for epoch in range(5)]
+    assert factors == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0])
+
+
+def test_a_step_schedule_falls_tenfold_at_epochs_150_180_and_210_of_240():
+    factors = {epoch: schedule_factor("step", epoch, 240) for epoch in (0, 149, 150, 179, 180, 209, 210, 239)}
+    expected = {0: 1, 149: 1, 150: 0.1, 179: 0.1, 180: 0.01, 209: 0.01, 210: 0.001, 239: 0.001}
+    assert factors == pytest.approx(expected)
+
+
+def test_an_unknown_schedule_is_refused_by_name():
+    with pytest.raises(ValueError, match="'cosin'; did you mean 'cosine'"):
+        schedule_factor("cosin", 0, 1)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_each_epoch_begins_at_the_rate_of_its_schedule(schedule):
+    trainer = build_trainer(schedule=schedule)
+    for epoch in (5, 0, 7):
+        trainer.begin_epoch(epoch)
+        assert trainer.rate == pytest.approx(0.1 * schedule_factor(schedule, epoch, 8))
+
+
+def test_a_step_is_sgd_with_momentum_and_coupled_weight_decay_on_every_parameter():
+    trainer = build_trainer()
+    trainer.begin_epoch(0)
+    momenta: dict[str, torch.Tensor] = {}
+    for _ in range(3):
+        before = {name: p.detach().clone() for name, p in trainer.module.named_parameters()}
+        take_step(trainer)
+        for name, parameter in trainer.module.named_parameters():
+            gradient = parameter.grad + 0.01 * before[name]
+            momenta[name] = 0.9 * momenta[name] + gradient if name in momenta else gradient
+            torch.testing.assert_close(parameter.detach(), before[name] - 0.1 * momenta[name])
+
+
+def test_a_loaded_trainer_goes_on_to_the_same_bits():
+    original, copy = build_trainer(), build_trainer()
+    original.begin_epoch(0)
+    take_step(original)
+    saved = {name: tensor.detach().clone() for name, tensor in original.state_tensors().items()}
+    copy.load_state_tensors(saved)
+    for trainer in (original, copy):
+        trainer.begin_epoch(1)
+        take_step(trainer)
+    for name, tensor in original.state_tensors().items():
+        assert torch.equal(copy.state_tensors()[name], tensor), name
+
+
+def test_loading_an_unused_trainer_forgets_the_momentum():
+    used, unused = build_trainer(), build_trainer()
+    take_step(used)
+    used.load_state_tensors(unused.state_tensors())
+    assert not any(name.startswith("momentum.") for name in used.state_tensors())
+
+
+def test_tensors_that_do_not_fit_are_refused_by_name():
+    trainer = build_trainer()
+    take_step(trainer)
+    good = trainer.state_tensors()
+    lacking = {name: value for name, value in good.items() if name != "momentum.0.bias"}
+    with pytest.raises(ValueError, match=r"0\.bias"):
+        trainer.load_state_tensors(lacking)
+    with pytest.raises(ValueError, match=r"0\.weight"):
+        trainer.load_state_tensors(good | {"module.0.weight": torch.zeros(9, 9)})
+    with pytest.raises(ValueError, match="extra"):
+        trainer.load_state_tensors(good | {"module.extra": torch.zeros(1)})
+
+
+def test_parameters_are_counted_without_buffers():
+    assert count_parameters([nn.Linear(3, 2), nn.BatchNorm1d(4)]) == (3 * 2 + 2) + (4 + 4)
+    assert count_parameters([]) == 0

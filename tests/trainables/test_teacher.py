@@ -1,0 +1,180 @@
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+import trainables.teacher
+from trainables.data import load_dataset
+from trainables.models import build_model
+from trainables.storage import read_tensors, write_tensors
+from trainables.teacher import (
+    FrozenTeacher,
+    TeacherFileError,
+    ensure_teacher,
+    load_teacher,
+    teacher_digest,
+    teacher_recipe,
+)
+from trainables.trial import TrialConfig
+
+from .conftest import small_config
+
+
+@pytest.fixture
+def copy(teacher_file: Path, tmp_path: Path) -> Path:
+    path = tmp_path / teacher_file.name
+    path.write_bytes(teacher_file.read_bytes())
+    return path
+
+
+def test_a_teacher_is_trained_once_and_found_again(teacher_file, teacher_folder, digits, monkeypatch):
+    monkeypatch.setattr(trainables.teacher, "train_teacher", lambda *_, **__: pytest.fail("trained again"))
+    content = teacher_file.read_bytes()
+    assert ensure_teacher(small_config(), digits, teacher_folder) == teacher_file
+    assert teacher_file.read_bytes() == content
+    assert teacher_file.name == f"{teacher_digest(small_config(), digits)}.safetensors"
+
+
+def test_the_default_teacher_of_the_digits_is_right_more_often_than_93_of_100_times(digits, tmp_path):
+    seen = []
+    path = ensure_teacher(TrialConfig(), digits, tmp_path, progress=lambda *report: seen.append(report))
+    _, metadata = read_tensors(path)
+    assert metadata["validation_accuracy"] >= 0.93
+    assert [epoch for epoch, _, _ in seen] == list(range(1, 31))
+    assert {epochs for _, epochs, _ in seen} == {30}
+    assert seen[-1][2] == metadata["validation_accuracy"]
+
+
+def test_a_loaded_teacher_has_the_accuracy_written_in_its_file(teacher, teacher_file, digits):
+    images = (digits.validation.images / 255 - digits.mean[0]) / digits.std[0]
+    accuracy = (teacher(images).logits.argmax(dim=1) == digits.validation.labels).double().mean().item()
+    _, metadata = read_tensors(teacher_file)
+    assert accuracy == pytest.approx(metadata["validation_accuracy"], abs=1.5 / 360)
+
+
+def test_the_file_says_what_the_teacher_is(teacher_file, digits):
+    _, metadata = read_tensors(teacher_file)
+    assert metadata["architecture"] == "cnn_8_16"
+    assert (metadata["num_classes"], metadata["in_channels"]) == (10, 1)
+    assert metadata["dataset_digest"] == digits.digest
+    assert metadata["mean"] == list(digits.mean)
+    assert metadata["std"] == list(digits.std)
+    assert (metadata["seed"], metadata["epochs"]) == (0, 30)
+    assert metadata["recipe"]["student_learning_rate"] == 0.05
+
+
+def test_training_the_same_teacher_twice_gives_the_same_weights(teacher_file, digits, tmp_path):
+    torch.set_num_threads(2)  # the caller's threads must not matter, nor change
+    try:
+        again = ensure_teacher(small_config(), digits, tmp_path)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert again.read_bytes() == teacher_file.read_bytes()
+
+
+def test_a_flipped_byte_of_the_weights_is_refused_by_name(copy, digits):
+    content = bytearray(copy.read_bytes())
+    content[-5] ^= 0x10
+    copy.write_bytes(content)
+    with pytest.raises(TeacherFileError, match=f"{copy.name}: damaged.*Delete it"):
+        load_teacher(copy, small_config(), digits)
+
+
+def test_a_truncated_file_is_refused_by_name(copy, digits):
+    copy.write_bytes(copy.read_bytes()[:-100])
+    with pytest.raises(TeacherFileError, match=copy.name):
+        load_teacher(copy, small_config(), digits)
+
+
+def test_another_architecture_is_refused_saying_what_was_found_and_expected(copy, digits):
+    with pytest.raises(
+        TeacherFileError, match=f"{copy.name}.*architecture is 'cnn_8_16', expected 'cnn_9_16'"
+    ):
+        load_teacher(copy, small_config(teacher="cnn_9_16"), digits)
+
+
+def test_another_split_or_seed_is_refused(copy, digits):
+    other = load_dataset("digits", None, seed=1)
+    with pytest.raises(TeacherFileError, match="mean|dataset_digest"):
+        load_teacher(copy, small_config(split_seed=1), other)
+    with pytest.raises(TeacherFileError, match="seed is 0, expected 3"):
+        load_teacher(copy, small_config(teacher_seed=3), digits)
+
+
+def test_tensors_that_do_not_fit_the_architecture_are_refused(copy, digits):
+    _, metadata = read_tensors(copy)
+    write_tensors(copy, build_model("cnn_4_4", num_classes=10, in_channels=1).state_dict(), metadata)
+    with pytest.raises(TeacherFileError, match=f"{copy.name}.*do not fit 'cnn_8_16'"):
+        load_teacher(copy, small_config(), digits)
+
+
+def test_the_digest_depends_on_what_makes_the_teacher_and_on_nothing_else(digits):
+    digest = teacher_digest(small_config(), digits)
+    assert digest != teacher_digest(small_config(teacher="cnn_9_16"), digits)
+    assert digest != teacher_digest(small_config(teacher_seed=1), digits)
+    assert digest != teacher_digest(small_config(), load_dataset("digits", None, seed=1))
+    same = small_config(
+        seed=9, data_seed=9, temperature=1.0, student_learning_rate=0.3, epochs=2, method="kd"
+    )
+    assert digest == teacher_digest(same, digits)
+
+
+def test_no_field_of_a_students_training_reaches_the_teachers_recipe():
+    plain = teacher_recipe(TrialConfig())
+    changed = TrialConfig(
+        epochs=7, batch_size=5, student_learning_rate=1.0, student_momentum=0.1, student_weight_decay=0.1,
+        student_schedule="step", augmentation="none", seed=4, data_seed=4,
+    )  # fmt: skip
+    assert teacher_recipe(changed) == plain
+
+
+def test_a_frozen_teacher_stays_in_eval_mode_and_without_gradient(teacher):
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    teacher.train()
+    assert not any(module.training for module in teacher.modules())
+    images = torch.randn(16, 1, 8, 8, requires_grad=True)
+    feature, logits = teacher(images)
+    assert not feature.requires_grad
+    assert not logits.requires_grad
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_teachers_logits_are_its_head_applied_to_its_feature(teacher):
+    feature, logits = teacher(torch.randn(4, 1, 8, 8))
+    assert feature.shape == (4, teacher.head.in_features)
+    torch.testing.assert_close(logits, feature @ teacher.head.weight.T + teacher.head.bias)
+
+
+def test_teachers_with_other_weights_have_other_digests():
+    first = build_model("cnn_3_4", num_classes=10, in_channels=1)
+    second = build_model("cnn_3_4", num_classes=10, in_channels=1)
+    digest = FrozenTeacher(first).digest
+    assert FrozenTeacher(second).digest != digest
+    second.load_state_dict(first.state_dict())
+    assert FrozenTeacher(second).digest == digest
+
+
+def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_path, monkeypatch):
+    # Threads stand for processes: each opens the lock's file for itself, and that is what the lock is held by.
+    trained = []
+    everybody = threading.Barrier(4)
+
+    def train_slowly(config, dataset, path, *, progress=None):
+        trained.append(path)
+        time.sleep(0.3)
+        path.write_bytes(b"a teacher")
+
+    def ask(_):
+        everybody.wait(timeout=30)
+        return ensure_teacher(small_config(), digits, tmp_path).read_bytes()
+
+    monkeypatch.setattr(trainables.teacher, "train_teacher", train_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [b"a teacher"] * 4
+    assert len(trained) == 1

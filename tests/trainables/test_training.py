@@ -1,0 +1,364 @@
+import numpy as np
+import pytest
+import scipy.special
+import torch
+
+from trainables.data import load_dataset
+from trainables.data.dataset import Dataset
+from trainables.data.views import batch_order
+from trainables.measures import COST_MEASURES, MEASURES, TEST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
+from trainables.methods import METHODS
+from trainables.models import build_model
+from trainables.optimisation import schedule_factor
+from trainables.teacher import FrozenTeacher
+from trainables.training import DistillationRun, NonFiniteLossError
+
+from .conftest import small_config
+
+TIMED = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes")
+
+
+def test_pesf_kd_reports_every_measure_but_the_test_splits(digits, teacher):
+    measures = DistillationRun(small_config(), digits, teacher).run_epoch()
+    assert set(measures) == set(MEASURES) - set(TEST_MEASURES)
+    assert all(np.isfinite(value) for value in measures.values())
+
+
+def test_a_method_leaves_out_what_it_does_not_have(digits, teacher):
+    kd = DistillationRun(small_config(method="kd"), digits, teacher).run_epoch()
+    ce = DistillationRun(small_config(method="ce"), digits, teacher).run_epoch()
+    adapted = {"val/accuracy_adapted", "val/sharpness_adapted", "val/entropy_adapted", "val/ece_adapted"}
+    everything = set(VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES)
+    assert set(kd) == everything - adapted - {"train/loss_adapter"}
+    assert set(ce) == everything - adapted - {"train/loss_adapter", "train/loss_kd"}
+    assert kd["cost/adapter_parameters"] == ce["cost/adapter_parameters"] == 0
+
+
+def test_the_teacher_never_touches_a_student_that_learns_by_cross_entropy(digits, teacher):
+    with_teacher = DistillationRun(small_config(method="ce"), digits, teacher)
+    alone = DistillationRun(small_config(method="ce"), digits, None)
+    first, second = with_teacher.run_epoch(), alone.run_epoch()
+    assert first["val/accuracy"] == second["val/accuracy"]
+    assert first["train/loss"] == second["train/loss"]
+    assert "val/sharpness_gap" in first
+    assert "val/sharpness_gap" not in second
+    assert second["cost/teacher_forwards"] == 0
+
+
+def test_neither_training_nor_evaluation_reads_the_test_split(digits, teacher, monkeypatch):
+    def refuse(self: Dataset) -> None:
+        pytest.fail("the test split was read")
+
+    monkeypatch.setattr(Dataset, "test", property(refuse))
+    monkeypatch.setattr(digits, "_read_test", lambda: refuse(digits))
+    for method in METHODS:
+        run = DistillationRun(small_config(method=method, epochs=1), digits, teacher)
+        run.run_epoch()
+    with pytest.raises(pytest.fail.Exception, match="was read"):
+        run.evaluate_test()
+
+
+def test_the_test_accuracy_is_of_the_test_split(digits, teacher):
+    run = DistillationRun(small_config(), digits, teacher)
+    run.train_epoch()
+    run.student.eval()
+    images = (digits.test.images / 255 - digits.mean[0]) / digits.std[0]
+    with torch.no_grad():
+        expected = (run.student(images).argmax(dim=1) == digits.test.labels).double().mean().item()
+    assert run.evaluate_test() == {"test/accuracy": pytest.approx(expected, abs=1.5 / 360)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_configs_give_the_same_bits(method, digits, teacher):
+    first = DistillationRun(small_config(method=method), digits, teacher)
+    second = DistillationRun(small_config(method=method), load_dataset("digits", None), teacher)
+    for _ in range(2):
+        torch.rand(1)  # the global generator moves on between the epochs of the two
+        ours, theirs = first.run_epoch(), second.run_epoch()
+        for name in set(ours) - set(TIMED):
+            assert ours[name] == theirs[name], name
+    for name, tensor in first.state_dict()["tensors"].items():
+        assert torch.equal(tensor, second.state_dict()["tensors"][name]), name
+
+
+def test_each_seed_draws_its_own_things(digits, teacher):
+    def start(**changes: object) -> DistillationRun:
+        return DistillationRun(small_config(adapter_init="default", **changes), digits, teacher)
+
+    plain, reseeded, reordered = start(), start(seed=1), start(data_seed=1)
+    assert not torch.equal(plain.student.head.weight, reseeded.student.head.weight)
+    assert not torch.equal(plain.adapter.w3.weight, reseeded.adapter.w3.weight)
+    assert torch.equal(plain.student.head.weight, reordered.student.head.weight)
+    assert plain.train_epoch()["train/loss_ce"] != reordered.train_epoch()["train/loss_ce"]
+
+
+def test_methods_with_the_same_seed_start_from_the_same_student(digits, teacher):
+    starts = [DistillationRun(small_config(method=m), digits, teacher).student.state_dict() for m in METHODS]
+    for other in starts[1:]:
+        assert all(torch.equal(starts[0][name], other[name]) for name in starts[0])
+
+
+def test_layers_that_draw_random_numbers_draw_from_seed_and_epoch(digits, teacher):
+    def noisy(seed: int) -> DistillationRun:
+        run = DistillationRun(small_config(method="ce", seed=seed), digits, None)
+        run.drawn = []
+
+        def draw(module, inputs):
+            if run.student.training:
+                run.drawn.append(torch.rand(1).item())
+
+        run.student.head.register_forward_pre_hook(draw)
+        return run
+
+    torch.manual_seed(1)
+    first = noisy(0)
+    first.train_epoch()
+    first.train_epoch()
+    torch.manual_seed(2)
+    second = noisy(0)
+    second.load_state_dict({**second.state_dict(), "epoch": 1})
+    second.train_epoch()
+    assert len(first.drawn) == 2 * len(second.drawn)
+    assert first.drawn[len(second.drawn) :] == second.drawn
+    assert len(set(first.drawn)) == len(first.drawn)
+
+
+def test_with_a_zero_adapter_that_does_not_move_pesf_kd_is_kd(digits, teacher):
+    still = small_config(adapter_learning_rate=1e-30, adapter_momentum=0.0, adapter_weight_decay=0.0)
+    pesf_kd = DistillationRun(still, digits, teacher)
+    kd = DistillationRun(small_config(method="kd"), digits, teacher)
+    ours, theirs = pesf_kd.run_epoch(), kd.run_epoch()
+    assert ours["train/loss_kd"] == theirs["train/loss_kd"]
+    assert ours["val/sharpness_gap"] == theirs["val/sharpness_gap"]
+    for name, tensor in kd.student.state_dict().items():
+        assert torch.equal(pesf_kd.student.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("kind", ["serial", "parallel", "logit", "feature"])
+def test_every_kind_of_adapter_is_trained(kind, digits, teacher):
+    run = DistillationRun(small_config(adapter_kind=kind), digits, teacher)
+    before = [parameter.detach().clone() for parameter in run.adapter.parameters()]
+    measures = run.run_epoch()
+    assert all(not torch.equal(old, new) for old, new in zip(before, run.adapter.parameters(), strict=True))
+    counts = {"serial": 64 * 10 + 10 + 10 * 16 + 16, "parallel": 64 * 10 + 10 + 64 * 16 + 16}
+    counts |= {"logit": 10 * 16 + 16, "feature": 64 * 16 + 16}
+    last = 16 * 64 + 64 if kind == "feature" else 16 * 10 + 10
+    assert measures["cost/adapter_parameters"] == counts[kind] + last
+    student = sum(parameter.numel() for parameter in run.student.parameters())
+    assert measures["cost/trainable_parameters"] == student + counts[kind] + last
+
+
+def test_the_teacher_does_not_change_and_no_optimiser_knows_it(digits, teacher):
+    run = DistillationRun(small_config(), digits, teacher)
+    run.run_epoch()
+    run.run_epoch()
+    assert FrozenTeacher(teacher.model).digest == run.identity["teacher"]
+    frozen = {id(parameter) for parameter in teacher.parameters()}
+    for trainer in run.trainers.values():
+        known = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+        assert not frozen & known
+
+
+def test_a_teacher_put_into_train_mode_changes_no_bit(digits, teacher):
+    first = DistillationRun(small_config(), digits, teacher).run_epoch()
+    teacher.train()
+    second = DistillationRun(small_config(), digits, teacher).run_epoch()
+    assert first["train/loss"] == second["train/loss"]
+
+
+@pytest.mark.parametrize(
+    ("student", "adapter"), [("cosine", "constant"), ("step", "cosine"), ("constant", "step")]
+)
+def test_the_schedules_of_student_and_adapter_are_apart(student, adapter, digits, teacher):
+    config = small_config(
+        student_schedule=student,
+        adapter_schedule=adapter,
+        student_learning_rate=0.02,
+        adapter_learning_rate=0.003,
+        epochs=8,
+    )
+    run = DistillationRun(config, digits, teacher)
+    for epoch in range(8):
+        run.train_epoch()
+        assert run.student_trainer.rate == pytest.approx(0.02 * schedule_factor(student, epoch, 8))
+        assert run.adapter_trainer.rate == pytest.approx(0.003 * schedule_factor(adapter, epoch, 8))
+
+
+def test_each_optimiser_has_its_own_settings_and_its_own_parameters(digits, teacher):
+    config = small_config(
+        student_momentum=0.1, student_weight_decay=0.2, adapter_momentum=0.3, adapter_weight_decay=0.4
+    )
+    run = DistillationRun(config, digits, teacher)
+    (student,) = run.student_trainer.optimizer.param_groups
+    (adapter,) = run.adapter_trainer.optimizer.param_groups
+    assert (student["momentum"], student["weight_decay"]) == (0.1, 0.2)
+    assert (adapter["momentum"], adapter["weight_decay"]) == (0.3, 0.4)
+    assert [id(p) for p in student["params"]] == [id(p) for p in run.student.parameters()]
+    assert [id(p) for p in adapter["params"]] == [id(p) for p in run.adapter.parameters()]
+
+
+def test_every_sample_is_seen_once_an_epoch_the_left_over_ones_too(digits, teacher):
+    run = DistillationRun(small_config(method="ce", batch_size=500), digits, None)
+    seen = []
+    for indices, _ in run._batches():
+        seen.append(indices)
+    assert [len(indices) for indices in seen] == [500, 500, 77]
+    assert torch.equal(torch.cat(seen), batch_order(1077, data_seed=0, epoch=0))
+
+
+def test_without_augmentation_images_stay_as_they_are(digits, teacher):
+    run = DistillationRun(small_config(augmentation="none"), digits, teacher)
+    indices = torch.arange(5)
+    assert torch.equal(run._images.batch(indices, run._views[0, indices]), digits.train.images[:5])
+    assert len(run._views) == 1
+
+
+def test_the_loss_of_an_epoch_is_the_mean_over_samples_not_over_batches(digits, teacher):
+    # At a rate of nearly zero the weights stay, so that each batch's loss can be computed apart.
+    config = small_config(method="kd", batch_size=1000, student_learning_rate=1e-30, augmentation="none")
+    run = DistillationRun(config, digits, teacher)
+    measures = run.train_epoch()
+    totals, ces = [], []
+    order = batch_order(1077, data_seed=0, epoch=0)
+    for indices in (order[:1000], order[1000:]):
+        images = (digits.train.images[indices] / 255 - digits.mean[0]) / digits.std[0]
+        run.student.train()
+        with torch.no_grad():
+            student, taught = run.student(images).double().numpy(), teacher(images).logits.double().numpy()
+        labels = digits.train.labels[indices].numpy()
+        ce = -scipy.special.log_softmax(student, axis=1)[np.arange(len(labels)), labels].sum()
+        p, q = scipy.special.log_softmax(taught / 4, axis=1), scipy.special.log_softmax(student / 4, axis=1)
+        kd = 16 * (np.exp(p) * (p - q)).sum()
+        ces.append(ce)
+        totals.append(config.ce_weight * ce + config.kd_weight * kd)
+    assert measures["train/loss_ce"] == pytest.approx(sum(ces) / 1077, rel=1e-5)
+    assert measures["train/loss"] == pytest.approx(sum(totals) / 1077, rel=1e-5)
+
+
+def test_teacher_forwards_count_training_each_epoch_and_validation_once(digits, teacher):
+    pesf_kd = DistillationRun(small_config(), digits, teacher)
+    counts = [pesf_kd.run_epoch()["cost/teacher_forwards"] for _ in range(3)]
+    assert counts == [1077 + 360, 1077, 1077]
+    ce = DistillationRun(small_config(method="ce"), digits, teacher)
+    assert [ce.run_epoch()["cost/teacher_forwards"] for _ in range(2)] == [360, 0]
+
+
+def test_every_validation_measure_agrees_with_numpy(digits, teacher):
+    run = DistillationRun(small_config(temperature=3.0), digits, teacher)
+    run.run_epoch()
+    measures = run.run_epoch()
+    images = (digits.validation.images / 255 - digits.mean[0]) / digits.std[0]
+    run.student.eval()
+    with torch.no_grad():
+        feature, teacher_logits = teacher(images)
+        adapted = run.adapter(feature, teacher_logits).double().numpy()
+        student = run.student(images).double().numpy()
+    frozen, labels = teacher_logits.double().numpy(), digits.validation.labels.numpy()
+
+    def accuracy(logits):
+        return (logits.argmax(axis=1) == labels).mean()
+
+    def sharp(logits, temperature=1.0):
+        return scipy.special.logsumexp(logits / temperature, axis=1).mean()
+
+    def centred(logits):
+        return sharp(logits - logits.mean(axis=1, keepdims=True))
+
+    def entropy(logits):
+        return scipy.special.entr(scipy.special.softmax(logits, axis=1)).sum(axis=1).mean()
+
+    def calibration(logits):
+        confidence, right = scipy.special.softmax(logits, axis=1).max(axis=1), logits.argmax(axis=1) == labels
+        bins = np.ceil(confidence * 15)
+        return sum(abs((right[bins == b] - confidence[bins == b]).sum()) for b in range(1, 16)) / len(labels)
+
+    expected = {
+        "val/accuracy": accuracy(student),
+        "val/loss": -scipy.special.log_softmax(student, axis=1)[np.arange(360), labels].mean(),
+        "val/accuracy_teacher": accuracy(frozen),
+        "val/accuracy_adapted": accuracy(adapted),
+        "val/sharpness_student": sharp(student),
+        "val/sharpness_teacher": sharp(frozen),
+        "val/sharpness_adapted": sharp(adapted),
+        "val/sharpness_gap": sharp(adapted) - sharp(student),
+        "val/sharpness_gap_frozen": sharp(frozen) - sharp(student),
+        "val/sharpness_gap_tempered": sharp(adapted, 3.0) - sharp(student, 3.0),
+        "val/sharpness_gap_centred": centred(adapted) - centred(student),
+        "val/entropy_student": entropy(student),
+        "val/entropy_adapted": entropy(adapted),
+        "val/ece_student": calibration(student),
+        "val/ece_adapted": calibration(adapted),
+        "val/agreement": (adapted.argmax(axis=1) == student.argmax(axis=1)).mean(),
+    }
+    assert set(expected) == set(VALIDATION_MEASURES)
+    for name, value in expected.items():
+        assert measures[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+
+
+def test_costs_are_plausible(digits, teacher):
+    run = DistillationRun(small_config(), digits, teacher)
+    measures = run.run_epoch()
+    assert 0 < run.training_seconds < measures["cost/seconds"] < 60
+    assert measures["cost/examples_per_second"] == pytest.approx(1077 / run.training_seconds)
+    assert 10e6 < measures["cost/peak_memory_bytes"] < 100e9
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_every_part(digits, teacher):
+    run = DistillationRun(small_config(), digits, teacher)
+    run.train_epoch()
+    third_batch = batch_order(1077, data_seed=0, epoch=1).split(128)[2]
+    live = run.teacher_outputs.train_batch
+
+    def broken(indices, slot, images):
+        outputs = live(indices, slot, images)
+        if torch.equal(indices, third_batch):
+            outputs.logits.fill_(float("nan"))
+        return outputs
+
+    run.teacher_outputs.train_batch = broken
+    with pytest.raises(NonFiniteLossError, match=r"epoch 2 of 3, batch 3 of 9: ") as caught:
+        run.train_epoch()
+    for part in (r"total nan", r"kd nan", r"adapter nan"):
+        assert part in str(caught.value)
+    assert "ce nan" not in str(caught.value)  # the student itself was still sound in that batch
+
+
+def test_a_rate_that_blows_up_ends_in_a_non_finite_loss(digits, teacher):
+    run = DistillationRun(small_config(method="ce", student_learning_rate=1e30, epochs=5), digits, teacher)
+    with pytest.raises(NonFiniteLossError, match="lower learning rate"):
+        for _ in range(5):
+            run.run_epoch()
+
+
+def test_an_epoch_never_waits_for_a_value(digits, teacher, monkeypatch):
+    run = DistillationRun(small_config(), digits, teacher)
+    batches = list(run._batches())
+
+    def refuse(*args):
+        pytest.fail("a batch waited for the device")
+
+    run.student.train()
+    for name in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    for indices, slot in batches[:3]:
+        run._train_batch(indices, slot)
+
+
+def test_a_method_that_is_taught_needs_a_teacher(digits):
+    with pytest.raises(ValueError, match="'kd' needs a teacher"):
+        DistillationRun(small_config(method="kd"), digits, None)
+
+
+def test_a_teacher_of_other_classes_is_refused(digits):
+    other = FrozenTeacher(build_model("cnn_3_4", num_classes=7, in_channels=1))
+    with pytest.raises(ValueError, match="knows 7 classes, dataset 'digits' has 10"):
+        DistillationRun(small_config(), digits, other)
+
+
+def test_a_finished_trial_says_so(digits, teacher):
+    run = DistillationRun(small_config(epochs=1), digits, teacher)
+    assert not run.finished
+    run.run_epoch()
+    assert run.finished
+    with pytest.raises(AssertionError, match="all 1 epochs are done"):
+        run.train_epoch()

@@ -1,0 +1,56 @@
+"""A trial's state in one file."""
+
+from pathlib import Path
+from typing import Final
+
+from trainables.storage import StoredFileError, read_tensors, write_tensors
+from trainables.training import DistillationRun
+
+CHECKPOINT_FILE: Final = "trial.safetensors"
+_FORMAT: Final = "pesfkd-trial-1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged or belongs to another trial."""
+
+
+def save_checkpoint(run: DistillationRun, folder: Path) -> Path:
+    """Write the state of `run` into `folder`, in place of the one that may lie there.
+
+    Returns:
+        The file. It appears whole or not at all, and carries a checksum.
+    """
+    state = run.state_dict()
+    path = folder / CHECKPOINT_FILE
+    rates = {
+        who: trainer.rate for who, trainer in run.trainers.items()
+    }  # for people; a resume recomputes them
+    metadata = {
+        "format": _FORMAT,
+        "epoch": state["epoch"],
+        "identity": state["identity"],
+        "learning_rates": rates,
+    }
+    write_tensors(path, state["tensors"], metadata)
+    return path
+
+
+def load_checkpoint(run: DistillationRun, folder: Path) -> None:
+    """Let `run` go on from the state in `folder`.
+
+    Raises:
+        CheckpointError: naming the file and what is wrong with it: damaged, not there, or of another trial.
+    """
+    path = folder / CHECKPOINT_FILE
+    try:
+        tensors, metadata = read_tensors(path)
+    except StoredFileError as error:
+        raise CheckpointError(f"cannot resume: {error}") from error
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(f"{path}: its format is {metadata.get('format')!r}, expected {_FORMAT!r}")
+    try:
+        run.load_state_dict(
+            {"epoch": metadata["epoch"], "identity": metadata["identity"], "tensors": tensors}
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error

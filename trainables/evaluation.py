@@ -1,0 +1,70 @@
+"""The validation measures of a trial, from logits."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trainables.measures import ACCURACY, SHARPNESS_GAP
+from trainables.sharpness import entropy, expected_calibration_error, sharpness, sharpness_gap
+
+
+def validation_measures(
+    student_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    teacher_logits: Tensor | None = None,
+    adapted_logits: Tensor | None = None,
+) -> dict[str, float]:
+    """All measures that the given logits allow, by the names of `trainables.measures`.
+
+    What the student is compared with in the gaps and in the agreement is the adapted teacher where there is
+    an adapter, and the frozen teacher otherwise: what its student is taught by. `val/sharpness_gap_frozen` is
+    always against the frozen teacher. A control that has no teacher is compared with the study's, if that is
+    given, so that the gap of a student that was never taught stands beside the others'.
+
+    Args:
+        student_logits: (B, C).
+        labels: (B,) int64.
+        temperature: the trial's, for `val/sharpness_gap_tempered`.
+        teacher_logits: (B, C), the frozen teacher's.
+        adapted_logits: (B, C).
+
+    Returns:
+        Means over the samples, computed in float64.
+    """
+    student = student_logits.double()
+    measures = {
+        ACCURACY: _accuracy(student, labels),
+        "val/loss": cross_entropy(student, labels),
+        "val/sharpness_student": sharpness(student).mean(),
+        "val/entropy_student": entropy(student).mean(),
+        "val/ece_student": expected_calibration_error(student, labels),
+    }
+    if teacher_logits is not None:
+        teacher = teacher_logits.double()
+        target = teacher if adapted_logits is None else adapted_logits.double()
+        measures |= {
+            "val/accuracy_teacher": _accuracy(teacher, labels),
+            "val/sharpness_teacher": sharpness(teacher).mean(),
+            "val/sharpness_gap_frozen": sharpness_gap(teacher, student),
+            SHARPNESS_GAP: sharpness_gap(target, student),
+            "val/sharpness_gap_tempered": sharpness_gap(target, student, temperature=temperature),
+            "val/sharpness_gap_centred": sharpness_gap(target, student, centred=True),
+            "val/agreement": (target.argmax(dim=1) == student.argmax(dim=1)).double().mean(),
+        }
+    if adapted_logits is not None:
+        adapted = adapted_logits.double()
+        measures |= {
+            "val/accuracy_adapted": _accuracy(adapted, labels),
+            "val/sharpness_adapted": sharpness(adapted).mean(),
+            "val/entropy_adapted": entropy(adapted).mean(),
+            "val/ece_adapted": expected_calibration_error(adapted, labels),
+        }
+    # One transfer for all of them: each .item() would wait for the device.
+    values = torch.stack(list(measures.values())).tolist()
+    return dict(zip(measures, values, strict=True))
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(dim=1) == labels).double().mean()

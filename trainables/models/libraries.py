@@ -1,0 +1,155 @@
+"""Nets of torchvision and timm as distillation models: the library builds them, we find feature and head."""
+
+import difflib
+import importlib
+from typing import Any
+
+from torch import Tensor, nn
+
+from trainables.models.interface import DistillationModel, StageOutputs
+
+# Where torchvision's classifiers keep their last layer, in the order in which they are looked for.
+TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
+
+
+class LibraryModel(DistillationModel):
+    """A library's backbone and its last linear layer.
+
+    Feature maps are not taken apart: `maps` is empty, so methods that match them need one of our own nets.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._head = head
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer."""
+        return self._head
+
+    def stages(self, images: Tensor) -> StageOutputs:
+        """No maps, and the feature (B, D)."""
+        return StageOutputs((), (), self.backbone(images))
+
+
+class TimmModel(DistillationModel):
+    """A timm net, split by timm's own `forward_features` and `forward_head(pre_logits=True)`."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        if not isinstance(network.get_classifier(), nn.Linear):
+            raise ValueError(
+                f"this timm model ends in {type(network.get_classifier()).__name__}, not in a linear layer; "
+                "choose one whose get_classifier() is a Linear"
+            )
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer."""
+        linear: nn.Linear = self.network.get_classifier()
+        return linear
+
+    def stages(self, images: Tensor) -> StageOutputs:
+        """No maps, and the feature (B, D)."""
+        features = self.network.forward_features(images)
+        return StageOutputs((), (), self.network.forward_head(features, pre_logits=True))
+
+
+def build_torchvision_model(
+    name: str, *, num_classes: int, in_channels: int, pretrained: bool
+) -> DistillationModel:
+    """A classifier of torchvision whose last layer is linear; arguments as of `build_model`."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {f'torchvision:{nearest[0]}'!r}?" if nearest else "."
+        raise ValueError(
+            f"torchvision has no classifier {name!r}{hint} torchvision.models.list_models() lists all"
+        )
+    if pretrained and in_channels != 3:
+        raise ValueError(
+            f"torchvision's weights are for 3 input channels, not {in_channels}: leave out pretrained"
+        )
+    try:
+        network = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise ValueError(
+            _cannot_fetch(f"torchvision:{name}", error, "~/.cache/torch/hub/checkpoints")
+        ) from error
+    head = _take_head(network, name)
+    if in_channels != 3:
+        _replace_stem(network, name, in_channels)
+    if head.out_features != num_classes:
+        head = nn.Linear(head.in_features, num_classes, bias=head.bias is not None)
+    return LibraryModel(network, head)
+
+
+def build_timm_model(name: str, *, num_classes: int, in_channels: int, pretrained: bool) -> DistillationModel:
+    """A classifier of timm, which is installed apart; arguments as of `build_model`."""
+    try:
+        timm: Any = importlib.import_module("timm")
+    except ImportError as error:
+        raise ValueError(f"timm:{name} needs timm, which is not installed: pip install timm") from error
+    try:
+        network = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels
+        )
+    except (OSError, RuntimeError) as error:
+        if pretrained:
+            raise ValueError(_cannot_fetch(f"timm:{name}", error, "~/.cache/huggingface")) from error
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
+        hint = f" Did you mean {f'timm:{nearest[0]}'!r}?" if nearest else ""
+        raise ValueError(f"timm could not build {name!r}: {error}.{hint}") from error
+    return TimmModel(network)
+
+
+def _take_head(network: nn.Module, name: str) -> nn.Linear:
+    """The network's last linear layer, leaving an identity in its place."""
+    for attribute in TORCHVISION_HEADS:
+        parent, key = network, attribute
+        module: nn.Module | None = getattr(network, attribute, None)
+        while isinstance(module, nn.Sequential) and len(module):
+            parent, (key, module) = module, list(module.named_children())[-1]
+        if isinstance(module, nn.Linear) and not hasattr(network, "aux_logits"):
+            setattr(parent, key, nn.Identity())
+            return module
+    raise ValueError(
+        f"torchvision:{name} has no single last linear layer to distil through; "
+        "choose another, such as torchvision:resnet18"
+    )
+
+
+def _replace_stem(network: nn.Module, name: str, in_channels: int) -> None:
+    """Swaps the first convolution for one of `in_channels`, its weights fresh."""
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1:
+            parent, _, key = path.rpartition(".")
+            stem = nn.Conv2d(
+                in_channels,
+                module.out_channels,
+                _pair(module.kernel_size),
+                stride=_pair(module.stride),
+                padding=module.padding if isinstance(module.padding, str) else _pair(module.padding),
+                bias=module.bias is not None,
+            )
+            setattr(network.get_submodule(parent), key, stem)
+            return
+    raise ValueError(f"torchvision:{name} takes 3 input channels only, not {in_channels}")
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
+
+
+def _cannot_fetch(name: str, error: Exception, cache: str) -> str:
+    return (
+        f"the published weights of {name} could not be fetched ({type(error).__name__}: {error}). "
+        f"Without a network, copy them into the library's cache ({cache}), or leave out pretrained"
+    )

@@ -1,0 +1,103 @@
+"""MobileNetV2 at half width with expansion 6 for 32 × 32 images.
+
+Parameter names are those of RepDistiller's (there `mobile_half`) and mdistiller's checkpoints: `conv1`,
+`blocks`, `conv2`, `classifier.0`.
+"""
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from trainables.models.interface import DistillationModel, StageOutputs
+from trainables.models.layers import global_average, initialise_he
+
+# (expansion, output channels, blocks, stride of the first block)
+STAGES = (
+    (1, 8, 1, 1),
+    (6, 12, 2, 1),
+    (6, 16, 3, 2),
+    (6, 32, 4, 2),
+    (6, 48, 3, 1),
+    (6, 80, 3, 2),
+    (6, 160, 1, 1),
+)
+STEM_CHANNELS = 16
+FEATURE_DIM = 1280
+# The stages (from 0) whose outputs the literature's feature methods match.
+MATCHED_STAGES = (1, 2, 4, 6)
+
+
+def convolution(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """A convolution that keeps the resolution over its stride, and its batch norm."""
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+    )
+    return [conv, nn.BatchNorm2d(out_channels)]
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel by itself, narrow without a ReLU; a shortcut where the shape stays."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+        self.conv = nn.Sequential(
+            *convolution(in_channels, hidden, 1),
+            nn.ReLU(inplace=True),
+            *convolution(hidden, hidden, 3, stride=stride, groups=hidden),
+            nn.ReLU(inplace=True),
+            *convolution(hidden, out_channels, 1),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), not activated."""
+        narrowed: Tensor = self.conv(maps)
+        return maps + narrowed if self.has_shortcut else narrowed
+
+
+class MobileNetV2(DistillationModel):
+    """A stem of stride 2, seven stages of inverted residuals, a 1 × 1 convolution, an average, `classifier`.
+
+    Stages end in linear bottlenecks: `preactivations` are `maps`.
+
+    Args:
+        num_classes: C.
+        in_channels: of the images.
+
+    Source: Sandler et al. 2018 with all widths but the last halved, and the second stage's stride 1 instead
+    of 2, as the CIFAR distillation literature has it.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Sequential(
+            *convolution(in_channels, STEM_CHANNELS, 3, stride=2), nn.ReLU(inplace=True)
+        )
+        self.blocks = nn.ModuleList()
+        channels = STEM_CHANNELS
+        for expansion, out_channels, blocks, stride in STAGES:
+            first = InvertedResidual(channels, out_channels, stride, expansion)
+            later = (InvertedResidual(out_channels, out_channels, 1, expansion) for _ in range(blocks - 1))
+            self.blocks.append(nn.Sequential(first, *later))
+            channels = out_channels
+        self.conv2 = nn.Sequential(*convolution(channels, FEATURE_DIM, 1), nn.ReLU(inplace=True))
+        self.classifier = nn.Sequential(nn.Linear(FEATURE_DIM, num_classes))
+        initialise_he(self, linear_std=0.01)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer."""
+        return cast(nn.Linear, self.classifier[0])
+
+    def stages(self, images: Tensor) -> StageOutputs:
+        """The maps of the stem and of stages 2, 3, 5 and 7, and the feature (B, 1280)."""
+        current = self.conv1(images)
+        maps = [current]
+        for index, stage in enumerate(self.blocks):
+            current = stage(current)
+            if index in MATCHED_STAGES:
+                maps.append(current)
+        return StageOutputs(tuple(maps), tuple(maps), global_average(self.conv2(current)))

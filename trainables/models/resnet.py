@@ -1,0 +1,92 @@
+"""Residual nets for 32 × 32 images: resnet8 to resnet110, and the four times wider resnet8x4 and resnet32x4.
+
+Parameter names are those of RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..3`, `fc`.
+"""
+
+from typing import Final
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.models.interface import DistillationModel, StageOutputs
+from trainables.models.layers import activated_stages, global_average, initialise_he
+
+# name: (depth, channels of the stem and of the three stages)
+RESNETS: Final[dict[str, tuple[int, tuple[int, int, int, int]]]] = {
+    "resnet8": (8, (16, 16, 32, 64)),
+    "resnet14": (14, (16, 16, 32, 64)),
+    "resnet20": (20, (16, 16, 32, 64)),
+    "resnet32": (32, (16, 16, 32, 64)),
+    "resnet44": (44, (16, 16, 32, 64)),
+    "resnet56": (56, (16, 16, 32, 64)),
+    "resnet110": (110, (16, 16, 32, 64)),
+    "resnet8x4": (8, (32, 64, 128, 256)),
+    "resnet32x4": (32, (32, 64, 128, 256)),
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3 × 3 convolutions beside a shortcut; gives the sum before its ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != out_channels:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to pre-activations (B, out_channels, H / stride, W / stride)."""
+        shortcut = maps if self.downsample is None else self.downsample(maps)
+        branch = functional.relu(self.bn1(self.conv1(maps)))
+        residual: Tensor = self.bn2(self.conv2(branch))
+        return residual + shortcut
+
+
+def make_stage(blocks: int, in_channels: int, out_channels: int, stride: int) -> nn.ModuleList:
+    """`blocks` basic blocks, the first of which changes width and resolution."""
+    first = BasicBlock(in_channels, out_channels, stride)
+    return nn.ModuleList([first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))])
+
+
+class ResNet(DistillationModel):
+    """A stem, three stages of basic blocks at full, half and quarter resolution, a global average, `fc`.
+
+    Args:
+        depth: 6n + 2, with n blocks a stage.
+        channels: of the stem and of the three stages.
+        num_classes: C.
+        in_channels: of the images.
+
+    Source: He et al. 2016, section 4.2, with projection shortcuts where width or resolution changes (its
+    option B); the widths of the x4 nets are those of Tian et al. 2020 (CRD).
+    """
+
+    def __init__(
+        self, depth: int, channels: tuple[int, int, int, int], *, num_classes: int, in_channels: int = 3
+    ) -> None:
+        super().__init__()
+        blocks = depth // 6
+        stem, first, second, third = channels
+        self.conv1 = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = make_stage(blocks, stem, first, 1)
+        self.layer2 = make_stage(blocks, first, second, 2)
+        self.layer3 = make_stage(blocks, second, third, 2)
+        self.fc = nn.Linear(third, num_classes)
+        initialise_he(self)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer."""
+        return self.fc
+
+    def stages(self, images: Tensor) -> StageOutputs:
+        """The stem's and three stages' maps, and the feature (B, D)."""
+        stem = functional.relu(self.bn1(self.conv1(images)))
+        maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
+        return StageOutputs(maps, preactivations, global_average(maps[-1]))

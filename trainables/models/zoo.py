@@ -1,0 +1,62 @@
+"""Every architecture under its name."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from trainables.models.bottleneck_resnet import BottleneckResNet
+from trainables.models.cnn import SmallCNN
+from trainables.models.interface import DistillationModel
+from trainables.models.libraries import build_timm_model, build_torchvision_model
+from trainables.models.mobilenet import MobileNetV2
+from trainables.models.names import CNN_PATTERN, LIBRARY_PATTERN, check_model_name
+from trainables.models.resnet import RESNETS, ResNet
+from trainables.models.shufflenet import ShuffleNetV1, ShuffleNetV2
+from trainables.models.vgg import VGG, VGGS
+from trainables.models.wide_resnet import WIDE_RESNETS, WideResNet
+
+CIFAR_MODELS: Final[dict[str, Callable[..., DistillationModel]]] = {
+    **{name: partial(ResNet, depth, channels) for name, (depth, channels) in RESNETS.items()},
+    "ResNet50": BottleneckResNet,
+    **{name: partial(WideResNet, depth, factor) for name, (depth, factor) in WIDE_RESNETS.items()},
+    **{name: partial(VGG, convolutions) for name, convolutions in VGGS.items()},
+    "MobileNetV2": MobileNetV2,
+    "ShuffleV1": ShuffleNetV1,
+    "ShuffleV2": ShuffleNetV2,
+}
+
+
+def build_model(
+    name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool = False
+) -> DistillationModel:
+    """The architecture of that name in train mode, with fresh weights drawn from torch's global generator.
+
+    Args:
+        name: one that `check_model_name` accepts.
+        num_classes: C, the width of the logits.
+        in_channels: channels of the images.
+        pretrained: start from the weights that torchvision or timm publish for a net of theirs, fetched by
+            their own loader. A head for other than the published classes starts fresh.
+
+    Raises:
+        ValueError: for an unknown name, naming the nearest known one; for a net without a last linear
+            layer; for `pretrained` where nothing is published or it cannot be fetched.
+    """
+    name = check_model_name(name)
+    if num_classes < 1 or in_channels < 1:
+        raise ValueError(
+            f"num_classes is {num_classes} and in_channels is {in_channels}: both must be 1 or more"
+        )
+    library = LIBRARY_PATTERN.fullmatch(name)
+    if library:
+        build = build_torchvision_model if library[1] == "torchvision" else build_timm_model
+        return build(library[2], num_classes=num_classes, in_channels=in_channels, pretrained=pretrained)
+    if pretrained:
+        raise ValueError(
+            f"no weights are published for {name!r}: use load_checkpoint with a file of yours, "
+            "or a torchvision:NAME or timm:NAME model"
+        )
+    small = CNN_PATTERN.fullmatch(name)
+    if small:
+        return SmallCNN((int(small[1]), int(small[2])), num_classes=num_classes, in_channels=in_channels)
+    return CIFAR_MODELS[name](num_classes=num_classes, in_channels=in_channels)

@@ -1,0 +1,68 @@
+"""Where a trial gets its frozen teacher's outputs from; today from the teacher itself, batch by batch."""
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainables.teacher import FrozenTeacher
+
+
+class TeacherBatch(NamedTuple):
+    """What the frozen teacher says of some images, without gradient.
+
+    Args:
+        feature: (B, D), its penultimate feature.
+        logits: (B, C), its head applied to that feature.
+    """
+
+    feature: Tensor
+    logits: Tensor
+
+
+class TeacherOutputs(Protocol):
+    """A source of the frozen teacher's outputs.
+
+    Attributes:
+        forwards: samples that went through the teacher itself so far, in all.
+    """
+
+    forwards: int
+
+    def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:
+        """The outputs for a batch of the train split.
+
+        Args:
+            indices: (B,) int64, rows of the train split.
+            slot: which of each sample's views is shown (see `trainables.data.views`).
+            images: (B, C, H, W) float32, normalised, these samples in these views.
+        """
+
+    def validation(self, images: Tensor) -> TeacherBatch:
+        """The outputs for all or some of the validation split.
+
+        Args:
+            images: (B, C, H, W) float32, normalised.
+        """
+
+
+class LiveTeacherOutputs:
+    """The teacher itself, asked anew for every batch.
+
+    Args:
+        teacher: the frozen teacher.
+    """
+
+    def __init__(self, teacher: "FrozenTeacher") -> None:
+        self._teacher = teacher
+        self.forwards = 0
+
+    def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
+        """One forward pass; indices and slot, by which outputs could be stored, are not looked at."""
+        return self.validation(images)
+
+    def validation(self, images: Tensor) -> TeacherBatch:
+        """One forward pass."""
+        self.forwards += len(images)
+        outputs: TeacherBatch = self._teacher(images)
+        return outputs

@@ -90,6 +90,4 @@ def add_legend(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = 4 if sum(map(len, labels)) < 60 else 2
-        axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8
-        )
+        axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8)

@@ -162,19 +162,21 @@ def compute_parameter_effect(trials: pa.Table, parameter: str, *, seed: int = 0)
     categories: tuple[str, ...] = ()
     if any(isinstance(value, bool | str) for value in given):
         categories = tuple(sorted({str(value) for value in given}))
-    position = [float(categories.index(str(value))) if categories else float(value) for value in given]
+    position = [float(categories.index(str(v))) if categories else _number(v) for v in given]
     points, _ = complete([position[: len(values)], numbers(searched, ACCURACY)])
     return ParameterEffect(
         parameter=parameter,
         categories=categories,
         searched=points,
-        repeated=tuple(
-            (at, s.accuracy, s.name) for at, s in zip(position[len(values) :], promising, strict=True)
-        ),
+        repeated=tuple((at, s.accuracy, s.name) for at, s in zip(position[len(values) :], promising, strict=True)),
         references={s.method: s.accuracy for s in summaries if s.stage == "control"},
         correlation=None if categories else rank_correlation(points[:, 0], points[:, 1], seed=seed),
         note=survivor_note(trials),
     )
+
+
+def _number(value: bool | int | float | str | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def compute_gap_against_accuracy(trials: pa.Table, *, seed: int = 0) -> GapAgainstAccuracy:
@@ -259,9 +261,7 @@ def draw_history(history: History) -> Figure:
     figure, (axes,) = new_figure("Optimisation history", caption)
     finished = np.array([status == "finished" for status in history.status], dtype=bool)
     axes.step(history.order, history.best, where="post", color=VERMILION, linewidth=1.6, label="best so far")
-    axes.scatter(
-        history.order[finished], history.accuracy[finished], s=28, color=BLUE, zorder=3, label="finished"
-    )
+    axes.scatter(history.order[finished], history.accuracy[finished], s=28, color=BLUE, zorder=3, label="finished")
     stopped = ~finished & np.isfinite(history.accuracy)
     if stopped.any():
         axes.scatter(
@@ -292,9 +292,7 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
     for method, estimate in effect.references.items():
         draw_reference(axes, estimate, method, style_of(method, methods))
     values, accuracy = effect.searched.T
-    axes.scatter(
-        values, accuracy, s=26, facecolors="none", edgecolors=BLUE, label="search trial (one seed)", zorder=3
-    )
+    axes.scatter(values, accuracy, s=26, facecolors="none", edgecolors=BLUE, label="search trial (one seed)", zorder=3)
     for number, (at, estimate, _) in enumerate(effect.repeated):
         axes.errorbar(
             [at],
@@ -361,9 +359,7 @@ def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
                 continue
             style = style_of(curve.method, methods)
             axes.plot(curve.epoch, mean, style.dash, color=style.colour, linewidth=1.6, label=curve.method)
-            axes.fill_between(
-                curve.epoch, mean - spread, mean + spread, color=style.colour, alpha=0.15, linewidth=0
-            )
+            axes.fill_between(curve.epoch, mean - spread, mean + spread, color=style.colour, alpha=0.15, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
         axes.set_ylabel(MEASURE_LABELS[measure])

@@ -27,7 +27,7 @@ from analysis.resampling import (
     unit_count,
 )
 
-# 2¹⁶ sign flips take tens of milliseconds; for more pairs a seeded sample of flips is drawn.
+# 2¹⁶ sign flips take about 10 ms; for more pairs a seeded sample of flips is drawn.
 EXACT_PAIRS = 16
 SIGN_FLIPS = 20_000
 # With fewer, the resamples repeat so few values that an interval would be an artefact of the method.
@@ -132,17 +132,13 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
     if not math.isnan(low):
         interval = f"studentised bootstrap interval, {CONFIDENCE}, {RESAMPLES} resamples"
     else:
-        interval = (
-            f"no interval for n < {MIN_PAIRS}" if n < MIN_PAIRS else "no interval, all differences are equal"
-        )
+        interval = f"no interval for n < {MIN_PAIRS}" if n < MIN_PAIRS else "no interval, all differences are equal"
     p_value, test = _sign_flip_test(differences, generator)
     method = f"mean paired difference, {interval}; {test}"
     return Estimate(float(differences.mean()), low, high, n, method, p_value)
 
 
-def rank_correlation(
-    x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0
-) -> Estimate:
+def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0) -> Estimate:
     """Spearman's rank correlation, ties at mid-ranks, with a percentile bootstrap interval.
 
     Args:
@@ -250,9 +246,7 @@ def _as_columns(covariates: ArrayLike) -> tuple[Floats, ...]:
     return tuple(array[:, None].T) if array.ndim == 1 else tuple(array.T)
 
 
-def _rank_correlation(
-    name: str, inputs: Sequence[ArrayLike], groups: Sequence[Any] | None, seed: int
-) -> Estimate:
+def _rank_correlation(name: str, inputs: Sequence[ArrayLike], groups: Sequence[Any] | None, seed: int) -> Estimate:
     columns, units = complete(inputs, groups)
     n = unit_count(units)
     observed, values = math.nan, np.empty(0)
@@ -263,18 +257,14 @@ def _rank_correlation(
     return _percentile_estimate(name, observed, values, n, groups)
 
 
-def _percentile_estimate(
-    name: str, observed: float, values: Floats, n: int, groups: Sequence[Any] | None
-) -> Estimate:
+def _percentile_estimate(name: str, observed: float, values: Floats, n: int, groups: Sequence[Any] | None) -> Estimate:
     """The estimate from its resamples (B,), telling why where there is no value or no interval."""
     value = float(observed)
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
     unit = "observations" if groups is None else "groups"
     if n < MIN_UNITS:
-        return Estimate(
-            value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} {unit}"
-        )
+        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} {unit}")
     low, high, share = percentile_interval(values)
     undefined = "" if share == 1 else f", {1 - share:.2%} of them undefined and left out"
     bootstrap = f"percentile bootstrap over {unit}, {CONFIDENCE}, {RESAMPLES} resamples{undefined}"

@@ -93,17 +93,13 @@ def find_study(named: str | Path | None, results: Path) -> Path:
         return Path(named)
     written = {path.parent.parent: path.stat().st_mtime for path in results.glob("*/records/trials")}
     if not written:
-        raise FileNotFoundError(
-            f"no study with records under {results.resolve()}: run one, or name a study's folder"
-        )
+        raise FileNotFoundError(f"no study with records under {results.resolve()}: run one, or name a study's folder")
     return max(written, key=lambda directory: written[directory])
 
 
 def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
     """A numeric column as (n,) float64, nan where it is null."""
-    return np.array(
-        [np.nan if value is None else value for value in table[name].to_pylist()], dtype=np.float64
-    )
+    return np.array([np.nan if value is None else value for value in table[name].to_pylist()], dtype=np.float64)
 
 
 def select(
@@ -139,9 +135,7 @@ def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int =
     """
     repeated = select(trials, stages=REPEATED)
     fields = varied_fields(trials)
-    controls = repeated.filter(
-        pc.and_(pc.equal(repeated["stage"], "control"), pc.equal(repeated["method"], baseline))
-    )
+    controls = repeated.filter(pc.and_(pc.equal(repeated["stage"], "control"), pc.equal(repeated["method"], baseline)))
     reference = _by_replicate(controls)
     searched = select(trials, stages=[SEARCH])
     scores = dict(zip(searched["config_id"].to_pylist(), numbers(searched, ACCURACY).tolist(), strict=True))
@@ -224,9 +218,7 @@ def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASE
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
     notes = [*sorted(methods), "p-values are of single comparisons, not corrected for the number of rows"]
     if any(summary.search_accuracy is not None for summary in summaries):
-        notes.append(
-            "`in search` is the accuracy that a config was picked by: optimistic, and in no estimate"
-        )
+        notes.append("`in search` is the accuracy that a config was picked by: optimistic, and in no estimate")
     return "\n".join([*lines, "", *(f"- {note}." for note in notes)])
 
 

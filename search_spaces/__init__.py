@@ -11,8 +11,7 @@ from search_spaces.space import Parameter, SearchSpace
 __all__ = ["SPACES", "Parameter", "SearchSpace", "find_space"]
 
 SPACES: dict[str, SearchSpace] = {
-    module.SPACE.name: module.SPACE
-    for module in (adapter_width, temperature, loss_weights, adapter_training, joint)
+    module.SPACE.name: module.SPACE for module in (adapter_width, temperature, loss_weights, adapter_training, joint)
 }
 
 

@@ -10,8 +10,7 @@ _VARIED = (
         role="scientific",
         value="serial",
         choices=("serial", "parallel", "logit", "feature"),
-        why="PESF-KD's vision and language code differ here; `logit` and `feature` bound what the correction"
-        " may see",
+        why="PESF-KD's vision and language code differ here; `logit` and `feature` bound what the correction may see",
     ),
     Parameter(
         name="adapter_init",
@@ -34,12 +33,12 @@ _VARIED = (
         name="adapter_learning_rate",
         kind="float",
         role="scientific",
-        value=0.05,
-        low=0.002,
-        high=0.5,
+        value=0.005,
+        low=0.0005,
+        high=0.1,
         log=True,
-        why="how fast the teacher may follow is part of this question; a factor of 25 below the student's "
-        "rate and 10 above it, in ratios",
+        why="how fast the teacher may follow is part of this question; from a hundredth of the student's "
+        "rate to twice it, in ratios",
     ),
     Parameter(
         name="adapter_schedule",

@@ -19,18 +19,17 @@ _VARIED = (
         name="adapter_learning_rate",
         kind="float",
         role="nuisance",
-        value=0.05,
-        low=0.002,
-        high=0.5,
+        value=0.005,
+        low=0.0005,
+        high=0.1,
         log=True,
         why="the step size that suits an adapter falls with its width, so one rate for all would favour some"
-        " widths; a factor of 25 below the student's rate and 10 above it",
+        " widths; from a hundredth of the student's rate to twice it",
     ),
 )
 
 SPACE = SearchSpace(
     name="adapter_width",
-    question="How does the width of the adapter's bottleneck move the sharpness gap and the student's "
-    "accuracy?",
+    question="How does the width of the adapter's bottleneck move the sharpness gap and the student's accuracy?",
     parameters=(*_VARIED, *baseline_without(_VARIED)),
 )

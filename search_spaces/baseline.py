@@ -1,7 +1,6 @@
 """The values at which the spaces hold what they do not vary, once, so that studies can be compared.
 
-The weights and the temperature are RepDistiller's for plain knowledge distillation (0.1 cross-entropy, 0.9
-distillation, temperature 4), so that PESF-KD with an adapter that does nothing *is* that baseline.
+With the zero init, PESF-KD with an adapter that does nothing *is* the control `kd`: same weights, same temperature.
 """
 
 from collections.abc import Collection
@@ -14,30 +13,29 @@ BASELINE: tuple[Parameter, ...] = (
         kind="float",
         role="fixed",
         value=4.0,
-        why="RepDistiller's value; it rescales the logits that the gap is about, so it must not move "
-        "meanwhile",
+        why="RepDistiller's value; it rescales the logits that the gap is about, so it must not move meanwhile",
     ),
     Parameter(
         name="ce_weight",
         kind="float",
         role="fixed",
-        value=0.1,
-        why="RepDistiller's value, with kd_weight 0.9: the weights sum to 1 and leave the step size alone",
+        value=1.0,
+        why="labels weigh about as much as the teacher: with 0.1 on digits the student followed the adapter away from "
+        "them (accuracy 0.79 against 0.87, 16 seeds)",
     ),
     Parameter(
         name="kd_weight",
         kind="float",
         role="fixed",
         value=0.9,
-        why="RepDistiller's value, with ce_weight 0.1: the weights sum to 1 and leave the step size alone",
+        why="RepDistiller's value for plain distillation",
     ),
     Parameter(
         name="adapter_ce_weight",
         kind="float",
         role="fixed",
         value=1.0,
-        why="one: the labels pull the adapter about as strongly as the student does through the distillation"
-        " loss",
+        why="one: the labels pull the adapter about as strongly as the student does through the distillation loss",
     ),
     Parameter(
         name="adapter_kind",
@@ -71,8 +69,9 @@ BASELINE: tuple[Parameter, ...] = (
         name="adapter_learning_rate",
         kind="float",
         role="fixed",
-        value=0.05,
-        why="the student's own value: both start at the same step size",
+        value=0.005,
+        why="a tenth of the student's: at the student's own rate the adapter flattened the teacher on digits "
+        "(accuracy 0.85 against 0.87, 16 seeds)",
     ),
     Parameter(
         name="adapter_schedule",
@@ -86,8 +85,7 @@ BASELINE: tuple[Parameter, ...] = (
         kind="float",
         role="fixed",
         value=0.05,
-        why="RepDistiller's value for SGD with momentum 0.9; the same for every config keeps the students "
-        "alike",
+        why="RepDistiller's value for SGD with momentum 0.9; the same for every config keeps the students alike",
     ),
 )
 

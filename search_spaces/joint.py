@@ -14,16 +14,15 @@ SPACE = SearchSpace(
             low=1.0,
             high=16.0,
             log=True,
-            why="as in the space `temperature`: from unsoftened outputs to close to matching logits, in "
-            "ratios",
+            why="as in the space `temperature`: from unsoftened outputs to close to matching logits, in ratios",
         ),
         Parameter(
             name="ce_weight",
             kind="float",
             role="scientific",
-            value=0.1,
+            value=1.0,
             low=0.0,
-            high=1.0,
+            high=2.0,
             why="as in the space `loss_weights`: linear, because 0 (no labels) is a value of interest",
         ),
         Parameter(
@@ -83,12 +82,11 @@ SPACE = SearchSpace(
             name="adapter_learning_rate",
             kind="float",
             role="nuisance",
-            value=0.05,
-            low=0.002,
-            high=0.5,
+            value=0.005,
+            low=0.0005,
+            high=0.1,
             log=True,
-            why="width, kind and weights all rescale the adapter's gradient; each deserves the step that "
-            "suits it",
+            why="width, kind and weights all rescale the adapter's gradient; each deserves the step that suits it",
         ),
         Parameter(
             name="adapter_schedule",

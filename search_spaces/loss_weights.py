@@ -8,9 +8,9 @@ _VARIED = (
         name="ce_weight",
         kind="float",
         role="scientific",
-        value=0.1,
+        value=1.0,
         low=0.0,
-        high=1.0,
+        high=2.0,
         why="0 distils without labels; a linear scale, because 0 is a value of interest",
     ),
     Parameter(
@@ -49,9 +49,9 @@ _VARIED = (
         name="adapter_learning_rate",
         kind="float",
         role="nuisance",
-        value=0.05,
-        low=0.002,
-        high=0.5,
+        value=0.005,
+        low=0.0005,
+        high=0.1,
         log=True,
         why="kd_weight and adapter_ce_weight multiply the adapter's gradient in the same way",
     ),
@@ -59,7 +59,6 @@ _VARIED = (
 
 SPACE = SearchSpace(
     name="loss_weights",
-    question="How should the student's two losses and the adapter's cross-entropy be weighed against each "
-    "other?",
+    question="How should the student's two losses and the adapter's cross-entropy be weighed against each other?",
     parameters=(*_VARIED, *baseline_without(_VARIED)),
 )

@@ -63,9 +63,7 @@ class Parameter:
             raise ValueError(f"{self.name}: give the reason for its bounds, scale and role in `why`")
         if self.role == "fixed":
             if self.low is not None or self.high is not None or self.choices or self.log:
-                raise ValueError(
-                    f"{self.name}: a fixed parameter has a value and neither bounds, choices nor log"
-                )
+                raise ValueError(f"{self.name}: a fixed parameter has a value and neither bounds, choices nor log")
         elif self.kind == "categorical":
             self._check_choices()
         else:
@@ -76,9 +74,7 @@ class Parameter:
     def _check_choices(self) -> None:
         if self.low is not None or self.high is not None or self.log:
             raise ValueError(f"{self.name}: a categorical parameter has choices and neither bounds nor log")
-        if len(self.choices) < 2 or len({(type(choice), choice) for choice in self.choices}) < len(
-            self.choices
-        ):
+        if len(self.choices) < 2 or len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
             raise ValueError(f"{self.name}: give at least two different choices, not {self.choices}")
 
     def _check_bounds(self) -> None:
@@ -155,9 +151,7 @@ class SearchSpace:
         if twice:
             raise ValueError(f"space {self.name!r} names {', '.join(twice)} more than once")
         if not self.scientific:
-            raise ValueError(
-                f"space {self.name!r} has no scientific parameter: give at least one that varies"
-            )
+            raise ValueError(f"space {self.name!r} has no scientific parameter: give at least one that varies")
         if not self.question.strip().endswith("?"):
             raise ValueError(f"space {self.name!r} states its question, ending in a question mark")
 
@@ -190,6 +184,5 @@ class SearchSpace:
     def contains(self, values: Mapping[str, object]) -> bool:
         """Whether `values` has every field of this space within its bounds, whatever else it has."""
         return all(
-            parameter.name in values and parameter.contains(values[parameter.name])
-            for parameter in self.parameters
+            parameter.name in values and parameter.contains(values[parameter.name]) for parameter in self.parameters
         )

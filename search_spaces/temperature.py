@@ -19,9 +19,9 @@ _VARIED = (
         name="adapter_learning_rate",
         kind="float",
         role="nuisance",
-        value=0.05,
-        low=0.002,
-        high=0.5,
+        value=0.005,
+        low=0.0005,
+        high=0.1,
         log=True,
         why="T² holds the size of the distillation gradient only roughly as temperature moves, and the "
         "adapter feels that against a cross-entropy that does not move",

@@ -58,7 +58,10 @@ def check_address(address: str) -> None:
     # process that can be ended.
     try:
         probe = subprocess.run(  # noqa: S603 - our own interpreter and text
-            [sys.executable, "-c", _PROBE, address], capture_output=True, timeout=_SECONDS_TO_ANSWER, check=False
+            [sys.executable, "-c", _PROBE, address],
+            capture_output=True,
+            timeout=_SECONDS_TO_ANSWER,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise StudyError(

@@ -1,6 +1,6 @@
-"""An append-only log of what happened in a study, one checked line an event: what a resumed study starts from.
+r"""An append-only log of what happened in a study, one checked line an event: what a resumed study starts from.
 
-Every event is on disk before anything acts on it. A line is `crc32 json\\n`; a killed writer can leave a torn last
+Every event is on disk before anything acts on it. A line is `crc32 json\n`; a killed writer can leave a torn last
 line, which is cut off when the log is opened again, and a line whose checksum fails is reported and left out.
 """
 

@@ -15,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
 
-import click
 import typer
 
 from search_spaces import SPACES
@@ -77,7 +76,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 def launch(
     context: typer.Context,
-    space: Annotated[str | None, typer.Option(help="What to search; see --list-spaces.", rich_help_panel="What")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="What to search; see --list-spaces.", rich_help_panel="What")
+    ] = None,
     list_spaces: Annotated[
         bool, typer.Option("--list-spaces", help="Show the search spaces and leave.", rich_help_panel="What")
     ] = False,
@@ -86,7 +87,9 @@ def launch(
     data_root: Annotated[
         Path | None,
         typer.Option(
-            envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.", rich_help_panel="What"
+            envvar="PESFKD_DATA_ROOT",
+            help="Folder with the dataset's files; digits needs none.",
+            rich_help_panel="What",
         ),
     ] = None,
     student: Annotated[str, typer.Option(help="Student architecture.", rich_help_panel="What")] = "cnn_3_4",
@@ -97,12 +100,16 @@ def launch(
     hold: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="FIELD=VALUE", help="Hold a field of the trial's config; repeatable.", rich_help_panel="What"
+            "--set",
+            metavar="FIELD=VALUE",
+            help="Hold a field of the trial's config; repeatable.",
+            rich_help_panel="What",
         ),
     ] = None,
     trials: Annotated[int, typer.Option(help="Configs that the search proposes.", rich_help_panel="How much")] = 24,
     promising: Annotated[
-        int, typer.Option(help="Best configs of the search to repeat on fresh seeds.", rich_help_panel="How much")
+        int,
+        typer.Option(help="Best configs of the search to repeat on fresh seeds.", rich_help_panel="How much"),
     ] = 3,
     replicates: Annotated[
         int,
@@ -142,7 +149,8 @@ def launch(
         Path, typer.Option(help="Folder for studies, teachers and the MLflow store.", rich_help_panel="Where")
     ] = Path("study_results"),
     name: Annotated[
-        str | None, typer.Option(help="Name of the study; space and time if not given.", rich_help_panel="Where")
+        str | None,
+        typer.Option(help="Name of the study; space and time if not given.", rich_help_panel="Where"),
     ] = None,
     tracking_uri: Annotated[
         str | None,
@@ -152,14 +160,17 @@ def launch(
         str | None, typer.Option(metavar="NAME", help="Go on with that study.", rich_help_panel="How to run")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and its cost, write nothing.", rich_help_panel="How to run")
+        bool,
+        typer.Option("--dry-run", help="Show the plan and its cost, write nothing.", rich_help_panel="How to run"),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on stdout, nothing else.", rich_help_panel="How to run")
+        bool,
+        typer.Option("--json", help="One JSON document on stdout, nothing else.", rich_help_panel="How to run"),
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel="How to run")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say more when something fails.", rich_help_panel="How to run")
+        bool,
+        typer.Option("--verbose", "-v", help="Say more when something fails.", rich_help_panel="How to run"),
     ] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version.", rich_help_panel="How to run")] = False,
 ) -> None:
@@ -173,7 +184,7 @@ def launch(
     given = {
         flag: value
         for flag, value in values.items()
-        if context.get_parameter_source(flag) not in (click.core.ParameterSource.DEFAULT, None)
+        if (source := context.get_parameter_source(flag)) is not None and source.name != "DEFAULT"
     }
     if version:
         from study import __version__
@@ -197,14 +208,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(ExitCode.INTERRUPTED)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.USAGE)
+        app()
     except (UsageError, StudyError) as error:
         if verbose:
             raise
@@ -213,8 +217,9 @@ def main() -> None:
 
 
 def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
-    plain = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
-    overrides = _overrides(plain.get("hold") or [], plain.get("temperature"))
+    plain: dict[str, Any] = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
+    hold: list[str] = plain.get("hold") or []
+    overrides = _overrides(hold, plain.get("temperature"))
     return {
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
@@ -268,7 +273,14 @@ def _new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
 
 
 def _resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPlan":
-    from study.plan import EXECUTION_FIELDS, NAME_PATTERN, REDACTED, check_data_root, load_plan, refuse_differences
+    from study.plan import (
+        EXECUTION_FIELDS,
+        NAME_PATTERN,
+        REDACTED,
+        check_data_root,
+        load_plan,
+        refuse_differences,
+    )
 
     if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"{name!r} is not the name of a study")
@@ -311,7 +323,9 @@ def _run(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool) -> None:
         typer.echo(f"interrupted; to go on:\n  {_resume_command(plan)}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED)
     if outcome.tracking_error:
-        raise StudyError(f"MLflow did not take everything: {outcome.tracking_error}. Run {_resume_command(plan)} again.")
+        raise StudyError(
+            f"MLflow did not take everything: {outcome.tracking_error}. Run {_resume_command(plan)} again."
+        )
     raise typer.Exit(ExitCode.FAILED_TRIALS if outcome.summary["trials"]["failed"] else ExitCode.OK)
 
 
@@ -361,9 +375,7 @@ def _show_spaces(*, as_json: bool) -> None:
         spaces = {
             name: {
                 "question": space.question,
-                "parameters": {
-                    p.name: {"role": p.role, "values": p.domain, "why": p.why} for p in space.parameters
-                },
+                "parameters": {p.name: {"role": p.role, "values": p.domain, "why": p.why} for p in space.parameters},
             }
             for name, space in SPACES.items()
         }

@@ -90,7 +90,7 @@ class StudyLedger:
     def _load(self, path: Path) -> None:
         events, self.damaged_lines = read_journal(path)
         for event in events:
-            kind, trial_id = event["event"], event.get("trial_id")
+            kind, trial_id = event["event"], event["trial_id"]
             if kind == "trial":
                 fields = {k: v for k, v in event.items() if k not in ("event", "config")}
                 self.entries[trial_id] = TrialEntry(config=TrialConfig(**event["config"]), **fields)
@@ -152,7 +152,8 @@ class StudyLedger:
             return
         now = time.time()
         self._journal.append(
-            {"event": "end", "trial_id": trial_id, "status": status, "error": error, "time": now}, durable=True
+            {"event": "end", "trial_id": trial_id, "status": status, "error": error, "time": now},
+            durable=True,
         )
         entry.status, entry.error, entry.ended = status, error, now
         if self._on_end is not None:

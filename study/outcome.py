@@ -25,7 +25,14 @@ from analysis.figures import (
     draw_parameter_effect,
 )
 from analysis.statistics import Estimate
-from analysis.trials import ConfigSummary, StudyRecords, markdown_table, open_study, summarise_configs, survivor_note
+from analysis.trials import (
+    ConfigSummary,
+    StudyRecords,
+    markdown_table,
+    open_study,
+    summarise_configs,
+    survivor_note,
+)
 from study.plan import StudyPlan, redact
 from study.progress import StudyProgress, duration
 from study.runner import StudyRun
@@ -72,7 +79,9 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     result_note = "\n\n".join([markdown_table(configs), _correlation_text(correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
-    error = tracker.finish(status, result_note=result_note, metrics=_study_metrics(configs, correlation), artifacts=artifacts)
+    error = tracker.finish(
+        status, result_note=result_note, metrics=_study_metrics(configs, correlation), artifacts=artifacts
+    )
     return Outcome(plan, summary, configs, correlation, notes, error)
 
 
@@ -197,7 +206,10 @@ def _summary(
 def _study_metrics(configs: list[ConfigSummary], correlation: Estimate) -> dict[str, float]:
     metrics = {"gap_accuracy_correlation": correlation.value}
     promising = [config for config in configs if config.stage == "replicate"]
-    for prefix, chosen in (("best", promising[:1]), *((c.method, [c]) for c in configs if c.stage == "control")):
+    for prefix, chosen in (
+        ("best", promising[:1]),
+        *((c.method, [c]) for c in configs if c.stage == "control"),
+    ):
         for config in chosen:
             metrics[f"{prefix}/val_accuracy"] = config.accuracy.value
             metrics[f"{prefix}/sharpness_gap"] = config.gap.value
@@ -221,7 +233,7 @@ def _draw_figures(plan: StudyPlan, records: StudyRecords) -> None:
     folder = plan.directory / "figures"
     folder.mkdir(exist_ok=True)
     trials, epochs = records.trials, records.epochs
-    figures: dict[str, "Callable[[], Figure]"] = {
+    figures: dict[str, Callable[[], Figure]] = {
         "history": lambda: draw_history(compute_history(trials)),
         "gap_against_accuracy": lambda: draw_gap_against_accuracy(compute_gap_against_accuracy(trials, seed=plan.seed)),
         "learning_curves": lambda: draw_learning_curves(compute_learning_curves(trials, epochs)),

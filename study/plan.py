@@ -31,7 +31,15 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 # How a study runs, not what it is: these may differ when it is resumed.
 EXECUTION_FIELDS: Final = frozenset(
-    {"max_concurrent", "cpus_per_trial", "gpus_per_trial", "time_budget", "address", "data_root", "tracking_uri"}
+    {
+        "max_concurrent",
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "time_budget",
+        "address",
+        "data_root",
+        "tracking_uri",
+    }
 )
 REDACTED: Final = "***"
 
@@ -238,8 +246,7 @@ def check_data_root(plan: StudyPlan) -> None:
     missing = info.missing_files(plan.data_root)
     if info.files and plan.data_root is None:
         raise UsageError(
-            f"dataset {info.name} needs --data-root (or PESFKD_DATA_ROOT), the folder with "
-            + ", ".join(info.files)
+            f"dataset {info.name} needs --data-root (or PESFKD_DATA_ROOT), the folder with " + ", ".join(info.files)
         )
     if missing:
         raise UsageError(f"dataset {info.name}: not found: " + ", ".join(str(path) for path in missing))
@@ -256,9 +263,7 @@ def check_space_fits_method(plan: StudyPlan) -> None:
     read = METHODS.entry(plan.base.method).fields
     ignored = [name for name in plan.search_space.scientific if name not in read]
     if ignored:
-        able = [
-            method for method in METHODS if set(plan.search_space.scientific) <= METHODS.entry(method).fields
-        ]
+        able = [method for method in METHODS if set(plan.search_space.scientific) <= METHODS.entry(method).fields]
         raise UsageError(
             f"space {plan.space!r} asks about {', '.join(ignored)}, which method {plan.base.method!r} does not read; "
             f"methods that do: {', '.join(able) or 'none'}"

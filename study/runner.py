@@ -91,9 +91,7 @@ class Stop(tune.Stopper):
 class StudyCallback(tune.Callback):
     """Carries what Tune reports into the ledger, and from there to the tracker and the screen."""
 
-    def __init__(
-        self, ledger: StudyLedger, tracker: "StudyTracker", progress: StudyProgress, stop: Stop
-    ) -> None:
+    def __init__(self, ledger: StudyLedger, tracker: "StudyTracker", progress: StudyProgress, stop: Stop) -> None:
         self._ledger = ledger
         self._tracker = tracker
         self._progress = progress
@@ -118,7 +116,7 @@ class StudyCallback(tune.Callback):
         if result.get("failed"):
             return
         try:
-            measures = {name: float(result[name]) for name in MEASURES if name in result}
+            measures: dict[str, float] = {name: float(result[name]) for name in MEASURES if name in result}
             if self._ledger.record_epoch(entry.trial_id, result["epoch"], measures):
                 self._tracker.deliver(entry)
                 self._progress.trial_changed(entry, self._ledger)
@@ -188,7 +186,9 @@ def run_study(
         tracker_opens = pool.submit(_open_tracker, plan, command, versions)
         ledger = StudyLedger(plan, lambda entry: _on_end(plan, entry, records, tracker_opens, stop))
         if ledger.damaged_lines:
-            progress.say(f"journal.jsonl: lines {ledger.damaged_lines} are damaged and left out; their trials run again")
+            progress.say(
+                f"journal.jsonl: lines {ledger.damaged_lines} are damaged and left out; their trials run again"
+            )
         with _interruptible(stop, progress):
             if _work_is_left(ledger):
                 _search(plan, ledger, tracker_opens, progress, stop)
@@ -252,8 +252,9 @@ def _prepare_teacher(plan: StudyPlan) -> str:
     task = ray.remote(num_cpus=1, num_gpus=min(1.0, plan.gpus_per_trial), max_retries=2)(prepare_teacher)
     data_root = str(plan.data_root) if plan.data_root is not None else None
     folder = str((plan.output_dir / "teachers").absolute())
+    config = plan.configure(plan.search_space.default_point())
     try:
-        path: str = ray.get(task.remote(plan.base.model_dump(mode="json"), data_root, folder))
+        path: str = ray.get(task.remote(config.model_dump(mode="json"), data_root, folder))
     except ray.exceptions.RayTaskError as error:
         raise StudyError(f"the teacher could not be prepared: {error.cause}") from None
     return path
@@ -284,6 +285,8 @@ def _tuner(
             callbacks=[callback],
             stop=stop,
             verbose=0,
+            # Its own default is a checkpoint when a trial ends, which is when none is needed any more.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=_WORKER_RESTARTS),
         ),
     )

@@ -27,7 +27,9 @@ def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.sampl
             case "qmc":
                 # The sequence is scrambled once a study; its index is kept with the study, not with the sampler.
                 return optuna.samplers.QMCSampler(
-                    seed=derive_seed(study_seed, "sampler") % 2**32, scramble=True, warn_independent_sampling=False
+                    seed=derive_seed(study_seed, "sampler") % 2**32,
+                    scramble=True,
+                    warn_independent_sampling=False,
                 )
             case "gp":
                 return optuna.samplers.GPSampler(seed=seed)

@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from study.ledger import Status, StudyLedger, TrialEntry
-from study.plan import PlannedTrial, StudyPlan
+from study.plan import PlannedTrial
 from study.samplers import make_sampler
 from trainables.measures import ACCURACY
 from trainables.trial import TrialConfig
@@ -69,8 +69,8 @@ class StudySearch(OptunaSearch):
     @property
     def optuna_study(self) -> optuna.Study:
         """The study that Optuna sees."""
-        study: optuna.Study = self._ot_study
-        return study
+        assert self._ot_study is not None
+        return self._ot_study
 
     @property
     def has_more(self) -> bool:
@@ -78,7 +78,7 @@ class StudySearch(OptunaSearch):
         searched = len(self._ledger.in_stage("search"))
         return bool(self._to_resume) or searched < self._plan.trials or self._next_planned() != Searcher.FINISHED
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         """The next trial, None while its choice waits for others to end, or `FINISHED`."""
         if self._to_resume:
             entry = self._to_resume.pop(0)
@@ -163,9 +163,7 @@ class StudySearch(OptunaSearch):
             for epoch, measures in sorted(entry.epochs.items()):
                 if math.isfinite(measures.get(ACCURACY, math.nan)):
                     trial.report(measures[ACCURACY], epoch)
-            self.optuna_study.tell(
-                trial, entry.accuracy if status == "finished" else None, state=_STATES[status]
-            )
+            self.optuna_study.tell(trial, entry.accuracy if status == "finished" else None, state=_STATES[status])
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
@@ -194,7 +192,7 @@ class StudySearch(OptunaSearch):
             self._optuna_trials[entry.trial_id] = optuna.trial.Trial(study, trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save: the ledger has it all. (Tune asks for a file.)"""
+        """Nothing to save, the ledger has it all; but Tune asks for a file."""
         Path(checkpoint_path).write_text(json.dumps({"see": "journal.jsonl"}), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
@@ -249,31 +247,31 @@ class SearchASHA(ASHAScheduler):
         for entry in ledger.in_stage("search"):
             for epoch, measures in sorted(entry.epochs.items()):
                 if ACCURACY in measures:
-                    self._brackets[0].on_result(_Named(entry.trial_id), epoch, measures[ACCURACY])
+                    self._brackets[0].on_result(_named(entry.trial_id), epoch, measures[ACCURACY])
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Only trials of the search have rungs."""
         if trial.config["stage"] == "search":
-            super().on_trial_add(tune_controller, _Named(trial.config["trial_id"]))
+            super().on_trial_add(tune_controller, _named(trial.config["trial_id"]))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """STOP for a trial of the search in the lower part of its rung."""
         if trial.config["stage"] != "search":
             return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, _Named(trial.config["trial_id"]), result))
+        return str(super().on_trial_result(tune_controller, _named(trial.config["trial_id"]), result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Enter the last result into its rung, unless it is not a number."""
         if math.isnan(result.get(ACCURACY, math.nan)):
             self.on_trial_remove(tune_controller, trial)
         elif trial.config["stage"] == "search":
-            super().on_trial_complete(tune_controller, _Named(trial.config["trial_id"]), result)
+            super().on_trial_complete(tune_controller, _named(trial.config["trial_id"]), result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """A failed trial leaves its rungs as they are."""
         self.on_trial_remove(tune_controller, trial)
 
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
         """Forget a trial."""
         self._trial_info.pop(trial.config["trial_id"], None)
 
@@ -281,11 +279,15 @@ class SearchASHA(ASHAScheduler):
         return {}
 
 
-class _Named:
+class _NamedTrial:
     """All that ASHA asks of a trial: the identifier under which its rungs remember it, ours instead of Tune's."""
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
+
+
+def _named(trial_id: str) -> Any:
+    return _NamedTrial(trial_id)
 
 
 def make_scheduler(ledger: StudyLedger) -> TrialScheduler:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -29,7 +29,7 @@ from mlflow.exceptions import MlflowException
 
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
-from study.plan import StudyPlan
+from study.plan import StudyPlan, redact
 from trainables.methods import METHODS
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
@@ -159,7 +159,9 @@ class StudyTracker:
             location = (self._plan.output_dir.absolute() / "mlartifacts").as_uri()
         try:
             created = self._client.create_experiment(
-                name, artifact_location=location, tags={"mlflow.note.content": self._plan.search_space.question}
+                name,
+                artifact_location=location,
+                tags={"mlflow.note.content": self._plan.search_space.question},
             )
         except MlflowException:  # another study made it in this moment
             experiment = self._client.get_experiment_by_name(name)
@@ -170,7 +172,9 @@ class StudyTracker:
 
     def _find_parent(self) -> Run | None:
         found = self._client.search_runs(
-            [self._experiment_id], f"tags.study_id = '{self._plan.study_id}' and tags.kind = 'study'", max_results=1
+            [self._experiment_id],
+            f"tags.study_id = '{self._plan.study_id}' and tags.kind = 'study'",
+            max_results=1,
         )
         return found[0] if found else None
 
@@ -304,17 +308,17 @@ def _constants(plan: StudyPlan) -> dict[str, Any]:
 
 def _open_client(plan: StudyPlan) -> MlflowClient:
     uri = plan.tracking_uri
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Readers (the UI) and the writer then do not wait for each other; the setting stays with the file.
-        with sqlite3.connect(path) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
+        if uri.startswith("sqlite:///"):
+            path = Path(uri.removeprefix("sqlite:///"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Readers (the UI) and the writer then do not wait for each other; the setting stays with the file.
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except Exception as error:
-        raise StudyError(f"the MLflow store cannot be opened: {error}") from error
+        raise StudyError(f"the MLflow store cannot be opened ({redact(uri)}): {redact(str(error))}") from None
     return client

@@ -102,9 +102,7 @@ class TeacherAdapter(nn.Module):
 
 def _weight_of(head: nn.Linear | None, feature_dim: int, num_classes: int) -> Tensor:
     if head is None:
-        raise ValueError(
-            "the adapter kind 'feature' applies the teacher's head: pass it as head=teacher.head"
-        )
+        raise ValueError("the adapter kind 'feature' applies the teacher's head: pass it as head=teacher.head")
     if head.weight.shape != (num_classes, feature_dim):
         raise ValueError(
             f"the head's weight has shape {tuple(head.weight.shape)}, "

@@ -22,9 +22,7 @@ def save_checkpoint(run: DistillationRun, folder: Path) -> Path:
     """
     state = run.state_dict()
     path = folder / CHECKPOINT_FILE
-    rates = {
-        who: trainer.rate for who, trainer in run.trainers.items()
-    }  # for people; a resume recomputes them
+    rates = {who: trainer.rate for who, trainer in run.trainers.items()}  # for people; a resume recomputes them
     metadata = {
         "format": _FORMAT,
         "epoch": state["epoch"],
@@ -49,8 +47,6 @@ def load_checkpoint(run: DistillationRun, folder: Path) -> None:
     if metadata.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: its format is {metadata.get('format')!r}, expected {_FORMAT!r}")
     try:
-        run.load_state_dict(
-            {"epoch": metadata["epoch"], "identity": metadata["identity"], "tensors": tensors}
-        )
+        run.load_state_dict({"epoch": metadata["epoch"], "identity": metadata["identity"], "tensors": tensors})
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -99,8 +99,8 @@ class Trainer:
         Raises:
             ValueError: naming the tensors that are missing, unknown or of another shape.
         """
-        momenta = _without_prefix(tensors, "momentum.")
-        _check_shapes(_without_prefix(tensors, "module."), self.module.state_dict(), must_be_all=True)
+        momenta = tensors_under("momentum.", tensors)
+        _check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
         _check_shapes(momenta, dict(self.module.named_parameters()), must_be_all=bool(momenta))
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -110,8 +110,8 @@ class Trainer:
             ValueError: see `check_state_tensors`; nothing has changed then.
         """
         self.check_state_tensors(tensors)
-        weights = _without_prefix(tensors, "module.")
-        momenta = _without_prefix(tensors, "momentum.")
+        weights = tensors_under("module.", tensors)
+        momenta = tensors_under("momentum.", tensors)
         parameters = dict(self.module.named_parameters())
         self.module.load_state_dict(weights)
         self.optimizer.state.clear()
@@ -125,14 +125,13 @@ def count_parameters(modules: Iterable[nn.Module]) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors whose names begin with `prefix`, named by the rest."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, must_be_all: bool) -> None:
-    wrong = sorted(set(given) - set(expected))
-    if must_be_all:
-        wrong += sorted(set(expected) - set(given))
+    wrong = sorted(set(given) ^ set(expected)) if must_be_all else sorted(set(given) - set(expected))
     wrong += [name for name in given if name in expected and given[name].shape != expected[name].shape]
     if wrong:
         raise ValueError(f"tensors missing, unknown or of another shape: {', '.join(wrong)}")

@@ -61,9 +61,7 @@ def sharpness_gap(
         Rao et al. (2022), the sharpness gap; `centred` is ours.
     """
     measure = centred_sharpness if centred else sharpness
-    return (
-        measure(teacher_logits, temperature=temperature) - measure(student_logits, temperature=temperature)
-    ).mean()
+    return (measure(teacher_logits, temperature=temperature) - measure(student_logits, temperature=temperature)).mean()
 
 
 def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -107,7 +107,8 @@ def train_teacher(
     recipe = teacher_recipe(config)
     run = DistillationRun(recipe, dataset, None)
     measures: dict[str, float] = {}
-    # Sums on several threads differ in their last bits, and two busy cores took 30 times as long as one.
+    # Sums on several threads differ in their last bits; and with both of two cores busy, two threads took 66 s
+    # for a teacher that one thread trains in 1 to 4.
     with one_thread():
         while not run.finished:
             measures = run.run_epoch()
@@ -142,9 +143,7 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise TeacherFileError(
-            f"{path}: its tensors do not fit {config.teacher!r}: {error}. {advice}"
-        ) from error
+        raise TeacherFileError(f"{path}: its tensors do not fit {config.teacher!r}: {error}. {advice}") from error
     return FrozenTeacher(model)
 
 

@@ -6,6 +6,8 @@ So the state to keep is the weights, the momenta and the number of finished epoc
 equals, to the bit on CPU, one that never stopped.
 """
 
+import json
+import math
 import resource
 import sys
 import time
@@ -31,7 +33,7 @@ from trainables.evaluation import validation_measures
 from trainables.methods import METHODS
 from trainables.methods.method import LossParts, StepOutputs
 from trainables.models import DistillationModel, build_model
-from trainables.optimisation import Trainer, count_parameters
+from trainables.optimisation import Trainer, count_parameters, tensors_under
 from trainables.randomness import seeded
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
 from trainables.trial import TrialConfig, derive_seed
@@ -49,7 +51,7 @@ _MEASURE_OF_PART = {
 
 
 class NonFiniteLossError(ValueError):
-    """A loss became infinite or not a number; the trial cannot go on."""
+    """A loss, or a measure, became infinite or not a number; the trial cannot go on."""
 
 
 class DistillationRun:
@@ -248,9 +250,7 @@ class DistillationRun:
         finite = values.isfinite().all(dim=1)
         if not finite.all():
             batch = int((~finite).nonzero()[0])
-            shown = ", ".join(
-                f"{name} {value:g}" for name, value in zip(names, values[batch].tolist(), strict=True)
-            )
+            shown = ", ".join(f"{name} {value:g}" for name, value in zip(names, values[batch].tolist(), strict=True))
             raise NonFiniteLossError(
                 f"the loss is not finite in epoch {self.epoch + 1} of {self.config.epochs}, "
                 f"batch {batch + 1} of {len(batches)}: {shown}. A lower learning rate usually helps."
@@ -262,7 +262,12 @@ class DistillationRun:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """`val/*` on the validation split; which of them a method has, `validation_measures` says."""
+        """`val/*` on the validation split; which of them a method has, `validation_measures` says.
+
+        Raises:
+            NonFiniteLossError: naming the epoch and the measures, where the last step of an epoch spoilt the
+                weights: its loss was computed before that step.
+        """
         split = self.dataset.validation
         teacher = self._teacher_on_validation()
         adapted = None
@@ -270,13 +275,20 @@ class DistillationRun:
             assert teacher is not None
             self.adapter.eval()
             adapted = self.adapter(teacher.feature, teacher.logits)
-        return validation_measures(
+        measures = validation_measures(
             self._student_logits(split),
             split.labels.to(self.device),
             temperature=self.config.temperature,
             teacher_logits=teacher.logits if teacher is not None else None,
             adapted_logits=adapted,
         )
+        wrong = ", ".join(f"{name} {value:g}" for name, value in measures.items() if not math.isfinite(value))
+        if wrong:
+            raise NonFiniteLossError(
+                f"not finite after epoch {self.epoch} of {self.config.epochs}: {wrong}. "
+                "A lower learning rate usually helps."
+            )
+        return measures
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:
@@ -297,12 +309,9 @@ class DistillationRun:
         # They never change, so they are computed once a trial, and counted once.
         if self._validation_teacher is None and self.teacher_outputs is not None:
             batches = [
-                self.teacher_outputs.validation(images)
-                for images in self._evaluation_batches(self.dataset.validation)
+                self.teacher_outputs.validation(images) for images in self._evaluation_batches(self.dataset.validation)
             ]
-            self._validation_teacher = TeacherBatch(
-                *(torch.cat(column) for column in zip(*batches, strict=True))
-            )
+            self._validation_teacher = TeacherBatch(*(torch.cat(column) for column in zip(*batches, strict=True)))
         return self._validation_teacher
 
     @property
@@ -327,24 +336,19 @@ class DistillationRun:
         """Go on from a state of `state_dict`, of this very trial.
 
         Raises:
-            ValueError: naming what differs, if the state is another trial's or lacks something.
+            ValueError: naming what differs, if the state is another trial's or lacks something; the run is
+                then as it was.
         """
         for name, ours in self.identity.items():
             theirs = state["identity"].get(name)
             if theirs != ours:
-                raise ValueError(
-                    f"the state is of another trial: its {name} is {theirs}, this trial's is {ours}"
-                )
-        tensors: dict[str, Tensor] = state["tensors"]
+                difference = _different_fields(theirs, ours) if name == "config" else f"{theirs} (here {ours})"
+                raise ValueError(f"the state is of another trial: its {name} has {difference}")
+        parts = {who: tensors_under(f"{who}.", state["tensors"]) for who in self.trainers}
         for who, trainer in self.trainers.items():
-            prefix = f"{who}."
-            trainer.load_state_tensors(
-                {
-                    name.removeprefix(prefix): value
-                    for name, value in tensors.items()
-                    if name.startswith(prefix)
-                }
-            )
+            trainer.check_state_tensors(parts[who])
+        for who, trainer in self.trainers.items():
+            trainer.load_state_tensors(parts[who])
         self.epoch = int(state["epoch"])
 
 
@@ -372,16 +376,21 @@ def use_one_thread() -> None:
 def _check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | None") -> None:
     if dataset.name != config.dataset:
         raise ValueError(f"the trial is of dataset {config.dataset!r} and was given {dataset.name!r}")
+    if dataset.seed != config.split_seed:
+        raise ValueError(f"the trial has split_seed {config.split_seed}, the dataset was split by {dataset.seed}")
     if teacher is None:
         if METHODS[config.method].needs_teacher:
-            raise ValueError(
-                f"method {config.method!r} needs a teacher: pass one (see ensure_teacher, load_teacher)"
-            )
+            raise ValueError(f"method {config.method!r} needs a teacher: pass one (see ensure_teacher, load_teacher)")
     elif teacher.head.out_features != dataset.num_classes:
         raise ValueError(
-            f"the teacher knows {teacher.head.out_features} classes, "
-            f"dataset {dataset.name!r} has {dataset.num_classes}"
+            f"the teacher knows {teacher.head.out_features} classes, dataset {dataset.name!r} has {dataset.num_classes}"
         )
+
+
+def _different_fields(theirs: str, ours: str) -> str:
+    found, here = json.loads(theirs), json.loads(ours)
+    names = [name for name in sorted(found | here) if found.get(name) != here.get(name)]
+    return ", ".join(f"{name} {found.get(name)!r} (here {here.get(name)!r})" for name in names)
 
 
 def _peak_memory(device: torch.device) -> int:

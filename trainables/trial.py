@@ -45,22 +45,20 @@ class TrialConfig(BaseModel):
     batch_size: int = Field(64, ge=1, description="samples per step")
 
     temperature: float = Field(4.0, gt=0, le=1000, description="softens both sides of the distillation loss")
-    ce_weight: float = Field(0.1, ge=0, description="weight of the student's cross-entropy")
+    ce_weight: float = Field(1.0, ge=0, description="weight of the student's cross-entropy")
     kd_weight: float = Field(0.9, ge=0, description="weight of the distillation loss (T² included in it)")
     adapter_ce_weight: float = Field(1.0, ge=0, description="weight of the adapted teacher's cross-entropy")
 
     adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
     adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
     adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
-    detach_adapter_target: bool = Field(
-        False, description="stop the distillation loss's gradient to the adapter"
-    )
+    detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
 
     student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
     student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")
     student_weight_decay: float = Field(5e-4, ge=0, description="SGD, student")
     student_schedule: Schedule = Field("cosine", description="the student's own learning-rate schedule")
-    adapter_learning_rate: float = Field(0.05, gt=0, description="SGD, adapter")
+    adapter_learning_rate: float = Field(0.005, gt=0, description="SGD, adapter")
     adapter_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, adapter (Nesterov off)")
     adapter_weight_decay: float = Field(5e-4, ge=0, description="SGD, adapter")
     adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")

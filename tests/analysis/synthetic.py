@@ -99,8 +99,7 @@ def whole_study(*, searched: int = 24, pruned: int = 4, replicates: int = 5) -> 
             "trial_id": row["trial_id"],
             "epoch": epoch,
             "val/accuracy": row["val/accuracy"] * (1 - 0.8 * np.exp(-epoch / 3)),
-            "val/sharpness_gap": row["val/sharpness_gap"]
-            and row["val/sharpness_gap"] * (1 + np.exp(-epoch / 4)),
+            "val/sharpness_gap": row["val/sharpness_gap"] and row["val/sharpness_gap"] * (1 + np.exp(-epoch / 4)),
         }
         for row in rows
         for epoch in range(1, row["epochs"] + 1)

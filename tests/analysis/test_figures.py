@@ -30,9 +30,7 @@ def caption(figure: Figure) -> str:
 def test_the_best_so_far_follows_the_start_and_counts_finished_trials_only() -> None:
     scores = [(None, "failed"), (0.5, "finished"), (0.9, "pruned"), (0.4, "finished"), (0.6, "finished")]
     rows = [trial(i, status=status, **{"val/accuracy": value}) for i, (value, status) in enumerate(scores)]
-    history = compute_history(
-        trials_table([*reversed(rows), trial(9, stage="control", **{"val/accuracy": 1.0})])
-    )
+    history = compute_history(trials_table([*reversed(rows), trial(9, stage="control", **{"val/accuracy": 1.0})]))
     assert history.order.tolist() == [1, 2, 3, 4, 5]
     assert history.status == ("failed", "finished", "pruned", "finished", "finished")
     np.testing.assert_array_equal(history.best, [math.nan, 0.5, 0.5, 0.5, 0.6])
@@ -148,9 +146,7 @@ def test_axes_say_what_they_show_and_in_which_unit() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [trial(0)], [trial(0, status="failed")]], ids=["none", "one", "failed"])
-def test_a_study_with_next_to_nothing_in_it_is_still_drawn(
-    rows: list[dict[str, object]], tmp_path: Path
-) -> None:
+def test_a_study_with_next_to_nothing_in_it_is_still_drawn(rows: list[dict[str, object]], tmp_path: Path) -> None:
     trials, epochs = trials_table(rows), epochs_table([])
     figures = [
         draw_history(compute_history(trials)),

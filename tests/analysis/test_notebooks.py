@@ -32,9 +32,7 @@ def shown(notebook: nbformat.NotebookNode, mime: str) -> list[str]:
     return [output["data"][mime] for output in outputs if mime in output.get("data", {})]
 
 
-def test_the_first_look_shows_a_real_study(
-    small_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_look_shows_a_real_study(small_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook = executed(FIRST_LOOK, small_study, tmp_path, monkeypatch)
     assert len(shown(notebook, "image/png")) == 4
     assert any(small_study.name in text for text in shown(notebook, "text/markdown"))

@@ -189,9 +189,7 @@ def test_the_partial_rank_correlation_is_that_of_the_residuals_of_the_ranks() ->
     x = held[:, 0] + generator.normal(size=40)
     y = held.sum(axis=1) + generator.normal(size=40)
     design = np.column_stack([np.ones(40), *map(stats.rankdata, held.T)])
-    residuals = [
-        ranks - design @ np.linalg.lstsq(design, ranks)[0] for ranks in (stats.rankdata(x), stats.rankdata(y))
-    ]
+    residuals = [ranks - design @ np.linalg.lstsq(design, ranks)[0] for ranks in (stats.rankdata(x), stats.rankdata(y))]
     expected = np.corrcoef(*residuals)[0, 1]
     assert partial_rank_correlation(x, y, held).value == pytest.approx(expected)
 
@@ -223,9 +221,7 @@ def test_the_paired_difference_of_known_pairs_has_the_mean_and_the_p_value_by_ha
 def test_the_permutation_p_is_that_of_enumerating_every_flip(differences: list[int]) -> None:
     observed = abs(sum(differences))
     flips = list(itertools.product([-1, 1], repeat=len(differences)))
-    extreme = sum(
-        abs(sum(s * d for s, d in zip(flip, differences, strict=True))) >= observed for flip in flips
-    )
+    extreme = sum(abs(sum(s * d for s, d in zip(flip, differences, strict=True))) >= observed for flip in flips)
     # A tenth is no binary fraction: the tolerance has to keep sums that are equal on paper equal.
     estimate = paired_difference(np.array(differences) * 0.1, np.zeros(len(differences)))
     assert estimate.p_value == extreme / len(flips)
@@ -297,9 +293,7 @@ def test_no_mediation_is_found_where_the_mediator_does_not_act() -> None:
     for _ in range(STUDIES):
         treatment = generator.normal(size=30)
         mediator = treatment + generator.normal(size=30)
-        false_alarms += not holds(
-            mediation(treatment, mediator, treatment + generator.normal(size=30)).indirect, 0
-        )
+        false_alarms += not holds(mediation(treatment, mediator, treatment + generator.normal(size=30)).indirect, 0)
     assert false_alarms / STUDIES < 0.1
 
 

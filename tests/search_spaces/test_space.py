@@ -10,9 +10,7 @@ from search_spaces.space import Parameter, SearchSpace
 
 WIDTH = Parameter(name="width", kind="int", role="scientific", why="asked", value=4, low=2, high=8, log=True)
 RATE = Parameter(name="rate", kind="float", role="nuisance", why="tuned", value=0.5, low=0.1, high=1.0)
-FLAG = Parameter(
-    name="flag", kind="categorical", role="scientific", why="asked", value=False, choices=(False, True)
-)
+FLAG = Parameter(name="flag", kind="categorical", role="scientific", why="asked", value=False, choices=(False, True))
 HELD = Parameter(name="held", kind="float", role="fixed", why="held", value=1.0)
 
 
@@ -83,14 +81,10 @@ def test_a_space_lists_its_parameters_by_role() -> None:
     assert space.varied == ("width", "rate", "flag")
 
 
-@given(
-    low=st.floats(1e-6, 1e3), ratio=st.floats(1.001, 1e6), log=st.booleans(), seed=st.integers(0, 2**32 - 1)
-)
+@given(low=st.floats(1e-6, 1e3), ratio=st.floats(1.001, 1e6), log=st.booleans(), seed=st.integers(0, 2**32 - 1))
 def test_a_suggested_float_never_leaves_its_bounds(low: float, ratio: float, log: bool, seed: int) -> None:
     high = low * ratio
-    rate = Parameter(
-        name="rate", kind="float", role="nuisance", why="tuned", value=low, low=low, high=high, log=log
-    )
+    rate = Parameter(name="rate", kind="float", role="nuisance", why="tuned", value=low, low=low, high=high, log=log)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     assert rate.contains(rate.suggest(study.ask()))
 

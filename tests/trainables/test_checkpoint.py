@@ -29,9 +29,7 @@ def assert_same_state(first: DistillationRun, second: DistillationRun) -> None:
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(
-    method, schedule, digits, teacher, tmp_path
-):
+def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(method, schedule, digits, teacher, tmp_path):
     config = small_config(method=method, student_schedule=schedule, adapter_schedule=schedule, epochs=4)
     straight = DistillationRun(config, digits, teacher)
     save_checkpoint(straight, tmp_path / "0")
@@ -96,14 +94,14 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_changes_nothing(damage, sav
 )
 def test_a_checkpoint_of_another_trial_is_refused_by_name(changes, saved, digits, teacher):
     run = DistillationRun(small_config(**changes), digits, teacher)
-    with pytest.raises(CheckpointError, match=f"{saved}.*another trial: its config"):
+    with pytest.raises(CheckpointError, match=f"{saved}.*another trial: its config has {next(iter(changes))} .*here"):
         load_checkpoint(run, saved.parent)
 
 
 def test_a_checkpoint_with_another_teacher_is_refused(saved, digits, teacher):
     teacher.model.head.bias.add_(1.0)
     run = DistillationRun(small_config(), digits, FrozenTeacher(teacher.model))
-    with pytest.raises(CheckpointError, match=f"{saved}.*its teacher is"):
+    with pytest.raises(CheckpointError, match=f"{saved}.*its teacher has"):
         load_checkpoint(run, saved.parent)
 
 
@@ -113,6 +111,8 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_another_format_is_refused(saved
     write_tensors(saved, {k: v for k, v in tensors.items() if k != "adapter.module.w1.bias"}, metadata)
     with pytest.raises(CheckpointError, match=r"trial\.safetensors.*w1\.bias"):
         load_checkpoint(run, saved.parent)
+    # The student's tensors were all there and fitted, and were not taken over all the same.
+    assert_same_state(run, DistillationRun(small_config(), digits, teacher))
     write_tensors(saved, tensors, metadata | {"format": "older"})
     with pytest.raises(CheckpointError, match="format is 'older'"):
         load_checkpoint(run, saved.parent)

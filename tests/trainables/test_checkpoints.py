@@ -296,9 +296,7 @@ def test_a_checkpoint_of_another_width_is_refused_by_its_shapes(tmp_path):
 def test_a_checkpoint_for_other_classes_or_channels_says_how_to_build_its_model(suffix, tmp_path):
     path = tmp_path / f"model.{suffix}"
     stored = build(num_classes=100, in_channels=3)
-    save_model(stored, path, metadata={}) if suffix == "safetensors" else torch.save(
-        stored.state_dict(), path
-    )
+    save_model(stored, path, metadata={}) if suffix == "safetensors" else torch.save(stored.state_dict(), path)
     with pytest.raises(CheckpointError, match=r"fc\.weight \(100, 64\) for \(10, 64\).*num_classes=100"):
         load_checkpoint(build(num_classes=10), path)
     grey = build(num_classes=100, in_channels=1)

@@ -14,9 +14,7 @@ ADAPTER_MEASURES = {"val/accuracy_adapted", "val/sharpness_adapted", "val/entrop
 
 
 def test_a_teacher_and_an_adapter_give_every_measure():
-    measures = validation_measures(
-        STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER, adapted_logits=ADAPTED
-    )
+    measures = validation_measures(STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER, adapted_logits=ADAPTED)
     assert set(measures) == set(VALIDATION_MEASURES)
 
 
@@ -36,9 +34,7 @@ def test_without_a_teacher_only_the_students_measures_are_left():
 
 
 def test_with_an_adapter_the_gap_is_adapted_minus_student_and_the_frozen_gap_is_not():
-    measures = validation_measures(
-        STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER, adapted_logits=ADAPTED
-    )
+    measures = validation_measures(STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER, adapted_logits=ADAPTED)
     student = (2 * math.log(4) + math.log(2)) / 3
     assert measures["val/sharpness_gap"] == pytest.approx(math.log(6) - student)
     assert measures["val/sharpness_gap_frozen"] == pytest.approx(math.log(9) - student)

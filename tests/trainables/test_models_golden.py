@@ -28,9 +28,7 @@ def weight(key: str, shape: list[int]) -> torch.Tensor:
     if key.endswith("running_var"):
         values = rng.uniform(0.5, 1.5, shape)
     elif len(shape) > 1:
-        values = (
-            rng.standard_normal(shape) * (0.5 if len(shape) == 4 else 1.0) / math.sqrt(np.prod(shape[1:]))
-        )
+        values = rng.standard_normal(shape) * (0.5 if len(shape) == 4 else 1.0) / math.sqrt(np.prod(shape[1:]))
     elif key.endswith("weight"):
         values = rng.uniform(0.5, 1.5, shape)
     else:

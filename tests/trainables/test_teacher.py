@@ -91,15 +91,13 @@ def test_a_truncated_file_is_refused_by_name(copy, digits):
 
 
 def test_another_architecture_is_refused_saying_what_was_found_and_expected(copy, digits):
-    with pytest.raises(
-        TeacherFileError, match=f"{copy.name}.*architecture is 'cnn_8_16', expected 'cnn_9_16'"
-    ):
+    with pytest.raises(TeacherFileError, match=f"{copy.name}.*architecture is 'cnn_8_16', expected 'cnn_9_16'"):
         load_teacher(copy, small_config(teacher="cnn_9_16"), digits)
 
 
 def test_another_split_or_seed_is_refused(copy, digits):
     other = load_dataset("digits", None, seed=1)
-    with pytest.raises(TeacherFileError, match="mean|dataset_digest"):
+    with pytest.raises(TeacherFileError, match=r"mean|dataset_digest"):
         load_teacher(copy, small_config(split_seed=1), other)
     with pytest.raises(TeacherFileError, match="seed is 0, expected 3"):
         load_teacher(copy, small_config(teacher_seed=3), digits)
@@ -117,9 +115,7 @@ def test_the_digest_depends_on_what_makes_the_teacher_and_on_nothing_else(digits
     assert digest != teacher_digest(small_config(teacher="cnn_9_16"), digits)
     assert digest != teacher_digest(small_config(teacher_seed=1), digits)
     assert digest != teacher_digest(small_config(), load_dataset("digits", None, seed=1))
-    same = small_config(
-        seed=9, data_seed=9, temperature=1.0, student_learning_rate=0.3, epochs=2, method="kd"
-    )
+    same = small_config(seed=9, data_seed=9, temperature=1.0, student_learning_rate=0.3, epochs=2, method="kd")
     assert digest == teacher_digest(same, digits)
 
 
@@ -161,7 +157,7 @@ def test_teachers_with_other_weights_have_other_digests():
 
 
 def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_path, monkeypatch):
-    # Threads stand for processes: each opens the lock's file for itself, and that is what the lock is held by.
+    # Threads stand for processes: each opens the lock's file for itself, and an open file holds the lock.
     trained = []
     everybody = threading.Barrier(4)
 

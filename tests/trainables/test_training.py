@@ -166,9 +166,7 @@ def test_a_teacher_put_into_train_mode_changes_no_bit(digits, teacher):
     assert first["train/loss"] == second["train/loss"]
 
 
-@pytest.mark.parametrize(
-    ("student", "adapter"), [("cosine", "constant"), ("step", "cosine"), ("constant", "step")]
-)
+@pytest.mark.parametrize(("student", "adapter"), [("cosine", "constant"), ("step", "cosine"), ("constant", "step")])
 def test_the_schedules_of_student_and_adapter_are_apart(student, adapter, digits, teacher):
     config = small_config(
         student_schedule=student,
@@ -199,9 +197,7 @@ def test_each_optimiser_has_its_own_settings_and_its_own_parameters(digits, teac
 
 def test_every_sample_is_seen_once_an_epoch_the_left_over_ones_too(digits, teacher):
     run = DistillationRun(small_config(method="ce", batch_size=500), digits, None)
-    seen = []
-    for indices, _ in run._batches():
-        seen.append(indices)
+    seen = [indices for indices, _ in run._batches()]
     assert [len(indices) for indices in seen] == [500, 500, 77]
     assert torch.equal(torch.cat(seen), batch_order(1077, data_seed=0, epoch=0))
 
@@ -324,10 +320,18 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_every_part(digits, teac
 
 
 def test_a_rate_that_blows_up_ends_in_a_non_finite_loss(digits, teacher):
-    run = DistillationRun(small_config(method="ce", student_learning_rate=1e30, epochs=5), digits, teacher)
-    with pytest.raises(NonFiniteLossError, match="lower learning rate"):
-        for _ in range(5):
-            run.run_epoch()
+    run = DistillationRun(small_config(method="ce", student_learning_rate=1e38, epochs=5), digits, teacher)
+    with pytest.raises(NonFiniteLossError, match=r"epoch 1 of 5.*lower learning rate"):
+        run.run_epoch()
+
+
+def test_weights_spoilt_by_the_last_step_are_found_by_the_evaluation(digits, teacher):
+    run = DistillationRun(small_config(), digits, teacher)
+    run.train_epoch()
+    with torch.no_grad():
+        run.student.head.bias[3] = float("inf")
+    with pytest.raises(NonFiniteLossError, match=r"after epoch 1 of 3: .*val/sharpness_student inf"):
+        run.evaluate()
 
 
 def test_an_epoch_never_waits_for_a_value(digits, teacher, monkeypatch):
@@ -347,6 +351,11 @@ def test_an_epoch_never_waits_for_a_value(digits, teacher, monkeypatch):
 def test_a_method_that_is_taught_needs_a_teacher(digits):
     with pytest.raises(ValueError, match="'kd' needs a teacher"):
         DistillationRun(small_config(method="kd"), digits, None)
+
+
+def test_a_dataset_that_was_split_by_another_seed_is_refused(digits, teacher):
+    with pytest.raises(ValueError, match="split_seed 1, the dataset was split by 0"):
+        DistillationRun(small_config(split_seed=1), digits, teacher)
 
 
 def test_a_teacher_of_other_classes_is_refused(digits):

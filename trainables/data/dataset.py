@@ -38,6 +38,7 @@ class Dataset:
         train: what students, adapters and teachers learn from.
         validation: what a search and every per-epoch measure looks at.
         read_test: builds the test split; called at the first access to `test` and not before.
+        seed: drew the split.
         digest: sha256 of the source's content and of the split, hexadecimal.
     """
 
@@ -48,9 +49,11 @@ class Dataset:
         train: Split,
         validation: Split,
         read_test: Callable[[], Split],
+        seed: int,
         digest: str,
     ) -> None:
         self.info = info
+        self.seed = seed
         self.name = info.name
         self.num_classes = info.num_classes
         self.train = train

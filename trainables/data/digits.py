@@ -24,5 +24,6 @@ def load_digits_dataset(info: DatasetInfo, *, seed: int) -> Dataset:
         train=split_of(images, labels, train),
         validation=split_of(images, labels, validation),
         read_test=lambda: split_of(images, labels, test),
+        seed=seed,
         digest=digest_of(info.name, images, labels, train, validation, test),
     )

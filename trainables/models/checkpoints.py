@@ -231,9 +231,7 @@ def _unwrap(content: object, file: Path, part: Part) -> dict[str, Tensor]:
     weights = _strip_wrappers(weights)
     if any(key.startswith("student.") for key in weights):
         prefix = f"{part}."
-        weights = {
-            key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
-        }
+        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         if not weights:
             raise CheckpointError(f"{str(file)!r} has a student but no {part}: leave out part={part!r}")
         weights = _strip_wrappers(weights)

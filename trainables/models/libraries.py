@@ -57,9 +57,7 @@ class TimmModel(DistillationModel):
         return StageOutputs((), (), self.network.forward_head(features, pre_logits=True))
 
 
-def build_torchvision_model(
-    name: str, *, num_classes: int, in_channels: int, pretrained: bool
-) -> DistillationModel:
+def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pretrained: bool) -> DistillationModel:
     """A classifier of torchvision whose last layer is linear; arguments as of `build_model`."""
     from torchvision import models
 
@@ -67,21 +65,15 @@ def build_torchvision_model(
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {f'torchvision:{nearest[0]}'!r}?" if nearest else "."
-        raise ValueError(
-            f"torchvision has no classifier {name!r}{hint} torchvision.models.list_models() lists all"
-        )
+        raise ValueError(f"torchvision has no classifier {name!r}{hint} torchvision.models.list_models() lists all")
     if pretrained and in_channels != 3:
-        raise ValueError(
-            f"torchvision's weights are for 3 input channels, not {in_channels}: leave out pretrained"
-        )
+        raise ValueError(f"torchvision's weights are for 3 input channels, not {in_channels}: leave out pretrained")
     try:
         network = models.get_model(name, weights="DEFAULT" if pretrained else None)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        raise ValueError(
-            _cannot_fetch(f"torchvision:{name}", error, "~/.cache/torch/hub/checkpoints")
-        ) from error
+        raise ValueError(_cannot_fetch(f"torchvision:{name}", error, "~/.cache/torch/hub/checkpoints")) from error
     head = _take_head(network, name)
     if in_channels != 3:
         _replace_stem(network, name, in_channels)
@@ -97,9 +89,7 @@ def build_timm_model(name: str, *, num_classes: int, in_channels: int, pretraine
     except ImportError as error:
         raise ValueError(f"timm:{name} needs timm, which is not installed: pip install timm") from error
     try:
-        network = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels
-        )
+        network = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels)
     except (OSError, RuntimeError) as error:
         if pretrained:
             raise ValueError(_cannot_fetch(f"timm:{name}", error, "~/.cache/huggingface")) from error

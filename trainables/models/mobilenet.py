@@ -31,9 +31,7 @@ def convolution(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
     """A convolution that keeps the resolution over its stride, and its batch norm."""
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
-    )
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
@@ -73,9 +71,7 @@ class MobileNetV2(DistillationModel):
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Sequential(
-            *convolution(in_channels, STEM_CHANNELS, 3, stride=2), nn.ReLU(inplace=True)
-        )
+        self.conv1 = nn.Sequential(*convolution(in_channels, STEM_CHANNELS, 3, stride=2), nn.ReLU(inplace=True))
         self.blocks = nn.ModuleList()
         channels = STEM_CHANNELS
         for expansion, out_channels, blocks, stride in STAGES:

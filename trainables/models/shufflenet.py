@@ -174,6 +174,4 @@ class ShuffleNetV2(DistillationModel):
         """The stem's and three stages' maps, and the feature (B, 1024)."""
         stem = functional.relu(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
-        return StageOutputs(
-            maps, preactivations, global_average(functional.relu(self.bn2(self.conv2(maps[-1]))))
-        )
+        return StageOutputs(maps, preactivations, global_average(functional.relu(self.bn2(self.conv2(maps[-1])))))

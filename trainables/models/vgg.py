@@ -49,9 +49,7 @@ class VGG(DistillationModel):
     hidden linear layers, as the CIFAR distillation literature has them.
     """
 
-    def __init__(
-        self, convolutions: tuple[int, int, int, int, int], *, num_classes: int, in_channels: int = 3
-    ) -> None:
+    def __init__(self, convolutions: tuple[int, int, int, int, int], *, num_classes: int, in_channels: int = 3) -> None:
         super().__init__()
         inputs = (in_channels, *CHANNELS)
         stages = [make_stage(n, inputs[i], CHANNELS[i]) for i, n in enumerate(convolutions)]

@@ -26,9 +26,7 @@ CIFAR_MODELS: Final[dict[str, Callable[..., DistillationModel]]] = {
 }
 
 
-def build_model(
-    name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool = False
-) -> DistillationModel:
+def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool = False) -> DistillationModel:
     """The architecture of that name in train mode, with fresh weights drawn from torch's global generator.
 
     Args:
@@ -44,9 +42,7 @@ def build_model(
     """
     name = check_model_name(name)
     if num_classes < 1 or in_channels < 1:
-        raise ValueError(
-            f"num_classes is {num_classes} and in_channels is {in_channels}: both must be 1 or more"
-        )
+        raise ValueError(f"num_classes is {num_classes} and in_channels is {in_channels}: both must be 1 or more")
     library = LIBRARY_PATTERN.fullmatch(name)
     if library:
         build = build_torchvision_model if library[1] == "torchvision" else build_timm_model

@@ -60,9 +60,7 @@ def test_view_zero_is_the_image_as_it_is(table):
     assert torch.equal(table.apply(images, torch.zeros(4, dtype=torch.int64)), images)
 
 
-@pytest.mark.parametrize(
-    ("padding", "mirror", "count"), [(0, False, 1), (1, False, 9), (2, True, 50), (4, True, 162)]
-)
+@pytest.mark.parametrize(("padding", "mirror", "count"), [(0, False, 1), (1, False, 9), (2, True, 50), (4, True, 162)])
 def test_a_table_has_every_crop_once_mirrored_or_not(padding, mirror, count):
     table = crop_views(padding, mirror=mirror)
     views = set(zip(table.crops, table.mirrored, strict=True))

@@ -1,0 +1,68 @@
+"""Small plans and trials for tests that need no Ray."""
+
+from pathlib import Path
+from typing import Any
+
+from study.ledger import StudyLedger
+from study.plan import StudyPlan, resolve_plan
+from study.search import StudySearch
+from trainables.measures import ACCURACY
+
+
+def make_plan(folder: Path, **values: Any) -> StudyPlan:
+    base = {"epochs": 4, **values.pop("base", {})}
+    plan = resolve_plan(
+        {
+            "name": "planned",
+            "space": "adapter_width",
+            "trials": 5,
+            "promising": 2,
+            "replicates": 2,
+            "output_dir": folder,
+            "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+            "base": base,
+            **values,
+        }
+    )
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    return plan
+
+
+def accuracy_of(config: dict[str, Any], epoch: int) -> float:
+    """A pretended accuracy that depends on the config and grows with the epochs."""
+    return 1.0 / (1.0 + abs(config["adapter_width"] - 20) / 20 + 1.0 / epoch)
+
+
+class PretendedTune:
+    """Drives a search as Tune does, one trial at a time, without processes."""
+
+    def __init__(self, search: StudySearch, ledger: StudyLedger) -> None:
+        self.search = search
+        self.ledger = ledger
+        self._number = 0
+
+    def next(self) -> tuple[str, dict[str, Any]] | None:
+        """Tune's name of the next trial and its settings."""
+        tune_id = f"tune{id(self)}-{self._number}"
+        settings = self.search.suggest(tune_id)
+        if not isinstance(settings, dict):
+            return None
+        self._number += 1
+        return tune_id, settings
+
+    def report(self, settings: dict[str, Any], epoch: int, value: float | None = None) -> None:
+        accuracy = accuracy_of(settings["config"], epoch) if value is None else value
+        self.ledger.record_epoch(settings["trial_id"], epoch, {ACCURACY: accuracy, "cost/seconds": 0.5})
+
+    def finish(self, tune_id: str, settings: dict[str, Any]) -> None:
+        for epoch in range(1, settings["config"]["epochs"] + 1):
+            self.report(settings, epoch)
+        self.search.on_trial_complete(tune_id, {"finished": True})
+
+    def run(self, count: int | None = None) -> list[dict[str, Any]]:
+        """Run `count` trials to their end, or all."""
+        ran = []
+        while (count is None or len(ran) < count) and (got := self.next()) is not None:
+            self.finish(*got)
+            ran.append(got[1])
+        return ran

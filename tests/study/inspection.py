@@ -1,0 +1,40 @@
+"""What a finished study left behind, checked from the outside: records, journal and MLflow against each other."""
+
+from collections import Counter
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from study.plan import StudyPlan, load_plan
+from study.records import read_epochs, read_trials
+
+
+def runs_of(plan: StudyPlan) -> tuple[Run, list[Run]]:
+    """The study's parent run and its children."""
+    client = MlflowClient(plan.tracking_uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.study_id = '{plan.study_id}'", max_results=1000)
+    (parent,) = [run for run in found if run.data.tags["kind"] == "study"]
+    return parent, [run for run in found if run.data.tags["kind"] == "trial"]
+
+
+def assert_whole(directory: Path) -> None:
+    """Every trial ended exactly once, in the records as in MLflow, and both say the same."""
+    plan = load_plan(directory)
+    trials = {row["trial_id"]: row for row in read_trials(directory).to_pylist()}
+    epochs = Counter(read_epochs(directory)["trial_id"].to_pylist())
+    parent, children = runs_of(plan)
+    assert len(trials) == plan.total_trials
+    assert parent.info.status == "FINISHED"
+    assert Counter(run.data.tags["trial_id"] for run in children) == Counter(trials)
+    assert {run.info.status for run in children} <= {"FINISHED", "FAILED"}
+    for run in children:
+        row = trials[run.data.tags["trial_id"]]
+        assert run.info.run_name == row["name"]
+        assert run.data.tags["status"] == row["status"]
+        assert epochs[row["trial_id"]] == row["epochs"]
+        for name, value in run.data.metrics.items():
+            assert row[name] == value
+    identities = Counter((row["config_id"], row["replicate"]) for row in trials.values())
+    assert set(identities.values()) == {1}

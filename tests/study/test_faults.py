@@ -1,0 +1,147 @@
+"""Studies that are stopped, killed or made to fail, for real."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from study.journal import read_journal
+from study.plan import load_plan
+from study.records import read_trials
+from tests.study.inspection import assert_whole, runs_of
+
+STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
+
+
+def start(name: str, output_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "study.launch", *STUDY, "--name", name, "--output-dir", str(output_dir), *arguments],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+
+
+def wait_for_trials(process: subprocess.Popen[str], directory: Path, events: int, timeout: float = 120) -> None:
+    """Until the study's journal holds so many events: the study is then in the middle of things."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline and process.poll() is None:
+        path = directory / "journal.jsonl"
+        if path.exists() and len(read_journal(path)[0]) >= events:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the study did not get that far: {process.poll()}")
+
+
+def finished_before(directory: Path) -> dict[str, tuple]:
+    return {
+        row["trial_id"]: (row["started"], row["val/accuracy"], row["seconds"])
+        for row in read_trials(directory).to_pylist()
+    }
+
+
+def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
+    directory = output_dir / "killed"
+    process = start("killed", output_dir)
+    wait_for_trials(process, directory, 23)
+    process.kill()
+    process.wait()
+    done_before = finished_before(directory)
+    assert done_before
+    resumed = subprocess.Popen(
+        [sys.executable, "-m", "study.launch", "--resume", "killed", "--output-dir", str(output_dir)],
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for_trials(resumed, directory, 60)
+    resumed.kill()
+    resumed.wait()
+    done = launch("--resume", "killed", "--output-dir", output_dir)
+    assert done.returncode == 0, done.stderr
+    assert_whole(directory)
+    after = finished_before(directory)
+    assert {trial: after[trial] for trial in done_before} == done_before
+
+
+def test_ctrl_c_ends_a_study_tidily_and_prints_how_to_go_on(output_dir, launch):
+    directory = output_dir / "interrupted"
+    process = start("interrupted", output_dir)
+    wait_for_trials(process, directory, 15)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=90)[1]
+    assert process.returncode == 130, said
+    command = f"python -m study.launch --resume interrupted --output-dir {output_dir}"
+    assert command in said
+    _, children = runs_of(load_plan(directory))
+    assert "RUNNING" not in {run.info.status for run in children}
+    done = launch(*command.split()[3:])
+    assert done.returncode == 0, done.stderr
+    assert_whole(directory)
+
+
+def test_two_drivers_of_one_study_are_one_too_many(output_dir, launch):
+    process = start("contended", output_dir, "--trials", "2")
+    wait_for_trials(process, output_dir / "contended", 1)
+    second = launch("--resume", "contended", "--output-dir", output_dir)
+    assert second.returncode == 2
+    assert "is being run by another process" in second.stderr
+    assert process.wait(timeout=200) == 0
+    assert_whole(output_dir / "contended")
+
+
+def test_trials_that_diverge_fail_by_name_and_the_study_goes_on(output_dir, launch):
+    done = launch(
+        "--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "2",
+        "--set", "student_learning_rate=1e30", "--name", "diverged", "--output-dir", output_dir,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "NonFiniteLossError" in done.stdout
+    trials = read_trials(output_dir / "diverged")
+    # Two of the search and the two controls; nothing is promising, so nothing is repeated.
+    assert trials["status"].to_pylist() == ["failed"] * 4
+    assert all("epoch 1" in error and "batch" in error for error in trials["error"].to_pylist())
+    _, children = runs_of(load_plan(output_dir / "diverged"))
+    assert {run.info.status for run in children} == {"FAILED"}
+
+
+def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
+    done = launch(
+        "--space", "adapter_width", "--trials", "9", "--promising", "1", "--replicates", "1", "--epochs", "6",
+        "--scheduler", "asha", "--name", "halved", "--output-dir", output_dir,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    directory = output_dir / "halved"
+    assert_whole(directory)
+    rows = read_trials(directory).to_pylist()
+    pruned = [row for row in rows if row["status"] == "pruned"]
+    assert pruned
+    assert all(row["stage"] == "search" and row["epochs"] < 6 for row in pruned)
+    assert all(row["epochs"] == 6 for row in rows if row["status"] == "finished")
+    assert "Survivors only" in done.stdout
+
+
+def test_a_time_budget_ends_a_study_that_can_be_gone_on_with(output_dir, launch):
+    done = launch(*STUDY, "--name", "brief", "--output-dir", output_dir, "--time-budget", "1")
+    assert done.returncode == 0, done.stderr
+    assert "out of time" in done.stdout
+    done = launch("--resume", "brief", "--output-dir", output_dir)
+    assert done.returncode == 0, done.stderr
+    assert_whole(output_dir / "brief")
+
+
+@pytest.mark.slow
+def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
+    import psutil
+
+    process = start("maimed", output_dir, "--epochs", "60")
+    wait_for_trials(process, output_dir / "maimed", 90)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "DistillationTrainable" in " ".join(child.cmdline())
+    ]
+    assert workers
+    workers[0].kill()
+    assert process.wait(timeout=240) == 0, process.stderr.read()
+    assert_whole(output_dir / "maimed")

@@ -1,0 +1,127 @@
+"""The command line where it needs no cluster: help, plans, and refusals before any work."""
+
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--list-spaces",), ("--version",), ("--list-spaces", "--json")])
+def test_help_and_lists_answer_without_heavy_imports(launch, arguments):
+    done = launch(*arguments, PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "typer" in imported
+    assert not imported & {"torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "sklearn", "matplotlib"}
+
+
+def test_help_ends_with_three_examples(launch):
+    shown = launch("--help").stdout
+    assert shown[shown.index("Examples:") :].count("python -m study.launch") == 3
+
+
+def test_every_space_is_listed_with_its_question(launch):
+    shown = launch("--list-spaces").stdout
+    for space in ("adapter_width", "temperature", "loss_weights", "adapter_training", "joint"):
+        assert f"{space}\n" in shown
+    assert shown.count("?") >= 5
+    assert "scientific" in shown
+
+
+def test_a_dry_run_shows_plan_configs_and_cost_and_writes_nothing(launch, tmp_path):
+    done = launch("--space", "joint", "--trials", "10", "--dry-run", "--output-dir", tmp_path / "out")
+    assert done.returncode == 0
+    assert "25 = 10 of the search + 2 controls (ce, kd) x 3 seeds + 3 promising x 3 seeds" in done.stdout
+    assert "375 student epochs" in done.stdout
+    assert done.stdout.count("adapter_width=") == 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
+    done = launch("--space", "temperature", "--dry-run", "--json", "--smoke", "--output-dir", tmp_path)
+    shown = json.loads(done.stdout)
+    assert shown["trials"] == 5
+    assert shown["epochs"] == 5
+    assert len(shown["first_configs"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "give --space"),
+        (("--space", "adapter_widht"), "did you mean 'adapter_width'"),
+        (("--space", "joint", "--method", "pesfkd"), "did you mean 'pesf_kd'"),
+        (("--space", "adapter_width", "--method", "kd"), "methods that do: pesf_kd"),
+        (("--space", "joint", "--dataset", "digit"), "did you mean 'digits'"),
+        (("--space", "joint", "--student", "cnn_3"), "cnn_3"),
+        (("--space", "joint", "--trials", "0"), "greater than or equal to 1"),
+        (("--space", "joint", "--trials", "many"), "many"),
+        (("--space", "adapter_width", "--temperature", "-1"), "greater than 0"),
+        (("--space", "adapter_width", "--set", "temprature=3"), "did you mean 'temperature'"),
+        (("--space", "adapter_width", "--set", "temperature"), "FIELD=VALUE"),
+        (("--space", "temperature", "--temperature", "3"), "varies temperature"),
+        (("--space", "joint", "--set", "epochs=3"), "--epochs"),
+        (("--space", "joint", "--name", "../out"), "use 1 to 100 letters"),
+        (("--space", "joint", "--data-root", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("--space", "joint", "--sampler", "grid"), "grid"),
+        (("--resume", "nothing"), "no study 'nothing'"),
+        (("--resume", "../nothing"), "not the name of a study"),
+        (("--bogus",), "--bogus"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(launch, tmp_path, arguments, says):
+    out = tmp_path / "out"
+    done = launch(*arguments, "--output-dir", out)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(launch, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = launch("--space", "joint", "--output-dir", tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert "cannot write in" in done.stderr
+
+
+def test_a_ray_address_that_does_not_answer_is_refused_within_30_seconds(launch, tmp_path):
+    began = time.monotonic()
+    refused = launch("--space", "joint", "--address", "127.0.0.1:9", "--output-dir", tmp_path)
+    assert refused.returncode == 1
+    assert "no Ray cluster answers at 127.0.0.1:9" in refused.stderr
+    assert time.monotonic() - began < 30
+    assert not list(tmp_path.glob("joint*"))
+
+
+def test_something_else_listening_at_a_ray_address_is_refused(launch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def accept_and_say_nothing():
+            held = []
+            server.settimeout(0.2)
+            while not stop.is_set():
+                try:
+                    held.append(server.accept())
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=accept_and_say_nothing)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        refused = launch("--space", "joint", "--address", address, "--output-dir", tmp_path, timeout=60)
+        stop.set()
+        thread.join()
+    assert refused.returncode == 1
+    assert address in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_tracking_server_that_does_not_answer_is_refused(launch, tmp_path):
+    done = launch("--space", "joint", "--tracking-uri", "http://127.0.0.1:9", "--output-dir", tmp_path)
+    assert done.returncode == 1
+    assert "no MLflow tracking server answers" in done.stderr
+    assert not list(tmp_path.glob("joint*"))

@@ -1,0 +1,138 @@
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_spaces import SPACES
+from study.errors import UsageError
+from study.plan import StudyPlan, check_space_fits_method, load_plan, redact, refuse_differences, resolve_plan
+from tests.study.factories import make_plan
+
+
+def test_a_plan_survives_its_file(tmp_path):
+    plan = make_plan(tmp_path)
+    plan.save()
+    assert load_plan(plan.directory) == plan
+
+
+def test_the_same_study_has_the_same_digest_wherever_it_runs(tmp_path):
+    plan = make_plan(tmp_path)
+    assert make_plan(tmp_path, max_concurrent=1, address="auto").digest == plan.digest
+    assert make_plan(tmp_path, seed=1).digest != plan.digest
+    assert make_plan(tmp_path, base={"epochs": 5}).digest != plan.digest
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"trials": 0}, "trials: Input should be greater than or equal to 1 (given: 0)"),
+        ({"space": "adapter_widht"}, "did you mean 'adapter_width'"),
+        ({"base": {"method": "pesfkd"}}, "did you mean 'pesf_kd'"),
+        ({"base": {"dataset": "digit"}}, "did you mean 'digits'"),
+        ({"overrides": {"temperature": -1.0}}, "temperature"),
+        ({"overrides": {"adapter_width": 4}}, "varies adapter_width"),
+        ({"name": "../elsewhere"}, "use 1 to 100 letters"),
+        ({"name": ""}, "use 1 to 100 letters"),
+        ({"sampler": "grid"}, "sampler"),
+        ({"time_budget": 0}, "time_budget"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_bad_values_are_refused_by_name(tmp_path, values, says):
+    with pytest.raises(UsageError) as refusal:
+        make_plan(tmp_path, **values)
+    assert says in str(refusal.value)
+
+
+def test_several_bad_values_are_all_named(tmp_path):
+    with pytest.raises(UsageError) as refusal:
+        make_plan(tmp_path, trials=0, replicates=0)
+    assert "trials" in str(refusal.value)
+    assert "replicates" in str(refusal.value)
+
+
+def test_a_method_that_ignores_the_question_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="does not read; methods that do: pesf_kd"):
+        check_space_fits_method(make_plan(tmp_path, base={"method": "kd"}))
+    check_space_fits_method(make_plan(tmp_path, space="temperature", base={"method": "kd"}))
+
+
+def test_a_resume_with_another_plan_names_each_field_that_differs(tmp_path):
+    plan = make_plan(tmp_path)
+    with pytest.raises(UsageError) as refusal:
+        refuse_differences(plan, {"trials": 9, "seed": 0, "base": {"epochs": 7, "method": "pesf_kd"}})
+    assert "trials: the study has 5, asked for 9" in str(refusal.value)
+    assert "epochs: the study has 4, asked for 7" in str(refusal.value)
+    assert "seed" not in str(refusal.value)
+
+
+def test_a_resume_may_change_where_a_study_runs(tmp_path):
+    refuse_differences(make_plan(tmp_path), {"max_concurrent": 1, "address": "auto", "base": {}})
+
+
+def test_a_space_whose_bounds_changed_since_cannot_be_resumed(tmp_path):
+    plan = make_plan(tmp_path).model_copy(update={"space_digest": "000000000000"})
+    with pytest.raises(UsageError, match="bounds of 'adapter_width' have changed"):
+        refuse_differences(plan, {})
+
+
+def test_a_missing_study_is_refused_with_those_that_exist(tmp_path):
+    make_plan(tmp_path).save()
+    with pytest.raises(UsageError, match="studies there: planned"):
+        load_plan(tmp_path / "other")
+
+
+def test_a_damaged_plan_is_refused_by_path(tmp_path):
+    path = make_plan(tmp_path).save()
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(UsageError, match=r"plan\.json is not a plan"):
+        load_plan(path.parent)
+
+
+def test_passwords_in_uris_are_not_kept(tmp_path):
+    plan = make_plan(tmp_path, tracking_uri="postgresql://me:secret@host/db")
+    assert "secret" not in plan.save().read_text()
+    assert redact("https://u:p@h/x and file:///a@b") == "https://***@h/x and file:///a@b"
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_controls_stand_where_the_space_starts(tmp_path, space):
+    plan = make_plan(tmp_path, space=space)
+    for planned in plan.control_trials():
+        start = {**plan.search_space.default_point(), "method": planned.config.method}
+        assert {name: getattr(planned.config, name) for name in start} == start
+
+
+def test_what_is_held_holds_in_every_trial_and_in_the_controls(tmp_path):
+    plan = make_plan(tmp_path, overrides={"temperature": 2.5})
+    assert plan.configure(plan.search_space.default_point()).temperature == 2.5
+    assert {planned.config.temperature for planned in plan.control_trials()} == {2.5}
+
+
+@given(st.integers(1, 1000), st.integers(1, 50), st.integers(1, 50), st.integers(1, 1000))
+def test_the_cost_is_the_trials_times_their_epochs(trials, promising, replicates, epochs):
+    plan = resolve_plan(
+        {
+            "name": "n", "space": "joint", "trials": trials, "promising": promising, "replicates": replicates,
+            "base": {"epochs": epochs}, "tracking_uri": "sqlite:///x",
+        }
+    )  # fmt: skip
+    assert plan.total_trials == trials + 2 * replicates + min(promising, trials) * replicates
+    assert plan.epochs_total() == plan.total_trials * epochs
+
+
+def test_checking_a_plan_imports_nothing_heavy():
+    script = (
+        "import sys, study.plan\n"
+        "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_key_in_a_plan_is_refused():
+    with pytest.raises(ValueError, match="trails"):
+        StudyPlan(name="n", space="joint", base={}, tracking_uri="x", trails=3)

@@ -1,0 +1,109 @@
+import pyarrow.parquet as pq
+import pytest
+
+from study import records
+from study.ledger import StudyLedger, epoch_rows, trial_row
+from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, RecordWriter, read_epochs, read_trials
+from study.search import StudySearch
+from tests.study.factories import PretendedTune, make_plan
+from trainables.measures import MEASURES
+from trainables.trial import TrialConfig
+
+
+@pytest.fixture
+def ended(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    PretendedTune(StudySearch(ledger, {}), ledger).run()
+    return ledger
+
+
+def write_all(ledger, writer):
+    for entry in ledger.entries.values():
+        writer.write(trial_row(ledger.plan, entry), epoch_rows(entry))
+
+
+def test_records_say_what_the_ledger_knows(ended):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+    trials = read_trials(ended.plan.directory)
+    assert trials.schema.equals(TRIALS_SCHEMA)
+    for row, entry in zip(trials.to_pylist(), ended.entries.values(), strict=True):
+        assert row["trial_id"] == entry.trial_id
+        assert row["val/accuracy"] == entry.accuracy
+        assert row["adapter_width"] == entry.config.adapter_width
+        assert row["seed"] == entry.config.seed
+        assert row["config_id"] == entry.config.config_id
+        assert row["epochs"] == row["epochs_planned"] == 4
+        assert row["seconds"] == pytest.approx(2.0)
+        assert row["val/ece_student"] is None
+    epochs = read_epochs(ended.plan.directory)
+    assert epochs.schema.equals(EPOCHS_SCHEMA)
+    assert epochs.num_rows == 4 * len(ended.entries)
+    assert epochs["epoch"].to_pylist()[:4] == [1, 2, 3, 4]
+
+
+def test_every_config_field_and_measure_has_a_column():
+    fields = {"epochs_planned" if name == "epochs" else name for name in TrialConfig.model_fields}
+    assert fields | set(MEASURES) <= set(TRIALS_SCHEMA.names)
+    assert set(MEASURES) <= set(EPOCHS_SCHEMA.names)
+    assert len(set(TRIALS_SCHEMA.names)) == len(TRIALS_SCHEMA.names)
+
+
+def test_merging_changes_no_row_and_leaves_one_file_each(ended):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+    before = read_trials(ended.plan.directory), read_epochs(ended.plan.directory)
+    writer.merge()
+    assert (read_trials(ended.plan.directory), read_epochs(ended.plan.directory)) == before
+    assert len(list((ended.plan.directory / "records").rglob("*.parquet"))) == 2
+    assert RecordWriter(ended.plan.directory).recorded() == set(ended.entries)
+
+
+def test_merging_happens_as_a_study_goes(ended, monkeypatch):
+    monkeypatch.setattr(records, "SEGMENT_TRIALS", 5)
+    write_all(ended, RecordWriter(ended.plan.directory))
+    folder = ended.plan.directory / "records" / "trials"
+    assert len(list(folder.glob("segment-*"))) == 2
+    assert len(list(folder.glob("trial-*"))) == len(ended.entries) - 10
+    assert read_trials(ended.plan.directory).num_rows == len(ended.entries)
+
+
+def test_a_crash_between_a_segment_and_the_removal_of_its_parts_doubles_nothing(ended, monkeypatch):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *a, **k: None)
+    writer.merge()
+    assert read_trials(ended.plan.directory).num_rows == len(ended.entries)
+    assert read_epochs(ended.plan.directory).num_rows == 4 * len(ended.entries)
+
+
+def test_a_write_that_fails_leaves_nothing_that_a_reader_meets(ended, monkeypatch):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+
+    def full_disk(table, where, **options):
+        where.write_bytes(b"PAR1 half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", full_disk)
+    entry = next(iter(ended.entries.values()))
+    with pytest.raises(OSError, match="No space"):
+        writer.write({**trial_row(ended.plan, entry), "trial_id": "another"}, [])
+    assert read_trials(ended.plan.directory).num_rows == len(ended.entries)
+    assert not [p for p in (ended.plan.directory / "records").rglob("*") if p.name.startswith(".")]
+
+
+def test_a_flipped_byte_in_the_records_is_noticed(ended):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+    path = next((ended.plan.directory / "records" / "trials").glob("*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[60] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(OSError, match=r"(?i)crc|corrupt|invalid|checksum|zstd"):
+        read_trials(ended.plan.directory)
+
+
+def test_a_folder_without_records_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is it a study's folder"):
+        read_trials(tmp_path)

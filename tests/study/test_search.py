@@ -1,0 +1,184 @@
+import math
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from study.ledger import StudyLedger
+from study.plan import SAMPLERS
+from study.search import SearchASHA, StudySearch, promising_configs
+from tests.study.factories import PretendedTune, make_plan
+from trainables.measures import ACCURACY
+
+
+def begin(folder: Path, **values):
+    ledger = StudyLedger(make_plan(folder, **values))
+    search = StudySearch(ledger, {"teacher_path": "t"})
+    return ledger, search, PretendedTune(search, ledger)
+
+
+def test_a_study_is_its_search_then_controls_then_promising_configs_on_fresh_seeds(tmp_path):
+    ledger, search, tune = begin(tmp_path)
+    ran = tune.run()
+    assert [t["stage"] for t in ran] == ["search"] * 5 + ["control"] * 4 + ["replicate"] * 4
+    assert len(ran) == ledger.plan.total_trials
+    assert search.suggest("more") == Searcher.FINISHED
+    assert [e.replicate for e in ledger.in_stage("replicate")] == [1, 1, 2, 2]
+    assert [(e.config.method, e.replicate) for e in ledger.in_stage("control")] == [
+        ("ce", 1), ("kd", 1), ("ce", 2), ("kd", 2),
+    ]  # fmt: skip
+
+
+def test_the_configs_repeated_are_the_best_of_the_search(tmp_path):
+    ledger, _, tune = begin(tmp_path)
+    tune.run()
+    searched = {e.config.config_id: e.accuracy for e in ledger.in_stage("search")}
+    best = sorted(searched, key=lambda config_id: -searched[config_id])[:2]
+    assert [e.config.config_id for e in ledger.in_stage("replicate")[:2]] == best
+
+
+def test_no_mean_contains_a_seed_that_a_config_was_chosen_by(tmp_path):
+    ledger, _, tune = begin(tmp_path)
+    tune.run()
+    chosen_by = {(e.config.config_id, e.config.seed, e.config.data_seed) for e in ledger.in_stage("search")}
+    fresh = [(e.config.config_id, e.config.seed, e.config.data_seed) for e in ledger.in_stage("replicate")]
+    assert len(set(fresh)) == len(fresh)
+    assert not chosen_by & set(fresh)
+
+
+def test_equal_replicates_see_equal_batches_and_start_from_their_own_weights(tmp_path):
+    ledger, _, tune = begin(tmp_path)
+    tune.run()
+    for replicate in (1, 2):
+        same = [e.config for e in ledger.entries.values() if e.replicate == replicate]
+        assert len({c.data_seed for c in same}) == 1
+        assert len({c.seed for c in same}) == len(same)
+
+
+def test_replicates_wait_for_the_search_and_controls_do_not(tmp_path):
+    ledger, search, tune = begin(tmp_path)
+    tune.run(4)
+    last_of_search = tune.next()
+    tune.run(4)
+    assert [e.stage for e in ledger.entries.values()][-4:] == ["control"] * 4
+    assert search.suggest("too-early") is None
+    tune.finish(*last_of_search)
+    assert search.suggest("now")["stage"] == "replicate"
+
+
+def test_a_config_that_is_proposed_again_gets_new_seeds(tmp_path):
+    ledger, _, tune = begin(tmp_path, trials=8, space="adapter_training")
+    config = ledger.plan.configure(ledger.plan.search_space.default_point())
+    entry = ledger.open_trial("search", config.with_seeds(0, 0), 0, optuna=None)
+    assert tune.search._replicate_for(config) == ledger.plan.replicates + 1
+    assert entry.config.seed != config.with_seeds(0, ledger.plan.replicates + 1).seed
+
+
+def test_optuna_hears_how_trials_of_the_search_ended(tmp_path):
+    ledger, search, tune = begin(tmp_path, trials=3)
+    tune.run(1)
+    tune_id, settings = tune.next()
+    tune.report(settings, 1, 0.25)
+    tune.report(settings, 2, 0.5)
+    search.on_trial_complete(tune_id, {"finished": False, "done": True})
+    tune_id, settings = tune.next()
+    search.on_trial_complete(tune_id, {"finished": False, ACCURACY: math.nan, "failed": "NonFiniteLossError"})
+    complete, pruned, failed = search.optuna_study.trials
+    assert (complete.state, pruned.state, failed.state) == (
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+        TrialState.FAIL,
+    )
+    assert complete.value == ledger.in_stage("search")[0].accuracy
+    assert pruned.value == 0.5
+    assert pruned.intermediate_values == {1: 0.25, 2: 0.5}
+    assert [e.status for e in ledger.in_stage("search")] == ["finished", "pruned", "failed"]
+    assert ledger.in_stage("search")[2].error == "NonFiniteLossError"
+
+
+def test_a_trial_that_the_study_stopped_under_stays_open(tmp_path):
+    ledger, search, tune = begin(tmp_path)
+    tune_id, _ = tune.next()
+    search.on_trial_complete(tune_id, None)
+    assert [e.status for e in ledger.entries.values()] == [None]
+
+
+def test_failed_configs_are_not_promising(tmp_path):
+    ledger, search, tune = begin(tmp_path, trials=2)
+    tune.run(1)
+    tune_id, _ = tune.next()
+    search.on_trial_complete(tune_id, None, error=True)
+    assert [c.config_id for c in promising_configs(ledger)] == [ledger.in_stage("search")[0].config.config_id]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
+    trials = 30 if sampler == "nsga2" else 16  # past each sampler's random start
+    _, _, tune = begin(tmp_path / "whole", trials=trials, sampler=sampler)
+    whole = [t["config"] for t in tune.run()]
+    ledger, _, tune = begin(tmp_path / "killed", trials=trials, sampler=sampler)
+    first = tune.run(trials - 3)
+    interrupted = tune.next()[1]
+    tune.report(interrupted, 1)
+    # The process is gone: all that there is lies on disk.
+    ledger, search, tune = begin(tmp_path / "killed", trials=trials, sampler=sampler)
+    rest = tune.run()
+    assert rest[0]["trial_id"] == interrupted["trial_id"]
+    assert [t["config"] for t in first] + [t["config"] for t in rest] == whole
+    assert [t.state for t in search.optuna_study.trials] == [TrialState.COMPLETE] * trials
+    assert len({e.trial_id for e in ledger.entries.values()}) == ledger.plan.total_trials
+
+
+def test_an_unfinished_trial_is_told_where_its_checkpoints_are(tmp_path):
+    ledger, _, tune = begin(tmp_path)
+    _, settings = tune.next()
+    assert settings["checkpoints"] == []
+    ledger = StudyLedger(ledger.plan)
+    search = StudySearch(ledger, {}, checkpoints=lambda entry: [f"of-{entry.trial_id}"])
+    assert search.suggest("again")["checkpoints"] == [f"of-{settings['trial_id']}"]
+
+
+class TuneTrial:
+    def __init__(self, settings):
+        self.config = settings
+        self.trial_id = "tune's own"
+
+
+def rungs(scheduler):
+    return [(milestone, dict(values)) for milestone, values in scheduler._brackets[0]._rungs]
+
+
+def test_asha_stops_the_lower_part_of_a_rung_and_never_a_control(tmp_path):
+    ledger, _, tune = begin(tmp_path, base={"epochs": 9}, scheduler="asha")
+    scheduler = SearchASHA(ledger)
+    decisions = []
+    for value in (0.9, 0.8, 0.95):
+        _, settings = tune.next()
+        scheduler.on_trial_add(None, TuneTrial(settings))
+        decisions.append(scheduler.on_trial_result(None, TuneTrial(settings), {"epoch": 1, ACCURACY: value}))
+    assert decisions == ["CONTINUE", "STOP", "CONTINUE"]
+    control = TuneTrial({"stage": "control", "trial_id": "c"})
+    scheduler.on_trial_add(None, control)
+    assert scheduler.on_trial_result(None, control, {"epoch": 1, ACCURACY: 0.0}) == "CONTINUE"
+    scheduler.on_trial_complete(None, control, {"epoch": 9, ACCURACY: 0.0})
+    assert "c" not in {name for _, rung in rungs(scheduler) for name in rung}
+
+
+def test_ashas_rungs_are_as_they_were_after_a_kill(tmp_path):
+    ledger, _, tune = begin(tmp_path, base={"epochs": 9}, scheduler="asha")
+    scheduler = SearchASHA(ledger)
+    for number, epochs in enumerate((9, 1, 3)):
+        tune_id, settings = tune.next()
+        trial = TuneTrial(settings)
+        scheduler.on_trial_add(None, trial)
+        for epoch in range(1, epochs + 1):
+            value = (0.1 * epoch + number) / 10
+            tune.report(settings, epoch, value)
+            scheduler.on_trial_result(None, trial, {"epoch": epoch, ACCURACY: value})
+        if number < 2:
+            scheduler.on_trial_complete(None, trial, {"epoch": epochs, ACCURACY: value})
+            tune.search.on_trial_complete(tune_id, {"finished": number == 0})
+    before = rungs(scheduler)
+    assert sum(len(rung) for _, rung in before) == 3 + 1 + 2
+    assert rungs(SearchASHA(StudyLedger(ledger.plan))) == before

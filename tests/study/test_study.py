@@ -1,0 +1,116 @@
+"""A small study, run by the real launcher on a real Ray: what it leaves and what it says."""
+
+import json
+
+import pyarrow.compute as pc
+from mlflow import MlflowClient
+
+from study.ledger import StudyLedger
+from study.plan import load_plan
+from study.records import read_trials
+from tests.study.inspection import assert_whole, runs_of
+from trainables.trial import TrialConfig
+
+
+def test_a_study_ends_with_every_trial_recorded_and_tracked_once(small_study):
+    assert_whole(small_study)
+
+
+def test_json_is_the_whole_of_stdout_and_is_what_the_summary_says(small_study_run):
+    directory, result, _ = small_study_run
+    assert json.loads((directory / "summary.json").read_text()) == result
+    assert result["complete"] is True
+    assert result["trials"] == {"finished": 14, "pruned": 0, "failed": 0, "planned": 14}
+    assert {c["method"] for c in result["configs"]} == {"ce", "kd", "pesf_kd"}
+    for config in result["configs"]:
+        assert config["accuracy"]["n"] == config["gap"]["n"] == 2
+        assert config["accuracy"]["low"] < config["accuracy"]["value"] < config["accuracy"]["high"]
+    assert result["gap_accuracy_correlation"]["n"] == 6
+
+
+def test_progress_is_on_stderr_one_line_a_trial(small_study_run):
+    _, _, said = small_study_run
+    assert sum(line.startswith("[") and "finished after 3 epochs" in line for line in said.splitlines()) == 14
+    assert "[14/14]" in said
+
+
+def test_means_are_those_of_the_records(small_study_run):
+    directory, result, _ = small_study_run
+    trials = read_trials(directory)
+    for config in result["configs"]:
+        rows = trials.filter(
+            pc.and_(pc.equal(trials["config_id"], config["config_id"]), pc.not_equal(trials["stage"], "search"))
+        )
+        values = rows["val/accuracy"].to_pylist()
+        assert config["accuracy"]["value"] == sum(values) / len(values)
+
+
+def test_the_search_never_reads_the_test_split(small_study):
+    trials = read_trials(small_study)
+    assert set(trials["test/accuracy"].to_pylist()) == {None}
+
+
+def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study):
+    from trainables.data import load_dataset
+    from trainables.teacher import ensure_teacher, load_teacher
+    from trainables.training import DistillationRun, use_one_thread
+
+    use_one_thread()
+    ledger = StudyLedger(load_plan(small_study))
+    entry = ledger.in_stage("search")[2]
+    row = read_trials(small_study).filter(pc.field("trial_id") == entry.trial_id).to_pylist()[0]
+    fields = {name: row["epochs_planned" if name == "epochs" else name] for name in TrialConfig.model_fields}
+    config = TrialConfig(**fields)
+    assert config == entry.config
+    dataset = load_dataset(config.dataset, None, seed=config.split_seed)
+    teacher = load_teacher(ensure_teacher(config, dataset, small_study.parent / "teachers"), config, dataset)
+    run = DistillationRun(config, dataset, teacher)
+    for epoch in range(1, config.epochs + 1):
+        measures = run.run_epoch()
+        for name, value in entry.epochs[epoch].items():
+            if not name.startswith("cost/"):
+                assert measures[name] == value, name
+
+
+def test_the_parent_run_holds_question_command_result_and_artifacts(small_study):
+    plan = load_plan(small_study)
+    parent, _ = runs_of(plan)
+    note = parent.data.tags["mlflow.note.content"]
+    for part in (plan.search_space.question, "python -m study.launch --space adapter_width", "| config |", "kd"):
+        assert part in note
+    client = MlflowClient(plan.tracking_uri)
+    top = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+    assert top == {"plan.json", "summary.json", "records", "figures"}
+    figures = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "figures")}
+    assert "figures/adapter_width_against_accuracy.png" in figures
+    assert len(figures) == 4
+    assert parent.data.tags["version.ray"]
+    assert "best/val_accuracy" in parent.data.metrics
+
+
+def test_one_teacher_is_trained_for_all_trials(small_study):
+    assert len(list((small_study.parent / "teachers").glob("*.safetensors"))) == 1
+
+
+def test_checkpoints_of_ended_trials_are_cleared_away(small_study):
+    assert not list((small_study / "tune").rglob("checkpoint_*"))
+
+
+def test_resuming_a_finished_study_runs_nothing_and_repeats_its_result(small_study_run, launch):
+    directory, result, _ = small_study_run
+    done = launch("--resume", "small", "--output-dir", directory.parent, "--json")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert again["configs"] == result["configs"]
+    assert "starting Ray" not in done.stderr
+    assert_whole(directory)
+
+
+def test_a_name_that_exists_and_a_plan_that_differs_are_refused(small_study, launch):
+    taken = launch("--space", "joint", "--name", "small", "--output-dir", small_study.parent)
+    assert taken.returncode == 2
+    assert "a study named 'small' exists" in taken.stderr
+    assert "--resume small" in taken.stderr
+    differs = launch("--resume", "small", "--output-dir", small_study.parent, "--trials", "7")
+    assert differs.returncode == 2
+    assert "trials: the study has 6, asked for 7" in differs.stderr

@@ -1,0 +1,66 @@
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from trainables.trial import SEED_FIELDS, TrialConfig, derive_seed
+
+
+def test_an_unknown_field_is_refused_naming_the_nearest_one():
+    with pytest.raises(ValidationError, match="unknown field 'adapter_widht'; did you mean 'adapter_width'"):
+        TrialConfig(adapter_widht=3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("temperature", 0.0),
+        ("temperature", math.nan),
+        ("kd_weight", -0.1),
+        ("student_momentum", 1.0),
+        ("student_learning_rate", math.inf),
+        ("adapter_kind", "sideways"),
+        ("adapter_schedule", "linear"),
+        ("seed", -1),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused_by_its_name(field, value):
+    with pytest.raises(ValidationError, match=field):
+        TrialConfig.model_validate({field: value})
+
+
+@pytest.mark.parametrize(("field", "near"), [("method", "pesf_kd"), ("dataset", "digits"), ("student", "cnn_3_4")])
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(field, near):
+    with pytest.raises(ValidationError, match=rf"unknown \w+ '{near}x'; did you mean '{near}'"):
+        TrialConfig.model_validate({field: f"{near}x"})
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        TrialConfig().epochs = 3
+
+
+def test_the_id_of_a_config_ignores_its_seeds_and_nothing_else():
+    config = TrialConfig()
+    assert config.config_id == TrialConfig(seed=5, data_seed=6).config_id
+    assert {"seed", "data_seed"} == SEED_FIELDS
+    others = [TrialConfig(temperature=2.0), TrialConfig(split_seed=1), TrialConfig(teacher_seed=1)]
+    assert len({config.config_id, *(other.config_id for other in others)}) == 4
+
+
+def test_configs_of_one_replicate_share_the_batches_and_not_the_first_weights():
+    first = TrialConfig().with_seeds(study_seed=1, replicate=2)
+    second = TrialConfig(temperature=2.0).with_seeds(study_seed=1, replicate=2)
+    assert first.data_seed == second.data_seed
+    assert first.seed != second.seed
+    for other in (TrialConfig().with_seeds(1, 3), TrialConfig().with_seeds(2, 2)):
+        assert other.data_seed != first.data_seed
+        assert other.seed != first.seed
+
+
+def test_a_derived_seed_is_the_same_everywhere_and_has_63_bits():
+    # Recorded once: another value would give every recorded trial other random numbers.
+    assert derive_seed("data", 1) == 5481811894547714582
+    assert 0 <= derive_seed("x") < 2**63
+    assert derive_seed("a", "b") != derive_seed("ab")

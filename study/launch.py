@@ -291,7 +291,9 @@ def _resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyP
     if given.get("smoke"):
         raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
     refuse_differences(plan, asked)
-    plan = plan.model_copy(update={field: asked[field] for field in EXECUTION_FIELDS & asked.keys()})
+    # A budget is for one run: the next goes to the end unless it is given one of its own.
+    execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
+    plan = StudyPlan(**{**plan.model_dump(), **execution})
     if REDACTED in plan.tracking_uri:
         raise UsageError("give --tracking-uri again: a plan does not keep the user and password of a URI")
     check_data_root(plan)

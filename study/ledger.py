@@ -74,12 +74,14 @@ class StudyLedger:
 
     Args:
         plan: the study.
-        on_end: called with each trial once it has ended (also for those that had ended before a resume, by `replay`).
+        on_end: called with each trial once it has ended.
     """
 
     def __init__(self, plan: StudyPlan, on_end: Callable[[TrialEntry], None] | None = None) -> None:
         self.plan = plan
         self.entries: dict[str, TrialEntry] = {}
+        self.ended = 0
+        self._stages: dict[Stage, list[TrialEntry]] = {"search": [], "control": [], "replicate": []}
         self.damaged_lines: list[int] = []
         self._on_end = on_end
         path = plan.directory / "journal.jsonl"
@@ -93,13 +95,14 @@ class StudyLedger:
             kind, trial_id = event["event"], event["trial_id"]
             if kind == "trial":
                 fields = {k: v for k, v in event.items() if k not in ("event", "config")}
-                self.entries[trial_id] = TrialEntry(config=TrialConfig(**event["config"]), **fields)
+                self._enter(TrialEntry(config=TrialConfig(**event["config"]), **fields))
             elif trial_id in self.entries:
                 entry = self.entries[trial_id]
                 if kind == "epoch":
                     entry.epochs.setdefault(event["epoch"], event["measures"])
                     entry.epoch_times.setdefault(event["epoch"], event["time"])
                 elif kind == "end":
+                    self.ended += entry.status is None
                     entry.status, entry.error, entry.ended = event["status"], event["error"], event["time"]
 
     def open_trial(
@@ -129,8 +132,12 @@ class StudyLedger:
             },
             durable=True,
         )
-        self.entries[entry.trial_id] = entry
+        self._enter(entry)
         return entry
+
+    def _enter(self, entry: TrialEntry) -> None:
+        self.entries[entry.trial_id] = entry
+        self._stages[entry.stage].append(entry)
 
     def record_epoch(self, trial_id: str, epoch: int, measures: dict[str, float]) -> bool:
         """Enter an epoch's measures; False if they are known, as after going on from an older checkpoint."""
@@ -156,12 +163,13 @@ class StudyLedger:
             durable=True,
         )
         entry.status, entry.error, entry.ended = status, error, now
+        self.ended += 1
         if self._on_end is not None:
             self._on_end(entry)
 
     def in_stage(self, stage: Stage) -> list[TrialEntry]:
         """Trials of a stage, oldest first."""
-        return [entry for entry in self.entries.values() if entry.stage == stage]
+        return self._stages[stage]
 
     @property
     def unfinished(self) -> list[TrialEntry]:

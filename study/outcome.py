@@ -175,8 +175,7 @@ def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords) -> list[str]:
         notes.append(survivors)
     if not run.complete:
         why = "interrupted" if run.interrupted else "out of time" if run.out_of_time else "unfinished"
-        ended = sum(entry.status is not None for entry in run.ledger.entries.values())
-        notes.append(f"Incomplete ({why}): {ended} of {plan.total_trials} trials have ended.")
+        notes.append(f"Incomplete ({why}): {run.ledger.ended} of {plan.total_trials} trials have ended.")
     failed = [entry for entry in run.ledger.entries.values() if entry.status == "failed"]
     notes += [f"Failed: {entry.name} ({entry.trial_id}): {entry.error}" for entry in failed[:5]]
     return notes

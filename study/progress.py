@@ -64,7 +64,9 @@ class StudyProgress:
 
     def trial_changed(self, entry: TrialEntry, ledger: StudyLedger) -> None:
         """A trial reported or ended."""
-        ended = sum(e.status is not None for e in ledger.entries.values())
+        if self._console.quiet:
+            return
+        ended = ledger.ended
         if self._began is None:
             self._began, self._done_before = time.monotonic(), ended
         if self._bar is not None:

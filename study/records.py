@@ -66,6 +66,12 @@ EPOCHS_SCHEMA: Final = pa.schema(
     + [(name, pa.float64()) for name in MEASURES]
 )
 
+SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
+
+
+class DamagedRecordsError(ValueError):
+    """A file of records whose content is not what was written."""
+
 
 class RecordWriter:
     """Writes the trials of one study as they end.
@@ -75,10 +81,12 @@ class RecordWriter:
     """
 
     def __init__(self, study_directory: Path) -> None:
-        self._folders = {kind: study_directory / "records" / kind for kind in ("trials", "epochs")}
-        for folder in self._folders.values():
+        self._folders = {kind: study_directory / "records" / kind for kind in SCHEMAS}
+        # What lies in the files of single trials, so that merging them reads nothing back.
+        self._loose: dict[str, dict[Path, pa.Table]] = {}
+        for kind, folder in self._folders.items():
             folder.mkdir(parents=True, exist_ok=True)
-        self._loose = len(_loose_files(self._folders["trials"]))
+            self._loose[kind] = {path: _read_file(path) for path in _loose_files(folder)}
 
     def recorded(self) -> set[str]:
         """Identifiers of the trials whose row and epochs are both on disk."""
@@ -86,30 +94,30 @@ class RecordWriter:
         return set.intersection(*found)
 
     def write(self, trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Add one ended trial: its row, then its epochs. Writing it again replaces it.
+        """Add one ended trial: its epochs, then its row. Writing it again replaces it.
 
         Raises:
             OSError: the disk refuses; nothing half-written is left under a name that readers look at.
         """
-        name = f"trial-{trial['trial_id']}.parquet"
-        _write(pa.Table.from_pylist(list(epochs), schema=EPOCHS_SCHEMA), self._folders["epochs"] / name)
-        _write(pa.Table.from_pylist([dict(trial)], schema=TRIALS_SCHEMA), self._folders["trials"] / name)
-        self._loose += 1
-        if self._loose >= SEGMENT_TRIALS:
+        for kind, rows in (("epochs", list(epochs)), ("trials", [dict(trial)])):
+            path = self._folders[kind] / f"trial-{trial['trial_id']}.parquet"
+            table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
+            # A file of a row or two: dictionaries and compression would triple the time and save nothing.
+            _write(table, path, compression="none", use_dictionary=False)
+            self._loose[kind][path] = table
+        if len(self._loose["trials"]) >= SEGMENT_TRIALS:
             self.merge()
 
     def merge(self) -> None:
         """Gather the files of single trials into one segment each, epochs first; a crash between loses nothing."""
         segment = f"segment-{uuid.uuid4().hex}.parquet"
         for kind in ("epochs", "trials"):
-            folder = self._folders[kind]
-            loose = _loose_files(folder)
-            if len(loose) < 2:
-                continue
-            _write(pa.concat_tables([_read_file(path) for path in loose]), folder / segment)
-            for path in loose:
-                path.unlink()
-        self._loose = 0
+            loose = self._loose[kind]
+            if len(loose) > 1:
+                _write(pa.concat_tables(loose.values()), self._folders[kind] / segment, compression="zstd")
+                for path in loose:
+                    path.unlink(missing_ok=True)
+                loose.clear()
 
 
 def read_trials(study_directory: str | Path) -> pa.Table:
@@ -148,7 +156,7 @@ def _read_unique(study_directory: Path, kind: str, keys: list[str]) -> pa.Table:
 
 
 def _read(folder: Path, columns: list[str] | None) -> pa.Table:
-    schema = TRIALS_SCHEMA if folder.name == "trials" else EPOCHS_SCHEMA
+    schema = SCHEMAS[folder.name]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     # Parts of single trials first: where a trial was written again, its newest row is there.
@@ -159,17 +167,23 @@ def _read(folder: Path, columns: list[str] | None) -> pa.Table:
 
 
 def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=columns)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # pyarrow's own, and whatever Python makes of a name or a number that is none
+        raise DamagedRecordsError(f"{path} is damaged ({str(error).strip()}); restore it from a copy") from error
 
 
 def _loose_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("trial-*.parquet"))
 
 
-def _write(table: pa.Table, path: Path) -> None:
+def _write(table: pa.Table, path: Path, **options: Any) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, temporary, write_page_checksum=True, **options)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

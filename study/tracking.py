@@ -33,7 +33,7 @@ from study.plan import StudyPlan, redact
 from trainables.methods import METHODS
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
-_SECONDS_TO_GATHER: Final = 0.5
+_SECONDS_TO_GATHER: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -241,25 +241,18 @@ class StudyTracker:
             for epoch in epochs
             for name, value in entry.epochs[epoch].items()
         ]
-        if params:
-            self._client.log_batch(run_id, metrics=metrics[:METRICS_PER_BATCH], params=params)
-        for start in range(METRICS_PER_BATCH if params else 0, len(metrics), METRICS_PER_BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+        tags = _end_tags(entry) if status is not None else []
+        # What does not fit into one request goes first, so that the tag `status` says that all is there.
+        while len(metrics) > METRICS_PER_BATCH:
+            self._client.log_batch(run_id, metrics=metrics[:METRICS_PER_BATCH])
+            metrics = metrics[METRICS_PER_BATCH:]
+        if metrics or params or tags:
+            self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
         delivered[entry.trial_id] = max(epochs, default=done)
         if status is not None:
-            self._end(run_id, entry)
-
-    def _end(self, run_id: str, entry: TrialEntry) -> None:
-        tags = [RunTag("status", str(entry.status))]
-        if entry.error:
-            tags.append(RunTag("error", entry.error[:5000]))
-        self._client.log_batch(run_id, tags=tags)
-        self._client.set_terminated(
-            run_id,
-            status="FAILED" if entry.status == "failed" else "FINISHED",
-            end_time=int((entry.ended or time.time()) * 1000),
-        )
-        self._ended.add(entry.trial_id)
+            ended = "FAILED" if status == "failed" else "FINISHED"
+            self._client.set_terminated(run_id, status=ended, end_time=int((entry.ended or time.time()) * 1000))
+            self._ended.add(entry.trial_id)
 
     def _trial_tags(self, entry: TrialEntry) -> dict[str, str]:
         return {
@@ -272,6 +265,11 @@ class StudyTracker:
             "config_id": entry.config.config_id,
             **{name: str(value) for name, value in _constants(self._plan).items()},
         }
+
+
+def _end_tags(entry: TrialEntry) -> list[RunTag]:
+    tags = [RunTag("status", str(entry.status))]
+    return [*tags, RunTag("error", entry.error[:5000])] if entry.error else tags
 
 
 def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:

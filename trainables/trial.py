@@ -5,6 +5,7 @@ It imports neither torch nor ray, so that a plan can be checked and printed in w
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -96,7 +97,7 @@ class TrialConfig(BaseModel):
     def _known_model(cls, name: str) -> str:
         return check_model_name(name)
 
-    @property
+    @cached_property
     def config_id(self) -> str:
         """Twelve hex digits of the digest of everything but the seeds: the same config, the same id."""
         content = self.model_dump(mode="json", exclude=set(SEED_FIELDS))
@@ -110,7 +111,7 @@ class TrialConfig(BaseModel):
         """
         data_seed = derive_seed(study_seed, "data", replicate)
         seed = derive_seed(study_seed, "init", self.config_id, replicate)
-        return self.model_copy(update={"data_seed": data_seed, "seed": seed})
+        return TrialConfig(**{**self.model_dump(), "data_seed": data_seed, "seed": seed})
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -27,7 +27,7 @@ def assert_whole(directory: Path) -> None:
     parent, children = runs_of(plan)
     assert len(trials) == plan.total_trials
     assert parent.info.status == "FINISHED"
-    assert Counter(run.data.tags["trial_id"] for run in children) == Counter(trials)
+    assert Counter(run.data.tags["trial_id"] for run in children) == Counter(list(trials))
     assert {run.info.status for run in children} <= {"FINISHED", "FAILED"}
     for run in children:
         row = trials[run.data.tags["trial_id"]]

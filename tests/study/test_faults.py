@@ -80,6 +80,7 @@ def test_ctrl_c_ends_a_study_tidily_and_prints_how_to_go_on(output_dir, launch):
     assert_whole(directory)
 
 
+@pytest.mark.slow
 def test_two_drivers_of_one_study_are_one_too_many(output_dir, launch):
     process = start("contended", output_dir, "--trials", "2")
     wait_for_trials(process, output_dir / "contended", 1)
@@ -105,6 +106,7 @@ def test_trials_that_diverge_fail_by_name_and_the_study_goes_on(output_dir, laun
     assert {run.info.status for run in children} == {"FAILED"}
 
 
+@pytest.mark.slow
 def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     done = launch(
         "--space", "adapter_width", "--trials", "9", "--promising", "1", "--replicates", "1", "--epochs", "6",
@@ -121,6 +123,7 @@ def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     assert "Survivors only" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_a_study_that_can_be_gone_on_with(output_dir, launch):
     done = launch(*STUDY, "--name", "brief", "--output-dir", output_dir, "--time-budget", "1")
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--space", "joint", "--dataset", "digit"), "did you mean 'digits'"),
         (("--space", "joint", "--student", "cnn_3"), "cnn_3"),
         (("--space", "joint", "--trials", "0"), "greater than or equal to 1"),
-        (("--space", "joint", "--trials", "many"), "many"),
+        (("--space", "joint", "--trials", "many"), "--trials"),
         (("--space", "adapter_width", "--temperature", "-1"), "greater than 0"),
         (("--space", "adapter_width", "--set", "temprature=3"), "did you mean 'temperature'"),
         (("--space", "adapter_width", "--set", "temperature"), "FIELD=VALUE"),

@@ -1,10 +1,12 @@
 """Starting Ray on this machine, or reaching a cluster that runs."""
 
 import logging
+import math
 import os
 import socket
 import subprocess
 import sys
+import time
 from typing import Final
 
 # Read by Ray when it is imported or started, and inherited by the workers of a local cluster.
@@ -17,6 +19,10 @@ _ENVIRONMENT: Final = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A snapshot grows with the number of trials and nothing here reads it: the journal is what a study resumes from.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    # One pending trial, Tune's default, would start one process after the other, and a process that becomes free
+    # would take the trial of one that is still starting, so that the second core never gets one. The search itself
+    # hands out no more trials than there are slots.
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # A failed trial reports no metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -30,6 +36,7 @@ import ray
 from study.errors import StudyError
 
 _SECONDS_TO_ANSWER: Final = 25
+_SECONDS_BETWEEN_COUNTS: Final = 3.0
 _PROBE: Final = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 
@@ -92,6 +99,31 @@ def start_ray(address: str) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
+
+
+class Slots:
+    """How many trials the cluster holds at once, now: nodes come and go.
+
+    Args:
+        cpus: cores a trial.
+        gpus: GPUs a trial.
+        at_most: never more than this.
+    """
+
+    def __init__(self, *, cpus: float, gpus: float, at_most: int | None) -> None:
+        self._demand = {"CPU": cpus, "GPU": gpus}
+        self._at_most = at_most
+        self._asked = -math.inf
+        self._slots = 1
+
+    def __call__(self) -> int:
+        """The number of slots, at least one; asked for anew every few seconds."""
+        if time.monotonic() - self._asked > _SECONDS_BETWEEN_COUNTS:
+            self._asked = time.monotonic()
+            has = ray.cluster_resources()
+            fits = [int(has.get(name, 0.0) / amount + 1e-9) for name, amount in self._demand.items() if amount > 0]
+            self._slots = max(1, min([*fits, self._at_most or fits[0]]))
+        return self._slots
 
 
 def stop_ray() -> None:

@@ -280,6 +280,7 @@ def _resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyP
         check_data_root,
         load_plan,
         refuse_differences,
+        resolve_plan,
     )
 
     if not NAME_PATTERN.fullmatch(name):
@@ -293,7 +294,7 @@ def _resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyP
     refuse_differences(plan, asked)
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
-    plan = StudyPlan(**{**plan.model_dump(), **execution})
+    plan = resolve_plan({**plan.model_dump(), **execution})
     if REDACTED in plan.tracking_uri:
         raise UsageError("give --tracking-uri again: a plan does not keep the user and password of a URI")
     check_data_root(plan)

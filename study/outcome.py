@@ -91,7 +91,8 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
     console = Console(file=stream, highlight=False)
     console.print()
     console.print(plan.search_space.question, style="bold")
-    console.print(_table(outcome.configs))
+    if outcome.configs:
+        console.print(_table(outcome.configs))
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
     for text in [*methods, _correlation_text(outcome.correlation), *outcome.notes]:
         console.print(text, markup=False)

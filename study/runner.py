@@ -1,5 +1,6 @@
 """One study from plan to result: prepare, search, gather. Started anew or gone on with, it is the same code."""
 
+import gc
 import logging
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-from study.cluster import check_address, start_ray, stop_ray
+from study.cluster import Slots, check_address, start_ray, stop_ray
 
 # isort: split
 import ray
@@ -238,11 +239,15 @@ def _search(
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teacher,
         }
-        search = StudySearch(ledger, settings, checkpoints=lambda entry: _checkpoints_of(plan, entry))
+        slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
+        search = StudySearch(ledger, settings, lambda entry: _checkpoints_of(plan, entry), slots)
         progress.say(f"searching: {plan.total_trials} trials, {len(ledger.entries)} of them begun before")
         with progress:
             _tuner(plan, search, ledger, callback, stop).fit()
     finally:
+        # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
+        # next, one of them ends the whole process.
+        gc.collect()
         stop_ray()
 
 
@@ -274,7 +279,6 @@ def _tuner(
             search_alg=search,
             scheduler=make_scheduler(ledger),
             num_samples=-1,
-            max_concurrent_trials=plan.max_concurrent,
             reuse_actors=True,
             trial_name_creator=lambda trial: str(trial.config["trial_id"]),
             trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),

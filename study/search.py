@@ -39,6 +39,8 @@ class StudySearch(OptunaSearch):
         ledger: the study's trials; those that have not ended are handed out first.
         trial_settings: what every trial needs beside its config, given to the trainable as it is.
         checkpoints: folders that an unfinished trial may go on from, newest first.
+        slots: how many trials fit at once. A trial handed out ahead of its slot would have Tune start a process for
+            it, and the process that becomes free, everything loaded, would be ended: a second lost per trial.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class StudySearch(OptunaSearch):
         ledger: StudyLedger,
         trial_settings: dict[str, Any],
         checkpoints: Callable[[TrialEntry], list[str]] = lambda _: [],
+        slots: Callable[[], int] = lambda: 1_000_000,
     ) -> None:
         plan = ledger.plan
         super().__init__(
@@ -58,7 +61,9 @@ class StudySearch(OptunaSearch):
         self._ledger = ledger
         self._trial_settings = trial_settings
         self._checkpoints = checkpoints
+        self._slots = slots
         self._trial_ids: dict[str, str] = {}
+        self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
         self._to_resume = ledger.unfinished
         self._promising: list[TrialConfig] | None = None
@@ -79,7 +84,9 @@ class StudySearch(OptunaSearch):
         return bool(self._to_resume) or searched < self._plan.trials or self._next_planned() != Searcher.FINISHED
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        """The next trial, None while its choice waits for others to end, or `FINISHED`."""
+        """The next trial, None while it waits for a slot or for others to end, or `FINISHED`."""
+        if len(self._running) >= self._slots():
+            return None
         if self._to_resume:
             entry = self._to_resume.pop(0)
             return {**self._hand_out(trial_id, entry), "checkpoints": self._checkpoints(entry)}
@@ -93,6 +100,7 @@ class StudySearch(OptunaSearch):
 
     def _hand_out(self, tune_id: str, entry: TrialEntry) -> dict[str, Any]:
         self._trial_ids[tune_id] = entry.trial_id
+        self._running.add(tune_id)
         return {
             "trial_id": entry.trial_id,
             "stage": entry.stage,
@@ -153,6 +161,7 @@ class StudySearch(OptunaSearch):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Enter how a trial ended, and tell Optuna if it belongs to the search."""
+        self._running.discard(trial_id)
         entry = self._ledger.entries[self._trial_ids[trial_id]]
         status, message = _how_it_ended(result, error)
         if status is None:

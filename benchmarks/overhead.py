@@ -1,13 +1,14 @@
 """What a study costs beside its trials' own computing: ms per trial, and how it grows with the number of trials.
 
 Trials that do no work, on a real local Ray with the searcher, journal, records and MLflow of a real study: what is
-left between the first and the last trial's end is the driver's and Ray's. An idle core has no meaning here, so the
-cost is wall time between ends times one; the trials run `--concurrent` at once as in a real study.
+left between the first and the last trial's end is the driver's and Ray's. The figure is wall time per trial, with
+`--concurrent` of them at once as in a real study.
 
-    python benchmarks/overhead.py [--quick] [--trials 200] [--epochs 5] [--json PATH]
+    python benchmarks/overhead.py [--quick] [--trials 200] [--epochs 5] [--runs 5] [--json PATH]
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -56,7 +57,7 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     plan.directory.mkdir(parents=True)
     with (
         mock.patch.object(distillation, "DistillationTrainable", NoWorkTrainable),
-        mock.patch.object(runner, "_prepare_teacher", lambda plan: "none"),
+        mock.patch.object(runner, "_prepare_teacher", lambda _: "none"),
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     error = tracker.finish("FINISHED")
@@ -64,36 +65,36 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     assert read_trials(plan.directory).num_rows == trials + 1
     ends = sorted(entry.ended for entry in run.ledger.entries.values())
     shutil.rmtree(folder)
-    return [later - earlier for earlier, later in zip(ends[:-1], ends[1:], strict=True)]
+    return [later - earlier for earlier, later in itertools.pairwise(ends)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="40 trials")
+    parser.add_argument("--quick", action="store_true", help="40 trials, once")
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--concurrent", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    trials = 40 if arguments.quick else arguments.trials
-    load = os.getloadavg()[0]
-    gaps = [1000 * gap for gap in measure(trials, arguments.epochs, arguments.concurrent)]
-    quarter = len(gaps) // 4
-    first, last = gaps[:quarter], gaps[-quarter:]
-    row = {
-        "trials": trials,
-        "epochs": arguments.epochs,
-        "concurrent": arguments.concurrent,
-        "ms_per_trial": statistics.fmean(gaps),
-        "ms_per_trial_first_quarter": statistics.fmean(first),
-        "ms_per_trial_last_quarter": statistics.fmean(last),
-        "last_over_first": statistics.fmean(last) / statistics.fmean(first),
-        "load_before": load,
-    }
-    for name, value in row.items():
-        print(f"{name:28} {value:.2f}" if isinstance(value, float) else f"{name:28} {value}")
+    trials, runs = (40, 1) if arguments.quick else (arguments.trials, arguments.runs)
+    rows = []
+    for number in range(runs):
+        load = os.getloadavg()[0]
+        gaps = [1000 * gap for gap in measure(trials, arguments.epochs, arguments.concurrent)]
+        quarter = len(gaps) // 4
+        first, last = statistics.fmean(gaps[:quarter]), statistics.fmean(gaps[-quarter:])
+        row = {
+            "run": number, "trials": trials, "ms_per_trial": statistics.fmean(gaps), "ms_first_quarter": first,
+            "ms_last_quarter": last, "last_over_first": last / first, "load_before": load,
+        }  # fmt: skip
+        print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        rows.append(row)
+    for name in ("ms_per_trial", "last_over_first"):
+        values = [row[name] for row in rows]
+        print(f"median {name} {statistics.median(values):.2f} (n = {runs}, {min(values):.2f} to {max(values):.2f})")
     if arguments.json:
-        arguments.json.write_text(json.dumps([row], indent=2) + "\n")
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

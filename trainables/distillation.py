@@ -13,7 +13,7 @@ from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpo
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.measures import ACCURACY
-from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher
+from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher, teacher_digest
 from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig
 
@@ -117,13 +117,14 @@ def _dataset(name: str, root: str | None, split_seed: int) -> Dataset:
     return load_dataset(name, root, seed=split_seed)
 
 
-_teachers: dict[str, FrozenTeacher] = {}
+_teachers: dict[tuple[str, str], FrozenTeacher] = {}
 
 
 def _teacher(path: str, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
-    if path not in _teachers:
-        _teachers[path] = load_teacher(Path(path), config, dataset)
-    return _teachers[path]
+    key = path, teacher_digest(config, dataset)
+    if key not in _teachers:
+        _teachers[key] = load_teacher(Path(path), config, dataset)
+    return _teachers[key]
 
 
 def _describe(error: Exception) -> str:

@@ -162,10 +162,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, part: Par
     """
     file = Path(path)
     _check_file(file)
-    if file.suffix == ".safetensors":
-        weights = _load_safetensors(file)
-    else:
-        weights = _unwrap(_load_pickle(file), file, part)
+    ours = file.suffix == ".safetensors"
+    weights = _load_safetensors(file) if ours else _unwrap(_load_pickle(file), file, part)
     expected = model.state_dict()
     _add_missing_counters(weights, expected)
     _check_fit(weights, expected, file)

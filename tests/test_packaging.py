@@ -1,0 +1,62 @@
+"""The wheel, built and installed as a user would have it, away from the source tree."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    # A copy: a build writes into the tree that it builds, and would take along what an earlier one left there.
+    source = tmp_path_factory.mktemp("source")
+    for package in ("study", "trainables", "search_spaces", "analysis"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "study_results").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"study", "trainables", "search_spaces", "analysis"}
+    for needed in ("study/launch.py", "trainables/methods/pesf_kd.py", "analysis/notebooks/01_first_look.ipynb"):
+        assert needed in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_an_installed_wheel_lists_its_spaces_from_any_folder(wheel, tmp_path):
+    home = tmp_path / "environment"
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    site = next((home / "lib").glob("python*")) / "site-packages"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    # The dependencies are those of this environment: nothing is fetched by a test. A path line brings its packages and
+    # not its editable installs, so that what is imported is the wheel.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    where = subprocess.run(
+        [python, "-c", "import study; print(study.__file__)"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    for command in ([python, "-m", "study.launch"], [python, "-c", "from study.launch import main; main()"]):
+        done = subprocess.run([*command, "--list-spaces"], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "adapter_width\n" in done.stdout

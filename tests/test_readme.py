@@ -1,0 +1,82 @@
+"""Every command in the README runs; what a test cannot run whole, it runs as far as can be."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
+]
+LAUNCHES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.launch")]
+MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
+
+
+def test_the_readme_has_commands_to_run():
+    assert len(LAUNCHES) >= 6
+    assert COMMANDS[:2] == ["make study", "make test"]
+
+
+@pytest.mark.parametrize("arguments", LAUNCHES, ids=" ".join)
+def test_a_launch_in_the_readme_is_understood(arguments, launch, small_study, tmp_path):
+    if "--resume" in arguments:
+        done = launch("--resume", small_study.name, "--output-dir", small_study.parent, "--quiet")
+        assert done.returncode == 0, done.stderr
+        return
+    # The last --output-dir counts; a dry run checks the whole plan and touches neither cluster nor server.
+    done = launch(*arguments, "--dry-run", "--output-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_smoke_study_of_the_readme_runs(launch, output_dir):
+    done = launch("--space", "adapter_width", "--smoke", "--name", "smoke", "--output-dir", output_dir)
+    assert done.returncode == 0, done.stderr
+    assert "trials    5 finished" in done.stdout
+
+
+@pytest.mark.parametrize("target", MAKES)
+def test_a_make_target_in_the_readme_exists(target):
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_s_reading_of_records_works(small_study):
+    script = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "read_trials" in block
+    )
+    script = script.replace("study_results/NAME", str(small_study)) + "\nassert len(_) == 14\n"
+    script = script.replace('read_trials("', '_ = read_trials("')
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_that_the_readme_names_exist():
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z0-9_]+\.py)`", README)) - {
+        "search_spaces/NAME.py", "trainables/methods/NAME.py",
+    }  # fmt: skip
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_nothing_in_the_project_tells_where_it_was_built():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    telling = re.compile(r"/(?:work|home|Users)/\w+/|\.\./shared")
+    for name in tracked:
+        if (
+            name.startswith(".ci/")
+            or name == Path(__file__).relative_to(ROOT).as_posix()
+            or not (ROOT / name).is_file()
+        ):
+            continue
+        found = telling.search((ROOT / name).read_text(encoding="utf-8", errors="replace"))
+        assert found is None, f"{name}: {found and found[0]}"

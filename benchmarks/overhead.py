@@ -57,7 +57,7 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     plan.directory.mkdir(parents=True)
     with (
         mock.patch.object(distillation, "DistillationTrainable", NoWorkTrainable),
-        mock.patch.object(runner, "_prepare_teacher", lambda _: "none"),
+        mock.patch.object(runner, "_prepare_teacher", return_value="none"),
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     error = tracker.finish("FINISHED")

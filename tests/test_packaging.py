@@ -46,7 +46,7 @@ def test_an_installed_wheel_lists_its_spaces_from_any_folder(wheel, tmp_path):
     python = home / "bin" / "python"
     site = next((home / "lib").glob("python*")) / "site-packages"
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)],
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)],
         check=True, capture_output=True,
     )  # fmt: skip
     # The dependencies are those of this environment: nothing is fetched by a test. A path line brings its packages and

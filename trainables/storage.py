@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-_HEADER: Final = "pesfkd"
+HEADER: Final = "pesfkd"
 
 
 class StoredFileError(ValueError):
@@ -46,7 +46,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     text = json.dumps(metadata, sort_keys=True)
     # One entry, as safetensors writes several in no fixed order: equal contents make equal files.
     header = json.dumps({"checksum": _checksum(owned, text), "metadata": text})
-    write_atomically(path, safetensors.torch.save(owned, metadata={_HEADER: header}))
+    write_atomically(path, safetensors.torch.save(owned, metadata={HEADER: header}))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -78,7 +78,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+            header = json.loads((file.metadata() or {}).get(HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError as error:
         raise StoredFileError(f"{path}: there is no such file") from error

@@ -10,19 +10,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainables.storage import StoredFileError, read_tensors, write_tensors
+from trainables.storage import HEADER, StoredFileError, read_tensors, write_tensors
 
 Part = Literal["student", "teacher"]
 
 # The header entry by which our files are told from other people's safetensors, and verified.
-CHECKSUM: Final = "checksum"
 # Under which key training scripts store the weights beside epoch, accuracy and optimiser state.
 WEIGHT_KEYS = ("model", "state_dict", "net")
 # What DataParallel and torch.compile put before every key.
@@ -178,7 +177,7 @@ def _check_file(file: Path) -> None:
 def _load_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, framework="pt") as opened:
-            is_ours = CHECKSUM in (opened.metadata() or {})
+            is_ours = HEADER in (opened.metadata() or {})
         return read_tensors(file)[0] if is_ours else load_file(file)
     except (SafetensorError, StoredFileError) as error:
         raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error

@@ -132,8 +132,10 @@ def _table(configs: list[ConfigSummary]) -> Table:
 def _difference(against: Estimate | None) -> str:
     if against is None:
         return ""
-    p_value = "" if against.p_value is None else f", p {against.p_value:.2f}"
-    return f"{against.value:+.3f}{p_value}"
+    if against.p_value is None:
+        return f"{against.value:+.3f}"
+    p_value = f"{against.p_value:.2f}" if against.p_value >= 0.01 else f"{against.p_value:.0e}"
+    return f"{against.value:+.3f}, p {p_value}"
 
 
 def _label(config: ConfigSummary) -> str:

@@ -44,6 +44,7 @@ class StudyProgress:
                 TimeElapsedColumn(),
                 console=self._console,
                 transient=True,
+                redirect_stdout=False,  # what Ray prints there is not for the screen
             )
             self._task = self._bar.add_task("trials", total=self._total, state="")
 

@@ -81,6 +81,8 @@ class StudyTracker:
             "study_seed": str(plan.seed),
             "plan_digest": plan.digest,
             "command": command,
+            "mlflow.source.name": "study.launch",
+            "mlflow.source.type": "LOCAL",
             **{name: str(value) for name, value in _constants(plan).items()},
             **versions,
         }

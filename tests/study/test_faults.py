@@ -2,16 +2,20 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from study.errors import StudyError
 from study.journal import read_journal
 from study.plan import load_plan
 from study.records import read_trials
+from study.tracking import check_tracking_uri
 from tests.study.inspection import assert_whole, runs_of
 
 STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
@@ -142,9 +146,43 @@ def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
     workers = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
-        if "DistillationTrainable" in " ".join(child.cmdline())
+        if "Trainable" in " ".join(child.cmdline())
     ]
     assert workers
     workers[0].kill()
     assert process.wait(timeout=240) == 0, process.stderr.read()
     assert_whole(output_dir / "maimed")
+
+
+@pytest.mark.slow
+def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
+            "--artifacts-destination", str(tmp_path / "files"),
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                check_tracking_uri(uri)
+                break
+            except StudyError:
+                time.sleep(0.5)
+        done = launch(
+            "--space", "adapter_width", "--smoke", "--name", "served", "--output-dir", output_dir, "--tracking-uri", uri
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert_whole(output_dir / "served")
+        parent, _ = runs_of(load_plan(output_dir / "served"))
+        artifacts = {artifact.path for artifact in MlflowClient(uri).list_artifacts(parent.info.run_id)}
+        assert artifacts == {"plan.json", "summary.json", "records", "figures"}
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)

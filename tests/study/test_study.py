@@ -50,13 +50,15 @@ def test_the_search_never_reads_the_test_split(small_study):
     assert set(trials["test/accuracy"].to_pylist()) == {None}
 
 
-def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study):
+def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study, tmp_path):
     from trainables.data import load_dataset
     from trainables.teacher import ensure_teacher, load_teacher
+    from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
     from trainables.training import DistillationRun, use_one_thread
 
     use_one_thread()
-    ledger = StudyLedger(load_plan(small_study))
+    plan = load_plan(small_study)
+    ledger = StudyLedger(plan)
     entry = ledger.in_stage("search")[2]
     row = read_trials(small_study).filter(pc.field("trial_id") == entry.trial_id).to_pylist()[0]
     fields = {name: row["epochs_planned" if name == "epochs" else name] for name in TrialConfig.model_fields}
@@ -64,7 +66,12 @@ def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study):
     assert config == entry.config
     dataset = load_dataset(config.dataset, None, seed=config.split_seed)
     teacher = load_teacher(ensure_teacher(config, dataset, small_study.parent / "teachers"), config, dataset)
-    run = DistillationRun(config, dataset, teacher)
+    # In a folder of its own: outputs computed anew are those that the study's trials read.
+    store = TeacherOutputsStore(
+        tmp_path, teacher, dataset, architecture=config.teacher, augmentation=config.augmentation,
+        dtype=plan.teacher_outputs_dtype,
+    )  # fmt: skip
+    run = DistillationRun(config, dataset, teacher, teacher_outputs=StoredTeacherOutputs(store))
     for epoch in range(1, config.epochs + 1):
         measures = run.run_epoch()
         for name, value in entry.epochs[epoch].items():

@@ -8,7 +8,8 @@ metadata says whose rows they are and holds a checksum of every block of them, a
 import json
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -49,9 +50,8 @@ def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
     content = rows.contiguous().view(torch.uint8).numpy()
     text = json.dumps({"origin": dict(origin), "checksums": _checksums(content.reshape(-1).data)})
     header = json.dumps({"checksum": zlib.crc32(text.encode()), "text": text})
-    kind = pa.binary(content.shape[1])
-    schema = pa.schema([pa.field(_COLUMN, kind, nullable=False)], metadata={_HEADER: header})
-    column = pa.FixedSizeBinaryArray.from_buffers(kind, len(content), [None, pa.py_buffer(content)])
+    schema = _schema(content.shape[1], {_HEADER: header})
+    column = pa.FixedSizeBinaryArray.from_buffers(schema.types[0], len(content), [None, pa.py_buffer(content)])
     with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(pa.record_batch([column], schema=schema))
 
@@ -75,12 +75,9 @@ def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], d
         FileNotFoundError: there is no such file.
         TeacherOutputsFileError: naming the file and what is wrong with it.
     """
-    try:
-        batch, header = _read_batch(path)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise TeacherOutputsFileError(f"{path}: not a whole file of teacher outputs ({error})") from error
+    with _refused_by_name(path):
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        header = _read_header(reader.schema)
     found = header["origin"]
     for name in sorted(origin.keys() | found.keys()):
         if found.get(name) != origin.get(name):
@@ -88,7 +85,8 @@ def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], d
                 f"{path}: other outputs: {name} is {found.get(name)!r}, expected {origin.get(name)!r}"
             )
     size = shape[1] * DTYPES[dtype].itemsize
-    content = _contiguous_rows(path, batch, rows=shape[0], size=size)
+    with _refused_by_name(path):
+        content = _contiguous_rows(reader, rows=shape[0], size=size)
     damaged = [
         number for number, pair in enumerate(zip_longest(_checksums(content), header["checksums"])) if len({*pair}) > 1
     ]
@@ -99,30 +97,42 @@ def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], d
         return torch.frombuffer(content, dtype=DTYPES[dtype]).view(shape)
 
 
-def _read_batch(path: Path) -> tuple[pa.RecordBatch, dict[str, Any]]:
-    """The one record batch, its buffers in the mapped file, and what the metadata says."""
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    header = json.loads((reader.schema.metadata or {})[_HEADER])
-    text = header["text"].encode()
-    if zlib.crc32(text) != header["checksum"]:
+@contextmanager
+def _refused_by_name(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise TeacherOutputsFileError(f"{path}: not a whole file of these outputs ({error})") from error
+
+
+def _read_header(schema: pa.Schema) -> dict[str, Any]:
+    stored = json.loads((schema.metadata or {})[_HEADER])
+    text = stored["text"].encode()
+    if zlib.crc32(text) != stored["checksum"]:
         raise ValueError("its metadata are damaged")
-    if reader.num_record_batches != 1:
-        raise ValueError(f"it has {reader.num_record_batches} record batches instead of 1")
+    header: dict[str, Any] = json.loads(text)
+    return header
+
+
+def _contiguous_rows(reader: pa.ipc.RecordBatchFileReader, *, rows: int, size: int) -> memoryview:
+    expected = _schema(size)
+    if not reader.schema.equals(expected) or reader.num_record_batches != 1:
+        raise ValueError(
+            f"it has {reader.num_record_batches} batches of {reader.schema.types}, expected 1 of {expected.types}"
+        )
     batch = reader.get_batch(0)
     batch.validate(full=True)
-    return batch, json.loads(text)
-
-
-def _contiguous_rows(path: Path, batch: pa.RecordBatch, *, rows: int, size: int) -> memoryview:
     column = batch.column(0)
-    if column.type != pa.binary(size) or len(column) != rows or column.null_count or column.offset:
-        raise TeacherOutputsFileError(
-            f"{path}: {len(column)} rows of {column.type}, expected {rows} of {pa.binary(size)} without gaps"
-        )
     content = memoryview(column.buffers()[1])[: rows * size]
-    if len(content) != rows * size:
-        raise TeacherOutputsFileError(f"{path}: {len(content)} bytes of rows, expected {rows * size}")
+    if len(column) != rows or len(content) != rows * size or column.null_count or column.offset:
+        raise ValueError(f"it has {len(column)} rows, expected {rows} without gaps")
     return content
+
+
+def _schema(size: int, metadata: dict[bytes, str] | None = None) -> pa.Schema:
+    return pa.schema([pa.field(_COLUMN, pa.binary(size), nullable=False)], metadata=metadata)
 
 
 def _checksums(content: memoryview) -> list[int]:

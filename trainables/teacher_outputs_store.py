@@ -190,6 +190,8 @@ class TeacherOutputsStore:
             features = [self.teacher(self._normalise(images.to(self.device))).feature for images in batches]
         exact = torch.cat(features)
         rows = exact.to(DTYPES[self.dtype])
+        if not exact.isfinite().all():
+            raise TeacherOutputsError("the teacher's features are not finite: its weights are of no use")
         if not rows.isfinite().all():
             raise TeacherOutputsError(
                 f"the teacher's features reach {exact.abs().max():g}, which {self.dtype} does not hold; "

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from study.ledger import StudyLedger
 from study.plan import load_plan
-from study.records import read_trials
+from study.records import read_epochs, read_trials
 from tests.study.inspection import assert_whole, runs_of
 from trainables.trial import TrialConfig
 
@@ -97,6 +97,12 @@ def test_the_parent_run_holds_question_command_result_and_artifacts(small_study)
 
 def test_one_teacher_is_trained_for_all_trials(small_study):
     assert len(list((small_study.parent / "teachers").glob("*.safetensors"))) == 1
+
+
+def test_the_teacher_sees_each_slot_of_views_once_for_all_trials(small_study):
+    # 3 epochs use 3 slots of 1,077 samples, and the validation split has 360.
+    assert sum(read_epochs(small_study)["cost/teacher_forwards"].to_pylist()) == 3 * 1077 + 360
+    assert len(list((small_study.parent / "teacher_outputs").glob("*/*.arrow"))) == 4
 
 
 def test_checkpoints_of_ended_trials_are_cleared_away(small_study):

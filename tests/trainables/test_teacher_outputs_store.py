@@ -267,6 +267,13 @@ def test_features_that_the_dtype_does_not_hold_are_refused(digits, teacher, make
     assert not list(make_store(dtype="float16").folder.glob("*.arrow"))
 
 
+def test_features_that_are_not_finite_are_refused(teacher, make_store):
+    with torch.no_grad():
+        teacher.model.bn2.weight[0] = float("nan")
+    with pytest.raises(TeacherOutputsError, match="not finite"):
+        make_store(dtype="float32").slot(0)
+
+
 def test_processes_that_ask_at_once_build_each_file_once(teacher_file, tmp_path):
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:

@@ -1,9 +1,12 @@
+from typing import get_args
+
 import pytest
 
 from study.errors import UsageError
 from study.plan import EXECUTION_FIELDS, load_plan, refuse_differences, resolve_plan
-from study.teacher_storage import describe_teacher_storage
+from study.teacher_storage import OutputsDtype, describe_teacher_storage
 from tests.study.factories import make_plan
+from trainables.teacher_outputs_file import DTYPES
 
 TRAIN, VALIDATION, FEATURE = 1077, 360, 4 * 64
 
@@ -15,6 +18,13 @@ def test_storage_is_reckoned_from_slots_samples_and_the_width_of_the_feature(tmp
     assert make_plan(tmp_path, teacher_outputs_dtype="float32").teacher_storage.size == 2 * storage.size
     unaugmented = make_plan(tmp_path, overrides={"augmentation": "none"}).teacher_storage
     assert unaugmented.size == (TRAIN + VALIDATION) * FEATURE * 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_plan_knows_the_dtypes_of_the_store_and_their_sizes(tmp_path, dtype):
+    assert set(get_args(OutputsDtype)) == set(DTYPES)
+    size = make_plan(tmp_path, teacher_outputs_dtype=dtype).teacher_storage.size
+    assert size == (4 * TRAIN + VALIDATION) * FEATURE * DTYPES[dtype].itemsize
 
 
 def test_passes_are_those_of_the_trials_that_a_teacher_teaches(tmp_path):

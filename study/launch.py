@@ -45,6 +45,10 @@ _PLAN_FLAGS: Final = (
     "address",
     "data_root",
     "tracking_uri",
+    "teacher_outputs",
+    "teacher_outputs_dtype",
+    "teacher_outputs_limit",
+    "teacher_outputs_path",
 )
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 
@@ -65,6 +69,22 @@ class SchedulerName(StrEnum):
 
     NONE = "none"
     ASHA = "asha"
+
+
+class OutputsModeName(StrEnum):
+    """Where trials get the frozen teacher's outputs from."""
+
+    AUTO = "auto"
+    STORED = "stored"
+    LIVE = "live"
+
+
+class OutputsDtypeName(StrEnum):
+    """In which type they are stored."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -155,6 +175,26 @@ def launch(
     tracking_uri: Annotated[
         str | None,
         typer.Option(help="MLflow store or server; a file in the output folder if not given.", rich_help_panel="Where"),
+    ] = None,
+    teacher_outputs: Annotated[
+        OutputsModeName,
+        typer.Option(
+            help="Compute the frozen teacher's outputs once and store them, or live in every epoch; auto stores them "
+            "if they stay within the limit.",
+            rich_help_panel="Teacher",
+        ),
+    ] = OutputsModeName.AUTO,
+    teacher_outputs_dtype: Annotated[
+        OutputsDtypeName, typer.Option(help="How stored outputs are rounded.", rich_help_panel="Teacher")
+    ] = OutputsDtypeName.FLOAT16,
+    teacher_outputs_limit: Annotated[
+        str, typer.Option(help="Most bytes that a study may store, such as 4GiB.", rich_help_panel="Teacher")
+    ] = "20GiB",
+    teacher_outputs_path: Annotated[
+        Path | None,
+        typer.Option(
+            help="Local folder for them; teacher_outputs in the output folder if not given.", rich_help_panel="Teacher"
+        ),
     ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="NAME", help="Go on with that study.", rich_help_panel="How to run")
@@ -404,6 +444,10 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
             "first_configs": configs,
             "trials": plan.total_trials,
             "epochs": plan.epochs_total(),
+            "teacher_outputs": {
+                **plan.teacher_storage._asdict(),
+                "passes_saved": plan.teacher_storage.passes_saved,
+            },
         }
         typer.echo(json.dumps(summary, indent=2))
     else:

@@ -12,10 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from search_spaces import SPACES, SearchSpace, find_space
 from study.errors import UsageError
+from study.teacher_storage import (
+    DEFAULT_LIMIT,
+    OutputsDtype,
+    OutputsMode,
+    OutputsSource,
+    TeacherStorage,
+    reckon_teacher_storage,
+    size_in_words,
+)
 from trainables.data.registry import DATASETS
 from trainables.methods import METHODS
 from trainables.trial import TrialConfig
@@ -39,6 +48,8 @@ EXECUTION_FIELDS: Final = frozenset(
         "address",
         "data_root",
         "tracking_uri",
+        "teacher_outputs_limit",
+        "teacher_outputs_path",
     }
 )
 REDACTED: Final = "***"
@@ -65,6 +76,10 @@ class StudyPlan(BaseModel):
     that no mean in the result contains the seed that a config was chosen by. Equal replicate numbers see equal
     batches, which pairs configs. `overrides` are config fields that hold for every trial, in place of what the base
     or the space holds them at; `base` has them laid over it.
+
+    Trials find the frozen teacher's outputs in files or ask the teacher itself, which differs in the last digits of a
+    result. What `teacher_outputs` leaves open is decided once, when the study is planned, and kept in
+    `teacher_outputs_used`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +105,11 @@ class StudyPlan(BaseModel):
     data_root: Path | None = None
     tracking_uri: str
     space_digest: str = ""
+    teacher_outputs: OutputsMode = "auto"
+    teacher_outputs_dtype: OutputsDtype = "float16"
+    teacher_outputs_limit: ByteSize = DEFAULT_LIMIT
+    teacher_outputs_path: Path | None = None
+    teacher_outputs_used: OutputsSource | None = None
 
     @field_validator("name")
     @classmethod
@@ -113,6 +133,25 @@ class StudyPlan(BaseModel):
         TrialConfig(**{**self.base.model_dump(), **self.overrides})
         return self
 
+    @field_validator("teacher_outputs_path")
+    @classmethod
+    def _local_folder(cls, path: Path | None) -> Path | None:
+        if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+            raise ValueError("teacher outputs are mapped into memory: name a folder, not a URI")
+        return path
+
+    @model_validator(mode="after")
+    def _decide_on_teacher_outputs(self) -> Self:
+        storage = reckon_teacher_storage(self)
+        if storage.source == "stored" and storage.size > self.teacher_outputs_limit:
+            raise ValueError(
+                f"storing the teacher's outputs takes {size_in_words(storage.size)}, over the limit of "
+                f"{size_in_words(self.teacher_outputs_limit)}: raise --teacher-outputs-limit, "
+                "or start a study with --teacher-outputs live"
+            )
+        object.__setattr__(self, "teacher_outputs_used", storage.source)
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _digest_the_space(cls, values: Any) -> Any:
@@ -125,6 +164,16 @@ class StudyPlan(BaseModel):
     def directory(self) -> Path:
         """The study's folder."""
         return self.output_dir / self.name
+
+    @property
+    def teacher_outputs_folder(self) -> Path:
+        """Where teachers' outputs are kept, for all studies of the output folder."""
+        return self.teacher_outputs_path or self.output_dir / "teacher_outputs"
+
+    @property
+    def teacher_storage(self) -> TeacherStorage:
+        """Where the teacher's outputs come from, and what that takes and saves."""
+        return reckon_teacher_storage(self)
 
     @property
     def search_space(self) -> SearchSpace:

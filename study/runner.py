@@ -28,6 +28,7 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.search import StudySearch, make_scheduler
+from study.teacher_storage import describe_teacher_storage
 from trainables.measures import MEASURES
 
 if TYPE_CHECKING:
@@ -238,9 +239,11 @@ def _search(
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teacher,
+            "teacher_outputs": _teacher_outputs(plan),
         }
         slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
         search = StudySearch(ledger, settings, lambda entry: _checkpoints_of(plan, entry), slots)
+        progress.say(f"teacher {describe_teacher_storage(plan)}")
         progress.say(f"searching: {plan.total_trials} trials, {len(ledger.entries)} of them begun before")
         with progress:
             _tuner(plan, search, ledger, callback, stop).fit()
@@ -249,6 +252,12 @@ def _search(
         # next, one of them ends the whole process.
         gc.collect()
         stop_ray()
+
+
+def _teacher_outputs(plan: StudyPlan) -> dict[str, str] | None:
+    if plan.teacher_outputs_used == "live":
+        return None
+    return {"folder": str(plan.teacher_outputs_folder.absolute()), "dtype": plan.teacher_outputs_dtype}
 
 
 def _prepare_teacher(plan: StudyPlan) -> str:

@@ -14,6 +14,7 @@ from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.measures import ACCURACY
 from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher, teacher_digest
+from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig
 
@@ -25,8 +26,9 @@ SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 class DistillationTrainable(tune.Trainable):
     """One trial; a step is an epoch.
 
-    Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path`, and `checkpoints`:
-    folders to go on from, newest first; one that is damaged is passed over.
+    Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path`, `teacher_outputs`
+    (`folder` and `dtype` of the stored ones, or None for a live teacher), and `checkpoints`: folders to go on from,
+    newest first; one that is damaged is passed over.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -49,7 +51,8 @@ class DistillationTrainable(tune.Trainable):
             trial = TrialConfig(**config["config"])
             dataset = _dataset(trial.dataset, config["data_root"], trial.split_seed)
             teacher = _teacher(config["teacher_path"], trial, dataset)
-            self._run = DistillationRun(trial, dataset, teacher)
+            outputs = _teacher_outputs(config.get("teacher_outputs"), trial, dataset, teacher)
+            self._run = DistillationRun(trial, dataset, teacher, teacher_outputs=outputs)
             self._resume(config.get("checkpoints", []))
         except Exception as error:
             self._error = _describe(error)
@@ -125,6 +128,27 @@ def _teacher(path: str, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
     if key not in _teachers:
         _teachers[key] = load_teacher(Path(path), config, dataset)
     return _teachers[key]
+
+
+_stores: dict[tuple[str, ...], TeacherOutputsStore] = {}
+
+
+def _teacher_outputs(
+    settings: dict[str, Any] | None, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher
+) -> StoredTeacherOutputs | None:
+    if settings is None:
+        return None
+    key = (settings["folder"], settings["dtype"], teacher.digest, dataset.digest, config.augmentation)
+    if key not in _stores:
+        _stores[key] = TeacherOutputsStore(
+            Path(settings["folder"]),
+            teacher,
+            dataset,
+            architecture=config.teacher,
+            augmentation=config.augmentation,
+            dtype=settings["dtype"],
+        )
+    return StoredTeacherOutputs(_stores[key])
 
 
 def _describe(error: Exception) -> str:

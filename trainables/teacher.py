@@ -1,10 +1,8 @@
 """Teachers: trained once, stored under the digest of what they come from, and frozen for good."""
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from trainables.data.dataset import Dataset
 from trainables.models import DistillationModel, build_model
-from trainables.storage import StoredFileError, read_tensors, tensors_digest, write_tensors
+from trainables.storage import StoredFileError, locked, read_tensors, tensors_digest, write_tensors
 from trainables.teacher_outputs import TeacherBatch
 from trainables.training import DistillationRun, one_thread
 from trainables.trial import TrialConfig
@@ -166,7 +164,7 @@ def ensure_teacher(
     digest = teacher_digest(config, dataset)
     path = folder / f"{digest}.safetensors"
     if not path.exists():
-        with _locked(folder / f"{digest}.lock"):
+        with locked(folder / f"{digest}.lock"):
             if not path.exists():
                 train_teacher(config, dataset, path, progress=progress)
     return path
@@ -184,11 +182,3 @@ def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:
         "recipe": {"method": "ce", **_RECIPES[config.dataset]},
         "seed": config.teacher_seed,
     }
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, and when the process dies
-        yield

@@ -1,4 +1,4 @@
-"""Where a trial gets its frozen teacher's outputs from; today from the teacher itself, batch by batch."""
+"""Where a trial gets its frozen teacher's outputs from, and the simplest source: the teacher, batch by batch."""
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -38,10 +38,11 @@ class TeacherOutputs(Protocol):
             images: (B, C, H, W) float32, normalised, these samples in these views.
         """
 
-    def validation(self, images: Tensor) -> TeacherBatch:
+    def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:
         """The outputs for all or some of the validation split.
 
         Args:
+            indices: (B,) int64, rows of the validation split.
             images: (B, C, H, W) float32, normalised.
         """
 
@@ -58,10 +59,10 @@ class LiveTeacherOutputs:
         self.forwards = 0
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """One forward pass; indices and slot, by which outputs could be stored, are not looked at."""
-        return self.validation(images)
+        """One forward pass; indices and slot, by which outputs can be stored, are not looked at."""
+        return self.validation(indices, images)
 
-    def validation(self, images: Tensor) -> TeacherBatch:
+    def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """One forward pass."""
         self.forwards += len(images)
         outputs: TeacherBatch = self._teacher(images)

@@ -308,8 +308,11 @@ class DistillationRun:
     def _teacher_on_validation(self) -> TeacherBatch | None:
         # They never change, so they are computed once a trial, and counted once.
         if self._validation_teacher is None and self.teacher_outputs is not None:
+            split = self.dataset.validation
+            rows = torch.arange(len(split), device=self.device).split(_EVALUATION_BATCH)
             batches = [
-                self.teacher_outputs.validation(images) for images in self._evaluation_batches(self.dataset.validation)
+                self.teacher_outputs.validation(indices, images)
+                for indices, images in zip(rows, self._evaluation_batches(split), strict=True)
             ]
             self._validation_teacher = TeacherBatch(*(torch.cat(column) for column in zip(*batches, strict=True)))
         return self._validation_teacher

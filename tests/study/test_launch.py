@@ -36,15 +36,19 @@ def test_a_dry_run_shows_plan_configs_and_cost_and_writes_nothing(launch, tmp_pa
     assert "25 = 10 of the search + 2 controls (ce, kd) x 3 seeds + 3 promising x 3 seeds" in done.stdout
     assert "375 student epochs" in done.stdout
     assert done.stdout.count("adapter_width=") == 5
+    assert "9 passes of the teacher over the train split instead of 330, 321 saved" in done.stdout
     assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
-    done = launch("--space", "temperature", "--dry-run", "--json", "--smoke", "--output-dir", tmp_path)
+    limit = ("--teacher-outputs-limit", "1KiB")
+    done = launch("--space", "temperature", "--dry-run", "--json", "--smoke", "--output-dir", tmp_path, *limit)
     shown = json.loads(done.stdout)
     assert shown["trials"] == 5
     assert shown["epochs"] == 5
     assert len(shown["first_configs"]) == 2
+    assert shown["plan"]["teacher_outputs_limit"] == 1024
+    assert (shown["teacher_outputs"]["source"], shown["teacher_outputs"]["passes_live"]) == ("live", 4)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +70,9 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--space", "joint", "--name", "../out"), "use 1 to 100 letters"),
         (("--space", "joint", "--data-root", "/nowhere/at/all"), "/nowhere/at/all"),
         (("--space", "joint", "--sampler", "grid"), "grid"),
+        (("--space", "joint", "--teacher-outputs", "disk"), "disk"),
+        (("--space", "joint", "--teacher-outputs-limit", "plenty"), "plenty"),
+        (("--space", "joint", "--teacher-outputs", "stored", "--teacher-outputs-limit", "1KiB"), "over the limit"),
         (("--resume", "nothing"), "no study 'nothing'"),
         (("--resume", "../nothing"), "not the name of a study"),
         (("--bogus",), "--bogus"),

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from study.ledger import StudyLedger
 from study.plan import load_plan
-from study.records import read_trials
+from study.records import read_epochs, read_trials
 from tests.study.inspection import assert_whole, runs_of
 from trainables.trial import TrialConfig
 
@@ -50,13 +50,15 @@ def test_the_search_never_reads_the_test_split(small_study):
     assert set(trials["test/accuracy"].to_pylist()) == {None}
 
 
-def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study):
+def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study, tmp_path):
     from trainables.data import load_dataset
     from trainables.teacher import ensure_teacher, load_teacher
+    from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
     from trainables.training import DistillationRun, use_one_thread
 
     use_one_thread()
-    ledger = StudyLedger(load_plan(small_study))
+    plan = load_plan(small_study)
+    ledger = StudyLedger(plan)
     entry = ledger.in_stage("search")[2]
     row = read_trials(small_study).filter(pc.field("trial_id") == entry.trial_id).to_pylist()[0]
     fields = {name: row["epochs_planned" if name == "epochs" else name] for name in TrialConfig.model_fields}
@@ -64,7 +66,12 @@ def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study):
     assert config == entry.config
     dataset = load_dataset(config.dataset, None, seed=config.split_seed)
     teacher = load_teacher(ensure_teacher(config, dataset, small_study.parent / "teachers"), config, dataset)
-    run = DistillationRun(config, dataset, teacher)
+    # In a folder of its own: outputs computed anew are those that the study's trials read.
+    store = TeacherOutputsStore(
+        tmp_path, teacher, dataset, architecture=config.teacher, augmentation=config.augmentation,
+        dtype=plan.teacher_outputs_dtype,
+    )  # fmt: skip
+    run = DistillationRun(config, dataset, teacher, teacher_outputs=StoredTeacherOutputs(store))
     for epoch in range(1, config.epochs + 1):
         measures = run.run_epoch()
         for name, value in entry.epochs[epoch].items():
@@ -90,6 +97,12 @@ def test_the_parent_run_holds_question_command_result_and_artifacts(small_study)
 
 def test_one_teacher_is_trained_for_all_trials(small_study):
     assert len(list((small_study.parent / "teachers").glob("*.safetensors"))) == 1
+
+
+def test_the_teacher_sees_each_slot_of_views_once_for_all_trials(small_study):
+    # 3 epochs use 3 slots of 1,077 samples, and the validation split has 360.
+    assert sum(read_epochs(small_study)["cost/teacher_forwards"].to_pylist()) == 3 * 1077 + 360
+    assert len(list((small_study.parent / "teacher_outputs").glob("*/*.arrow"))) == 4
 
 
 def test_checkpoints_of_ended_trials_are_cleared_away(small_study):

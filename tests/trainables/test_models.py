@@ -9,7 +9,7 @@ from torch import nn
 import trainables.models
 from trainables.models import DistillationModel, build_model, check_model_name
 from trainables.models.interface import StageOutputs
-from trainables.models.names import CIFAR_NAMES, CNN_EXAMPLES
+from trainables.models.names import CIFAR_NAMES, CNN_EXAMPLES, feature_dim
 from trainables.models.zoo import CIFAR_MODELS
 
 # Of the checkpoints that people have, at 100 classes and 3 channels: entries, parameters, and the first 16
@@ -320,3 +320,13 @@ def test_stage_outputs_are_what_a_new_architecture_has_to_give():
     model = Flat()
     assert torch.equal(model(images), model.fc(images.flatten(1)))
     assert torch.equal(model.feature_maps(images).logits, model(images))
+
+
+@pytest.mark.parametrize("name", [*CIFAR_NAMES, *CNN_EXAMPLES, "cnn_5_7"])
+def test_the_width_of_a_feature_is_known_without_building_the_net(name):
+    with torch.device("meta"):
+        assert feature_dim(name) == build(name).head.in_features
+
+
+def test_the_width_of_a_librarys_feature_is_not_known_by_name():
+    assert feature_dim("torchvision:resnet18") is None

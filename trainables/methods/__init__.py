@@ -35,15 +35,17 @@ class MethodEntry:
         module: defines `METHOD`.
         fields: fields of a trial's config that this method reads and others may not.
         has_adapter: whether an adapter is trained beside the student.
+        needs_teacher: whether the student is taught by a teacher.
     """
 
     module: str
     fields: frozenset[str] = frozenset()
     has_adapter: bool = False
+    needs_teacher: bool = True
 
 
 _ENTRIES: Final = {
-    "ce": MethodEntry("trainables.methods.ce"),
+    "ce": MethodEntry("trainables.methods.ce", needs_teacher=False),
     "kd": MethodEntry("trainables.methods.kd", _DISTILLATION),
     "pesf_kd": MethodEntry("trainables.methods.pesf_kd", _DISTILLATION | _ADAPTER, has_adapter=True),
 }

@@ -36,6 +36,19 @@ CIFAR_NAMES: Final[tuple[str, ...]] = (
     "ShuffleV2",
 )
 
+# D, the width of the penultimate feature.
+_CIFAR_FEATURES: Final[dict[str, int]] = {
+    **dict.fromkeys(CIFAR_NAMES, 64),
+    **dict.fromkeys(("resnet8x4", "resnet32x4"), 256),
+    **dict.fromkeys(("wrn_16_2", "wrn_40_2"), 128),
+    **dict.fromkeys(("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"), 512),
+    "ResNet50": 2048,
+    "MobileNetV2": 1280,
+    "ShuffleV1": 960,
+    "ShuffleV2": 1024,
+}
+_CNN_POSITIONS: Final = 4  # 2 × 2 positions of the last map reach the head
+
 # torchvision:resnet18 and timm:vit_tiny_patch16_224 name the architectures of those libraries.
 LIBRARY_PATTERN = re.compile(r"(torchvision|timm):([A-Za-z0-9_.\-]+)")
 
@@ -58,6 +71,12 @@ def check_model_name(name: str) -> str:
     if name in CIFAR_NAMES or LIBRARY_PATTERN.fullmatch(name):
         return name
     raise ValueError(_refusal(name))
+
+
+def feature_dim(name: str) -> int | None:
+    """D, the width of that architecture's penultimate feature; None for `torchvision:` and `timm:` names."""
+    small = CNN_PATTERN.fullmatch(name)
+    return _CNN_POSITIONS * int(small[2]) if small else _CIFAR_FEATURES.get(name)
 
 
 def _refusal(name: str) -> str:

@@ -103,6 +103,7 @@ def test_with_weight_zero_a_part_sends_no_gradient():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_tells_its_entry_the_same_as_itself(name):
     method, entry = METHODS[name], METHODS.entry(name)
+    assert entry.needs_teacher == method.needs_teacher
     assert method.name == name
     assert method.has_adapter == entry.has_adapter
     assert method.loss_fields <= entry.fields

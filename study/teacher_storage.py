@@ -1,0 +1,94 @@
+"""Whether a study stores its teacher's outputs, what that takes, and what it saves; reckoned before any work."""
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from pydantic import ByteSize
+
+from trainables.data.registry import DATASETS
+from trainables.methods import METHODS
+from trainables.models.names import feature_dim
+
+if TYPE_CHECKING:
+    from study.plan import StudyPlan
+
+OutputsMode = Literal["auto", "stored", "live"]
+OutputsSource = Literal["stored", "live"]
+OutputsDtype = Literal["float16", "bfloat16", "float32"]
+
+DEFAULT_LIMIT: Final = ByteSize(20 * 2**30)
+_ITEM_BYTES: Final[dict[str, int]] = {"float16": 2, "bfloat16": 2, "float32": 4}
+# The widest last layer of torchvision's classifiers; which one a library's net has, only building it tells.
+_WIDEST_FEATURE: Final = 4096
+
+
+class TeacherStorage(NamedTuple):
+    """What storing the teacher's outputs takes and saves.
+
+    Args:
+        source: where the study's trials get them from.
+        why: in words, for a person.
+        size: bytes on disk when every slot is filled; an upper bound for a teacher of a library.
+        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot.
+        passes_live: the same without, if no trial is stopped early.
+    """
+
+    source: OutputsSource
+    why: str
+    size: ByteSize
+    passes_stored: int
+    passes_live: int
+
+    @property
+    def passes_saved(self) -> int:
+        """What storage saves, if nothing is stored yet; a later study may find it all."""
+        return self.passes_live - min(self.passes_live, self.passes_stored)
+
+
+def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
+    """The plan's storage of teacher outputs, with its source decided where the plan leaves it open."""
+    config = plan.configure(plan.search_space.default_point())
+    info = DATASETS[config.dataset]
+    train, validation, _ = info.split_sizes
+    slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
+    row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
+    size = ByteSize((slots * train + validation) * row)
+    taught = (plan.trials + plan.replicates * min(plan.promising, plan.trials)) * _taught(config.method)
+    taught += plan.replicates * sum(map(_taught, plan.controls))
+    source, why = _decide(plan, size, needed=taught > 0)
+    return TeacherStorage(source, why, size, slots if taught else 0, taught * config.epochs)
+
+
+def describe_teacher_storage(plan: "StudyPlan") -> str:
+    """Where the teacher's outputs come from and why, for a person."""
+    storage = reckon_teacher_storage(plan)
+    passes = f"{storage.passes_live} passes of the teacher over the train split"
+    if storage.source == "live":
+        return f"outputs live ({storage.why}): {passes} at most"
+    return (
+        f"outputs stored as {plan.teacher_outputs_dtype} ({storage.why}): at most {size_in_words(storage.size)} in "
+        f"{plan.teacher_outputs_folder}; {storage.passes_stored} passes of the teacher over the train split instead of "
+        f"{storage.passes_live}, {storage.passes_saved} saved; it pays once trials x epochs exceed "
+        f"{storage.passes_stored}"
+    )
+
+
+def size_in_words(size: ByteSize) -> str:
+    """Bytes as a person reads them, such as 1.2GiB."""
+    return size.human_readable()
+
+
+def _taught(method: str) -> bool:
+    return METHODS.entry(method).needs_teacher
+
+
+def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[OutputsSource, str]:
+    if plan.teacher_outputs != "auto":
+        return plan.teacher_outputs, "as asked"
+    limit = size_in_words(plan.teacher_outputs_limit)
+    decision: tuple[OutputsSource, str] = ("stored", f"within the limit of {limit}")
+    if not needed:
+        decision = ("live", "no method of the study is taught by a teacher")
+    elif size > plan.teacher_outputs_limit:
+        decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")
+    used = plan.teacher_outputs_used
+    return decision if used in (None, decision[0]) else (used, "as when the study was started")

@@ -1,0 +1,102 @@
+from typing import get_args
+
+import pytest
+
+from study.errors import UsageError
+from study.plan import EXECUTION_FIELDS, load_plan, refuse_differences, resolve_plan
+from study.teacher_storage import OutputsDtype, describe_teacher_storage
+from tests.study.factories import make_plan
+from trainables.teacher_outputs_file import DTYPES
+
+TRAIN, VALIDATION, FEATURE = 1077, 360, 4 * 64
+
+
+def test_storage_is_reckoned_from_slots_samples_and_the_width_of_the_feature(tmp_path):
+    storage = make_plan(tmp_path, base={"epochs": 4}).teacher_storage
+    assert storage.size == (4 * TRAIN + VALIDATION) * FEATURE * 2
+    assert make_plan(tmp_path, base={"epochs": 15}).teacher_storage.size == (9 * TRAIN + VALIDATION) * FEATURE * 2
+    assert make_plan(tmp_path, teacher_outputs_dtype="float32").teacher_storage.size == 2 * storage.size
+    unaugmented = make_plan(tmp_path, overrides={"augmentation": "none"}).teacher_storage
+    assert unaugmented.size == (TRAIN + VALIDATION) * FEATURE * 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_plan_knows_the_dtypes_of_the_store_and_their_sizes(tmp_path, dtype):
+    assert set(get_args(OutputsDtype)) == set(DTYPES)
+    size = make_plan(tmp_path, teacher_outputs_dtype=dtype).teacher_storage.size
+    assert size == (4 * TRAIN + VALIDATION) * FEATURE * DTYPES[dtype].itemsize
+
+
+def test_passes_are_those_of_the_trials_that_a_teacher_teaches(tmp_path):
+    # 5 of the search and 2 promising on 2 seeds are taught, and of the controls kd on 2 seeds.
+    storage = make_plan(tmp_path, base={"epochs": 4}).teacher_storage
+    assert (storage.passes_live, storage.passes_stored, storage.passes_saved) == (11 * 4, 4, 40)
+
+
+def test_auto_stores_and_says_what_it_takes_and_saves(tmp_path):
+    plan = make_plan(tmp_path)
+    assert plan.teacher_outputs_used == "stored"
+    said = describe_teacher_storage(plan)
+    for part in ("stored as float16", "within the limit of 20.0GiB", "2.3MiB", "4 passes", "instead of 44", "40 saved"):
+        assert part in said
+    assert str(tmp_path / "teacher_outputs") in said
+
+
+def test_auto_over_the_limit_is_live_and_says_so(tmp_path):
+    plan = make_plan(tmp_path, teacher_outputs_limit="1MiB")
+    assert plan.teacher_outputs_used == "live"
+    assert "outputs live (storing takes 2.3MiB, over the limit of 1.0MiB): 44 passes" in describe_teacher_storage(plan)
+
+
+def test_auto_is_live_where_no_method_is_taught_by_a_teacher(tmp_path):
+    plan = make_plan(tmp_path, base={"method": "ce"}, controls=("ce",))
+    assert plan.teacher_outputs_used == "live"
+    assert "no method of the study is taught by a teacher" in describe_teacher_storage(plan)
+    assert make_plan(tmp_path, base={"method": "ce"}).teacher_outputs_used == "stored"  # for the control kd
+
+
+def test_what_is_asked_for_is_done(tmp_path):
+    assert make_plan(tmp_path, teacher_outputs="live").teacher_outputs_used == "live"
+    assert make_plan(tmp_path, teacher_outputs="stored").teacher_outputs_used == "stored"
+    with pytest.raises(UsageError, match=r"takes 2\.3MiB, over the limit of 1\.0MiB: raise --teacher-outputs-limit"):
+        make_plan(tmp_path, teacher_outputs="stored", teacher_outputs_limit="1MiB")
+
+
+def test_mode_and_dtype_belong_to_the_study_limit_and_folder_do_not(tmp_path):
+    digest = make_plan(tmp_path).digest
+    assert make_plan(tmp_path, teacher_outputs_limit="4GiB", teacher_outputs_path=tmp_path / "else").digest == digest
+    assert make_plan(tmp_path, teacher_outputs_dtype="float32").digest != digest
+    assert make_plan(tmp_path, teacher_outputs="live").digest != digest
+    assert make_plan(tmp_path, teacher_outputs_limit="1MiB").digest != digest  # live: other last digits
+    with pytest.raises(UsageError, match="teacher_outputs_dtype: the study has 'float16', asked for 'float32'"):
+        refuse_differences(make_plan(tmp_path), {"teacher_outputs_dtype": "float32"})
+
+
+def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
+    plan = make_plan(tmp_path, teacher_outputs_limit="1MiB")
+    plan.save()
+    recorded = load_plan(plan.directory)
+    assert recorded == plan
+    assert "teacher_outputs_limit" in EXECUTION_FIELDS
+    roomier = resolve_plan({**recorded.model_dump(), "teacher_outputs_limit": "1GiB"})
+    assert roomier.teacher_outputs_used == "live"
+    assert "as when the study was started" in describe_teacher_storage(roomier)
+    stored = make_plan(tmp_path)
+    with pytest.raises(UsageError, match="over the limit"):
+        resolve_plan({**stored.model_dump(), "teacher_outputs_limit": "1MiB"})
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"teacher_outputs": "disk"}, "'auto', 'stored' or 'live'"),
+        ({"teacher_outputs_dtype": "float64"}, "'float16', 'bfloat16' or 'float32'"),
+        ({"teacher_outputs_limit": "plenty"}, "teacher_outputs_limit"),
+        ({"teacher_outputs_limit": "-1"}, "teacher_outputs_limit"),
+        ({"teacher_outputs_path": "s3://bucket/outputs"}, "name a folder, not a URI"),
+    ],
+)
+def test_bad_values_are_refused_by_name(tmp_path, values, says):
+    with pytest.raises(UsageError) as refusal:
+        make_plan(tmp_path, **values)
+    assert says in str(refusal.value)

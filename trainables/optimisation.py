@@ -117,7 +117,9 @@ class Trainer:
         self.optimizer.state.clear()
         for name, momentum in momenta.items():
             parameter = parameters[name]
-            self.optimizer.state[parameter]["momentum_buffer"] = momentum.detach().clone().to(parameter)
+            # In the parameter's own layout of memory: the fused step goes through both in step.
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum)
+            self.optimizer.state[parameter]["momentum_buffer"] = buffer
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:

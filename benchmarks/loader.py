@@ -2,8 +2,9 @@
 
 All make the same batches of 64 from images that lie in memory as uint8: shuffled, cropped at random after padding,
 mirrored at random where the dataset's augmentation says so, as normalised float32. One process, one thread, no
-workers; the loaders take turns, and a ratio is the median over rounds of the ratio within a round. `tensor` compares
-with a DataLoader over tensors, `pil` with the PIL images that torchvision's own datasets hand out.
+workers; the loaders take turns, and a ratio is the median over rounds of the ratio within a round, in the process's
+own time. `tensor` compares with a DataLoader over tensors, `pil` with the PIL images that torchvision's own datasets
+hand out.
 
     python benchmarks/loader.py [--quick] [--rounds N] [--json PATH]
 """
@@ -98,10 +99,10 @@ def measure(shape: Shape, samples: int, batches: int, rounds: int) -> list[dict]
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(WARM_UP + rounds):
         for name, loader in loaders.items():
-            started = time.perf_counter()
+            started = time.process_time()
             count = sum(len(batch) for batch, _ in islice(loader, batches * (10 if name == "ours" else 1)))
             if number >= WARM_UP:
-                rates[name].append(count / (time.perf_counter() - started))
+                rates[name].append(count / (time.process_time() - started))
     return [
         {
             "images": shape.name,

@@ -255,10 +255,11 @@ class DistillationRun:
             adapted_logits=adapted,
         )
         parts = self._objective(outputs, labels)
-        for trainer in self.trainers.values():
-            trainer.optimizer.zero_grad(set_to_none=True)
+        trainers = self.trainers.values()
+        for trainer in trainers:
+            trainer.forget_gradients()
         parts.total.backward()
-        for trainer in self.trainers.values():
+        for trainer in trainers:
             trainer.optimizer.step()
         return parts.detach()
 

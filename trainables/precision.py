@@ -5,11 +5,12 @@ weights, momenta, heads, adapters, losses, and everything about an evaluation st
 one of the two: which of them a machine gains by is settled beforehand, by `resolve_precision`, so that a recorded
 trial means the same everywhere.
 
-Resolving imports no torch, so that a plan is checked in no time.
+Resolving imports no torch except for CUDA, so that a plan is checked in no time.
 """
 
 import re
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -52,9 +53,8 @@ def resolve_precision(requested: str, *, student: str, image_size: int, device: 
 def computes_bfloat16(device: str) -> bool:
     """Whether this machine's `device` has instructions for bfloat16; one that emulates them has not."""
     if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+        cuda = import_module("torch").cuda  # by name: whoever resolves nothing on CUDA needs no torch
+        return bool(cuda.is_available() and cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

@@ -392,7 +392,7 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     # PyTorch would also fill every fresh tensor, lest one be read unwritten: 12 to 18% of a step of CIFAR's nets.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | None") -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor, nn
 
+from trainables.compute import feature_and_logits
 from trainables.data.dataset import Dataset
 from trainables.models import DistillationModel, build_model
 from trainables.storage import StoredFileError, locked, read_tensors, tensors_digest, write_tensors
@@ -65,8 +66,7 @@ class FrozenTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> TeacherBatch:
         """Penultimate feature (B, D) and logits (B, C) of normalised images (B, channels, H, W)."""
-        feature = self.model.features(images)
-        return TeacherBatch(feature, self.model.head(feature))
+        return TeacherBatch(*feature_and_logits(self.model, images))
 
 
 def teacher_recipe(config: TrialConfig) -> TrialConfig:

@@ -14,6 +14,7 @@ from trainables.data.registry import check_dataset_name
 from trainables.methods import METHODS
 from trainables.models.names import check_model_name
 from trainables.naming import unknown_name
+from trainables.precision import Precision
 
 AdapterKind = Literal["serial", "parallel", "logit", "feature"]
 AdapterInit = Literal["zero", "default"]
@@ -44,6 +45,7 @@ class TrialConfig(BaseModel):
     teacher: str = Field("cnn_32_64", description="teacher architecture")
     epochs: int = Field(15, ge=1, le=100_000, description="passes over the training split")
     batch_size: int = Field(64, ge=1, description="samples per step")
+    precision: Precision = Field("fp32", description="of the convolutions in training; the rest is float32")
 
     temperature: float = Field(4.0, gt=0, le=1000, description="softens both sides of the distillation loss")
     ce_weight: float = Field(1.0, ge=0, description="weight of the student's cross-entropy")

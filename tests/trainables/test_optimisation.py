@@ -76,6 +76,29 @@ def test_a_loaded_trainer_goes_on_to_the_same_bits():
         assert torch.equal(copy.state_tensors()[name], tensor), name
 
 
+def test_steps_with_the_channels_last_are_those_with_them_first():
+    def stepped(layout: torch.memory_format, *, reloaded: bool) -> dict[str, torch.Tensor]:
+        with seeded(0):
+            module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 4, 2)).double()
+        options = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": "constant", "epochs": 1}
+        trainer = Trainer(module.to(memory_format=layout), **options)
+        images = torch.arange(2 * 3 * 6 * 5, dtype=torch.float64).view(2, 3, 6, 5).sin()
+        for _ in range(3):
+            trainer.optimizer.zero_grad()
+            trainer.module(images).square().mean().backward()
+            trainer.optimizer.step()
+            if reloaded:
+                saved = {name: value.detach().clone().contiguous() for name, value in trainer.state_tensors().items()}
+                trainer.load_state_tensors(saved)
+        return trainer.state_tensors()
+
+    first = stepped(torch.contiguous_format, reloaded=False)
+    last, resumed = (stepped(torch.channels_last, reloaded=reloaded) for reloaded in (False, True))
+    for name, tensor in first.items():
+        torch.testing.assert_close(last[name], tensor, rtol=1e-12, atol=1e-14)
+        assert torch.equal(resumed[name], last[name]), name
+
+
 def test_loading_an_unused_trainer_forgets_the_momentum():
     used, unused = build_trainer(), build_trainer()
     take_step(used)

@@ -59,7 +59,10 @@ class ViewTable:
 
 
 class ViewedImages:
-    """Images that stay in memory, padded once, of which batches are gathered in any view.
+    """Images that stay in memory, padded and mirrored once, of which batches are gathered in any view.
+
+    They lie with their channels last: a row of a window is then one run of memory, and a batch comes in the
+    layout that convolutions take fastest.
 
     Args:
         images: (N, C, H, W).
@@ -67,18 +70,25 @@ class ViewedImages:
     """
 
     def __init__(self, images: Tensor, table: ViewTable) -> None:
-        height, width = images.shape[-2:]
         pad = table.padding
         padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
         if any(table.mirrored):
             padded = torch.cat([padded, padded.flip(-1)])
-        # (N or 2N, C, 2·pad + 1, 2·pad + 1, H, W): every window of every image, without a copy.
-        self._windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-        self._mirrored_from = torch.tensor([len(images) * m for m in table.mirrored], device=images.device)
+        pixels = padded.permute(0, 2, 3, 1).contiguous()
+        self._channels, self._height, self._width = images.shape[1:]
+        rows, columns = pixels.shape[1:3]
+        # (pixels - W + 1, W · C): from every pixel the row that begins there, without a copy. 64 windows as 64 · H
+        # such rows took 0.35 of what gathering from unfolded windows takes (CIFAR's shape, one core).
+        count = pixels.numel() // self._channels - self._width + 1
+        self._rows = pixels.as_strided((count, self._width * self._channels), (self._channels, 1))
+        self._row_offsets = torch.arange(self._height, device=images.device) * columns
+        self._pixels_per_image = rows * columns
         # Cropping and then mirroring is mirroring and then cropping as far off the centre on the other side.
-        lefts = [pad - x if m else pad + x for (_, x), m in zip(table.crops, table.mirrored, strict=True)]
-        self._tops = torch.tensor([pad + y for y, _ in table.crops], device=images.device)
-        self._lefts = torch.tensor(lefts, device=images.device)
+        corners = [
+            m * len(images) * rows * columns + (pad + y) * columns + (pad - x if m else pad + x)
+            for (y, x), m in zip(table.crops, table.mirrored, strict=True)
+        ]
+        self._corners = torch.tensor(corners, device=images.device)
 
     def batch(self, indices: Tensor, view_ids: Tensor) -> Tensor:
         """Some of the images, each in its view.
@@ -88,10 +98,20 @@ class ViewedImages:
             view_ids: (B,) int64, each one's view.
 
         Returns:
-            (B, C, H, W), of the images' dtype.
+            (B, C, H, W), of the images' dtype, in memory with the channels last.
         """
-        rows = indices + self._mirrored_from[view_ids]
-        return self._windows[rows, :, self._tops[view_ids], self._lefts[view_ids]]
+        corners = indices * self._pixels_per_image + self._corners[view_ids]
+        rows = self._rows.index_select(0, (corners[:, None] + self._row_offsets).view(-1))
+        return channels_first_view(rows.view(-1, self._height, self._width * self._channels), self._channels)
+
+
+def channels_first_view(rows: Tensor, channels: int) -> Tensor:
+    """Rows of pixels (B, H, W · C) with the channels last as (B, C, H, W), without a copy."""
+    batch, height, length = rows.shape
+    if channels == 1:
+        # Both layouts are one: the plain strides keep libraries from taking it for the channels-last one.
+        return rows.view(batch, 1, height, length)
+    return rows.view(batch, height, length // channels, channels).permute(0, 3, 1, 2)
 
 
 def crop_views(padding: int, *, mirror: bool) -> ViewTable:
@@ -175,5 +195,11 @@ class Normaliser:
         self._shift = (-channel_mean / channel_std).float().view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """`images` (B, C, H, W) uint8 as float32."""
-        return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
+        """`images` (B, C, H, W) uint8 as float32, in the same layout of memory."""
+        channels, width = images.shape[1], images.shape[3]
+        if channels == 1 or not images.is_contiguous(memory_format=torch.channels_last):
+            return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
+        # Whole rows of W · C at a time: a loop over the three channels of each pixel takes three times as long.
+        rows = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32)
+        scale, shift = (each.flatten().repeat(width) for each in (self._scale, self._shift))
+        return channels_first_view(torch.addcmul(shift, rows, scale), channels)

@@ -76,6 +76,23 @@ def test_batches_are_gathered_by_index_and_view():
     assert torch.equal(ViewedImages(images, table).batch(indices, views), expected)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_batch_lies_in_memory_as_convolutions_take_it(channels):
+    images = ViewedImages(random_images(3, channels), TABLES["28 pixels"]).batch(torch.arange(3), torch.arange(3))
+    normalised = Normaliser([0.5] * channels, [0.25] * channels, torch.device("cpu"))(images)
+    layout = torch.contiguous_format if channels == 1 else torch.channels_last
+    for batch in (images, normalised):
+        assert batch.stride() == torch.empty(batch.shape).to(memory_format=layout).stride()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pixels_are_normalised_to_the_same_bits_in_either_layout(channels):
+    images = random_images(5, channels)
+    normalise = Normaliser([0.1, 0.5, 0.7][:channels], [0.2, 0.3, 0.4][:channels], torch.device("cpu"))
+    other = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(normalise(other), normalise(images))
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_dataset_has_as_many_views_as_the_registry_says(name):
     assert len(VIEW_TABLES[name]) == DATASETS[name].num_views

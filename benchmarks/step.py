@@ -1,0 +1,264 @@
+"""What a step of each method costs over a step of the student alone, and over PESF-KD as it is usually run.
+
+Every arm makes real steps of the product's own runs (`DistillationRun.train_batch`) on random images. All arms of a
+pair take turns in one process on one thread, in an order drawn anew each round, so that whatever else the machine does
+falls on all of them; a ratio is the median over rounds of the ratio within a round. The first rounds are left out. Time
+is the process's own: on one thread, and with nothing to wait for, it is wall time less what other processes took.
+
+- `student_only`: cross-entropy. `kd_live`, `pesf_kd_live`: the frozen teacher computes every batch.
+- `pesf_kd_stored`: its features come from a memory-mapped file of float16, its logits from its head.
+- `dml`: student and a peer of the teacher's architecture, both trained, each taught by the other's detached logits.
+
+`plain` is float32 in PyTorch's own layout, channels first: what published code runs in, and what `over_plain` divides
+by: the time of a plain step of PESF-KD with a live teacher over this arm's. `fp32` and `bf16` are the product's
+precisions.
+
+    python benchmarks/step.py [--quick] [--pairs cifar|small|tiny|all] [--rounds N] [--json PATH]
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trainables.compute import arithmetic, feature_and_logits, place
+from trainables.data.dataset import Dataset, Split
+from trainables.data.registry import DatasetInfo
+from trainables.losses import kd_loss
+from trainables.models import build_model
+from trainables.optimisation import Trainer
+from trainables.precision import Precision, computes_bfloat16, resolve_precision
+from trainables.teacher import FrozenTeacher
+from trainables.teacher_outputs import TeacherBatch
+from trainables.training import DistillationRun, use_one_thread
+from trainables.trial import TrialConfig
+
+BATCH = 64
+WARM_UP = 2
+ARMS = ("student_only", "kd_live", "pesf_kd_live", "pesf_kd_stored", "dml")
+BASELINE = ("plain", "pesf_kd_live")
+
+
+class Pair(NamedTuple):
+    """Teacher, student and the images they see."""
+
+    teacher: str
+    student: str
+    image_size: int
+    channels: int
+    num_classes: int
+    rounds: int
+    repeats: int  # steps timed together, so that a small net's step is not lost in the clock
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return f"{self.teacher}->{self.student}@{self.image_size}"
+
+
+CIFAR = (
+    Pair("resnet56", "resnet20", 32, 3, 100, 11, 1),
+    Pair("resnet32x4", "resnet8x4", 32, 3, 100, 7, 1),
+    Pair("wrn_40_2", "wrn_16_2", 32, 3, 100, 7, 1),
+)
+SMALL = (
+    Pair("cnn_32_64", "cnn_16_32", 28, 1, 10, 40, 2),
+    Pair("cnn_32_64", "cnn_3_4", 8, 1, 10, 100, 10),
+)
+QUICK = (Pair("cnn_16_32", "cnn_3_4", 8, 1, 10, 4, 2),)
+
+
+class StoredFeatures:
+    """The teacher's features in a memory-mapped file of float16, its head applied to the rows of a batch.
+
+    Args:
+        teacher: whose outputs.
+        samples: rows of the file.
+        path: the file, made here; random numbers, as only the time matters.
+    """
+
+    def __init__(self, teacher: FrozenTeacher, samples: int, path: Path) -> None:
+        numbers = np.random.default_rng(0)
+        np.save(path, numbers.random((samples, teacher.head.in_features), dtype=np.float32).astype(np.float16))
+        self._rows = np.load(path, mmap_mode="r")
+        self._head = teacher.head
+        self.forwards = 0
+
+    @torch.no_grad()
+    def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
+        """The stored features at `indices`."""
+        feature = torch.from_numpy(self._rows[indices.numpy()]).float()
+        return TeacherBatch(feature, self._head(feature))
+
+    def validation(self, images: Tensor) -> TeacherBatch:
+        """Not part of a step."""
+        raise NotImplementedError
+
+
+class MutualLearning:
+    """Deep mutual learning of two nets, each by the product's own trainer and losses."""
+
+    def __init__(self, pair: Pair, precision: Precision) -> None:
+        self.precision = precision
+        self.device = torch.device("cpu")
+        nets = [
+            place(build_model(name, num_classes=pair.num_classes, in_channels=pair.channels), self.device, precision)
+            for name in (pair.student, pair.teacher)
+        ]
+        self.trainers = [
+            Trainer(net, learning_rate=0.01, momentum=0.9, weight_decay=5e-4, schedule="constant", epochs=1)
+            for net in nets
+        ]
+
+    def train_batch(self, images: Tensor, labels: Tensor) -> None:
+        """One step of both on the logits from before it."""
+        with arithmetic(self.precision, self.device):
+            logits = [feature_and_logits(trainer.module, images)[1] for trainer in self.trainers]
+        for trainer, own, other in zip(self.trainers, logits, reversed(logits), strict=True):
+            loss = cross_entropy(own, labels) + kd_loss(own, other.detach(), temperature=1.0)
+            trainer.forget_gradients()
+            loss.backward()
+            trainer.optimizer.step()
+
+
+def random_dataset(pair: Pair, samples: int) -> Dataset:
+    """Random images of the pair's shape, under the name of a known dataset since a config asks for one."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (samples, pair.channels, pair.image_size, pair.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    labels = torch.randint(pair.num_classes, (samples,), generator=generator)
+    split = Split(images, labels, torch.arange(samples))
+    info = DatasetInfo(
+        "digits", pair.num_classes, pair.channels, pair.image_size, (samples, samples, samples), 9, (), "random"
+    )  # fmt: skip
+    return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
+
+
+def build_arms(pair: Pair, precisions: tuple[Precision, ...], folder: Path) -> dict[tuple[str, str], Callable]:
+    """(mode, arm) -> a function that takes one step."""
+    samples = 20 * BATCH
+    dataset = random_dataset(pair, samples)
+    modes: dict[str, Precision] = {"plain": "fp32"} | {precision: precision for precision in precisions}
+    steps: dict[tuple[str, str], Callable] = {}
+    for mode, precision in modes.items():
+        layout = torch.contiguous_format if mode == "plain" else torch.channels_last
+        shape = (BATCH, pair.channels, pair.image_size, pair.image_size)
+        images = torch.randn(shape).contiguous(memory_format=layout)
+        for arm in ARMS if mode != "plain" else ("student_only", "pesf_kd_live"):
+            steps[mode, arm] = _step(pair, arm, precision, dataset, images, folder, plain=mode == "plain")
+    return steps
+
+
+def _step(
+    pair: Pair, arm: str, precision: Precision, dataset: Dataset, images: Tensor, folder: Path, *, plain: bool
+) -> Callable[[], object]:
+    labels = torch.randint(pair.num_classes, (BATCH,))
+    if arm == "dml":
+        mutual = MutualLearning(pair, precision)
+        return lambda: mutual.train_batch(images, labels)
+    teacher = FrozenTeacher(build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels))
+    stored = None
+    if arm == "pesf_kd_stored":
+        stored = StoredFeatures(teacher, len(dataset.train), folder / f"{pair.name}-{precision}.npy")
+    method = {"student_only": "ce", "kd_live": "kd"}.get(arm, "pesf_kd")
+    config = TrialConfig(
+        method=method, student=pair.student, teacher=pair.teacher, precision=precision, student_learning_rate=0.01
+    )
+    run = DistillationRun(config, dataset, teacher, teacher_outputs=stored)
+    if plain:
+        run.student.to(memory_format=torch.contiguous_format)
+        teacher.to(memory_format=torch.contiguous_format)
+    run.student.train()
+    order = iter(torch.randperm(len(dataset.train)).split(BATCH))
+
+    def step() -> None:
+        nonlocal order
+        indices = next(order, None)
+        if indices is None:
+            order = iter(torch.randperm(len(dataset.train)).split(BATCH))
+            indices = next(order)
+        run.train_batch(images, labels, indices=indices, slot=0)
+
+    return step
+
+
+def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: Path) -> list[dict]:
+    """One row an arm, all arms timed in turn."""
+    steps = build_arms(pair, precisions, folder)
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
+    load = os.getloadavg()[0]
+    order = random.Random(0)  # an arm is slower after one that has just filled the caches: vary whom it follows
+    for number in range(WARM_UP + rounds):
+        for key in order.sample(list(steps), len(steps)):
+            step = steps[key]
+            started = time.process_time()
+            for _ in range(pair.repeats):
+                step()
+            if number >= WARM_UP:
+                seconds[key].append((time.process_time() - started) / pair.repeats)
+    auto = resolve_precision("auto", student=pair.student, image_size=pair.image_size)
+    return [
+        {
+            "pair": pair.name,
+            "arm": arm,
+            "precision": mode,
+            "ratio_to_student_only": _median_ratio(seconds[mode, arm], seconds[mode, "student_only"]),
+            "over_plain": _median_ratio(seconds[BASELINE], seconds[mode, arm]),
+            "ms": 1000 * statistics.median(seconds[mode, arm]),
+            "default": mode == auto,
+            "n": rounds,
+            "load": load,
+        }
+        for mode, arm in steps
+    ]
+
+
+def _median_ratio(above: list[float], below: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one tiny pair, a few rounds")
+    parser.add_argument("--pairs", choices=("cifar", "small", "tiny", "all"), default="all")
+    parser.add_argument("--rounds", type=int, help="in place of each pair's own number")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    use_one_thread()
+    chosen = (
+        QUICK
+        if arguments.quick
+        else {"cifar": CIFAR, "small": SMALL, "tiny": SMALL[1:], "all": CIFAR + SMALL}[arguments.pairs]
+    )
+    precisions: tuple[Precision, ...] = ("fp32", "bf16") if computes_bfloat16("cpu") else ("fp32",)
+    rows: list[dict] = []
+    print(f"{'pair':26} {'precision':9} {'arm':15} {'/student':>8} {'over plain':>10} {'ms':>8} {'n':>4} {'load':>5}")
+    with tempfile.TemporaryDirectory(prefix="step-") as folder:
+        for pair in chosen:
+            measured = measure(pair, precisions, arguments.rounds or pair.rounds, Path(folder))
+            for row in measured:
+                mode = row["precision"] + ("*" if row["default"] else "")
+                print(
+                    f"{row['pair']:26} {mode:9} {row['arm']:15} {row['ratio_to_student_only']:8.3f} "
+                    f"{row['over_plain']:10.2f} {row['ms']:8.2f} {row['n']:4} {row['load']:5.1f}",
+                    flush=True,
+                )
+            rows += measured
+    print("* the precision that `auto` comes to here")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -116,6 +116,20 @@ class Slots:
         self._asked = -math.inf
         self._slots = 1
 
+    def check(self) -> None:
+        """Check that one trial fits at all: Tune would wait for room for ever.
+
+        Raises:
+            StudyError: naming what a trial asks for and what there is.
+        """
+        has = ray.cluster_resources()
+        for name, amount in self._demand.items():
+            if has.get(name, 0.0) < amount:
+                raise StudyError(
+                    f"a trial asks for {amount:g} {name} and the whole cluster has {has.get(name, 0.0):g}: "
+                    f"lower --{name.lower()}s-per-trial, or name another --address"
+                )
+
     def __call__(self) -> int:
         """The number of slots, at least one; asked for anew every few seconds."""
         if time.monotonic() - self._asked > _SECONDS_BETWEEN_COUNTS:

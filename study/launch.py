@@ -176,6 +176,14 @@ def launch(
         str | None,
         typer.Option(help="MLflow store or server; a file in the output folder if not given.", rich_help_panel="Where"),
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="auto, fp32 or bf16: arithmetic of the convolutions in training. auto is bf16 where this machine and "
+            "the student's size gain by it; the plan says which.",
+            rich_help_panel="Where",
+        ),
+    ] = "auto",
     teacher_outputs: Annotated[
         OutputsModeName,
         typer.Option(
@@ -280,7 +288,7 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
         if not separator:
             raise UsageError(f"--set {setting!r}: write it as FIELD=VALUE, such as --set ce_weight=0.5")
         given[field.strip()] = value.strip()
-    flags = sorted(given.keys() & set(_CONFIG_FLAGS))
+    flags = sorted(given.keys() & {*_CONFIG_FLAGS, "precision"})
     if flags:
         raise UsageError(f"--set {flags[0]}: there is a flag for it, --{flags[0]}")
     try:
@@ -288,6 +296,20 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
     except ValidationError as error:
         raise UsageError(describe_validation(error)) from None
     return {field: getattr(config, field) for field in given}
+
+
+def _precision(values: dict[str, Any]) -> str:
+    """`fp32` or `bf16`, settled before the plan: a trial means the same on every machine."""
+    from trainables.data.registry import DATASETS
+    from trainables.precision import resolve_precision
+
+    info = DATASETS.get(values["dataset"])  # an unknown one is refused by the plan, with the nearest name
+    device = "cuda" if values["gpus_per_trial"] > 0 else "cpu"
+    try:
+        size = info.image_size if info is not None else 0
+        return resolve_precision(values["precision"], student=values["student"], image_size=size, device=device)
+    except ValueError as error:
+        raise UsageError(f"--precision: {error}") from None
 
 
 def _new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
@@ -298,6 +320,7 @@ def _new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
+    asked["base"]["precision"] = _precision(values)
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
@@ -331,6 +354,8 @@ def _resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyP
         raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
     if given.get("smoke"):
         raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
+    if given.get("precision") not in (None, "auto"):
+        asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}

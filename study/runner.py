@@ -193,7 +193,11 @@ def run_study(
             )
         with _interruptible(stop, progress):
             if _work_is_left(ledger):
-                _search(plan, ledger, tracker_opens, progress, stop)
+                try:
+                    _search(plan, ledger, tracker_opens, progress, stop)
+                except StudyError:
+                    tracker_opens.result().finish("FAILED")
+                    raise
         tracker = tracker_opens.result()
         if stop.failure is not None:
             tracker.finish("FAILED")
@@ -233,6 +237,9 @@ def _search(
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
     start_ray(plan.address)
     try:
+        slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
+        if plan.address == "local":  # a cluster may grow
+            slots.check()
         progress.say(f"preparing the teacher {plan.base.teacher} on {plan.base.dataset}")
         teacher = _prepare_teacher(plan)
         callback = StudyCallback(ledger, tracker.result(), progress, stop)
@@ -240,8 +247,8 @@ def _search(
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teacher,
             "teacher_outputs": _teacher_outputs(plan),
+            "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
         }
-        slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
         search = StudySearch(ledger, settings, lambda entry: _checkpoints_of(plan, entry), slots)
         progress.say(f"teacher {describe_teacher_storage(plan)}")
         progress.say(f"searching: {plan.total_trials} trials, {len(ledger.entries)} of them begun before")

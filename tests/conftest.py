@@ -37,8 +37,9 @@ def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_study_run(output_dir: Path) -> tuple[Path, dict[str, Any], str]:
-    """A study that the real launcher ran: its folder, its JSON result and what it said on stderr."""
+def small_study_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """A study that the real launcher ran, alone in its output folder: its folder, its JSON result, its stderr."""
+    output_dir = tmp_path_factory.mktemp("small_study")
     done = run_launcher(
         "--space", "adapter_width", "--trials", "6", "--promising", "2", "--replicates", "2", "--epochs", "3",
         "--name", "small", "--output-dir", output_dir, "--json",

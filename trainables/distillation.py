@@ -51,8 +51,9 @@ class DistillationTrainable(tune.Trainable):
             trial = TrialConfig(**config["config"])
             dataset = _dataset(trial.dataset, config["data_root"], trial.split_seed)
             teacher = _teacher(config["teacher_path"], trial, dataset)
-            outputs = _teacher_outputs(config.get("teacher_outputs"), trial, dataset, teacher)
-            self._run = DistillationRun(trial, dataset, teacher, teacher_outputs=outputs)
+            device = config.get("device", "cpu")
+            outputs = _teacher_outputs(config.get("teacher_outputs"), trial, dataset, teacher, device)
+            self._run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
             self._resume(config.get("checkpoints", []))
         except Exception as error:
             self._error = _describe(error)
@@ -134,11 +135,11 @@ _stores: dict[tuple[str, ...], TeacherOutputsStore] = {}
 
 
 def _teacher_outputs(
-    settings: dict[str, Any] | None, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher
+    settings: dict[str, Any] | None, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
 ) -> StoredTeacherOutputs | None:
     if settings is None:
         return None
-    key = (settings["folder"], settings["dtype"], teacher.digest, dataset.digest, config.augmentation)
+    key = (settings["folder"], settings["dtype"], teacher.digest, dataset.digest, config.augmentation, device)
     if key not in _stores:
         _stores[key] = TeacherOutputsStore(
             Path(settings["folder"]),
@@ -147,6 +148,7 @@ def _teacher_outputs(
             architecture=config.teacher,
             augmentation=config.augmentation,
             dtype=settings["dtype"],
+            device=device,
         )
     return StoredTeacherOutputs(_stores[key])
 

@@ -76,6 +76,7 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--resume", "nothing"), "no study 'nothing'"),
         (("--resume", "../nothing"), "not the name of a study"),
         (("--bogus",), "--bogus"),
+        (("--space", "joint", "--precision", "fp8"), "did you mean 'fp32'"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(launch, tmp_path, arguments, says):
@@ -125,6 +126,13 @@ def test_something_else_listening_at_a_ray_address_is_refused(launch, tmp_path):
     assert refused.returncode == 1
     assert address in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_more_than_the_machine_has_is_refused_instead_of_waited_for(launch, tmp_path):
+    done = launch("--space", "joint", "--gpus-per-trial", "64", "--output-dir", tmp_path, "--name", "greedy")
+    assert done.returncode == 1
+    assert "a trial asks for 64 GPU and the whole cluster has" in done.stderr
+    assert "--gpus-per-trial" in done.stderr
 
 
 def test_a_tracking_server_that_does_not_answer_is_refused(launch, tmp_path):

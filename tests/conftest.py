@@ -55,14 +55,8 @@ def small_study(small_study_run: tuple[Path, dict[str, Any], str]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def data_root() -> Path:
-    """Real datasets; a test that needs them is skipped where there are none, except where they are required."""
-    return _folder("PESFKD_DATA_ROOT", "real datasets")
-
-
-@pytest.fixture(scope="session")
 def golden_root() -> Path:
-    """Answers of reference models."""
+    """Answers of reference models; a test that needs them is skipped where there are none, unless they are required."""
     return _folder("PESFKD_GOLDEN_ROOT", "reference answers of the CIFAR models")
 
 

@@ -1,8 +1,6 @@
 import json
 import math
-import os
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +8,10 @@ import torch
 
 from trainables.models import build_model, load_checkpoint
 
-GOLDEN = os.environ.get("PESFKD_GOLDEN_ROOT")
-
-pytestmark = pytest.mark.skipif(GOLDEN is None, reason="PESFKD_GOLDEN_ROOT names no folder of golden answers")
-
 
 @pytest.fixture(scope="module")
-def golden():
-    return json.loads((Path(str(GOLDEN)) / "cifar_models.json").read_text())
+def golden(golden_root):
+    return json.loads((golden_root / "cifar_models.json").read_text())
 
 
 def weight(key: str, shape: list[int]) -> torch.Tensor:

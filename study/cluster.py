@@ -51,7 +51,10 @@ def check_address(address: str) -> None:
     """
     if address == "local":
         return
-    advice = "Give --address local, or the address that `ray start --head` printed."
+    advice = (
+        "Give --address local, or the address that `ray start --head` printed; a cluster with token authentication, "
+        "Ray's default, also needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)."
+    )
     target = address.removeprefix("ray://")
     if address != "auto":
         host, _, port = target.rpartition(":")

@@ -162,10 +162,8 @@ def _correlation_text(correlation: Estimate) -> str:
     subject = "Sharpness gap and accuracy over the search's configs (exploratory)"
     if math.isnan(correlation.value):
         return f"{subject}: {correlation.method}, n = {correlation.n}"
-    return (
-        f"{subject}: rank correlation {correlation.value:+.2f} [{correlation.low:+.2f}, {correlation.high:+.2f}], "
-        f"n = {correlation.n}; {correlation.method}"
-    )
+    interval = "" if math.isnan(correlation.low) else f" [{correlation.low:+.2f}, {correlation.high:+.2f}]"
+    return f"{subject}: rank correlation {correlation.value:+.2f}{interval}, n = {correlation.n}; {correlation.method}"
 
 
 def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords) -> list[str]:

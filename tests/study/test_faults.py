@@ -186,3 +186,39 @@ def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
+    ray = str(Path(sys.executable).with_name("ray"))
+    head = subprocess.Popen(
+        [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, **token},
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        time.sleep(3)  # the head answers before its node has joined
+        address = f"127.0.0.1:{port}"
+        done = launch(
+            "--space", "adapter_width", "--smoke", "--name", "elsewhere", "--output-dir", output_dir,
+            "--address", address, **token,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert f"connecting to Ray at {address}" in done.stderr
+        assert_whole(output_dir / "elsewhere")
+        assert head.poll() is None, "the study ended a cluster that is not its own"
+        refused = launch("--space", "joint", "--smoke", "--address", address, "--output-dir", output_dir)
+        assert refused.returncode == 1
+        assert "RAY_AUTH_MODE=token" in refused.stderr
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.wait(timeout=60)

@@ -1,0 +1,116 @@
+"""The options of `study.launch`: type, help and panel of each. Their defaults are in the command's signature."""
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class SamplerName(StrEnum):
+    """Optuna's samplers."""
+
+    TPE = "tpe"
+    RANDOM = "random"
+    QMC = "qmc"
+    GP = "gp"
+    CMAES = "cmaes"
+    NSGA2 = "nsga2"
+
+
+class SchedulerName(StrEnum):
+    """What stops unpromising trials early."""
+
+    NONE = "none"
+    ASHA = "asha"
+
+
+class OutputsModeName(StrEnum):
+    """Where trials get the frozen teacher's outputs from."""
+
+    AUTO = "auto"
+    STORED = "stored"
+    LIVE = "live"
+
+
+class OutputsDtypeName(StrEnum):
+    """In which type they are stored."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+
+_what = partial(typer.Option, rich_help_panel="What")
+_how_much = partial(typer.Option, rich_help_panel="How much")
+_search = partial(typer.Option, rich_help_panel="Search")
+_where = partial(typer.Option, rich_help_panel="Where")
+_teacher = partial(typer.Option, rich_help_panel="Teacher")
+_how = partial(typer.Option, rich_help_panel="How to run")
+
+Space = Annotated[str | None, _what(help="What to search; see --list-spaces.")]
+ListSpaces = Annotated[bool, _what("--list-spaces", help="Show the search spaces and leave.")]
+Method = Annotated[str, _what(help="Distillation method.")]
+Dataset = Annotated[str, _what(help="Dataset.")]
+DataRoot = Annotated[
+    Path | None, _what(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.")
+]
+Student = Annotated[str, _what(help="Student architecture.")]
+Teacher = Annotated[str, _what(help="Teacher architecture.")]
+Temperature = Annotated[float | None, _what(help="Hold the temperature at this value.")]
+Hold = Annotated[
+    list[str] | None, _what("--set", metavar="FIELD=VALUE", help="Hold a field of the trial's config; repeatable.")
+]
+
+Trials = Annotated[int, _how_much(help="Configs that the search proposes.")]
+Promising = Annotated[int, _how_much(help="Best configs of the search to repeat on fresh seeds.")]
+Replicates = Annotated[int, _how_much(help="Fresh seeds for each promising config and each control.")]
+Epochs = Annotated[int, _how_much(help="Epochs per trial.")]
+TimeBudget = Annotated[float | None, _how_much(help="Stop after so many seconds; --resume goes on.")]
+Smoke = Annotated[bool, _how_much("--smoke", help="Two configs, one seed, one epoch: does it run?")]
+
+Sampler = Annotated[SamplerName, _search(help="Optuna sampler.")]
+Scheduler = Annotated[
+    SchedulerName,
+    _search(
+        help="asha stops unpromising configs early. With none, every trial is trained to its end, so that the gap "
+        "is compared with accuracies that nothing selected."
+    ),
+]
+Seed = Annotated[int, _search(help="Study seed.")]
+
+MaxConcurrent = Annotated[int | None, _where(help="Trials at once; as many as fit if not given.")]
+CpusPerTrial = Annotated[float, _where(help="Cores a trial.")]
+GpusPerTrial = Annotated[float, _where(help="GPUs a trial; 0.25 puts four on one.")]
+Address = Annotated[str, _where(help="Ray: local, auto, host:port or ray://host:port.")]
+OutputDir = Annotated[Path, _where(help="Folder for studies, teachers and the MLflow store.")]
+Name = Annotated[str | None, _where(help="Name of the study; space and time if not given.")]
+TrackingUri = Annotated[str | None, _where(help="MLflow store or server; a file in the output folder if not given.")]
+Precision = Annotated[
+    str,
+    _where(
+        help="auto, fp32 or bf16: arithmetic of the convolutions in training. auto is bf16 where this machine and "
+        "the student's size gain by it; the plan says which."
+    ),
+]
+
+TeacherOutputs = Annotated[
+    OutputsModeName,
+    _teacher(
+        help="Compute the frozen teacher's outputs once and store them, or live in every epoch; auto stores them "
+        "if they stay within the limit."
+    ),
+]
+TeacherOutputsDtype = Annotated[OutputsDtypeName, _teacher(help="How stored outputs are rounded.")]
+TeacherOutputsLimit = Annotated[str, _teacher(help="Most bytes that a study may store, such as 4GiB.")]
+TeacherOutputsPath = Annotated[
+    Path | None, _teacher(help="Local folder for them; teacher_outputs in the output folder if not given.")
+]
+
+Resume = Annotated[str | None, _how(metavar="NAME", help="Go on with that study.")]
+DryRun = Annotated[bool, _how("--dry-run", help="Show the plan and its cost, write nothing.")]
+AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothing else.")]
+Quiet = Annotated[bool, _how("--quiet", "-q", help="No progress.")]
+Verbose = Annotated[bool, _how("--verbose", "-v", help="Say more when something fails.")]
+Version = Annotated[bool, _how("--version", help="Show the version.")]

@@ -1,0 +1,168 @@
+"""From the command line's values to a plan: a new one, or that of a study that goes on.
+
+The plan and what it imports are loaded inside the functions, so that help and mistakes answer at once.
+"""
+
+import shlex
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from study.errors import UsageError
+
+if TYPE_CHECKING:
+    from study.plan import StudyPlan
+
+# Each option of a plan: its flag's parameter, and where its value goes.
+_CONFIG_FLAGS: Final = ("method", "dataset", "student", "teacher", "epochs")
+_PLAN_FLAGS: Final = (
+    "space",
+    "trials",
+    "promising",
+    "replicates",
+    "sampler",
+    "scheduler",
+    "seed",
+    "max_concurrent",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "time_budget",
+    "address",
+    "data_root",
+    "tracking_uri",
+    "teacher_outputs",
+    "teacher_outputs_dtype",
+    "teacher_outputs_limit",
+    "teacher_outputs_path",
+)
+_SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
+
+
+def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
+    hold: list[str] = plain.get("hold") or []
+    overrides = _overrides(hold, plain.get("temperature"))
+    return {
+        **({"overrides": overrides} if overrides else {}),
+        **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
+        "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if flag in plain},
+    }
+
+
+def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]:
+    """Fields to hold, checked one by one and in their own type."""
+    from pydantic import ValidationError
+
+    from study.plan import describe_validation
+    from trainables.trial import TrialConfig
+
+    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    for setting in settings:
+        field, separator, value = setting.partition("=")
+        if not separator:
+            raise UsageError(f"--set {setting!r}: write it as FIELD=VALUE, such as --set ce_weight=0.5")
+        given[field.strip()] = value.strip()
+    flags = sorted(given.keys() & {*_CONFIG_FLAGS, "precision"})
+    if flags:
+        raise UsageError(f"--set {flags[0]}: there is a flag for it, --{flags[0]}")
+    try:
+        config = TrialConfig(**given)
+    except ValidationError as error:
+        raise UsageError(describe_validation(error)) from None
+    return {field: getattr(config, field) for field in given}
+
+
+def _precision(values: dict[str, Any]) -> str:
+    """`fp32` or `bf16`, settled before the plan: a trial means the same on every machine."""
+    from trainables.data.registry import DATASETS
+    from trainables.precision import resolve_precision
+
+    info = DATASETS.get(values["dataset"])  # an unknown one is refused by the plan, with the nearest name
+    device = "cuda" if values["gpus_per_trial"] > 0 else "cpu"
+    try:
+        size = info.image_size if info is not None else 0
+        return resolve_precision(values["precision"], student=values["student"], image_size=size, device=device)
+    except ValueError as error:
+        raise UsageError(f"--precision: {error}") from None
+
+
+def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
+    """The plan of a study that does not exist yet, checked.
+
+    Args:
+        values: every option's value.
+        given: those that the user gave.
+
+    Raises:
+        UsageError: values that are out of bounds or do not go together, or a study of that name exists.
+    """
+    from study.plan import check_data_root, check_space_fits_method, resolve_plan
+
+    output_dir: Path = values["output_dir"]
+    asked = _plan_values(values)
+    if values["smoke"]:
+        asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
+        asked["base"] |= {} if "epochs" in given else {"epochs": 1}
+    asked["base"]["precision"] = _precision(values)
+    asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    asked["output_dir"] = output_dir
+    asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+    plan = resolve_plan(asked)
+    check_space_fits_method(plan)
+    check_data_root(plan)
+    if plan.directory.exists():
+        raise UsageError(
+            f"a study named {plan.name!r} exists under {output_dir}. Go on with it: "
+            f"{resume_command(plan)}; or give another --name."
+        )
+    return plan
+
+
+def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPlan":
+    """The plan that a study was started with, and what may differ when it goes on.
+
+    Args:
+        name: the study.
+        output_dir: where it lies.
+        given: the options that the user gave.
+
+    Raises:
+        UsageError: there is no such study, or an option asks for another study than the one on disk.
+    """
+    from study.plan import (
+        EXECUTION_FIELDS,
+        NAME_PATTERN,
+        REDACTED,
+        check_data_root,
+        load_plan,
+        refuse_differences,
+        resolve_plan,
+    )
+
+    if not NAME_PATTERN.fullmatch(name):
+        raise UsageError(f"{name!r} is not the name of a study")
+    plan = load_plan(output_dir / name)
+    asked = _plan_values(given)
+    if given.get("name") not in (None, name):
+        raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
+    if given.get("smoke"):
+        raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
+    if given.get("precision") not in (None, "auto"):
+        asked["base"]["precision"] = given["precision"]
+    refuse_differences(plan, asked)
+    # A budget is for one run: the next goes to the end unless it is given one of its own.
+    execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
+    plan = resolve_plan({**plan.model_dump(), **execution})
+    if REDACTED in plan.tracking_uri:
+        raise UsageError("give --tracking-uri again: a plan does not keep the user and password of a URI")
+    check_data_root(plan)
+    return plan
+
+
+def resume_command(plan: "StudyPlan") -> str:
+    """What to type to go on with a study."""
+    command = ["python", "-m", "study.launch", "--resume", plan.name]
+    if plan.output_dir != Path("study_results"):
+        command += ["--output-dir", str(plan.output_dir)]
+    return shlex.join(command)

@@ -1,0 +1,179 @@
+"""How a study's throughput grows with the number of concurrent trials, and with the number of nodes.
+
+`machine`: real trials (PESF-KD on digits, stored teacher outputs) on this machine, 1, 2, ... of them at once, a core's
+share each. `nodes`: simulated nodes (`ray.cluster_utils.Cluster`, all on this machine) of some slots each, whose trials
+wait instead of computing, as they would for an accelerator: what is lost there is the driver's, Ray's, the journal's,
+the records' and MLflow's.
+
+Throughput is trials that ended per second once every slot has ended one: the start of processes, paid once a study,
+is left out. Efficiency is throughput over that of one slot times the number of slots (at most the number of cores, for
+`machine`), for `nodes` over the rate at which trials that only wait would end.
+
+    python benchmarks/scaling.py [--quick] [--part machine|nodes|both] [--runs N] [--json PATH]
+"""
+
+import argparse
+import io
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from study import cluster, runner  # sets Ray's environment before Ray is imported
+
+# isort: split
+from ray.cluster_utils import Cluster
+
+from study.plan import StudyPlan, resolve_plan
+from study.progress import StudyProgress
+from trainables import distillation
+from trainables.measures import ACCURACY, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
+from trainables.trial import TrialConfig
+
+SLOTS_PER_NODE = 4
+WAITING_EPOCHS = 5
+SECONDS_PER_EPOCH = 0.4
+
+
+class WaitingTrainable(distillation.DistillationTrainable):
+    """Waits for each epoch's end as if a device computed it, and reports every measure."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._config = TrialConfig(**config["config"])
+        self._epoch = 0
+
+    def step(self) -> dict[str, Any]:
+        """One epoch of waiting."""
+        time.sleep(SECONDS_PER_EPOCH)
+        self._epoch += 1
+        names = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES
+        finished = self._epoch >= self._config.epochs
+        return {
+            **dict.fromkeys(names, 0.001), ACCURACY: 1 / self._config.adapter_width,
+            "epoch": self._epoch, "finished": finished, "done": finished,
+        }  # fmt: skip
+
+
+def make_plan(folder: Path, **fields: Any) -> StudyPlan:
+    """A study without controls or replicates to speak of: all its trials are alike."""
+    plan = resolve_plan(
+        {
+            "name": "scaling", "space": "adapter_width", "promising": 1, "replicates": 1, "controls": (),
+            "sampler": "random", "output_dir": folder, "tracking_uri": f"sqlite:///{folder}/mlflow.db", **fields,
+        }
+    )  # fmt: skip
+    plan.directory.mkdir(parents=True)
+    return plan
+
+
+def throughput(plan: StudyPlan, slots: int) -> float:
+    """Trials per second of a study, once each slot has ended one."""
+    with redirect_stdout(io.StringIO()):  # Tune prints a table there whatever it is told
+        run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
+    error = tracker.finish("FINISHED")
+    assert error is None, error
+    ends = sorted(entry.ended for entry in run.ledger.in_stage("search"))
+    assert len(ends) == plan.trials, f"{len(ends)} of {plan.trials} trials ended"
+    # The last trials leave slots empty: what counts is the time in which all are taken. Trials that end in waves make
+    # any stretch that is not whole waves misleading.
+    counted = ends[slots - 1 : len(ends) - slots]
+    return (len(counted) - 1) / (counted[-1] - counted[0])
+
+
+def on_this_machine(concurrent: int, trials: int, epochs: int, cores: int) -> float:
+    """Throughput of real trials."""
+    folder = Path(tempfile.mkdtemp(prefix="scaling-"))
+    share = min(1.0, cores / concurrent)
+    plan = make_plan(
+        folder, trials=trials, base={"epochs": epochs}, max_concurrent=concurrent, cpus_per_trial=share,
+        teacher_outputs="stored",
+    )  # fmt: skip
+    try:
+        return throughput(plan, concurrent)
+    finally:
+        shutil.rmtree(folder)
+
+
+def on_simulated_nodes(nodes: int, trials_per_slot: int) -> float:
+    """Throughput of waiting trials."""
+    slots = nodes * SLOTS_PER_NODE
+    folder = Path(tempfile.mkdtemp(prefix="scaling-"))
+    simulated = Cluster(initialize_head=True, head_node_args={"num_cpus": SLOTS_PER_NODE, "include_dashboard": False})
+    try:
+        for _ in range(nodes - 1):
+            simulated.add_node(num_cpus=SLOTS_PER_NODE)
+        plan = make_plan(
+            folder, trials=slots * trials_per_slot, base={"epochs": WAITING_EPOCHS}, address=simulated.address
+        )
+        with (
+            mock.patch.object(distillation, "DistillationTrainable", WaitingTrainable),
+            mock.patch.object(runner, "_prepare_teacher", return_value="none"),
+        ):
+            return throughput(plan, slots)
+    finally:
+        cluster.stop_ray()
+        simulated.shutdown()
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few trials, once")
+    parser.add_argument("--part", choices=("machine", "nodes", "both"), default="both")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    runs = 1 if arguments.quick else arguments.runs
+    concurrent = [1, cores] if arguments.quick else sorted({1, cores, 2 * cores})
+    nodes = [1, 2] if arguments.quick else [1, 2, 4]
+    measured: dict[tuple[str, int], list[float]] = {}
+    loads: list[float] = []
+    for _ in range(runs):  # all sizes in turn, so that what else the machine does falls on all of them
+        loads.append(os.getloadavg()[0])
+        if arguments.part != "nodes":
+            for number in concurrent:
+                trials, epochs = (12, 3) if arguments.quick else (16 * number, 15)
+                measured.setdefault(("machine", number), []).append(on_this_machine(number, trials, epochs, cores))
+        if arguments.part != "machine":
+            for number in nodes:
+                rate = on_simulated_nodes(number, 3 if arguments.quick else 8)
+                measured.setdefault(("nodes", number), []).append(rate)
+    rows = [
+        _row(part, number, rates, measured, cores) | {"load": max(loads)} for (part, number), rates in measured.items()
+    ]
+    print(f"{'part':8} {'size':>4} {'slots':>5} {'trials/s':>9} {'efficiency':>10} {'n':>3} {'load':>5}")
+    for row in rows:
+        print(
+            f"{row['part']:8} {row['size']:4} {row['slots']:5} {row['trials_per_second']:9.2f} "
+            f"{row['efficiency']:10.2f} {row['n']:3} {row['load']:5.1f}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _row(
+    part: str, size: int, rates: list[float], measured: dict[tuple[str, int], list[float]], cores: int
+) -> dict[str, Any]:
+    if part == "machine":
+        slots = size
+        efficiencies = [
+            rate / (one * min(size, cores)) for rate, one in zip(rates, measured["machine", 1], strict=True)
+        ]
+    else:
+        slots = size * SLOTS_PER_NODE
+        efficiencies = [rate * WAITING_EPOCHS * SECONDS_PER_EPOCH / slots for rate in rates]
+    return {
+        "part": part, "size": size, "slots": slots, "trials_per_second": statistics.median(rates),
+        "efficiency": statistics.median(efficiencies), "n": len(rates),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""What storing the teacher's outputs, long-lived workers and packing save in a whole study, and what a trial takes.
+
+- `pair`: a study of resnet32x4 -> resnet8x4 on images of CIFAR's shape, by `study.launch`: stored outputs, the filling
+  included, in the default precision and in float32, against a live teacher in float32. Wall time of the whole command.
+- `digits`: the study of adapter widths on the digits against one process per trial, each with a live teacher and one
+  thread, as many at once as there are cores: what a shell loop over a training script does. Wall time per trial, all
+  starts included; the teacher is there in both.
+- `memory`: private memory of the process of a trial that gathers from a file of a gigabyte, over that of a process that
+  has imported the same libraries, by number of such processes.
+
+The arms of a part take turns; a ratio is the median over runs of the ratio within a run.
+
+    python benchmarks/study.py [--quick] [--part pair|digits|memory|all] [--runs N] [--json PATH]
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CORES = len(os.sched_getaffinity(0))
+PAIR = ("resnet32x4", "resnet8x4")
+MEMORY_TEACHER = "cnn_32_64"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# One trial in a process of its own, its teacher live.
+ONE_TRIAL = """
+import json, sys
+from pathlib import Path
+from trainables.data import load_dataset
+from trainables.teacher import ensure_teacher, load_teacher
+from trainables.training import DistillationRun, use_one_thread
+from trainables.trial import TrialConfig
+use_one_thread()
+config = TrialConfig(**json.loads(sys.argv[1]))
+dataset = load_dataset(config.dataset, None, seed=config.split_seed)
+teacher = load_teacher(ensure_teacher(config, dataset, Path(sys.argv[2])), config, dataset)
+run = DistillationRun(config, dataset, teacher)
+while not run.finished:
+    measures = run.run_epoch()
+print(json.dumps(measures))
+"""
+# A process that has what a trial needs, or the trial itself after an epoch; it says so and waits to be looked at.
+LIBRARIES = """
+import sys
+import trainables.distillation, torch, pyarrow, sklearn.datasets
+from trainables.training import use_one_thread
+use_one_thread()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+TRIAL_OVER_A_LARGE_FILE = """
+import json, sys
+from pathlib import Path
+import trainables.distillation, torch
+from trainables.data import load_dataset
+from trainables.models import build_model
+from trainables.teacher import FrozenTeacher
+from trainables.teacher_outputs import TeacherBatch
+from trainables.teacher_outputs_file import map_rows
+from trainables.training import DistillationRun, use_one_thread
+from trainables.trial import TrialConfig
+
+class LargeFile:
+    forwards = 0
+    def __init__(self, rows, head):
+        self.rows, self.head = rows, head
+    @torch.no_grad()
+    def train_batch(self, indices, slot, images):
+        step = len(self.rows) // 54_321
+        feature = self.rows[(indices * step + slot) % len(self.rows)].float()  # from all over the file
+        return TeacherBatch(feature, self.head(feature))
+    def validation(self, indices, images):
+        return self.train_batch(indices, 0, images)
+
+use_one_thread()
+path, rows, dataset, root, student, teacher = sys.argv[1:]
+config = TrialConfig(dataset=dataset, student=student, teacher=teacher)
+data = load_dataset(dataset, root or None, seed=config.split_seed)
+frozen = FrozenTeacher(build_model(teacher, num_classes=data.num_classes, in_channels=data.info.channels))
+dim = frozen.head.in_features
+mapped = map_rows(Path(path), {"of": "benchmark"}, shape=(int(rows), dim), dtype="float16")
+run = DistillationRun(config, data, frozen, teacher_outputs=LargeFile(mapped, frozen.head))
+run.run_epoch()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def start_study(*flags: object, environment: dict[str, str] | None = None) -> float:
+    """Wall seconds of a whole `study.launch` command.
+
+    Raises:
+        RuntimeError: it failed; with what it said.
+    """
+    command = [sys.executable, "-m", "study.launch", "--quiet", *map(str, flags)]
+    began = time.monotonic()
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env={**os.environ, **(environment or {})}
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+    return time.monotonic() - began
+
+
+def in_turn(arms: dict[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
+    """Each arm's figure, `runs` times, one arm after the other."""
+    figures: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(runs):
+        for name, measure in arms.items():
+            load = os.getloadavg()[0]
+            figures[name].append(measure())
+            print(f"  run {number + 1} {name:28} {figures[name][-1]:9.2f} s  (load before {load:.1f})", flush=True)
+    return figures
+
+
+def ratios(part: str, figures: dict[str, list[float]], over: Iterable[tuple[str, str]], **about: object) -> list[dict]:
+    """A row for each (slower arm, faster arm)."""
+    return [
+        {
+            "part": part, "arm": faster, "against": slower,
+            "ratio": statistics.median(a / b for a, b in zip(figures[slower], figures[faster], strict=True)),
+            "seconds": statistics.median(figures[faster]), "seconds_against": statistics.median(figures[slower]),
+            "n": len(figures[faster]), **about,
+        }
+        for slower, faster in over
+    ]  # fmt: skip
+
+
+def pair_part(runs: int, *, quick: bool) -> list[dict]:
+    """Stored against live over a whole study of a CIFAR pair."""
+    teacher, student = ("cnn_16_32", "cnn_3_4") if quick else PAIR
+    samples, epochs, trials = (300, 2, 2) if quick else (1200, 10, 12)
+    with tempfile.TemporaryDirectory(prefix="study-") as name:
+        folder = Path(name)
+        dataset = write_images(folder / "images", samples)
+        common = [
+            "--space", "adapter_width", "--dataset", dataset, "--student", student, "--teacher", teacher,
+            "--epochs", epochs, "--trials", trials, "--promising", 1, "--replicates", 1, "--sampler", "random",
+            *TEACHER_FLAGS,
+        ]  # fmt: skip
+
+        def study(*flags: object) -> Callable[[], float]:
+            def measure() -> float:
+                output = Path(tempfile.mkdtemp(dir=folder))
+                if (folder / "teachers").exists():
+                    shutil.copytree(folder / "teachers", output / "teachers")
+                seconds = start_study(*common, *flags, "--output-dir", output, "--name", "study")
+                if not (folder / "teachers").exists():
+                    shutil.copytree(output / "teachers", folder / "teachers")
+                shutil.rmtree(output)
+                return seconds
+
+            return measure
+
+        study("--teacher-outputs", "live", "--precision", "fp32", "--smoke")()  # the teacher, and warm caches
+        figures = in_turn(
+            {
+                "live, fp32": study("--teacher-outputs", "live", "--precision", "fp32"),
+                "stored, fp32": study("--teacher-outputs", "stored", "--precision", "fp32"),
+                "stored, default precision": study("--teacher-outputs", "stored"),
+            },
+            runs,
+        )
+    over = [("live, fp32", "stored, default precision"), ("live, fp32", "stored, fp32")]
+    return ratios("pair", figures, over, pair=f"{teacher}->{student}", trials=trials + 3, epochs=epochs)
+
+
+def digits_part(runs: int, *, quick: bool) -> list[dict]:
+    """A study against one process per trial, wall seconds per trial."""
+    trials, alone, epochs = (4, 2, 2) if quick else (128, 16, 15)
+    with tempfile.TemporaryDirectory(prefix="study-") as name:
+        folder = Path(name)
+        common = ["--space", "adapter_width", "--sampler", "random", "--epochs", epochs, "--replicates", 1]
+        start_study(*common, "--trials", 2, "--output-dir", folder, "--name", "first")  # trains the teacher
+        configs = [
+            json.dumps({"method": "pesf_kd", "adapter_width": 1 + number, "epochs": epochs, "seed": number})
+            for number in range(alone)
+        ]
+
+        def one_process_each() -> float:
+            began = time.monotonic()
+            with ThreadPoolExecutor(CORES) as pool:
+                list(pool.map(lambda config: _one_trial(config, folder / "teachers"), configs))
+            return (time.monotonic() - began) / alone
+
+        def study(*flags: object) -> Callable[[], float]:
+            def measure() -> float:
+                output = Path(tempfile.mkdtemp(dir=folder))
+                shutil.copytree(folder / "teachers", output / "teachers")
+                ran = ["--trials", trials, "--promising", 1, "--output-dir", output, "--name", "study"]
+                seconds = start_study(*common, *ran, *flags)
+                shutil.rmtree(output)
+                return seconds / (trials + 3)  # two controls and a repetition
+
+            return measure
+
+        figures = in_turn({"one process per trial": one_process_each, "study": study()}, runs)
+    return ratios("digits", figures, [("one process per trial", "study")], trials=trials + 3, epochs=epochs)
+
+
+def _one_trial(config: str, teachers: Path) -> None:
+    command = [sys.executable, "-c", ONE_TRIAL, config, str(teachers)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **ONE_THREAD})
+
+
+def memory_part(*, quick: bool, data_root: Path | None) -> list[dict]:
+    """What another concurrent trial adds to a node's memory, beyond its libraries."""
+    import torch
+
+    from trainables.models.names import feature_dim
+    from trainables.teacher_outputs_file import write_rows
+
+    size = 2**26 if quick else 2**30
+    width = feature_dim(MEMORY_TEACHER)
+    assert width is not None
+    rows = size // (2 * width)
+    cases = [("digits", "")]
+    if data_root is not None:
+        cases.append(("fashion_mnist", str(data_root)))
+    found = []
+    with tempfile.TemporaryDirectory(prefix="study-") as name:
+        path = Path(name) / "outputs.arrow"
+        write_rows(path, torch.zeros(rows, width, dtype=torch.float16), {"of": "benchmark"})
+        libraries = _memory_of_each([sys.executable, "-c", LIBRARIES], 2 if quick else 3)
+        for dataset, root in cases:
+            arguments = [str(path), str(rows), dataset, root, "cnn_3_4", MEMORY_TEACHER]
+            trial = [sys.executable, "-c", TRIAL_OVER_A_LARGE_FILE, *arguments]
+            totals = _memory_of_each(trial, 2 if quick else 3)
+            added = [(b - a) - (d - c) for (a, b), (c, d) in zip(_steps(totals), _steps(libraries), strict=True)]
+            found.append(
+                {
+                    "part": "memory", "dataset": dataset, "outputs_bytes": size,
+                    "mb_per_additional_trial": statistics.median(added) / 1e6,
+                    "mb_of_libraries": statistics.median(b - a for a, b in _steps(libraries)) / 1e6, "n": len(added),
+                }
+            )  # fmt: skip
+    return found
+
+
+def _steps(totals: list[int]) -> list[tuple[int, int]]:
+    return list(zip(totals, totals[1:], strict=False))
+
+
+def _memory_of_each(command: list[str], most: int) -> list[int]:
+    """Proportional memory (PSS, bytes) of 1, 2, ... `most` such processes together."""
+    processes: list[subprocess.Popen] = []
+    totals = []
+    try:
+        for _ in range(most):
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD}
+            )
+            processes.append(process)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n", "the process failed; what it said is above"
+            totals.append(sum(_proportional_memory(process.pid) for process in processes))
+    finally:
+        for process in processes:
+            process.communicate()
+    return totals
+
+
+def _proportional_memory(pid: int) -> int:
+    """Private pages, and of each shared page its share."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError(f"/proc/{pid}/smaps_rollup has no Pss")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny studies, once")
+    parser.add_argument("--part", choices=("pair", "digits", "memory", "all"), default="all")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("PESFKD_DATA_ROOT"))
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    runs = 1 if arguments.quick else arguments.runs
+    rows: list[dict[str, Any]] = []
+    if arguments.part in ("pair", "all"):
+        rows += pair_part(runs, quick=arguments.quick)
+    if arguments.part in ("digits", "all"):
+        rows += digits_part(runs, quick=arguments.quick)
+    if arguments.part in ("memory", "all"):
+        rows += memory_part(quick=arguments.quick, data_root=arguments.data_root)
+    for row in rows:
+        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

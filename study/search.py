@@ -9,6 +9,7 @@ Controls are handed out while the last configs of the search are still running, 
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -232,7 +233,40 @@ def _how_it_ended(result: dict[str, Any] | None, error: bool) -> tuple[Status | 
     return ("finished" if result["finished"] else "pruned"), None
 
 
-class SearchASHA(ASHAScheduler):
+class _NewTrialsFirst(FIFOScheduler):
+    """Gives a process that has become free to a trial that has none.
+
+    Tune would give it to the longest waiting trial, which is one whose own process is still starting, and end that
+    process: where a trial takes less time than a process to start, a second one never comes to work. It would also
+    look at every trial there ever was to find it.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._new: deque[Any] = deque()
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Remember the trial until it is given a process."""
+        super().on_trial_add(tune_controller, trial)
+        self._new.append(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:  # noqa: ARG002
+        """The next trial that no process was asked for yet; Tune itself sees to those that wait for theirs."""
+        while self._new:
+            trial = self._new.popleft()
+            if trial.status == trial.PENDING:
+                return trial
+        return None
+
+
+class StudyFIFO(_NewTrialsFirst):
+    """Trains every trial to its end."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class SearchASHA(_NewTrialsFirst, ASHAScheduler):
     """ASHA over the trials of the search alone, its rungs rebuilt from the ledger.
 
     Controls and replicates are always trained to the end: their means are compared, and a mean over those that
@@ -260,8 +294,9 @@ class SearchASHA(ASHAScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Only trials of the search have rungs."""
+        self._new.append(trial)
         if trial.config["stage"] == "search":
-            super().on_trial_add(tune_controller, _named(trial.config["trial_id"]))
+            ASHAScheduler.on_trial_add(self, tune_controller, _named(trial.config["trial_id"]))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """STOP for a trial of the search in the lower part of its rung."""
@@ -301,4 +336,4 @@ def _named(trial_id: str) -> Any:
 
 def make_scheduler(ledger: StudyLedger) -> TrialScheduler:
     """The scheduler that the plan names."""
-    return SearchASHA(ledger) if ledger.plan.scheduler == "asha" else FIFOScheduler()
+    return SearchASHA(ledger) if ledger.plan.scheduler == "asha" else StudyFIFO()

@@ -1,0 +1,56 @@
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from study import runner
+from study.progress import StudyProgress
+from tests.study.factories import make_plan
+from trainables import distillation
+from trainables.measures import ACCURACY
+
+
+class ShortTrial(distillation.DistillationTrainable):
+    """A trial shorter than a process takes to start, where all but the first process are slow to start."""
+
+    folder: Path
+
+    def setup(self, config: dict[str, Any]) -> None:
+        try:
+            (self.folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(3)
+        super().setup(config)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        (self.folder / f"{os.getpid()}-{config['trial_id']}").touch()
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(0.3)
+        return {ACCURACY: 0.5, "epoch": 1, "finished": True, "done": True}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["none", "asha"])
+def test_a_process_that_starts_late_still_comes_to_work(tmp_path, scheduler):
+    folder = tmp_path / "who"
+    folder.mkdir()
+    trainable = type("ShortTrialHere", (ShortTrial,), {"folder": folder})
+    plan = make_plan(
+        tmp_path, trials=40, promising=1, replicates=1, controls=(), sampler="random", scheduler=scheduler,
+        base={"epochs": 1}, max_concurrent=2, cpus_per_trial=0.5,
+    )  # fmt: skip
+    with (
+        mock.patch.object(distillation, "DistillationTrainable", trainable),
+        mock.patch.object(runner, "_prepare_teacher", return_value="none"),
+    ):
+        run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
+    assert tracker.finish("FINISHED") is None
+    assert run.ledger.count("finished") == plan.total_trials
+    trials_of = Counter(path.name.split("-")[0] for path in folder.iterdir() if path.name != "first")
+    assert len(trials_of) == 2, f"{len(trials_of)} processes: each start beyond the second is a second lost"
+    assert min(trials_of.values()) >= 10

@@ -1,12 +1,14 @@
 """What a step of each method costs over a step of the student alone, and over PESF-KD as it is usually run.
 
-Every arm makes real steps of the product's own runs (`DistillationRun.train_batch`) on random images. All arms of a
+Every arm makes real steps of the product's own runs (`DistillationRun.train_batch`) on random images, a step's share of
+gathering its batches included. All arms of a
 pair take turns in one process on one thread, in an order drawn anew each round, so that whatever else the machine does
 falls on all of them; a ratio is the median over rounds of the ratio within a round. The first rounds are left out. Time
 is the process's own: on one thread, and with nothing to wait for, it is wall time less what other processes took.
 
 - `student_only`: cross-entropy. `kd_live`, `pesf_kd_live`: the frozen teacher computes every batch.
-- `pesf_kd_stored`: its features come from a memory-mapped file of float16, its logits from its head.
+- `pesf_kd_stored`: its outputs come from the product's store, features mapped from a file of float16; filling it is
+  left out.
 - `dml`: student and a peer of the teacher's architecture, both trained, each taught by the other's detached logits.
 
 `plain` is float32 in PyTorch's own layout, channels first: what published code runs in, and what `over_plain` divides
@@ -23,24 +25,25 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from trainables.batches import Batch
 from trainables.compute import arithmetic, feature_and_logits, place
 from trainables.data.dataset import Dataset, Split
 from trainables.data.registry import DatasetInfo
+from trainables.loss_log import LossLog
 from trainables.losses import kd_loss
 from trainables.models import build_model
 from trainables.optimisation import Trainer
 from trainables.precision import Precision, computes_bfloat16, resolve_precision
 from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs import TeacherBatch
+from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig
 
@@ -79,33 +82,6 @@ SMALL = (
 QUICK = (Pair("cnn_16_32", "cnn_3_4", 8, 1, 10, 4, 2),)
 
 
-class StoredFeatures:
-    """The teacher's features in a memory-mapped file of float16, its head applied to the rows of a batch.
-
-    Args:
-        teacher: whose outputs.
-        samples: rows of the file.
-        path: the file, made here; random numbers, as only the time matters.
-    """
-
-    def __init__(self, teacher: FrozenTeacher, samples: int, path: Path) -> None:
-        numbers = np.random.default_rng(0)
-        np.save(path, numbers.random((samples, teacher.head.in_features), dtype=np.float32).astype(np.float16))
-        self._rows = np.load(path, mmap_mode="r")
-        self._head = teacher.head
-        self.forwards = 0
-
-    @torch.no_grad()
-    def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """The stored features at `indices`."""
-        feature = torch.from_numpy(self._rows[indices.numpy()]).float()
-        return TeacherBatch(feature, self._head(feature))
-
-    def validation(self, images: Tensor) -> TeacherBatch:
-        """Not part of a step."""
-        raise NotImplementedError
-
-
 class MutualLearning:
     """Deep mutual learning of two nets, each by the product's own trainer and losses."""
 
@@ -121,15 +97,16 @@ class MutualLearning:
             for net in nets
         ]
 
-    def train_batch(self, images: Tensor, labels: Tensor) -> None:
+    def train_batch(self, batch: Batch) -> None:
         """One step of both on the logits from before it."""
+        images, labels = batch.images, batch.labels
         with arithmetic(self.precision, self.device):
             logits = [feature_and_logits(trainer.module, images)[1] for trainer in self.trainers]
         for trainer, own, other in zip(self.trainers, logits, reversed(logits), strict=True):
             loss = cross_entropy(own, labels) + kd_loss(own, other.detach(), temperature=1.0)
             trainer.forget_gradients()
             loss.backward()
-            trainer.optimizer.step()
+            trainer.step()
 
 
 def random_dataset(pair: Pair, samples: int) -> Dataset:
@@ -147,50 +124,48 @@ def random_dataset(pair: Pair, samples: int) -> Dataset:
 
 def build_arms(pair: Pair, precisions: tuple[Precision, ...], folder: Path) -> dict[tuple[str, str], Callable]:
     """(mode, arm) -> a function that takes one step."""
-    samples = 20 * BATCH
-    dataset = random_dataset(pair, samples)
+    dataset = random_dataset(pair, 20 * BATCH)
     modes: dict[str, Precision] = {"plain": "fp32"} | {precision: precision for precision in precisions}
-    steps: dict[tuple[str, str], Callable] = {}
-    for mode, precision in modes.items():
-        layout = torch.contiguous_format if mode == "plain" else torch.channels_last
-        shape = (BATCH, pair.channels, pair.image_size, pair.image_size)
-        images = torch.randn(shape).contiguous(memory_format=layout)
-        for arm in ARMS if mode != "plain" else ("student_only", "pesf_kd_live"):
-            steps[mode, arm] = _step(pair, arm, precision, dataset, images, folder, plain=mode == "plain")
-    return steps
+    return {
+        (mode, arm): _step(pair, arm, precision, dataset, folder, plain=mode == "plain")
+        for mode, precision in modes.items()
+        for arm in (ARMS if mode != "plain" else ("student_only", "pesf_kd_live"))
+    }
 
 
 def _step(
-    pair: Pair, arm: str, precision: Precision, dataset: Dataset, images: Tensor, folder: Path, *, plain: bool
+    pair: Pair, arm: str, precision: Precision, dataset: Dataset, folder: Path, *, plain: bool
 ) -> Callable[[], object]:
-    labels = torch.randint(pair.num_classes, (BATCH,))
-    if arm == "dml":
-        mutual = MutualLearning(pair, precision)
-        return lambda: mutual.train_batch(images, labels)
     teacher = FrozenTeacher(build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels))
     stored = None
     if arm == "pesf_kd_stored":
-        stored = StoredFeatures(teacher, len(dataset.train), folder / f"{pair.name}-{precision}.npy")
-    method = {"student_only": "ce", "kd_live": "kd"}.get(arm, "pesf_kd")
+        folder = folder / f"{pair.name}-{precision}"
+        store = TeacherOutputsStore(folder, teacher, dataset, architecture=pair.teacher, augmentation="views")
+        stored = StoredTeacherOutputs(store)
+    method = {"student_only": "ce", "dml": "ce", "kd_live": "kd"}.get(arm, "pesf_kd")
     config = TrialConfig(
-        method=method, student=pair.student, teacher=pair.teacher, precision=precision, student_learning_rate=0.01
-    )
+        method=method, student=pair.student, teacher=pair.teacher, precision=precision, student_learning_rate=0.01,
+        epochs=1,
+    )  # fmt: skip
     run = DistillationRun(config, dataset, teacher, teacher_outputs=stored)
+    log = LossLog(run.method.gradients(config.model_dump()))
+    train = MutualLearning(pair, precision).train_batch if arm == "dml" else partial(run.train_batch, log=log)
     if plain:
         run.student.to(memory_format=torch.contiguous_format)
         teacher.to(memory_format=torch.contiguous_format)
     run.student.train()
-    order = iter(torch.randperm(len(dataset.train)).split(BATCH))
+    batches = _endless(run, stored)
 
     def step() -> None:
-        nonlocal order
-        indices = next(order, None)
-        if indices is None:
-            order = iter(torch.randperm(len(dataset.train)).split(BATCH))
-            indices = next(order)
-        run.train_batch(images, labels, indices=indices, slot=0)
+        batch = next(batches)
+        train(batch._replace(images=batch.images.contiguous()) if plain else batch)
 
     return step
+
+
+def _endless(run: DistillationRun, stored: StoredTeacherOutputs | None) -> Iterator[Batch]:
+    while True:
+        yield from run.batches.of_epoch(0, stored)
 
 
 def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: Path) -> list[dict]:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from trainables.naming import unknown_name
 
@@ -63,40 +64,59 @@ class Trainer:
         epochs: int,
     ) -> None:
         self.module = module
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.rate = learning_rate
         self._learning_rate = learning_rate
         self._schedule = schedule
         self._epochs = epochs
-        parameters = self._parameters = list(module.parameters())
+        self.parameters: Final = dict(module.named_parameters())
+        self._momenta: dict[str, Tensor] = {}
         # Measured on small nets: the fused step takes a third to a fifth of the loop over parameters.
-        fused = all(each.device.type in ("cpu", "cuda") for each in parameters)
-        self.optimizer = torch.optim.SGD(
-            parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=fused
-        )
+        self._fused = all(each.device.type in ("cpu", "cuda") for each in self.parameters.values())
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the rate of epoch `epoch`, counted from 0."""
-        rate = self._learning_rate * schedule_factor(self._schedule, epoch, self._epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.rate = self._learning_rate * schedule_factor(self._schedule, epoch, self._epochs)
 
     def forget_gradients(self) -> None:
-        """Before a backward pass; a tenth of what the optimiser's own `zero_grad` takes on a small net."""
-        for parameter in self._parameters:
+        """Before a backward pass."""
+        for parameter in self.parameters.values():
             parameter.grad = None
 
-    @property
-    def rate(self) -> float:
-        """The learning rate in use."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    @torch.no_grad()
+    def step(self, gradients: Mapping[str, Tensor] | None = None) -> None:
+        """One step down the gradients; a parameter without one stays as it is.
+
+        The same as `torch.optim.SGD.step`, by the function that it calls in the end: the way there takes two thirds
+        of a small net's step.
+
+        Args:
+            gradients: by the parameters' names; those that a backward pass left with the parameters if not given.
+        """
+        if gradients is None:
+            gradients = {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
+        if self.momentum and not self._momenta:
+            # PyTorch begins with the first gradient, which is what a momentum of zero turns into.
+            self._momenta = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
+        momenta: list[Any] = [self._momenta.get(name) for name in gradients]  # None for all without momentum
+        sgd(
+            [self.parameters[name] for name in gradients],
+            list(gradients.values()),
+            momenta,
+            fused=self._fused,
+            lr=self.rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything to save, by name: `module.*` weights and buffers, `momentum.*` by parameter."""
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
-        for name, parameter in self.module.named_parameters():
-            momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{name}"] = momentum
-        return tensors
+        return tensors | {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
 
     def check_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Whether `load_state_tensors` could take these over.
@@ -106,7 +126,7 @@ class Trainer:
         """
         momenta = tensors_under("momentum.", tensors)
         _check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
-        _check_shapes(momenta, dict(self.module.named_parameters()), must_be_all=bool(momenta))
+        _check_shapes(momenta, self.parameters, must_be_all=bool(momenta))
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `state_tensors` gave; the rate is set by the next `begin_epoch`.
@@ -117,14 +137,9 @@ class Trainer:
         self.check_state_tensors(tensors)
         weights = tensors_under("module.", tensors)
         momenta = tensors_under("momentum.", tensors)
-        parameters = dict(self.module.named_parameters())
         self.module.load_state_dict(weights)
-        self.optimizer.state.clear()
-        for name, momentum in momenta.items():
-            parameter = parameters[name]
-            # In the parameter's own layout of memory: the fused step goes through both in step.
-            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum)
-            self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        # In the parameter's own layout of memory: the fused step goes through both in step.
+        self._momenta = {n: torch.zeros_like(self.parameters[n]).copy_(each) for n, each in momenta.items()}
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:

@@ -25,9 +25,13 @@ class TeacherOutputs(Protocol):
 
     Attributes:
         forwards: samples that went through the teacher itself so far, in all.
+        stored: whether they are looked up; if not, they are computed from the images, in the student's arithmetic.
+        numbers_per_sample: of a feature and its logits together.
     """
 
     forwards: int
+    stored: bool
+    numbers_per_sample: int
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:
         """The outputs for a batch of the train split.
@@ -54,8 +58,11 @@ class LiveTeacherOutputs:
         teacher: the frozen teacher.
     """
 
+    stored = False
+
     def __init__(self, teacher: "FrozenTeacher") -> None:
         self._teacher = teacher
+        self.numbers_per_sample = teacher.head.in_features + teacher.head.out_features
         self.forwards = 0
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002

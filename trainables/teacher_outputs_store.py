@@ -207,9 +207,12 @@ class StoredTeacherOutputs:
         store: may be shared by all trials of a process.
     """
 
+    stored = True
+
     def __init__(self, store: TeacherOutputsStore) -> None:
         self._store = store
         self._head = store.teacher.head
+        self.numbers_per_sample = self._head.in_features + self._head.out_features
         self._slot: int | None = None
         self._slot_rows: Tensor | None = None
         self._validation_rows: Tensor | None = None

@@ -19,20 +19,14 @@ import torch
 from torch import Tensor
 
 from trainables.adapter import TeacherAdapter
+from trainables.adapter_gradients import AdapterGradients
+from trainables.batches import Batch, EpochBatches
 from trainables.compute import arithmetic, feature_and_logits, place
 from trainables.data.dataset import Dataset, Split
-from trainables.data.views import (
-    Normaliser,
-    ViewedImages,
-    batch_order,
-    num_slots,
-    slot_of_epoch,
-    view_table,
-    views_of_slots,
-)
 from trainables.evaluation import validation_measures
+from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
-from trainables.methods.method import LossParts, StepOutputs
+from trainables.methods.method import StepOutputs
 from trainables.models import DistillationModel, build_model
 from trainables.optimisation import Trainer, count_parameters, tensors_under
 from trainables.randomness import seeded
@@ -43,16 +37,6 @@ if TYPE_CHECKING:
     from trainables.teacher import FrozenTeacher
 
 _EVALUATION_BATCH = 512
-_MEASURE_OF_PART = {
-    "total": "train/loss",
-    "ce": "train/loss_ce",
-    "kd": "train/loss_kd",
-    "adapter": "train/loss_adapter",
-}
-
-
-class NonFiniteLossError(ValueError):
-    """A loss, or a measure, became infinite or not a number; the trial cannot go on."""
 
 
 class DistillationRun:
@@ -90,9 +74,11 @@ class DistillationRun:
         self.teacher_outputs = teacher_outputs
         if teacher_outputs is None and self.teacher is not None:
             self.teacher_outputs = LiveTeacherOutputs(self.teacher)
-        self._objective = self.method.objective(config.model_dump())
+        values = config.model_dump()
+        self._objective = self.method.objective(values)
+        self._closed_form = self.method.gradients(values)
         self._build_networks()
-        self._load_images()
+        self.batches = EpochBatches(config, dataset, self.device)
         self._validation_teacher: TeacherBatch | None = None
         self._forwards_reported = 0
 
@@ -111,8 +97,10 @@ class DistillationRun:
         )
         self.adapter: TeacherAdapter | None = None
         self.adapter_trainer: Trainer | None = None
+        self._adapter_gradients: AdapterGradients | None = None
         if self.method.has_adapter:
             self.adapter = self._build_adapter()
+            self._adapter_gradients = AdapterGradients(self.adapter)
             self.adapter_trainer = Trainer(
                 self.adapter,
                 learning_rate=config.adapter_learning_rate,
@@ -135,16 +123,6 @@ class DistillationRun:
                 head=head,
             )
         return adapter.to(self.device)
-
-    def _load_images(self) -> None:
-        config, dataset = self.config, self.dataset
-        table = view_table(dataset.name, config.augmentation)
-        self._slots = num_slots(len(table), config.epochs)
-        views = views_of_slots(len(dataset.train), len(table), self._slots, seed=config.split_seed)
-        self._views = views.to(self.device)
-        self._images = ViewedImages(dataset.train.images.to(self.device), table)
-        self._labels = dataset.train.labels.to(self.device)
-        self._normalise = Normaliser(dataset.mean, dataset.std, self.device)
 
     @property
     def trainers(self) -> dict[str, Trainer]:
@@ -205,48 +183,46 @@ class DistillationRun:
             self.adapter.train()
         for trainer in self.trainers.values():
             trainer.begin_epoch(self.epoch)
+        log = LossLog(self._closed_form)
         with seeded(derive_seed("epoch", self.config.seed, self.epoch), self.device):
-            parts = [self._train_batch(*batch) for batch in self._batches()]
-        losses = self._checked_losses(parts)
+            for batch in self.batches.of_epoch(self.epoch, self._stored_outputs):
+                self.train_batch(batch, log)
+        losses = log.means(self.epoch + 1, self.config.epochs)
         self.epoch += 1
         self.training_seconds = time.perf_counter() - started
         return losses
 
-    def _batches(self) -> Iterator[tuple[Tensor, int]]:
-        config = self.config
-        slot = slot_of_epoch(self.epoch, self._slots, data_seed=config.data_seed)
-        order = batch_order(len(self._labels), data_seed=config.data_seed, epoch=self.epoch).to(self.device)
-        for indices in order.split(config.batch_size):
-            yield indices, slot
+    @property
+    def _stored_outputs(self) -> TeacherOutputs | None:
+        outputs = self.teacher_outputs
+        return outputs if self.method.needs_teacher and outputs is not None and outputs.stored else None
 
-    def _train_batch(self, indices: Tensor, slot: int) -> LossParts:
-        images = self._normalise(self._images.batch(indices, self._views[slot, indices]))
-        return self.train_batch(images, self._labels[indices], indices=indices, slot=slot)
-
-    def train_batch(self, images: Tensor, labels: Tensor, *, indices: Tensor, slot: int) -> LossParts:
+    def train_batch(self, batch: Batch, log: LossLog) -> None:
         """One step of everybody who learns, on one batch of the train split.
 
         Args:
-            images: (B, C, H, W) float32, normalised, in the views of the slot.
-            labels: (B,) int64.
-            indices: (B,) int64, these samples' rows in the train split, by which stored outputs are found.
-            slot: which of each sample's views `images` shows.
-
-        Returns:
-            The losses before the step, without their graph.
+            batch: of the train split.
+            log: hears the losses from before the step.
         """
-        teacher = adapted = None
-        if self.method.needs_teacher:
+        teacher = batch.teacher
+        if teacher is None and self.method.needs_teacher:
             assert self.teacher_outputs is not None
-            # Its own net runs as the student does; what others give comes as it is.
-            live = isinstance(self.teacher_outputs, LiveTeacherOutputs)
-            with arithmetic(self.config.precision if live else "fp32", self.device):
-                teacher = self.teacher_outputs.train_batch(indices, slot, images)
+            with arithmetic(self.config.precision, self.device):  # its own net runs as the student does
+                teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)
+        with arithmetic(self.config.precision, self.device):
+            feature, logits = feature_and_logits(self.student, batch.images)
+        if self._closed_form is not None and teacher is not None:
+            self._backward_by_formula(logits, teacher, batch.labels, log)
+        else:
+            self._backward(feature, logits, teacher, batch.labels, log)
+
+    def _backward(
+        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, labels: Tensor, log: LossLog
+    ) -> None:
+        adapted = None
         if self.adapter is not None:
             assert teacher is not None
             adapted = self.adapter(teacher.feature, teacher.logits)
-        with arithmetic(self.config.precision, self.device):
-            feature, logits = feature_and_logits(self.student, images)
         outputs = StepOutputs(
             student_feature=feature,
             student_logits=logits,
@@ -255,30 +231,27 @@ class DistillationRun:
             adapted_logits=adapted,
         )
         parts = self._objective(outputs, labels)
-        trainers = self.trainers.values()
-        for trainer in trainers:
+        for trainer in self.trainers.values():
             trainer.forget_gradients()
         parts.total.backward()
-        for trainer in trainers:
-            trainer.optimizer.step()
-        return parts.detach()
+        for trainer in self.trainers.values():
+            trainer.step()
+        log.add(parts.detach(), len(labels))
 
-    def _checked_losses(self, batches: list[LossParts]) -> dict[str, float]:
-        names = [name for name, part in batches[0]._asdict().items() if part is not None]
-        columns = [torch.stack([getattr(parts, name) for parts in batches]) for name in names]
-        values = torch.stack(columns, dim=1).double().cpu()  # (batches, parts); the epoch's one wait
-        finite = values.isfinite().all(dim=1)
-        if not finite.all():
-            batch = int((~finite).nonzero()[0])
-            shown = ", ".join(f"{name} {value:g}" for name, value in zip(names, values[batch].tolist(), strict=True))
-            raise NonFiniteLossError(
-                f"the loss is not finite in epoch {self.epoch + 1} of {self.config.epochs}, "
-                f"batch {batch + 1} of {len(batches)}: {shown}. A lower learning rate usually helps."
-            )
-        sizes = torch.full((len(batches),), self.config.batch_size, dtype=torch.float64)
-        sizes[-1] = len(self._labels) - sizes[:-1].sum()
-        means = (values * sizes[:, None]).sum(dim=0) / len(self._labels)
-        return {_MEASURE_OF_PART[name]: mean for name, mean in zip(names, means.tolist(), strict=True)}
+    def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: LossLog) -> None:
+        assert self._closed_form is not None
+        taught_by = teacher.logits
+        if self._adapter_gradients is not None:
+            taught_by = self._adapter_gradients.forward(teacher.feature, teacher.logits)
+        gradients = self._closed_form(logits, taught_by, labels)
+        self.student_trainer.forget_gradients()
+        logits.backward(gradients.student)
+        self.student_trainer.step()
+        if self._adapter_gradients is not None:
+            assert gradients.taught_by is not None
+            assert self.adapter_trainer is not None
+            self.adapter_trainer.step(self._adapter_gradients.backward(gradients.taught_by))
+        log.add_later(gradients.log_p, labels)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -323,7 +296,7 @@ class DistillationRun:
 
     def _evaluation_batches(self, split: Split) -> Iterator[Tensor]:
         for images in split.images.split(_EVALUATION_BATCH):
-            yield self._normalise(images.to(self.device))
+            yield self.batches.normalise(images.to(self.device))
 
     def _teacher_on_validation(self) -> TeacherBatch | None:
         # They never change, so they are computed once a trial, and counted once.

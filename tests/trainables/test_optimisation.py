@@ -17,9 +17,9 @@ def build_trainer(**changes: object) -> Trainer:
 
 def take_step(trainer: Trainer) -> None:
     images = torch.arange(12, dtype=torch.float32).view(4, 3).sin()
-    trainer.optimizer.zero_grad()
+    trainer.forget_gradients()
     trainer.module(images).square().sum().backward()
-    trainer.optimizer.step()
+    trainer.step()
 
 
 def test_a_constant_schedule_stays_at_one():
@@ -63,6 +63,23 @@ def test_a_step_is_sgd_with_momentum_and_coupled_weight_decay_on_every_parameter
             torch.testing.assert_close(parameter.detach(), before[name] - 0.1 * momenta[name])
 
 
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_a_step_gives_the_bits_of_pytorchs_own_optimiser(momentum):
+    ours, theirs = build_trainer(momentum=momentum), build_trainer()
+    frozen = theirs.module[0].bias
+    ours.module[0].bias.requires_grad_(False)
+    frozen.requires_grad_(False)
+    others = [each for each in theirs.module.parameters() if each.requires_grad]
+    reference = torch.optim.SGD(others, lr=0.1, momentum=momentum, weight_decay=0.01, fused=True)
+    for _ in range(4):
+        take_step(ours)
+        reference.zero_grad()
+        theirs.module(torch.arange(12, dtype=torch.float32).view(4, 3).sin()).square().sum().backward()
+        reference.step()
+        for (name, parameter), other in zip(ours.module.named_parameters(), theirs.module.parameters(), strict=True):
+            assert torch.equal(parameter, other), name
+
+
 def test_a_loaded_trainer_goes_on_to_the_same_bits():
     original, copy = build_trainer(), build_trainer()
     original.begin_epoch(0)
@@ -84,9 +101,9 @@ def test_steps_with_the_channels_last_are_those_with_them_first():
         trainer = Trainer(module.to(memory_format=layout), **options)
         images = torch.arange(2 * 3 * 6 * 5, dtype=torch.float64).view(2, 3, 6, 5).sin()
         for _ in range(3):
-            trainer.optimizer.zero_grad()
+            trainer.forget_gradients()
             trainer.module(images).square().mean().backward()
-            trainer.optimizer.step()
+            trainer.step()
             if reloaded:
                 saved = {name: value.detach().clone().contiguous() for name, value in trainer.state_tensors().items()}
                 trainer.load_state_tensors(saved)

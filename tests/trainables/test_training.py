@@ -6,6 +6,7 @@ import torch
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
+from trainables.loss_log import LossLog
 from trainables.measures import COST_MEASURES, MEASURES, TEST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
 from trainables.methods import METHODS
 from trainables.models import build_model
@@ -155,7 +156,7 @@ def test_the_teacher_does_not_change_and_no_optimiser_knows_it(digits, teacher):
     assert FrozenTeacher(teacher.model).digest == run.identity["teacher"]
     frozen = {id(parameter) for parameter in teacher.parameters()}
     for trainer in run.trainers.values():
-        known = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+        known = {id(parameter) for parameter in trainer.parameters.values()}
         assert not frozen & known
 
 
@@ -187,17 +188,16 @@ def test_each_optimiser_has_its_own_settings_and_its_own_parameters(digits, teac
         student_momentum=0.1, student_weight_decay=0.2, adapter_momentum=0.3, adapter_weight_decay=0.4
     )
     run = DistillationRun(config, digits, teacher)
-    (student,) = run.student_trainer.optimizer.param_groups
-    (adapter,) = run.adapter_trainer.optimizer.param_groups
-    assert (student["momentum"], student["weight_decay"]) == (0.1, 0.2)
-    assert (adapter["momentum"], adapter["weight_decay"]) == (0.3, 0.4)
-    assert [id(p) for p in student["params"]] == [id(p) for p in run.student.parameters()]
-    assert [id(p) for p in adapter["params"]] == [id(p) for p in run.adapter.parameters()]
+    student, adapter = run.student_trainer, run.adapter_trainer
+    assert (student.momentum, student.weight_decay) == (0.1, 0.2)
+    assert (adapter.momentum, adapter.weight_decay) == (0.3, 0.4)
+    assert [id(p) for p in student.parameters.values()] == [id(p) for p in run.student.parameters()]
+    assert [id(p) for p in adapter.parameters.values()] == [id(p) for p in run.adapter.parameters()]
 
 
 def test_every_sample_is_seen_once_an_epoch_the_left_over_ones_too(digits, teacher):
     run = DistillationRun(small_config(method="ce", batch_size=500), digits, None)
-    seen = [indices for indices, _ in run._batches()]
+    seen = [batch.indices for batch in run.batches.of_epoch(0, None)]
     assert [len(indices) for indices in seen] == [500, 500, 77]
     assert torch.equal(torch.cat(seen), batch_order(1077, data_seed=0, epoch=0))
 
@@ -205,8 +205,9 @@ def test_every_sample_is_seen_once_an_epoch_the_left_over_ones_too(digits, teach
 def test_without_augmentation_images_stay_as_they_are(digits, teacher):
     run = DistillationRun(small_config(augmentation="none"), digits, teacher)
     indices = torch.arange(5)
-    assert torch.equal(run._images.batch(indices, run._views[0, indices]), digits.train.images[:5])
-    assert len(run._views) == 1
+    expected = (digits.train.images[:5] / 255 - digits.mean[0]) / digits.std[0]
+    torch.testing.assert_close(run.batches.batch(indices, 0).images, expected)
+    assert {batch.slot for epoch in range(3) for batch in run.batches.of_epoch(epoch, None)} == {0}
 
 
 def test_the_loss_of_an_epoch_is_the_mean_over_samples_not_over_batches(digits, teacher):
@@ -336,7 +337,7 @@ def test_weights_spoilt_by_the_last_step_are_found_by_the_evaluation(digits, tea
 
 def test_an_epoch_never_waits_for_a_value(digits, teacher, monkeypatch):
     run = DistillationRun(small_config(), digits, teacher)
-    batches = list(run._batches())
+    batches = list(run.batches.of_epoch(0, None))
 
     def refuse(*args):
         pytest.fail("a batch waited for the device")
@@ -344,8 +345,9 @@ def test_an_epoch_never_waits_for_a_value(digits, teacher, monkeypatch):
     run.student.train()
     for name in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    for indices, slot in batches[:3]:
-        run._train_batch(indices, slot)
+    log = LossLog(run.method.gradients(run.config.model_dump()))
+    for batch in batches[:3]:
+        run.train_batch(batch, log)
 
 
 def test_a_method_that_is_taught_needs_a_teacher(digits):

@@ -76,6 +76,7 @@ class ViewedImages:
             padded = torch.cat([padded, padded.flip(-1)])
         pixels = padded.permute(0, 2, 3, 1).contiguous()
         self._channels, self._height, self._width = images.shape[1:]
+        self.numbers_per_image = images[0].numel()
         rows, columns = pixels.shape[1:3]
         # (pixels - W + 1, W · C): from every pixel the row that begins there, without a copy. 64 windows as 64 · H
         # such rows took 0.35 of what gathering from unfolded windows takes (CIFAR's shape, one core).

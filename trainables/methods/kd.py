@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from trainables.closed_form import ClosedForm
 from trainables.losses import kd_loss
 from trainables.methods.method import LossParts, Method, StepOutputs
 
@@ -31,4 +32,4 @@ def kd_losses(
     return LossParts(total=ce_weight * ce + kd_weight * kd, ce=ce, kd=kd)
 
 
-METHOD = Method(name="kd", losses=kd_losses, needs_teacher=True, has_adapter=False)
+METHOD = Method(name="kd", losses=kd_losses, needs_teacher=True, has_adapter=False, closed_form=ClosedForm)

@@ -4,9 +4,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainables.closed_form import ClosedForm
 
 
 class StepOutputs(NamedTuple):
@@ -62,12 +65,15 @@ class Method:
             `TrialConfig` that they take their values from.
         needs_teacher: the student is taught by a teacher.
         has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student.
+        closed_form: takes those of `losses`' keyword-only parameters that it has and gives losses and gradients by
+            formula; None where autograd is to find them.
     """
 
     name: str
     losses: Callable[..., LossParts]
     needs_teacher: bool
     has_adapter: bool
+    closed_form: Callable[..., "ClosedForm"] | None = None
 
     @property
     def loss_fields(self) -> frozenset[str]:
@@ -82,3 +88,13 @@ class Method:
             values: the trial's fields by name; those that the losses do not depend on are ignored.
         """
         return functools.partial(self.losses, **{name: values[name] for name in self.loss_fields})
+
+    def gradients(self, values: Mapping[str, Any]) -> "ClosedForm | None":
+        """The objective's losses and gradients by formula, with its numbers fixed; None if it has no such form.
+
+        Args:
+            values: as for `objective`.
+        """
+        if self.closed_form is None:
+            return None
+        return self.closed_form(**{name: values[name] for name in self.loss_fields})

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from trainables.closed_form import ClosedForm
 from trainables.losses import kd_loss
 from trainables.methods.method import LossParts, Method, StepOutputs
 
@@ -48,4 +49,4 @@ def pesf_kd_losses(
     return LossParts(total=total, ce=ce, kd=kd, adapter=adapter)
 
 
-METHOD = Method(name="pesf_kd", losses=pesf_kd_losses, needs_teacher=True, has_adapter=True)
+METHOD = Method(name="pesf_kd", losses=pesf_kd_losses, needs_teacher=True, has_adapter=True, closed_form=ClosedForm)

@@ -1,0 +1,106 @@
+"""The batches of an epoch: which samples, in which views, and what the stored teacher says of them.
+
+Several batches are gathered at once and handed out as slices, as many as stay within a processor's cache: for small
+images the calls that gather a batch would take longer than the gathering.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.data.dataset import Dataset
+from trainables.data.views import (
+    Normaliser,
+    ViewedImages,
+    batch_order,
+    num_slots,
+    slot_of_epoch,
+    view_table,
+    views_of_slots,
+)
+from trainables.teacher_outputs import TeacherBatch, TeacherOutputs
+from trainables.trial import TrialConfig
+
+_GATHERED_BYTES: Final = 1 << 20
+
+
+class Batch(NamedTuple):
+    """Some samples of the train split.
+
+    Args:
+        indices: (B,) int64, their rows in the train split.
+        slot: which of each sample's views is shown (see `trainables.data.views`).
+        images: (B, C, H, W) float32, normalised, in these views.
+        labels: (B,) int64.
+        teacher: what the stored teacher says of them; None if it is to be asked.
+    """
+
+    indices: Tensor
+    slot: int
+    images: Tensor
+    labels: Tensor
+    teacher: TeacherBatch | None = None
+
+
+class EpochBatches:
+    """The train split of a trial, batch by batch.
+
+    Args:
+        config: the trial.
+        dataset: its dataset.
+        device: where the batches are wanted; images and labels stay there.
+    """
+
+    def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
+        table = view_table(dataset.name, config.augmentation)
+        self._config = config
+        self._slots = num_slots(len(table), config.epochs)
+        views = views_of_slots(len(dataset.train), len(table), self._slots, seed=config.split_seed)
+        self._views = views.to(device)
+        self._images = ViewedImages(dataset.train.images.to(device), table)
+        self._labels = dataset.train.labels.to(device)
+        self._device = device
+        self.normalise = Normaliser(dataset.mean, dataset.std, device)
+
+    def __len__(self) -> int:
+        return -(-len(self._labels) // self._config.batch_size)
+
+    def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
+        """Every sample once, the last batch holding what is left over.
+
+        Args:
+            epoch: counted from 0.
+            teacher_outputs: stored ones, which each batch is to bring along; or None.
+        """
+        config = self._config
+        slot = slot_of_epoch(epoch, self._slots, data_seed=config.data_seed)
+        order = batch_order(len(self._labels), data_seed=config.data_seed, epoch=epoch).to(self._device)
+        for indices in order.split(self._batches_at_once(teacher_outputs) * config.batch_size):
+            gathered = self.batch(indices, slot, teacher_outputs)
+            columns = [each.split(config.batch_size) for each in (indices, gathered.images, gathered.labels)]
+            teacher: list[TeacherBatch | None] = [None] * len(columns[0])
+            if gathered.teacher is not None:
+                parts = (each.split(config.batch_size) for each in gathered.teacher)
+                teacher = [TeacherBatch(*each) for each in zip(*parts, strict=True)]
+            for rows, images, labels, outputs in zip(*columns, teacher, strict=True):
+                yield Batch(rows, slot, images, labels, outputs)
+
+    def batch(self, indices: Tensor, slot: int, teacher_outputs: TeacherOutputs | None = None) -> Batch:
+        """Some samples in the views of a slot, with the stored outputs if there are any.
+
+        Args:
+            indices: (B,) int64.
+            slot: of views.
+            teacher_outputs: stored ones, or None.
+        """
+        images = self.normalise(self._images.batch(indices, self._views[slot, indices]))
+        teacher = teacher_outputs.train_batch(indices, slot, images) if teacher_outputs is not None else None
+        return Batch(indices, slot, images, self._labels[indices], teacher)
+
+    def _batches_at_once(self, teacher_outputs: TeacherOutputs | None) -> int:
+        numbers = self._images.numbers_per_image
+        if teacher_outputs is not None:
+            numbers += teacher_outputs.numbers_per_sample
+        return max(1, _GATHERED_BYTES // (4 * numbers * self._config.batch_size))

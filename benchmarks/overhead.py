@@ -13,10 +13,14 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from unittest import mock
 
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+
+# isort: split
 from study import runner
 from study.plan import resolve_plan
 from study.progress import StudyProgress

@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
@@ -25,6 +26,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+
+# isort: split
 from study import cluster, runner  # sets Ray's environment before Ray is imported
 
 # isort: split

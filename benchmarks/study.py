@@ -14,6 +14,7 @@ The arms of a part take turns; a ratio is the median over runs of the ratio with
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -26,8 +27,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
@@ -249,7 +248,7 @@ def memory_part(*, quick: bool, data_root: Path | None) -> list[dict]:
 
 
 def _steps(totals: list[int]) -> list[tuple[int, int]]:
-    return list(zip(totals, totals[1:], strict=False))
+    return list(itertools.pairwise(totals))
 
 
 def _memory_of_each(command: list[str], most: int) -> list[int]:

@@ -14,6 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+
+# isort: split
 from study.ledger import StudyLedger
 from study.plan import load_plan
 

@@ -165,6 +165,9 @@ class TeacherFill:
         try:
             report: FillReport = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, OSError):  # storage that was there a moment ago
+                self._progress.warn(f"{error.cause}; trials fill what is missing")
+                return None
             raise StudyError(f"the teacher's outputs cannot be stored: {error.cause}") from None
         except ray.exceptions.RayError as error:
             self._progress.warn(

@@ -17,7 +17,7 @@ from trainables.data.views import num_slots
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
 from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher, teacher_digest
-from trainables.teacher_outputs_store import Shard, StoredTeacherOutputs, TeacherOutputsStore
+from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig
 from trainables.uris import is_uri
@@ -200,8 +200,16 @@ def _store(
 ) -> TeacherOutputsStore:
     if isinstance(settings, ray.ObjectRef):  # what must not be seen in Tune's own files
         settings = ray.get(settings)
-    location = settings["location"]
-    key = (location, settings["dtype"], teacher.digest, dataset.digest, config.augmentation, device)
+    location, rows_per_shard = settings["location"], settings.get("rows_per_shard", ROWS_PER_SHARD)
+    key = (
+        location,
+        settings["dtype"],
+        str(rows_per_shard),
+        teacher.digest,
+        dataset.digest,
+        config.augmentation,
+        device,
+    )
     if key not in _stores:
         remote = is_uri(location)
         _stores[key] = TeacherOutputsStore(
@@ -213,6 +221,7 @@ def _store(
             dtype=settings["dtype"],
             device=device,
             remote=RemoteFolder(location) if remote else None,
+            rows_per_shard=rows_per_shard,
         )
     return _stores[key]
 

@@ -31,7 +31,15 @@ from trainables.teacher_outputs import TeacherBatch
 from trainables.teacher_outputs_file import DTYPES, OutputsDtype, TeacherOutputsFileError, map_rows, write_rows
 from trainables.teacher_outputs_table import FILL_BATCH, Table, TeacherOutputsError, TeacherTables
 
-__all__ = ["FilledShard", "Shard", "StoredRows", "StoredTeacherOutputs", "TeacherOutputsError", "TeacherOutputsStore"]
+__all__ = [
+    "ROWS_PER_SHARD",
+    "FilledShard",
+    "Shard",
+    "StoredRows",
+    "StoredTeacherOutputs",
+    "TeacherOutputsError",
+    "TeacherOutputsStore",
+]
 
 # Of a file with more rows, so many are a shard; a multiple of the batch, so that all batches stay what they are.
 ROWS_PER_SHARD: Final = 128 * FILL_BATCH

@@ -229,7 +229,9 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluste
         cluster.shutdown()
 
 
-def fill_on(folder: Path, location: str, **options: Any) -> tuple[Filling, str]:
+def fill_on(
+    folder: Path, location: str, stopped: Callable[[], bool] = lambda: False, **outputs: Any
+) -> tuple[Filling, str]:
     """What filling came to, each shard in a task of its own, and what was said."""
     plan: StudyPlan = make_plan(folder, base={"teacher": "cnn_8_16", "epochs": 4})
     config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
@@ -237,13 +239,13 @@ def fill_on(folder: Path, location: str, **options: Any) -> tuple[Filling, str]:
         "config": config,
         "data_root": None,
         "teacher_path": prepare_teacher(config, None, str(folder / "teachers")),
-        "teacher_outputs": {"location": location, "dtype": "float16"},
+        "teacher_outputs": {"location": location, "dtype": "float16", **outputs},
         "device": "cpu",
     }
     stream = io.StringIO()
     progress = StudyProgress(plan, stream=stream)
     slots = Slots(cpus=1, gpus=0, at_most=None)
-    filling = TeacherFill(plan, settings, slots, progress, seconds_alone=0, **options).run()
+    filling = TeacherFill(plan, settings, slots, progress, seconds_alone=0, stopped=stopped).run()
     return filling, stream.getvalue().replace("\n", " ")
 
 
@@ -283,6 +285,29 @@ def test_filling_that_is_stopped_goes_on_with_what_is_left(two_nodes, tmp_path):
     assert second.shards <= 5 - there
     assert second.forwards == second.shards * TRAIN
     assert len(list(folder.glob("*/*.arrow"))) == 5
+
+
+@pytest.mark.slow
+def test_nodes_fill_ranges_of_rows_and_put_them_together(two_nodes, tmp_path):
+    folder = tmp_path / "outputs"
+    filling, _ = fill_on(tmp_path, str(folder), rows_per_shard=512)
+    assert filling.complete
+    assert filling.forwards == ONE_TRIAL
+    assert filling.shards == 1 + 4 * 3 + 4
+    assert len(filling.nodes) == 2
+    assert {path.name for path in folder.rglob("*.arrow")} == {
+        "validation.arrow", *(f"slot-000{slot}.arrow" for slot in range(4))
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_stored_filling_ends_at_once_and_says_so(two_nodes, tmp_path):
+    (tmp_path / "file").write_text("")
+    filling, said = fill_on(tmp_path, str(tmp_path / "file"))
+    assert not filling.complete
+    assert (filling.shards, filling.forwards) == (0, VALIDATION)
+    assert "warning: " in said
+    assert "not stored" in said
 
 
 @pytest.mark.slow

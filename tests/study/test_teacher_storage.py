@@ -4,6 +4,7 @@ import pytest
 
 from study.errors import UsageError
 from study.plan import EXECUTION_FIELDS, load_plan, refuse_differences, resolve_plan
+from study.request import resumed_plan
 from study.teacher_storage import OutputsDtype, describe_teacher_storage
 from tests.study.factories import make_plan
 from trainables.teacher_outputs_file import DTYPES
@@ -81,6 +82,14 @@ def test_storage_named_by_a_uri_is_shown_without_its_secrets(tmp_path):
     assert "s3://***@bucket/outputs?scheme=http, a copy on each node" in said
     assert "hush" not in said + plan.save().read_text() + plan.without_secrets().model_dump_json()
     assert make_plan(tmp_path, teacher_outputs_path="/shared/outputs").teacher_outputs_location == "/shared/outputs"
+
+
+def test_a_resumed_study_asks_again_for_secrets_that_its_plan_did_not_keep(tmp_path):
+    make_plan(tmp_path, teacher_outputs_path="s3://someone:hush@bucket/outputs").save()
+    with pytest.raises(UsageError, match="give --teacher-outputs-path again"):
+        resumed_plan("planned", tmp_path, {})
+    again = resumed_plan("planned", tmp_path, {"teacher_outputs_path": "s3://bucket/elsewhere"})
+    assert again.teacher_outputs_location == "s3://bucket/elsewhere"
 
 
 def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):

@@ -24,8 +24,3 @@ def redact(text: str) -> str:
     The user part is that of `scheme://user:password@host`.
     """
     return _SECRET_PARAMETER.sub(rf"\g<1>{REDACTED}", _USER.sub(f"://{REDACTED}@", text))
-
-
-def holds_secrets(uri: str) -> bool:
-    """Whether `redact` changes it, or has."""
-    return redact(uri) != uri or REDACTED in uri

@@ -56,6 +56,7 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
             "name": "overhead", "space": "adapter_width", "trials": trials, "promising": 1, "replicates": 1,
             "controls": (), "sampler": "random", "base": {"epochs": epochs}, "output_dir": folder,
             "max_concurrent": concurrent, "tracking_uri": f"sqlite:///{folder}/mlflow.db",
+            "teacher_outputs": "live",
         }
     )  # fmt: skip
     plan.directory.mkdir(parents=True)

@@ -113,8 +113,9 @@ def on_simulated_nodes(nodes: int, trials_per_slot: int) -> float:
         for _ in range(nodes - 1):
             simulated.add_node(num_cpus=SLOTS_PER_NODE)
         plan = make_plan(
-            folder, trials=slots * trials_per_slot, base={"epochs": WAITING_EPOCHS}, address=simulated.address
-        )
+            folder, trials=slots * trials_per_slot, base={"epochs": WAITING_EPOCHS}, address=simulated.address,
+            teacher_outputs="live",
+        )  # fmt: skip
         with (
             mock.patch.object(distillation, "DistillationTrainable", WaitingTrainable),
             mock.patch.object(runner, "_prepare_teacher", return_value="none"),

@@ -174,7 +174,7 @@ def _stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
 
 
 def _command_line() -> str:
-    from study.plan import redact
+    from trainables.uris import redact
 
     return redact(shlex.join(["python", "-m", "study.launch", *sys.argv[1:]]))
 
@@ -206,7 +206,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
     configs = first_configs(plan)
     if as_json:
         summary = {
-            "plan": plan.model_dump(mode="json"),
+            "plan": plan.without_secrets().model_dump(mode="json"),
             "first_configs": configs,
             "trials": plan.total_trials,
             "epochs": plan.epochs_total(),

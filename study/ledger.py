@@ -81,6 +81,7 @@ class StudyLedger:
         self.plan = plan
         self.entries: dict[str, TrialEntry] = {}
         self.ended = 0
+        self.teacher_forwards_ahead = 0
         self._stages: dict[Stage, list[TrialEntry]] = {"search": [], "control": [], "replicate": []}
         self.damaged_lines: list[int] = []
         self._on_end = on_end
@@ -92,10 +93,12 @@ class StudyLedger:
     def _load(self, path: Path) -> None:
         events, self.damaged_lines = read_journal(path)
         for event in events:
-            kind, trial_id = event["event"], event["trial_id"]
+            kind, trial_id = event["event"], event.get("trial_id")
             if kind == "trial":
                 fields = {k: v for k, v in event.items() if k not in ("event", "config")}
                 self._enter(TrialEntry(config=TrialConfig(**event["config"]), **fields))
+            elif kind == "fill":
+                self.teacher_forwards_ahead += event["forwards"]
             elif trial_id in self.entries:
                 entry = self.entries[trial_id]
                 if kind == "epoch":
@@ -151,6 +154,19 @@ class StudyLedger:
         entry.epochs[epoch] = measures
         entry.epoch_times[epoch] = now
         return True
+
+    def record_fill(self, forwards: int, files: int, seconds: float) -> None:
+        """Enter that a task filled teacher outputs ahead of the trials.
+
+        Args:
+            forwards: samples that went through the teacher.
+            files: that it filled.
+            seconds: that it took.
+        """
+        if files:
+            event = {"event": "fill", "time": time.time(), "forwards": forwards, "files": files, "seconds": seconds}
+            self._journal.append(event)
+            self.teacher_forwards_ahead += forwards
 
     def end_trial(self, trial_id: str, status: Status, error: str | None = None) -> None:
         """Enter how a trial ended, once."""

@@ -105,7 +105,11 @@ TeacherOutputs = Annotated[
 TeacherOutputsDtype = Annotated[OutputsDtypeName, _teacher(help="How stored outputs are rounded.")]
 TeacherOutputsLimit = Annotated[str, _teacher(help="Most bytes that a study may store, such as 4GiB.")]
 TeacherOutputsPath = Annotated[
-    Path | None, _teacher(help="Local folder for them; teacher_outputs in the output folder if not given.")
+    str | None,
+    _teacher(
+        help="Folder for them, or storage that all nodes reach (s3://, gs://, abfs://, hdfs://, file://), of which "
+        "each node keeps a copy; teacher_outputs in the output folder if not given."
+    ),
 ]
 
 Resume = Annotated[str | None, _how(metavar="NAME", help="Go on with that study.")]

@@ -33,9 +33,10 @@ from analysis.trials import (
     summarise_configs,
     survivor_note,
 )
-from study.plan import StudyPlan, redact
+from study.plan import StudyPlan
 from study.progress import StudyProgress, duration
 from study.runner import StudyRun
+from trainables.uris import redact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -194,6 +195,7 @@ def _summary(
         "complete": run.complete,
         "trials": {**trials, "planned": plan.total_trials},
         "seconds": run.seconds,
+        "teacher_forwards": _teacher_forwards(run),
         "configs": [_json_ready(asdict(config)) for config in configs],
         "gap_accuracy_correlation": _json_ready(asdict(correlation)),
         "notes": notes,
@@ -201,6 +203,13 @@ def _summary(
         "figures": str(plan.directory / "figures"),
         "ui": ui_command(plan),
     }
+
+
+def _teacher_forwards(run: StudyRun) -> dict[str, int]:
+    """Samples that went through the teacher itself, in all runs of the study: ahead of the trials, and in them."""
+    epochs = [measures for entry in run.ledger.entries.values() for measures in entry.epochs.values()]
+    in_trials = int(sum(measures.get("cost/teacher_forwards", 0.0) for measures in epochs))
+    return {"ahead": run.ledger.teacher_forwards_ahead, "in_trials": in_trials}
 
 
 def _study_metrics(configs: list[ConfigSummary], correlation: Estimate) -> dict[str, float]:

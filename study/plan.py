@@ -28,6 +28,7 @@ from study.teacher_storage import (
 from trainables.data.registry import DATASETS
 from trainables.methods import METHODS
 from trainables.trial import TrialConfig
+from trainables.uris import redact
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
@@ -52,12 +53,6 @@ EXECUTION_FIELDS: Final = frozenset(
         "teacher_outputs_path",
     }
 )
-REDACTED: Final = "***"
-
-
-def redact(text: str) -> str:
-    """`text` with the user part of every URI (`scheme://user:password@host`) blotted out."""
-    return re.sub(r"://[^/@\s]+@", f"://{REDACTED}@", text)
 
 
 class PlannedTrial(NamedTuple):
@@ -108,7 +103,7 @@ class StudyPlan(BaseModel):
     teacher_outputs: OutputsMode = "auto"
     teacher_outputs_dtype: OutputsDtype = "float16"
     teacher_outputs_limit: ByteSize = DEFAULT_LIMIT
-    teacher_outputs_path: Path | None = None
+    teacher_outputs_path: str | None = None
     teacher_outputs_used: OutputsSource | None = None
 
     @field_validator("name")
@@ -135,10 +130,10 @@ class StudyPlan(BaseModel):
 
     @field_validator("teacher_outputs_path")
     @classmethod
-    def _local_folder(cls, path: Path | None) -> Path | None:
-        if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
-            raise ValueError("teacher outputs are mapped into memory: name a folder, not a URI")
-        return path
+    def _folder_or_uri(cls, place: str | None) -> str | None:
+        if place is not None and (not place or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", place)):
+            raise ValueError("name a folder, or a URI with two slashes, such as s3://BUCKET/FOLDER")
+        return place
 
     @model_validator(mode="after")
     def _decide_on_teacher_outputs(self) -> Self:
@@ -166,9 +161,9 @@ class StudyPlan(BaseModel):
         return self.output_dir / self.name
 
     @property
-    def teacher_outputs_folder(self) -> Path:
-        """Where teachers' outputs are kept, for all studies of the output folder."""
-        return self.teacher_outputs_path or self.output_dir / "teacher_outputs"
+    def teacher_outputs_location(self) -> str:
+        """Where teachers' outputs are kept, for all studies of the output folder: a folder or a URI."""
+        return self.teacher_outputs_path or str(self.output_dir / "teacher_outputs")
 
     @property
     def teacher_storage(self) -> TeacherStorage:
@@ -207,11 +202,20 @@ class StudyPlan(BaseModel):
         return self.total_trials * self.base.epochs
 
     def save(self) -> Path:
-        """Write `plan.json` into the study's folder, without a password that the tracking URI may hold."""
+        """Write `plan.json` into the study's folder, without the secrets that a URI may hold."""
         path = self.directory / "plan.json"
-        stored = self.model_copy(update={"tracking_uri": redact(self.tracking_uri)})
-        path.write_text(stored.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        path.write_text(self.without_secrets().model_dump_json(indent=2) + "\n", encoding="utf-8")
         return path
+
+    def without_secrets(self) -> Self:
+        """The plan as it may be shown and written."""
+        outputs = self.teacher_outputs_path
+        return self.model_copy(
+            update={
+                "tracking_uri": redact(self.tracking_uri),
+                "teacher_outputs_path": redact(outputs) if outputs is not None else None,
+            }
+        )
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:
@@ -232,7 +236,9 @@ def describe_validation(error: ValidationError) -> str:
     for finding in error.errors():
         where = ".".join(str(part) for part in finding["loc"])
         message = finding["msg"].removeprefix("Value error, ")
-        given = f" (given: {finding['input']!r})" if where and not isinstance(finding["input"], dict) else ""
+        given = (
+            f" (given: {redact(repr(finding['input']))})" if where and not isinstance(finding["input"], dict) else ""
+        )
         lines.append(f"{where}: {message}{given}" if where else message)
     return "\n".join(lines)
 

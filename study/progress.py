@@ -2,8 +2,10 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TextIO
+from typing import Final, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +19,8 @@ from rich.progress import (
 
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
+
+_SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 class StudyProgress:
@@ -33,20 +37,25 @@ class StudyProgress:
         self._total = plan.total_trials
         self._began: float | None = None
         self._done_before = 0
-        self._bar: Progress | None = None
-        if self._console.is_terminal and not quiet:
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("trials"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[state]}"),
-                TimeElapsedColumn(),
-                console=self._console,
-                transient=True,
-                redirect_stdout=False,  # what Ray prints there is not for the screen
-            )
+        self._warned: set[str] = set()
+        self._bar = self._new_bar("trials")
+        if self._bar is not None:
             self._task = self._bar.add_task("trials", total=self._total, state="")
+
+    def _new_bar(self, what: str) -> Progress | None:
+        if not self._console.is_terminal or self._console.quiet:
+            return None
+        return Progress(
+            SpinnerColumn(),
+            TextColumn(what),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            redirect_stdout=False,  # what Ray prints there is not for the screen
+        )
 
     def __enter__(self) -> "StudyProgress":
         if self._bar is not None:
@@ -62,6 +71,42 @@ class StudyProgress:
     def say(self, text: str) -> None:
         """A line about what is being done."""
         self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line about something that somebody should know, once however many processes tell it."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self.say(f"warning: {text}")
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """While something goes on that counts: a bar on a terminal, a line every ten seconds otherwise.
+
+        Args:
+            what: is counted.
+            total: up to where.
+
+        Yields:
+            To be called with how many are done and what else there is to say.
+        """
+        bar, said = self._new_bar(what), time.monotonic()
+        task = bar.add_task(what, total=total, state="") if bar is not None else None
+
+        def changed(done: int, state: str) -> None:
+            nonlocal said
+            if bar is not None and task is not None:
+                bar.update(task, completed=done, state=state)
+            elif time.monotonic() - said > _SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                self.say(f"{what} [{done}/{total}] {state}")
+
+        if bar is not None:
+            bar.start()
+        try:
+            yield changed
+        finally:
+            if bar is not None:
+                bar.stop()
 
     def trial_changed(self, entry: TrialEntry, ledger: StudyLedger) -> None:
         """A trial reported or ended."""

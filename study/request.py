@@ -133,12 +133,12 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     from study.plan import (
         EXECUTION_FIELDS,
         NAME_PATTERN,
-        REDACTED,
         check_data_root,
         load_plan,
         refuse_differences,
         resolve_plan,
     )
+    from trainables.uris import REDACTED
 
     if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"{name!r} is not the name of a study")
@@ -154,8 +154,9 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
     plan = resolve_plan({**plan.model_dump(), **execution})
-    if REDACTED in plan.tracking_uri:
-        raise UsageError("give --tracking-uri again: a plan does not keep the user and password of a URI")
+    for flag, uri in (("tracking-uri", plan.tracking_uri), ("teacher-outputs-path", plan.teacher_outputs_path or "")):
+        if REDACTED in uri:
+            raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_data_root(plan)
     return plan
 

@@ -28,8 +28,10 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.search import StudySearch, make_scheduler
+from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_storage import describe_teacher_storage
 from trainables.measures import MEASURES
+from trainables.uris import is_uri, redact
 
 if TYPE_CHECKING:
     from study.tracking import StudyTracker
@@ -115,6 +117,8 @@ class StudyCallback(tune.Callback):
     ) -> None:
         """An epoch is done."""
         entry = self._ledger.entries[trial.config["trial_id"]]
+        for note in result.get("notes", ()):
+            self._progress.warn(note)
         if result.get("failed"):
             return
         try:
@@ -158,12 +162,13 @@ def check_services(plan: StudyPlan) -> None:
     """Check, before any work, that what the plan relies on answers.
 
     Raises:
-        StudyError: the cluster or the tracking server does not.
+        StudyError: the cluster, the tracking server or the storage for the teacher's outputs does not.
     """
     from study.tracking import check_tracking_uri
 
     check_address(plan.address)
     check_tracking_uri(plan.tracking_uri)
+    check_outputs_location(plan)
 
 
 def run_study(
@@ -251,6 +256,8 @@ def _search(
         }
         search = StudySearch(ledger, settings, lambda entry: _checkpoints_of(plan, entry), slots)
         progress.say(f"teacher {describe_teacher_storage(plan)}")
+        if settings["teacher_outputs"] is not None and not _filled(plan, settings, slots, ledger, progress, stop):
+            return
         progress.say(f"searching: {plan.total_trials} trials, {len(ledger.entries)} of them begun before")
         with progress:
             _tuner(plan, search, ledger, callback, stop).fit()
@@ -261,10 +268,35 @@ def _search(
         stop_ray()
 
 
-def _teacher_outputs(plan: StudyPlan) -> dict[str, str] | None:
+def _teacher_outputs(plan: StudyPlan) -> Any:
     if plan.teacher_outputs_used == "live":
         return None
-    return {"folder": str(plan.teacher_outputs_folder.absolute()), "dtype": plan.teacher_outputs_dtype}
+    location = plan.teacher_outputs_location
+    local = not is_uri(location)
+    settings = {
+        "location": str(Path(location).absolute()) if local else location,
+        "dtype": plan.teacher_outputs_dtype,
+    }
+    # Tune writes the configs of trials into its own files; a reference says nothing there.
+    return ray.put(settings) if redact(location) != location else settings
+
+
+def _filled(
+    plan: StudyPlan, settings: dict[str, Any], slots: Slots, ledger: StudyLedger, progress: StudyProgress, stop: Stop
+) -> bool:
+    """Fill the teacher's outputs ahead of the trials; False if the study is to end first."""
+    if plan.teacher_storage.passes_stored:
+        config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+        fill = TeacherFill(
+            plan,
+            {**settings, "config": config},
+            slots,
+            progress,
+            entered=lambda report: ledger.record_fill(report.forwards, len(report.filled), report.seconds),
+            stopped=stop.stop_all,
+        )
+        fill.run()
+    return not stop.stop_all()
 
 
 def _prepare_teacher(plan: StudyPlan) -> str:

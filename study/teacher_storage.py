@@ -7,6 +7,7 @@ from pydantic import ByteSize
 from trainables.data.registry import DATASETS
 from trainables.methods import METHODS
 from trainables.models.names import feature_dim
+from trainables.uris import is_uri, redact
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -64,11 +65,12 @@ def describe_teacher_storage(plan: "StudyPlan") -> str:
     passes = f"{storage.passes_live} passes of the teacher over the train split"
     if storage.source == "live":
         return f"outputs live ({storage.why}): {passes} at most"
+    copies = ", a copy on each node" if is_uri(plan.teacher_outputs_location) else ""
     return (
         f"outputs stored as {plan.teacher_outputs_dtype} ({storage.why}): at most {size_in_words(storage.size)} in "
-        f"{plan.teacher_outputs_folder}; {storage.passes_stored} passes of the teacher over the train split instead of "
-        f"{storage.passes_live}, {storage.passes_saved} saved; it pays once trials x epochs exceed "
-        f"{storage.passes_stored}"
+        f"{redact(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} passes of the teacher over the "
+        f"train split instead of {storage.passes_live}, {storage.passes_saved} saved; it pays once trials x epochs "
+        f"exceed {storage.passes_stored}"
     )
 
 

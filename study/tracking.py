@@ -29,8 +29,9 @@ from mlflow.exceptions import MlflowException
 
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
-from study.plan import StudyPlan, redact
+from study.plan import StudyPlan
 from trainables.methods import METHODS
+from trainables.uris import redact
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
 _SECONDS_TO_GATHER: Final = 1.0

@@ -1,14 +1,18 @@
 """What many tests share: a real small study, and real data where there is any."""
 
 import json
+import logging
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs as pafs
 import pytest
+from moto.server import ThreadedMotoServer
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -58,6 +62,71 @@ def small_study(small_study_run: tuple[Path, dict[str, Any], str]) -> Path:
 def golden_root() -> Path:
     """Answers of reference models; a test that needs them is skipped where there are none, unless they are required."""
     return _folder("PESFKD_GOLDEN_ROOT", "reference answers of the CIFAR models")
+
+
+# Credentials for the server below, and nothing of this machine's own.
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": "/nonexistent",
+    "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+}
+
+
+class S3:
+    """An S3-compatible server on loopback.
+
+    Args:
+        port: where it listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def uri(self, place: str, *, user: str = "", **parameters: str) -> str:
+        """The URI of a bucket or of a folder in one."""
+        listed = "".join(f"&{name}={value}" for name, value in parameters.items())
+        return f"s3://{user}{place}?endpoint_override=127.0.0.1:{self.port}&scheme=http{listed}"
+
+    def new_bucket(self) -> str:
+        """The name of a bucket of one's own."""
+        name = f"bucket-{secrets.token_hex(4)}"
+        system, _ = pafs.FileSystem.from_uri(self.uri(name, allow_bucket_creation="true"))
+        system.create_dir(name)
+        return name
+
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """Everything in a bucket, by name."""
+        system, _ = pafs.FileSystem.from_uri(self.uri(bucket))
+        found = system.get_file_info(pafs.FileSelector(bucket, recursive=True))
+        names = [info.path for info in found if info.type == pafs.FileType.File]
+        return {name.removeprefix(f"{bucket}/"): system.open_input_stream(name).read() for name in names}
+
+    def put(self, bucket: str, name: str, content: bytes) -> None:
+        """Put an object, in place of what is there."""
+        system, _ = pafs.FileSystem.from_uri(self.uri(bucket))
+        with system.open_output_stream(f"{bucket}/{name}") as stream:
+            stream.write(content)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[int]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A running server, and credentials for it in the environment."""
+    for name, value in S3_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    return S3(s3_server)
 
 
 def _folder(variable: str, what: str) -> Path:

@@ -5,18 +5,22 @@ import time
 import traceback
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import ray
 from ray import tune
 
 from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.data.views import num_slots
 from trainables.measures import ACCURACY
+from trainables.remote_folder import RemoteFolder, node_cache
 from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher, teacher_digest
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
+from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig
+from trainables.uris import is_uri
 
 # A checkpoint costs a few milliseconds here and in the driver: at most one a second keeps that under a percent,
 # and an epoch of a real network takes longer, so that it loses at most one.
@@ -27,8 +31,8 @@ class DistillationTrainable(tune.Trainable):
     """One trial; a step is an epoch.
 
     Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path`, `teacher_outputs`
-    (`folder` and `dtype` of the stored ones, or None for a live teacher), and `checkpoints`: folders to go on from,
-    newest first; one that is damaged is passed over.
+    (`location` and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, and
+    `checkpoints`: folders to go on from, newest first; one that is damaged is passed over.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -70,7 +74,8 @@ class DistillationTrainable(tune.Trainable):
         """Train and evaluate one epoch.
 
         Returns:
-            The epoch's measures, `epoch`, `finished` (whether it was the last), and `failed` where it went wrong.
+            The epoch's measures, `epoch`, `finished` (whether it was the last), `failed` where it went wrong, and
+            `notes` where there is something that a person should know.
         """
         measures: dict[str, float] = {}
         if self._error is None:
@@ -78,12 +83,14 @@ class DistillationTrainable(tune.Trainable):
                 measures = self._run.run_epoch()
             except Exception as error:
                 self._error = _describe(error)
+        notes = {"notes": notes} if (notes := _take_notes()) else {}
         if self._error is not None:
-            return {ACCURACY: math.nan, "epoch": 0, "finished": False, "failed": self._error, "done": True}
+            return {ACCURACY: math.nan, "epoch": 0, "finished": False, "failed": self._error, "done": True, **notes}
         finished = self._run.finished
         due = time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS
         return {
             **measures,
+            **notes,
             "epoch": self._run.epoch,
             "finished": finished,
             "done": finished,
@@ -116,6 +123,52 @@ def prepare_teacher(config: dict[str, Any], data_root: str | None, folder: str) 
     return str(ensure_teacher(trial, _dataset(trial.dataset, data_root, trial.split_seed), Path(folder)))
 
 
+class FillReport(NamedTuple):
+    """What a task of `fill_teacher_outputs` found and did.
+
+    Args:
+        missing: what was missing when it began, where it had to look for itself.
+        filled: the shards that now have their file.
+        forwards: samples that went through the teacher.
+        seconds: what that took.
+        notes: what a person should know.
+        node: Ray's name of the node that it ran on.
+    """
+
+    missing: list[Shard]
+    filled: list[Shard]
+    forwards: int
+    seconds: float
+    notes: list[str]
+    node: str
+
+
+def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = None) -> FillReport:
+    """Fill shards of the teacher's outputs, one after the other; it ends early where one cannot be stored.
+
+    Args:
+        settings: as the Tune config of a trial, and so are the outputs that it wants filled: those of the
+            validation split and of all slots that its epochs use.
+        shards: which; if not given, the first one that is missing.
+    """
+    use_one_thread()
+    config = TrialConfig(**settings["config"])
+    dataset = _dataset(config.dataset, settings["data_root"], config.split_seed)
+    teacher = _teacher(settings["teacher_path"], config, dataset)
+    store = _store(settings["teacher_outputs"], config, dataset, teacher, settings["device"])
+    missing = store.missing(num_slots(store.tables.num_views, config.epochs)) if shards is None else []
+    filled, forwards, began = [], 0, time.perf_counter()
+    for shard in missing[:1] if shards is None else shards:
+        done = store.fill(shard)
+        forwards += done.forwards
+        if not done.stored:
+            break
+        filled.append(shard)
+    seconds = time.perf_counter() - began
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+    return FillReport(missing, filled, forwards, seconds, _take_notes(), node)
+
+
 @cache
 def _dataset(name: str, root: str | None, split_seed: int) -> Dataset:
     return load_dataset(name, root, seed=split_seed)
@@ -135,22 +188,46 @@ _stores: dict[tuple[str, ...], TeacherOutputsStore] = {}
 
 
 def _teacher_outputs(
-    settings: dict[str, Any] | None, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
+    settings: Any, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
 ) -> StoredTeacherOutputs | None:
     if settings is None:
         return None
-    key = (settings["folder"], settings["dtype"], teacher.digest, dataset.digest, config.augmentation, device)
+    return StoredTeacherOutputs(_store(settings, config, dataset, teacher, device))
+
+
+def _store(
+    settings: Any, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
+) -> TeacherOutputsStore:
+    if isinstance(settings, ray.ObjectRef):  # what must not be seen in Tune's own files
+        settings = ray.get(settings)
+    location, rows_per_shard = settings["location"], settings.get("rows_per_shard", ROWS_PER_SHARD)
+    key = (
+        location,
+        settings["dtype"],
+        str(rows_per_shard),
+        teacher.digest,
+        dataset.digest,
+        config.augmentation,
+        device,
+    )
     if key not in _stores:
+        remote = is_uri(location)
         _stores[key] = TeacherOutputsStore(
-            Path(settings["folder"]),
+            node_cache() / "teacher_outputs" if remote else Path(location),
             teacher,
             dataset,
             architecture=config.teacher,
             augmentation=config.augmentation,
             dtype=settings["dtype"],
             device=device,
+            remote=RemoteFolder(location) if remote else None,
+            rows_per_shard=rows_per_shard,
         )
-    return StoredTeacherOutputs(_stores[key])
+    return _stores[key]
+
+
+def _take_notes() -> list[str]:
+    return [note for store in _stores.values() for note in store.take_notes()]
 
 
 def _describe(error: Exception) -> str:

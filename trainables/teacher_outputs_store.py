@@ -3,41 +3,47 @@
 What is kept is the penultimate feature; the logits are the frozen head applied to it, which costs nothing
 measurable.
 
-There is a file for every slot of views (see `trainables.data.views`) and one for the validation split. The first
-trial that comes to a slot computes it: one pass of the teacher over the train split, which is what a live teacher
-costs that epoch. Everyone else maps the file. A file's rows depend on nothing that differs between trials: the
-samples go through the teacher in their own order, in batches of a fixed size, on one thread. So it does not matter
-who computes them, and a trial gives the same bits whether it found its rows or computed them.
+There is a file for every slot of views (see `trainables.data.views`) and one for the validation split. Who first
+asks for a slot that is not there computes it: one pass of the teacher over the train split, which is what a live
+teacher costs an epoch. Everyone else maps the file. A file's rows depend on nothing that differs between trials or
+machines' loads: the samples go through the teacher in their own order, in batches of a fixed size, on one thread. So
+it does not matter who computes them, and a trial gives the same bits whether it found its rows or computed them.
+
+Files can also be filled ahead, shard by shard (`missing`, `fill`): a shard is a whole file or, of a large one, a range
+of its rows, kept in a file of its own until all of them are there.
+
+With storage that all nodes reach (`RemoteFolder`), a node's folder holds copies: a file is fetched once a node, and
+what a node computes is sent there.
 """
 
-import hashlib
-import json
 import logging
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainables.data.dataset import Dataset, digest_of
-from trainables.data.views import Normaliser, ViewedImages, ViewTable, view_table, views_of_slots
-from trainables.storage import locked, remove_partial_files
+from trainables.data.dataset import Dataset
+from trainables.remote_folder import RemoteFolder
+from trainables.storage import atomic_file, locked, remove_partial_files
 from trainables.teacher import FrozenTeacher
 from trainables.teacher_outputs import TeacherBatch
 from trainables.teacher_outputs_file import DTYPES, OutputsDtype, TeacherOutputsFileError, map_rows, write_rows
-from trainables.training import one_thread
+from trainables.teacher_outputs_table import FILL_BATCH, Table, TeacherOutputsError, TeacherTables
 
-_FORMAT: Final = "pesfkd-teacher-outputs-1"
-_FILL_BATCH: Final = 512  # part of the format: another size may change the last bits
+__all__ = [
+    "ROWS_PER_SHARD",
+    "FilledShard",
+    "Shard",
+    "StoredRows",
+    "StoredTeacherOutputs",
+    "TeacherOutputsError",
+    "TeacherOutputsStore",
+]
+
+# Of a file with more rows, so many are a shard; a multiple of the batch, so that all batches stay what they are.
+ROWS_PER_SHARD: Final = 128 * FILL_BATCH
 _log = logging.getLogger(__name__)
-
-
-class TeacherOutputsError(ValueError):
-    """The teacher's outputs cannot be stored as asked."""
 
 
 class StoredRows(NamedTuple):
@@ -52,12 +58,38 @@ class StoredRows(NamedTuple):
     forwards: int
 
 
+class Shard(NamedTuple):
+    """What one worker fills at a time.
+
+    Args:
+        slot: of the train split; None is the validation split.
+        start: its first row.
+        stop: the row after its last one.
+    """
+
+    slot: int | None
+    start: int
+    stop: int
+
+
+class FilledShard(NamedTuple):
+    """What became of a shard.
+
+    Args:
+        forwards: samples that went through the teacher; 0 if the rows were there.
+        stored: whether its file now is where everyone looks for it.
+    """
+
+    forwards: int
+    stored: bool
+
+
 class TeacherOutputsStore:
     """The outputs of one teacher on one dataset, in files under the digest of everything they depend on.
 
     A file is verified once by each process, when it is first asked for. One that is damaged or is not what its
-    name says is named in the log and built anew. Of several processes that ask for the same rows one computes
-    them and the others wait. Where a file cannot be written, the trial that computed its rows goes on with them.
+    name says is noted (`take_notes`) and built anew. Of several processes of a node that ask for the same rows one
+    computes them and the others wait. Where a file cannot be written, who computed its rows goes on with them.
 
     Args:
         folder: holds the outputs of any number of teachers, each in a folder named by its key.
@@ -68,6 +100,8 @@ class TeacherOutputsStore:
         dtype: of the stored rows. float16 moved the divergence between a teacher and its stored self by at most
             1e-6 nats, bfloat16 by 6e-5 (CIFAR nets; a hundredth of that on the digits).
         device: where the teacher runs and the rows are wanted.
+        remote: storage that all nodes reach; `folder` then holds this node's copies of what lies there.
+        rows_per_shard: a multiple of the batch in which files are filled.
     """
 
     def __init__(
@@ -80,34 +114,31 @@ class TeacherOutputsStore:
         augmentation: str,
         dtype: OutputsDtype = "float16",
         device: torch.device | str = "cpu",
+        remote: RemoteFolder | None = None,
+        rows_per_shard: int = ROWS_PER_SHARD,
     ) -> None:
+        assert rows_per_shard % FILL_BATCH == 0
         self.device = torch.device(device)
         self.teacher = teacher.to(self.device)
         self.dtype: OutputsDtype = dtype
-        self._dataset = dataset
-        self._table = view_table(dataset.name, augmentation)
-        self._normalise = Normaliser(dataset.mean, dataset.std, self.device)
-        self._mapped: dict[Path, Tensor] = {}
-        self.origin: dict[str, Any] = {
-            "format": _FORMAT,
-            "batch": _FILL_BATCH,
-            "architecture": architecture,
-            "teacher_digest": teacher.digest,
-            "dataset": dataset.name,
-            "dataset_digest": dataset.digest,
-            "split_seed": dataset.seed,
-            "views": len(self._table),
-            "views_digest": _table_digest(self._table),
-            "feature_dim": teacher.head.in_features,
-            "dtype": dtype,
-            "byte_order": sys.byteorder,
-            # Other kernels round otherwise, and a trial must give the same bits from found as from new rows.
-            "device": self.device.type,
-            "torch": torch.__version__,
-        }
-        content = json.dumps(self.origin, sort_keys=True)
-        self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
-        self.folder = folder / self.key
+        self.tables = TeacherTables(
+            self.teacher,
+            dataset,
+            architecture=architecture,
+            augmentation=augmentation,
+            dtype=dtype,
+            device=self.device,
+        )
+        self.folder = folder / self.tables.key
+        self._mapped: dict[str, Tensor] = {}
+        self._remote = remote
+        self._rows_per_shard = rows_per_shard
+        self._notes: list[str] = []
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits of everything that the rows depend on."""
+        return self.tables.key
 
     def slot(self, slot: int) -> StoredRows:
         """The features of the train split, every sample in its view of that slot.
@@ -115,9 +146,7 @@ class TeacherOutputsStore:
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
         """
-        views = self._views[slot]
-        origin = self.origin | {"split": "train", "slot": slot, "slot_digest": digest_of("slot", views.numpy())}
-        return self._rows(self.slot_path(slot), origin, len(views), lambda: self._train_images(views))
+        return self._rows(self.tables.slot(slot))
 
     def validation(self) -> StoredRows:
         """The features of the validation split, every image as it is.
@@ -125,79 +154,178 @@ class TeacherOutputsStore:
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
         """
-        images = self._dataset.validation.images
-        origin = self.origin | {"split": "validation"}
-        return self._rows(self.validation_path, origin, len(images), lambda: iter(images.split(_FILL_BATCH)))
+        return self._rows(self.tables.validation)
+
+    def missing(self, slots: int) -> list[Shard]:
+        """What is left to fill until the validation split and the first `slots` slots have their files.
+
+        A file that is there counts, whatever is in it: who reads it will find out. Where all ranges of a large file
+        are there and the file is not, the shard of all its rows puts them together.
+
+        Raises:
+            RemoteFolderError: the storage does not answer.
+        """
+        there = self._names()
+        missing = []
+        for slot in (None, *range(slots)):
+            table = self._table(slot)
+            if table.file_name not in there:
+                parts = [part for part in self._parts(table) if part.file_name not in there]
+                missing += [Shard(slot, part.start, part.stop) for part in parts or [table]]
+        return missing
+
+    def fill(self, shard: Shard) -> FilledShard:
+        """Have a shard's rows in a file, computed unless they are there.
+
+        Raises:
+            TeacherOutputsError: a feature does not fit the dtype.
+        """
+        table = self._table(shard.slot)
+        if (shard.start, shard.stop) != (table.start, table.stop):
+            table = table.rows(shard.start, shard.stop)
+        forwards = self._rows(table).forwards
+        stored = self._path(table).exists()
+        if self._remote is not None and stored:
+            try:
+                if table.file_name not in self._names():
+                    self._remote.write_from(self._remote_name(table), self._path(table))
+            except OSError as error:
+                self._note(f"{error}; not sent there: {table.file_name}")
+                stored = False
+        return FilledShard(forwards, stored)
+
+    def take_notes(self) -> list[str]:
+        """What somebody should know: files that were refused, or could not be stored; each is told once."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def slot_path(self, slot: int) -> Path:
-        """The file of a slot."""
-        return self.folder / f"slot-{slot:04d}.arrow"
+        """The file of a slot, on this node."""
+        return self._path(self.tables.slot(slot))
 
     @property
     def validation_path(self) -> Path:
-        """The file of the validation split."""
-        return self.folder / "validation.arrow"
+        """The file of the validation split, on this node."""
+        return self._path(self.tables.validation)
 
-    @cached_property
-    def _views(self) -> Tensor:
-        # (V, N): all slots, of which a trial's are the first.
-        count = len(self._table)
-        views = views_of_slots(len(self._dataset.train), count, count, seed=self._dataset.seed)
-        return views.to(torch.int16)
+    def _table(self, slot: int | None) -> Table:
+        return self.tables.slot(slot) if slot is not None else self.tables.validation
 
-    def _train_images(self, views: Tensor) -> Iterator[Tensor]:
-        images = ViewedImages(self._dataset.train.images.to(self.device), self._table)
-        for indices in torch.arange(len(views), device=self.device).split(_FILL_BATCH):
-            yield images.batch(indices, views[indices.cpu()].long().to(self.device))
+    def _parts(self, table: Table) -> list[Table]:
+        starts = range(table.start, table.stop, self._rows_per_shard)
+        if len(starts) == 1:
+            return [table]
+        return [table.rows(start, min(start + self._rows_per_shard, table.stop)) for start in starts]
 
-    def _rows(
-        self, path: Path, origin: dict[str, Any], count: int, images: Callable[[], Iterator[Tensor]]
-    ) -> StoredRows:
-        found = self._map(path, origin, count)
-        if found is not None:
-            return StoredRows(found, 0)
-        computed: Tensor | None = None
+    def _path(self, table: Table) -> Path:
+        return self.folder / table.file_name
+
+    def _remote_name(self, table: Table) -> str:
+        return f"{self.key}/{table.file_name}"
+
+    def _names(self) -> set[str]:
+        if self._remote is not None:
+            return self._remote.names(self.key)
+        return {path.name for path in self.folder.glob("*.arrow")}
+
+    def _rows(self, table: Table) -> StoredRows:
+        if table.name not in self._mapped:
+            found = self._map(table)
+            if found is None:
+                return self._built(table)
+            self._mapped[table.name] = found
+        return StoredRows(self._mapped[table.name], 0)
+
+    def _built(self, table: Table) -> StoredRows:
+        """The rows of a file that is not here or is not whole: by another process meanwhile, from afar, or now."""
+        computed: StoredRows | None = None
+        path = self._path(table)
         try:
             with locked(path.with_suffix(".lock")):
-                found = self._map(path, origin, count)
-                if found is not None:
-                    return StoredRows(found, 0)
-                remove_partial_files(path)
-                computed = self._compute(images())
-                write_rows(path, computed, origin)
-                mapped = self._map(path, origin, count)
+                found = self._map(table, noting=True)
+                if found is None:
+                    remove_partial_files(path)
+                    found = self._fetched(table)
+                if found is None:
+                    computed = self._assembled(table)
+                    write_rows(path, computed.rows, table.origin)
+                    found = self._map(table)
+                    self._send(table)
+                    self._remove_parts(table)
         except OSError as error:
-            _log.warning("%s: not stored (%s); the trial goes on with the rows it computed", path, error)
-            mapped = None
-        if computed is None:
-            computed = self._compute(images())
-        return StoredRows(mapped if mapped is not None else computed, count)
+            self._note(f"{path}: not stored ({error}); who needed these rows goes on with those it computed")
+            found = None
+        if found is not None:
+            self._mapped[table.name] = found
+            return StoredRows(found, computed.forwards if computed is not None else 0)
+        return computed or self._assembled(table)
 
-    def _map(self, path: Path, origin: dict[str, Any], count: int) -> Tensor | None:
-        if path not in self._mapped:
-            shape = (count, self.teacher.head.in_features)
+    def _map(self, table: Table, *, noting: bool = False) -> Tensor | None:
+        shape = (table.count, self.tables.width)
+        try:
+            return map_rows(self._path(table), table.origin, shape=shape, dtype=self.dtype)
+        except FileNotFoundError:
+            return None
+        except TeacherOutputsFileError as error:
+            if noting:  # only by the one that will mend it
+                self._note(f"{error}; it is made anew")
+            return None
+
+    def _fetched(self, table: Table) -> Tensor | None:
+        """A file from storage, copied to this node if it is what it should be."""
+        if self._remote is None:
+            return None
+        shape = (table.count, self.tables.width)
+        try:
+            with atomic_file(self._path(table)) as file:
+                self._remote.read_into(self._remote_name(table), file)
+                file.flush()
+                return map_rows(Path(file.name), table.origin, shape=shape, dtype=self.dtype)
+        except FileNotFoundError:
+            return None
+        except TeacherOutputsFileError as error:
+            found = str(error).replace(str(Path(file.name)), f"{self._remote}/{self._remote_name(table)}")
+            self._note(f"{found}; it is made anew")
+            return None
+        except OSError as error:
+            self._note(f"{error}; not fetched from there: {table.file_name}")
+            return None
+
+    def _send(self, table: Table) -> None:
+        if self._remote is not None:
             try:
-                self._mapped[path] = map_rows(path, origin, shape=shape, dtype=self.dtype)
-            except FileNotFoundError:
-                return None
-            except TeacherOutputsFileError as error:
-                _log.warning("%s; it is built anew", error)
-                return None
-        return self._mapped[path]
+                self._remote.write_from(self._remote_name(table), self._path(table))
+            except OSError as error:
+                self._note(f"{error}; not sent there: {table.file_name}")
 
-    def _compute(self, batches: Iterator[Tensor]) -> Tensor:
-        with one_thread():
-            features = [self.teacher(self._normalise(images.to(self.device))).feature for images in batches]
-        exact = torch.cat(features)
-        rows = exact.to(DTYPES[self.dtype])
-        if not exact.isfinite().all():
-            raise TeacherOutputsError("the teacher's features are not finite: its weights are of no use")
-        if not rows.isfinite().all():
-            raise TeacherOutputsError(
-                f"the teacher's features reach {exact.abs().max():g}, which {self.dtype} does not hold; "
-                "choose float32 or bfloat16, or a live teacher"
-            )
-        return rows.cpu()
+    def _assembled(self, table: Table) -> StoredRows:
+        """A file's rows, from the ranges that are there; the others are computed."""
+        parts = self._parts(table)
+        if len(parts) == 1:
+            return StoredRows(self.tables.compute(table), table.count)
+        forwards = 0
+        rows = torch.empty(table.count, self.tables.width, dtype=DTYPES[self.dtype])
+        for part in parts:
+            found = self._map(part, noting=True)
+            found = found if found is not None else self._fetched(part)
+            if found is None:
+                found = self.tables.compute(part)
+                forwards += part.count
+            rows[part.start - table.start : part.stop - table.start] = found
+        return StoredRows(rows, forwards)
+
+    def _remove_parts(self, table: Table) -> None:
+        for part in self._parts(table):
+            if part is not table:
+                self._mapped.pop(part.name, None)
+                for path in (self._path(part), self._path(part).with_suffix(".lock")):
+                    path.unlink(missing_ok=True)
+                if self._remote is not None:
+                    self._remote.delete(self._remote_name(part))
+
+    def _note(self, text: str) -> None:
+        _log.warning("%s", text)
+        self._notes.append(text)
 
 
 class StoredTeacherOutputs:
@@ -240,7 +368,3 @@ class StoredTeacherOutputs:
     def _batch(self, rows: Tensor, indices: Tensor) -> TeacherBatch:
         feature = rows[indices].float()
         return TeacherBatch(feature, self._head(feature))
-
-
-def _table_digest(table: ViewTable) -> str:
-    return hashlib.sha256(json.dumps(asdict(table)).encode()).hexdigest()[:16]

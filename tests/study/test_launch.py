@@ -72,6 +72,7 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--space", "joint", "--sampler", "grid"), "grid"),
         (("--space", "joint", "--teacher-outputs", "disk"), "disk"),
         (("--space", "joint", "--teacher-outputs-limit", "plenty"), "plenty"),
+        (("--space", "joint", "--teacher-outputs-path", "s3:/bucket/x"), "such as s3://BUCKET/FOLDER"),
         (("--space", "joint", "--teacher-outputs", "stored", "--teacher-outputs-limit", "1KiB"), "over the limit"),
         (("--resume", "nothing"), "no study 'nothing'"),
         (("--resume", "../nothing"), "not the name of a study"),

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from search_spaces import SPACES
 from study.errors import UsageError
-from study.plan import StudyPlan, check_space_fits_method, load_plan, redact, refuse_differences, resolve_plan
+from study.plan import StudyPlan, check_space_fits_method, load_plan, refuse_differences, resolve_plan
 from tests.study.factories import make_plan
+from trainables.uris import redact
 
 
 def test_a_plan_survives_its_file(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from study.errors import UsageError
 from study.plan import EXECUTION_FIELDS, load_plan, refuse_differences, resolve_plan
+from study.request import resumed_plan
 from study.teacher_storage import OutputsDtype, describe_teacher_storage
 from tests.study.factories import make_plan
 from trainables.teacher_outputs_file import DTYPES
@@ -64,12 +65,31 @@ def test_what_is_asked_for_is_done(tmp_path):
 
 def test_mode_and_dtype_belong_to_the_study_limit_and_folder_do_not(tmp_path):
     digest = make_plan(tmp_path).digest
-    assert make_plan(tmp_path, teacher_outputs_limit="4GiB", teacher_outputs_path=tmp_path / "else").digest == digest
+    elsewhere = str(tmp_path / "else")
+    assert make_plan(tmp_path, teacher_outputs_limit="4GiB", teacher_outputs_path=elsewhere).digest == digest
+    assert make_plan(tmp_path, teacher_outputs_path="s3://bucket/else").digest == digest
     assert make_plan(tmp_path, teacher_outputs_dtype="float32").digest != digest
     assert make_plan(tmp_path, teacher_outputs="live").digest != digest
     assert make_plan(tmp_path, teacher_outputs_limit="1MiB").digest != digest  # live: other last digits
     with pytest.raises(UsageError, match="teacher_outputs_dtype: the study has 'float16', asked for 'float32'"):
         refuse_differences(make_plan(tmp_path), {"teacher_outputs_dtype": "float32"})
+
+
+def test_storage_named_by_a_uri_is_shown_without_its_secrets(tmp_path):
+    plan = make_plan(tmp_path, teacher_outputs_path="s3://someone:hush@bucket/outputs?scheme=http")
+    assert plan.teacher_outputs_location == "s3://someone:hush@bucket/outputs?scheme=http"
+    said = describe_teacher_storage(plan)
+    assert "s3://***@bucket/outputs?scheme=http, a copy on each node" in said
+    assert "hush" not in said + plan.save().read_text() + plan.without_secrets().model_dump_json()
+    assert make_plan(tmp_path, teacher_outputs_path="/shared/outputs").teacher_outputs_location == "/shared/outputs"
+
+
+def test_a_resumed_study_asks_again_for_secrets_that_its_plan_did_not_keep(tmp_path):
+    make_plan(tmp_path, teacher_outputs_path="s3://someone:hush@bucket/outputs").save()
+    with pytest.raises(UsageError, match="give --teacher-outputs-path again"):
+        resumed_plan("planned", tmp_path, {})
+    again = resumed_plan("planned", tmp_path, {"teacher_outputs_path": "s3://bucket/elsewhere"})
+    assert again.teacher_outputs_location == "s3://bucket/elsewhere"
 
 
 def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
@@ -93,7 +113,8 @@ def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
         ({"teacher_outputs_dtype": "float64"}, "'float16', 'bfloat16' or 'float32'"),
         ({"teacher_outputs_limit": "plenty"}, "teacher_outputs_limit"),
         ({"teacher_outputs_limit": "-1"}, "teacher_outputs_limit"),
-        ({"teacher_outputs_path": "s3://bucket/outputs"}, "name a folder, not a URI"),
+        ({"teacher_outputs_path": "s3:/bucket/outputs"}, "a URI with two slashes, such as s3://BUCKET/FOLDER"),
+        ({"teacher_outputs_path": ""}, "name a folder, or a URI"),
     ],
 )
 def test_bad_values_are_refused_by_name(tmp_path, values, says):

@@ -1,6 +1,6 @@
 """What the tests of a trial share: the digits, a teacher trained once, and small trials."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,10 @@ import torch
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher
+from trainables.teacher_outputs_store import TeacherOutputsStore
 from trainables.trial import TrialConfig
+
+MakeStore = Callable[..., TeacherOutputsStore]
 
 # A smaller teacher than the default: its training takes half a second.
 SMALL = {"teacher": "cnn_8_16", "epochs": 3, "batch_size": 128}
@@ -41,6 +44,16 @@ def teacher_file(teacher_folder: Path, digits: Dataset) -> Path:
 @pytest.fixture
 def teacher(teacher_file: Path, digits: Dataset) -> FrozenTeacher:
     return load_teacher(teacher_file, small_config(), digits)
+
+
+@pytest.fixture
+def make_store(tmp_path: Path, teacher: FrozenTeacher, digits: Dataset) -> MakeStore:
+    def make(**changes: object) -> TeacherOutputsStore:
+        values = {"architecture": "cnn_8_16", "augmentation": "views", "dtype": "float32"} | changes
+        values = {"folder": tmp_path, "teacher": teacher, "dataset": digits} | values
+        return TeacherOutputsStore(**values)
+
+    return make
 
 
 def small_config(**changes: object) -> TrialConfig:

@@ -3,7 +3,6 @@ import multiprocessing
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from trainables.training import DistillationRun
 from .conftest import small_config
 
 TRAIN, VALIDATION = 1077, 360
-MakeStore = Callable[..., TeacherOutputsStore]
 
 
 class OneByOne(DistillationModel):
@@ -39,16 +37,6 @@ class OneByOne(DistillationModel):
 
     def stages(self, images: Tensor) -> StageOutputs:
         return StageOutputs((), (), torch.cat([self.model.features(image[None]) for image in images]))
-
-
-@pytest.fixture
-def make_store(tmp_path: Path, teacher: FrozenTeacher, digits: Dataset) -> MakeStore:
-    def make(**changes: object) -> TeacherOutputsStore:
-        values = {"architecture": "cnn_8_16", "augmentation": "views", "dtype": "float32"} | changes
-        values = {"folder": tmp_path, "teacher": teacher, "dataset": digits} | values
-        return TeacherOutputsStore(**values)
-
-    return make
 
 
 def run_trial(digits: Dataset, teacher: FrozenTeacher, store: TeacherOutputsStore | None, **changes: object):
@@ -198,7 +186,7 @@ def test_the_key_depends_on_everything_that_the_rows_depend_on(digits, teacher, 
 )
 def test_a_file_whose_key_differs_in_any_part_is_named_and_built_anew(make_store, caplog, name, value):
     foreign = make_store()
-    foreign.origin[name] = value
+    foreign.tables.origin[name] = value
     foreign.slot(0)
     assert make_store().slot(0).forwards == TRAIN
     assert f"slot-0000.arrow: other outputs: {name} is {value!r}" in caplog.text

@@ -1,0 +1,182 @@
+"""Which rows the files of a teacher's outputs hold, whose they are, and how they are computed."""
+
+import copy
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from trainables.compute import place
+from trainables.data.dataset import Dataset, digest_of
+from trainables.data.views import Normaliser, ViewedImages, ViewTable, view_table, views_of_slots
+from trainables.teacher import FrozenTeacher
+from trainables.teacher_outputs_file import DTYPES, OutputsDtype
+from trainables.training import one_thread
+
+FILL_BATCH: Final = 512  # part of the format: another size may change the last bits
+_FORMAT: Final = "pesfkd-teacher-outputs-1"
+
+
+class TeacherOutputsError(ValueError):
+    """The teacher's outputs cannot be stored as asked."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file.
+
+    Args:
+        name: of the file, without its suffix.
+        origin: whose rows they are, by names; goes into the file.
+        start: the first row, of the split.
+        stop: the row after the last one.
+        images: gives those from one row to another, batch by batch, as uint8.
+    """
+
+    name: str
+    origin: dict[str, Any]
+    start: int
+    stop: int
+    images: Callable[[int, int], Iterator[Tensor]]
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return self.stop - self.start
+
+    @property
+    def file_name(self) -> str:
+        """The file's name."""
+        return f"{self.name}.arrow"
+
+    def rows(self, start: int, stop: int) -> "Table":
+        """Some of the rows, for a file of their own."""
+        name = f"{self.name}.rows-{start:08d}-{stop:08d}"
+        return Table(name, self.origin | {"rows": [start, stop]}, start, stop, self.images)
+
+
+class TeacherTables:
+    """All tables of one teacher on one dataset.
+
+    Args:
+        teacher: the frozen teacher, on the device.
+        dataset: its data.
+        architecture: the teacher's name.
+        augmentation: which views, as in `TrialConfig`.
+        dtype: of the rows.
+        device: where the teacher runs.
+    """
+
+    def __init__(
+        self,
+        teacher: FrozenTeacher,
+        dataset: Dataset,
+        *,
+        architecture: str,
+        augmentation: str,
+        dtype: OutputsDtype,
+        device: torch.device,
+    ) -> None:
+        self.width = teacher.head.in_features
+        self._teacher = teacher
+        self._dataset = dataset
+        self._dtype = DTYPES[dtype]
+        self._device = device
+        self._views_table = view_table(dataset.name, augmentation)
+        self._normalise = Normaliser(dataset.mean, dataset.std, device)
+        self.origin: dict[str, Any] = {
+            "format": _FORMAT,
+            "batch": FILL_BATCH,
+            "architecture": architecture,
+            "teacher_digest": teacher.digest,
+            "dataset": dataset.name,
+            "dataset_digest": dataset.digest,
+            "split_seed": dataset.seed,
+            "views": len(self._views_table),
+            "views_digest": _table_digest(self._views_table),
+            "feature_dim": teacher.head.in_features,
+            "dtype": dtype,
+            "byte_order": sys.byteorder,
+            # Other kernels round otherwise, and a trial must give the same bits from found as from new rows.
+            "device": device.type,
+            "torch": torch.__version__,
+        }
+        content = json.dumps(self.origin, sort_keys=True)
+        self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def num_views(self) -> int:
+        """How many views, and so at most slots, there are."""
+        return len(self._views_table)
+
+    def slot(self, slot: int) -> Table:
+        """The train split, every sample in its view of that slot."""
+        views = self._views[slot]
+        origin = {"split": "train", "slot": slot, "slot_digest": digest_of("slot", views.numpy())}
+
+        def images(start: int, stop: int) -> Iterator[Tensor]:
+            for indices in torch.arange(start, stop, device=self._device).split(FILL_BATCH):
+                yield self._viewed.batch(indices, views[indices.cpu()].long().to(self._device))
+
+        return Table(f"slot-{slot:04d}", self.origin | origin, 0, len(views), images)
+
+    @property
+    def validation(self) -> Table:
+        """The validation split, every image as it is."""
+        images = self._dataset.validation.images
+
+        def batches(start: int, stop: int) -> Iterator[Tensor]:
+            return iter(images[start:stop].split(FILL_BATCH))
+
+        return Table("validation", self.origin | {"split": "validation"}, 0, len(images), batches)
+
+    def compute(self, table: Table) -> Tensor:
+        """A table's rows (N, D) on the CPU: one pass of the teacher over its images, on one thread.
+
+        Raises:
+            TeacherOutputsError: a feature is not finite, or does not fit the dtype.
+        """
+        rows = torch.empty(table.count, self.width, dtype=self._dtype)
+        largest = torch.zeros((), device=self._device)
+        done = 0
+        with one_thread():
+            for images in table.images(table.start, table.stop):
+                exact = self._placed_teacher(self._normalise(images.to(self._device))).feature
+                largest = torch.maximum(largest, exact.abs().max())
+                rows[done : done + len(exact)] = exact.to(self._dtype)
+                done += len(exact)
+        if not largest.isfinite():
+            raise TeacherOutputsError("the teacher's features are not finite: its weights are of no use")
+        if largest > torch.finfo(self._dtype).max:
+            raise TeacherOutputsError(
+                f"the teacher's features reach {largest:g}, which {self.origin['dtype']} does not hold; "
+                "choose float32 or bfloat16, or a live teacher"
+            )
+        return rows
+
+    @cached_property
+    def _placed_teacher(self) -> FrozenTeacher:
+        # Its own copy, always laid out alike: trials move theirs to the layout that suits their precision, and rows
+        # must not depend on who computes them.
+        return place(copy.deepcopy(self._teacher), self._device, "fp32")
+
+    @cached_property
+    def _views(self) -> Tensor:
+        # (V, N): all slots, of which a trial's are the first.
+        count = self.num_views
+        views = views_of_slots(len(self._dataset.train), count, count, seed=self._dataset.seed)
+        return views.to(torch.int16)
+
+    @cached_property
+    def _viewed(self) -> ViewedImages:
+        return ViewedImages(self._dataset.train.images.to(self._device), self._views_table)
+
+
+def _table_digest(table: ViewTable) -> str:
+    return hashlib.sha256(json.dumps(asdict(table)).encode()).hexdigest()[:16]

@@ -34,10 +34,10 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in_channels, H, W) to pre-activations (B, 4 · width, H / stride, W / stride)."""
-        branch = functional.relu(self.bn1(self.conv1(maps)))
-        branch = functional.relu(self.bn2(self.conv2(branch)))
+        branch = functional.relu_(self.bn1(self.conv1(maps)))
+        branch = functional.relu_(self.bn2(self.conv2(branch)))
         residual: Tensor = self.bn3(self.conv3(branch))
-        return residual + self.shortcut(maps)
+        return residual.add_(self.shortcut(maps))
 
 
 def make_stage(blocks: int, in_channels: int, width: int, stride: int) -> nn.ModuleList:
@@ -73,6 +73,6 @@ class BottleneckResNet(DistillationModel):
 
     def stages(self, images: Tensor) -> StageOutputs:
         """The stem's and four stages' maps, and the feature (B, 2048)."""
-        stem = functional.relu(self.bn1(self.conv1(images)))
+        stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3, self.layer4))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))

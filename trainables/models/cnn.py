@@ -37,7 +37,7 @@ class SmallCNN(DistillationModel):
 
     def stages(self, images: Tensor) -> StageOutputs:
         """Both convolutions' maps, the first before its pooling, and the feature (B, D)."""
-        stem = functional.relu(self.bn1(self.conv1(images)))
+        stem = functional.relu_(self.bn1(self.conv1(images)))
         preactivation = self.bn2(self.conv2(functional.max_pool2d(stem, 2)))
         activated = functional.relu(preactivation)
         # Unlike adaptive pooling, this has a deterministic gradient on CUDA.

@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), not activated."""
         narrowed: Tensor = self.conv(maps)
-        return maps + narrowed if self.has_shortcut else narrowed
+        return narrowed.add_(maps) if self.has_shortcut else narrowed
 
 
 class MobileNetV2(DistillationModel):

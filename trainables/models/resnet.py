@@ -42,9 +42,9 @@ class BasicBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in_channels, H, W) to pre-activations (B, out_channels, H / stride, W / stride)."""
         shortcut = maps if self.downsample is None else self.downsample(maps)
-        branch = functional.relu(self.bn1(self.conv1(maps)))
+        branch = functional.relu_(self.bn1(self.conv1(maps)))
         residual: Tensor = self.bn2(self.conv2(branch))
-        return residual + shortcut
+        return residual.add_(shortcut)
 
 
 def make_stage(blocks: int, in_channels: int, out_channels: int, stride: int) -> nn.ModuleList:
@@ -87,6 +87,6 @@ class ResNet(DistillationModel):
 
     def stages(self, images: Tensor) -> StageOutputs:
         """The stem's and three stages' maps, and the feature (B, D)."""
-        stem = functional.relu(self.bn1(self.conv1(images)))
+        stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))

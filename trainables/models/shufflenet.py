@@ -47,14 +47,14 @@ class GroupedBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in_channels, H, W) to pre-activations (B, out_channels, H / stride, W / stride)."""
-        branch = channel_shuffle(functional.relu(self.bn1(self.conv1(maps))), self.groups)
+        branch = channel_shuffle(functional.relu_(self.bn1(self.conv1(maps))), self.groups)
         # The paper has no ReLU after the depthwise convolution; the literature's checkpoints were trained
         # with it.
-        branch = functional.relu(self.bn2(self.conv2(branch)))
+        branch = functional.relu_(self.bn2(self.conv2(branch)))
         branch = self.bn3(self.conv3(branch))
         if self.stride == 2:
             return torch.cat([branch, functional.avg_pool2d(maps, 3, stride=2, padding=1)], 1)
-        return branch + maps
+        return branch.add_(maps)
 
 
 class SplitBlock(nn.Module):
@@ -73,7 +73,7 @@ class SplitBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, channels, H, W) to the same shape, of which a ReLU changes the filtered half only."""
         passing, branch = maps.chunk(2, 1)
-        branch = functional.relu(self.bn1(self.conv1(branch)))
+        branch = functional.relu_(self.bn1(self.conv1(branch)))
         branch = self.bn3(self.conv3(self.bn2(self.conv2(branch))))
         return channel_shuffle(torch.cat([passing, branch], 1), 2)
 
@@ -98,7 +98,7 @@ class DownBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in_channels, H, W) to pre-activations (B, out_channels, H / 2, W / 2)."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(maps))))
-        right = functional.relu(self.bn3(self.conv3(maps)))
+        right = functional.relu_(self.bn3(self.conv3(maps)))
         right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
         return channel_shuffle(torch.cat([left, right], 1), 2)
 
@@ -133,7 +133,7 @@ class ShuffleNetV1(DistillationModel):
 
     def stages(self, images: Tensor) -> StageOutputs:
         """The stem's and three stages' maps, and the feature (B, 960)."""
-        stem = functional.relu(self.bn1(self.conv1(images)))
+        stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))
 
@@ -172,6 +172,6 @@ class ShuffleNetV2(DistillationModel):
 
     def stages(self, images: Tensor) -> StageOutputs:
         """The stem's and three stages' maps, and the feature (B, 1024)."""
-        stem = functional.relu(self.bn1(self.conv1(images)))
+        stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
         return StageOutputs(maps, preactivations, global_average(functional.relu(self.bn2(self.conv2(maps[-1])))))

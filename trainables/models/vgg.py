@@ -65,7 +65,7 @@ class VGG(DistillationModel):
     def stages(self, images: Tensor) -> StageOutputs:
         """Five stages' maps, each before its pooling, and the feature (B, 512)."""
         pools_after_fourth = min(images.shape[2:]) >= LARGE_IMAGE
-        maps, preactivations = [functional.relu(self.block0(images))], []
+        maps, preactivations = [functional.relu_(self.block0(images))], []
         preactivations.append(maps[0])
         for index, stage in enumerate((self.block1, self.block2, self.block3, self.block4)):
             pooled = functional.max_pool2d(maps[-1], 2) if index < 3 or pools_after_fourth else maps[-1]

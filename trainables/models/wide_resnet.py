@@ -39,8 +39,8 @@ class PreActivationBlock(nn.Module):
         normalised: Tensor = self.bn1(maps)
         activated = functional.relu(normalised)
         shortcut = maps if self.convShortcut is None else self.convShortcut(activated)
-        residual: Tensor = self.conv2(functional.relu(self.bn2(self.conv1(activated))))
-        return residual + shortcut, normalised
+        residual: Tensor = self.conv2(functional.relu_(self.bn2(self.conv1(activated))))
+        return residual.add_(shortcut), normalised
 
 
 class WideStage(nn.Module):

@@ -33,12 +33,12 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     base = plan.base
     info = dataset_info(base.dataset)
     train, validation, test = info.split_sizes
-    split = f"validation drawn out of the training part, stratified, seed {base.split_seed}"
+    split = f"stratified, seed {base.split_seed}"
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
         f"distils    {base.teacher} -> {base.student} on {base.dataset} by {base.method}, in {base.precision}",
-        f"data       {train:,} train, {validation:,} validation, {test:,} test ({split}; a search never reads the test)",
+        f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test (never read by a search)",
         f"varies     {', '.join(f'{p.name} {p.domain}' for p in plan.search_space.parameters if p.role != 'fixed')}",
         f"sampler    {plan.sampler}, scheduler {plan.scheduler}, seed {plan.seed}",
         f"trials     {plan.total_trials} = {plan.trials} of the search + {len(plan.controls)} controls "

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def cifar_parts(info: DatasetInfo, batches: int) -> dict[str, list[tuple[np.ndar
 class _Python2Pickler(pickle._Pickler):
     """Writes text and bytes as the plain strings of Python 2, as the published files have them."""
 
-    dispatch = dict(pickle._Pickler.dispatch)
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
     def save_string(self, value: "str | bytes") -> None:
         content = value.encode("latin1") if isinstance(value, str) else value

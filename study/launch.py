@@ -123,7 +123,7 @@ def _run(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool) -> None:
         from study.outcome import conclude, print_outcome
         from study.progress import StudyProgress
         from study.runner import check_services, run_study
-        from study.versions import running_versions
+        from trainables.versions import running_versions
 
         check_services(plan)
         if not resumed:

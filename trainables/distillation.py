@@ -16,7 +16,8 @@ from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
-from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher, teacher_digest
+from trainables.teacher.files import ensure_teacher, load_teacher, teacher_digest
+from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig

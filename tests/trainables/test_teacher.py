@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import trainables.teacher
+import trainables.teacher.files
 from trainables.data import load_dataset
 from trainables.models import build_model
 from trainables.storage import read_tensors, write_tensors
@@ -16,7 +16,7 @@ from trainables.teacher import (
     ensure_teacher,
     load_teacher,
     teacher_digest,
-    teacher_recipe,
+    teacher_trial,
 )
 from trainables.trial import TrialConfig
 
@@ -31,7 +31,7 @@ def copy(teacher_file: Path, tmp_path: Path) -> Path:
 
 
 def test_a_teacher_is_trained_once_and_found_again(teacher_file, teacher_folder, digits, monkeypatch):
-    monkeypatch.setattr(trainables.teacher, "train_teacher", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(trainables.teacher.files, "train_teacher", lambda *_, **__: pytest.fail("trained again"))
     content = teacher_file.read_bytes()
     assert ensure_teacher(small_config(), digits, teacher_folder) == teacher_file
     assert teacher_file.read_bytes() == content
@@ -59,11 +59,11 @@ def test_the_file_says_what_the_teacher_is(teacher_file, digits):
     _, metadata = read_tensors(teacher_file)
     assert metadata["architecture"] == "cnn_8_16"
     assert (metadata["num_classes"], metadata["in_channels"]) == (10, 1)
-    assert metadata["dataset_digest"] == digits.digest
+    assert metadata["data_digest"] == digits.digest
     assert metadata["mean"] == list(digits.mean)
     assert metadata["std"] == list(digits.std)
     assert (metadata["seed"], metadata["epochs"]) == (0, 30)
-    assert metadata["recipe"]["student_learning_rate"] == 0.05
+    assert metadata["recipe"]["learning_rate"] == 0.05
 
 
 def test_training_the_same_teacher_twice_gives_the_same_weights(teacher_file, digits, tmp_path):
@@ -97,7 +97,7 @@ def test_another_architecture_is_refused_saying_what_was_found_and_expected(copy
 
 def test_another_split_or_seed_is_refused(copy, digits):
     other = load_dataset("digits", None, seed=1)
-    with pytest.raises(TeacherFileError, match=r"mean|dataset_digest"):
+    with pytest.raises(TeacherFileError, match=r"mean|data_digest"):
         load_teacher(copy, small_config(split_seed=1), other)
     with pytest.raises(TeacherFileError, match="seed is 0, expected 3"):
         load_teacher(copy, small_config(teacher_seed=3), digits)
@@ -120,12 +120,12 @@ def test_the_digest_depends_on_what_makes_the_teacher_and_on_nothing_else(digits
 
 
 def test_no_field_of_a_students_training_reaches_the_teachers_recipe():
-    plain = teacher_recipe(TrialConfig())
+    plain = teacher_trial(TrialConfig())
     changed = TrialConfig(
         epochs=7, batch_size=5, student_learning_rate=1.0, student_momentum=0.1, student_weight_decay=0.1,
         student_schedule="step", augmentation="none", seed=4, data_seed=4,
     )  # fmt: skip
-    assert teacher_recipe(changed) == plain
+    assert teacher_trial(changed) == plain
 
 
 def test_a_frozen_teacher_stays_in_eval_mode_and_without_gradient(teacher):
@@ -170,7 +170,7 @@ def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_
         everybody.wait(timeout=30)
         return ensure_teacher(small_config(), digits, tmp_path).read_bytes()
 
-    monkeypatch.setattr(trainables.teacher, "train_teacher", train_slowly)
+    monkeypatch.setattr(trainables.teacher.files, "train_teacher", train_slowly)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(4))) == [b"a teacher"] * 4
     assert len(trained) == 1

@@ -174,11 +174,26 @@ def _check_file(file: Path) -> None:
         raise CheckpointError(f"there is no checkpoint file {str(file)!r}")
 
 
-def _load_safetensors(file: Path) -> dict[str, Tensor]:
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a safetensors file that we wrote, which says of itself what it holds.
+
+    Raises:
+        CheckpointError: for a file that is missing, or is named .safetensors and is damaged.
+    """
+    file = Path(path)
+    _check_file(file)
+    if file.suffix != ".safetensors":
+        return False
     try:
         with safe_open(file, framework="pt") as opened:
-            is_ours = HEADER in (opened.metadata() or {})
-        return read_tensors(file)[0] if is_ours else load_file(file)
+            return HEADER in (opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
+
+
+def _load_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(file)[0] if is_ours(file) else load_file(file)
     except (SafetensorError, StoredFileError) as error:
         raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
 

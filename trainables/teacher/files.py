@@ -15,7 +15,8 @@ from trainables.storage import StoredFileError, locked, read_tensors, tensors_di
 from trainables.teacher.frozen import FrozenTeacher, Renormalisation
 from trainables.teacher.given import GIVEN_FORMAT, GivenTeacher, identity_digest
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
-from trainables.teacher.training import TeacherTraining, training_config
+from trainables.teacher.request import training_config
+from trainables.teacher.training import TeacherTraining
 from trainables.training import one_thread
 from trainables.trial import TrialConfig
 

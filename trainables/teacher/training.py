@@ -11,41 +11,11 @@ import torch
 from trainables.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset
 from trainables.models import DistillationModel
-from trainables.precision import Precision
-from trainables.teacher.recipe import TeacherRecipe
 from trainables.training import DistillationRun
 from trainables.trial import TrialConfig
 
 # What a teacher has not, or what is said of it once and not of every epoch.
 _LEFT_OUT: Final = ("cost/teacher_forwards", "cost/adapter_parameters", "cost/trainable_parameters")
-
-
-def training_config(
-    recipe: TeacherRecipe, *, dataset: str, model: str, seed: int, split_seed: int, precision: Precision = "fp32"
-) -> TrialConfig:
-    """The trial that a teacher's training is: a network trained by cross-entropy alone.
-
-    Raises:
-        ValueError: for a value out of its bounds.
-    """
-    return TrialConfig.model_validate(
-        {
-            "method": "ce",
-            "dataset": dataset,
-            "student": model,
-            "epochs": recipe.epochs,
-            "batch_size": recipe.batch_size,
-            "precision": precision,
-            "student_learning_rate": recipe.learning_rate,
-            "student_momentum": recipe.momentum,
-            "student_weight_decay": recipe.weight_decay,
-            "student_schedule": recipe.schedule,
-            "augmentation": recipe.augmentation,
-            "split_seed": split_seed,
-            "seed": seed,
-            "data_seed": seed,
-        }
-    )
 
 
 class TeacherTraining:
@@ -54,7 +24,7 @@ class TeacherTraining:
     A training that was killed and gone on with gives, on one machine, the same bits as one that never was.
 
     Args:
-        config: of `training_config`.
+        config: of `trainables.teacher.request.training_config`.
         dataset: its data.
         folder: holds its checkpoint.
         device: where it runs.

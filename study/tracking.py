@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
+from study.teacher_choice import describe_teacher
 from trainables.methods import METHODS
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
@@ -268,7 +269,7 @@ def note_text(plan: StudyPlan, command: str) -> str:
         f"**{plan.search_space.question}**\n\n"
         f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
         f"({', '.join(plan.controls)}) on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
-        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}.\n\n"
+        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}.\n\n"
         f"```\n{command}\n```"
     )
 
@@ -276,7 +277,8 @@ def note_text(plan: StudyPlan, command: str) -> str:
 def _constants(plan: StudyPlan) -> dict[str, Any]:
     seeds = {"seed", "data_seed", "method"}
     config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
-    return {k: v for k, v in config.items() if k not in seeds and k not in plan.search_space.varied}
+    left_out = seeds | set(plan.search_space.varied) | (set() if plan.base.teacher_digest else {"teacher_digest"})
+    return {k: v for k, v in config.items() if k not in left_out}
 
 
 def _open_client(plan: StudyPlan) -> MlflowClient:

@@ -16,7 +16,7 @@ from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
-from trainables.teacher.files import ensure_teacher, load_teacher, teacher_digest
+from trainables.teacher.files import ensure_teacher, load_teacher, notes_on_given_teacher, teacher_digest
 from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
@@ -108,20 +108,32 @@ class DistillationTrainable(tune.Trainable):
         load_checkpoint(self._run, Path(checkpoint))
 
 
-def prepare_teacher(config: dict[str, Any], data_root: str | None, folder: str) -> str:
-    """Train the study's teacher, or find it where an earlier study left it.
+class PreparedTeacher(NamedTuple):
+    """A study's teacher, ready for its trials.
+
+    Args:
+        path: its file.
+        notes: what a person should know of one that was given.
+    """
+
+    path: str
+    notes: list[str]
+
+
+def prepare_teacher(config: dict[str, Any], data_root: str | None, folder: str) -> PreparedTeacher:
+    """Train the study's teacher, or find it where an earlier study left it, or where one that was given is kept.
 
     Args:
         config: fields of a `TrialConfig` with that teacher.
         data_root: where the dataset lies.
         folder: where teachers are kept.
-
-    Returns:
-        The teacher's file.
     """
     use_one_thread()
     trial = TrialConfig(**config)
-    return str(ensure_teacher(trial, _dataset(trial.dataset, data_root, trial.split_seed), Path(folder)))
+    dataset = _dataset(trial.dataset, data_root, trial.split_seed)
+    path = ensure_teacher(trial, dataset, Path(folder))
+    notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
+    return PreparedTeacher(str(path), notes)
 
 
 class FillReport(NamedTuple):

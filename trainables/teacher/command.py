@@ -252,7 +252,7 @@ class _terminable:  # noqa: N801
     """Within it, being told to end is like Ctrl-C."""
 
     def __enter__(self) -> None:
-        def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        def interrupt(number: int, frame: FrameType | None) -> None:
             raise KeyboardInterrupt
 
         self._before = signal.signal(signal.SIGTERM, interrupt)

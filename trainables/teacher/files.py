@@ -7,13 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset
+from trainables.data.views import Normaliser
 from trainables.models import build_model
 from trainables.storage import StoredFileError, locked, read_tensors, tensors_digest, write_tensors
 from trainables.teacher.frozen import FrozenTeacher, Renormalisation
-from trainables.teacher.given import GIVEN_FORMAT, GivenTeacher, identity_digest
+from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher, identity_digest
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
 from trainables.teacher.request import training_config
 from trainables.teacher.training import TeacherTraining
@@ -23,6 +25,9 @@ from trainables.trial import TrialConfig
 _FORMAT: Final = "pesfkd-teacher-2"
 # A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
+
+_BATCH: Final = 512
+_POOR: Final = 2.0  # times what guessing gives
 
 # (finished epochs, all epochs, validation accuracy as a fraction)
 TeacherProgress = Callable[[int, int, float], None]
@@ -201,6 +206,31 @@ def is_kept(folder: Path, digest: str) -> bool:
     except StoredFileError:
         return False
     return identity_digest(metadata) == digest and metadata["weights"] == tensors_digest(tensors)
+
+
+def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> list[str]:
+    """How a teacher that was given does on these data, and what its accuracy may be flattered by.
+
+    Raises:
+        TeacherFileError: see `load_teacher`.
+    """
+    teacher = load_teacher(path, config, dataset)
+    split, normalise = dataset.validation, Normaliser(dataset.mean, dataset.std, torch.device("cpu"))
+    answers = torch.cat([teacher(normalise(images)).logits.argmax(dim=1) for images in split.images.split(_BATCH)])
+    accuracy = (answers == split.labels).double().mean().item()
+    notes = [f"the teacher is right on {accuracy:.4f} of the validation split (n = {len(split):,})"]
+    if accuracy < _POOR / dataset.num_classes:
+        notes.append(
+            "warning: that is little better than chance: are these its classes, in this order, and its normalisation?"
+        )
+    data_digest = read_tensors(path)[1]["data_digest"]
+    if data_digest != dataset.digest:
+        known = data_digest != UNKNOWN_DATA
+        notes.append(
+            ("it was trained on other data or another split" if known else "what it was trained on is not known")
+            + ": where it knows images of this validation split, its accuracy on them is flattered, not its students'"
+        )
+    return notes
 
 
 def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from trainables.storage import tensors_digest
 
 GIVEN_FORMAT: Final = "pesfkd-given-teacher-1"
 _IDENTITY: Final = ("format", "architecture", "num_classes", "in_channels", "mean", "std", "weights")
-_UNKNOWN: Final = "unknown"
+UNKNOWN_DATA: Final = "unknown"
 
 
 class Normalisation(NamedTuple):
@@ -192,7 +192,7 @@ def _assumed(
             f"the normalisation has {len(normalisation.mean)} means and {len(normalisation.std)} standard deviations, "
             f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: one each"
         )
-    return CheckpointInfo(architecture, shape.num_classes, shape.in_channels, *normalisation, _UNKNOWN)
+    return CheckpointInfo(architecture, shape.num_classes, shape.in_channels, *normalisation, UNKNOWN_DATA)
 
 
 def _load(model: DistillationModel, path: Path) -> None:

@@ -113,7 +113,7 @@ def _try_one_image(model: DistillationModel, request: TeacherRequest, channels: 
         model.eval()(torch.zeros(1, channels, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise RequestError(
-            f"--model {request.model} cannot take images of {channels} x {size} x {size}, as {request.dataset} has: {error}"
+            f"--model {request.model} cannot take images of {channels} x {size} x {size} ({request.dataset}): {error}"
         ) from error
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import trainables.teacher.files
+from tests.trainables.conftest import small_config
 from trainables.data import load_dataset
 from trainables.models import build_model
 from trainables.storage import read_tensors, write_tensors
 from trainables.teacher import (
-    FrozenTeacher,
     TeacherFileError,
     ensure_teacher,
     load_teacher,
@@ -19,8 +19,6 @@ from trainables.teacher import (
     teacher_trial,
 )
 from trainables.trial import TrialConfig
-
-from .conftest import small_config
 
 
 @pytest.fixture
@@ -126,34 +124,6 @@ def test_no_field_of_a_students_training_reaches_the_teachers_recipe():
         student_schedule="step", augmentation="none", seed=4, data_seed=4,
     )  # fmt: skip
     assert teacher_trial(changed) == plain
-
-
-def test_a_frozen_teacher_stays_in_eval_mode_and_without_gradient(teacher):
-    before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    teacher.train()
-    assert not any(module.training for module in teacher.modules())
-    images = torch.randn(16, 1, 8, 8, requires_grad=True)
-    feature, logits = teacher(images)
-    assert not feature.requires_grad
-    assert not logits.requires_grad
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    for name, value in teacher.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_a_teachers_logits_are_its_head_applied_to_its_feature(teacher):
-    feature, logits = teacher(torch.randn(4, 1, 8, 8))
-    assert feature.shape == (4, teacher.head.in_features)
-    torch.testing.assert_close(logits, feature @ teacher.head.weight.T + teacher.head.bias)
-
-
-def test_teachers_with_other_weights_have_other_digests():
-    first = build_model("cnn_3_4", num_classes=10, in_channels=1)
-    second = build_model("cnn_3_4", num_classes=10, in_channels=1)
-    digest = FrozenTeacher(first).digest
-    assert FrozenTeacher(second).digest != digest
-    second.load_state_dict(first.state_dict())
-    assert FrozenTeacher(second).digest == digest
 
 
 def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import trainables.teacher.files
 from tests.trainables.conftest import small_config
 from trainables.data import load_dataset
 from trainables.models import build_model
-from trainables.storage import read_tensors, write_tensors
+from trainables.storage import read_tensors, tensors_digest, write_tensors
 from trainables.teacher import (
     TeacherFileError,
     ensure_teacher,
@@ -18,6 +18,8 @@ from trainables.teacher import (
     teacher_digest,
     teacher_trial,
 )
+from trainables.teacher.request import resolve_request
+from trainables.teacher.training import TeacherTraining
 from trainables.trial import TrialConfig
 
 
@@ -144,3 +146,41 @@ def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(4))) == [b"a teacher"] * 4
     assert len(trained) == 1
+
+
+def test_a_studys_teacher_and_one_of_the_command_line_by_the_same_recipe_are_one(digits, tmp_path):
+    request = resolve_request(
+        dataset="digits", model="cnn_4_6", recipe="literature", overrides={"epochs": 3}, seed=2, split_seed=0,
+        precision="fp32", device="cpu", threads=1,
+    )  # fmt: skip
+    training = TeacherTraining(request.training_config(), digits, tmp_path / "training")
+    assert len(list(training.epochs())) == 3
+    config = TrialConfig(teacher="cnn_4_6", teacher_recipe="literature", teacher_epochs=3, teacher_seed=2)
+    studys, _ = read_tensors(ensure_teacher(config, digits, tmp_path))
+    assert tensors_digest(studys) == tensors_digest(training.model.state_dict())
+
+
+def test_a_training_that_was_stopped_goes_on_and_gives_the_same_teacher(teacher_file, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainables.teacher.files, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    path, seen = tmp_path / teacher_file.name, []
+
+    def stop(epoch, epochs, accuracy):
+        seen.append(epoch)
+        if epoch == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_teacher(small_config(), digits, tmp_path, progress=stop)
+    assert not path.exists()
+    ensure_teacher(small_config(), digits, tmp_path, progress=lambda *report: seen.append(report[0]))
+    assert seen == [*range(1, 8), *range(8, 31)]
+    assert path.read_bytes() == teacher_file.read_bytes()
+    assert not path.with_suffix(".training").exists()
+
+
+def test_another_recipe_is_another_teacher(digits):
+    digests = {
+        teacher_digest(small_config(**changes), digits)
+        for changes in ({}, {"teacher_recipe": "literature"}, {"teacher_epochs": 7}, {"teacher_epochs": 30})
+    }
+    assert len(digests) == 3  # 30 epochs are the short recipe's own

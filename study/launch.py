@@ -42,6 +42,7 @@ def launch(
     method: options.Method = "pesf_kd",
     dataset: options.Dataset = "digits",
     data_root: options.DataRoot = None,
+    download: options.Download = False,
     student: options.Student = "cnn_3_4",
     teacher: options.Teacher = "cnn_32_64",
     temperature: options.Temperature = None,

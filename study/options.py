@@ -59,10 +59,17 @@ _how = partial(typer.Option, rich_help_panel="How to run")
 Space = Annotated[str | None, _what(help="What to search; see --list-spaces.")]
 ListSpaces = Annotated[bool, _what("--list-spaces", help="Show the search spaces and leave.")]
 Method = Annotated[str, _what(help="Distillation method.")]
-Dataset = Annotated[str, _what(help="Dataset.")]
+Dataset = Annotated[
+    str,
+    _what(
+        help="digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, or image_folder:PATH for images in "
+        "PATH/train/CLASS/ (and PATH/test/CLASS/ or val)."
+    ),
+]
 DataRoot = Annotated[
     Path | None, _what(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.")
 ]
+Download = Annotated[bool, _what("--download", help="Fetch the dataset's files to the data root if they are missing.")]
 Student = Annotated[str, _what(help="Student architecture.")]
 Teacher = Annotated[
     str, _what(help="Teacher architecture; a --teacher-checkpoint that says what it is need not be told.")

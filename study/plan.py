@@ -25,7 +25,7 @@ from study.teacher_storage import (
     reckon_teacher_storage,
     size_in_words,
 )
-from trainables.data.registry import DATASETS
+from trainables.data.registry import check_files, dataset_info
 from trainables.methods import METHODS
 from trainables.trial import TrialConfig
 from trainables.uris import redact
@@ -305,18 +305,14 @@ def check_data_root(plan: StudyPlan) -> None:
     """Check that the dataset's files are there.
 
     Raises:
-        UsageError: listing the files that are expected and missing.
+        UsageError: listing the files that are expected and missing, or saying what is wrong with an image folder.
     """
-    info = DATASETS[plan.base.dataset]
-    missing = info.missing_files(plan.data_root)
-    if info.files and plan.data_root is None:
-        raise UsageError(
-            f"dataset {info.name} needs --data-root (or PESFKD_DATA_ROOT), the folder with " + ", ".join(info.files)
-        )
-    if missing:
-        raise UsageError(f"dataset {info.name}: not found: " + ", ".join(str(path) for path in missing))
     if plan.data_root is not None and not plan.data_root.is_dir():
         raise UsageError(f"--data-root {plan.data_root} is not a folder")
+    try:
+        check_files(dataset_info(plan.base.dataset), plan.data_root)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def check_space_fits_method(plan: StudyPlan) -> None:

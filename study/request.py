@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from study.errors import UsageError
+from trainables.data.registry import FOLDER_PREFIX
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -45,6 +46,11 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
     hold: list[str] = plain.get("hold") or []
     overrides = _overrides(hold, plain.get("temperature"))
+    # Other processes and nodes have other working folders.
+    if isinstance(root := plain.get("data_root"), Path):
+        plain["data_root"] = root.absolute()
+    if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
+        plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
     return {
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
@@ -78,16 +84,35 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
 
 def _precision(values: dict[str, Any]) -> str:
     """`fp32` or `bf16`, settled before the plan: a trial means the same on every machine."""
-    from trainables.data.registry import DATASETS
+    from trainables.data.registry import dataset_info
     from trainables.precision import resolve_precision
 
-    info = DATASETS.get(values["dataset"])  # an unknown one is refused by the plan, with the nearest name
     device = "cuda" if values["gpus_per_trial"] > 0 else "cpu"
     try:
-        size = info.image_size if info is not None else 0
+        size = dataset_info(values["dataset"]).image_size
+    except ValueError as error:
+        raise UsageError(f"--dataset: {error}") from None
+    try:
         return resolve_precision(values["precision"], student=values["student"], image_size=size, device=device)
     except ValueError as error:
         raise UsageError(f"--precision: {error}") from None
+
+
+def _download(values: dict[str, Any]) -> None:
+    """Fetch the dataset's files, if they are asked for and not there."""
+    from trainables.data.registry import dataset_info
+
+    info, root = dataset_info(values["dataset"]), values["data_root"]
+    if info.layouts and root is None:
+        raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder to put the files in")
+    if not info.missing_files(root):
+        return
+    from trainables.data.download import download_files  # imports torchvision
+
+    try:
+        download_files(info, root)
+    except ValueError as error:
+        raise UsageError(f"--download: {error}") from None
 
 
 def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
@@ -109,6 +134,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
     asked["base"]["precision"] = _precision(values)
+    if values["download"]:
+        _download(values)
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"

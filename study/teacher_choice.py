@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from study.errors import StudyError, UsageError
 from study.plan import StudyPlan
-from trainables.data.registry import DATASETS
+from trainables.data.registry import dataset_info
 
 if TYPE_CHECKING:
     from trainables.teacher import GivenTeacher
@@ -40,8 +40,6 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
                 f"--{name.replace('_', '-')} says how to train a teacher, and --teacher-checkpoint gives one that is "
                 "trained: leave out one of the two"
             )
-    if values["dataset"] not in DATASETS:
-        return {}  # refused by the plan, with the nearest name
     teacher = _read(path, values["dataset"], given.get("teacher"), values["teacher_normalisation"])
     return {
         "base": {
@@ -138,7 +136,7 @@ def _read(
     from trainables.teacher.given import DataShape, Normalisation, read_given_teacher
 
     assert path is not None
-    info = DATASETS[dataset]
+    info = dataset_info(dataset)
     shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
     try:
         if isinstance(normalisation, tuple):  # a plan has it of every checkpoint; one of ours says it itself

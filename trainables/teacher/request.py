@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from trainables.data.registry import DATASETS, check_dataset_name
+from trainables.data.registry import dataset_info
 from trainables.models.names import check_model_name
 from trainables.precision import Precision, resolve_precision
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
@@ -135,17 +135,14 @@ def resolve_request(
         RequestError: with one line per value that is out of its bounds.
     """
     try:
-        check_dataset_name(dataset)
+        size = dataset_info(dataset).image_size
         check_model_name(model)
         found = find_recipe(recipe, dataset=dataset, model=model)
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")
         if threads < 1:
             raise ValueError(f"--threads {threads}: use 1 or more")
-        info = DATASETS.get(dataset)
-        resolved = resolve_precision(
-            precision, student=model, image_size=info.image_size if info is not None else 0, device=device
-        )
+        resolved = resolve_precision(precision, student=model, image_size=size, device=device)
     except ValueError as error:
         raise RequestError(str(error)) from None
     found = replace(found, **{name: value for name, value in overrides.items() if value is not None})

@@ -29,6 +29,7 @@ from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.search import StudySearch, make_scheduler
 from study.teacher_choice import describe_teacher, keep_teacher
+from study.teacher_preparation import prepare_study_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_storage import describe_teacher_storage
 from trainables.measures import MEASURES
@@ -36,7 +37,6 @@ from trainables.uris import is_uri, redact
 
 if TYPE_CHECKING:
     from study.tracking import StudyTracker
-    from trainables.distillation import PreparedTeacher
 
 _CHECKPOINTS_KEPT: Final = 2
 _WORKER_RESTARTS: Final = 3
@@ -249,9 +249,9 @@ def _search(
         if plan.address == "local":  # a cluster may grow
             slots.check()
         progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_teacher(plan)}")
-        prepared = _prepare_teacher(plan)
-        for note in prepared.notes:
-            progress.say(note)
+        prepared = prepare_study_teacher(plan, progress, stopped=stop.stop_all)
+        if prepared is None:
+            return
         callback = StudyCallback(ledger, tracker.result(), progress, stop)
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
@@ -302,19 +302,6 @@ def _filled(
         )
         fill.run()
     return not stop.stop_all()
-
-
-def _prepare_teacher(plan: StudyPlan) -> "PreparedTeacher":
-    from trainables.distillation import prepare_teacher
-
-    task = ray.remote(num_cpus=1, num_gpus=min(1.0, plan.gpus_per_trial), max_retries=2)(prepare_teacher)
-    data_root = str(plan.data_root) if plan.data_root is not None else None
-    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
-    try:
-        prepared: PreparedTeacher = ray.get(task.remote(config, data_root, str(plan.teachers_folder)))
-    except ray.exceptions.RayTaskError as error:
-        raise StudyError(f"the teacher could not be prepared: {error.cause}") from None
-    return prepared
 
 
 def _tuner(

@@ -1,5 +1,6 @@
 """The trial as Ray Tune sees it: glue only; everything it calls runs, and is tested, without Ray."""
 
+import json
 import math
 import time
 import traceback
@@ -120,18 +121,29 @@ class PreparedTeacher(NamedTuple):
     notes: list[str]
 
 
-def prepare_teacher(config: dict[str, Any], data_root: str | None, folder: str) -> PreparedTeacher:
+def prepare_teacher(
+    config: dict[str, Any], data_root: str | None, folder: str, progress_file: str | None = None
+) -> PreparedTeacher:
     """Train the study's teacher, or find it where an earlier study left it, or where one that was given is kept.
 
     Args:
         config: fields of a `TrialConfig` with that teacher.
         data_root: where the dataset lies.
         folder: where teachers are kept.
+        progress_file: to be told there how a training goes, as JSON: `epoch`, `epochs`, `accuracy`.
     """
     use_one_thread()
     trial = TrialConfig(**config)
     dataset = _dataset(trial.dataset, data_root, trial.split_seed)
-    path = ensure_teacher(trial, dataset, Path(folder))
+
+    def tell(epoch: int, epochs: int, accuracy: float) -> None:
+        if progress_file is not None:
+            text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
+            partial = Path(f"{progress_file}.partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(progress_file)
+
+    path = ensure_teacher(trial, dataset, Path(folder), progress=tell)
     notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
     return PreparedTeacher(str(path), notes)
 

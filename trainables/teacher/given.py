@@ -180,7 +180,8 @@ def _assumed(
     if architecture is None:
         raise CheckpointError(f"{path} does not say of which architecture it is: name it (--teacher MODEL)")
     if normalisation is None:
-        normalisation = usual_normalisation(shape.dataset, architecture)
+        usual = usual_normalisation(shape.dataset, architecture)
+        normalisation = usual if usual is not None and len(usual.mean) == shape.in_channels else None
     if normalisation is None:
         raise CheckpointError(
             f"{path} does not say how its images were normalised, and for {shape.dataset} nothing is usual: give it "

@@ -49,6 +49,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "address",
         "data_root",
         "tracking_uri",
+        "teacher_checkpoint",  # where it lies; what it is, the base says
         "teacher_outputs_limit",
         "teacher_outputs_path",
     }
@@ -75,6 +76,8 @@ class StudyPlan(BaseModel):
     Trials find the frozen teacher's outputs in files or ask the teacher itself, which differs in the last digits of a
     result. What `teacher_outputs` leaves open is decided once, when the study is planned, and kept in
     `teacher_outputs_used`.
+
+    A teacher that was given is known by its digest, `base.teacher_digest`, wherever its checkpoint lies later.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -100,6 +103,8 @@ class StudyPlan(BaseModel):
     data_root: Path | None = None
     tracking_uri: str
     space_digest: str = ""
+    teacher_checkpoint: Path | None = None
+    teacher_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     teacher_outputs: OutputsMode = "auto"
     teacher_outputs_dtype: OutputsDtype = "float16"
     teacher_outputs_limit: ByteSize = DEFAULT_LIMIT
@@ -159,6 +164,11 @@ class StudyPlan(BaseModel):
     def directory(self) -> Path:
         """The study's folder."""
         return self.output_dir / self.name
+
+    @property
+    def teachers_folder(self) -> Path:
+        """Where teachers are kept, for all studies of the output folder."""
+        return self.output_dir.absolute() / "teachers"
 
     @property
     def teacher_outputs_location(self) -> str:

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from study.plan import StudyPlan
 from study.samplers import make_sampler
+from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
 
@@ -45,7 +46,8 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"({', '.join(plan.controls)}) x {plan.replicates} seeds + {promising} promising x {plan.replicates} seeds",
         f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
         + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else ""),
-        f"teacher    {describe_teacher_storage(plan)}",
+        f"teacher    {describe_teacher(plan)}",
+        f"           {describe_teacher_storage(plan)}",
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
         f"at most {plan.max_concurrent or 'as many as fit'} at once",
         f"writes     {plan.directory}",

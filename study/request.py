@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from study.plan import StudyPlan
 
 # Each option of a plan: its flag's parameter, and where its value goes.
-_CONFIG_FLAGS: Final = ("method", "dataset", "student", "teacher", "epochs")
+_CONFIG_FLAGS: Final = ("method", "dataset", "student", "teacher", "teacher_recipe", "teacher_epochs", "epochs")
+# Fields of a config that other flags settle.
+_SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
 _PLAN_FLAGS: Final = (
     "space",
     "trials",
@@ -52,7 +54,7 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     return {
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
-        "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if flag in plain},
+        "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if plain.get(flag) is not None},
     }
 
 
@@ -69,9 +71,10 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
         if not separator:
             raise UsageError(f"--set {setting!r}: write it as FIELD=VALUE, such as --set ce_weight=0.5")
         given[field.strip()] = value.strip()
-    flags = sorted(given.keys() & {*_CONFIG_FLAGS, "precision"})
-    if flags:
-        raise UsageError(f"--set {flags[0]}: there is a flag for it, --{flags[0]}")
+    flags = {**{field: field.replace("_", "-") for field in _CONFIG_FLAGS}, **_SETTLED}
+    settled = sorted(given.keys() & flags.keys())
+    if settled:
+        raise UsageError(f"--set {settled[0]}: there is a flag for it, --{flags[settled[0]]}")
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
@@ -123,6 +126,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
     from study.plan import check_data_root, check_space_fits_method, resolve_plan
+    from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
     asked = _plan_values(values)
@@ -135,6 +139,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+    chosen = choose_teacher(values, given)
+    asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
     plan = resolve_plan(asked)
     check_space_fits_method(plan)
     check_data_root(plan)
@@ -165,6 +171,7 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
         refuse_differences,
         resolve_plan,
     )
+    from study.teacher_choice import check_same_teacher
     from trainables.uris import REDACTED
 
     if not NAME_PATTERN.fullmatch(name):
@@ -178,6 +185,7 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
+    asked |= check_same_teacher(plan, given)
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
     plan = resolve_plan({**plan.model_dump(), **execution})

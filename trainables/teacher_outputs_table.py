@@ -15,7 +15,7 @@ from torch import Tensor
 from trainables.compute import place
 from trainables.data.dataset import Dataset, digest_of
 from trainables.data.views import AnyViewedImages, AnyViewTable, Normaliser, view_table, views_of_slots
-from trainables.teacher import FrozenTeacher
+from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_file import DTYPES, OutputsDtype
 from trainables.training import one_thread
 

@@ -36,7 +36,7 @@ from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, Teacher
 from trainables.trial import TrialConfig, derive_seed
 
 if TYPE_CHECKING:
-    from trainables.teacher import FrozenTeacher
+    from trainables.teacher.frozen import FrozenTeacher
 
 _EVALUATION_BATCH = 512
 # Pixels of the validation split, a channel: below, finding out what can be folded takes longer than it saves.

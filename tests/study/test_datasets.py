@@ -1,0 +1,78 @@
+"""Whole studies on datasets that are files."""
+
+import json
+
+import pytest
+import torch
+from torchvision.io import write_png
+
+from study.records import read_trials
+
+SHORT = ("--space", "adapter_width", "--smoke", "--student", "cnn_3_4", "--teacher", "cnn_8_16", "--teacher-recipe",
+         "short", "--teacher-epochs", 1, "--json")  # fmt: skip
+
+
+@pytest.fixture
+def images(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for label, name in enumerate(("dark", "medium", "light")):
+        for number in range(40):
+            path = tmp_path / "images" / "train" / name / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(torch.randint(80 * label, 80 * label + 96, (3, 16, 16), generator=generator).byte(), str(path))
+    return tmp_path / "images"
+
+
+def test_a_study_runs_on_an_image_folder(launch, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(images.parent)  # the folder is given relative to it, and found by workers that start elsewhere
+    done = launch(*SHORT, "--dataset", "image_folder:images", "--output-dir", tmp_path / "out", "--name", "folder",
+                  PESFKD_CACHE=str(tmp_path / "cache"), PYTHONPATH="")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trials = read_trials(tmp_path / "out" / "folder").to_pylist()
+    assert {trial["dataset"] for trial in trials} == {f"image_folder:{images}"}
+    assert {trial["status"] for trial in trials} == {"finished"}
+    assert json.loads(done.stdout)["study"] == "folder"
+
+
+def test_a_damaged_image_ends_the_study_before_its_trials_with_the_files_name(launch, images, tmp_path):
+    broken = images / "train" / "medium" / "07.png"
+    broken.write_bytes(broken.read_bytes()[:50])
+    done = launch(*SHORT, "--dataset", f"image_folder:{images}", "--output-dir", tmp_path / "out", "--name", "broken",
+                  PESFKD_CACHE=str(tmp_path / "cache"))  # fmt: skip
+    assert done.returncode == 1
+    assert f"{broken}: not a readable image" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--dataset", "fashion_mnist"), "dataset fashion_mnist is not complete without a data root"),
+        (("--dataset", "fashion_mnist", "--download"), "--download needs --data-root"),
+        (("--dataset", "tiny_imagenet", "--data-root", "{}", "--download"), "tiny_imagenet cannot be downloaded"),
+        (("--dataset", "image_folder:{}/nowhere"), "nowhere/train/CLASS/, and there is no such folder"),
+        (("--dataset", "fashion"), "did you mean 'fashion_mnist'"),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_a_mistake_in_usage(launch, flags, said, tmp_path):
+    done = launch(*SHORT, *(flag.format(tmp_path) for flag in flags), "--output-dir", tmp_path / "out",
+                  PESFKD_DATA_ROOT="")  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_states_the_splits(launch, images, tmp_path):
+    done = launch("--space", "joint", "--dataset", f"image_folder:{images}", "--dry-run", "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "data       96 train, 12 validation (stratified, seed 0), 12 test (never read by a search)" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_fashion_mnist(launch, data_root, tmp_path):
+    done = launch(*SHORT, "--dataset", "fashion_mnist", "--data-root", data_root, "--output-dir", tmp_path / "out",
+                  "--name", "fashion", timeout=500)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    accuracies = [trial["val/accuracy"] for trial in read_trials(tmp_path / "out" / "fashion").to_pylist()]
+    assert len(accuracies) == 5
+    assert min(accuracies) > 0.4  # a tenth is chance

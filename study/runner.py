@@ -29,8 +29,8 @@ from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.search import StudySearch, make_scheduler
 from study.teacher_choice import describe_teacher, keep_teacher
-from study.teacher_preparation import prepare_study_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
+from study.teacher_preparation import prepare_study_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.measures import MEASURES
 from trainables.uris import is_uri, redact

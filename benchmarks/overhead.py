@@ -62,7 +62,7 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     plan.directory.mkdir(parents=True)
     with (
         mock.patch.object(distillation, "DistillationTrainable", NoWorkTrainable),
-        mock.patch.object(runner, "_prepare_teacher", return_value="none"),
+        mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     error = tracker.finish("FINISHED")

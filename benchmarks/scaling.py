@@ -118,7 +118,7 @@ def on_simulated_nodes(nodes: int, trials_per_slot: int) -> float:
         )  # fmt: skip
         with (
             mock.patch.object(distillation, "DistillationTrainable", WaitingTrainable),
-            mock.patch.object(runner, "_prepare_teacher", return_value="none"),
+            mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
         ):
             return throughput(plan, slots)
     finally:

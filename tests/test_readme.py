@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from trainables.models import CheckpointInfo, build_model, save_checkpoint
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
@@ -15,6 +17,7 @@ COMMANDS = [
     line.split("#")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
 ]
 LAUNCHES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.launch")]
+TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
 MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
 
 
@@ -29,10 +32,32 @@ def test_a_launch_in_the_readme_is_understood(arguments, launch, small_study, tm
         done = launch("--resume", small_study.name, "--output-dir", small_study.parent, "--quiet")
         assert done.returncode == 0, done.stderr
         return
-    # The last --output-dir counts; a dry run checks the whole plan and touches neither cluster nor server.
+    if "--teacher-checkpoint" in arguments:  # one as `python -m trainables.teacher` would have left it there
+        path = tmp_path / "teacher.safetensors"
+        model = build_model("cnn_32_64", num_classes=10, in_channels=1)
+        save_checkpoint(model, path, CheckpointInfo("cnn_32_64", 10, 1, (0.3,), (0.4,), ""))
+        arguments = [*arguments, "--teacher-checkpoint", path]
+    # The last of an option counts; a dry run checks the whole plan and touches neither cluster nor server.
     done = launch(*arguments, "--dry-run", "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", TEACHERS, ids=" ".join)
+def test_a_teacher_of_the_readme_is_understood(arguments, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "trainables.teacher",
+        *arguments,
+        "--dry-run",
+        "--output-dir",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "trains" in done.stdout
     assert not (tmp_path / "out").exists()
 
 

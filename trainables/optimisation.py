@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from trainables.naming import unknown_name
+from trainables.teacher.recipe import STEP_MILESTONES
 
 SCHEDULES: Final = ("constant", "cosine", "step")
-# Epochs 150, 180 and 210 of 240, as CRD, PESF-KD and most of the CIFAR-100 distillation literature.
-_STEP_MILESTONES: Final = (0.625, 0.75, 0.875)
 _STEP_FACTOR: Final = 0.1
 
 
@@ -35,13 +34,8 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     if schedule == "step":
-        return _STEP_FACTOR ** sum(epoch >= milestone * epochs for milestone in _STEP_MILESTONES)
+        return _STEP_FACTOR ** sum(epoch >= milestone * epochs for milestone in STEP_MILESTONES)
     raise ValueError(unknown_name("schedule", schedule, SCHEDULES))
-
-
-def step_milestones(epochs: int) -> tuple[int, ...]:
-    """After how many finished epochs the schedule `step` divides the rate: 150, 180 and 210 of 240."""
-    return tuple(math.ceil(milestone * epochs) for milestone in _STEP_MILESTONES)
 
 
 class Trainer:

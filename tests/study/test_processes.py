@@ -46,7 +46,7 @@ def test_a_process_that_starts_late_still_comes_to_work(tmp_path, scheduler):
     )  # fmt: skip
     with (
         mock.patch.object(distillation, "DistillationTrainable", trainable),
-        mock.patch.object(runner, "_prepare_teacher", return_value="none"),
+        mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     assert tracker.finish("FINISHED") is None

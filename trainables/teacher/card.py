@@ -91,11 +91,12 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         f"{recipe['momentum']:g} without Nesterov, weight decay {recipe['weight_decay']:g}, batch "
         f"{recipe['batch_size']}, {recipe['epochs']} epochs, augmentation {recipe['augmentation']}; seed "
         f"{metadata['seed']}; {metadata['precision']} on {metadata['device']}, "
-        f"{metadata['threads']} thread{'s' if metadata['threads'] != 1 else ''}.",
+        f"{metadata['threads']} thread{'s' if metadata['threads'] != 1 else ''}"
+        + (", from the weights that the architecture's library publishes." if metadata["pretrained"] else "."),
         "",
         "With " + ", ".join(f"{name} {metadata['versions'][name]}" for name in sorted(metadata["versions"])) + ".",
         "",
-        "The same again:",
+        "The same again (`PESFKD_DATA_ROOT` or `--data-root` says where the data lie):",
         "",
         f"```console\n{metadata['command']}\n```",
         "",

@@ -82,6 +82,13 @@ def teacher(
     context: typer.Context,
     dataset: Annotated[str, _what(help="Dataset.")],
     model: Annotated[str, _what(help="Architecture.")],
+    pretrained: Annotated[
+        bool,
+        _what(
+            "--pretrained",
+            help="Begin with the weights that torchvision or timm publish, from the library's cache or fetched by it.",
+        ),
+    ] = False,
     data_root: Annotated[
         Path | None, _what(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.")
     ] = None,
@@ -124,6 +131,7 @@ def teacher(
         str | None, _where(help="MLflow store or server; a file in the output folder if not given.")
     ] = None,
     no_mlflow: Annotated[bool, _where("--no-mlflow", help="Deliver nothing to MLflow.")] = False,
+    dry_run: Annotated[bool, _where("--dry-run", help="Show what would be trained, write nothing.")] = False,
     as_json: Annotated[bool, _where("--json", help="One JSON document on stdout, nothing else.")] = False,
     quiet: Annotated[bool, _where("--quiet", "-q", help="No progress.")] = False,
     verbose: Annotated[bool, _where("--verbose", "-v", help="Say more when something fails.")] = False,
@@ -139,9 +147,14 @@ def teacher(
 
     plain: dict[str, Any] = {key: value.value if isinstance(value, StrEnum) else value for key, value in values.items()}
     overrides = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "schedule", "augmentation")
-    asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads")
+    asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads", "pretrained")
     request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
-    check_name(values["name"] or request.default_name)
+    name = check_name(values["name"] or request.default_name)
+    if dry_run:
+        folder = output_dir / "teachers" / name
+        plan = {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
+        typer.echo(json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {folder}")
+        return
     _run(request, values)
 
 
@@ -176,7 +189,7 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
         _check_mlflow(values)
     progress = TeacherProgress(request, quiet=values["quiet"])
     progress.say(f"reading {request.dataset}")
-    dataset = open_data(request, values["data_root"], download=values["download"])
+    dataset, model = open_data(request, values["data_root"], download=values["download"])
     name = values["name"] or request.default_name
     folder = values["output_dir"] / "teachers" / name
     teacher_id = open_folder(request, folder)
@@ -186,7 +199,7 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
             tracker = None if values["no_mlflow"] else _open_tracker(request, values, name, teacher_id)
             with progress:
                 result = train_into(
-                    folder, request, dataset, tracker=tracker,
+                    folder, request, dataset, tracker=tracker, initial=model if request.pretrained else None,
                     begun=progress.begun, epoch_done=progress.epoch_done, warn=progress.warn,
                 )  # fmt: skip
     except BlockingIOError:

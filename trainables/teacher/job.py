@@ -18,13 +18,15 @@ import torch
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.models import DistillationModel, build_model
-from trainables.optimisation import count_parameters, step_milestones
+from trainables.optimisation import count_parameters
+from trainables.randomness import seeded
 from trainables.storage import read_tensors, tensors_digest, write_atomically, write_tensors
 from trainables.teacher.card import accuracies, model_card
 from trainables.teacher.files import teacher_metadata
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
 from trainables.training import use_one_thread
+from trainables.trial import derive_seed
 from trainables.versions import running_versions
 
 if TYPE_CHECKING:
@@ -91,8 +93,8 @@ def set_up(request: TeacherRequest) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> Dataset:
-    """The request's data, on which its architecture has been tried.
+def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> tuple[Dataset, DistillationModel]:
+    """The request's data, and its network, which has been tried on an image of them.
 
     Raises:
         RequestError: there are no such data, or the network does not take them.
@@ -100,11 +102,17 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
     try:
         dataset = load_dataset(request.dataset, root, seed=request.split_seed, download=download)
         info = dataset.info
-        model = build_model(request.model, num_classes=dataset.num_classes, in_channels=info.channels)
+        with seeded(derive_seed("student", request.seed)):  # a head for other than the published classes is drawn
+            model = build_model(
+                request.model,
+                num_classes=dataset.num_classes,
+                in_channels=info.channels,
+                pretrained=request.pretrained,
+            )
     except ValueError as error:
         raise RequestError(str(error)) from error
     _try_one_image(model, request, info.channels, info.image_size)
-    return dataset
+    return dataset, model
 
 
 @torch.no_grad()
@@ -159,6 +167,7 @@ def train_into(
     dataset: Dataset,
     *,
     tracker: "TeacherTracker | None",
+    initial: DistillationModel | None,
     begun: Callable[[int], None],
     epoch_done: EpochDone,
     warn: Callable[[str], None],
@@ -170,6 +179,7 @@ def train_into(
         request: which teacher.
         dataset: its data.
         tracker: where it is delivered to, if anywhere.
+        initial: begins with these weights, instead of with ones that its seed draws.
         begun: called before the first epoch, with the number of epochs that were done by earlier runs; not called
             where all is done.
         epoch_done: called after each epoch.
@@ -182,6 +192,8 @@ def train_into(
     path = folder / TEACHER_FILE
     if not path.exists():
         training = TeacherTraining(request.training_config(), dataset, folder / _TRAINING_FOLDER, device=request.device)
+        if initial is not None and not training.finished_epochs:
+            training.model.load_state_dict(initial.state_dict())
         begun(training.finished_epochs)
         delivering = True
         for measures in training.epochs():
@@ -213,8 +225,9 @@ def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraini
         "split_seed": request.split_seed,
         "device": request.device,
         "threads": request.threads,
+        "pretrained": request.pretrained,
         "epochs": training.finished_epochs,
-        "milestones": list(step_milestones(recipe.epochs)) if recipe.schedule == "step" else [],
+        "milestones": list(recipe.milestones),
         "parameters": count_parameters([training.model]),
         "train_samples": len(dataset.train),
         "weights": tensors_digest(training.model.state_dict()),

@@ -8,7 +8,6 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from trainables.optimisation import step_milestones
 from trainables.teacher.request import TeacherRequest
 
 
@@ -56,7 +55,7 @@ class TeacherProgress:
 
     def begun(self, epochs: int) -> None:
         """What is going to be trained, of which so many epochs were done by earlier runs."""
-        self.say(f"training {_description(self._request)}")
+        self.say(f"training {self._request.description}")
         self.done = self._done_before = epochs
         self._began = time.monotonic()
         if epochs:
@@ -78,18 +77,6 @@ class TeacherProgress:
             self._bar.update(self._task, completed=epoch, state=state)
         else:
             self.say(f"[{epoch}/{self._total}] {state}")
-
-
-def _description(request: TeacherRequest) -> str:
-    recipe = request.recipe
-    steps = step_milestones(recipe.epochs) if recipe.schedule == "step" else ()
-    after = f", a tenth after each of {', '.join(map(str, steps))}" if steps else ""
-    return (
-        f"{request.model} on {request.dataset}, recipe {recipe.name}: SGD at {recipe.learning_rate:g} "
-        f"({recipe.schedule}{after}), momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, "
-        f"batch {recipe.batch_size}, {recipe.epochs} epochs, seed {request.seed}, "
-        f"{request.precision} on {request.device}"
-    )
 
 
 def _in_words(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from trainables.data.registry import dataset_info
-from trainables.models.names import check_model_name
+from trainables.models.names import LIBRARY_PATTERN, check_model_name
 from trainables.precision import Precision, resolve_precision
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
 from trainables.trial import TrialConfig
@@ -34,6 +34,7 @@ class TeacherRequest:
         precision: of the convolutions.
         device: where it runs.
         threads: of the CPU; sums differ in their last bits with their number.
+        pretrained: begins with the weights that torchvision or timm publish.
     """
 
     dataset: str
@@ -44,11 +45,12 @@ class TeacherRequest:
     precision: Precision
     device: str
     threads: int
+    pretrained: bool
 
     @property
     def default_name(self) -> str:
         """What the teacher is called unless it is named."""
-        recipe = f"{self.recipe.name}-{self.recipe.epochs}-seed{self.seed}"
+        recipe = f"{self.recipe.name}-{self.recipe.epochs}-seed{self.seed}" + "-pretrained" * self.pretrained
         return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.dataset}-{self.model}-{recipe}").lstrip("-._")[:150]
 
     @property
@@ -59,11 +61,24 @@ class TeacherRequest:
         return {**own, "recipe": recipe.pop("name"), **recipe}
 
     @property
+    def description(self) -> str:
+        """All of it for a person."""
+        recipe = self.recipe
+        steps = ", ".join(map(str, recipe.milestones))
+        return (
+            f"{self.model} on {self.dataset}, recipe {recipe.name}: SGD at {recipe.learning_rate:g} ({recipe.schedule}"
+            + (f", a tenth after each of {steps}" if steps else "")
+            + f"), momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, batch {recipe.batch_size}, "
+            f"{recipe.epochs} epochs, seed {self.seed}, {self.precision} on {self.device}"
+        )
+
+    @property
     def command(self) -> str:
         """What to type to train this teacher, whatever the defaults may be then."""
         words = ["python", "-m", "trainables.teacher"]
         for name, value in self.values.items():
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag, str(value)] if not isinstance(value, bool) else [flag] * value
         return shlex.join(words)
 
     def training_config(self) -> TrialConfig:
@@ -117,6 +132,7 @@ def resolve_request(
     precision: str,
     device: str,
     threads: int,
+    pretrained: bool = False,
 ) -> TeacherRequest:
     """A checked request.
 
@@ -130,6 +146,7 @@ def resolve_request(
         precision: auto, fp32 or bf16.
         device: cpu, cuda or cuda:N.
         threads: of the CPU.
+        pretrained: begin with published weights.
 
     Raises:
         RequestError: with one line per value that is out of its bounds.
@@ -142,11 +159,13 @@ def resolve_request(
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")
         if threads < 1:
             raise ValueError(f"--threads {threads}: use 1 or more")
+        if pretrained and not LIBRARY_PATTERN.fullmatch(model):
+            raise ValueError(f"--pretrained: weights are published for torchvision:NAME and timm:NAME, not for {model}")
         resolved = resolve_precision(precision, student=model, image_size=size, device=device)
     except ValueError as error:
         raise RequestError(str(error)) from None
     found = replace(found, **{name: value for name, value in overrides.items() if value is not None})
-    request = TeacherRequest(dataset, model, found, seed, split_seed, resolved, device, threads)
+    request = TeacherRequest(dataset, model, found, seed, split_seed, resolved, device, threads, pretrained)
     try:
         request.training_config()
     except ValidationError as error:

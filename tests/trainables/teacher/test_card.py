@@ -10,7 +10,8 @@ METADATA = {
         "name": "literature", "epochs": 240, "batch_size": 64, "learning_rate": 0.05, "momentum": 0.9,
         "weight_decay": 5e-4, "schedule": "step", "augmentation": "views",
     },
-    "milestones": [150, 180, 210], "precision": "fp32", "device": "cpu", "threads": 1, "seed": 3, "split_seed": 0,
+    "milestones": [150, 180, 210], "precision": "fp32", "device": "cpu", "threads": 1, "pretrained": False,
+    "seed": 3, "split_seed": 0,
     "parameters": 278_324, "train_samples": 45_000, "validation_correct": [3450, 5000], "test_correct": [6906, 10_000],
     "versions": {"torch": "2.6.0"}, "command": "python -m trainables.teacher --dataset cifar100",
 }  # fmt: skip

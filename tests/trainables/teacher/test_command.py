@@ -9,7 +9,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from torchvision.io import write_png
 
 from trainables.checkpoint import CHECKPOINT_FILE
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata
@@ -164,6 +166,7 @@ def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
         (("--batch-size", "0"), "--batch-size"),
         (("--epochs", "0"), "--epochs"),
         (("--weight-decay", "nan"), "--weight-decay"),
+        (("--pretrained",), "published for torchvision:NAME and timm:NAME, not for cnn_3_4"),
         (("--device", "tpu"), "use cpu, cuda or cuda:N"),
         (("--precision", "fp8"), "did you mean 'fp32'"),
         (("--threads", "0"), "--threads"),
@@ -172,9 +175,9 @@ def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
     ],
 )
 def test_bad_input_is_refused_before_any_work(tmp_path, arguments, says):
-    given = {"--dataset": "digits", "--model": "cnn_3_4"} | dict([arguments])
     out = tmp_path / "out"
-    done = run(*(word for pair in given.items() for word in pair), "--output-dir", out)
+    # What is given last counts.
+    done = run("--dataset", "digits", "--model", "cnn_3_4", *arguments, "--output-dir", out)
     assert done.returncode == (1 if "--tracking-uri" in arguments else 2), done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -195,11 +198,60 @@ def test_a_training_that_diverges_fails_by_name(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_training_can_begin_with_published_weights(tmp_path, monkeypatch):
+    from torchvision import models
+
+    # What torchvision would fetch, in its cache.
+    published = models.get_model("mobilenet_v3_small", weights=None)
+    name = models.get_model_weights("mobilenet_v3_small").DEFAULT.url.rpartition("/")[2]
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(published.state_dict(), tmp_path / "hub" / "checkpoints" / name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "train"
+    for label in range(2):
+        (folder / "train" / f"class-{label}").mkdir(parents=True)
+        for number in range(12):
+            pixels = torch.full((3, 32, 32), 100 * label + number, dtype=torch.uint8)
+            write_png(pixels, str(folder / "train" / f"class-{label}" / f"{number}.png"))
+    words = (
+        "--dataset", f"image_folder:{folder}", "--model", "torchvision:mobilenet_v3_small", "--recipe", "short",
+        "--epochs", "1", "--learning-rate", "1e-12", "--no-mlflow", "--output-dir", tmp_path, "--pretrained", "--json",
+    )  # fmt: skip
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    weights, metadata = read_tensors(Path(result["checkpoint"]))
+    assert metadata["pretrained"] is True
+    for key, value in published.named_parameters():
+        if not key.startswith("classifier.3"):  # a head of its own classes
+            torch.testing.assert_close(weights[f"backbone.{key}"], value.detach(), atol=1e-6, rtol=0)
+    assert "--pretrained" in result["command"]
+
+
 def imported_by(*arguments: str | Path) -> set[str]:
     process = start(*arguments, PYTHONPROFILEIMPORTTIME="1")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     return {line.rsplit("|", 1)[-1].strip() for line in said.splitlines() if line.startswith("import time:")}
+
+
+def test_a_dry_run_shows_the_recipe_and_writes_nothing_without_torch(tmp_path):
+    words = (
+        "--dataset",
+        "cifar100",
+        "--model",
+        "MobileNetV2",
+        "--epochs",
+        "60",
+        "--dry-run",
+        "--output-dir",
+        tmp_path / "o",
+    )
+    done = run(*words)
+    assert "SGD at 0.01 (step, a tenth after each of 38, 45, 53)" in done.stdout
+    assert json.loads(run(*words, "--json").stdout)["milestones"] == [38, 45, 53]
+    assert not (tmp_path / "o").exists()
+    assert "torch" not in imported_by(*words)
 
 
 def test_help_answers_without_heavy_imports():

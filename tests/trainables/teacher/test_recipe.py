@@ -1,7 +1,7 @@
 import pytest
 
 from trainables.data.registry import DATASETS
-from trainables.optimisation import schedule_factor, step_milestones
+from trainables.optimisation import schedule_factor
 from trainables.teacher.recipe import RECIPES, default_epochs, find_recipe
 
 
@@ -21,7 +21,7 @@ def test_the_literatures_recipe_is_that_of_the_literature(model, rate):
     ("epochs", "after"), [(240, (150, 180, 210)), (24, (15, 18, 21)), (30, (19, 23, 27)), (1, (1, 1, 1))]
 )
 def test_milestones_are_in_proportion_and_are_where_the_rate_falls(epochs, after):
-    assert step_milestones(epochs) == after
+    assert find_recipe("literature", dataset="cifar100", model="resnet20", epochs=epochs).milestones == after
     falls = [
         epoch
         for epoch in range(1, epochs)
@@ -36,6 +36,7 @@ def test_milestones_are_in_proportion_and_are_where_the_rate_falls(epochs, after
 def test_the_short_recipe_is_a_cosine_of_few_epochs_for_every_dataset(dataset):
     recipe = find_recipe("short", dataset=dataset, model="resnet20")
     assert recipe.schedule == "cosine"
+    assert recipe.milestones == ()
     assert 10 <= recipe.epochs <= 40
 
 

@@ -1,0 +1,46 @@
+"""A study's teacher is trained where it can be seen, stopped, and gone on with."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from study.plan import load_plan
+from study.records import read_trials
+from tests.study.inspection import assert_whole
+from trainables.storage import read_tensors
+
+
+@pytest.mark.slow
+def test_a_study_stopped_while_its_teacher_trains_goes_on_with_that_training(launch, tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--name", "stopped",
+            "--teacher", "cnn_16_32", "--teacher-recipe", "literature", "--teacher-epochs", "60",
+            "--output-dir", str(tmp_path),
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (found := list(tmp_path.glob("teachers/*.training/*.safetensors"))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=90)[1]
+    assert process.returncode == 130, said
+    begun = read_tensors(found[0])[1]["epoch"]
+    assert 1 <= begun < 60
+    done = launch("--resume", "stopped", "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path / "stopped")
+    (teacher,) = tmp_path.glob("teachers/*.safetensors")
+    assert read_tensors(teacher)[1]["recipe"]["name"] == "literature"
+    assert not list(tmp_path.glob("teachers/*.training"))
+    assert re.search(r"cnn_16_32, trained by recipe literature\s+for 60 epochs", done.stderr)
+    trials = read_trials(tmp_path / "stopped")
+    assert set(trials["teacher_epochs"].to_pylist()) == {60}
+    assert load_plan(tmp_path / "stopped").base.teacher_recipe == "literature"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from study.plan import StudyPlan
 
 # Each option of a plan: its flag's parameter, and where its value goes.
-_CONFIG_FLAGS: Final = ("method", "dataset", "student", "teacher", "epochs")
+_CONFIG_FLAGS: Final = ("method", "adapter", "dataset", "student", "teacher", "epochs")
 _PLAN_FLAGS: Final = (
     "space",
     "trials",
@@ -97,7 +97,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
-    from study.plan import check_data_root, check_space_fits_method, resolve_plan
+    from study.plan import check_data_root, check_space_fits_method, controls_for, resolve_plan
 
     output_dir: Path = values["output_dir"]
     asked = _plan_values(values)
@@ -105,6 +105,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
     asked["base"]["precision"] = _precision(values)
+    asked["controls"] = controls_for(values["method"], adapter=values["adapter"])
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"

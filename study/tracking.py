@@ -30,7 +30,6 @@ from mlflow.exceptions import MlflowException
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
-from trainables.methods import METHODS
 from trainables.uris import redact
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
@@ -277,7 +276,7 @@ def _end_tags(entry: TrialEntry) -> list[RunTag]:
 
 def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
     """What varies between a study's trials, and only what this trial's method reads."""
-    fields = METHODS.entry(entry.config.method).fields
+    fields = entry.config.method_entry.fields
     return {
         "method": entry.config.method,
         "replicate": entry.replicate,

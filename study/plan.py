@@ -191,8 +191,9 @@ class StudyPlan(BaseModel):
         return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
 
     def control_trials(self) -> Iterator[PlannedTrial]:
-        """The controls, replicate by replicate: the point where the space starts, by another method, none with
-        an adapter that it could do without.
+        """The controls, replicate by replicate: the point where the space starts, by another method.
+
+        None has an adapter that it could do without.
         """
         for replicate in range(1, self.replicates + 1):
             for method in self.controls:

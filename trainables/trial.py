@@ -42,6 +42,12 @@ _YOUNGER_FIELDS = frozenset(
         "ctkd_temperature_start",
         "ctkd_temperature_range",
         "ctkd_curriculum_epochs",
+        "rkd_distance_weight",
+        "rkd_angle_weight",
+        "crd_dim",
+        "crd_negatives",
+        "crd_temperature",
+        "crd_momentum",
     }
 )
 
@@ -88,6 +94,12 @@ class TrialConfig(BaseModel):
     ctkd_temperature_start: float = Field(1.0, gt=0, le=1000, description="ctkd: lowest temperature")
     ctkd_temperature_range: float = Field(20.0, gt=0, le=1000, description="ctkd: highest temperature less the lowest")
     ctkd_curriculum_epochs: int = Field(10, ge=1, description="ctkd: epochs until the temperature opposes in full")
+    rkd_distance_weight: float = Field(25.0, ge=0, description="rkd: weight of the distances")
+    rkd_angle_weight: float = Field(50.0, ge=0, description="rkd: weight of the angles")
+    crd_dim: int = Field(128, ge=1, le=65_536, description="crd: width of the embeddings")
+    crd_negatives: int = Field(16_384, ge=1, le=1_000_000, description="crd: samples of other classes for each sample")
+    crd_temperature: float = Field(0.07, gt=0, le=1000, description="crd: divides the embeddings' products")
+    crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
 
     student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
     student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")

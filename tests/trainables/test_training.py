@@ -3,7 +3,6 @@ import pytest
 import scipy.special
 import torch
 
-from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.loss_log import LossLog

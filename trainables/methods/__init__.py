@@ -112,6 +112,24 @@ _ENTRIES: Final = {
         _WEIGHTS | {"ttm_gamma"},
         published={"ce_weight": 1.0, "kd_weight": 3.0, "ttm_gamma": 0.1},
     ),
+    "pkt": MethodEntry("trainables.methods.pkt", _WEIGHTS, published={"ce_weight": 1.0, "kd_weight": 30_000.0}),
+    "rkd": MethodEntry(
+        "trainables.methods.rkd",
+        _WEIGHTS | {"rkd_distance_weight", "rkd_angle_weight"},
+        published={"ce_weight": 1.0, "kd_weight": 1.0, "rkd_distance_weight": 25.0, "rkd_angle_weight": 50.0},
+    ),
+    "crd": MethodEntry(
+        "trainables.methods.crd",
+        _WEIGHTS | {"crd_dim", "crd_negatives", "crd_temperature", "crd_momentum"},
+        published={
+            "ce_weight": 1.0,
+            "kd_weight": 0.8,
+            "crd_dim": 128,
+            "crd_negatives": 16_384,
+            "crd_temperature": 0.07,
+            "crd_momentum": 0.5,
+        },
+    ),
 }
 
 

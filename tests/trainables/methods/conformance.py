@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from tests.trainables.conftest import MakeStore, small_config
 from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
@@ -19,10 +20,8 @@ from trainables.teacher_outputs_store import StoredTeacherOutputs
 from trainables.training import DistillationRun, NonFiniteLossError
 from trainables.trial import TrialConfig
 
-from ..conftest import MakeStore, small_config
-
 # Fields by which a method costs seconds at its defaults and a fraction of one here.
-QUICK: dict[str, object] = {}
+QUICK: dict[str, object] = {"crd_negatives": 100}
 BATCHES = 9
 COSTS = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes", "cost/teacher_forwards")
 
@@ -148,6 +147,15 @@ def a_last_batch_of_one_sample_is_finite(case: Case, bench: Bench) -> None:
     sizes = [len(batch.indices) for batch in run.batches.of_epoch(0, None)]
     assert sizes[-1] == 1
     assert all(math.isfinite(value) for value in run.run_epoch().values())
+
+
+def deterministic_algorithms_suffice(case: Case, bench: Bench) -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        bench.start(case).run_epoch()
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def gradient_reaches_who_learns_and_nobody_else(case: Case, bench: Bench) -> None:
@@ -289,6 +297,7 @@ CHECKS: list[Callable[[Case, Bench], None]] = [
     its_losses_are_finite_and_named,
     its_losses_are_finite_in_bfloat16_too,
     a_last_batch_of_one_sample_is_finite,
+    deterministic_algorithms_suffice,
     gradient_reaches_who_learns_and_nobody_else,
     its_own_loss_reaches_whom_it_should,
     the_same_seed_gives_the_same_bits_and_another_others,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainables.conftest import MakeStore
 from trainables.data.dataset import Dataset
 from trainables.methods import METHODS
 from trainables.teacher import FrozenTeacher
 
-from ..conftest import MakeStore
 from .conformance import CHECKS, Bench, Case, cases_of
 
 CASES = [*cases_of(METHODS), Case("pesf_kd", choices=(("distance", "mse"),))]

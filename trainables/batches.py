@@ -13,7 +13,6 @@ from torch import Tensor
 from trainables.data.dataset import Dataset
 from trainables.data.views import (
     Normaliser,
-    ViewedImages,
     batch_order,
     num_slots,
     slot_of_epoch,
@@ -54,12 +53,12 @@ class EpochBatches:
     """
 
     def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
-        table = view_table(dataset.name, config.augmentation)
+        table = view_table(dataset.info, config.augmentation)
         self._config = config
         self._slots = num_slots(len(table), config.epochs)
         views = views_of_slots(len(dataset.train), len(table), self._slots, seed=config.split_seed)
         self._views = views.to(device)
-        self._images = ViewedImages(dataset.train.images.to(device), table)
+        self._images = dataset.viewed(table, device)
         self._labels = dataset.train.labels.to(device)
         self._device = device
         self.normalise = Normaliser(dataset.mean, dataset.std, device)
@@ -95,7 +94,7 @@ class EpochBatches:
             slot: of views.
             teacher_outputs: stored ones, or None.
         """
-        images = self.normalise(self._images.batch(indices, self._views[slot, indices]))
+        images = self.normalise(self._images.batch(indices, self._views[slot, indices].long()))
         teacher = teacher_outputs.train_batch(indices, slot, images) if teacher_outputs is not None else None
         return Batch(indices, slot, images, self._labels[indices], teacher)
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +25,7 @@ from trainables.batches import Batch, EpochBatches
 from trainables.compute import arithmetic, feature_and_logits, place
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
+from trainables.folding import FoldedCopy
 from trainables.learners import adapter_trainer, build_adapter, build_parts, build_student, student_trainer
 from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
@@ -35,9 +37,11 @@ from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, Teacher
 from trainables.trial import TrialConfig, derive_seed
 
 if TYPE_CHECKING:
-    from trainables.teacher import FrozenTeacher
+    from trainables.teacher.frozen import FrozenTeacher
 
 _EVALUATION_BATCH = 512
+# Pixels of the validation split, a channel: below, finding out what can be folded takes longer than it saves.
+_FOLDED_FROM = 1_000_000
 
 
 class DistillationRun:
@@ -278,7 +282,15 @@ class DistillationRun:
 
     def _student_logits(self, split: Split) -> Tensor:
         self.student.eval()
-        return torch.cat([self.student(images) for images in self._evaluation_batches(split)])
+        net = self._folded_student.current() if self._folded_student is not None else self.student
+        return torch.cat([net(images) for images in self._evaluation_batches(split)])
+
+    @cached_property
+    def _folded_student(self) -> FoldedCopy | None:
+        split = self.dataset.validation
+        if len(split) * split.image_size**2 < _FOLDED_FROM:
+            return None
+        return FoldedCopy(self.student, self.batches.normalise(split.images[:2].to(self.device)))
 
     def _evaluation_batches(self, split: Split) -> Iterator[Tensor]:
         for images in split.images.split(_EVALUATION_BATCH):

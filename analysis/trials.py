@@ -169,7 +169,7 @@ def _summary(
     return ConfigSummary(
         config_id=first["config_id"],
         name=re.sub(r"-s\d+$", "", first["name"]),
-        method=first["method"],
+        method=method_name(first["method"], first.get("adapter")),
         stage=first["stage"],
         varied={} if is_control else {name: first[name] for name in fields},
         accuracy=mean_interval(numbers(rows, ACCURACY)),
@@ -178,6 +178,11 @@ def _summary(
         against_baseline=against,
         search_accuracy=None if is_control else search_accuracy,
     )
+
+
+def method_name(method: str, adapter: bool | None) -> str:
+    """A method as tables and figures call it: with an adapter that it could do without it is another one."""
+    return f"{method}+adapter" if adapter else method
 
 
 def survivor_note(trials: pa.Table) -> str | None:

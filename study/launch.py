@@ -40,6 +40,7 @@ def launch(
     space: options.Space = None,
     list_spaces: options.ListSpaces = False,
     method: options.Method = "pesf_kd",
+    adapter: options.Adapter = False,
     dataset: options.Dataset = "digits",
     data_root: options.DataRoot = None,
     download: options.Download = False,

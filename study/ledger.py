@@ -14,7 +14,6 @@ from typing import Any, Literal
 from study.journal import Journal, read_journal
 from study.plan import Stage, StudyPlan
 from trainables.measures import ACCURACY, MEASURES
-from trainables.methods import METHODS
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -60,7 +59,7 @@ class TrialEntry:
 
 def trial_name(config: TrialConfig, replicate: int) -> str:
     """Adapter width, temperature and seed of a trial, or its method where it has no adapter."""
-    entry = METHODS.entry(config.method)
+    entry = config.method_entry
     parts = [] if config.method == "pesf_kd" else [config.method]
     if entry.has_adapter:
         parts.append(f"w{config.adapter_width}")

@@ -59,6 +59,14 @@ _how = partial(typer.Option, rich_help_panel="How to run")
 Space = Annotated[str | None, _what(help="What to search; see --list-spaces.")]
 ListSpaces = Annotated[bool, _what("--list-spaces", help="Show the search spaces and leave.")]
 Method = Annotated[str, _what(help="Distillation method.")]
+Adapter = Annotated[
+    bool,
+    _what(
+        "--adapter",
+        help="Train an adapter beside dkd, dist or logit_standardisation, with the method alone as a third control; "
+        "pesf_kd always has one.",
+    ),
+]
 Dataset = Annotated[
     str,
     _what(

@@ -201,10 +201,14 @@ class StudyPlan(BaseModel):
         return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
 
     def control_trials(self) -> Iterator[PlannedTrial]:
-        """The controls, replicate by replicate: the point where the space starts, by another method."""
+        """The controls, replicate by replicate: the point where the space starts, by another method.
+
+        None has an adapter that it could do without.
+        """
         for replicate in range(1, self.replicates + 1):
             for method in self.controls:
-                config = self.configure({**self.search_space.default_point(), "method": method})
+                changes = {**self.search_space.default_point(), "method": method, "adapter": False}
+                config = self.configure(changes)
                 yield PlannedTrial("control", config.with_seeds(self.seed, replicate), replicate)
 
     def epochs_total(self) -> int:
@@ -226,6 +230,17 @@ class StudyPlan(BaseModel):
                 "teacher_outputs_path": redact(outputs) if outputs is not None else None,
             }
         )
+
+
+def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
+    """The controls of a new study: where the method has an adapter that it could do without, it stands beside it alone.
+
+    Args:
+        method: of the study; an unknown one is refused by the plan.
+        adapter: whether the study gives it one.
+    """
+    alone = adapter and method in METHODS and METHODS.entry(method).takes_adapter
+    return (*CONTROLS, method) if alone else CONTROLS
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:
@@ -321,10 +336,16 @@ def check_space_fits_method(plan: StudyPlan) -> None:
     Raises:
         UsageError: naming the parameters that the method ignores.
     """
-    read = METHODS.entry(plan.base.method).fields
+    read = plan.base.method_entry.fields
     ignored = [name for name in plan.search_space.scientific if name not in read]
     if ignored:
-        able = [method for method in METHODS if set(plan.search_space.scientific) <= METHODS.entry(method).fields]
+        asked = set(plan.search_space.scientific)
+        able = [method for method in METHODS if asked <= METHODS.entry(method).fields]
+        able += [
+            f"{method} with --adapter"
+            for method in METHODS
+            if method not in able and asked <= METHODS.entry(method, adapter=True).fields
+        ]
         raise UsageError(
             f"space {plan.space!r} asks about {', '.join(ignored)}, which method {plan.base.method!r} does not read; "
             f"methods that do: {', '.join(able) or 'none'}"

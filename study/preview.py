@@ -38,7 +38,8 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
-        f"distils    {base.teacher} -> {base.student} on {base.dataset} by {base.method}, in {base.precision}",
+        f"distils    {base.teacher} -> {base.student} on {base.dataset} by {base.method}"
+        f"{' with an adapter' if base.adapter else ''}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test (never read by a search)",
         f"varies     {', '.join(f'{p.name} {p.domain}' for p in plan.search_space.parameters if p.role != 'fixed')}",
         f"sampler    {plan.sampler}, scheduler {plan.scheduler}, seed {plan.seed}",

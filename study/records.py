@@ -13,7 +13,7 @@ Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one c
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
@@ -114,7 +114,7 @@ class RecordWriter:
         for kind in ("epochs", "trials"):
             loose = self._loose[kind]
             if len(loose) > 1:
-                _write(pa.concat_tables(loose.values()), self._folders[kind] / segment, compression="zstd")
+                _write(_joined(loose.values()), self._folders[kind] / segment, compression="zstd")
                 for path in loose:
                     path.unlink(missing_ok=True)
                 loose.clear()
@@ -163,7 +163,12 @@ def _read(folder: Path, columns: list[str] | None) -> pa.Table:
     paths = _loose_files(folder) + sorted(folder.glob("segment-*.parquet"))
     if not paths:
         return schema.empty_table()
-    return pa.concat_tables([_read_file(path, columns) for path in paths])
+    return _joined(_read_file(path, columns) for path in paths)
+
+
+def _joined(tables: Iterable[pa.Table]) -> pa.Table:
+    # A study that a later version went on with has rows with more columns: they are null in the earlier ones.
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:

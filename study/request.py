@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from study.plan import StudyPlan
 
 # Each option of a plan: its flag's parameter, and where its value goes.
-_CONFIG_FLAGS: Final = ("method", "dataset", "student", "teacher", "teacher_recipe", "teacher_epochs", "epochs")
+_CONFIG_FLAGS: Final = (
+    "method",
+    "adapter",
+    "dataset",
+    "student",
+    "teacher",
+    "teacher_recipe",
+    "teacher_epochs",
+    "epochs",
+)
 # Fields of a config that other flags settle.
 _SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
 _PLAN_FLAGS: Final = (
@@ -125,7 +134,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
-    from study.plan import check_data_root, check_space_fits_method, resolve_plan
+    from study.plan import check_data_root, check_space_fits_method, controls_for, resolve_plan
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
@@ -134,6 +143,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
     asked["base"]["precision"] = _precision(values)
+    asked["controls"] = controls_for(values["method"], adapter=values["adapter"])
     if values["download"]:
         _download(values)
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"

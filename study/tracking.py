@@ -24,7 +24,6 @@ from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
 from study.teacher_choice import describe_teacher
-from trainables.methods import METHODS
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
 _SECONDS_TO_GATHER: Final = 1.0
@@ -250,7 +249,7 @@ def _end_tags(entry: TrialEntry) -> list[RunTag]:
 
 def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
     """What varies between a study's trials, and only what this trial's method reads."""
-    fields = METHODS.entry(entry.config.method).fields
+    fields = entry.config.method_entry.fields
     return {
         "method": entry.config.method,
         "replicate": entry.replicate,

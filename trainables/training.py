@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterGradients
@@ -26,10 +26,11 @@ from trainables.compute import arithmetic, feature_and_logits, place
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
 from trainables.folding import FoldedCopy
+from trainables.learners import adapter_trainer, build_adapter, build_parts, build_student, student_trainer
 from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
 from trainables.methods.method import StepOutputs
-from trainables.models import DistillationModel, build_model
+from trainables.models import DistillationModel
 from trainables.optimisation import Trainer, count_parameters, tensors_under
 from trainables.randomness import seeded
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
@@ -75,6 +76,7 @@ class DistillationRun:
         self.training_seconds = 0.0
         _check_fit(config, dataset, teacher)
         self.teacher = place(teacher, self.device, config.precision) if teacher is not None else None
+        self._generator: torch.Generator | None = None
         self.teacher_outputs = teacher_outputs
         if teacher_outputs is None and self.teacher is not None:
             self.teacher_outputs = LiveTeacherOutputs(self.teacher)
@@ -87,54 +89,30 @@ class DistillationRun:
         self._forwards_reported = 0
 
     def _build_networks(self) -> None:
-        config, info = self.config, self.dataset.info
-        with seeded(derive_seed("student", config.seed)):
-            student = build_model(config.student, num_classes=info.num_classes, in_channels=info.channels)
-        self.student: DistillationModel = place(student, self.device, config.precision)
-        self.student_trainer = Trainer(
-            self.student,
-            learning_rate=config.student_learning_rate,
-            momentum=config.student_momentum,
-            weight_decay=config.student_weight_decay,
-            schedule=config.student_schedule,
-            epochs=config.epochs,
-        )
+        config = self.config
+        self.student: DistillationModel = build_student(config, self.dataset, self.device)
+        self.student_trainer = student_trainer(config, self.student)
         self.adapter: TeacherAdapter | None = None
         self.adapter_trainer: Trainer | None = None
         self._adapter_gradients: AdapterGradients | None = None
-        if self.method.has_adapter:
-            self.adapter = self._build_adapter()
+        if config.method_entry.has_adapter:
+            assert self.teacher is not None
+            self.adapter = build_adapter(config, self.teacher.head, self.device)
             self._adapter_gradients = AdapterGradients(self.adapter)
-            self.adapter_trainer = Trainer(
-                self.adapter,
-                learning_rate=config.adapter_learning_rate,
-                momentum=config.adapter_momentum,
-                weight_decay=config.adapter_weight_decay,
-                schedule=config.adapter_schedule,
-                epochs=config.epochs,
-            )
-
-    def _build_adapter(self) -> TeacherAdapter:
-        assert self.teacher is not None
-        head = self.teacher.head
-        with seeded(derive_seed("adapter", self.config.seed)):
-            adapter = TeacherAdapter(
-                head.in_features,
-                head.out_features,
-                self.config.adapter_width,
-                kind=self.config.adapter_kind,
-                init=self.config.adapter_init,
-                head=head,
-            )
-        return adapter.to(self.device)
+            self.adapter_trainer = adapter_trainer(config, self.adapter)
+        self.parts: nn.Module | None = None
+        self.parts_trainer: Trainer | None = None
+        if self.method.parts is not None:
+            assert self.teacher is not None
+            self.parts = build_parts(config, self.method, self.student, self.teacher.head, self.dataset)
+            assert self.parts is not None
+            self.parts_trainer = student_trainer(config, self.parts)
 
     @property
     def trainers(self) -> dict[str, Trainer]:
-        """Whoever learns in this trial, by name: the student, and the adapter if there is one."""
-        trainers = {"student": self.student_trainer}
-        if self.adapter_trainer is not None:
-            trainers["adapter"] = self.adapter_trainer
-        return trainers
+        """Whoever learns in this trial, by name: the student, and adapter and the method's own parts if there are."""
+        trainers = {"student": self.student_trainer, "adapter": self.adapter_trainer, "method": self.parts_trainer}
+        return {who: trainer for who, trainer in trainers.items() if trainer is not None}
 
     @property
     def finished(self) -> bool:
@@ -161,7 +139,7 @@ class DistillationRun:
             "cost/examples_per_second": len(self.dataset.train) / self.training_seconds,
             "cost/teacher_forwards": float(forwards - self._forwards_reported),
             "cost/trainable_parameters": float(count_parameters(modules)),
-            "cost/adapter_parameters": float(count_parameters(modules[1:])),
+            "cost/adapter_parameters": float(count_parameters([self.adapter] if self.adapter is not None else [])),
             "cost/peak_memory_bytes": float(_peak_memory(self.device)),
         }
         self._forwards_reported = forwards
@@ -182,11 +160,10 @@ class DistillationRun:
         """
         assert not self.finished, f"all {self.config.epochs} epochs are done"
         started = time.perf_counter()
-        self.student.train()
-        if self.adapter is not None:
-            self.adapter.train()
         for trainer in self.trainers.values():
+            trainer.module.train()
             trainer.begin_epoch(self.epoch)
+        self.begin_drawing()
         log = LossLog(self._closed_form)
         with seeded(derive_seed("epoch", self.config.seed, self.epoch), self.device):
             for batch in self.batches.of_epoch(self.epoch, self._stored_outputs):
@@ -195,6 +172,11 @@ class DistillationRun:
         self.epoch += 1
         self.training_seconds = time.perf_counter() - started
         return losses
+
+    def begin_drawing(self) -> None:
+        """Let the losses of this epoch draw from (seed, epoch) alone."""
+        seed = derive_seed("losses", self.config.seed, self.epoch)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
 
     @property
     def _stored_outputs(self) -> TeacherOutputs | None:
@@ -218,10 +200,10 @@ class DistillationRun:
         if self._closed_form is not None and teacher is not None:
             self._backward_by_formula(logits, teacher, batch.labels, log)
         else:
-            self._backward(feature, logits, teacher, batch.labels, log)
+            self._backward(feature, logits, teacher, batch, log)
 
     def _backward(
-        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, labels: Tensor, log: LossLog
+        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batch: Batch, log: LossLog
     ) -> None:
         adapted = None
         if self.adapter is not None:
@@ -233,14 +215,18 @@ class DistillationRun:
             teacher_feature=teacher.feature if teacher is not None else None,
             teacher_logits=teacher.logits if teacher is not None else None,
             adapted_logits=adapted,
+            parts=self.parts,
+            indices=batch.indices,
+            epoch=self.epoch,
+            generator=self._generator,
         )
-        parts = self._objective(outputs, labels)
+        parts = self._objective(outputs, batch.labels)
         for trainer in self.trainers.values():
             trainer.forget_gradients()
         parts.total.backward()
         for trainer in self.trainers.values():
             trainer.step()
-        log.add(parts.detach(), len(labels))
+        log.add(parts.detach(), len(batch.labels))
 
     def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: LossLog) -> None:
         assert self._closed_form is not None

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from trainables.data.registry import check_dataset_name
-from trainables.methods import METHODS
+from trainables.methods import METHODS, MethodEntry
 from trainables.models.names import check_model_name
 from trainables.naming import unknown_name
 from trainables.precision import Precision
@@ -21,11 +21,36 @@ AdapterKind = Literal["serial", "parallel", "logit", "feature"]
 AdapterInit = Literal["zero", "default"]
 Schedule = Literal["constant", "cosine", "step"]
 Augmentation = Literal["views", "none"]
+Distance = Literal["kl", "mse"]
 
 ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 
 # What tells one repetition of a config from another, and so takes no part in its digest.
 SEED_FIELDS = frozenset({"seed", "data_seed"})
+# Younger than the first recorded trials, so absent from a digest while at their defaults: a config keeps its digest,
+# and with it the seeds that a study draws for it.
+_YOUNGER_FIELDS = frozenset(
+    {
+        "adapter",
+        "distance",
+        "label_smoothing",
+        "warmup_epochs",
+        "dkd_alpha",
+        "dkd_beta",
+        "dist_beta",
+        "dist_gamma",
+        "ttm_gamma",
+        "ctkd_temperature_start",
+        "ctkd_temperature_range",
+        "ctkd_curriculum_epochs",
+        "rkd_distance_weight",
+        "rkd_angle_weight",
+        "crd_dim",
+        "crd_negatives",
+        "crd_temperature",
+        "crd_momentum",
+    }
+)
 
 
 class TrialConfig(BaseModel):
@@ -56,10 +81,29 @@ class TrialConfig(BaseModel):
     kd_weight: float = Field(0.9, ge=0, description="weight of the distillation loss (T² included in it)")
     adapter_ce_weight: float = Field(1.0, ge=0, description="weight of the adapted teacher's cross-entropy")
 
+    adapter: bool = Field(False, description="train an adapter beside dkd, dist or logit_standardisation")
     adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
     adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
     adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
     detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
+
+    distance: Distance = Field("kl", description="pesf_kd: Kullback-Leibler, or squared error of probabilities")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each label spread over all classes")
+    warmup_epochs: int = Field(0, ge=0, description="dkd: epochs in which its weight grows linearly")
+    dkd_alpha: float = Field(1.0, ge=0, description="dkd: weight of the target class's part")
+    dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of the other classes' part; depends on the pair")
+    dist_beta: float = Field(1.0, ge=0, description="dist: weight of the relations within each sample")
+    dist_gamma: float = Field(1.0, ge=0, description="dist: weight of the relations within each class")
+    ttm_gamma: float = Field(0.1, gt=0, le=1, description="ttm, wttm: exponent of the teacher's probabilities")
+    ctkd_temperature_start: float = Field(1.0, gt=0, le=1000, description="ctkd: lowest temperature")
+    ctkd_temperature_range: float = Field(20.0, gt=0, le=1000, description="ctkd: highest temperature less the lowest")
+    ctkd_curriculum_epochs: int = Field(10, ge=1, description="ctkd: epochs until the temperature opposes in full")
+    rkd_distance_weight: float = Field(25.0, ge=0, description="rkd: weight of the distances")
+    rkd_angle_weight: float = Field(50.0, ge=0, description="rkd: weight of the angles")
+    crd_dim: int = Field(128, ge=1, le=65_536, description="crd: width of the embeddings")
+    crd_negatives: int = Field(16_384, ge=1, le=1_000_000, description="crd: samples of other classes for each sample")
+    crd_temperature: float = Field(0.07, gt=0, le=1000, description="crd: divides the embeddings' products")
+    crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
 
     student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
     student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")
@@ -104,6 +148,20 @@ class TrialConfig(BaseModel):
         return check_model_name(name)
 
     @model_validator(mode="after")
+    def _an_adapter_where_there_can_be_one(self) -> Self:
+        entry = METHODS.entry(self.method)
+        if self.adapter and not (entry.takes_adapter or entry.has_adapter):
+            able = ", ".join(name for name in METHODS if METHODS.entry(name).takes_adapter)
+            hint = "; kd with an adapter is pesf_kd" if self.method == "kd" else ""
+            raise ValueError(f"method {self.method!r} takes no adapter{hint}; adapter=True goes with {able}")
+        return self
+
+    @property
+    def method_entry(self) -> MethodEntry:
+        """What is known of the trial's method, with its adapter if the trial has one."""
+        return METHODS.entry(self.method, adapter=self.adapter)
+
+    @model_validator(mode="after")
     def _settle_the_teacher(self) -> Self:
         given = self.teacher_recipe == "checkpoint"
         if given != bool(self.teacher_digest):
@@ -118,6 +176,9 @@ class TrialConfig(BaseModel):
     def config_id(self) -> str:
         """Twelve hex digits of the digest of everything but the seeds: the same config, the same id."""
         content = self.model_dump(mode="json", exclude=set(SEED_FIELDS))
+        for name in _YOUNGER_FIELDS:
+            if content[name] == type(self).model_fields[name].default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_seeds(self, study_seed: int, replicate: int) -> "TrialConfig":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.figures import compute_learning_curves
 from analysis.trials import (
     find_study,
     markdown_table,
@@ -16,7 +17,7 @@ from analysis.trials import (
     survivor_note,
     varied_fields,
 )
-from tests.analysis.synthetic import trial, trials_table, whole_study, write_records
+from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study, write_records
 
 
 def accuracy(value: float | None) -> dict[str, float | None]:
@@ -97,6 +98,18 @@ def test_controls_come_first_and_then_the_best() -> None:
     assert [summary.stage for summary in summaries] == ["control"] * 2 + ["replicate"] * 3
     means = [summary.accuracy.value for summary in summaries[2:]]
     assert means == sorted(means, reverse=True)
+
+
+def test_a_method_with_an_adapter_that_it_could_do_without_is_another_method() -> None:
+    rows = [
+        trial(0, method="dkd", adapter=True, config_id="with"),
+        repeated(1, 1, 0.6, method="dkd", adapter=True, config_id="with"),
+        repeated(2, 1, 0.5, method="dkd", adapter=False, stage="control", config_id="alone"),
+    ]
+    assert [summary.method for summary in summarise_configs(trials_table(rows))] == ["dkd", "dkd+adapter"]
+    epochs = epochs_table([{"trial_id": row["trial_id"], "epoch": 1, "val/accuracy": 0.5} for row in rows])
+    curves = compute_learning_curves(trials_table(rows), epochs)
+    assert {(curve.method, curve.n) for curve in curves} == {("dkd", 1), ("dkd+adapter", 1)}
 
 
 def test_survivors_are_spoken_of_only_where_some_trials_did_not_finish() -> None:

@@ -40,6 +40,25 @@ def test_a_dry_run_shows_plan_configs_and_cost_and_writes_nothing(launch, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_an_adapter_on_a_newer_method_has_that_method_alone_as_a_control(launch, tmp_path):
+    done = launch("--space", "adapter_width", "--method", "dkd", "--adapter", "--dry-run", "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "by dkd with an adapter" in done.stdout
+    assert "3 controls (ce, kd, dkd) x 3 seeds" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_study_of_an_adapter_on_a_newer_method_runs(launch, tmp_path):
+    arguments = ("--space", "adapter_width", "--method", "dist", "--adapter", "--smoke", "--name", "newer", "--json")
+    done = launch(*arguments, "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    configs = json.loads(done.stdout)["configs"]
+    assert sorted((c["stage"], c["method"]) for c in configs) == [
+        ("control", "ce"), ("control", "dist"), ("control", "kd"), ("replicate", "dist+adapter"),
+    ]  # fmt: skip
+    assert all(c["gap"]["n"] == 1 for c in configs)
+
+
 def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
     limit = ("--teacher-outputs-limit", "1KiB")
     done = launch("--space", "temperature", "--dry-run", "--json", "--smoke", "--output-dir", tmp_path, *limit)
@@ -58,6 +77,9 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--space", "adapter_widht"), "did you mean 'adapter_width'"),
         (("--space", "joint", "--method", "pesfkd"), "did you mean 'pesf_kd'"),
         (("--space", "adapter_width", "--method", "kd"), "methods that do: pesf_kd"),
+        (("--space", "adapter_width", "--method", "dkd"), "dkd with --adapter"),
+        (("--space", "joint", "--method", "kd", "--adapter"), "kd with an adapter is pesf_kd"),
+        (("--space", "joint", "--set", "adapter=True"), "--adapter"),
         (("--space", "joint", "--dataset", "digit"), "did you mean 'digits'"),
         (("--space", "joint", "--student", "cnn_3"), "cnn_3"),
         (("--space", "joint", "--trials", "0"), "greater than or equal to 1"),

@@ -59,7 +59,13 @@ def test_a_damaged_line_is_reported_and_its_trial_left_to_run_again(tmp_path):
 
 @pytest.mark.parametrize(
     ("fields", "name"),
-    [({}, "w16-T4.0-s2"), ({"method": "kd", "temperature": 2}, "kd-T2.0-s2"), ({"method": "ce"}, "ce-s2")],
+    [
+        ({}, "w16-T4.0-s2"),
+        ({"method": "kd", "temperature": 2}, "kd-T2.0-s2"),
+        ({"method": "ce"}, "ce-s2"),
+        ({"method": "dkd"}, "dkd-T4.0-s2"),
+        ({"method": "dkd", "adapter": True}, "dkd-w16-T4.0-s2"),
+    ],
 )
 def test_trials_are_named_by_what_matters_to_them(fields, name):
     assert trial_name(TrialConfig(**fields), 2) == name

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from search_spaces import SPACES
 from study.errors import UsageError
-from study.plan import StudyPlan, check_space_fits_method, load_plan, refuse_differences, resolve_plan
+from study.plan import StudyPlan, check_space_fits_method, controls_for, load_plan, refuse_differences, resolve_plan
 from tests.study.factories import make_plan
 from trainables.uris import redact
 
@@ -104,6 +104,24 @@ def test_controls_stand_where_the_space_starts(tmp_path, space):
     for planned in plan.control_trials():
         start = {**plan.search_space.default_point(), "method": planned.config.method}
         assert {name: getattr(planned.config, name) for name in start} == start
+
+
+def test_a_methods_adapter_is_in_the_search_and_in_no_control(tmp_path):
+    controls = controls_for("dkd", adapter=True)
+    plan = make_plan(tmp_path, base={"method": "dkd", "adapter": True}, controls=controls)
+    check_space_fits_method(plan)
+    assert plan.configure(plan.search_space.default_point()).adapter
+    planned = list(plan.control_trials())
+    assert {(p.config.method, p.config.adapter) for p in planned} == {("ce", False), ("kd", False), ("dkd", False)}
+    plan.save()
+    assert load_plan(plan.directory) == plan
+    with pytest.raises(UsageError, match="dkd with --adapter"):
+        check_space_fits_method(make_plan(tmp_path, base={"method": "dkd"}))
+
+
+@pytest.mark.parametrize(("method", "adapter"), [("pesf_kd", False), ("pesf_kd", True), ("dkd", False), ("dkdd", True)])
+def test_a_method_that_cannot_do_without_its_adapter_is_no_control(method, adapter):
+    assert controls_for(method, adapter=adapter) == ("ce", "kd")
 
 
 def test_what_is_held_holds_in_every_trial_and_in_the_controls(tmp_path):

@@ -77,6 +77,19 @@ def test_a_crash_between_a_segment_and_the_removal_of_its_parts_doubles_nothing(
     assert read_epochs(ended.plan.directory).num_rows == 4 * len(ended.entries)
 
 
+def test_rows_of_an_earlier_version_have_nothing_where_later_columns_are(ended):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+    path = next((ended.plan.directory / "records" / "trials").glob("trial-*.parquet"))
+    pq.write_table(pq.read_table(path).drop_columns(["dkd_beta"]), path, write_page_checksum=True)
+    again = RecordWriter(ended.plan.directory)
+    for _ in ("loose", "merged"):
+        beta = read_trials(ended.plan.directory)["dkd_beta"].to_pylist()
+        assert beta.count(None) == 1
+        assert len(beta) == len(ended.entries)
+        again.merge()
+
+
 def test_a_write_that_fails_leaves_nothing_that_a_reader_meets(ended, monkeypatch):
     writer = RecordWriter(ended.plan.directory)
     write_all(ended, writer)

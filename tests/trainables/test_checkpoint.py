@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from trainables.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
-from trainables.methods import METHODS
 from trainables.optimisation import SCHEDULES
 from trainables.storage import read_tensors, write_tensors
 from trainables.teacher import FrozenTeacher
@@ -28,9 +27,8 @@ def assert_same_state(first: DistillationRun, second: DistillationRun) -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("method", METHODS)
-def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(method, schedule, digits, teacher, tmp_path):
-    config = small_config(method=method, student_schedule=schedule, adapter_schedule=schedule, epochs=4)
+def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(schedule, digits, teacher, tmp_path):
+    config = small_config(student_schedule=schedule, adapter_schedule=schedule, epochs=4)
     straight = DistillationRun(config, digits, teacher)
     save_checkpoint(straight, tmp_path / "0")
     measures = []

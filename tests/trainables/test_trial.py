@@ -23,6 +23,14 @@ def test_an_unknown_field_is_refused_naming_the_nearest_one():
         ("adapter_kind", "sideways"),
         ("adapter_schedule", "linear"),
         ("seed", -1),
+        ("distance", "cosine"),
+        ("label_smoothing", 1.0),
+        ("dkd_beta", -1.0),
+        ("warmup_epochs", -1),
+        ("ttm_gamma", 0.0),
+        ("ttm_gamma", 1.5),
+        ("ctkd_temperature_start", 0.0),
+        ("ctkd_curriculum_epochs", 0),
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused_by_its_name(field, value):
@@ -64,6 +72,28 @@ def test_a_derived_seed_is_the_same_everywhere_and_has_63_bits():
     assert derive_seed("data", 1) == 5481811894547714582
     assert 0 <= derive_seed("x") < 2**63
     assert derive_seed("a", "b") != derive_seed("ab")
+
+
+@pytest.mark.parametrize("method", ["ce", "kd", "ttm"])
+def test_an_adapter_for_a_method_that_takes_none_is_refused_naming_those_that_do(method):
+    with pytest.raises(ValidationError, match=rf"'{method}' takes no adapter.*dkd, dist, logit_standardisation"):
+        TrialConfig(method=method, adapter=True)
+
+
+def test_a_trial_knows_whether_it_has_an_adapter():
+    assert TrialConfig(method="dkd", adapter=True).method_entry.has_adapter
+    assert not TrialConfig(method="dkd").method_entry.has_adapter
+    assert TrialConfig(method="pesf_kd").method_entry.has_adapter
+    assert TrialConfig(method="pesf_kd", adapter=True).method_entry.has_adapter
+    assert "adapter_width" in TrialConfig(method="dkd", adapter=True).method_entry.fields
+    assert "adapter_width" not in TrialConfig(method="dkd").method_entry.fields
+
+
+def test_a_config_keeps_its_id_and_seeds_when_later_versions_add_fields():
+    # Recorded before methods brought fields of their own: another value would give trials other first weights.
+    assert TrialConfig().config_id == "fd5acd44c7ac"
+    assert TrialConfig(dkd_beta=2.0).config_id != TrialConfig().config_id
+    assert TrialConfig(method="dkd", adapter=True).config_id != TrialConfig(method="dkd").config_id
 
 
 def test_a_trial_says_how_long_its_teacher_is_trained():

@@ -20,4 +20,4 @@ def ce_losses(outputs: StepOutputs, labels: Tensor) -> LossParts:
     return LossParts(total=ce, ce=ce)
 
 
-METHOD = Method(name="ce", losses=ce_losses, needs_teacher=False, has_adapter=False)
+METHOD = Method(name="ce", losses=ce_losses, needs_teacher=False)

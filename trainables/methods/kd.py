@@ -1,11 +1,10 @@
 """Knowledge distillation from the frozen teacher's softened logits."""
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from trainables.closed_form import ClosedForm
 from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
 
 
 def kd_losses(
@@ -26,10 +25,8 @@ def kd_losses(
     Source:
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
     """
-    assert outputs.teacher_logits is not None
-    ce = cross_entropy(outputs.student_logits, labels)
-    kd = kd_loss(outputs.student_logits, outputs.teacher_logits, temperature=temperature)
-    return LossParts(total=ce_weight * ce + kd_weight * kd, ce=ce, kd=kd)
+    kd = kd_loss(outputs.student_logits, outputs.taught_by(), temperature=temperature)
+    return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="kd", losses=kd_losses, needs_teacher=True, has_adapter=False, closed_form=ClosedForm)
+METHOD = Method(name="kd", losses=kd_losses, closed_form=ClosedForm)

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
     from trainables.closed_form import ClosedForm
 
 
 class StepOutputs(NamedTuple):
-    """What the networks say of one batch; None for a network that the method does not have.
+    """What the networks say of one batch, and where in the trial it is; None for what the method does not have.
 
     Args:
         student_feature: (B, D of the student), its penultimate feature.
@@ -21,6 +23,10 @@ class StepOutputs(NamedTuple):
         teacher_feature: (B, D of the teacher), without gradient.
         teacher_logits: (B, C), the frozen teacher's, without gradient.
         adapted_logits: (B, C), with the adapter's gradient.
+        parts: the method's own parts, trained with the student.
+        indices: (B,) int64, the samples' rows in the train split.
+        epoch: the one that is running, counted from 0.
+        generator: draws what the losses draw; it starts anew in every epoch.
     """
 
     student_feature: Tensor
@@ -28,6 +34,20 @@ class StepOutputs(NamedTuple):
     teacher_feature: Tensor | None = None
     teacher_logits: Tensor | None = None
     adapted_logits: Tensor | None = None
+    parts: nn.Module | None = None
+    indices: Tensor | None = None
+    epoch: int = 0
+    generator: torch.Generator | None = None
+
+    def taught_by(self, *, detached: bool = False) -> Tensor:
+        """The logits (B, C) that teach the student: the adapted ones where there is an adapter.
+
+        Args:
+            detached: without the adapter's gradient.
+        """
+        logits = self.teacher_logits if self.adapted_logits is None else self.adapted_logits
+        assert logits is not None
+        return logits.detach() if detached else logits
 
 
 class LossParts(NamedTuple):
@@ -51,6 +71,47 @@ class LossParts(NamedTuple):
         return LossParts(self.total.detach(), *rest)
 
 
+def weighted_sum(
+    outputs: StepOutputs,
+    labels: Tensor,
+    kd: Tensor,
+    *,
+    ce_weight: float,
+    kd_weight: float,
+    adapter_ce_weight: float = 0.0,
+) -> LossParts:
+    """ce_weight · CE(z_s, y) + kd_weight · kd, and + adapter_ce_weight · CE(z_a, y) where there is an adapter.
+
+    Args:
+        outputs: of the batch.
+        labels: (B,) int64.
+        kd: scalar, the method's distillation loss.
+        ce_weight: weight of the student's cross-entropy.
+        kd_weight: weight of the distillation loss.
+        adapter_ce_weight: weight of the adapted teacher's cross-entropy.
+    """
+    ce = cross_entropy(outputs.student_logits, labels)
+    total = ce_weight * ce + kd_weight * kd
+    if outputs.adapted_logits is None:
+        return LossParts(total, ce=ce, kd=kd)
+    adapter = cross_entropy(outputs.adapted_logits, labels)
+    return LossParts(total + adapter_ce_weight * adapter, ce=ce, kd=kd, adapter=adapter)
+
+
+class PartsSetting(NamedTuple):
+    """What a method's own parts are built for.
+
+    Args:
+        student_dim: D of the student.
+        teacher_dim: D of the teacher.
+        labels: (N,) int64, of the train split.
+    """
+
+    student_dim: int
+    teacher_dim: int
+    labels: Tensor
+
+
 # (outputs, labels (B,) int64) -> the batch's losses
 Objective = Callable[[StepOutputs, Tensor], LossParts]
 
@@ -64,22 +125,32 @@ class Method:
         losses: `losses(outputs, labels, *, ...)`; its keyword-only parameters are named as the fields of
             `TrialConfig` that they take their values from.
         needs_teacher: the student is taught by a teacher.
-        has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student.
+        has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student, always.
+        takes_adapter: the same where the trial asks for it.
         closed_form: takes those of `losses`' keyword-only parameters that it has and gives losses and gradients by
-            formula; None where autograd is to find them.
+            formula; None, or a None that it returns, where autograd is to find them.
+        parts: `parts(setting, *, ...)` builds what the method itself has, its keyword-only parameters as those of
+            `losses`: parameters are trained with the student, by its optimiser's settings, and parameters and buffers
+            are in every checkpoint. None for a method without.
     """
 
     name: str
     losses: Callable[..., LossParts]
-    needs_teacher: bool
-    has_adapter: bool
-    closed_form: Callable[..., "ClosedForm"] | None = None
+    needs_teacher: bool = True
+    has_adapter: bool = False
+    takes_adapter: bool = False
+    closed_form: Callable[..., "ClosedForm | None"] | None = None
+    parts: Callable[..., nn.Module] | None = None
 
     @property
     def loss_fields(self) -> frozenset[str]:
         """The fields of `TrialConfig` that the losses depend on."""
-        parameters = inspect.signature(self.losses).parameters.values()
-        return frozenset(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+        return _keywords(self.losses)
+
+    @property
+    def parts_fields(self) -> frozenset[str]:
+        """The fields of `TrialConfig` that the method's own parts are built from."""
+        return _keywords(self.parts) if self.parts is not None else frozenset()
 
     def objective(self, values: Mapping[str, Any]) -> Objective:
         """The losses with their weights, temperatures and choices fixed.
@@ -98,3 +169,19 @@ class Method:
         if self.closed_form is None:
             return None
         return self.closed_form(**{name: values[name] for name in self.loss_fields})
+
+    def build_parts(self, values: Mapping[str, Any], setting: PartsSetting) -> nn.Module | None:
+        """The method's own parts; None for a method without.
+
+        Args:
+            values: as for `objective`.
+            setting: what they are for.
+        """
+        if self.parts is None:
+            return None
+        return self.parts(setting, **{name: values[name] for name in self.parts_fields})
+
+
+def _keywords(function: Callable[..., Any]) -> frozenset[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)

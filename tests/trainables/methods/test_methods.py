@@ -1,12 +1,21 @@
 import inspect
+import math
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from trainables.losses import kd_loss
+from trainables.losses import (
+    atkd_loss,
+    dist_loss,
+    dkd_loss,
+    kd_loss,
+    probability_mse_loss,
+    standardised_kd_loss,
+    ttm_loss,
+)
 from trainables.methods import METHODS
-from trainables.methods.method import LossParts, StepOutputs
+from trainables.methods.method import LossParts, PartsSetting, StepOutputs
 from trainables.trial import TrialConfig
 
 VALUES = TrialConfig(
@@ -31,10 +40,11 @@ def outputs() -> StepOutputs:
 
 
 def reached_by(part: torch.Tensor, given: StepOutputs) -> set[str]:
-    gradients = torch.autograd.grad(part, list(given), retain_graph=True, allow_unused=True)
+    tensors = {name: each for name, each in given._asdict().items() if isinstance(each, torch.Tensor)}
+    gradients = torch.autograd.grad(part, list(tensors.values()), retain_graph=True, allow_unused=True)
     return {
         name
-        for name, gradient in zip(given._fields, gradients, strict=True)
+        for name, gradient in zip(tensors, gradients, strict=True)
         if gradient is not None and gradient.abs().max() > 0
     }
 
@@ -53,7 +63,7 @@ def test_ce_is_the_students_cross_entropy_whatever_the_weights():
 
 
 def test_kd_is_the_weighted_sum_of_its_parts():
-    given = outputs()
+    given = outputs()._replace(adapted_logits=None)
     parts = losses("kd", given)
     ce = cross_entropy(given.student_logits, LABELS)
     kd = kd_loss(given.student_logits, given.teacher_logits, temperature=3.0)
@@ -101,17 +111,6 @@ def test_with_weight_zero_a_part_sends_no_gradient():
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_tells_its_entry_the_same_as_itself(name):
-    method, entry = METHODS[name], METHODS.entry(name)
-    assert entry.needs_teacher == method.needs_teacher
-    assert method.name == name
-    assert method.has_adapter == entry.has_adapter
-    assert method.loss_fields <= entry.fields
-    assert entry.fields <= set(TrialConfig.model_fields)
-    assert method.needs_teacher or not method.has_adapter
-
-
-@pytest.mark.parametrize("name", METHODS)
 def test_every_method_takes_its_values_by_keyword_from_the_trial(name):
     method = METHODS[name]
     positional = [p for p in inspect.signature(method.losses).parameters.values() if p.kind != p.KEYWORD_ONLY]
@@ -120,9 +119,116 @@ def test_every_method_takes_its_values_by_keyword_from_the_trial(name):
 
 
 def test_detached_parts_keep_values_and_lose_the_graph():
-    given = outputs()
+    given = outputs()._replace(adapted_logits=None)
     parts = losses("kd", given)
     detached = parts.detach()
     assert detached.kd.item() == parts.kd.item()
     assert not detached.total.requires_grad
     assert detached.adapter is None
+
+
+T = 3.0  # of VALUES
+OWN_LOSSES = {
+    "atkd": lambda s, t, _: atkd_loss(s, t, temperature=T),
+    "dkd": lambda s, t, y: dkd_loss(s, t, y, temperature=T, alpha=1.0, beta=8.0),
+    "dist": lambda s, t, _: dist_loss(s, t, temperature=T, beta=0.5, gamma=2.0),
+    "logit_standardisation": lambda s, t, _: standardised_kd_loss(s, t, temperature=T),
+    "ttm": lambda s, t, _: ttm_loss(s, t, gamma=0.2),
+    "wttm": lambda s, t, _: ttm_loss(s, t, gamma=0.2, weighted=True),
+}
+
+
+@pytest.mark.parametrize("name", OWN_LOSSES)
+def test_a_method_of_logits_adds_its_own_loss_to_the_cross_entropy(name):
+    given = outputs()._replace(adapted_logits=None)
+    parts = losses(name, given, dist_beta=0.5, dist_gamma=2.0, ttm_gamma=0.2)
+    ce = cross_entropy(given.student_logits, LABELS)
+    kd = OWN_LOSSES[name](given.student_logits, given.teacher_logits, LABELS)
+    assert parts.ce.item() == ce.item()
+    assert parts.kd.item() == kd.item()
+    assert parts.total.item() == pytest.approx((0.3 * ce + 0.7 * kd).item(), rel=1e-14)
+    assert parts.adapter is None
+
+
+@pytest.mark.parametrize("name", ["dkd", "dist", "logit_standardisation"])
+def test_with_an_adapter_the_adapted_logits_teach_and_learn_from_labels_too(name):
+    given = outputs()
+    parts = losses(name, given, dist_beta=0.5, dist_gamma=2.0)
+    ce, adapter = cross_entropy(given.student_logits, LABELS), cross_entropy(given.adapted_logits, LABELS)
+    kd = OWN_LOSSES[name](given.student_logits, given.adapted_logits, LABELS)
+    assert parts.kd.item() == kd.item()
+    assert parts.total.item() == pytest.approx((0.3 * ce + 0.7 * kd + 2.0 * adapter).item(), rel=1e-14)
+    assert reached_by(parts.kd, given) == {"student_logits", "adapted_logits"}
+    assert reached_by(parts.adapter, given) == {"adapted_logits"}
+    detached = losses(name, given, dist_beta=0.5, dist_gamma=2.0, detach_adapter_target=True)
+    assert reached_by(detached.kd, given) == {"student_logits"}
+    assert detached.total.item() == parts.total.item()
+
+
+def test_pesf_kd_by_squared_distance_is_the_weighted_sum_of_its_parts():
+    given = outputs()
+    parts = losses("pesf_kd", given, distance="mse")
+    ce, adapter = cross_entropy(given.student_logits, LABELS), cross_entropy(given.adapted_logits, LABELS)
+    kd = probability_mse_loss(given.student_logits, given.adapted_logits, temperature=T)
+    assert parts.kd.item() == kd.item()
+    assert parts.total.item() == pytest.approx((0.3 * ce + 0.7 * kd + 2.0 * adapter).item(), rel=1e-14)
+    assert reached_by(parts.kd, given) == {"student_logits", "adapted_logits"}
+    assert METHODS["pesf_kd"].gradients(VALUES | {"distance": "mse"}) is None
+    assert METHODS["pesf_kd"].gradients(VALUES) is not None
+
+
+def test_label_smoothing_is_the_cross_entropy_with_a_mixture_of_labels_and_all_classes():
+    given = outputs()
+    parts = losses("label_smoothing", given, label_smoothing=0.2)
+    log_p = torch.log_softmax(given.student_logits, dim=1)
+    target = 0.8 * torch.eye(5, dtype=torch.float64)[LABELS] + 0.2 / 5
+    assert parts.total.item() == pytest.approx(-(target * log_p).sum(dim=1).mean().item(), rel=1e-14)
+    plain = losses("label_smoothing", given, label_smoothing=0.0)
+    assert plain.total.item() == pytest.approx(losses("ce", given).total.item(), rel=1e-14)
+
+
+def test_the_weight_of_dkd_grows_over_its_warm_up_and_not_beyond():
+    given = outputs()._replace(adapted_logits=None)
+    ce = losses("dkd", given).ce.item()
+    full = losses("dkd", given)
+    for epoch, share in ((0, 0.25), (1, 0.5), (3, 1.0), (9, 1.0)):
+        warm = losses("dkd", given._replace(epoch=epoch), warmup_epochs=4)
+        assert warm.kd.item() == full.kd.item()
+        assert warm.total.item() - 0.3 * ce == pytest.approx(share * (full.total.item() - 0.3 * ce), rel=1e-12)
+
+
+def with_temperature(epoch: int = 0) -> tuple[StepOutputs, torch.nn.Module]:
+    setting = PartsSetting(3, 3, LABELS)
+    parts = METHODS["ctkd"].build_parts(VALUES, setting).double()
+    return outputs()._replace(adapted_logits=None, parts=parts, epoch=epoch), parts
+
+
+def test_ctkd_starts_at_one_and_twenty_times_the_sigmoid_of_one():
+    given, _ = with_temperature()
+    temperature = 1 + 20 / (1 + math.exp(-1))
+    kd = kd_loss(given.student_logits, given.teacher_logits, temperature=temperature)
+    assert losses("ctkd", given).kd.item() == pytest.approx(kd.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "strength"), [(0, 0.5 - 0.5 * math.cos(math.pi / 10)), (4, 0.5), (9, 1.0), (50, 1.0)]
+)
+def test_the_temperature_of_ctkd_ascends_the_loss_as_strongly_as_the_curriculum_says(epoch, strength):
+    given, parts = with_temperature(epoch)
+    losses("ctkd", given).total.backward()
+
+    def loss_at(theta: float) -> float:
+        temperature = 1 + 20 / (1 + math.exp(-theta))
+        return 0.7 * kd_loss(given.student_logits, given.teacher_logits, temperature=temperature).item()
+
+    slope = (loss_at(1 + 1e-5) - loss_at(1 - 1e-5)) / 2e-5
+    assert parts.theta.grad.item() == pytest.approx(-strength * slope, rel=1e-6)
+    assert given.student_logits.grad is not None
+
+
+def test_the_student_of_ctkd_descends_the_loss_as_that_of_kd_does():
+    given, _ = with_temperature(epoch=9)
+    losses("ctkd", given).total.backward()
+    plain = outputs()._replace(adapted_logits=None)
+    losses("kd", plain, temperature=1 + 20 / (1 + math.exp(-1))).total.backward()
+    torch.testing.assert_close(given.student_logits.grad, plain.student_logits.grad, rtol=1e-12, atol=0)

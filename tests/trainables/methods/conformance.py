@@ -1,0 +1,310 @@
+"""What every method owes, whichever it is: each function here is a check, and takes the method as a `Case`."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from tests.trainables.conftest import MakeStore, small_config
+from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from trainables.data.dataset import Dataset
+from trainables.data.views import batch_order
+from trainables.loss_log import LossLog
+from trainables.methods import _ADAPTER, METHODS, MethodEntry
+from trainables.storage import read_tensors, write_tensors
+from trainables.teacher import FrozenTeacher
+from trainables.teacher_outputs_store import StoredTeacherOutputs
+from trainables.training import DistillationRun, NonFiniteLossError
+from trainables.trial import TrialConfig
+
+# Fields by which a method costs seconds at its defaults and a fraction of one here.
+QUICK: dict[str, object] = {"crd_negatives": 100}
+BATCHES = 9
+COSTS = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes", "cost/teacher_forwards")
+
+
+class Case(NamedTuple):
+    """A method, with or without an adapter that it could do without, and fields that make another method of it."""
+
+    method: str
+    adapter: bool = False
+    choices: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def entry(self) -> MethodEntry:
+        return METHODS.entry(self.method, adapter=self.adapter)
+
+    @property
+    def learners(self) -> set[str]:
+        own = {"method"} if METHODS[self.method].parts is not None else set()
+        return {"student"} | ({"adapter"} if self.entry.has_adapter else set()) | own
+
+    def __str__(self) -> str:
+        return "+".join([self.method, *["adapter"] * self.adapter, *(str(value) for _, value in self.choices)])
+
+    def config(self, **changes: object) -> TrialConfig:
+        return small_config(method=self.method, adapter=self.adapter, **(QUICK | dict(self.choices) | changes))
+
+
+class Bench(NamedTuple):
+    """Where a trial runs."""
+
+    digits: Dataset
+    teacher: FrozenTeacher
+    make_store: MakeStore
+    folder: Path
+
+    def start(self, case: Case, **changes: object) -> DistillationRun:
+        return DistillationRun(case.config(**changes), self.digits, self.teacher)
+
+
+def cases_of(methods: Iterable[str]) -> list[Case]:
+    methods = list(methods)
+    return [Case(name) for name in methods] + [
+        Case(name, True) for name in methods if METHODS.entry(name).takes_adapter
+    ]
+
+
+def without_costs(measures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in measures.items() if name not in COSTS}
+
+
+def state_of(run: DistillationRun) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in run.state_dict()["tensors"].items()}
+
+
+def changed_learners(run: DistillationRun) -> dict[str, set[str]]:
+    """Who has parameters that one step moves, and which; nothing decays, so that only a gradient moves them."""
+    before = {who: {n: p.detach().clone() for n, p in t.parameters.items()} for who, t in run.trainers.items()}
+    for trainer in run.trainers.values():
+        trainer.begin_epoch(0)
+    run.begin_drawing()
+    batch = run.batches.batch(torch.arange(64), 0)
+    run.student.train()
+    run.train_batch(batch, LossLog(run.method.gradients(run.config.model_dump())))
+    moved = {
+        who: {name for name, parameter in trainer.parameters.items() if not torch.equal(parameter, before[who][name])}
+        for who, trainer in run.trainers.items()
+    }
+    return {who: names for who, names in moved.items() if names}
+
+
+BARE = {
+    "adapter_init": "default",
+    "student_weight_decay": 0.0,
+    "adapter_weight_decay": 0.0,
+    "student_learning_rate": 0.5,
+    "adapter_learning_rate": 0.5,
+}
+
+
+def it_says_of_itself_what_its_entry_says(case: Case, bench: Bench) -> None:
+    method, entry = METHODS[case.method], METHODS.entry(case.method)
+    assert method.name == case.method
+    assert (method.needs_teacher, method.has_adapter, method.takes_adapter) == (
+        entry.needs_teacher,
+        entry.has_adapter,
+        entry.takes_adapter,
+    )
+    assert method.needs_teacher or not (method.has_adapter or method.takes_adapter or method.parts)
+    assert not (method.closed_form and method.parts)
+    assert (method.loss_fields | method.parts_fields) - _ADAPTER == entry.fields - _ADAPTER
+    assert case.entry.fields >= _ADAPTER if case.entry.has_adapter else not case.entry.fields & _ADAPTER
+    assert entry.fields <= set(TrialConfig.model_fields)
+
+
+def its_published_values_are_a_valid_trial(case: Case, bench: Bench) -> None:
+    published = case.entry.published
+    assert set(published) <= case.entry.fields
+    config = TrialConfig(method=case.method, adapter=case.adapter, **published)
+    assert {name: getattr(config, name) for name in published} == published
+
+
+def its_losses_are_finite_and_named(case: Case, bench: Bench) -> None:
+    run = bench.start(case)
+    for _ in range(2):
+        measures = run.run_epoch()
+        assert all(math.isfinite(value) for value in measures.values())
+        parts = {name for name in measures if name.startswith("train/loss")}
+        expected = {"train/loss", "train/loss_ce"} | ({"train/loss_kd"} if case.entry.needs_teacher else set())
+        assert parts == expected | ({"train/loss_adapter"} if case.entry.has_adapter else set())
+    everyone = sum(p.numel() for trainer in run.trainers.values() for p in trainer.parameters.values())
+    assert measures["cost/trainable_parameters"] == everyone
+    adapters = sum(p.numel() for p in run.adapter.parameters()) if run.adapter is not None else 0
+    assert measures["cost/adapter_parameters"] == adapters
+
+
+def its_losses_are_finite_in_bfloat16_too(case: Case, bench: Bench) -> None:
+    measures = bench.start(case, precision="bf16").run_epoch()
+    assert all(math.isfinite(value) for value in measures.values())
+
+
+def a_last_batch_of_one_sample_is_finite(case: Case, bench: Bench) -> None:
+    run = bench.start(case, batch_size=269)
+    sizes = [len(batch.indices) for batch in run.batches.of_epoch(0, None)]
+    assert sizes[-1] == 1
+    assert all(math.isfinite(value) for value in run.run_epoch().values())
+
+
+def deterministic_algorithms_suffice(case: Case, bench: Bench) -> None:
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        bench.start(case).run_epoch()
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def gradient_reaches_who_learns_and_nobody_else(case: Case, bench: Bench) -> None:
+    run = bench.start(case, **BARE)
+    assert set(run.trainers) == case.learners
+    moved = changed_learners(run)
+    assert set(moved) == case.learners
+    for who in case.learners:
+        assert moved[who] == set(run.trainers[who].parameters)
+    assert FrozenTeacher(bench.teacher.model).digest == run.identity["teacher"]
+    assert all(p.grad is None and not p.requires_grad for p in bench.teacher.parameters())
+    known = [id(p) for trainer in run.trainers.values() for p in trainer.parameters.values()]
+    assert len(known) == len(set(known))
+    assert not set(known) & {id(p) for p in bench.teacher.parameters()}
+
+
+def its_own_loss_reaches_whom_it_should(case: Case, bench: Bench) -> None:
+    if "kd_weight" not in case.entry.fields:
+        assert not case.entry.needs_teacher
+        return
+    alone = BARE | {"ce_weight": 0.0, "adapter_ce_weight": 0.0}
+    assert set(changed_learners(bench.start(case, **alone))) == case.learners
+    assert changed_learners(bench.start(case, **alone, kd_weight=0.0)) == {}
+    if case.entry.has_adapter:
+        detached = changed_learners(bench.start(case, **alone, detach_adapter_target=True))
+        assert set(detached) == case.learners - {"adapter"}
+
+
+def the_same_seed_gives_the_same_bits_and_another_others(case: Case, bench: Bench) -> None:
+    first, second, other = bench.start(case), bench.start(case), bench.start(case, seed=1)
+    for _ in range(2):
+        torch.rand(1)  # the global generator moves on between the epochs of the two
+        ours, theirs = first.run_epoch(), second.run_epoch()
+        assert without_costs(ours) == without_costs(theirs)
+        assert ours["train/loss"] != other.run_epoch()["train/loss"]
+    ours, theirs = state_of(first), state_of(second)
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def a_resumed_trial_equals_one_never_stopped(case: Case, bench: Bench) -> None:
+    changes = {"student_schedule": "step", "adapter_schedule": "step"}
+    straight = bench.start(case, **changes)
+    save_checkpoint(straight, bench.folder / "0")
+    measures = []
+    for epoch in range(1, 4):
+        measures.append(without_costs(straight.run_epoch()))
+        save_checkpoint(straight, bench.folder / str(epoch))
+    for stopped_after in range(4):
+        torch.manual_seed(stopped_after)  # what the process drew before must not matter
+        resumed = bench.start(case, **changes)
+        load_checkpoint(resumed, bench.folder / str(stopped_after))
+        for epoch in range(stopped_after, 3):
+            assert without_costs(resumed.run_epoch()) == measures[epoch]
+        ours, theirs = state_of(resumed), state_of(straight)
+        assert set(ours) == set(theirs)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def everything_that_learns_is_in_the_checkpoint(case: Case, bench: Bench) -> None:
+    run = bench.start(case)
+    run.train_epoch()
+    path = save_checkpoint(run, bench.folder)
+    tensors, metadata = read_tensors(path)
+    modules = {who: trainer.module for who, trainer in run.trainers.items()}
+    weights = {f"{who}.module.{n}" for who, module in modules.items() for n in module.state_dict()}
+    momenta = {f"{who}.momentum.{n}" for who, module in modules.items() for n, _ in module.named_parameters()}
+    assert set(tensors) == weights | momenta
+    for who in modules:
+        lost = next(name for name in tensors if name.startswith(f"{who}.module."))
+        write_tensors(path, {name: tensor for name, tensor in tensors.items() if name != lost}, metadata)
+        with pytest.raises(CheckpointError, match=lost.removeprefix(f"{who}.module.")):
+            load_checkpoint(bench.start(case), bench.folder)
+
+
+def a_student_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
+    run = bench.start(case)
+    run.train_epoch()
+    with torch.no_grad():
+        run.student.head.bias[3] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=rf"epoch 2 of 3, batch 1 of {BATCHES}: total nan, ce nan"):
+        run.train_epoch()
+
+
+def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
+    if not case.entry.needs_teacher:
+        return
+    run = bench.start(case)
+    third_batch = batch_order(1077, data_seed=0, epoch=0).split(128)[2]
+    live = run.teacher_outputs.train_batch
+
+    def broken(indices, slot, images):
+        outputs = live(indices, slot, images)
+        if torch.equal(indices, third_batch):
+            outputs.logits.fill_(float("nan"))
+            outputs.feature.fill_(float("nan"))
+        return outputs
+
+    run.teacher_outputs.train_batch = broken
+    with pytest.raises(NonFiniteLossError, match=rf"epoch 1 of 3, batch 3 of {BATCHES}: total nan.* kd nan"):
+        run.train_epoch()
+
+
+def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) -> None:
+    live = bench.start(case).run_epoch()
+    stored_outputs = StoredTeacherOutputs(bench.make_store())
+    stored = DistillationRun(case.config(), bench.digits, bench.teacher, teacher_outputs=stored_outputs)
+    measures = stored.run_epoch()
+    # Kernels may round by the size of a batch, and nine steps carry that on.
+    assert measures["train/loss"] == pytest.approx(live["train/loss"], rel=2e-3)
+    again = DistillationRun(
+        case.config(), bench.digits, bench.teacher, teacher_outputs=StoredTeacherOutputs(bench.make_store())
+    )
+    second = again.run_epoch()
+    assert without_costs(second) == without_costs(measures)
+    assert second["cost/teacher_forwards"] == 0
+
+
+def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
+    run = bench.start(case)
+    batches = list(run.batches.of_epoch(0, None))[:3]
+    log = LossLog(run.method.gradients(run.config.model_dump()))
+    run.student.train()
+    run.begin_drawing()
+
+    def refuse(*args):
+        pytest.fail("a batch waited for the device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero"):
+            patch.setattr(torch.Tensor, name, refuse)
+        for batch in batches:
+            run.train_batch(batch, log)
+
+
+CHECKS: list[Callable[[Case, Bench], None]] = [
+    it_says_of_itself_what_its_entry_says,
+    its_published_values_are_a_valid_trial,
+    its_losses_are_finite_and_named,
+    its_losses_are_finite_in_bfloat16_too,
+    a_last_batch_of_one_sample_is_finite,
+    deterministic_algorithms_suffice,
+    gradient_reaches_who_learns_and_nobody_else,
+    its_own_loss_reaches_whom_it_should,
+    the_same_seed_gives_the_same_bits_and_another_others,
+    a_resumed_trial_equals_one_never_stopped,
+    everything_that_learns_is_in_the_checkpoint,
+    a_student_that_is_not_a_number_is_named,
+    a_teacher_that_is_not_a_number_is_named,
+    stored_teacher_outputs_give_what_live_ones_give,
+    no_batch_waits_for_a_value,
+]

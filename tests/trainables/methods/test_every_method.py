@@ -1,0 +1,26 @@
+"""Every registered method passes every check of `conformance`; a new entry is found by itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.trainables.conftest import MakeStore
+from trainables.data.dataset import Dataset
+from trainables.methods import METHODS
+from trainables.teacher import FrozenTeacher
+
+from .conformance import CHECKS, Bench, Case, cases_of
+
+CASES = [*cases_of(METHODS), Case("pesf_kd", choices=(("distance", "mse"),))]
+
+
+@pytest.fixture
+def bench(digits: Dataset, teacher: FrozenTeacher, make_store: MakeStore, tmp_path: Path) -> Bench:
+    return Bench(digits, teacher, make_store, tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_method(check: Callable[[Case, Bench], None], case: Case, bench: Bench) -> None:
+    check(case, bench)

@@ -1,0 +1,69 @@
+"""Who learns in a trial: student, adapter and the method's own parts, each from its own seed, with its trainer."""
+
+import torch
+from torch import nn
+
+from trainables.adapter import TeacherAdapter
+from trainables.compute import place
+from trainables.data.dataset import Dataset
+from trainables.methods.method import Method, PartsSetting
+from trainables.models import DistillationModel, build_model
+from trainables.optimisation import Trainer
+from trainables.randomness import seeded
+from trainables.trial import TrialConfig, derive_seed
+
+
+def build_student(config: TrialConfig, dataset: Dataset, device: torch.device) -> DistillationModel:
+    """The student with its first weights."""
+    info = dataset.info
+    with seeded(derive_seed("student", config.seed)):
+        student = build_model(config.student, num_classes=info.num_classes, in_channels=info.channels)
+    return place(student, device, config.precision)
+
+
+def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter:
+    """The adapter of the teacher with that head."""
+    with seeded(derive_seed("adapter", config.seed)):
+        adapter = TeacherAdapter(
+            head.in_features,
+            head.out_features,
+            config.adapter_width,
+            kind=config.adapter_kind,
+            init=config.adapter_init,
+            head=head,
+        )
+    return adapter.to(device)
+
+
+def build_parts(
+    config: TrialConfig, method: Method, student: DistillationModel, teacher_head: nn.Linear, dataset: Dataset
+) -> nn.Module | None:
+    """What the method itself has, on the student's device; None if it has nothing."""
+    setting = PartsSetting(student.head.in_features, teacher_head.in_features, dataset.train.labels)
+    with seeded(derive_seed("method", config.seed)):
+        parts = method.build_parts(config.model_dump(), setting)
+    return parts.to(student.head.weight.device) if parts is not None else None
+
+
+def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
+    """Trains the student, or what is trained as the student is: a method's own parts."""
+    return Trainer(
+        module,
+        learning_rate=config.student_learning_rate,
+        momentum=config.student_momentum,
+        weight_decay=config.student_weight_decay,
+        schedule=config.student_schedule,
+        epochs=config.epochs,
+    )
+
+
+def adapter_trainer(config: TrialConfig, adapter: TeacherAdapter) -> Trainer:
+    """Trains the adapter."""
+    return Trainer(
+        adapter,
+        learning_rate=config.adapter_learning_rate,
+        momentum=config.adapter_momentum,
+        weight_decay=config.adapter_weight_decay,
+        schedule=config.adapter_schedule,
+        epochs=config.epochs,
+    )

@@ -1,0 +1,49 @@
+"""DIST: the student keeps the teacher's relations, between classes and between samples, rather than its values."""
+
+from torch import Tensor
+
+from trainables.losses import dist_loss
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+
+
+def dist_losses(
+    outputs: StepOutputs,
+    labels: Tensor,
+    *,
+    temperature: float,
+    ce_weight: float,
+    kd_weight: float,
+    dist_beta: float,
+    dist_gamma: float,
+    adapter_ce_weight: float,
+    detach_adapter_target: bool,
+) -> LossParts:
+    """ce_weight · CE(z_s, y) + kd_weight · T² (dist_beta · inter + dist_gamma · intra).
+
+    With an adapter, + adapter_ce_weight · CE(z_a, y), and the relations are those of the adapted logits.
+
+    Args:
+        outputs: needs `student_logits` and `teacher_logits` or `adapted_logits`, (B, C).
+        labels: (B,) int64.
+        temperature: softens both sides.
+        ce_weight: weight of the student's cross-entropy.
+        kd_weight: weight of both relations together.
+        dist_beta: weight of the relations between the classes of a sample.
+        dist_gamma: weight of the relations between the samples of a batch, class by class.
+        adapter_ce_weight: weight of the adapted teacher's cross-entropy.
+        detach_adapter_target: the distillation loss's gradient does not reach the adapter.
+
+    Returns:
+        The parts `total`, `ce`, `kd` and, with an adapter, `adapter`.
+
+    Source:
+        Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022). The adapter is ours.
+    """
+    taught_by = outputs.taught_by(detached=detach_adapter_target)
+    kd = dist_loss(outputs.student_logits, taught_by, temperature=temperature, beta=dist_beta, gamma=dist_gamma)
+    return weighted_sum(
+        outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
+    )
+
+
+METHOD = Method(name="dist", losses=dist_losses, takes_adapter=True)

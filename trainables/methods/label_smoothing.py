@@ -1,0 +1,27 @@
+"""Cross-entropy with smoothed labels: the control that shows what soft targets do without a teacher behind them."""
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trainables.methods.method import LossParts, Method, StepOutputs
+
+
+def label_smoothing_losses(outputs: StepOutputs, labels: Tensor, *, label_smoothing: float) -> LossParts:
+    """CE(z_s, q) with q = (1 - label_smoothing) · onehot(y) + label_smoothing / C; its weight is 1, as that of `ce`.
+
+    Args:
+        outputs: needs `student_logits` (B, C).
+        labels: (B,) int64.
+        label_smoothing: the share of each label that is spread evenly over all classes, its own too.
+
+    Returns:
+        The parts `total` and `ce`, which are the same, smoothing included.
+
+    Source:
+        Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.
+    """
+    ce = cross_entropy(outputs.student_logits, labels, label_smoothing=label_smoothing)
+    return LossParts(total=ce, ce=ce)
+
+
+METHOD = Method(name="label_smoothing", losses=label_smoothing_losses, needs_teacher=False)

@@ -1,0 +1,45 @@
+"""Distillation of standardised logits: shape is taught, and the student keeps a scale of its own."""
+
+from torch import Tensor
+
+from trainables.losses import standardised_kd_loss
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+
+
+def logit_standardisation_losses(
+    outputs: StepOutputs,
+    labels: Tensor,
+    *,
+    temperature: float,
+    ce_weight: float,
+    kd_weight: float,
+    adapter_ce_weight: float,
+    detach_adapter_target: bool,
+) -> LossParts:
+    """ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(u / T) || softmax(u_s / T)), u the standardised logits.
+
+    With an adapter, + adapter_ce_weight · CE(z_a, y), and u is of the adapted logits.
+
+    Args:
+        outputs: needs `student_logits` and `teacher_logits` or `adapted_logits`, (B, C).
+        labels: (B,) int64.
+        temperature: softens both sides after they are standardised.
+        ce_weight: weight of the student's cross-entropy.
+        kd_weight: weight of the divergence.
+        adapter_ce_weight: weight of the adapted teacher's cross-entropy.
+        detach_adapter_target: the distillation loss's gradient does not reach the adapter.
+
+    Returns:
+        The parts `total`, `ce`, `kd` and, with an adapter, `adapter`.
+
+    Source:
+        Sun et al., "Logit Standardization in Knowledge Distillation" (2024). The adapter is ours.
+    """
+    taught_by = outputs.taught_by(detached=detach_adapter_target)
+    kd = standardised_kd_loss(outputs.student_logits, taught_by, temperature=temperature)
+    return weighted_sum(
+        outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
+    )
+
+
+METHOD = Method(name="logit_standardisation", losses=logit_standardisation_losses, takes_adapter=True)

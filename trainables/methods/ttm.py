@@ -1,0 +1,31 @@
+"""Transformed teacher matching: the temperature stays on the teacher's side."""
+
+from torch import Tensor
+
+from trainables.losses import ttm_loss
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+
+
+def ttm_losses(
+    outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float, ttm_gamma: float
+) -> LossParts:
+    """ce_weight · CE(z_s, y) + kd_weight · KL(p^γ / Σ p^γ || softmax(z_s)), p the teacher's probabilities.
+
+    Args:
+        outputs: needs `student_logits` and `teacher_logits`, (B, C).
+        labels: (B,) int64.
+        ce_weight: weight of the student's cross-entropy.
+        kd_weight: weight of the divergence.
+        ttm_gamma: γ.
+
+    Returns:
+        The parts `total`, `ce` and `kd`.
+
+    Source:
+        Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching" (2024), section 3.
+    """
+    kd = ttm_loss(outputs.student_logits, outputs.taught_by(), gamma=ttm_gamma)
+    return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
+
+
+METHOD = Method(name="ttm", losses=ttm_losses)

@@ -1,0 +1,31 @@
+"""Weighted transformed teacher matching: samples count the more the less certain the teacher is of them."""
+
+from torch import Tensor
+
+from trainables.losses import ttm_loss
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+
+
+def wttm_losses(
+    outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float, ttm_gamma: float
+) -> LossParts:
+    """ce_weight · CE(z_s, y) + kd_weight · mean of Σ p^γ · KL(p^γ / Σ p^γ || softmax(z_s)).
+
+    Args:
+        outputs: needs `student_logits` and `teacher_logits`, (B, C).
+        labels: (B,) int64.
+        ce_weight: weight of the student's cross-entropy.
+        kd_weight: weight of the divergence.
+        ttm_gamma: γ.
+
+    Returns:
+        The parts `total`, `ce` and `kd`.
+
+    Source:
+        Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching" (2024), section 4.
+    """
+    kd = ttm_loss(outputs.student_logits, outputs.taught_by(), gamma=ttm_gamma, weighted=True)
+    return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
+
+
+METHOD = Method(name="wttm", losses=wttm_losses)

@@ -4,6 +4,7 @@ Several batches are gathered at once and handed out as slices, as many as stay w
 images the calls that gather a batch would take longer than the gathering.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -63,6 +64,29 @@ class EpochBatches:
         self._labels = dataset.train.labels.to(device)
         self._device = device
         self.normalise = Normaliser(dataset.mean, dataset.std, device)
+
+    def for_trial(self, config: TrialConfig) -> "EpochBatches":
+        """The same split as another trial goes through it; the images are shared.
+
+        Args:
+            config: of the same dataset, split and augmentation.
+        """
+        mine = self._config
+        assert (config.dataset, config.split_seed) == (mine.dataset, mine.split_seed)
+        assert config.augmentation == mine.augmentation
+        other = copy.copy(self)
+        other._config = config
+        num_views = len(view_table(config.dataset, config.augmentation))
+        other._slots = num_slots(num_views, config.epochs)
+        if other._slots != self._slots:
+            views = views_of_slots(len(self._labels), num_views, other._slots, seed=config.split_seed)
+            other._views = views.to(self._device)
+        return other
+
+    def order(self, epoch: int) -> tuple[int, ...]:
+        """What two trials on the same images have in common where they go through them alike in an epoch."""
+        slot = slot_of_epoch(epoch, self._slots, data_seed=self._config.data_seed)
+        return self._config.data_seed, epoch, slot, self._config.batch_size
 
     def __len__(self) -> int:
         return -(-len(self._labels) // self._config.batch_size)

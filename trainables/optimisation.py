@@ -113,6 +113,27 @@ class Trainer:
             maximize=False,
         )
 
+    @torch.no_grad()
+    def move(self, parameters: Mapping[str, Tensor], momenta: Mapping[str, Tensor]) -> None:
+        """Let parameters and momenta, with the values that they have, live in other memory from now on.
+
+        Args:
+            parameters: by name, of the parameters' shapes.
+            momenta: the same; not kept by a trainer without momentum, and zero where it has made no step.
+        """
+        for name, parameter in self.parameters.items():
+            parameters[name].copy_(parameter)
+            parameter.data = parameters[name]
+            parameter.grad = None
+            old = self._momenta.get(name)
+            momenta[name].copy_(old if old is not None else torch.zeros_like(momenta[name]))
+        self._momenta = dict(momenta) if self.momentum else {}
+
+    def leave(self) -> None:
+        """Let parameters and momenta live in memory of their own, each by itself."""
+        parameters = {name: each.detach().clone() for name, each in self.parameters.items()}
+        self.move(parameters, {name: torch.zeros_like(each) for name, each in parameters.items()})
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything to save, by name: `module.*` weights and buffers, `momentum.*` by parameter."""
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}

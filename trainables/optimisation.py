@@ -129,10 +129,20 @@ class Trainer:
             momenta[name].copy_(old if old is not None else torch.zeros_like(momenta[name]))
         self._momenta = dict(momenta) if self.momentum else {}
 
+    @torch.no_grad()
     def leave(self) -> None:
-        """Let parameters and momenta live in memory of their own, each by itself."""
-        parameters = {name: each.detach().clone() for name, each in self.parameters.items()}
-        self.move(parameters, {name: torch.zeros_like(each) for name, each in parameters.items()})
+        """Let the parameters live in memory of their own, each by itself, the momenta too once `align` is called."""
+        for parameter in self.parameters.values():
+            parameter.data = torch.empty_like(parameter, memory_format=torch.contiguous_format).copy_(parameter)
+            parameter.grad = None
+
+    @torch.no_grad()
+    def align(self) -> None:
+        """Let the momenta lie in memory of their own in the order that the parameters do.
+
+        The fused step goes through both in step.
+        """
+        self._momenta = {n: torch.zeros_like(self.parameters[n]).copy_(each) for n, each in self._momenta.items()}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything to save, by name: `module.*` weights and buffers, `momentum.*` by parameter."""
@@ -159,8 +169,8 @@ class Trainer:
         weights = tensors_under("module.", tensors)
         momenta = tensors_under("momentum.", tensors)
         self.module.load_state_dict(weights)
-        # In the parameter's own layout of memory: the fused step goes through both in step.
-        self._momenta = {n: torch.zeros_like(self.parameters[n]).copy_(each) for n, each in momenta.items()}
+        self._momenta = momenta
+        self.align()
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:

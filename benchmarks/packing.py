@@ -18,13 +18,14 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DatasetInfo
+from trainables.data.registry import DATASETS
 from trainables.models import build_model
 from trainables.packing import Pack
 from trainables.precision import Precision, resolve_precision
@@ -79,8 +80,8 @@ def random_dataset(case: Case) -> Dataset:
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.randint(case.num_classes, (samples,), generator=generator)
     split = Split(images, labels, torch.arange(samples))
-    info = DatasetInfo(
-        "digits", case.num_classes, case.channels, case.image_size, (samples, samples, samples), 9, (), "random"
+    info = replace(
+        DATASETS["digits"], num_classes=case.num_classes, channels=case.channels, image_size=case.image_size
     )  # fmt: skip
     return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
 
@@ -104,11 +105,7 @@ def measure(case: Case, precision: Precision, count: int, rounds: int, folder: P
     store = TeacherOutputsStore(folder / f"{case}", teacher, dataset, architecture="cnn_32_64", augmentation="none")
     trials = configs(case, count, precision, shared=shared)
     pack = Pack.of_configs(trials, dataset, teacher, teacher_outputs=[StoredTeacherOutputs(store) for _ in trials])
-    batches = pack.run_of("0").batches
-    alone = [
-        DistillationRun(each, dataset, teacher, teacher_outputs=StoredTeacherOutputs(store), batches=batches)
-        for each in trials
-    ]
+    alone = [DistillationRun(each, dataset, teacher, teacher_outputs=StoredTeacherOutputs(store)) for each in trials]
     load = os.getloadavg()[0]
     seconds: dict[str, list[float]] = {"packed": [], "alone": []}
     for number in range(WARM_UP + rounds):

@@ -26,6 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,7 @@ from torch.nn.functional import cross_entropy
 from trainables.batches import Batch
 from trainables.compute import arithmetic, feature_and_logits, place
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DatasetInfo
+from trainables.data.registry import DATASETS
 from trainables.loss_log import LossLog
 from trainables.losses import kd_loss
 from trainables.models import build_model
@@ -110,15 +111,14 @@ class MutualLearning:
 
 
 def random_dataset(pair: Pair, samples: int) -> Dataset:
-    """Random images of the pair's shape, under the name of a known dataset since a config asks for one."""
+    """Random images of the pair's shape, seen in the views of a known dataset of that shape."""
     generator = torch.Generator().manual_seed(0)
     shape = (samples, pair.channels, pair.image_size, pair.image_size)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.randint(pair.num_classes, (samples,), generator=generator)
     split = Split(images, labels, torch.arange(samples))
-    info = DatasetInfo(
-        "digits", pair.num_classes, pair.channels, pair.image_size, (samples, samples, samples), 9, (), "random"
-    )  # fmt: skip
+    sizes = {8: "digits", 28: "fashion_mnist", 32: "cifar100"}
+    info = replace(DATASETS[sizes[pair.image_size]], num_classes=pair.num_classes)
     return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
 
 

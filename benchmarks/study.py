@@ -31,6 +31,8 @@ from typing import Any
 CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
 MEMORY_TEACHER = "cnn_32_64"
+TEACHER_FLAGS = ("--teacher-recipe", "short", "--teacher-epochs", 1)  # how good it is takes no time
+CLASSES = 10
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # One trial in a process of its own, its teacher live.
 ONE_TRIAL = """
@@ -134,6 +136,19 @@ def ratios(part: str, figures: dict[str, list[float]], over: Iterable[tuple[str,
         }
         for slower, faster in over
     ]  # fmt: skip
+
+
+def write_images(folder: Path, samples: int) -> str:
+    """An image folder of random images of CIFAR's shape: its name as a dataset."""
+    import torch
+    from torchvision.io import write_png
+
+    generator = torch.Generator().manual_seed(0)
+    for number in range(samples):
+        path = folder / "train" / f"class-{number % CLASSES}" / f"{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=generator), str(path))
+    return f"image_folder:{folder}"
 
 
 def pair_part(runs: int, *, quick: bool) -> list[dict]:

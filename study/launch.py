@@ -42,6 +42,7 @@ def launch(
     method: options.Method = "pesf_kd",
     dataset: options.Dataset = "digits",
     data_root: options.DataRoot = None,
+    download: options.Download = False,
     student: options.Student = "cnn_3_4",
     teacher: options.Teacher = "cnn_32_64",
     temperature: options.Temperature = None,
@@ -64,6 +65,10 @@ def launch(
     name: options.Name = None,
     tracking_uri: options.TrackingUri = None,
     precision: options.Precision = "auto",
+    teacher_checkpoint: options.TeacherCheckpoint = None,
+    teacher_normalisation: options.TeacherNormalisation = None,
+    teacher_recipe: options.TeacherRecipe = options.TeacherRecipeName.SHORT,
+    teacher_epochs: options.TeacherEpochs = None,
     teacher_outputs: options.TeacherOutputs = options.OutputsModeName.AUTO,
     teacher_outputs_dtype: options.TeacherOutputsDtype = options.OutputsDtypeName.FLOAT16,
     teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",
@@ -124,7 +129,7 @@ def _run(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool) -> None:
         from study.outcome import conclude, print_outcome
         from study.progress import StudyProgress
         from study.runner import check_services, run_study
-        from study.versions import running_versions
+        from trainables.versions import running_versions
 
         check_services(plan)
         if not resumed:

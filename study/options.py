@@ -42,6 +42,13 @@ class OutputsDtypeName(StrEnum):
     FLOAT32 = "float32"
 
 
+class TeacherRecipeName(StrEnum):
+    """How a teacher is trained."""
+
+    SHORT = "short"
+    LITERATURE = "literature"
+
+
 _what = partial(typer.Option, rich_help_panel="What")
 _how_much = partial(typer.Option, rich_help_panel="How much")
 _search = partial(typer.Option, rich_help_panel="Search")
@@ -52,12 +59,21 @@ _how = partial(typer.Option, rich_help_panel="How to run")
 Space = Annotated[str | None, _what(help="What to search; see --list-spaces.")]
 ListSpaces = Annotated[bool, _what("--list-spaces", help="Show the search spaces and leave.")]
 Method = Annotated[str, _what(help="Distillation method.")]
-Dataset = Annotated[str, _what(help="Dataset.")]
+Dataset = Annotated[
+    str,
+    _what(
+        help="digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, or image_folder:PATH for images in "
+        "PATH/train/CLASS/ (and PATH/test/CLASS/ or val)."
+    ),
+]
 DataRoot = Annotated[
     Path | None, _what(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.")
 ]
+Download = Annotated[bool, _what("--download", help="Fetch the dataset's files to the data root if they are missing.")]
 Student = Annotated[str, _what(help="Student architecture.")]
-Teacher = Annotated[str, _what(help="Teacher architecture.")]
+Teacher = Annotated[
+    str, _what(help="Teacher architecture; a --teacher-checkpoint that says what it is need not be told.")
+]
 Temperature = Annotated[float | None, _what(help="Hold the temperature at this value.")]
 Hold = Annotated[
     list[str] | None, _what("--set", metavar="FIELD=VALUE", help="Hold a field of the trial's config; repeatable.")
@@ -95,6 +111,23 @@ Precision = Annotated[
     ),
 ]
 
+TeacherCheckpoint = Annotated[
+    Path | None,
+    _teacher(
+        help="A trained teacher, instead of training one: teacher.safetensors of `python -m trainables.teacher`, or "
+        "weights of another code base (.pth, .safetensors), for which --teacher names the architecture."
+    ),
+]
+TeacherNormalisation = Annotated[
+    str | None,
+    _teacher(
+        metavar="MEANS/STDS",
+        help="What the images of a foreign checkpoint were normalised by, such as "
+        "0.5071,0.4867,0.4408/0.2675,0.2565,0.2761; if not given, what is usual for the dataset, if something is.",
+    ),
+]
+TeacherRecipe = Annotated[TeacherRecipeName, _teacher(help="How to train one, as in `python -m trainables.teacher`.")]
+TeacherEpochs = Annotated[int | None, _teacher(min=1, help="How long; as the recipe says if not given.")]
 TeacherOutputs = Annotated[
     OutputsModeName,
     _teacher(

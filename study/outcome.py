@@ -195,6 +195,12 @@ def _summary(
         "complete": run.complete,
         "trials": {**trials, "planned": plan.total_trials},
         "seconds": run.seconds,
+        "teacher": {
+            "architecture": plan.base.teacher,
+            "recipe": plan.base.teacher_recipe,
+            "epochs": plan.base.teacher_epochs or None,
+            "digest": plan.base.teacher_digest or None,
+        },
         "teacher_forwards": _teacher_forwards(run),
         "configs": [_json_ready(asdict(config)) for config in configs],
         "gap_accuracy_correlation": _json_ready(asdict(correlation)),

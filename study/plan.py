@@ -25,7 +25,7 @@ from study.teacher_storage import (
     reckon_teacher_storage,
     size_in_words,
 )
-from trainables.data.registry import DATASETS
+from trainables.data.registry import check_files, dataset_info
 from trainables.methods import METHODS
 from trainables.models.names import is_packable
 from trainables.trial import TrialConfig
@@ -52,6 +52,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "address",
         "data_root",
         "tracking_uri",
+        "teacher_checkpoint",  # where it lies; what it is, the base says
         "teacher_outputs_limit",
         "teacher_outputs_path",
     }
@@ -78,6 +79,8 @@ class StudyPlan(BaseModel):
     Trials find the frozen teacher's outputs in files or ask the teacher itself, which differs in the last digits of a
     result. What `teacher_outputs` leaves open is decided once, when the study is planned, and kept in
     `teacher_outputs_used`.
+
+    A teacher that was given is known by its digest, `base.teacher_digest`, wherever its checkpoint lies later.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,6 +107,8 @@ class StudyPlan(BaseModel):
     data_root: Path | None = None
     tracking_uri: str
     space_digest: str = ""
+    teacher_checkpoint: Path | None = None
+    teacher_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     teacher_outputs: OutputsMode = "auto"
     teacher_outputs_dtype: OutputsDtype = "float16"
     teacher_outputs_limit: ByteSize = DEFAULT_LIMIT
@@ -181,6 +186,11 @@ class StudyPlan(BaseModel):
     def directory(self) -> Path:
         """The study's folder."""
         return self.output_dir / self.name
+
+    @property
+    def teachers_folder(self) -> Path:
+        """Where teachers are kept, for all studies of the output folder."""
+        return self.output_dir.absolute() / "teachers"
 
     @property
     def teacher_outputs_location(self) -> str:
@@ -317,18 +327,14 @@ def check_data_root(plan: StudyPlan) -> None:
     """Check that the dataset's files are there.
 
     Raises:
-        UsageError: listing the files that are expected and missing.
+        UsageError: listing the files that are expected and missing, or saying what is wrong with an image folder.
     """
-    info = DATASETS[plan.base.dataset]
-    missing = info.missing_files(plan.data_root)
-    if info.files and plan.data_root is None:
-        raise UsageError(
-            f"dataset {info.name} needs --data-root (or PESFKD_DATA_ROOT), the folder with " + ", ".join(info.files)
-        )
-    if missing:
-        raise UsageError(f"dataset {info.name}: not found: " + ", ".join(str(path) for path in missing))
     if plan.data_root is not None and not plan.data_root.is_dir():
         raise UsageError(f"--data-root {plan.data_root} is not a folder")
+    try:
+        check_files(dataset_info(plan.base.dataset), plan.data_root)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def check_space_fits_method(plan: StudyPlan) -> None:

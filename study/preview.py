@@ -4,7 +4,9 @@ from typing import Any, Final
 
 from study.plan import StudyPlan
 from study.samplers import make_sampler
+from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
+from trainables.data.registry import dataset_info
 
 _SHOWN: Final = 5
 
@@ -30,17 +32,22 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     """The plan for a person."""
     promising = min(plan.promising, plan.trials)
     base = plan.base
+    info = dataset_info(base.dataset)
+    train, validation, test = info.split_sizes
+    split = f"stratified, seed {base.split_seed}"
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
         f"distils    {base.teacher} -> {base.student} on {base.dataset} by {base.method}, in {base.precision}",
+        f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test (never read by a search)",
         f"varies     {', '.join(f'{p.name} {p.domain}' for p in plan.search_space.parameters if p.role != 'fixed')}",
         f"sampler    {plan.sampler}, scheduler {plan.scheduler}, seed {plan.seed}",
         f"trials     {plan.total_trials} = {plan.trials} of the search + {len(plan.controls)} controls "
         f"({', '.join(plan.controls)}) x {plan.replicates} seeds + {promising} promising x {plan.replicates} seeds",
         f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
         + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else ""),
-        f"teacher    {describe_teacher_storage(plan)}",
+        f"teacher    {describe_teacher(plan)}",
+        f"           {describe_teacher_storage(plan)}",
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
         f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan),
         f"writes     {plan.directory}",

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from study.errors import UsageError
+from trainables.data.registry import FOLDER_PREFIX
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
 
 # Each option of a plan: its flag's parameter, and where its value goes.
-_CONFIG_FLAGS: Final = ("method", "dataset", "student", "teacher", "epochs")
+_CONFIG_FLAGS: Final = ("method", "dataset", "student", "teacher", "teacher_recipe", "teacher_epochs", "epochs")
+# Fields of a config that other flags settle.
+_SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
 _PLAN_FLAGS: Final = (
     "space",
     "trials",
@@ -44,10 +47,15 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
     hold: list[str] = plain.get("hold") or []
     overrides = _overrides(hold, plain.get("temperature"))
+    # Other processes and nodes have other working folders.
+    if isinstance(root := plain.get("data_root"), Path):
+        plain["data_root"] = root.absolute()
+    if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
+        plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
     return {
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
-        "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if flag in plain},
+        "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if plain.get(flag) is not None},
     }
 
 
@@ -64,9 +72,10 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
         if not separator:
             raise UsageError(f"--set {setting!r}: write it as FIELD=VALUE, such as --set ce_weight=0.5")
         given[field.strip()] = value.strip()
-    flags = sorted(given.keys() & {*_CONFIG_FLAGS, "precision"})
-    if flags:
-        raise UsageError(f"--set {flags[0]}: there is a flag for it, --{flags[0]}")
+    flags = {**{field: field.replace("_", "-") for field in _CONFIG_FLAGS}, **_SETTLED}
+    settled = sorted(given.keys() & flags.keys())
+    if settled:
+        raise UsageError(f"--set {settled[0]}: there is a flag for it, --{flags[settled[0]]}")
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
@@ -76,16 +85,35 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
 
 def _precision(values: dict[str, Any]) -> str:
     """`fp32` or `bf16`, settled before the plan: a trial means the same on every machine."""
-    from trainables.data.registry import DATASETS
+    from trainables.data.registry import dataset_info
     from trainables.precision import resolve_precision
 
-    info = DATASETS.get(values["dataset"])  # an unknown one is refused by the plan, with the nearest name
     device = "cuda" if values["gpus_per_trial"] > 0 else "cpu"
     try:
-        size = info.image_size if info is not None else 0
+        size = dataset_info(values["dataset"]).image_size
+    except ValueError as error:
+        raise UsageError(f"--dataset: {error}") from None
+    try:
         return resolve_precision(values["precision"], student=values["student"], image_size=size, device=device)
     except ValueError as error:
         raise UsageError(f"--precision: {error}") from None
+
+
+def _download(values: dict[str, Any]) -> None:
+    """Fetch the dataset's files, if they are asked for and not there."""
+    from trainables.data.registry import dataset_info
+
+    info, root = dataset_info(values["dataset"]), values["data_root"]
+    if info.layouts and root is None:
+        raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder to put the files in")
+    if not info.missing_files(root):
+        return
+    from trainables.data.download import download_files  # imports torchvision
+
+    try:
+        download_files(info, root)
+    except ValueError as error:
+        raise UsageError(f"--download: {error}") from None
 
 
 def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
@@ -99,6 +127,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
     from study.plan import check_data_root, check_space_fits_method, resolve_plan
+    from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
     asked = _plan_values(values)
@@ -106,9 +135,13 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
     asked["base"]["precision"] = _precision(values)
+    if values["download"]:
+        _download(values)
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+    chosen = choose_teacher(values, given)
+    asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
     plan = resolve_plan(asked)
     check_space_fits_method(plan)
     check_data_root(plan)
@@ -139,6 +172,7 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
         refuse_differences,
         resolve_plan,
     )
+    from study.teacher_choice import check_same_teacher
     from trainables.uris import REDACTED
 
     if not NAME_PATTERN.fullmatch(name):
@@ -152,6 +186,7 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
+    asked |= check_same_teacher(plan, given)
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
     plan = resolve_plan({**plan.model_dump(), **execution})

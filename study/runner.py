@@ -29,7 +29,9 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.search import StudySearch, make_scheduler
+from study.teacher_choice import describe_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
+from study.teacher_preparation import prepare_study_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.measures import MEASURES
 from trainables.uris import is_uri, redact
@@ -240,18 +242,21 @@ def _work_is_left(ledger: StudyLedger) -> bool:
 def _search(
     plan: StudyPlan, ledger: StudyLedger, tracker: "Future[StudyTracker]", progress: StudyProgress, stop: Stop
 ) -> None:
+    keep_teacher(plan)
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
     start_ray(plan.address)
     try:
         slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
         if plan.address == "local":  # a cluster may grow
             slots.check()
-        progress.say(f"preparing the teacher {plan.base.teacher} on {plan.base.dataset}")
-        teacher = _prepare_teacher(plan)
+        progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_teacher(plan)}")
+        prepared = prepare_study_teacher(plan, progress, stopped=stop.stop_all)
+        if prepared is None:
+            return
         callback = StudyCallback(ledger, tracker.result(), progress, stop)
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
-            "teacher_path": teacher,
+            "teacher_path": prepared.path,
             "teacher_outputs": _teacher_outputs(plan),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
         }
@@ -299,20 +304,6 @@ def _filled(
         )
         fill.run()
     return not stop.stop_all()
-
-
-def _prepare_teacher(plan: StudyPlan) -> str:
-    from trainables.distillation import prepare_teacher
-
-    task = ray.remote(num_cpus=1, num_gpus=min(1.0, plan.gpus_per_trial), max_retries=2)(prepare_teacher)
-    data_root = str(plan.data_root) if plan.data_root is not None else None
-    folder = str((plan.output_dir / "teachers").absolute())
-    config = plan.configure(plan.search_space.default_point())
-    try:
-        path: str = ray.get(task.remote(config.model_dump(mode="json"), data_root, folder))
-    except ray.exceptions.RayTaskError as error:
-        raise StudyError(f"the teacher could not be prepared: {error.cause}") from None
-    return path
 
 
 def _tuner(

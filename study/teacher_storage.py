@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pydantic import ByteSize
 
-from trainables.data.registry import DATASETS
+from trainables.data.registry import dataset_info
 from trainables.methods import METHODS
 from trainables.models.names import feature_dim
 from trainables.uris import is_uri, redact
@@ -48,7 +48,7 @@ class TeacherStorage(NamedTuple):
 def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
     """The plan's storage of teacher outputs, with its source decided where the plan leaves it open."""
     config = plan.configure(plan.search_space.default_point())
-    info = DATASETS[config.dataset]
+    info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]

@@ -6,23 +6,16 @@ that was killed and resumed at one run a trial. Ray's own callback costs ten tim
 """
 
 import logging
-import os
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
-# Before mlflow is imported: no telemetry, and a dead server is given up on in seconds, not minutes.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+from trainables import mlflow_store  # before mlflow, which reads its environment when it is imported
 
+# isort: split
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -30,8 +23,8 @@ from mlflow.exceptions import MlflowException
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
+from study.teacher_choice import describe_teacher
 from trainables.methods import METHODS
-from trainables.uris import redact
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
 _SECONDS_TO_GATHER: Final = 1.0
@@ -44,18 +37,10 @@ def check_tracking_uri(uri: str) -> None:
     Raises:
         StudyError: nothing answers there within ten seconds.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        return
     try:
-        with urlopen(Request(f"{uri.rstrip('/')}/health"), timeout=10):  # noqa: S310 - http(s) only, above
-            pass
-    except OSError as error:
-        host = parts.hostname or "?"
-        raise StudyError(
-            f"no MLflow tracking server answers at {parts.scheme}://{host}:{parts.port or '?'} ({error}). "
-            "Start it, or leave --tracking-uri out to use a store in the output folder."
-        ) from None
+        mlflow_store.check_tracking_uri(uri)
+    except mlflow_store.TrackingError as error:
+        raise StudyError(str(error)) from None
 
 
 class StudyTracker:
@@ -153,25 +138,13 @@ class StudyTracker:
         return None
 
     def _find_experiment(self) -> str:
-        name = f"{self._plan.base.dataset}: {self._plan.space}"
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        location = None
-        if self._plan.tracking_uri.startswith("sqlite:"):
-            location = (self._plan.output_dir.absolute() / "mlartifacts").as_uri()
-        try:
-            created = self._client.create_experiment(
-                name,
-                artifact_location=location,
-                tags={"mlflow.note.content": self._plan.search_space.question},
-            )
-        except MlflowException:  # another study made it in this moment
-            experiment = self._client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-            return str(experiment.experiment_id)
-        return str(created)
+        return mlflow_store.find_experiment(
+            self._client,
+            self._plan.tracking_uri,
+            f"{self._plan.base.dataset}: {self._plan.space}",
+            artifacts=self._plan.output_dir / "mlartifacts",
+            note=self._plan.search_space.question,
+        )
 
     def _find_parent(self) -> Run | None:
         found = self._client.search_runs(
@@ -296,7 +269,7 @@ def note_text(plan: StudyPlan, command: str) -> str:
         f"**{plan.search_space.question}**\n\n"
         f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
         f"({', '.join(plan.controls)}) on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
-        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}.\n\n"
+        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}.\n\n"
         f"```\n{command}\n```"
     )
 
@@ -304,22 +277,12 @@ def note_text(plan: StudyPlan, command: str) -> str:
 def _constants(plan: StudyPlan) -> dict[str, Any]:
     seeds = {"seed", "data_seed", "method"}
     config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
-    return {k: v for k, v in config.items() if k not in seeds and k not in plan.search_space.varied}
+    left_out = seeds | set(plan.search_space.varied) | (set() if plan.base.teacher_digest else {"teacher_digest"})
+    return {k: v for k, v in config.items() if k not in left_out}
 
 
 def _open_client(plan: StudyPlan) -> MlflowClient:
-    uri = plan.tracking_uri
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
-        if uri.startswith("sqlite:///"):
-            path = Path(uri.removeprefix("sqlite:///"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Readers (the UI) and the writer then do not wait for each other; the setting stays with the file.
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
-    except Exception as error:
-        raise StudyError(f"the MLflow store cannot be opened ({redact(uri)}): {redact(str(error))}") from None
-    return client
+        return mlflow_store.open_client(plan.tracking_uri)
+    except mlflow_store.TrackingError as error:
+        raise StudyError(str(error)) from None

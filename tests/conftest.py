@@ -64,6 +64,12 @@ def golden_root() -> Path:
     return _folder("PESFKD_GOLDEN_ROOT", "reference answers of the CIFAR models")
 
 
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The published files of Fashion-MNIST and CIFAR-100; likewise."""
+    return _folder("PESFKD_DATA_ROOT", "the published files of Fashion-MNIST and CIFAR-100")
+
+
 # Credentials for the server below, and nothing of this machine's own.
 S3_ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "testing",

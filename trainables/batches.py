@@ -4,7 +4,6 @@ Several batches are gathered at once and handed out as slices, as many as stay w
 images the calls that gather a batch would take longer than the gathering.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -14,7 +13,6 @@ from torch import Tensor
 from trainables.data.dataset import Dataset
 from trainables.data.views import (
     Normaliser,
-    ViewedImages,
     batch_order,
     num_slots,
     slot_of_epoch,
@@ -55,33 +53,15 @@ class EpochBatches:
     """
 
     def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
-        table = view_table(dataset.name, config.augmentation)
+        table = view_table(dataset.info, config.augmentation)
         self._config = config
         self._slots = num_slots(len(table), config.epochs)
         views = views_of_slots(len(dataset.train), len(table), self._slots, seed=config.split_seed)
         self._views = views.to(device)
-        self._images = ViewedImages(dataset.train.images.to(device), table)
+        self._images = dataset.viewed(table, device)
         self._labels = dataset.train.labels.to(device)
         self._device = device
         self.normalise = Normaliser(dataset.mean, dataset.std, device)
-
-    def for_trial(self, config: TrialConfig) -> "EpochBatches":
-        """The same split as another trial goes through it; the images are shared.
-
-        Args:
-            config: of the same dataset, split and augmentation.
-        """
-        mine = self._config
-        assert (config.dataset, config.split_seed) == (mine.dataset, mine.split_seed)
-        assert config.augmentation == mine.augmentation
-        other = copy.copy(self)
-        other._config = config
-        num_views = len(view_table(config.dataset, config.augmentation))
-        other._slots = num_slots(num_views, config.epochs)
-        if other._slots != self._slots:
-            views = views_of_slots(len(self._labels), num_views, other._slots, seed=config.split_seed)
-            other._views = views.to(self._device)
-        return other
 
     def order(self, epoch: int) -> tuple[int, ...]:
         """What two trials on the same images have in common where they go through them alike in an epoch."""
@@ -119,7 +99,7 @@ class EpochBatches:
             slot: of views.
             teacher_outputs: stored ones, or None.
         """
-        images = self.normalise(self._images.batch(indices, self._views[slot, indices]))
+        images = self.normalise(self._images.batch(indices, self._views[slot, indices].long()))
         teacher = teacher_outputs.train_batch(indices, slot, images) if teacher_outputs is not None else None
         return Batch(indices, slot, images, self._labels[indices], teacher)
 

@@ -1,7 +1,8 @@
 """A trial's state in one file."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from trainables.storage import StoredFileError, read_tensors, write_tensors
 from trainables.training import DistillationRun
@@ -14,8 +15,13 @@ class CheckpointError(ValueError):
     """A checkpoint that is damaged or belongs to another trial."""
 
 
-def save_checkpoint(run: DistillationRun, folder: Path) -> Path:
+def save_checkpoint(run: DistillationRun, folder: Path, *, notes: Mapping[str, Any] | None = None) -> Path:
     """Write the state of `run` into `folder`, in place of the one that may lie there.
+
+    Args:
+        run: the trial.
+        folder: is made if it is not there.
+        notes: anything that JSON holds, to be kept with the state.
 
     Returns:
         The file. It appears whole or not at all, and carries a checksum.
@@ -28,13 +34,17 @@ def save_checkpoint(run: DistillationRun, folder: Path) -> Path:
         "epoch": state["epoch"],
         "identity": state["identity"],
         "learning_rates": rates,
+        "notes": dict(notes or {}),
     }
     write_tensors(path, state["tensors"], metadata)
     return path
 
 
-def load_checkpoint(run: DistillationRun, folder: Path) -> None:
+def load_checkpoint(run: DistillationRun, folder: Path) -> dict[str, Any]:
     """Let `run` go on from the state in `folder`.
+
+    Returns:
+        The notes that were kept with it.
 
     Raises:
         CheckpointError: naming the file and what is wrong with it: damaged, not there, or of another trial.
@@ -50,3 +60,5 @@ def load_checkpoint(run: DistillationRun, folder: Path) -> None:
         run.load_state_dict({"epoch": metadata["epoch"], "identity": metadata["identity"], "tensors": tensors})
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    notes: dict[str, Any] = metadata["notes"]
+    return notes

@@ -1,5 +1,6 @@
 """The trial as Ray Tune sees it: glue only; everything it calls runs, and is tested, without Ray."""
 
+import json
 import math
 import time
 import traceback
@@ -16,7 +17,8 @@ from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
-from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher, teacher_digest
+from trainables.teacher.files import ensure_teacher, load_teacher, notes_on_given_teacher, teacher_digest
+from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig
@@ -84,20 +86,18 @@ class DistillationTrainable(tune.Trainable):
         load_checkpoint(self._run, Path(checkpoint))
 
 
-def begin_run(settings: dict[str, Any], *, like: DistillationRun | None = None) -> DistillationRun:
+def begin_run(settings: dict[str, Any]) -> DistillationRun:
     """The trial that Tune's config describes, from its newest whole checkpoint if it has any.
 
     Args:
         settings: see `DistillationTrainable`.
-        like: a trial of the same data, to share images in memory with.
     """
     trial = TrialConfig(**settings["config"])
     dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
     teacher = _teacher(settings["teacher_path"], trial, dataset)
     device = settings.get("device", "cpu")
     outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
-    batches = like.batches if like is not None else None
-    run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs, batches=batches)
+    run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
     for folder in settings.get("checkpoints", []):
         try:
             load_checkpoint(run, Path(folder))
@@ -130,20 +130,43 @@ def failed_result(error: str) -> dict[str, Any]:
     return {ACCURACY: math.nan, "epoch": 0, "finished": False, "failed": error, "done": True}
 
 
-def prepare_teacher(config: dict[str, Any], data_root: str | None, folder: str) -> str:
-    """Train the study's teacher, or find it where an earlier study left it.
+class PreparedTeacher(NamedTuple):
+    """A study's teacher, ready for its trials.
+
+    Args:
+        path: its file.
+        notes: what a person should know of one that was given.
+    """
+
+    path: str
+    notes: list[str]
+
+
+def prepare_teacher(
+    config: dict[str, Any], data_root: str | None, folder: str, progress_file: str | None = None
+) -> PreparedTeacher:
+    """Train the study's teacher, or find it where an earlier study left it, or where one that was given is kept.
 
     Args:
         config: fields of a `TrialConfig` with that teacher.
         data_root: where the dataset lies.
         folder: where teachers are kept.
-
-    Returns:
-        The teacher's file.
+        progress_file: to be told there how a training goes, as JSON: `epoch`, `epochs`, `accuracy`.
     """
     use_one_thread()
     trial = TrialConfig(**config)
-    return str(ensure_teacher(trial, _dataset(trial.dataset, data_root, trial.split_seed), Path(folder)))
+    dataset = _dataset(trial.dataset, data_root, trial.split_seed)
+
+    def tell(epoch: int, epochs: int, accuracy: float) -> None:
+        if progress_file is not None:
+            text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
+            partial = Path(f"{progress_file}.partial")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(progress_file)
+
+    path = ensure_teacher(trial, dataset, Path(folder), progress=tell)
+    notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
+    return PreparedTeacher(str(path), notes)
 
 
 class FillReport(NamedTuple):

@@ -39,6 +39,11 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
     raise ValueError(unknown_name("schedule", schedule, SCHEDULES))
 
 
+def step_milestones(epochs: int) -> tuple[int, ...]:
+    """After how many finished epochs the schedule `step` divides the rate: 150, 180 and 210 of 240."""
+    return tuple(math.ceil(milestone * epochs) for milestone in _STEP_MILESTONES)
+
+
 class Trainer:
     """One module's SGD and its schedule.
 

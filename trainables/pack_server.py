@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.packed_step import SHARED_FIELDS
@@ -25,11 +25,8 @@ _SECONDS_FOR_MEMBERS: Final = 0.5
 Result = TypeVar("Result")
 
 
-class BeginRun(Protocol):
-    """Makes a trial of a client's settings."""
-
-    def __call__(self, settings: dict[str, Any], *, like: DistillationRun | None) -> DistillationRun:
-        """The trial, which may share images with `like`."""
+# Makes a trial of a client's settings.
+BeginRun = Callable[[dict[str, Any]], DistillationRun]
 
 
 @dataclass(frozen=True)
@@ -58,16 +55,11 @@ class PackedTrials:
         self._begin_run = begin_run
         self._runs: dict[str, DistillationRun] = {}
         self._packs: dict[tuple[object, ...], Pack] = {}
-        self._latest: dict[tuple[object, ...], DistillationRun] = {}
 
     def begin(self, client: str, settings: dict[str, Any]) -> None:
         """Begin, or resume, a client's trial, in place of the one that it had."""
         self.end(client)
-        config = settings["config"]
-        data = tuple(config.get(name) for name in ("dataset", "augmentation", "split_seed"))
-        run = self._begin_run(settings, like=self._latest.get(data))
-        self._latest = {data: run}
-        self._runs[client] = run
+        self._runs[client] = self._begin_run(settings)
 
     def end(self, client: str) -> None:
         """Forget a client's trial."""

@@ -24,7 +24,7 @@ from trainables.training import DistillationRun
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from trainables.teacher import FrozenTeacher
+    from trainables.teacher.frozen import FrozenTeacher
 
 __all__ = ["Pack", "PackEpoch", "PackingError", "check_alike"]
 
@@ -82,17 +82,13 @@ class Pack:
             PackingError: see `Pack`; nothing was built then.
         """
         check_alike(configs)
-        runs: dict[str, DistillationRun] = {}
-        for number, config in enumerate(configs):
-            runs[str(number)] = DistillationRun(
-                config,
-                dataset,
-                teacher,
-                device=device,
-                teacher_outputs=teacher_outputs[number] if teacher_outputs is not None else None,
-                batches=runs["0"].batches if runs else None,
-            )
-        return cls(runs)
+        outputs = teacher_outputs if teacher_outputs is not None else [None] * len(configs)
+        return cls(
+            {
+                str(number): DistillationRun(config, dataset, teacher, device=device, teacher_outputs=own)
+                for number, (config, own) in enumerate(zip(configs, outputs, strict=True))
+            }
+        )
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -213,16 +209,15 @@ class Pack:
             The measures of `DistillationRun.evaluate`, or of `evaluate_test`. A trial with one that is not finite
             has failed, and no other.
         """
+        runs, names = self._training(), self.members
         measures: dict[str, dict[str, float]] = {}
         failures: dict[str, NonFiniteLossError] = {}
-        if not self._members:
-            return PackEpoch(measures, failures)
-        first = self._training()[0]
-        images = first.dataset.validation if split == "validation" else first.dataset.test
-        logits = self._step.logits(first.evaluation_batches(images))
-        for own_logits, name, run in zip(logits, self.members, self._training(), strict=True):
+        if split == "test":
+            return PackEpoch({name: run.evaluate_test() for name, run in zip(names, runs, strict=True)}, failures)
+        logits = self._step.logits(runs[0].evaluation_batches(runs[0].dataset.validation)) if runs else ()
+        for own_logits, name, run in zip(logits, names, runs, strict=True):
             try:
-                measures[name] = run.evaluate(own_logits) if split == "validation" else run.evaluate_test(own_logits)
+                measures[name] = run.evaluate(own_logits)
             except NonFiniteLossError as error:
                 failures[name] = _named(name, error)
         self._leave(failures)

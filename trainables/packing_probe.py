@@ -14,7 +14,7 @@ from trainables.training import DistillationRun
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from trainables.teacher import FrozenTeacher
+    from trainables.teacher.frozen import FrozenTeacher
 
 COUNTS: Final = (2, 4, 8)
 # What one measurement differs from the next.
@@ -85,8 +85,10 @@ def _rate(epoch: Callable[[], object]) -> float:
 
 
 def _few_batches(dataset: Dataset, batch_size: int) -> Dataset:
-    rows = slice(_BATCHES * batch_size)
-    train = Split(dataset.train.images[rows], dataset.train.labels[rows], dataset.train.indices[rows])
+    whole = dataset.train
+    count = min(_BATCHES * batch_size, len(whole))
+    source = whole.source[whole.indices[:count]]
+    train = Split(source, whole.labels[:count], torch.arange(count), image_size=whole.image_size)
     return Dataset(
         dataset.info, train=train, validation=train, read_test=lambda: train, seed=dataset.seed, digest=dataset.digest
     )  # fmt: skip

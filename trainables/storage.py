@@ -93,11 +93,20 @@ def remove_partial_files(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Within the block no other process is in such a block of the same `path`, a file made for the purpose."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Within the block no other process is in such a block of the same `path`, a file made for the purpose.
+
+    Args:
+        path: the file; its folder is made if it is not there.
+        wait: until nobody else is.
+
+    Raises:
+        BlockingIOError: somebody else is, and this is not to wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, and when the process dies
+        # Released when the file closes, and when the process dies.
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

@@ -21,8 +21,10 @@ from torch import Tensor
 from trainables.storage import StoredFileError, atomic_file
 
 OutputsDtype = Literal["float16", "bfloat16", "float32"]
+RowDtype = OutputsDtype | Literal["uint8"]
 
 DTYPES: Final[dict[str, torch.dtype]] = {
+    "uint8": torch.uint8,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
@@ -56,7 +58,7 @@ def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
         writer.write_batch(pa.record_batch([column], schema=schema))
 
 
-def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], dtype: OutputsDtype) -> Tensor:
+def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], dtype: RowDtype) -> Tensor:
     """The rows of a file that `write_rows` wrote, mapped and verified, not copied.
 
     Reading every byte once for the checksums costs about a second per GB, and brings the file into the page cache,

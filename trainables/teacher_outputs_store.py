@@ -26,7 +26,7 @@ from torch import Tensor
 from trainables.data.dataset import Dataset
 from trainables.remote_folder import RemoteFolder
 from trainables.storage import atomic_file, locked, remove_partial_files
-from trainables.teacher import FrozenTeacher
+from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs import TeacherBatch
 from trainables.teacher_outputs_file import DTYPES, OutputsDtype, TeacherOutputsFileError, map_rows, write_rows
 from trainables.teacher_outputs_table import FILL_BATCH, Table, TeacherOutputsError, TeacherTables

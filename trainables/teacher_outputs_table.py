@@ -14,8 +14,8 @@ from torch import Tensor
 
 from trainables.compute import place
 from trainables.data.dataset import Dataset, digest_of
-from trainables.data.views import Normaliser, ViewedImages, ViewTable, view_table, views_of_slots
-from trainables.teacher import FrozenTeacher
+from trainables.data.views import AnyViewedImages, AnyViewTable, Normaliser, view_table, views_of_slots
+from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_file import DTYPES, OutputsDtype
 from trainables.training import one_thread
 
@@ -88,7 +88,7 @@ class TeacherTables:
         self._dataset = dataset
         self._dtype = DTYPES[dtype]
         self._device = device
-        self._views_table = view_table(dataset.name, augmentation)
+        self._views_table = view_table(dataset.info, augmentation)
         self._normalise = Normaliser(dataset.mean, dataset.std, device)
         self.origin: dict[str, Any] = {
             "format": _FORMAT,
@@ -170,13 +170,12 @@ class TeacherTables:
     def _views(self) -> Tensor:
         # (V, N): all slots, of which a trial's are the first.
         count = self.num_views
-        views = views_of_slots(len(self._dataset.train), count, count, seed=self._dataset.seed)
-        return views.to(torch.int16)
+        return views_of_slots(len(self._dataset.train), count, count, seed=self._dataset.seed)
 
     @cached_property
-    def _viewed(self) -> ViewedImages:
-        return ViewedImages(self._dataset.train.images.to(self._device), self._views_table)
+    def _viewed(self) -> AnyViewedImages:
+        return self._dataset.viewed(self._views_table, self._device)
 
 
-def _table_digest(table: ViewTable) -> str:
+def _table_digest(table: AnyViewTable) -> str:
     return hashlib.sha256(json.dumps(asdict(table)).encode()).hexdigest()[:16]

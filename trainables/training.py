@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,7 @@ from trainables.batches import Batch, EpochBatches
 from trainables.compute import arithmetic, feature_and_logits, peak_memory, place
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
+from trainables.folding import FoldedCopy
 from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
 from trainables.methods.method import StepOutputs
@@ -32,9 +34,11 @@ from trainables.trial import TrialConfig, derive_seed
 from trainables.trial_identity import check_fit, check_identity
 
 if TYPE_CHECKING:
-    from trainables.teacher import FrozenTeacher
+    from trainables.teacher.frozen import FrozenTeacher
 
 _EVALUATION_BATCH = 512
+# Pixels of the validation split, a channel: below, finding out what can be folded takes longer than it saves.
+_FOLDED_FROM = 1_000_000
 
 
 class DistillationRun:
@@ -46,7 +50,6 @@ class DistillationRun:
         teacher: the frozen teacher. A method that needs none is measured against it where it is given.
         device: where everything runs.
         teacher_outputs: where the teacher's outputs come from; the teacher itself, live, unless given.
-        batches: of another trial, to share its images in memory: same dataset, split, augmentation and device.
 
     Raises:
         ValueError: if the method needs a teacher and there is none, or dataset or teacher do not fit the
@@ -61,7 +64,6 @@ class DistillationRun:
         *,
         device: torch.device | str = "cpu",
         teacher_outputs: TeacherOutputs | None = None,
-        batches: EpochBatches | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
@@ -78,7 +80,7 @@ class DistillationRun:
         self.objective = self.method.objective(values)
         self._closed_form = self.method.gradients(values)
         self._build_networks()
-        self.batches = EpochBatches(config, dataset, self.device) if batches is None else batches.for_trial(config)
+        self.batches = EpochBatches(config, dataset, self.device)
         self._validation_teacher: TeacherBatch | None = None
         self._forwards_reported = 0
 
@@ -296,20 +298,23 @@ class DistillationRun:
         return measures
 
     @torch.no_grad()
-    def evaluate_test(self, student_logits: Tensor | None = None) -> dict[str, float]:
-        """`test/accuracy`: the one reader of the test split, for the final confirmation of a study.
-
-        Args:
-            student_logits: (N, C) of the split, if somebody has computed them already.
-        """
+    def evaluate_test(self) -> dict[str, float]:
+        """`test/accuracy`: the one reader of the test split, for the final confirmation of a study."""
         split = self.dataset.test
-        logits = self._student_logits(split) if student_logits is None else student_logits
-        correct = logits.argmax(dim=1) == split.labels.to(self.device)
+        correct = self._student_logits(split).argmax(dim=1) == split.labels.to(self.device)
         return {"test/accuracy": float(correct.double().mean())}
 
     def _student_logits(self, split: Split) -> Tensor:
         self.student.eval()
-        return torch.cat([self.student(images) for images in self.evaluation_batches(split)])
+        net = self._folded_student.current() if self._folded_student is not None else self.student
+        return torch.cat([net(images) for images in self.evaluation_batches(split)])
+
+    @cached_property
+    def _folded_student(self) -> FoldedCopy | None:
+        split = self.dataset.validation
+        if len(split) * split.image_size**2 < _FOLDED_FROM:
+            return None
+        return FoldedCopy(self.student, self.batches.normalise(split.images[:2].to(self.device)))
 
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
         """A split's images, normalised and as they are, in its own order."""

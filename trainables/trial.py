@@ -6,7 +6,7 @@ It imports neither torch nor ray, so that a plan can be checked and printed in w
 import hashlib
 import json
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from trainables.methods import METHODS
 from trainables.models.names import check_model_name
 from trainables.naming import unknown_name
 from trainables.precision import Precision
+from trainables.teacher.recipe import TeacherOrigin, default_epochs
 
 AdapterKind = Literal["serial", "parallel", "logit", "feature"]
 AdapterInit = Literal["zero", "default"]
@@ -43,6 +44,9 @@ class TrialConfig(BaseModel):
     dataset: str = Field("digits", description="dataset, by its canonical name")
     student: str = Field("cnn_3_4", description="student architecture")
     teacher: str = Field("cnn_32_64", description="teacher architecture")
+    teacher_recipe: TeacherOrigin = Field("short", description="how the teacher is trained, or that it was given")
+    teacher_epochs: int = Field(0, ge=0, le=100_000, description="of its training; as the recipe says if not given")
+    teacher_digest: str = Field("", pattern="^([0-9a-f]{16})?$", description="of a teacher that was given")
     epochs: int = Field(15, ge=1, le=100_000, description="passes over the training split")
     batch_size: int = Field(64, ge=1, description="samples per step")
     precision: Precision = Field("fp32", description="of the convolutions in training; the rest is float32")
@@ -98,6 +102,17 @@ class TrialConfig(BaseModel):
     @classmethod
     def _known_model(cls, name: str) -> str:
         return check_model_name(name)
+
+    @model_validator(mode="after")
+    def _settle_the_teacher(self) -> Self:
+        given = self.teacher_recipe == "checkpoint"
+        if given != bool(self.teacher_digest):
+            raise ValueError("teacher_recipe 'checkpoint' and teacher_digest go together")
+        if given and self.teacher_epochs:
+            raise ValueError("teacher_epochs is for a teacher that is trained, not for one from a checkpoint")
+        if not given and not self.teacher_epochs:
+            object.__setattr__(self, "teacher_epochs", default_epochs(self.teacher_recipe, self.dataset))
+        return self
 
     @cached_property
     def config_id(self) -> str:

@@ -9,7 +9,7 @@ from trainables.methods import METHODS
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from trainables.teacher import FrozenTeacher
+    from trainables.teacher.frozen import FrozenTeacher
 
 
 def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | None") -> None:

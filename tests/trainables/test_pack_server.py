@@ -20,9 +20,8 @@ SMALL = {"batch_size": 256}  # five steps an epoch: float32 has no time to drift
 
 @pytest.fixture
 def begin_run(digits, teacher):
-    def begin(settings: dict[str, Any], *, like: DistillationRun | None = None) -> DistillationRun:
-        config = TrialConfig(**settings["config"])
-        return DistillationRun(config, digits, teacher, batches=like.batches if like is not None else None)
+    def begin(settings: dict[str, Any]) -> DistillationRun:
+        return DistillationRun(TrialConfig(**settings["config"]), digits, teacher)
 
     return begin
 

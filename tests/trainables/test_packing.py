@@ -1,6 +1,6 @@
-import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +8,7 @@ from torch import Tensor
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DatasetInfo
-from trainables.data.views import batch_order
+from trainables.data.registry import DATASETS
 from trainables.loss_log import NonFiniteLossError
 from trainables.models import build_model
 from trainables.packing import Pack, PackingError
@@ -64,7 +63,7 @@ def random_dataset(size: int, channels: int, samples: int = 40) -> Dataset:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (samples, channels, size, size), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.randint(10, (samples,), generator=generator), torch.arange(samples))
-    info = DatasetInfo("digits", 10, channels, size, (samples, samples, samples), 9, (), "random")
+    info = replace(DATASETS["digits"], channels=channels, image_size=size)
     return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
 
 
@@ -305,18 +304,6 @@ def test_packed_trials_train_in_bfloat16(digits, teacher):
     for number, config in enumerate(configs):
         alone = DistillationRun(config, digits, teacher).run_epoch()
         assert together.measures[str(number)]["train/loss"] == pytest.approx(alone["train/loss"], rel=0.05)
-
-
-def test_trials_of_a_pack_share_their_images(digits, teacher):
-    packed = Pack.of_configs([small_config(), small_config(seed=1, epochs=9)], digits, teacher)
-    first, second = (packed.run_of(name).batches for name in packed.members)
-    assert first._images is second._images
-    own = DistillationRun(small_config(seed=1, epochs=9), digits, teacher).batches
-    assert second.order(8) == own.order(8)
-    for ours, theirs in itertools.islice(zip(second.of_epoch(8, None), own.of_epoch(8, None), strict=True), 2):
-        assert torch.equal(ours.images, theirs.images)
-        assert torch.equal(ours.indices, batch_order(len(digits.train), data_seed=0, epoch=8)[: len(ours.indices)])
-        break
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DatasetInfo
+from trainables.data.registry import DATASETS
 from trainables.models import build_model
 from trainables.models.names import CIFAR_NAMES, is_packable
 from trainables.packed_network import PackingError, check_packable
@@ -24,7 +26,7 @@ def test_counts_are_tried_as_long_as_they_gain(stored, digits, teacher):
 def test_a_net_that_cannot_be_packed_is_not():
     images = torch.randint(256, (8, 3, 8, 8), dtype=torch.uint8)
     split = Split(images, torch.arange(8), torch.arange(8))
-    info = DatasetInfo("digits", 10, 3, 8, (8, 8, 8), 9, (), "random")
+    info = replace(DATASETS["digits"], channels=3)
     dataset = Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
     config = small_config(student="ShuffleV2", method="ce", batch_size=4)
     assert best_count(config, dataset, None, stored=False) == (1, {})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.data.registry import DATASETS
 from trainables.data.views import Normaliser, slot_of_epoch, view_table, views_of_slots
 from trainables.losses import kd_loss
 from trainables.models.interface import DistillationModel, StageOutputs
@@ -302,7 +303,7 @@ def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_
 
 
 def images_of_slot(digits: Dataset, slot: int) -> Tensor:
-    table = view_table("digits", "views")
-    views = views_of_slots(TRAIN, len(table), slot + 1, seed=digits.seed)[slot]
+    table = view_table(DATASETS["digits"], "views")
+    views = views_of_slots(TRAIN, len(table), slot + 1, seed=digits.seed)[slot].long()
     normalise = Normaliser(digits.mean, digits.std, torch.device("cpu"))
     return normalise(table.apply(digits.train.images, views))

@@ -64,3 +64,25 @@ def test_a_derived_seed_is_the_same_everywhere_and_has_63_bits():
     assert derive_seed("data", 1) == 5481811894547714582
     assert 0 <= derive_seed("x") < 2**63
     assert derive_seed("a", "b") != derive_seed("ab")
+
+
+def test_a_trial_says_how_long_its_teacher_is_trained():
+    assert TrialConfig().teacher_epochs == 30
+    assert TrialConfig(teacher_recipe="literature").teacher_epochs == 240
+    assert TrialConfig(teacher_epochs=7).teacher_epochs == 7
+    assert TrialConfig(**TrialConfig().model_dump()) == TrialConfig()
+    assert TrialConfig().config_id == TrialConfig(teacher_epochs=30).config_id
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"teacher_recipe": "checkpoint"}, "go together"),
+        ({"teacher_digest": "0" * 16}, "go together"),
+        ({"teacher_digest": "xyz"}, "pattern"),
+        ({"teacher_recipe": "checkpoint", "teacher_digest": "0" * 16, "teacher_epochs": 3}, "not for one from"),
+    ],
+)
+def test_a_teacher_is_trained_or_given_and_not_both(values, says):
+    with pytest.raises(ValueError, match=says):
+        TrialConfig(**values)

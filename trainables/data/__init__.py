@@ -6,35 +6,37 @@ Importing this package imports no torch: `trainables.data.registry` lies in it, 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.data.registry import DATASETS, check_dataset_name
+from trainables.data.registry import check_files, dataset_info
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
 
 
 def load_dataset(name: str, root: Path | str | None, *, seed: int = 0, download: bool = False) -> "Dataset":
-    """A dataset in memory, split into train, validation and test.
+    """A dataset, split into train, validation and test.
 
     Args:
         name: canonical name.
-        root: folder that holds the dataset's files; unused by a dataset that ships with a library.
+        root: folder that holds the dataset's files, which is only read unless something is downloaded to it; unused by
+            a dataset that ships with a library and by an image folder.
         seed: draws the split.
-        download: fetch missing files; no dataset here has a source to fetch from yet.
+        download: fetch missing files to the root.
 
     Raises:
-        ValueError: for an unknown name, or naming the files that are expected under the root and missing.
+        ValueError: for an unknown name, or naming the files that are expected under the root and missing, or one that
+            is damaged.
     """
-    info = DATASETS[check_dataset_name(name)]
+    info = dataset_info(name)
     folder = Path(root) if root is not None else None
-    missing = info.missing_files(folder)
-    if missing:
-        where = folder if folder is not None else "an unset data root"
-        raise ValueError(
-            f"dataset {name!r} is not complete under {where}: it consists of {', '.join(info.files)}, "
-            f"and there is no {', '.join(str(path) for path in missing)}. Put the files there, or pass the "
-            f"folder that holds them as the data root. Source: {info.source}."
-            + (" There is nowhere to download it from." if download else "")
-        )
-    from trainables.data.digits import load_digits_dataset  # imports torch and scikit-learn
+    if download and folder is not None and info.missing_files(folder):
+        from trainables.data.download import download_files  # imports torchvision
 
-    return load_digits_dataset(info, seed=seed)
+        download_files(info, folder)
+    check_files(info, folder)
+    if info.name == "digits":
+        from trainables.data.digits import load_digits_dataset  # imports torch and scikit-learn
+
+        return load_digits_dataset(info, seed=seed)
+    from trainables.data.from_files import load_from_files  # imports torch
+
+    return load_from_files(info, folder, seed=seed)

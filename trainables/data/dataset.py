@@ -1,33 +1,48 @@
 """A dataset in memory: three splits, of which the test split is built only when somebody asks for it."""
 
 import hashlib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.data.registry import DatasetInfo
+from trainables.data.views import AnyViewedImages, AnyViewTable, ResizedCrops, ResizedCropTable, ViewedImages
+
+if TYPE_CHECKING:
+    from trainables.data.decoded import Decoded
 
 
-@dataclass(frozen=True)
 class Split:
     """Some of a dataset's samples.
 
     Args:
-        images: (N, C, H, W) uint8.
+        source: (M, C, H, W) uint8, the images among which the samples are.
         labels: (N,) int64.
-        indices: (N,) int64, each sample's number in the source.
+        indices: (N,) int64, each sample's row in `source`.
+        image_size: height and width of the images as networks take them; not given, those of the source. The middle
+            of a larger source is taken.
     """
 
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
+    def __init__(self, source: Tensor, labels: Tensor, indices: Tensor, *, image_size: int | None = None) -> None:
+        self.source = source
+        self.labels = labels
+        self.indices = indices
+        self.image_size = source.shape[-1] if image_size is None else image_size
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """(N, C, H, W) uint8, in the samples' order; copied from the source at the first use."""
+        edge = (self.source.shape[-1] - self.image_size) // 2
+        inner = slice(edge, edge + self.image_size)
+        return self.source[..., inner, inner].index_select(0, self.indices)
 
 
 class Dataset:
@@ -40,6 +55,8 @@ class Dataset:
         read_test: builds the test split; called at the first access to `test` and not before.
         seed: drew the split.
         digest: sha256 of the source's content and of the split, hexadecimal.
+        decoded: the part of the dataset's files that the train split is taken from; None for a dataset that is small
+            enough to lie in the memory of every process.
     """
 
     def __init__(
@@ -51,6 +68,7 @@ class Dataset:
         read_test: Callable[[], Split],
         seed: int,
         digest: str,
+        decoded: "Decoded | None" = None,
     ) -> None:
         self.info = info
         self.seed = seed
@@ -59,6 +77,7 @@ class Dataset:
         self.train = train
         self.validation = validation
         self.digest = digest
+        self._decoded = decoded
         self._read_test = read_test
         self._test: Split | None = None
 
@@ -72,15 +91,35 @@ class Dataset:
     @cached_property
     def mean(self) -> tuple[float, ...]:
         """Mean of each channel over the train split, of pixels in [0, 1]."""
-        return tuple((self._train_channels().mean(dim=1) / 255).tolist())
+        count, sums, _ = self._train_moments
+        return tuple(total / (255 * count) for total in sums)
 
     @cached_property
     def std(self) -> tuple[float, ...]:
         """Standard deviation of each channel over the train split, of pixels in [0, 1]."""
-        return tuple((self._train_channels().std(dim=1, correction=0) / 255).tolist())
+        count, sums, squares = self._train_moments
+        variances = [count * square - total**2 for total, square in zip(sums, squares, strict=True)]
+        return tuple(math.sqrt(variance) / (255 * count) for variance in variances)
 
-    def _train_channels(self) -> Tensor:
-        return self.train.images.transpose(0, 1).flatten(1).double()
+    @cached_property
+    def _train_moments(self) -> tuple[int, list[int], list[int]]:
+        """Pixels of the train split, and by channel their sum and that of their squares, exactly."""
+        if self._decoded is None:
+            pixels = self.train.images.transpose(0, 1).flatten(1).long()
+            return pixels.shape[1], pixels.sum(1).tolist(), pixels.square().sum(1).tolist()
+        sums, squares = (each[self.train.indices].sum(0) for each in (self._decoded.sums, self._decoded.squares))
+        return len(self.train) * self.train.source[0, 0].numel(), sums.tolist(), squares.tolist()
+
+    def viewed(self, table: AnyViewTable, device: torch.device) -> AnyViewedImages:
+        """The train split's images in the views of a table, on a device.
+
+        On the CPU a dataset's files are mapped: all processes of a machine share one copy.
+        """
+        if isinstance(table, ResizedCropTable):
+            return ResizedCrops(self.train.source, table, rows=self.train.indices, device=device)
+        if self._decoded is None or device.type != "cpu":
+            return ViewedImages(self.train.images.to(device), table)
+        return ViewedImages(self.train.source, table, pixels=self._decoded.pixels(table), rows=self.train.indices)
 
 
 def stratified_split(labels: np.ndarray, sizes: tuple[int, int, int], *, seed: int) -> tuple[np.ndarray, ...]:
@@ -113,21 +152,6 @@ def _shares(available: np.ndarray, size: int) -> np.ndarray:
     largest_first = np.argsort(-(exact - counts), kind="stable")
     counts[largest_first[: size - counts.sum()]] += 1
     return counts
-
-
-def split_of(images: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> Split:
-    """The samples at `indices` as tensors.
-
-    Args:
-        images: (N, C, H, W) uint8.
-        labels: (N,) integers.
-        indices: (M,) integers.
-    """
-    return Split(
-        images=torch.from_numpy(np.ascontiguousarray(images[indices])),
-        labels=torch.from_numpy(labels[indices].astype(np.int64)),
-        indices=torch.from_numpy(indices.astype(np.int64)),
-    )
 
 
 def digest_of(name: str, *arrays: np.ndarray) -> str:

@@ -1,9 +1,10 @@
 """The 8×8 handwritten digits that ship with scikit-learn."""
 
 import numpy as np
+import torch
 from sklearn.datasets import load_digits
 
-from trainables.data.dataset import Dataset, digest_of, split_of, stratified_split
+from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
 from trainables.data.registry import DatasetInfo
 
 
@@ -19,11 +20,15 @@ def load_digits_dataset(info: DatasetInfo, *, seed: int) -> Dataset:
     images = (source.images * 15).astype(np.uint8)[:, None]
     labels = source.target.astype(np.int64)
     train, validation, test = stratified_split(labels, info.split_sizes, seed=seed)
+
+    def split(rows: np.ndarray) -> Split:
+        return Split(torch.from_numpy(images), torch.from_numpy(labels[rows]), torch.from_numpy(rows))
+
     return Dataset(
         info,
-        train=split_of(images, labels, train),
-        validation=split_of(images, labels, validation),
-        read_test=lambda: split_of(images, labels, test),
+        train=split(train),
+        validation=split(validation),
+        read_test=lambda: split(test),
         seed=seed,
         digest=digest_of(info.name, images, labels, train, validation, test),
     )

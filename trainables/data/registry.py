@@ -1,10 +1,26 @@
 """What is known of a dataset before it is read; imports no torch, so that a plan is checked in no time."""
 
+import functools
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from trainables.naming import unknown_name
+
+FOLDER_PREFIX: Final = "image_folder:"
+# A file may lie there packed.
+PACKINGS: Final = ("", ".gz", ".xz")
+IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
+_TEST_FOLDERS: Final = ("test", "val", "validation")
+_VALIDATION_SHARE: Final = 0.1
+_LISTED: Final = 4
+# Square images up to this size are used as they are; others are photographs, brought to the size that networks of
+# ImageNet's kind take.
+_LARGEST_KEPT: Final = 96
+_PHOTOGRAPH_SIZE: Final = 224
+RESIZED_CROPS: Final = 64
 
 
 @dataclass(frozen=True)
@@ -17,10 +33,14 @@ class DatasetInfo:
         channels: image channels.
         image_size: height and width in pixels.
         split_sizes: samples in (train, validation, test).
-        num_views: augmented views of each sample, the unchanged one included.
-        files: what must lie under the data root, relative to it; nothing for a dataset that ships with a
-            library.
+        padding: augmented views are all crops of the image padded by so many black pixels, ...
+        mirrored: ... and with it their mirror images.
+        layouts: sets of files of which one must lie under the data root, relative to it, each file as it is or
+            packed (.gz, .xz); nothing for a dataset that ships with a library.
         source: where it comes from.
+        download: whether torchvision can fetch it.
+        resized_crops: so many random resized crops are the augmented views instead, as usual for photographs.
+        expands_grey: whether grey images among coloured ones are taken, as three equal channels.
     """
 
     name: str
@@ -28,36 +48,295 @@ class DatasetInfo:
     channels: int
     image_size: int
     split_sizes: tuple[int, int, int]
-    num_views: int
-    files: tuple[str, ...]
+    padding: int
+    mirrored: bool
+    layouts: tuple[tuple[str, ...], ...]
     source: str
+    download: bool = False
+    resized_crops: int = 0
+    expands_grey: bool = False
+
+    @property
+    def num_views(self) -> int:
+        """Augmented views of each sample, the unchanged one included."""
+        return self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
+
+    @property
+    def stored_size(self) -> int:
+        """Height and width of the training images that views are cut from: 256 for views of 224 pixels."""
+        return round(self.image_size * 8 / 7) if self.resized_crops else self.image_size
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the layout that is looked for first."""
+        return self.layouts[0] if self.layouts else ()
+
+    def find_files(self, root: Path | None) -> dict[str, Path] | None:
+        """The files of the first layout that is complete under `root`, by name; None if none is."""
+        base = root if root is not None else Path()
+        for layout in self.layouts:
+            found = {name: _find(base / name) for name in layout}
+            if all(found.values()):
+                return {name: path for name, path in found.items() if path is not None}
+        return None if self.layouts else {}
 
     def missing_files(self, root: Path | None) -> list[Path]:
-        """Those of `files` that are not under `root`."""
+        """What is missing under `root` of the layout that lacks least; nothing if one is complete."""
         base = root if root is not None else Path()
-        return [base / name for name in self.files if not (base / name).is_file()]
+        lacking = [[base / name for name in layout if _find(base / name) is None] for layout in self.layouts]
+        return min(lacking, key=len, default=[])
 
+    @property
+    def layouts_in_words(self) -> str:
+        """Which files are looked for."""
+        return "; or ".join(_shortened(layout) for layout in self.layouts) + " (each also as .gz or .xz)"
+
+
+def _shortened(names: Sequence[object]) -> str:
+    """The names with commas between; of many, the first ones and the last."""
+    few = [*map(str, names)]
+    return ", ".join(few if len(few) <= _LISTED else [*few[:2], "...", few[-1]])
+
+
+def _find(path: Path) -> Path | None:
+    packed = (path.with_name(path.name + packing) for packing in PACKINGS)
+    return next((each for each in packed if each.exists()), None)
+
+
+def _idx_files(folder: str) -> tuple[str, ...]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return tuple(f"{folder}/raw/{name}-ubyte" for name in names)
+
+
+_CIFAR10_BATCHES: Final = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_CIFAR: Final = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009)"
 
 DATASETS: Final[dict[str, DatasetInfo]] = {
-    "digits": DatasetInfo(
-        name="digits",
-        num_classes=10,
-        channels=1,
-        image_size=8,
-        split_sizes=(1077, 360, 360),
-        num_views=9,
-        files=(),
-        source="scikit-learn's load_digits (UCI optical recognition of handwritten digits, test part)",
-    ),
+    info.name: info
+    for info in (
+        DatasetInfo(
+            name="digits",
+            num_classes=10,
+            channels=1,
+            image_size=8,
+            split_sizes=(1077, 360, 360),
+            padding=1,
+            mirrored=False,
+            layouts=(),
+            source="scikit-learn's load_digits (UCI optical recognition of handwritten digits, test part)",
+        ),
+        DatasetInfo(
+            name="fashion_mnist",
+            num_classes=10,
+            channels=1,
+            image_size=28,
+            split_sizes=(55_000, 5_000, 10_000),
+            padding=2,
+            mirrored=True,
+            layouts=(_idx_files("FashionMNIST"),),
+            source="Xiao, Rasul and Vollgraf, Fashion-MNIST (2017)",
+            download=True,
+        ),
+        DatasetInfo(
+            name="mnist",
+            num_classes=10,
+            channels=1,
+            image_size=28,
+            split_sizes=(55_000, 5_000, 10_000),
+            padding=2,
+            mirrored=False,  # a mirrored digit is another sign
+            layouts=(_idx_files("MNIST"),),
+            source="LeCun, Cortes and Burges, The MNIST database of handwritten digits",
+            download=True,
+        ),
+        DatasetInfo(
+            name="cifar10",
+            num_classes=10,
+            channels=3,
+            image_size=32,
+            split_sizes=(45_000, 5_000, 10_000),
+            padding=4,
+            mirrored=True,
+            layouts=(
+                tuple(f"cifar-10-batches-py/{name}" for name in _CIFAR10_BATCHES),
+                tuple(f"cifar-10-batches-bin/{name}.bin" for name in _CIFAR10_BATCHES),
+            ),
+            source=_CIFAR,
+            download=True,
+        ),
+        DatasetInfo(
+            name="cifar100",
+            num_classes=100,
+            channels=3,
+            image_size=32,
+            split_sizes=(45_000, 5_000, 10_000),
+            padding=4,
+            mirrored=True,
+            layouts=(
+                ("cifar-100-python/train", "cifar-100-python/test"),
+                ("cifar-100-binary/train.bin", "cifar-100-binary/test.bin"),
+            ),
+            source=_CIFAR,
+            download=True,
+        ),
+        DatasetInfo(
+            name="tiny_imagenet",
+            num_classes=200,
+            channels=3,
+            image_size=64,
+            split_sizes=(90_000, 10_000, 10_000),
+            padding=8,
+            mirrored=True,
+            layouts=(
+                (
+                    "tiny-imagenet-200/wnids.txt",
+                    "tiny-imagenet-200/train",
+                    "tiny-imagenet-200/val/val_annotations.txt",
+                    "tiny-imagenet-200/val/images",
+                ),
+            ),
+            source="Stanford CS231n, Tiny ImageNet; its labelled validation part is the test split here",
+            expands_grey=True,
+        ),
+    )
 }
 
 
 def check_dataset_name(name: str) -> str:
-    """`name`, if it is a known dataset.
+    """`name`, if it is a known dataset or names an image folder.
 
     Raises:
         ValueError: naming the nearest known name.
     """
+    if name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX:
+        return name
     if name not in DATASETS:
-        raise ValueError(unknown_name("dataset", name, DATASETS))
+        raise ValueError(unknown_name("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH"]))
     return name
+
+
+def dataset_info(name: str) -> DatasetInfo:
+    """What is known of a dataset; an image folder is looked through for it.
+
+    Raises:
+        ValueError: for an unknown name, or a folder that is no dataset, naming what is wrong with it.
+    """
+    check_dataset_name(name)
+    if name in DATASETS:
+        return DATASETS[name]
+    return scan_image_folder(Path(name.removeprefix(FOLDER_PREFIX)))
+
+
+def check_files(info: DatasetInfo, root: Path | None) -> None:
+    """Check that a dataset's files are there.
+
+    Raises:
+        ValueError: naming the files that are expected under the root and missing, and what to do.
+    """
+    missing = info.missing_files(root)
+    if not missing:
+        return
+    where = f"under {root}" if root is not None else "without a data root"
+    raise ValueError(
+        f"dataset {info.name} is not complete {where}: there is no {_shortened(missing)}. Pass the folder that holds "
+        f"{info.layouts_in_words} as --data-root or PESFKD_DATA_ROOT"
+        + ("; or let --download fetch them there" if info.download else "")
+        + f". Source: {info.source}"
+    )
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The image files of a folder in ImageNet's layout.
+
+    Args:
+        path: the folder.
+        classes: their names, sorted; a label is a position in this list.
+        train: (path relative to the folder, label) of every file, in the order of classes and names.
+        test: the same of the part that is kept for the end; empty where the folder has none.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    train: tuple[tuple[str, int], ...]
+    test: tuple[tuple[str, int], ...]
+
+
+@functools.lru_cache(maxsize=8)
+def list_image_folder(path: Path) -> ImageFolder:
+    """Lists `path/train/CLASS/*` and, where it is there, `path/test/CLASS/*` (or `val`, or `validation`).
+
+    Raises:
+        ValueError: naming the folder or class that is missing or has no image.
+    """
+    if not (path / "train").is_dir():
+        raise ValueError(f"{path}: an image folder has its images in {path}/train/CLASS/, and there is no such folder")
+    classes = tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
+    if len(classes) < 2:
+        raise ValueError(f"{path / 'train'}: {len(classes)} class folders; at least 2 are needed")
+    train = _list_classes(path, "train", classes)
+    test_name = next((name for name in _TEST_FOLDERS if (path / name).is_dir()), None)
+    if test_name is None:
+        return ImageFolder(path, classes, train, ())
+    strange = sorted({e.name for e in (path / test_name).iterdir() if e.is_dir()} - set(classes))
+    if strange:
+        raise ValueError(f"{path / test_name}: classes that {path / 'train'} does not have: {', '.join(strange[:5])}")
+    return ImageFolder(path, classes, train, _list_classes(path, test_name, classes))
+
+
+def _list_classes(path: Path, part: str, classes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    files = []
+    for label, name in enumerate(classes):
+        folder = path / part / name
+        images = (
+            sorted(f.name for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+        )
+        if not images:
+            raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}); remove the class or fill it")
+        files += [(f"{part}/{name}/{image}", label) for image in images]
+    return tuple(files)
+
+
+def scan_image_folder(path: Path) -> DatasetInfo:
+    """What a plan has to know of an image folder: classes, sizes of the splits, size of an image.
+
+    The first image tells the kind: small square images are used as they are and must all be alike; anything else is
+    photographs of any size, in colour.
+    A tenth of the training images is for validation and, where there is no test part, another tenth for the test.
+
+    Raises:
+        ValueError: see `list_image_folder`.
+    """
+    listed = list_image_folder(path)
+    total = len(listed.train)
+    share = max(len(listed.classes), round(_VALIDATION_SHARE * total))
+    test = len(listed.test) or share
+    train = total - share - (0 if listed.test else share)
+    if train < len(listed.classes):
+        raise ValueError(f"{path}: {total} training images are too few to split for {len(listed.classes)} classes")
+    channels, width, height = _first_image(path / listed.train[0][0])
+    photographs = width != height or width > _LARGEST_KEPT
+    return DatasetInfo(
+        name=f"{FOLDER_PREFIX}{path}",
+        num_classes=len(listed.classes),
+        channels=3 if photographs else channels,
+        image_size=_PHOTOGRAPH_SIZE if photographs else width,
+        split_sizes=(train, share, test),
+        padding=0 if photographs else max(1, width // 8),
+        mirrored=True,
+        layouts=(),
+        source=str(path),
+        resized_crops=RESIZED_CROPS if photographs else 0,
+        expands_grey=photographs,
+    )
+
+
+def _first_image(path: Path) -> tuple[int, int, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            (width, height), bands = image.size, len(image.getbands())
+    except (OSError, UnidentifiedImageError, struct.error) as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from None
+    return bands, width, height

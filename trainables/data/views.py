@@ -15,6 +15,8 @@ what a teacher that runs live spends on that epoch anyway. A trial therefore nev
 use.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +24,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from trainables.data.registry import DatasetInfo
 from trainables.randomness import generator_from
 from trainables.trial import derive_seed
 
@@ -67,29 +70,32 @@ class ViewedImages:
     Args:
         images: (N, C, H, W).
         table: the views.
+        pixels: `padded_pixels` of them, if these are at hand already; the images then only tell their shape.
+        rows: (M,) int64, those of the images that are meant by 0 to M - 1; not given, all.
     """
 
-    def __init__(self, images: Tensor, table: ViewTable) -> None:
+    def __init__(
+        self, images: Tensor, table: ViewTable, *, pixels: Tensor | None = None, rows: Tensor | None = None
+    ) -> None:
         pad = table.padding
-        padded = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-        if any(table.mirrored):
-            padded = torch.cat([padded, padded.flip(-1)])
-        pixels = padded.permute(0, 2, 3, 1).contiguous()
+        if pixels is None:
+            pixels = padded_pixels(images, table)
+        self._chosen = rows
         self._channels, self._height, self._width = images.shape[1:]
         self.numbers_per_image = images[0].numel()
-        rows, columns = pixels.shape[1:3]
+        padded_height, padded_width = pixels.shape[1:3]
         # (pixels - W + 1, W · C): from every pixel the row that begins there, without a copy. 64 windows as 64 · H
         # such rows took 0.35 of what gathering from unfolded windows takes (CIFAR's shape, one core).
         count = pixels.numel() // self._channels - self._width + 1
         self._rows = pixels.as_strided((count, self._width * self._channels), (self._channels, 1))
-        self._row_offsets = torch.arange(self._height, device=images.device) * columns
-        self._pixels_per_image = rows * columns
+        self._row_offsets = torch.arange(self._height, device=pixels.device) * padded_width
+        self._pixels_per_image = padded_height * padded_width
         # Cropping and then mirroring is mirroring and then cropping as far off the centre on the other side.
         corners = [
-            m * len(images) * rows * columns + (pad + y) * columns + (pad - x if m else pad + x)
+            m * len(images) * self._pixels_per_image + (pad + y) * padded_width + (pad - x if m else pad + x)
             for (y, x), m in zip(table.crops, table.mirrored, strict=True)
         ]
-        self._corners = torch.tensor(corners, device=images.device)
+        self._corners = torch.tensor(corners, device=pixels.device)
 
     def batch(self, indices: Tensor, view_ids: Tensor) -> Tensor:
         """Some of the images, each in its view.
@@ -101,9 +107,96 @@ class ViewedImages:
         Returns:
             (B, C, H, W), of the images' dtype, in memory with the channels last.
         """
+        if self._chosen is not None:
+            indices = self._chosen[indices]
         corners = indices * self._pixels_per_image + self._corners[view_ids]
         rows = self._rows.index_select(0, (corners[:, None] + self._row_offsets).view(-1))
         return channels_first_view(rows.view(-1, self._height, self._width * self._channels), self._channels)
+
+
+def padded_pixels(images: Tensor, table: ViewTable) -> Tensor:
+    """Images with a table's padding, and after them, if any view is mirrored, all of them mirrored.
+
+    Args:
+        images: (N, C, H, W).
+        table: the views.
+
+    Returns:
+        (N or 2 N, H + 2 · padding, W + 2 · padding, C), of the images' dtype.
+    """
+    count, channels, height, width = images.shape
+    pad = table.padding
+    copies = 2 if any(table.mirrored) else 1
+    pixels = images.new_zeros(copies, count, height + 2 * pad, width + 2 * pad, channels)
+    inner = pixels[0, :, pad : pad + height, pad : pad + width]
+    inner.copy_(images.permute(0, 2, 3, 1))
+    if copies == 2:
+        pixels[1, :, pad : pad + height, pad : pad + width] = inner.flip(2)
+    return pixels.view(-1, *pixels.shape[2:])
+
+
+@dataclass(frozen=True)
+class ResizedCropTable:
+    """Windows of a larger image, resized to what networks take, mirrored or not; view 0 is its middle as it is.
+
+    Args:
+        size: height and width of a view.
+        windows: for each view (top, left, height, width) in the source.
+        mirrored: for each view, whether it is mirrored left to right.
+    """
+
+    size: int
+    windows: tuple[tuple[int, int, int, int], ...]
+    mirrored: tuple[bool, ...]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+class ResizedCrops:
+    """Images of which batches are gathered in any view of a `ResizedCropTable`.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        table: the views.
+        rows: (M,) int64, those of the images that are meant by 0 to M - 1.
+        device: where batches are wanted; the images stay where they are.
+    """
+
+    def __init__(self, images: Tensor, table: ResizedCropTable, *, rows: Tensor, device: torch.device) -> None:
+        self._images = images
+        self._table = table
+        self._chosen = rows
+        self._device = device
+        self.numbers_per_image = images.shape[1] * table.size**2
+
+    def batch(self, indices: Tensor, view_ids: Tensor) -> Tensor:
+        """Some of the images, each in its view (antialiased, bilinear).
+
+        Args:
+            indices: (B,) int64, which images.
+            view_ids: (B,) int64, each one's view.
+
+        Returns:
+            (B, C, size, size) uint8, in memory with the channels last.
+        """
+        from torchvision.transforms.v2.functional import resized_crop  # a second, which other datasets need not wait
+
+        size = [self._table.size, self._table.size]
+        images = self._images[self._chosen[indices.cpu()]].to(self._device)
+        out = torch.empty(
+            len(images), images.shape[1], *size, dtype=images.dtype, device=self._device,
+            memory_format=torch.channels_last,
+        )  # fmt: skip
+        for view in view_ids.unique().tolist():
+            shown = (view_ids == view).nonzero().flatten().to(self._device)
+            views = resized_crop(images[shown], *self._table.windows[view], size, antialias=True)
+            out[shown] = views.flip(-1) if self._table.mirrored[view] else views
+        return out
+
+
+AnyViewTable = ViewTable | ResizedCropTable
+AnyViewedImages = ViewedImages | ResizedCrops
 
 
 def channels_first_view(rows: Tensor, channels: int) -> Tensor:
@@ -115,6 +208,7 @@ def channels_first_view(rows: Tensor, channels: int) -> Tensor:
     return rows.view(batch, height, length // channels, channels).permute(0, 3, 1, 2)
 
 
+@functools.cache
 def crop_views(padding: int, *, mirror: bool) -> ViewTable:
     """All crops of an image padded by `padding`, and with `mirror` their mirror images too.
 
@@ -131,13 +225,48 @@ def crop_views(padding: int, *, mirror: bool) -> ViewTable:
     )
 
 
+# Parts of an image's area that a window may take, and its width over its height: Szegedy et al., Going Deeper with
+# Convolutions (2015).
+_WINDOW_AREAS: Final = (0.08, 1.0)
+_WINDOW_RATIOS: Final = (3 / 4, 4 / 3)
+
+
+@functools.cache
+def resized_crop_views(count: int, *, source: int, size: int) -> ResizedCropTable:
+    """The middle of the image, and windows of random places, areas and shapes, every other one mirrored on average.
+
+    They are drawn once and for all: the same count and sizes always give the same table.
+
+    Args:
+        count: of views.
+        source: height and width of the images.
+        size: of the views.
+    """
+    random = generator_from(derive_seed("resized crops", count, source, size))
+    edge = (source - size) // 2
+    windows, mirrored = [(edge, edge, size, size)], [False]
+    while len(windows) < count:
+        area, log_ratio, top, left, flip = torch.rand(5, generator=random, dtype=torch.float64).tolist()
+        pixels = source**2 * (_WINDOW_AREAS[0] + area * (_WINDOW_AREAS[1] - _WINDOW_AREAS[0]))
+        low, high = (math.log(ratio) for ratio in _WINDOW_RATIOS)
+        ratio = math.exp(low + log_ratio * (high - low))
+        height, width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if max(height, width) > source:
+            continue
+        windows.append((int(top * (source - height + 1)), int(left * (source - width + 1)), height, width))
+        mirrored.append(flip < 0.5)
+    return ResizedCropTable(size, tuple(windows), tuple(mirrored))
+
+
 NO_AUGMENTATION: Final = crop_views(0, mirror=False)
-VIEW_TABLES: Final[dict[str, ViewTable]] = {"digits": crop_views(1, mirror=False)}
 
 
-def view_table(dataset_name: str, augmentation: str) -> ViewTable:
-    """The dataset's views for `views`, the unchanged image alone for `none`."""
-    return VIEW_TABLES[dataset_name] if augmentation == "views" else NO_AUGMENTATION
+def view_table(info: DatasetInfo, augmentation: str) -> AnyViewTable:
+    """A dataset's views for `views`, the unchanged image alone for `none`."""
+    if info.resized_crops:
+        count = info.resized_crops if augmentation == "views" else 1
+        return resized_crop_views(count, source=info.stored_size, size=info.image_size)
+    return crop_views(info.padding, mirror=info.mirrored) if augmentation == "views" else NO_AUGMENTATION
 
 
 def num_slots(num_views: int, epochs: int) -> int:
@@ -155,11 +284,17 @@ def views_of_slots(num_samples: int, num_views: int, slots: int, *, seed: int) -
         seed: draws each sample's permutation.
 
     Returns:
-        (slots, N) int64; a column's views are all different.
+        (slots, N) int16; a column's views are all different.
     """
+    return _views_of_slots(num_samples, num_views, seed)[:slots]
+
+
+@functools.lru_cache(maxsize=2)  # drawing them takes a second for 50,000 samples of 162 views
+def _views_of_slots(num_samples: int, num_views: int, seed: int) -> Tensor:
     random = generator_from(derive_seed("views", seed))
     keys = torch.rand(num_samples, num_views, generator=random)
-    return keys.argsort(dim=1, stable=True)[:, :slots].T.contiguous()
+    order = [chunk.argsort(dim=1, stable=True).to(torch.int16) for chunk in keys.split(4096)]
+    return torch.cat(order).T.contiguous()
 
 
 def slot_of_epoch(epoch: int, slots: int, *, data_seed: int) -> int:

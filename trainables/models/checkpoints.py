@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from trainables.models.interface import DistillationModel
 from trainables.storage import HEADER, StoredFileError, read_tensors, write_tensors
 
 Part = Literal["student", "teacher"]
@@ -148,7 +149,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, part: Par
     A .safetensors file is a bare state dict, verified if we wrote it. Any other is read as a torch
     checkpoint: a bare state dict or one under `model`, `state_dict` or `net`, its keys with or without
     `module.`, or inside mdistiller's distiller, where the keys of student and teacher begin with `student.`
-    and `teacher.`.
+    and `teacher.`. Nets of torchvision and timm have their weights as those libraries name them, or as ours do.
 
     Args:
         model: of the checkpoint's architecture, classes and input channels.
@@ -164,6 +165,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, part: Par
     ours = file.suffix == ".safetensors"
     weights = _load_safetensors(file) if ours else _unwrap(_load_pickle(file), file, part)
     expected = model.state_dict()
+    if isinstance(model, DistillationModel) and not weights.keys() & expected.keys():
+        weights = {model.own_key(key): value for key, value in weights.items()}
     _add_missing_counters(weights, expected)
     _check_fit(weights, expected, file)
     model.load_state_dict(weights)
@@ -174,11 +177,26 @@ def _check_file(file: Path) -> None:
         raise CheckpointError(f"there is no checkpoint file {str(file)!r}")
 
 
-def _load_safetensors(file: Path) -> dict[str, Tensor]:
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a safetensors file that we wrote, which says of itself what it holds.
+
+    Raises:
+        CheckpointError: for a file that is missing, or is named .safetensors and is damaged.
+    """
+    file = Path(path)
+    _check_file(file)
+    if file.suffix != ".safetensors":
+        return False
     try:
         with safe_open(file, framework="pt") as opened:
-            is_ours = HEADER in (opened.metadata() or {})
-        return read_tensors(file)[0] if is_ours else load_file(file)
+            return HEADER in (opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
+
+
+def _load_safetensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(file)[0] if is_ours(file) else load_file(file)
     except (SafetensorError, StoredFileError) as error:
         raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
 

@@ -18,10 +18,11 @@ class LibraryModel(DistillationModel):
     Feature maps are not taken apart: `maps` is empty, so methods that match them need one of our own nets.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, backbone: nn.Module, head: nn.Linear, *, head_path: str) -> None:
         super().__init__()
         self.backbone = backbone
         self._head = head
+        self._head_path = head_path
 
     @property
     def head(self) -> nn.Linear:
@@ -31,6 +32,11 @@ class LibraryModel(DistillationModel):
     def stages(self, images: Tensor) -> StageOutputs:
         """No maps, and the feature (B, D)."""
         return StageOutputs((), (), self.backbone(images))
+
+    def own_key(self, key: str) -> str:
+        """The library's `fc.weight` is ours `_head.weight`, its `layer1...` is ours `backbone.layer1...`."""
+        name = key.removeprefix(f"{self._head_path}.")
+        return f"backbone.{key}" if name == key else f"_head.{name}"
 
 
 class TimmModel(DistillationModel):
@@ -56,6 +62,10 @@ class TimmModel(DistillationModel):
         features = self.network.forward_features(images)
         return StageOutputs((), (), self.network.forward_head(features, pre_logits=True))
 
+    def own_key(self, key: str) -> str:
+        """Timm's keys under `network`."""
+        return f"network.{key}"
+
 
 def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pretrained: bool) -> DistillationModel:
     """A classifier of torchvision whose last layer is linear; arguments as of `build_model`."""
@@ -74,12 +84,12 @@ def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pr
         if not pretrained:
             raise
         raise ValueError(_cannot_fetch(f"torchvision:{name}", error, "~/.cache/torch/hub/checkpoints")) from error
-    head = _take_head(network, name)
+    head, head_path = _take_head(network, name)
     if in_channels != 3:
         _replace_stem(network, name, in_channels)
     if head.out_features != num_classes:
         head = nn.Linear(head.in_features, num_classes, bias=head.bias is not None)
-    return LibraryModel(network, head)
+    return LibraryModel(network, head, head_path=head_path)
 
 
 def build_timm_model(name: str, *, num_classes: int, in_channels: int, pretrained: bool) -> DistillationModel:
@@ -99,16 +109,17 @@ def build_timm_model(name: str, *, num_classes: int, in_channels: int, pretraine
     return TimmModel(network)
 
 
-def _take_head(network: nn.Module, name: str) -> nn.Linear:
-    """The network's last linear layer, leaving an identity in its place."""
+def _take_head(network: nn.Module, name: str) -> tuple[nn.Linear, str]:
+    """The network's last linear layer and its path, leaving an identity in its place."""
     for attribute in TORCHVISION_HEADS:
-        parent, key = network, attribute
+        parent, key, path = network, attribute, attribute
         module: nn.Module | None = getattr(network, attribute, None)
         while isinstance(module, nn.Sequential) and len(module):
             parent, (key, module) = module, list(module.named_children())[-1]
+            path = f"{path}.{key}"
         if isinstance(module, nn.Linear) and not hasattr(network, "aux_logits"):
             setattr(parent, key, nn.Identity())
-            return module
+            return module, path
     raise ValueError(
         f"torchvision:{name} has no single last linear layer to distil through; "
         "choose another, such as torchvision:resnet18"

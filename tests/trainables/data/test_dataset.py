@@ -1,5 +1,6 @@
 import hashlib
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset, digest_of, stratified_split
-from trainables.data.registry import DATASETS, DatasetInfo
+from trainables.data.registry import DATASETS
 
 
 def test_the_digits_have_the_shapes_that_the_registry_says(digits):
@@ -103,15 +104,16 @@ def test_a_stratified_split_has_exactly_the_sizes_asked_for(sizes):
 
 def test_a_dataset_whose_files_are_missing_names_them_and_the_root(tmp_path, monkeypatch):
     files = ("letters/train.bin", "letters/test.bin")
-    info = DatasetInfo("letters", 26, 1, 28, (1, 1, 1), 1, files, "a drawer")
+    info = replace(DATASETS["mnist"], name="letters", layouts=(files,), download=False)
     monkeypatch.setitem(DATASETS, "letters", info)
     (tmp_path / "letters").mkdir()
-    (tmp_path / "letters/train.bin").touch()
-    with pytest.raises(ValueError, match=r"no .*letters/test\.bin") as caught:
+    (tmp_path / "letters/train.bin.xz").touch()
+    with pytest.raises(ValueError, match=r"there is no .*letters/test\.bin\. Pass") as caught:
         load_dataset("letters", tmp_path)
     assert str(tmp_path) in str(caught.value)
-    assert not re.search(r"no [^.]*letters/train\.bin", str(caught.value))
-    with pytest.raises(ValueError, match=r"unset data root.*letters/train\.bin"):
+    assert not re.search(r"there is no [^.]*letters/train\.bin", str(caught.value))
+    assert "--download" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"without a data root.*letters/train\.bin"):
         load_dataset("letters", None)
 
 

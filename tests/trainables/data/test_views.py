@@ -4,7 +4,6 @@ import torch
 from trainables.data.registry import DATASETS
 from trainables.data.views import (
     NO_AUGMENTATION,
-    VIEW_TABLES,
     Normaliser,
     ViewedImages,
     ViewTable,
@@ -95,13 +94,12 @@ def test_pixels_are_normalised_to_the_same_bits_in_either_layout(channels):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_dataset_has_as_many_views_as_the_registry_says(name):
-    assert len(VIEW_TABLES[name]) == DATASETS[name].num_views
-    assert len(view_table(name, "views")) == DATASETS[name].num_views
-    assert len(view_table(name, "none")) == 1
+    assert len(view_table(DATASETS[name], "views")) == DATASETS[name].num_views
+    assert len(view_table(DATASETS[name], "none")) == 1
 
 
 def test_the_digits_are_shifted_by_at_most_a_pixel():
-    table = view_table("digits", "views")
+    table = view_table(DATASETS["digits"], "views")
     assert set(table.crops) == {(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)}
     assert not any(table.mirrored)
 

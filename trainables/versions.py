@@ -1,4 +1,4 @@
-"""Which code runs a study: versions of the libraries that matter, and the state of the source tree."""
+"""Which code runs: versions of the libraries that matter, and the state of the source tree."""
 
 import shutil
 import subprocess
@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-_LIBRARIES: Final = ("pesfkd", "torch", "ray", "optuna", "mlflow", "pyarrow")
+_LIBRARIES: Final = ("pesfkd", "torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow")
 
 
 def running_versions() -> dict[str, str]:

@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-import trainables.teacher
+import trainables.teacher.files
+from tests.trainables.conftest import small_config
 from trainables.data import load_dataset
 from trainables.models import build_model
-from trainables.storage import read_tensors, write_tensors
+from trainables.storage import read_tensors, tensors_digest, write_tensors
 from trainables.teacher import (
-    FrozenTeacher,
     TeacherFileError,
     ensure_teacher,
     load_teacher,
     teacher_digest,
-    teacher_recipe,
+    teacher_trial,
 )
+from trainables.teacher.request import resolve_request
+from trainables.teacher.training import TeacherTraining
 from trainables.trial import TrialConfig
-
-from .conftest import small_config
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def copy(teacher_file: Path, tmp_path: Path) -> Path:
 
 
 def test_a_teacher_is_trained_once_and_found_again(teacher_file, teacher_folder, digits, monkeypatch):
-    monkeypatch.setattr(trainables.teacher, "train_teacher", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(trainables.teacher.files, "train_teacher", lambda *_, **__: pytest.fail("trained again"))
     content = teacher_file.read_bytes()
     assert ensure_teacher(small_config(), digits, teacher_folder) == teacher_file
     assert teacher_file.read_bytes() == content
@@ -59,11 +59,11 @@ def test_the_file_says_what_the_teacher_is(teacher_file, digits):
     _, metadata = read_tensors(teacher_file)
     assert metadata["architecture"] == "cnn_8_16"
     assert (metadata["num_classes"], metadata["in_channels"]) == (10, 1)
-    assert metadata["dataset_digest"] == digits.digest
+    assert metadata["data_digest"] == digits.digest
     assert metadata["mean"] == list(digits.mean)
     assert metadata["std"] == list(digits.std)
     assert (metadata["seed"], metadata["epochs"]) == (0, 30)
-    assert metadata["recipe"]["student_learning_rate"] == 0.05
+    assert metadata["recipe"]["learning_rate"] == 0.05
 
 
 def test_training_the_same_teacher_twice_gives_the_same_weights(teacher_file, digits, tmp_path):
@@ -97,7 +97,7 @@ def test_another_architecture_is_refused_saying_what_was_found_and_expected(copy
 
 def test_another_split_or_seed_is_refused(copy, digits):
     other = load_dataset("digits", None, seed=1)
-    with pytest.raises(TeacherFileError, match=r"mean|dataset_digest"):
+    with pytest.raises(TeacherFileError, match=r"mean|data_digest"):
         load_teacher(copy, small_config(split_seed=1), other)
     with pytest.raises(TeacherFileError, match="seed is 0, expected 3"):
         load_teacher(copy, small_config(teacher_seed=3), digits)
@@ -120,40 +120,12 @@ def test_the_digest_depends_on_what_makes_the_teacher_and_on_nothing_else(digits
 
 
 def test_no_field_of_a_students_training_reaches_the_teachers_recipe():
-    plain = teacher_recipe(TrialConfig())
+    plain = teacher_trial(TrialConfig())
     changed = TrialConfig(
         epochs=7, batch_size=5, student_learning_rate=1.0, student_momentum=0.1, student_weight_decay=0.1,
         student_schedule="step", augmentation="none", seed=4, data_seed=4,
     )  # fmt: skip
-    assert teacher_recipe(changed) == plain
-
-
-def test_a_frozen_teacher_stays_in_eval_mode_and_without_gradient(teacher):
-    before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    teacher.train()
-    assert not any(module.training for module in teacher.modules())
-    images = torch.randn(16, 1, 8, 8, requires_grad=True)
-    feature, logits = teacher(images)
-    assert not feature.requires_grad
-    assert not logits.requires_grad
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    for name, value in teacher.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
-def test_a_teachers_logits_are_its_head_applied_to_its_feature(teacher):
-    feature, logits = teacher(torch.randn(4, 1, 8, 8))
-    assert feature.shape == (4, teacher.head.in_features)
-    torch.testing.assert_close(logits, feature @ teacher.head.weight.T + teacher.head.bias)
-
-
-def test_teachers_with_other_weights_have_other_digests():
-    first = build_model("cnn_3_4", num_classes=10, in_channels=1)
-    second = build_model("cnn_3_4", num_classes=10, in_channels=1)
-    digest = FrozenTeacher(first).digest
-    assert FrozenTeacher(second).digest != digest
-    second.load_state_dict(first.state_dict())
-    assert FrozenTeacher(second).digest == digest
+    assert teacher_trial(changed) == plain
 
 
 def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_path, monkeypatch):
@@ -170,7 +142,45 @@ def test_of_several_that_ask_at_once_one_trains_and_the_others_wait(digits, tmp_
         everybody.wait(timeout=30)
         return ensure_teacher(small_config(), digits, tmp_path).read_bytes()
 
-    monkeypatch.setattr(trainables.teacher, "train_teacher", train_slowly)
+    monkeypatch.setattr(trainables.teacher.files, "train_teacher", train_slowly)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(4))) == [b"a teacher"] * 4
     assert len(trained) == 1
+
+
+def test_a_studys_teacher_and_one_of_the_command_line_by_the_same_recipe_are_one(digits, tmp_path):
+    request = resolve_request(
+        dataset="digits", model="cnn_4_6", recipe="literature", overrides={"epochs": 3}, seed=2, split_seed=0,
+        precision="fp32", device="cpu", threads=1,
+    )  # fmt: skip
+    training = TeacherTraining(request.training_config(), digits, tmp_path / "training")
+    assert len(list(training.epochs())) == 3
+    config = TrialConfig(teacher="cnn_4_6", teacher_recipe="literature", teacher_epochs=3, teacher_seed=2)
+    studys, _ = read_tensors(ensure_teacher(config, digits, tmp_path))
+    assert tensors_digest(studys) == tensors_digest(training.model.state_dict())
+
+
+def test_a_training_that_was_stopped_goes_on_and_gives_the_same_teacher(teacher_file, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainables.teacher.files, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    path, seen = tmp_path / teacher_file.name, []
+
+    def stop(epoch, epochs, accuracy):
+        seen.append(epoch)
+        if epoch == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_teacher(small_config(), digits, tmp_path, progress=stop)
+    assert not path.exists()
+    ensure_teacher(small_config(), digits, tmp_path, progress=lambda *report: seen.append(report[0]))
+    assert seen == [*range(1, 8), *range(8, 31)]
+    assert path.read_bytes() == teacher_file.read_bytes()
+    assert not path.with_suffix(".training").exists()
+
+
+def test_another_recipe_is_another_teacher(digits):
+    digests = {
+        teacher_digest(small_config(**changes), digits)
+        for changes in ({}, {"teacher_recipe": "literature"}, {"teacher_epochs": 7}, {"teacher_epochs": 30})
+    }
+    assert len(digests) == 3  # 30 epochs are the short recipe's own

@@ -1,0 +1,168 @@
+"""Which teacher a study has: one that it trains, or one from a checkpoint, which it keeps a copy of.
+
+A checkpoint is read and checked when the study is planned, before any work. From then on the study knows it by its
+digest: of weights, architecture and normalisation. It is copied to where all teachers are kept, so that resuming the
+study needs the checkpoint itself no more.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from study.errors import StudyError, UsageError
+from study.plan import StudyPlan
+from trainables.data.registry import dataset_info
+
+if TYPE_CHECKING:
+    from trainables.teacher import GivenTeacher
+    from trainables.teacher.given import Normalisation
+
+_FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
+
+
+def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the plan of a new study says of its teacher beside its architecture and recipe.
+
+    Args:
+        values: every option's value.
+        given: those that the user gave.
+
+    Raises:
+        UsageError: options that do not go together, or a checkpoint that is not one of a teacher of these data.
+    """
+    path: Path | None = values["teacher_checkpoint"]
+    if path is None:
+        if values["teacher_normalisation"] is not None:
+            raise UsageError("--teacher-normalisation is for a teacher from --teacher-checkpoint")
+        return {}
+    for name in _FOR_TRAINING:
+        if name in given:
+            raise UsageError(
+                f"--{name.replace('_', '-')} says how to train a teacher, and --teacher-checkpoint gives one that is "
+                "trained: leave out one of the two"
+            )
+    teacher = _read(path, values["dataset"], given.get("teacher"), values["teacher_normalisation"])
+    return {
+        "base": {
+            "teacher": teacher.identity["architecture"],
+            "teacher_recipe": "checkpoint",
+            "teacher_epochs": 0,
+            "teacher_digest": teacher.digest,
+        },
+        "teacher_checkpoint": path.absolute(),
+        "teacher_normalisation": tuple(teacher.normalisation),
+    }
+
+
+def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]:
+    """At a resume: the checkpoint may lie elsewhere now, and has to hold the same teacher.
+
+    Args:
+        plan: the study's.
+        given: the options that the user gave.
+
+    Returns:
+        What changes in the plan.
+
+    Raises:
+        UsageError: it is another teacher.
+    """
+    path: Path | None = given.get("teacher_checkpoint")
+    text: str | None = given.get("teacher_normalisation")
+    if path is None and text is None:
+        return {}
+    own = plan.base.teacher_digest
+    if not own:
+        raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave the checkpoint out")
+    teacher = _read(path or plan.teacher_checkpoint, plan.base.dataset, plan.base.teacher, text)
+    if teacher.digest != own:
+        raise UsageError(
+            f"study {plan.name!r} has another teacher: the digest of {path or plan.teacher_checkpoint} is "
+            f"{teacher.digest}, the study's is {own}. Leave it out to go on with the teacher that the study keeps."
+        )
+    return {"teacher_checkpoint": path.absolute()} if path is not None else {}
+
+
+def keep_teacher(plan: StudyPlan) -> None:
+    """Have a teacher that was given where the study's teachers are kept, whole.
+
+    Raises:
+        StudyError: it is not there, and neither is the checkpoint that it was read from.
+    """
+    if not plan.base.teacher_digest:
+        return
+    from trainables.teacher.files import is_kept, keep_given_teacher
+
+    if is_kept(plan.teachers_folder, plan.base.teacher_digest):
+        return
+    normalisation = plan.teacher_normalisation
+    assert plan.teacher_checkpoint is not None
+    try:
+        teacher = _read(plan.teacher_checkpoint, plan.base.dataset, plan.base.teacher, normalisation)
+    except UsageError as error:
+        raise StudyError(
+            f"the study's copy of its teacher is gone, and so is what it was copied from: {error}"
+        ) from None
+    if teacher.digest != plan.base.teacher_digest:
+        raise StudyError(
+            f"the study's copy of its teacher is gone, and {plan.teacher_checkpoint} has changed since: its digest is "
+            f"{teacher.digest}, the study's teacher has {plan.base.teacher_digest}. Give the file that it was: "
+            "--resume NAME --teacher-checkpoint PATH"
+        )
+    keep_given_teacher(teacher, plan.teachers_folder)
+
+
+def describe_teacher(plan: StudyPlan) -> str:
+    """Which teacher and where it is from, for a person."""
+    base = plan.base
+    if not base.teacher_digest:
+        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs"
+    assert plan.teacher_normalisation is not None
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
+    return (
+        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), its images normalised by "
+        f"{mean} / {std}"
+    )
+
+
+def _read(
+    path: Path | None,
+    dataset: str,
+    architecture: str | None,
+    normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
+) -> "GivenTeacher":
+    # torch is imported from here on: there is no telling without it what a checkpoint holds.
+    from trainables.models import CheckpointError
+    from trainables.models.checkpoints import is_ours
+    from trainables.teacher.given import DataShape, Normalisation, read_given_teacher
+
+    assert path is not None
+    info = dataset_info(dataset)
+    shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
+    try:
+        if isinstance(normalisation, tuple):  # a plan has it of every checkpoint; one of ours says it itself
+            wanted = None if is_ours(path) else Normalisation(*normalisation)
+        else:
+            wanted = parse_normalisation(normalisation) if normalisation is not None else None
+        return read_given_teacher(path, shape, architecture=architecture, normalisation=wanted)
+    except (CheckpointError, ValueError) as error:
+        raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
+def parse_normalisation(text: str) -> "Normalisation":
+    """`0.5,0.5,0.5/0.25,0.25,0.25`: means and standard deviations, of pixels in [0, 1].
+
+    Raises:
+        ValueError: it is written otherwise, or a standard deviation is not positive.
+    """
+    from trainables.teacher.given import Normalisation
+
+    try:
+        mean, std = (tuple(float(word) for word in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        raise ValueError(
+            f"--teacher-normalisation {text!r}: write means, a slash and standard deviations, one each a channel, such "
+            "as 0.5071,0.4867,0.4408/0.2675,0.2565,0.2761"
+        ) from None
+    if not all(-10 < value < 10 for value in mean) or not all(0 < value < 10 for value in std):
+        raise ValueError(f"--teacher-normalisation {text!r}: both are of pixels in [0, 1], standard deviations above 0")
+    return Normalisation(mean, std)

@@ -1,0 +1,244 @@
+"""Teachers that a study is given: checked before any work, known by their digest, needed only once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pytest
+import torch
+
+from study.errors import StudyError, UsageError
+from study.journal import read_journal
+from study.plan import load_plan
+from study.records import read_trials
+from study.teacher_choice import check_same_teacher, choose_teacher, describe_teacher, keep_teacher, parse_normalisation
+from tests.study.factories import make_plan
+from tests.study.inspection import assert_whole
+from trainables.data import load_dataset
+from trainables.data.views import Normaliser
+from trainables.distillation import fill_teacher_outputs, prepare_teacher
+from trainables.models import CheckpointInfo, build_model, save_checkpoint
+from trainables.teacher.files import is_kept, stored_path
+
+NOTHING = {
+    "teacher_checkpoint": None, "teacher_normalisation": None, "dataset": "digits", "teacher_recipe": "short",
+    "teacher_epochs": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return build_model("cnn_4_6", num_classes=10, in_channels=1)
+
+
+@pytest.fixture
+def ours(network, tmp_path):
+    path = tmp_path / "given" / "teacher.safetensors"
+    path.parent.mkdir()
+    save_checkpoint(network, path, CheckpointInfo("cnn_4_6", 10, 1, (0.3,), (0.4,), "feed"))
+    return path
+
+
+@pytest.fixture
+def foreign(network, tmp_path):
+    path = tmp_path / "foreign.pth"
+    torch.save({"model": network.state_dict()}, path)
+    return path
+
+
+def choose(**given):
+    return choose_teacher({**NOTHING, **given}, given)
+
+
+@pytest.fixture
+def plan(ours, tmp_path):
+    chosen = choose(teacher_checkpoint=ours)
+    return make_plan(tmp_path / "out", **{**chosen, "base": chosen["base"]})
+
+
+def test_without_a_checkpoint_a_study_trains_its_teacher(tmp_path):
+    assert choose() == {}
+    plan = make_plan(tmp_path)
+    assert (plan.base.teacher_recipe, plan.base.teacher_epochs, plan.base.teacher_digest) == ("short", 30, "")
+    assert describe_teacher(plan) == "cnn_32_64, trained by recipe short for 30 epochs"
+    literature = make_plan(tmp_path, base={"teacher_recipe": "literature"})
+    assert literature.base.teacher_epochs == 240
+    assert literature.digest != plan.digest
+
+
+def test_the_plan_says_what_a_given_teacher_is_and_where_it_was(plan, ours):
+    assert plan.base.teacher == "cnn_4_6"
+    assert plan.base.teacher_recipe == "checkpoint"
+    assert len(plan.base.teacher_digest) == 16
+    assert plan.teacher_normalisation == ((0.3,), (0.4,))
+    assert str(ours) in describe_teacher(plan)
+    assert "0.3 / 0.4" in describe_teacher(plan)
+    plan.save()
+    assert load_plan(plan.directory) == plan
+
+
+def test_the_same_teacher_from_elsewhere_is_the_same_study_and_another_is_not(plan, foreign, tmp_path):
+    for normalisation, same in (("0.3/0.4", True), ("0.3/0.5", False)):
+        chosen = choose(teacher_checkpoint=foreign, teacher="cnn_4_6", teacher_normalisation=normalisation)
+        assert (make_plan(tmp_path / "out", **chosen).digest == plan.digest) is same
+
+
+FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"teacher_normalisation": "0.5/0.5"}, "--teacher-normalisation is for a teacher from --teacher-checkpoint"),
+        ({"teacher_checkpoint": "ours", "teacher_epochs": 3}, "leave out one of the two"),
+        ({"teacher_checkpoint": "ours", "teacher_recipe": "short"}, "--teacher-recipe says how to train"),
+        ({"teacher_checkpoint": "ours", "teacher": "cnn_9_9"}, "architecture is 'cnn_4_6', and 'cnn_9_9' is needed"),
+        ({"teacher_checkpoint": "ours", "teacher_normalisation": "0.5/0.5"}, "says how its images were normalised"),
+        ({"teacher_checkpoint": "foreign"}, "name it (--teacher MODEL)"),
+        (FOREIGN, "--teacher-normalisation MEANS/STDS"),
+        ({**FOREIGN, "teacher": "cnn_4_7", "teacher_normalisation": "0/1"}, "cnn_4_7 for digits"),
+        (
+            {"teacher_checkpoint": "foreign", "teacher": "cnn_4", "teacher_normalisation": "0/1"},
+            "unknown model 'cnn_4'",
+        ),
+        (
+            {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6", "teacher_normalisation": "0.5"},
+            "write means, a slash",
+        ),
+        ({**FOREIGN, "teacher_normalisation": "0.5/0"}, "above 0"),
+        (
+            {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6", "teacher_normalisation": "127/64"},
+            "pixels in [0, 1]",
+        ),
+        ({"teacher_checkpoint": "gone"}, "no checkpoint file"),
+    ],
+)
+def test_what_does_not_fit_is_refused(ours, foreign, tmp_path, options, says):
+    paths = {"ours": ours, "foreign": foreign, "gone": tmp_path / "gone.pth"}
+    if "teacher_checkpoint" in options:
+        options = {**options, "teacher_checkpoint": paths[options["teacher_checkpoint"]]}
+    with pytest.raises(UsageError) as refusal:
+        choose(**options)
+    assert says in str(refusal.value)
+
+
+def test_a_normalisation_is_read_as_it_is_written():
+    found = parse_normalisation("0.5071,0.4867,0.4408/0.2675,0.2565,0.2761")
+    assert found == ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+
+
+def test_a_teacher_is_copied_and_its_checkpoint_not_needed_again(plan, ours):
+    keep_teacher(plan)
+    assert is_kept(plan.teachers_folder, plan.base.teacher_digest)
+    ours.unlink()
+    keep_teacher(plan)
+
+
+def test_a_copy_that_is_damaged_is_made_again(plan):
+    keep_teacher(plan)
+    path = stored_path(plan.teachers_folder, plan.base.teacher_digest)
+    content = path.read_bytes()
+    path.write_bytes(content[:-9])
+    keep_teacher(plan)
+    assert path.read_bytes() == content
+
+
+def test_a_study_whose_teacher_is_nowhere_or_has_changed_says_so(plan, ours, network):
+    network.head.bias.data += 1
+    save_checkpoint(network, ours, CheckpointInfo("cnn_4_6", 10, 1, (0.3,), (0.4,), "feed"))
+    with pytest.raises(StudyError, match="has changed since: its digest is"):
+        keep_teacher(plan)
+    ours.unlink()
+    with pytest.raises(StudyError, match="copy of its teacher is gone, and so is what it was copied from"):
+        keep_teacher(plan)
+
+
+def test_at_a_resume_the_checkpoint_may_have_moved_but_not_changed(plan, ours, foreign, network, tmp_path):
+    assert check_same_teacher(plan, {}) == {}
+    moved = ours.rename(tmp_path / "moved.safetensors")
+    assert check_same_teacher(plan, {"teacher_checkpoint": moved}) == {"teacher_checkpoint": moved}
+    as_pth = {"teacher_checkpoint": foreign, "teacher_normalisation": "0.3/0.4"}
+    assert check_same_teacher(plan, as_pth) == {"teacher_checkpoint": foreign}
+    with pytest.raises(UsageError, match="has another teacher: the digest of"):
+        check_same_teacher(plan, {**as_pth, "teacher_normalisation": "0.3/0.5"})
+    with pytest.raises(UsageError, match="has trained its own teacher"):
+        check_same_teacher(make_plan(tmp_path), {"teacher_checkpoint": moved})
+
+
+def test_a_dry_run_shows_the_teacher_and_writes_nothing(launch, ours, tmp_path):
+    done = launch(
+        "--space", "joint", "--teacher-checkpoint", ours, "--dry-run", "--output-dir", tmp_path / "out"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"cnn_4_6 from {ours} (digest" in done.stdout
+    assert "cnn_4_6 -> cnn_3_4 on digits" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_before_any_work(launch, tmp_path):
+    path = tmp_path / "cifar.safetensors"
+    model = build_model("cnn_4_6", num_classes=100, in_channels=3)
+    save_checkpoint(model, path, CheckpointInfo("cnn_4_6", 100, 3, (0.5,) * 3, (0.25,) * 3, "feed"))
+    done = launch("--space", "joint", "--teacher-checkpoint", path, "--output-dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert "number of classes is 100, and 10 is needed for digits" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_trials_hear_the_given_teacher_as_it_knows_its_images(plan, network, tmp_path):
+    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+    keep_teacher(plan)
+    prepared = prepare_teacher(config, None, str(plan.teachers_folder))
+    assert "trained on other data" in prepared.notes[-1]
+    outputs = {"location": str(tmp_path / "outputs"), "dtype": "float32"}
+    settings = {
+        "config": config, "data_root": None, "teacher_path": prepared.path, "teacher_outputs": outputs, "device": "cpu"
+    }  # fmt: skip
+    looked = fill_teacher_outputs(settings)
+    fill_teacher_outputs(settings, looked.missing)
+    (path,) = (tmp_path / "outputs").glob("*/validation.arrow")
+    rows = b"".join(pa.ipc.open_file(path).read_all().column("feature").to_pylist())
+    images = Normaliser((0.3,), (0.4,), torch.device("cpu"))(load_dataset("digits", None).validation.images)
+    with torch.no_grad():
+        expected = network.eval().features(images)
+    found = torch.frombuffer(bytearray(rows), dtype=torch.float32).view(expected.shape)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch, foreign, output_dir):
+    directory = output_dir / "given"
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "study.launch", "--space", "adapter_width", "--trials", "3", "--promising", "1",
+            "--replicates", "1", "--epochs", "8", "--teacher", "cnn_4_6", "--teacher-checkpoint", str(foreign),
+            "--teacher-normalisation", "0.1/0.7", "--name", "given", "--output-dir", str(output_dir),
+        ],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        journal = directory / "journal.jsonl"
+        if journal.exists() and len(read_journal(journal)[0]) >= 12:
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()[1]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    foreign.unlink()
+    done = launch("--resume", "given", "--output-dir", output_dir, "--json")
+    assert done.returncode == 0, done.stderr
+    assert_whole(directory)
+    digest = load_plan(directory).base.teacher_digest
+    said = json.loads(done.stdout)["teacher"]
+    assert said == {"architecture": "cnn_4_6", "recipe": "checkpoint", "epochs": None, "digest": digest}
+    trials = read_trials(directory)
+    assert set(trials["teacher_digest"].to_pylist()) == {digest}
+    assert set(trials["teacher_recipe"].to_pylist()) == {"checkpoint"}
+    assert "what it was trained on is not known" in done.stderr

@@ -1,0 +1,231 @@
+"""The real command line; in processes of its own where that matters."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from trainables.checkpoint import CHECKPOINT_FILE
+from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata
+from trainables.storage import read_tensors
+from trainables.teacher.card import accuracies
+from trainables.teacher.command import main
+
+SMALL = ("--dataset", "digits", "--model", "cnn_8_16", "--recipe", "short", "--epochs", "4", "--no-mlflow")
+FILES = {".lock", "README.md", "history.json", "settings.json", "teacher.safetensors"}
+
+
+def start(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainables.teacher", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )  # fmt: skip
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command in this process, which has imported torch already."""
+    words = ["teacher", *map(str, arguments)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        patch.setattr(sys, "argv", words)
+        patch.setenv("COLUMNS", "120")
+        with pytest.raises(SystemExit) as left:
+            main()
+    return subprocess.CompletedProcess(words, int(left.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a teacher that the command trained, its JSON, its stderr."""
+    output = tmp_path_factory.mktemp("output")
+    done = run(*SMALL, "--output-dir", output, "--name", "small", "--json")
+    assert done.returncode == 0, done.stderr
+    return output / "teachers" / "small", json.loads(done.stdout), done.stderr
+
+
+def test_a_teacher_comes_with_its_card_its_history_and_its_settings(trained):
+    folder, result, said = trained
+    assert {path.name for path in folder.iterdir()} == FILES
+    _, metadata = read_tensors(folder / "teacher.safetensors")
+    shares = accuracies(metadata)
+    for split in ("validation", "test"):
+        assert result[split]["accuracy"] == shares[split].value
+        assert result[split]["n"] == 360
+        assert result[split]["low"] < result[split]["accuracy"] < result[split]["high"]
+        assert f"| {split} | {shares[split].value:.4f} |" in (folder / "README.md").read_text()
+    history = json.loads((folder / "history.json").read_text())
+    assert len(history) == 4
+    assert history[-1]["val/accuracy"] == shares["validation"].value
+    assert "[4/4] loss" in said
+    assert "cosine" in said
+
+
+def test_the_checkpoint_is_one_of_ours_and_has_the_accuracy_that_it_claims(trained, digits):
+    folder, result, _ = trained
+    info = CheckpointInfo.from_metadata(read_metadata(folder / "teacher.safetensors"))
+    assert (info.architecture, info.num_classes, info.in_channels) == ("cnn_8_16", 10, 1)
+    assert info.data_digest == digits.digest
+    model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels).eval()
+    load_checkpoint(model, folder / "teacher.safetensors")
+    for split in ("validation", "test"):
+        images = (getattr(digits, split).images / 255 - info.mean[0]) / info.std[0]
+        right = (model(images).argmax(dim=1) == getattr(digits, split).labels).sum().item()
+        assert right == pytest.approx(result[split]["accuracy"] * 360, abs=1.5)
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(trained):
+    folder, result, _ = trained
+    content = (folder / "teacher.safetensors").read_bytes()
+    again = run(*SMALL, "--output-dir", folder.parents[1], "--name", "small", "--json")
+    assert json.loads(again.stdout) == result
+    assert "[4/4]" not in again.stderr
+    assert (folder / "teacher.safetensors").read_bytes() == content
+
+
+def test_the_cards_command_gives_the_same_weights(trained, tmp_path):
+    folder, result, _ = trained
+    assert result["command"] in (folder / "README.md").read_text()
+    done = run(*result["command"].split()[3:], "--output-dir", tmp_path, "--no-mlflow", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["weights"] == result["weights"]
+
+
+def test_another_request_under_the_same_name_is_refused_by_what_differs(trained):
+    folder, _, _ = trained
+    done = run(*SMALL, "--output-dir", folder.parents[1], "--name", "small", "--learning-rate", "0.1", "--seed", "3")
+    assert done.returncode == 2
+    assert "--learning-rate: it has 0.05, asked for 0.1" in done.stderr
+    assert "--seed: it has 0, asked for 3" in done.stderr
+    assert "--name" in done.stderr
+
+
+def test_a_killed_training_ends_with_the_same_file_to_the_bit(tmp_path):
+    command = (
+        "--dataset", "digits", "--model", "cnn_8_16", "--epochs", "40", "--weight-decay", "0.001", "--no-mlflow",
+        "--name", "killed",
+    )  # fmt: skip
+    straight = run(*command, "--output-dir", tmp_path / "straight", "--quiet")
+    assert straight.returncode == 0, straight.stderr
+    folder = tmp_path / "broken" / "teachers" / "killed"
+    process = start(*command, "--output-dir", tmp_path / "broken")
+    for line in process.stderr:
+        if line.startswith("[3/40]"):
+            break
+    process.kill()
+    process.communicate()
+    assert (folder / "training" / CHECKPOINT_FILE).exists(), "it was over before it could be killed"
+    assert not (folder / "teacher.safetensors").exists()
+    done = run(*command, "--output-dir", tmp_path / "broken")
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stderr
+    assert "[1/40]" not in done.stderr
+    expected = tmp_path / "straight" / "teachers" / "killed" / "teacher.safetensors"
+    assert (folder / "teacher.safetensors").read_bytes() == expected.read_bytes()
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert len(json.loads((folder / "history.json").read_text())) == 40
+    assert "a tenth after each of 25, 30, 35" in done.stderr
+
+
+def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
+    command = ("--dataset", "digits", "--model", "cnn_32_64", "--no-mlflow", "--output-dir", tmp_path, "--name", "n")
+    process = start(*command)
+    for line in process.stderr:
+        if line.startswith("[1/240]"):
+            break
+    second = run(*command)
+    assert second.returncode == 2
+    assert "by another process" in second.stderr
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--dataset", "digit"), "did you mean 'digits'"),
+        (("--model", "resnet50"), "did you mean 'ResNet50'"),
+        (("--model", "torchvision:resnet19"), "torchvision has no classifier 'resnet19'"),
+        (("--recipe", "long"), "--recipe"),
+        (("--learning-rate", "0"), "--learning-rate: Input should be greater than 0 (given: 0.0)"),
+        (("--momentum", "1"), "--momentum: Input should be less than 1"),
+        (("--batch-size", "0"), "--batch-size"),
+        (("--epochs", "0"), "--epochs"),
+        (("--weight-decay", "nan"), "--weight-decay"),
+        (("--device", "tpu"), "use cpu, cuda or cuda:N"),
+        (("--precision", "fp8"), "did you mean 'fp32'"),
+        (("--threads", "0"), "--threads"),
+        (("--name", "../out"), "use 1 to 150 letters"),
+        (("--tracking-uri", "http://127.0.0.1:9"), "no MLflow tracking server answers"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(tmp_path, arguments, says):
+    given = {"--dataset": "digits", "--model": "cnn_3_4"} | dict([arguments])
+    out = tmp_path / "out"
+    done = run(*(word for pair in given.items() for word in pair), "--output-dir", out)
+    assert done.returncode == (1 if "--tracking-uri" in arguments else 2), done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_a_network_that_cannot_take_the_images_is_refused_before_any_work(tmp_path):
+    done = run("--dataset", "digits", "--model", "torchvision:alexnet", "--no-mlflow", "--output-dir", tmp_path / "out")
+    assert done.returncode == 2
+    assert "cannot take images of 1 x 8 x 8 (digits)" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_fails_by_name(tmp_path):
+    done = run(*SMALL, "--learning-rate", "1e30", "--output-dir", tmp_path)
+    assert done.returncode == 1
+    assert "epoch 1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def imported_by(*arguments: str | Path) -> set[str]:
+    process = start(*arguments, PYTHONPROFILEIMPORTTIME="1")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return {line.rsplit("|", 1)[-1].strip() for line in said.splitlines() if line.startswith("import time:")}
+
+
+def test_help_answers_without_heavy_imports():
+    imported = imported_by("--help")
+    assert "typer" in imported
+    assert not imported & {"torch", "ray", "mlflow", "optuna", "pyarrow", "sklearn"}
+
+
+def test_a_training_without_mlflow_imports_no_ray_optuna_or_mlflow(tmp_path):
+    imported = imported_by(*SMALL, "--output-dir", tmp_path, "--quiet")
+    assert "torch" in imported
+    assert not imported & {"ray", "mlflow", "optuna"}
+
+
+def test_a_training_is_a_run_in_mlflow_also_when_it_was_over_before(tmp_path):
+    words = [word for word in SMALL if word != "--no-mlflow"]
+    place = ("--output-dir", tmp_path, "--name", "tracked")
+    assert run(*words, *place, "--no-mlflow").returncode == 0
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    for _ in range(2):
+        done = run(*words, *place, "--json")
+        assert done.returncode == 0, done.stderr
+        (found,) = client.search_runs([client.get_experiment_by_name("teachers").experiment_id])
+        assert found.info.status == "FINISHED"
+        assert found.data.params["learning_rate"] == "0.05"
+        assert found.data.metrics["test_accuracy"] == json.loads(done.stdout)["test"]["accuracy"]
+        history = client.get_metric_history(found.info.run_id, "val/accuracy")
+        assert sorted(metric.step for metric in history) == [1, 2, 3, 4]
+    assert {each.path for each in client.list_artifacts(found.info.run_id)} == {"README.md", "teacher.safetensors"}

@@ -1,0 +1,49 @@
+import pytest
+
+from trainables.data.registry import DATASETS
+from trainables.optimisation import schedule_factor, step_milestones
+from trainables.teacher.recipe import RECIPES, default_epochs, find_recipe
+
+
+@pytest.mark.parametrize(
+    ("model", "rate"),
+    [("resnet56", 0.05), ("wrn_40_2", 0.05), ("MobileNetV2", 0.01), ("ShuffleV1", 0.01), ("ShuffleV2", 0.01)],
+)
+def test_the_literatures_recipe_is_that_of_the_literature(model, rate):
+    recipe = find_recipe("literature", dataset="cifar100", model=model)
+    assert (recipe.learning_rate, recipe.momentum, recipe.weight_decay) == (rate, 0.9, 5e-4)
+    assert (recipe.batch_size, recipe.epochs, recipe.schedule) == (64, 240, "step")
+    rates = [rate * schedule_factor(recipe.schedule, epoch, recipe.epochs) for epoch in (149, 150, 180, 210, 239)]
+    assert rates == pytest.approx([rate, rate * 0.1, rate * 0.01, rate * 1e-3, rate * 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "after"), [(240, (150, 180, 210)), (24, (15, 18, 21)), (30, (19, 23, 27)), (1, (1, 1, 1))]
+)
+def test_milestones_are_in_proportion_and_are_where_the_rate_falls(epochs, after):
+    assert step_milestones(epochs) == after
+    falls = [
+        epoch
+        for epoch in range(1, epochs)
+        for _ in range(
+            round(10 * schedule_factor("step", epoch - 1, epochs) / schedule_factor("step", epoch, epochs)) // 100
+        )
+    ]
+    assert falls == [milestone for milestone in after if milestone < epochs]
+
+
+@pytest.mark.parametrize("dataset", [*DATASETS, "image_folder:/somewhere"])
+def test_the_short_recipe_is_a_cosine_of_few_epochs_for_every_dataset(dataset):
+    recipe = find_recipe("short", dataset=dataset, model="resnet20")
+    assert recipe.schedule == "cosine"
+    assert 10 <= recipe.epochs <= 40
+
+
+def test_epochs_may_be_given():
+    assert find_recipe("literature", dataset="digits", model="cnn_3_4", epochs=12).epochs == 12
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'literature'"):
+        default_epochs("litterature", "digits")
+    assert RECIPES == ("short", "literature")

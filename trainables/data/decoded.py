@@ -1,0 +1,194 @@
+"""Datasets' files decoded once: pixels in a cache, keyed by the files' content, mapped by every process of a machine.
+
+Beside the images of a part (train or test) lie their labels, the sums that means and deviations are made of, and,
+for each table of views that somebody used, the images padded and mirrored. Nothing in the cache is trusted: files
+are verified as they are mapped and made anew if anything is amiss. Where the cache cannot be written, everything is
+kept in the memory of each process instead.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.data.folders import LabelledFiles, decode_images, folder_files, labels_of, tiny_imagenet_files
+from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, list_image_folder
+from trainables.data.sources import Part, read_files
+from trainables.data.views import ViewTable, padded_pixels
+from trainables.storage import StoredFileError, locked, read_tensors, write_tensors
+from trainables.teacher_outputs_file import map_rows, write_rows
+
+_FORMAT: Final = 1  # another one means that decoding changed
+_CHUNK: Final = 1024
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All samples of one part of a dataset.
+
+    Args:
+        images: (N, C, H, W) uint8, in memory with the channels last; mapped and read-only where there is a cache.
+        labels: (N,) int64.
+        sums: (N, C) int64, of each image's pixels.
+        squares: (N, C) int64, of their squares.
+        digest: sha256 of images and labels, hexadecimal.
+        folder: of the cache; None if it cannot be written.
+    """
+
+    images: Tensor
+    labels: np.ndarray
+    sums: Tensor
+    squares: Tensor
+    digest: str
+    folder: Path | None
+
+    def pixels(self, table: ViewTable) -> Tensor:
+        """`padded_pixels` of the images; mapped where there is a cache."""
+        if self.folder is None:
+            return padded_pixels(self.images, table)
+        origin = {"digest": self.digest, "table": asdict(table)}
+        text = json.dumps(origin, sort_keys=True)
+        path = self.folder / f"views-{hashlib.sha256(text.encode()).hexdigest()[:16]}.arrow"
+        count, channels, height, width = self.images.shape
+        shape = (
+            count * (2 if any(table.mirrored) else 1), height + 2 * table.padding, width + 2 * table.padding, channels
+        )  # fmt: skip
+        rows = (shape[0], shape[1] * shape[2] * shape[3])
+        origin = json.loads(text)  # as it is read from the file: lists for tuples
+        try:
+            with locked(self.folder / "lock"):
+                if (found := _mapped(path, origin, rows)) is None:
+                    write_rows(path, padded_pixels(self.images, table).view(rows), origin)
+                    found = map_rows(path, origin, shape=rows, dtype="uint8")
+            return found.view(shape)
+        except OSError as error:
+            _warn(self.folder, error)
+            return padded_pixels(self.images, table)
+
+
+def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -> Decoded:
+    """One part of a dataset, from the cache if it was decoded before.
+
+    Args:
+        info: the dataset; its files lie under the root.
+        root: the data root; unused by an image folder.
+        part: which.
+        cache: folder for decoded datasets; need not exist.
+
+    Raises:
+        DataError: naming the file that is damaged or does not fit.
+    """
+    source = _Source(info, root, part)
+    folder = cache / f"{info.name.split(':')[0]}-{part}-{source.key[:16]}"
+    try:
+        with locked(folder / "lock"):
+            found = _read(folder, source)
+            if found is None:
+                _write(folder, source, source.decode())
+                found = _read(folder, source)
+        if found is not None:
+            return found
+    except OSError as error:
+        _warn(folder, error)
+    images, labels = source.decode()
+    sums, squares = _moments(images)
+    return Decoded(images, labels, sums, squares, _digest(images, labels), None)
+
+
+class _Source:
+    """The files of one part of a dataset."""
+
+    def __init__(self, info: DatasetInfo, root: Path | None, part: Part) -> None:
+        self.info = info
+        self._part = part
+        self._files = info.find_files(root) or {}
+        self._listed: LabelledFiles | None = None
+        if info.name.startswith(FOLDER_PREFIX):
+            self._listed = folder_files(list_image_folder(Path(info.name.removeprefix(FOLDER_PREFIX))), part)
+        elif info.name == "tiny_imagenet":
+            self._listed = tiny_imagenet_files(info, self._files, part)
+        what = [_FORMAT, info.name.split(":")[0], part, info.channels, info.stored_size, *self._contents()]
+        self.key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+    def _contents(self) -> Iterator[Any]:
+        if self._listed is None:
+            for name, path in self._files.items():
+                with path.open("rb") as file:
+                    yield [name, path.suffix, hashlib.file_digest(file, "sha256").hexdigest()]
+        else:  # thousands of files: what a listing says of them
+            for path, label in self._listed:
+                status = path.stat()
+                yield [str(path), label, status.st_size, status.st_mtime_ns]
+
+    def decode(self) -> tuple[Tensor, np.ndarray]:
+        """Images (N, C, H, W) uint8 with the channels last in memory, and labels (N,) int64."""
+        if self._listed is not None:
+            paths = [path for path, _ in self._listed]
+            return decode_images(self.info, paths, size=self.info.stored_size), labels_of(self._listed)
+        images, labels = read_files(self.info, self._files, self._part)
+        return torch.from_numpy(np.array(images.transpose(0, 2, 3, 1), order="C")).permute(0, 3, 1, 2), labels
+
+
+def _write(folder: Path, source: _Source, decoded: tuple[Tensor, np.ndarray]) -> None:
+    images, labels = decoded
+    sums, squares = _moments(images)
+    write_rows(folder / "images.arrow", _rows(images), {"key": source.key})
+    tensors = {"labels": torch.from_numpy(labels), "sums": sums, "squares": squares}
+    metadata = {"key": source.key, "digest": _digest(images, labels), "shape": list(images.shape)}
+    write_tensors(folder / "samples.safetensors", tensors, metadata)  # last: with it the part is complete
+
+
+def _read(folder: Path, source: _Source) -> Decoded | None:
+    try:
+        tensors, metadata = read_tensors(folder / "samples.safetensors")
+    except StoredFileError:
+        return None
+    if metadata["key"] != source.key:
+        return None
+    count, channels, height, width = metadata["shape"]
+    rows = _mapped(folder / "images.arrow", {"key": source.key}, (count, height * width * channels))
+    if rows is None:
+        return None
+    images = rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+    labels = tensors["labels"].numpy()
+    return Decoded(images, labels, tensors["sums"], tensors["squares"], metadata["digest"], folder)
+
+
+def _mapped(path: Path, origin: dict[str, Any], shape: tuple[int, int]) -> Tensor | None:
+    try:
+        return map_rows(path, origin, shape=shape, dtype="uint8")
+    except (FileNotFoundError, StoredFileError):
+        return None
+
+
+def _rows(images: Tensor) -> Tensor:
+    return images.permute(0, 2, 3, 1).flatten(1)
+
+
+def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of each image's pixels and of their squares, (N, C) int64 each."""
+    sums, squares = [], []
+    for chunk in images.split(_CHUNK):
+        pixels = chunk.flatten(2).to(torch.int32)
+        sums.append(pixels.sum(2, dtype=torch.int64))
+        squares.append(pixels.square().sum(2, dtype=torch.int64))
+    return torch.cat(sums), torch.cat(squares)
+
+
+def _digest(images: Tensor, labels: np.ndarray) -> str:
+    content = hashlib.sha256(f"{tuple(images.shape)}".encode())
+    for chunk in images.split(_CHUNK):
+        content.update(_rows(chunk).numpy().data)
+    content.update(labels.astype("<i8").tobytes())
+    return content.hexdigest()
+
+
+def _warn(folder: Path, error: OSError) -> None:
+    warnings.warn(f"{folder}: decoded data cannot be kept there ({error}); each process keeps its own", stacklevel=3)

@@ -1,0 +1,61 @@
+"""Datasets that consist of files: decoded into a cache, and split by a seed."""
+
+import functools
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
+from trainables.data.decoded import Decoded, decode_part
+from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, list_image_folder
+from trainables.data.sources import DataError
+from trainables.remote_folder import node_cache
+
+_NAME_IN_DIGEST: Final = "image_folder"  # where a folder lies does not matter
+
+
+def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Dataset:
+    """A dataset whose files are there; the validation split is carved out of the training part.
+
+    An image folder without a test part has its test split carved out likewise.
+
+    Args:
+        info: the dataset.
+        root: the data root, which is only read.
+        seed: draws the split.
+
+    Raises:
+        DataError: naming a file that is damaged or does not fit.
+    """
+    cache = node_cache() / "datasets"
+    part = decode_part(info, root, "train", cache)
+    own_test = not (info.name.startswith(FOLDER_PREFIX) and not list_image_folder(Path(info.source)).test)
+    sizes = (*info.split_sizes[:2], 0) if own_test else info.split_sizes
+    if sum(sizes) != len(part.labels):
+        raise DataError(f"{info.name}: {len(part.labels)} training images, {sum(sizes)} when it was looked through")
+    train, validation, test = stratified_split(part.labels, sizes, seed=seed)
+
+    @functools.cache
+    def read_test() -> Split:
+        if not own_test:
+            return _split(info, part, test)
+        whole = decode_part(info, root, "test", cache)
+        return _split(info, whole, np.arange(len(whole.labels)))
+
+    name = _NAME_IN_DIGEST if info.name.startswith(FOLDER_PREFIX) else info.name
+    return Dataset(
+        info,
+        train=_split(info, part, train),
+        validation=_split(info, part, validation),
+        read_test=read_test,
+        seed=seed,
+        digest=digest_of(f"{name}|{part.digest}", train, validation, test),
+        decoded=part,
+    )
+
+
+def _split(info: DatasetInfo, part: Decoded, rows: np.ndarray) -> Split:
+    labels = torch.from_numpy(part.labels[rows])
+    return Split(part.images, labels, torch.from_numpy(rows.astype(np.int64)), image_size=info.image_size)

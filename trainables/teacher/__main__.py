@@ -1,0 +1,6 @@
+"""`python -m trainables.teacher`."""
+
+from trainables.teacher.command import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What a person should know of a trained teacher, from what its file says: the model card."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+_NORMAL_975: Final = 1.959963984540054  # the standard normal's 0.975 quantile
+
+
+class Proportion(NamedTuple):
+    """A share of right answers with its Wilson interval.
+
+    Args:
+        correct: right answers.
+        samples: n.
+        low: of the 95% interval.
+        high: of the 95% interval.
+    """
+
+    correct: int
+    samples: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, correct: int, samples: int) -> "Proportion":
+        """`correct` of `samples` (at least one), independent given the network.
+
+        Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
+        """
+        share, z2 = correct / samples, _NORMAL_975**2
+        centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
+        half = _NORMAL_975 * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2)) / (1 + z2 / samples)
+        # Rounding must not put a bound outside [0, 1], nor the share itself outside its interval.
+        return cls(correct, samples, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+
+    @property
+    def value(self) -> float:
+        """The share, a fraction."""
+        return self.correct / self.samples
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def accuracies(metadata: Mapping[str, Any]) -> dict[str, Proportion]:
+    """The accuracy on validation and on test that a teacher's file holds."""
+    return {split: Proportion.of(*metadata[f"{split}_correct"]) for split in ("validation", "test")}
+
+
+def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
+    """Markdown.
+
+    Args:
+        metadata: of the teacher's file, as `trainables.teacher.command` writes it.
+        file_name: of the weights, beside the card.
+    """
+    recipe = metadata["recipe"]
+    rows = [
+        f"| {split} | {share.value:.4f} | [{share.low:.4f}, {share.high:.4f}] | {share.samples:,} |"
+        for split, share in accuracies(metadata).items()
+    ]
+    steps = f", divided by ten after epochs {_listed(metadata['milestones'])}" if metadata["milestones"] else ""
+    channels, size = metadata["in_channels"], metadata["image_size"]
+    lines = [
+        f"# {metadata['architecture']} on {metadata['dataset']}",
+        "",
+        "A teacher for knowledge distillation, trained by pesfkd.",
+        "",
+        "| split | accuracy | 95% interval | n |",
+        "| --- | ---: | --- | ---: |",
+        *rows,
+        "",
+        "Wilson intervals: of the images that might have been drawn, for these weights; another seed gives other "
+        "weights. The network is that of the last epoch, chosen by no accuracy, and the test split was read once, "
+        "when the training was over.",
+        "",
+        "## What it is",
+        "",
+        f"- architecture `{metadata['architecture']}`, {metadata['parameters']:,} parameters, "
+        f"{metadata['num_classes']} classes",
+        f"- images {channels} × {size} × {size}, scaled to [0, 1], minus {_listed(metadata['mean'])}, divided by "
+        f"{_listed(metadata['std'])} (by channel)",
+        f"- data `{metadata['dataset']}`, train split of {metadata['train_samples']:,}, split seed "
+        f"{metadata['split_seed']}, digest `{metadata['data_digest']}`",
+        f"- weights `{file_name}`, digest `{metadata['weights']}`",
+        "",
+        "## How it was trained",
+        "",
+        f"Recipe `{recipe['name']}`: SGD at {recipe['learning_rate']:g} ({recipe['schedule']}{steps}), momentum "
+        f"{recipe['momentum']:g} without Nesterov, weight decay {recipe['weight_decay']:g}, batch "
+        f"{recipe['batch_size']}, {recipe['epochs']} epochs, augmentation {recipe['augmentation']}; seed "
+        f"{metadata['seed']}; {metadata['precision']} on {metadata['device']}, "
+        f"{metadata['threads']} thread{'s' if metadata['threads'] != 1 else ''}.",
+        "",
+        "With " + ", ".join(f"{name} {metadata['versions'][name]}" for name in sorted(metadata["versions"])) + ".",
+        "",
+        "The same again:",
+        "",
+        f"```console\n{metadata['command']}\n```",
+        "",
+        "As the teacher of a study:",
+        "",
+        "```console",
+        f"python -m study.launch --space adapter_width --dataset {metadata['dataset']} "
+        f"--teacher-checkpoint {file_name}",
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,278 @@
+"""The command line that trains a teacher: `python -m trainables.teacher --dataset digits --model cnn_32_64`.
+
+Nothing heavy is imported before the arguments are known to be good, so that help and mistakes answer at once; MLflow
+only where there is something to deliver.
+"""
+
+import json
+import signal
+import sys
+from enum import IntEnum, StrEnum
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from trainables.uris import redact
+
+if TYPE_CHECKING:
+    from trainables.teacher.job import Result
+    from trainables.teacher.request import TeacherRequest
+    from trainables.teacher.tracking import TeacherTracker
+
+
+class ExitCode(IntEnum):
+    """What the command returns."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    INTERRUPTED = 130
+
+
+class RecipeOption(StrEnum):
+    """Named sets of hyperparameters."""
+
+    LITERATURE = "literature"
+    SHORT = "short"
+
+
+class ScheduleOption(StrEnum):
+    """How the learning rate falls."""
+
+    STEP = "step"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+class AugmentationOption(StrEnum):
+    """What of the images a network sees."""
+
+    VIEWS = "views"
+    NONE = "none"
+
+
+_what = partial(typer.Option, rich_help_panel="What")
+_recipe = partial(typer.Option, rich_help_panel="Recipe", show_default=False)
+_where = partial(typer.Option, rich_help_panel="Where")
+_EXAMPLES: Final = (
+    (
+        "a teacher for the digits in seconds",
+        "python -m trainables.teacher --dataset digits --model cnn_32_64 --recipe short",
+    ),
+    (
+        "one of the CIFAR-100 literature",
+        "python -m trainables.teacher --dataset cifar100 --model resnet56 --data-root DATA --device cuda",
+    ),
+    (
+        "a study of it",
+        "python -m study.launch --space adapter_width --teacher-checkpoint FOLDER/teacher.safetensors",
+    ),
+)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.command(
+    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def teacher(
+    context: typer.Context,
+    dataset: Annotated[str, _what(help="Dataset.")],
+    model: Annotated[str, _what(help="Architecture.")],
+    data_root: Annotated[
+        Path | None, _what(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.")
+    ] = None,
+    download: Annotated[
+        bool, _what("--download", help="Fetch the dataset into --data-root if it is not there.")
+    ] = False,
+    seed: Annotated[int, _what(min=0, help="Draws the weights and the batch order.")] = 0,
+    split_seed: Annotated[int, _what(min=0, help="Draws the data's splits; a study's has to be the same.")] = 0,
+    recipe: Annotated[
+        RecipeOption,
+        typer.Option(
+            rich_help_panel="Recipe",
+            help="literature: SGD at 0.05 (MobileNetV2, ShuffleV1, ShuffleV2: 0.01), momentum 0.9, weight decay 5e-4, "
+            "batch 64, 240 epochs, a tenth of the rate after each of 150, 180 and 210 (in proportion for other "
+            "--epochs). short: the same on a cosine and for few epochs, 10 to 40 by dataset. Each value may be given "
+            "otherwise:",
+        ),
+    ] = RecipeOption.LITERATURE,
+    epochs: Annotated[int | None, _recipe(help="Passes over the train split.")] = None,
+    batch_size: Annotated[int | None, _recipe(help="Samples per step.")] = None,
+    learning_rate: Annotated[float | None, _recipe(help="Of the first epoch.")] = None,
+    momentum: Annotated[float | None, _recipe(help="Of SGD, without Nesterov.")] = None,
+    weight_decay: Annotated[float | None, _recipe(help="On all parameters.")] = None,
+    schedule: Annotated[ScheduleOption | None, _recipe(help="How the learning rate falls.")] = None,
+    augmentation: Annotated[
+        AugmentationOption | None, _recipe(help="The dataset's views, or the images as they are.")
+    ] = None,
+    precision: Annotated[
+        str, _where(help="fp32, bf16, or auto: bf16 where this machine and the network's size gain by it.")
+    ] = "fp32",
+    device: Annotated[str, _where(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[
+        int, _where(help="Of the CPU. More are faster on large networks, and give other last bits.")
+    ] = 1,
+    output_dir: Annotated[
+        Path, _where(help="The teacher's folder is teachers/NAME in it; the MLflow store is in it too.")
+    ] = Path("study_results"),
+    name: Annotated[str | None, _where(help="Dataset, model, recipe and seed if not given.")] = None,
+    tracking_uri: Annotated[
+        str | None, _where(help="MLflow store or server; a file in the output folder if not given.")
+    ] = None,
+    no_mlflow: Annotated[bool, _where("--no-mlflow", help="Deliver nothing to MLflow.")] = False,
+    as_json: Annotated[bool, _where("--json", help="One JSON document on stdout, nothing else.")] = False,
+    quiet: Annotated[bool, _where("--quiet", "-q", help="No progress.")] = False,
+    verbose: Annotated[bool, _where("--verbose", "-v", help="Say more when something fails.")] = False,
+) -> None:
+    """Train a teacher: weights with all that is known of them, a model card, and a run in MLflow.
+
+    The same command again goes on where it was stopped, by Ctrl-C or by kill -9: a checkpoint is kept after every
+    epoch, and on CPU the result is the same to the bit. The network is that of the last epoch. Exit codes: 0 done, 1
+    error, 2 wrong usage, 130 interrupted.
+    """
+    values = dict(context.params)
+    from trainables.teacher.request import check_name, resolve_request
+
+    plain: dict[str, Any] = {key: value.value if isinstance(value, StrEnum) else value for key, value in values.items()}
+    overrides = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "schedule", "augmentation")
+    asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads")
+    request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
+    check_name(values["name"] or request.default_name)
+    _run(request, values)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    from trainables.teacher.request import RequestError
+
+    verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
+    try:
+        app(prog_name="python -m trainables.teacher")
+    except (ValueError, RuntimeError) as error:
+        if verbose or not _is_ours(error):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(ExitCode.USAGE if isinstance(error, RequestError) else ExitCode.ERROR)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error says all that a person needs."""
+    return type(error).__module__.partition(".")[0] == "trainables"
+
+
+def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
+    # torch is imported from here on.
+    from trainables.storage import locked
+    from trainables.teacher.job import open_data, open_folder, set_up, train_into
+    from trainables.teacher.progress import TeacherProgress
+    from trainables.teacher.request import RequestError
+
+    set_up(request)
+    if not values["no_mlflow"]:
+        _check_mlflow(values)
+    progress = TeacherProgress(request, quiet=values["quiet"])
+    progress.say(f"reading {request.dataset}")
+    dataset = open_data(request, values["data_root"], download=values["download"])
+    name = values["name"] or request.default_name
+    folder = values["output_dir"] / "teachers" / name
+    teacher_id = open_folder(request, folder)
+    tracker: TeacherTracker | None = None
+    try:
+        with locked(folder / ".lock", wait=False), _terminable():
+            tracker = None if values["no_mlflow"] else _open_tracker(request, values, name, teacher_id)
+            with progress:
+                result = train_into(
+                    folder, request, dataset, tracker=tracker,
+                    begun=progress.begun, epoch_done=progress.epoch_done, warn=progress.warn,
+                )  # fmt: skip
+    except BlockingIOError:
+        raise RequestError(f"{folder} is being worked on by another process: wait for it, or end it first") from None
+    except KeyboardInterrupt:
+        _end(tracker, "KILLED")
+        typer.echo(
+            f"interrupted after {progress.done} of {request.recipe.epochs} epochs; the same command goes on", err=True
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except Exception:
+        _end(tracker, "FAILED")
+        raise
+    _show(result, as_json=values["as_json"])
+
+
+def _check_mlflow(values: dict[str, Any]) -> None:
+    try:
+        from trainables.mlflow_store import check_tracking_uri
+    except ImportError:
+        from trainables.teacher.request import RequestError
+
+        raise RequestError("MLflow is not installed here: pip install mlflow, or give --no-mlflow") from None
+    check_tracking_uri(_tracking_uri(values))
+
+
+def _tracking_uri(values: dict[str, Any]) -> str:
+    return values["tracking_uri"] or f"sqlite:///{(values['output_dir'] / 'mlflow.db').absolute()}"
+
+
+def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, teacher_id: str) -> "TeacherTracker":
+    from trainables.teacher.tracking import TeacherTracker
+    from trainables.versions import running_versions
+
+    return TeacherTracker(
+        _tracking_uri(values),
+        artifacts=values["output_dir"] / "mlartifacts",
+        teacher_id=teacher_id,
+        name=name,
+        params=request.values,
+        tags={
+            "kind": "teacher",
+            "command": redact(request.command),
+            "mlflow.source.name": "trainables.teacher",
+            "mlflow.source.type": "LOCAL",
+            **running_versions(),
+        },
+    )
+
+
+def _end(tracker: "TeacherTracker | None", status: str) -> None:
+    if tracker is None:
+        return
+    from trainables.mlflow_store import TrackingError
+
+    try:
+        tracker.finish(status)
+    except TrackingError as error:
+        typer.echo(f"warning: {error}", err=True)
+
+
+class _terminable:  # noqa: N801
+    """Within it, being told to end is like Ctrl-C."""
+
+    def __enter__(self) -> None:
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        self._before = signal.signal(signal.SIGTERM, interrupt)
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+
+def _show(result: "Result", *, as_json: bool) -> None:
+    summary = result.summary
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        for split in ("validation", "test"):
+            share = summary[split]
+            interval = f"[{share['low']:.4f}, {share['high']:.4f}]"
+            typer.echo(f"{split:<11} {share['accuracy']:.4f} {interval} (Wilson, 95%), n = {share['n']:,}")
+        typer.echo(f"{'checkpoint':<11} {summary['checkpoint']}")
+        typer.echo(f"{'model card':<11} {summary['card']}")
+    if result.tracking_error is not None:
+        typer.echo(f"error: {result.tracking_error}. The same command delivers it again.", err=True)
+        raise typer.Exit(ExitCode.ERROR)
+    raise typer.Exit(ExitCode.OK)

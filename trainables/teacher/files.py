@@ -1,0 +1,249 @@
+"""Teachers on disk, under the digest of what they come from or, if they were given, of what they are."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from trainables.data.dataset import Dataset
+from trainables.data.views import Normaliser
+from trainables.models import build_model
+from trainables.storage import StoredFileError, locked, read_tensors, tensors_digest, write_tensors
+from trainables.teacher.frozen import FrozenTeacher, Renormalisation
+from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher, identity_digest
+from trainables.teacher.recipe import TeacherRecipe, find_recipe
+from trainables.teacher.request import training_config
+from trainables.teacher.training import TeacherTraining
+from trainables.training import one_thread
+from trainables.trial import TrialConfig
+
+_FORMAT: Final = "pesfkd-teacher-2"
+# A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
+_SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
+
+_BATCH: Final = 512
+_POOR: Final = 2.0  # times what guessing gives
+
+# (finished epochs, all epochs, validation accuracy as a fraction)
+TeacherProgress = Callable[[int, int, float], None]
+
+
+class TeacherFileError(ValueError):
+    """A stored teacher that is damaged or is not the one that was asked for."""
+
+
+def teacher_recipe(config: TrialConfig) -> TeacherRecipe:
+    """How the teacher of `config` is trained."""
+    return find_recipe(
+        config.teacher_recipe, dataset=config.dataset, model=config.teacher, epochs=config.teacher_epochs
+    )
+
+
+def teacher_trial(config: TrialConfig) -> TrialConfig:
+    """The trial that the teacher of `config` is itself: a network trained by cross-entropy alone."""
+    return training_config(
+        teacher_recipe(config),
+        dataset=config.dataset,
+        model=config.teacher,
+        seed=config.teacher_seed,
+        split_seed=config.split_seed,
+    )
+
+
+def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
+    """Sixteen hex digits: of what a teacher comes from (data, split, architecture, recipe, seed), or is if given."""
+    if config.teacher_digest:
+        return config.teacher_digest
+    content = json.dumps(_origin(config, dataset), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def teacher_metadata(
+    dataset: Dataset, *, architecture: str, recipe: TeacherRecipe, seed: int, precision: str = "fp32"
+) -> dict[str, Any]:
+    """What the file of a trained teacher says of it, and what its digest is of: see `CheckpointInfo`, and more."""
+    return {
+        "format": _FORMAT,
+        "architecture": architecture,
+        "num_classes": dataset.num_classes,
+        "in_channels": dataset.info.channels,
+        "image_size": dataset.info.image_size,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "data_digest": dataset.digest,
+        "recipe": asdict(recipe),
+        "precision": precision,
+        "seed": seed,
+    }
+
+
+def train_teacher(
+    config: TrialConfig, dataset: Dataset, path: Path, *, progress: TeacherProgress | None = None
+) -> None:
+    """Train the teacher of `config` on the train split and store it; a training that was stopped goes on.
+
+    It is the network of the last epoch: choosing one by its validation accuracy would flatter that number.
+    It trains on the CPU and on one thread, so that the same teacher comes out wherever it is trained.
+
+    Args:
+        config: says which teacher.
+        dataset: its data.
+        path: the file to write; it appears when the teacher is complete. Until then a folder beside it holds the
+            training's checkpoint.
+        progress: called after each epoch.
+    """
+    trial = teacher_trial(config)
+    # Sums on several threads differ in their last bits; and with both of two cores busy, two threads took 66 s
+    # for a teacher that one thread trains in 1 to 4.
+    with one_thread():
+        training = TeacherTraining(
+            trial,
+            dataset,
+            path.with_suffix(".training"),
+            seconds_between_checkpoints=_SECONDS_BETWEEN_CHECKPOINTS,
+        )
+        for measures in training.epochs():
+            if progress is not None:
+                progress(training.finished_epochs, trial.epochs, measures["val/accuracy"])
+    metadata = _origin(config, dataset) | {
+        "epochs": training.finished_epochs,
+        "validation_accuracy": training.history[-1]["val/accuracy"],
+    }
+    write_tensors(path, training.model.state_dict(), metadata)
+    training.forget()
+
+
+def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
+    """The teacher of `config` from its file.
+
+    One that was given may know its images otherwise normalised than this dataset's are: it renormalises them.
+
+    Raises:
+        TeacherFileError: naming the file, what was found and what was expected, if it is damaged or another
+            teacher's.
+    """
+    given = bool(config.teacher_digest)
+    advice = "Delete it to have it " + ("copied from its checkpoint again." if given else "trained again.")
+    try:
+        tensors, found = read_tensors(path)
+    except StoredFileError as error:
+        raise TeacherFileError(f"{error}. {advice}") from error
+    expected = _expected_of_given(config, dataset, tensors) if given else _origin(config, dataset)
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise TeacherFileError(
+                f"{path}: another teacher: its {name} is {found.get(name)!r}, expected {value!r}. {advice}"
+            )
+    if given and identity_digest(found) != config.teacher_digest:
+        raise TeacherFileError(
+            f"{path}: another teacher: its digest is {identity_digest(found)}, expected {config.teacher_digest}. "
+            f"{advice}"
+        )
+    info = dataset.info
+    model = build_model(config.teacher, num_classes=dataset.num_classes, in_channels=info.channels)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TeacherFileError(f"{path}: its tensors do not fit {config.teacher!r}: {error}. {advice}") from error
+    own = (found["mean"], found["std"]) if given else (dataset.mean, dataset.std)
+    return FrozenTeacher(model, renormalise=Renormalisation.between(dataset.mean, dataset.std, *own))
+
+
+def ensure_teacher(
+    config: TrialConfig, dataset: Dataset, folder: Path, *, progress: TeacherProgress | None = None
+) -> Path:
+    """The file of the teacher of `config`, trained now if it is not there yet.
+
+    Of several processes that ask at once, one trains and the others wait for it.
+
+    Args:
+        config: says which teacher.
+        dataset: its data.
+        folder: where teachers are kept.
+        progress: called after each epoch, by the process that trains.
+
+    Returns:
+        `<folder>/<teacher_digest>.safetensors`; whether it is whole, `load_teacher` checks.
+
+    Raises:
+        TeacherFileError: a teacher that was given is not there (see `keep_given_teacher`).
+    """
+    path = stored_path(folder, teacher_digest(config, dataset))
+    if not path.exists():
+        if config.teacher_digest:
+            raise TeacherFileError(f"{path}: the teacher that was given is not there any more")
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                train_teacher(config, dataset, path, progress=progress)
+    return path
+
+
+def stored_path(folder: Path, digest: str) -> Path:
+    """Where a teacher of that digest is kept."""
+    return folder / f"{digest}.safetensors"
+
+
+def keep_given_teacher(teacher: GivenTeacher, folder: Path) -> Path:
+    """Store a teacher from a checkpoint under its digest, so that the checkpoint itself is not needed again.
+
+    Returns:
+        Its file.
+    """
+    path = stored_path(folder, teacher.digest)
+    write_tensors(path, teacher.weights, teacher.identity | {"data_digest": teacher.data_digest})
+    return path
+
+
+def is_kept(folder: Path, digest: str) -> bool:
+    """Whether the given teacher of that digest lies in `folder`, whole."""
+    try:
+        tensors, metadata = read_tensors(stored_path(folder, digest))
+    except StoredFileError:
+        return False
+    return identity_digest(metadata) == digest and metadata["weights"] == tensors_digest(tensors)
+
+
+def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> list[str]:
+    """How a teacher that was given does on these data, and what its accuracy may be flattered by.
+
+    Raises:
+        TeacherFileError: see `load_teacher`.
+    """
+    teacher = load_teacher(path, config, dataset)
+    split, normalise = dataset.validation, Normaliser(dataset.mean, dataset.std, torch.device("cpu"))
+    answers = torch.cat([teacher(normalise(images)).logits.argmax(dim=1) for images in split.images.split(_BATCH)])
+    accuracy = (answers == split.labels).double().mean().item()
+    notes = [f"the teacher is right on {accuracy:.4f} of the validation split (n = {len(split):,})"]
+    if accuracy < _POOR / dataset.num_classes:
+        notes.append(
+            "warning: that is little better than chance: are these its classes, in this order, and its normalisation?"
+        )
+    data_digest = read_tensors(path)[1]["data_digest"]
+    if data_digest != dataset.digest:
+        known = data_digest != UNKNOWN_DATA
+        notes.append(
+            ("it was trained on other data or another split" if known else "what it was trained on is not known")
+            + ": where it knows images of this validation split, its accuracy on them is flattered, not its students'"
+        )
+    return notes
+
+
+def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:
+    return teacher_metadata(
+        dataset, architecture=config.teacher, recipe=teacher_recipe(config), seed=config.teacher_seed
+    )
+
+
+def _expected_of_given(config: TrialConfig, dataset: Dataset, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    return {
+        "format": GIVEN_FORMAT,
+        "architecture": config.teacher,
+        "num_classes": dataset.num_classes,
+        "in_channels": dataset.info.channels,
+        "weights": tensors_digest(tensors),
+    }

@@ -1,0 +1,256 @@
+"""One run of the teacher's command line: from a request to the teacher's folder.
+
+The folder holds `settings.json` (the request), while it trains `training/` (the checkpoint), and in the end
+`teacher.safetensors`, `README.md` (the model card) and `history.json` (every epoch's measures).
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from trainables.data import load_dataset
+from trainables.data.dataset import Dataset
+from trainables.models import DistillationModel, build_model
+from trainables.optimisation import count_parameters, step_milestones
+from trainables.storage import read_tensors, tensors_digest, write_atomically, write_tensors
+from trainables.teacher.card import accuracies, model_card
+from trainables.teacher.files import teacher_metadata
+from trainables.teacher.request import RequestError, TeacherRequest
+from trainables.teacher.training import TeacherTraining
+from trainables.training import use_one_thread
+from trainables.versions import running_versions
+
+if TYPE_CHECKING:
+    from trainables.teacher.tracking import TeacherTracker
+
+TEACHER_FILE: Final = "teacher.safetensors"
+CARD_FILE: Final = "README.md"
+_SETTINGS_FILE: Final = "settings.json"
+_HISTORY_FILE: Final = "history.json"
+_TRAINING_FOLDER: Final = "training"
+_VERSIONS: Final = ("pesfkd", "git.commit", "git.dirty", "python", "torch", "torchvision")
+
+# (finished epochs, this epoch's measures)
+EpochDone = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished teacher.
+
+    Args:
+        folder: holds its files.
+        metadata: of `teacher.safetensors`.
+        tracking_error: why MLflow does not have all of it, if so.
+    """
+
+    folder: Path
+    metadata: dict[str, Any]
+    tracking_error: Exception | None = None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """As JSON."""
+        shares = {
+            split: {"accuracy": share.value, "low": share.low, "high": share.high, "n": share.samples}
+            for split, share in accuracies(self.metadata).items()
+        }
+        return {
+            "checkpoint": str(self.folder / TEACHER_FILE),
+            "card": str(self.folder / CARD_FILE),
+            "weights": self.metadata["weights"],
+            **shares,
+            "command": self.metadata["command"],
+        }
+
+
+def set_up(request: TeacherRequest) -> None:
+    """Let this process compute as the request says.
+
+    Raises:
+        RequestError: there is no such device.
+    """
+    # cuBLAS gives the same bits twice only with a workspace of its own, and reads this when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    use_one_thread()
+    torch.set_num_threads(request.threads)
+    if request.device != "cpu":
+        if not torch.cuda.is_available() or torch.device(request.device).index not in (
+            None,
+            *range(torch.cuda.device_count()),
+        ):
+            raise RequestError(f"--device {request.device}: this machine's torch finds no such GPU; use cpu")
+        # Some layers of other libraries' nets have no deterministic form on a GPU.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> Dataset:
+    """The request's data, on which its architecture has been tried.
+
+    Raises:
+        RequestError: there are no such data, or the network does not take them.
+    """
+    try:
+        dataset = load_dataset(request.dataset, root, seed=request.split_seed, download=download)
+        info = dataset.info
+        model = build_model(request.model, num_classes=dataset.num_classes, in_channels=info.channels)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+    _try_one_image(model, request, info.channels, info.image_size)
+    return dataset
+
+
+@torch.no_grad()
+def _try_one_image(model: DistillationModel, request: TeacherRequest, channels: int, size: int) -> None:
+    try:
+        model.eval()(torch.zeros(1, channels, size, size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise RequestError(
+            f"--model {request.model} cannot take images of {channels} x {size} x {size} ({request.dataset}): {error}"
+        ) from error
+
+
+def open_folder(request: TeacherRequest, folder: Path) -> str:
+    """Make a teacher's folder, or find it as an earlier run of the same request left it.
+
+    Returns:
+        The identifier under which MLflow knows the teacher.
+
+    Raises:
+        RequestError: it cannot be written, or belongs to another request.
+    """
+    path = folder / _SETTINGS_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            settings = {"teacher_id": uuid.uuid4().hex, **request.values}
+            write_atomically(path, (json.dumps(settings, indent=2) + "\n").encode())
+        found = json.loads(path.read_text(encoding="utf-8"))
+        teacher_id = str(found.pop("teacher_id"))
+    except OSError as error:
+        raise RequestError(
+            f"--output-dir: cannot write in {folder} ({error.strerror}); name a folder that you may write"
+        ) from None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise RequestError(f"{path} is damaged ({error}); remove the folder, or give another --name") from None
+    names = sorted(request.values.keys() | found.keys())
+    wrong = [name for name in names if found.get(name) != request.values.get(name)]
+    if wrong:
+        differences = "\n  ".join(
+            f"--{name.replace('_', '-')}: it has {found.get(name)!r}, asked for {request.values.get(name)!r}"
+            for name in wrong
+        )
+        raise RequestError(
+            f"{folder} is another teacher's:\n  {differences}\nGive this one a --name, or remove the folder."
+        )
+    return teacher_id
+
+
+def train_into(
+    folder: Path,
+    request: TeacherRequest,
+    dataset: Dataset,
+    *,
+    tracker: "TeacherTracker | None",
+    begun: Callable[[int], None],
+    epoch_done: EpochDone,
+    warn: Callable[[str], None],
+) -> Result:
+    """Train what is left of a teacher, and have everything in its folder and in MLflow.
+
+    Args:
+        folder: of `open_folder`.
+        request: which teacher.
+        dataset: its data.
+        tracker: where it is delivered to, if anywhere.
+        begun: called before the first epoch, with the number of epochs that were done by earlier runs; not called
+            where all is done.
+        epoch_done: called after each epoch.
+        warn: called with what somebody should know.
+
+    Raises:
+        NonFiniteLossError: the training diverged.
+        CheckpointError: the training's checkpoint is damaged.
+    """
+    path = folder / TEACHER_FILE
+    if not path.exists():
+        training = TeacherTraining(request.training_config(), dataset, folder / _TRAINING_FOLDER, device=request.device)
+        begun(training.finished_epochs)
+        delivering = True
+        for measures in training.epochs():
+            if delivering:
+                error = _delivered(tracker, training.history)
+                delivering = error is None
+                if error is not None:
+                    warn(f"{error}; it is tried again when the training is over")
+            epoch_done(training.finished_epochs, measures)
+        write_atomically(folder / _HISTORY_FILE, json.dumps(training.history, indent=1).encode())
+        write_tensors(path, training.model.state_dict(), _metadata(request, dataset, training))
+    _, metadata = read_tensors(path)
+    write_atomically(folder / CARD_FILE, model_card(metadata, file_name=TEACHER_FILE).encode())
+    error = _delivered_wholly(folder, metadata, tracker)
+    shutil.rmtree(folder / _TRAINING_FOLDER, ignore_errors=True)
+    return Result(folder, metadata, error)
+
+
+def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraining) -> dict[str, Any]:
+    recipe = request.recipe
+    samples = {"validation": len(dataset.validation), "test": len(dataset.test)}
+    shares = {"validation": training.history[-1]["val/accuracy"], "test": training.test_accuracy()}
+    versions = {name.removeprefix("version."): version for name, version in running_versions().items()}
+    return {
+        **teacher_metadata(
+            dataset, architecture=request.model, recipe=recipe, seed=request.seed, precision=request.precision
+        ),
+        "dataset": request.dataset,
+        "split_seed": request.split_seed,
+        "device": request.device,
+        "threads": request.threads,
+        "epochs": training.finished_epochs,
+        "milestones": list(step_milestones(recipe.epochs)) if recipe.schedule == "step" else [],
+        "parameters": count_parameters([training.model]),
+        "train_samples": len(dataset.train),
+        "weights": tensors_digest(training.model.state_dict()),
+        **{f"{split}_correct": [round(shares[split] * n), n] for split, n in samples.items()},
+        "versions": {name: versions[name] for name in _VERSIONS if name in versions},
+        "command": request.command,
+    }
+
+
+def _delivered(tracker: "TeacherTracker | None", history: list[dict[str, float]]) -> Exception | None:
+    """What went wrong, if anything did: MLflow is no reason to stop a training."""
+    if tracker is None:
+        return None
+    from trainables.mlflow_store import TrackingError
+
+    try:
+        tracker.deliver(history)
+    except TrackingError as error:
+        return error
+    return None
+
+
+def _delivered_wholly(folder: Path, metadata: dict[str, Any], tracker: "TeacherTracker | None") -> Exception | None:
+    if tracker is None:
+        return None
+    from trainables.mlflow_store import TrackingError
+
+    metrics: dict[str, float] = {}
+    for split, share in accuracies(metadata).items():
+        metrics |= {f"{split}_accuracy": share.value, f"{split}_low": share.low, f"{split}_high": share.high}
+    card = folder / CARD_FILE
+    try:
+        if not tracker.ended:
+            tracker.deliver(json.loads((folder / _HISTORY_FILE).read_text(encoding="utf-8")))
+            files = (card, folder / TEACHER_FILE)
+            tracker.finish("FINISHED", metrics=metrics, note=card.read_text(encoding="utf-8"), artifacts=files)
+    except (TrackingError, OSError) as error:
+        return error
+    return None

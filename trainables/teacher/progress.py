@@ -1,0 +1,98 @@
+"""What a person sees while a teacher trains, on stderr: a bar on a terminal, a line per epoch otherwise."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from trainables.optimisation import step_milestones
+from trainables.teacher.request import TeacherRequest
+
+
+class TeacherProgress:
+    """Shows how a training is going.
+
+    Args:
+        request: which teacher.
+        quiet: show nothing.
+        stream: where to; stderr, so that stdout holds results alone.
+    """
+
+    def __init__(self, request: TeacherRequest, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._console = Console(file=stream or sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        self._request = request
+        self._total = request.recipe.epochs
+        self._began = time.monotonic()
+        self._done_before = 0
+        self.done = 0
+        self._bar: Progress | None = None
+        if self._console.is_terminal and not quiet:
+            columns = (SpinnerColumn(), TextColumn("epochs"), BarColumn(), MofNCompleteColumn())
+            state = TextColumn("{task.fields[state]}")
+            self._bar = Progress(*columns, state, TimeElapsedColumn(), console=self._console, transient=True)
+            self._task = self._bar.add_task("epochs", total=self._total, state="")
+
+    def __enter__(self) -> "TeacherProgress":
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line about what is being done."""
+        self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """A line about something that somebody should know."""
+        self.say(f"warning: {text}")
+
+    def begun(self, epochs: int) -> None:
+        """What is going to be trained, of which so many epochs were done by earlier runs."""
+        self.say(f"training {_description(self._request)}")
+        self.done = self._done_before = epochs
+        self._began = time.monotonic()
+        if epochs:
+            self.say(f"going on after epoch {epochs} of {self._total}")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=epochs)
+
+    def epoch_done(self, epoch: int, measures: dict[str, float]) -> None:
+        """One more epoch is done."""
+        self.done = epoch
+        pace = (time.monotonic() - self._began) / (epoch - self._done_before)
+        left = pace * (self._total - epoch)
+        state = (
+            f"loss {measures['train/loss']:.4f}, val accuracy {measures['val/accuracy']:.4f}, "
+            f"rate {measures['learning_rate']:.2g}, {measures['cost/seconds']:.1f} s"
+            + (f", about {_in_words(left)} left" if epoch < self._total else "")
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=epoch, state=state)
+        else:
+            self.say(f"[{epoch}/{self._total}] {state}")
+
+
+def _description(request: TeacherRequest) -> str:
+    recipe = request.recipe
+    steps = step_milestones(recipe.epochs) if recipe.schedule == "step" else ()
+    after = f", a tenth after each of {', '.join(map(str, steps))}" if steps else ""
+    return (
+        f"{request.model} on {request.dataset}, recipe {recipe.name}: SGD at {recipe.learning_rate:g} "
+        f"({recipe.schedule}{after}), momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, "
+        f"batch {recipe.batch_size}, {recipe.epochs} epochs, seed {request.seed}, "
+        f"{request.precision} on {request.device}"
+    )
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

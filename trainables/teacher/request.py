@@ -1,0 +1,176 @@
+"""What the teacher's command line asks for, checked before anything heavy is imported."""
+
+import re
+import shlex
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from trainables.data.registry import dataset_info
+from trainables.models.names import check_model_name
+from trainables.precision import Precision, resolve_precision
+from trainables.teacher.recipe import TeacherRecipe, find_recipe
+from trainables.trial import TrialConfig
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
+_DEVICE: Final = re.compile(r"cpu|cuda(:\d+)?")
+
+
+class RequestError(ValueError):
+    """What was asked for cannot be done: says what was given, what is allowed and what to do."""
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """One teacher to train; equal requests give equal weights, to the bit on CPU.
+
+    Args:
+        dataset: canonical name.
+        model: architecture.
+        recipe: how it is trained.
+        seed: draws its weights and its batch order.
+        split_seed: draws the data's splits.
+        precision: of the convolutions.
+        device: where it runs.
+        threads: of the CPU; sums differ in their last bits with their number.
+    """
+
+    dataset: str
+    model: str
+    recipe: TeacherRecipe
+    seed: int
+    split_seed: int
+    precision: Precision
+    device: str
+    threads: int
+
+    @property
+    def default_name(self) -> str:
+        """What the teacher is called unless it is named."""
+        recipe = f"{self.recipe.name}-{self.recipe.epochs}-seed{self.seed}"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.dataset}-{self.model}-{recipe}").lstrip("-._")[:150]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Everything by the name of its flag, with underscores."""
+        own = {name: value for name, value in asdict(self).items() if name != "recipe"}
+        recipe = asdict(self.recipe)
+        return {**own, "recipe": recipe.pop("name"), **recipe}
+
+    @property
+    def command(self) -> str:
+        """What to type to train this teacher, whatever the defaults may be then."""
+        words = ["python", "-m", "trainables.teacher"]
+        for name, value in self.values.items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
+        return shlex.join(words)
+
+    def training_config(self) -> TrialConfig:
+        """The trial that the training is."""
+        return training_config(
+            self.recipe,
+            dataset=self.dataset,
+            model=self.model,
+            seed=self.seed,
+            split_seed=self.split_seed,
+            precision=self.precision,
+        )
+
+
+def training_config(
+    recipe: TeacherRecipe, *, dataset: str, model: str, seed: int, split_seed: int, precision: Precision = "fp32"
+) -> TrialConfig:
+    """The trial that a teacher's training is: a network trained by cross-entropy alone.
+
+    Raises:
+        ValueError: for a value out of its bounds.
+    """
+    return TrialConfig.model_validate(
+        {
+            "method": "ce",
+            "dataset": dataset,
+            "student": model,
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "precision": precision,
+            "student_learning_rate": recipe.learning_rate,
+            "student_momentum": recipe.momentum,
+            "student_weight_decay": recipe.weight_decay,
+            "student_schedule": recipe.schedule,
+            "augmentation": recipe.augmentation,
+            "split_seed": split_seed,
+            "seed": seed,
+            "data_seed": seed,
+        }
+    )
+
+
+def resolve_request(
+    *,
+    dataset: str,
+    model: str,
+    recipe: str,
+    overrides: dict[str, Any],
+    seed: int,
+    split_seed: int,
+    precision: str,
+    device: str,
+    threads: int,
+) -> TeacherRequest:
+    """A checked request.
+
+    Args:
+        dataset: canonical name.
+        model: architecture.
+        recipe: literature or short.
+        overrides: fields of the recipe to have otherwise; None leaves it.
+        seed: of the training.
+        split_seed: of the data.
+        precision: auto, fp32 or bf16.
+        device: cpu, cuda or cuda:N.
+        threads: of the CPU.
+
+    Raises:
+        RequestError: with one line per value that is out of its bounds.
+    """
+    try:
+        size = dataset_info(dataset).image_size
+        check_model_name(model)
+        found = find_recipe(recipe, dataset=dataset, model=model)
+        if not _DEVICE.fullmatch(device):
+            raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")
+        if threads < 1:
+            raise ValueError(f"--threads {threads}: use 1 or more")
+        resolved = resolve_precision(precision, student=model, image_size=size, device=device)
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    found = replace(found, **{name: value for name, value in overrides.items() if value is not None})
+    request = TeacherRequest(dataset, model, found, seed, split_seed, resolved, device, threads)
+    try:
+        request.training_config()
+    except ValidationError as error:
+        raise RequestError("\n".join(map(_in_words, error.errors()))) from None
+    return request
+
+
+def check_name(name: str) -> str:
+    """`name`, if a folder may be called so.
+
+    Raises:
+        RequestError: it may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise RequestError(
+            f"--name {name!r}: use 1 to 150 letters, digits, '.', '_' or '-', starting with a letter or digit"
+        )
+    return name
+
+
+def _in_words(finding: Any) -> str:
+    message = str(finding["msg"]).removeprefix("Value error, ")
+    if not finding["loc"]:
+        return message
+    field = str(finding["loc"][0])
+    flag = "model" if field == "student" else field.removeprefix("student_").replace("_", "-")
+    return f"--{flag}: {message} (given: {finding['input']!r})"

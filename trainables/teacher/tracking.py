@@ -1,0 +1,117 @@
+"""A teacher's training in MLflow: a run of its own in the experiment `teachers`.
+
+What is there already is asked for and not delivered again, so a training that was killed ends as one run with every
+epoch once. MLflow is no reason to stop a training: what it did not take is delivered at the end, or by the same command
+later.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from trainables.mlflow_store import TrackingError, find_experiment, open_client
+
+# isort: split
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+EXPERIMENT: Final = "teachers"
+_METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
+_STEADY: Final = "val/accuracy"  # every epoch has it: it tells which epochs are there
+
+
+class TeacherTracker:
+    """Delivers one training to MLflow.
+
+    Args:
+        uri: of the store or server.
+        artifacts: where a store in a file keeps them.
+        teacher_id: by which the run is found again.
+        name: the run's.
+        params: what was asked for.
+        tags: what else to know it by.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        artifacts: Path,
+        teacher_id: str,
+        name: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> None:
+        self._client = open_client(uri)
+        self._delivered = 0
+        note = "Teachers trained by `python -m trainables.teacher`."
+        try:
+            experiment = find_experiment(self._client, uri, EXPERIMENT, artifacts=artifacts, note=note)
+            found = self._client.search_runs([experiment], f"tags.teacher_id = '{teacher_id}'", max_results=1)
+            if found:
+                self.run_id: str = found[0].info.run_id
+                if found[0].info.status != "FINISHED":
+                    self._client.update_run(self.run_id, status="RUNNING")
+                self._delivered = max(
+                    (metric.step for metric in self._client.get_metric_history(self.run_id, _STEADY)), default=0
+                )
+            else:
+                run = self._client.create_run(experiment, run_name=name, tags={"teacher_id": teacher_id, **tags})
+                self.run_id = run.info.run_id
+                given = [Param(key, str(value)) for key, value in params.items()]
+                self._client.log_batch(self.run_id, params=given)
+        except MlflowException as error:
+            raise TrackingError(f"MLflow does not answer as it should: {error}") from None
+
+    def deliver(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Whatever of the epochs is not there yet.
+
+        Raises:
+            TrackingError: it was not taken.
+        """
+        now = int(time.time() * 1000)
+        try:
+            for epoch in range(self._delivered + 1, len(history) + 1):
+                metrics = [Metric(name, value, now, epoch) for name, value in history[epoch - 1].items()]
+                assert len(metrics) <= _METRICS_PER_BATCH
+                self._client.log_batch(self.run_id, metrics=metrics)
+                self._delivered = epoch
+        except MlflowException as error:
+            raise TrackingError(f"MLflow did not take epoch {epoch}: {error}") from None
+
+    def finish(
+        self, status: str, *, metrics: Mapping[str, float] | None = None, note: str = "", artifacts: Sequence[Path] = ()
+    ) -> None:
+        """End the run.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            metrics: of the finished teacher.
+            note: Markdown, shown on the run's page.
+            artifacts: files to attach.
+
+        Raises:
+            TrackingError: it was not taken.
+        """
+        now = int(time.time() * 1000)
+        try:
+            values = [Metric(name, value, now, self._delivered) for name, value in (metrics or {}).items()]
+            tags = [RunTag("mlflow.note.content", note)] if note else []
+            self._client.log_batch(self.run_id, metrics=values, tags=tags)
+            for path in artifacts:
+                self._client.log_artifact(self.run_id, str(path))
+            self._client.set_terminated(self.run_id, status=status)
+        except (MlflowException, OSError) as error:
+            raise TrackingError(f"MLflow did not take the end of the training: {error}") from None
+
+    @property
+    def ended(self) -> bool:
+        """Whether MLflow has the finished run."""
+        try:
+            return bool(self._client.get_run(self.run_id).info.status == "FINISHED")
+        except MlflowException as error:
+            raise TrackingError(f"MLflow does not answer: {error}") from None

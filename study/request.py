@@ -115,7 +115,7 @@ def _download(values: dict[str, Any]) -> None:
     info, root = dataset_info(values["dataset"]), values["data_root"]
     if info.layouts and root is None:
         raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder to put the files in")
-    if not info.missing_files(root):
+    if not info.missing_files(root) or values["dry_run"]:
         return
     from trainables.data.download import download_files  # imports torchvision
 
@@ -154,7 +154,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
     plan = resolve_plan(asked)
     check_space_fits_method(plan)
-    check_data_root(plan)
+    if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
+        check_data_root(plan)
     if plan.directory.exists():
         raise UsageError(
             f"a study named {plan.name!r} exists under {output_dir}. Go on with it: "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainables.data.conftest import random_images, write_images
 from trainables.models import CheckpointInfo, build_model, save_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +28,7 @@ def test_the_readme_has_commands_to_run():
 
 
 @pytest.mark.parametrize("arguments", LAUNCHES, ids=" ".join)
-def test_a_launch_in_the_readme_is_understood(arguments, launch, small_study, tmp_path):
+def test_a_launch_in_the_readme_is_understood(arguments, launch, small_study, tmp_path, monkeypatch):
     if "--resume" in arguments:
         done = launch("--resume", small_study.name, "--output-dir", small_study.parent, "--quiet")
         assert done.returncode == 0, done.stderr
@@ -37,6 +38,11 @@ def test_a_launch_in_the_readme_is_understood(arguments, launch, small_study, tm
         model = build_model("cnn_32_64", num_classes=10, in_channels=1)
         save_checkpoint(model, path, CheckpointInfo("cnn_32_64", 10, 1, (0.3,), (0.4,), ""))
         arguments = [*arguments, "--teacher-checkpoint", path]
+    if any("image_folder:photos" in argument for argument in arguments):
+        photos = random_images(10, 3, 240, 300)
+        for name in ("cat", "dog"):
+            write_images(tmp_path / "photos" / "train" / name, photos, kind="jpg")
+        monkeypatch.chdir(tmp_path)
     # The last of an option counts; a dry run checks the whole plan and touches neither cluster nor server.
     done = launch(*arguments, "--dry-run", "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr

@@ -68,6 +68,13 @@ def test_a_dry_run_states_the_splits(launch, images, tmp_path):
     assert "data       96 train, 12 validation (stratified, seed 0), 12 test (never read by a search)" in done.stdout
 
 
+def test_a_dry_run_downloads_nothing(launch, tmp_path):
+    done = launch("--space", "joint", "--dataset", "cifar10", "--dry-run", "--download", "--data-root", tmp_path / "data",
+                  "--output-dir", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_study_runs_on_fashion_mnist(launch, data_root, tmp_path):
     done = launch(*SHORT, "--dataset", "fashion_mnist", "--data-root", data_root, "--output-dir", tmp_path / "out",

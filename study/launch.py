@@ -59,6 +59,7 @@ def launch(
     seed: options.Seed = 0,
     max_concurrent: options.MaxConcurrent = None,
     cpus_per_trial: options.CpusPerTrial = 1.0,
+    pack: options.Pack = "1",
     gpus_per_trial: options.GpusPerTrial = 0.0,
     address: options.Address = "local",
     output_dir: options.OutputDir = Path("study_results"),

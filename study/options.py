@@ -153,6 +153,15 @@ TeacherOutputsPath = Annotated[
     ),
 ]
 
+Pack = Annotated[
+    str,
+    _where(
+        metavar="K|auto",
+        help="Train so many trials as one where a trial's cores are, which small students gain by; auto tries out how "
+        "many. Equal to trials apart but for rounding.",
+    ),
+]
+
 Resume = Annotated[str | None, _how(metavar="NAME", help="Go on with that study.")]
 DryRun = Annotated[bool, _how("--dry-run", help="Show the plan and its cost, write nothing.")]
 AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothing else.")]

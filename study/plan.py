@@ -27,6 +27,7 @@ from study.teacher_storage import (
 )
 from trainables.data.registry import check_files, dataset_info
 from trainables.methods import METHODS
+from trainables.models.names import is_packable
 from trainables.trial import TrialConfig
 from trainables.uris import redact
 
@@ -36,6 +37,7 @@ Stage = Literal["search", "control", "replicate"]
 
 SAMPLERS: Final[tuple[str, ...]] = get_args(Sampler)
 SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
+MOST_PACKED: Final = 64
 CONTROLS: Final = ("ce", "kd")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -45,6 +47,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "max_concurrent",
         "cpus_per_trial",
         "gpus_per_trial",
+        "pack",
         "time_budget",
         "address",
         "data_root",
@@ -97,6 +100,7 @@ class StudyPlan(BaseModel):
     max_concurrent: int | None = Field(None, ge=1)
     cpus_per_trial: float = Field(1.0, gt=0)
     gpus_per_trial: float = Field(0.0, ge=0)
+    pack: int | Literal["auto"] = 1
     time_budget: float | None = Field(None, gt=0)
     address: str = "local"
     output_dir: Path = Path("study_results")
@@ -119,6 +123,24 @@ class StudyPlan(BaseModel):
                 f"study name {name!r}: use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
             )
         return name
+
+    @field_validator("pack", mode="before")
+    @classmethod
+    def _count_or_auto(cls, count: Any) -> Any:
+        if count == "auto" or (str(count).isdecimal() and 1 <= int(count) <= MOST_PACKED):
+            return count
+        raise ValueError(f"give a number from 1 to {MOST_PACKED}, or auto")
+
+    @model_validator(mode="after")
+    def _can_be_packed(self) -> Self:
+        if self.pack != 1 and self.gpus_per_trial > 0:
+            raise ValueError("packed trials of a study run on CPUs: leave out --pack or --gpus-per-trial")
+        if self.pack not in (1, "auto") and not is_packable(self.base.student):
+            raise ValueError(
+                f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
+                "leave out --pack"
+            )
+        return self
 
     @field_validator("space")
     @classmethod

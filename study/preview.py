@@ -50,7 +50,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
-        f"at most {plan.max_concurrent or 'as many as fit'} at once",
+        f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan),
         f"writes     {plan.directory}",
         "first configs",
     ]
@@ -59,3 +59,9 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         for config in configs
     ]
     return "\n".join(lines)
+
+
+def _packed(plan: StudyPlan) -> str:
+    if plan.pack == "auto":
+        return ", packed as many as is tried out to be fastest"
+    return f", packed by {plan.pack}" if plan.pack > 1 else ""

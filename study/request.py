@@ -39,6 +39,7 @@ _PLAN_FLAGS: Final = (
     "max_concurrent",
     "cpus_per_trial",
     "gpus_per_trial",
+    "pack",
     "time_budget",
     "address",
     "data_root",

@@ -24,6 +24,7 @@ from ray import tune
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry, epoch_rows, trial_row
 from study.lock import StudyLock
+from study.packing import Packing
 from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
@@ -259,13 +260,14 @@ def _search(
             "teacher_outputs": _teacher_outputs(plan),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
         }
-        search = StudySearch(ledger, settings, lambda entry: _checkpoints_of(plan, entry), slots)
         progress.say(f"teacher {describe_teacher_storage(plan)}")
         if settings["teacher_outputs"] is not None and not _filled(plan, settings, slots, ledger, progress, stop):
             return
+        packing = Packing(plan, settings, progress)
+        search = StudySearch(ledger, packing.trial_settings, lambda entry: _checkpoints_of(plan, entry), packing.slots)
         progress.say(f"searching: {plan.total_trials} trials, {len(ledger.entries)} of them begun before")
         with progress:
-            _tuner(plan, search, ledger, callback, stop).fit()
+            _tuner(plan, packing.trainable, search, ledger, callback, stop).fit()
     finally:
         # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
         # next, one of them ends the whole process.
@@ -305,15 +307,13 @@ def _filled(
 
 
 def _tuner(
-    plan: StudyPlan, search: StudySearch, ledger: StudyLedger, callback: StudyCallback, stop: Stop
+    plan: StudyPlan, trainable: Any, search: StudySearch, ledger: StudyLedger, callback: StudyCallback, stop: Stop
 ) -> tune.Tuner:
-    from trainables.distillation import DistillationTrainable
-
     folder = plan.directory.absolute() / "tune"
     folder.mkdir(exist_ok=True)
     attempt = 1 + max((int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"run-(\d+)", p.name))), default=0)
     return tune.Tuner(
-        tune.with_resources(DistillationTrainable, {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}),
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=search,
             scheduler=make_scheduler(ledger),

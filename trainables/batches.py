@@ -63,6 +63,11 @@ class EpochBatches:
         self._device = device
         self.normalise = Normaliser(dataset.mean, dataset.std, device)
 
+    def order(self, epoch: int) -> tuple[int, ...]:
+        """What two trials on the same images have in common where they go through them alike in an epoch."""
+        slot = slot_of_epoch(epoch, self._slots, data_seed=self._config.data_seed)
+        return self._config.data_seed, epoch, slot, self._config.batch_size
+
     def __len__(self) -> int:
         return -(-len(self._labels) // self._config.batch_size)
 

@@ -1,5 +1,7 @@
 """How networks are laid out in memory and run in a trial's precision."""
 
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -47,3 +49,11 @@ def place(module: Module, device: torch.device, precision: Precision) -> Module:
     channels_last = widest >= WIDE and (device.type == "cpu" or precision == "bf16")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return module.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes in use so far: of a GPU's own memory, else of the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -54,23 +54,9 @@ class DistillationTrainable(tune.Trainable):
         self._error: str | None = None
         self._saved_at = time.monotonic()
         try:
-            trial = TrialConfig(**config["config"])
-            dataset = _dataset(trial.dataset, config["data_root"], trial.split_seed)
-            teacher = _teacher(config["teacher_path"], trial, dataset)
-            device = config.get("device", "cpu")
-            outputs = _teacher_outputs(config.get("teacher_outputs"), trial, dataset, teacher, device)
-            self._run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
-            self._resume(config.get("checkpoints", []))
+            self._run = begin_run(config)
         except Exception as error:
-            self._error = _describe(error)
-
-    def _resume(self, folders: list[str]) -> None:
-        for folder in folders:
-            try:
-                load_checkpoint(self._run, Path(folder))
-                return
-            except CheckpointError:
-                continue
+            self._error = describe_error(error)
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate one epoch.
@@ -84,20 +70,11 @@ class DistillationTrainable(tune.Trainable):
             try:
                 measures = self._run.run_epoch()
             except Exception as error:
-                self._error = _describe(error)
-        notes = {"notes": notes} if (notes := _take_notes()) else {}
+                self._error = describe_error(error)
+        notes = {"notes": notes} if (notes := take_notes()) else {}
         if self._error is not None:
-            return {ACCURACY: math.nan, "epoch": 0, "finished": False, "failed": self._error, "done": True, **notes}
-        finished = self._run.finished
-        due = time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS
-        return {
-            **measures,
-            **notes,
-            "epoch": self._run.epoch,
-            "finished": finished,
-            "done": finished,
-            "should_checkpoint": due and not finished,
-        }
+            return {**failed_result(self._error), **notes}
+        return {**epoch_result(self._run, measures, saved_at=self._saved_at), **notes}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the trial's state."""
@@ -107,6 +84,50 @@ class DistillationTrainable(tune.Trainable):
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """Go on from a trial's state, in another process than the one that wrote it."""
         load_checkpoint(self._run, Path(checkpoint))
+
+
+def begin_run(settings: dict[str, Any]) -> DistillationRun:
+    """The trial that Tune's config describes, from its newest whole checkpoint if it has any.
+
+    Args:
+        settings: see `DistillationTrainable`.
+    """
+    trial = TrialConfig(**settings["config"])
+    dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
+    teacher = _teacher(settings["teacher_path"], trial, dataset)
+    device = settings.get("device", "cpu")
+    outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
+    run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
+    for folder in settings.get("checkpoints", []):
+        try:
+            load_checkpoint(run, Path(folder))
+            break
+        except CheckpointError:
+            continue
+    return run
+
+
+def epoch_result(run: DistillationRun, measures: dict[str, float], *, saved_at: float) -> dict[str, Any]:
+    """What Tune is told of an epoch.
+
+    Args:
+        run: the trial.
+        measures: the epoch's.
+        saved_at: when its last checkpoint was written, or it began.
+    """
+    due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS
+    return {
+        **measures,
+        "epoch": run.epoch,
+        "finished": run.finished,
+        "done": run.finished,
+        "should_checkpoint": due and not run.finished,
+    }
+
+
+def failed_result(error: str) -> dict[str, Any]:
+    """What Tune is told of a trial that went wrong."""
+    return {ACCURACY: math.nan, "epoch": 0, "finished": False, "failed": error, "done": True}
 
 
 class PreparedTeacher(NamedTuple):
@@ -191,7 +212,7 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
         filled.append(shard)
     seconds = time.perf_counter() - began
     node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
-    return FillReport(missing, filled, forwards, seconds, _take_notes(), node)
+    return FillReport(missing, filled, forwards, seconds, take_notes(), node)
 
 
 @cache
@@ -251,10 +272,12 @@ def _store(
     return _stores[key]
 
 
-def _take_notes() -> list[str]:
+def take_notes() -> list[str]:
+    """What a person should know of the stores of this process; each is told once."""
     return [note for store in _stores.values() for note in store.take_notes()]
 
 
-def _describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
+    """What went wrong, and where."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (in {where.name}, {Path(where.filename).name}:{where.lineno})"

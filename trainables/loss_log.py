@@ -1,5 +1,6 @@
 """The losses of an epoch's batches, looked at once, when the epoch is over: asking earlier would make a GPU wait."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -77,17 +78,46 @@ class LossLog:
         """
         if self._later:
             self._compute()
-        names = [name for name, part in self._parts[0]._asdict().items() if part is not None]
-        columns = [torch.cat([getattr(parts, name) for parts in self._parts]) for name in names]
-        values = torch.stack(columns, dim=1).double().cpu()  # (batches, parts); the epoch's one wait
-        finite = values.isfinite().all(dim=1)
-        if not finite.all():
-            batch = int((~finite).nonzero()[0])
-            shown = ", ".join(f"{name} {value:g}" for name, value in zip(names, values[batch].tolist(), strict=True))
-            raise NonFiniteLossError(
-                f"the loss is not finite in epoch {epoch} of {epochs}, "
-                f"batch {batch + 1} of {len(values)}: {shown}. A lower learning rate usually helps."
-            )
-        sizes = torch.tensor(self._sizes, dtype=torch.float64)
-        means = (values * sizes[:, None]).sum(dim=0) / sizes.sum()
-        return {_MEASURE_OF_PART[name]: mean for name, mean in zip(names, means.tolist(), strict=True)}
+        return means_of_parts(*join_parts(self._parts), self._sizes, epoch, epochs)
+
+
+def join_parts(parts: Sequence[LossParts]) -> tuple[list[str], Tensor]:
+    """The losses of an epoch in one tensor; on a GPU this waits for them.
+
+    Args:
+        parts: of some batches at a time, each part (batches, ...).
+
+    Returns:
+        The parts' names, and their values (batches, ..., parts) float64 on the CPU.
+    """
+    names = [name for name, part in parts[0]._asdict().items() if part is not None]
+    columns = [torch.cat([getattr(each, name) for each in parts]).double() for name in names]
+    return names, torch.stack(columns, dim=-1).cpu()
+
+
+def means_of_parts(
+    names: Sequence[str], values: Tensor, sizes: Sequence[int], epoch: int, epochs: int
+) -> dict[str, float]:
+    """`train/*` of one trial, as `LossLog.means` gives them.
+
+    Args:
+        names: of the parts.
+        values: (batches, parts) float64.
+        sizes: samples in each batch.
+        epoch: the epoch that is over, counted from 1.
+        epochs: of the whole trial.
+
+    Raises:
+        NonFiniteLossError: naming epoch, batch and the value of each part.
+    """
+    finite = values.isfinite().all(dim=1)
+    if not finite.all():
+        batch = int((~finite).nonzero()[0])
+        shown = ", ".join(f"{name} {value:g}" for name, value in zip(names, values[batch].tolist(), strict=True))
+        raise NonFiniteLossError(
+            f"the loss is not finite in epoch {epoch} of {epochs}, "
+            f"batch {batch + 1} of {len(values)}: {shown}. A lower learning rate usually helps."
+        )
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    means = (values * weights[:, None]).sum(dim=0) / weights.sum()
+    return {_MEASURE_OF_PART[name]: mean for name, mean in zip(names, means.tolist(), strict=True)}

@@ -112,6 +112,37 @@ class Trainer:
             maximize=False,
         )
 
+    @torch.no_grad()
+    def move(self, parameters: Mapping[str, Tensor], momenta: Mapping[str, Tensor]) -> None:
+        """Let parameters and momenta, with the values that they have, live in other memory from now on.
+
+        Args:
+            parameters: by name, of the parameters' shapes.
+            momenta: the same; not kept by a trainer without momentum, and zero where it has made no step.
+        """
+        for name, parameter in self.parameters.items():
+            parameters[name].copy_(parameter)
+            parameter.data = parameters[name]
+            parameter.grad = None
+            old = self._momenta.get(name)
+            momenta[name].copy_(old if old is not None else torch.zeros_like(momenta[name]))
+        self._momenta = dict(momenta) if self.momentum else {}
+
+    @torch.no_grad()
+    def leave(self) -> None:
+        """Let the parameters live in memory of their own, each by itself, the momenta too once `align` is called."""
+        for parameter in self.parameters.values():
+            parameter.data = torch.empty_like(parameter, memory_format=torch.contiguous_format).copy_(parameter)
+            parameter.grad = None
+
+    @torch.no_grad()
+    def align(self) -> None:
+        """Let the momenta lie in memory of their own in the order that the parameters do.
+
+        The fused step goes through both in step.
+        """
+        self._momenta = {n: torch.zeros_like(self.parameters[n]).copy_(each) for n, each in self._momenta.items()}
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything to save, by name: `module.*` weights and buffers, `momentum.*` by parameter."""
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
@@ -137,8 +168,8 @@ class Trainer:
         weights = tensors_under("module.", tensors)
         momenta = tensors_under("momentum.", tensors)
         self.module.load_state_dict(weights)
-        # In the parameter's own layout of memory: the fused step goes through both in step.
-        self._momenta = {n: torch.zeros_like(self.parameters[n]).copy_(each) for n, each in momenta.items()}
+        self._momenta = momenta
+        self.align()
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:

@@ -338,7 +338,7 @@ class StoredTeacherOutputs:
     stored = True
 
     def __init__(self, store: TeacherOutputsStore) -> None:
-        self._store = store
+        self._store = self.source = store
         self._head = store.teacher.head
         self.numbers_per_sample = self._head.in_features + self._head.out_features
         self._slot: int | None = None

@@ -6,10 +6,7 @@ So the state to keep is the weights, the momenta and the number of finished epoc
 equals, to the bit on CPU, one that never stopped.
 """
 
-import json
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +19,7 @@ from torch import Tensor, nn
 from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterGradients
 from trainables.batches import Batch, EpochBatches
-from trainables.compute import arithmetic, feature_and_logits, place
+from trainables.compute import arithmetic, feature_and_logits, peak_memory, place
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
 from trainables.folding import FoldedCopy
@@ -35,6 +32,7 @@ from trainables.optimisation import Trainer, count_parameters, tensors_under
 from trainables.randomness import seeded
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
 from trainables.trial import TrialConfig, derive_seed
+from trainables.trial_identity import check_fit, check_identity
 
 if TYPE_CHECKING:
     from trainables.teacher.frozen import FrozenTeacher
@@ -74,14 +72,14 @@ class DistillationRun:
         self.method = METHODS[config.method]
         self.epoch = 0
         self.training_seconds = 0.0
-        _check_fit(config, dataset, teacher)
+        check_fit(config, dataset, teacher)
         self.teacher = place(teacher, self.device, config.precision) if teacher is not None else None
         self._generator: torch.Generator | None = None
         self.teacher_outputs = teacher_outputs
         if teacher_outputs is None and self.teacher is not None:
             self.teacher_outputs = LiveTeacherOutputs(self.teacher)
         values = config.model_dump()
-        self._objective = self.method.objective(values)
+        self.objective = self.method.objective(values)
         self._closed_form = self.method.gradients(values)
         self._build_networks()
         self.batches = EpochBatches(config, dataset, self.device)
@@ -132,18 +130,26 @@ class DistillationRun:
         """
         started = time.perf_counter()
         measures = self.train_epoch() | self.evaluate()
+        return measures | self.costs(time.perf_counter() - started)
+
+    def costs(self, seconds: float) -> dict[str, float]:
+        """`cost/*` of the epoch that was trained and evaluated last.
+
+        Args:
+            seconds: what both took.
+        """
         modules = [trainer.module for trainer in self.trainers.values()]
         forwards = self.teacher_outputs.forwards if self.teacher_outputs is not None else 0
-        measures |= {
-            "cost/seconds": time.perf_counter() - started,
+        costs = {
+            "cost/seconds": seconds,
             "cost/examples_per_second": len(self.dataset.train) / self.training_seconds,
             "cost/teacher_forwards": float(forwards - self._forwards_reported),
             "cost/trainable_parameters": float(count_parameters(modules)),
             "cost/adapter_parameters": float(count_parameters([self.adapter] if self.adapter is not None else [])),
-            "cost/peak_memory_bytes": float(_peak_memory(self.device)),
+            "cost/peak_memory_bytes": float(peak_memory(self.device)),
         }
         self._forwards_reported = forwards
-        return measures
+        return costs
 
     def train_epoch(self) -> dict[str, float]:
         """Go once through the train split, the last batch holding what is left over.
@@ -166,7 +172,7 @@ class DistillationRun:
         self.begin_drawing()
         log = LossLog(self._closed_form)
         with seeded(derive_seed("epoch", self.config.seed, self.epoch), self.device):
-            for batch in self.batches.of_epoch(self.epoch, self._stored_outputs):
+            for batch in self.batches.of_epoch(self.epoch, self.stored_outputs):
                 self.train_batch(batch, log)
         losses = log.means(self.epoch + 1, self.config.epochs)
         self.epoch += 1
@@ -179,7 +185,8 @@ class DistillationRun:
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     @property
-    def _stored_outputs(self) -> TeacherOutputs | None:
+    def stored_outputs(self) -> TeacherOutputs | None:
+        """What batches bring along, where the method needs it and it is stored."""
         outputs = self.teacher_outputs
         return outputs if self.method.needs_teacher and outputs is not None and outputs.stored else None
 
@@ -220,7 +227,7 @@ class DistillationRun:
             epoch=self.epoch,
             generator=self._generator,
         )
-        parts = self._objective(outputs, batch.labels)
+        parts = self.objective(outputs, batch.labels)
         for trainer in self.trainers.values():
             trainer.forget_gradients()
         parts.total.backward()
@@ -244,8 +251,11 @@ class DistillationRun:
         log.add_later(gradients.log_p, labels)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, student_logits: Tensor | None = None) -> dict[str, float]:
         """`val/*` on the validation split; which of them a method has, `validation_measures` says.
+
+        Args:
+            student_logits: (N, C) of the split, if somebody has computed them already.
 
         Raises:
             NonFiniteLossError: naming the epoch and the measures, where the last step of an epoch spoilt the
@@ -259,7 +269,7 @@ class DistillationRun:
             self.adapter.eval()
             adapted = self.adapter(teacher.feature, teacher.logits)
         measures = validation_measures(
-            self._student_logits(split),
+            self._student_logits(split) if student_logits is None else student_logits,
             split.labels.to(self.device),
             temperature=self.config.temperature,
             teacher_logits=teacher.logits if teacher is not None else None,
@@ -283,7 +293,7 @@ class DistillationRun:
     def _student_logits(self, split: Split) -> Tensor:
         self.student.eval()
         net = self._folded_student.current() if self._folded_student is not None else self.student
-        return torch.cat([net(images) for images in self._evaluation_batches(split)])
+        return torch.cat([net(images) for images in self.evaluation_batches(split)])
 
     @cached_property
     def _folded_student(self) -> FoldedCopy | None:
@@ -292,7 +302,8 @@ class DistillationRun:
             return None
         return FoldedCopy(self.student, self.batches.normalise(split.images[:2].to(self.device)))
 
-    def _evaluation_batches(self, split: Split) -> Iterator[Tensor]:
+    def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
+        """A split's images, normalised and as they are, in its own order."""
         for images in split.images.split(_EVALUATION_BATCH):
             yield self.batches.normalise(images.to(self.device))
 
@@ -303,10 +314,21 @@ class DistillationRun:
             rows = torch.arange(len(split), device=self.device).split(_EVALUATION_BATCH)
             batches = [
                 self.teacher_outputs.validation(indices, images)
-                for indices, images in zip(rows, self._evaluation_batches(split), strict=True)
+                for indices, images in zip(rows, self.evaluation_batches(split), strict=True)
             ]
             self._validation_teacher = TeacherBatch(*(torch.cat(column) for column in zip(*batches, strict=True)))
         return self._validation_teacher
+
+    def own_its_memory(self) -> None:
+        """Let all that the trial has live in memory of its own, if it lived in another's, such as a pack's."""
+        for trainer in self.trainers.values():
+            trainer.leave()
+        for module in self.student.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.clone())
+        place(self.student, self.device, self.config.precision)
+        for trainer in self.trainers.values():
+            trainer.align()
 
     @property
     def identity(self) -> dict[str, str]:
@@ -333,11 +355,7 @@ class DistillationRun:
             ValueError: naming what differs, if the state is another trial's or lacks something; the run is
                 then as it was.
         """
-        for name, ours in self.identity.items():
-            theirs = state["identity"].get(name)
-            if theirs != ours:
-                difference = _different_fields(theirs, ours) if name == "config" else f"{theirs} (here {ours})"
-                raise ValueError(f"the state is of another trial: its {name} has {difference}")
+        check_identity(state["identity"], self.identity)
         parts = {who: tensors_under(f"{who}.", state["tensors"]) for who in self.trainers}
         for who, trainer in self.trainers.items():
             trainer.check_state_tensors(parts[who])
@@ -367,30 +385,3 @@ def use_one_thread() -> None:
     torch.use_deterministic_algorithms(True)
     # PyTorch would also fill every fresh tensor, lest one be read unwritten: 12 to 18% of a step of CIFAR's nets.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def _check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | None") -> None:
-    if dataset.name != config.dataset:
-        raise ValueError(f"the trial is of dataset {config.dataset!r} and was given {dataset.name!r}")
-    if dataset.seed != config.split_seed:
-        raise ValueError(f"the trial has split_seed {config.split_seed}, the dataset was split by {dataset.seed}")
-    if teacher is None:
-        if METHODS[config.method].needs_teacher:
-            raise ValueError(f"method {config.method!r} needs a teacher: pass one (see ensure_teacher, load_teacher)")
-    elif teacher.head.out_features != dataset.num_classes:
-        raise ValueError(
-            f"the teacher knows {teacher.head.out_features} classes, dataset {dataset.name!r} has {dataset.num_classes}"
-        )
-
-
-def _different_fields(theirs: str, ours: str) -> str:
-    found, here = json.loads(theirs), json.loads(ours)
-    names = [name for name in sorted(found | here) if found.get(name) != here.get(name)]
-    return ", ".join(f"{name} {found.get(name)!r} (here {here.get(name)!r})" for name in names)
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -8,6 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 STEP_ROW = {"pair": str, "arm": str, "precision": str, "ratio_to_student_only": float, "over_plain": float, "n": int}
+PACKING_ROW = {"case": str, "batch": int, "precision": str, "batches": str, "packed": int, "ratio": float, "n": int}
 LOADER_ROW = {"images": str, "against": str, "ratio": float, "n": int, "load": float}
 
 
@@ -21,7 +22,9 @@ def rows_of(name: str, folder: Path) -> list[dict]:
     return rows
 
 
-@pytest.mark.parametrize(("name", "shape"), [("step.py", STEP_ROW), ("loader.py", LOADER_ROW)])
+@pytest.mark.parametrize(
+    ("name", "shape"), [("step.py", STEP_ROW), ("loader.py", LOADER_ROW), ("packing.py", PACKING_ROW)]
+)
 def test_a_quick_benchmark_prints_a_table_and_writes_its_rows(name, shape, tmp_path):
     rows = rows_of(name, tmp_path)
     for row in rows:
@@ -34,6 +37,10 @@ def test_a_quick_benchmark_prints_a_table_and_writes_its_rows(name, shape, tmp_p
         assert arms == {"student_only", "kd_live", "pesf_kd_live", "pesf_kd_stored", "dml"}
         assert {row["precision"] for row in rows} >= {"plain", "fp32"}
         assert all(row["ratio_to_student_only"] == 1 for row in rows if row["arm"] == "student_only")
+    elif name == "packing.py":
+        assert {(row["packed"], row["batches"]) for row in rows} == {
+            (k, b) for k in (2, 4, 8) for b in ("shared", "own")
+        }
     else:
         assert {(row["images"], row["against"]) for row in rows} == {
             (images, against) for images in ("cifar", "28x28") for against in ("tensor", "pil")

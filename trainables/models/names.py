@@ -79,6 +79,11 @@ def feature_dim(name: str) -> int | None:
     return _CNN_POSITIONS * int(small[2]) if small else _CIFAR_FEATURES.get(name)
 
 
+def is_packable(name: str) -> bool:
+    """Whether several students of that architecture can train as one; see `trainables.packed_network`."""
+    return name not in ("ShuffleV1", "ShuffleV2") and LIBRARY_PATTERN.fullmatch(name) is None
+
+
 def _refusal(name: str) -> str:
     known = (*CNN_EXAMPLES, *CIFAR_NAMES)
     forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME and timm:NAME)"

@@ -1,0 +1,183 @@
+"""How many steps a second K packed trials make, over the same trials one after the other, on one thread.
+
+Whole training epochs of PESF-KD with stored teacher outputs on random images, by the product's own runs: K trials of
+mixed adapter widths, temperatures and learning rates as one `Pack`, against K `DistillationRun`s of the same configs
+that take turns. The two arms alternate in one process; a ratio is the median over rounds of the ratio within a round,
+the first rounds are left out. Time is the process's own.
+
+`batches` is `shared` where all trials go through the data alike, as the configs of one replicate of a study do, and
+`own` where each has its own order. `fp32` and `bf16` are the product's precisions. At the end stands the K with the
+highest rate of steps, over 1 for trials that are not packed: what `auto` would choose here.
+
+    python benchmarks/packing.py [--quick] [--cases small|cifar|all] [--rounds N] [--json PATH]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from trainables.data.dataset import Dataset, Split
+from trainables.data.registry import DATASETS
+from trainables.models import build_model
+from trainables.packing import Pack
+from trainables.precision import Precision, resolve_precision
+from trainables.teacher import FrozenTeacher
+from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
+from trainables.training import DistillationRun, use_one_thread
+from trainables.trial import TrialConfig
+
+WARM_UP = 2
+COUNTS = (2, 4, 8)
+# A gain smaller than this is within what one measurement differs from the next.
+LEAST_GAIN = 1.05
+
+
+class Case(NamedTuple):
+    """A student, the images it sees and how many at a time."""
+
+    student: str
+    image_size: int
+    channels: int
+    num_classes: int
+    batch: int
+    steps: int  # of an epoch
+    rounds: int
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        return f"{self.student}@{self.image_size}"
+
+
+SMALL = (
+    Case("cnn_3_4", 8, 1, 10, 64, 16, 15),
+    Case("cnn_3_4", 8, 1, 10, 256, 8, 15),
+    Case("cnn_8_16", 8, 1, 10, 64, 16, 15),
+    Case("cnn_8_16", 28, 1, 10, 64, 8, 11),
+    Case("cnn_16_32", 28, 1, 10, 64, 8, 11),
+)
+CIFAR = (
+    Case("resnet8", 32, 3, 100, 64, 2, 7),
+    Case("wrn_16_1", 32, 3, 100, 64, 2, 5),
+    Case("resnet8x4", 32, 3, 100, 64, 2, 5),
+)
+QUICK = (Case("cnn_3_4", 8, 1, 10, 32, 2, 3),)
+
+
+def random_dataset(case: Case) -> Dataset:
+    """Random images of the case's shape, under the name of a known dataset since a config asks for one."""
+    samples = case.batch * case.steps
+    generator = torch.Generator().manual_seed(0)
+    shape = (samples, case.channels, case.image_size, case.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    labels = torch.randint(case.num_classes, (samples,), generator=generator)
+    split = Split(images, labels, torch.arange(samples))
+    info = replace(
+        DATASETS["digits"], num_classes=case.num_classes, channels=case.channels, image_size=case.image_size
+    )  # fmt: skip
+    return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
+
+
+def configs(case: Case, count: int, precision: Precision, *, shared: bool) -> list[TrialConfig]:
+    """K trials that differ as a study's do."""
+    return [
+        TrialConfig(
+            student=case.student, teacher="cnn_32_64", precision=precision, batch_size=case.batch, epochs=10_000,
+            augmentation="none", adapter_width=2 ** (2 + k % 4), temperature=1.0 + k, seed=k,
+            student_learning_rate=0.001 * (k + 1), data_seed=0 if shared else k,
+        )
+        for k in range(count)
+    ]  # fmt: skip
+
+
+def measure(case: Case, precision: Precision, count: int, rounds: int, folder: Path, *, shared: bool) -> dict:
+    """One row: packed against one after the other, timed in turn."""
+    dataset = random_dataset(case)
+    teacher = FrozenTeacher(build_model("cnn_32_64", num_classes=case.num_classes, in_channels=case.channels))
+    store = TeacherOutputsStore(folder / f"{case}", teacher, dataset, architecture="cnn_32_64", augmentation="none")
+    trials = configs(case, count, precision, shared=shared)
+    pack = Pack.of_configs(trials, dataset, teacher, teacher_outputs=[StoredTeacherOutputs(store) for _ in trials])
+    alone = [DistillationRun(each, dataset, teacher, teacher_outputs=StoredTeacherOutputs(store)) for each in trials]
+    load = os.getloadavg()[0]
+    seconds: dict[str, list[float]] = {"packed": [], "alone": []}
+    for number in range(WARM_UP + rounds):
+        for arm in ("packed", "alone") if number % 2 else ("alone", "packed"):
+            started = time.process_time()
+            if arm == "packed":
+                pack.train_epoch()
+            else:
+                for run in alone:
+                    run.train_epoch()
+            if number >= WARM_UP:
+                seconds[arm].append(time.process_time() - started)
+    assert len(pack.members) == count
+    steps = count * case.steps
+    return {
+        "case": case.name,
+        "batch": case.batch,
+        "precision": precision,
+        "batches": "shared" if shared else "own",
+        "packed": count,
+        "ratio": statistics.median(b / a for a, b in zip(seconds["packed"], seconds["alone"], strict=True)),
+        "packed_steps_per_second": steps / statistics.median(seconds["packed"]),
+        "alone_steps_per_second": steps / statistics.median(seconds["alone"]),
+        "n": rounds,
+        "load": load,
+    }
+
+
+def best_counts(rows: list[dict]) -> dict[str, int]:
+    """For each case, with its precision and batches, the K that makes most steps a second; 1 if none gains."""
+    best: dict[str, tuple[float, int]] = {}
+    for row in rows:
+        key = f"{row['case']} batch {row['batch']} {row['precision']} {row['batches']}"
+        best[key] = max(best.get(key, (LEAST_GAIN, 1)), (row["ratio"], row["packed"]))
+    return {key: count for key, (_, count) in best.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one tiny case, a few rounds")
+    parser.add_argument("--cases", choices=("small", "cifar", "all"), default="all")
+    parser.add_argument("--rounds", type=int, help="in place of each case's own number")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    use_one_thread()
+    cases = QUICK if arguments.quick else {"small": SMALL, "cifar": CIFAR, "all": SMALL + CIFAR}[arguments.cases]
+    rows: list[dict] = []
+    print(
+        f"{'case':14} {'batch':>5} {'precision':9} {'batches':7} {'K':>2} {'ratio':>6} {'packed/s':>9} "
+        f"{'alone/s':>9} {'n':>3} {'load':>5}"
+    )
+    with tempfile.TemporaryDirectory(prefix="packing-") as folder:
+        for case in cases:
+            auto = resolve_precision("auto", student=case.student, image_size=case.image_size)
+            for precision in dict.fromkeys(("fp32", auto)):
+                for count in COUNTS:
+                    for shared in (True, False):
+                        row = measure(
+                            case, precision, count, arguments.rounds or case.rounds, Path(folder), shared=shared
+                        )  # fmt: skip
+                        rows.append(row)
+                        print(
+                            f"{row['case']:14} {row['batch']:5} {row['precision']:9} {row['batches']:7} "
+                            f"{row['packed']:2} {row['ratio']:6.2f} {row['packed_steps_per_second']:9.1f} "
+                            f"{row['alone_steps_per_second']:9.1f} {row['n']:3} {row['load']:5.1f}",
+                            flush=True,
+                        )
+    for key, count in best_counts(rows).items():
+        print(f"auto: {key}: {count}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Studies whose trials are packed."""
+
+import sys
+
+import psutil
+import pytest
+
+from study.errors import UsageError
+from study.plan import load_plan
+from study.preview import describe_plan
+from study.records import read_epochs, read_trials
+from tests.study.factories import make_plan
+from tests.study.inspection import assert_whole
+from tests.study.test_faults import start, wait_for_trials
+
+
+def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(small_study, launch, output_dir):
+    done = launch(
+        "--space", "adapter_width", "--trials", "6", "--promising", "2", "--replicates", "2", "--epochs", "3",
+        "--name", "packed", "--output-dir", output_dir, "--pack", "3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    directory = output_dir / "packed"
+    assert_whole(directory)
+    lone, packed = (
+        {
+            (row["config_id"], row["replicate"]): row
+            for row in read_trials(folder).to_pylist()
+            if row["stage"] == "search"
+        }
+        for folder in (small_study, directory)
+    )
+    assert set(lone) == set(packed)
+    for key, row in packed.items():
+        assert row["seed"] == lone[key]["seed"]
+        assert row["train/loss"] == pytest.approx(lone[key]["train/loss"], rel=1e-3)
+        assert row["val/accuracy"] == pytest.approx(lone[key]["val/accuracy"], abs=0.02)
+        assert row["cost/adapter_parameters"] == lone[key]["cost/adapter_parameters"]
+    assert read_epochs(directory).num_rows == read_epochs(small_study).num_rows
+
+
+@pytest.mark.slow
+def test_a_packed_study_that_was_killed_goes_on_unpacked(launch, output_dir):
+    process = start("unpacked", output_dir, "--pack", "4")
+    wait_for_trials(process, output_dir / "unpacked", 25)
+    process.kill()
+    process.wait()
+    done = launch("--resume", "unpacked", "--output-dir", output_dir, "--pack", "1")
+    assert done.returncode == 0, done.stderr
+    assert_whole(output_dir / "unpacked")
+
+
+@pytest.mark.slow
+def test_a_pack_killed_mid_trial_costs_no_trial(output_dir):
+    process = start("unpacked-by-force", output_dir, "--epochs", "60", "--pack", "4")
+    wait_for_trials(process, output_dir / "unpacked-by-force", 90)
+    children = psutil.Process(process.pid).children(recursive=True)
+    packs = [child for child in children if "PackActor" in " ".join(child.cmdline())]
+    assert packs
+    packs[0].kill()
+    assert process.wait(timeout=280) == 0, process.stderr.read()
+    assert_whole(output_dir / "unpacked-by-force")
+
+
+@pytest.mark.slow
+def test_asha_stops_packed_trials_one_by_one(launch, output_dir):
+    done = launch(
+        "--space", "adapter_width", "--trials", "9", "--promising", "1", "--replicates", "1", "--epochs", "6",
+        "--scheduler", "asha", "--name", "halved-packs", "--output-dir", output_dir, "--pack", "auto",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "trying out how many trials to pack" in done.stderr
+    assert_whole(output_dir / "halved-packs")
+    rows = read_trials(output_dir / "halved-packs").to_pylist()
+    assert any(row["status"] == "pruned" and row["epochs"] < 6 for row in rows)
+
+
+def test_how_many_are_packed_is_no_part_of_what_a_study_is(tmp_path):
+    plan = make_plan(tmp_path, pack="4")
+    assert plan.pack == 4
+    assert plan.digest == make_plan(tmp_path).digest
+    plan.save()
+    assert load_plan(plan.directory).pack == 4
+    assert "packed by 4" in describe_plan(plan, [])
+    assert "packed as many as" in describe_plan(make_plan(tmp_path, pack="auto"), [])
+    assert ", packed" not in describe_plan(make_plan(tmp_path), [])
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"pack": "0"}, "pack: give a number from 1 to 64, or auto (given: '0')"),
+        ({"pack": "many"}, "give a number from 1 to 64, or auto"),
+        ({"pack": 2, "gpus_per_trial": 0.5}, "leave out --pack or --gpus-per-trial"),
+        ({"pack": 2, "base": {"student": "ShuffleV1"}}, "'ShuffleV1' cannot be packed"),
+        ({"pack": 2, "base": {"student": "torchvision:resnet18"}}, "cannot be packed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_packed_is_refused_before_any_work(values, says, tmp_path):
+    with pytest.raises(UsageError) as refusal:
+        make_plan(tmp_path, **values)
+    assert says in str(refusal.value)
+
+
+def test_a_packed_trials_own_process_needs_no_torch():
+    program = "import trainables.packed_distillation, sys; sys.exit('torch' in sys.modules)"
+    assert psutil.Popen([sys.executable, "-c", program]).wait(timeout=60) == 0

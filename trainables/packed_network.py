@@ -1,0 +1,193 @@
+"""Several students of one architecture as one network: K times the channels, convolved in K groups.
+
+The channels of a map lie trial by trial, (B, K · C, H, W). Whatever works on each channel by itself, and each layer
+below, keeps trials apart: no number of one trial enters another's, not even one that is not finite.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.models import DistillationModel
+from trainables.models.bottleneck_resnet import BottleneckBlock, BottleneckResNet
+from trainables.models.cnn import SmallCNN
+from trainables.models.mobilenet import InvertedResidual, MobileNetV2
+from trainables.models.resnet import BasicBlock, ResNet
+from trainables.models.vgg import VGG
+from trainables.models.wide_resnet import PreActivationBlock, WideResNet, WideStage
+
+# Modules that put nothing across channels but their layers. ShuffleNets deal channels out over the whole map.
+_CHANNELWISE: Final = (
+    BasicBlock, BottleneckBlock, BottleneckResNet, InvertedResidual, MobileNetV2, PreActivationBlock, ResNet, SmallCNN,
+    VGG, WideResNet, WideStage, nn.Identity, nn.ModuleList, nn.ReLU, nn.Sequential,
+)  # fmt: skip
+
+
+class PackingError(ValueError):
+    """Trials that cannot be trained as one."""
+
+
+class GroupedConv2d(nn.Module):
+    """K convolutions, each of its own group of channels, or all of the same images.
+
+    Args:
+        alone: one of them.
+        count: K.
+        weight: (K · out, in / groups, height, width).
+        bias: (K · out,), or None.
+    """
+
+    def __init__(self, alone: nn.Conv2d, count: int, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._own_channels, self._own_groups, self._groups = alone.in_channels, alone.groups, count * alone.groups
+        self._stride, self._dilation = alone.stride, alone.dilation
+        self._padding: Any = alone.padding
+        self._weight, self._bias = weight, bias
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, K · in, H, W), or (B, in, H, W) that all see, to (B, K · out, H', W')."""
+        groups = self._own_groups if maps.shape[1] == self._own_channels else self._groups
+        return functional.conv2d(maps, self._weight, self._bias, self._stride, self._padding, self._dilation, groups)
+
+
+class SideBySideBatchNorm2d(nn.Module):
+    """K batch norms as one: statistics are of each channel anyway.
+
+    Args:
+        alone: one of them.
+        weight: (K · C,).
+        bias: (K · C,).
+        mean: (K · C,), running.
+        variance: (K · C,), running.
+    """
+
+    def __init__(self, alone: nn.BatchNorm2d, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> None:
+        super().__init__()
+        self._affine, self._statistics = (weight, bias), (mean, variance)
+        assert alone.momentum is not None
+        self._momentum, self._eps = alone.momentum, alone.eps
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, K · C, H, W) to the same shape."""
+        return functional.batch_norm(
+            maps, *self._statistics, *self._affine, self.training, self._momentum, self._eps
+        )  # fmt: skip
+
+
+class BatchedLinear(nn.Module):
+    """K linear layers as one product of batches.
+
+    Args:
+        weight: (K · out, in).
+        bias: (K · out,), or None.
+        count: K.
+    """
+
+    def __init__(self, count: int, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._count, self._weight, self._bias = count, weight, bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, K · in) to (K, B, out)."""
+        columns = self._weight.unflatten(0, (self._count, -1)).mT
+        rows = inputs.unflatten(1, (self._count, -1)).transpose(0, 1)
+        if self._bias is None:
+            return torch.bmm(rows, columns)
+        return torch.baddbmm(self._bias.view(self._count, 1, -1), rows, columns)
+
+
+class PackedNetwork:
+    """K students as one network.
+
+    Args:
+        students: of one architecture; their buffers move into memory that the packed network shares.
+        parameters: those of all students end to end, by name, leaves of the graph.
+
+    Attributes:
+        model: gives the feature (B, K · D) and has a head that gives (K, B, C).
+    """
+
+    def __init__(self, students: Sequence[DistillationModel], parameters: Mapping[str, Tensor]) -> None:
+        self.count = len(students)
+        self._counters: list[Tensor] = []
+        self._tensors = dict(parameters) | self._join_buffers(students)
+        first = students[0]
+        kept: dict[int, Any] = {id(each): each for each in (*first.parameters(), *first.buffers())}
+        self.model = copy.deepcopy(first, kept)  # of tensors no copies
+        for name, module in list(self.model.named_modules()):
+            packed = self._packed(name, module)
+            if packed is not None:
+                parent, _, attribute = name.rpartition(".")
+                self.model.get_submodule(parent)._modules[attribute] = packed
+
+    def begin_batch(self) -> None:
+        """What each batch norm counts: the batches that it has trained on."""
+        for counter in self._counters:
+            counter += 1
+
+    def _join_buffers(self, students: Sequence[DistillationModel]) -> dict[str, Tensor]:
+        joined: dict[str, Tensor] = {}
+        names = [name for name, _ in students[0].named_buffers()]
+        counters = [name for name in names if name.endswith("num_batches_tracked")]
+        if counters:
+            numbers = torch.stack([torch.stack([each.get_buffer(n) for n in counters]) for each in students])
+            self._counters.append(numbers)
+            for student, row in zip(students, numbers, strict=True):
+                for name, number in zip(counters, row, strict=True):
+                    set_buffer(student, name, number)
+        for name in (name for name in names if name not in counters):
+            joined[name] = torch.cat([student.get_buffer(name) for student in students])
+            for student, part in zip(students, joined[name].chunk(len(students)), strict=True):
+                set_buffer(student, name, part)
+        return joined
+
+    def _packed(self, name: str, module: nn.Module) -> nn.Module | None:
+        """What stands in for a layer; None for a module that stays as it is."""
+        get = self._tensors.get
+        weight, bias = get(f"{name}.weight"), get(f"{name}.bias")
+        if isinstance(module, nn.Conv2d):
+            assert weight is not None
+            return GroupedConv2d(module, self.count, weight, bias)
+        if isinstance(module, nn.BatchNorm2d):
+            mean, variance = get(f"{name}.running_mean"), get(f"{name}.running_var")
+            assert weight is not None
+            assert bias is not None
+            assert mean is not None
+            assert variance is not None
+            return SideBySideBatchNorm2d(module, weight, bias, mean, variance)
+        if isinstance(module, nn.Linear):
+            assert weight is not None
+            return BatchedLinear(self.count, weight, bias)
+        return None
+
+
+def check_packable(student: DistillationModel, architecture: str) -> None:
+    """Whether several of this student can be one network.
+
+    Raises:
+        PackingError: naming the first module that keeps them from it.
+    """
+    for name, module in student.named_modules():
+        fits = type(module) in _CHANNELWISE
+        if type(module) is nn.Conv2d:
+            fits = module.padding_mode == "zeros"
+        elif type(module) is nn.BatchNorm2d:
+            fits = module.affine and module.track_running_stats and module.momentum is not None
+        elif type(module) is nn.Linear:
+            fits = module is student.head
+        if not fits:
+            where = f"its module {name!r} is a" if name else "it is a"
+            raise PackingError(
+                f"students of architecture {architecture!r} cannot be packed: {where} {type(module).__name__}, of "
+                "which it is not known that it keeps channels apart. Run these trials alone, without packing"
+            )
+
+
+def set_buffer(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Let the buffer of that dotted name be `tensor`."""
+    parent, _, attribute = name.rpartition(".")
+    setattr(module.get_submodule(parent), attribute, tensor)

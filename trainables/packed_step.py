@@ -1,0 +1,247 @@
+"""The training of several like trials as one: their memory, their network and the step that trains them all."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from trainables.batches import Batch
+from trainables.closed_form import ClosedForm
+from trainables.compute import arithmetic, feature_and_logits
+from trainables.loss_log import join_parts
+from trainables.methods.method import LossParts, StepOutputs
+from trainables.optimisation import tensors_under
+from trainables.packed_adapter import PackedAdapterGradients
+from trainables.packed_memory import Layout, Sgd
+from trainables.packed_network import PackedNetwork
+from trainables.teacher_outputs import TeacherBatch
+from trainables.training import DistillationRun
+
+# What all trials of a pack have in common; anything else of a config may differ.
+SHARED_FIELDS: Final = (
+    "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter_kind", "detach_adapter_target",
+    "augmentation", "teacher_seed", "split_seed",
+)  # fmt: skip
+_STUDENT: Final = "student."
+_ADAPTER: Final = "adapter."
+_BATCHES_AT_ONCE: Final = 16
+
+
+class PackedStep:
+    """A step of K trials.
+
+    Weights and momenta of the trials' modules move into memory of the pack; `DistillationRun.own_its_memory`
+    takes them out.
+
+    Args:
+        runs: what `SHARED_FIELDS` names is the same in all.
+    """
+
+    def __init__(self, runs: Sequence[DistillationRun]) -> None:
+        self._runs = runs
+        first = runs[0]
+        self._layout = Layout([_parameters(run) for run in runs])
+        like = first.student.head.weight.detach()
+        parameters, momenta, gradients = (like.new_zeros(self._layout.numel) for _ in range(3))
+        self._memory = parameters, momenta
+        self._sgd = Sgd(parameters, momenta, gradients)
+        for number in range(len(runs)):
+            self.move_in(number)
+        # Leaves of the graph over the same memory: a backward pass leaves its gradients with them.
+        whole = self._layout.end_to_end(parameters)
+        leaves = {name: each.requires_grad_() for name, each in tensors_under(_STUDENT, whole).items()}
+        self._leaves = list(leaves.values())
+        self._student_gradients = gradients[: sum(each.numel() for each in self._leaves)]
+        self._network = PackedNetwork([run.student for run in runs], leaves)
+        self._adapter = None
+        if first.adapter is not None:
+            self._adapter = PackedAdapterGradients(
+                first.adapter.kind,
+                tensors_under(_ADAPTER, self._layout.side_by_side(parameters)),
+                tensors_under(_ADAPTER, self._layout.side_by_side(gradients)),
+                first.adapter.head_weight if first.adapter.kind == "feature" else None,
+            )
+        self._closed_form = first.method.gradients(_values(runs))
+
+    def move_in(self, number: int) -> None:
+        """Take over the weights and momenta that a trial has now."""
+        parameters, momenta = (self._layout.own(memory, number) for memory in self._memory)
+        for who, trainer in self._runs[number].trainers.items():
+            trainer.move(tensors_under(f"{who}.", parameters), tensors_under(f"{who}.", momenta))
+
+    def train_epoch(self) -> tuple[list[str], Tensor, list[int]]:
+        """One epoch of every trial, each its own next one.
+
+        Returns:
+            The names of the losses' parts, their values (batches, K, parts) float64, and the batches' sizes.
+        """
+        runs = self._runs
+        self._network.model.train()
+        for run in runs:
+            for trainer in run.trainers.values():
+                trainer.begin_epoch(run.epoch)
+        rates = {name: self._spread(name) for name in ("rate", "momentum", "weight_decay")}
+        log = _PackLog(self._closed_form)
+        for batches in _batches(runs):
+            self._train_batch(batches, log)
+            self._sgd.step(**rates)
+        return *log.join(), log.sizes
+
+    @torch.no_grad()
+    def logits(self, images: Iterator[Tensor]) -> Tensor:
+        """The students' logits (K, N, C) of the same images, (B, C, H, W) each, in eval mode."""
+        self._network.model.eval()
+        return torch.cat([self._network.model(each) for each in images], dim=1)
+
+    def _spread(self, attribute: str) -> float | Tensor:
+        def value(name: str, trial: int) -> float:
+            number: float = getattr(self._runs[trial].trainers[name.partition(".")[0]], attribute)
+            return number
+
+        return self._layout.spread(value, self._memory[0])
+
+    def _train_batch(self, batches: Sequence[Batch], log: "_PackLog") -> None:
+        """Gradients for everybody's memory, trial k's on the k-th batch."""
+        first = self._runs[0]
+        images, labels = _images(batches), _side_by_side([batch.labels for batch in batches])
+        teacher = _teacher(self._runs, batches) if first.method.needs_teacher else None
+        self._network.begin_batch()
+        with arithmetic(first.config.precision, first.device):
+            feature, logits = feature_and_logits(self._network.model, images)
+        for leaf in self._leaves:
+            leaf.grad = None
+        if self._closed_form is not None and teacher is not None:
+            self._backward_by_formula(logits, teacher, labels, log)
+        else:
+            self._backward(feature, logits, teacher, labels, log)
+        gradients = [leaf.grad for leaf in self._leaves]
+        # A gradient lies in memory in the order of its leaf, which autograd keeps to.
+        flat = [each.as_strided((each.numel(),), (1,)) for each in gradients if each is not None]
+        torch.cat(flat, out=self._student_gradients)
+
+    def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: "_PackLog") -> None:
+        assert self._closed_form is not None
+        taught_by = teacher.logits
+        if self._adapter is not None:
+            taught_by = self._adapter.forward(teacher.feature, teacher.logits)
+        gradients = self._closed_form(logits, taught_by, labels)
+        logits.backward(gradients.student)
+        if self._adapter is not None:
+            assert gradients.taught_by is not None
+            self._adapter.backward(gradients.taught_by)
+        log.add_later(gradients.log_p, labels)
+
+    def _backward(
+        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, labels: Tensor, log: "_PackLog"
+    ) -> None:
+        features = feature.unflatten(1, (len(self._runs), -1)).unbind(1)
+        parts = []
+        for k, run in enumerate(self._runs):
+            outputs = StepOutputs(
+                student_feature=features[k],
+                student_logits=logits[k],
+                teacher_feature=teacher.feature[k] if teacher is not None else None,
+                teacher_logits=teacher.logits[k] if teacher is not None else None,
+            )
+            parts.append(run.objective(outputs, labels[k]))
+        torch.stack([each.total for each in parts]).sum().backward()
+        log.add([each.detach() for each in parts], labels.shape[1])
+
+
+class _PackLog:
+    """The losses of an epoch's batches, of all trials; see `LossLog`."""
+
+    def __init__(self, closed_form: ClosedForm | None) -> None:
+        self._closed_form = closed_form
+        self._parts: list[LossParts] = []
+        self._later: list[tuple[Tensor, Tensor]] = []
+        self.sizes: list[int] = []
+
+    def add(self, parts: Sequence[LossParts], size: int) -> None:
+        """The losses of the next batch, of each trial."""
+        columns = [None if column[0] is None else torch.stack(column)[None] for column in zip(*parts, strict=True)]
+        assert columns[0] is not None
+        self._parts.append(LossParts(columns[0], *columns[1:]))
+        self.sizes.append(size)
+
+    def add_later(self, log_p: Tensor, labels: Tensor) -> None:
+        """The next batch: log_p (K, 4, C, B), labels (K, B)."""
+        if self._later and self._later[-1][1].shape != labels.shape:
+            self._compute()
+        self._later.append((log_p, labels))
+        self.sizes.append(labels.shape[1])
+        if len(self._later) == _BATCHES_AT_ONCE:
+            self._compute()
+
+    def join(self) -> tuple[list[str], Tensor]:
+        """The parts' names and values (batches, K, parts)."""
+        if self._later:
+            self._compute()
+        return join_parts(self._parts)
+
+    def _compute(self) -> None:
+        assert self._closed_form is not None
+        log_p, labels = (torch.stack(column) for column in zip(*self._later, strict=True))
+        self._parts.append(self._closed_form.parts(log_p, labels))
+        self._later = []
+
+
+def _parameters(run: DistillationRun) -> dict[str, Tensor]:
+    return {f"{who}.{name}": each for who, trainer in run.trainers.items() for name, each in trainer.parameters.items()}
+
+
+def _values(runs: Sequence[DistillationRun]) -> dict[str, Any]:
+    """The fields that the losses depend on: one value for all trials, or a tensor (K,)."""
+    values = runs[0].config.model_dump()
+    for name in runs[0].method.loss_fields - set(SHARED_FIELDS):
+        numbers = [getattr(run.config, name) for run in runs]
+        values[name] = torch.tensor(numbers, dtype=torch.float64, device=runs[0].device)
+    return values
+
+
+def _batches(runs: Sequence[DistillationRun]) -> Iterator[list[Batch]]:
+    """The batches of an epoch, one for each trial; trials that go through the data alike are given the same one."""
+    streams: dict[tuple[object, ...], Iterator[Batch]] = {}
+    keys = []
+    for run in runs:
+        source = run.stored_outputs.source if run.stored_outputs is not None else None
+        keys.append((*run.batches.order(run.epoch), id(source)))
+        if keys[-1] not in streams:
+            streams[keys[-1]] = run.batches.of_epoch(run.epoch, run.stored_outputs)
+    for batches in zip(*streams.values(), strict=True):
+        of_key = dict(zip(streams, batches, strict=True))
+        yield [of_key[key] for key in keys]
+
+
+def _are_one(batches: Sequence[Batch]) -> bool:
+    return all(batch is batches[0] for batch in batches)
+
+
+def _images(batches: Sequence[Batch]) -> Tensor:
+    """(B, C, H, W) if all see the same, else (B, K · C, H, W)."""
+    return batches[0].images if _are_one(batches) else torch.cat([batch.images for batch in batches], dim=1)
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """(K, ...); not copied where all are one."""
+    first = tensors[0]
+    if all(each is first for each in tensors):
+        return first.expand(len(tensors), *first.shape)
+    return torch.stack(list(tensors))
+
+
+def _teacher(runs: Sequence[DistillationRun], batches: Sequence[Batch]) -> TeacherBatch:
+    """What the teacher says, (K, B, ...): stored, or asked once for each batch that differs."""
+    answers: dict[int, TeacherBatch] = {}
+    for run, batch in zip(runs, batches, strict=True):
+        if id(batch) not in answers:
+            answers[id(batch)] = batch.teacher if batch.teacher is not None else _ask(run, batch)
+    said = [answers[id(batch)] for batch in batches]
+    return TeacherBatch(*(_side_by_side(column) for column in zip(*said, strict=True)))
+
+
+def _ask(run: DistillationRun, batch: Batch) -> TeacherBatch:
+    assert run.teacher_outputs is not None
+    with arithmetic(run.config.precision, run.device):  # its own net runs as the student does
+        return run.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)

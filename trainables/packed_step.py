@@ -20,8 +20,9 @@ from trainables.training import DistillationRun
 
 # What all trials of a pack have in common; anything else of a config may differ.
 SHARED_FIELDS: Final = (
-    "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter_kind", "detach_adapter_target",
-    "augmentation", "teacher_seed", "split_seed",
+    "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
+    "detach_adapter_target", "distance", "augmentation", "teacher_recipe", "teacher_epochs", "teacher_digest",
+    "teacher_seed", "split_seed",
 )  # fmt: skip
 _STUDENT: Final = "student."
 _ADAPTER: Final = "adapter."
@@ -143,6 +144,7 @@ class PackedStep:
                 student_logits=logits[k],
                 teacher_feature=teacher.feature[k] if teacher is not None else None,
                 teacher_logits=teacher.logits[k] if teacher is not None else None,
+                epoch=run.epoch,
             )
             parts.append(run.objective(outputs, labels[k]))
         torch.stack([each.total for each in parts]).sum().backward()

@@ -10,6 +10,7 @@ from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset, Split
 from trainables.data.registry import DATASETS
 from trainables.loss_log import NonFiniteLossError
+from trainables.methods import METHODS
 from trainables.models import build_model
 from trainables.packing import Pack, PackingError
 from trainables.randomness import seeded
@@ -134,15 +135,31 @@ def test_trials_that_see_the_same_batches_are_what_they_are_alone_with_every_kin
             assert_same_state(packed.run_of(name), run)
 
 
-@pytest.mark.parametrize("method", ["ce", "kd"])
-def test_trials_without_an_adapter_are_packed_too(method, digits, teacher):
-    changes = [{"student_learning_rate": 0.1, "seed": 1}, {"temperature": 2.0, "data_seed": 5}]
+def with_parts(name: str) -> bool:
+    return METHODS[name].parts is not None
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "pesf_kd" and not with_parts(name)])
+def test_trials_of_any_method_without_parts_of_its_own_are_packed(method, digits, teacher):
+    changes = [{"student_learning_rate": 0.1, "seed": 1}, {"temperature": 2.0, "data_seed": 5, "warmup_epochs": 3}]
     packed = Pack(make_runs(digits, teacher, changes, method=method))
     alone = make_runs(digits, teacher, changes, method=method)
-    together = packed.run_epoch()
-    for name, run in alone.items():
-        assert_same_measures(together.measures[name], run.run_epoch())
-        assert_same_state(packed.run_of(name), run)
+    for _ in range(2):
+        together = packed.run_epoch()
+        for name, run in alone.items():
+            assert_same_measures(together.measures[name], run.run_epoch())
+            assert_same_state(packed.run_of(name), run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [*({"method": name} for name in METHODS if with_parts(name)), {"distance": "mse"}, {"method": "dkd", "adapter": 1}],
+    ids=str,
+)
+def test_what_only_autograd_can_train_beside_the_student_is_refused(change, digits, teacher):
+    runs = make_runs(digits, teacher, [{"seed": 1}, {"seed": 2}], **change)
+    with pytest.raises(PackingError, match="run it alone"):
+        Pack(runs)
 
 
 @pytest.mark.parametrize("seeds", [(0, 0), (1, 2)])
@@ -329,7 +346,9 @@ def test_the_module_that_mixes_channels_is_named(digits, teacher):
 
 
 @pytest.mark.parametrize(
-    "change", [{"student": "cnn_3_5"}, {"method": "kd"}, {"batch_size": 64}, {"adapter_kind": "logit"}], ids=str
+    "change",
+    [{"student": "cnn_3_5"}, {"method": "kd"}, {"batch_size": 64}, {"adapter_kind": "logit"}, {"distance": "mse"}],
+    ids=str,
 )
 def test_trials_that_are_not_alike_are_refused_by_the_field(change, digits, teacher):
     configs = [small_config(), small_config(**change)]

@@ -364,13 +364,13 @@ def test_a_finished_trial_says_so(digits, teacher):
 def test_losses_hear_which_epoch_and_which_samples_it_is_and_draw_anew_in_every_epoch(digits, teacher):
     def listening(heard: list[tuple[int, float, torch.Tensor]]) -> DistillationRun:
         run = DistillationRun(small_config(method="ttm"), digits, teacher)
-        losses = run._objective
+        losses = run.objective
 
         def listen(outputs, labels):
             heard.append((outputs.epoch, torch.rand(1, generator=outputs.generator).item(), outputs.indices))
             return losses(outputs, labels)
 
-        run._objective = listen
+        run.objective = listen
         return run
 
     heard, again = [], []

@@ -359,3 +359,31 @@ def test_a_finished_trial_says_so(digits, teacher):
     assert run.finished
     with pytest.raises(AssertionError, match="all 1 epochs are done"):
         run.train_epoch()
+
+
+def test_losses_hear_which_epoch_and_which_samples_it_is_and_draw_anew_in_every_epoch(digits, teacher):
+    def listening(heard: list[tuple[int, float, torch.Tensor]]) -> DistillationRun:
+        run = DistillationRun(small_config(method="ttm"), digits, teacher)
+        losses = run.objective
+
+        def listen(outputs, labels):
+            heard.append((outputs.epoch, torch.rand(1, generator=outputs.generator).item(), outputs.indices))
+            return losses(outputs, labels)
+
+        run.objective = listen
+        return run
+
+    heard, again = [], []
+    run = listening(heard)
+    run.train_epoch()
+    state = run.state_dict()
+    run.train_epoch()
+    assert [epoch for epoch, _, _ in heard] == [0] * 9 + [1] * 9
+    assert len({drawn for _, drawn, _ in heard}) == 18
+    for epoch in (0, 1):
+        rows = torch.cat([rows for at, _, rows in heard if at == epoch])
+        assert torch.equal(rows, batch_order(1077, data_seed=0, epoch=epoch))
+    resumed = listening(again)
+    resumed.load_state_dict({**state, "epoch": 1})
+    resumed.train_epoch()
+    assert [drawn for _, drawn, _ in again] == [drawn for _, drawn, _ in heard[9:]]

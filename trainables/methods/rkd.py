@@ -21,7 +21,7 @@ def rkd_distance_loss(student_feature: Tensor, teacher_feature: Tensor) -> Tenso
         Scalar, mean over the B² pairs, those of a sample with itself included; 0 for similar figures, and for B = 1.
 
     Source:
-        Park et al., "Relational Knowledge Distillation" (2019), equations 6 to 8. The mean distance is over the pairs
+        Park et al., "Relational Knowledge Distillation" (2019). The mean distance is over the pairs
         of different samples, where its code leaves out pairs at distance 0.
     """
     return smooth_l1_loss(_relative_distances(student_feature), _relative_distances(teacher_feature))
@@ -38,7 +38,7 @@ def rkd_angle_loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
         Scalar, mean over the B³ triples, degenerate ones (cosine 0) included; 0 for similar figures.
 
     Source:
-        Park et al., "Relational Knowledge Distillation" (2019), equations 9 and 10.
+        Park et al., "Relational Knowledge Distillation" (2019).
     """
     return smooth_l1_loss(_cosines(student_feature), _cosines(teacher_feature))
 
@@ -84,7 +84,7 @@ def rkd_losses(
         The parts `total`, `ce` and `kd`.
 
     Source:
-        Park et al., "Relational Knowledge Distillation" (2019); memory grows with B³, 1 MB in all for 64 samples.
+        Park et al., "Relational Knowledge Distillation" (2019); memory grows with B³: 1 MB a table for 64 samples.
     """
     assert outputs.teacher_feature is not None
     distances = rkd_distance_loss(outputs.student_feature, outputs.teacher_feature)

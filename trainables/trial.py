@@ -179,6 +179,9 @@ class TrialConfig(BaseModel):
         for name in _YOUNGER_FIELDS:
             if content[name] == type(self).model_fields[name].default:
                 del content[name]
+        if (self.teacher_recipe, self.teacher_epochs) == ("short", default_epochs("short", self.dataset)):
+            for name in ("teacher_recipe", "teacher_epochs", "teacher_digest"):  # younger too
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def with_seeds(self, study_seed: int, replicate: int) -> "TrialConfig":

@@ -69,8 +69,8 @@ def test_a_dry_run_states_the_splits(launch, images, tmp_path):
 
 
 def test_a_dry_run_downloads_nothing(launch, tmp_path):
-    done = launch("--space", "joint", "--dataset", "cifar10", "--dry-run", "--download", "--data-root", tmp_path / "data",
-                  "--output-dir", tmp_path / "out")  # fmt: skip
+    flags = ("--space", "joint", "--dataset", "cifar10", "--dry-run", "--download")
+    done = launch(*flags, "--data-root", tmp_path / "data", "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.iterdir())
 

@@ -38,8 +38,9 @@ class MethodEntry:
         has_adapter: whether an adapter is trained beside the student.
         takes_adapter: whether one can be, where the trial's `adapter` says so.
         needs_teacher: whether the student is taught by a teacher.
-        published: values of `fields` with which its paper reports CIFAR-100, resnet32x4 to resnet8x4 where they
-            depend on the pair; the rest is at the config's defaults.
+        published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
+            CIFAR-100 as far as they are known here, for resnet32x4 to resnet8x4 where they depend on the pair, not
+            each checked against the paper; the rest is at the config's defaults.
     """
 
     module: str

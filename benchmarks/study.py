@@ -33,6 +33,7 @@ PAIR = ("resnet32x4", "resnet8x4")
 MEMORY_TEACHER = "cnn_32_64"
 TEACHER_FLAGS = ("--teacher-recipe", "short", "--teacher-epochs", 1)  # how good it is takes no time
 CLASSES = 10
+PACK = 8
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # One trial in a process of its own, its teacher live.
 ONE_TRIAL = """
@@ -74,8 +75,10 @@ from trainables.trial import TrialConfig
 
 class LargeFile:
     forwards = 0
+    stored = True
     def __init__(self, rows, head):
-        self.rows, self.head = rows, head
+        self.rows, self.head, self.source = rows, head, rows
+        self.numbers_per_sample = head.in_features + head.out_features
     @torch.no_grad()
     def train_batch(self, indices, slot, images):
         step = len(self.rows) // 54_321
@@ -219,8 +222,12 @@ def digits_part(runs: int, *, quick: bool) -> list[dict]:
 
             return measure
 
-        figures = in_turn({"one process per trial": one_process_each, "study": study()}, runs)
-    return ratios("digits", figures, [("one process per trial", "study")], trials=trials + 3, epochs=epochs)
+        packed = f"study, packed by {PACK}"
+        figures = in_turn(
+            {"one process per trial": one_process_each, "study": study(), packed: study("--pack", PACK)}, runs
+        )
+    over = [("one process per trial", "study"), ("one process per trial", packed)]
+    return ratios("digits", figures, over, trials=trials + 3, epochs=epochs)
 
 
 def _one_trial(config: str, teachers: Path) -> None:

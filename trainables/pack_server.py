@@ -4,6 +4,7 @@ It knows nothing of Ray: clients are names, and what makes a trial of a client's
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -18,9 +19,11 @@ from trainables.packing import Pack, PackingError
 from trainables.training import DistillationRun, use_one_thread
 
 # How long an epoch waits for others once somebody asks for it: for trials that begin, of which several usually begin
-# together, and for those of the last epoch, whose results are on their way.
+# together, and for those of the last epoch, whose results are on their way; for them at least that share of the time
+# that an epoch takes, since who is not in time waits for a whole one.
 _SECONDS_FOR_BEGINNERS: Final = 0.1
 _SECONDS_FOR_MEMBERS: Final = 0.5
+_SHARE_FOR_MEMBERS: Final = 0.1
 
 Result = TypeVar("Result")
 
@@ -144,7 +147,9 @@ class PackServer:
         self._under_way: set[str] = set()
         self._asking: dict[str, asyncio.Future[Answer]] = {}
         self._changed = asyncio.Event()
+        self._beginning = 0
         self._last_begin = 0.0
+        self._patience = _SECONDS_FOR_MEMBERS
         self._thread = ThreadPoolExecutor(1, "pack", initializer=use_one_thread)
         self._work: asyncio.Task[None] | None = None
 
@@ -169,12 +174,22 @@ class PackServer:
     async def begin(self, client: str, settings: dict[str, Any]) -> None:
         """Begin a trial of that client's."""
         self._under_way.discard(client)
-        await self._compute(self._trials.begin, client, settings)
-        self._under_way.add(client)
-        self._last_begin = time.monotonic()
+        self._beginning += 1
+        try:
+            await self._compute(self._trials.begin, client, settings)
+            self._under_way.add(client)
+        finally:
+            self._beginning -= 1
+            self._last_begin = time.monotonic()
+            self._changed.set()
 
     async def step(self, client: str) -> Answer:
-        """The next epoch of the client's trial."""
+        """The next epoch of the client's trial.
+
+        Raises:
+            KeyError: the client has none here; this may be another process than the one that it began in.
+        """
+        self._trials.run_of(client)
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._serve())
         answer = asyncio.get_running_loop().create_future()
@@ -198,12 +213,14 @@ class PackServer:
         while True:
             await self._gather()
             asking, self._asking = self._asking, {}
+            began = time.monotonic()
             try:
                 answers = await self._compute(self._trials.train, list(asking))
             except Exception as error:  # a bug of ours: whoever waits must hear of it
                 for future in asking.values():
                     _answer(future, error)
                 continue
+            self._patience = max(_SECONDS_FOR_MEMBERS, _SHARE_FOR_MEMBERS * (time.monotonic() - began))
             for client, answer in answers.items():
                 if answer.error is not None or answer.run.finished:
                     self._under_way.discard(client)
@@ -213,21 +230,21 @@ class PackServer:
         """Wait until an epoch is worth beginning."""
         first_asked = None
         while True:
-            now = time.monotonic()
-            if self._asking:
+            seconds = None
+            if self._asking and not self._beginning:
+                now = time.monotonic()
                 first_asked = now if first_asked is None else first_asked
                 absent = self._under_way - self._asking.keys()
                 begin_at = self._last_begin + _SECONDS_FOR_BEGINNERS
                 if absent:
-                    begin_at = first_asked + _SECONDS_FOR_MEMBERS
+                    begin_at = max(begin_at, first_asked + self._patience)
                 if now >= begin_at or len(self._asking) >= len(self._clients):
                     self._under_way -= absent
                     return
+                seconds = begin_at - now
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), begin_at - now if self._asking else None)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), seconds)
 
 
 def _answer(future: "asyncio.Future[Answer]", answer: Answer | Exception) -> None:

@@ -180,3 +180,15 @@ def test_what_cannot_begin_says_so_and_what_is_unknown_is_heard_of(serve):
             await server.step("a")
 
     serve(test)
+
+
+def test_trials_that_begin_together_are_packed_from_their_first_epoch(serve):
+    async def client(server: PackServer, name: str) -> None:
+        await begin(server, name, seed=ord(name))
+        await server.step(name)
+
+    async def test(server: PackServer) -> None:
+        await asyncio.gather(*(client(server, name) for name in "abcd"))
+        assert packs_of(server) == [set("abcd")]
+
+    serve(test)

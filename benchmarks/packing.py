@@ -7,7 +7,7 @@ the first rounds are left out. Time is the process's own.
 
 `batches` is `shared` where all trials go through the data alike, as the configs of one replicate of a study do, and
 `own` where each has its own order. `fp32` and `bf16` are the product's precisions. At the end stands the K with the
-highest rate of steps, over 1 for trials that are not packed: what `auto` would choose here.
+highest rate of steps, 1 where none gains a tenth: about what `--pack auto` finds, which tries it out for itself.
 
     python benchmarks/packing.py [--quick] [--cases small|cifar|all] [--rounds N] [--json PATH]
 """
@@ -28,6 +28,7 @@ from trainables.data.dataset import Dataset, Split
 from trainables.data.registry import DATASETS
 from trainables.models import build_model
 from trainables.packing import Pack
+from trainables.packing_probe import COUNTS, LEAST_GAIN
 from trainables.precision import Precision, resolve_precision
 from trainables.teacher import FrozenTeacher
 from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
@@ -35,9 +36,6 @@ from trainables.training import DistillationRun, use_one_thread
 from trainables.trial import TrialConfig
 
 WARM_UP = 2
-COUNTS = (2, 4, 8)
-# A gain smaller than this is within what one measurement differs from the next.
-LEAST_GAIN = 1.05
 
 
 class Case(NamedTuple):

@@ -6,7 +6,8 @@ taken in another order: its own initial weights, batches, views, batch norm stat
 and momenta are views of the pack's memory, so at any time between epochs its state can be read, saved, replaced, or
 taken out to go on alone, and the others do not notice.
 
-What this gains depends on the net: K nets of 8 × 8 images take a third of their time, wide ones gain nothing.
+What this gains depends on the net. On one core 8 nets of 8 × 8 images make 2.7 to 4.5 times as many steps a second as
+one after the other, 4 of 28 × 28 images 1.0 to 1.6 times, the narrower the more; nets of CIFAR's sizes gain nothing.
 """
 
 import time

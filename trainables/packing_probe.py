@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COUNTS: Final = (2, 4, 8)
 # What one measurement differs from the next.
-_LEAST_GAIN: Final = 1.1
+LEAST_GAIN: Final = 1.1
 _BATCHES: Final = 8
 _SECONDS: Final = 0.4
 
@@ -68,7 +68,7 @@ def best_count(
         except PackingError:
             break
         gains[count] = count * _rate(pack.train_epoch) / rate
-        if gains[count] < max(_LEAST_GAIN, gains.get(best.packed, 0.0)):
+        if gains[count] < max(LEAST_GAIN, gains.get(best.packed, 0.0)):
             break
         best = Probe(count, gains)
     return best

@@ -1,6 +1,6 @@
 """The training of several like trials as one: their memory, their network and the step that trains them all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -10,8 +10,8 @@ from trainables.batches import Batch
 from trainables.closed_form import ClosedForm
 from trainables.compute import arithmetic, feature_and_logits
 from trainables.loss_log import join_parts
-from trainables.methods.method import LossParts, StepOutputs
-from trainables.optimisation import tensors_under
+from trainables.methods.method import LossParts
+from trainables.optimisation import Trainer, tensors_under
 from trainables.packed_adapter import PackedAdapterGradients
 from trainables.packed_memory import Layout, Sgd
 from trainables.packed_network import PackedNetwork
@@ -32,6 +32,9 @@ _BATCHES_AT_ONCE: Final = 16
 class PackedStep:
     """A step of K trials.
 
+    Where the method has gradients by formula, its adapters are part of the pack; where it has none, each trial computes
+    its own losses, and its adapter or whatever else learns beside the student takes its own step.
+
     Weights and momenta of the trials' modules move into memory of the pack; `DistillationRun.own_its_memory`
     takes them out.
 
@@ -42,7 +45,11 @@ class PackedStep:
     def __init__(self, runs: Sequence[DistillationRun]) -> None:
         self._runs = runs
         first = runs[0]
-        self._layout = Layout([_parameters(run) for run in runs])
+        self._closed_form = first.method.gradients(_values(runs))
+        inside = ("student", "adapter") if self._closed_form is not None else ("student",)
+        self._inside = [{who: run.trainers[who] for who in inside if who in run.trainers} for run in runs]
+        self._outside = [each for run in runs for who, each in run.trainers.items() if who not in inside]
+        self._layout = Layout([_parameters(trainers) for trainers in self._inside])
         like = first.student.head.weight.detach()
         parameters, momenta, gradients = (like.new_zeros(self._layout.numel) for _ in range(3))
         self._memory = parameters, momenta
@@ -56,19 +63,18 @@ class PackedStep:
         self._student_gradients = gradients[: sum(each.numel() for each in self._leaves)]
         self._network = PackedNetwork([run.student for run in runs], leaves)
         self._adapter = None
-        if first.adapter is not None:
+        if first.adapter is not None and self._closed_form is not None:
             self._adapter = PackedAdapterGradients(
                 first.adapter.kind,
                 tensors_under(_ADAPTER, self._layout.side_by_side(parameters)),
                 tensors_under(_ADAPTER, self._layout.side_by_side(gradients)),
                 first.adapter.head_weight if first.adapter.kind == "feature" else None,
             )
-        self._closed_form = first.method.gradients(_values(runs))
 
     def move_in(self, number: int) -> None:
         """Take over the weights and momenta that a trial has now."""
         parameters, momenta = (self._layout.own(memory, number) for memory in self._memory)
-        for who, trainer in self._runs[number].trainers.items():
+        for who, trainer in self._inside[number].items():
             trainer.move(tensors_under(f"{who}.", parameters), tensors_under(f"{who}.", momenta))
 
     def train_epoch(self) -> tuple[list[str], Tensor, list[int]]:
@@ -80,7 +86,9 @@ class PackedStep:
         runs = self._runs
         self._network.model.train()
         for run in runs:
+            run.begin_drawing()
             for trainer in run.trainers.values():
+                trainer.module.train()
                 trainer.begin_epoch(run.epoch)
         rates = {name: self._spread(name) for name in ("rate", "momentum", "weight_decay")}
         log = _PackLog(self._closed_form)
@@ -97,7 +105,7 @@ class PackedStep:
 
     def _spread(self, attribute: str) -> float | Tensor:
         def value(name: str, trial: int) -> float:
-            number: float = getattr(self._runs[trial].trainers[name.partition(".")[0]], attribute)
+            number: float = getattr(self._inside[trial][name.partition(".")[0]], attribute)
             return number
 
         return self._layout.spread(value, self._memory[0])
@@ -115,7 +123,7 @@ class PackedStep:
         if self._closed_form is not None and teacher is not None:
             self._backward_by_formula(logits, teacher, labels, log)
         else:
-            self._backward(feature, logits, teacher, labels, log)
+            self._backward(feature, logits, teacher, batches, log)
         gradients = [leaf.grad for leaf in self._leaves]
         # A gradient lies in memory in the order of its leaf, which autograd keeps to.
         flat = [each.as_strided((each.numel(),), (1,)) for each in gradients if each is not None]
@@ -134,21 +142,19 @@ class PackedStep:
         log.add_later(gradients.log_p, labels)
 
     def _backward(
-        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, labels: Tensor, log: "_PackLog"
+        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batches: Sequence[Batch], log: "_PackLog"
     ) -> None:
         features = feature.unflatten(1, (len(self._runs), -1)).unbind(1)
         parts = []
-        for k, run in enumerate(self._runs):
-            outputs = StepOutputs(
-                student_feature=features[k],
-                student_logits=logits[k],
-                teacher_feature=teacher.feature[k] if teacher is not None else None,
-                teacher_logits=teacher.logits[k] if teacher is not None else None,
-                epoch=run.epoch,
-            )
-            parts.append(run.objective(outputs, labels[k]))
+        for k, (run, batch) in enumerate(zip(self._runs, batches, strict=True)):
+            own = TeacherBatch(teacher.feature[k], teacher.logits[k]) if teacher is not None else None
+            parts.append(run.losses(features[k], logits[k], own, batch))
+        for trainer in self._outside:
+            trainer.forget_gradients()
         torch.stack([each.total for each in parts]).sum().backward()
-        log.add([each.detach() for each in parts], labels.shape[1])
+        for trainer in self._outside:
+            trainer.step()
+        log.add([each.detach() for each in parts], len(batches[0].labels))
 
 
 class _PackLog:
@@ -189,13 +195,15 @@ class _PackLog:
         self._later = []
 
 
-def _parameters(run: DistillationRun) -> dict[str, Tensor]:
-    return {f"{who}.{name}": each for who, trainer in run.trainers.items() for name, each in trainer.parameters.items()}
+def _parameters(trainers: Mapping[str, Trainer]) -> dict[str, Tensor]:
+    return {f"{who}.{name}": each for who, trainer in trainers.items() for name, each in trainer.parameters.items()}
 
 
 def _values(runs: Sequence[DistillationRun]) -> dict[str, Any]:
     """The fields that the losses depend on: one value for all trials, or a tensor (K,)."""
     values = runs[0].config.model_dump()
+    if runs[0].method.closed_form is None:
+        return values
     for name in runs[0].method.loss_fields - set(SHARED_FIELDS):
         numbers = [getattr(run.config, name) for run in runs]
         values[name] = torch.tensor(numbers, dtype=torch.float64, device=runs[0].device)

@@ -238,12 +238,6 @@ class Pack:
             for name in ("dataset", "teacher"):
                 if run.identity[name] != first.identity[name]:
                     raise PackingError(f"trials of a pack share one {name}: here are two with different digests")
-        if first.parts is not None:
-            raise PackingError(f"method {first.config.method!r} has trainable parts of its own: run it alone")
-        if first.adapter is not None and first.method.gradients(first.config.model_dump()) is None:
-            raise PackingError(
-                f"method {first.config.method!r} has an adapter and no gradients by formula: run it alone"
-            )
 
     def _leave(self, names: Iterable[str]) -> None:
         leaving = set(names)

@@ -26,7 +26,7 @@ from trainables.folding import FoldedCopy
 from trainables.learners import adapter_trainer, build_adapter, build_parts, build_student, student_trainer
 from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
-from trainables.methods.method import StepOutputs
+from trainables.methods.method import LossParts, StepOutputs
 from trainables.models import DistillationModel
 from trainables.optimisation import Trainer, count_parameters, tensors_under
 from trainables.randomness import seeded
@@ -212,6 +212,16 @@ class DistillationRun:
     def _backward(
         self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batch: Batch, log: LossLog
     ) -> None:
+        parts = self.losses(feature, logits, teacher, batch)
+        for trainer in self.trainers.values():
+            trainer.forget_gradients()
+        parts.total.backward()
+        for trainer in self.trainers.values():
+            trainer.step()
+        log.add(parts.detach(), len(batch.labels))
+
+    def losses(self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batch: Batch) -> LossParts:
+        """The losses of a batch with their graph, from the student's feature (B, D) and logits (B, C)."""
         adapted = None
         if self.adapter is not None:
             assert teacher is not None
@@ -227,13 +237,7 @@ class DistillationRun:
             epoch=self.epoch,
             generator=self._generator,
         )
-        parts = self.objective(outputs, batch.labels)
-        for trainer in self.trainers.values():
-            trainer.forget_gradients()
-        parts.total.backward()
-        for trainer in self.trainers.values():
-            trainer.step()
-        log.add(parts.detach(), len(batch.labels))
+        return self.objective(outputs, batch.labels)
 
     def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: LossLog) -> None:
         assert self._closed_form is not None

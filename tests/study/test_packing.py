@@ -42,7 +42,7 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(smal
 @pytest.mark.slow
 def test_a_packed_study_that_was_killed_goes_on_unpacked(launch, output_dir):
     process = start("unpacked", output_dir, "--pack", "4")
-    wait_for_trials(process, output_dir / "unpacked", 25)
+    wait_for_trials(process, output_dir / "unpacked", 25, timeout=200)
     process.kill()
     process.wait()
     done = launch("--resume", "unpacked", "--output-dir", output_dir, "--pack", "1")
@@ -53,7 +53,7 @@ def test_a_packed_study_that_was_killed_goes_on_unpacked(launch, output_dir):
 @pytest.mark.slow
 def test_a_pack_killed_mid_trial_costs_no_trial(output_dir):
     process = start("unpacked-by-force", output_dir, "--epochs", "60", "--pack", "4")
-    wait_for_trials(process, output_dir / "unpacked-by-force", 90)
+    wait_for_trials(process, output_dir / "unpacked-by-force", 90, timeout=200)
     children = psutil.Process(process.pid).children(recursive=True)
     packs = [child for child in children if "PackActor" in " ".join(child.cmdline())]
     assert packs

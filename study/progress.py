@@ -33,7 +33,7 @@ class StudyProgress:
     """
 
     def __init__(self, plan: StudyPlan, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._console = Console(file=stream or sys.stderr, quiet=quiet, highlight=False)
+        self._console = Console(file=stream or sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
         self._total = plan.total_trials
         self._began: float | None = None
         self._done_before = 0

@@ -91,7 +91,7 @@ def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -
         with locked(folder / "lock"):
             found = _read(folder, source)
             if found is None:
-                _write(folder, source, source.decode())
+                _write(folder, source, source.decode(folder))
                 found = _read(folder, source)
         if found is not None:
             return found
@@ -127,13 +127,18 @@ class _Source:
                 status = path.stat()
                 yield [str(path), label, status.st_size, status.st_mtime_ns]
 
-    def decode(self) -> tuple[Tensor, np.ndarray]:
-        """Images (N, C, H, W) uint8 with the channels last in memory, and labels (N,) int64."""
+    def decode(self, scratch: Path | None = None) -> tuple[Tensor, np.ndarray]:
+        """Images (N, C, H, W) uint8 with the channels last in memory, and labels (N,) int64.
+
+        Args:
+            scratch: see `decode_images`.
+        """
         if self._listed is not None:
             paths = [path for path, _ in self._listed]
-            return decode_images(self.info, paths, size=self.info.stored_size), labels_of(self._listed)
-        images, labels = read_files(self.info, self._files, self._part)
-        return torch.from_numpy(np.array(images.transpose(0, 2, 3, 1), order="C")).permute(0, 3, 1, 2), labels
+            images = decode_images(self.info, paths, size=self.info.stored_size, scratch=scratch)
+            return images, labels_of(self._listed)
+        pixels, labels = read_files(self.info, self._files, self._part)
+        return torch.from_numpy(np.array(pixels.transpose(0, 2, 3, 1), order="C")).permute(0, 3, 1, 2), labels
 
 
 def _write(folder: Path, source: _Source, decoded: tuple[Tensor, np.ndarray]) -> None:

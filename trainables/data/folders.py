@@ -1,9 +1,12 @@
 """Datasets that are folders of image files, decoded and resized by torchvision."""
 
+import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from trainables.data.registry import IMAGE_SUFFIXES, DatasetInfo, ImageFolder
 from trainables.data.sources import DataError, Part, unpacked
 
 LabelledFiles = list[tuple[Path, int]]
+_MUCH: Final = 1 << 30
 
 
 def folder_files(listed: ImageFolder, part: Part) -> LabelledFiles:
@@ -52,7 +56,7 @@ def _images_in(folder: Path) -> list[Path]:
     return found
 
 
-def decode_images(info: DatasetInfo, files: Sequence[Path], *, size: int) -> Tensor:
+def decode_images(info: DatasetInfo, files: Sequence[Path], *, size: int, scratch: Path | None = None) -> Tensor:
     """Image files as one tensor.
 
     Images of a size that networks take are kept as they are, and must all have it. Photographs are resized
@@ -62,6 +66,7 @@ def decode_images(info: DatasetInfo, files: Sequence[Path], *, size: int) -> Ten
         info: the dataset: channels, and whether it holds photographs.
         files: N of them.
         size: height and width wanted.
+        scratch: folder for a nameless file that holds the result while it is used, if it takes much memory.
 
     Returns:
         (N, C, size, size) uint8, in memory with the channels last.
@@ -69,12 +74,20 @@ def decode_images(info: DatasetInfo, files: Sequence[Path], *, size: int) -> Ten
     Raises:
         DataError: naming the first file that is damaged or has another size or other channels.
     """
-    images = torch.empty(len(files), size, size, info.channels, dtype=torch.uint8)
+    images = _room((len(files), size, size, info.channels), scratch)
     decode = partial(_decode, info, size)
     with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
         for number, image in enumerate(pool.map(decode, files)):
             images[number] = image
     return images.permute(0, 3, 1, 2)
+
+
+def _room(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
+    """A tensor of bytes to write to."""
+    if scratch is None or math.prod(shape) < _MUCH:
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))  # keeps the file as long as it lives
 
 
 def _decode(info: DatasetInfo, size: int, path: Path) -> Tensor:

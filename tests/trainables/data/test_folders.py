@@ -92,6 +92,19 @@ def test_photographs_are_resized_cropped_and_shown_in_a_finite_number_of_windows
     assert torch.equal(batch[0], dataset.train.images[0])
 
 
+def test_what_takes_much_memory_is_decoded_into_a_file(folder, monkeypatch, own_cache):
+    expected = load(folder)
+    for path in (own_cache / "datasets").rglob("*"):
+        path.unlink() if path.is_file() else None
+    monkeypatch.setattr("trainables.data.folders._MUCH", 1)
+    found = load(folder)
+    assert found.digest == expected.digest
+    assert torch.equal(found.test.images, expected.test.images)
+    assert {path.name for path in (own_cache / "datasets").rglob("*") if path.is_file()} == {
+        "images.arrow", "samples.safetensors", "lock",
+    }  # fmt: skip
+
+
 def test_windows_lie_within_the_image_and_vary_in_area_and_shape():
     info = replace(DATASETS["tiny_imagenet"], image_size=224, resized_crops=64, padding=0)
     table = view_table(info, "views")

@@ -21,6 +21,9 @@ from study.records import read_epochs, read_trials
 
 Value = bool | int | float | str | None
 
+# A real study of adapter widths on Fashion-MNIST; the README shows its result and the command.
+EXAMPLE = Path(__file__).parent / "examples" / "fashion-adapter_width"
+
 ACCURACY = "val/accuracy"
 SHARPNESS_GAP = "val/sharpness_gap"
 TEST_ACCURACY = "test/accuracy"
@@ -86,15 +89,12 @@ def open_study(directory: str | Path) -> StudyRecords:
 def find_study(named: str | Path | None, results: Path) -> Path:
     """The folder of the study that `named` gives, else of the study in `results` that was written to last.
 
-    Raises:
-        FileNotFoundError: if nothing is named and `results` holds no study with records.
+    Where `results` holds no study with records, it is the example that comes with this package.
     """
     if named:
         return Path(named)
     written = {path.parent.parent: path.stat().st_mtime for path in results.glob("*/records/trials")}
-    if not written:
-        raise FileNotFoundError(f"no study with records under {results.resolve()}: run one, or name a study's folder")
-    return max(written, key=lambda directory: written[directory])
+    return max(written, key=lambda directory: written[directory]) if written else EXAMPLE
 
 
 def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:

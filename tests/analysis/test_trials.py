@@ -8,6 +8,7 @@ import pytest
 
 from analysis.figures import compute_learning_curves
 from analysis.trials import (
+    EXAMPLE,
     find_study,
     markdown_table,
     numbers,
@@ -160,6 +161,15 @@ def test_the_named_study_is_found_and_without_a_name_the_one_written_to_last(tmp
     assert find_study("elsewhere", tmp_path) == Path("elsewhere")
 
 
-def test_no_study_at_all_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="name a study's folder"):
-        find_study(None, tmp_path)
+def test_without_any_study_it_is_the_example(tmp_path: Path) -> None:
+    assert find_study(None, tmp_path) == EXAMPLE
+
+
+def test_the_example_is_a_real_study_small_enough_to_come_along() -> None:
+    records = open_study(EXAMPLE)
+    assert records.trials.num_rows == 40
+    assert records.epochs.num_rows == 40 * 8
+    assert set(records.trials["dataset"].to_pylist()) == {"fashion_mnist"}
+    assert set(records.trials["status"].to_pylist()) == {"finished"}
+    assert sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file()) < 1_000_000
+    assert [config.accuracy.n for config in summarise_configs(records.trials)] == [6] * 4

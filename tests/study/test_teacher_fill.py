@@ -238,7 +238,7 @@ def fill_on(
     settings = {
         "config": config,
         "data_root": None,
-        "teacher_path": prepare_teacher(config, None, str(folder / "teachers")),
+        "teacher_path": prepare_teacher(config, None, str(folder / "teachers")).path,
         "teacher_outputs": {"location": location, "dtype": "float16", **outputs},
         "device": "cpu",
     }
@@ -264,6 +264,7 @@ def test_nodes_fill_storage_together_and_their_trials_read_it(two_nodes, s3, lau
     result, said = launched(
         launch, tmp_path, "clustered", "--address", cluster.address,
         "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"),
+        "--replicates", "8",  # enough for whole trials on the node whose process starts last
     )  # fmt: skip
     assert "teacher outputs: all of them are there" in said
     assert result["teacher_forwards"] == {"ahead": 0, "in_trials": 0}, said

@@ -11,9 +11,11 @@ is the process's own: on one thread, and with nothing to wait for, it is wall ti
   left out.
 - `dml`: student and a peer of the teacher's architecture, both trained, each taught by the other's detached logits.
 
-`plain` is float32 in PyTorch's own layout, channels first: what published code runs in, and what `over_plain` divides
-by: the time of a plain step of PESF-KD with a live teacher over this arm's. `fp32` and `bf16` are the product's
-precisions.
+`fp32` and `bf16` are the product's precisions. `plain` is its code in float32 and PyTorch's own layout, channels
+first; `over_plain` is the time of a plain step of PESF-KD with a live teacher over this arm's. `loop` is that step as
+published code makes it: the same precision and layout, images of a DataLoader with torchvision's transforms, autograd's
+gradients, the optimiser's defaults, losses and accuracies read after every batch; `over_loop` is its time over this
+arm's.
 
     python benchmarks/step.py [--quick] [--pairs cifar|small|tiny|all] [--rounds N] [--json PATH]
 """
@@ -23,8 +25,10 @@ import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -32,8 +36,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+sys.path[0] = str(Path(__file__).parents[1])  # for the loader beside this file, by its full name
+
+from benchmarks.loader import Shape, torchvision_batches
+from trainables.adapter import TeacherAdapter
 from trainables.batches import Batch
 from trainables.compute import arithmetic, feature_and_logits, place
 from trainables.data.dataset import Dataset, Split
@@ -51,7 +59,8 @@ from trainables.trial import TrialConfig
 BATCH = 64
 WARM_UP = 2
 ARMS = ("student_only", "kd_live", "pesf_kd_live", "pesf_kd_stored", "dml")
-BASELINE = ("plain", "pesf_kd_live")
+PLAIN = ("plain", "pesf_kd_live")
+LOOP = ("loop", "pesf_kd_live")
 
 
 class Pair(NamedTuple):
@@ -110,6 +119,46 @@ class MutualLearning:
             trainer.step()
 
 
+class PublishedLoop:
+    """A step of PESF-KD with a live teacher, written as published training loops are."""
+
+    def __init__(self, pair: Pair, dataset: Dataset) -> None:
+        nets = [
+            build_model(name, num_classes=pair.num_classes, in_channels=pair.channels)
+            for name in (pair.student, pair.teacher)
+        ]
+        self.student, self.teacher = nets[0].train(), nets[1].eval()
+        self.adapter = TeacherAdapter(self.teacher.head.in_features, pair.num_classes, 16)
+        self.optimisers = [
+            torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+            for module in (self.student, self.adapter)
+        ]
+        info = dataset.info
+        shape = Shape(pair.name, pair.channels, pair.image_size, info.padding, info.mirrored)
+        self.batches = torchvision_batches(shape, dataset.train.images, dataset.train.labels, pil=True)
+        self.meters: dict[str, list[float]] = defaultdict(list)
+
+    def step(self) -> None:
+        """Load a batch, learn from it, read how it went."""
+        images, labels = next(self.batches)
+        logits = self.student(images)
+        with torch.no_grad():
+            feature = self.teacher.features(images)
+            taught = self.teacher.head(feature)
+        adapted = self.adapter(feature, taught)
+        soft = kl_div(log_softmax(logits / 4, 1), log_softmax(adapted / 4, 1), reduction="batchmean", log_target=True)
+        loss = cross_entropy(logits, labels) + 0.9 * 16 * soft + cross_entropy(adapted, labels)
+        for optimiser in self.optimisers:
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.meters["loss"].append(loss.item())
+        hits = logits.topk(5, 1).indices == labels[:, None]
+        for k in (1, 5):
+            self.meters[f"top{k}"].append(hits[:, :k].any(1).float().mean().item())
+
+
 def random_dataset(pair: Pair, samples: int) -> Dataset:
     """Random images of the pair's shape, seen in the views of a known dataset of that shape."""
     generator = torch.Generator().manual_seed(0)
@@ -126,7 +175,7 @@ def build_arms(pair: Pair, precisions: tuple[Precision, ...], folder: Path) -> d
     """(mode, arm) -> a function that takes one step."""
     dataset = random_dataset(pair, 20 * BATCH)
     modes: dict[str, Precision] = {"plain": "fp32"} | {precision: precision for precision in precisions}
-    return {
+    return {LOOP: PublishedLoop(pair, dataset).step} | {
         (mode, arm): _step(pair, arm, precision, dataset, folder, plain=mode == "plain")
         for mode, precision in modes.items()
         for arm in (ARMS if mode != "plain" else ("student_only", "pesf_kd_live"))
@@ -188,8 +237,11 @@ def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: 
             "pair": pair.name,
             "arm": arm,
             "precision": mode,
-            "ratio_to_student_only": _median_ratio(seconds[mode, arm], seconds[mode, "student_only"]),
-            "over_plain": _median_ratio(seconds[BASELINE], seconds[mode, arm]),
+            "ratio_to_student_only": _median_ratio(
+                seconds[mode, arm], seconds["plain" if mode == "loop" else mode, "student_only"]
+            ),
+            "over_plain": _median_ratio(seconds[PLAIN], seconds[mode, arm]),
+            "over_loop": _median_ratio(seconds[LOOP], seconds[mode, arm]),
             "ms": 1000 * statistics.median(seconds[mode, arm]),
             "default": mode == auto,
             "n": rounds,
@@ -218,7 +270,10 @@ def main() -> None:
     )
     precisions: tuple[Precision, ...] = ("fp32", "bf16") if computes_bfloat16("cpu") else ("fp32",)
     rows: list[dict] = []
-    print(f"{'pair':26} {'precision':9} {'arm':15} {'/student':>8} {'over plain':>10} {'ms':>8} {'n':>4} {'load':>5}")
+    print(
+        f"{'pair':26} {'precision':9} {'arm':15} {'/student':>8} {'over plain':>10} {'over loop':>9} {'ms':>8} "
+        f"{'n':>4} {'load':>5}"
+    )
     with tempfile.TemporaryDirectory(prefix="step-") as folder:
         for pair in chosen:
             measured = measure(pair, precisions, arguments.rounds or pair.rounds, Path(folder))
@@ -226,7 +281,8 @@ def main() -> None:
                 mode = row["precision"] + ("*" if row["default"] else "")
                 print(
                     f"{row['pair']:26} {mode:9} {row['arm']:15} {row['ratio_to_student_only']:8.3f} "
-                    f"{row['over_plain']:10.2f} {row['ms']:8.2f} {row['n']:4} {row['load']:5.1f}",
+                    f"{row['over_plain']:10.2f} {row['over_loop']:9.2f} {row['ms']:8.2f} {row['n']:4} "
+                    f"{row['load']:5.1f}",
                     flush=True,
                 )
             rows += measured

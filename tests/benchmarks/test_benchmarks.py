@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-STEP_ROW = {"pair": str, "arm": str, "precision": str, "ratio_to_student_only": float, "over_plain": float, "n": int}
+STEP_ROW = {
+    "pair": str,
+    "arm": str,
+    "precision": str,
+    "ratio_to_student_only": float,
+    "over_plain": float,
+    "over_loop": float,
+    "n": int,
+}
 PACKING_ROW = {"case": str, "batch": int, "precision": str, "batches": str, "packed": int, "ratio": float, "n": int}
 LOADER_ROW = {"images": str, "against": str, "ratio": float, "n": int, "load": float}
 
@@ -35,7 +43,7 @@ def test_a_quick_benchmark_prints_a_table_and_writes_its_rows(name, shape, tmp_p
     if name == "step.py":
         arms = {row["arm"] for row in rows if row["precision"] == "fp32"}
         assert arms == {"student_only", "kd_live", "pesf_kd_live", "pesf_kd_stored", "dml"}
-        assert {row["precision"] for row in rows} >= {"plain", "fp32"}
+        assert {row["precision"] for row in rows} >= {"loop", "plain", "fp32"}
         assert all(row["ratio_to_student_only"] == 1 for row in rows if row["arm"] == "student_only")
     elif name == "packing.py":
         assert {(row["packed"], row["batches"]) for row in rows} == {

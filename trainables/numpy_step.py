@@ -71,7 +71,8 @@ class NumpyForm:
         np.add.reduce(p, axis=1, out=norm, keepdims=True)
         p /= norm
         log_p -= np.log(norm, out=norm)
-        np.take(self._unit, labels.numpy(), axis=1, out=self._truth)
+        # `clip`, which no label needs, spares a copy.
+        self._unit.take(labels.numpy(), axis=1, out=self._truth, mode="clip")
         np.dot(self._weights, self._rows, out=self._gradients)
         if self._pull is not None:
             difference = np.subtract(log_p[3], log_p[2], out=self._difference)

@@ -251,13 +251,14 @@ class DistillationRun:
         if self._adapter_step is not None:
             taught_by = self._adapter_step.forward(teacher.feature, teacher.logits)
         gradients = self._gradients(logits, taught_by, labels)
-        self.student_trainer.forget_gradients()
-        logits.backward(gradients.student)
-        self.student_trainer.step()
+        # Before the student's backward pass, whose code would push this code out of the processor's caches.
         if self._adapter_step is not None:
             assert gradients.taught_by is not None
             self._adapter_step.learn(gradients.taught_by)
         log.add_later(gradients.log_p, labels)
+        self.student_trainer.forget_gradients()
+        logits.backward(gradients.student)
+        self.student_trainer.step()
 
     @torch.no_grad()
     def evaluate(self, student_logits: Tensor | None = None) -> dict[str, float]:

@@ -84,12 +84,21 @@ def _taught(method: str) -> bool:
 
 
 def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[OutputsSource, str]:
+    methods = (plan.base.method, *plan.controls)
+    live_only = ", ".join(dict.fromkeys(name for name in methods if METHODS.entry(name).needs_maps))
+    if plan.teacher_outputs == "stored" and live_only:
+        raise ValueError(
+            f"the maps of the nets' stages, which {live_only} cannot do without, are too large to store: leave out "
+            "--teacher-outputs stored"
+        )
     if plan.teacher_outputs != "auto":
         return plan.teacher_outputs, "as asked"
     limit = size_in_words(plan.teacher_outputs_limit)
     decision: tuple[OutputsSource, str] = ("stored", f"within the limit of {limit}")
     if not needed:
         decision = ("live", "no method of the study is taught by a teacher")
+    elif live_only:
+        decision = ("live", f"{live_only} cannot do without the maps of its stages, too large to store")
     elif size > plan.teacher_outputs_limit:
         decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")
     used = plan.teacher_outputs_used

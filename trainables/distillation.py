@@ -96,7 +96,8 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
     teacher = _teacher(settings["teacher_path"], trial, dataset)
     device = settings.get("device", "cpu")
-    outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
+    stored = None if trial.method_entry.needs_maps else settings.get("teacher_outputs")  # which have no maps
+    outputs = _teacher_outputs(stored, trial, dataset, teacher, device)
     run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
     for folder in settings.get("checkpoints", []):
         try:

@@ -1,16 +1,21 @@
 """Who learns in a trial: student, adapter and the method's own parts, each from its own seed, with its trainer."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
 from trainables.adapter import TeacherAdapter
 from trainables.compute import place
 from trainables.data.dataset import Dataset
-from trainables.methods.method import Method, PartsSetting
+from trainables.methods.method import MapShape, Method, PartsSetting
 from trainables.models import DistillationModel, build_model
 from trainables.optimisation import Trainer
 from trainables.randomness import seeded
 from trainables.trial import TrialConfig, derive_seed
+
+if TYPE_CHECKING:
+    from trainables.teacher.frozen import FrozenTeacher
 
 
 def build_student(config: TrialConfig, dataset: Dataset, device: torch.device) -> DistillationModel:
@@ -36,13 +41,26 @@ def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) ->
 
 
 def build_parts(
-    config: TrialConfig, method: Method, student: DistillationModel, teacher_head: nn.Linear, dataset: Dataset
+    config: TrialConfig, method: Method, student: DistillationModel, teacher: "FrozenTeacher", dataset: Dataset
 ) -> nn.Module | None:
     """What the method itself has, on the student's device; None if it has nothing."""
-    setting = PartsSetting(student.head.in_features, teacher_head.in_features, dataset.train.labels)
+    setting = PartsSetting(student.head.in_features, teacher.head.in_features, dataset.train.labels)
+    if method.needs_maps:
+        shapes = (_map_shapes(model, dataset) for model in (student, teacher.model))
+        setting = PartsSetting(*setting[:3], *shapes)
     with seeded(derive_seed("method", config.seed)):
         parts = method.build_parts(config.model_dump(), setting)
     return parts.to(student.head.weight.device) if parts is not None else None
+
+
+@torch.no_grad()
+def _map_shapes(model: DistillationModel, dataset: Dataset) -> tuple[MapShape, ...]:
+    size = dataset.train.image_size
+    images = model.head.weight.new_zeros(1, dataset.info.channels, size, size)
+    training = model.training
+    maps = model.eval().stages(images).maps  # in eval mode nothing that the model keeps moves
+    model.train(training)
+    return tuple((each.shape[1], each.shape[2], each.shape[3]) for each in maps)
 
 
 def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:

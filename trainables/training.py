@@ -20,7 +20,7 @@ from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterStep
 from trainables.batches import Batch, EpochBatches
 from trainables.closed_form import ClosedForm
-from trainables.compute import arithmetic, feature_and_logits, peak_memory, place
+from trainables.compute import arithmetic, forward_pass, peak_memory, place
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
 from trainables.folding import FoldedCopy
@@ -34,7 +34,7 @@ from trainables.optimisation import Trainer, count_parameters, tensors_under
 from trainables.randomness import seeded
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
 from trainables.trial import TrialConfig, derive_seed
-from trainables.trial_identity import check_fit, check_identity
+from trainables.trial_identity import check_fit, check_identity, check_outputs
 
 if TYPE_CHECKING:
     from trainables.teacher.frozen import FrozenTeacher
@@ -55,8 +55,8 @@ class DistillationRun:
         teacher_outputs: where the teacher's outputs come from; the teacher itself, live, unless given.
 
     Raises:
-        ValueError: if the method needs a teacher and there is none, or dataset or teacher do not fit the
-            config.
+        ValueError: if the method needs a teacher and there is none, or dataset, teacher or its outputs do not
+            fit the config.
     """
 
     def __init__(
@@ -79,7 +79,8 @@ class DistillationRun:
         self._generator: torch.Generator | None = None
         self.teacher_outputs = teacher_outputs
         if teacher_outputs is None and self.teacher is not None:
-            self.teacher_outputs = LiveTeacherOutputs(self.teacher)
+            self.teacher_outputs = LiveTeacherOutputs(self.teacher, maps=self.method.needs_maps)
+        check_outputs(config, self.teacher_outputs)
         values = config.model_dump()
         self.objective = self.method.objective(values)
         self._closed_form = self.method.gradients(values)
@@ -108,7 +109,7 @@ class DistillationRun:
         self.parts_trainer: Trainer | None = None
         if self.method.parts is not None:
             assert self.teacher is not None
-            self.parts = build_parts(config, self.method, self.student, self.teacher.head, self.dataset)
+            self.parts = build_parts(config, self.method, self.student, self.teacher, self.dataset)
             assert self.parts is not None
             self.parts_trainer = student_trainer(config, self.parts)
 
@@ -209,16 +210,22 @@ class DistillationRun:
             with arithmetic(self.config.precision, self.device):  # its own net runs as the student does
                 teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)
         with arithmetic(self.config.precision, self.device):
-            feature, logits = feature_and_logits(self.student, batch.images)
+            feature, logits, maps = forward_pass(self.student, batch.images, maps=self.method.needs_maps)
         if self._gradients is not None and teacher is not None:
             self._backward_by_formula(logits, teacher, batch.labels, log)
         else:
-            self._backward(feature, logits, teacher, batch, log)
+            self._backward(feature, logits, teacher, batch, log, maps)
 
     def _backward(
-        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batch: Batch, log: LossLog
+        self,
+        feature: Tensor,
+        logits: Tensor,
+        teacher: TeacherBatch | None,
+        batch: Batch,
+        log: LossLog,
+        maps: tuple[Tensor, ...] | None,
     ) -> None:
-        parts = self.losses(feature, logits, teacher, batch)
+        parts = self.losses(feature, logits, teacher, batch, maps)
         for trainer in self.trainers.values():
             trainer.forget_gradients()
         parts.total.backward()
@@ -226,8 +233,15 @@ class DistillationRun:
             trainer.step()
         log.add(parts.detach(), len(batch.labels))
 
-    def losses(self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batch: Batch) -> LossParts:
-        """The losses of a batch with their graph, from the student's feature (B, D) and logits (B, C)."""
+    def losses(
+        self,
+        feature: Tensor,
+        logits: Tensor,
+        teacher: TeacherBatch | None,
+        batch: Batch,
+        maps: tuple[Tensor, ...] | None = None,
+    ) -> LossParts:
+        """The losses of a batch with their graph, from the student's feature (B, D), logits (B, C) and maps."""
         adapted = None
         if self.adapter is not None:
             assert teacher is not None
@@ -242,6 +256,8 @@ class DistillationRun:
             indices=batch.indices,
             epoch=self.epoch,
             generator=self._generator,
+            student_maps=maps,
+            teacher_maps=teacher.maps if teacher is not None else None,
         )
         return self.objective(outputs, batch.labels)
 
@@ -326,7 +342,7 @@ class DistillationRun:
                 self.teacher_outputs.validation(indices, images)
                 for indices, images in zip(rows, self.evaluation_batches(split), strict=True)
             ]
-            self._validation_teacher = TeacherBatch(*(torch.cat(column) for column in zip(*batches, strict=True)))
+            self._validation_teacher = TeacherBatch.joined(batches)
         return self._validation_teacher
 
     def own_its_memory(self) -> None:

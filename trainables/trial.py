@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trainables.data.registry import check_dataset_name
 from trainables.methods import METHODS, MethodEntry
-from trainables.models.names import check_model_name
+from trainables.models.names import check_model_name, has_maps
 from trainables.naming import unknown_name
 from trainables.precision import Precision
 from trainables.teacher.recipe import TeacherOrigin, default_epochs
@@ -154,6 +154,17 @@ class TrialConfig(BaseModel):
             able = ", ".join(name for name in METHODS if METHODS.entry(name).takes_adapter)
             hint = "; kd with an adapter is pesf_kd" if self.method == "kd" else ""
             raise ValueError(f"method {self.method!r} takes no adapter{hint}; adapter=True goes with {able}")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_where_they_are_needed(self) -> Self:
+        for who, name in (("student", self.student), ("teacher", self.teacher)):
+            if METHODS.entry(self.method).needs_maps and not has_maps(name):
+                raise ValueError(
+                    f"method {self.method!r} matches maps of the nets' stages, and {who} {name!r} gives none, as "
+                    "no net of torchvision or timm does here: choose another architecture, such as resnet20, or a "
+                    "method that matches logits or features, such as kd or pkt"
+                )
         return self
 
     @property

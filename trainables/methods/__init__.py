@@ -38,6 +38,8 @@ class MethodEntry:
         has_adapter: whether an adapter is trained beside the student.
         takes_adapter: whether one can be, where the trial's `adapter` says so.
         needs_teacher: whether the student is taught by a teacher.
+        needs_maps: whether its losses see the maps of both nets' stages: the teacher has to be live then, as its stored
+            outputs have no maps, and both nets have to be ones that give some.
         published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
             CIFAR-100 as far as they are known here, for resnet32x4 to resnet8x4 where they depend on the pair, not
             each checked against the paper; the rest is at the config's defaults.
@@ -48,6 +50,7 @@ class MethodEntry:
     has_adapter: bool = False
     takes_adapter: bool = False
     needs_teacher: bool = True
+    needs_maps: bool = False
     published: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -130,6 +133,18 @@ _ENTRIES: Final = {
             "crd_temperature": 0.07,
             "crd_momentum": 0.5,
         },
+    ),
+    "fitnet": MethodEntry(
+        "trainables.methods.fitnet", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 100.0}
+    ),
+    "at": MethodEntry(
+        "trainables.methods.at", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 1000.0}
+    ),
+    "sp": MethodEntry(
+        "trainables.methods.sp", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 3000.0}
+    ),
+    "vid": MethodEntry(
+        "trainables.methods.vid", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 1.0}
     ),
 }
 

@@ -27,6 +27,8 @@ class StepOutputs(NamedTuple):
         indices: (B,) int64, the samples' rows in the train split.
         epoch: the one that is running, counted from 0.
         generator: draws what the losses draw; it starts anew in every epoch.
+        student_maps: after the student's stem and each of its stages, (B, C_i, H_i, W_i); see `FeatureMaps`.
+        teacher_maps: the teacher's, in number, width and size as that net has them, without gradient.
     """
 
     student_feature: Tensor
@@ -38,6 +40,8 @@ class StepOutputs(NamedTuple):
     indices: Tensor | None = None
     epoch: int = 0
     generator: torch.Generator | None = None
+    student_maps: tuple[Tensor, ...] | None = None
+    teacher_maps: tuple[Tensor, ...] | None = None
 
     def taught_by(self, *, detached: bool = False) -> Tensor:
         """The logits (B, C) that teach the student: the adapted ones where there is an adapter.
@@ -98,6 +102,9 @@ def weighted_sum(
     return LossParts(total + adapter_ce_weight * adapter, ce=ce, kd=kd, adapter=adapter)
 
 
+MapShape = tuple[int, int, int]  # (C, H, W)
+
+
 class PartsSetting(NamedTuple):
     """What a method's own parts are built for.
 
@@ -105,11 +112,15 @@ class PartsSetting(NamedTuple):
         student_dim: D of the student.
         teacher_dim: D of the teacher.
         labels: (N,) int64, of the train split.
+        student_maps: (C_i, H_i, W_i) of each of the student's maps; empty unless the method needs them.
+        teacher_maps: of each of the teacher's.
     """
 
     student_dim: int
     teacher_dim: int
     labels: Tensor
+    student_maps: tuple[MapShape, ...] = ()
+    teacher_maps: tuple[MapShape, ...] = ()
 
 
 # (outputs, labels (B,) int64) -> the batch's losses
@@ -125,6 +136,7 @@ class Method:
         losses: `losses(outputs, labels, *, ...)`; its keyword-only parameters are named as the fields of
             `TrialConfig` that they take their values from.
         needs_teacher: the student is taught by a teacher.
+        needs_maps: the losses see the maps of both nets' stages, for which the teacher has to be live.
         has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student, always.
         takes_adapter: the same where the trial asks for it.
         closed_form: takes those of `losses`' keyword-only parameters that it has and gives losses and gradients by
@@ -137,6 +149,7 @@ class Method:
     name: str
     losses: Callable[..., LossParts]
     needs_teacher: bool = True
+    needs_maps: bool = False
     has_adapter: bool = False
     takes_adapter: bool = False
     closed_form: Callable[..., "ClosedForm | None"] | None = None

@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from trainables.compute import feature_and_logits
+from trainables.compute import forward_pass
 from trainables.models import DistillationModel
 from trainables.storage import tensors_digest
 from trainables.teacher_outputs import TeacherBatch
@@ -77,8 +77,13 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> TeacherBatch:
-        """Penultimate feature (B, D) and logits (B, C) of images (B, channels, H, W) as the study normalises them."""
+    def forward(self, images: Tensor, *, maps: bool = False) -> TeacherBatch:
+        """Penultimate feature (B, D) and logits (B, C) of images (B, channels, H, W) as the study normalises them.
+
+        Args:
+            images: normalised.
+            maps: whether the maps of its stages are asked for too.
+        """
         if self._scale is not None and self._shift is not None:
             images = images * self._scale.to(images.dtype) + self._shift.to(images.dtype)
-        return TeacherBatch(*feature_and_logits(self.model, images))
+        return TeacherBatch(*forward_pass(self.model, images, maps=maps))

@@ -62,7 +62,7 @@ class DistillationTrainable(tune.Trainable):
         """Train and evaluate one epoch.
 
         Returns:
-            The epoch's measures, `epoch`, `finished` (whether it was the last), `failed` where it went wrong, and
+            The epoch's measures, the trial's `facts`, `epoch`, `finished` (whether it was the last), `failed` where it went wrong, and
             `notes` where there is something that a person should know.
         """
         measures: dict[str, float] = {}
@@ -109,7 +109,7 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
 
 
 def epoch_result(run: DistillationRun, measures: dict[str, float], *, saved_at: float) -> dict[str, Any]:
-    """What Tune is told of an epoch.
+    """What Tune is told of an epoch, and beside it `facts`, what the trial costs by what it is.
 
     Args:
         run: the trial.
@@ -119,6 +119,7 @@ def epoch_result(run: DistillationRun, measures: dict[str, float], *, saved_at: 
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS
     return {
         **measures,
+        "facts": run.cost.facts,
         "epoch": run.epoch,
         "finished": run.finished,
         "done": run.finished,

@@ -5,6 +5,13 @@ gaps and agreement are with what its student is taught by, the frozen teacher. `
 measured against the study's frozen teacher, so that its gap stands beside the others', and leaves out the
 teacher's measures only where there is no teacher at all. Accuracies are fractions, entropies are in nats,
 times in seconds; `train/loss` is the weighted total, its parts are before their weights.
+
+What a trial costs comes in two kinds. `COST_MEASURES` are measured anew in every epoch; `COST_FACTS` are what the trial
+is, known before its first step and recorded once. FLOPs are per example of the train split, a multiplication and an
+addition counting as two (see `trainables.cost`), `forward` and `backward` by whose they are: the student's, the
+adapter's, the teacher's as a step asks it (a whole pass, or the head alone where the feature is stored), the method's
+own (its losses and what belongs to it), and a peer's that learns beside the student. Energy is the machine's while the
+epoch ran (see `trainables.energy`), absent where it does not tell.
 """
 
 from typing import Final
@@ -31,14 +38,64 @@ VALIDATION_MEASURES: Final = (
     "val/agreement",
 )
 TRAINING_MEASURES: Final = ("train/loss", "train/loss_ce", "train/loss_kd", "train/loss_adapter")
+CPU_ENERGY: Final = "cost/cpu_energy_joules"
+GPU_ENERGY: Final = "cost/gpu_energy_joules"
+ENERGY_MEASURES: Final = (CPU_ENERGY, GPU_ENERGY)
 COST_MEASURES: Final = (
     "cost/seconds",
+    "cost/seconds_per_step",
     "cost/examples_per_second",
     "cost/teacher_forwards",
     "cost/trainable_parameters",
     "cost/adapter_parameters",
     "cost/peak_memory_bytes",
+    *ENERGY_MEASURES,
+)
+# What two equal trials need not have in common.
+TIMED_MEASURES: Final = (
+    "cost/seconds",
+    "cost/seconds_per_step",
+    "cost/examples_per_second",
+    "cost/peak_memory_bytes",
+    *ENERGY_MEASURES,
+)
+COST_PARTS: Final = ("student", "adapter", "teacher", "method", "peer")
+COST_FACTS: Final = (
+    "cost/train_examples",
+    "cost/student_parameters",
+    "cost/other_parameters",
+    *(f"cost/{way}_flops_{part}" for part in COST_PARTS for way in ("forward", "backward")),
+    "cost/step_flops",
+    "cost/step_flops_to_ce",
+    "cost/teacher_pass_flops",
+    "cost/stored_bytes",
 )
 TEST_MEASURES: Final = ("test/accuracy",)
 
 MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES
+
+_UNITS: Final = {
+    "_flops_to_ce": "1, of what cross-entropy on the same student takes",
+    "_per_second": "examples/s",
+    "_per_step": "s",
+    "_flops": "FLOP/example",
+    "_parameters": "numbers",
+    "_bytes": "B",
+    "_joules": "J",
+    "_seconds": "s",
+    "/seconds": "s",
+    "_examples": "examples",
+    "_forwards": "examples",
+    **{f"_{part}": "FLOP/example" for part in COST_PARTS},
+}
+
+
+def unit_of(name: str) -> str | None:
+    """The unit of something that costs, which its name ends with; None for other measures.
+
+    Args:
+        name: of a measure or a fact.
+    """
+    if not name.startswith("cost/"):
+        return None
+    return next(unit for ending, unit in _UNITS.items() if name.endswith(ending))

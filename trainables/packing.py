@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 
 from trainables.data.dataset import Dataset
+from trainables.energy import energy_meter
 from trainables.loss_log import NonFiniteLossError, means_of_parts
 from trainables.packed_network import PackingError, check_packable
 from trainables.packed_step import SHARED_FIELDS, PackedStep
@@ -163,15 +164,19 @@ class Pack:
         """Train an epoch of every trial, each its own next one, and evaluate.
 
         Returns:
-            The measures of `DistillationRun.run_epoch`. `cost/seconds` is a trial's share of the pack's time;
-            the speed is what its share comes to; teacher's forwards that serve several count for the first of them.
+            The measures of `DistillationRun.run_epoch`. `cost/seconds` is a trial's share of the pack's time, and so
+            is its energy of the pack's; the speed, and the time of a step, are what its share comes to; teacher's
+            forwards that serve several count for the first of them.
         """
-        started = time.perf_counter()
+        started, meter = time.perf_counter(), energy_meter(next(iter(self._runs.values())).device)
+        energy = meter.read()
         trained = self.train_epoch()
         evaluated = self.evaluate()
-        share = (time.perf_counter() - started) / max(1, len(trained.measures) + len(trained.failures))
+        sharers = max(1, len(trained.measures) + len(trained.failures))
+        share = (time.perf_counter() - started) / sharers
+        joules = {name: joules / sharers for name, joules in meter.since(energy).items()}
         measures = {
-            name: trained.measures[name] | evaluated.measures[name] | self.run_of(name).costs(share)
+            name: trained.measures[name] | evaluated.measures[name] | self.run_of(name).costs(share) | joules
             for name in evaluated.measures
         }
         return PackEpoch(measures, trained.failures | evaluated.failures)

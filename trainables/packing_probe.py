@@ -110,6 +110,10 @@ class _KeptOutputs:
         self.source = self
         self.forwards = 0
 
+    def stored_bytes(self, slots: int) -> int:  # noqa: ARG002
+        """0: they are kept in memory."""
+        return 0
+
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """Rows, gathered."""
         return TeacherBatch(self._all.feature[indices], self._all.logits[indices])

@@ -47,6 +47,9 @@ class TeacherOutputs(Protocol):
     def source(self) -> object:
         """What answers; two that have the same one give the same answers."""
 
+    def stored_bytes(self, slots: int) -> int:
+        """What the rows of the first `slots` slots and of the validation split take where they are stored."""
+
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:
         """The outputs for a batch of the train split.
 
@@ -80,6 +83,10 @@ class LiveTeacherOutputs:
         self.gives_maps = maps
         self.numbers_per_sample = teacher.head.in_features + teacher.head.out_features
         self.forwards = 0
+
+    def stored_bytes(self, slots: int) -> int:  # noqa: ARG002
+        """0: nothing is stored."""
+        return 0
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """One forward pass; indices and slot, by which outputs can be stored, are not looked at."""

@@ -156,6 +156,10 @@ class TeacherOutputsStore:
         """
         return self._rows(self.tables.validation)
 
+    def stored_bytes(self, slots: int) -> int:
+        """What the rows of the first `slots` slots and of the validation split take, there already or not."""
+        return self.tables.count_rows(slots) * self.tables.width * DTYPES[self.dtype].itemsize
+
     def missing(self, slots: int) -> list[Shard]:
         """What is left to fill until the validation split and the first `slots` slots have their files.
 
@@ -345,6 +349,10 @@ class StoredTeacherOutputs:
         self._slot_rows: Tensor | None = None
         self._validation_rows: Tensor | None = None
         self.forwards = 0
+
+    def stored_bytes(self, slots: int) -> int:
+        """See `TeacherOutputsStore.stored_bytes`."""
+        return self._store.stored_bytes(slots)
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """Rows of the slot's file, gathered; the images are not looked at."""

@@ -115,6 +115,10 @@ class TeacherTables:
         """How many views, and so at most slots, there are."""
         return len(self._views_table)
 
+    def count_rows(self, slots: int) -> int:
+        """How many rows the first `slots` slots and the validation split have together."""
+        return slots * len(self._dataset.train) + len(self._dataset.validation)
+
     def slot(self, slot: int) -> Table:
         """The train split, every sample in its view of that slot."""
         views = self._views[slot]

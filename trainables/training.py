@@ -21,7 +21,9 @@ from trainables.adapter_gradients import AdapterStep
 from trainables.batches import Batch, EpochBatches
 from trainables.closed_form import ClosedForm
 from trainables.compute import arithmetic, forward_pass, peak_memory, place
+from trainables.cost import CostLedger, count_costs
 from trainables.data.dataset import Dataset, Split
+from trainables.energy import energy_meter
 from trainables.evaluation import validation_measures
 from trainables.folding import FoldedCopy
 from trainables.learners import adapter_trainer, build_adapter, build_parts, build_student, student_trainer
@@ -135,12 +137,18 @@ class DistillationRun:
         Raises:
             NonFiniteLossError: see `train_epoch`.
         """
-        started = time.perf_counter()
+        started, meter = time.perf_counter(), energy_meter(self.device)
+        energy = meter.read()
         measures = self.train_epoch() | self.evaluate()
-        return measures | self.costs(time.perf_counter() - started)
+        return measures | self.costs(time.perf_counter() - started) | meter.since(energy)
+
+    @cached_property
+    def cost(self) -> CostLedger:
+        """What the trial is made of and what its steps compute; looking at it changes nothing that the trial has."""
+        return count_costs(self)
 
     def costs(self, seconds: float) -> dict[str, float]:
-        """`cost/*` of the epoch that was trained and evaluated last.
+        """`cost/*` of the epoch that was trained and evaluated last, but for its energy.
 
         Args:
             seconds: what both took.
@@ -149,6 +157,7 @@ class DistillationRun:
         forwards = self.teacher_outputs.forwards if self.teacher_outputs is not None else 0
         costs = {
             "cost/seconds": seconds,
+            "cost/seconds_per_step": self.training_seconds / len(self.batches),
             "cost/examples_per_second": len(self.dataset.train) / self.training_seconds,
             "cost/teacher_forwards": float(forwards - self._forwards_reported),
             "cost/trainable_parameters": float(count_parameters(modules)),

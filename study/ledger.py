@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from study.journal import Journal, read_journal
 from study.plan import Stage, StudyPlan
-from trainables.measures import ACCURACY, MEASURES
+from trainables.measures import ACCURACY, COST_FACTS, MEASURES
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -21,7 +21,10 @@ Status = Literal["finished", "pruned", "failed"]
 
 @dataclass
 class TrialEntry:
-    """One trial: what it is, what it has reported, how it ended (`status` is None while it has not)."""
+    """One trial: what it is, what it has reported, how it ended (`status` is None while it has not).
+
+    `facts` are the `COST_FACTS` that it reported; a trial that has ended without an epoch has none.
+    """
 
     trial_id: str
     ordinal: int
@@ -32,6 +35,7 @@ class TrialEntry:
     optuna: dict[str, Any] | None = None
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
     epoch_times: dict[int, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
     status: Status | None = None
     error: str | None = None
     ended: float | None = None
@@ -103,6 +107,8 @@ class StudyLedger:
                 if kind == "epoch":
                     entry.epochs.setdefault(event["epoch"], event["measures"])
                     entry.epoch_times.setdefault(event["epoch"], event["time"])
+                elif kind == "facts":
+                    entry.facts = event["facts"]
                 elif kind == "end":
                     self.ended += entry.status is None
                     entry.status, entry.error, entry.ended = event["status"], event["error"], event["time"]
@@ -153,6 +159,13 @@ class StudyLedger:
         entry.epochs[epoch] = measures
         entry.epoch_times[epoch] = now
         return True
+
+    def record_facts(self, trial_id: str, facts: dict[str, float]) -> None:
+        """Enter what a trial costs by what it is, once."""
+        entry = self.entries[trial_id]
+        if facts and not entry.facts and entry.status is None:
+            self._journal.append({"event": "facts", "trial_id": trial_id, "facts": facts})
+            entry.facts = facts
 
     def record_fill(self, forwards: int, files: int, seconds: float) -> None:
         """Enter that a task filled teacher outputs ahead of the trials.
@@ -219,6 +232,7 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "started": int(entry.started * 1e6),
         "seconds": entry.seconds,
         **{name: entry.last.get(name) for name in MEASURES},
+        **{name: entry.facts.get(name) for name in COST_FACTS},
     }
 
 

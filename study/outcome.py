@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from analysis.costs import ConfigCost, config_costs
 from analysis.figures import (
     compute_gap_against_accuracy,
     compute_history,
@@ -55,6 +56,7 @@ class Outcome:
         summary: everything below as JSON, as in `summary.json`.
         configs: controls first, then the promising configs, best first.
         correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
+        costs: of the configs, by their ids.
         notes: what must be said beside the table.
         tracking_error: why MLflow does not have all of it, if so.
     """
@@ -63,6 +65,7 @@ class Outcome:
     summary: dict[str, Any]
     configs: list[ConfigSummary]
     correlation: Estimate
+    costs: dict[str, ConfigCost]
     notes: list[str]
     tracking_error: Exception | None
 
@@ -74,7 +77,10 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     configs = summarise_configs(records.trials, seed=plan.seed) if records.trials.num_rows else []
     correlation = compute_gap_against_accuracy(records.trials, seed=plan.seed).correlation
     notes = _notes(plan, run, records)
+    costs = config_costs(records, teacher_forwards_ahead=run.ledger.teacher_forwards_ahead)
     summary = _summary(plan, run, configs, correlation, notes)
+    for row in summary["configs"]:
+        row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
     _write_json(plan.directory / "summary.json", summary)
     _draw_figures(plan, records)
     result_note = "\n\n".join([markdown_table(configs), _correlation_text(correlation), *notes])
@@ -83,7 +89,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     error = tracker.finish(
         status, result_note=result_note, metrics=_study_metrics(configs, correlation), artifacts=artifacts
     )
-    return Outcome(plan, summary, configs, correlation, notes, error)
+    return Outcome(plan, summary, configs, correlation, costs, notes, error)
 
 
 def print_outcome(outcome: Outcome, stream: TextIO) -> None:
@@ -93,7 +99,7 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
     console.print()
     console.print(plan.search_space.question, style="bold")
     if outcome.configs:
-        console.print(_table(outcome.configs))
+        console.print(_table(outcome.configs, outcome.costs))
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
     for text in [*methods, _correlation_text(outcome.correlation), *outcome.notes]:
         console.print(text, markup=False)
@@ -113,10 +119,10 @@ def ui_command(plan: StudyPlan) -> str:
     return shlex.join(command)
 
 
-def _table(configs: list[ConfigSummary]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("config", overflow="fold", min_width=18)
-    for name in ("n", "val accuracy", "gap (nats)", "accuracy - kd", "in search"):
+    for name in ("n", "val accuracy", "gap (nats)", "accuracy - kd", "cost\nx ce", "in\nsearch"):
         table.add_column(name, justify="right", no_wrap=True)
     for config in configs:
         table.add_row(
@@ -125,6 +131,7 @@ def _table(configs: list[ConfigSummary]) -> Table:
             _plus_minus(config.accuracy),
             _plus_minus(config.gap, places=2),
             _difference(config.against_baseline),
+            _times(costs[config.config_id].flops_to_ce),
             "" if config.search_accuracy is None else f"{config.search_accuracy:.3f}",
         )
     return table
@@ -137,6 +144,10 @@ def _difference(against: Estimate | None) -> str:
         return f"{against.value:+.3f}"
     p_value = f"{against.p_value:.2f}" if against.p_value >= 0.01 else f"{against.p_value:.0e}"
     return f"{against.value:+.3f}, p {p_value}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2f}"
 
 
 def _label(config: ConfigSummary) -> str:
@@ -170,7 +181,9 @@ def _correlation_text(correlation: Estimate) -> str:
 def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords) -> list[str]:
     notes = [
         "Means are over fresh seeds; `in search` is the one seed that a config was chosen by, and flatters it. "
-        "p-values are not corrected for the number of rows."
+        "p-values are not corrected for the number of rows.",
+        "`cost x ce` is the FLOPs of training over those of cross-entropy on the same student; measured times are in "
+        "summary.json.",
     ]
     survivors = survivor_note(records.trials)
     if survivors:

@@ -6,10 +6,12 @@ Now and then the small files are merged into segments; a reader sees each trial 
 
 Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed,
 status, error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at
-the trial's last epoch; null where the method does not have it). `stage` is search (proposed by the sampler),
+the trial's last epoch; null where the method does not have it), one per fact of its cost (`COST_FACTS`; null where
+an earlier version recorded the trial). `stage` is search (proposed by the sampler),
 control or replicate (a promising config on fresh seeds); `status` is finished, pruned or failed; `seconds` is
 the trial's own computing time, `started` the moment it was first scheduled.
 Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
+Of a column `cost/...` the field's metadata says the `unit`.
 """
 
 import uuid
@@ -20,7 +22,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.measures import MEASURES
+from trainables.measures import COST_FACTS, MEASURES, unit_of
 from trainables.trial import TrialConfig
 
 SEGMENT_TRIALS: Final = 64
@@ -57,13 +59,17 @@ def _trials_schema() -> pa.Schema:
         for name, field in TrialConfig.model_fields.items()
         if name == "epochs" or name not in taken
     ]
-    return pa.schema(leading + config + [(name, pa.float64()) for name in MEASURES])
+    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS)])
+
+
+def _numbers(*names: str) -> list[pa.Field]:
+    units = {name: unit_of(name) for name in names}
+    return [pa.field(name, pa.float64(), metadata={"unit": unit} if unit else None) for name, unit in units.items()]
 
 
 TRIALS_SCHEMA: Final = _trials_schema()
 EPOCHS_SCHEMA: Final = pa.schema(
-    [("trial_id", pa.string()), ("epoch", pa.int64()), ("time", _TIMESTAMP)]
-    + [(name, pa.float64()) for name in MEASURES]
+    [("trial_id", pa.string()), ("epoch", pa.int64()), ("time", _TIMESTAMP), *_numbers(*MEASURES)]
 )
 
 SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
@@ -156,18 +162,16 @@ def _read_unique(study_directory: Path, kind: str, keys: list[str]) -> pa.Table:
 
 
 def _read(folder: Path, columns: list[str] | None) -> pa.Table:
-    schema = SCHEMAS[folder.name]
+    schema: pa.Schema = SCHEMAS[folder.name]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     # Parts of single trials first: where a trial was written again, its newest row is there.
     paths = _loose_files(folder) + sorted(folder.glob("segment-*.parquet"))
-    if not paths:
-        return schema.empty_table()
-    return _joined(_read_file(path, columns) for path in paths)
+    return _joined([schema.empty_table(), *(_read_file(path, columns) for path in paths)])
 
 
 def _joined(tables: Iterable[pa.Table]) -> pa.Table:
-    # A study that a later version went on with has rows with more columns: they are null in the earlier ones.
+    # What an earlier version recorded has fewer columns: the others are null there.
     return pa.concat_tables(tables, promote_options="default")
 
 

@@ -126,6 +126,7 @@ class StudyCallback(tune.Callback):
             return
         try:
             measures: dict[str, float] = {name: float(result[name]) for name in MEASURES if name in result}
+            self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
             if self._ledger.record_epoch(entry.trial_id, result["epoch"], measures):
                 self._tracker.deliver(entry)
                 self._progress.trial_changed(entry, self._ledger)

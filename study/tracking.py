@@ -216,6 +216,9 @@ class StudyTracker:
             for epoch in epochs
             for name, value in entry.epochs[epoch].items()
         ]
+        if epochs and not done:  # what it costs by what it is, before its first epoch
+            began = int(entry.started * 1000)
+            metrics = [Metric(name, value, began, 0) for name, value in entry.facts.items()] + metrics
         tags = _end_tags(entry) if status is not None else []
         # What does not fit into one request goes first, so that the tag `status` says that all is there.
         while len(metrics) > METRICS_PER_BATCH:

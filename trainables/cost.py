@@ -137,7 +137,7 @@ class FlopCounter(TorchDispatchMode):
         # PyTorch's name: otherwise it wraps the function below so that the compiler, once imported, leaves it alone.
         return False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         formula = self._formulas.get(func._overloadpacket)

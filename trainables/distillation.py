@@ -62,8 +62,8 @@ class DistillationTrainable(tune.Trainable):
         """Train and evaluate one epoch.
 
         Returns:
-            The epoch's measures, the trial's `facts`, `epoch`, `finished` (whether it was the last), `failed` where it went wrong, and
-            `notes` where there is something that a person should know.
+            The epoch's measures, the trial's `facts`, `epoch`, `finished` (whether it was the last), `failed` where it
+            went wrong, and `notes` where there is something that a person should know.
         """
         measures: dict[str, float] = {}
         if self._error is None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from trainables.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
+from trainables.measures import TIMED_MEASURES
 from trainables.optimisation import SCHEDULES
 from trainables.storage import read_tensors, write_tensors
 from trainables.teacher import FrozenTeacher
@@ -11,7 +12,7 @@ from trainables.training import DistillationRun
 
 from .conftest import small_config
 
-COSTS = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes", "cost/teacher_forwards")
+COSTS = (*TIMED_MEASURES, "cost/teacher_forwards")
 
 
 def without_costs(measures: dict[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset, Split
 from trainables.data.registry import DATASETS
 from trainables.loss_log import NonFiniteLossError
+from trainables.measures import TIMED_MEASURES
 from trainables.methods import METHODS
 from trainables.models import build_model
 from trainables.packing import Pack, PackingError
@@ -22,7 +23,7 @@ from .conftest import small_config
 
 # Of a sum's order in float64; the tests' longest run is some 60 steps.
 EXACT = 1e-12
-TIMED = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes", "cost/teacher_forwards")
+TIMED = (*TIMED_MEASURES, "cost/teacher_forwards")
 # Everything that trials of a pack may differ in, and one that differs in nothing but its batches.
 MIXED = (
     {"adapter_width": 4, "temperature": 1.0, "student_learning_rate": 0.1, "seed": 1, "data_seed": 1, "epochs": 2},

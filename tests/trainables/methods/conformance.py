@@ -13,6 +13,7 @@ from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpo
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.loss_log import LossLog
+from trainables.measures import TIMED_MEASURES
 from trainables.methods import _ADAPTER, METHODS, MethodEntry
 from trainables.storage import read_tensors, write_tensors
 from trainables.teacher import FrozenTeacher
@@ -24,7 +25,7 @@ from trainables.trial import TrialConfig
 # Fields by which a method costs seconds at its defaults and a fraction of one here.
 QUICK: dict[str, object] = {"crd_negatives": 100}
 BATCHES = 9
-COSTS = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes", "cost/teacher_forwards")
+COSTS = (*TIMED_MEASURES, "cost/teacher_forwards")
 
 
 class Case(NamedTuple):

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from tests.trainables.conftest import MakeStore, small_config
+from trainables import cost
 from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from trainables.cost import FlopCounter
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.loss_log import LossLog
@@ -316,6 +318,47 @@ def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
             run.train_batch(batch, log)
 
 
+def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
+    cost._known.clear()
+    for outputs in (None,) if case.entry.needs_maps else (None, StoredTeacherOutputs(bench.make_store())):
+        run = DistillationRun(case.config(), bench.digits, bench.teacher, teacher_outputs=outputs)
+        ledger = run.cost
+        batch = next(run.batches.of_epoch(0, None))
+        if run.stored_outputs is not None:
+            run.stored_outputs.validation(torch.arange(1), batch.images)  # what it computes to store is not a step's
+            run.stored_outputs.train_batch(batch.indices, batch.slot, batch.images)
+        run._gradients = None  # formulas do in NumPy what autograd does
+        for trainer in run.trainers.values():
+            trainer.module.train()
+            trainer.begin_epoch(0)
+        run.begin_drawing()
+        with FlopCounter() as counter:
+            run.train_batch(batch, LossLog(None))
+        assert ledger.step_flops * len(batch.labels) == counter.flops
+        assert all(min(part) >= 0 for part in ledger.flops.values())
+        assert sum(ledger.parameters.values()) == sum(
+            p.numel() for trainer in run.trainers.values() for p in trainer.parameters.values()
+        )
+        assert set(ledger.parameters) == case.learners
+
+
+def looking_at_its_cost_changes_no_bit(case: Case, bench: Bench) -> None:
+    plain, looked_at = bench.start(case), bench.start(case)
+    cost._known.clear()
+    began = state_of(looked_at)
+    _ = looked_at.cost
+    assert all(torch.equal(tensor, began[name]) for name, tensor in state_of(looked_at).items())
+    expected = without_costs(plain.run_epoch())
+    assert without_costs(looked_at.run_epoch()) == expected
+    cost._known.clear()
+    del looked_at.cost  # as in a trial that goes on from a checkpoint: between epochs
+    _ = looked_at.cost
+    plain.run_epoch()
+    looked_at.run_epoch()
+    ours, theirs = state_of(looked_at), state_of(plain)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
 CHECKS: list[Callable[[Case, Bench], None]] = [
     it_says_of_itself_what_its_entry_says,
     its_published_values_are_a_valid_trial,
@@ -333,4 +376,6 @@ CHECKS: list[Callable[[Case, Bench], None]] = [
     its_losses_see_the_maps_of_both_nets_if_it_needs_them,
     stored_teacher_outputs_give_what_live_ones_give,
     no_batch_waits_for_a_value,
+    its_ledger_says_what_a_step_takes,
+    looking_at_its_cost_changes_no_bit,
 ]

@@ -155,10 +155,11 @@ class DistillationRun:
         """
         modules = [trainer.module for trainer in self.trainers.values()]
         forwards = self.teacher_outputs.forwards if self.teacher_outputs is not None else 0
+        examples = len(self.dataset.train)
         costs = {
             "cost/seconds": seconds,
-            "cost/seconds_per_step": self.training_seconds / len(self.batches),
-            "cost/examples_per_second": len(self.dataset.train) / self.training_seconds,
+            "cost/seconds_per_step": self.training_seconds / math.ceil(examples / self.config.batch_size),
+            "cost/examples_per_second": examples / self.training_seconds,
             "cost/teacher_forwards": float(forwards - self._forwards_reported),
             "cost/trainable_parameters": float(count_parameters(modules)),
             "cost/adapter_parameters": float(count_parameters([self.adapter] if self.adapter is not None else [])),

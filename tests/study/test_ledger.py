@@ -1,7 +1,7 @@
 import pytest
 
 from study.errors import UsageError
-from study.ledger import StudyLedger, trial_name
+from study.ledger import StudyLedger, trial_name, trial_row
 from study.lock import StudyLock
 from study.search import StudySearch
 from tests.study.factories import PretendedTune, make_plan
@@ -35,6 +35,19 @@ def test_an_epoch_reported_again_after_a_resume_counts_once(tmp_path):
     assert ledger.record_epoch(entry.trial_id, 1, {ACCURACY: 0.5})
     assert not ledger.record_epoch(entry.trial_id, 1, {ACCURACY: 0.6})
     assert StudyLedger(ledger.plan).entries[entry.trial_id].epochs == {1: {ACCURACY: 0.5}}
+
+
+def test_what_a_trial_costs_by_what_it_is_is_entered_once_and_kept(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    entry = ledger.open_trial("control", TrialConfig(), 1)
+    ledger.record_facts(entry.trial_id, {})
+    for flops in (5.0, 7.0):
+        ledger.record_facts(entry.trial_id, {"cost/step_flops": flops})
+    again = StudyLedger(ledger.plan).entries[entry.trial_id]
+    assert again.facts == entry.facts == {"cost/step_flops": 5.0}
+    row = trial_row(ledger.plan, again)
+    assert row["cost/step_flops"] == 5.0
+    assert row["cost/stored_bytes"] is None
 
 
 def test_a_trial_ends_once(tmp_path):

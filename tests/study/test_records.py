@@ -6,7 +6,7 @@ from study.ledger import StudyLedger, epoch_rows, trial_row
 from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError, RecordWriter, read_epochs, read_trials
 from study.search import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from trainables.measures import MEASURES
+from trainables.measures import COST_FACTS, MEASURES
 from trainables.trial import TrialConfig
 
 
@@ -44,7 +44,7 @@ def test_records_say_what_the_ledger_knows(ended):
 
 def test_every_config_field_and_measure_has_a_column():
     fields = {"epochs_planned" if name == "epochs" else name for name in TrialConfig.model_fields}
-    assert fields | set(MEASURES) <= set(TRIALS_SCHEMA.names)
+    assert fields | set(MEASURES) | set(COST_FACTS) <= set(TRIALS_SCHEMA.names)
     assert set(MEASURES) <= set(EPOCHS_SCHEMA.names)
     assert len(set(TRIALS_SCHEMA.names)) == len(TRIALS_SCHEMA.names)
 
@@ -88,6 +88,35 @@ def test_rows_of_an_earlier_version_have_nothing_where_later_columns_are(ended):
         assert beta.count(None) == 1
         assert len(beta) == len(ended.entries)
         again.merge()
+
+
+def test_records_from_before_there_were_costs_are_read_with_nothing_where_those_are(ended):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+    folder = ended.plan.directory / "records"
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        old = table.select([name for name in table.column_names if not name.startswith("cost/")])
+        pq.write_table(old.replace_schema_metadata(None), path, write_page_checksum=True)
+    for table, schema in (
+        (read_trials(ended.plan.directory), TRIALS_SCHEMA),
+        (read_epochs(ended.plan.directory), EPOCHS_SCHEMA),
+    ):
+        assert table.schema.equals(schema)
+        assert table.num_rows
+        assert {value for name in schema.names if "cost/" in name for value in table[name].to_pylist()} == {None}
+
+
+def test_a_file_of_records_says_in_which_unit_a_cost_is(ended):
+    writer = RecordWriter(ended.plan.directory)
+    write_all(ended, writer)
+    writer.merge()
+    path = next((ended.plan.directory / "records" / "trials").glob("segment-*.parquet"))
+    written = pq.read_schema(path)
+    for table in (written, read_trials(ended.plan.directory).schema):
+        assert table.field("cost/seconds_per_step").metadata[b"unit"] == b"s"
+        assert table.field("cost/step_flops").metadata[b"unit"] == b"FLOP/example"
+        assert b"unit" not in (table.field("val/accuracy").metadata or {})
 
 
 def test_a_write_that_fails_leaves_nothing_that_a_reader_meets(ended, monkeypatch):

@@ -45,6 +45,26 @@ def test_means_are_those_of_the_records(small_study_run):
         assert config["accuracy"]["value"] == sum(values) / len(values)
 
 
+def test_every_row_says_what_it_cost_and_what_that_is_to_cross_entropy(small_study_run):
+    directory, result, _ = small_study_run
+    costs = {config["config_id"]: config["cost"] for config in result["configs"]}
+    trials = read_trials(directory).to_pylist()
+    assert {row["cost/step_flops"] is None for row in trials} == {False}
+    # 3 slots of 1,077 samples and 360 of the validation split went through the teacher, for 12 trials of 3 epochs.
+    passes = (3 * 1077 + 360) / (12 * 3 * 1077)
+    for row in trials:
+        if row["stage"] == "search":
+            continue
+        cost, taught = costs[row["config_id"]], row["method"] != "ce"
+        assert cost["shared_teacher_passes"] == (passes if taught else 0)
+        own = row["cost/step_flops"] + (passes * row["cost/teacher_pass_flops"] if taught else 0)
+        student = row["cost/forward_flops_student"] + row["cost/backward_flops_student"]
+        assert cost["flops_to_ce"] == own / student
+        assert (cost["flops_to_ce"] == cost["seconds_to_ce"] == 1) == (not taught)
+        assert cost["parameters"] == cost["student_parameters"] + cost["adapter_parameters"]
+        assert cost["n"] == 2
+
+
 def test_the_search_never_reads_the_test_split(small_study):
     trials = read_trials(small_study)
     assert set(trials["test/accuracy"].to_pylist()) == {None}

@@ -61,6 +61,22 @@ def test_every_trial_is_one_run_with_its_measures_at_their_epochs(tmp_path, stor
     assert parent.data.tags["git.commit"] == "abc"
 
 
+def test_what_a_trial_costs_by_what_it_is_is_logged_once_before_its_first_epoch(tmp_path, store):
+    ledger, tune = begin(tmp_path, store, name="costs")
+    tracker = track(ledger)
+    _, settings = tune.next()
+    entry = ledger.entries[settings["trial_id"]]
+    ledger.record_facts(entry.trial_id, {"cost/step_flops": 33_960.0})
+    delivered = {}
+    for epoch in (1, 2):
+        tune.report(settings, epoch)
+        tracker._deliver(entry, delivered)
+    assert tracker.finish("FINISHED") is None
+    run = children(tracker)[entry.trial_id]
+    history = MlflowClient(store).get_metric_history(run.info.run_id, "cost/step_flops")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 33_960.0)]
+
+
 def test_what_varies_is_a_param_and_what_is_constant_is_a_tag(tmp_path, store):
     ledger, tune = begin(tmp_path, store, name="params")
     tracker = track(ledger)

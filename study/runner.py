@@ -249,14 +249,17 @@ def _search(
         slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
         if plan.address == "local":  # a cluster may grow
             slots.check()
-        progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_teacher(plan)}")
-        prepared = prepare_study_teacher(plan, progress, stopped=stop.stop_all)
-        if prepared is None:
-            return
+        teacher_path = None
+        if plan.needs_teacher:
+            progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_teacher(plan)}")
+            prepared = prepare_study_teacher(plan, progress, stopped=stop.stop_all)
+            if prepared is None:
+                return
+            teacher_path = prepared.path
         callback = StudyCallback(ledger, tracker.result(), progress, stop)
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
-            "teacher_path": prepared.path,
+            "teacher_path": teacher_path,
             "teacher_outputs": _teacher_outputs(plan),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
         }

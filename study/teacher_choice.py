@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from study.errors import StudyError, UsageError
 from study.plan import StudyPlan
 from trainables.data.registry import dataset_info
+from trainables.methods import METHODS
 
 if TYPE_CHECKING:
     from trainables.teacher import GivenTeacher
@@ -114,8 +115,12 @@ def keep_teacher(plan: StudyPlan) -> None:
 def describe_teacher(plan: StudyPlan) -> str:
     """Which teacher and where it is from, for a person."""
     base = plan.base
+    if not plan.needs_teacher:
+        return "none: no method of the study needs one"
     if not base.teacher_digest:
-        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs"
+        whom = ", ".join(method for method in plan.controls if METHODS.entry(method).needs_teacher)
+        for_controls = "" if base.method_entry.needs_teacher else f" (for {whom}; {base.method} does without)"
+        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{for_controls}"
     assert plan.teacher_normalisation is not None
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
     return (

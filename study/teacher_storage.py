@@ -83,13 +83,26 @@ def _taught(method: str) -> bool:
     return METHODS.entry(method).needs_teacher
 
 
+def _why_not_stored(plan: "StudyPlan") -> str | None:
+    """Why a method of the study cannot do with stored outputs, in words; None if all can."""
+    for name in dict.fromkeys((plan.base.method, *plan.controls)):
+        if METHODS.entry(name).trains_teacher:
+            return f"{name} trains the teacher itself, so that it never says the same again"
+    return None
+
+
 def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[OutputsSource, str]:
+    why_not = _why_not_stored(plan)
+    if plan.teacher_outputs == "stored" and why_not is not None:
+        raise ValueError(f"the teacher's outputs cannot be stored, as {why_not}: leave out --teacher-outputs stored")
     if plan.teacher_outputs != "auto":
         return plan.teacher_outputs, "as asked"
     limit = size_in_words(plan.teacher_outputs_limit)
     decision: tuple[OutputsSource, str] = ("stored", f"within the limit of {limit}")
     if not needed:
         decision = ("live", "no method of the study is taught by a teacher")
+    elif why_not is not None:
+        decision = ("live", why_not)
     elif size > plan.teacher_outputs_limit:
         decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")
     used = plan.teacher_outputs_used

@@ -32,7 +32,7 @@ SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 class DistillationTrainable(tune.Trainable):
     """One trial; a step is an epoch.
 
-    Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path`, `teacher_outputs`
+    Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (or None), `teacher_outputs`
     (`location` and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, and
     `checkpoints`: folders to go on from, newest first; one that is damaged is passed over.
 
@@ -94,9 +94,10 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     """
     trial = TrialConfig(**settings["config"])
     dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
-    teacher = _teacher(settings["teacher_path"], trial, dataset)
-    device = settings.get("device", "cpu")
-    outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
+    path, device, outputs = settings["teacher_path"], settings.get("device", "cpu"), None
+    teacher = _teacher(path, trial, dataset) if path is not None else None
+    if teacher is not None:
+        outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
     run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
     for folder in settings.get("checkpoints", []):
         try:

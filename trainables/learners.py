@@ -1,9 +1,16 @@
-"""Who learns in a trial: student, adapter and the method's own parts, each from its own seed, with its trainer."""
+"""Who learns in a trial: student, adapter, the method's own parts and a network beside the student, with a trainer each.
+
+Each begins from its own seed, so that who else there is changes nobody's first weights.
+"""
+
+import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from trainables.adapter import TeacherAdapter
+from trainables.companion import Companion
 from trainables.compute import place
 from trainables.data.dataset import Dataset
 from trainables.methods.method import Method, PartsSetting
@@ -11,6 +18,9 @@ from trainables.models import DistillationModel, build_model
 from trainables.optimisation import Trainer
 from trainables.randomness import seeded
 from trainables.trial import TrialConfig, derive_seed
+
+if TYPE_CHECKING:
+    from trainables.teacher.frozen import FrozenTeacher
 
 
 def build_student(config: TrialConfig, dataset: Dataset, device: torch.device) -> DistillationModel:
@@ -46,7 +56,7 @@ def build_parts(
 
 
 def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
-    """Trains the student, or what is trained as the student is: a method's own parts."""
+    """Trains the student, or what is trained as the student is: a peer, and a method's own parts."""
     return Trainer(
         module,
         learning_rate=config.student_learning_rate,
@@ -57,10 +67,27 @@ def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
     )
 
 
-def adapter_trainer(config: TrialConfig, adapter: TeacherAdapter) -> Trainer:
-    """Trains the adapter."""
+def build_companion(
+    config: TrialConfig, method: Method, dataset: Dataset, teacher: "FrozenTeacher | None", device: torch.device
+) -> Companion | None:
+    """The network that learns beside the student, if the method has one."""
+    if method.trains_teacher:
+        assert teacher is not None
+        model = copy.deepcopy(teacher.model).requires_grad_(True)
+        return Companion("teacher", model, adapter_trainer(config, model), prepare=teacher.renormalised)
+    if method.peer is None:
+        return None
+    architecture = config.teacher if method.peer == "teacher" else config.student
+    with seeded(derive_seed("peer", config.seed)):
+        model = build_model(architecture, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
+    model = place(model, device, config.precision)
+    return Companion("peer", model, student_trainer(config, model))
+
+
+def adapter_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
+    """Trains the adapter, or what learns in its place: the teacher."""
     return Trainer(
-        adapter,
+        module,
         learning_rate=config.adapter_learning_rate,
         momentum=config.adapter_momentum,
         weight_decay=config.adapter_weight_decay,

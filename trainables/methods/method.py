@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class StepOutputs(NamedTuple):
         student_logits: (B, C).
         teacher_feature: (B, D of the teacher), without gradient.
         teacher_logits: (B, C), the frozen teacher's, without gradient.
-        adapted_logits: (B, C), with the adapter's gradient.
+        adapted_logits: (B, C), with the gradient of the adapter, or of the teacher where it learns itself.
+        peer_logits: (B, C), of the network that learns beside the student, with its gradient.
         parts: the method's own parts, trained with the student.
         indices: (B,) int64, the samples' rows in the train split.
         epoch: the one that is running, counted from 0.
@@ -34,6 +35,7 @@ class StepOutputs(NamedTuple):
     teacher_feature: Tensor | None = None
     teacher_logits: Tensor | None = None
     adapted_logits: Tensor | None = None
+    peer_logits: Tensor | None = None
     parts: nn.Module | None = None
     indices: Tensor | None = None
     epoch: int = 0
@@ -58,17 +60,27 @@ class LossParts(NamedTuple):
         ce: the student's cross-entropy, before its weight.
         kd: the distillation loss, T² included, before its weight.
         adapter: the adapted teacher's cross-entropy, before its weight.
+        peer: all that the student's peer learns by, weighted.
     """
 
     total: Tensor
     ce: Tensor | None = None
     kd: Tensor | None = None
     adapter: Tensor | None = None
+    peer: Tensor | None = None
 
     def detach(self) -> "LossParts":
         """The same values without their graph."""
         rest = (None if part is None else part.detach() for part in self[1:])
         return LossParts(self.total.detach(), *rest)
+
+    def with_peer(self, loss: Tensor) -> "LossParts":
+        """The same with a peer's loss beside it: both are minimised in one step.
+
+        Args:
+            loss: scalar, without the student's gradient, as the student's parts are without the peer's.
+        """
+        return self._replace(total=self.total + loss, peer=loss)
 
 
 def weighted_sum(
@@ -127,6 +139,10 @@ class Method:
         needs_teacher: the student is taught by a teacher.
         has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student, always.
         takes_adapter: the same where the trial asks for it.
+        peer: a network of the architecture that this field of the trial names learns beside the student, from first
+            weights of its own, and trained as the student is; None for a method without.
+        trains_teacher: the teacher itself learns, from the weights that it was trained to, in an adapter's place and by
+            an adapter's settings: its logits are the adapted ones.
         closed_form: takes those of `losses`' keyword-only parameters that it has and gives losses and gradients by
             formula; None, or a None that it returns, where autograd is to find them.
         parts: `parts(setting, *, ...)` builds what the method itself has, its keyword-only parameters as those of
@@ -139,8 +155,15 @@ class Method:
     needs_teacher: bool = True
     has_adapter: bool = False
     takes_adapter: bool = False
+    peer: Literal["student", "teacher"] | None = None
+    trains_teacher: bool = False
     closed_form: Callable[..., "ClosedForm | None"] | None = None
     parts: Callable[..., nn.Module] | None = None
+
+    @property
+    def asks_frozen_teacher(self) -> bool:
+        """Whether the frozen teacher's outputs are wanted for every batch."""
+        return self.needs_teacher and not self.trains_teacher
 
     @property
     def loss_fields(self) -> frozenset[str]:

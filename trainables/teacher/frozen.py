@@ -79,6 +79,10 @@ class FrozenTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> TeacherBatch:
         """Penultimate feature (B, D) and logits (B, C) of images (B, channels, H, W) as the study normalises them."""
-        if self._scale is not None and self._shift is not None:
-            images = images * self._scale.to(images.dtype) + self._shift.to(images.dtype)
-        return TeacherBatch(*feature_and_logits(self.model, images))
+        return TeacherBatch(*feature_and_logits(self.model, self.renormalised(images)))
+
+    def renormalised(self, images: Tensor) -> Tensor:
+        """Images as its network knows them, from images as the study normalises them."""
+        if self._scale is None or self._shift is None:
+            return images
+        return images * self._scale.to(images.dtype) + self._shift.to(images.dtype)

@@ -204,9 +204,18 @@ class StudyPlan(BaseModel):
         return self.teacher_outputs_path or str(self.output_dir / "teacher_outputs")
 
     @property
-    def needs_teacher(self) -> bool:
-        """Whether a teacher has to be trained, or given, before the trials begin."""
-        return any(METHODS.entry(method).needs_teacher for method in (self.base.method, *self.controls))
+    def teachers(self) -> dict[str, TrialConfig]:
+        """Every teacher to be trained, or given, before the trials begin, each as a trial that it teaches.
+
+        By the method that has it to itself; the one that all others share is the empty name's.
+        """
+        found: dict[str, TrialConfig] = {}
+        for method in (self.base.method, *self.controls):
+            entry = METHODS.entry(method)
+            if entry.needs_teacher:
+                changes = {**self.search_space.default_point(), "method": method, "adapter": False}
+                found.setdefault(method if entry.teacher_fields else "", self.configure(changes))
+        return found
 
     @property
     def teacher_storage(self) -> TeacherStorage:

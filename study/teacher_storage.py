@@ -29,7 +29,8 @@ class TeacherStorage(NamedTuple):
         source: where the study's trials get them from.
         why: in words, for a person.
         size: bytes on disk when every slot is filled; an upper bound for a teacher of a library.
-        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot.
+        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot, of each
+            of the study's teachers.
         passes_live: the same without, if no trial is stopped early.
     """
 
@@ -52,11 +53,11 @@ def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
-    size = ByteSize((slots * train + validation) * row)
+    size = ByteSize((slots * train + validation) * row * max(1, len(plan.teachers)))
     taught = (plan.trials + plan.replicates * min(plan.promising, plan.trials)) * _taught(config.method)
     taught += plan.replicates * sum(map(_taught, plan.controls))
     source, why = _decide(plan, size, needed=taught > 0)
-    return TeacherStorage(source, why, size, slots if taught else 0, taught * config.epochs)
+    return TeacherStorage(source, why, size, slots * len(plan.teachers), taught * config.epochs)
 
 
 def describe_teacher_storage(plan: "StudyPlan") -> str:

@@ -29,12 +29,30 @@ def feature_and_logits(model: DistillationModel, images: Tensor) -> tuple[Tensor
         model: takes the images.
         images: (B, channels, H, W) float32.
     """
-    if not torch.is_autocast_enabled(images.device.type):
+    feature, logits, _ = forward_pass(model, images, maps=False)
+    return feature, logits
+
+
+def forward_pass(
+    model: DistillationModel, images: Tensor, *, maps: bool
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+    """`feature_and_logits`, and of the same pass every map (B, C_i, H_i, W_i), float32 too; None if not asked for.
+
+    Args:
+        model: takes the images.
+        images: (B, channels, H, W) float32.
+        maps: whether they are asked for.
+    """
+    seen: tuple[Tensor, ...] | None = None
+    if maps:
+        seen, _, feature = model.stages(images)
+    else:
         feature = model.features(images)
-        return feature, model.head(feature)
-    feature = model.features(images).float()
+    if not torch.is_autocast_enabled(images.device.type):
+        return feature, model.head(feature), seen
+    feature = feature.float()
     with torch.autocast(images.device.type, enabled=False):
-        return feature, model.head(feature)
+        return feature, model.head(feature), seen and tuple(each.float() for each in seen)
 
 
 def place(module: Module, device: torch.device, precision: Precision) -> Module:

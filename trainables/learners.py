@@ -1,4 +1,4 @@
-"""Who learns in a trial: student, adapter, the method's own parts and a network beside the student, with a trainer each.
+"""Who learns in a trial: student, adapter, the method's own parts, a network beside the student; with their trainers.
 
 Each begins from its own seed, so that who else there is changes nobody's first weights.
 """
@@ -13,7 +13,7 @@ from trainables.adapter import TeacherAdapter
 from trainables.companion import Companion
 from trainables.compute import place
 from trainables.data.dataset import Dataset
-from trainables.methods.method import Method, PartsSetting
+from trainables.methods.method import MapShape, Method, PartsSetting
 from trainables.models import DistillationModel, build_model
 from trainables.optimisation import Trainer
 from trainables.randomness import seeded
@@ -46,13 +46,36 @@ def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) ->
 
 
 def build_parts(
-    config: TrialConfig, method: Method, student: DistillationModel, teacher_head: nn.Linear, dataset: Dataset
+    config: TrialConfig,
+    method: Method,
+    student: DistillationModel,
+    teacher: "FrozenTeacher | None",
+    dataset: Dataset,
 ) -> nn.Module | None:
     """What the method itself has, on the student's device; None if it has nothing."""
-    setting = PartsSetting(student.head.in_features, teacher_head.in_features, dataset.train.labels)
+    info = dataset.info
+    setting = PartsSetting(
+        student_dim=student.head.in_features,
+        teacher_dim=teacher.head.in_features if teacher is not None else 0,
+        labels=dataset.train.labels,
+        student_maps=_map_shapes(student, dataset) if method.needs_maps else (),
+        teacher_maps=_map_shapes(teacher.model, dataset) if method.needs_maps and teacher is not None else (),
+        image=(info.channels, dataset.train.image_size, dataset.train.image_size),
+        num_classes=info.num_classes,
+    )
     with seeded(derive_seed("method", config.seed)):
         parts = method.build_parts(config.model_dump(), setting)
     return parts.to(student.head.weight.device) if parts is not None else None
+
+
+@torch.no_grad()
+def _map_shapes(model: DistillationModel, dataset: Dataset) -> tuple[MapShape, ...]:
+    size = dataset.train.image_size
+    images = model.head.weight.new_zeros(1, dataset.info.channels, size, size)
+    training = model.training
+    maps = model.eval().stages(images).maps  # in eval mode nothing that the model keeps moves
+    model.train(training)
+    return tuple((each.shape[1], each.shape[2], each.shape[3]) for each in maps)
 
 
 def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:

@@ -7,7 +7,8 @@ teacher's measures only where there is no teacher at all. A teacher that learns 
 adapted one. A network that learns beside the student is its peer; where no teacher was trained before it, it stands for
 the teacher, and nothing is measured against a frozen one. Accuracies are fractions, entropies are in nats, times in
 seconds; `train/loss` is the weighted total, its parts are before their weights, but for the peer's, which is all that
-the peer learns by.
+the peer learns by. `cost/teacher_training_seconds` is what the training of a trial's teacher took, once for all trials
+that share it, where the method is taught by one that was trained here.
 """
 
 from typing import Final
@@ -39,6 +40,7 @@ COST_MEASURES: Final = (
     "cost/seconds",
     "cost/examples_per_second",
     "cost/teacher_forwards",
+    "cost/teacher_training_seconds",
     "cost/trainable_parameters",
     "cost/adapter_parameters",
     "cost/peak_memory_bytes",

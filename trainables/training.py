@@ -1,4 +1,4 @@
-"""A whole trial: student, adapter and who else learns, their optimisers and the epoch, trained and evaluated epoch by epoch.
+"""A whole trial: student, adapter and who else learns, their optimisers and the epoch, trained and evaluated in turn.
 
 An epoch is a function of the state before it and of the config: its batch order, its views and any random
 number that a layer draws come from seeds and the epoch's number, and a learning rate from the epoch's number.
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterGradients
 from trainables.batches import Batch, EpochBatches
-from trainables.compute import arithmetic, feature_and_logits, peak_memory, place
+from trainables.compute import arithmetic, forward_pass, peak_memory, place
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
 from trainables.folding import FoldedCopy
@@ -32,7 +32,7 @@ from trainables.learners import (
 )
 from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
-from trainables.methods.method import LossParts, StepOutputs
+from trainables.methods.method import LossParts, Method, StepOutputs
 from trainables.models import DistillationModel
 from trainables.optimisation import Trainer, count_parameters, tensors_under
 from trainables.randomness import seeded
@@ -59,6 +59,7 @@ class DistillationRun:
         teacher: the frozen teacher. A method that needs none is measured against it where it is given.
         device: where everything runs.
         teacher_outputs: where the teacher's outputs come from; the teacher itself, live, unless given.
+        method: instead of the config's, for the training of a teacher by a method of its own.
 
     Raises:
         ValueError: if the method needs a teacher and there is none, or dataset or teacher do not fit the
@@ -73,11 +74,12 @@ class DistillationRun:
         *,
         device: torch.device | str = "cpu",
         teacher_outputs: TeacherOutputs | None = None,
+        method: Method | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.device = torch.device(device)
-        self.method = METHODS[config.method]
+        self.method = method if method is not None else METHODS[config.method]
         self.epoch = 0
         self.training_seconds = 0.0
         check_fit(config, dataset, teacher)
@@ -109,8 +111,7 @@ class DistillationRun:
         self.parts: nn.Module | None = None
         self.parts_trainer: Trainer | None = None
         if self.method.parts is not None:
-            assert self.teacher is not None
-            self.parts = build_parts(config, self.method, self.student, self.teacher.head, self.dataset)
+            self.parts = build_parts(config, self.method, self.student, self.teacher, self.dataset)
             assert self.parts is not None
             self.parts_trainer = student_trainer(config, self.parts)
         self.companion = build_companion(config, self.method, self.dataset, self.teacher, self.device)
@@ -163,6 +164,8 @@ class DistillationRun:
             "cost/peak_memory_bytes": float(peak_memory(self.device)),
         }
         self._forwards_reported = forwards
+        if self.method.needs_teacher and self.teacher is not None and self.teacher.training_seconds is not None:
+            costs["cost/teacher_training_seconds"] = self.teacher.training_seconds
         return costs
 
     def train_epoch(self) -> dict[str, float]:
@@ -217,16 +220,22 @@ class DistillationRun:
             with arithmetic(self.config.precision, self.device):  # its own net runs as the student does
                 teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)
         with arithmetic(self.config.precision, self.device):
-            feature, logits = feature_and_logits(self.student, batch.images)
+            feature, logits, maps = forward_pass(self.student, batch.images, maps=self.method.needs_maps)
         if self._closed_form is not None and teacher is not None:
             self._backward_by_formula(logits, teacher, batch.labels, log)
         else:
-            self._backward(feature, logits, teacher, batch, log)
+            self._backward(feature, logits, teacher, batch, log, maps)
 
     def _backward(
-        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batch: Batch, log: LossLog
+        self,
+        feature: Tensor,
+        logits: Tensor,
+        teacher: TeacherBatch | None,
+        batch: Batch,
+        log: LossLog,
+        maps: tuple[Tensor, ...] | None,
     ) -> None:
-        parts = self.losses(feature, logits, teacher, batch)
+        parts = self.losses(feature, logits, teacher, batch, maps)
         for trainer in self.trainers.values():
             trainer.forget_gradients()
         parts.total.backward()
@@ -234,8 +243,15 @@ class DistillationRun:
             trainer.step()
         log.add(parts.detach(), len(batch.labels))
 
-    def losses(self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batch: Batch) -> LossParts:
-        """The losses of a batch with their graph, from the student's feature (B, D) and logits (B, C)."""
+    def losses(
+        self,
+        feature: Tensor,
+        logits: Tensor,
+        teacher: TeacherBatch | None,
+        batch: Batch,
+        maps: tuple[Tensor, ...] | None = None,
+    ) -> LossParts:
+        """The losses of a batch with their graph, from the student's feature (B, D), logits (B, C) and maps."""
         adapted, beside = None, self._companion_logits(batch.images)
         if self.adapter is not None:
             assert teacher is not None
@@ -251,6 +267,7 @@ class DistillationRun:
             indices=batch.indices,
             epoch=self.epoch,
             generator=self._generator,
+            student_maps=maps,
         )
         return self.objective(outputs, batch.labels)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trainables.data.registry import check_dataset_name
 from trainables.methods import METHODS, MethodEntry
-from trainables.models.names import check_model_name
+from trainables.models.names import check_model_name, has_stages
 from trainables.naming import unknown_name
 from trainables.precision import Precision
 from trainables.teacher.recipe import TeacherOrigin, default_epochs
@@ -52,6 +52,10 @@ _YOUNGER_FIELDS = frozenset(
         "crd_momentum",
         "kdcl_ensemble",
         "dual_student_peer_weight",
+        "sftn_temperature",
+        "sftn_ce_weight",
+        "sftn_kl_weight",
+        "sftn_branch_ce_weight",
     }
 )
 
@@ -109,6 +113,12 @@ class TrialConfig(BaseModel):
     crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
     kdcl_ensemble: Ensemble = Field("min_logit", description="kdcl: how the two networks' logits become one")
     dual_student_peer_weight: float = Field(0.5, ge=0, description="dual_student: of the peer, beside the teacher's 1")
+    sftn_temperature: float = Field(
+        4.0, gt=0, le=1000, description="sftn: softens teacher and branches in its training"
+    )
+    sftn_ce_weight: float = Field(1.0, ge=0, description="sftn: of the teacher's cross-entropy in its training")
+    sftn_kl_weight: float = Field(3.0, ge=0, description="sftn: of its divergence from the branches")
+    sftn_branch_ce_weight: float = Field(1.0, ge=0, description="sftn: of the branches' cross-entropy")
 
     student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
     student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")
@@ -159,6 +169,17 @@ class TrialConfig(BaseModel):
             able = ", ".join(name for name in METHODS if METHODS.entry(name).takes_adapter)
             hint = "; kd with an adapter is pesf_kd" if self.method == "kd" else ""
             raise ValueError(f"method {self.method!r} takes no adapter{hint}; adapter=True goes with {able}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_teacher_of_its_own_where_it_can_be_trained(self) -> Self:
+        if not METHODS.entry(self.method).teacher_fields:
+            return self
+        if self.teacher_recipe == "checkpoint":
+            raise ValueError(f"method {self.method!r} trains a teacher of its own for the student: it cannot be given")
+        without = [name for name in (self.teacher, self.student) if not has_stages(name)]
+        if without:
+            raise ValueError(f"method {self.method!r} needs networks whose stages are known here, not {without[0]!r}")
         return self
 
     @property

@@ -50,16 +50,19 @@ def test_an_adapter_on_a_newer_method_has_that_method_alone_as_a_control(launch,
 @pytest.mark.parametrize(
     ("method", "says"),
     [
-        ("dml", ("trains     cnn_3_4 and, as its peer, cnn_32_64, both from scratch", "(for kd; dml does without)",
+        ("dml", ("trains     cnn_3_4 and, as its peer, cnn_32_64, both from scratch", ", for kd (dml does without)",
                  "beside 495 of them a cnn_32_64 learns too", "instead of 45, 36 saved")),
-        ("kdcl", ("as its peer, cnn_32_64", "(for kd; kdcl does without)")),
+        ("kdcl", ("as its peer, cnn_32_64", "for kd (kdcl does without)")),
         ("dual_student", ("cnn_32_64 -> cnn_3_4 and a second cnn_3_4", "beside 495 of them a cnn_3_4 learns too",
                           "outputs stored")),
+        ("sftn", ("cnn_32_64 of sftn's own, trained for 30 epochs", "with branches that end as cnn_3_4 does",
+                  "cnn_32_64, trained by recipe short for 30 epochs, for kd", "18 passes of the teacher",
+                  "at most 9.8MiB")),
         ("full_teacher", ("cnn_32_64, which goes on learning, -> cnn_3_4", "beside 495 of them a cnn_32_64 learns too",
                           "outputs live (full_teacher trains the teacher itself", "540 passes of the teacher")),
     ],
 )  # fmt: skip
-def test_a_dry_run_says_who_learns_beside_the_student(launch, tmp_path, method, says):
+def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(launch, tmp_path, method, says):
     done = launch("--space", "temperature", "--method", method, "--dry-run", "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     for words in says:
@@ -67,7 +70,7 @@ def test_a_dry_run_says_who_learns_beside_the_student(launch, tmp_path, method, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["dml", "kdcl", "dual_student", "full_teacher"])
+@pytest.mark.parametrize("method", ["dml", "kdcl", "dual_student", "full_teacher", "sftn"])
 def test_a_study_in_which_more_than_the_student_learns_runs(launch, tmp_path, method):
     arguments = ("--space", "temperature", "--method", method, "--smoke", "--name", "beside", "--json")
     done = launch(*arguments, "--output-dir", tmp_path)

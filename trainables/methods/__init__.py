@@ -23,6 +23,7 @@ _ADAPTER_TRAINING = frozenset(
         "adapter_schedule",
     }
 )
+_FRIENDLY = frozenset({"sftn_temperature", "sftn_ce_weight", "sftn_kl_weight", "sftn_branch_ce_weight"})
 _ADAPTER = _ADAPTER_TRAINING | {"adapter_kind", "adapter_width", "adapter_init"}
 
 
@@ -38,6 +39,10 @@ class MethodEntry:
         needs_teacher: whether the student is taught by a teacher that is trained before it.
         peer: which field of a trial's config names the architecture of a network that learns beside the student from
             scratch, if one does.
+        needs_maps: whether its losses see the maps of both nets' stages: the teacher has to be live then, as its stored
+            outputs have no maps, and both nets have to be ones that give some.
+        teacher_fields: those of `fields` by which the method's own teacher is trained, for its student and before it;
+            empty where the teacher is an ordinary one.
         trains_teacher: whether the teacher itself goes on learning, so that its outputs cannot be stored.
         published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
             CIFAR-100 as far as they are known here, for resnet32x4 to resnet8x4 where they depend on the pair, not
@@ -50,6 +55,8 @@ class MethodEntry:
     takes_adapter: bool = False
     needs_teacher: bool = True
     peer: Literal["student", "teacher"] | None = None
+    needs_maps: bool = False
+    teacher_fields: frozenset[str] = frozenset()
     trains_teacher: bool = False
     published: Mapping[str, float | str] = field(default_factory=dict)
 
@@ -164,6 +171,20 @@ _ENTRIES: Final = {
     # As pesf_kd, which has the config's defaults: what differs is only who learns.
     "full_teacher": MethodEntry(
         "trainables.methods.full_teacher", _DISTILLATION | _ADAPTER_TRAINING, trains_teacher=True
+    ),
+    "sftn": MethodEntry(
+        "trainables.methods.sftn",
+        _DISTILLATION | _FRIENDLY,
+        teacher_fields=_FRIENDLY,
+        published={
+            "temperature": 4.0,
+            "ce_weight": 0.1,
+            "kd_weight": 0.9,
+            "sftn_temperature": 4.0,
+            "sftn_ce_weight": 1.0,
+            "sftn_kl_weight": 3.0,
+            "sftn_branch_ce_weight": 1.0,
+        },
     ),
 }
 

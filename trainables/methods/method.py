@@ -28,6 +28,8 @@ class StepOutputs(NamedTuple):
         indices: (B,) int64, the samples' rows in the train split.
         epoch: the one that is running, counted from 0.
         generator: draws what the losses draw; it starts anew in every epoch.
+        student_maps: after the student's stem and each of its stages, (B, C_i, H_i, W_i); see `FeatureMaps`.
+        teacher_maps: the teacher's, in number, width and size as that net has them, without gradient.
     """
 
     student_feature: Tensor
@@ -40,6 +42,8 @@ class StepOutputs(NamedTuple):
     indices: Tensor | None = None
     epoch: int = 0
     generator: torch.Generator | None = None
+    student_maps: tuple[Tensor, ...] | None = None
+    teacher_maps: tuple[Tensor, ...] | None = None
 
     def taught_by(self, *, detached: bool = False) -> Tensor:
         """The logits (B, C) that teach the student: the adapted ones where there is an adapter.
@@ -110,6 +114,9 @@ def weighted_sum(
     return LossParts(total + adapter_ce_weight * adapter, ce=ce, kd=kd, adapter=adapter)
 
 
+MapShape = tuple[int, int, int]  # (C, H, W)
+
+
 class PartsSetting(NamedTuple):
     """What a method's own parts are built for.
 
@@ -117,11 +124,19 @@ class PartsSetting(NamedTuple):
         student_dim: D of the student.
         teacher_dim: D of the teacher.
         labels: (N,) int64, of the train split.
+        student_maps: (C_i, H_i, W_i) of each of the student's maps; empty unless the method needs them.
+        teacher_maps: of each of the teacher's.
+        image: (C, H, W) of what both are given.
+        num_classes: width of the logits.
     """
 
     student_dim: int
     teacher_dim: int
     labels: Tensor
+    student_maps: tuple[MapShape, ...] = ()
+    teacher_maps: tuple[MapShape, ...] = ()
+    image: MapShape = (0, 0, 0)
+    num_classes: int = 0
 
 
 # (outputs, labels (B,) int64) -> the batch's losses
@@ -137,6 +152,7 @@ class Method:
         losses: `losses(outputs, labels, *, ...)`; its keyword-only parameters are named as the fields of
             `TrialConfig` that they take their values from.
         needs_teacher: the student is taught by a teacher.
+        needs_maps: the losses see the maps of both nets' stages, for which the teacher has to be live.
         has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student, always.
         takes_adapter: the same where the trial asks for it.
         peer: a network of the architecture that this field of the trial names learns beside the student, from first
@@ -148,17 +164,21 @@ class Method:
         parts: `parts(setting, *, ...)` builds what the method itself has, its keyword-only parameters as those of
             `losses`: parameters are trained with the student, by its optimiser's settings, and parameters and buffers
             are in every checkpoint. None for a method without.
+        teacher_method: what its teacher is trained by, the network itself as that method's student; None where that is
+            cross-entropy, as for all but methods that prepare the teacher for its student.
     """
 
     name: str
     losses: Callable[..., LossParts]
     needs_teacher: bool = True
+    needs_maps: bool = False
     has_adapter: bool = False
     takes_adapter: bool = False
     peer: Literal["student", "teacher"] | None = None
     trains_teacher: bool = False
     closed_form: Callable[..., "ClosedForm | None"] | None = None
     parts: Callable[..., nn.Module] | None = None
+    teacher_method: "Method | None" = None
 
     @property
     def asks_frozen_teacher(self) -> bool:
@@ -174,6 +194,12 @@ class Method:
     def parts_fields(self) -> frozenset[str]:
         """The fields of `TrialConfig` that the method's own parts are built from."""
         return _keywords(self.parts) if self.parts is not None else frozenset()
+
+    @property
+    def teacher_fields(self) -> frozenset[str]:
+        """The fields of `TrialConfig` that the training of the method's own teacher depends on."""
+        own = self.teacher_method
+        return (own.loss_fields | own.parts_fields) - {"teacher"} if own is not None else frozenset()
 
     def objective(self, values: Mapping[str, Any]) -> Objective:
         """The losses with their weights, temperatures and choices fixed.

@@ -84,6 +84,11 @@ def is_packable(name: str) -> bool:
     return name not in ("ShuffleV1", "ShuffleV2") and LIBRARY_PATTERN.fullmatch(name) is None
 
 
+def has_stages(name: str) -> bool:
+    """Whether networks of that architecture can go on from the maps of a stage."""
+    return LIBRARY_PATTERN.fullmatch(name) is None
+
+
 def is_known_to_draw_nothing(name: str) -> bool:
     """Whether networks of that architecture are known to draw no random numbers in training."""
     return LIBRARY_PATTERN.fullmatch(name) is None

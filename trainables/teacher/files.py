@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainables.data.dataset import Dataset
 from trainables.data.views import Normaliser
+from trainables.methods import METHODS
 from trainables.models import build_model
 from trainables.storage import StoredFileError, locked, read_tensors, tensors_digest, write_tensors
 from trainables.teacher.frozen import FrozenTeacher, Renormalisation
@@ -23,6 +24,7 @@ from trainables.training import one_thread
 from trainables.trial import TrialConfig
 
 _FORMAT: Final = "pesfkd-teacher-2"
+_PREPARED_FOR: Final = "prepared_for"
 # A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
@@ -45,14 +47,20 @@ def teacher_recipe(config: TrialConfig) -> TeacherRecipe:
 
 
 def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """The trial that the teacher of `config` is itself: a network trained by cross-entropy alone."""
-    return training_config(
+    """The trial that the teacher of `config` is itself: a network trained by cross-entropy alone.
+
+    Where the method trains a teacher of its own, the trial also names the student that it is for, as its `teacher`, and
+    has the fields that the training depends on.
+    """
+    trial = training_config(
         teacher_recipe(config),
         dataset=config.dataset,
         model=config.teacher,
         seed=config.teacher_seed,
         split_seed=config.split_seed,
     )
+    own = {name: getattr(config, name) for name in sorted(config.method_entry.teacher_fields)}
+    return TrialConfig.model_validate({**trial.model_dump(), **own, "teacher": config.student}) if own else trial
 
 
 def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
@@ -106,6 +114,7 @@ def train_teacher(
             dataset,
             path.with_suffix(".training"),
             seconds_between_checkpoints=_SECONDS_BETWEEN_CHECKPOINTS,
+            method=METHODS[config.method].teacher_method,
         )
         for measures in training.epochs():
             if progress is not None:
@@ -113,6 +122,7 @@ def train_teacher(
     metadata = _origin(config, dataset) | {
         "epochs": training.finished_epochs,
         "validation_accuracy": training.history[-1]["val/accuracy"],
+        "training_seconds": training.seconds,
     }
     write_tensors(path, training.model.state_dict(), metadata)
     training.forget()
@@ -134,6 +144,7 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     except StoredFileError as error:
         raise TeacherFileError(f"{error}. {advice}") from error
     expected = _expected_of_given(config, dataset, tensors) if given else _origin(config, dataset)
+    expected = {_PREPARED_FOR: None, **expected}  # an ordinary teacher is no student's own
     for name, value in expected.items():
         if found.get(name) != value:
             raise TeacherFileError(
@@ -151,7 +162,11 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     except RuntimeError as error:
         raise TeacherFileError(f"{path}: its tensors do not fit {config.teacher!r}: {error}. {advice}") from error
     own = (found["mean"], found["std"]) if given else (dataset.mean, dataset.std)
-    return FrozenTeacher(model, renormalise=Renormalisation.between(dataset.mean, dataset.std, *own))
+    return FrozenTeacher(
+        model,
+        renormalise=Renormalisation.between(dataset.mean, dataset.std, *own),
+        training_seconds=found.get("training_seconds"),
+    )
 
 
 def ensure_teacher(
@@ -234,9 +249,11 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
 
 
 def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:
-    return teacher_metadata(
+    origin = teacher_metadata(
         dataset, architecture=config.teacher, recipe=teacher_recipe(config), seed=config.teacher_seed
     )
+    own = {name: getattr(config, name) for name in sorted(config.method_entry.teacher_fields)}
+    return origin | {_PREPARED_FOR: {"student": config.student, "method": config.method, **own}} if own else origin
 
 
 def _expected_of_given(config: TrialConfig, dataset: Dataset, tensors: dict[str, Tensor]) -> dict[str, Any]:

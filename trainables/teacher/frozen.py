@@ -50,13 +50,21 @@ class FrozenTeacher(nn.Module):
         model: the trained network; it is frozen in place.
         renormalise: from the normalisation of the images that it is given to the one it was trained with, where they
             differ.
+        training_seconds: what its training took, where that is known.
     """
 
     _scale: Tensor | None
     _shift: Tensor | None
 
-    def __init__(self, model: DistillationModel, *, renormalise: Renormalisation | None = None) -> None:
+    def __init__(
+        self,
+        model: DistillationModel,
+        *,
+        renormalise: Renormalisation | None = None,
+        training_seconds: float | None = None,
+    ) -> None:
         super().__init__()
+        self.training_seconds = training_seconds
         self.model = model.requires_grad_(False)
         self.digest = tensors_digest(model.state_dict())
         for name in Renormalisation._fields:

@@ -122,7 +122,9 @@ def it_says_of_itself_what_its_entry_says(case: Case, bench: Bench) -> None:
     assert not (method.trains_teacher and (not method.needs_teacher or method.has_adapter or method.takes_adapter))
     assert not (method.closed_form and (method.peer or method.trains_teacher))
     assert not (method.closed_form and method.parts)
-    assert (method.loss_fields | method.parts_fields) - _ADAPTER == entry.fields - _ADAPTER
+    assert (method.loss_fields | method.parts_fields | method.teacher_fields) - _ADAPTER == entry.fields - _ADAPTER
+    assert method.teacher_fields == entry.teacher_fields
+    assert method.needs_maps == entry.needs_maps
     assert case.entry.fields & _ADAPTER == (
         _ADAPTER if case.entry.has_adapter else _ADAPTER_TRAINING if entry.trains_teacher else set()
     )

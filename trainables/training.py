@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterGradients
 from trainables.batches import Batch, EpochBatches
-from trainables.compute import arithmetic, forward_pass, peak_memory, place
+from trainables.compute import arithmetic, forward_pass, place
+from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
 from trainables.folding import FoldedCopy
@@ -34,7 +35,7 @@ from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
 from trainables.methods.method import LossParts, Method, StepOutputs
 from trainables.models import DistillationModel
-from trainables.optimisation import Trainer, count_parameters, tensors_under
+from trainables.optimisation import Trainer, tensors_under
 from trainables.randomness import seeded
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
 from trainables.threads import one_thread as one_thread
@@ -151,21 +152,11 @@ class DistillationRun:
         Args:
             seconds: what both took.
         """
-        modules = [trainer.module for trainer in self.trainers.values()]
         forwards = self.teacher_outputs.forwards if self.teacher_outputs is not None else 0
         if self.companion is not None and self.method.trains_teacher:
             forwards += self.companion.forwards
-        costs = {
-            "cost/seconds": seconds,
-            "cost/examples_per_second": len(self.dataset.train) / self.training_seconds,
-            "cost/teacher_forwards": float(forwards - self._forwards_reported),
-            "cost/trainable_parameters": float(count_parameters(modules)),
-            "cost/adapter_parameters": float(count_parameters([self.adapter] if self.adapter is not None else [])),
-            "cost/peak_memory_bytes": float(peak_memory(self.device)),
-        }
+        costs = epoch_costs(self, seconds=seconds, teacher_forwards=forwards - self._forwards_reported)
         self._forwards_reported = forwards
-        if self.method.needs_teacher and self.teacher is not None and self.teacher.training_seconds is not None:
-            costs["cost/teacher_training_seconds"] = self.teacher.training_seconds
         return costs
 
     def train_epoch(self) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 The first phase is the teacher's own training, before and apart from the students': one teacher for each pair of
 architectures and its seed, which all trials and seeds of that student share, as they share an ordinary teacher. It
-takes the recipe's epochs, each dearer by the branches, which are thrown away in the end; what it took stands in the
-teacher's file and, whole, under `cost/teacher_training_seconds` of every trial that it teaches.
+takes the recipe's epochs, each dearer by the branches, which are thrown away in the end; what it took stands beside
+the teacher's file and, whole, under `cost/teacher_training_seconds` of every trial that it teaches.
 """
 
 from typing import NamedTuple

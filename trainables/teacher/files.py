@@ -14,7 +14,14 @@ from trainables.data.dataset import Dataset
 from trainables.data.views import Normaliser
 from trainables.methods import METHODS
 from trainables.models import build_model
-from trainables.storage import StoredFileError, locked, read_tensors, tensors_digest, write_tensors
+from trainables.storage import (
+    StoredFileError,
+    locked,
+    read_tensors,
+    tensors_digest,
+    write_atomically,
+    write_tensors,
+)
 from trainables.teacher.frozen import FrozenTeacher, Renormalisation
 from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher, identity_digest
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
@@ -102,7 +109,7 @@ def train_teacher(
         config: says which teacher.
         dataset: its data.
         path: the file to write; it appears when the teacher is complete. Until then a folder beside it holds the
-            training's checkpoint.
+            training's checkpoint. A file `.cost.json` beside it says what the training took.
         progress: called after each epoch.
     """
     trial = teacher_trial(config)
@@ -122,8 +129,9 @@ def train_teacher(
     metadata = _origin(config, dataset) | {
         "epochs": training.finished_epochs,
         "validation_accuracy": training.history[-1]["val/accuracy"],
-        "training_seconds": training.seconds,
     }
+    # Beside the weights, not with them: the same teacher is the same bytes, wherever and however fast it was trained.
+    write_atomically(_cost_path(path), json.dumps({"training_seconds": training.seconds}).encode())
     write_tensors(path, training.model.state_dict(), metadata)
     training.forget()
 
@@ -165,7 +173,7 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     return FrozenTeacher(
         model,
         renormalise=Renormalisation.between(dataset.mean, dataset.std, *own),
-        training_seconds=found.get("training_seconds"),
+        training_seconds=_training_seconds(path),
     )
 
 
@@ -246,6 +254,18 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
             + ": where it knows images of this validation split, its accuracy on them is flattered, not its students'"
         )
     return notes
+
+
+def _cost_path(path: Path) -> Path:
+    return path.with_suffix(".cost.json")
+
+
+def _training_seconds(path: Path) -> float | None:
+    """What the training of a teacher's file took; None where that is not known, as of one that was given."""
+    try:
+        return float(json.loads(_cost_path(path).read_text(encoding="utf-8"))["training_seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:

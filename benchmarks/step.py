@@ -193,8 +193,8 @@ def _step(
         stored = StoredTeacherOutputs(store)
     method = {"student_only": "ce", "dml": "ce", "kd_live": "kd"}.get(arm, "pesf_kd")
     config = TrialConfig(
-        method=method, student=pair.student, teacher=pair.teacher, precision=precision, student_learning_rate=0.01,
-        epochs=1,
+        method=method, dataset=dataset.name, student=pair.student, teacher=pair.teacher, precision=precision,
+        student_learning_rate=0.01, epochs=1,
     )  # fmt: skip
     run = DistillationRun(config, dataset, teacher, teacher_outputs=stored)
     log = LossLog(run.method.gradients(config.model_dump()))

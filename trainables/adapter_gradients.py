@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from trainables.adapter import TeacherAdapter
+from trainables.optimisation import Trainer
 
 
 class AdapterGradients:
@@ -62,3 +63,24 @@ class AdapterGradients:
         gradients[f"{layer}.weight"] = columns @ inputs
         # A sum over rows as a product: a fifth of what `sum` takes at these sizes.
         gradients[f"{layer}.bias"] = columns @ self._ones
+
+
+class AdapterStep:
+    """The adapter forward, and down its gradients.
+
+    Args:
+        adapter: any kind.
+        trainer: its own.
+    """
+
+    def __init__(self, adapter: TeacherAdapter, trainer: Trainer) -> None:
+        self._gradients = AdapterGradients(adapter)
+        self._trainer = trainer
+
+    def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
+        """The adapted logits (B, C); see `TeacherAdapter.forward`."""
+        return self._gradients.forward(feature, logits)
+
+    def learn(self, gradient: Tensor) -> None:
+        """One step of SGD, from the gradient (B, C) in the logits that `forward` gave last."""
+        self._trainer.step(self._gradients.backward(gradient))

@@ -54,6 +54,11 @@ class ClosedForm:
         kd_weight: weight of the divergence.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy; None where there is no adapter.
         detach_adapter_target: the divergence's gradient does not reach the adapter.
+
+    Attributes:
+        has_adapter: whether what teaches learns too.
+        linear: what the gradients in s and a weigh p(s), p(a), p(s / T), p(a / T) and the labels by, times B.
+        pull_on_adapter: the same for the gradient's last term; None where it has none.
     """
 
     def __init__(
@@ -67,14 +72,14 @@ class ClosedForm:
     ) -> None:
         self.has_adapter = adapter_ce_weight is not None
         adapter: Number = 0.0 if adapter_ce_weight is None else adapter_ce_weight
+        self.temperature = temperature
         self._numbers = temperature, ce_weight, kd_weight, adapter
         pull = kd_weight * temperature
-        # Of p(s), p(a), p(s / T), p(a / T) and the labels.
-        self._linear: list[list[Number]] = [
+        self.linear: list[list[Number]] = [
             [ce_weight, 0.0, pull, -pull, -ce_weight],
             [0.0, adapter, 0.0, 0.0, -adapter],
         ]
-        self._pull_on_adapter: Number | None = pull if self.has_adapter and not detach_adapter_target else None
+        self.pull_on_adapter: Number | None = pull if self.has_adapter and not detach_adapter_target else None
         self._shape: tuple[object, ...] = ()
 
     @torch.no_grad()
@@ -98,7 +103,7 @@ class ClosedForm:
             self._truth.copy_(self._unit[labels].mT)
         gradients = (self._weights @ terms.flatten(-2)).view(self._paired)
         student, teacher = gradients.unbind(-3)
-        if self._pull_on_adapter is not None:
+        if self.pull_on_adapter is not None:
             self._add_pull(teacher, log_p)
         return Gradients(student.mT, teacher.mT if self.has_adapter else None, log_p)
 
@@ -118,9 +123,9 @@ class ClosedForm:
         self._soft_teacher = self._terms[..., 3, :, :]
         self._unit = torch.eye(classes, dtype=logits.dtype, device=logits.device)
         self._coldness = _matrix([[1 / self._numbers[0]]], sides, logits).unsqueeze(-1)
-        self._weights = _matrix(self._linear, sides, logits) / batch
-        if self._pull_on_adapter is not None:
-            self._pull = _matrix([[self._pull_on_adapter]], sides, logits) / batch
+        self._weights = _matrix(self.linear, sides, logits) / batch
+        if self.pull_on_adapter is not None:
+            self._pull = _matrix([[self.pull_on_adapter]], sides, logits) / batch
 
     @torch.no_grad()
     def parts(self, log_p: Tensor, labels: Tensor) -> LossParts:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.adapter import TeacherAdapter
-from trainables.adapter_gradients import AdapterGradients
+from trainables.adapter_gradients import AdapterStep
 from trainables.batches import Batch, EpochBatches
+from trainables.closed_form import ClosedForm
 from trainables.compute import arithmetic, forward_pass, place
 from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
@@ -35,6 +36,7 @@ from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
 from trainables.methods.method import LossParts, Method, StepOutputs
 from trainables.models import DistillationModel
+from trainables.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
 from trainables.optimisation import Trainer, tensors_under
 from trainables.randomness import seeded
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
@@ -92,6 +94,9 @@ class DistillationRun:
         values = config.model_dump()
         self.objective = self.method.objective(values)
         self._closed_form = self.method.gradients(values)
+        self._gradients: NumpyForm | ClosedForm | None = self._closed_form
+        if self._closed_form is not None and fits_form(self.device, config.batch_size, dataset.info.num_classes):
+            self._gradients = NumpyForm(self._closed_form)
         self._build_networks()
         self.batches = EpochBatches(config, dataset, self.device)
         self._validation_teacher: TeacherBatch | None = None
@@ -103,12 +108,13 @@ class DistillationRun:
         self.student_trainer = student_trainer(config, self.student)
         self.adapter: TeacherAdapter | None = None
         self.adapter_trainer: Trainer | None = None
-        self._adapter_gradients: AdapterGradients | None = None
+        self._adapter_step: NumpyAdapterStep | AdapterStep | None = None
         if config.method_entry.has_adapter:
             assert self.teacher is not None
             self.adapter = build_adapter(config, self.teacher.head, self.device)
-            self._adapter_gradients = AdapterGradients(self.adapter)
             self.adapter_trainer = adapter_trainer(config, self.adapter)
+            small = fits_adapter(self.adapter, self.device, config.batch_size)
+            self._adapter_step = (NumpyAdapterStep if small else AdapterStep)(self.adapter, self.adapter_trainer)
         self.parts: nn.Module | None = None
         self.parts_trainer: Trainer | None = None
         if self.method.parts is not None:
@@ -212,7 +218,7 @@ class DistillationRun:
                 teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)
         with arithmetic(self.config.precision, self.device):
             feature, logits, maps = forward_pass(self.student, batch.images, maps=self.method.needs_maps)
-        if self._closed_form is not None and teacher is not None:
+        if self._gradients is not None and teacher is not None:
             self._backward_by_formula(logits, teacher, batch.labels, log)
         else:
             self._backward(feature, logits, teacher, batch, log, maps)
@@ -269,19 +275,19 @@ class DistillationRun:
             return self.companion.logits(images)
 
     def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: LossLog) -> None:
-        assert self._closed_form is not None
+        assert self._gradients is not None
         taught_by = teacher.logits
-        if self._adapter_gradients is not None:
-            taught_by = self._adapter_gradients.forward(teacher.feature, teacher.logits)
-        gradients = self._closed_form(logits, taught_by, labels)
+        if self._adapter_step is not None:
+            taught_by = self._adapter_step.forward(teacher.feature, teacher.logits)
+        gradients = self._gradients(logits, taught_by, labels)
+        # Before the student's backward pass, whose code would push this code out of the processor's caches.
+        if self._adapter_step is not None:
+            assert gradients.taught_by is not None
+            self._adapter_step.learn(gradients.taught_by)
+        log.add_later(gradients.log_p, labels)
         self.student_trainer.forget_gradients()
         logits.backward(gradients.student)
         self.student_trainer.step()
-        if self._adapter_gradients is not None:
-            assert gradients.taught_by is not None
-            assert self.adapter_trainer is not None
-            self.adapter_trainer.step(self._adapter_gradients.backward(gradients.taught_by))
-        log.add_later(gradients.log_p, labels)
 
     @torch.no_grad()
     def evaluate(self, student_logits: Tensor | None = None) -> dict[str, float]:

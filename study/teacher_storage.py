@@ -86,9 +86,11 @@ def _taught(method: str) -> bool:
 
 def _why_not_stored(plan: "StudyPlan") -> str | None:
     """Why a method of the study cannot do with stored outputs, in words; None if all can."""
-    for name in dict.fromkeys((plan.base.method, *plan.controls)):
-        if METHODS.entry(name).trains_teacher:
-            return f"{name} trains the teacher itself, so that it never says the same again"
+    entries = {name: METHODS.entry(name) for name in (plan.base.method, *plan.controls)}
+    if training := ", ".join(name for name, entry in entries.items() if entry.trains_teacher):
+        return f"{training} trains the teacher itself, which never says the same again"
+    if matching := ", ".join(name for name, entry in entries.items() if entry.needs_maps):
+        return f"{matching} cannot do without the maps of its stages, too large to store"
     return None
 
 

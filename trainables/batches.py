@@ -86,7 +86,7 @@ class EpochBatches:
             columns = [each.split(config.batch_size) for each in (indices, gathered.images, gathered.labels)]
             teacher: list[TeacherBatch | None] = [None] * len(columns[0])
             if gathered.teacher is not None:
-                parts = (each.split(config.batch_size) for each in gathered.teacher)
+                parts = (each.split(config.batch_size) for each in (gathered.teacher.feature, gathered.teacher.logits))
                 teacher = [TeacherBatch(*each) for each in zip(*parts, strict=True)]
             for rows, images, labels, outputs in zip(*columns, teacher, strict=True):
                 yield Batch(rows, slot, images, labels, outputs)

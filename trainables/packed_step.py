@@ -8,7 +8,7 @@ from torch import Tensor
 
 from trainables.batches import Batch
 from trainables.closed_form import ClosedForm
-from trainables.compute import arithmetic, feature_and_logits
+from trainables.compute import arithmetic, forward_pass
 from trainables.loss_log import join_parts
 from trainables.methods.method import LossParts
 from trainables.optimisation import Trainer, tensors_under
@@ -117,23 +117,25 @@ class PackedStep:
         teacher = _teacher(self._runs, batches) if first.method.asks_frozen_teacher else None
         self._network.begin_batch()
         with arithmetic(first.config.precision, first.device):
-            feature, logits = feature_and_logits(self._network.model, images)
+            feature, logits, maps = forward_pass(self._network.model, images, maps=first.method.needs_maps)
         for leaf in self._leaves:
             leaf.grad = None
         if self._closed_form is not None and teacher is not None:
             self._backward_by_formula(logits, teacher, labels, log)
         else:
-            self._backward(feature, logits, teacher, batches, log)
+            self._backward(feature, logits, teacher, batches, log, maps or ())
         gradients = [leaf.grad for leaf in self._leaves]
         # A gradient lies in memory in the order of its leaf, which autograd keeps to.
         flat = [each.as_strided((each.numel(),), (1,)) for each in gradients if each is not None]
         torch.cat(flat, out=self._student_gradients)
 
-    def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: "_PackLog") -> None:
+    def _backward_by_formula(
+        self, logits: Tensor, teacher: Sequence[TeacherBatch], labels: Tensor, log: "_PackLog"
+    ) -> None:
         assert self._closed_form is not None
-        taught_by = teacher.logits
+        taught_by = _side_by_side([each.logits for each in teacher])
         if self._adapter is not None:
-            taught_by = self._adapter.forward(teacher.feature, teacher.logits)
+            taught_by = self._adapter.forward(_side_by_side([each.feature for each in teacher]), taught_by)
         gradients = self._closed_form(logits, taught_by, labels)
         logits.backward(gradients.student)
         if self._adapter is not None:
@@ -142,13 +144,20 @@ class PackedStep:
         log.add_later(gradients.log_p, labels)
 
     def _backward(
-        self, feature: Tensor, logits: Tensor, teacher: TeacherBatch | None, batches: Sequence[Batch], log: "_PackLog"
+        self,
+        feature: Tensor,
+        logits: Tensor,
+        teacher: Sequence[TeacherBatch] | None,
+        batches: Sequence[Batch],
+        log: "_PackLog",
+        maps: tuple[Tensor, ...],
     ) -> None:
-        features = feature.unflatten(1, (len(self._runs), -1)).unbind(1)
+        # Each trial's channels lie side by side, those of its maps as those of its feature.
+        features, *stages = (each.unflatten(1, (len(self._runs), -1)).unbind(1) for each in (feature, *maps))
         parts = []
         for k, (run, batch) in enumerate(zip(self._runs, batches, strict=True)):
-            own = TeacherBatch(teacher.feature[k], teacher.logits[k]) if teacher is not None else None
-            parts.append(run.losses(features[k], logits[k], own, batch))
+            own = teacher[k] if teacher is not None else None
+            parts.append(run.losses(features[k], logits[k], own, batch, tuple(each[k] for each in stages) or None))
         for trainer in self._outside:
             trainer.forget_gradients()
         torch.stack([each.total for each in parts]).sum().backward()
@@ -241,14 +250,13 @@ def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(tensors))
 
 
-def _teacher(runs: Sequence[DistillationRun], batches: Sequence[Batch]) -> TeacherBatch:
-    """What the teacher says, (K, B, ...): stored, or asked once for each batch that differs."""
+def _teacher(runs: Sequence[DistillationRun], batches: Sequence[Batch]) -> list[TeacherBatch]:
+    """What the teacher says to each trial: stored, or asked once for each batch that differs."""
     answers: dict[int, TeacherBatch] = {}
     for run, batch in zip(runs, batches, strict=True):
         if id(batch) not in answers:
             answers[id(batch)] = batch.teacher if batch.teacher is not None else _ask(run, batch)
-    said = [answers[id(batch)] for batch in batches]
-    return TeacherBatch(*(_side_by_side(column) for column in zip(*said, strict=True)))
+    return [answers[id(batch)] for batch in batches]
 
 
 def _ask(run: DistillationRun, batch: Batch) -> TeacherBatch:

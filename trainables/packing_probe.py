@@ -55,7 +55,9 @@ def best_count(
         counts: what to try, in order.
     """
     few = _few_batches(dataset, config.batch_size)
-    outputs = _KeptOutputs(teacher, few, config) if stored and teacher is not None else None
+    outputs = None
+    if stored and teacher is not None and not config.method_entry.needs_maps:
+        outputs = _KeptOutputs(teacher, few, config)
     trials = [config.model_copy(update={"seed": k, "epochs": 100_000}) for k in range(max(counts))]
     alone = DistillationRun(trials[0], few, teacher, teacher_outputs=outputs)
     rate = _rate(alone.train_epoch)
@@ -103,7 +105,7 @@ class _KeptOutputs:
         live = LiveTeacherOutputs(teacher)
         run = DistillationRun(config, dataset, teacher)
         batches = [live.validation(torch.empty(0), images) for images in run.evaluation_batches(dataset.train)]
-        self._all = TeacherBatch(*(torch.cat(column) for column in zip(*batches, strict=True)))
+        self._all = TeacherBatch.joined(batches)
         self.numbers_per_sample = live.numbers_per_sample
         self.source = self
         self.forwards = 0

@@ -43,7 +43,7 @@ from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, Teacher
 from trainables.threads import one_thread as one_thread
 from trainables.threads import use_one_thread as use_one_thread
 from trainables.trial import TrialConfig, derive_seed
-from trainables.trial_identity import check_fit, check_identity
+from trainables.trial_identity import check_fit, check_identity, check_outputs
 
 if TYPE_CHECKING:
     from trainables.teacher.frozen import FrozenTeacher
@@ -65,8 +65,8 @@ class DistillationRun:
         method: instead of the config's, for the training of a teacher by a method of its own.
 
     Raises:
-        ValueError: if the method needs a teacher and there is none, or dataset or teacher do not fit the
-            config.
+        ValueError: if the method needs a teacher and there is none, or dataset, teacher or its outputs do not
+            fit the config.
     """
 
     def __init__(
@@ -90,7 +90,8 @@ class DistillationRun:
         self._generator: torch.Generator | None = None
         self.teacher_outputs = teacher_outputs
         if teacher_outputs is None and self.teacher is not None:
-            self.teacher_outputs = LiveTeacherOutputs(self.teacher)
+            self.teacher_outputs = LiveTeacherOutputs(self.teacher, maps=self.method.needs_maps)
+        check_outputs(config, self.teacher_outputs)
         values = config.model_dump()
         self.objective = self.method.objective(values)
         self._closed_form = self.method.gradients(values)
@@ -265,6 +266,7 @@ class DistillationRun:
             epoch=self.epoch,
             generator=self._generator,
             student_maps=maps,
+            teacher_maps=teacher.maps if teacher is not None else None,
         )
         return self.objective(outputs, batch.labels)
 
@@ -359,7 +361,7 @@ class DistillationRun:
                 self.teacher_outputs.validation(indices, images)
                 for indices, images in zip(rows, self.evaluation_batches(split), strict=True)
             ]
-            self._validation_teacher = TeacherBatch(*(torch.cat(column) for column in zip(*batches, strict=True)))
+            self._validation_teacher = TeacherBatch.joined(batches)
         return self._validation_teacher
 
     def own_its_memory(self) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from trainables.data.registry import check_dataset_name
 from trainables.methods import METHODS, MethodEntry
-from trainables.models.names import check_model_name, has_stages
+from trainables.models.names import check_model_name, has_maps
 from trainables.naming import unknown_name
 from trainables.precision import Precision
 from trainables.teacher.recipe import TeacherOrigin, default_epochs
@@ -173,13 +173,20 @@ class TrialConfig(BaseModel):
 
     @model_validator(mode="after")
     def _a_teacher_of_its_own_where_it_can_be_trained(self) -> Self:
-        if not METHODS.entry(self.method).teacher_fields:
-            return self
-        if self.teacher_recipe == "checkpoint":
+        if METHODS.entry(self.method).teacher_fields and self.teacher_recipe == "checkpoint":
             raise ValueError(f"method {self.method!r} trains a teacher of its own for the student: it cannot be given")
-        without = [name for name in (self.teacher, self.student) if not has_stages(name)]
-        if without:
-            raise ValueError(f"method {self.method!r} needs networks whose stages are known here, not {without[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_where_they_are_needed(self) -> Self:
+        entry = METHODS.entry(self.method)
+        for who, name in (("student", self.student), ("teacher", self.teacher)):
+            if (entry.needs_maps or entry.teacher_fields) and not has_maps(name):
+                raise ValueError(
+                    f"method {self.method!r} works with maps of the nets' stages, and {who} {name!r} gives none, as "
+                    "no net of torchvision or timm does here: choose another architecture, such as resnet20, or a "
+                    "method that matches logits or features, such as kd or pkt"
+                )
         return self
 
     @property

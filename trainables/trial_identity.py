@@ -10,6 +10,7 @@ from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from trainables.teacher.frozen import FrozenTeacher
+    from trainables.teacher_outputs import TeacherOutputs
 
 
 def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | None") -> None:
@@ -28,6 +29,19 @@ def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | N
     elif teacher.head.out_features != dataset.num_classes:
         raise ValueError(
             f"the teacher knows {teacher.head.out_features} classes, dataset {dataset.name!r} has {dataset.num_classes}"
+        )
+
+
+def check_outputs(config: TrialConfig, outputs: "TeacherOutputs | None") -> None:
+    """Whether a trial finds all that its method needs in those outputs of the teacher.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if METHODS[config.method].needs_maps and not getattr(outputs, "gives_maps", False):
+        raise ValueError(
+            f"method {config.method!r} matches maps of both nets, which stored outputs of the teacher do not have: "
+            "give the trial no teacher_outputs, or LiveTeacherOutputs(teacher, maps=True)"
         )
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from study.errors import UsageError
 from study.plan import EXECUTION_FIELDS, load_plan, refuse_differences, resolve_plan
+from study.preview import describe_plan
 from study.request import resumed_plan
 from study.teacher_storage import OutputsDtype, describe_teacher_storage
 from tests.study.factories import make_plan
@@ -62,6 +63,33 @@ def test_what_is_asked_for_is_done(tmp_path):
     assert make_plan(tmp_path, teacher_outputs="stored").teacher_outputs_used == "stored"
     with pytest.raises(UsageError, match=r"takes 2\.3MiB, over the limit of 1\.0MiB: raise --teacher-outputs-limit"):
         make_plan(tmp_path, teacher_outputs="stored", teacher_outputs_limit="1MiB")
+
+
+@pytest.mark.parametrize("method", ["fitnet", "at", "sp", "vid"])
+def test_a_method_that_matches_maps_has_its_teacher_live_and_the_plan_says_why(tmp_path, method):
+    plan = make_plan(tmp_path, base={"method": method, "epochs": 4})
+    assert plan.teacher_outputs_used == "live"
+    said = f"outputs live ({method} cannot do without the maps of its stages, too large to store): 44 passes"
+    assert said in describe_teacher_storage(plan)
+    assert said in describe_plan(plan, [])
+    assert make_plan(tmp_path, base={"method": method}, teacher_outputs="live").teacher_outputs_used == "live"
+    with pytest.raises(UsageError, match=rf"as {method} cannot do without.*: leave out --teacher-outputs stored"):
+        make_plan(tmp_path, base={"method": method}, teacher_outputs="stored")
+
+
+def test_a_method_that_trains_the_teacher_has_it_live_and_the_plan_says_why(tmp_path):
+    plan = make_plan(tmp_path, space="temperature", base={"method": "full_teacher", "epochs": 4})
+    assert plan.teacher_outputs_used == "live"
+    said = "outputs live (full_teacher trains the teacher itself, which never says the same again): 44 passes"
+    assert said in describe_teacher_storage(plan)
+    with pytest.raises(UsageError, match=r"as full_teacher trains the teacher.*: leave out --teacher-outputs stored"):
+        make_plan(tmp_path, space="temperature", base={"method": "full_teacher"}, teacher_outputs="stored")
+
+
+def test_a_control_that_matches_maps_has_the_teacher_live_too(tmp_path):
+    plan = make_plan(tmp_path, controls=("ce", "at", "sp"))
+    assert plan.teacher_outputs_used == "live"
+    assert "outputs live (at, sp cannot do without the maps" in describe_teacher_storage(plan)
 
 
 def test_mode_and_dtype_belong_to_the_study_limit_and_folder_do_not(tmp_path):

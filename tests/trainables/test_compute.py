@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.compute import arithmetic, feature_and_logits, place
+from trainables.compute import arithmetic, feature_and_logits, forward_pass, place
 from trainables.models import build_model
 from trainables.randomness import seeded
 from trainables.teacher import FrozenTeacher
+from trainables.teacher.frozen import Renormalisation
 from trainables.training import DistillationRun
 
 from .conftest import small_config
@@ -75,12 +76,46 @@ def test_in_bfloat16_outputs_and_gradients_are_float32_and_near_those_of_float32
         assert cosine > 0.9 or theirs.grad.norm() < 1e-3
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["cnn_16_32", "resnet8", "wrn_16_1"])
+def test_maps_come_from_the_pass_that_gives_feature_and_logits_in_float32(name, precision):
+    model, images = build(name, size=16)
+    plain, with_maps = place(copy.deepcopy(model), CPU, precision), place(copy.deepcopy(model), CPU, precision)
+    with arithmetic(precision, CPU):
+        feature, logits = feature_and_logits(plain, images)
+        ours, theirs, maps = forward_pass(with_maps, images, maps=True)
+        assert forward_pass(plain, images, maps=False)[2] is None
+    assert torch.equal(ours, feature)
+    assert torch.equal(theirs, logits)
+    expected = model.stages(images).maps
+    assert len(maps) == len(expected)
+    for one, other in zip(maps, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert one.requires_grad
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, rtol=0.1, atol=0.1 if precision == "bf16" else 1e-4)
+    assert torch.equal(maps[0], maps[0].bfloat16().float()) == (precision == "bf16")
+
+
+def test_a_teacher_gives_maps_where_they_are_asked_for_and_of_images_as_it_knows_them():
+    model, images = build("cnn_8_16")
+    renormalise = Renormalisation((0.5, 2.0, 1.0), (0.1, 0.0, -1.0))
+    teacher = FrozenTeacher(model, renormalise=renormalise)
+    answer = teacher(images, maps=True)
+    scale, shift = (torch.tensor(each).view(1, 3, 1, 1) for each in renormalise)
+    expected = model.feature_maps(images * scale + shift)
+    assert torch.equal(answer.logits, expected.logits)
+    assert all(torch.equal(one, other) for one, other in zip(answer.maps, expected.maps, strict=True))
+    assert not any(each.requires_grad for each in answer.maps)
+    assert teacher(images).maps is None
+
+
 def test_a_teachers_logits_are_its_head_in_float32_whatever_surrounds_it():
     teacher = FrozenTeacher(build("cnn_8_16")[0])
     with arithmetic("bf16", CPU):
-        feature, logits = teacher(torch.randn(4, 3, 8, 8))
-    assert feature.dtype == torch.float32
-    assert torch.equal(logits, teacher.head(feature))
+        answer = teacher(torch.randn(4, 3, 8, 8))
+    assert answer.feature.dtype == torch.float32
+    assert torch.equal(answer.logits, teacher.head(answer.feature))
 
 
 def test_a_trial_in_bfloat16_learns_as_one_in_float32_does(digits, teacher):

@@ -176,6 +176,19 @@ def test_a_network_of_a_library_beside_the_students_is_refused_as_it_may_draw_ra
         Pack(runs)
 
 
+@pytest.mark.parametrize("method", ["fitnet", "at", "sp", "vid"])
+def test_packed_residual_nets_have_their_own_maps_of_batches_that_they_share(method):
+    dataset = random_dataset(16, 3)
+    teacher = random_teacher(dataset, "wrn_16_1")
+    changes = [{"student_learning_rate": 0.01, "seed": 1}, {"student_learning_rate": 0.02, "kd_weight": 0.4}]
+    common = {"method": method, "student": "resnet8", "batch_size": 16}
+    packed, alone = (make_runs(dataset, teacher, changes, **common) for _ in range(2))
+    together = Pack(packed).run_epoch()
+    for name, run in alone.items():
+        assert_same_measures(together.measures[name], run.run_epoch())
+        assert_same_state(packed[name], run)
+
+
 @pytest.mark.parametrize("seeds", [(0, 0), (1, 2)])
 def test_stored_teacher_outputs_serve_a_pack(seeds, digits, teacher, make_store):
     store = make_store()

@@ -13,9 +13,9 @@ from trainables.packing_probe import best_count
 from .conftest import small_config
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_counts_are_tried_as_long_as_they_gain(stored, digits, teacher):
-    probe = best_count(small_config(), digits, teacher, stored=stored, counts=(2, 4))
+@pytest.mark.parametrize(("method", "stored"), [("pesf_kd", True), ("pesf_kd", False), ("vid", True)])
+def test_counts_are_tried_as_long_as_they_gain(method, stored, digits, teacher):
+    probe = best_count(small_config(method=method), digits, teacher, stored=stored, counts=(2, 4))
     assert probe.packed in (1, 2, 4)
     assert set(probe.gains) <= {2, 4}
     assert all(gain > 0 for gain in probe.gains.values())

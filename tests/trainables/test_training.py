@@ -234,7 +234,7 @@ def test_every_validation_measure_agrees_with_numpy(digits, teacher):
     images = (digits.validation.images / 255 - digits.mean[0]) / digits.std[0]
     run.student.eval()
     with torch.no_grad():
-        feature, teacher_logits = teacher(images)
+        feature, teacher_logits, _ = teacher(images)
         adapted = run.adapter(feature, teacher_logits).double().numpy()
         student = run.student(images).double().numpy()
     frozen, labels = teacher_logits.double().numpy(), digits.validation.labels.numpy()

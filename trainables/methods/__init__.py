@@ -186,6 +186,18 @@ _ENTRIES: Final = {
             "sftn_branch_ce_weight": 1.0,
         },
     ),
+    "fitnet": MethodEntry(
+        "trainables.methods.fitnet", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 100.0}
+    ),
+    "at": MethodEntry(
+        "trainables.methods.at", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 1000.0}
+    ),
+    "sp": MethodEntry(
+        "trainables.methods.sp", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 3000.0}
+    ),
+    "vid": MethodEntry(
+        "trainables.methods.vid", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 1.0}
+    ),
 }
 
 

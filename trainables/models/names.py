@@ -79,14 +79,14 @@ def feature_dim(name: str) -> int | None:
     return _CNN_POSITIONS * int(small[2]) if small else _CIFAR_FEATURES.get(name)
 
 
+def has_maps(name: str) -> bool:
+    """Whether nets of that architecture give the maps of their stages; see `trainables.models.interface`."""
+    return LIBRARY_PATTERN.fullmatch(name) is None
+
+
 def is_packable(name: str) -> bool:
     """Whether several students of that architecture can train as one; see `trainables.packed_network`."""
     return name not in ("ShuffleV1", "ShuffleV2") and LIBRARY_PATTERN.fullmatch(name) is None
-
-
-def has_stages(name: str) -> bool:
-    """Whether networks of that architecture can go on from the maps of a stage."""
-    return LIBRARY_PATTERN.fullmatch(name) is None
 
 
 def is_known_to_draw_nothing(name: str) -> bool:

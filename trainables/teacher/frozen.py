@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from trainables.compute import feature_and_logits
+from trainables.compute import forward_pass
 from trainables.models import DistillationModel
 from trainables.storage import tensors_digest
 from trainables.teacher_outputs import TeacherBatch
@@ -85,9 +85,14 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> TeacherBatch:
-        """Penultimate feature (B, D) and logits (B, C) of images (B, channels, H, W) as the study normalises them."""
-        return TeacherBatch(*feature_and_logits(self.model, self.renormalised(images)))
+    def forward(self, images: Tensor, *, maps: bool = False) -> TeacherBatch:
+        """Penultimate feature (B, D) and logits (B, C) of images (B, channels, H, W) as the study normalises them.
+
+        Args:
+            images: normalised.
+            maps: whether the maps of its stages are asked for too.
+        """
+        return TeacherBatch(*forward_pass(self.model, self.renormalised(images), maps=maps))
 
     def renormalised(self, images: Tensor) -> Tensor:
         """Images as its network knows them, from images as the study normalises them."""

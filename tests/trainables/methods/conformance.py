@@ -16,6 +16,7 @@ from trainables.loss_log import LossLog
 from trainables.methods import _ADAPTER, _ADAPTER_TRAINING, METHODS, MethodEntry
 from trainables.storage import read_tensors, write_tensors
 from trainables.teacher import FrozenTeacher
+from trainables.teacher_outputs import LiveTeacherOutputs
 from trainables.teacher_outputs_store import StoredTeacherOutputs
 from trainables.training import DistillationRun, NonFiniteLossError
 from trainables.trial import TrialConfig
@@ -112,19 +113,14 @@ BARE = {
 def it_says_of_itself_what_its_entry_says(case: Case, bench: Bench) -> None:
     method, entry = METHODS[case.method], METHODS.entry(case.method)
     assert method.name == case.method
-    assert (method.needs_teacher, method.has_adapter, method.takes_adapter) == (
-        entry.needs_teacher,
-        entry.has_adapter,
-        entry.takes_adapter,
-    )
-    assert (method.peer, method.trains_teacher) == (entry.peer, entry.trains_teacher)
-    assert method.needs_teacher or not (method.has_adapter or method.takes_adapter or method.parts)
+    for said in ("needs_teacher", "needs_maps", "has_adapter", "takes_adapter", "peer", "trains_teacher"):
+        assert getattr(method, said) == getattr(entry, said)
+    assert method.needs_teacher or not (method.has_adapter or method.takes_adapter or method.parts or method.needs_maps)
     assert not (method.trains_teacher and (not method.needs_teacher or method.has_adapter or method.takes_adapter))
-    assert not (method.closed_form and (method.peer or method.trains_teacher))
+    assert not (method.closed_form and (method.needs_maps or method.peer or method.trains_teacher))
     assert not (method.closed_form and method.parts)
     assert (method.loss_fields | method.parts_fields | method.teacher_fields) - _ADAPTER == entry.fields - _ADAPTER
     assert method.teacher_fields == entry.teacher_fields
-    assert method.needs_maps == entry.needs_maps
     assert case.entry.fields & _ADAPTER == (
         _ADAPTER if case.entry.has_adapter else _ADAPTER_TRAINING if entry.trains_teacher else set()
     )
@@ -301,8 +297,8 @@ def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
     def broken(indices, slot, images):
         outputs = live(indices, slot, images)
         if torch.equal(indices, third_batch):
-            outputs.logits.fill_(float("nan"))
-            outputs.feature.fill_(float("nan"))
+            for tensor in (outputs.logits, outputs.feature, *(outputs.maps or ())):
+                tensor.fill_(float("nan"))
         return outputs
 
     run.teacher_outputs.train_batch = broken
@@ -310,9 +306,33 @@ def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
         run.train_epoch()
 
 
+def its_losses_see_the_maps_of_both_nets_if_it_needs_them(case: Case, bench: Bench) -> None:
+    run = bench.start(case, precision="bf16")
+    objective, seen = run.objective, []
+
+    def watch(outputs, labels):
+        seen.append(outputs)
+        return objective(outputs, labels)
+
+    run.objective = watch
+    run.run_epoch()
+    assert len(seen) == (0 if METHODS[case.method].gradients(run.config.model_dump()) else BATCHES)
+    for outputs in seen:
+        assert (outputs.student_maps is not None) == (outputs.teacher_maps is not None) == case.entry.needs_maps
+        for maps in (outputs.student_maps or ()), (outputs.teacher_maps or ()):
+            assert {each.dtype for each in maps} <= {torch.float32}
+            assert {len(each) for each in maps} <= {len(outputs.student_logits)}
+        assert not any(each.requires_grad for each in outputs.teacher_maps or ())
+
+
 def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) -> None:
     live = bench.start(case).run_epoch()
     stored_outputs = StoredTeacherOutputs(bench.make_store())
+    if case.entry.needs_maps:
+        for outputs in (stored_outputs, LiveTeacherOutputs(bench.teacher)):
+            with pytest.raises(ValueError, match=f"'{case.method}' matches maps of both nets"):
+                DistillationRun(case.config(), bench.digits, bench.teacher, teacher_outputs=outputs)
+        return
     stored = DistillationRun(case.config(), bench.digits, bench.teacher, teacher_outputs=stored_outputs)
     measures = stored.run_epoch()
     # Kernels may round by the size of a batch, and nine steps carry that on.
@@ -361,6 +381,7 @@ CHECKS: list[Callable[[Case, Bench], None]] = [
     everything_that_learns_is_in_the_checkpoint,
     a_student_that_is_not_a_number_is_named,
     a_teacher_that_is_not_a_number_is_named,
+    its_losses_see_the_maps_of_both_nets_if_it_needs_them,
     stored_teacher_outputs_give_what_live_ones_give,
     no_batch_waits_for_a_value,
 ]

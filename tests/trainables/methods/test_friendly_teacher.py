@@ -163,7 +163,7 @@ def test_its_training_is_the_teachers_for_every_trial_of_the_student(digits):
     ("changes", "says"),
     [
         ({"teacher_recipe": "checkpoint", "teacher_digest": "0" * 16, "teacher_epochs": 0}, "it cannot be given"),
-        ({"student": "torchvision:resnet18"}, "not 'torchvision:resnet18'"),
+        ({"student": "torchvision:resnet18"}, "student 'torchvision:resnet18' gives none"),
     ],
 )
 def test_what_a_friendly_teacher_cannot_be_trained_for_is_refused(changes, says):

@@ -17,7 +17,7 @@ def test_a_frozen_teacher_stays_in_eval_mode_and_without_gradient(teacher):
     teacher.train()
     assert not any(module.training for module in teacher.modules())
     images = torch.randn(16, 1, 8, 8, requires_grad=True)
-    feature, logits = teacher(images)
+    feature, logits, _ = teacher(images)
     assert not feature.requires_grad
     assert not logits.requires_grad
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
@@ -26,7 +26,7 @@ def test_a_frozen_teacher_stays_in_eval_mode_and_without_gradient(teacher):
 
 
 def test_a_teachers_logits_are_its_head_applied_to_its_feature(teacher):
-    feature, logits = teacher(torch.randn(4, 1, 8, 8))
+    feature, logits, _ = teacher(torch.randn(4, 1, 8, 8))
     assert feature.shape == (4, teacher.head.in_features)
     torch.testing.assert_close(logits, feature @ teacher.head.weight.T + teacher.head.bias)
 

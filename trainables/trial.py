@@ -180,10 +180,11 @@ class TrialConfig(BaseModel):
     @model_validator(mode="after")
     def _maps_where_they_are_needed(self) -> Self:
         entry = METHODS.entry(self.method)
+        verb = "matches" if entry.needs_maps else "trains its teacher with"
         for who, name in (("student", self.student), ("teacher", self.teacher)):
             if (entry.needs_maps or entry.teacher_fields) and not has_maps(name):
                 raise ValueError(
-                    f"method {self.method!r} works with maps of the nets' stages, and {who} {name!r} gives none, as "
+                    f"method {self.method!r} {verb} maps of the nets' stages, and {who} {name!r} gives none, as "
                     "no net of torchvision or timm does here: choose another architecture, such as resnet20, or a "
                     "method that matches logits or features, such as kd or pkt"
                 )

@@ -3,8 +3,10 @@ import os
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
+from torchvision import models
 
 from trainables.models import (
     CheckpointError,
@@ -315,20 +317,25 @@ def test_diverged_weights_are_refused(trained, tmp_path):
         load_checkpoint(build(), path)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name",
+    ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "timm:resnet18", "timm:mobilenetv3_small_050"],
+)
 @pytest.mark.parametrize("layout", ["bare", "RepDistiller, epoch"])
-def test_a_checkpoint_of_torchvisions_own_net_loads_and_answers_as_it_does(name, layout, tmp_path):
-    from torchvision import models
-
+def test_a_checkpoint_of_a_librarys_own_net_loads_and_answers_as_it_does(name, layout, tmp_path):
+    library, _, architecture = name.partition(":")
     torch.manual_seed(3)
-    theirs = models.get_model(name, weights=None, num_classes=7)
+    if library == "timm":
+        theirs = timm.create_model(architecture, num_classes=7)
+    else:
+        theirs = models.get_model(architecture, weights=None, num_classes=7)
     theirs(torch.randn(4, 3, 64, 64))
     path = tmp_path / "theirs.pth"
     torch.save(LAYOUTS[layout](theirs.state_dict()), path)
-    ours = build(f"torchvision:{name}", num_classes=7).eval()
+    ours = build(name, num_classes=7).eval()
     load_checkpoint(ours, path)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs.eval()(images))
     with pytest.raises(CheckpointError, match="num_classes=7"):
-        load_checkpoint(build(f"torchvision:{name}", num_classes=8), path)
+        load_checkpoint(build(name, num_classes=8), path)

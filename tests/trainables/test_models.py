@@ -1,6 +1,5 @@
 import hashlib
 import sys
-import types
 
 import pytest
 import torch
@@ -280,43 +279,23 @@ def test_without_timm_its_nets_say_what_to_install(monkeypatch):
         build_model("timm:vit_tiny_patch16_224", num_classes=10)
 
 
-class StandInForTimm(nn.Module):
-    def __init__(self, num_classes, in_chans):
-        super().__init__()
-        self.stem = nn.Conv2d(in_chans, 5, 3)
-        self.fc = nn.Linear(5, num_classes) if num_classes > 1 else nn.Identity()
-
-    def forward_features(self, images):
-        return self.stem(images)
-
-    def forward_head(self, maps, pre_logits=False):
-        feature = maps.mean((2, 3))
-        return feature if pre_logits else self.fc(feature)
-
-    def get_classifier(self):
-        return self.fc
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", 32), ("mobilenetv3_small_050", 32), ("vit_tiny_patch16_224", 224)]
+)
+def test_timms_nets_are_split_by_timms_own_interface(name, size):
+    model = build(f"timm:{name}", num_classes=4, in_channels=2).eval()
+    images = torch.randn(3, 2, size, size)
+    with torch.no_grad():
+        assert torch.equal(model(images), model.network(images))
+        assert torch.equal(model.head(model.features(images)), model.network(images))
+    assert model.features(images).shape == (3, model.head.in_features)
 
 
-def test_timms_nets_are_split_by_timms_own_interface(monkeypatch):
-    timm = types.ModuleType("timm")
-    timm.list_models = lambda: ["net"]
-    timm.create_model = _create_stand_in
-    monkeypatch.setitem(sys.modules, "timm", timm)
-    model = build("timm:net", num_classes=4, in_channels=2)
-    images = torch.randn(3, 2, 8, 8)
-    assert model.features(images).shape == (3, 5)
-    assert torch.equal(model(images), model.network.forward_head(model.network.forward_features(images)))
-    with pytest.raises(ValueError, match="Identity"):
-        build_model("timm:net", num_classes=1)
-    with pytest.raises(ValueError, match="Did you mean 'timm:net'"):
-        build_model("timm:nett", num_classes=4)
-
-
-def _create_stand_in(name, *, pretrained, num_classes, in_chans):
-    assert not pretrained
-    if name != "net":
-        raise RuntimeError(f"Unknown model ({name})")
-    return StandInForTimm(num_classes, in_chans)
+def test_timms_nets_that_cannot_be_split_are_refused():
+    with pytest.raises(ValueError, match="Conv2d, not in a linear layer"):
+        build_model("timm:resnetv2_50", num_classes=4)
+    with pytest.raises(ValueError, match="Did you mean 'timm:resnet18'"):
+        build_model("timm:resnet_18", num_classes=4)
 
 
 def test_stage_outputs_are_what_a_new_architecture_has_to_give():

@@ -153,7 +153,7 @@ _ENTRIES: Final = {
         peer="teacher",
         published={"temperature": 1.0, "ce_weight": 1.0, "kd_weight": 1.0},
     ),
-    # The paper writes its minimum-logit ensemble for ImageNet; the temperature there is the one here.
+    # The minimum-logit ensemble is the paper's; its temperature is from memory and was not checked against it.
     "kdcl": MethodEntry(
         "trainables.methods.kdcl",
         _DISTILLATION | {"kdcl_ensemble"},

@@ -27,7 +27,7 @@ from study.teacher_storage import (
 )
 from trainables.data.registry import check_files, dataset_info
 from trainables.methods import METHODS
-from trainables.models.names import is_packable
+from trainables.models.names import is_known_to_draw_nothing, is_packable
 from trainables.trial import TrialConfig
 from trainables.uris import redact
 
@@ -140,6 +140,12 @@ class StudyPlan(BaseModel):
                 f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
                 "leave out --pack"
             )
+        beside = self.base.method_entry.companion
+        if self.pack != 1 and beside is not None and not is_known_to_draw_nothing(getattr(self.base, beside)):
+            raise ValueError(
+                f"{getattr(self.base, beside)} learns beside the students by method {self.base.method!r}, and may draw "
+                "random numbers that packed trials do not keep apart: leave out --pack"
+            )
         return self
 
     @field_validator("space")
@@ -196,6 +202,20 @@ class StudyPlan(BaseModel):
     def teacher_outputs_location(self) -> str:
         """Where teachers' outputs are kept, for all studies of the output folder: a folder or a URI."""
         return self.teacher_outputs_path or str(self.output_dir / "teacher_outputs")
+
+    @property
+    def teachers(self) -> dict[str, TrialConfig]:
+        """Every teacher to be trained, or given, before the trials begin, each as a trial that it teaches.
+
+        By the method that has it to itself; the one that all others share is the empty name's.
+        """
+        found: dict[str, TrialConfig] = {}
+        for method in (self.base.method, *self.controls):
+            entry = METHODS.entry(method)
+            if entry.needs_teacher:
+                changes = {**self.search_space.default_point(), "method": method, "adapter": False}
+                found.setdefault(method if entry.teacher_fields else "", self.configure(changes))
+        return found
 
     @property
     def teacher_storage(self) -> TeacherStorage:

@@ -38,7 +38,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
-        f"distils    {base.teacher} -> {base.student} on {base.dataset} by {base.method}"
+        f"{_networks(plan)} on {base.dataset} by {base.method}"
         f"{' with an adapter' if base.adapter else ''}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test (never read by a search)",
         f"varies     {', '.join(f'{p.name} {p.domain}' for p in plan.search_space.parameters if p.role != 'fixed')}",
@@ -46,7 +46,8 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"trials     {plan.total_trials} = {plan.trials} of the search + {len(plan.controls)} controls "
         f"({', '.join(plan.controls)}) x {plan.replicates} seeds + {promising} promising x {plan.replicates} seeds",
         f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
-        + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else ""),
+        + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else "")
+        + _beside(plan),
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
@@ -59,6 +60,23 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         for config in configs
     ]
     return "\n".join(lines)
+
+
+def _networks(plan: StudyPlan) -> str:
+    base, entry = plan.base, plan.base.method_entry
+    if entry.peer == "teacher" and not entry.needs_teacher:
+        return f"trains     {base.student} and, as its peer, {base.teacher}, both from scratch,"
+    second = f" and a second {base.student}" if entry.peer == "student" else ""
+    learning = ", which goes on learning," if entry.trains_teacher else ""
+    return f"distils    {base.teacher}{learning} -> {base.student}{second}"
+
+
+def _beside(plan: StudyPlan) -> str:
+    beside = plan.base.method_entry.companion
+    if beside is None:
+        return ""
+    epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
+    return f"; beside {epochs} of them a {getattr(plan.base, beside)} learns too"
 
 
 def _packed(plan: StudyPlan) -> str:

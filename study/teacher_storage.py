@@ -29,7 +29,8 @@ class TeacherStorage(NamedTuple):
         source: where the study's trials get them from.
         why: in words, for a person.
         size: bytes on disk when every slot is filled; an upper bound for a teacher of a library.
-        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot.
+        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot, of each
+            of the study's teachers.
         passes_live: the same without, if no trial is stopped early.
     """
 
@@ -52,11 +53,11 @@ def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
-    size = ByteSize((slots * train + validation) * row)
+    size = ByteSize((slots * train + validation) * row * max(1, len(plan.teachers)))
     taught = (plan.trials + plan.replicates * min(plan.promising, plan.trials)) * _taught(config.method)
     taught += plan.replicates * sum(map(_taught, plan.controls))
     source, why = _decide(plan, size, needed=taught > 0)
-    return TeacherStorage(source, why, size, slots if taught else 0, taught * config.epochs)
+    return TeacherStorage(source, why, size, slots * len(plan.teachers), taught * config.epochs)
 
 
 def describe_teacher_storage(plan: "StudyPlan") -> str:
@@ -83,22 +84,28 @@ def _taught(method: str) -> bool:
     return METHODS.entry(method).needs_teacher
 
 
+def _why_not_stored(plan: "StudyPlan") -> str | None:
+    """Why a method of the study cannot do with stored outputs, in words; None if all can."""
+    entries = {name: METHODS.entry(name) for name in (plan.base.method, *plan.controls)}
+    if training := ", ".join(name for name, entry in entries.items() if entry.trains_teacher):
+        return f"{training} trains the teacher itself, which never says the same again"
+    if matching := ", ".join(name for name, entry in entries.items() if entry.needs_maps):
+        return f"{matching} cannot do without the maps of its stages, too large to store"
+    return None
+
+
 def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[OutputsSource, str]:
-    methods = (plan.base.method, *plan.controls)
-    live_only = ", ".join(dict.fromkeys(name for name in methods if METHODS.entry(name).needs_maps))
-    if plan.teacher_outputs == "stored" and live_only:
-        raise ValueError(
-            f"the maps of the nets' stages, which {live_only} cannot do without, are too large to store: leave out "
-            "--teacher-outputs stored"
-        )
+    why_not = _why_not_stored(plan)
+    if plan.teacher_outputs == "stored" and why_not is not None:
+        raise ValueError(f"the teacher's outputs cannot be stored, as {why_not}: leave out --teacher-outputs stored")
     if plan.teacher_outputs != "auto":
         return plan.teacher_outputs, "as asked"
     limit = size_in_words(plan.teacher_outputs_limit)
     decision: tuple[OutputsSource, str] = ("stored", f"within the limit of {limit}")
     if not needed:
         decision = ("live", "no method of the study is taught by a teacher")
-    elif live_only:
-        decision = ("live", f"{live_only} cannot do without the maps of its stages, too large to store")
+    elif why_not is not None:
+        decision = ("live", why_not)
     elif size > plan.teacher_outputs_limit:
         decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")
     used = plan.teacher_outputs_used

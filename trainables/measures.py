@@ -3,15 +3,20 @@
 An epoch reports the measures that its method has: one without an adapter leaves out the adapter's, and its
 gaps and agreement are with what its student is taught by, the frozen teacher. `ce` is taught by nobody; it is
 measured against the study's frozen teacher, so that its gap stands beside the others', and leaves out the
-teacher's measures only where there is no teacher at all. Accuracies are fractions, entropies are in nats,
-times in seconds; `train/loss` is the weighted total, its parts are before their weights.
+teacher's measures only where there is no teacher at all. A teacher that learns itself, in an adapter's place, is the
+adapted one. A network that learns beside the student is its peer; where no teacher was trained before it, it stands for
+the teacher, and nothing is measured against a frozen one. Accuracies are fractions, entropies are in nats, times in
+seconds; `train/loss` is the weighted total, its parts are before their weights, but for the peer's, which is all that
+the peer learns by.
 
 What a trial costs comes in two kinds. `COST_MEASURES` are measured anew in every epoch; `COST_FACTS` are what the trial
 is, known before its first step and recorded once. FLOPs are per example of the train split, a multiplication and an
-addition counting as two (see `trainables.cost`), `forward` and `backward` by whose they are: the student's, the
-adapter's, the teacher's as a step asks it (a whole pass, or the head alone where the feature is stored), the method's
-own (its losses and what belongs to it), and a peer's that learns beside the student. Energy is the machine's while the
-epoch ran (see `trainables.energy`), absent where it does not tell.
+addition counting as two (see `trainables.cost_ledger`), `forward` and `backward` by whose they are: the student's, the
+adapter's, the teacher's (a whole pass a step where it is live or learns itself, the head alone where its feature is
+stored), the method's own (its losses and what belongs to it), and a peer's that learns beside the student. Energy is
+the machine's while the epoch ran (see `trainables.energy`), absent where it does not tell.
+`cost/teacher_training_seconds` is what the training of a trial's teacher took, once for all trials that share it, where
+the method is taught by one that was trained here.
 """
 
 from typing import Final
@@ -24,6 +29,7 @@ VALIDATION_MEASURES: Final = (
     "val/loss",
     "val/accuracy_teacher",
     "val/accuracy_adapted",
+    "val/accuracy_peer",
     "val/sharpness_student",
     "val/sharpness_teacher",
     "val/sharpness_adapted",
@@ -37,7 +43,7 @@ VALIDATION_MEASURES: Final = (
     "val/ece_adapted",
     "val/agreement",
 )
-TRAINING_MEASURES: Final = ("train/loss", "train/loss_ce", "train/loss_kd", "train/loss_adapter")
+TRAINING_MEASURES: Final = ("train/loss", "train/loss_ce", "train/loss_kd", "train/loss_adapter", "train/loss_peer")
 CPU_ENERGY: Final = "cost/cpu_energy_joules"
 GPU_ENERGY: Final = "cost/gpu_energy_joules"
 ENERGY_MEASURES: Final = (CPU_ENERGY, GPU_ENERGY)
@@ -46,6 +52,7 @@ COST_MEASURES: Final = (
     "cost/seconds_per_step",
     "cost/examples_per_second",
     "cost/teacher_forwards",
+    "cost/teacher_training_seconds",
     "cost/trainable_parameters",
     "cost/adapter_parameters",
     "cost/peak_memory_bytes",

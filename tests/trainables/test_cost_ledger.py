@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables import cost
+from trainables import cost_ledger
 from trainables.adapter import KINDS
-from trainables.cost import FlopCounter, Flops
+from trainables.cost_ledger import FlopCounter, Flops
 from trainables.data.dataset import Dataset
 from trainables.measures import COST_FACTS, COST_MEASURES, ENERGY_MEASURES, MEASURES, unit_of
 from trainables.models import build_model
@@ -61,7 +61,7 @@ def test_the_counter_says_what_pytorchs_own_says():
 def test_attention_is_counted_by_its_products(digits, teacher):
     query = torch.zeros(2, 3, 7, 5, requires_grad=True)
     run = DistillationRun(small_config(), digits, teacher)
-    with cost._counting(run) as counter:
+    with cost_ledger._counting(run) as counter:
         nn.functional.scaled_dot_product_attention(query, query, query)
     assert counter.flops == 2 * (2 * 2 * 3 * 7 * 7 * 5)
 
@@ -111,7 +111,7 @@ def test_precision_and_layout_change_no_count(digits):
     def ledger(**changes):
         teacher = FrozenTeacher(build_model("cnn_16_32", num_classes=10, in_channels=1))
         config = small_config(student="cnn_16_32", teacher="cnn_16_32", **changes)
-        cost._known.clear()
+        cost_ledger._known.clear()
         return DistillationRun(config, digits, teacher).cost
 
     wide = ledger()
@@ -121,17 +121,17 @@ def test_precision_and_layout_change_no_count(digits):
 
 def test_what_has_the_same_shapes_is_counted_once_a_process(digits, teacher):
     _ = DistillationRun(small_config(), digits, teacher).cost
-    known = dict(cost._known)
+    known = dict(cost_ledger._known)
     for changes in ({"seed": 3}, {"temperature": 2.0}, {"kd_weight": 0.3}):
         _ = DistillationRun(small_config(**changes), digits, teacher).cost
-        assert cost._known == known
+        assert cost_ledger._known == known
     _ = DistillationRun(small_config(adapter_width=9), digits, teacher).cost
-    assert len(cost._known) == len(known) + 1
+    assert len(cost_ledger._known) == len(known) + 1
 
 
 def test_counting_leaves_random_numbers_and_the_teachers_passes_alone(digits, teacher):
     run = DistillationRun(small_config(method="fitnet"), digits, teacher)
-    cost._known.clear()
+    cost_ledger._known.clear()
     before = torch.get_rng_state()
     _ = run.cost
     assert torch.equal(torch.get_rng_state(), before)

@@ -7,8 +7,9 @@ validation split too) over examples trained on. Rows that an earlier study store
 nothing. Evaluation is no training: neither its FLOPs nor a live teacher's validation passes are counted.
 
 Times are medians: of a trial its epochs' seconds per step, of a config its trials', and the ratio is that to the same
-of the study's own `ce` control. They say what the machine took, with whatever else ran on it; a packed trial's are its
-share of the pack's.
+of the study's own repetitions of `ce`, a control or one of the methods that it compares. They say what the machine
+took, with whatever else ran on it; a packed trial's are its share of the pack's. What training the teacher took is in
+neither: `cost/teacher_training_seconds` says it where it was trained here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class ConfigCost:
         shared_teacher_passes: of those, a teacher's whole passes per example; 0 where it is live or not needed.
         flops_to_ce: `step_flops` over what cross-entropy on the same student takes.
         seconds_per_step: see this module.
-        seconds_to_ce: the same over the study's `ce` control's; None where it has none.
+        seconds_to_ce: the same over that of the study's `ce`; None where it has none.
         n: trials that the times are of.
     """
 
@@ -65,7 +66,7 @@ def config_costs(records: StudyRecords, *, teacher_forwards_ahead: int = 0) -> d
     for row in rows:
         by_config.setdefault(row["config_id"], []).append(row)
     shared = _shared_passes(records, teacher_forwards_ahead)
-    ce = _median_time([row for row in rows if row["stage"] == "control" and row["method"] == CE], times)
+    ce = _median_time([row for row in rows if row["method"] == CE], times)
     return {config_id: _cost(own, times, shared, ce) for config_id, own in by_config.items()}
 
 

@@ -11,6 +11,7 @@ from trainables.cost_ledger import FlopCounter, Flops
 from trainables.data.dataset import Dataset
 from trainables.measures import COST_FACTS, COST_MEASURES, ENERGY_MEASURES, MEASURES, unit_of
 from trainables.models import build_model
+from trainables.packing import Pack
 from trainables.teacher import FrozenTeacher
 from trainables.teacher_outputs_store import StoredTeacherOutputs
 from trainables.training import DistillationRun
@@ -137,6 +138,21 @@ def test_counting_leaves_random_numbers_and_the_teachers_passes_alone(digits, te
     assert torch.equal(torch.get_rng_state(), before)
     assert run.teacher_outputs is not None
     assert run.teacher_outputs.forwards == 0
+
+
+def test_a_packed_trial_has_the_ledger_of_a_lone_one_and_learns_the_same_whether_it_is_looked_at(digits, teacher):
+    configs = [small_config(seed=seed, adapter_width=width) for seed, width in ((0, 4), (1, 9))]
+    packs = [Pack.of_configs(configs, digits, teacher) for _ in range(2)]
+    first = [pack.run_epoch() for pack in packs]
+    cost_ledger._known.clear()
+    ledgers = [packs[0].run_of(name).cost for name in packs[0].members]
+    last = [pack.run_epoch() for pack in packs]
+    assert first[0].failures == last[0].failures == {}
+    ours, theirs = ([pack.state_of(name)["tensors"] for name in pack.members] for pack in packs)
+    for our, their in zip(ours, theirs, strict=True):
+        assert all(torch.equal(our[name], their[name]) for name in their)
+    cost_ledger._known.clear()
+    assert ledgers == [DistillationRun(config, digits, teacher).cost for config in configs]
 
 
 def test_facts_have_their_names_and_what_is_not_there_is_nothing(digits, teacher):

@@ -1,6 +1,8 @@
 """RAPL's files as Linux shows them, in a folder of the test's own."""
 
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -73,6 +75,42 @@ def test_a_counter_that_goes_away_gives_nothing_rather_than_a_part(powercap):
     assert meter.since(before) == {}
     count(powercap, "intel-rapl:1", 5)
     assert meter.since(EnergyReading(None, None)) == {}
+
+
+class PretendedNVML(ModuleType):
+    """NVML as `pynvml` has it, of one GPU; a stand-in, as the test needs no GPU."""
+
+    NVMLError = RuntimeError
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.millijoules = 70_000
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        assert uuid == "GPU-1234"
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        if self.millijoules < 0:
+            raise self.NVMLError
+        return self.millijoules
+
+
+def test_a_gpus_energy_is_what_nvml_counts(tmp_path, monkeypatch):
+    nvml = PretendedNVML()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1234"))
+    meter = EnergyMeter(torch.device("cuda", 1), tmp_path)
+    before = meter.read()
+    nvml.millijoules += 12_500
+    assert meter.since(before) == {"cost/gpu_energy_joules": pytest.approx(12.5)}
+    nvml.millijoules = -1
+    assert meter.since(before) == {}
+    assert EnergyMeter(torch.device("cuda", 1), tmp_path).read().gpu is None
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert EnergyMeter(torch.device("cuda", 1), tmp_path).read().gpu is None
 
 
 def test_an_epoch_has_the_energy_that_the_counters_tell_and_a_pack_shares_it_out(

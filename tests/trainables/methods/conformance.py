@@ -370,8 +370,10 @@ def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
 
 def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
     cost_ledger._known.clear()
-    for outputs in (None,) if case.entry.needs_maps else (None, StoredTeacherOutputs(bench.make_store())):
-        run = DistillationRun(case.config(), bench.digits, bench.teacher, teacher_outputs=outputs)
+    for stored, precision in ((False, "fp32"), (False, "bf16"), (not case.entry.needs_maps, "fp32")):
+        outputs = StoredTeacherOutputs(bench.make_store()) if stored else None
+        config = case.config(precision=precision)
+        run = DistillationRun(config, bench.digits, bench.teacher, teacher_outputs=outputs)
         ledger = run.cost
         batch = next(run.batches.of_epoch(0, None))
         if run.stored_outputs is not None:

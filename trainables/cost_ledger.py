@@ -12,7 +12,7 @@ in float32 and with random numbers of its own: nothing that the trial has change
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -203,11 +203,12 @@ def _network(run: "DistillationRun", module: nn.Module) -> Flops:
 
 
 def _adapter(run: "DistillationRun") -> Flops:
+    # No copy, as it keeps nothing of what passes through it: a search over its width counts once a trial.
     assert run.teacher is not None
-    adapter, head = copy.deepcopy(run.adapter), run.teacher.head
+    adapter, head = run.adapter, run.teacher.head
     assert adapter is not None
     feature, logits = (torch.zeros(_FEW, size, device=run.device) for size in (head.in_features, head.out_features))
-    return _both_ways(run, lambda: adapter(feature, logits).sum(), _FEW)
+    return _both_ways(run, lambda: adapter(feature, logits).sum(), _FEW, list(adapter.parameters()))
 
 
 def _method_key(run: "DistillationRun") -> tuple[object, ...]:
@@ -232,11 +233,17 @@ def _method(run: "DistillationRun", others: list[Flops]) -> Flops:
     )
 
 
-def _both_ways(run: "DistillationRun", forward: Callable[[], Tensor], examples: int) -> Flops:
+def _both_ways(
+    run: "DistillationRun", forward: Callable[[], Tensor], examples: int, learns: Sequence[Tensor] = ()
+) -> Flops:
+    """Of a loss and its gradients: those of `learns`, which are left as they are, or of all that is a copy."""
     with _counting(run) as counter:
         loss = forward()
         there = counter.flops
-        loss.backward()
+        if learns:
+            torch.autograd.grad(loss, learns)
+        else:
+            loss.backward()
     return Flops(there / examples, (counter.flops - there) / examples)
 
 

@@ -120,12 +120,22 @@ def epoch_result(run: DistillationRun, measures: dict[str, float], *, saved_at: 
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS
     return {
         **measures,
-        "facts": run.cost.facts,
+        "facts": _facts_of(run),
         "epoch": run.epoch,
         "finished": run.finished,
         "done": run.finished,
         "should_checkpoint": due and not run.finished,
     }
+
+
+def _facts_of(run: DistillationRun) -> dict[str, float]:
+    try:
+        return run.cost.facts
+    except Exception as error:  # whatever a method or a net of somebody's own does: the trial itself is sound
+        _notes.append(
+            f"what {run.config.method} costs could not be counted, {describe_error(error)}; it goes unrecorded"
+        )
+        return {}
 
 
 def failed_result(error: str) -> dict[str, Any]:
@@ -282,9 +292,14 @@ def _store(
     return _stores[key]
 
 
+_notes: list[str] = []
+
+
 def take_notes() -> list[str]:
-    """What a person should know of the stores of this process; each is told once."""
-    return [note for store in _stores.values() for note in store.take_notes()]
+    """What a person should know of this process's stores, and of what it could not count; each is told once."""
+    notes = [*_notes, *(note for store in _stores.values() for note in store.take_notes())]
+    _notes.clear()
+    return notes
 
 
 def describe_error(error: Exception) -> str:

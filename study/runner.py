@@ -293,7 +293,7 @@ def _filled(
 ) -> bool:
     """Fill the teacher's outputs ahead of the trials; False if the study is to end first."""
     if plan.teacher_storage.passes_stored:
-        config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+        config = plan.example_config.model_dump(mode="json")
         fill = TeacherFill(
             plan,
             {**settings, "config": config},

@@ -39,7 +39,7 @@ def prepare_study_teacher(
 
     task = ray.remote(num_cpus=1, num_gpus=min(1.0, plan.gpus_per_trial), max_retries=_RETRIES)(prepare_teacher)
     data_root = str(plan.data_root) if plan.data_root is not None else None
-    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+    config = plan.example_config.model_dump(mode="json")
     told = plan.directory.absolute() / _PROGRESS_FILE
     running = task.remote(config, data_root, str(plan.teachers_folder), str(told))
     try:

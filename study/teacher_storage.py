@@ -1,5 +1,6 @@
 """Whether a study stores its teacher's outputs, what that takes, and what it saves; reckoned before any work."""
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pydantic import ByteSize
@@ -31,6 +32,7 @@ class TeacherStorage(NamedTuple):
         size: bytes on disk when every slot is filled; an upper bound for a teacher of a library.
         passes_stored: passes of the teacher over the train split with storage, at most: one for every slot.
         passes_live: the same without, if no trial is stopped early.
+        live: methods whose teacher is live all the same, as it has to be; their passes are among `passes_stored`.
     """
 
     source: OutputsSource
@@ -38,6 +40,7 @@ class TeacherStorage(NamedTuple):
     size: ByteSize
     passes_stored: int
     passes_live: int
+    live: tuple[str, ...] = ()
 
     @property
     def passes_saved(self) -> int:
@@ -47,16 +50,20 @@ class TeacherStorage(NamedTuple):
 
 def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
     """The plan's storage of teacher outputs, with its source decided where the plan leaves it open."""
-    config = plan.configure(plan.search_space.default_point())
+    config = plan.example_config
     info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
     size = ByteSize((slots * train + validation) * row)
-    taught = (plan.trials + plan.replicates * min(plan.promising, plan.trials)) * _taught(config.method)
-    taught += plan.replicates * sum(map(_taught, plan.controls))
-    source, why = _decide(plan, size, needed=taught > 0)
-    return TeacherStorage(source, why, size, slots if taught else 0, taught * config.epochs)
+    trials = _taught_trials(plan)
+    live = tuple(method for method in trials if METHODS.entry(method).needs_maps)
+    apart = len(live) < len(trials) and bool(plan.compared)  # methods that are compared may differ in this
+    source, why = _decide(plan, size, needed=bool(trials), live_only=() if apart else live)
+    taught, own = sum(trials.values()), sum(trials[method] for method in live) if apart else 0
+    passes_stored = (slots if taught else 0) + own * config.epochs
+    apart_live = live if apart and source == "stored" else ()
+    return TeacherStorage(source, why, size, passes_stored, taught * config.epochs, apart_live)
 
 
 def describe_teacher_storage(plan: "StudyPlan") -> str:
@@ -69,9 +76,14 @@ def describe_teacher_storage(plan: "StudyPlan") -> str:
     return (
         f"outputs stored as {plan.teacher_outputs_dtype} ({storage.why}): at most {size_in_words(storage.size)} in "
         f"{redact(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} passes of the teacher over the "
-        f"train split instead of {storage.passes_live}, {storage.passes_saved} saved; it pays once trials x epochs "
-        f"exceed {storage.passes_stored}"
+        f"train split instead of {storage.passes_live}, {storage.passes_saved} saved; " + _when_it_pays(storage)
     )
+
+
+def _when_it_pays(storage: TeacherStorage) -> str:
+    if not storage.live:
+        return f"it pays once trials x epochs exceed {storage.passes_stored}"
+    return f"live for {', '.join(storage.live)}, which cannot do without the maps of its stages, too large to store"
 
 
 def size_in_words(size: ByteSize) -> str:
@@ -79,16 +91,25 @@ def size_in_words(size: ByteSize) -> str:
     return size.human_readable()
 
 
-def _taught(method: str) -> bool:
-    return METHODS.entry(method).needs_teacher
+def _taught_trials(plan: "StudyPlan") -> Counter[str]:
+    """How many trials each method has that a teacher teaches."""
+    trials: Counter[str] = Counter()
+    for method in plan.compared:
+        trials[str(method.fields["method"])] += plan.total_trials // len(plan.compared)
+    if not plan.compared:
+        trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
+        for method in plan.controls:
+            trials[method] += plan.replicates
+    return Counter({method: count for method, count in trials.items() if METHODS.entry(method).needs_teacher})
 
 
-def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[OutputsSource, str]:
-    methods = (plan.base.method, *plan.controls)
-    live_only = ", ".join(dict.fromkeys(name for name in methods if METHODS.entry(name).needs_maps))
+def _decide(
+    plan: "StudyPlan", size: ByteSize, *, needed: bool, live_only: tuple[str, ...]
+) -> tuple[OutputsSource, str]:
+    who = ", ".join(live_only)
     if plan.teacher_outputs == "stored" and live_only:
         raise ValueError(
-            f"the maps of the nets' stages, which {live_only} cannot do without, are too large to store: leave out "
+            f"the maps of the nets' stages, which {who} cannot do without, are too large to store: leave out "
             "--teacher-outputs stored"
         )
     if plan.teacher_outputs != "auto":
@@ -98,7 +119,7 @@ def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[Outputs
     if not needed:
         decision = ("live", "no method of the study is taught by a teacher")
     elif live_only:
-        decision = ("live", f"{live_only} cannot do without the maps of its stages, too large to store")
+        decision = ("live", f"{who} cannot do without the maps of its stages, too large to store")
     elif size > plan.teacher_outputs_limit:
         decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")
     used = plan.teacher_outputs_used

@@ -149,8 +149,8 @@ def comparison_notes(plan: "StudyPlan") -> list[str]:
     ]
     if long:
         notes.append(
-            f"Published for longer trainings: {', '.join(long)} would take longer than the {plan.base.epochs} epochs of "
-            "a trial; --set changes a field for all."
+            f"Published for longer trainings: {', '.join(long)} would take longer than the {plan.base.epochs} epochs "
+            "of a trial; --set changes a field for all."
         )
     others, floor = len(plan.compared) - 1, 2 / 2**plan.replicates
     if others and floor * others >= 0.05:

@@ -198,7 +198,9 @@ def _show_spaces(*, as_json: bool) -> None:
         } | {
             name: {
                 "question": comparison.question,
-                "parameters": {p.name: {"role": "nuisance", "values": p.domain, "why": p.why} for p in comparison.tuned},
+                "parameters": {
+                    p.name: {"role": "nuisance", "values": p.domain, "why": p.why} for p in comparison.tuned
+                },
             }
             for name, comparison in COMPARISONS.items()
         }

@@ -97,7 +97,10 @@ Hold = Annotated[
 
 Trials = Annotated[int, _how_much(help="Configs that the search proposes; of each method for --space method_tuned.")]
 Promising = Annotated[int, _how_much(help="Best configs of the search to repeat on fresh seeds.")]
-Replicates = Annotated[int, _how_much(help="Fresh seeds for each promising config and each control, or for each method that is compared (5).")]
+Replicates = Annotated[
+    int,
+    _how_much(help="Fresh seeds for each promising config and each control, or for each method that is compared (5)."),
+]
 Epochs = Annotated[int, _how_much(help="Epochs per trial.")]
 TimeBudget = Annotated[float | None, _how_much(help="Stop after so many seconds; --resume goes on.")]
 Smoke = Annotated[bool, _how_much("--smoke", help="Two configs, one seed, one epoch: does it run?")]

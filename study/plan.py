@@ -12,7 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from search_spaces import MethodComparison, SearchSpace, find_space, space_names
 from study.comparison import ComparedMethod, Search, row_name

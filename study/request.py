@@ -181,8 +181,8 @@ def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: d
     for flag in ("method", "adapter"):
         if flag in given:
             raise UsageError(
-                f"--{flag} is for a study of one method; --space {comparison.name} compares those that --methods names, "
-                "such as --methods ce,kd,dkd+adapter"
+                f"--{flag} is for a study of one method; --space {comparison.name} compares those that --methods "
+                "names, such as --methods ce,kd,dkd+adapter"
             )
     meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler")
     for flag in meaningless:
@@ -255,8 +255,8 @@ def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
     compared = [method.name for method in plan.compared]
     if names is not None and {*names, BASELINE} != set(compared):
         raise UsageError(
-            f"study {plan.name!r} cannot be resumed with other methods: it compares {', '.join(compared) or 'none'}, asked "
-            f"for {', '.join(names)}. Leave out --methods, or start a new study under another name."
+            f"study {plan.name!r} cannot be resumed with other methods: it compares {', '.join(compared) or 'none'}, "
+            f"asked for {', '.join(names)}. Leave out --methods, or start a new study under another name."
         )
 
 

@@ -98,8 +98,8 @@ def _taught_trials(plan: "StudyPlan") -> Counter[str]:
         trials[str(method.fields["method"])] += plan.total_trials // len(plan.compared)
     if not plan.compared:
         trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
-        for method in plan.controls:
-            trials[method] += plan.replicates
+        for control in plan.controls:
+            trials[control] += plan.replicates
     return Counter({method: count for method, count in trials.items() if METHODS.entry(method).needs_teacher})
 
 

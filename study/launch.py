@@ -86,7 +86,8 @@ def launch(
 
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
     plain KD) on fresh seeds, and ends with a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong
-    usage, 3 done with failed trials, 130 interrupted.
+    usage, 3 done with failed trials, 130 interrupted. --space method and method_tuned compare distillation methods
+    instead: every one of them, as published or each tuned equally long, on equal seeds.
     """
     values = dict(context.params)
     given = {

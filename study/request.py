@@ -137,7 +137,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
     from study.comparison import choose_methods
-    from study.plan import check_data_root, check_space_fits_method, controls_for, resolve_plan
+    from study.plan import controls_for, resolve_plan
+    from study.plan_checks import check_data_root, check_space_fits_method
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
@@ -215,14 +216,8 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     Raises:
         UsageError: there is no such study, or an option asks for another study than the one on disk.
     """
-    from study.plan import (
-        EXECUTION_FIELDS,
-        NAME_PATTERN,
-        check_data_root,
-        load_plan,
-        refuse_differences,
-        resolve_plan,
-    )
+    from study.plan import EXECUTION_FIELDS, NAME_PATTERN, load_plan, resolve_plan
+    from study.plan_checks import check_data_root, refuse_differences
     from study.teacher_choice import check_same_teacher
     from trainables.uris import REDACTED
 

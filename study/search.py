@@ -68,6 +68,7 @@ class StudySearch(OptunaSearch):
         self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
         self._to_resume = ledger.unfinished
+        self._controls = list(plan.control_trials())
         self._promising: list[TrialConfig] | None = None
         self._searches = plan.searches
         # Each search has a study of Optuna's; where there is but one, it is the one that Ray's class made.
@@ -152,10 +153,9 @@ class StudySearch(OptunaSearch):
         return self._plan.replicates + len(earlier) if earlier else 0
 
     def _next_planned(self) -> PlannedTrial | str | None:
-        controls = list(self._plan.control_trials())
         handed_out = len(self._ledger.in_stage("control"))
-        if handed_out < len(controls):
-            return controls[handed_out]
+        if handed_out < len(self._controls):
+            return self._controls[handed_out]
         if self._promising is None:
             if any(entry.status is None for entry in self._ledger.in_stage("search")):
                 return None

@@ -37,7 +37,7 @@ from study.teacher_storage import (
 )
 from study.validation import describe_validation
 from trainables.methods import METHODS
-from trainables.models.names import is_packable
+from trainables.models.names import is_known_to_draw_nothing, is_packable
 from trainables.trial import TrialConfig
 from trainables.uris import redact
 
@@ -155,6 +155,12 @@ class StudyPlan(BaseModel):
                 f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
                 "leave out --pack"
             )
+        beside = self.base.method_entry.companion
+        if self.pack != 1 and beside is not None and not is_known_to_draw_nothing(getattr(self.base, beside)):
+            raise ValueError(
+                f"{getattr(self.base, beside)} learns beside the students by method {self.base.method!r}, and may draw "
+                "random numbers that packed trials do not keep apart: leave out --pack"
+            )
         return self
 
     @field_validator("space")
@@ -238,6 +244,23 @@ class StudyPlan(BaseModel):
     def teacher_outputs_location(self) -> str:
         """Where teachers' outputs are kept, for all studies of the output folder: a folder or a URI."""
         return self.teacher_outputs_path or str(self.output_dir / "teacher_outputs")
+
+    @property
+    def teachers(self) -> dict[str, TrialConfig]:
+        """Every teacher to be trained, or given, before the trials begin, each as a trial that it teaches.
+
+        By the method that has it to itself; the one that all others share is the empty name's.
+        """
+        found: dict[str, TrialConfig] = {}
+        start = self.search_space.default_point()
+        methods = (self.base.method, *self.controls)
+        points = [method.fields for method in self.compared]
+        for point in points or [{**start, "method": method, "adapter": False} for method in methods]:
+            method = str(point["method"])
+            entry = METHODS.entry(method)
+            if entry.needs_teacher:
+                found.setdefault(method if entry.teacher_fields else "", self.configure(point))
+        return found
 
     @property
     def teacher_storage(self) -> TeacherStorage:
@@ -342,17 +365,6 @@ class StudyPlan(BaseModel):
                 "teacher_outputs_path": redact(outputs) if outputs is not None else None,
             }
         )
-
-
-def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
-    """The controls of a new study: where the method has an adapter that it could do without, it stands beside it alone.
-
-    Args:
-        method: of the study; an unknown one is refused by the plan.
-        adapter: whether the study gives it one.
-    """
-    alone = adapter and method in METHODS and METHODS.entry(method).takes_adapter
-    return (*CONTROLS, method) if alone else CONTROLS
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:

@@ -1,11 +1,22 @@
-"""Whether a plan that is sound by itself can be run: its data are there, its method answers, its study is the same."""
+"""What goes around a plan: its controls, and whether its data are there, its method answers, its study is the same."""
 
 from typing import Any
 
 from study.errors import UsageError
-from study.plan import EXECUTION_FIELDS, StudyPlan
+from study.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from trainables.data.registry import check_files, dataset_info
 from trainables.methods import METHODS
+
+
+def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
+    """The controls of a new study: where the method has an adapter that it could do without, it stands beside it alone.
+
+    Args:
+        method: of the study; an unknown one is refused by the plan.
+        adapter: whether the study gives it one.
+    """
+    alone = adapter and method in METHODS and METHODS.entry(method).takes_adapter
+    return (*CONTROLS, method) if alone else CONTROLS
 
 
 def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from study.samplers import make_sampler
 from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
+from trainables.methods import METHODS
 
 _SHOWN: Final = 5
 
@@ -50,14 +51,15 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
-        f"distils    {base.teacher} -> {base.student} on {base.dataset} {_by(plan)}, in {base.precision}",
+        f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test (never read by a search)",
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + ("; one sampler a method, from the published settings on" if plan.compared and plan.searches else ""),
         f"trials     {plan.total_trials} = {_sum_of_trials(plan)}",
         f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
-        + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else ""),
+        + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else "")
+        + _beside(plan),
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
@@ -99,6 +101,26 @@ def _sum_of_trials(plan: StudyPlan) -> str:
         f"{plan.trials} of the search + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
         f"+ {promising} promising {seeds}"
     )
+
+
+def _networks(plan: StudyPlan) -> str:
+    base, entry = plan.base, plan.base.method_entry
+    if entry.peer == "teacher" and not entry.needs_teacher:
+        return f"trains     {base.student} and, as its peer, {base.teacher}, both from scratch,"
+    second = f" and a second {base.student}" if entry.peer == "student" else ""
+    learning = ", which goes on learning," if entry.trains_teacher else ""
+    return f"distils    {base.teacher}{learning} -> {base.student}{second}"
+
+
+def _beside(plan: StudyPlan) -> str:
+    if plan.compared:
+        learning = [m.name for m in plan.compared if METHODS.entry(str(m.fields["method"])).companion is not None]
+        return f"; by {', '.join(learning)} another network learns beside the student" if learning else ""
+    beside = plan.base.method_entry.companion
+    if beside is None:
+        return ""
+    epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
+    return f"; beside {epochs} of them a {getattr(plan.base, beside)} learns too"
 
 
 def _packed(plan: StudyPlan) -> str:

@@ -137,8 +137,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
     from study.comparison import choose_methods
-    from study.plan import controls_for, resolve_plan
-    from study.plan_checks import check_data_root, check_space_fits_method
+    from study.plan import resolve_plan
+    from study.plan_checks import check_data_root, check_space_fits_method, controls_for
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]

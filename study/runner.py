@@ -29,7 +29,7 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.search import StudySearch, make_scheduler
-from study.teacher_choice import describe_teacher, keep_teacher
+from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_preparation import prepare_study_teacher
 from study.teacher_storage import describe_teacher_storage
@@ -249,14 +249,18 @@ def _search(
         slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
         if plan.address == "local":  # a cluster may grow
             slots.check()
-        progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_teacher(plan)}")
-        prepared = prepare_study_teacher(plan, progress, stopped=stop.stop_all)
-        if prepared is None:
-            return
+        teachers: dict[str, str] = {}
+        for whose, trial in plan.teachers.items():
+            progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")
+            prepared = prepare_study_teacher(plan, trial, progress, stopped=stop.stop_all)
+            if prepared is None:
+                return
+            teachers[whose] = prepared.path
         callback = StudyCallback(ledger, tracker.result(), progress, stop)
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
-            "teacher_path": prepared.path,
+            "teacher_path": teachers.pop("", None),
+            "own_teachers": teachers,
             "teacher_outputs": _teacher_outputs(plan),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
         }
@@ -291,12 +295,11 @@ def _teacher_outputs(plan: StudyPlan) -> Any:
 def _filled(
     plan: StudyPlan, settings: dict[str, Any], slots: Slots, ledger: StudyLedger, progress: StudyProgress, stop: Stop
 ) -> bool:
-    """Fill the teacher's outputs ahead of the trials; False if the study is to end first."""
-    if plan.teacher_storage.passes_stored:
-        config = plan.example_config.model_dump(mode="json")
+    """Fill the teachers' outputs ahead of the trials; False if the study is to end first."""
+    for trial in plan.teachers.values():
         fill = TeacherFill(
             plan,
-            {**settings, "config": config},
+            {**settings, "config": trial.model_dump(mode="json")},
             slots,
             progress,
             entered=lambda report: ledger.record_fill(report.forwards, len(report.filled), report.seconds),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from study.errors import StudyError, UsageError
 from study.plan import StudyPlan
 from trainables.data.registry import dataset_info
+from trainables.methods import METHODS
 
 if TYPE_CHECKING:
     from trainables.teacher import GivenTeacher
@@ -112,10 +113,31 @@ def keep_teacher(plan: StudyPlan) -> None:
 
 
 def describe_teacher(plan: StudyPlan) -> str:
-    """Which teacher and where it is from, for a person."""
+    """Which teachers and where they are from, for a person."""
+    if not plan.teachers:
+        return "none: no method of the study needs one"
+    without = "" if plan.base.method_entry.needs_teacher else f" ({plan.base.method} does without)"
+    return "; ".join(describe_one_teacher(plan, whose) for whose in plan.teachers) + without
+
+
+def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
+    """One of `plan.teachers`, for a person.
+
+    Args:
+        plan: the study.
+        whose: the method that has it to itself; empty for the one that all others share.
+    """
     base = plan.base
+    if whose:
+        return (
+            f"{base.teacher} of {whose}'s own, trained for {base.teacher_epochs} epochs of recipe "
+            f"{base.teacher_recipe} with branches that end as {base.student} does, once for all its trials"
+        )
     if not base.teacher_digest:
-        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs"
+        whom = [method for method in plan.controls if METHODS.entry(method).needs_teacher]
+        shared = base.method_entry.needs_teacher and not base.method_entry.teacher_fields
+        for_whom = "" if shared else f", for {', '.join(whom)}"
+        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{for_whom}"
     assert plan.teacher_normalisation is not None
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
     return (

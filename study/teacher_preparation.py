@@ -10,6 +10,7 @@ import ray
 from study.errors import StudyError
 from study.plan import StudyPlan
 from study.progress import StudyProgress
+from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
     from trainables.distillation import PreparedTeacher
@@ -20,12 +21,13 @@ _PROGRESS_FILE: Final = "teacher_progress.json"
 
 
 def prepare_study_teacher(
-    plan: StudyPlan, progress: StudyProgress, *, stopped: Callable[[], bool]
+    plan: StudyPlan, trial: TrialConfig, progress: StudyProgress, *, stopped: Callable[[], bool]
 ) -> "PreparedTeacher | None":
     """The teacher, found or trained.
 
     Args:
         plan: the study.
+        trial: one that it teaches, of `plan.teachers`.
         progress: where a person sees how it goes.
         stopped: whether to end now.
 
@@ -39,7 +41,7 @@ def prepare_study_teacher(
 
     task = ray.remote(num_cpus=1, num_gpus=min(1.0, plan.gpus_per_trial), max_retries=_RETRIES)(prepare_teacher)
     data_root = str(plan.data_root) if plan.data_root is not None else None
-    config = plan.example_config.model_dump(mode="json")
+    config = trial.model_dump(mode="json")
     told = plan.directory.absolute() / _PROGRESS_FILE
     running = task.remote(config, data_root, str(plan.teachers_folder), str(told))
     try:

@@ -1,6 +1,7 @@
 """Whether a study stores its teacher's outputs, what that takes, and what it saves; reckoned before any work."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pydantic import ByteSize
@@ -30,9 +31,10 @@ class TeacherStorage(NamedTuple):
         source: where the study's trials get them from.
         why: in words, for a person.
         size: bytes on disk when every slot is filled; an upper bound for a teacher of a library.
-        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot.
+        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot, of each
+            of the study's teachers.
         passes_live: the same without, if no trial is stopped early.
-        live: methods whose teacher is live all the same, as it has to be; their passes are among `passes_stored`.
+        live: methods whose teacher is live all the same, and why; their passes are among `passes_stored`.
     """
 
     source: OutputsSource
@@ -40,7 +42,7 @@ class TeacherStorage(NamedTuple):
     size: ByteSize
     passes_stored: int
     passes_live: int
-    live: tuple[str, ...] = ()
+    live: dict[str, str]
 
     @property
     def passes_saved(self) -> int:
@@ -55,15 +57,17 @@ def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
-    size = ByteSize((slots * train + validation) * row)
+    teachers = len(plan.teachers)
+    size = ByteSize((slots * train + validation) * row * max(1, teachers))
     trials = _taught_trials(plan)
-    live = tuple(method for method in trials if METHODS.entry(method).needs_maps)
-    apart = len(live) < len(trials) and bool(plan.compared)  # methods that are compared may differ in this
-    source, why = _decide(plan, size, needed=bool(trials), live_only=() if apart else live)
-    taught, own = sum(trials.values()), sum(trials[method] for method in live) if apart else 0
-    passes_stored = (slots if taught else 0) + own * config.epochs
-    apart_live = live if apart and source == "stored" else ()
-    return TeacherStorage(source, why, size, passes_stored, taught * config.epochs, apart_live)
+    live = {method: why for method in trials if (why := _why_not_stored(method)) is not None}
+    apart = bool(plan.compared) and len(live) < len(trials)  # methods that are compared may differ in this
+    source, why = _decide(plan, size, needed=bool(trials), live={} if apart else live)
+    passes_live = sum(trials.values()) * config.epochs
+    if not apart:
+        return TeacherStorage(source, why, size, slots * teachers, passes_live, {})
+    own = sum(trials[method] for method in live) * config.epochs
+    return TeacherStorage(source, why, size, slots * teachers + own, passes_live, live if source == "stored" else {})
 
 
 def describe_teacher_storage(plan: "StudyPlan") -> str:
@@ -83,7 +87,7 @@ def describe_teacher_storage(plan: "StudyPlan") -> str:
 def _when_it_pays(storage: TeacherStorage) -> str:
     if not storage.live:
         return f"it pays once trials x epochs exceed {storage.passes_stored}"
-    return f"live for {', '.join(storage.live)}, which cannot do without the maps of its stages, too large to store"
+    return f"live all the same where a method has to ask the teacher itself: {_in_words(storage.live)}"
 
 
 def size_in_words(size: ByteSize) -> str:
@@ -103,23 +107,34 @@ def _taught_trials(plan: "StudyPlan") -> Counter[str]:
     return Counter({method: count for method, count in trials.items() if METHODS.entry(method).needs_teacher})
 
 
-def _decide(
-    plan: "StudyPlan", size: ByteSize, *, needed: bool, live_only: tuple[str, ...]
-) -> tuple[OutputsSource, str]:
-    who = ", ".join(live_only)
-    if plan.teacher_outputs == "stored" and live_only:
-        raise ValueError(
-            f"the maps of the nets' stages, which {who} cannot do without, are too large to store: leave out "
-            "--teacher-outputs stored"
-        )
+def _why_not_stored(method: str) -> str | None:
+    """Why a method cannot do with stored outputs, in words; None if it can."""
+    entry = METHODS.entry(method)
+    if entry.trains_teacher:
+        return "trains the teacher itself, which never says the same again"
+    if entry.needs_maps:
+        return "cannot do without the maps of its stages, too large to store"
+    return None
+
+
+def _in_words(live: Mapping[str, str]) -> str:
+    """Methods and why their teacher is live, those with one reason together."""
+    reasons = dict.fromkeys(live.values())
+    return "; ".join(f"{', '.join(name for name in live if live[name] == reason)} {reason}" for reason in reasons)
+
+
+def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool, live: Mapping[str, str]) -> tuple[OutputsSource, str]:
+    why_not = _in_words(live)
+    if plan.teacher_outputs == "stored" and live:
+        raise ValueError(f"the teacher's outputs cannot be stored, as {why_not}: leave out --teacher-outputs stored")
     if plan.teacher_outputs != "auto":
         return plan.teacher_outputs, "as asked"
     limit = size_in_words(plan.teacher_outputs_limit)
     decision: tuple[OutputsSource, str] = ("stored", f"within the limit of {limit}")
     if not needed:
         decision = ("live", "no method of the study is taught by a teacher")
-    elif live_only:
-        decision = ("live", f"{who} cannot do without the maps of its stages, too large to store")
+    elif live:
+        decision = ("live", why_not)
     elif size > plan.teacher_outputs_limit:
         decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")
     used = plan.teacher_outputs_used

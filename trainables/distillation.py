@@ -32,9 +32,10 @@ SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 class DistillationTrainable(tune.Trainable):
     """One trial; a step is an epoch.
 
-    Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path`, `teacher_outputs`
-    (`location` and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, and
-    `checkpoints`: folders to go on from, newest first; one that is damaged is passed over.
+    Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (None where no teacher
+    is needed), `own_teachers` (paths by the methods that have a teacher to themselves), `teacher_outputs` (`location`
+    and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, and `checkpoints`:
+    folders to go on from, newest first; one that is damaged is passed over.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -94,10 +95,10 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     """
     trial = TrialConfig(**settings["config"])
     dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
-    teacher = _teacher(settings["teacher_path"], trial, dataset)
-    device = settings.get("device", "cpu")
-    stored = None if trial.method_entry.needs_maps else settings.get("teacher_outputs")  # which have no maps
-    outputs = _teacher_outputs(stored, trial, dataset, teacher, device)
+    path, device, outputs = _teacher_path(settings, trial), settings.get("device", "cpu"), None
+    teacher = _teacher(path, trial, dataset) if path is not None else None
+    if teacher is not None and not trial.method_entry.needs_live_teacher:
+        outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
     run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
     for folder in settings.get("checkpoints", []):
         try:
@@ -201,7 +202,9 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
     use_one_thread()
     config = TrialConfig(**settings["config"])
     dataset = _dataset(config.dataset, settings["data_root"], config.split_seed)
-    teacher = _teacher(settings["teacher_path"], config, dataset)
+    path = _teacher_path(settings, config)
+    assert path is not None
+    teacher = _teacher(path, config, dataset)
     store = _store(settings["teacher_outputs"], config, dataset, teacher, settings["device"])
     missing = store.missing(num_slots(store.tables.num_views, config.epochs)) if shards is None else []
     filled, forwards, began = [], 0, time.perf_counter()
@@ -219,6 +222,11 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
 @cache
 def _dataset(name: str, root: str | None, split_seed: int) -> Dataset:
     return load_dataset(name, root, seed=split_seed)
+
+
+def _teacher_path(settings: dict[str, Any], config: TrialConfig) -> str | None:
+    path: str | None = settings.get("own_teachers", {}).get(config.method, settings["teacher_path"])
+    return path
 
 
 _teachers: dict[tuple[str, str], FrozenTeacher] = {}

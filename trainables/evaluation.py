@@ -15,13 +15,15 @@ def validation_measures(
     temperature: float,
     teacher_logits: Tensor | None = None,
     adapted_logits: Tensor | None = None,
+    peer_logits: Tensor | None = None,
 ) -> dict[str, float]:
     """All measures that the given logits allow, by the names of `trainables.measures`.
 
     What the student is compared with in the gaps and in the agreement is the adapted teacher where there is
     an adapter, and the frozen teacher otherwise: what its student is taught by. `val/sharpness_gap_frozen` is
     always against the frozen teacher. A control that has no teacher is compared with the study's, if that is
-    given, so that the gap of a student that was never taught stands beside the others'.
+    given, so that the gap of a student that was never taught stands beside the others'. A peer stands for the teacher
+    where there is none.
 
     Args:
         student_logits: (B, C).
@@ -29,6 +31,7 @@ def validation_measures(
         temperature: the trial's, for `val/sharpness_gap_tempered`.
         teacher_logits: (B, C), the frozen teacher's.
         adapted_logits: (B, C).
+        peer_logits: (B, C), of a network that learnt beside the student.
 
     Returns:
         Means over the samples, computed in float64.
@@ -41,13 +44,17 @@ def validation_measures(
         "val/entropy_student": entropy(student).mean(),
         "val/ece_student": expected_calibration_error(student, labels),
     }
+    if peer_logits is not None:
+        measures["val/accuracy_peer"] = _accuracy(peer_logits, labels)
     if teacher_logits is not None:
-        teacher = teacher_logits.double()
+        measures["val/sharpness_gap_frozen"] = sharpness_gap(teacher_logits.double(), student)
+    standing = peer_logits if teacher_logits is None else teacher_logits
+    if standing is not None:
+        teacher = standing.double()
         target = teacher if adapted_logits is None else adapted_logits.double()
         measures |= {
             "val/accuracy_teacher": _accuracy(teacher, labels),
             "val/sharpness_teacher": sharpness(teacher).mean(),
-            "val/sharpness_gap_frozen": sharpness_gap(teacher, student),
             SHARPNESS_GAP: sharpness_gap(target, student),
             "val/sharpness_gap_tempered": sharpness_gap(target, student, temperature=temperature),
             "val/sharpness_gap_centred": sharpness_gap(target, student, centred=True),

@@ -1,11 +1,16 @@
-"""Who learns in a trial: student, adapter and the method's own parts, each from its own seed, with its trainer."""
+"""Who learns in a trial: student, adapter, the method's own parts, a network beside the student; with their trainers.
 
+Each begins from its own seed, so that who else there is changes nobody's first weights.
+"""
+
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from trainables.adapter import TeacherAdapter
+from trainables.companion import Companion
 from trainables.compute import place
 from trainables.data.dataset import Dataset
 from trainables.methods.method import MapShape, Method, PartsSetting
@@ -41,13 +46,23 @@ def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) ->
 
 
 def build_parts(
-    config: TrialConfig, method: Method, student: DistillationModel, teacher: "FrozenTeacher", dataset: Dataset
+    config: TrialConfig,
+    method: Method,
+    student: DistillationModel,
+    teacher: "FrozenTeacher | None",
+    dataset: Dataset,
 ) -> nn.Module | None:
     """What the method itself has, on the student's device; None if it has nothing."""
-    setting = PartsSetting(student.head.in_features, teacher.head.in_features, dataset.train.labels)
-    if method.needs_maps:
-        shapes = (_map_shapes(model, dataset) for model in (student, teacher.model))
-        setting = PartsSetting(*setting[:3], *shapes)
+    info = dataset.info
+    setting = PartsSetting(
+        student_dim=student.head.in_features,
+        teacher_dim=teacher.head.in_features if teacher is not None else 0,
+        labels=dataset.train.labels,
+        student_maps=_map_shapes(student, dataset) if method.needs_maps else (),
+        teacher_maps=_map_shapes(teacher.model, dataset) if method.needs_maps and teacher is not None else (),
+        image=(info.channels, dataset.train.image_size, dataset.train.image_size),
+        num_classes=info.num_classes,
+    )
     with seeded(derive_seed("method", config.seed)):
         parts = method.build_parts(config.model_dump(), setting)
     return parts.to(student.head.weight.device) if parts is not None else None
@@ -64,7 +79,7 @@ def _map_shapes(model: DistillationModel, dataset: Dataset) -> tuple[MapShape, .
 
 
 def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
-    """Trains the student, or what is trained as the student is: a method's own parts."""
+    """Trains the student, or what is trained as the student is: a peer, and a method's own parts."""
     return Trainer(
         module,
         learning_rate=config.student_learning_rate,
@@ -75,10 +90,27 @@ def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
     )
 
 
-def adapter_trainer(config: TrialConfig, adapter: TeacherAdapter) -> Trainer:
-    """Trains the adapter."""
+def build_companion(
+    config: TrialConfig, method: Method, dataset: Dataset, teacher: "FrozenTeacher | None", device: torch.device
+) -> Companion | None:
+    """The network that learns beside the student, if the method has one."""
+    if method.trains_teacher:
+        assert teacher is not None
+        model = copy.deepcopy(teacher.model).requires_grad_(True)
+        return Companion("teacher", model, adapter_trainer(config, model), prepare=teacher.renormalised)
+    if method.peer is None:
+        return None
+    architecture = config.teacher if method.peer == "teacher" else config.student
+    with seeded(derive_seed("peer", config.seed)):
+        model = build_model(architecture, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
+    model = place(model, device, config.precision)
+    return Companion("peer", model, student_trainer(config, model))
+
+
+def adapter_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
+    """Trains the adapter, or what learns in its place: the teacher."""
     return Trainer(
-        adapter,
+        module,
         learning_rate=config.adapter_learning_rate,
         momentum=config.adapter_momentum,
         weight_decay=config.adapter_weight_decay,

@@ -14,6 +14,7 @@ _MEASURE_OF_PART: Final = {
     "ce": "train/loss_ce",
     "kd": "train/loss_kd",
     "adapter": "train/loss_adapter",
+    "peer": "train/loss_peer",
 }
 _BATCHES_AT_ONCE: Final = 16
 

@@ -3,8 +3,12 @@
 An epoch reports the measures that its method has: one without an adapter leaves out the adapter's, and its
 gaps and agreement are with what its student is taught by, the frozen teacher. `ce` is taught by nobody; it is
 measured against the study's frozen teacher, so that its gap stands beside the others', and leaves out the
-teacher's measures only where there is no teacher at all. Accuracies are fractions, entropies are in nats,
-times in seconds; `train/loss` is the weighted total, its parts are before their weights.
+teacher's measures only where there is no teacher at all. A teacher that learns itself, in an adapter's place, is the
+adapted one. A network that learns beside the student is its peer; where no teacher was trained before it, it stands for
+the teacher, and nothing is measured against a frozen one. Accuracies are fractions, entropies are in nats, times in
+seconds; `train/loss` is the weighted total, its parts are before their weights, but for the peer's, which is all that
+the peer learns by. `cost/teacher_training_seconds` is what the training of a trial's teacher took, once for all trials
+that share it, where the method is taught by one that was trained here.
 """
 
 from typing import Final
@@ -17,6 +21,7 @@ VALIDATION_MEASURES: Final = (
     "val/loss",
     "val/accuracy_teacher",
     "val/accuracy_adapted",
+    "val/accuracy_peer",
     "val/sharpness_student",
     "val/sharpness_teacher",
     "val/sharpness_adapted",
@@ -30,11 +35,12 @@ VALIDATION_MEASURES: Final = (
     "val/ece_adapted",
     "val/agreement",
 )
-TRAINING_MEASURES: Final = ("train/loss", "train/loss_ce", "train/loss_kd", "train/loss_adapter")
+TRAINING_MEASURES: Final = ("train/loss", "train/loss_ce", "train/loss_kd", "train/loss_adapter", "train/loss_peer")
 COST_MEASURES: Final = (
     "cost/seconds",
     "cost/examples_per_second",
     "cost/teacher_forwards",
+    "cost/teacher_training_seconds",
     "cost/trainable_parameters",
     "cost/adapter_parameters",
     "cost/peak_memory_bytes",

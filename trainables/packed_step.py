@@ -114,7 +114,7 @@ class PackedStep:
         """Gradients for everybody's memory, trial k's on the k-th batch."""
         first = self._runs[0]
         images, labels = _images(batches), _side_by_side([batch.labels for batch in batches])
-        teacher = _teacher(self._runs, batches) if first.method.needs_teacher else None
+        teacher = _teacher(self._runs, batches) if first.method.asks_frozen_teacher else None
         self._network.begin_batch()
         with arithmetic(first.config.precision, first.device):
             feature, logits, maps = forward_pass(self._network.model, images, maps=first.method.needs_maps)

@@ -19,6 +19,7 @@ import torch
 
 from trainables.data.dataset import Dataset
 from trainables.loss_log import NonFiniteLossError, means_of_parts
+from trainables.models.names import is_known_to_draw_nothing
 from trainables.packed_network import PackingError, check_packable
 from trainables.packed_step import SHARED_FIELDS, PackedStep
 from trainables.teacher_outputs import TeacherOutputs
@@ -233,6 +234,7 @@ class Pack:
         check_alike([run.config for run in runs])
         check_packable(runs[0].student, runs[0].config.student)
         first = runs[0]
+        _check_companion(first.config)
         for run in runs:
             if run.device != first.device:
                 raise PackingError(f"trials of a pack run on one device, these on {first.device} and {run.device}")
@@ -258,6 +260,15 @@ def check_alike(configs: Sequence[TrialConfig]) -> None:
                 f"trials of a pack share one {name}, these have {', '.join(values)}. "
                 f"What must be the same: {', '.join(SHARED_FIELDS)}"
             )
+
+
+def _check_companion(config: TrialConfig) -> None:
+    beside = config.method_entry.companion
+    if beside is not None and not is_known_to_draw_nothing(architecture := getattr(config, beside)):
+        raise PackingError(
+            f"{architecture} learns beside the students, and what it may draw at random (dropout) is not drawn apart "
+            "for each trial of a pack"
+        )
 
 
 def _named(name: str, error: NonFiniteLossError) -> NonFiniteLossError:

@@ -1,4 +1,4 @@
-"""A whole trial: student, adapter, their optimisers and the epoch, trained and evaluated epoch by epoch.
+"""A whole trial: student, adapter and who else learns, their optimisers and the epoch, trained and evaluated in turn.
 
 An epoch is a function of the state before it and of the config: its batch order, its views and any random
 number that a layer draws come from seeds and the epoch's number, and a learning rate from the epoch's number.
@@ -9,7 +9,6 @@ equals, to the bit on CPU, one that never stopped.
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +19,29 @@ from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterStep
 from trainables.batches import Batch, EpochBatches
 from trainables.closed_form import ClosedForm
-from trainables.compute import arithmetic, forward_pass, peak_memory, place
+from trainables.compute import arithmetic, forward_pass, place
+from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
 from trainables.evaluation import validation_measures
 from trainables.folding import FoldedCopy
-from trainables.learners import adapter_trainer, build_adapter, build_parts, build_student, student_trainer
+from trainables.learners import (
+    adapter_trainer,
+    build_adapter,
+    build_companion,
+    build_parts,
+    build_student,
+    student_trainer,
+)
 from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.methods import METHODS
-from trainables.methods.method import LossParts, StepOutputs
+from trainables.methods.method import LossParts, Method, StepOutputs
 from trainables.models import DistillationModel
 from trainables.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
-from trainables.optimisation import Trainer, count_parameters, tensors_under
+from trainables.optimisation import Trainer, tensors_under
 from trainables.randomness import seeded
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
+from trainables.threads import one_thread as one_thread
+from trainables.threads import use_one_thread as use_one_thread
 from trainables.trial import TrialConfig, derive_seed
 from trainables.trial_identity import check_fit, check_identity, check_outputs
 
@@ -53,6 +62,7 @@ class DistillationRun:
         teacher: the frozen teacher. A method that needs none is measured against it where it is given.
         device: where everything runs.
         teacher_outputs: where the teacher's outputs come from; the teacher itself, live, unless given.
+        method: instead of the config's, for the training of a teacher by a method of its own.
 
     Raises:
         ValueError: if the method needs a teacher and there is none, or dataset, teacher or its outputs do not
@@ -67,11 +77,12 @@ class DistillationRun:
         *,
         device: torch.device | str = "cpu",
         teacher_outputs: TeacherOutputs | None = None,
+        method: Method | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.device = torch.device(device)
-        self.method = METHODS[config.method]
+        self.method = method if method is not None else METHODS[config.method]
         self.epoch = 0
         self.training_seconds = 0.0
         check_fit(config, dataset, teacher)
@@ -108,15 +119,17 @@ class DistillationRun:
         self.parts: nn.Module | None = None
         self.parts_trainer: Trainer | None = None
         if self.method.parts is not None:
-            assert self.teacher is not None
             self.parts = build_parts(config, self.method, self.student, self.teacher, self.dataset)
             assert self.parts is not None
             self.parts_trainer = student_trainer(config, self.parts)
+        self.companion = build_companion(config, self.method, self.dataset, self.teacher, self.device)
 
     @property
     def trainers(self) -> dict[str, Trainer]:
-        """Whoever learns in this trial, by name: the student, and adapter and the method's own parts if there are."""
+        """Whoever learns in this trial, by name: the student, and adapter, the method's own parts, peer or teacher."""
         trainers = {"student": self.student_trainer, "adapter": self.adapter_trainer, "method": self.parts_trainer}
+        if self.companion is not None:
+            trainers[self.companion.name] = self.companion.trainer
         return {who: trainer for who, trainer in trainers.items() if trainer is not None}
 
     @property
@@ -129,7 +142,8 @@ class DistillationRun:
 
         `cost/seconds` is the wall time of both; `cost/examples_per_second` is of training alone;
         `cost/teacher_forwards` counts the samples that went through the teacher itself since the epoch
-        before, those of the validation split too, which pass once in a trial (and once more after a resume).
+        before, those of the validation split too, which pass once in a trial (and once more after a resume); through
+        a teacher that learns they pass every epoch.
         A method without an adapter has 0 adapter parameters.
 
         Raises:
@@ -145,16 +159,10 @@ class DistillationRun:
         Args:
             seconds: what both took.
         """
-        modules = [trainer.module for trainer in self.trainers.values()]
         forwards = self.teacher_outputs.forwards if self.teacher_outputs is not None else 0
-        costs = {
-            "cost/seconds": seconds,
-            "cost/examples_per_second": len(self.dataset.train) / self.training_seconds,
-            "cost/teacher_forwards": float(forwards - self._forwards_reported),
-            "cost/trainable_parameters": float(count_parameters(modules)),
-            "cost/adapter_parameters": float(count_parameters([self.adapter] if self.adapter is not None else [])),
-            "cost/peak_memory_bytes": float(peak_memory(self.device)),
-        }
+        if self.companion is not None and self.method.trains_teacher:
+            forwards += self.companion.forwards
+        costs = epoch_costs(self, seconds=seconds, teacher_forwards=forwards - self._forwards_reported)
         self._forwards_reported = forwards
         return costs
 
@@ -195,7 +203,7 @@ class DistillationRun:
     def stored_outputs(self) -> TeacherOutputs | None:
         """What batches bring along, where the method needs it and it is stored."""
         outputs = self.teacher_outputs
-        return outputs if self.method.needs_teacher and outputs is not None and outputs.stored else None
+        return outputs if self.method.asks_frozen_teacher and outputs is not None and outputs.stored else None
 
     def train_batch(self, batch: Batch, log: LossLog) -> None:
         """One step of everybody who learns, on one batch of the train split.
@@ -205,7 +213,7 @@ class DistillationRun:
             log: hears the losses from before the step.
         """
         teacher = batch.teacher
-        if teacher is None and self.method.needs_teacher:
+        if teacher is None and self.method.asks_frozen_teacher:
             assert self.teacher_outputs is not None
             with arithmetic(self.config.precision, self.device):  # its own net runs as the student does
                 teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)
@@ -242,7 +250,7 @@ class DistillationRun:
         maps: tuple[Tensor, ...] | None = None,
     ) -> LossParts:
         """The losses of a batch with their graph, from the student's feature (B, D), logits (B, C) and maps."""
-        adapted = None
+        adapted, beside = None, self._companion_logits(batch.images)
         if self.adapter is not None:
             assert teacher is not None
             adapted = self.adapter(teacher.feature, teacher.logits)
@@ -251,7 +259,8 @@ class DistillationRun:
             student_logits=logits,
             teacher_feature=teacher.feature if teacher is not None else None,
             teacher_logits=teacher.logits if teacher is not None else None,
-            adapted_logits=adapted,
+            adapted_logits=beside if self.method.trains_teacher else adapted,
+            peer_logits=beside if self.method.peer is not None else None,
             parts=self.parts,
             indices=batch.indices,
             epoch=self.epoch,
@@ -260,6 +269,12 @@ class DistillationRun:
             teacher_maps=teacher.maps if teacher is not None else None,
         )
         return self.objective(outputs, batch.labels)
+
+    def _companion_logits(self, images: Tensor) -> Tensor | None:
+        if self.companion is None:
+            return None
+        with arithmetic(self.config.precision, self.device):
+            return self.companion.logits(images)
 
     def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: LossLog) -> None:
         assert self._gradients is not None
@@ -294,12 +309,14 @@ class DistillationRun:
             assert teacher is not None
             self.adapter.eval()
             adapted = self.adapter(teacher.feature, teacher.logits)
+        beside = self.companion.evaluate(self.evaluation_batches(split)) if self.companion is not None else None
         measures = validation_measures(
             self._student_logits(split) if student_logits is None else student_logits,
             split.labels.to(self.device),
             temperature=self.config.temperature,
             teacher_logits=teacher.logits if teacher is not None else None,
-            adapted_logits=adapted,
+            adapted_logits=beside if self.method.trains_teacher else adapted,
+            peer_logits=beside if self.method.peer is not None else None,
         )
         wrong = ", ".join(f"{name} {value:g}" for name, value in measures.items() if not math.isfinite(value))
         if wrong:
@@ -334,6 +351,8 @@ class DistillationRun:
             yield self.batches.normalise(images.to(self.device))
 
     def _teacher_on_validation(self) -> TeacherBatch | None:
+        if self.method.peer is not None and not self.method.needs_teacher:
+            return None  # the peer stands for it
         # They never change, so they are computed once a trial, and counted once.
         if self._validation_teacher is None and self.teacher_outputs is not None:
             split = self.dataset.validation
@@ -353,6 +372,8 @@ class DistillationRun:
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.clone())
         place(self.student, self.device, self.config.precision)
+        if self.companion is not None:
+            place(self.companion.model, self.device, self.config.precision)
         for trainer in self.trainers.values():
             trainer.align()
 
@@ -388,26 +409,3 @@ class DistillationRun:
         for who, trainer in self.trainers.items():
             trainer.load_state_tensors(parts[who])
         self.epoch = int(state["epoch"])
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block this process computes on one thread, which small nets need and equal bits too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def use_one_thread() -> None:
-    """Let this process compute on one thread, and by deterministic algorithms alone.
-
-    For whoever starts the process of a trial: two processes of two threads each on two cores ran at 0.12 to
-    0.5 of the speed of two of one thread.
-    """
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    # PyTorch would also fill every fresh tensor, lest one be read unwritten: 12 to 18% of a step of CIFAR's nets.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ AdapterInit = Literal["zero", "default"]
 Schedule = Literal["constant", "cosine", "step"]
 Augmentation = Literal["views", "none"]
 Distance = Literal["kl", "mse"]
+Ensemble = Literal["mean", "linear", "min_logit"]
 
 ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 
@@ -49,6 +50,12 @@ _YOUNGER_FIELDS = frozenset(
         "crd_negatives",
         "crd_temperature",
         "crd_momentum",
+        "kdcl_ensemble",
+        "dual_student_peer_weight",
+        "sftn_temperature",
+        "sftn_ce_weight",
+        "sftn_kl_weight",
+        "sftn_branch_ce_weight",
     }
 )
 
@@ -68,7 +75,7 @@ class TrialConfig(BaseModel):
     method: str = Field("pesf_kd", description="distillation method")
     dataset: str = Field("digits", description="dataset, by its canonical name")
     student: str = Field("cnn_3_4", description="student architecture")
-    teacher: str = Field("cnn_32_64", description="teacher architecture")
+    teacher: str = Field("cnn_32_64", description="teacher architecture; the peer's of dml and kdcl")
     teacher_recipe: TeacherOrigin = Field("short", description="how the teacher is trained, or that it was given")
     teacher_epochs: int = Field(0, ge=0, le=100_000, description="of its training; as the recipe says if not given")
     teacher_digest: str = Field("", pattern="^([0-9a-f]{16})?$", description="of a teacher that was given")
@@ -104,12 +111,20 @@ class TrialConfig(BaseModel):
     crd_negatives: int = Field(16_384, ge=1, le=1_000_000, description="crd: samples of other classes for each sample")
     crd_temperature: float = Field(0.07, gt=0, le=1000, description="crd: divides the embeddings' products")
     crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
+    kdcl_ensemble: Ensemble = Field("min_logit", description="kdcl: how the two networks' logits become one")
+    dual_student_peer_weight: float = Field(0.5, ge=0, description="dual_student: of the peer, beside the teacher's 1")
+    sftn_temperature: float = Field(
+        4.0, gt=0, le=1000, description="sftn: softens teacher and branches in its training"
+    )
+    sftn_ce_weight: float = Field(1.0, ge=0, description="sftn: of the teacher's cross-entropy in its training")
+    sftn_kl_weight: float = Field(3.0, ge=0, description="sftn: of its divergence from the branches")
+    sftn_branch_ce_weight: float = Field(1.0, ge=0, description="sftn: of the branches' cross-entropy")
 
     student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
     student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")
     student_weight_decay: float = Field(5e-4, ge=0, description="SGD, student")
     student_schedule: Schedule = Field("cosine", description="the student's own learning-rate schedule")
-    adapter_learning_rate: float = Field(0.005, gt=0, description="SGD, adapter")
+    adapter_learning_rate: float = Field(0.005, gt=0, description="SGD, adapter (full_teacher: teacher)")
     adapter_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, adapter (Nesterov off)")
     adapter_weight_decay: float = Field(5e-4, ge=0, description="SGD, adapter")
     adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
@@ -157,11 +172,19 @@ class TrialConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_teacher_of_its_own_where_it_can_be_trained(self) -> Self:
+        if METHODS.entry(self.method).teacher_fields and self.teacher_recipe == "checkpoint":
+            raise ValueError(f"method {self.method!r} trains a teacher of its own for the student: it cannot be given")
+        return self
+
+    @model_validator(mode="after")
     def _maps_where_they_are_needed(self) -> Self:
+        entry = METHODS.entry(self.method)
+        verb = "matches" if entry.needs_maps else "trains its teacher with"
         for who, name in (("student", self.student), ("teacher", self.teacher)):
-            if METHODS.entry(self.method).needs_maps and not has_maps(name):
+            if (entry.needs_maps or entry.teacher_fields) and not has_maps(name):
                 raise ValueError(
-                    f"method {self.method!r} matches maps of the nets' stages, and {who} {name!r} gives none, as "
+                    f"method {self.method!r} {verb} maps of the nets' stages, and {who} {name!r} gives none, as "
                     "no net of torchvision or timm does here: choose another architecture, such as resnet20, or a "
                     "method that matches logits or features, such as kd or pkt"
                 )

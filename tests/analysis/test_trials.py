@@ -9,6 +9,7 @@ import pytest
 from analysis.figures import compute_learning_curves
 from analysis.trials import (
     EXAMPLE,
+    ConfigSummary,
     find_study,
     markdown_table,
     numbers,
@@ -165,11 +166,29 @@ def test_without_any_study_it_is_the_example(tmp_path: Path) -> None:
     assert find_study(None, tmp_path) == EXAMPLE
 
 
-def test_the_example_is_a_real_study_small_enough_to_come_along() -> None:
-    records = open_study(EXAMPLE)
-    assert records.trials.num_rows == 40
-    assert records.epochs.num_rows == 40 * 8
+@pytest.mark.parametrize("study", ["adapter_width", "temperature", "joint"])
+def test_the_examples_are_real_studies_whose_results_the_readme_shows(study: str) -> None:
+    folder = EXAMPLE.with_name(f"fashion-{study}")
+    records = open_study(folder)
+    assert records.epochs.num_rows == 8 * records.trials.num_rows
     assert set(records.trials["dataset"].to_pylist()) == {"fashion_mnist"}
     assert set(records.trials["status"].to_pylist()) == {"finished"}
-    assert sum(path.stat().st_size for path in EXAMPLE.rglob("*") if path.is_file()) < 1_000_000
-    assert [config.accuracy.n for config in summarise_configs(records.trials)] == [6] * 4
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 1_000_000
+    configs = summarise_configs(records.trials)
+    assert len(configs) == 4
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert [figures for figures in map(figures_in_readme, configs) if figures not in readme] == []
+
+
+def figures_in_readme(config: ConfigSummary) -> str:
+    """What the README's table says of a repeated config, behind its name."""
+    accuracy, gap, against = config.accuracy, config.gap, config.against_baseline
+    cells = [
+        str(accuracy.n),
+        f"{accuracy.value:.3f} ± {accuracy.high - accuracy.value:.3f}",
+        f"{gap.value:.2f} ± {gap.high - gap.value:.2f}",
+        f"{against.value:+.3f} [{against.low:+.3f}, {against.high:+.3f}]" if against else "",
+        f"{against.p_value:.2f}" if against else "",
+        f"{config.search_accuracy:.3f}" if config.search_accuracy is not None else "",
+    ]
+    return ("| " + " | ".join(cells) + " |").replace("-", "−").replace("|  |", "| |").replace("|  |", "| |")

@@ -56,9 +56,11 @@ def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tm
     base = {"student": "torchvision:resnet18", "epochs": 4}
     plan = compare(tmp_path, methods=None, base=base)
     needing = [name for name in METHODS if METHODS.entry(name).needs_maps]
+    branching = [name for name in METHODS if METHODS.entry(name).teacher_fields]
     assert needing
-    assert {method.name for method in plan.compared} == set(known_methods()) - set(needing)
-    assert [sorted(names) for names in left_out(plan).values()] == [sorted(needing)]
+    assert branching
+    assert {method.name for method in plan.compared} == set(known_methods()) - {*needing, *branching}
+    assert sorted(map(sorted, left_out(plan).values())) == sorted([sorted(needing), sorted(branching)])
     assert f"left out   {', '.join(needing)}: matches maps of the nets' stages, and student" in describe_plan(plan, [])
 
 
@@ -167,14 +169,43 @@ def test_a_method_whose_search_failed_is_not_repeated_and_the_others_are(tmp_pat
 def test_methods_that_need_maps_have_the_teacher_live_and_the_others_its_stored_outputs(tmp_path):
     plan = compare(tmp_path)
     storage = plan.teacher_storage
-    assert (storage.source, storage.live) == ("stored", ("at",))
+    assert (storage.source, list(storage.live)) == ("stored", ["at"])
     assert storage.passes_live == 4 * 2 * 4  # all but ce, on 2 seeds, in 4 epochs
     assert storage.passes_stored == 4 + 2 * 4  # a slot an epoch, and at's own
-    assert "live for at, which cannot do without the maps" in describe_teacher_storage(plan)
-    assert compare(tmp_path, methods=["ce", "kd", "at"], teacher_outputs="stored").teacher_storage.live == ("at",)
-    assert compare(tmp_path, methods=["ce", "kd"]).teacher_storage.live == ()
+    assert "where a method has to ask the teacher itself: at cannot do without the maps" in describe_teacher_storage(
+        plan
+    )
+    assert "at" in compare(tmp_path, methods=["ce", "kd", "at"], teacher_outputs="stored").teacher_storage.live
+    assert compare(tmp_path, methods=["ce", "kd"]).teacher_storage.live == {}
     live = compare(tmp_path, teacher_outputs="live").teacher_storage
-    assert (live.source, live.live) == ("live", ())
+    assert (live.source, live.live) == ("live", {})
+
+
+def test_methods_in_which_more_than_the_student_learns_are_compared_with_the_teachers_that_they_have(tmp_path):
+    plan = compare(tmp_path, methods=["dml", "kd", "sftn", "full_teacher", "at"])
+    assert {whose: trial.method for whose, trial in plan.teachers.items()} == {"": "kd", "sftn": "sftn"}
+    storage = plan.teacher_storage
+    assert list(storage.live) == ["full_teacher", "at"]
+    assert storage.passes_live == 4 * 2 * 4  # all but dml, on 2 seeds, in 4 epochs
+    assert storage.passes_stored == 2 * 4 + 2 * 2 * 4  # a slot an epoch of both teachers, and two methods' own
+    assert "full_teacher trains the teacher itself, which never says the same again; at cannot" in (
+        describe_teacher_storage(plan)
+    )
+    assert "by dml, full_teacher another network learns beside the student" in describe_plan(plan, [])
+
+
+def test_a_trial_that_cannot_do_with_stored_outputs_asks_the_teacher_though_the_study_stores_them(tmp_path):
+    from trainables.distillation import begin_run, prepare_teacher
+
+    small = {"teacher": "cnn_4_8", "teacher_epochs": 1, "epochs": 2, "batch_size": 128}
+    path = prepare_teacher({**small, "method": "kd"}, None, str(tmp_path)).path
+    outputs = {"location": str(tmp_path / "outputs"), "dtype": "float16"}
+    settings = {"data_root": None, "teacher_path": path, "own_teachers": {}, "teacher_outputs": outputs}
+    for name in METHODS:
+        entry = METHODS.entry(name)
+        if entry.needs_teacher and not entry.teacher_fields:
+            run = begin_run({**settings, "config": {**small, "method": name}})
+            assert run.teacher_outputs.stored != entry.needs_live_teacher, name
 
 
 def test_a_plan_of_a_comparison_survives_its_file_and_is_known_by_its_methods(tmp_path):

@@ -66,6 +66,41 @@ def test_a_comparison_is_planned_with_all_methods_or_those_named(launch, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("dml", ("trains     cnn_3_4 and, as its peer, cnn_32_64, both from scratch", ", for kd (dml does without)",
+                 "beside 495 of them a cnn_32_64 learns too", "instead of 45, 36 saved")),
+        ("kdcl", ("as its peer, cnn_32_64", "for kd (kdcl does without)")),
+        ("dual_student", ("cnn_32_64 -> cnn_3_4 and a second cnn_3_4", "beside 495 of them a cnn_3_4 learns too",
+                          "outputs stored")),
+        ("sftn", ("cnn_32_64 of sftn's own, trained for 30 epochs", "with branches that end as cnn_3_4 does",
+                  "cnn_32_64, trained by recipe short for 30 epochs, for kd", "18 passes of the teacher",
+                  "at most 9.8MiB")),
+        ("full_teacher", ("cnn_32_64, which goes on learning, -> cnn_3_4", "beside 495 of them a cnn_32_64 learns too",
+                          "outputs live (full_teacher trains the teacher itself", "540 passes of the teacher")),
+    ],
+)  # fmt: skip
+def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(launch, tmp_path, method, says):
+    done = launch("--space", "temperature", "--method", method, "--dry-run", "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in says:
+        assert words in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dml", "kdcl", "dual_student", "full_teacher", "sftn"])
+def test_a_study_in_which_more_than_the_student_learns_runs(launch, tmp_path, method):
+    arguments = ("--space", "temperature", "--method", method, "--smoke", "--name", "beside", "--json")
+    done = launch(*arguments, "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert sorted((c["stage"], c["method"]) for c in shown["configs"]) == [
+        ("control", "ce"), ("control", "kd"), ("replicate", method),
+    ]  # fmt: skip
+    assert all(c["gap"]["n"] == 1 for c in shown["configs"])
+
+
 @pytest.mark.slow
 def test_a_study_of_an_adapter_on_a_newer_method_runs(launch, tmp_path):
     arguments = ("--space", "adapter_width", "--method", "dist", "--adapter", "--smoke", "--name", "newer", "--json")
@@ -115,6 +150,7 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--space", "joint", "--teacher-outputs-limit", "plenty"), "plenty"),
         (("--space", "joint", "--teacher-outputs-path", "s3:/bucket/x"), "such as s3://BUCKET/FOLDER"),
         (("--space", "joint", "--teacher-outputs", "stored", "--teacher-outputs-limit", "1KiB"), "over the limit"),
+        (("--space", "temperature", "--method", "full_teacher", "--teacher-outputs", "stored"), "trains the teacher"),
         (("--resume", "nothing"), "no study 'nothing'"),
         (("--resume", "../nothing"), "not the name of a study"),
         (("--bogus",), "--bogus"),

@@ -74,8 +74,17 @@ def test_a_method_that_matches_maps_has_its_teacher_live_and_the_plan_says_why(t
     assert said in describe_teacher_storage(plan)
     assert said in describe_plan(plan, [])
     assert make_plan(tmp_path, base={"method": method}, teacher_outputs="live").teacher_outputs_used == "live"
-    with pytest.raises(UsageError, match=rf"which {method} cannot do without.*: leave out --teacher-outputs stored"):
+    with pytest.raises(UsageError, match=rf"as {method} cannot do without.*: leave out --teacher-outputs stored"):
         make_plan(tmp_path, base={"method": method}, teacher_outputs="stored")
+
+
+def test_a_method_that_trains_the_teacher_has_it_live_and_the_plan_says_why(tmp_path):
+    plan = make_plan(tmp_path, space="temperature", base={"method": "full_teacher", "epochs": 4})
+    assert plan.teacher_outputs_used == "live"
+    said = "outputs live (full_teacher trains the teacher itself, which never says the same again): 44 passes"
+    assert said in describe_teacher_storage(plan)
+    with pytest.raises(UsageError, match=r"as full_teacher trains the teacher.*: leave out --teacher-outputs stored"):
+        make_plan(tmp_path, space="temperature", base={"method": "full_teacher"}, teacher_outputs="stored")
 
 
 def test_a_control_that_matches_maps_has_the_teacher_live_too(tmp_path):

@@ -13,14 +13,26 @@ LABELS = torch.tensor([0, 0, 1])
 ADAPTER_MEASURES = {"val/accuracy_adapted", "val/sharpness_adapted", "val/entropy_adapted", "val/ece_adapted"}
 
 
-def test_a_teacher_and_an_adapter_give_every_measure():
-    measures = validation_measures(STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER, adapted_logits=ADAPTED)
+PEER_MEASURES = {"val/accuracy_peer"}
+
+
+def test_a_teacher_an_adapter_and_a_peer_give_every_measure():
+    given = {"teacher_logits": TEACHER, "adapted_logits": ADAPTED, "peer_logits": ADAPTED}
+    measures = validation_measures(STUDENT, LABELS, temperature=2.0, **given)
     assert set(measures) == set(VALIDATION_MEASURES)
+    assert measures["val/accuracy_peer"] == measures["val/accuracy_adapted"]
+
+
+def test_a_peer_stands_for_a_teacher_that_is_not_there():
+    measures = validation_measures(STUDENT, LABELS, temperature=2.0, peer_logits=TEACHER)
+    with_teacher = validation_measures(STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER)
+    del with_teacher["val/sharpness_gap_frozen"]
+    assert measures == with_teacher | {"val/accuracy_peer": pytest.approx(2 / 3)}
 
 
 def test_without_an_adapter_its_own_measures_are_left_out():
     measures = validation_measures(STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER)
-    assert set(measures) == set(VALIDATION_MEASURES) - ADAPTER_MEASURES
+    assert set(measures) == set(VALIDATION_MEASURES) - ADAPTER_MEASURES - PEER_MEASURES
 
 
 def test_without_a_teacher_only_the_students_measures_are_left():

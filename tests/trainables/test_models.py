@@ -138,6 +138,22 @@ def test_one_pass_in_train_mode_moves_each_running_statistic_once(name):
     assert all(counter == 1 for counter in counters)
 
 
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_net_that_goes_on_from_its_own_maps_comes_to_its_own_feature(name, size):
+    model = build_model(name, num_classes=5).eval()
+    outputs = model.stages(torch.randn(2, 3, size, size))
+    for index, maps in enumerate(outputs.maps[:-1]):
+        assert torch.equal(model.resume(index, maps.clone()), outputs.feature), index
+
+
+def test_nets_of_libraries_say_that_they_have_no_stages():
+    model = build_model("torchvision:resnet18", num_classes=5)
+    with pytest.raises(ValueError, match="has no stages to go on from"):
+        model.resume(0, torch.zeros(1, 3, 8, 8))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_learns(name):
     model = build(name, in_channels=1)

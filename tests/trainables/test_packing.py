@@ -55,6 +55,8 @@ def in_float64(run: DistillationRun) -> DistillationRun:
         run.adapter.double()
     if run.parts is not None:
         run.parts.double()
+    if run.companion is not None:
+        run.companion.model.double()
     if run.teacher is not None:
         run.teacher.double()
     run.batches = DoubleBatches(run.batches)
@@ -164,6 +166,14 @@ def test_trials_of_every_method_are_packed(common, digits, teacher):
     left.run_epoch()
     alone["0"].run_epoch()
     assert_same_state(left, alone["0"])
+
+
+def test_a_network_of_a_library_beside_the_students_is_refused_as_it_may_draw_random_numbers(digits, teacher):
+    runs = {str(seed): DistillationRun(small_config(method="dml", seed=seed), digits, teacher) for seed in (0, 1)}
+    for run in runs.values():
+        run.config = run.config.model_copy(update={"teacher": "torchvision:mobilenet_v2"})
+    with pytest.raises(PackingError, match="torchvision:mobilenet_v2 learns beside the students"):
+        Pack(runs)
 
 
 @pytest.mark.parametrize("method", ["fitnet", "at", "sp", "vid"])

@@ -6,19 +6,16 @@ Looking a name up imports its module (and torch with it); listing names and read
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from trainables.methods.method import Method
 
 _WEIGHTS = frozenset({"ce_weight", "kd_weight"})
 _DISTILLATION = _WEIGHTS | {"temperature"}
-_ADAPTER = frozenset(
+_ADAPTER_TRAINING = frozenset(
     {
         "adapter_ce_weight",
-        "adapter_kind",
-        "adapter_width",
-        "adapter_init",
         "detach_adapter_target",
         "adapter_learning_rate",
         "adapter_momentum",
@@ -26,6 +23,8 @@ _ADAPTER = frozenset(
         "adapter_schedule",
     }
 )
+_FRIENDLY = frozenset({"sftn_temperature", "sftn_ce_weight", "sftn_kl_weight", "sftn_branch_ce_weight"})
+_ADAPTER = _ADAPTER_TRAINING | {"adapter_kind", "adapter_width", "adapter_init"}
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,14 @@ class MethodEntry:
         fields: fields of a trial's config that this method reads and others may not.
         has_adapter: whether an adapter is trained beside the student.
         takes_adapter: whether one can be, where the trial's `adapter` says so.
-        needs_teacher: whether the student is taught by a teacher.
+        needs_teacher: whether the student is taught by a teacher that is trained before it.
+        peer: which field of a trial's config names the architecture of a network that learns beside the student from
+            scratch, if one does.
         needs_maps: whether its losses see the maps of both nets' stages: the teacher has to be live then, as its stored
             outputs have no maps, and both nets have to be ones that give some.
+        teacher_fields: those of `fields` by which the method's own teacher is trained, for its student and before it;
+            empty where the teacher is an ordinary one.
+        trains_teacher: whether the teacher itself goes on learning, so that its outputs cannot be stored.
         published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
             CIFAR-100 as far as they are known here, for resnet32x4 to resnet8x4 where they depend on the pair, not
             each checked against the paper; the rest is at the config's defaults.
@@ -50,8 +54,21 @@ class MethodEntry:
     has_adapter: bool = False
     takes_adapter: bool = False
     needs_teacher: bool = True
+    peer: Literal["student", "teacher"] | None = None
     needs_maps: bool = False
-    published: Mapping[str, float] = field(default_factory=dict)
+    teacher_fields: frozenset[str] = frozenset()
+    trains_teacher: bool = False
+    published: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def needs_live_teacher(self) -> bool:
+        """Whether outputs that are stored are not enough."""
+        return self.needs_maps or self.trains_teacher
+
+    @property
+    def companion(self) -> Literal["student", "teacher"] | None:
+        """The field of a trial's config that names the network which learns beside the student, if one does."""
+        return "teacher" if self.trains_teacher else self.peer
 
 
 _ENTRIES: Final = {
@@ -132,6 +149,46 @@ _ENTRIES: Final = {
             "crd_negatives": 16_384,
             "crd_temperature": 0.07,
             "crd_momentum": 0.5,
+        },
+    ),
+    "dml": MethodEntry(
+        "trainables.methods.dml",
+        _DISTILLATION,
+        needs_teacher=False,
+        peer="teacher",
+        published={"temperature": 1.0, "ce_weight": 1.0, "kd_weight": 1.0},
+    ),
+    # The minimum-logit ensemble is the paper's; its temperature is from memory and was not checked against it.
+    "kdcl": MethodEntry(
+        "trainables.methods.kdcl",
+        _DISTILLATION | {"kdcl_ensemble"},
+        needs_teacher=False,
+        peer="teacher",
+        published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0, "kdcl_ensemble": "min_logit"},
+    ),
+    # Temperature and weights are ours: of its paper only the abstract was at hand.
+    "dual_student": MethodEntry(
+        "trainables.methods.dual_student",
+        _DISTILLATION | {"dual_student_peer_weight"},
+        peer="student",
+        published={"temperature": 4.0, "ce_weight": 1.0, "kd_weight": 1.0, "dual_student_peer_weight": 0.5},
+    ),
+    # As pesf_kd, which has the config's defaults: what differs is only who learns.
+    "full_teacher": MethodEntry(
+        "trainables.methods.full_teacher", _DISTILLATION | _ADAPTER_TRAINING, trains_teacher=True
+    ),
+    "sftn": MethodEntry(
+        "trainables.methods.sftn",
+        _DISTILLATION | _FRIENDLY,
+        teacher_fields=_FRIENDLY,
+        published={
+            "temperature": 4.0,
+            "ce_weight": 0.1,
+            "kd_weight": 0.9,
+            "sftn_temperature": 4.0,
+            "sftn_ce_weight": 1.0,
+            "sftn_kl_weight": 3.0,
+            "sftn_branch_ce_weight": 1.0,
         },
     ),
     "fitnet": MethodEntry(

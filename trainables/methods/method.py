@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class StepOutputs(NamedTuple):
         student_logits: (B, C).
         teacher_feature: (B, D of the teacher), without gradient.
         teacher_logits: (B, C), the frozen teacher's, without gradient.
-        adapted_logits: (B, C), with the adapter's gradient.
+        adapted_logits: (B, C), with the gradient of the adapter, or of the teacher where it learns itself.
+        peer_logits: (B, C), of the network that learns beside the student, with its gradient.
         parts: the method's own parts, trained with the student.
         indices: (B,) int64, the samples' rows in the train split.
         epoch: the one that is running, counted from 0.
@@ -36,6 +37,7 @@ class StepOutputs(NamedTuple):
     teacher_feature: Tensor | None = None
     teacher_logits: Tensor | None = None
     adapted_logits: Tensor | None = None
+    peer_logits: Tensor | None = None
     parts: nn.Module | None = None
     indices: Tensor | None = None
     epoch: int = 0
@@ -62,17 +64,27 @@ class LossParts(NamedTuple):
         ce: the student's cross-entropy, before its weight.
         kd: the distillation loss, T² included, before its weight.
         adapter: the adapted teacher's cross-entropy, before its weight.
+        peer: all that the student's peer learns by, weighted.
     """
 
     total: Tensor
     ce: Tensor | None = None
     kd: Tensor | None = None
     adapter: Tensor | None = None
+    peer: Tensor | None = None
 
     def detach(self) -> "LossParts":
         """The same values without their graph."""
         rest = (None if part is None else part.detach() for part in self[1:])
         return LossParts(self.total.detach(), *rest)
+
+    def with_peer(self, loss: Tensor) -> "LossParts":
+        """The same with a peer's loss beside it: both are minimised in one step.
+
+        Args:
+            loss: scalar, without the student's gradient, as the student's parts are without the peer's.
+        """
+        return self._replace(total=self.total + loss, peer=loss)
 
 
 def weighted_sum(
@@ -114,6 +126,8 @@ class PartsSetting(NamedTuple):
         labels: (N,) int64, of the train split.
         student_maps: (C_i, H_i, W_i) of each of the student's maps; empty unless the method needs them.
         teacher_maps: of each of the teacher's.
+        image: (C, H, W) of what both are given.
+        num_classes: width of the logits.
     """
 
     student_dim: int
@@ -121,6 +135,8 @@ class PartsSetting(NamedTuple):
     labels: Tensor
     student_maps: tuple[MapShape, ...] = ()
     teacher_maps: tuple[MapShape, ...] = ()
+    image: MapShape = (0, 0, 0)
+    num_classes: int = 0
 
 
 # (outputs, labels (B,) int64) -> the batch's losses
@@ -139,11 +155,17 @@ class Method:
         needs_maps: the losses see the maps of both nets' stages, for which the teacher has to be live.
         has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student, always.
         takes_adapter: the same where the trial asks for it.
+        peer: a network of the architecture that this field of the trial names learns beside the student, from first
+            weights of its own, and trained as the student is; None for a method without.
+        trains_teacher: the teacher itself learns, from the weights that it was trained to, in an adapter's place and by
+            an adapter's settings: its logits are the adapted ones.
         closed_form: takes those of `losses`' keyword-only parameters that it has and gives losses and gradients by
             formula; None, or a None that it returns, where autograd is to find them.
         parts: `parts(setting, *, ...)` builds what the method itself has, its keyword-only parameters as those of
             `losses`: parameters are trained with the student, by its optimiser's settings, and parameters and buffers
             are in every checkpoint. None for a method without.
+        teacher_method: what its teacher is trained by, the network itself as that method's student; None where that is
+            cross-entropy, as for all but methods that prepare the teacher for its student.
     """
 
     name: str
@@ -152,8 +174,16 @@ class Method:
     needs_maps: bool = False
     has_adapter: bool = False
     takes_adapter: bool = False
+    peer: Literal["student", "teacher"] | None = None
+    trains_teacher: bool = False
     closed_form: Callable[..., "ClosedForm | None"] | None = None
     parts: Callable[..., nn.Module] | None = None
+    teacher_method: "Method | None" = None
+
+    @property
+    def asks_frozen_teacher(self) -> bool:
+        """Whether the frozen teacher's outputs are wanted for every batch."""
+        return self.needs_teacher and not self.trains_teacher
 
     @property
     def loss_fields(self) -> frozenset[str]:
@@ -164,6 +194,12 @@ class Method:
     def parts_fields(self) -> frozenset[str]:
         """The fields of `TrialConfig` that the method's own parts are built from."""
         return _keywords(self.parts) if self.parts is not None else frozenset()
+
+    @property
+    def teacher_fields(self) -> frozenset[str]:
+        """The fields of `TrialConfig` that the training of the method's own teacher depends on."""
+        own = self.teacher_method
+        return (own.loss_fields | own.parts_fields) - {"teacher"} if own is not None else frozenset()
 
     def objective(self, values: Mapping[str, Any]) -> Objective:
         """The losses with their weights, temperatures and choices fixed.

@@ -76,3 +76,9 @@ class BottleneckResNet(DistillationModel):
         stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3, self.layer4))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))
+
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the stem's map, 0, or a stage's."""
+        return global_average(
+            activated_stages(maps, (self.layer1, self.layer2, self.layer3, self.layer4)[index:])[0][-1]
+        )

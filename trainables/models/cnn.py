@@ -38,9 +38,17 @@ class SmallCNN(DistillationModel):
     def stages(self, images: Tensor) -> StageOutputs:
         """Both convolutions' maps, the first before its pooling, and the feature (B, D)."""
         stem = functional.relu_(self.bn1(self.conv1(images)))
+        preactivation, activated, feature = self._after(stem)
+        return StageOutputs((stem, activated), (stem, preactivation), feature)
+
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the first convolution's map."""
+        assert index == 0
+        return self._after(maps)[2]
+
+    def _after(self, stem: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         preactivation = self.bn2(self.conv2(functional.max_pool2d(stem, 2)))
         activated = functional.relu(preactivation)
         # Unlike adaptive pooling, this has a deterministic gradient on CUDA.
         window = [math.ceil(size / GRID) for size in activated.shape[2:]]
-        feature = functional.avg_pool2d(activated, window, ceil_mode=True).flatten(1)
-        return StageOutputs((stem, activated), (stem, preactivation), feature)
+        return preactivation, activated, functional.avg_pool2d(activated, window, ceil_mode=True).flatten(1)

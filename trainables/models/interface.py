@@ -48,6 +48,18 @@ class DistillationModel(nn.Module, ABC):
     def stages(self, images: Tensor) -> StageOutputs:
         """Every stage's maps and the feature, for images (B, in_channels, H, W)."""
 
+    def resume(self, index: int, maps: Tensor) -> Tensor:  # noqa: ARG002
+        """The penultimate feature (B, D) that follows from maps in the place of the net's own.
+
+        Args:
+            index: of them in `StageOutputs.maps`, not the last.
+            maps: (B, C_i, H_i, W_i).
+
+        Raises:
+            ValueError: for a net of another library, which has no stages here.
+        """
+        raise ValueError(f"{type(self).__name__} has no stages to go on from")
+
     def features(self, images: Tensor) -> Tensor:
         """The penultimate feature (B, D) of images (B, in_channels, H, W)."""
         return self.stages(images).feature

@@ -97,3 +97,9 @@ class MobileNetV2(DistillationModel):
             if index in MATCHED_STAGES:
                 maps.append(current)
         return StageOutputs(tuple(maps), tuple(maps), global_average(self.conv2(current)))
+
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the stem's map, 0, or a matched stage's."""
+        for stage in self.blocks[MATCHED_STAGES[index - 1] + 1 if index else 0 :]:
+            maps = stage(maps)
+        return global_average(self.conv2(maps))

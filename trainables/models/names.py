@@ -89,6 +89,11 @@ def is_packable(name: str) -> bool:
     return name not in ("ShuffleV1", "ShuffleV2") and LIBRARY_PATTERN.fullmatch(name) is None
 
 
+def is_known_to_draw_nothing(name: str) -> bool:
+    """Whether networks of that architecture are known to draw no random numbers in training."""
+    return LIBRARY_PATTERN.fullmatch(name) is None
+
+
 def _refusal(name: str) -> str:
     known = (*CNN_EXAMPLES, *CIFAR_NAMES)
     forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME and timm:NAME)"

@@ -137,6 +137,10 @@ class ShuffleNetV1(DistillationModel):
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))
 
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the stem's map, 0, or a stage's."""
+        return global_average(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])
+
 
 class ShuffleNetV2(DistillationModel):
     """A 1 × 1 stem, three stages of split units, a 1 × 1 convolution, a global average, `linear`; D = 1024.
@@ -174,4 +178,11 @@ class ShuffleNetV2(DistillationModel):
         """The stem's and three stages' maps, and the feature (B, 1024)."""
         stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
-        return StageOutputs(maps, preactivations, global_average(functional.relu(self.bn2(self.conv2(maps[-1])))))
+        return StageOutputs(maps, preactivations, self._feature(maps[-1]))
+
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the stem's map, 0, or a stage's."""
+        return self._feature(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])
+
+    def _feature(self, last: Tensor) -> Tensor:
+        return global_average(functional.relu(self.bn2(self.conv2(last))))

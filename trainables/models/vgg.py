@@ -72,3 +72,12 @@ class VGG(DistillationModel):
             preactivations.append(stage(pooled))
             maps.append(functional.relu(preactivations[-1]))
         return StageOutputs(tuple(maps), tuple(preactivations), global_average(maps[-1]))
+
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the first stage's map, 0, or a later one's."""
+        # The fourth stage's maps are an eighth of the image's side.
+        for later in range(index, 4):
+            pools = later < 3 or min(maps.shape[2:]) * 8 >= LARGE_IMAGE
+            pooled = functional.max_pool2d(maps, 2) if pools else maps
+            maps = functional.relu((self.block1, self.block2, self.block3, self.block4)[later](pooled))
+        return global_average(maps)

@@ -107,3 +107,9 @@ class WideResNet(DistillationModel):
             (stem, normalised_first, normalised_second, normalised_third),
             global_average(functional.relu(normalised_third)),
         )
+
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the stem's map, 0, or a stage's sum."""
+        for stage in (self.block1, self.block2, self.block3)[index:]:
+            maps, _ = stage(maps)
+        return global_average(functional.relu(self.bn1(maps)))

@@ -12,8 +12,16 @@ from torch import Tensor
 
 from trainables.data.dataset import Dataset
 from trainables.data.views import Normaliser
+from trainables.methods import METHODS
 from trainables.models import build_model
-from trainables.storage import StoredFileError, locked, read_tensors, tensors_digest, write_tensors
+from trainables.storage import (
+    StoredFileError,
+    locked,
+    read_tensors,
+    tensors_digest,
+    write_atomically,
+    write_tensors,
+)
 from trainables.teacher.frozen import FrozenTeacher, Renormalisation
 from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher, identity_digest
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
@@ -23,6 +31,7 @@ from trainables.training import one_thread
 from trainables.trial import TrialConfig
 
 _FORMAT: Final = "pesfkd-teacher-2"
+_PREPARED_FOR: Final = "prepared_for"
 # A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
@@ -45,14 +54,20 @@ def teacher_recipe(config: TrialConfig) -> TeacherRecipe:
 
 
 def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """The trial that the teacher of `config` is itself: a network trained by cross-entropy alone."""
-    return training_config(
+    """The trial that the teacher of `config` is itself: a network trained by cross-entropy alone.
+
+    Where the method trains a teacher of its own, the trial also names the student that it is for, as its `teacher`, and
+    has the fields that the training depends on.
+    """
+    trial = training_config(
         teacher_recipe(config),
         dataset=config.dataset,
         model=config.teacher,
         seed=config.teacher_seed,
         split_seed=config.split_seed,
     )
+    own = {name: getattr(config, name) for name in sorted(config.method_entry.teacher_fields)}
+    return TrialConfig.model_validate({**trial.model_dump(), **own, "teacher": config.student}) if own else trial
 
 
 def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
@@ -94,7 +109,7 @@ def train_teacher(
         config: says which teacher.
         dataset: its data.
         path: the file to write; it appears when the teacher is complete. Until then a folder beside it holds the
-            training's checkpoint.
+            training's checkpoint. A file `.cost.json` beside it says what the training took.
         progress: called after each epoch.
     """
     trial = teacher_trial(config)
@@ -106,6 +121,7 @@ def train_teacher(
             dataset,
             path.with_suffix(".training"),
             seconds_between_checkpoints=_SECONDS_BETWEEN_CHECKPOINTS,
+            method=METHODS[config.method].teacher_method,
         )
         for measures in training.epochs():
             if progress is not None:
@@ -114,6 +130,8 @@ def train_teacher(
         "epochs": training.finished_epochs,
         "validation_accuracy": training.history[-1]["val/accuracy"],
     }
+    # Beside the weights, not with them: the same teacher is the same bytes, wherever and however fast it was trained.
+    write_atomically(_cost_path(path), json.dumps({"training_seconds": training.seconds}).encode())
     write_tensors(path, training.model.state_dict(), metadata)
     training.forget()
 
@@ -134,6 +152,7 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     except StoredFileError as error:
         raise TeacherFileError(f"{error}. {advice}") from error
     expected = _expected_of_given(config, dataset, tensors) if given else _origin(config, dataset)
+    expected = {_PREPARED_FOR: None, **expected}  # an ordinary teacher is no student's own
     for name, value in expected.items():
         if found.get(name) != value:
             raise TeacherFileError(
@@ -151,7 +170,11 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     except RuntimeError as error:
         raise TeacherFileError(f"{path}: its tensors do not fit {config.teacher!r}: {error}. {advice}") from error
     own = (found["mean"], found["std"]) if given else (dataset.mean, dataset.std)
-    return FrozenTeacher(model, renormalise=Renormalisation.between(dataset.mean, dataset.std, *own))
+    return FrozenTeacher(
+        model,
+        renormalise=Renormalisation.between(dataset.mean, dataset.std, *own),
+        training_seconds=_training_seconds(path),
+    )
 
 
 def ensure_teacher(
@@ -233,10 +256,24 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
     return notes
 
 
+def _cost_path(path: Path) -> Path:
+    return path.with_suffix(".cost.json")
+
+
+def _training_seconds(path: Path) -> float | None:
+    """What the training of a teacher's file took; None where that is not known, as of one that was given."""
+    try:
+        return float(json.loads(_cost_path(path).read_text(encoding="utf-8"))["training_seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:
-    return teacher_metadata(
+    origin = teacher_metadata(
         dataset, architecture=config.teacher, recipe=teacher_recipe(config), seed=config.teacher_seed
     )
+    own = {name: getattr(config, name) for name in sorted(config.method_entry.teacher_fields)}
+    return origin | {_PREPARED_FOR: {"student": config.student, "method": config.method, **own}} if own else origin
 
 
 def _expected_of_given(config: TrialConfig, dataset: Dataset, tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -50,13 +50,21 @@ class FrozenTeacher(nn.Module):
         model: the trained network; it is frozen in place.
         renormalise: from the normalisation of the images that it is given to the one it was trained with, where they
             differ.
+        training_seconds: what its training took, where that is known.
     """
 
     _scale: Tensor | None
     _shift: Tensor | None
 
-    def __init__(self, model: DistillationModel, *, renormalise: Renormalisation | None = None) -> None:
+    def __init__(
+        self,
+        model: DistillationModel,
+        *,
+        renormalise: Renormalisation | None = None,
+        training_seconds: float | None = None,
+    ) -> None:
         super().__init__()
+        self.training_seconds = training_seconds
         self.model = model.requires_grad_(False)
         self.digest = tensors_digest(model.state_dict())
         for name in Renormalisation._fields:
@@ -84,6 +92,10 @@ class FrozenTeacher(nn.Module):
             images: normalised.
             maps: whether the maps of its stages are asked for too.
         """
-        if self._scale is not None and self._shift is not None:
-            images = images * self._scale.to(images.dtype) + self._shift.to(images.dtype)
-        return TeacherBatch(*forward_pass(self.model, images, maps=maps))
+        return TeacherBatch(*forward_pass(self.model, self.renormalised(images), maps=maps))
+
+    def renormalised(self, images: Tensor) -> Tensor:
+        """Images as its network knows them, from images as the study normalises them."""
+        if self._scale is None or self._shift is None:
+            return images
+        return images * self._scale.to(images.dtype) + self._shift.to(images.dtype)

@@ -10,6 +10,7 @@ import torch
 
 from trainables.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset
+from trainables.methods.method import Method
 from trainables.models import DistillationModel
 from trainables.training import DistillationRun
 from trainables.trial import TrialConfig
@@ -29,6 +30,7 @@ class TeacherTraining:
         folder: holds its checkpoint.
         device: where it runs.
         seconds_between_checkpoints: at least; the last epoch's is always kept.
+        method: what it learns by, if not by cross-entropy.
 
     Raises:
         CheckpointError: the checkpoint there is damaged or belongs to another training.
@@ -43,8 +45,9 @@ class TeacherTraining:
         *,
         device: torch.device | str = "cpu",
         seconds_between_checkpoints: float = 0.0,
+        method: Method | None = None,
     ) -> None:
-        self._run = DistillationRun(config, dataset, None, device=device)
+        self._run = DistillationRun(config, dataset, None, device=device, method=method)
         self._folder = folder
         self._seconds_between = seconds_between_checkpoints
         self._saved_at = time.monotonic()
@@ -61,6 +64,11 @@ class TeacherTraining:
     def finished_epochs(self) -> int:
         """How many epochs are done."""
         return self._run.epoch
+
+    @property
+    def seconds(self) -> float:
+        """What its epochs took, those before a stop too."""
+        return sum(measures["cost/seconds"] for measures in self.history)
 
     def epochs(self) -> Iterator[dict[str, float]]:
         """Train what is left, and give each epoch's measures once its checkpoint is on disk.

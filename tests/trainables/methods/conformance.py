@@ -13,7 +13,7 @@ from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpo
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.loss_log import LossLog
-from trainables.methods import _ADAPTER, METHODS, MethodEntry
+from trainables.methods import _ADAPTER, _ADAPTER_TRAINING, METHODS, MethodEntry
 from trainables.storage import read_tensors, write_tensors
 from trainables.teacher import FrozenTeacher
 from trainables.teacher_outputs import LiveTeacherOutputs
@@ -41,7 +41,15 @@ class Case(NamedTuple):
     @property
     def learners(self) -> set[str]:
         own = {"method"} if METHODS[self.method].parts is not None else set()
-        return {"student"} | ({"adapter"} if self.entry.has_adapter else set()) | own
+        own |= {"peer"} if self.entry.peer else set()
+        return {"student"} | own | self.adapts
+
+    @property
+    def adapts(self) -> set[str]:
+        """Who learns to teach: an adapter, or the teacher itself."""
+        return ({"adapter"} if self.entry.has_adapter else set()) | (
+            {"teacher"} if self.entry.trains_teacher else set()
+        )
 
     def __str__(self) -> str:
         return "+".join([self.method, *["adapter"] * self.adapter, *(str(value) for _, value in self.choices)])
@@ -105,13 +113,17 @@ BARE = {
 def it_says_of_itself_what_its_entry_says(case: Case, bench: Bench) -> None:
     method, entry = METHODS[case.method], METHODS.entry(case.method)
     assert method.name == case.method
-    for said in ("needs_teacher", "needs_maps", "has_adapter", "takes_adapter"):
+    for said in ("needs_teacher", "needs_maps", "has_adapter", "takes_adapter", "peer", "trains_teacher"):
         assert getattr(method, said) == getattr(entry, said)
     assert method.needs_teacher or not (method.has_adapter or method.takes_adapter or method.parts or method.needs_maps)
-    assert not (method.closed_form and method.needs_maps)
+    assert not (method.trains_teacher and (not method.needs_teacher or method.has_adapter or method.takes_adapter))
+    assert not (method.closed_form and (method.needs_maps or method.peer or method.trains_teacher))
     assert not (method.closed_form and method.parts)
-    assert (method.loss_fields | method.parts_fields) - _ADAPTER == entry.fields - _ADAPTER
-    assert case.entry.fields >= _ADAPTER if case.entry.has_adapter else not case.entry.fields & _ADAPTER
+    assert (method.loss_fields | method.parts_fields | method.teacher_fields) - _ADAPTER == entry.fields - _ADAPTER
+    assert method.teacher_fields == entry.teacher_fields
+    assert case.entry.fields & _ADAPTER == (
+        _ADAPTER if case.entry.has_adapter else _ADAPTER_TRAINING if entry.trains_teacher else set()
+    )
     assert entry.fields <= set(TrialConfig.model_fields)
 
 
@@ -128,8 +140,9 @@ def its_losses_are_finite_and_named(case: Case, bench: Bench) -> None:
         measures = run.run_epoch()
         assert all(math.isfinite(value) for value in measures.values())
         parts = {name for name in measures if name.startswith("train/loss")}
-        expected = {"train/loss", "train/loss_ce"} | ({"train/loss_kd"} if case.entry.needs_teacher else set())
-        assert parts == expected | ({"train/loss_adapter"} if case.entry.has_adapter else set())
+        expected = {"train/loss", "train/loss_ce"} | ({"train/loss_kd"} if "kd_weight" in case.entry.fields else set())
+        expected |= {"train/loss_peer"} if case.entry.peer else set()
+        assert parts == expected | ({"train/loss_adapter"} if case.adapts else set())
     everyone = sum(p.numel() for trainer in run.trainers.values() for p in trainer.parameters.values())
     assert measures["cost/trainable_parameters"] == everyone
     adapters = sum(p.numel() for p in run.adapter.parameters()) if run.adapter is not None else 0
@@ -178,9 +191,38 @@ def its_own_loss_reaches_whom_it_should(case: Case, bench: Bench) -> None:
     alone = BARE | {"ce_weight": 0.0, "adapter_ce_weight": 0.0}
     assert set(changed_learners(bench.start(case, **alone))) == case.learners
     assert changed_learners(bench.start(case, **alone, kd_weight=0.0)) == {}
-    if case.entry.has_adapter:
+    if case.adapts:
         detached = changed_learners(bench.start(case, **alone, detach_adapter_target=True))
-        assert set(detached) == case.learners - {"adapter"}
+        assert set(detached) == case.learners - case.adapts
+
+
+def nobody_else_changes_the_students_first_weights(case: Case, bench: Bench) -> None:
+    ours, alone = bench.start(case), bench.start(Case("ce"))
+    weights = alone.student.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in ours.student.state_dict().items())
+    if ours.companion is None:
+        return
+    theirs, first = ours.companion.model.state_dict(), bench.teacher.model.state_dict()
+    begins_trained = set(theirs) == set(first) and all(torch.equal(theirs[name], first[name]) for name in theirs)
+    assert begins_trained == case.entry.trains_teacher
+    if case.entry.peer == "student":
+        assert not torch.equal(ours.companion.model.head.weight, ours.student.head.weight)
+
+
+def the_networks_beside_the_student_keep_their_own_statistics(case: Case, bench: Bench) -> None:
+    run = bench.start(case)
+    if run.companion is None:
+        return
+    before = {name: buffer.clone() for name, buffer in run.companion.model.named_buffers()}
+    run.train_epoch()
+    trained = {name: buffer.clone() for name, buffer in run.companion.model.named_buffers()}
+    assert all(not torch.equal(trained[name], before[name]) for name in before)
+    counts = [buffer for name, buffer in trained.items() if name.endswith("num_batches_tracked")]
+    began = [before[name] for name in before if name.endswith("num_batches_tracked")]
+    assert all(int(count - start) == BATCHES for count, start in zip(counts, began, strict=True))
+    run.evaluate()
+    after = dict(run.companion.model.named_buffers())
+    assert all(torch.equal(trained[name], after[name]) for name in trained)
 
 
 def the_same_seed_gives_the_same_bits_and_another_others(case: Case, bench: Bench) -> None:
@@ -243,6 +285,12 @@ def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
     if not case.entry.needs_teacher:
         return
     run = bench.start(case)
+    if case.entry.trains_teacher:
+        with torch.no_grad():
+            run.companion.model.head.bias[3] = float("nan")
+        with pytest.raises(NonFiniteLossError, match=rf"epoch 1 of 3, batch 1 of {BATCHES}: total nan.* adapter nan"):
+            run.train_epoch()
+        return
     third_batch = batch_order(1077, data_seed=0, epoch=0).split(128)[2]
     live = run.teacher_outputs.train_batch
 
@@ -294,14 +342,16 @@ def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) ->
     )
     second = again.run_epoch()
     assert without_costs(second) == without_costs(measures)
-    assert second["cost/teacher_forwards"] == 0
+    own = len(bench.digits.train) + len(bench.digits.validation) if case.entry.trains_teacher else 0
+    assert second["cost/teacher_forwards"] == own
 
 
 def no_batch_waits_for_a_value(case: Case, bench: Bench) -> None:
     run = bench.start(case)
     batches = list(run.batches.of_epoch(0, None))[:3]
     log = LossLog(run.method.gradients(run.config.model_dump()))
-    run.student.train()
+    for trainer in run.trainers.values():
+        trainer.module.train()
     run.begin_drawing()
 
     def refuse(*args):
@@ -324,6 +374,8 @@ CHECKS: list[Callable[[Case, Bench], None]] = [
     deterministic_algorithms_suffice,
     gradient_reaches_who_learns_and_nobody_else,
     its_own_loss_reaches_whom_it_should,
+    nobody_else_changes_the_students_first_weights,
+    the_networks_beside_the_student_keep_their_own_statistics,
     the_same_seed_gives_the_same_bits_and_another_others,
     a_resumed_trial_equals_one_never_stopped,
     everything_that_learns_is_in_the_checkpoint,

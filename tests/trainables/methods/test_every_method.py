@@ -12,7 +12,11 @@ from trainables.teacher import FrozenTeacher
 
 from .conformance import CHECKS, Bench, Case, cases_of
 
-CASES = [*cases_of(METHODS), Case("pesf_kd", choices=(("distance", "mse"),))]
+CASES = [
+    *cases_of(METHODS),
+    Case("pesf_kd", choices=(("distance", "mse"),)),
+    *(Case("kdcl", choices=(("kdcl_ensemble", kind),)) for kind in ("mean", "linear")),
+]
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""Which teachers a study makes ready: one for all, one of a method's own, or none."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from study.preview import describe_plan
+from study.records import read_trials
+from tests.study.factories import make_plan
+from tests.study.inspection import assert_whole
+from trainables.distillation import begin_run, prepare_teacher
+from trainables.storage import read_tensors
+
+SMALL = {"teacher": "cnn_4_8", "teacher_epochs": 1, "epochs": 2, "batch_size": 128}
+
+
+def test_methods_share_one_teacher_unless_one_has_its_own(tmp_path):
+    assert list(make_plan(tmp_path).teachers) == [""]
+    assert list(make_plan(tmp_path, space="temperature", base={"method": "dml"}).teachers) == [""]
+    plan = make_plan(tmp_path, space="temperature", base={"method": "sftn", "student": "cnn_5_5"})
+    assert {whose: trial.method for whose, trial in plan.teachers.items()} == {"sftn": "sftn", "": "kd"}
+    assert {trial.student for trial in plan.teachers.values()} == {"cnn_5_5"}
+
+
+def test_weights_that_are_held_hold_for_a_methods_own_teacher(tmp_path):
+    plan = make_plan(tmp_path, space="temperature", base={"method": "sftn"}, overrides={"sftn_kl_weight": 2.0})
+    assert plan.teachers["sftn"].sftn_kl_weight == 2.0
+
+
+def test_a_study_that_needs_no_teacher_has_none(tmp_path):
+    plan = make_plan(tmp_path, space="temperature", base={"method": "dml"}, controls=("ce",))
+    assert plan.teachers == {}
+    assert (plan.teacher_outputs_used, plan.teacher_storage.passes_stored) == ("live", 0)
+    assert "teacher    none: no method of the study needs one" in describe_plan(plan, [])
+
+
+def test_outputs_of_two_teachers_take_twice_the_room_and_the_passes(tmp_path):
+    one, two = (
+        make_plan(tmp_path, space="temperature", base={"method": method}).teacher_storage for method in ("kd", "sftn")
+    )
+    assert two.size == 2 * one.size
+    assert two.passes_stored == 2 * one.passes_stored
+    assert two.passes_live == one.passes_live
+
+
+def test_a_trial_finds_the_teacher_that_is_its_methods(tmp_path):
+    configs = {method: {**SMALL, "method": method} for method in ("sftn", "kd", "dml")}
+    own, shared = (prepare_teacher(configs[m], None, str(tmp_path)).path for m in ("sftn", "kd"))
+    assert own != shared
+    settings = {"data_root": None, "teacher_path": shared, "own_teachers": {"sftn": own}}
+    digests = {m: begin_run({**settings, "config": each}).teacher.digest for m, each in configs.items()}
+    assert digests["sftn"] != digests["kd"] == digests["dml"]
+
+
+def test_a_trial_without_any_teacher_runs():
+    outputs = {"location": "/nowhere", "dtype": "float16"}
+    settings = {"data_root": None, "teacher_path": None, "own_teachers": {}, "teacher_outputs": outputs}
+    run = begin_run({**settings, "config": {**SMALL, "method": "dml"}})
+    assert run.teacher is None
+    assert 0 < run.run_epoch()["val/accuracy_teacher"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sftn", "dml"])
+def test_a_killed_study_goes_on_with_its_teachers_and_peers(launch, tmp_path, method):
+    arguments = [
+        "--space", "temperature", "--method", method, "--trials", "3", "--promising", "1", "--replicates", "1",
+        "--epochs", "8", "--teacher", "cnn_8_16", "--name", "killed", "--output-dir", str(tmp_path),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study.launch", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline, journal = time.monotonic() + 240, tmp_path / "killed" / "journal.jsonl"
+    while not (journal.exists() and '"event":"epoch"' in journal.read_text().replace(" ", "")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = launch("--resume", "killed", "--output-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path / "killed")
+    trials = read_trials(tmp_path / "killed")
+    assert set(trials["method"].to_pylist()) == {method, "ce", "kd"}
+    prepared_for = {
+        (found.get("prepared_for") or {}).get("method")
+        for found in (read_tensors(path)[1] for path in tmp_path.glob("teachers/*.safetensors"))
+    }
+    assert prepared_for == ({None, "sftn"} if method == "sftn" else {None})

@@ -1,0 +1,49 @@
+"""The network that learns beside the student in every step: a peer that begins as it does, or the teacher itself."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from trainables.compute import feature_and_logits
+from trainables.models import DistillationModel
+from trainables.optimisation import Trainer
+
+
+class Companion:
+    """A network that takes part in the student's steps and makes its own.
+
+    Its BatchNorm sees each batch in train mode, once a step, as the student's does.
+
+    Args:
+        name: among those who learn: `peer`, or `teacher`.
+        model: the network.
+        trainer: of it.
+        prepare: what its images go through first; as they are if not given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: DistillationModel,
+        trainer: Trainer,
+        *,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.trainer = trainer
+        self.forwards = 0
+        self._prepare = prepare
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, C) float32 of images (B, channels, H, W) as the study normalises them."""
+        self.forwards += len(images)
+        prepared = images if self._prepare is None else self._prepare(images)
+        return feature_and_logits(self.model, prepared)[1]
+
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Tensor]) -> Tensor:
+        """Logits (N, C) in eval mode."""
+        self.model.eval()
+        return torch.cat([self.logits(images) for images in batches])

@@ -165,7 +165,7 @@ def comparison_notes(plan: "StudyPlan") -> list[str]:
     others, floor = len(plan.compared) - 1, 2 / 2**plan.replicates
     if others and floor * others >= 0.05:
         notes.append(
-            f"With {plan.replicates} seeds no paired p-value can fall below {floor:.3g}, nor below "
+            f"Over {plan.replicates} fresh seed(s) no paired p-value can fall below {floor:.3g}, nor below "
             f"{min(1.0, floor * others):.3g} when corrected for {others} differences: read the intervals, or take more "
             "--replicates."
         )

@@ -99,7 +99,7 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
     console.print()
     console.print(plan.search_space.question, style="bold")
     if outcome.configs:
-        console.print(_methods_table(outcome.configs) if plan.compared else _table(outcome.configs))
+        console.print(comparison_table(outcome.configs) if plan.compared else _table(outcome.configs))
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
     for text in [*methods, *_correlation_lines(plan, outcome.correlation), *outcome.notes]:
         console.print(text, markup=False)
@@ -136,31 +136,30 @@ def _table(configs: list[ConfigSummary]) -> Table:
     return table
 
 
-def _methods_table(configs: list[ConfigSummary]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("method", overflow="fold", min_width=22)
-    heads = ["n", "val accuracy", "gap (nats)", f"accuracy - {BASELINE}", "p", "p (Holm)"]
+def comparison_table(configs: list[ConfigSummary]) -> Table:
+    """The methods that a study compared, for a terminal of 80 columns and more."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("method", overflow="fold", min_width=10)
     searched = any(config.search_accuracy is not None for config in configs)
+    heads = ["n", "val accuracy", "gap (nats)", f"accuracy - {BASELINE}", "p (Holm)"]
     for name in [*heads, "in search"] if searched else heads:
         table.add_column(name, justify="right", no_wrap=True)
     for config in configs:
-        against = config.against_baseline
-        settings = settings_of(config)
+        against, settings = config.against_baseline, settings_of(config)
         cells = [
             f"{config.method}\n  {settings}" if settings else config.method,
             str(config.accuracy.n),
             _plus_minus(config.accuracy),
             _plus_minus(config.gap, places=2),
-            "(baseline)" if against is None else _with_bounds(against),
-            "" if against is None else _p_in_words(against.p_value),
+            "(baseline)" if against is None else _with_bounds(against, "\n" if searched else " "),
             _p_in_words(config.corrected_p),
         ]
         table.add_row(*cells, *([_in_search(config)] if searched else []))
     return table
 
 
-def _with_bounds(against: Estimate) -> str:
-    bounds = "" if math.isnan(against.low) else f" [{against.low:+.3f}, {against.high:+.3f}]"
+def _with_bounds(against: Estimate, between: str) -> str:
+    bounds = "" if math.isnan(against.low) else f"{between}[{against.low:+.3f}, {against.high:+.3f}]"
     return f"{against.value:+.3f}{bounds}"
 
 

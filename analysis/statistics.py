@@ -138,6 +138,27 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
     return Estimate(float(differences.mean()), low, high, n, method, p_value)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values corrected for their number, so that any below a level keeps the family's error rate at it.
+
+    Nothing is assumed of how the tests depend on each other, as they do where all compare with one baseline.
+
+    Args:
+        p_values: (m,) of one family; nan stays nan and is not counted.
+
+    Returns:
+        (m,) in the same order: the i-th smallest times m − i + 1, at least the one before it, at most 1.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure (1979).
+    """
+    order = sorted((i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i])
+    corrected, largest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0) -> Estimate:
     """Spearman's rank correlation, ties at mid-ranks, with a percentile bootstrap interval.
 

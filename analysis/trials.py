@@ -6,9 +6,10 @@ them. A config's mean is therefore taken over its repetitions on fresh seeds alo
 number saw the same batches, so configs are compared within replicates.
 """
 
+import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from analysis.statistics import Estimate, mean_interval, paired_difference
+from analysis.statistics import Estimate, holm, mean_interval, paired_difference
 from study.records import read_epochs, read_trials
 
 Value = bool | int | float | str | None
@@ -63,6 +64,8 @@ class ConfigSummary:
         against_baseline: accuracy less the baseline's, paired by replicate; None for the baseline itself and
             where the study has none.
         search_accuracy: what it reached in the search, optimistic; None for a control.
+        corrected_p: the p-value of `against_baseline`, corrected by Holm's method for all that are compared with the
+            baseline; None where the study does not compare methods.
     """
 
     config_id: str
@@ -75,6 +78,7 @@ class ConfigSummary:
     test_accuracy: Estimate
     against_baseline: Estimate | None
     search_accuracy: float | None
+    corrected_p: float | None = None
 
 
 def open_study(directory: str | Path) -> StudyRecords:
@@ -134,16 +138,53 @@ def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int =
         One summary for every config with a finished repetition.
     """
     repeated = select(trials, stages=REPEATED)
-    fields = varied_fields(trials)
     controls = repeated.filter(pc.and_(pc.equal(repeated["stage"], "control"), pc.equal(repeated["method"], baseline)))
-    reference = _by_replicate(controls)
+    summaries = _summaries(trials, repeated, controls, seed)
+    return sorted(summaries, key=lambda summary: (summary.stage != "control", -summary.accuracy.value))
+
+
+def compare_methods(trials: pa.Table, *, baseline: str = BASELINE, seed: int = 0) -> list[ConfigSummary]:
+    """The rows of a study that compares methods, best mean accuracy first, p-values corrected for all of them.
+
+    Args:
+        trials: the study's trials: its methods as they are, or the best config that was found for each.
+        baseline: the method that all others are compared with.
+        seed: of the bootstrap intervals.
+
+    Returns:
+        One summary for every method with a finished repetition.
+    """
+    repeated = select(trials, stages=REPEATED)
+    own = repeated.filter(pc.equal(repeated["method"], baseline))
+    rows = sorted(_summaries(trials, repeated, own, seed), key=lambda row: -row.accuracy.value)
+    p_values = [math.nan if row.against_baseline is None else row.against_baseline.p_value for row in rows]
+    corrected = holm([math.nan if p_value is None else p_value for p_value in p_values])
+    return [
+        row if math.isnan(p_value) else replace(row, corrected_p=p_value)
+        for row, p_value in zip(rows, corrected, strict=True)
+    ]
+
+
+def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: int) -> list[ConfigSummary]:
     searched = select(trials, stages=[SEARCH])
     scores = dict(zip(searched["config_id"].to_pylist(), numbers(searched, ACCURACY).tolist(), strict=True))
     summaries = []
     for config_id in dict.fromkeys(repeated["config_id"].to_pylist()):
         rows = repeated.filter(pc.equal(repeated["config_id"], config_id))
-        summaries.append(_summary(rows, fields, reference, scores.get(config_id), baseline, seed))
-    return sorted(summaries, key=lambda summary: (summary.stage != "control", -summary.accuracy.value))
+        fields = varied_fields(_of_the_same_method(trials, rows))
+        summaries.append(_summary(rows, fields, reference, scores.get(config_id), seed))
+    return summaries
+
+
+def _of_the_same_method(trials: pa.Table, rows: pa.Table) -> pa.Table:
+    """The trials of the method that the rows are all of, with or without an adapter as they are."""
+    (own,) = set(_method_names(rows))
+    return trials.filter(pa.array([name == own for name in _method_names(trials)], pa.bool_()))
+
+
+def _method_names(trials: pa.Table) -> list[str]:
+    adapters = trials["adapter"].to_pylist() if "adapter" in trials.column_names else [None] * trials.num_rows
+    return [method_name(*both) for both in zip(trials["method"].to_pylist(), adapters, strict=True)]
 
 
 def _by_replicate(rows: pa.Table) -> dict[int, float]:
@@ -153,19 +194,18 @@ def _by_replicate(rows: pa.Table) -> dict[int, float]:
 def _summary(
     rows: pa.Table,
     fields: tuple[str, ...],
-    reference: Mapping[int, float],
+    reference: pa.Table,
     search_accuracy: float | None,
-    baseline: str,
     seed: int,
 ) -> ConfigSummary:
     """The summary of one config from its repetitions."""
     first = rows.slice(0, 1).to_pylist()[0]
     is_control = first["stage"] == "control"
-    own = _by_replicate(rows)
-    shared = sorted(own.keys() & reference.keys())
+    own, others = _by_replicate(rows), _by_replicate(reference)
+    shared = sorted(own.keys() & others.keys())
     against = None
-    if shared and not (is_control and first["method"] == baseline):
-        against = paired_difference([own[r] for r in shared], [reference[r] for r in shared], seed=seed)
+    if shared and first["config_id"] not in reference["config_id"].to_pylist():
+        against = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
     return ConfigSummary(
         config_id=first["config_id"],
         name=re.sub(r"-s\d+$", "", first["name"]),

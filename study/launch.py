@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import typer
 
-from search_spaces import SPACES
+from search_spaces import COMPARISONS, SPACES, space_names
 from study import options
 from study.errors import ExitCode, StudyError, UsageError
 from study.request import new_plan, resume_command, resumed_plan
@@ -40,6 +40,7 @@ def launch(
     space: options.Space = None,
     list_spaces: options.ListSpaces = False,
     method: options.Method = "pesf_kd",
+    methods: options.Methods = None,
     adapter: options.Adapter = False,
     dataset: options.Dataset = "digits",
     data_root: options.DataRoot = None,
@@ -85,7 +86,8 @@ def launch(
 
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
     plain KD) on fresh seeds, and ends with a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong
-    usage, 3 done with failed trials, 130 interrupted.
+    usage, 3 done with failed trials, 130 interrupted. --space method and method_tuned compare distillation methods
+    instead: every one of them, as published or each tuned equally long, on equal seeds.
     """
     values = dict(context.params)
     given = {
@@ -102,7 +104,7 @@ def launch(
     elif resume is not None:
         _run(resumed_plan(resume, output_dir, given), values, resumed=True)
     elif space is None:
-        raise UsageError(f"give --space (one of {', '.join(SPACES)}) or --resume NAME")
+        raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
     else:
         plan = new_plan(values, given)
         if dry_run:
@@ -194,6 +196,14 @@ def _show_spaces(*, as_json: bool) -> None:
                 "parameters": {p.name: {"role": p.role, "values": p.domain, "why": p.why} for p in space.parameters},
             }
             for name, space in SPACES.items()
+        } | {
+            name: {
+                "question": comparison.question,
+                "parameters": {
+                    p.name: {"role": "nuisance", "values": p.domain, "why": p.why} for p in comparison.tuned
+                },
+            }
+            for name, comparison in COMPARISONS.items()
         }
         typer.echo(json.dumps(spaces, indent=2))
         return
@@ -205,6 +215,11 @@ def _show_spaces(*, as_json: bool) -> None:
         fixed = [f"{p.name}={p.value}" for p in space.parameters if p.role == "fixed"]
         if fixed:
             typer.echo(f"    fixed: {', '.join(fixed)}")
+    for name, comparison in COMPARISONS.items():
+        typer.echo(f"{name}\n  {comparison.question}")
+        typer.echo(f"    {'method':24} {'every one, or --methods':28} scientific: each as published, on equal seeds")
+        for tuned in comparison.tuned:
+            typer.echo(f"    {tuned.name:24} {tuned.domain:28} nuisance, where read: {tuned.why}")
 
 
 def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:

@@ -59,6 +59,14 @@ _how = partial(typer.Option, rich_help_panel="How to run")
 Space = Annotated[str | None, _what(help="What to search; see --list-spaces.")]
 ListSpaces = Annotated[bool, _what("--list-spaces", help="Show the search spaces and leave.")]
 Method = Annotated[str, _what(help="Distillation method.")]
+Methods = Annotated[
+    str | None,
+    _what(
+        metavar="NAME,...",
+        help="For --space method and method_tuned: the methods to compare, such as ce,kd,dkd+adapter; kd is always "
+        "among them. If not given, all that can run with these nets.",
+    ),
+]
 Adapter = Annotated[
     bool,
     _what(
@@ -87,9 +95,12 @@ Hold = Annotated[
     list[str] | None, _what("--set", metavar="FIELD=VALUE", help="Hold a field of the trial's config; repeatable.")
 ]
 
-Trials = Annotated[int, _how_much(help="Configs that the search proposes.")]
+Trials = Annotated[int, _how_much(help="Configs that the search proposes; of each method for --space method_tuned.")]
 Promising = Annotated[int, _how_much(help="Best configs of the search to repeat on fresh seeds.")]
-Replicates = Annotated[int, _how_much(help="Fresh seeds for each promising config and each control.")]
+Replicates = Annotated[
+    int,
+    _how_much(help="Fresh seeds for each promising config and each control, or for each method that is compared (5)."),
+]
 Epochs = Annotated[int, _how_much(help="Epochs per trial.")]
 TimeBudget = Annotated[float | None, _how_much(help="Stop after so many seconds; --resume goes on.")]
 Smoke = Annotated[bool, _how_much("--smoke", help="Two configs, one seed, one epoch: does it run?")]

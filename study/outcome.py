@@ -25,15 +25,18 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
+from analysis.methods import draw_methods, methods_table, settings_of
 from analysis.statistics import Estimate
 from analysis.trials import (
     ConfigSummary,
     StudyRecords,
+    compare_methods,
     markdown_table,
     open_study,
     summarise_configs,
     survivor_note,
 )
+from study.comparison import BASELINE, comparison_notes
 from study.plan import StudyPlan
 from study.progress import StudyProgress, duration
 from study.runner import StudyRun
@@ -44,6 +47,11 @@ if TYPE_CHECKING:
 
     from study.tracking import StudyTracker
 
+_MOST_CURVES = 7  # methods that can be told apart in one panel
+_COST_NOTE = (
+    "`cost x ce` is the FLOPs of training over those of cross-entropy on the same student, the teacher's passes for "
+    "stored outputs shared out; measured times are in summary.json."
+)
 _SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed"}
 
 
@@ -54,7 +62,7 @@ class Outcome:
     Args:
         plan: the study.
         summary: everything below as JSON, as in `summary.json`.
-        configs: controls first, then the promising configs, best first.
+        configs: controls first, then the promising configs, best first; where methods are compared, all best first.
         correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
         costs: of the configs, by their ids.
         notes: what must be said beside the table.
@@ -74,20 +82,22 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     """Gather what a run of a study found, and hand it to MLflow."""
     progress.say("gathering the result")
     records = open_study(plan.directory)
-    configs = summarise_configs(records.trials, seed=plan.seed) if records.trials.num_rows else []
+    summarise = compare_methods if plan.compared else summarise_configs
+    configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
     correlation = compute_gap_against_accuracy(records.trials, seed=plan.seed).correlation
-    notes = _notes(plan, run, records)
+    notes = _notes(plan, run, records, configs)
     costs = config_costs(records, teacher_forwards_ahead=run.ledger.teacher_forwards_ahead)
     summary = _summary(plan, run, configs, correlation, notes)
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
     _write_json(plan.directory / "summary.json", summary)
-    _draw_figures(plan, records)
-    result_note = "\n\n".join([markdown_table(configs), _correlation_text(correlation), *notes])
+    _draw_figures(plan, records, configs)
+    table = methods_table(configs) if plan.compared else markdown_table(configs)
+    result_note = "\n\n".join([table, *_correlation_lines(plan, correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
     error = tracker.finish(
-        status, result_note=result_note, metrics=_study_metrics(configs, correlation), artifacts=artifacts
+        status, result_note=result_note, metrics=_study_metrics(plan, configs, correlation), artifacts=artifacts
     )
     return Outcome(plan, summary, configs, correlation, costs, notes, error)
 
@@ -99,9 +109,10 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
     console.print()
     console.print(plan.search_space.question, style="bold")
     if outcome.configs:
-        console.print(_table(outcome.configs, outcome.costs))
+        table = comparison_table if plan.compared else _table
+        console.print(table(outcome.configs, outcome.costs))
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
-    for text in [*methods, _correlation_text(outcome.correlation), *outcome.notes]:
+    for text in [*methods, *_correlation_lines(plan, outcome.correlation), *outcome.notes]:
         console.print(text, markup=False)
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])
@@ -132,9 +143,47 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
             _plus_minus(config.gap, places=2),
             _difference(config.against_baseline),
             _times(costs[config.config_id].flops_to_ce),
-            "" if config.search_accuracy is None else f"{config.search_accuracy:.3f}",
+            _in_search(config),
         )
     return table
+
+
+def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
+    """The methods that a study compared, for a terminal of 80 columns and more."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("method", overflow="fold", min_width=10)
+    searched = any(config.search_accuracy is not None for config in configs)
+    heads = ["n", "val accuracy", "gap (nats)", f"accuracy - {BASELINE}", "p\n(Holm)", "cost\nx ce"]
+    for name in [*heads, "in\nsearch"] if searched else heads:
+        table.add_column(name, justify="right", no_wrap=True)
+    for config in configs:
+        against, settings = config.against_baseline, settings_of(config)
+        cells = [
+            f"{config.method}\n  {settings}" if settings else config.method,
+            str(config.accuracy.n),
+            _plus_minus(config.accuracy),
+            _plus_minus(config.gap, places=2),
+            "(baseline)" if against is None else _with_bounds(against, "\n" if searched else " "),
+            _p_in_words(config.corrected_p),
+            _times(costs[config.config_id].flops_to_ce),
+        ]
+        table.add_row(*cells, *([_in_search(config)] if searched else []))
+    return table
+
+
+def _with_bounds(against: Estimate, between: str) -> str:
+    bounds = "" if math.isnan(against.low) else f"{between}[{against.low:+.3f}, {against.high:+.3f}]"
+    return f"{against.value:+.3f}{bounds}"
+
+
+def _p_in_words(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return f"{p_value:.2f}" if p_value >= 0.01 else f"{p_value:.0e}"
+
+
+def _in_search(config: ConfigSummary) -> str:
+    return "" if config.search_accuracy is None else f"{config.search_accuracy:.3f}"
 
 
 def _difference(against: Estimate | None) -> str:
@@ -142,8 +191,7 @@ def _difference(against: Estimate | None) -> str:
         return ""
     if against.p_value is None:
         return f"{against.value:+.3f}"
-    p_value = f"{against.p_value:.2f}" if against.p_value >= 0.01 else f"{against.p_value:.0e}"
-    return f"{against.value:+.3f}, p {p_value}"
+    return f"{against.value:+.3f}, p {_p_in_words(against.p_value)}"
 
 
 def _times(ratio: float | None) -> str:
@@ -178,13 +226,27 @@ def _correlation_text(correlation: Estimate) -> str:
     return f"{subject}: rank correlation {correlation.value:+.2f}{interval}, n = {correlation.n}; {correlation.method}"
 
 
-def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords) -> list[str]:
+def _correlation_lines(plan: StudyPlan, correlation: Estimate) -> list[str]:
+    return [_correlation_text(correlation)] if plan.searches else []  # nothing was searched, nothing correlates
+
+
+def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
+    in_search = "Means are over fresh seeds; `in search` is the one seed that a config was chosen by, and flatters it. "
+    if not plan.compared:
+        return [in_search + "p-values are not corrected for the number of rows."]
     notes = [
-        "Means are over fresh seeds; `in search` is the one seed that a config was chosen by, and flatters it. "
-        "p-values are not corrected for the number of rows.",
-        "`cost x ce` is the FLOPs of training over those of cross-entropy on the same student; measured times are in "
-        "summary.json.",
+        (in_search if plan.searches else "Means are over equal seeds of all methods. ")
+        + f"Differences from {BASELINE} are paired by replicate; `p (Holm)` is corrected for the number of rows. "
+        "Accuracies are of the validation split."
     ]
+    absent = [method.name for method in plan.compared if method.name not in {config.method for config in configs}]
+    if absent:
+        notes.append(f"Without a finished repetition, and so not in the table: {', '.join(absent)}.")
+    return notes + comparison_notes(plan)
+
+
+def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords, configs: list[ConfigSummary]) -> list[str]:
+    notes = [*_first_notes(plan, configs), _COST_NOTE]
     survivors = survivor_note(records.trials)
     if survivors:
         notes.append(survivors)
@@ -231,16 +293,14 @@ def _teacher_forwards(run: StudyRun) -> dict[str, int]:
     return {"ahead": run.ledger.teacher_forwards_ahead, "in_trials": in_trials}
 
 
-def _study_metrics(configs: list[ConfigSummary], correlation: Estimate) -> dict[str, float]:
+def _study_metrics(plan: StudyPlan, configs: list[ConfigSummary], correlation: Estimate) -> dict[str, float]:
     metrics = {"gap_accuracy_correlation": correlation.value}
-    promising = [config for config in configs if config.stage == "replicate"]
-    for prefix, chosen in (
-        ("best", promising[:1]),
-        *((c.method, [c]) for c in configs if c.stage == "control"),
-    ):
-        for config in chosen:
-            metrics[f"{prefix}/val_accuracy"] = config.accuracy.value
-            metrics[f"{prefix}/sharpness_gap"] = config.gap.value
+    named = [(config.method, config) for config in configs if plan.compared or config.stage == "control"]
+    best = [("best", config) for config in configs if plan.compared or config.stage == "replicate"]
+    for prefix, config in (*best[:1], *named):
+        place = prefix.replace("+", "_with_")  # MLflow knows no plus
+        metrics[f"{place}/val_accuracy"] = config.accuracy.value
+        metrics[f"{place}/sharpness_gap"] = config.gap.value
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
@@ -257,15 +317,24 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _draw_figures(plan: StudyPlan, records: StudyRecords) -> None:
+def _draw_figures(plan: StudyPlan, records: StudyRecords, configs: list[ConfigSummary]) -> None:
     folder = plan.directory / "figures"
     folder.mkdir(exist_ok=True)
     trials, epochs = records.trials, records.epochs
     figures: dict[str, Callable[[], Figure]] = {
-        "history": lambda: draw_history(compute_history(trials)),
-        "gap_against_accuracy": lambda: draw_gap_against_accuracy(compute_gap_against_accuracy(trials, seed=plan.seed)),
         "learning_curves": lambda: draw_learning_curves(compute_learning_curves(trials, epochs)),
     }
+    if len(plan.compared) > _MOST_CURVES:
+        del figures["learning_curves"]
+    if plan.searches:
+        figures |= {
+            "history": lambda: draw_history(compute_history(trials)),
+            "gap_against_accuracy": lambda: draw_gap_against_accuracy(
+                compute_gap_against_accuracy(trials, seed=plan.seed)
+            ),
+        }
+    if plan.compared:
+        figures["methods"] = lambda: draw_methods(configs)
     for parameter in plan.search_space.scientific:
         figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
             compute_parameter_effect(trials, name, seed=plan.seed)

@@ -52,7 +52,7 @@ def _tried_out(plan: StudyPlan, settings: dict[str, Any], progress: StudyProgres
 
     progress.say("trying out how many trials to pack")
     task: Any = ray.remote(num_cpus=min(1.0, plan.cpus_per_trial), max_retries=2)(probe_pack)
-    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+    config = plan.example_config.model_dump(mode="json")
     count: int
     count, gains = ray.get(task.remote({**settings, "config": config}, settings["teacher_outputs"] is not None))
     tried = ", ".join(f"{gain:.2f} x by {number}" for number, gain in gains.items()) or "they cannot be"

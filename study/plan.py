@@ -12,9 +12,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from search_spaces import SPACES, SearchSpace, find_space
+from search_spaces import MethodComparison, SearchSpace, find_space, space_names
+from study.comparison import ComparedMethod, Search, row_name
 from study.errors import UsageError
 from study.teacher_storage import (
     DEFAULT_LIMIT,
@@ -25,7 +35,7 @@ from study.teacher_storage import (
     reckon_teacher_storage,
     size_in_words,
 )
-from trainables.data.registry import check_files, dataset_info
+from study.validation import describe_validation
 from trainables.methods import METHODS
 from trainables.models.names import is_known_to_draw_nothing, is_packable
 from trainables.trial import TrialConfig
@@ -76,6 +86,10 @@ class StudyPlan(BaseModel):
     batches, which pairs configs. `overrides` are config fields that hold for every trial, in place of what the base
     or the space holds them at; `base` has them laid over it.
 
+    A study that compares methods (`compared`) has no controls. Where it tunes them, each method has a search of its own
+    with `trials` configs, and its `promising` best are repeated; where it does not, nothing is searched, and the
+    methods themselves are what is repeated.
+
     Trials find the frozen teacher's outputs in files or ask the teacher itself, which differs in the last digits of a
     result. What `teacher_outputs` leaves open is decided once, when the study is planned, and kept in
     `teacher_outputs_used`.
@@ -90,8 +104,9 @@ class StudyPlan(BaseModel):
     space: str
     base: TrialConfig
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    trials: int = Field(24, ge=1, le=1_000_000)
-    promising: int = Field(3, ge=1)
+    compared: tuple[ComparedMethod, ...] = ()
+    trials: int = Field(24, ge=0, le=1_000_000)
+    promising: int = Field(3, ge=0)
     replicates: int = Field(3, ge=1, le=10_000)
     controls: tuple[str, ...] = CONTROLS
     sampler: Sampler = "tpe"
@@ -153,6 +168,33 @@ class StudyPlan(BaseModel):
     def _known_space(cls, name: str) -> str:
         return find_space(name).name
 
+    @field_validator("trials", "promising")
+    @classmethod
+    def _none_where_nothing_is_searched(cls, count: int, info: ValidationInfo) -> int:
+        if "space" not in info.data:  # refused already
+            return count
+        space = find_space(info.data["space"])
+        if isinstance(space, MethodComparison) and not space.tuned:
+            return 0
+        if count < 1:
+            raise ValueError("Input should be greater than or equal to 1")
+        return count
+
+    @model_validator(mode="after")
+    def _methods_are_compared_evenly(self) -> Self:
+        if isinstance(self.search_space, MethodComparison) != bool(self.compared):
+            raise ValueError(f"space {self.space!r} and the methods to compare do not go together")
+        if self.compared and self.scheduler != "none":
+            raise ValueError(
+                f"every trial of space {self.space!r} is trained to its end, so that all methods have the same budget: "
+                "leave out --scheduler"
+            )
+        if self.compared and self.pack != 1:
+            raise ValueError("trials of different methods cannot train as one: leave out --pack")
+        for method in self.compared:
+            self.configure(method.fields)
+        return self
+
     @model_validator(mode="after")
     def _overrides_are_config_fields(self) -> Self:
         varied = sorted(self.overrides.keys() & set(self.search_space.varied))
@@ -183,8 +225,8 @@ class StudyPlan(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _digest_the_space(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("space_digest") and values.get("space") in SPACES:
-            content = json.dumps(asdict(SPACES[values["space"]]), sort_keys=True, default=str)
+        if isinstance(values, dict) and not values.get("space_digest") and values.get("space") in space_names():
+            content = json.dumps(asdict(find_space(values["space"])), sort_keys=True, default=str)
             values = {**values, "space_digest": hashlib.sha256(content.encode()).hexdigest()[:12]}
         return values
 
@@ -210,11 +252,14 @@ class StudyPlan(BaseModel):
         By the method that has it to itself; the one that all others share is the empty name's.
         """
         found: dict[str, TrialConfig] = {}
-        for method in (self.base.method, *self.controls):
+        start = self.search_space.default_point()
+        methods = (self.base.method, *self.controls)
+        points = [method.fields for method in self.compared]
+        for point in points or [{**start, "method": method, "adapter": False} for method in methods]:
+            method = str(point["method"])
             entry = METHODS.entry(method)
             if entry.needs_teacher:
-                changes = {**self.search_space.default_point(), "method": method, "adapter": False}
-                found.setdefault(method if entry.teacher_fields else "", self.configure(changes))
+                found.setdefault(method if entry.teacher_fields else "", self.configure(point))
         return found
 
     @property
@@ -223,35 +268,83 @@ class StudyPlan(BaseModel):
         return reckon_teacher_storage(self)
 
     @property
-    def search_space(self) -> SearchSpace:
-        """The space that `space` names."""
-        return SPACES[self.space]
+    def search_space(self) -> SearchSpace | MethodComparison:
+        """The space, or the comparison, that `space` names."""
+        return find_space(self.space)
+
+    @property
+    def searches(self) -> tuple[Search, ...]:
+        """What is searched: the space, or for each method that is compared what is tuned of it."""
+        space = self.search_space
+        if isinstance(space, SearchSpace):
+            return (Search("", {}, space.parameters),)
+        return tuple(self._search_of(space, method) for method in self.compared) if space.tuned else ()
+
+    def _search_of(self, space: MethodComparison, method: ComparedMethod) -> Search:
+        config = self.configure(method.fields)
+        parameters = space.parameters_for(config.model_dump(), config.method_entry.fields)
+        return Search(method.name, method.fields, parameters, {each.name: each.value for each in parameters})
+
+    def search_of(self, config: TrialConfig) -> str:
+        """The name of the search that a config belongs to."""
+        return row_name(config) if self.compared else ""
+
+    @property
+    def example_config(self) -> TrialConfig:
+        """A config of the study, for what they all have in common: data, student, teacher, epochs."""
+        return self.configure(self.search_space.default_point())
+
+    @property
+    def differing(self) -> tuple[str, ...]:
+        """The fields in which the study's configs may differ, beside method and seeds."""
+        own = (name for method in self.compared for name in method.fields if name != "method")
+        return tuple(dict.fromkeys([*self.search_space.varied, *own]))
+
+    @property
+    def _num_searches(self) -> int:
+        return len(self.compared) if self.compared and self.trials else 1
+
+    @property
+    def searched(self) -> int:
+        """Trials of all searches."""
+        return self.trials * self._num_searches
 
     @property
     def total_trials(self) -> int:
         """All trials of the study, unless the search finishes fewer configs than are to be repeated."""
-        return self.trials + self.replicates * (len(self.controls) + min(self.promising, self.trials))
+        promising = self._num_searches * min(self.promising, self.trials)
+        return self.searched + self.replicates * (len(self._fixed_points) + promising)
 
     @property
     def digest(self) -> str:
         """Content digest of everything that defines the study."""
-        content = self.model_dump(mode="json", exclude=set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name"})
+        left_out = set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name"}
+        if not self.compared:  # younger than the first studies
+            left_out.add("compared")
+        content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:
         """The base config with a point of the space, then the overrides, laid over it (checked)."""
         return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
 
-    def control_trials(self) -> Iterator[PlannedTrial]:
-        """The controls, replicate by replicate: the point where the space starts, by another method.
+    @property
+    def _fixed_points(self) -> list[dict[str, Any]]:
+        """What is repeated whatever a search finds: the controls, or methods that nothing is searched for.
 
-        None has an adapter that it could do without.
+        A control is the point where the space starts, by another method. None has an adapter that it could do without.
         """
+        if self.compared:
+            return [] if self.searches else [method.fields for method in self.compared]
+        start = self.search_space.default_point()
+        return [{**start, "method": method, "adapter": False} for method in self.controls]
+
+    def control_trials(self) -> Iterator[PlannedTrial]:
+        """The configs that do not depend on a search, replicate by replicate."""
         for replicate in range(1, self.replicates + 1):
-            for method in self.controls:
-                changes = {**self.search_space.default_point(), "method": method, "adapter": False}
-                config = self.configure(changes)
-                yield PlannedTrial("control", config.with_seeds(self.seed, replicate), replicate)
+            for point in self._fixed_points:
+                config = self.configure(point).with_seeds(self.seed, replicate)
+                yield PlannedTrial("control", config, replicate)
 
     def epochs_total(self) -> int:
         """Passes over the training split if no trial is stopped early."""
@@ -274,17 +367,6 @@ class StudyPlan(BaseModel):
         )
 
 
-def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
-    """The controls of a new study: where the method has an adapter that it could do without, it stands beside it alone.
-
-    Args:
-        method: of the study; an unknown one is refused by the plan.
-        adapter: whether the study gives it one.
-    """
-    alone = adapter and method in METHODS and METHODS.entry(method).takes_adapter
-    return (*CONTROLS, method) if alone else CONTROLS
-
-
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:
     """A checked plan.
 
@@ -295,19 +377,6 @@ def resolve_plan(values: dict[str, Any]) -> StudyPlan:
         return StudyPlan(**values)
     except ValidationError as error:
         raise UsageError(describe_validation(error)) from None
-
-
-def describe_validation(error: ValidationError) -> str:
-    """Pydantic's findings as one line each: the field, what is wrong, what was given."""
-    lines = []
-    for finding in error.errors():
-        where = ".".join(str(part) for part in finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
-        given = (
-            f" (given: {redact(repr(finding['input']))})" if where and not isinstance(finding["input"], dict) else ""
-        )
-        lines.append(f"{where}: {message}{given}" if where else message)
-    return "\n".join(lines)
 
 
 def load_plan(directory: Path) -> StudyPlan:
@@ -327,68 +396,3 @@ def load_plan(directory: Path) -> StudyPlan:
         raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None
     # The folder may have been moved since.
     return plan.model_copy(update={"output_dir": directory.parent})
-
-
-def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
-    """Check that the values asked for at a resume are those of the plan on disk.
-
-    Args:
-        recorded: the plan on disk.
-        asked: plan fields (a config's fields under `base`) that the command line gave explicitly.
-
-    Raises:
-        UsageError: naming every field that differs, with both values.
-    """
-    differences = []
-    flat = {**{k: v for k, v in asked.items() if k != "base"}, **asked.get("base", {})}
-    for field, value in flat.items():
-        if field in EXECUTION_FIELDS:
-            continue
-        source = recorded.base if field in asked.get("base", {}) else recorded
-        if getattr(source, field) != value:
-            differences.append(f"{field}: the study has {getattr(source, field)!r}, asked for {value!r}")
-    current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
-    if current != recorded.space_digest:
-        differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
-    if differences:
-        raise UsageError(
-            f"study {recorded.name!r} cannot be resumed with another plan:\n  "
-            + "\n  ".join(differences)
-            + "\nLeave those flags out to go on as planned, or start a new study under another name."
-        )
-
-
-def check_data_root(plan: StudyPlan) -> None:
-    """Check that the dataset's files are there.
-
-    Raises:
-        UsageError: listing the files that are expected and missing, or saying what is wrong with an image folder.
-    """
-    if plan.data_root is not None and not plan.data_root.is_dir():
-        raise UsageError(f"--data-root {plan.data_root} is not a folder")
-    try:
-        check_files(dataset_info(plan.base.dataset), plan.data_root)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def check_space_fits_method(plan: StudyPlan) -> None:
-    """Check that the method reads what the space asks about.
-
-    Raises:
-        UsageError: naming the parameters that the method ignores.
-    """
-    read = plan.base.method_entry.fields
-    ignored = [name for name in plan.search_space.scientific if name not in read]
-    if ignored:
-        asked = set(plan.search_space.scientific)
-        able = [method for method in METHODS if asked <= METHODS.entry(method).fields]
-        able += [
-            f"{method} with --adapter"
-            for method in METHODS
-            if method not in able and asked <= METHODS.entry(method, adapter=True).fields
-        ]
-        raise UsageError(
-            f"space {plan.space!r} asks about {', '.join(ignored)}, which method {plan.base.method!r} does not read; "
-            f"methods that do: {', '.join(able) or 'none'}"
-        )

@@ -2,11 +2,14 @@
 
 from typing import Any, Final
 
+from search_spaces import MethodComparison
+from study.comparison import ComparedMethod, comparison_notes, left_out
 from study.plan import StudyPlan
 from study.samplers import make_sampler
 from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
+from trainables.methods import METHODS
 
 _SHOWN: Final = 5
 
@@ -18,19 +21,29 @@ def first_configs(plan: StudyPlan, count: int = _SHOWN) -> list[dict[str, Any]]:
     """
     import optuna
 
+    if plan.compared:  # each begins where it was published
+        return [_reads(plan, method) for method in plan.compared]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     configs = []
+    (search,) = plan.searches
     for number in range(min(count, plan.trials)):
         study.sampler = make_sampler(plan.sampler, study_seed=plan.seed, number=number)
-        suggested = plan.search_space.suggest(study.ask())
+        suggested = search.suggest(study.ask())
         configs.append({name: suggested[name] for name in plan.search_space.varied})
     return configs
 
 
+def _reads(plan: StudyPlan, method: ComparedMethod) -> dict[str, Any]:
+    """A compared method's row, and what it reads of what the study's methods differ in."""
+    config = plan.configure(method.fields)
+    shown = [name for name in plan.differing if name in config.method_entry.fields]
+    shown += [name for name in plan.search_space.varied if name.startswith("student_")]
+    return {"method": method.name, **{name: getattr(config, name) for name in shown}}
+
+
 def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     """The plan for a person."""
-    promising = min(plan.promising, plan.trials)
     base = plan.base
     info = dataset_info(base.dataset)
     train, validation, test = info.split_sizes
@@ -38,13 +51,12 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
-        f"{_networks(plan)} on {base.dataset} by {base.method}"
-        f"{' with an adapter' if base.adapter else ''}, in {base.precision}",
+        f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test (never read by a search)",
-        f"varies     {', '.join(f'{p.name} {p.domain}' for p in plan.search_space.parameters if p.role != 'fixed')}",
-        f"sampler    {plan.sampler}, scheduler {plan.scheduler}, seed {plan.seed}",
-        f"trials     {plan.total_trials} = {plan.trials} of the search + {len(plan.controls)} controls "
-        f"({', '.join(plan.controls)}) x {plan.replicates} seeds + {promising} promising x {plan.replicates} seeds",
+        f"varies     {_varies(plan)}",
+        f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
+        + ("; one sampler a method, from the published settings on" if plan.compared and plan.searches else ""),
+        f"trials     {plan.total_trials} = {_sum_of_trials(plan)}",
         f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
         + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else "")
         + _beside(plan),
@@ -53,13 +65,42 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
         f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan),
         f"writes     {plan.directory}",
-        "first configs",
+        *(f"left out   {', '.join(names)}: {reason}" for reason, names in left_out(plan).items() if plan.compared),
+        *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
+        "each as published" if plan.compared else "first configs",
     ]
     lines += [
         "           " + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.items())
         for config in configs
     ]
     return "\n".join(lines)
+
+
+def _by(plan: StudyPlan) -> str:
+    if plan.compared:
+        return f"by {len(plan.compared)} methods"
+    return f"by {plan.base.method}{' with an adapter' if plan.base.adapter else ''}"
+
+
+def _varies(plan: StudyPlan) -> str:
+    space = plan.search_space
+    if isinstance(space, MethodComparison):
+        tuned = ", ".join(f"{p.name} {p.domain}" for p in space.tuned)
+        return f"the method; of each, what it reads of {tuned}" if tuned else "the method"
+    return ", ".join(f"{p.name} {p.domain}" for p in space.parameters if p.role != "fixed")
+
+
+def _sum_of_trials(plan: StudyPlan) -> str:
+    seeds, methods = f"x {plan.replicates} seeds", f"{len(plan.compared)} methods"
+    if not plan.searches:
+        return f"{methods} {seeds}"
+    promising = min(plan.promising, plan.trials)
+    if plan.compared:
+        return f"{methods} x ({plan.trials} of its search + {promising} best {seeds})"
+    return (
+        f"{plan.trials} of the search + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
+        f"+ {promising} promising {seeds}"
+    )
 
 
 def _networks(plan: StudyPlan) -> str:
@@ -72,6 +113,9 @@ def _networks(plan: StudyPlan) -> str:
 
 
 def _beside(plan: StudyPlan) -> str:
+    if plan.compared:
+        learning = [m.name for m in plan.compared if METHODS.entry(str(m.fields["method"])).companion is not None]
+        return f"; by {', '.join(learning)} another network learns beside the student" if learning else ""
     beside = plan.base.method_entry.companion
     if beside is None:
         return ""

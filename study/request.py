@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from search_spaces import COMPARISONS, MethodComparison
 from study.errors import UsageError
 from trainables.data.registry import FOLDER_PREFIX
 
@@ -72,7 +73,7 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
     """Fields to hold, checked one by one and in their own type."""
     from pydantic import ValidationError
 
-    from study.plan import describe_validation
+    from study.validation import describe_validation
     from trainables.trial import TrialConfig
 
     given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
@@ -135,7 +136,9 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
-    from study.plan import check_data_root, check_space_fits_method, controls_for, resolve_plan
+    from study.comparison import choose_methods
+    from study.plan import resolve_plan
+    from study.plan_checks import check_data_root, check_space_fits_method, controls_for
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
@@ -144,7 +147,13 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
         asked["base"] |= {} if "epochs" in given else {"epochs": 1}
     asked["base"]["precision"] = _precision(values)
-    asked["controls"] = controls_for(values["method"], adapter=values["adapter"])
+    comparison = COMPARISONS.get(values["space"])
+    if comparison is None:
+        if values["methods"] is not None:
+            raise UsageError(f"--methods is for --space {' or '.join(COMPARISONS)}; --method names one method")
+        asked["controls"] = controls_for(values["method"], adapter=values["adapter"])
+    else:
+        asked = _as_comparison(comparison, asked, given)
     if values["download"]:
         _download(values)
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -152,6 +161,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
     chosen = choose_teacher(values, given)
     asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
+    if comparison is not None:
+        asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
     plan = resolve_plan(asked)
     check_space_fits_method(plan)
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
@@ -162,6 +173,36 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
             f"{resume_command(plan)}; or give another --name."
         )
     return plan
+
+
+def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of a plan that compares methods."""
+    from study.comparison import BASELINE
+
+    for flag in ("method", "adapter"):
+        if flag in given:
+            raise UsageError(
+                f"--{flag} is for a study of one method; --space {comparison.name} compares those that --methods "
+                "names, such as --methods ce,kd,dkd+adapter"
+            )
+    meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler")
+    for flag in meaningless:
+        if flag in given:
+            why = "repeats the best config of each method" if comparison.tuned else "searches nothing"
+            raise UsageError(f"--space {comparison.name} {why}: leave out --{flag}")
+    counts = {"promising": 1} if "replicates" in given else {"promising": 1, "replicates": comparison.replicates}
+    if given.get("smoke"):
+        counts["replicates"] = asked["replicates"]
+    return {**asked, **counts, "controls": (), "base": {**asked["base"], "method": BASELINE, "adapter": False}}
+
+
+def _names(methods: str | None) -> list[str] | None:
+    if methods is None:
+        return None
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--methods names no method: write it as --methods ce,kd,dkd")
+    return names
 
 
 def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPlan":
@@ -175,14 +216,8 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     Raises:
         UsageError: there is no such study, or an option asks for another study than the one on disk.
     """
-    from study.plan import (
-        EXECUTION_FIELDS,
-        NAME_PATTERN,
-        check_data_root,
-        load_plan,
-        refuse_differences,
-        resolve_plan,
-    )
+    from study.plan import EXECUTION_FIELDS, NAME_PATTERN, load_plan, resolve_plan
+    from study.plan_checks import check_data_root, refuse_differences
     from study.teacher_choice import check_same_teacher
     from trainables.uris import REDACTED
 
@@ -197,6 +232,7 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
+    _refuse_other_methods(plan, _names(given.get("methods")))
     asked |= check_same_teacher(plan, given)
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
@@ -206,6 +242,17 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_data_root(plan)
     return plan
+
+
+def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
+    from study.comparison import BASELINE
+
+    compared = [method.name for method in plan.compared]
+    if names is not None and {*names, BASELINE} != set(compared):
+        raise UsageError(
+            f"study {plan.name!r} cannot be resumed with other methods: it compares {', '.join(compared) or 'none'}, "
+            f"asked for {', '.join(names)}. Leave out --methods, or start a new study under another name."
+        )
 
 
 def resume_command(plan: "StudyPlan") -> str:

@@ -2,7 +2,8 @@
 
 `StudySearch` is Ray's `OptunaSearch` with three differences. A trial that was stopped early reaches Optuna as PRUNED
 with its value and a failed one as FAIL (Ray tells COMPLETE for both, or leaves them RUNNING). It is rebuilt from the
-study's ledger instead of a pickle. And the search is one of three stages.
+study's ledger instead of a pickle. And the search is one of three stages, in which several methods may each be searched
+by a sampler of its own; a comparison of methods as they are has no search at all.
 
 Controls are handed out while the last configs of the search are still running, so that no core waits for them.
 """
@@ -53,7 +54,7 @@ class StudySearch(OptunaSearch):
     ) -> None:
         plan = ledger.plan
         super().__init__(
-            space=plan.search_space.suggest,
+            space=lambda _: {},
             metric=ACCURACY,
             mode="max",
             sampler=make_sampler(plan.sampler, study_seed=plan.seed, number=0),
@@ -67,14 +68,22 @@ class StudySearch(OptunaSearch):
         self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
         self._to_resume = ledger.unfinished
+        self._controls = list(plan.control_trials())
         self._promising: list[TrialConfig] | None = None
-        self._study_attrs: dict[str, Any] = {}  # some samplers keep their state in the study: entered when it changes
+        self._searches = plan.searches
+        # Each search has a study of Optuna's; where there is but one, it is the one that Ray's class made.
+        self._studies: dict[str, optuna.Study] = {
+            search.name: self.optuna_study if len(self._searches) == 1 else optuna.create_study(direction="maximize")
+            for search in self._searches
+        }
+        # Some samplers keep their state in the study: entered when it changes.
+        self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
         for entry in ledger.in_stage("search"):
             self._restore_optuna_trial(entry)
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """The study that Optuna sees."""
+        """The study that Optuna sees, where there is one search."""
         assert self._ot_study is not None
         return self._ot_study
 
@@ -82,7 +91,7 @@ class StudySearch(OptunaSearch):
     def has_more(self) -> bool:
         """Whether there is, or may come, a trial that nobody has been handed yet."""
         searched = len(self._ledger.in_stage("search"))
-        return bool(self._to_resume) or searched < self._plan.trials or self._next_planned() != Searcher.FINISHED
+        return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != Searcher.FINISHED
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
         """The next trial, None while it waits for a slot or for others to end, or `FINISHED`."""
@@ -91,7 +100,7 @@ class StudySearch(OptunaSearch):
         if self._to_resume:
             entry = self._to_resume.pop(0)
             return {**self._hand_out(trial_id, entry), "checkpoints": self._checkpoints(entry)}
-        if len(self._ledger.in_stage("search")) < self._plan.trials:
+        if len(self._ledger.in_stage("search")) < self._plan.searched:
             return self._hand_out(trial_id, self._open_search_trial())
         planned = self._next_planned()
         if isinstance(planned, PlannedTrial):
@@ -111,12 +120,15 @@ class StudySearch(OptunaSearch):
         }
 
     def _open_search_trial(self) -> TrialEntry:
-        study = self.optuna_study
-        study.sampler = make_sampler(
-            self._plan.sampler, study_seed=self._plan.seed, number=len(self._ledger.in_stage("search"))
-        )
+        # Searches take turns, so that a study that is stopped has tuned all methods about equally.
+        number, turn = divmod(len(self._ledger.in_stage("search")), len(self._searches))
+        search = self._searches[turn]
+        study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
+        study.sampler = make_sampler(self._plan.sampler, study_seed=self._plan.seed, number=number)
+        if search.first is not None and number == 0:
+            study.enqueue_trial(search.first)
         trial = study.ask()
-        config = self._plan.configure(self._plan.search_space.suggest(trial))
+        config = self._plan.configure(search.suggest(trial))
         replicate = self._replicate_for(config)
         frozen = study._storage.get_trial(trial._trial_id)
         study_attrs = study._storage.get_study_system_attrs(study._study_id)
@@ -128,10 +140,10 @@ class StudySearch(OptunaSearch):
                 "params": frozen.params,
                 "distributions": {k: distribution_to_json(d) for k, d in frozen.distributions.items()},
                 "system_attrs": frozen.system_attrs,
-                "study_attrs": {k: v for k, v in study_attrs.items() if self._study_attrs.get(k) != v},
+                "study_attrs": {k: v for k, v in study_attrs.items() if known_attrs.get(k) != v},
             },
         )
-        self._study_attrs = dict(study_attrs)
+        self._study_attrs[search.name] = dict(study_attrs)
         self._optuna_trials[entry.trial_id] = trial
         return entry
 
@@ -141,10 +153,9 @@ class StudySearch(OptunaSearch):
         return self._plan.replicates + len(earlier) if earlier else 0
 
     def _next_planned(self) -> PlannedTrial | str | None:
-        controls = list(self._plan.control_trials())
         handed_out = len(self._ledger.in_stage("control"))
-        if handed_out < len(controls):
-            return controls[handed_out]
+        if handed_out < len(self._controls):
+            return self._controls[handed_out]
         if self._promising is None:
             if any(entry.status is None for entry in self._ledger.in_stage("search")):
                 return None
@@ -173,11 +184,12 @@ class StudySearch(OptunaSearch):
             for epoch, measures in sorted(entry.epochs.items()):
                 if math.isfinite(measures.get(ACCURACY, math.nan)):
                     trial.report(measures[ACCURACY], epoch)
-            self.optuna_study.tell(trial, entry.accuracy if status == "finished" else None, state=_STATES[status])
+            trial.study.tell(trial, entry.accuracy if status == "finished" else None, state=_STATES[status])
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
-        study, saved = self.optuna_study, entry.optuna
+        name, saved = self._plan.search_of(entry.config), entry.optuna
+        study = self._studies[name]
         state = TrialState.RUNNING if entry.status is None else _STATES[entry.status]
         ended = state.is_finished()
         reported = {e: m[ACCURACY] for e, m in sorted(entry.epochs.items()) if ACCURACY in m} if ended else {}
@@ -195,7 +207,7 @@ class StudySearch(OptunaSearch):
         study.add_trial(frozen)
         for key, attribute in saved["study_attrs"].items():
             study._storage.set_study_system_attr(study._study_id, key, attribute)
-        self._study_attrs.update(saved["study_attrs"])
+        self._study_attrs[name].update(saved["study_attrs"])
         if not ended:
             number = len(study.get_trials(deepcopy=False)) - 1
             trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
@@ -215,12 +227,16 @@ class StudySearch(OptunaSearch):
 
 
 def promising_configs(ledger: StudyLedger) -> list[TrialConfig]:
-    """The configs of the search that finished best, best first, each once."""
-    finished = [entry for entry in ledger.in_stage("search") if entry.status == "finished"]
-    best = sorted(finished, key=lambda entry: (-entry.accuracy, entry.ordinal))
-    distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
-    ranked = dict.fromkeys(entry.config.config_id for entry in best)
-    return [distinct[config_id] for config_id in list(ranked)[: ledger.plan.promising]]
+    """The configs of each search that finished best, best first, each once."""
+    promising: list[TrialConfig] = []
+    for search in ledger.plan.searches:
+        own = [entry for entry in ledger.in_stage("search") if ledger.plan.search_of(entry.config) == search.name]
+        finished = [entry for entry in own if entry.status == "finished"]
+        best = sorted(finished, key=lambda entry: (-entry.accuracy, entry.ordinal))
+        distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
+        ranked = dict.fromkeys(entry.config.config_id for entry in best)
+        promising += [distinct[config_id] for config_id in list(ranked)[: ledger.plan.promising]]
+    return promising
 
 
 def _how_it_ended(result: dict[str, Any] | None, error: bool) -> tuple[Status | None, str | None]:

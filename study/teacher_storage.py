@@ -1,5 +1,7 @@
 """Whether a study stores its teacher's outputs, what that takes, and what it saves; reckoned before any work."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pydantic import ByteSize
@@ -32,6 +34,7 @@ class TeacherStorage(NamedTuple):
         passes_stored: passes of the teacher over the train split with storage, at most: one for every slot, of each
             of the study's teachers.
         passes_live: the same without, if no trial is stopped early.
+        live: methods whose teacher is live all the same, and why; their passes are among `passes_stored`.
     """
 
     source: OutputsSource
@@ -39,6 +42,7 @@ class TeacherStorage(NamedTuple):
     size: ByteSize
     passes_stored: int
     passes_live: int
+    live: dict[str, str]
 
     @property
     def passes_saved(self) -> int:
@@ -48,16 +52,22 @@ class TeacherStorage(NamedTuple):
 
 def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
     """The plan's storage of teacher outputs, with its source decided where the plan leaves it open."""
-    config = plan.configure(plan.search_space.default_point())
+    config = plan.example_config
     info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
-    size = ByteSize((slots * train + validation) * row * max(1, len(plan.teachers)))
-    taught = (plan.trials + plan.replicates * min(plan.promising, plan.trials)) * _taught(config.method)
-    taught += plan.replicates * sum(map(_taught, plan.controls))
-    source, why = _decide(plan, size, needed=taught > 0)
-    return TeacherStorage(source, why, size, slots * len(plan.teachers), taught * config.epochs)
+    teachers = len(plan.teachers)
+    size = ByteSize((slots * train + validation) * row * max(1, teachers))
+    trials = _taught_trials(plan)
+    live = {method: why for method in trials if (why := _why_not_stored(method)) is not None}
+    apart = bool(plan.compared) and len(live) < len(trials)  # methods that are compared may differ in this
+    source, why = _decide(plan, size, needed=bool(trials), live={} if apart else live)
+    passes_live = sum(trials.values()) * config.epochs
+    if not apart:
+        return TeacherStorage(source, why, size, slots * teachers, passes_live, {})
+    own = sum(trials[method] for method in live) * config.epochs
+    return TeacherStorage(source, why, size, slots * teachers + own, passes_live, live if source == "stored" else {})
 
 
 def describe_teacher_storage(plan: "StudyPlan") -> str:
@@ -70,9 +80,14 @@ def describe_teacher_storage(plan: "StudyPlan") -> str:
     return (
         f"outputs stored as {plan.teacher_outputs_dtype} ({storage.why}): at most {size_in_words(storage.size)} in "
         f"{redact(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} passes of the teacher over the "
-        f"train split instead of {storage.passes_live}, {storage.passes_saved} saved; it pays once trials x epochs "
-        f"exceed {storage.passes_stored}"
+        f"train split instead of {storage.passes_live}, {storage.passes_saved} saved; " + _when_it_pays(storage)
     )
+
+
+def _when_it_pays(storage: TeacherStorage) -> str:
+    if not storage.live:
+        return f"it pays once trials x epochs exceed {storage.passes_stored}"
+    return f"live all the same where a method has to ask the teacher itself: {_in_words(storage.live)}"
 
 
 def size_in_words(size: ByteSize) -> str:
@@ -80,23 +95,37 @@ def size_in_words(size: ByteSize) -> str:
     return size.human_readable()
 
 
-def _taught(method: str) -> bool:
-    return METHODS.entry(method).needs_teacher
+def _taught_trials(plan: "StudyPlan") -> Counter[str]:
+    """How many trials each method has that a teacher teaches."""
+    trials: Counter[str] = Counter()
+    for method in plan.compared:
+        trials[str(method.fields["method"])] += plan.total_trials // len(plan.compared)
+    if not plan.compared:
+        trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
+        for control in plan.controls:
+            trials[control] += plan.replicates
+    return Counter({method: count for method, count in trials.items() if METHODS.entry(method).needs_teacher})
 
 
-def _why_not_stored(plan: "StudyPlan") -> str | None:
-    """Why a method of the study cannot do with stored outputs, in words; None if all can."""
-    entries = {name: METHODS.entry(name) for name in (plan.base.method, *plan.controls)}
-    if training := ", ".join(name for name, entry in entries.items() if entry.trains_teacher):
-        return f"{training} trains the teacher itself, which never says the same again"
-    if matching := ", ".join(name for name, entry in entries.items() if entry.needs_maps):
-        return f"{matching} cannot do without the maps of its stages, too large to store"
+def _why_not_stored(method: str) -> str | None:
+    """Why a method cannot do with stored outputs, in words; None if it can."""
+    entry = METHODS.entry(method)
+    if entry.trains_teacher:
+        return "trains the teacher itself, which never says the same again"
+    if entry.needs_maps:
+        return "cannot do without the maps of its stages, too large to store"
     return None
 
 
-def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[OutputsSource, str]:
-    why_not = _why_not_stored(plan)
-    if plan.teacher_outputs == "stored" and why_not is not None:
+def _in_words(live: Mapping[str, str]) -> str:
+    """Methods and why their teacher is live, those with one reason together."""
+    reasons = dict.fromkeys(live.values())
+    return "; ".join(f"{', '.join(name for name in live if live[name] == reason)} {reason}" for reason in reasons)
+
+
+def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool, live: Mapping[str, str]) -> tuple[OutputsSource, str]:
+    why_not = _in_words(live)
+    if plan.teacher_outputs == "stored" and live:
         raise ValueError(f"the teacher's outputs cannot be stored, as {why_not}: leave out --teacher-outputs stored")
     if plan.teacher_outputs != "auto":
         return plan.teacher_outputs, "as asked"
@@ -104,7 +133,7 @@ def _decide(plan: "StudyPlan", size: ByteSize, *, needed: bool) -> tuple[Outputs
     decision: tuple[OutputsSource, str] = ("stored", f"within the limit of {limit}")
     if not needed:
         decision = ("live", "no method of the study is taught by a teacher")
-    elif why_not is not None:
+    elif live:
         decision = ("live", why_not)
     elif size > plan.teacher_outputs_limit:
         decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")

@@ -259,8 +259,8 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "seed": entry.config.seed,
         **{
             name: getattr(entry.config, name)
-            for name in plan.search_space.varied
-            if name in fields or name.startswith("student_")
+            for name in plan.differing
+            if name in fields or name == "adapter" or name.startswith("student_")
         },
     }
 
@@ -269,17 +269,28 @@ def note_text(plan: StudyPlan, command: str) -> str:
     """The parent's note: question, plan in a sentence, command."""
     return (
         f"**{plan.search_space.question}**\n\n"
-        f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
-        f"({', '.join(plan.controls)}) on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
+        f"{_what_is_run(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
         f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}.\n\n"
         f"```\n{command}\n```"
     )
 
 
+def _what_is_run(plan: StudyPlan) -> str:
+    methods = ", ".join(method.name for method in plan.compared)
+    if not plan.compared:
+        return (
+            f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
+            f"({', '.join(plan.controls)})"
+        )
+    if plan.searches:
+        return f"For each method {plan.trials} configs by {plan.sampler}, and the best of them ({methods})"
+    return f"The methods {methods} at their published settings"
+
+
 def _constants(plan: StudyPlan) -> dict[str, Any]:
     seeds = {"seed", "data_seed", "method"}
-    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
-    left_out = seeds | set(plan.search_space.varied) | (set() if plan.base.teacher_digest else {"teacher_digest"})
+    config = plan.example_config.model_dump(mode="json")
+    left_out = seeds | set(plan.differing) | (set() if plan.base.teacher_digest else {"teacher_digest"})
     return {k: v for k, v in config.items() if k not in left_out}
 
 

@@ -97,7 +97,7 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
     path, device, outputs = _teacher_path(settings, trial), settings.get("device", "cpu"), None
     teacher = _teacher(path, trial, dataset) if path is not None else None
-    if teacher is not None and not trial.method_entry.needs_maps:  # which are not stored
+    if teacher is not None and not trial.method_entry.needs_live_teacher:
         outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
     run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
     for folder in settings.get("checkpoints", []):

@@ -11,6 +11,7 @@ from scipy import stats
 
 from analysis.statistics import (
     Estimate,
+    holm,
     mean_interval,
     mediation,
     paired_difference,
@@ -306,3 +307,21 @@ def test_a_mediator_that_does_not_vary_leaves_the_total_effect() -> None:
     found = mediation(np.arange(10.0), np.ones(10), 2 * np.arange(10.0))
     assert found.total.value == pytest.approx(2.0)
     assert math.isnan(found.indirect.value)
+
+
+def test_holms_correction_is_the_one_by_hand_and_leaves_what_is_missing_out() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    corrected = holm([0.5, math.nan, 0.02])
+    assert corrected[0] == 0.5
+    assert math.isnan(corrected[1])
+    assert corrected[2] == pytest.approx(0.04)
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_correction_keeps_the_order_and_lies_between_none_and_bonferronis(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    for p_value, own in zip(p_values, corrected, strict=True):
+        assert p_value <= own <= min(1.0, len(p_values) * p_value) + 1e-12
+    assert [corrected[i] for i in sorted(range(len(p_values)), key=p_values.__getitem__)] == sorted(corrected)

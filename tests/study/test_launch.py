@@ -24,7 +24,15 @@ def test_help_ends_with_three_examples(launch):
 
 def test_every_space_is_listed_with_its_question(launch):
     shown = launch("--list-spaces").stdout
-    for space in ("adapter_width", "temperature", "loss_weights", "adapter_training", "joint"):
+    for space in (
+        "adapter_width",
+        "temperature",
+        "loss_weights",
+        "adapter_training",
+        "joint",
+        "method",
+        "method_tuned",
+    ):
         assert f"{space}\n" in shown
     assert shown.count("?") >= 5
     assert "scientific" in shown
@@ -45,6 +53,17 @@ def test_an_adapter_on_a_newer_method_has_that_method_alone_as_a_control(launch,
     assert done.returncode == 0, done.stderr
     assert "by dkd with an adapter" in done.stdout
     assert "3 controls (ce, kd, dkd) x 3 seeds" in done.stdout
+
+
+def test_a_comparison_is_planned_with_all_methods_or_those_named(launch, tmp_path):
+    done = launch("--space", "method", "--dry-run", "--json", "--output-dir", tmp_path / "out")
+    shown = json.loads(done.stdout)
+    assert shown["trials"] == 5 * len(shown["plan"]["compared"]) == 5 * len(shown["first_configs"])
+    smoke = ("--space", "method_tuned", "--methods", "dist+adapter, ce", "--smoke", "--dry-run", "--json")
+    shown = json.loads(launch(*smoke, "--output-dir", tmp_path / "out").stdout)
+    assert [method["name"] for method in shown["plan"]["compared"]] == ["kd", "dist+adapter", "ce"]
+    assert shown["trials"] == shown["epochs"] == 3 * (2 + 1)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -136,6 +155,17 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--resume", "../nothing"), "not the name of a study"),
         (("--bogus",), "--bogus"),
         (("--space", "joint", "--precision", "fp8"), "did you mean 'fp32'"),
+        (("--space", "joint", "--methods", "ce,kd"), "--methods is for --space method or method_tuned"),
+        (("--space", "method", "--methods", "ce,dkkd"), "did you mean 'dkd'"),
+        (("--space", "method", "--methods", ","), "--methods names no method"),
+        (("--space", "method", "--method", "dkd"), "--method is for a study of one method"),
+        (("--space", "method", "--adapter"), "such as --methods ce,kd,dkd+adapter"),
+        (("--space", "method", "--trials", "5"), "searches nothing: leave out --trials"),
+        (("--space", "method", "--sampler", "qmc"), "searches nothing: leave out --sampler"),
+        (("--space", "method", "--scheduler", "asha"), "leave out --scheduler"),
+        (("--space", "method", "--pack", "4"), "leave out --pack"),
+        (("--space", "method_tuned", "--promising", "2"), "the best config of each method: leave out --promising"),
+        (("--space", "method_tuned", "--temperature", "2"), "varies temperature"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(launch, tmp_path, arguments, says):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from search_spaces import SPACES
 from study.errors import UsageError
-from study.plan import StudyPlan, check_space_fits_method, controls_for, load_plan, refuse_differences, resolve_plan
+from study.plan import StudyPlan, load_plan, resolve_plan
+from study.plan_checks import check_space_fits_method, controls_for, refuse_differences
 from tests.study.factories import make_plan
 from trainables.uris import redact
 

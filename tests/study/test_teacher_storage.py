@@ -3,7 +3,8 @@ from typing import get_args
 import pytest
 
 from study.errors import UsageError
-from study.plan import EXECUTION_FIELDS, load_plan, refuse_differences, resolve_plan
+from study.plan import EXECUTION_FIELDS, load_plan, resolve_plan
+from study.plan_checks import refuse_differences
 from study.preview import describe_plan
 from study.request import resumed_plan
 from study.teacher_storage import OutputsDtype, describe_teacher_storage

@@ -61,6 +61,11 @@ class MethodEntry:
     published: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
+    def needs_live_teacher(self) -> bool:
+        """Whether outputs that are stored are not enough."""
+        return self.needs_maps or self.trains_teacher
+
+    @property
     def companion(self) -> Literal["student", "teacher"] | None:
         """The field of a trial's config that names the network which learns beside the student, if one does."""
         return "teacher" if self.trains_teacher else self.peer

@@ -1,0 +1,95 @@
+"""The comparison of methods: its rows, its table and its figure."""
+
+import math
+
+import pytest
+
+from analysis.methods import draw_methods, methods_table
+from analysis.statistics import holm, paired_difference
+from analysis.trials import compare_methods, summarise_configs
+from study.comparison import BASELINE, row_name
+from tests.analysis.synthetic import trial, trials_table
+from trainables.trial import TrialConfig
+
+ACCURACIES = {"ce": (0.5, 0.6, 0.7, 0.6), "kd": (0.6, 0.6, 0.8, 0.7), "dkd": (0.9, 0.8, 0.9, 0.9)}
+
+
+def rows_of(stage="control"):
+    rows = []
+    for method, values in {**ACCURACIES, "dkd+adapter": (0.4, 0.5, 0.4, 0.5)}.items():
+        name, _, adapter = method.partition("+")
+        config = {"method": name, "adapter": bool(adapter), "config_id": method, "space": "method"}
+        for replicate, value in enumerate(values, start=1):
+            measures = {"val/accuracy": value, "val/sharpness_gap": 1.0}
+            rows.append(trial(len(rows), stage=stage, replicate=replicate, **config, **measures))
+    return rows
+
+
+def test_methods_are_ranked_and_compared_with_kd_within_replicates_and_corrected_for_their_number():
+    summaries = compare_methods(trials_table(rows_of()))
+    assert [summary.method for summary in summaries] == ["dkd", "kd", "ce", "dkd+adapter"]
+    differences = {summary.method: summary.against_baseline for summary in summaries}
+    assert differences["kd"] is None
+    assert differences["dkd"] == paired_difference(ACCURACIES["dkd"], ACCURACIES["kd"])
+    others = [summary for summary in summaries if summary.method != "kd"]
+    assert [s.corrected_p for s in others] == holm([s.against_baseline.p_value for s in others])
+    assert next(s for s in summaries if s.method == "kd").corrected_p is None
+
+
+def test_a_tuned_method_stands_by_its_fresh_seeds_and_shows_what_was_tuned_of_it():
+    rows = rows_of("replicate")
+    for number, (weight, rate) in enumerate([(0.5, 0.05), (2.0, 0.01)]):
+        searched = {"method": "dkd", "adapter": False, "kd_weight": weight, "student_learning_rate": rate}
+        chosen = {"config_id": "dkd" if number else "lost", "val/accuracy": 0.95}
+        rows.append(trial(100 + number, **searched, **chosen))
+        rows.append(
+            trial(200 + number, method="ce", adapter=False, config_id=f"ce{number}", student_learning_rate=rate)
+        )
+    for row in rows:
+        if row["config_id"] == "dkd":
+            row["kd_weight"] = 2.0
+    tuned = {summary.method: summary for summary in compare_methods(trials_table(rows))}
+    assert set(tuned["dkd"].varied) == {"kd_weight", "student_learning_rate"}
+    assert set(tuned["ce"].varied) == {"student_learning_rate"}
+    assert tuned["dkd"].accuracy.value == pytest.approx(0.875)
+    assert tuned["dkd"].search_accuracy == 0.95
+    assert tuned["dkd"].against_baseline.n == 4
+    assert tuned["kd"].against_baseline is None
+
+
+def test_a_failed_baseline_leaves_the_others_without_a_difference():
+    rows = [row for row in rows_of() if row["method"] != "kd"]
+    assert {(s.against_baseline, s.corrected_p) for s in compare_methods(trials_table(rows))} == {(None, None)}
+
+
+def test_controls_of_other_studies_are_not_corrected():
+    assert {summary.corrected_p for summary in summarise_configs(trials_table(rows_of()))} == {None}
+
+
+def test_the_table_has_a_row_a_method_with_interval_difference_and_both_p_values():
+    table = methods_table(compare_methods(trials_table(rows_of())))
+    lines = table.splitlines()
+    assert lines[0] == "| method | n | accuracy | sharpness gap (nats) | accuracy − kd | p | p (Holm) |"
+    assert lines[2].startswith("| dkd | 4 | 0.875 [0.795, 0.955] | 1.000 [1.000, 1.000] | +0.200 [")
+    assert lines[2].endswith("| 0.125 | 0.375 |")
+    assert "| kd | 4 |" in lines[3]
+    assert "(baseline)" in lines[3]
+    assert "sign-flip permutation test" in table
+    assert "No method" in methods_table([])
+
+
+def test_the_figure_has_every_method_the_best_on_top():
+    figure = draw_methods(compare_methods(trials_table(rows_of())))
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dkd+adapter", "ce", "kd", "dkd"]
+    assert "n = 4 seeds" in figure.get_supxlabel()
+    assert len(draw_methods([]).axes) == 1
+
+
+def test_the_study_and_the_analysis_name_rows_alike():
+    assert BASELINE == "kd"
+    for adapter in (False, True):
+        rows = [trial(0, stage="control", method="dkd", adapter=adapter, replicate=1, **{"val/accuracy": 0.5})]
+        (summary,) = compare_methods(trials_table(rows))
+        assert summary.method == row_name(TrialConfig(method="dkd", adapter=adapter))
+        assert math.isnan(summary.accuracy.low)

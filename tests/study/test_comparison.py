@@ -1,0 +1,290 @@
+"""Studies that compare methods: what is compared, what is refused, and how it is searched and repeated."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from search_spaces import COMPARISONS, find_space
+from study.comparison import choose_methods, comparison_notes, known_methods, left_out
+from study.errors import UsageError
+from study.ledger import StudyLedger
+from study.plan import load_plan, resolve_plan
+from study.preview import describe_plan, first_configs
+from study.search import StudySearch, promising_configs
+from study.teacher_storage import describe_teacher_storage
+from study.tracking import note_text, trial_params
+from tests.study.factories import PretendedTune, make_plan
+from trainables.methods import METHODS
+from trainables.trial import TrialConfig
+
+FEW = ["ce", "kd", "dkd", "dkd+adapter", "at"]
+
+
+def compare(folder, space="method", methods=FEW, **values):
+    base = {"epochs": 4, "method": "kd", **values.pop("base", {})}
+    compared = choose_methods(methods, base, values.get("overrides", {}))
+    counts = {"promising": 1, "trials": 3}
+    return make_plan(folder, space=space, base=base, compared=compared, controls=(), **{**counts, **values})
+
+
+def begin(folder, space="method", **values):
+    ledger = StudyLedger(compare(folder, space, **values))
+    search = StudySearch(ledger, {})
+    return ledger, search, PretendedTune(search, ledger)
+
+
+def test_every_method_of_the_registry_is_compared_and_twice_where_it_takes_an_adapter():
+    names = [method.name for method in choose_methods(None, {}, {})]
+    assert {name for name in names if "+" not in name} == set(METHODS)
+    assert {name for name in names if "+" in name} == {
+        f"{name}+adapter" for name in METHODS if METHODS.entry(name).takes_adapter
+    }
+    assert len(set(names)) == len(names)
+
+
+def test_a_method_is_compared_at_what_was_published_and_else_at_the_configs_defaults(tmp_path):
+    plan = compare(tmp_path, methods=None)
+    defaults = TrialConfig(epochs=4)
+    for method in plan.compared:
+        config, entry = plan.configure(method.fields), METHODS.entry(method.fields["method"])
+        given = {**entry.published, "method": config.method, "adapter": config.adapter}
+        assert config == defaults.model_copy(update=given)
+
+
+def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):
+    base = {"student": "torchvision:resnet18", "epochs": 4}
+    plan = compare(tmp_path, methods=None, base=base)
+    needing = [name for name in METHODS if METHODS.entry(name).needs_maps]
+    branching = [name for name in METHODS if METHODS.entry(name).teacher_fields]
+    assert needing
+    assert branching
+    assert {method.name for method in plan.compared} == set(known_methods()) - {*needing, *branching}
+    assert sorted(map(sorted, left_out(plan).values())) == sorted([sorted(needing), sorted(branching)])
+    assert f"left out   {', '.join(needing)}: matches maps of the nets' stages, and student" in describe_plan(plan, [])
+
+
+@pytest.mark.parametrize(
+    ("methods", "base", "says"),
+    [
+        (["ce", "dkkd"], {}, "unknown method 'dkkd'; did you mean 'dkd'?"),
+        (["kd+adapter"], {}, "unknown method 'kd+adapter'"),
+        (["kd", "at"], {"student": "torchvision:resnet18"}, "--methods at: method 'at' matches maps"),
+        (None, {"student": "cnn_3"}, "cnn_3"),
+    ],
+)
+def test_a_method_that_was_named_and_cannot_run_is_refused(methods, base, says):
+    with pytest.raises(UsageError) as refusal:
+        choose_methods(methods, base, {})
+    assert says in str(refusal.value)
+
+
+def test_the_baseline_is_always_among_them():
+    assert [method.name for method in choose_methods(["dist"], {}, {})] == ["kd", "dist"]
+    assert [method.name for method in choose_methods(["dist", "kd", "dist"], {}, {})] == ["dist", "kd"]
+
+
+def test_a_grid_is_its_methods_on_equal_seeds_seed_by_seed(tmp_path):
+    ledger, _, tune = begin(tmp_path)
+    ran = tune.run()
+    assert len(ran) == ledger.plan.total_trials == 2 * len(FEW)
+    assert [trial["stage"] for trial in ran] == ["control"] * len(ran)
+    entries = list(ledger.entries.values())
+    assert [ledger.plan.search_of(e.config) for e in entries] == FEW * 2
+    assert [e.replicate for e in entries] == [1] * len(FEW) + [2] * len(FEW)
+    for replicate in (1, 2):
+        assert len({e.config.data_seed for e in entries if e.replicate == replicate}) == 1
+    assert len({e.config.seed for e in entries}) == len(entries)
+
+
+def test_a_grid_has_no_search_whatever_is_asked(tmp_path):
+    plan = compare(tmp_path, trials=9, promising=4)
+    assert (plan.trials, plan.promising, plan.searches, plan.searched) == (0, 0, (), 0)
+    plan.save()
+    assert load_plan(plan.directory) == plan
+
+
+def test_every_method_is_tuned_equally_long_by_turns_and_its_best_config_repeated(tmp_path):
+    ledger, search, tune = begin(tmp_path, "method_tuned")
+    ran = tune.run()
+    plan = ledger.plan
+    assert len(ran) == plan.total_trials == len(FEW) * (3 + 2)
+    assert [plan.search_of(e.config) for e in ledger.in_stage("search")] == FEW * 3
+    repeated = Counter(e.config.config_id for e in ledger.in_stage("replicate"))
+    assert set(repeated.values()) == {2}
+    for config_id, name in zip(repeated, FEW, strict=True):
+        own = [e for e in ledger.in_stage("search") if plan.search_of(e.config) == name]
+        assert max(own, key=lambda e: (e.accuracy, -e.ordinal)).config.config_id == config_id
+    assert {e.config.seed for e in ledger.in_stage("search")}.isdisjoint(
+        e.config.seed for e in ledger.in_stage("replicate")
+    )
+    assert search.suggest("more") == "FINISHED"
+
+
+def test_a_method_is_tuned_in_what_it_reads_and_nothing_else_from_its_published_settings_on(tmp_path):
+    ledger, _, tune = begin(tmp_path, "method_tuned", methods=None)
+    tune.run(len(ledger.plan.compared) * 3)
+    tuned = {parameter.name for parameter in COMPARISONS["method_tuned"].tuned}
+    for method in ledger.plan.compared:
+        first, *others = [e.config for e in ledger.in_stage("search") if ledger.plan.search_of(e.config) == method.name]
+        published = ledger.plan.configure(method.fields)
+        assert first.config_id == published.config_id
+        read = {name for name in tuned if name in published.method_entry.fields or name.startswith("student_")}
+        for config in others:
+            changed = {
+                name
+                for name, value in config.model_dump().items()
+                if value != getattr(published, name) and name not in ("seed", "data_seed")
+            }
+            assert changed == read
+    assert {"kd_weight", "temperature", "student_learning_rate", "adapter_width", "adapter_learning_rate"} <= tuned
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "qmc", "gp", "cmaes"])
+def test_a_tuning_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
+    values = {"methods": ["ce", "dkd+adapter", "kd"], "trials": 13, "sampler": sampler}
+    _, _, tune = begin(tmp_path / "whole", "method_tuned", **values)
+    whole = [trial["config"] for trial in tune.run()]
+    _, _, tune = begin(tmp_path / "killed", "method_tuned", **values)
+    first = tune.run(35)
+    tune.report(tune.next()[1], 1)
+    ledger, _, tune = begin(tmp_path / "killed", "method_tuned", **values)
+    rest = tune.run()
+    assert [trial["config"] for trial in first + rest] == whole
+    assert len(ledger.entries) == ledger.plan.total_trials
+
+
+def test_a_method_whose_search_failed_is_not_repeated_and_the_others_are(tmp_path):
+    ledger, search, tune = begin(tmp_path, "method_tuned", methods=["ce", "kd"], trials=2)
+    for _ in range(4):
+        tune_id, settings = tune.next()
+        if settings["config"]["method"] == "ce":
+            search.on_trial_complete(tune_id, None, error=True)
+        else:
+            tune.finish(tune_id, settings)
+    assert [config.method for config in promising_configs(ledger)] == ["kd"]
+    assert [trial["config"]["method"] for trial in tune.run()] == ["kd", "kd"]
+
+
+def test_methods_that_need_maps_have_the_teacher_live_and_the_others_its_stored_outputs(tmp_path):
+    plan = compare(tmp_path)
+    storage = plan.teacher_storage
+    assert (storage.source, list(storage.live)) == ("stored", ["at"])
+    assert storage.passes_live == 4 * 2 * 4  # all but ce, on 2 seeds, in 4 epochs
+    assert storage.passes_stored == 4 + 2 * 4  # a slot an epoch, and at's own
+    assert "where a method has to ask the teacher itself: at cannot do without the maps" in describe_teacher_storage(
+        plan
+    )
+    assert "at" in compare(tmp_path, methods=["ce", "kd", "at"], teacher_outputs="stored").teacher_storage.live
+    assert compare(tmp_path, methods=["ce", "kd"]).teacher_storage.live == {}
+    live = compare(tmp_path, teacher_outputs="live").teacher_storage
+    assert (live.source, live.live) == ("live", {})
+
+
+def test_methods_in_which_more_than_the_student_learns_are_compared_with_the_teachers_that_they_have(tmp_path):
+    plan = compare(tmp_path, methods=["dml", "kd", "sftn", "full_teacher", "at"])
+    assert {whose: trial.method for whose, trial in plan.teachers.items()} == {"": "kd", "sftn": "sftn"}
+    storage = plan.teacher_storage
+    assert list(storage.live) == ["full_teacher", "at"]
+    assert storage.passes_live == 4 * 2 * 4  # all but dml, on 2 seeds, in 4 epochs
+    assert storage.passes_stored == 2 * 4 + 2 * 2 * 4  # a slot an epoch of both teachers, and two methods' own
+    assert "full_teacher trains the teacher itself, which never says the same again; at cannot" in (
+        describe_teacher_storage(plan)
+    )
+    assert "by dml, full_teacher another network learns beside the student" in describe_plan(plan, [])
+
+
+def test_a_trial_that_cannot_do_with_stored_outputs_asks_the_teacher_though_the_study_stores_them(tmp_path):
+    from trainables.distillation import begin_run, prepare_teacher
+
+    small = {"teacher": "cnn_4_8", "teacher_epochs": 1, "epochs": 2, "batch_size": 128}
+    path = prepare_teacher({**small, "method": "kd"}, None, str(tmp_path)).path
+    outputs = {"location": str(tmp_path / "outputs"), "dtype": "float16"}
+    settings = {"data_root": None, "teacher_path": path, "own_teachers": {}, "teacher_outputs": outputs}
+    for name in METHODS:
+        entry = METHODS.entry(name)
+        if entry.needs_teacher and not entry.teacher_fields:
+            run = begin_run({**settings, "config": {**small, "method": name}})
+            assert run.teacher_outputs.stored != entry.needs_live_teacher, name
+
+
+def test_a_plan_of_a_comparison_survives_its_file_and_is_known_by_its_methods(tmp_path):
+    plan = compare(tmp_path, "method_tuned")
+    plan.save()
+    assert load_plan(plan.directory) == plan
+    assert compare(tmp_path, "method_tuned", methods=["ce", "kd"]).digest != plan.digest
+
+
+@pytest.mark.parametrize("space", COMPARISONS)
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"scheduler": "asha"}, "leave out --scheduler"),
+        ({"pack": 2}, "leave out --pack"),
+        ({"pack": "auto"}, "leave out --pack"),
+    ],
+)
+def test_what_would_make_a_comparison_uneven_is_refused(tmp_path, space, values, says):
+    with pytest.raises(UsageError, match=says):
+        compare(tmp_path, space, **values)
+
+
+def test_a_comparison_without_methods_and_methods_without_a_comparison_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="do not go together"):
+        make_plan(tmp_path, space="method")
+    with pytest.raises(UsageError, match="do not go together"):
+        make_plan(tmp_path, compared=choose_methods(["ce"], {}, {}))
+    with pytest.raises(UsageError, match="varies kd_weight"):
+        compare(tmp_path, "method_tuned", overrides={"kd_weight": 1.0})
+
+
+def test_what_is_held_holds_for_every_method(tmp_path):
+    plan = compare(tmp_path, overrides={"kd_weight": 0.25})
+    assert {planned.config.kd_weight for planned in plan.control_trials()} == {0.25}
+
+
+def test_the_plan_says_that_published_settings_are_of_cifar_nets_unless_the_study_has_them(tmp_path):
+    shown = describe_plan(compare(tmp_path), [])
+    assert "Published settings are for CIFAR-100 and its nets" in shown
+    assert "--space method_tuned" in shown
+    assert "Published for longer trainings: dkd (warmup_epochs 20)" in shown
+    assert "no paired p-value can fall below 0.5, nor below 1 when corrected for 4" in shown
+    nets = {"dataset": "cifar100", "student": "resnet8x4", "teacher": "resnet32x4", "epochs": 240}
+    assert comparison_notes(compare(tmp_path, base=nets, replicates=12)) == []
+
+
+def test_a_preview_shows_each_method_where_it_starts_and_the_sum_of_trials(tmp_path):
+    plan = compare(tmp_path, "method_tuned")
+    shown = first_configs(plan)
+    assert [config["method"] for config in shown] == FEW
+    assert "temperature" not in shown[0]
+    assert shown[3]["adapter_width"] == 16
+    assert "25 = 5 methods x (3 of its search + 1 best x 2 seeds)" in describe_plan(plan, shown)
+    assert "10 = 5 methods x 2 seeds" in describe_plan(compare(tmp_path), [])
+    json.dumps(shown)
+
+
+def test_mlflow_hears_what_each_trials_method_reads(tmp_path):
+    ledger, _, tune = begin(tmp_path, "method_tuned")
+    tune.run(5)
+    params = {ledger.plan.search_of(e.config): trial_params(ledger.plan, e) for e in ledger.entries.values()}
+    assert params["dkd+adapter"]["adapter"] is True
+    assert params["dkd+adapter"]["adapter_width"] == 16
+    assert params["dkd"]["dkd_beta"] == 8.0
+    assert "adapter_width" not in params["dkd"]
+    assert "kd_weight" not in params["ce"]
+    assert "For each method 3 configs by tpe" in note_text(ledger.plan, "command")
+
+
+def test_a_comparisons_name_is_found_like_a_spaces():
+    assert find_space("method") is COMPARISONS["method"]
+    with pytest.raises(ValueError, match="did you mean 'method_tuned'"):
+        find_space("methods_tuned")
+
+
+def test_methods_added_to_the_registry_later_do_not_change_a_study(tmp_path):
+    plan = compare(tmp_path, methods=["ce", "kd"])
+    values = plan.model_dump(mode="json")
+    values["compared"][1]["fields"]["kd_weight"] = 0.7  # as an earlier version may have had it
+    earlier = resolve_plan(values)
+    assert [trial.config.kd_weight for trial in earlier.control_trials()][1] == 0.7

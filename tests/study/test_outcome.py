@@ -1,0 +1,44 @@
+"""What a person reads at the end of a study."""
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from analysis.costs import ConfigCost
+from analysis.trials import compare_methods
+from study.outcome import comparison_table
+from tests.analysis.synthetic import trial, trials_table
+
+
+def shown(configs):
+    unknown = dict.fromkeys(ConfigCost.__dataclass_fields__)
+    costs = {each.config_id: ConfigCost(**unknown | {"flops_to_ce": 5.063, "n": 1}) for each in configs}
+    console = Console(file=io.StringIO(), width=80)
+    console.print(comparison_table(configs, costs))
+    return console.file.getvalue()
+
+
+def test_a_comparison_is_shown_whole_on_a_terminal_of_80_columns():
+    rows = [
+        trial(number, stage="control", method=method, adapter=adapter, config_id=f"{method}{adapter}",
+              replicate=replicate,
+              **{"val/accuracy": value + 0.01 * replicate**2 * (1 + adapter), "val/sharpness_gap": -12.5 - replicate})
+        for number, (method, adapter, replicate, value) in enumerate(
+            (method, adapter, replicate, value)
+            for method, adapter, value in (("kd", False, 0.6), ("logit_standardisation", True, 0.123))
+            for replicate in (1, 2, 3, 4)
+        )
+    ]  # fmt: skip
+    configs = [replace(config, search_accuracy=0.654) for config in compare_methods(trials_table(rows))]
+    text = shown(configs)
+    heads = ("(Holm)", "search", "accuracy - kd", "x ce")
+    for part in (*heads, "5.06", "(baseline)", "0.654", "0.12", "-15.00 ± 2.05"):
+        assert part in text
+    against = configs[1].against_baseline
+    assert f"[{against.low:+.3f}, {against.high:+.3f}]" in text
+    assert "".join(text.split()).count("logit_standard") == 1
+    text = shown([replace(config, search_accuracy=None) for config in configs])
+    assert "search" not in text
+    assert f"{against.value:+.3f} [{against.low:+.3f}, {against.high:+.3f}]" in text
+    assert "(Holm)" in text

@@ -111,6 +111,8 @@ def test_packed_trials_are_what_they_are_alone(student, size, channels, batch, d
     teacher = teacher if size == 8 else random_teacher(dataset)
     slow = student in ("wrn_16_1", "vgg8", "MobileNetV2")
     changes = [each | {"epochs": 2} for each in MIXED[:2]] if slow else MIXED
+    if student == "MobileNetV2":  # at higher rates its loss climbs, and first weights 1e-15 apart end 1e-8 apart
+        changes = [each | {"student_learning_rate": 0.003} for each in changes]
     packed = Pack(make_runs(dataset, teacher, changes, student=student, batch_size=batch))
     alone = make_runs(dataset, teacher, changes, student=student, batch_size=batch)
     assert min(run.config.epochs for run in alone.values()) == 2

@@ -11,6 +11,7 @@ from study.errors import UsageError
 from study.ledger import StudyLedger
 from study.plan import load_plan, resolve_plan
 from study.preview import describe_plan, first_configs
+from study.request import resumed_plan
 from study.search import StudySearch, promising_configs
 from study.teacher_storage import describe_teacher_storage
 from study.tracking import note_text, trial_params
@@ -288,3 +289,17 @@ def test_methods_added_to_the_registry_later_do_not_change_a_study(tmp_path):
     values["compared"][1]["fields"]["kd_weight"] = 0.7  # as an earlier version may have had it
     earlier = resolve_plan(values)
     assert [trial.config.kd_weight for trial in earlier.control_trials()][1] == 0.7
+
+
+def test_a_study_that_compares_goes_on_with_its_own_methods_only(tmp_path):
+    compare(tmp_path).save()
+    with pytest.raises(UsageError, match=r"it compares ce, kd, dkd, dkd\+adapter, at, asked for ce, dist"):
+        resumed_plan("planned", tmp_path, {"methods": "ce,dist"})
+    again = resumed_plan("planned", tmp_path, {"methods": "at,ce,dkd,dkd+adapter"})
+    assert [method.name for method in again.compared] == FEW
+    with pytest.raises(UsageError, match="trials: the study has 0, asked for 7"):
+        resumed_plan("planned", tmp_path, {"trials": 7})
+
+
+def test_studies_that_compare_nothing_are_what_they_were_before_there_were_comparisons(tmp_path):
+    assert make_plan(tmp_path).digest == "9e76ccbc8ebf"

@@ -14,8 +14,8 @@ is the process's own: on one thread, and with nothing to wait for, it is wall ti
 `fp32` and `bf16` are the product's precisions. `plain` is its code in float32 and PyTorch's own layout, channels
 first; `over_plain` is the time of a plain step of PESF-KD with a live teacher over this arm's. `loop` is that step as
 published code makes it: the same precision and layout, images of a DataLoader with torchvision's transforms, autograd's
-gradients, the optimiser's defaults, losses and accuracies read after every batch; `over_loop` is its time over this
-arm's.
+gradients, the optimiser's defaults, losses and accuracies read after every batch, in a process of its own; `over_loop`
+is its time over this arm's. All other arms run in the environment of a study's workers (`study/environment.py`).
 
     python benchmarks/step.py [--quick] [--pairs cifar|small|tiny|all] [--rounds N] [--json PATH]
 """
@@ -25,6 +25,7 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 sys.path[0] = str(Path(__file__).parents[1])  # for the loader beside this file, by its full name
 
 from benchmarks.loader import Shape, torchvision_batches
+from study.environment import WORKERS
 from trainables.adapter import TeacherAdapter
 from trainables.batches import Batch
 from trainables.compute import arithmetic, feature_and_logits, place
@@ -159,6 +161,42 @@ class PublishedLoop:
             self.meters[f"top{k}"].append(hits[:, :k].any(1).float().mean().item())
 
 
+class LoopOfItsOwn:
+    """The published loop in a process of its own, in the environment that the user has, not a worker's."""
+
+    def __init__(self, pair: Pair) -> None:
+        users = {name: value for name, value in os.environ.items() if WORKERS.get(name) != value}
+        command = [sys.executable, __file__, "--loop", pair.name]
+        self._process = subprocess.Popen(
+            command, env=users, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def __call__(self, repeats: int) -> float:
+        """Seconds of that process's time for so many steps."""
+        print(repeats, file=self._process.stdin)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve_loop(pair: Pair) -> None:
+    """Be that process: numbers of steps come in, seconds go out."""
+    loop = PublishedLoop(pair, random_dataset(pair, 20 * BATCH))
+    for line in sys.stdin:
+        print(timed(loop.step, int(line)), flush=True)
+
+
+def timed(step: Callable[[], object], repeats: int) -> float:
+    """Seconds of this process's time for so many steps."""
+    started = time.process_time()
+    for _ in range(repeats):
+        step()
+    return time.process_time() - started
+
+
 def random_dataset(pair: Pair, samples: int) -> Dataset:
     """Random images of the pair's shape, seen in the views of a known dataset of that shape."""
     generator = torch.Generator().manual_seed(0)
@@ -171,12 +209,14 @@ def random_dataset(pair: Pair, samples: int) -> Dataset:
     return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
 
 
-def build_arms(pair: Pair, precisions: tuple[Precision, ...], folder: Path) -> dict[tuple[str, str], Callable]:
-    """(mode, arm) -> a function that takes one step."""
+def build_arms(
+    pair: Pair, precisions: tuple[Precision, ...], folder: Path
+) -> dict[tuple[str, str], Callable[[int], float]]:
+    """(mode, arm) -> a function that takes so many steps and tells their seconds."""
     dataset = random_dataset(pair, 20 * BATCH)
     modes: dict[str, Precision] = {"plain": "fp32"} | {precision: precision for precision in precisions}
-    return {LOOP: PublishedLoop(pair, dataset).step} | {
-        (mode, arm): _step(pair, arm, precision, dataset, folder, plain=mode == "plain")
+    return {
+        (mode, arm): partial(timed, _step(pair, arm, precision, dataset, folder, plain=mode == "plain"))
         for mode, precision in modes.items()
         for arm in (ARMS if mode != "plain" else ("student_only", "pesf_kd_live"))
     }
@@ -219,18 +259,17 @@ def _endless(run: DistillationRun, stored: StoredTeacherOutputs | None) -> Itera
 
 def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: Path) -> list[dict]:
     """One row an arm, all arms timed in turn."""
-    steps = build_arms(pair, precisions, folder)
+    loop = LoopOfItsOwn(pair)
+    steps = {LOOP: loop} | build_arms(pair, precisions, folder)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     load = os.getloadavg()[0]
     order = random.Random(0)  # an arm is slower after one that has just filled the caches: vary whom it follows
     for number in range(WARM_UP + rounds):
         for key in order.sample(list(steps), len(steps)):
-            step = steps[key]
-            started = time.process_time()
-            for _ in range(pair.repeats):
-                step()
+            taken = steps[key](pair.repeats) / pair.repeats
             if number >= WARM_UP:
-                seconds[key].append((time.process_time() - started) / pair.repeats)
+                seconds[key].append(taken)
+    loop.close()
     auto = resolve_precision("auto", student=pair.student, image_size=pair.image_size)
     return [
         {
@@ -261,7 +300,14 @@ def main() -> None:
     parser.add_argument("--pairs", choices=("cifar", "small", "tiny", "all"), default="all")
     parser.add_argument("--rounds", type=int, help="in place of each pair's own number")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--loop", choices=[pair.name for pair in CIFAR + SMALL + QUICK], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.loop:
+        torch.set_num_threads(1)
+        serve_loop(next(pair for pair in CIFAR + SMALL + QUICK if pair.name == arguments.loop))
+        return
+    if not WORKERS.keys() <= os.environ.keys():  # the memory's settings count from a process's start
+        os.execve(sys.executable, [sys.executable, *sys.argv], WORKERS | os.environ)
     use_one_thread()
     chosen = (
         QUICK

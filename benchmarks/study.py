@@ -28,6 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+sys.path[0] = str(Path(__file__).parents[1])  # this file is a study too, and not the package
+
+from study.environment import WORKERS
+
 CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
 MEMORY_TEACHER = "cnn_32_64"
@@ -195,7 +199,7 @@ def pair_part(runs: int, *, quick: bool) -> list[dict]:
 
 def digits_part(runs: int, *, quick: bool) -> list[dict]:
     """A study against one process per trial, wall seconds per trial."""
-    trials, alone, epochs = (4, 2, 2) if quick else (128, 16, 15)
+    trials, alone, epochs = (4, 2, 2) if quick else (400, 16, 15)
     with tempfile.TemporaryDirectory(prefix="study-") as name:
         folder = Path(name)
         common = ["--space", "adapter_width", "--sampler", "random", "--epochs", epochs, "--replicates", 1]
@@ -280,7 +284,7 @@ def _memory_of_each(command: list[str], most: int) -> list[int]:
     try:
         for _ in range(most):
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD}
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=WORKERS | dict(os.environ)
             )
             processes.append(process)
             assert process.stdout is not None

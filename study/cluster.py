@@ -9,12 +9,11 @@ import sys
 import time
 from typing import Final
 
+from study.environment import KEEP_FREED_MEMORY, WORKERS, set_unless_set
+
 # Read by Ray when it is imported or started, and inherited by the workers of a local cluster.
 _ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Two processes of two threads each on two cores run at a fraction of two of one thread.
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
     # Tune's own CSV, JSON and TensorBoard loggers double the cost of a short trial; the records replace them.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A snapshot grows with the number of trials and nothing here reads it: the journal is what a study resumes from.
@@ -28,8 +27,7 @@ _ENVIRONMENT: Final = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-for _name, _value in _ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+set_unless_set(_ENVIRONMENT | WORKERS)
 
 import ray
 
@@ -99,7 +97,9 @@ def start_ray(address: str) -> None:
                 object_store_memory=128 * 2**20,
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            # Its nodes have been started in environments of their own; Ray itself sees to the number of threads.
+            keep = {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": keep})
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
 

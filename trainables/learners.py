@@ -13,7 +13,8 @@ from trainables.adapter import TeacherAdapter
 from trainables.companion import Companion
 from trainables.compute import place
 from trainables.data.dataset import Dataset
-from trainables.methods.method import MapShape, Method, PartsSetting
+from trainables.methods.maps import map_shapes
+from trainables.methods.method import Method, PartsSetting
 from trainables.models import DistillationModel, build_model
 from trainables.optimisation import Trainer
 from trainables.randomness import seeded
@@ -54,28 +55,19 @@ def build_parts(
 ) -> nn.Module | None:
     """What the method itself has, on the student's device; None if it has nothing."""
     info = dataset.info
+    image = info.channels, dataset.train.image_size, dataset.train.image_size
     setting = PartsSetting(
         student_dim=student.head.in_features,
         teacher_dim=teacher.head.in_features if teacher is not None else 0,
         labels=dataset.train.labels,
-        student_maps=_map_shapes(student, dataset) if method.needs_maps else (),
-        teacher_maps=_map_shapes(teacher.model, dataset) if method.needs_maps and teacher is not None else (),
-        image=(info.channels, dataset.train.image_size, dataset.train.image_size),
+        student_maps=map_shapes(student, image) if method.needs_maps else (),
+        teacher_maps=map_shapes(teacher.model, image) if method.needs_maps and teacher is not None else (),
+        image=image,
         num_classes=info.num_classes,
     )
     with seeded(derive_seed("method", config.seed)):
         parts = method.build_parts(config.model_dump(), setting)
     return parts.to(student.head.weight.device) if parts is not None else None
-
-
-@torch.no_grad()
-def _map_shapes(model: DistillationModel, dataset: Dataset) -> tuple[MapShape, ...]:
-    size = dataset.train.image_size
-    images = model.head.weight.new_zeros(1, dataset.info.channels, size, size)
-    training = model.training
-    maps = model.eval().stages(images).maps  # in eval mode nothing that the model keeps moves
-    model.train(training)
-    return tuple((each.shape[1], each.shape[2], each.shape[3]) for each in maps)
 
 
 def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:

@@ -250,6 +250,13 @@ def fill_on(
 
 
 @pytest.mark.slow
+def test_a_worker_of_a_cluster_has_the_workers_environment_beside_its_nodes(two_nodes):
+    found = ray.get(ray.remote(lambda: dict(os.environ)).options(num_cpus=1).remote())
+    assert found["GLIBC_TUNABLES"] == os.environ["GLIBC_TUNABLES"]
+    assert found["PESFKD_CACHE"] in {str(home) for home in two_nodes[1]}
+
+
+@pytest.mark.slow
 def test_nodes_fill_storage_together_and_their_trials_read_it(two_nodes, s3, launch, tmp_path):
     cluster, homes = two_nodes
     bucket = s3.new_bucket()

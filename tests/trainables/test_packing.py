@@ -105,15 +105,15 @@ def assert_same_measures(ours: dict[str, float], theirs: dict[str, float], toler
     ("student", "size", "channels", "batch"),
     [("cnn_3_4", 8, 1, 128), ("cnn_8_16", 28, 1, 16), ("resnet8", 32, 3, 16), ("wrn_16_1", 16, 3, 20),
      pytest.param("vgg8", 16, 3, 20, marks=pytest.mark.slow),
-     pytest.param("MobileNetV2", 16, 3, 20, marks=pytest.mark.slow)],
+     pytest.param("MobileNetV2", 16, 3, 40, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_packed_trials_are_what_they_are_alone(student, size, channels, batch, digits, teacher):
     dataset = digits if size == 8 else random_dataset(size, channels)
     teacher = teacher if size == 8 else random_teacher(dataset)
     slow = student in ("wrn_16_1", "vgg8", "MobileNetV2")
     changes = [each | {"epochs": 2} for each in MIXED[:2]] if slow else MIXED
-    if student == "MobileNetV2":  # at higher rates its loss climbs, and first weights 1e-15 apart end 1e-8 apart
-        changes = [each | {"student_learning_rate": 0.003} for each in changes]
+    if student == "MobileNetV2":  # at higher rates and in smaller batches weights 1e-15 apart would end 1e-8 apart
+        changes = [each | {"student_learning_rate": 0.001} for each in changes]
     packed = Pack(make_runs(dataset, teacher, changes, student=student, batch_size=batch))
     alone = make_runs(dataset, teacher, changes, student=student, batch_size=batch)
     assert min(run.config.epochs for run in alone.values()) == 2

@@ -1,10 +1,9 @@
 """Deep mutual learning: two networks learn from scratch, each from the labels and from what the other says."""
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum_of_both
 
 
 def dml_losses(
@@ -32,9 +31,8 @@ def dml_losses(
     assert outputs.peer_logits is not None
     student, peer = outputs.student_logits, outputs.peer_logits
     kd = kd_loss(student, peer.detach(), temperature=temperature)
-    own = weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
     back = kd_loss(peer, student.detach(), temperature=temperature)
-    return own.with_peer(ce_weight * cross_entropy(peer, labels) + kd_weight * back)
+    return weighted_sum_of_both(outputs, labels, kd, back, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
 METHOD = Method(name="dml", losses=dml_losses, needs_teacher=False, peer="teacher")

@@ -4,10 +4,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum_of_both
 from trainables.sharpness import entropy
 
 
@@ -78,8 +77,8 @@ def dual_student_losses(
         from_peer = kd_loss(own, other.detach(), temperature=temperature)
         return confident_kd_loss(own, teacher, temperature=temperature) + dual_student_peer_weight * from_peer
 
-    own = weighted_sum(outputs, labels, taught(student, peer), ce_weight=ce_weight, kd_weight=kd_weight)
-    return own.with_peer(ce_weight * cross_entropy(peer, labels) + kd_weight * taught(peer, student))
+    both = taught(student, peer), taught(peer, student)
+    return weighted_sum_of_both(outputs, labels, *both, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
 METHOD = Method(name="dual_student", losses=dual_student_losses, peer="student")

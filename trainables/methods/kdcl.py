@@ -7,10 +7,9 @@ from typing import Final, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum_of_both
 
 # Of 900 random batches, saturated ones among them, the worst ensemble's cross-entropy is then 1e-8 above the least.
 _STEPS: Final = 20
@@ -115,9 +114,8 @@ def kdcl_losses(
     student, peer = outputs.student_logits, outputs.peer_logits
     ensemble = _ensemble(student.detach(), peer.detach(), labels, kdcl_ensemble)
     kd = kd_loss(student, ensemble, temperature=temperature)
-    own = weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
     back = kd_loss(peer, ensemble, temperature=temperature)
-    return own.with_peer(ce_weight * cross_entropy(peer, labels) + kd_weight * back)
+    return weighted_sum_of_both(outputs, labels, kd, back, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
 def _ensemble(first: Tensor, second: Tensor, labels: Tensor, kind: str) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from trainables.methods.method import StepOutputs
+from trainables.methods.method import MapShape, StepOutputs
+from trainables.models import DistillationModel
 
 HINT_STAGE: Final = 2
 
@@ -32,6 +33,20 @@ class MapPair(NamedTuple):
         """Both at the smaller height and the smaller width: the larger is pooled, by averages."""
         size = min(self.student.shape[2], self.teacher.shape[2]), min(self.student.shape[3], self.teacher.shape[3])
         return MapPair(average_to(self.student, size), average_to(self.teacher, size))
+
+
+@torch.no_grad()
+def map_shapes(model: DistillationModel, image: tuple[int, int, int]) -> tuple[MapShape, ...]:
+    """Shapes of the maps that the model makes of one image.
+
+    Args:
+        model: stays as it is.
+        image: the image's shape (channels, H, W).
+    """
+    training = model.training
+    maps = model.eval().stages(model.head.weight.new_zeros(1, *image)).maps  # nothing that the model keeps moves
+    model.train(training)
+    return tuple((each.shape[1], each.shape[2], each.shape[3]) for each in maps)
 
 
 def in_pairs(student: Sequence[Each], teacher: Sequence[Each]) -> list[tuple[Each, Each]]:

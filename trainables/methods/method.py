@@ -78,14 +78,6 @@ class LossParts(NamedTuple):
         rest = (None if part is None else part.detach() for part in self[1:])
         return LossParts(self.total.detach(), *rest)
 
-    def with_peer(self, loss: Tensor) -> "LossParts":
-        """The same with a peer's loss beside it: both are minimised in one step.
-
-        Args:
-            loss: scalar, without the student's gradient, as the student's parts are without the peer's.
-        """
-        return self._replace(total=self.total + loss, peer=loss)
-
 
 def weighted_sum(
     outputs: StepOutputs,
@@ -115,6 +107,25 @@ def weighted_sum(
 
 
 MapShape = tuple[int, int, int]  # (C, H, W)
+
+
+def weighted_sum_of_both(
+    outputs: StepOutputs, labels: Tensor, kd: Tensor, peer_kd: Tensor, *, ce_weight: float, kd_weight: float
+) -> LossParts:
+    """`weighted_sum` of the student and, as the part `peer`, of its peer: both are minimised in one step.
+
+    Args:
+        outputs: of the batch, `peer_logits` (B, C) among them.
+        labels: (B,) int64.
+        kd: scalar, the student's distillation loss, without the peer's gradient.
+        peer_kd: the peer's, without the student's.
+        ce_weight: weight of each one's cross-entropy.
+        kd_weight: weight of each one's distillation loss.
+    """
+    assert outputs.peer_logits is not None
+    own = weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
+    peer = ce_weight * cross_entropy(outputs.peer_logits, labels) + kd_weight * peer_kd
+    return own._replace(total=own.total + peer, peer=peer)
 
 
 class PartsSetting(NamedTuple):

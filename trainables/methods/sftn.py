@@ -6,6 +6,7 @@ takes the recipe's epochs, each dearer by the branches, which are thrown away in
 the teacher's file and, whole, under `cost/teacher_training_seconds` of every trial that it teaches.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional
 from trainables.closed_form import ClosedForm
 from trainables.losses import kd_loss
 from trainables.methods.kd import kd_losses
+from trainables.methods.maps import average_to, map_shapes
 from trainables.methods.method import LossParts, MapShape, Method, PartsSetting, StepOutputs
 from trainables.models import DistillationModel, build_model
 
@@ -36,7 +38,7 @@ class Branch(nn.Module):
         )
         self.tail = student
         self._index = index
-        self._size = own[1:]
+        self._size = own[1], own[2]
         _keep_what_runs(student, lambda: student.resume(index, torch.zeros(2, *own)))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -55,11 +57,12 @@ class Branches(nn.ModuleList):
     """
 
     def __init__(self, student: str, setting: PartsSetting) -> None:
-        shapes = _map_shapes(student, setting)
+        channels = setting.image[0]
+        shapes = map_shapes(build_model(student, num_classes=setting.num_classes, in_channels=channels), setting.image)
         pairs = branch_points(len(setting.student_maps), len(shapes))
         super().__init__(
             Branch(
-                build_model(student, num_classes=setting.num_classes, in_channels=setting.image[0]),
+                build_model(student, num_classes=setting.num_classes, in_channels=channels),
                 own,
                 setting.student_maps[theirs],
                 shapes[own],
@@ -162,16 +165,8 @@ def sftn_losses(
 
 
 @torch.no_grad()
-def _map_shapes(architecture: str, setting: PartsSetting) -> list[MapShape]:
-    model = build_model(architecture, num_classes=setting.num_classes, in_channels=setting.image[0]).eval()
-    maps = model.stages(torch.zeros(1, *setting.image)).maps
-    return [(each.shape[1], each.shape[2], each.shape[3]) for each in maps]
-
-
-@torch.no_grad()
-def _keep_what_runs(model: DistillationModel, run: object) -> None:
+def _keep_what_runs(model: DistillationModel, run: Callable[[], object]) -> None:
     """Throw away the layers that are not called, so that nobody counts, trains or stores them."""
-    assert callable(run)
     used: set[nn.Module] = {model.head}
     leaves = [module for module in model.modules() if not list(module.children())]
     hooks = [leaf.register_forward_pre_hook(lambda module, _: used.add(module)) for leaf in leaves]
@@ -189,11 +184,11 @@ def _keep_what_runs(model: DistillationModel, run: object) -> None:
             setattr(model.get_submodule(parent), own, nn.Identity())
 
 
-def _resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Averaged over blocks, or repeated: unlike their adaptive kin, both have deterministic gradients on CUDA."""
     height, width = maps.shape[2:]
-    if height >= size[0] and height % size[0] == 0 and width % size[1] == 0:
-        return functional.avg_pool2d(maps, (height // size[0], width // size[1])) if height > size[0] else maps
+    if height % size[0] == 0 and width % size[1] == 0:
+        return average_to(maps, size)
     if size[0] % height == 0 and size[1] % width == 0:
         return maps.repeat_interleave(size[0] // height, dim=2).repeat_interleave(size[1] // width, dim=3)
     raise ValueError(

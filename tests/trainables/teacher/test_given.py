@@ -189,6 +189,6 @@ def test_a_teacher_of_the_literature_answers_as_it_should_under_another_normalis
     inputs = torch.tensor(np.random.default_rng(7).standard_normal((4, 3, 32, 32)))
     mean, std, own_mean, own_std = (torch.tensor(v).view(1, 3, 1, 1) for v in (*data, *given.normalisation))
     images = ((inputs * own_std + own_mean - mean) / std).float()
-    for found, answer in zip(frozen(images), (golden["feature"], golden["logits"]), strict=True):
+    for found, answer in zip(frozen(images)[:2], (golden["feature"], golden["logits"]), strict=True):
         expected = torch.tensor(answer)
         assert ((found - expected).norm() / expected.norm()).item() < 1e-4

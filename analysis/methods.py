@@ -1,15 +1,18 @@
 """What a comparison of methods found, as a table and a figure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from analysis.drawing import BLUE, INK, MEASURE_LABELS, ORANGE, bars, new_figure
+from analysis.costs import ConfigCost
+from analysis.drawing import BLUE, GREY, INK, MEASURE_LABELS, ORANGE, bars, new_figure
 from analysis.statistics import Estimate
 from analysis.trials import BASELINE, ConfigSummary
 
 _INCHES_PER_METHOD = 0.22
+_LABELS_HIGH = 30  # that many names, one above the other, fill the panel
+_SAME_COST = 1.25  # points whose costs are within this ratio share a column of names
 
 
 def settings_of(summary: ConfigSummary) -> str:
@@ -75,3 +78,88 @@ def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE
     axes.set_yticks(range(len(summaries)), [summary.method for summary in reversed(summaries)], fontsize=8)
     axes.set_xlabel(MEASURE_LABELS["accuracy"])
     return figure
+
+
+def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+    """Which of these are not beaten by another that is both as cheap and as accurate, cheapest first."""
+    front: list[int] = []
+    for number in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i])):
+        if not front or accuracies[number] > accuracies[front[-1]]:
+            front.append(number)
+    return front
+
+
+def draw_accuracy_against_cost(
+    summaries: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, baseline: str = BASELINE
+) -> Figure:
+    """Every method's accuracy over the FLOPs of its training, with the front of those that no cheaper one beats.
+
+    Args:
+        summaries: the methods.
+        costs: theirs, by `config_id`; a method whose cost is not known is left out, and the caption says so.
+        baseline: the method that is drawn apart.
+    """
+    points = [
+        (cost.flops_to_ce, summary)
+        for summary in summaries
+        if (cost := costs.get(summary.config_id)) is not None and cost.flops_to_ce is not None
+    ]
+    caption = (
+        "FLOPs of training as a ratio to cross-entropy on the same student, a stored teacher's passes shared out over "
+        "the trials of this study. Line: what no cheaper or equally cheap method's mean exceeds; intervals of methods "
+        "on and off it may overlap."
+    )
+    missing = len(summaries) - len(points)
+    caption += f" Not drawn, for want of a cost: {missing}." if missing else ""
+    figure, (axes,) = new_figure("Accuracy against training cost", caption, width=9.0)
+    axes.set_xlabel("training FLOPs / those of ce (log scale)")
+    axes.set_ylabel(MEASURE_LABELS["accuracy"])
+    if not points:
+        return figure
+    figure.set_figheight(5.6)
+    accuracies = [summary.accuracy.value for _, summary in points]
+    front = pareto_front([cost for cost, _ in points], accuracies)
+    axes.set_xscale("log")
+    axes.step([points[i][0] for i in front], [accuracies[i] for i in front], where="post", color=GREY, linewidth=1.2)
+    for number, (cost, summary) in enumerate(points):
+        colour = ORANGE if summary.method == baseline else BLUE
+        axes.errorbar(
+            [cost], [summary.accuracy.value], yerr=bars(summary.accuracy), fmt="o" if number in front else "x",
+            color=colour, capsize=2, linewidth=0.8, markersize=5,
+        )  # fmt: skip
+    low, high = axes.get_ylim()
+    for column in _columns([cost for cost, _ in points]):
+        ordered = sorted(column, key=lambda i: accuracies[i])
+        heights = _apart([accuracies[i] for i in ordered], (high - low) / _LABELS_HIGH)
+        for number, height in zip(ordered, heights, strict=True):
+            cost, summary = points[number]
+            axes.annotate(
+                summary.method, (cost, summary.accuracy.value), (max(points[i][0] for i in column) * 1.06, height),
+                fontsize=7, va="center", color=INK, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4},
+            )  # fmt: skip
+    cheapest, dearest = min(cost for cost, _ in points), max(cost for cost, _ in points)
+    axes.set_xlim(cheapest / 1.1, dearest * 1.6)
+    ticks = [tick for tick in (1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100) if cheapest / 1.1 <= tick <= dearest * 1.6]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    return figure
+
+
+def _columns(costs: Sequence[float]) -> list[list[int]]:
+    """Indices of points of about equal cost, cheapest first."""
+    columns: list[list[int]] = []
+    for number in sorted(range(len(costs)), key=lambda i: costs[i]):
+        if columns and costs[number] <= costs[columns[-1][0]] * _SAME_COST:
+            columns[-1].append(number)
+        else:
+            columns.append([number])
+    return columns
+
+
+def _apart(heights: Sequence[float], least: float) -> list[float]:
+    """Rising heights moved as little as a pass up and a shift down do, until neighbours are `least` apart."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + least) if moved else height)
+    shift = sum(after - before for after, before in zip(moved, heights, strict=True)) / max(1, len(moved))
+    return [height - shift for height in moved]

@@ -25,7 +25,7 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
-from analysis.methods import draw_methods, methods_table, settings_of
+from analysis.methods import draw_accuracy_against_cost, draw_methods, methods_table, settings_of
 from analysis.statistics import Estimate
 from analysis.trials import (
     ConfigSummary,
@@ -91,7 +91,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
     _write_json(plan.directory / "summary.json", summary)
-    _draw_figures(plan, records, configs)
+    _draw_figures(plan, records, configs, costs)
     table = methods_table(configs) if plan.compared else markdown_table(configs)
     result_note = "\n\n".join([table, *_correlation_lines(plan, correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
@@ -317,7 +317,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _draw_figures(plan: StudyPlan, records: StudyRecords, configs: list[ConfigSummary]) -> None:
+def _draw_figures(
+    plan: StudyPlan, records: StudyRecords, configs: list[ConfigSummary], costs: dict[str, ConfigCost]
+) -> None:
     folder = plan.directory / "figures"
     folder.mkdir(exist_ok=True)
     trials, epochs = records.trials, records.epochs
@@ -335,6 +337,7 @@ def _draw_figures(plan: StudyPlan, records: StudyRecords, configs: list[ConfigSu
         }
     if plan.compared:
         figures["methods"] = lambda: draw_methods(configs)
+        figures["accuracy_against_cost"] = lambda: draw_accuracy_against_cost(configs, costs)
     for parameter in plan.search_space.scientific:
         figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
             compute_parameter_effect(trials, name, seed=plan.seed)

@@ -1,10 +1,12 @@
 """The comparison of methods: its rows, its table and its figure."""
 
+import itertools
 import math
 
 import pytest
 
-from analysis.methods import draw_methods, methods_table
+from analysis.costs import ConfigCost
+from analysis.methods import draw_accuracy_against_cost, draw_methods, methods_table, pareto_front
 from analysis.statistics import holm, paired_difference
 from analysis.trials import compare_methods, summarise_configs
 from study.comparison import BASELINE, row_name
@@ -84,6 +86,42 @@ def test_the_figure_has_every_method_the_best_on_top():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dkd+adapter", "ce", "kd", "dkd"]
     assert "n = 4 seeds" in figure.get_supxlabel()
     assert len(draw_methods([]).axes) == 1
+
+
+def cost_of(ratio):
+    return ConfigCost(
+        parameters=1, student_parameters=1, adapter_parameters=0, other_parameters=0, step_flops=1.0,
+        shared_teacher_passes=0.0, flops_to_ce=ratio, seconds_per_step=None, seconds_to_ce=None, n=4,
+    )  # fmt: skip
+
+
+def test_the_front_is_of_those_that_no_cheaper_one_beats():
+    assert pareto_front([2.0, 1.0, 1.0, 3.0, 4.0], [0.7, 0.5, 0.6, 0.7, 0.9]) == [2, 0, 4]
+    assert pareto_front([], []) == []
+
+
+def test_accuracy_is_drawn_against_cost_every_method_named_apart_from_its_neighbours():
+    ratios = {"ce": 1.0, "kd": 1.01, "dkd": 1.02, "dkd+adapter": 5.0}
+    figure = draw_accuracy_against_cost(
+        compare_methods(trials_table(rows_of())), {name: cost_of(ratio) for name, ratio in ratios.items()}
+    )
+    (axes,) = figure.axes
+    names = {text.get_text(): text.get_position() for text in axes.texts}
+    assert set(names) == set(ratios)
+    heights = sorted(names[name][1] for name in ("ce", "kd", "dkd"))
+    low, high = axes.get_ylim()
+    assert min(b - a for a, b in itertools.pairwise(heights)) > (high - low) / 40
+    (front,) = axes.lines[:1]
+    assert list(front.get_xdata()) == [1.0, 1.01, 1.02]
+    assert list(front.get_ydata()) == pytest.approx([0.6, 0.675, 0.875])
+
+
+def test_a_method_whose_cost_is_not_known_is_left_out_and_counted():
+    summaries = compare_methods(trials_table(rows_of()))
+    figure = draw_accuracy_against_cost(summaries, {"kd": cost_of(1.0), "ce": cost_of(None)})
+    assert [text.get_text() for text in figure.axes[0].texts] == ["kd"]
+    assert "for want of a cost: 3" in figure.get_supxlabel().replace("\n", " ")
+    assert not draw_accuracy_against_cost([], {}).axes[0].texts
 
 
 def test_the_study_and_the_analysis_name_rows_alike():

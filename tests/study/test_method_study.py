@@ -55,6 +55,7 @@ def test_methods_are_compared_on_equal_seeds_through_a_kill(output_dir, launch):
     assert forwards["at"] > 0
     assert forwards["kd"] == forwards["dkd"] == 0
     assert (directory / "figures" / "methods.png").exists()
+    assert (directory / "figures" / "accuracy_against_cost.png").exists()
     parent, _ = runs_of(load_plan(directory))
     assert "| dist+adapter | 2 |" in parent.data.tags["mlflow.note.content"]
     assert "dist_with_adapter/val_accuracy" in parent.data.metrics

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
@@ -18,7 +18,7 @@ import typer
 from search_spaces import COMPARISONS, SPACES, space_names
 from study import options
 from study.errors import ExitCode, StudyError, UsageError
-from study.request import new_plan, resume_command, resumed_plan
+from study.request import keep_confirmation, new_plan, resume_command, resumed_plan
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -52,6 +52,8 @@ def launch(
     trials: options.Trials = 24,
     promising: options.Promising = 3,
     replicates: options.Replicates = 3,
+    confirm: options.Confirm = None,
+    seeds: options.Seeds = None,
     epochs: options.Epochs = 15,
     time_budget: options.TimeBudget = None,
     smoke: options.Smoke = False,
@@ -87,7 +89,8 @@ def launch(
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
     plain KD) on fresh seeds, and ends with a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong
     usage, 3 done with failed trials, 130 interrupted. --space method and method_tuned compare distillation methods
-    instead: every one of them, as published or each tuned equally long, on equal seeds.
+    instead: every one of them, as published or each tuned equally long, on equal seeds. What is found so is chosen by
+    its own score; --confirm runs the best again on fresh seeds and on the test split.
     """
     values = dict(context.params)
     given = {
@@ -102,7 +105,7 @@ def launch(
     elif list_spaces:
         _show_spaces(as_json=as_json)
     elif resume is not None:
-        _run(resumed_plan(resume, output_dir, given), values, resumed=True)
+        run_plan(resumed_plan(resume, output_dir, given), values, resumed=True)
     elif space is None:
         raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
     else:
@@ -110,14 +113,19 @@ def launch(
         if dry_run:
             _show_plan(plan, as_json=as_json)
         else:
-            _run(plan, values, resumed=False)
+            run_plan(plan, values, resumed=False)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    leave_with_exit_code(app)
+
+
+def leave_with_exit_code(command: Callable[[], object]) -> None:
+    """Run a command, its mistakes and failures told in a line."""
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
-        app()
+        command()
     except (UsageError, StudyError) as error:
         if verbose:
             raise
@@ -125,7 +133,18 @@ def main() -> None:
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
 
 
-def _run(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool) -> None:
+def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, command: str = "study.launch") -> None:
+    """Run what is left of a study, and show and keep its result.
+
+    Args:
+        plan: the study.
+        values: of the options `quiet`, `verbose` and `as_json`.
+        resumed: whether the study is there already.
+        command: the module that was run, for the record.
+
+    Raises:
+        typer.Exit: always, with the exit code.
+    """
     _make_folder(plan.output_dir)
     with _stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
@@ -135,11 +154,14 @@ def _run(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool) -> None:
         from trainables.versions import running_versions
 
         check_services(plan)
-        if not resumed:
+        if resumed:
+            keep_confirmation(plan)
+        else:
             _make_folder(plan.directory)
             plan.save()
         progress = StudyProgress(plan, quiet=values["quiet"])
-        run, tracker = run_study(plan, progress=progress, command=_command_line(), versions=running_versions())
+        typed = _command_line(command)
+        run, tracker = run_study(plan, progress=progress, command=typed, versions=running_versions())
         outcome = conclude(plan, run, tracker, progress)
         if values["as_json"]:
             print(json.dumps(outcome.summary, indent=2), file=stdout)
@@ -182,10 +204,10 @@ def _stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
         os.close(real)
 
 
-def _command_line() -> str:
+def _command_line(module: str) -> str:
     from trainables.uris import redact
 
-    return redact(shlex.join(["python", "-m", "study.launch", *sys.argv[1:]]))
+    return redact(shlex.join(["python", "-m", module, *sys.argv[1:]]))
 
 
 def _show_spaces(*, as_json: bool) -> None:
@@ -230,7 +252,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
         summary = {
             "plan": plan.without_secrets().model_dump(mode="json"),
             "first_configs": configs,
-            "trials": plan.total_trials,
+            "trials": plan.total_trials + plan.confirm_trials,
             "epochs": plan.epochs_total(),
             "teacher_outputs": {
                 **plan.teacher_storage._asdict(),

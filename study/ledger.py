@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from study.confirmation import Confirmation, check_journal
 from study.journal import Journal, read_journal
 from study.plan import Stage, StudyPlan
 from trainables.measures import ACCURACY, COST_FACTS, MEASURES
@@ -78,20 +79,31 @@ class StudyLedger:
     Args:
         plan: the study.
         on_end: called with each trial once it has ended.
+        read_only: whether to leave the journal as it is; nothing can be entered then.
+
+    Raises:
+        StudyError: the journal does not say any more what its confirmation is of.
+
+    Attributes:
+        confirmation: what is confirmed, once that was chosen.
     """
 
-    def __init__(self, plan: StudyPlan, on_end: Callable[[TrialEntry], None] | None = None) -> None:
+    def __init__(
+        self, plan: StudyPlan, on_end: Callable[[TrialEntry], None] | None = None, *, read_only: bool = False
+    ) -> None:
         self.plan = plan
+        self.confirmation: Confirmation | None = None
         self.entries: dict[str, TrialEntry] = {}
         self.ended = 0
         self.teacher_forwards_ahead = 0
-        self._stages: dict[Stage, list[TrialEntry]] = {"search": [], "control": [], "replicate": []}
+        self._stages: dict[Stage, list[TrialEntry]] = {"search": [], "control": [], "replicate": [], "confirm": []}
         self.damaged_lines: list[int] = []
         self._on_end = on_end
         path = plan.directory / "journal.jsonl"
         if path.exists():
             self._load(path)
-        self._journal = Journal(path)
+            check_journal(self)
+        self._journal = None if read_only else Journal(path)
 
     def _load(self, path: Path) -> None:
         events, self.damaged_lines = read_journal(path)
@@ -102,6 +114,8 @@ class StudyLedger:
                 self._enter(TrialEntry(config=TrialConfig(**event["config"]), **fields))
             elif kind == "fill":
                 self.teacher_forwards_ahead += event["forwards"]
+            elif kind == "confirmation":
+                self.confirmation = Confirmation(**event["confirmation"])
             elif trial_id in self.entries:
                 entry = self.entries[trial_id]
                 if kind == "epoch":
@@ -127,7 +141,7 @@ class StudyLedger:
             started=time.time(),
             optuna=optuna,
         )
-        self._journal.append(
+        self._append(
             {
                 "event": "trial",
                 "trial_id": entry.trial_id,
@@ -153,9 +167,7 @@ class StudyLedger:
         if epoch in entry.epochs or entry.status is not None:
             return False
         now = time.time()
-        self._journal.append(
-            {"event": "epoch", "trial_id": trial_id, "epoch": epoch, "time": now, "measures": measures}
-        )
+        self._append({"event": "epoch", "trial_id": trial_id, "epoch": epoch, "time": now, "measures": measures})
         entry.epochs[epoch] = measures
         entry.epoch_times[epoch] = now
         return True
@@ -164,8 +176,19 @@ class StudyLedger:
         """Enter what a trial costs by what it is, once."""
         entry = self.entries[trial_id]
         if facts and not entry.facts and entry.status is None:
-            self._journal.append({"event": "facts", "trial_id": trial_id, "facts": facts})
+            self._append({"event": "facts", "trial_id": trial_id, "facts": facts})
             entry.facts = facts
+
+    def record_confirmation(self, confirmation: Confirmation) -> None:
+        """Enter what is confirmed, once and for all, before the first of its trials begins."""
+        assert self.confirmation is None, "a confirmation is chosen once"
+        content = confirmation.model_dump(mode="json")
+        self._append({"event": "confirmation", "confirmation": content}, durable=True)
+        self.confirmation = confirmation
+
+    def _append(self, event: dict[str, Any], *, durable: bool = False) -> None:
+        assert self._journal is not None, "this ledger only reads"
+        self._journal.append(event, durable=durable)
 
     def record_fill(self, forwards: int, files: int, seconds: float) -> None:
         """Enter that a task filled teacher outputs ahead of the trials.
@@ -177,7 +200,7 @@ class StudyLedger:
         """
         if files:
             event = {"event": "fill", "time": time.time(), "forwards": forwards, "files": files, "seconds": seconds}
-            self._journal.append(event)
+            self._append(event)
             self.teacher_forwards_ahead += forwards
 
     def end_trial(self, trial_id: str, status: Status, error: str | None = None) -> None:
@@ -186,7 +209,7 @@ class StudyLedger:
         if entry.status is not None:
             return
         now = time.time()
-        self._journal.append(
+        self._append(
             {"event": "end", "trial_id": trial_id, "status": status, "error": error, "time": now},
             durable=True,
         )
@@ -208,9 +231,16 @@ class StudyLedger:
         """How many trials ended so."""
         return sum(entry.status == status for entry in self.entries.values())
 
+    @property
+    def planned(self) -> int:
+        """Trials of the whole study with its confirmation; at most so many, until that is chosen."""
+        chosen = self.confirmation
+        return self.plan.total_trials + (self.plan.confirm_trials if chosen is None else chosen.size)
+
     def close(self) -> None:
         """Close the journal."""
-        self._journal.close()
+        if self._journal is not None:
+            self._journal.close()
 
 
 def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:

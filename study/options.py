@@ -101,6 +101,17 @@ Replicates = Annotated[
     int,
     _how_much(help="Fresh seeds for each promising config and each control, or for each method that is compared (5)."),
 ]
+Confirm = Annotated[
+    int | None,
+    _how_much(
+        metavar="N",
+        help="When all has run, run the N best configs (by a lower confidence bound) and the controls again on fresh "
+        "seeds, and read the test split for them, once; of a comparison the N best methods, ce and kd.",
+    ),
+]
+Seeds = Annotated[
+    int | None, _how_much(metavar="N", help="Fresh seeds for each config that is confirmed; 10 if not given.")
+]
 Epochs = Annotated[int, _how_much(help="Epochs per trial.")]
 TimeBudget = Annotated[float | None, _how_much(help="Stop after so many seconds; --resume goes on.")]
 Smoke = Annotated[bool, _how_much("--smoke", help="Two configs, one seed, one epoch: does it run?")]
@@ -180,3 +191,4 @@ AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothi
 Quiet = Annotated[bool, _how("--quiet", "-q", help="No progress.")]
 Verbose = Annotated[bool, _how("--verbose", "-v", help="Say more when something fails.")]
 Version = Annotated[bool, _how("--version", help="Show the version.")]
+Confirmed = Annotated[str, typer.Argument(metavar="NAME", help="A study that has finished.", show_default=False)]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from analysis.confirmation import ConfirmationResult
 from analysis.costs import ConfigCost, config_costs
 from analysis.figures import (
     compute_gap_against_accuracy,
@@ -37,6 +38,14 @@ from analysis.trials import (
     survivor_note,
 )
 from study.comparison import BASELINE, comparison_notes
+from study.confirmed import (
+    confirmation_metrics,
+    confirmation_note,
+    confirmation_summary,
+    confirmation_texts,
+    confirmed_tables,
+    find_confirmed,
+)
 from study.plan import StudyPlan
 from study.progress import StudyProgress, duration
 from study.runner import StudyRun
@@ -65,6 +74,7 @@ class Outcome:
         configs: controls first, then the promising configs, best first; where methods are compared, all best first.
         correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
         costs: of the configs, by their ids.
+        confirmed: what the confirmation found; None without one.
         notes: what must be said beside the table.
         tracking_error: why MLflow does not have all of it, if so.
     """
@@ -74,6 +84,7 @@ class Outcome:
     configs: list[ConfigSummary]
     correlation: Estimate
     costs: dict[str, ConfigCost]
+    confirmed: ConfirmationResult | None
     notes: list[str]
     tracking_error: Exception | None
 
@@ -90,16 +101,20 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     summary = _summary(plan, run, configs, correlation, notes)
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
+    confirmed = find_confirmed(run.ledger, records.trials)
+    if confirmed is not None:
+        summary["confirmation"] = _json_ready(confirmation_summary(run.ledger, confirmed))
     _write_json(plan.directory / "summary.json", summary)
     _draw_figures(plan, records, configs, costs)
     table = methods_table(configs) if plan.compared else markdown_table(configs)
-    result_note = "\n\n".join([table, *_correlation_lines(plan, correlation), *notes])
+    above = [confirmation_note(confirmed), "**Before**"] if confirmed is not None else []
+    result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
-    error = tracker.finish(
-        status, result_note=result_note, metrics=_study_metrics(plan, configs, correlation), artifacts=artifacts
-    )
-    return Outcome(plan, summary, configs, correlation, costs, notes, error)
+    metrics = _study_metrics(plan, configs, correlation)
+    metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
+    error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
+    return Outcome(plan, summary, configs, correlation, costs, confirmed, notes, error)
 
 
 def print_outcome(outcome: Outcome, stream: TextIO) -> None:
@@ -114,6 +129,12 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
     for text in [*methods, *_correlation_lines(plan, outcome.correlation), *outcome.notes]:
         console.print(text, markup=False)
+    if outcome.confirmed is not None:
+        console.print("\nConfirmed on fresh seeds", style="bold")
+        for shown in confirmed_tables(outcome.confirmed):
+            console.print(shown)
+        for text in confirmation_texts(outcome.confirmed):
+            console.print(text, markup=False)
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])
     console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)
@@ -252,7 +273,7 @@ def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords, configs: list[
         notes.append(survivors)
     if not run.complete:
         why = "interrupted" if run.interrupted else "out of time" if run.out_of_time else "unfinished"
-        notes.append(f"Incomplete ({why}): {run.ledger.ended} of {plan.total_trials} trials have ended.")
+        notes.append(f"Incomplete ({why}): {run.ledger.ended} of {run.ledger.planned} trials have ended.")
     failed = [entry for entry in run.ledger.entries.values() if entry.status == "failed"]
     notes += [f"Failed: {entry.name} ({entry.trial_id}): {entry.error}" for entry in failed[:5]]
     return notes
@@ -268,7 +289,7 @@ def _summary(
         "question": plan.search_space.question,
         "plan_digest": plan.digest,
         "complete": run.complete,
-        "trials": {**trials, "planned": plan.total_trials},
+        "trials": {**trials, "planned": run.ledger.planned},
         "seconds": run.seconds,
         "teacher": {
             "architecture": plan.base.teacher,
@@ -308,6 +329,8 @@ def _json_ready(value: Any) -> Any:
     """NaN is no JSON: what is not known is null."""
     if isinstance(value, dict):
         return {key: _json_ready(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_json_ready(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

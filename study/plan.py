@@ -25,6 +25,7 @@ from pydantic import (
 
 from search_spaces import MethodComparison, SearchSpace, find_space, space_names
 from study.comparison import ComparedMethod, Search, row_name
+from study.confirmation import ConfirmationRequest, check_request, expected_size
 from study.errors import UsageError
 from study.teacher_storage import (
     DEFAULT_LIMIT,
@@ -43,7 +44,7 @@ from trainables.uris import redact
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
-Stage = Literal["search", "control", "replicate"]
+Stage = Literal["search", "control", "replicate", "confirm"]
 
 SAMPLERS: Final[tuple[str, ...]] = get_args(Sampler)
 SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
@@ -94,6 +95,9 @@ class StudyPlan(BaseModel):
     result. What `teacher_outputs` leaves open is decided once, when the study is planned, and kept in
     `teacher_outputs_used`.
 
+    A `confirmation` follows when all that is done (see `study.confirmation`). It is no part of what the study is, and
+    can be asked for later; its trials are in no count here but `confirm_trials`.
+
     A teacher that was given is known by its digest, `base.teacher_digest`, wherever its checkpoint lies later.
     """
 
@@ -109,6 +113,7 @@ class StudyPlan(BaseModel):
     promising: int = Field(3, ge=0)
     replicates: int = Field(3, ge=1, le=10_000)
     controls: tuple[str, ...] = CONTROLS
+    confirmation: ConfirmationRequest | None = None
     sampler: Sampler = "tpe"
     scheduler: Scheduler = "none"
     seed: int = Field(0, ge=0, lt=2**63)
@@ -201,6 +206,11 @@ class StudyPlan(BaseModel):
         if varied:
             raise ValueError(f"space {self.space!r} varies {', '.join(varied)}: it cannot be set as well")
         TrialConfig(**{**self.base.model_dump(), **self.overrides})
+        return self
+
+    @model_validator(mode="after")
+    def _finds_what_it_confirms(self) -> Self:
+        check_request(self)
         return self
 
     @field_validator("teacher_outputs_path")
@@ -318,7 +328,7 @@ class StudyPlan(BaseModel):
     @property
     def digest(self) -> str:
         """Content digest of everything that defines the study."""
-        left_out = set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name"}
+        left_out = set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name", "confirmation"}
         if not self.compared:  # younger than the first studies
             left_out.add("compared")
         content = self.model_dump(mode="json", exclude=left_out)
@@ -346,14 +356,21 @@ class StudyPlan(BaseModel):
                 config = self.configure(point).with_seeds(self.seed, replicate)
                 yield PlannedTrial("control", config, replicate)
 
+    @property
+    def confirm_trials(self) -> int:
+        """Trials of the confirmation, if one is asked for: at most so many, as it is not known which they are."""
+        return expected_size(self)
+
     def epochs_total(self) -> int:
         """Passes over the training split if no trial is stopped early."""
-        return self.total_trials * self.base.epochs
+        return (self.total_trials + self.confirm_trials) * self.base.epochs
 
     def save(self) -> Path:
         """Write `plan.json` into the study's folder, without the secrets that a URI may hold."""
         path = self.directory / "plan.json"
-        path.write_text(self.without_secrets().model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial = path.with_suffix(".partial")
+        partial.write_text(self.without_secrets().model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
         return path
 
     def without_secrets(self) -> Self:

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from search_spaces import MethodComparison
 from study.comparison import ComparedMethod, comparison_notes, left_out
+from study.confirmation import PUBLISHED
 from study.plan import StudyPlan
 from study.samplers import make_sampler
 from study.teacher_choice import describe_teacher
@@ -52,11 +53,12 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
         f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
-        f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test (never read by a search)",
+        f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + ("; one sampler a method, from the published settings on" if plan.compared and plan.searches else ""),
         f"trials     {plan.total_trials} = {_sum_of_trials(plan)}",
+        *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
         f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
         + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else "")
         + _beside(plan),
@@ -101,6 +103,23 @@ def _sum_of_trials(plan: StudyPlan) -> str:
         f"{plan.trials} of the search + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
         f"+ {promising} promising {seeds}"
     )
+
+
+def _test_reader(plan: StudyPlan) -> str:
+    return "never read by a search" + (", once by the confirmation" if plan.confirmation is not None else "")
+
+
+def describe_confirmation(plan: StudyPlan) -> str:
+    """What is confirmed when all else has run, for a person."""
+    request = plan.confirmation
+    if request is None:
+        return "nothing"
+    if plan.compared:
+        what = f"the {request.configs} best methods, ce and kd"
+    else:
+        configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
+        what = f"the {configs} (by a lower bound), the search's winner, {', '.join(plan.controls)} and {PUBLISHED}"
+    return f"{what} on {request.seeds} fresh seeds: at most {plan.confirm_trials} trials more"
 
 
 def _networks(plan: StudyPlan) -> str:

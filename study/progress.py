@@ -34,7 +34,7 @@ class StudyProgress:
 
     def __init__(self, plan: StudyPlan, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._console = Console(file=stream or sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
-        self._total = plan.total_trials
+        self._total = plan.total_trials + plan.confirm_trials
         self._began: float | None = None
         self._done_before = 0
         self._warned: set[str] = set()
@@ -112,11 +112,11 @@ class StudyProgress:
         """A trial reported or ended."""
         if self._console.quiet:
             return
-        ended = ledger.ended
+        ended, self._total = ledger.ended, ledger.planned
         if self._began is None:
             self._began, self._done_before = time.monotonic(), ended
         if self._bar is not None:
-            self._bar.update(self._task, completed=ended, state=self._state(ledger, ended))
+            self._bar.update(self._task, total=self._total, completed=ended, state=self._state(ledger, ended))
         elif entry.status is not None:
             self.say(f"[{ended}/{self._total}] {trial_line(entry)}")
 

@@ -8,9 +8,10 @@ Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, meth
 status, error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at
 the trial's last epoch; null where the method does not have it), one per fact of its cost (`COST_FACTS`; null where
 an earlier version recorded the trial). `stage` is search (proposed by the sampler),
-control (a config that no search chose: beside a search, or one of the methods that a study compares as published) or
-replicate (a promising config on fresh seeds); `status` is finished, pruned or failed; `seconds` is
-the trial's own computing time, `started` the moment it was first scheduled.
+control (a config that no search chose: beside a search, or one of the methods that a study compares as published),
+replicate (a promising config on fresh seeds) or confirm (a chosen config, or a control, on seeds that no stage before
+had; these alone have `test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's own computing
+time, `started` the moment it was first scheduled.
 Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
 Of a column `cost/...` the field's metadata says the `unit`.
 """

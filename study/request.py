@@ -51,6 +51,7 @@ _PLAN_FLAGS: Final = (
     "teacher_outputs_path",
 )
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
+_SMOKE_SEEDS: Final = 2
 
 
 def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +160,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+    asked["confirmation"] = _confirmation(values)
     chosen = choose_teacher(values, given)
     asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
     if comparison is not None:
@@ -173,6 +175,19 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
             f"{resume_command(plan)}; or give another --name."
         )
     return plan
+
+
+def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
+    """What is asked for of a study that is yet to run."""
+    from study.confirmation import DEFAULT_SEEDS, request_of
+
+    configs, seeds = values["confirm"], values["seeds"]
+    if configs is None:
+        if seeds is not None:
+            raise UsageError("--seeds counts the fresh seeds of what --confirm confirms: give --confirm too")
+        return None
+    usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
+    return request_of(configs, usual if seeds is None else seeds).model_dump()
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -205,16 +220,18 @@ def _names(methods: str | None) -> list[str] | None:
     return names
 
 
-def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPlan":
+def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms: bool = False) -> "StudyPlan":
     """The plan that a study was started with, and what may differ when it goes on.
 
     Args:
         name: the study.
         output_dir: where it lies.
         given: the options that the user gave.
+        confirms: whether the study has to be one that has finished, and is to be confirmed.
 
     Raises:
-        UsageError: there is no such study, or an option asks for another study than the one on disk.
+        UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
+            confirmation that it cannot have.
     """
     from study.plan import EXECUTION_FIELDS, NAME_PATTERN, load_plan, resolve_plan
     from study.plan_checks import check_data_root, refuse_differences
@@ -236,12 +253,55 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any]) -> "StudyPl
     asked |= check_same_teacher(plan, given)
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
-    plan = resolve_plan({**plan.model_dump(), **execution})
+    confirmation = _confirmation_at_resume(plan, given.get("confirm"), given.get("seeds"), confirms=confirms)
+    plan = resolve_plan({**plan.model_dump(), **execution, "confirmation": confirmation})
     for flag, uri in (("tracking-uri", plan.tracking_uri), ("teacher-outputs-path", plan.teacher_outputs_path or "")):
         if REDACTED in uri:
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_data_root(plan)
     return plan
+
+
+def _confirmation_at_resume(
+    plan: "StudyPlan", configs: int | None, seeds: int | None, *, confirms: bool
+) -> dict[str, int] | None:
+    """What is confirmed of a study that exists: as its plan has it, if nothing is asked for."""
+    from study.confirmation import DEFAULT_SEEDS, asked_confirmation, request_of, what_is_left
+    from study.ledger import StudyLedger
+
+    recorded = plan.confirmation
+    if not confirms and configs is None and seeds is None:
+        return recorded.model_dump() if recorded is not None else None
+    ledger = StudyLedger(plan, read_only=True)
+    if confirms or ledger.confirmation is not None or what_is_left(ledger) is None:
+        return asked_confirmation(ledger, configs, seeds).model_dump()
+    if configs is None:
+        if recorded is None:
+            raise UsageError("--seeds counts the fresh seeds of what --confirm confirms: give --confirm too")
+        configs = recorded.configs
+    usual = recorded.seeds if recorded is not None else DEFAULT_SEEDS
+    return request_of(configs, usual if seeds is None else seeds).model_dump()
+
+
+def keep_confirmation(plan: "StudyPlan") -> None:
+    """Write down in the plan of a study that exists what is confirmed of it, for the next resume.
+
+    Raises:
+        UsageError: another process runs the study, or something else is confirmed of it meanwhile.
+    """
+    from study.confirmation import asked_again
+    from study.ledger import StudyLedger
+    from study.lock import StudyLock
+    from study.plan import load_plan
+
+    recorded = load_plan(plan.directory)
+    if plan.confirmation is None or recorded.confirmation == plan.confirmation:
+        return
+    with StudyLock(plan.directory):
+        chosen = StudyLedger(recorded, read_only=True).confirmation
+        if chosen is not None:
+            asked_again(plan, chosen, plan.confirmation.configs, plan.confirmation.seeds)
+        recorded.model_copy(update={"confirmation": plan.confirmation}).save()
 
 
 def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:

@@ -270,7 +270,7 @@ def _search(
             return
         packing = Packing(plan, settings, progress)
         search = StudySearch(ledger, packing.trial_settings, lambda entry: _checkpoints_of(plan, entry), packing.slots)
-        progress.say(f"searching: {plan.total_trials} trials, {len(ledger.entries)} of them begun before")
+        progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
         with progress:
             _tuner(plan, packing.trainable, search, ledger, callback, stop).fit()
     finally:

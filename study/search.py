@@ -1,9 +1,10 @@
-"""What Tune runs next: configs from Optuna, then the controls, then fresh seeds of the most promising configs.
+"""What Tune runs next: configs from Optuna, the controls, fresh seeds of the best configs, and what is confirmed.
 
 `StudySearch` is Ray's `OptunaSearch` with three differences. A trial that was stopped early reaches Optuna as PRUNED
 with its value and a failed one as FAIL (Ray tells COMPLETE for both, or leaves them RUNNING). It is rebuilt from the
-study's ledger instead of a pickle. And the search is one of three stages, in which several methods may each be searched
-by a sampler of its own; a comparison of methods as they are has no search at all.
+study's ledger instead of a pickle. And the search is one of four stages, in which several methods may each be searched
+by a sampler of its own; a comparison of methods as they are has no search at all. The last stage, a confirmation, is
+there if the plan asks for one; it is chosen from all the others, and its trials alone read the test split.
 
 Controls are handed out while the last configs of the search are still running, so that no core waits for them.
 """
@@ -22,8 +23,10 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from study.confirmation import choose
 from study.ledger import Status, StudyLedger, TrialEntry
 from study.plan import PlannedTrial
+from study.promising import promising_configs as promising_configs
 from study.samplers import make_sampler
 from trainables.measures import ACCURACY
 from trainables.trial import TrialConfig
@@ -70,6 +73,7 @@ class StudySearch(OptunaSearch):
         self._to_resume = ledger.unfinished
         self._controls = list(plan.control_trials())
         self._promising: list[TrialConfig] | None = None
+        self._to_confirm: deque[PlannedTrial] | None = None
         self._searches = plan.searches
         # Each search has a study of Optuna's; where there is but one, it is the one that Ray's class made.
         self._studies: dict[str, optuna.Study] = {
@@ -114,6 +118,7 @@ class StudySearch(OptunaSearch):
         return {
             "trial_id": entry.trial_id,
             "stage": entry.stage,
+            "reads_test": entry.stage == "confirm",
             "checkpoints": [],
             "config": entry.config.model_dump(mode="json"),
             **self._trial_settings,
@@ -163,10 +168,26 @@ class StudySearch(OptunaSearch):
         handed_out = len(self._ledger.in_stage("replicate"))
         replicate, rank = divmod(handed_out, max(1, len(self._promising)))
         if replicate >= self._plan.replicates or not self._promising:
-            finished: str = Searcher.FINISHED
-            return finished
+            return self._next_confirmed()
         config = self._promising[rank].with_seeds(self._plan.seed, replicate + 1)
         return PlannedTrial("replicate", config, replicate + 1)
+
+    def _next_confirmed(self) -> PlannedTrial | str | None:
+        finished: str = Searcher.FINISHED
+        if self._ledger.confirmation is None and self._plan.confirmation is not None:
+            if self._ledger.unfinished:  # it is chosen from everything
+                return None
+            chosen = choose(self._ledger)
+            if chosen is not None:
+                self._ledger.record_confirmation(chosen)
+        if self._ledger.confirmation is None:
+            return finished
+        if self._to_confirm is None:
+            self._to_confirm = deque(self._ledger.confirmation.trials(self._plan.seed))
+        begun = {(entry.config.config_id, entry.replicate) for entry in self._ledger.in_stage("confirm")}
+        while self._to_confirm and (self._to_confirm[0].config.config_id, self._to_confirm[0].replicate) in begun:
+            self._to_confirm.popleft()
+        return self._to_confirm[0] if self._to_confirm else finished
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: `StudyCallback` enters results into the ledger, and Optuna hears of them at the trial's end."""
@@ -224,19 +245,6 @@ class StudySearch(OptunaSearch):
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles the searcher into its own snapshot; there it must neither hold the journal nor be trusted.
         return {}
-
-
-def promising_configs(ledger: StudyLedger) -> list[TrialConfig]:
-    """The configs of each search that finished best, best first, each once."""
-    promising: list[TrialConfig] = []
-    for search in ledger.plan.searches:
-        own = [entry for entry in ledger.in_stage("search") if ledger.plan.search_of(entry.config) == search.name]
-        finished = [entry for entry in own if entry.status == "finished"]
-        best = sorted(finished, key=lambda entry: (-entry.accuracy, entry.ordinal))
-        distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
-        ranked = dict.fromkeys(entry.config.config_id for entry in best)
-        promising += [distinct[config_id] for config_id in list(ranked)[: ledger.plan.promising]]
-    return promising
 
 
 def _how_it_ended(result: dict[str, Any] | None, error: bool) -> tuple[Status | None, str | None]:

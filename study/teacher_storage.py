@@ -104,6 +104,9 @@ def _taught_trials(plan: "StudyPlan") -> Counter[str]:
         trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
         for control in plan.controls:
             trials[control] += plan.replicates
+        if plan.confirmation is not None:
+            for method in (*[plan.base.method] * (plan.confirmation.configs + 1), *plan.controls, "pesf_kd"):
+                trials[method] += plan.confirmation.seeds
     return Counter({method: count for method, count in trials.items() if METHODS.entry(method).needs_teacher})
 
 

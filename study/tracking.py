@@ -270,9 +270,16 @@ def note_text(plan: StudyPlan, command: str) -> str:
     return (
         f"**{plan.search_space.question}**\n\n"
         f"{_what_is_run(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
-        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}.\n\n"
+        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}."
+        f"{_what_is_confirmed(plan)}\n\n"
         f"```\n{command}\n```"
     )
+
+
+def _what_is_confirmed(plan: StudyPlan) -> str:
+    if plan.confirmation is None:
+        return ""
+    return f" Then the {plan.confirmation.configs} best are confirmed on {plan.confirmation.seeds} seeds more."
 
 
 def _what_is_run(plan: StudyPlan) -> str:

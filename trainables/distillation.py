@@ -34,8 +34,9 @@ class DistillationTrainable(tune.Trainable):
 
     Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (None where no teacher
     is needed), `own_teachers` (paths by the methods that have a teacher to themselves), `teacher_outputs` (`location`
-    and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, and `checkpoints`:
-    folders to go on from, newest first; one that is damaged is passed over.
+    and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, `checkpoints`:
+    folders to go on from, newest first; one that is damaged is passed over; and `reads_test`, whether its last epoch
+    reports the accuracy on the test split.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -99,7 +100,8 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     teacher = _teacher(path, trial, dataset) if path is not None else None
     if teacher is not None and not trial.method_entry.needs_live_teacher:
         outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
-    run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs)
+    reads_test = settings.get("reads_test", False)
+    run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs, reads_test=reads_test)
     for folder in settings.get("checkpoints", []):
         try:
             load_checkpoint(run, Path(folder))

@@ -177,7 +177,11 @@ class Pack:
         share = (time.perf_counter() - started) / sharers
         joules = {name: joules / sharers for name, joules in meter.since(energy).items()}
         measures = {
-            name: trained.measures[name] | evaluated.measures[name] | self.run_of(name).costs(share) | joules
+            name: trained.measures[name]
+            | evaluated.measures[name]
+            | self.run_of(name).costs(share)
+            | joules
+            | self.run_of(name).test_at_the_end()
             for name in evaluated.measures
         }
         return PackEpoch(measures, trained.failures | evaluated.failures)

@@ -65,6 +65,7 @@ class DistillationRun:
         device: where everything runs.
         teacher_outputs: where the teacher's outputs come from; the teacher itself, live, unless given.
         method: instead of the config's, for the training of a teacher by a method of its own.
+        reads_test: whether the last epoch reports `test/accuracy` too.
 
     Raises:
         ValueError: if the method needs a teacher and there is none, or dataset, teacher or its outputs do not
@@ -80,8 +81,10 @@ class DistillationRun:
         device: torch.device | str = "cpu",
         teacher_outputs: TeacherOutputs | None = None,
         method: Method | None = None,
+        reads_test: bool = False,
     ) -> None:
         self.config = config
+        self.reads_test = reads_test
         self.dataset = dataset
         self.device = torch.device(device)
         self.method = method if method is not None else METHODS[config.method]
@@ -146,7 +149,8 @@ class DistillationRun:
         `cost/teacher_forwards` counts the samples that went through the teacher itself since the epoch
         before, those of the validation split too, which pass once in a trial (and once more after a resume); through
         a teacher that learns they pass every epoch.
-        A method without an adapter has 0 adapter parameters.
+        A method without an adapter has 0 adapter parameters. The last epoch of a trial that `reads_test` has
+        `test/accuracy`, whose time is in no cost.
 
         Raises:
             NonFiniteLossError: see `train_epoch`.
@@ -154,7 +158,8 @@ class DistillationRun:
         started, meter = time.perf_counter(), energy_meter(self.device)
         energy = meter.read()
         measures = self.train_epoch() | self.evaluate()
-        return measures | self.costs(time.perf_counter() - started) | meter.since(energy)
+        costs = self.costs(time.perf_counter() - started) | meter.since(energy)
+        return measures | costs | self.test_at_the_end()
 
     @cached_property
     def cost(self) -> CostLedger:
@@ -340,6 +345,10 @@ class DistillationRun:
         split = self.dataset.test
         correct = self._student_logits(split).argmax(dim=1) == split.labels.to(self.device)
         return {"test/accuracy": float(correct.double().mean())}
+
+    def test_at_the_end(self) -> dict[str, float]:
+        """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""
+        return self.evaluate_test() if self.reads_test and self.finished else {}
 
     def _student_logits(self, split: Split) -> Tensor:
         self.student.eval()

@@ -1,0 +1,116 @@
+"""The command line of a confirmation: `python -m study.confirm NAME`.
+
+Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from study import options
+from study.launch import leave_with_exit_code, run_plan
+from study.request import resumed_plan
+
+if TYPE_CHECKING:
+    from study.plan import StudyPlan
+
+_EXAMPLES: Final = (
+    ("what would be confirmed, and what that costs", "python -m study.confirm NAME --dry-run"),
+    ("the three best configs and the controls on ten seeds each", "python -m study.confirm NAME"),
+    ("a quick one", "python -m study.confirm NAME --confirm 1 --seeds 5"),
+)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.command(
+    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def confirm_study(
+    context: typer.Context,
+    name: options.Confirmed,
+    confirm: options.Confirm = None,
+    seeds: options.Seeds = None,
+    time_budget: options.TimeBudget = None,
+    max_concurrent: options.MaxConcurrent = None,
+    cpus_per_trial: options.CpusPerTrial = 1.0,
+    pack: options.Pack = "1",
+    gpus_per_trial: options.GpusPerTrial = 0.0,
+    address: options.Address = "local",
+    data_root: options.DataRoot = None,
+    output_dir: options.OutputDir = Path("study_results"),
+    tracking_uri: options.TrackingUri = None,
+    teacher_checkpoint: options.TeacherCheckpoint = None,
+    teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",
+    teacher_outputs_path: options.TeacherOutputsPath = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Confirm what a finished study found: its best configs and the controls on fresh seeds, and on the test split.
+
+    The configs are chosen by a lower confidence bound, entered into the study's journal, and compared by seed on the
+    test split, which is read for this one choice. A confirmation that was stopped goes on; one that is done is shown
+    again; another choice is refused. Exit codes are those of study.launch.
+    """
+    values = dict(context.params)
+    given = {
+        flag: value
+        for flag, value in values.items()
+        if (source := context.get_parameter_source(flag)) is not None and source.name != "DEFAULT"
+    }
+    plan = resumed_plan(name, output_dir, given, confirms=True)
+    if dry_run:
+        _show(plan, as_json=as_json)
+    else:
+        run_plan(plan, values, resumed=True, command="study.confirm")
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    leave_with_exit_code(app)
+
+
+def _show(plan: "StudyPlan", *, as_json: bool) -> None:
+    from study.confirmation import choose
+    from study.ledger import StudyLedger
+
+    ledger = StudyLedger(plan, read_only=True)
+    confirmation = ledger.confirmation or choose(ledger)
+    assert confirmation is not None  # else it would have been refused
+    begun = len(ledger.in_stage("confirm"))
+    if as_json:
+        shown: dict[str, Any] = {
+            "study": plan.name,
+            "confirmation": confirmation.model_dump(mode="json"),
+            "trials": confirmation.size,
+            "begun": begun,
+            "epochs": confirmation.size * plan.base.epochs,
+        }
+        typer.echo(json.dumps(shown, indent=2))
+        return
+    request, last = confirmation.request, confirmation.first_replicate + confirmation.request.seeds - 1
+    lines = [
+        f"study      {plan.name}  (nothing has been written)",
+        f"confirms   {len(confirmation.choices)} configs on {request.seeds} fresh seeds each (replicates "
+        f"{confirmation.first_replicate} to {last}); the test split is read for them, once",
+        f"cost       {confirmation.size} trials, {begun} of them begun before; "
+        f"{confirmation.size * plan.base.epochs} student epochs",
+        "chosen" if ledger.confirmation is None else "chosen before, for good",
+    ]
+    for choice in confirmation.choices:
+        role = f"choice {choice.rank}" if choice.rank is not None else "control" if choice.control else "winner"
+        score = "" if choice.search_score is None else f", score {choice.search_score:.3f}"
+        bound = ""
+        if choice.bound is not None:
+            low = "no lower bound" if choice.bound["low"] is None else f"lower bound {choice.bound['low']:.3f}"
+            bound = f", estimate {choice.bound['value']:.3f}, {low} ({choice.bound['method']})"
+        lines.append(f"           {role}: {choice.label}{score}{bound}")
+    typer.echo("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,408 @@
+"""The last stage of a study: the best configs and the controls again, on fresh seeds, with the test split read once.
+
+What is confirmed is chosen when everything before has ended, by a lower bound of what a config reaches on average
+(`analysis.confirmation.lower_bounds`), and entered into the journal before the first of its trials begins. From then on
+the choice stands: another one would be made by somebody who may know the test split, which would then be one more
+validation split.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from study.comparison import BASELINE, known_methods, row_name, why_not
+from study.errors import StudyError, UsageError
+from study.promising import promising_configs
+from trainables.trial import TrialConfig
+
+if TYPE_CHECKING:
+    from analysis.confirmation import Scores
+    from study.ledger import StudyLedger, TrialEntry
+    from study.plan import PlannedTrial, StudyPlan
+
+DEFAULT_CONFIGS: Final = 3
+DEFAULT_SEEDS: Final = 10
+_MOST_SEEDS: Final = 10_000
+PUBLISHED: Final = "pesf_kd as published"
+_BESIDE: Final = ("ce", BASELINE)  # of a comparison, confirmed whatever they reached
+
+
+class ConfirmationRequest(BaseModel):
+    """What is asked of a confirmation.
+
+    Args:
+        configs: how many of the best; of a study that compares methods, how many methods beside `ce` and `kd`.
+        seeds: fresh ones for each config. With one there is no interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    configs: int = Field(ge=1)
+    seeds: int = Field(ge=2, le=_MOST_SEEDS)
+
+
+class Choice(BaseModel):
+    """A config that is confirmed, and why.
+
+    Args:
+        label: what tables call it.
+        config: the config, with the seeds of whatever trial it was found in.
+        rank: its place by the bound, from 1; None for what is there beside the chosen ones.
+        control: the control that it is, if it is one.
+        winner: whether its one score was the best of the search.
+        search_score: the validation accuracy that it had when the choice was made.
+        bound: what the choice was made by: `value`, `low`, `n` and `method`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    config: TrialConfig
+    rank: int | None = None
+    control: str | None = None
+    winner: bool = False
+    search_score: float | None = None
+    bound: dict[str, Any] | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        """What `analysis.confirmation.summarise_confirmation` wants to know."""
+        return {**self.model_dump(exclude={"config"}), "config_id": self.config.config_id}
+
+
+class Confirmation(BaseModel):
+    """What is confirmed, as the journal holds it from before the first trial on.
+
+    Args:
+        request: what was asked for.
+        first_replicate: number of the first seed; no trial before had it or a later one.
+        choices: the configs, each once.
+        chosen_at: seconds since 1970.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    request: ConfirmationRequest
+    first_replicate: int
+    choices: tuple[Choice, ...]
+    chosen_at: float
+
+    @property
+    def size(self) -> int:
+        """How many trials it has."""
+        return self.request.seeds * len(self.choices)
+
+    def trials(self, study_seed: int) -> "Iterator[PlannedTrial]":
+        """All of them, seed by seed, so that one that is stopped has complete pairs."""
+        from study.plan import PlannedTrial
+
+        for replicate in range(self.first_replicate, self.first_replicate + self.request.seeds):
+            for choice in self.choices:
+                yield PlannedTrial("confirm", choice.config.with_seeds(study_seed, replicate), replicate)
+
+
+def most_configs(plan: "StudyPlan") -> int:
+    """How many configs a confirmation of that study can have at most, beside the controls."""
+    if plan.compared:
+        return sum(method.name not in _BESIDE for method in plan.compared)
+    return plan.trials
+
+
+def check_request(plan: "StudyPlan") -> None:
+    """Check that a plan's study can find what its confirmation asks for.
+
+    Raises:
+        ValueError: it asks for more configs than there will be.
+    """
+    request, most = plan.confirmation, most_configs(plan)
+    if request is None or request.configs <= most:
+        return
+    if plan.compared:
+        raise ValueError(f"the study compares {most} methods beside ce and kd, so --confirm is at most {most}")
+    raise ValueError(f"the search proposes {most} configs, so --confirm is at most {most}; or raise --trials")
+
+
+def expected_size(plan: "StudyPlan") -> int:
+    """Trials of the plan's confirmation before anything was chosen: at most so many.
+
+    The winner of the search may be among the chosen ones, and a control may be one of them.
+    """
+    if plan.confirmation is None:
+        return 0
+    if plan.compared:
+        beside = sum(method.name in _BESIDE for method in plan.compared)
+    else:
+        beside = len(_control_choices(plan, None)) + 1
+    return plan.confirmation.seeds * (plan.confirmation.configs + beside)
+
+
+def what_is_left(ledger: "StudyLedger") -> str | None:
+    """What of the study, its confirmation aside, has not run yet, in words; None if all of it has."""
+    plan = ledger.plan
+    begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
+    controls = sum(1 for _ in plan.control_trials())
+    due = [plan.searched, controls, plan.replicates * len(promising_configs(ledger))]
+    all_ended = all(entry.status is not None for entry in ledger.entries.values() if entry.stage != "confirm")
+    if all_ended and all(count >= needed for count, needed in zip(begun, due, strict=True)):
+        return None
+    ended = sum(entry.status is not None and entry.stage != "confirm" for entry in ledger.entries.values())
+    return f"{ended} of {plan.total_trials} trials have ended"
+
+
+def choose(ledger: "StudyLedger") -> Confirmation | None:
+    """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
+
+    A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
+    a search are those of the study with `kd` at the temperature that the first choice has (where the study varies it),
+    and PESF-KD as it was published, as far as the fields of a trial's config say it. The config with the best score of
+    the search is confirmed too, whatever its bound, as what its score promised is the search's optimism. Nothing is
+    written here.
+    """
+    plan = ledger.plan
+    assert plan.confirmation is not None
+    choices = _choose_methods(ledger) if plan.compared else _choose_configs(ledger)
+    if all(choice.rank is None for choice in choices):
+        return None
+    return Confirmation(
+        request=plan.confirmation,
+        first_replicate=1 + max((entry.replicate for entry in ledger.entries.values()), default=0),
+        choices=tuple(choices),
+        chosen_at=time.time(),
+    )
+
+
+def count_candidates(ledger: "StudyLedger") -> int:
+    """How many configs could be chosen, beside the controls."""
+    if not ledger.plan.compared:
+        return len(_candidates(ledger.in_stage("search"), ledger.in_stage("replicate")))
+    return sum(name not in _BESIDE for name in _method_candidates(ledger))
+
+
+def _scores(entries: "list[TrialEntry]") -> tuple[float, ...]:
+    return tuple(entry.accuracy for entry in entries if entry.status == "finished")
+
+
+def _candidates(searched: "list[TrialEntry]", fresh: "list[TrialEntry]") -> "list[tuple[TrialConfig, Scores]]":
+    """Each config of these trials that never failed and finished at least once, oldest first, and what it reached."""
+    from analysis.confirmation import Scores
+
+    by_id: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {}
+    for number, entries in enumerate((searched, fresh)):
+        for entry in entries:
+            by_id.setdefault(entry.config.config_id, ([], []))[number].append(entry)
+    found = []
+    for tried, repeated in by_id.values():
+        scores = Scores(_scores(tried), _scores(repeated))
+        if (scores.searched or scores.fresh) and all(entry.status != "failed" for entry in (*tried, *repeated)):
+            found.append(((tried + repeated)[0].config, scores))
+    return found
+
+
+def _repetitions(ledger: "StudyLedger") -> list[tuple[float, ...]]:
+    """Accuracies of everything that was repeated, config by config."""
+    groups: dict[str, list[TrialEntry]] = {}
+    for entry in (*ledger.in_stage("control"), *ledger.in_stage("replicate")):
+        groups.setdefault(entry.config.config_id, []).append(entry)
+    return [_scores(group) for group in groups.values()]
+
+
+def _ranked(
+    candidates: "list[tuple[TrialConfig, Scores]]", repetitions: list[tuple[float, ...]]
+) -> "list[tuple[TrialConfig, Scores, dict[str, Any]]]":
+    """The candidates, best bound first, each with what is written down of its bound."""
+    from analysis.confirmation import best_first, lower_bounds
+
+    if not candidates:
+        return []
+    scores = [each for _, each in candidates]
+    bounds = lower_bounds(scores, repetitions)
+    order = best_first(scores, bounds)
+    return [(*candidates[i], _written(bounds[i])) for i in order]
+
+
+def _written(bound: Any) -> dict[str, Any]:
+    low = None if bound.low != bound.low else bound.low  # JSON has no NaN
+    return {"value": bound.value, "low": low, "n": bound.n, "method": bound.method}
+
+
+def _choose_configs(ledger: "StudyLedger") -> list[Choice]:
+    from study.ledger import trial_name
+
+    plan = ledger.plan
+    assert plan.confirmation is not None
+    candidates = _candidates(ledger.in_stage("search"), ledger.in_stage("replicate"))
+    ranked = _ranked(candidates, _repetitions(ledger))
+    by_score = sorted((each for each in ranked if each[1].searched), key=lambda each: -max(each[1].searched))
+    winner = by_score[0][0].config_id if by_score else None
+    choices = []
+    for number, (config, scores, bound) in enumerate(ranked, start=1):
+        won, chosen = config.config_id == winner, number <= plan.confirmation.configs
+        if won or chosen:
+            name = trial_name(config, 0).removesuffix("-s0")
+            choices.append(
+                Choice(
+                    label=f"{number}: {name}",
+                    config=config,
+                    rank=number if chosen else None,
+                    winner=won,
+                    search_score=max(scores.searched) if scores.searched else scores.value,
+                    bound=bound,
+                )
+            )
+    first = next((choice.config for choice in choices if choice.rank == 1), None)
+    return _with_controls(choices, _control_choices(plan, first))
+
+
+def _control_choices(plan: "StudyPlan", first: TrialConfig | None) -> list[Choice]:
+    """The controls of a search whose best config is `first`."""
+    start = plan.search_space.default_point()
+    choices = []
+    for control in plan.controls:
+        point = {**start, "method": control, "adapter": False}
+        label = control
+        if control == BASELINE and "temperature" in plan.search_space.varied and first is not None:
+            point["temperature"] = first.temperature
+            label = f"{control} at temperature {first.temperature:.3g}"
+        choices.append(Choice(label=label, config=plan.configure(point), control=control))
+    published = known_methods()["pesf_kd"]
+    if why_not(published, plan.base.model_dump(), plan.overrides) is None:
+        config = plan.configure(published.fields)
+        choices.append(Choice(label=PUBLISHED, config=config, control=PUBLISHED))
+    return choices
+
+
+def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice]:
+    """Both, each config once: where a control was chosen itself, it is both."""
+    merged = {choice.config.config_id: choice for choice in choices}
+    for control in controls:
+        known = merged.get(control.config.config_id)
+        if known is None:
+            merged[control.config.config_id] = control
+        elif known.control is None:
+            update = {"control": control.control, "label": f"{known.label} = {control.label}"}
+            merged[control.config.config_id] = known.model_copy(update=update)
+    return list(merged.values())
+
+
+def _method_candidates(ledger: "StudyLedger") -> "dict[str, list[tuple[TrialConfig, Scores]]]":
+    """The candidates of each method that is compared and has some."""
+    plan = ledger.plan
+    by_method: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {
+        method.name: ([], []) for method in plan.compared
+    }
+    for stage in ("search", "control", "replicate"):
+        for entry in ledger.in_stage(stage):  # type: ignore[arg-type]
+            by_method[row_name(entry.config)][stage != "search"].append(entry)
+    found = {name: _candidates(*entries) for name, entries in by_method.items()}
+    return {name: candidates for name, candidates in found.items() if candidates}
+
+
+def _choose_methods(ledger: "StudyLedger") -> list[Choice]:
+    """Of each method its best config, and of the methods the best, with `ce` and `kd` whatever they reached."""
+    from analysis.confirmation import best_first, lower_bounds
+
+    plan, repetitions = ledger.plan, _repetitions(ledger)
+    assert plan.confirmation is not None
+    best = {name: _ranked(each, repetitions)[0] for name, each in _method_candidates(ledger).items()}
+    names = list(best)
+    scores = [best[name][1] for name in names]
+    bounds = lower_bounds(scores, repetitions)
+    order = best_first(scores, bounds)
+    places = iter(range(1, plan.confirmation.configs + 1))
+    choices = []
+    for number in order:
+        name, bound = names[number], _written(bounds[number])
+        config, reached, _ = best[name]
+        control = name if name in _BESIDE else None
+        rank = None if control else next(places, None)
+        if control or rank:
+            score = max(reached.searched) if reached.searched else reached.value
+            choices.append(
+                Choice(label=name, config=config, rank=rank, control=control, search_score=score, bound=bound)
+            )
+    return choices
+
+
+def check_journal(ledger: "StudyLedger") -> None:
+    """Check that the choice is known if any of its trials is.
+
+    Raises:
+        StudyError: the line with the choice is damaged.
+    """
+    if ledger.confirmation is None and ledger.in_stage("confirm"):
+        raise StudyError(
+            f"the line of {ledger.plan.directory / 'journal.jsonl'} that says what is confirmed is damaged, and the "
+            "test split has been read for it: restore the file from a copy"
+        )
+
+
+def request_of(configs: int, seeds: int) -> ConfirmationRequest:
+    """The request with these counts, which the command line gave.
+
+    Raises:
+        UsageError: naming the option that is out of its bounds.
+    """
+    if configs < 1:
+        raise UsageError(f"--confirm {configs}: confirm at least one config, or leave it out to confirm none")
+    if not 2 <= seeds <= _MOST_SEEDS:
+        why = "one seed has no interval and no test; " if seeds == 1 else ""
+        raise UsageError(f"--seeds {seeds}: {why}give a number from 2 to {_MOST_SEEDS:,}, such as {DEFAULT_SEEDS}")
+    return ConfirmationRequest(configs=configs, seeds=seeds)
+
+
+def asked_again(plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: int | None) -> None:
+    """Check that a confirmation that was chosen already is not asked for with another choice.
+
+    Raises:
+        UsageError: it is.
+    """
+    old = recorded.request
+    if (configs is None or configs == old.configs) and (seeds is None or seeds == old.seeds):
+        return
+    raise UsageError(
+        f"study {plan.name!r} has its confirmation already: {old.configs} config(s) over {old.seeds} seeds, asked for "
+        f"{old.configs if configs is None else configs} over {old.seeds if seeds is None else seeds}. The test split "
+        "is read for one choice only: read for another one, made by somebody who may know the first result, it would "
+        "be a second validation split. Leave out --confirm and --seeds to go on with it or to see it again, or start "
+        "a new study (with another --seed)."
+    )
+
+
+def asked_confirmation(ledger: "StudyLedger", configs: int | None, seeds: int | None) -> ConfirmationRequest:
+    """What a confirmation of a finished study is to be, checked against what the study has.
+
+    Args:
+        ledger: of the study.
+        configs: as asked for; None for what the plan says, else for `DEFAULT_CONFIGS`, or all methods.
+        seeds: the same.
+
+    Raises:
+        UsageError: the study has not finished, has fewer configs, or was confirmed with another choice.
+    """
+    plan, planned = ledger.plan, ledger.plan.confirmation
+    if ledger.confirmation is not None:
+        asked_again(plan, ledger.confirmation, configs, seeds)
+        return ledger.confirmation.request
+    left = what_is_left(ledger)
+    if left is not None:
+        raise UsageError(
+            f"study {plan.name!r} has not finished: {left}, and what is confirmed is chosen from all of them. Go on "
+            "with it first (python -m study.launch --resume), which confirms right afterwards with --confirm"
+        )
+    there = count_candidates(ledger)
+    if not there:
+        raise UsageError(f"study {plan.name!r} has no config that finished on all of its seeds: nothing to confirm")
+    if configs is None:
+        usual = there if plan.compared else DEFAULT_CONFIGS
+        configs = min(there, planned.configs if planned is not None else usual)
+    if seeds is None:
+        seeds = planned.seeds if planned is not None else DEFAULT_SEEDS
+    request = request_of(configs, seeds)
+    if configs > there:
+        what = "methods beside ce and kd" if plan.compared else "configs"
+        raise UsageError(
+            f"--confirm {configs}: of study {plan.name!r} {there} {what} finished on all of their seeds, so at most "
+            f"{there} can be confirmed"
+        )
+    return request

@@ -1,0 +1,122 @@
+"""What a confirmation found, for the screen, `summary.json` and MLflow."""
+
+import math
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+
+from analysis.confirmation import (
+    ConfirmationResult,
+    confirmation_table,
+    described,
+    summarise_confirmation,
+    verdict,
+    with_interval,
+)
+from analysis.statistics import Estimate
+from study.comparison import BASELINE
+from study.ledger import StudyLedger
+
+_READ_ONCE = (
+    "Only configs of this table were run on the test split, at their last epoch, on seeds that nothing was chosen by; "
+    "what is confirmed was chosen, by the lower bound of its validation accuracy, before the first of these trials."
+)
+
+
+def find_confirmed(ledger: StudyLedger, trials: pa.Table) -> ConfirmationResult | None:
+    """What the trials of the confirmation say; None for a study without one, or before it was chosen."""
+    chosen = ledger.confirmation
+    if chosen is None:
+        return None
+    baseline = BASELINE if ledger.plan.compared else None
+    rows = [choice.as_row() for choice in chosen.choices]
+    return summarise_confirmation(trials, rows, baseline=baseline, seed=ledger.plan.seed)
+
+
+def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dict[str, Any]:
+    """The confirmation as in `summary.json`, but for NaN."""
+    chosen = ledger.confirmation
+    assert chosen is not None
+    entries = ledger.in_stage("confirm")
+    finished = sum(entry.status == "finished" for entry in entries)
+    fields = {choice.config.config_id: choice.config.model_dump(mode="json") for choice in chosen.choices}
+    found = result.as_dict()
+    for config in found["configs"]:
+        own = fields[config["config_id"]]
+        config["fields"] = {name: value for name, value in own.items() if name not in ("seed", "data_seed")}
+    return {
+        **chosen.request.model_dump(),
+        "first_replicate": chosen.first_replicate,
+        "chosen_at": chosen.chosen_at,
+        "trials": {"planned": chosen.size, "begun": len(entries), "finished": finished},
+        **found,
+        "verdict": verdict(result),
+    }
+
+
+def confirmation_note(result: ConfirmationResult) -> str:
+    """The confirmation in Markdown, for the study's page in MLflow."""
+    return "\n\n".join(["**Confirmed on fresh seeds**", *verdict(result), confirmation_table(result), _READ_ONCE])
+
+
+def confirmation_texts(result: ConfirmationResult) -> list[str]:
+    """What a person reads below the tables."""
+    methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
+    return [*verdict(result), *methods, _READ_ONCE]
+
+
+def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
+    """Measures of the study for MLflow's table of studies: the first choice's, as far as they are known."""
+    first = next((config for config in result.configs if config.rank == 1), None)
+    if first is None:
+        return {}
+    metrics = {"confirmed/test_accuracy": first.test_accuracy.value, "confirmed/val_accuracy": first.accuracy.value}
+    winner = next((config for config in result.configs if config.winner), first)
+    if winner.optimism is not None:
+        metrics["confirmed/optimism"] = winner.optimism.value
+    for each in result.comparisons:
+        control = next(config.control for config in result.configs if config.config_id == each.against)
+        if each.config_id == first.config_id and control == BASELINE:
+            metrics["confirmed/test_accuracy_less_kd"] = each.difference.value
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def confirmed_tables(result: ConfirmationResult) -> list[Table]:
+    """The configs and their comparisons, for a terminal of 80 columns and more."""
+    configs = _table("confirmed", "n", "test accuracy", "val accuracy", "score\nbefore", "optimism")
+    for config in result.configs:
+        configs.add_row(
+            described(config),
+            str(config.test_accuracy.n),
+            _plus_minus(config.test_accuracy),
+            _plus_minus(config.accuracy),
+            "" if config.search_score is None else f"{config.search_score:.3f}",
+            "" if config.optimism is None or not config.optimism.n else _plus_minus(config.optimism, sign="+"),
+        )
+    if not result.comparisons:
+        return [configs]
+    compared = _table("test accuracy of", "less that of", "difference", "p", "p\n(Holm)")
+    for each in result.comparisons:
+        p_values = (each.difference.p_value, each.corrected_p)
+        cells = ["" if p is None else f"{p:.2f}" if p >= 0.01 else f"{p:.0e}" for p in p_values]
+        compared.add_row(each.label, each.against_label, with_interval(each.difference, sign="+"), *cells)
+    return [configs, compared]
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold", min_width=14)
+    for name in others:
+        if name == "less that of":
+            table.add_column(name, overflow="fold", min_width=10)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _plus_minus(estimate: Estimate, *, sign: str = "") -> str:
+    if not estimate.n:
+        return ""
+    half = "" if math.isnan(estimate.low) else f" ± {(estimate.high - estimate.low) / 2:.3f}"
+    return f"{estimate.value:{sign}.3f}{half}"

@@ -17,10 +17,12 @@ from moto.server import ThreadedMotoServer
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run_launcher(*arguments: str | Path, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_launcher(
+    *arguments: str | Path, timeout: float = 240, module: str = "study.launch", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """The real command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "study.launch", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,

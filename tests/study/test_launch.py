@@ -48,6 +48,14 @@ def test_a_dry_run_shows_plan_configs_and_cost_and_writes_nothing(launch, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_says_what_will_be_confirmed(launch, tmp_path):
+    done = launch("--space", "adapter_width", "--confirm", "3", "--dry-run", "--output-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "confirms   the 3 best configs (by a lower bound), the search's winner, ce, kd and pesf_kd" in done.stdout
+    assert "on 10 fresh seeds: at most 70 trials more" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_adapter_on_a_newer_method_has_that_method_alone_as_a_control(launch, tmp_path):
     done = launch("--space", "adapter_width", "--method", "dkd", "--adapter", "--dry-run", "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -166,6 +174,11 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--space", "method", "--pack", "4"), "leave out --pack"),
         (("--space", "method_tuned", "--promising", "2"), "the best config of each method: leave out --promising"),
         (("--space", "method_tuned", "--temperature", "2"), "varies temperature"),
+        (("--space", "joint", "--confirm", "0"), "--confirm 0: confirm at least one config"),
+        (("--space", "joint", "--confirm", "25"), "the search proposes 24 configs, so --confirm is at most 24"),
+        (("--space", "joint", "--confirm", "3", "--seeds", "1"), "one seed has no interval and no test"),
+        (("--space", "joint", "--seeds", "5"), "give --confirm too"),
+        (("--space", "method", "--methods", "ce,dkd", "--confirm", "2"), "compares 1 methods beside ce and kd"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(launch, tmp_path, arguments, says):

@@ -333,6 +333,18 @@ def test_the_test_split_is_read_when_it_is_asked_for(digits, teacher):
         assert measures[name] == packed.run_of(name).evaluate_test()
 
 
+def test_of_a_pack_those_that_confirm_read_the_test_split_at_their_last_epoch(digits, teacher):
+    runs = make_runs(digits, teacher)
+    runs["1"].reads_test = True
+    packed = Pack(runs)
+    while not runs["1"].finished:
+        measures = packed.run_epoch().measures
+        assert {name for name in measures if "test/accuracy" in measures[name]} == (
+            {"1"} if runs["1"].finished else set()
+        )
+    assert measures["1"]["test/accuracy"] == runs["1"].evaluate_test()["test/accuracy"]
+
+
 def test_what_a_narrow_adapter_has_over_stays_zero(digits, teacher):
     changes = [{"adapter_width": 2, "adapter_init": "default"}, {"adapter_width": 11, "adapter_init": "default"}]
     packed = Pack(make_runs(digits, teacher, changes))

@@ -73,6 +73,22 @@ def test_the_test_accuracy_is_of_the_test_split(digits, teacher):
     assert run.evaluate_test() == {"test/accuracy": pytest.approx(expected, abs=1.5 / 360)}
 
 
+def test_a_trial_that_confirms_reads_the_test_split_at_its_last_epoch_and_else_does_what_it_always_does(
+    digits, teacher
+):
+    plain, confirming = (
+        DistillationRun(small_config(epochs=2), digits, teacher, reads_test=reads_test) for reads_test in (False, True)
+    )
+    assert "test/accuracy" not in confirming.run_epoch()
+    plain.run_epoch()
+    last = confirming.run_epoch()
+    assert last["test/accuracy"] == confirming.evaluate_test()["test/accuracy"]
+    expected = plain.run_epoch()
+    assert {name: last[name] for name in expected if not name.startswith("cost/")} == {
+        name: value for name, value in expected.items() if not name.startswith("cost/")
+    }
+
+
 def test_each_seed_draws_its_own_things(digits, teacher):
     def start(**changes: object) -> DistillationRun:
         return DistillationRun(small_config(adapter_init="default", **changes), digits, teacher)

@@ -1,0 +1,190 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.confirmation import (
+    Scores,
+    best_first,
+    confirmation_table,
+    lower_bounds,
+    pooled_spread,
+    summarise_confirmation,
+    verdict,
+)
+from tests.analysis.synthetic import trial, trials_table
+
+
+def test_the_spread_is_pooled_over_what_was_repeated():
+    spread, freedom = pooled_spread([(0.5, 0.7), (0.1, 0.2, 0.3), (0.9,), ()])
+    assert freedom == 3
+    assert spread == pytest.approx(math.sqrt((0.02 + 0.02) / 3))
+    assert pooled_spread([(0.9,), ()])[1] == 0
+
+
+def test_a_config_with_fresh_seeds_is_estimated_by_them_alone():
+    fresh = (0.80, 0.84)
+    lucky, plain = lower_bounds([Scores((0.99,), fresh), Scores((0.81,), fresh)], [fresh, fresh])
+    assert lucky.value == plain.value == pytest.approx(0.82)
+    half = stats.t.ppf(0.975, 2) * math.sqrt(0.0008) / math.sqrt(2)
+    assert (lucky.low, lucky.high) == pytest.approx((0.82 - half, 0.82 + half))
+    assert (lucky.n, lucky.low) == (2, plain.low)
+
+
+def test_a_search_score_is_shrunken_by_what_seeds_do():
+    searched = [Scores((value,)) for value in (0.6, 0.7, 0.8)]
+    spread = 0.05
+    repeated = [(0.5 - spread / math.sqrt(2), 0.5 + spread / math.sqrt(2))]
+    *_, best = lower_bounds(searched, repeated)
+    share = (0.01 - spread**2) / 0.01
+    assert best.value == pytest.approx(0.7 + share * 0.1)
+    assert best.low == pytest.approx(best.value - stats.t.ppf(0.975, 1) * spread)
+    # Where seeds explain all that the scores differ by, they say nothing of the configs.
+    noisy = lower_bounds(searched, [(0.3, 0.7)])
+    assert {estimate.value for estimate in noisy} == {pytest.approx(0.7)}
+
+
+def test_a_lucky_seed_is_not_chosen_before_a_config_that_was_good_three_times():
+    candidates = [Scores((0.90,)), Scores((0.86,), (0.85, 0.86, 0.87)), Scores((0.84,))]
+    repeated = [(0.85, 0.86, 0.87), (0.80, 0.83, 0.78)]
+    assert best_first(candidates, lower_bounds(candidates, repeated)) == [1, 0, 2]
+
+
+def test_where_nothing_was_repeated_there_is_no_bound_and_fresh_seeds_come_first():
+    candidates = [Scores((0.95,)), Scores((0.9,), (0.7,)), Scores((0.97,)), Scores((0.6,), (0.8,))]
+    bounds = lower_bounds(candidates, [(0.7,), (0.8,)])
+    assert all(math.isnan(bound.low) for bound in bounds)
+    assert "no bound" in bounds[0].method
+    assert best_first(candidates, bounds) == [3, 1, 2, 0]
+
+
+def test_bounds_lie_below_what_a_config_reaches_at_the_nominal_rate():
+    generator = np.random.default_rng(0)
+    below = []
+    for _ in range(400):
+        truth = generator.normal(0.8, 0.02, 6)
+        fresh = generator.normal(truth[:, None], 0.03, (6, 3))
+        groups = [tuple(row) for row in fresh]
+        bounds = lower_bounds([Scores((), group) for group in groups], groups)
+        below += [bound.low < value for bound, value in zip(bounds, truth, strict=True)]
+    # One-sided 97.5%; the spread is shared, so the six of a study are not independent.
+    assert np.mean(below) == pytest.approx(0.975, abs=0.015)
+
+
+def test_what_is_chosen_by_the_bound_is_better_than_what_the_luckiest_seed_chooses():
+    generator = np.random.default_rng(1)
+    gains = []
+    for _ in range(300):
+        truth = generator.normal(0.8, 0.01, 20)
+        score = generator.normal(truth, 0.03)
+        promising = np.argsort(-score)[:3]
+        fresh = {i: tuple(generator.normal(truth[i], 0.03, 3)) for i in promising}
+        candidates = [Scores((score[i],), fresh.get(i, ())) for i in range(20)]
+        first = best_first(candidates, lower_bounds(candidates, list(fresh.values())))[0]
+        gains.append(truth[first] - truth[np.argmax(score)])
+    assert np.mean(gains) > 2 * np.std(gains) / math.sqrt(len(gains))
+
+
+def choice(config_id: str, **values):
+    unknown = {"label": config_id, "rank": None, "control": None, "winner": False, "bound": None, "search_score": None}
+    return {**unknown, "config_id": config_id, **values}
+
+
+def confirmed(values: dict[str, list[float]], **changes):
+    """Trials of stage confirm with these test accuracies; on the validation split they are 0.01 better."""
+    rows = []
+    for config_id, accuracies in values.items():
+        for replicate, accuracy in enumerate(accuracies, start=4):
+            measures = {"test/accuracy": accuracy, "val/accuracy": accuracy + 0.01}
+            row = {"stage": "confirm", "config_id": config_id, "replicate": replicate, **measures, **changes}
+            rows.append(trial(len(rows), **row))
+    return rows
+
+
+A = [0.85, 0.83, 0.86, 0.84, 0.87, 0.85]
+KD = [0.81, 0.80, 0.84, 0.79, 0.84, 0.82]
+CE = [0.70, 0.69, 0.75, 0.70, 0.74, 0.72]
+CHOSEN = [choice("a", rank=1, search_score=0.90, winner=True), choice("ce", control="ce"), choice("kd", control="kd")]
+
+
+def test_a_confirmation_compares_each_choice_with_each_control_by_seed():
+    # What other stages reached is in no mean.
+    rows = [*confirmed({"a": A, "kd": KD, "ce": CE}), *confirmed({"a": [0.1], "kd": [0.9]}, stage="replicate")]
+    result = summarise_confirmation(trials_table(rows), CHOSEN, baseline=None)
+    assert [(each.config_id, each.against) for each in result.comparisons] == [("a", "ce"), ("a", "kd")]
+    against_ce, against_kd = result.comparisons
+    assert against_kd.difference.value == pytest.approx(np.mean(A) - np.mean(KD))
+    assert against_kd.difference.p_value == 2 / 2**6
+    assert [each.corrected_p for each in result.comparisons] == [4 / 2**6, 4 / 2**6]
+    assert against_ce.clear
+    assert result.configs[0].test_accuracy.value == pytest.approx(np.mean(A))
+    assert result.configs[0].test_accuracy.n == 6
+
+
+def test_where_methods_are_compared_each_other_one_is_compared_with_the_baseline():
+    chosen = [choice("a", rank=1), choice("ce", control="ce"), choice("kd", control="kd")]
+    result = summarise_confirmation(trials_table(confirmed({"a": A, "kd": KD, "ce": CE})), chosen, baseline="kd")
+    assert [(each.config_id, each.against) for each in result.comparisons] == [("a", "kd"), ("ce", "kd")]
+
+
+def test_a_failed_trial_takes_its_pair_with_it():
+    rows = confirmed({"a": A, "kd": KD})
+    rows[1]["status"] = "failed"
+    result = summarise_confirmation(trials_table(rows), CHOSEN[::2], baseline=None)
+    (only,) = result.comparisons
+    assert only.difference.n == 5
+    assert only.difference.value == pytest.approx(np.mean(np.delete(np.subtract(A, KD), 1)))
+
+
+def test_optimism_is_the_score_less_what_was_confirmed():
+    result = summarise_confirmation(trials_table(confirmed({"a": A, "kd": KD, "ce": CE})), CHOSEN, baseline=None)
+    first = result.configs[0]
+    assert first.optimism.value == pytest.approx(0.90 - (np.mean(A) + 0.01))
+    assert first.optimism_on_test.value == pytest.approx(0.90 - np.mean(A))
+    assert first.optimism.high - first.optimism.low == pytest.approx(first.accuracy.high - first.accuracy.low)
+    assert first.optimism.low < first.optimism.value < first.optimism.high
+    assert result.configs[1].optimism is None
+
+
+def test_the_interval_of_the_optimism_holds_the_truth_at_the_nominal_rate():
+    generator = np.random.default_rng(2)
+    held = []
+    for _ in range(400):
+        score = generator.normal(0.8, 0.03, 20).max()  # twenty equal configs: all of it is luck
+        rows = confirmed({"a": list(generator.normal(0.79, 0.03, 5))})
+        optimism = summarise_confirmation(
+            trials_table(rows), [choice("a", rank=1, search_score=score)], baseline=None
+        ).configs[0].optimism  # fmt: skip
+        held.append(optimism.low <= score - 0.8 <= optimism.high)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.03)
+
+
+def test_the_verdict_says_what_the_interval_allows_and_nothing_more():
+    like_kd = [accuracy + shift for accuracy, shift in zip(KD, (0.02, -0.02) * 3, strict=True)]
+    trials = trials_table(confirmed({"a": A, "kd": KD, "ce": CE, "b": like_kd}))
+    better, like = (
+        summarise_confirmation(trials, [choice(name, rank=1), choice("kd", control="kd")], baseline=None)
+        for name in "ab"
+    )
+    assert "a is better on the test split than kd: +0.033 [" in verdict(better)[0]
+    assert "n = 6" in verdict(better)[0]
+    assert "b is not clearly different" in verdict(like)[0]
+    worse = summarise_confirmation(trials, [choice("ce", rank=1), choice("kd", control="kd")], baseline=None)
+    assert "ce is worse" in verdict(worse)[0]
+
+
+def test_the_table_has_every_config_and_comparison():
+    result = summarise_confirmation(trials_table(confirmed({"a": A, "kd": KD, "ce": CE})), CHOSEN, baseline=None)
+    table = confirmation_table(result)
+    assert "| a (the search's winner) | 6 | 0.850 [" in table
+    assert "| ce (control) | 6 |" in table
+    assert "| a | kd | 6 | +0.033 [" in table
+    assert "exact sign-flip permutation test over 64 flips" in table
+
+
+def test_a_confirmation_that_has_no_trial_yet_is_empty_and_not_wrong():
+    result = summarise_confirmation(trials_table([trial(0)]), CHOSEN, baseline=None)
+    assert [config.test_accuracy.n for config in result.configs] == [0, 0, 0]
+    assert all(each.corrected_p is None and not each.clear for each in result.comparisons)
+    assert confirmation_table(result)

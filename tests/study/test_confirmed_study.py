@@ -1,0 +1,132 @@
+"""Studies that are confirmed by the real launcher on a real Ray: killed, gone on with, confirmed later."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from study.journal import read_journal
+from study.plan import load_plan
+from study.records import read_epochs, read_trials
+from tests.study.inspection import assert_whole, runs_of
+from tests.study.test_faults import finished_before
+
+STUDY = ("--space", "adapter_width", "--trials", "3", "--promising", "1", "--replicates", "2", "--epochs", "2")
+
+
+def start_and_kill_in_confirmation(directory, *arguments, ended):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study.launch", *arguments, "--name", directory.name, "--output-dir", directory.parent],
+        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        path = directory / "journal.jsonl"
+        events = read_journal(path)[0] if path.exists() else []
+        confirming = {event["trial_id"] for event in events if event.get("stage") == "confirm"}
+        if sum(event["event"] == "end" and event["trial_id"] in confirming for event in events) >= ended:
+            process.kill()
+            process.wait()
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the study did not get that far: {process.poll()}")
+
+
+def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_test_split(output_dir, launch):
+    directory = output_dir / "confirmed"
+    start_and_kill_in_confirmation(directory, *STUDY, "--confirm", "1", "--seeds", "4", ended=3)
+    before = finished_before(directory)
+    (chosen,) = (event for event in read_journal(directory / "journal.jsonl")[0] if event["event"] == "confirmation")
+    done = launch("confirmed", "--output-dir", output_dir, "--json", module="study.confirm")
+    assert done.returncode == 0, done.stderr
+    assert_whole(directory)
+    after = finished_before(directory)
+    assert {trial: after[trial] for trial in before} == before
+    events = read_journal(directory / "journal.jsonl")[0]
+    assert [event for event in events if event["event"] == "confirmation"] == [chosen]
+
+    result = json.loads(done.stdout)["confirmation"]
+    rows = read_trials(directory).to_pylist()
+    confirmed = [row for row in rows if row["stage"] == "confirm"]
+    assert len(confirmed) == result["trials"]["finished"] == result["trials"]["planned"] == 4 * len(result["configs"])
+    assert {row["replicate"] for row in confirmed} == {3, 4, 5, 6}
+    assert all((row["test/accuracy"] is not None) == (row["stage"] == "confirm") for row in rows)
+    per_epoch = read_epochs(directory).to_pylist()
+    read = [row["epoch"] for row in per_epoch if row["test/accuracy"] is not None]
+    assert read == [2] * len(confirmed)
+    assert {config["control"] for config in result["configs"]} >= {"ce", "kd", "pesf_kd as published"}
+    for config in result["configs"]:
+        own = [row["test/accuracy"] for row in confirmed if row["config_id"] == config["config_id"]]
+        assert config["test_accuracy"]["value"] == pytest.approx(sum(own) / 4)
+        assert config["fields"]["method"] in ("ce", "kd", "pesf_kd")
+    for comparison in result["comparisons"]:
+        assert comparison["difference"]["n"] == 4
+        assert comparison["corrected_p"] >= comparison["difference"]["p_value"] >= 2 / 2**4
+    (winner,) = (config for config in result["configs"] if config["winner"])
+    assert winner["optimism"]["value"] == pytest.approx(winner["search_score"] - winner["accuracy"]["value"])
+
+    parent, children = runs_of(load_plan(directory))
+    note = parent.data.tags["mlflow.note.content"]
+    for words in ("Confirmed on fresh seeds", "| test accuracy of |", "optimism", "sign-flip permutation test"):
+        assert words in note
+    assert parent.data.metrics["confirmed/test_accuracy"] == result["configs"][0]["test_accuracy"]["value"]
+    tested = [run for run in children if "test/accuracy" in run.data.metrics]
+    assert {run.data.tags["stage"] for run in tested} == {"confirm"}
+    assert len(tested) == len(confirmed)
+
+    again = launch("--resume", "confirmed", "--output-dir", output_dir)
+    assert again.returncode == 0, again.stderr
+    assert "starting Ray" not in again.stderr
+    for words in ("Confirmed on fresh seeds", "less that of", "(Holm)", "optimism", "on the test split than kd"):
+        assert words in again.stdout
+    assert finished_before(directory) == after
+    other = launch("confirmed", "--confirm", "2", "--output-dir", output_dir, module="study.confirm")
+    assert other.returncode == 2
+    assert "second validation split" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_finished_study_is_confirmed_later_in_packs(output_dir, launch):
+    done = launch(*STUDY, "--name", "later", "--output-dir", output_dir)
+    assert done.returncode == 0, done.stderr
+    assert "Confirmed" not in done.stdout
+    before = finished_before(output_dir / "later")
+    arguments = ("later", "--confirm", "2", "--seeds", "2", "--pack", "3", "--output-dir", output_dir)
+    done = launch(*arguments, module="study.confirm")
+    assert done.returncode == 0, done.stderr
+    assert "Confirmed on fresh seeds" in done.stdout
+    assert_whole(output_dir / "later")
+    after = finished_before(output_dir / "later")
+    assert {trial: after[trial] for trial in before} == before
+    rows = [row for row in read_trials(output_dir / "later").to_pylist() if row["stage"] == "confirm"]
+    assert rows
+    assert all(row["test/accuracy"] is not None for row in rows)
+    assert load_plan(output_dir / "later").confirmation.configs == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", ["method", "method_tuned"])
+def test_a_comparison_of_methods_ends_with_test_accuracies_of_confirmed_seeds(output_dir, launch, space):
+    trials = ("--trials", "2") if space == "method_tuned" else ()
+    arguments = ("--methods", "ce,kd,dkd,dist", *trials, "--replicates", "2", "--epochs", "2", "--confirm", "2")
+    name = f"confirmed-{space}"
+    done = launch("--space", space, *arguments, "--seeds", "3", "--name", name, "--output-dir", output_dir, "--json")
+    assert done.returncode == 0, done.stderr
+    assert_whole(output_dir / name)
+    result = json.loads(done.stdout)["confirmation"]
+    assert {config["label"] for config in result["configs"]} == {"ce", "kd", "dkd", "dist"}
+    assert {config["test_accuracy"]["n"] for config in result["configs"]} == {3}
+    assert {each["against_label"] for each in result["comparisons"]} == {"kd"}
+    assert len(result["comparisons"]) == 3
+
+
+@pytest.mark.slow
+def test_a_smoke_test_may_confirm_too(output_dir, launch):
+    arguments = ("--space", "temperature", "--smoke", "--confirm", "1", "--name", "smoke", "--json")
+    done = launch(*arguments, "--output-dir", output_dir)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)["confirmation"]
+    assert result["seeds"] == 2
+    assert any(config["label"].startswith("kd at temperature") for config in result["configs"])

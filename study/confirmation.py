@@ -8,6 +8,7 @@ validation split.
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -93,6 +94,10 @@ class Confirmation(BaseModel):
         """How many trials it has."""
         return self.request.seeds * len(self.choices)
 
+    def is_first_choice(self, config: TrialConfig) -> bool:
+        """Whether a config is the best of the choices."""
+        return any(choice.rank == 1 and choice.config.config_id == config.config_id for choice in self.choices)
+
     def trials(self, study_seed: int) -> "Iterator[PlannedTrial]":
         """All of them, seed by seed, so that one that is stopped has complete pairs."""
         from study.plan import PlannedTrial
@@ -100,6 +105,11 @@ class Confirmation(BaseModel):
         for replicate in range(self.first_replicate, self.first_replicate + self.request.seeds):
             for choice in self.choices:
                 yield PlannedTrial("confirm", choice.config.with_seeds(study_seed, replicate), replicate)
+
+
+def student_path(plan: "StudyPlan", trial_id: str) -> Path:
+    """Where the student of a confirmed trial is kept."""
+    return plan.directory / "students" / f"{trial_id}.safetensors"
 
 
 def most_configs(plan: "StudyPlan") -> int:
@@ -119,7 +129,8 @@ def check_request(plan: "StudyPlan") -> None:
     if request is None or request.configs <= most:
         return
     if plan.compared:
-        raise ValueError(f"the study compares {most} methods beside ce and kd, so --confirm is at most {most}")
+        there = f"{most} method(s) beside ce and kd, so --confirm is at most {most}" if most else "ce and kd alone"
+        raise ValueError(f"the study compares {there}{'' if most else ', which leaves nothing to choose'}")
     raise ValueError(f"the search proposes {most} configs, so --confirm is at most {most}; or raise --trials")
 
 

@@ -46,6 +46,7 @@ from study.confirmed import (
     confirmed_tables,
     find_confirmed,
 )
+from study.errors import StudyError
 from study.plan import StudyPlan
 from study.progress import StudyProgress, duration
 from study.runner import StudyRun
@@ -104,6 +105,8 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     confirmed = find_confirmed(run.ledger, records.trials)
     if confirmed is not None:
         summary["confirmation"] = _json_ready(confirmation_summary(run.ledger, confirmed))
+        if run.complete:
+            summary["confirmation"]["student"] = _publish(plan, run, confirmed, tracker, notes)
     _write_json(plan.directory / "summary.json", summary)
     _draw_figures(plan, records, configs, costs)
     table = methods_table(configs) if plan.compared else markdown_table(configs)
@@ -115,6 +118,19 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
     error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
     return Outcome(plan, summary, configs, correlation, costs, confirmed, notes, error)
+
+
+def _publish(
+    plan: StudyPlan, run: StudyRun, confirmed: ConfirmationResult, tracker: "StudyTracker", notes: list[str]
+) -> dict[str, Any] | None:
+    """The best student's way into MLflow; what goes wrong there is a note, as the result stands without it."""
+    from study.student_model import publish_student
+
+    try:
+        return publish_student(plan, run.ledger, confirmed, parent_id=tracker.parent_id)
+    except StudyError as error:
+        notes.append(f"{error}.")
+        return None
 
 
 def print_outcome(outcome: Outcome, stream: TextIO) -> None:
@@ -135,6 +151,9 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
             console.print(shown)
         for text in confirmation_texts(outcome.confirmed):
             console.print(text, markup=False)
+    student = outcome.summary.get("confirmation", {}).get("student")
+    if student is not None:
+        console.print(f"\nstudent   {student['model']} ({student['alias']}); {student['file']}", markup=False)
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])
     console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)

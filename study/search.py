@@ -23,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from study.confirmation import choose
+from study.confirmation import choose, student_path
 from study.ledger import Status, StudyLedger, TrialEntry
 from study.plan import PlannedTrial
 from study.promising import promising_configs as promising_configs
@@ -119,10 +119,18 @@ class StudySearch(OptunaSearch):
             "trial_id": entry.trial_id,
             "stage": entry.stage,
             "reads_test": entry.stage == "confirm",
+            "student_path": self._student_path(entry),
             "checkpoints": [],
             "config": entry.config.model_dump(mode="json"),
             **self._trial_settings,
         }
+
+    def _student_path(self, entry: TrialEntry) -> str | None:
+        """Where a trial's student is kept: of the first choice alone."""
+        chosen = self._ledger.confirmation
+        if entry.stage != "confirm" or chosen is None or not chosen.is_first_choice(entry.config):
+            return None
+        return str(student_path(self._plan, entry.trial_id).absolute())
 
     def _open_search_trial(self) -> TrialEntry:
         # Searches take turns, so that a study that is stopped has tuned all methods about equally.

@@ -17,6 +17,7 @@ from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
+from trainables.student_file import keep_student
 from trainables.teacher.files import ensure_teacher, load_teacher, notes_on_given_teacher, teacher_digest
 from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
@@ -35,8 +36,9 @@ class DistillationTrainable(tune.Trainable):
     Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (None where no teacher
     is needed), `own_teachers` (paths by the methods that have a teacher to themselves), `teacher_outputs` (`location`
     and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, `checkpoints`:
-    folders to go on from, newest first; one that is damaged is passed over; and `reads_test`, whether its last epoch
-    reports the accuracy on the test split.
+    folders to go on from, newest first; one that is damaged is passed over; and, where it confirms, `reads_test`,
+    whether its last epoch reports the accuracy on the test split, and `student_path`, where its student is kept, if it
+    is.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -55,6 +57,7 @@ class DistillationTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self._error: str | None = None
         self._saved_at = time.monotonic()
+        self._student_path: str | None = config.get("student_path")
         try:
             self._run = begin_run(config)
         except Exception as error:
@@ -71,6 +74,7 @@ class DistillationTrainable(tune.Trainable):
         if self._error is None:
             try:
                 measures = self._run.run_epoch()
+                keep_if_asked(self._run, self._student_path)
             except Exception as error:
                 self._error = describe_error(error)
         notes = {"notes": notes} if (notes := take_notes()) else {}
@@ -109,6 +113,16 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
         except CheckpointError:
             continue
     return run
+
+
+def keep_if_asked(run: DistillationRun, path: str | None) -> None:
+    """Keep the student of a trial that is finished where its settings say so; without a disk the trial stands too."""
+    if path is None or not run.finished:
+        return
+    try:
+        keep_student(run, Path(path))
+    except OSError as error:
+        _notes.append(f"the student of a confirmed trial could not be kept at {path} ({error.strerror})")
 
 
 def epoch_result(run: DistillationRun, measures: dict[str, float], *, saved_at: float) -> dict[str, Any]:

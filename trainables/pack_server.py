@@ -202,6 +202,10 @@ class PackServer:
         """Write the state of the client's trial."""
         await self._compute(lambda: save_checkpoint(self._trials.run_of(client), folder))
 
+    async def look_at(self, client: str, look: Callable[[DistillationRun], None]) -> None:
+        """Have a look at the client's trial, while nothing trains."""
+        await self._compute(lambda: look(self._trials.run_of(client)))
+
     async def load(self, client: str, folder: Path) -> None:
         """Let the client's trial go on from a state of its own."""
         await self._compute(self._trials.load, client, folder)

@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ class PackActor:
         self._server = PackServer(begin_run, size)
         self._errors: dict[str, str] = {}
         self._saved_at: dict[str, float] = {}
+        self._student_paths: dict[str, str | None] = {}
 
     async def admit(self, client: str, process: int) -> bool:
         """Whether the client has a place here."""
@@ -49,6 +51,7 @@ class PackActor:
 
         self._errors.pop(client, None)
         self._saved_at[client] = time.monotonic()
+        self._student_paths[client] = settings.get("student_path")
         try:
             await self._server.begin(client, settings)
         except Exception as error:
@@ -56,12 +59,14 @@ class PackActor:
 
     async def step(self, client: str) -> dict[str, Any]:
         """An epoch of the client's trial, as `DistillationTrainable.step` tells of it."""
-        from trainables.distillation import describe_error, epoch_result, failed_result, take_notes
+        from trainables.distillation import describe_error, epoch_result, failed_result, keep_if_asked, take_notes
 
         result = None
         if client not in self._errors:
             answer = await self._server.step(client)
             if answer.error is None:
+                if (path := self._student_paths[client]) is not None:
+                    await self._server.look_at(client, partial(keep_if_asked, path=path))
                 result = epoch_result(answer.run, answer.measures, saved_at=self._saved_at[client])
             else:
                 self._errors[client] = describe_error(answer.error)

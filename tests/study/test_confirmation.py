@@ -327,7 +327,7 @@ def test_counts_out_of_bounds_are_refused_for_a_finished_study(tmp_path, given, 
 def test_more_than_the_search_will_propose_is_refused(tmp_path):
     with pytest.raises(UsageError, match="the search proposes 5 configs, so --confirm is at most 5"):
         make_plan(tmp_path, confirmation={"configs": 6, "seeds": 2})
-    with pytest.raises(UsageError, match="compares 3 methods beside ce and kd, so --confirm is at most 3"):
+    with pytest.raises(UsageError, match=r"compares 3 method.s. beside ce and kd, so --confirm is at most 3"):
         compare(tmp_path, confirmation={"configs": 4, "seeds": 2})
 
 

@@ -4,14 +4,21 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import mlflow
+import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from study.journal import read_journal
 from study.plan import load_plan
 from study.records import read_epochs, read_trials
+from study.student_model import model_name
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.test_faults import finished_before
+from trainables.data import load_dataset
+from trainables.student_file import load_student, read_example
 
 STUDY = ("--space", "adapter_width", "--trials", "3", "--promising", "1", "--replicates", "2", "--epochs", "2")
 
@@ -32,6 +39,41 @@ def start_and_kill_in_confirmation(directory, *arguments, ended):
             return
         time.sleep(0.02)
     raise AssertionError(f"the study did not get that far: {process.poll()}")
+
+
+def assert_the_student_is_the_same_both_ways(directory, plan, result):
+    """What MLflow's registry serves is what our loader reads, and both say what the trial's student said."""
+    kept, client = result["student"], MlflowClient(plan.tracking_uri)
+    path = directory / "students" / f"{kept['trial_id']}.safetensors"
+    assert path == Path(kept["file"])
+    student, (example, logits) = load_student(path), read_example(path)
+    (version,) = client.search_model_versions(f"name = '{model_name(plan)}' and tags.study = '{plan.name}'")
+    assert kept["model"] == f"models:/{version.name}/{version.version}"
+    assert client.get_model_version_by_alias(version.name, kept["alias"]).version == version.version
+    first = next(config for config in result["configs"] if config["rank"] == 1)
+    clear = {
+        each["clear_of_zero"]
+        for each in result["comparisons"]
+        if (each["config_id"], each["against_label"]) == (first["config_id"], "kd")
+    }
+    assert {kept["alias"] == "champion"} == clear
+    for words in ("# cnn_3_4 on digits, distilled from cnn_32_64", "| kd | ", "logits (N, classes)"):
+        assert words in version.description
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(plan.tracking_uri)
+    try:
+        served = mlflow.pyfunc.load_model(kept["model"])
+    finally:
+        mlflow.set_tracking_uri(before)
+    images = load_dataset("digits", None).validation.images
+    assert served.metadata.signature.inputs.inputs[0].type == np.uint8
+    assert served.metadata.saved_input_example_info is not None
+    np.testing.assert_array_equal(served.predict(images.numpy()), student.logits(images).numpy())
+    np.testing.assert_allclose(student.logits(example).numpy(), logits.numpy(), atol=1e-5)
+    correct = student.logits(images).argmax(dim=1) == load_dataset("digits", None).validation.labels
+    row = next(row for row in read_trials(directory).to_pylist() if row["trial_id"] == kept["trial_id"])
+    assert float(correct.double().mean()) == pytest.approx(row["val/accuracy"])
+    assert row["replicate"] == result["first_replicate"]
 
 
 def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_test_split(output_dir, launch):
@@ -76,11 +118,14 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     assert {run.data.tags["stage"] for run in tested} == {"confirm"}
     assert len(tested) == len(confirmed)
 
+    assert_the_student_is_the_same_both_ways(directory, load_plan(directory), result)
     again = launch("--resume", "confirmed", "--output-dir", output_dir)
     assert again.returncode == 0, again.stderr
     assert "starting Ray" not in again.stderr
     for words in ("Confirmed on fresh seeds", "less that of", "(Holm)", "optimism", "on the test split than kd"):
         assert words in again.stdout
+    assert f"student   {result['student']['model']} ({result['student']['alias']})" in again.stdout
+    assert_the_student_is_the_same_both_ways(directory, load_plan(directory), result)  # registered once
     assert finished_before(directory) == after
     other = launch("confirmed", "--confirm", "2", "--output-dir", output_dir, module="study.confirm")
     assert other.returncode == 2
@@ -103,6 +148,7 @@ def test_a_finished_study_is_confirmed_later_in_packs(output_dir, launch):
     rows = [row for row in read_trials(output_dir / "later").to_pylist() if row["stage"] == "confirm"]
     assert rows
     assert all(row["test/accuracy"] is not None for row in rows)
+    assert len(list((output_dir / "later" / "students").glob("*.example.safetensors"))) == 2
     assert load_plan(output_dir / "later").confirmation.configs == 2
 
 

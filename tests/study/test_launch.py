@@ -178,7 +178,7 @@ def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
         (("--space", "joint", "--confirm", "25"), "the search proposes 24 configs, so --confirm is at most 24"),
         (("--space", "joint", "--confirm", "3", "--seeds", "1"), "one seed has no interval and no test"),
         (("--space", "joint", "--seeds", "5"), "give --confirm too"),
-        (("--space", "method", "--methods", "ce,dkd", "--confirm", "2"), "compares 1 methods beside ce and kd"),
+        (("--space", "method", "--methods", "ce,dkd", "--confirm", "2"), "compares 1 method(s) beside ce and kd"),
     ],
 )
 def test_bad_input_is_refused_before_any_work(launch, tmp_path, arguments, says):

@@ -1,0 +1,112 @@
+"""A trained student in a file of its own, and the way back: to a network here, or behind MLflow's `pyfunc`.
+
+The file is safetensors with a checksum and says of itself how to build and feed the network; nothing in it is code.
+MLflow is not imported: it calls `_load_pyfunc` of the module that a model names as its loader.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.data.views import Normaliser
+from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata, save_model
+from trainables.models.interface import DistillationModel
+from trainables.storage import read_tensors, write_tensors
+from trainables.training import DistillationRun
+
+_EXAMPLES: Final = 2
+_BATCH: Final = 512
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student that has learnt, ready to be asked.
+
+    Args:
+        model: the network, in eval mode.
+        info: how it was built and its images were normalised.
+        trial: the config of its trial, in JSON.
+    """
+
+    model: DistillationModel
+    info: CheckpointInfo
+    trial: str
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits (B, C), float32, of images (B, channels, H, W), uint8.
+
+        Raises:
+            ValueError: the images are of another type or have other channels.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.info.in_channels:
+            raise ValueError(
+                f"this student takes uint8 images (B, {self.info.in_channels}, H, W) of pixels from 0 to 255, not "
+                f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
+            )
+        normalise = Normaliser(self.info.mean, self.info.std, torch.device("cpu"))
+        return torch.cat([self.model(normalise(each)) for each in images.split(_BATCH)])
+
+    def predict(self, model_input: NDArray[np.uint8], params: dict[str, Any] | None = None) -> NDArray[np.float32]:  # noqa: ARG002
+        """`logits` as MLflow's `pyfunc` asks for them."""
+        logits: NDArray[np.float32] = self.logits(torch.from_numpy(np.array(model_input))).numpy()
+        return logits
+
+
+def keep_student(run: DistillationRun, path: Path) -> None:
+    """Write the student of a finished trial, and beside it two images of its validation split with its logits.
+
+    Args:
+        run: the trial.
+        path: ends in .safetensors; a file there is replaced.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    data = run.dataset
+    info = CheckpointInfo(run.config.student, data.num_classes, data.info.channels, data.mean, data.std, data.digest)
+    save_model(run.student, path, metadata={**info.to_metadata(), "trial": run.config.model_dump_json()})
+    images = data.validation.images[:_EXAMPLES].cpu().contiguous()
+    run.student.eval()
+    with torch.no_grad():
+        logits = run.student(run.batches.normalise(images.to(run.device)))
+    write_tensors(example_path(path), {"images": images, "logits": logits.float()}, {})
+
+
+def example_path(path: Path) -> Path:
+    """Where the example of a student's file lies."""
+    return path.with_name(f"{path.stem}.example.safetensors")
+
+
+def read_example(path: Path) -> tuple[Tensor, Tensor]:
+    """Images (2, channels, H, W) uint8 and the logits (2, C) that the student of the file `path` gave when it was kept.
+
+    Raises:
+        StoredFileError: there is no example, or it is damaged.
+    """
+    tensors, _ = read_tensors(example_path(path))
+    return tensors["images"], tensors["logits"]
+
+
+def load_student(path: Path) -> Student:
+    """The student in a file that `keep_student` wrote.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another kind.
+    """
+    metadata = read_metadata(path)
+    info = CheckpointInfo.from_metadata(metadata)
+    model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
+    load_checkpoint(model, path)
+    return Student(model.eval(), info, metadata.get("trial", ""))
+
+
+def _load_pyfunc(path: str) -> Student:
+    """What MLflow calls with the file, or the folder, that a model has as its data."""
+    place = Path(path)
+    return load_student(next(place.glob("*.safetensors")) if place.is_dir() else place)

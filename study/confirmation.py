@@ -89,6 +89,10 @@ class Confirmation(BaseModel):
     choices: tuple[Choice, ...]
     chosen_at: float
 
+    def is_complete(self, ledger: "StudyLedger") -> bool:
+        """Whether all of its trials have ended."""
+        return sum(entry.status is not None for entry in ledger.in_stage("confirm")) >= self.size
+
     @property
     def size(self) -> int:
         """How many trials it has."""
@@ -165,8 +169,8 @@ def choose(ledger: "StudyLedger") -> Confirmation | None:
     """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
 
     A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
-    a search are those of the study with `kd` at the temperature that the first choice has (where the study varies it),
-    and PESF-KD as it was published, as far as the fields of a trial's config say it. The config with the best score of
+    a search are those of the study with `kd` at the temperature that the first choice has (where the study varies it and
+    is not of `kd` itself), and PESF-KD as it was published, as far as the fields of a trial's config say it. The config with the best score of
     the search is confirmed too, whatever its bound, as what its score promised is the search's optimism. Nothing is
     written here.
     """
@@ -272,7 +276,8 @@ def _control_choices(plan: "StudyPlan", first: TrialConfig | None) -> list[Choic
     for control in plan.controls:
         point = {**start, "method": control, "adapter": False}
         label = control
-        if control == BASELINE and "temperature" in plan.search_space.varied and first is not None:
+        tuned = "temperature" in plan.search_space.varied and plan.base.method != BASELINE
+        if control == BASELINE and tuned and first is not None:
             point["temperature"] = first.temperature
             label = f"{control} at temperature {first.temperature:.3g}"
         choices.append(Choice(label=label, config=plan.configure(point), control=control))

@@ -22,6 +22,7 @@ _READ_ONCE = (
     "Only configs of this table were run on the test split, at their last epoch, on seeds that nothing was chosen by; "
     "what is confirmed was chosen, by the lower bound of its validation accuracy, before the first of these trials."
 )
+_NOT_COMPLETE = "The confirmation is not complete: no verdict yet."
 
 
 def find_confirmed(ledger: StudyLedger, trials: pa.Table) -> ConfirmationResult | None:
@@ -51,19 +52,26 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
         "chosen_at": chosen.chosen_at,
         "trials": {"planned": chosen.size, "begun": len(entries), "finished": finished},
         **found,
-        "verdict": verdict(result),
+        "verdict": _verdict(ledger, result),
     }
 
 
-def confirmation_note(result: ConfirmationResult) -> str:
+def _verdict(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
+    """The answer, once all of it is there: one that is looked at meanwhile tempts to stop where it pleases."""
+    assert ledger.confirmation is not None
+    return verdict(result) if ledger.confirmation.is_complete(ledger) else [_NOT_COMPLETE]
+
+
+def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
     """The confirmation in Markdown, for the study's page in MLflow."""
-    return "\n\n".join(["**Confirmed on fresh seeds**", *verdict(result), confirmation_table(result), _READ_ONCE])
+    texts = ["**Confirmed on fresh seeds**", *_verdict(ledger, result), confirmation_table(result), _READ_ONCE]
+    return "\n\n".join(texts)
 
 
-def confirmation_texts(result: ConfirmationResult) -> list[str]:
+def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
     """What a person reads below the tables."""
     methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
-    return [*verdict(result), *methods, _READ_ONCE]
+    return [*_verdict(ledger, result), *methods, _READ_ONCE]
 
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:

@@ -76,6 +76,7 @@ class Outcome:
         correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
         costs: of the configs, by their ids.
         confirmed: what the confirmation found; None without one.
+        confirmed_texts: what must be said beside that.
         notes: what must be said beside the table.
         tracking_error: why MLflow does not have all of it, if so.
     """
@@ -86,6 +87,7 @@ class Outcome:
     correlation: Estimate
     costs: dict[str, ConfigCost]
     confirmed: ConfirmationResult | None
+    confirmed_texts: list[str]
     notes: list[str]
     tracking_error: Exception | None
 
@@ -110,14 +112,15 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     _write_json(plan.directory / "summary.json", summary)
     _draw_figures(plan, records, configs, costs)
     table = methods_table(configs) if plan.compared else markdown_table(configs)
-    above = [confirmation_note(confirmed), "**Before**"] if confirmed is not None else []
+    above = [confirmation_note(run.ledger, confirmed), "**Before**"] if confirmed is not None else []
     result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
     metrics = _study_metrics(plan, configs, correlation)
     metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
     error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
-    return Outcome(plan, summary, configs, correlation, costs, confirmed, notes, error)
+    texts = confirmation_texts(run.ledger, confirmed) if confirmed is not None else []
+    return Outcome(plan, summary, configs, correlation, costs, confirmed, texts, notes, error)
 
 
 def _publish(
@@ -149,7 +152,7 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
         console.print("\nConfirmed on fresh seeds", style="bold")
         for shown in confirmed_tables(outcome.confirmed):
             console.print(shown)
-        for text in confirmation_texts(outcome.confirmed):
+        for text in outcome.confirmed_texts:
             console.print(text, markup=False)
     student = outcome.summary.get("confirmation", {}).get("student")
     if student is not None:

@@ -169,10 +169,10 @@ def choose(ledger: "StudyLedger") -> Confirmation | None:
     """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
 
     A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
-    a search are those of the study with `kd` at the temperature that the first choice has (where the study varies it and
-    is not of `kd` itself), and PESF-KD as it was published, as far as the fields of a trial's config say it. The config with the best score of
-    the search is confirmed too, whatever its bound, as what its score promised is the search's optimism. Nothing is
-    written here.
+    a search are those of the study, with `kd` at the temperature that the first choice has (where the study varies it
+    and is not of `kd` itself), and PESF-KD as it was published, as far as the fields of a trial's config say it. The
+    config with the best score of the search is confirmed too, whatever its bound, as what its score promised is the
+    search's optimism. Nothing is written here.
     """
     plan = ledger.plan
     assert plan.confirmation is not None

@@ -163,7 +163,8 @@ def card_of(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: 
         f"Over {first.test_accuracy.n} seeds this config reaches {with_interval(first.test_accuracy)} on the test "
         f"split and {with_interval(first.accuracy)} on the validation split ({first.test_accuracy.method}). These "
         f"weights are of the first of those seeds, whichever did best: test accuracy "
-        f"{entry.last.get('test/accuracy', float('nan')):.3f}. The config was chosen on the validation split, before the test split was read.",
+        f"{entry.last.get('test/accuracy', float('nan')):.3f}. "
+        "The config was chosen on the validation split, before the test split was read.",
         "",
         "| test accuracy less that of | difference | n | p (Holm) |",
         "| --- | --- | --- | --- |",

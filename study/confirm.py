@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def _show(plan: "StudyPlan", *, as_json: bool) -> None:
-    from study.confirmation import choose
+    from study.choosing import choose
     from study.ledger import StudyLedger
 
     ledger = StudyLedger(plan, read_only=True)

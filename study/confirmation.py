@@ -1,33 +1,32 @@
 """The last stage of a study: the best configs and the controls again, on fresh seeds, with the test split read once.
 
 What is confirmed is chosen when everything before has ended, by a lower bound of what a config reaches on average
-(`analysis.confirmation.lower_bounds`), and entered into the journal before the first of its trials begins. From then on
+(`study.choosing`), and entered into the journal before the first of its trials begins. From then on
 the choice stands: another one would be made by somebody who may know the test split, which would then be one more
 validation split.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from study.comparison import BASELINE, known_methods, row_name, why_not
+from study.comparison import BASELINE
 from study.errors import StudyError, UsageError
 from study.promising import promising_configs
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
-    from analysis.confirmation import Scores
-    from study.ledger import StudyLedger, TrialEntry
+    from study.ledger import StudyLedger
     from study.plan import PlannedTrial, StudyPlan
 
 DEFAULT_CONFIGS: Final = 3
 DEFAULT_SEEDS: Final = 10
 _MOST_SEEDS: Final = 10_000
 PUBLISHED: Final = "pesf_kd as published"
-_BESIDE: Final = ("ce", BASELINE)  # of a comparison, confirmed whatever they reached
+BESIDE: Final = ("ce", BASELINE)  # of a comparison, confirmed whatever they reached
+_WINNER_AND_PUBLISHED: Final = 2
 
 
 class ConfirmationRequest(BaseModel):
@@ -119,7 +118,7 @@ def student_path(plan: "StudyPlan", trial_id: str) -> Path:
 def most_configs(plan: "StudyPlan") -> int:
     """How many configs a confirmation of that study can have at most, beside the controls."""
     if plan.compared:
-        return sum(method.name not in _BESIDE for method in plan.compared)
+        return sum(method.name not in BESIDE for method in plan.compared)
     return plan.trials
 
 
@@ -145,10 +144,9 @@ def expected_size(plan: "StudyPlan") -> int:
     """
     if plan.confirmation is None:
         return 0
+    beside = len(plan.controls) + _WINNER_AND_PUBLISHED
     if plan.compared:
-        beside = sum(method.name in _BESIDE for method in plan.compared)
-    else:
-        beside = len(_control_choices(plan, None)) + 1
+        beside = sum(method.name in BESIDE for method in plan.compared)
     return plan.confirmation.seeds * (plan.confirmation.configs + beside)
 
 
@@ -163,181 +161,6 @@ def what_is_left(ledger: "StudyLedger") -> str | None:
         return None
     ended = sum(entry.status is not None and entry.stage != "confirm" for entry in ledger.entries.values())
     return f"{ended} of {plan.total_trials} trials have ended"
-
-
-def choose(ledger: "StudyLedger") -> Confirmation | None:
-    """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
-
-    A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
-    a search are those of the study, with `kd` at the temperature that the first choice has (where the study varies it
-    and is not of `kd` itself), and PESF-KD as it was published, as far as the fields of a trial's config say it. The
-    config with the best score of the search is confirmed too, whatever its bound, as what its score promised is the
-    search's optimism. Nothing is written here.
-    """
-    plan = ledger.plan
-    assert plan.confirmation is not None
-    choices = _choose_methods(ledger) if plan.compared else _choose_configs(ledger)
-    if all(choice.rank is None for choice in choices):
-        return None
-    return Confirmation(
-        request=plan.confirmation,
-        first_replicate=1 + max((entry.replicate for entry in ledger.entries.values()), default=0),
-        choices=tuple(choices),
-        chosen_at=time.time(),
-    )
-
-
-def count_candidates(ledger: "StudyLedger") -> int:
-    """How many configs could be chosen, beside the controls."""
-    if not ledger.plan.compared:
-        return len(_candidates(ledger.in_stage("search"), ledger.in_stage("replicate")))
-    return sum(name not in _BESIDE for name in _method_candidates(ledger))
-
-
-def _scores(entries: "list[TrialEntry]") -> tuple[float, ...]:
-    return tuple(entry.accuracy for entry in entries if entry.status == "finished")
-
-
-def _candidates(searched: "list[TrialEntry]", fresh: "list[TrialEntry]") -> "list[tuple[TrialConfig, Scores]]":
-    """Each config of these trials that never failed and finished at least once, oldest first, and what it reached."""
-    from analysis.confirmation import Scores
-
-    by_id: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {}
-    for number, entries in enumerate((searched, fresh)):
-        for entry in entries:
-            by_id.setdefault(entry.config.config_id, ([], []))[number].append(entry)
-    found = []
-    for tried, repeated in by_id.values():
-        scores = Scores(_scores(tried), _scores(repeated))
-        if (scores.searched or scores.fresh) and all(entry.status != "failed" for entry in (*tried, *repeated)):
-            found.append(((tried + repeated)[0].config, scores))
-    return found
-
-
-def _repetitions(ledger: "StudyLedger") -> list[tuple[float, ...]]:
-    """Accuracies of everything that was repeated, config by config."""
-    groups: dict[str, list[TrialEntry]] = {}
-    for entry in (*ledger.in_stage("control"), *ledger.in_stage("replicate")):
-        groups.setdefault(entry.config.config_id, []).append(entry)
-    return [_scores(group) for group in groups.values()]
-
-
-def _ranked(
-    candidates: "list[tuple[TrialConfig, Scores]]", repetitions: list[tuple[float, ...]]
-) -> "list[tuple[TrialConfig, Scores, dict[str, Any]]]":
-    """The candidates, best bound first, each with what is written down of its bound."""
-    from analysis.confirmation import best_first, lower_bounds
-
-    if not candidates:
-        return []
-    scores = [each for _, each in candidates]
-    bounds = lower_bounds(scores, repetitions)
-    order = best_first(scores, bounds)
-    return [(*candidates[i], _written(bounds[i])) for i in order]
-
-
-def _written(bound: Any) -> dict[str, Any]:
-    low = None if bound.low != bound.low else bound.low  # JSON has no NaN
-    return {"value": bound.value, "low": low, "n": bound.n, "method": bound.method}
-
-
-def _choose_configs(ledger: "StudyLedger") -> list[Choice]:
-    from study.ledger import trial_name
-
-    plan = ledger.plan
-    assert plan.confirmation is not None
-    candidates = _candidates(ledger.in_stage("search"), ledger.in_stage("replicate"))
-    ranked = _ranked(candidates, _repetitions(ledger))
-    by_score = sorted((each for each in ranked if each[1].searched), key=lambda each: -max(each[1].searched))
-    winner = by_score[0][0].config_id if by_score else None
-    choices = []
-    for number, (config, scores, bound) in enumerate(ranked, start=1):
-        won, chosen = config.config_id == winner, number <= plan.confirmation.configs
-        if won or chosen:
-            name = trial_name(config, 0).removesuffix("-s0")
-            choices.append(
-                Choice(
-                    label=f"{number}: {name}",
-                    config=config,
-                    rank=number if chosen else None,
-                    winner=won,
-                    search_score=max(scores.searched) if scores.searched else scores.value,
-                    bound=bound,
-                )
-            )
-    first = next((choice.config for choice in choices if choice.rank == 1), None)
-    return _with_controls(choices, _control_choices(plan, first))
-
-
-def _control_choices(plan: "StudyPlan", first: TrialConfig | None) -> list[Choice]:
-    """The controls of a search whose best config is `first`."""
-    start = plan.search_space.default_point()
-    choices = []
-    for control in plan.controls:
-        point = {**start, "method": control, "adapter": False}
-        label = control
-        tuned = "temperature" in plan.search_space.varied and plan.base.method != BASELINE
-        if control == BASELINE and tuned and first is not None:
-            point["temperature"] = first.temperature
-            label = f"{control} at temperature {first.temperature:.3g}"
-        choices.append(Choice(label=label, config=plan.configure(point), control=control))
-    published = known_methods()["pesf_kd"]
-    if why_not(published, plan.base.model_dump(), plan.overrides) is None:
-        config = plan.configure(published.fields)
-        choices.append(Choice(label=PUBLISHED, config=config, control=PUBLISHED))
-    return choices
-
-
-def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice]:
-    """Both, each config once: where a control was chosen itself, it is both."""
-    merged = {choice.config.config_id: choice for choice in choices}
-    for control in controls:
-        known = merged.get(control.config.config_id)
-        if known is None:
-            merged[control.config.config_id] = control
-        elif known.control is None:
-            update = {"control": control.control, "label": f"{known.label} = {control.label}"}
-            merged[control.config.config_id] = known.model_copy(update=update)
-    return list(merged.values())
-
-
-def _method_candidates(ledger: "StudyLedger") -> "dict[str, list[tuple[TrialConfig, Scores]]]":
-    """The candidates of each method that is compared and has some."""
-    plan = ledger.plan
-    by_method: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {
-        method.name: ([], []) for method in plan.compared
-    }
-    for stage in ("search", "control", "replicate"):
-        for entry in ledger.in_stage(stage):  # type: ignore[arg-type]
-            by_method[row_name(entry.config)][stage != "search"].append(entry)
-    found = {name: _candidates(*entries) for name, entries in by_method.items()}
-    return {name: candidates for name, candidates in found.items() if candidates}
-
-
-def _choose_methods(ledger: "StudyLedger") -> list[Choice]:
-    """Of each method its best config, and of the methods the best, with `ce` and `kd` whatever they reached."""
-    from analysis.confirmation import best_first, lower_bounds
-
-    plan, repetitions = ledger.plan, _repetitions(ledger)
-    assert plan.confirmation is not None
-    best = {name: _ranked(each, repetitions)[0] for name, each in _method_candidates(ledger).items()}
-    names = list(best)
-    scores = [best[name][1] for name in names]
-    bounds = lower_bounds(scores, repetitions)
-    order = best_first(scores, bounds)
-    places = iter(range(1, plan.confirmation.configs + 1))
-    choices = []
-    for number in order:
-        name, bound = names[number], _written(bounds[number])
-        config, reached, _ = best[name]
-        control = name if name in _BESIDE else None
-        rank = None if control else next(places, None)
-        if control or rank:
-            score = max(reached.searched) if reached.searched else reached.value
-            choices.append(
-                Choice(label=name, config=config, rank=rank, control=control, search_score=score, bound=bound)
-            )
-    return choices
 
 
 def check_journal(ledger: "StudyLedger") -> None:
@@ -396,6 +219,8 @@ def asked_confirmation(ledger: "StudyLedger", configs: int | None, seeds: int | 
     Raises:
         UsageError: the study has not finished, has fewer configs, or was confirmed with another choice.
     """
+    from study.choosing import count_candidates
+
     plan, planned = ledger.plan, ledger.plan.confirmation
     if ledger.confirmation is not None:
         asked_again(plan, ledger.confirmation, configs, seeds)

@@ -23,7 +23,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from study.confirmation import choose, student_path
+from study.choosing import choose
+from study.confirmation import student_path
 from study.ledger import Status, StudyLedger, TrialEntry
 from study.plan import PlannedTrial
 from study.promising import promising_configs as promising_configs

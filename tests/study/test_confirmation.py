@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
+from study.choosing import choose
 from study.confirm import main as confirm_main
 from study.confirmation import (
     PUBLISHED,
     ConfirmationRequest,
     asked_confirmation,
-    choose,
     what_is_left,
 )
 from study.errors import StudyError, UsageError

@@ -1,0 +1,183 @@
+"""What is confirmed of a study: the best configs by a lower bound of what they reach, and the controls.
+
+The bounds are `analysis.confirmation.lower_bounds`; here stands what they are of.
+"""
+
+import time
+from typing import Any
+
+from analysis.confirmation import Scores, best_first, lower_bounds
+from analysis.statistics import Estimate
+from study.comparison import BASELINE, known_methods, row_name, why_not
+from study.confirmation import BESIDE, PUBLISHED, Choice, Confirmation
+from study.ledger import StudyLedger, TrialEntry, trial_name
+from study.plan import Stage, StudyPlan
+from trainables.trial import TrialConfig
+
+
+def choose(ledger: StudyLedger) -> Confirmation | None:
+    """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
+
+    A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
+    a search are those of the study, with `kd` at the temperature that the first choice has (where the study varies it
+    and is not of `kd` itself), and PESF-KD as it was published, as far as the fields of a trial's config say it. The
+    config with the best score of the search is confirmed too, whatever its bound, as what its score promised is the
+    search's optimism. Nothing is written here.
+    """
+    plan = ledger.plan
+    assert plan.confirmation is not None
+    choices = _choose_methods(ledger) if plan.compared else _choose_configs(ledger)
+    if all(choice.rank is None for choice in choices):
+        return None
+    return Confirmation(
+        request=plan.confirmation,
+        first_replicate=1 + max((entry.replicate for entry in ledger.entries.values()), default=0),
+        choices=tuple(choices),
+        chosen_at=time.time(),
+    )
+
+
+def count_candidates(ledger: StudyLedger) -> int:
+    """How many configs could be chosen, beside the controls."""
+    if not ledger.plan.compared:
+        return len(_candidates(ledger.in_stage("search"), ledger.in_stage("replicate")))
+    return sum(name not in BESIDE for name in _method_candidates(ledger))
+
+
+def _scores(entries: list[TrialEntry]) -> tuple[float, ...]:
+    return tuple(entry.accuracy for entry in entries if entry.status == "finished")
+
+
+def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tuple[TrialConfig, Scores]]:
+    """Each config of these trials that never failed and finished at least once, oldest first, and what it reached."""
+    by_id: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {}
+    for number, entries in enumerate((searched, fresh)):
+        for entry in entries:
+            by_id.setdefault(entry.config.config_id, ([], []))[number].append(entry)
+    found = []
+    for tried, repeated in by_id.values():
+        scores = Scores(_scores(tried), _scores(repeated))
+        if (scores.searched or scores.fresh) and all(entry.status != "failed" for entry in (*tried, *repeated)):
+            found.append(((tried + repeated)[0].config, scores))
+    return found
+
+
+def _repetitions(ledger: StudyLedger) -> list[tuple[float, ...]]:
+    """Accuracies of everything that was repeated, config by config."""
+    groups: dict[str, list[TrialEntry]] = {}
+    for entry in (*ledger.in_stage("control"), *ledger.in_stage("replicate")):
+        groups.setdefault(entry.config.config_id, []).append(entry)
+    return [_scores(group) for group in groups.values()]
+
+
+def _ranked(
+    candidates: list[tuple[TrialConfig, Scores]], repetitions: list[tuple[float, ...]]
+) -> list[tuple[TrialConfig, Scores, dict[str, Any]]]:
+    """The candidates, best bound first, each with what is written down of its bound."""
+    if not candidates:
+        return []
+    scores = [each for _, each in candidates]
+    bounds = lower_bounds(scores, repetitions)
+    order = best_first(scores, bounds)
+    return [(*candidates[i], _written(bounds[i])) for i in order]
+
+
+def _written(bound: Estimate) -> dict[str, Any]:
+    low = None if bound.low != bound.low else bound.low  # JSON has no NaN
+    return {"value": bound.value, "low": low, "n": bound.n, "method": bound.method}
+
+
+def _choose_configs(ledger: StudyLedger) -> list[Choice]:
+    plan = ledger.plan
+    assert plan.confirmation is not None
+    candidates = _candidates(ledger.in_stage("search"), ledger.in_stage("replicate"))
+    ranked = _ranked(candidates, _repetitions(ledger))
+    by_score = sorted((each for each in ranked if each[1].searched), key=lambda each: -max(each[1].searched))
+    winner = by_score[0][0].config_id if by_score else None
+    choices = []
+    for number, (config, scores, bound) in enumerate(ranked, start=1):
+        won, chosen = config.config_id == winner, number <= plan.confirmation.configs
+        if won or chosen:
+            name = trial_name(config, 0).removesuffix("-s0")
+            choices.append(
+                Choice(
+                    label=f"{number}: {name}",
+                    config=config,
+                    rank=number if chosen else None,
+                    winner=won,
+                    search_score=max(scores.searched) if scores.searched else scores.value,
+                    bound=bound,
+                )
+            )
+    first = next((choice.config for choice in choices if choice.rank == 1), None)
+    return _with_controls(choices, _control_choices(plan, first))
+
+
+def _control_choices(plan: StudyPlan, first: TrialConfig | None) -> list[Choice]:
+    """The controls of a search whose best config is `first`."""
+    start = plan.search_space.default_point()
+    choices = []
+    for control in plan.controls:
+        point = {**start, "method": control, "adapter": False}
+        label = control
+        tuned = "temperature" in plan.search_space.varied and plan.base.method != BASELINE
+        if control == BASELINE and tuned and first is not None:
+            point["temperature"] = first.temperature
+            label = f"{control} at temperature {first.temperature:.3g}"
+        choices.append(Choice(label=label, config=plan.configure(point), control=control))
+    published = known_methods()["pesf_kd"]
+    if why_not(published, plan.base.model_dump(), plan.overrides) is None:
+        config = plan.configure(published.fields)
+        choices.append(Choice(label=PUBLISHED, config=config, control=PUBLISHED))
+    return choices
+
+
+def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice]:
+    """Both, each config once: where a control was chosen itself, it is both."""
+    merged = {choice.config.config_id: choice for choice in choices}
+    for control in controls:
+        known = merged.get(control.config.config_id)
+        if known is None:
+            merged[control.config.config_id] = control
+        elif known.control is None:
+            update = {"control": control.control, "label": f"{known.label} = {control.label}"}
+            merged[control.config.config_id] = known.model_copy(update=update)
+    return list(merged.values())
+
+
+def _method_candidates(ledger: StudyLedger) -> dict[str, list[tuple[TrialConfig, Scores]]]:
+    """The candidates of each method that is compared and has some."""
+    plan = ledger.plan
+    by_method: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {
+        method.name: ([], []) for method in plan.compared
+    }
+    stages: tuple[Stage, ...] = ("search", "control", "replicate")
+    for stage in stages:
+        for entry in ledger.in_stage(stage):
+            by_method[row_name(entry.config)][stage != "search"].append(entry)
+    found = {name: _candidates(*entries) for name, entries in by_method.items()}
+    return {name: candidates for name, candidates in found.items() if candidates}
+
+
+def _choose_methods(ledger: StudyLedger) -> list[Choice]:
+    """Of each method its best config, and of the methods the best, with `ce` and `kd` whatever they reached."""
+    plan, repetitions = ledger.plan, _repetitions(ledger)
+    assert plan.confirmation is not None
+    best = {name: _ranked(each, repetitions)[0] for name, each in _method_candidates(ledger).items()}
+    names = list(best)
+    scores = [best[name][1] for name in names]
+    bounds = lower_bounds(scores, repetitions)
+    order = best_first(scores, bounds)
+    places = iter(range(1, plan.confirmation.configs + 1))
+    choices = []
+    for number in order:
+        name, bound = names[number], _written(bounds[number])
+        config, reached, _ = best[name]
+        control = name if name in BESIDE else None
+        rank = None if control else next(places, None)
+        if control or rank:
+            score = max(reached.searched) if reached.searched else reached.value
+            choices.append(
+                Choice(label=name, config=config, rank=rank, control=control, search_score=score, bound=bound)
+            )
+    return choices

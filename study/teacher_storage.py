@@ -105,8 +105,8 @@ def _taught_trials(plan: "StudyPlan") -> Counter[str]:
         for control in plan.controls:
             trials[control] += plan.replicates
         if plan.confirmation is not None:
-            for method in (*[plan.base.method] * (plan.confirmation.configs + 1), *plan.controls, "pesf_kd"):
-                trials[method] += plan.confirmation.seeds
+            for confirmed in (*[plan.base.method] * (plan.confirmation.configs + 1), *plan.controls, "pesf_kd"):
+                trials[confirmed] += plan.confirmation.seeds
     return Counter({method: count for method, count in trials.items() if METHODS.entry(method).needs_teacher})
 
 

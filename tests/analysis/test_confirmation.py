@@ -42,11 +42,11 @@ def test_a_search_score_is_shrunken_by_what_seeds_do():
     assert best.low == pytest.approx(best.value - stats.t.ppf(0.975, 1) * spread)
     # Where seeds explain all that the scores differ by, they say nothing of the configs.
     noisy = lower_bounds(searched, [(0.3, 0.7)])
-    assert {estimate.value for estimate in noisy} == {pytest.approx(0.7)}
+    assert [estimate.value for estimate in noisy] == [pytest.approx(0.7)] * 3
 
 
 def test_a_lucky_seed_is_not_chosen_before_a_config_that_was_good_three_times():
-    candidates = [Scores((0.90,)), Scores((0.86,), (0.85, 0.86, 0.87)), Scores((0.84,))]
+    candidates = [Scores((0.89,)), Scores((0.86,), (0.85, 0.86, 0.87)), Scores((0.84,))]
     repeated = [(0.85, 0.86, 0.87), (0.80, 0.83, 0.78)]
     assert best_first(candidates, lower_bounds(candidates, repeated)) == [1, 0, 2]
 
@@ -150,14 +150,14 @@ def test_optimism_is_the_score_less_what_was_confirmed():
 def test_the_interval_of_the_optimism_holds_the_truth_at_the_nominal_rate():
     generator = np.random.default_rng(2)
     held = []
-    for _ in range(400):
+    for _ in range(200):
         score = generator.normal(0.8, 0.03, 20).max()  # twenty equal configs: all of it is luck
         rows = confirmed({"a": list(generator.normal(0.79, 0.03, 5))})
         optimism = summarise_confirmation(
             trials_table(rows), [choice("a", rank=1, search_score=score)], baseline=None
         ).configs[0].optimism  # fmt: skip
         held.append(optimism.low <= score - 0.8 <= optimism.high)
-    assert np.mean(held) == pytest.approx(0.95, abs=0.03)
+    assert np.mean(held) == pytest.approx(0.95, abs=0.045)
 
 
 def test_the_verdict_says_what_the_interval_allows_and_nothing_more():

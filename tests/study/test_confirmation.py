@@ -226,9 +226,10 @@ def test_of_a_tuned_comparison_each_method_is_confirmed_with_its_best_config(tmp
     PretendedSeeds(StudySearch(ledger, {}), ledger).run()
     assert len(ledger.entries) == ledger.planned
     for choice in ledger.confirmation.choices:
-        own = [e for e in ledger.in_stage("replicate") if plan.search_of(e.config) == choice.label]
-        assert {e.config.config_id for e in own} == {choice.config.config_id}
-        assert choice.search_score is not None
+        own = [e for e in ledger.in_stage("search") if plan.search_of(e.config) == choice.label]
+        (searched,) = (e for e in own if e.config.config_id == choice.config.config_id)
+        assert choice.search_score == searched.accuracy
+    assert [choice.rank for choice in ledger.confirmation.choices if choice.rank] == [1, 2]
 
 
 def test_a_finished_study_is_confirmed_later_and_its_plan_says_so(tmp_path):
@@ -397,7 +398,7 @@ def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, co
         (("planned", "--confirm", "0"), "--confirm 0"),
         (("planned", "--confirm", "9"), "at most 5 can be confirmed"),
         (("planned", "--seeds", "1"), "--seeds 1"),
-        (("planned", "--seeds", "some"), "some"),
+        (("planned", "--seeds", "some"), "--seeds"),
         ((), "NAME"),
     ],
 )

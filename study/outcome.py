@@ -156,7 +156,9 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
             console.print(text, markup=False)
     student = outcome.summary.get("confirmation", {}).get("student")
     if student is not None:
-        console.print(f"\nstudent   {student['model']} ({student['alias']}); {student['file']}", markup=False)
+        console.print(
+            f"\nstudent   {student['model']} ({student['alias']}); {student['file']}", markup=False, soft_wrap=True
+        )
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])
     console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)

@@ -13,6 +13,7 @@ from trainables.data.registry import dataset_info
 from trainables.methods import METHODS
 
 _SHOWN: Final = 5
+_LEVEL: Final = 0.05
 
 
 def first_configs(plan: StudyPlan, count: int = _SHOWN) -> list[dict[str, Any]]:
@@ -119,7 +120,15 @@ def describe_confirmation(plan: StudyPlan) -> str:
     else:
         configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
         what = f"the {configs} (by a lower bound), the search's winner, {', '.join(plan.controls)} and {PUBLISHED}"
-    return f"{what} on {request.seeds} fresh seeds: at most {plan.confirm_trials} trials more"
+    texts = [f"{what} on {request.seeds} fresh seeds: at most {plan.confirm_trials} trials more"]
+    comparisons = request.configs * (1 if plan.compared else len(plan.controls) + 1) + bool(plan.compared)
+    floor = 2 / 2**request.seeds
+    if floor * comparisons >= _LEVEL:
+        texts.append(
+            f"no paired p-value can fall below {floor:.3g}, nor below {min(1.0, floor * comparisons):.3g} when "
+            f"corrected for {comparisons} comparisons: read the intervals, or take more --seeds"
+        )
+    return "; ".join(texts)
 
 
 def _networks(plan: StudyPlan) -> str:

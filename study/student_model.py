@@ -110,9 +110,10 @@ def _register(
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, "alias": alias}
-    version = client.create_model_version(
-        name, logged.model_uri, parent_id, tags=tags, description=card, model_id=logged.model_id
-    )
+    with _tracking_at(plan.tracking_uri):  # where the model is looked up by its identifier
+        version = client.create_model_version(
+            name, logged.model_uri, parent_id, tags=tags, description=card, model_id=logged.model_id
+        )
     client.set_registered_model_alias(name, alias, version.version)
     uri = f"models:/{name}/{version.version}"
     client.set_tag(parent_id, _TAG, uri)

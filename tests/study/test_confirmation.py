@@ -49,7 +49,7 @@ class PretendedSeeds(PretendedTune):
 
 
 def begin(folder, lucky=None, **values):
-    ledger = StudyLedger(make_plan(folder, **values))
+    ledger = StudyLedger(make_plan(folder, **{"sampler": "random", **values}))
     return ledger, PretendedSeeds(StudySearch(ledger, {}), ledger, lucky)
 
 
@@ -349,6 +349,9 @@ def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
     assert "on 3 fresh seeds: at most 18 trials more" in shown
     assert f"{(13 + 18) * 4} student epochs" in shown
     assert "once by the confirmation" in shown
+    assert "no paired p-value can fall below 0.25, nor below 1 when corrected for 6 comparisons" in shown
+    enough = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 10}), [])
+    assert "corrected" not in enough
     assert "once by the confirmation" not in describe_plan(make_plan(tmp_path), [])
     assert "the 2 best are confirmed on 3 seeds more" in note_text(plan, "command")
     assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, confirmation=ASKED), [])

@@ -122,7 +122,7 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     again = launch("--resume", "confirmed", "--output-dir", output_dir)
     assert again.returncode == 0, again.stderr
     assert "starting Ray" not in again.stderr
-    for words in ("Confirmed on fresh seeds", "less that of", "(Holm)", "optimism", "on the test split than kd"):
+    for words in ("Confirmed on fresh seeds", "less that of", "(Holm)", "optimism", "kd on the test split: "):
         assert words in again.stdout
     assert f"student   {result['student']['model']} ({result['student']['alias']})" in again.stdout
     assert_the_student_is_the_same_both_ways(directory, load_plan(directory), result)  # registered once

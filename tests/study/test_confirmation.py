@@ -77,7 +77,7 @@ def test_a_study_without_a_confirmation_is_as_it_was(tmp_path):
     ledger = finished(tmp_path)
     assert ledger.confirmation is None
     assert len(ledger.entries) == ledger.planned == ledger.plan.total_trials
-    assert make_plan(tmp_path, confirmation=ASKED).digest == ledger.plan.digest
+    assert make_plan(tmp_path, sampler="random", confirmation=ASKED).digest == ledger.plan.digest
 
 
 def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_path):

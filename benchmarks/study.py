@@ -32,7 +32,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parents[1])  # this file is a study too, and not the package
 
 from study.environment import WORKERS
-from study.records import read_trials
+from study.records import read_epochs
 
 CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
@@ -224,7 +224,8 @@ def digits_part(runs: int, *, quick: bool) -> list[dict]:
                 shutil.copytree(folder / "teachers", output / "teachers")
                 ran = ["--trials", trials, "--promising", 1, "--output-dir", output, "--name", "study"]
                 seconds = start_study(*common, *ran, *flags)
-                ends = sorted(end.timestamp() for end in read_trials(output / "study")["ended"].to_pylist())
+                epochs_of = read_epochs(output / "study").group_by("trial_id").aggregate([("time", "max")])
+                ends = sorted(end.timestamp() for end in epochs_of["time_max"].to_pylist())
                 under_way.setdefault(f"{name}, under way", []).append((ends[-1] - ends[0]) / (len(ends) - 1))
                 shutil.rmtree(output)
                 return seconds / len(ends)

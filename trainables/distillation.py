@@ -66,9 +66,9 @@ class DistillationTrainable(tune.Trainable):
         """Train and evaluate, until a report is due.
 
         Returns:
-            `epochs`, the measures of each that went well; the last one's accuracy, for Tune; the trial's `facts`;
-            `finished`, whether it was its last; `failed` where it went wrong; and `notes` where there is something that
-            a person should know.
+            `epochs`, the measures of each that went well; the last one's number and accuracy, for Tune; the trial's
+            `facts`; `finished`, whether it was its last; `failed` where it went wrong; and `notes` where there is
+            something that a person should know.
         """
         epochs: list[dict[str, float]] = []
         due = time.monotonic() + self._between
@@ -129,6 +129,7 @@ def report(
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS * trials
     return {
         ACCURACY: epochs[-1][ACCURACY],
+        "epoch": run.epoch,
         "epochs": epochs,
         "facts": _facts_of(run),
         "finished": run.finished,
@@ -140,7 +141,8 @@ def report(
 
 def failed_report(error: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """What Tune is told of a trial that went wrong, after `epochs` that had not."""
-    return {ACCURACY: math.nan, "epochs": epochs, "finished": False, "failed": error, "done": True, **_notes_of_now()}
+    told = {ACCURACY: math.nan, "epoch": len(epochs), "epochs": epochs, **_notes_of_now()}
+    return {**told, "finished": False, "failed": error, "done": True}
 
 
 def _notes_of_now() -> dict[str, list[str]]:

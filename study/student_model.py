@@ -16,6 +16,7 @@ from trainables import mlflow_store  # before mlflow, which reads its environmen
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -31,7 +32,7 @@ from trainables.storage import StoredFileError
 from trainables.student_file import Student, load_student, read_example
 
 LOADER: Final = "trainables.student_file"
-_TAG: Final = "student.model"
+_ALIAS_GIVEN: Final = "alias_given"
 _TOLERANCE: Final = 1e-4  # in logits, between two machines' convolutions
 
 
@@ -56,16 +57,20 @@ def publish_student(
     entries = [] if first is None else _finished(ledger, first.config_id)
     if first is None or not entries:
         return None
-    entry, against = entries[0], _against_baseline(result, first)
+    kept = [entry for entry in entries if student_path(plan, entry.trial_id).is_file()]
+    entry, against = (kept or entries)[0], _against_baseline(result, first)
     path = student_path(plan, entry.trial_id)
     alias = "champion" if against is not None and against.clear else "challenger"
     published = {"alias": alias, "file": str(path), "trial_id": entry.trial_id}
     try:
         client = mlflow_store.open_client(plan.tracking_uri)
-        known = client.get_run(parent_id).data.tags.get(_TAG)
-        if known is None:
-            known = _register(client, plan, entry, path, card_of(plan, entry, first, result), alias, parent_id)
-        return {"model": known, **published}
+        version = _registered(client, plan)
+        if version is None:
+            version = _register(client, plan, entry, path, card_of(plan, entry, first, result), parent_id)
+        if _ALIAS_GIVEN not in version.tags:  # once: a later study may have it since
+            client.set_registered_model_alias(version.name, alias, version.version)
+            client.set_model_version_tag(version.name, version.version, _ALIAS_GIVEN, alias)
+        return {"model": f"models:/{version.name}/{version.version}", **published}
     except (CheckpointError, StoredFileError, OSError, MlflowException, mlflow_store.TrackingError) as error:
         raise StudyError(f"the best student could not be logged to MLflow: {error}") from error
 
@@ -89,9 +94,15 @@ def model_name(plan: StudyPlan) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")
 
 
+def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
+    """The version that the study has registered already."""
+    own = client.search_model_versions(f"name = '{model_name(plan)}' and tags.study_id = '{plan.study_id}'")
+    return own[0] if own else None
+
+
 def _register(
-    client: MlflowClient, plan: StudyPlan, entry: TrialEntry, path: Path, card: str, alias: str, parent_id: str
-) -> str:
+    client: MlflowClient, plan: StudyPlan, entry: TrialEntry, path: Path, card: str, parent_id: str
+) -> ModelVersion:
     student = load_student(path)
     images, logits = read_example(path)
     if not np.allclose(student.logits(images).numpy(), logits.numpy(), atol=_TOLERANCE, rtol=_TOLERANCE):
@@ -109,15 +120,11 @@ def _register(
     name = model_name(plan)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
-    tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, "alias": alias}
+    tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id}
     with _tracking_at(plan.tracking_uri):  # where the model is looked up by its identifier
-        version = client.create_model_version(
+        return client.create_model_version(
             name, logged.model_uri, parent_id, tags=tags, description=card, model_id=logged.model_id
         )
-    client.set_registered_model_alias(name, alias, version.version)
-    uri = f"models:/{name}/{version.version}"
-    client.set_tag(parent_id, _TAG, uri)
-    return uri
 
 
 def _signature(student: Student, shape: tuple[int, ...]) -> ModelSignature:

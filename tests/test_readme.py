@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from study.confirm import main as confirm_command
 from study.launch import main as launcher
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.models import CheckpointInfo, build_model, save_checkpoint
@@ -21,6 +22,7 @@ COMMANDS = [
     line.split("#")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
 ]
 LAUNCHES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.launch")]
+CONFIRMS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.confirm")]
 TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
 MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
 
@@ -69,6 +71,14 @@ def test_a_launch_in_the_readme_is_understood(arguments, launch, run_here, small
     assert code == 0, said
     assert said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", CONFIRMS, ids=" ".join)
+def test_a_confirmation_of_the_readme_is_understood(arguments, run_here, small_study):
+    command = (small_study.name, *arguments[1:], "--dry-run", "--output-dir", str(small_study.parent))
+    code, said = run_here(confirm_command, *command)
+    assert code == 0, said
+    assert "choice 1: " in said
 
 
 @pytest.mark.parametrize("arguments", TEACHERS, ids=" ".join)

@@ -17,6 +17,14 @@ def test_help_and_lists_answer_without_heavy_imports(launch, arguments):
     assert not imported & {"torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "sklearn", "matplotlib"}
 
 
+def test_the_help_of_a_confirmation_answers_without_heavy_imports(launch):
+    done = launch("--help", module="study.confirm", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    assert done.stdout[done.stdout.index("Examples:") :].count("python -m study.confirm") == 3
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert not imported & {"torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "sklearn", "matplotlib"}
+
+
 def test_help_ends_with_three_examples(launch):
     shown = launch("--help").stdout
     assert shown[shown.index("Examples:") :].count("python -m study.launch") == 3

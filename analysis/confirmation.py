@@ -246,7 +246,9 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     )
     shared = sorted(own.keys() & others.keys())
     difference = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
-    return Comparison(one.config_id, one.label, other.config_id, other.label, difference, None)
+    # Of few pairs a studentised interval may reach further than accuracies can differ.
+    within = replace(difference, low=max(difference.low, -1.0), high=min(difference.high, 1.0))
+    return Comparison(one.config_id, one.label, other.config_id, other.label, within, None)
 
 
 def confirmation_table(result: ConfirmationResult) -> str:

@@ -128,6 +128,16 @@ def test_where_methods_are_compared_each_other_one_is_compared_with_the_baseline
     assert [(each.config_id, each.against) for each in result.comparisons] == [("a", "kd"), ("ce", "kd")]
 
 
+def test_an_interval_is_no_wider_than_accuracies_can_differ():
+    rows = confirmed({"a": [0.536, 0.492, 0.358, 0.581], "kd": [0.511, 0.608, 0.483, 0.575]})
+    pair = [choice("a", rank=1), choice("kd", control="kd")]
+    (only,) = summarise_confirmation(trials_table(rows), pair, baseline=None).comparisons
+    assert -1 <= only.difference.low < only.difference.value < only.difference.high <= 1
+    (alone,) = summarise_confirmation(trials_table(rows[:1] + rows[4:5]), pair, baseline=None).comparisons
+    assert math.isnan(alone.difference.low)
+    assert math.isnan(alone.difference.high)
+
+
 def test_a_failed_trial_takes_its_pair_with_it():
     rows = confirmed({"a": A, "kd": KD})
     rows[1]["status"] = "failed"

@@ -1,0 +1,100 @@
+"""The best student's way into a real MLflow store: under which alias, once, and read back as it was."""
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from analysis.confirmation import summarise_confirmation
+from study.errors import StudyError
+from study.ledger import StudyLedger, trial_row
+from study.search import StudySearch
+from study.student_model import model_name, publish_student
+from tests.analysis.synthetic import trials_table
+from tests.study.factories import make_plan
+from tests.study.test_confirmation import PretendedSeeds
+from trainables.data import load_dataset
+from trainables.student_file import keep_student, load_student
+from trainables.training import DistillationRun
+from trainables.trial import TrialConfig
+
+GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
+
+
+@pytest.fixture(scope="module")
+def run():
+    run = DistillationRun(TrialConfig(method="ce", epochs=1), load_dataset("digits", None), None)
+    run.run_epoch()
+    return run
+
+
+def confirmed_study(folder, run, *, name="planned", gains=GAINS):
+    """A pretended study whose first choice gains so much on kd, seed by seed, with students that were really kept."""
+    ledger = StudyLedger(make_plan(folder, name=name, confirmation={"configs": 1, "seeds": len(gains)}))
+    tune = PretendedSeeds(StudySearch(ledger, {}), ledger)
+    for settings in tune.run():
+        if settings["student_path"] is not None:
+            (folder / name / "students").mkdir(exist_ok=True)
+            keep_student(run, folder / name / "students" / f"{settings['trial_id']}.safetensors")
+    rows = [trial_row(ledger.plan, entry) for entry in ledger.entries.values()]
+    first = next(choice for choice in ledger.confirmation.choices if choice.rank == 1)
+    for row in rows:
+        if row["stage"] == "confirm":
+            own = row["config_id"] == first.config.config_id
+            number = row["replicate"] - ledger.confirmation.first_replicate
+            row["test/accuracy"] = 0.8 + number / 100 + (gains[number] if own else 0.0)
+    rows = [{**row, "status": row["status"] or "finished"} for row in rows]
+    chosen = [choice.as_row() for choice in ledger.confirmation.choices]
+    result = summarise_confirmation(trials_table(rows), chosen, baseline=None)
+    return ledger, result
+
+
+def begin_run(plan):
+    client = MlflowClient(plan.tracking_uri)
+    known = client.get_experiment_by_name("e")
+    artifacts = (plan.output_dir / "artifacts").as_uri()
+    experiment = known.experiment_id if known else client.create_experiment("e", artifact_location=artifacts)
+    return client, client.create_run(experiment).info.run_id
+
+
+def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_challenger(tmp_path, run):
+    ledger, result = confirmed_study(tmp_path, run)
+    plan = ledger.plan
+    client, parent = begin_run(plan)
+    before = mlflow.get_tracking_uri()
+    published = publish_student(plan, ledger, result, parent_id=parent)
+    assert mlflow.get_tracking_uri() == before
+    assert published["alias"] == "champion"
+    assert publish_student(plan, ledger, result, parent_id=parent) == published
+    first = client.get_model_version_by_alias(model_name(plan), "champion")
+    assert published["model"] == f"models:/{first.name}/{first.version}"
+    own = next(entry for entry in ledger.in_stage("confirm") if entry.config.adapter_width != 16)
+    assert published["trial_id"] == first.tags["trial_id"] == own.trial_id
+
+    images = run.dataset.validation.images[:50]
+    mlflow.set_tracking_uri(plan.tracking_uri)
+    try:
+        served = mlflow.pyfunc.load_model(f"models:/{first.name}@champion")
+    finally:
+        mlflow.set_tracking_uri(before)
+    np.testing.assert_array_equal(
+        served.predict(images.numpy()), load_student(plan.directory / "students" / f"{own.trial_id}.safetensors")
+        .logits(images).numpy()
+    )  # fmt: skip
+    assert served.metadata.signature.outputs.inputs[0].shape == (-1, 10)
+
+    ledger, result = confirmed_study(tmp_path, run, name="second", gains=[0.05, -0.05] * 3)
+    _, parent = begin_run(plan)
+    assert publish_student(ledger.plan, ledger, result, parent_id=parent)["alias"] == "challenger"
+    assert client.get_model_version_by_alias(model_name(plan), "champion").version == first.version
+    assert len(client.search_model_versions(f"name = '{model_name(plan)}'")) == 2
+
+
+def test_a_student_that_is_not_there_is_told_and_registered_nowhere(tmp_path, run):
+    ledger, result = confirmed_study(tmp_path, run)
+    for path in (ledger.plan.directory / "students").iterdir():
+        path.unlink()
+    client, parent = begin_run(ledger.plan)
+    with pytest.raises(StudyError, match="the best student could not be logged to MLflow: there is no checkpoint file"):
+        publish_student(ledger.plan, ledger, result, parent_id=parent)
+    assert client.search_model_versions() == []

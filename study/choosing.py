@@ -4,7 +4,7 @@ The bounds are `analysis.confirmation.lower_bounds`; here stands what they are o
 """
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from analysis.confirmation import Scores, best_first, lower_bounds
 from analysis.statistics import Estimate
@@ -13,6 +13,8 @@ from study.confirmation import BESIDE, PUBLISHED, Choice, Confirmation
 from study.ledger import StudyLedger, TrialEntry, trial_name
 from study.plan import Stage, StudyPlan
 from trainables.trial import TrialConfig
+
+_NAMED: Final = 2  # fields beside width and temperature
 
 
 def choose(ledger: StudyLedger) -> Confirmation | None:
@@ -98,10 +100,9 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
     for number, (config, scores, bound) in enumerate(ranked, start=1):
         won, chosen = config.config_id == winner, number <= plan.confirmation.configs
         if won or chosen:
-            name = trial_name(config, 0).removesuffix("-s0")
             choices.append(
                 Choice(
-                    label=f"{number}: {name}",
+                    label=f"{number}: {_name_of(plan, config)}",
                     config=config,
                     rank=number if chosen else None,
                     winner=won,
@@ -111,6 +112,17 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
             )
     first = next((choice.config for choice in choices if choice.rank == 1), None)
     return _with_controls(choices, _control_choices(plan, first))
+
+
+def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
+    """What tells a config of a search from the others, as far as there is room."""
+    name = trial_name(config, 0).removesuffix("-s0")
+    others = [field for field in plan.search_space.varied if field not in ("adapter_width", "temperature")]
+    if len(others) > _NAMED:
+        return name
+    values = ((field.replace("learning_rate", "lr").replace("_", " "), getattr(config, field)) for field in others)
+    words = [f"{field} {value:.2g}" if isinstance(value, float) else f"{field} {value}" for field, value in values]
+    return ", ".join([name, *words])
 
 
 def _control_choices(plan: StudyPlan, first: TrialConfig | None) -> list[Choice]:

@@ -107,7 +107,7 @@ def confirmed_tables(result: ConfirmationResult) -> list[Table]:
     compared = _table("test accuracy of", "less that of", "difference", "p", "p\n(Holm)")
     for each in result.comparisons:
         p_values = (each.difference.p_value, each.corrected_p)
-        cells = ["" if p is None else f"{p:.2f}" if p >= 0.01 else f"{p:.0e}" for p in p_values]
+        cells = ["" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.0e}" for p in p_values]
         compared.add_row(each.label, each.against_label, with_interval(each.difference, sign="+"), *cells)
     return [configs, compared]
 

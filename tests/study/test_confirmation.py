@@ -202,7 +202,7 @@ def test_a_control_that_was_chosen_itself_runs_once(tmp_path):
     choices = choose(ledger).choices
     (both,) = (choice for choice in choices if choice.rank == 1)
     assert both.control == PUBLISHED
-    assert both.label == f"1: w16-T4.0 = {PUBLISHED}"
+    assert both.label == f"1: w16-T4.0, adapter lr 0.005 = {PUBLISHED}"
     assert len(choices) == 3
 
 

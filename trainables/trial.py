@@ -23,6 +23,7 @@ Schedule = Literal["constant", "cosine", "step"]
 Augmentation = Literal["views", "none"]
 Distance = Literal["kl", "mse"]
 Ensemble = Literal["mean", "linear", "min_logit"]
+GapControl = Literal["none", "paper", "centred", "placebo"]
 
 ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 
@@ -34,6 +35,9 @@ _YOUNGER_FIELDS = frozenset(
     {
         "adapter",
         "distance",
+        "gap_control",
+        "gap_target",
+        "gap_weight",
         "label_smoothing",
         "warmup_epochs",
         "dkd_alpha",
@@ -95,6 +99,13 @@ class TrialConfig(BaseModel):
     detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
 
     distance: Distance = Field("kl", description="pesf_kd: Kullback-Leibler, or squared error of probabilities")
+    gap_control: GapControl = Field(
+        "none", description="pesf_kd: impose the paper's or the centred gap, or shift all the teacher's logits"
+    )
+    gap_target: float = Field(
+        0.0, ge=-100, le=100, description="pesf_kd: the gap to impose, or what a placebo adds to the logits, nats"
+    )
+    gap_weight: float = Field(1.0, ge=0, description="pesf_kd: of the penalty (gap - gap_target)²")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each label spread over all classes")
     warmup_epochs: int = Field(0, ge=0, description="dkd: epochs in which its weight grows linearly")
     dkd_alpha: float = Field(1.0, ge=0, description="dkd: weight of the target class's part")

@@ -116,13 +116,20 @@ def partial_rank_correlations(columns: Floats, counts: Floats) -> Floats:
     ranks = np.stack([_mid_ranks(column, counts) for column in columns.T], axis=-1)
     weights = counts / counts.sum(axis=1, keepdims=True)
     centred = ranks - np.einsum("bn,bnk->bk", weights, ranks)[:, None, :]
-    covariance = np.einsum("bn,bni,bnj->bij", weights, centred, centred)
-    left = _given_rest(covariance, 2)
-    first, second = left[:, 0, 0], left[:, 1, 1]
-    defined = _defined(first, covariance[:, 0, 0]) & _defined(second, covariance[:, 1, 1])
-    scale = np.sqrt(np.where(defined, first * second, 1.0))
-    correlation = np.clip(left[:, 0, 1] / scale, -1.0, 1.0)
-    return np.where(defined, correlation, math.nan)[:, None]
+    return _correlations_left(np.einsum("bn,bni,bnj->bij", weights, centred, centred))
+
+
+def partial_correlations(columns: Floats, counts: Floats) -> Floats:
+    """Correlation of the first two columns given the others, as they are and not ranked, for every resample.
+
+    Args:
+        columns: (n, k) with k ≥ 2.
+        counts: (B, n) how often each observation was drawn.
+
+    Returns:
+        (B, 1); nan where nothing of either column's variance is left.
+    """
+    return _correlations_left(_covariances(_standardised(columns), counts))
 
 
 def mediation_effects(columns: Floats, counts: Floats) -> Floats:
@@ -136,9 +143,7 @@ def mediation_effects(columns: Floats, counts: Floats) -> Floats:
         (B, 3) in units of the outcome per unit of the treatment; nan where the data do not define an effect.
     """
     spread = columns.std(axis=0)
-    # Fitting standardised columns keeps a rate of 1e-3 and a width of 256 on one numerical footing.
-    scaled = (columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    covariance = _covariances(scaled, counts)
+    covariance = _covariances(_standardised(columns), counts)
     left = _given_rest(covariance, 3)
     treated = left[:, 0, 0]
     has_treatment = _defined(treated, covariance[:, 0, 0])
@@ -182,6 +187,22 @@ def _covariances(columns: Floats, counts: Floats) -> Floats:
     means = weights @ columns
     products = (columns[:, :, None] * columns[:, None, :]).reshape(n, k * k)
     return (weights @ products).reshape(-1, k, k) - means[:, :, None] * means[:, None, :]
+
+
+def _standardised(columns: Floats) -> Floats:
+    """What keeps a rate of 1e-3 and a width of 256 on one numerical footing."""
+    spread = columns.std(axis=0)
+    return np.asarray((columns - columns.mean(axis=0)) / np.where(spread > 0, spread, 1.0))
+
+
+def _correlations_left(covariance: Floats) -> Floats:
+    """Correlation (B, 1) of the first two columns after a linear fit on the others; nan where nothing is left."""
+    left = _given_rest(covariance, 2)
+    first, second = left[:, 0, 0], left[:, 1, 1]
+    defined = _defined(first, covariance[:, 0, 0]) & _defined(second, covariance[:, 1, 1])
+    scale = np.sqrt(np.where(defined, first * second, 1.0))
+    correlation = np.clip(left[:, 0, 1] / scale, -1.0, 1.0)
+    return np.where(defined, correlation, math.nan)[:, None]
 
 
 def _given_rest(covariance: Floats, m: int) -> Floats:

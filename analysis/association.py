@@ -1,0 +1,182 @@
+"""How the sharpness gap goes with accuracy: between configs, within configs over seeds, and given what else varied.
+
+*Between* configs, those with a smaller gap may be better for any reason that a config can have; what the search varied
+beside the gap can be held. *Within* a config nothing but the seeds differs: an association there owes nothing to the
+config. The two can have opposite signs, so no number here mixes them.
+
+Every association carries the trials that it is of (see `analysis.landmark`, for how early stopping selects no
+survivors), and whether it is exploratory or confirmatory. A p-value is of one association: who looks at many corrects
+it (`analysis.statistics.holm`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+from scipy import stats
+
+from analysis.landmark import (
+    GAPS,
+    Evidence,
+    Floats,
+    GapName,
+    Landmark,
+    at_landmark,
+    config_columns,
+    config_means,
+    nuisance_fields,
+)
+from analysis.resampling import complete
+from analysis.statistics import Estimate, partial_rank_correlation, rank_correlation
+from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
+
+Level = Literal["between", "within"]
+
+PERMUTATIONS: Final = 4000
+# With fewer degrees of freedom left a partial correlation is mostly noise of the fit that it is the rest of.
+MIN_LEFT: Final = 4
+
+
+@dataclass(frozen=True)
+class Association:
+    """A rank correlation of a gap with validation accuracy.
+
+    Args:
+        gap: as in `analysis.landmark.GAPS`.
+        level: `between` configs (one point a config, its mean over seeds) or `within` configs (a trial's difference
+            from its config's mean).
+        held: the config's fields that are held; none within a config, where none differs.
+        evidence: exploratory or confirmatory, by the stage of its trials.
+        estimate: n counts configs; its p-value is a permutation test's.
+        note: which trials it is of, at which epoch.
+    """
+
+    gap: GapName
+    level: Level
+    held: tuple[str, ...]
+    evidence: Evidence
+    estimate: Estimate
+    note: str
+
+
+def gap_associations(
+    records: StudyRecords, *, nuisance: Sequence[str] | None = None, seed: int = 0
+) -> list[Association]:
+    """Every gap with accuracy: between searched configs, between repeated configs, and within those over seeds.
+
+    Between configs thrice: as they are, with the nuisance parameters held, and with all held that the search varied.
+    The last is what is left of an association once the config's own fields explain what they can.
+
+    Args:
+        records: of a study.
+        nuisance: fields to hold; told by their names if not given (`nuisance_fields`).
+        seed: of bootstrap and permutations.
+    """
+    varied = varied_fields(records.trials)
+    held = tuple(nuisance_fields(records.trials) if nuisance is None else nuisance)
+    found = []
+    for searched in (True, False):
+        landmark = at_landmark(records, searched=searched)
+        if not landmark.trials.num_rows:
+            continue
+        for gap in GAPS:
+            for fields in dict.fromkeys(((), held, varied)):
+                found.append(between_configs(landmark, gap, held=fields, seed=seed))
+            if not searched:
+                found.append(within_configs(landmark, gap, seed=seed))
+    return found
+
+
+def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (), seed: int = 0) -> Association:
+    """The rank correlation of configs' mean gap and mean accuracy, given their fields.
+
+    The interval is the percentile bootstrap's over configs, the p-value that of permuting accuracy over configs: exact
+    up to the draw where nothing is held, and of the residual ranks, which is approximate, where something is.
+
+    Args:
+        landmark: the trials.
+        gap: which.
+        held: fields of the config; an association is undefined where they leave fewer than `MIN_LEFT` degrees.
+        seed: of bootstrap and permutations.
+    """
+    trials = landmark.trials
+    columns = [GAPS[gap](trials), numbers(trials, ACCURACY)]
+    (x, y), first = config_means(columns, trials["config_id"].to_pylist())
+    covariates = config_columns(trials.take(first), held)
+    left = len(x) - 2 - covariates.shape[1]
+    if covariates.shape[1] and left < MIN_LEFT:
+        method = f"partial rank correlation: undefined, {len(x)} configs are too few to hold {covariates.shape[1]}"
+        estimate = Estimate(math.nan, math.nan, math.nan, len(x), f"{method} columns")
+    else:
+        of_ranks = partial_rank_correlation(x, y, covariates, seed=seed) if held else rank_correlation(x, y, seed=seed)
+        estimate = _tested(of_ranks, _residual_ranks(x, y, covariates), seed)
+    return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
+
+
+def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Association:
+    """The rank correlation of trials' differences from their config's means, over configs with at least two trials.
+
+    The interval is the percentile bootstrap's over whole configs; the p-value that of permuting accuracy among the
+    trials of each config, which takes no more than that seeds are exchangeable within a config.
+
+    Args:
+        landmark: the trials.
+        gap: which.
+        seed: of bootstrap and permutations.
+    """
+    trials = landmark.trials
+    columns, units = complete([GAPS[gap](trials), numbers(trials, ACCURACY)], trials["config_id"].to_pylist())
+    repeated = np.bincount(units)[units] > 1 if len(units) else np.empty(0, dtype=bool)
+    columns, units = columns[repeated], np.unique(units[repeated], return_inverse=True)[1]
+    x, y = (_less_group_means(column, units) for column in columns.T)
+    estimate = rank_correlation(x, y, groups=units.tolist(), seed=seed)
+    if not math.isnan(estimate.value):
+        p_value = _permutation_p(stats.rankdata(x), y, units, seed)
+        method = f"{estimate.method}, of {len(x)} trials' differences from their configs' means; {PERMUTATIONS} seeded "
+        estimate = replace(estimate, p_value=p_value, method=f"{method}permutations within configs")
+    return Association(gap, "within", (), landmark.evidence, estimate, landmark.note)
+
+
+def _tested(estimate: Estimate, residuals: tuple[Floats, Floats], seed: int) -> Estimate:
+    """The estimate with the p-value of permuting one column of residual ranks (n,) against the other."""
+    if math.isnan(estimate.value):
+        return estimate
+    p_value = _permutation_p(*residuals, np.zeros(len(residuals[0]), dtype=np.intp), seed, ranked=True)
+    return replace(estimate, p_value=p_value, method=f"{estimate.method}; {PERMUTATIONS} seeded permutations")
+
+
+def _residual_ranks(x: Floats, y: Floats, covariates: Floats) -> tuple[Floats, Floats]:
+    """Ranks of both (n,) after a least-squares fit on the covariates' ranks (n, k)."""
+    design = np.column_stack([np.ones(len(x)), *(stats.rankdata(column) for column in covariates.T)])
+    ranks = np.column_stack([stats.rankdata(x), stats.rankdata(y)])
+    residuals = ranks - design @ np.linalg.lstsq(design, ranks)[0]
+    return residuals[:, 0], residuals[:, 1]
+
+
+def _permutation_p(x: Floats, y: Floats, strata: np.ndarray, seed: int, *, ranked: bool = False) -> float:
+    """Two-sided p of the correlation under permutations of y within strata; the observed order counts as one.
+
+    What is permuted within strata are differences, which the pooled ranking sees; `ranked` values are ranks already.
+    """
+    generator = np.random.default_rng(seed)
+    scores = y if ranked else stats.rankdata(y)
+    # Sorting by stratum and then by a random key permutes within each stratum, all draws at once.
+    keys = generator.random((PERMUTATIONS, len(y)))
+    by_stratum = np.argsort(strata, kind="stable")
+    order = np.argsort(strata[by_stratum][None, :] + keys, axis=1)
+    permuted = scores[by_stratum][order]
+    centred = x[by_stratum] - x.mean()
+    observed = abs(float(centred @ scores[by_stratum]))
+    # Sums that are equal on paper differ in their last bits by the order of addition.
+    tolerance = 1e-12 * float(np.abs(centred) @ np.abs(scores[by_stratum]))
+    extreme = int(np.count_nonzero(np.abs(permuted @ centred) >= observed - tolerance))
+    return (extreme + 1) / (PERMUTATIONS + 1)
+
+
+def _less_group_means(column: Floats, units: np.ndarray) -> Floats:
+    if not len(units):
+        return column
+    means = np.bincount(units, weights=column) / np.bincount(units)
+    return np.asarray(column - means[units])

@@ -28,7 +28,7 @@ def study(
         place, of_rate = generator.uniform(size=2)
         kind = generator.choice(KIND.choices)
         accuracy = -of_width * abs(place - best) + of_kind * (kind == "serial") + 0.05 * generator.normal()
-        varied = {"adapter_width": int(round(2 ** (1 + 7 * place))), "adapter_kind": str(kind)}
+        varied = {"adapter_width": round(2 ** (1 + 7 * place)), "adapter_kind": str(kind)}
         varied["adapter_learning_rate"] = float(0.0005 * 200**of_rate)
         rows.append(trial(number, epochs=1, **varied, **measured(0.0, accuracy)))
     return records(rows)
@@ -37,7 +37,7 @@ def study(
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 def test_what_was_planted_ranks_first_and_is_told_from_nothing(evaluator):
     found = importances(study(np.random.default_rng(1), 40, of_width=1.0), DIMENSIONS, evaluator, draws=30)
-    assert [each.parameter for each in found][0] == "adapter_width"
+    assert found[0].parameter == "adapter_width"
     assert found[0].estimate.p_value == pytest.approx(1 / 31)
     assert found[0].first > 0.8
     assert found[0].estimate.low > max(each.estimate.value for each in found[1:]) - 0.3

@@ -16,7 +16,8 @@ This is the one module here that imports Optuna, for its evaluators; bounds are 
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -137,13 +138,14 @@ def importances(
     _check_bounds(points, distributions)
     evaluate = _evaluation(evaluator, distributions, seed)
     count = _DRAWS[evaluator] if draws is None else draws
-    observed = evaluate(points, accuracies)
     generator = np.random.default_rng(seed)
     resamples, permuted = [], []
-    for _ in range(count):
-        rows = generator.integers(0, len(points), size=len(points))
-        resamples.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
-        permuted.append(evaluate(points, generator.permutation(accuracies)))
+    with _quiet_optuna():
+        observed = evaluate(points, accuracies)
+        for _ in range(count):
+            rows = generator.integers(0, len(points), size=len(points))
+            resamples.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
+            permuted.append(evaluate(points, generator.permutation(accuracies)))
     shares, of_resamples = _shares(observed), np.array(resamples)
     p_values = ((np.array(permuted) >= observed - 1e-12).sum(axis=0) + 1) / (count + 1)
     defined = np.isfinite(of_resamples).all(axis=1)
@@ -245,6 +247,17 @@ def _evaluation(
         return np.array([values[each] for each in order])
 
     return evaluate
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Without a line for every study that is made, of which there are hundreds."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _evaluator(name: EvaluatorName, n: int, seed: int) -> BaseImportanceEvaluator:

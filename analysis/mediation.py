@@ -1,9 +1,10 @@
 """How much of the effect of the adapter's width, or of the temperature, on accuracy goes through the sharpness gap.
 
 Linear mediation over configs: the treatment moves the gap, the gap goes with accuracy given the treatment, and the
-product of the two is what goes through. The numbers are those of `analysis.statistics.mediation`; here they are of a
-study's records, with the share that is mediated, how strong an unmeasured common cause would have to be to explain it
-away, and the assumptions without which none of it is causal, in words that belong to the result.
+product of the two is what goes through. The effects are those of `analysis.statistics.mediation`; here they are of a
+study's records, with intervals for few configs, the share that is mediated, how strong an unmeasured common cause would
+have to be to explain it away, and the assumptions without which none of it is causal, in words that belong to the
+result.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from scipy import stats
 
 from analysis.landmark import (
     GAPS,
@@ -25,21 +27,27 @@ from analysis.landmark import (
     nuisance_fields,
 )
 from analysis.resampling import (
-    Statistic,
-    Units,
+    CONFIDENCE,
+    RESAMPLES,
     complete,
     mediation_effects,
     partial_correlations,
-    percentile_interval,
     resampled,
 )
-from analysis.statistics import MIN_UNITS, Estimate, mediation
+from analysis.statistics import Estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers
 
 # Fields whose ratios are the equal steps: an effect is then per doubling.
 _LOGARITHMIC: Final = frozenset({"adapter_width", "temperature", "adapter_ce_weight", "adapter_learning_rate"})
 # Enough degrees of freedom for the fit of the outcome to be more than a drawing of its points.
 _MIN_LEFT: Final = 4
+_NAMES: Final = (
+    "direct effect",
+    "indirect effect",
+    "total effect",
+    "share of the total effect that is mediated",
+    "correlation of mediator and outcome given the rest",
+)
 
 
 @dataclass(frozen=True)
@@ -137,40 +145,52 @@ def split_effect(
         seed: of the bootstrap.
     """
     n = len(treatment)
-    if n - 3 - covariates.shape[1] < _MIN_LEFT:
+    freedom = n - 3 - covariates.shape[1]
+    columns, units = complete([treatment, mediator, outcome, *covariates.T])
+    if freedom < _MIN_LEFT or len(columns) < n:
         method = f"linear mediation: undefined, {n} configs are too few beside {covariates.shape[1]} held columns"
         nothing = Estimate(math.nan, math.nan, math.nan, n, method)
         return nothing, nothing, nothing, nothing, nothing
-    effects = mediation(treatment, mediator, outcome, covariates if covariates.shape[1] else None, seed=seed)
-    columns, units = complete([treatment, mediator, outcome, *covariates.T])
-    share = _bootstrapped("share of the total effect that is mediated", _shares, columns, units, seed)
-    if not (effects.total.low > 0 or effects.total.high < 0):
+    observed = _parts(columns, np.ones((1, n)))[0]
+    draws = resampled(_parts, columns, units, seed)
+    direct, indirect, total, share, robustness = (
+        _estimate(name, float(value), draw, n, freedom)
+        for name, value, draw in zip(_NAMES, observed, draws.T, strict=True)
+    )
+    if not (total.low > 0 or total.high < 0):
         why = "undefined, the total effect's interval contains 0"
-        share = Estimate(math.nan, math.nan, math.nan, share.n, f"share of the total effect that is mediated: {why}")
-    robustness = _bootstrapped("correlation of mediator and outcome given the rest", _rests, columns, units, seed)
-    return effects.direct, effects.indirect, effects.total, share, robustness
+        share = Estimate(math.nan, math.nan, math.nan, n, f"{_NAMES[3]}: {why}")
+    return direct, indirect, total, share, robustness
 
 
-def _shares(columns: Floats, counts: Floats) -> Floats:
-    """Indirect over total effect (B, 1)."""
+def _parts(columns: Floats, counts: Floats) -> Floats:
+    """Direct, indirect and total effect, the share and the correlation of the rests (B, 5), for every resample."""
     effects = mediation_effects(columns, counts)
     total = np.where(effects[:, 2] == 0, math.nan, effects[:, 2])
-    return np.asarray((effects[:, 1] / total)[:, None])
-
-
-def _rests(columns: Floats, counts: Floats) -> Floats:
-    """Correlation (B, 1) of mediator and outcome given treatment and covariates."""
     treatment, mediator, outcome, *covariates = columns.T
-    return partial_correlations(np.column_stack([mediator, outcome, treatment, *covariates]), counts)
+    rests = partial_correlations(np.column_stack([mediator, outcome, treatment, *covariates]), counts)
+    return np.column_stack([effects, effects[:, 1] / total, rests])
 
 
-def _bootstrapped(name: str, statistic: Statistic, columns: Floats, units: Units, seed: int) -> Estimate:
-    n = len(columns)
-    value = float(statistic(columns, np.ones((1, n)))[0, 0]) if n else math.nan
-    if n < MIN_UNITS or math.isnan(value):
-        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval")
-    low, high, _ = percentile_interval(resampled(statistic, columns, units, seed)[:, 0])
-    return Estimate(value, low, high, n, f"{name}, percentile bootstrap over configs")
+def _estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
+    """The value with the expanded percentile interval of its resamples (B,).
+
+    A plain percentile interval of a regression on few configs is too short: an absent indirect effect was found in 14
+    of 120 simulated studies of 30. Its level is therefore moved outwards to where Student's t, and the degrees of
+    freedom that the fit took, would have it.
+
+    Source: Hesterberg, What Teachers Should Know About the Bootstrap (2015), section 5.3.
+    """
+    if math.isnan(value):
+        return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
+    reach = math.sqrt(n / freedom) * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    tail = float(stats.norm.sf(reach))
+    defined = draws[np.isfinite(draws)]
+    low, high = np.quantile(defined, [tail, 1 - tail]) if 2 * len(defined) > len(draws) else (math.nan, math.nan)
+    method = (
+        f"{name}, linear mediation, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
+    )
+    return Estimate(value, float(low), float(high), n, method)
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

@@ -12,11 +12,11 @@ from analysis.trials import EXAMPLE, open_study
 from tests.analysis.planted import measured, records, repeated, searched
 from tests.analysis.synthetic import trial
 
-STUDIES = 120
-# Of 120 studies a nominal 0.95 covers with a standard error of 0.02, and a level of 0.05 is exceeded by as much: three
+STUDIES = 80
+# Of 80 studies a nominal 0.95 covers with a standard error of 0.024, and a level of 0.05 is exceeded by as much: three
 # of them either way.
-COVERED = 0.95 - 3 * 0.02
-REJECTED = 0.05 + 3 * 0.02
+COVERED = 0.95 - 3 * 0.024
+REJECTED = 0.05 + 3 * 0.024
 
 
 def spearman_of(correlation: float) -> float:

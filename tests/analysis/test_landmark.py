@@ -116,7 +116,7 @@ def test_every_nuisance_parameter_of_every_space_is_told_by_its_name(space):
     assert "adapter_width" not in told
     assert set(space.nuisance) <= set(told)
     # What a space asks about by such a name is that space's question, and given to `nuisance` by hand.
-    asked = {"adapter_training": {"adapter_schedule"}}
+    asked = {"adapter_training": {"adapter_learning_rate"}}
     assert {name for name in varied if name in told} - set(space.nuisance) <= asked.get(space.name, set())
 
 

@@ -35,6 +35,7 @@ _STYLES: Final[dict[Control, Style]] = {
     "placebo": Style(GREY, "^", ":"),
 }
 _ENDS: Final = np.array([0.0, 1.0])
+_POINTS: Final = 30
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,8 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
         for panel, values in zip(panels, (arm.accuracy, arm.gap), strict=True):
             panel.plot(arm.target, values, style.marker, color=style.colour, label=arm.control, alpha=0.7)
             if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
-                grid = np.linspace(arm.target.min(), arm.target.max(), 30)
-                columns, units = complete([arm.target, values])
-                observed = line_values(columns, np.ones((1, len(columns))), grid)[0]
-                lines = resampled(lambda c, counts, at=grid: line_values(c, counts, at), columns, units, seed)
-                low, high = np.array([percentile_interval(line)[:2] for line in lines.T]).T
-                panel.plot(grid, observed, style.dash, color=style.colour)
+                grid, line, low, high = _line(arm.target, values, seed)
+                panel.plot(grid, line, style.dash, color=style.colour)
                 panel.fill_between(grid, low, high, color=style.colour, alpha=0.12, linewidth=0)
     for panel in panels:
         panel.set_xlabel("target, or a placebo's constant (nats)")
@@ -118,6 +115,16 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
     panels[1].set_ylabel("the arm's own gap (nats)")
     add_legend(panels[0])
     return figure
+
+
+def _line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Points on the target's range, the least-squares line there and its band, each (m,)."""
+    grid = np.linspace(target.min(), target.max(), _POINTS)
+    columns, units = complete([target, values])
+    line = line_values(columns, np.ones((1, len(columns))), grid)[0]
+    lines = resampled(lambda each, counts: line_values(each, counts, grid), columns, units, seed)
+    low, high = np.array([percentile_interval(at)[:2] for at in lines.T]).T
+    return grid, line, low, high
 
 
 def _columns(trials: pa.Table, control: Control) -> tuple[Floats, Units]:

@@ -148,12 +148,12 @@ def random_intercept(design: Floats, y: Floats, units: NDArray[np.intp]) -> Fit:
         """Twice the negative log likelihood up to a constant, coefficients, their scaled covariance, s_e²."""
         weights = sizes**2 * ratio / (1 + sizes * ratio)
         sums = products - (means * weights[:, None]).T @ means
-        inverse = np.linalg.inv(sums[:k, :k])
+        inverse = np.asarray(np.linalg.inv(sums[:k, :k]), dtype=np.float64)
         coefficients = inverse @ sums[:k, k]
         freedom = len(y) - k
-        variance = max(float(sums[k, k] - coefficients @ sums[:k, k]), 0.0) / freedom
+        variance: float = max(float(sums[k, k] - coefficients @ sums[:k, k]), 0.0) / freedom
         shape = float(np.log1p(sizes * ratio).sum() - np.linalg.slogdet(inverse)[1])
-        criterion = freedom * math.log(variance) + shape if variance > 0 else -math.inf
+        criterion: float = freedom * math.log(variance) + shape if variance > 0 else -math.inf
         return criterion, coefficients, inverse, variance
 
     # The criterion may have its least value at either end, so a grid brackets what is then refined.

@@ -74,15 +74,16 @@ def test_a_constant_on_all_logits_meets_the_papers_target_and_leaves_the_centred
 @pytest.mark.parametrize("control", IMPOSED)
 def test_a_trial_is_led_to_the_gap_that_is_imposed_on_it(control, digits, teacher):
     measure = "val/sharpness_gap" if control == "paper" else "val/sharpness_gap_centred"
-    common = {"epochs": 6, "adapter_learning_rate": 0.005, "gap_control": control}
+    common = {"epochs": 8, "adapter_learning_rate": 0.01, "gap_control": control}
     reached = []
     for target in (0.0, 1.0, 2.0):
         run = DistillationRun(small_config(**common, gap_target=target), digits, teacher)
-        while not run.finished:
-            measures = run.run_epoch()
-        reached.append(measures[measure])
-    assert reached == pytest.approx([0.0, 1.0, 2.0], abs=0.35)
-    assert reached == sorted(reached)
+        measures = [run.run_epoch() for _ in range(8)]
+        reached.append(measures[-1][measure])
+        assert measures[-1]["train/loss_gap"] < measures[0]["train/loss_gap"] / 5
+    # Pulled on batches of the train split, so that the validation split may be half a nat off.
+    assert reached == pytest.approx([0.0, 1.0, 2.0], abs=0.8)
+    assert reached[0] + 0.3 < reached[1] < reached[2] - 0.3
 
 
 @pytest.mark.parametrize("kind", KINDS)

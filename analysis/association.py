@@ -28,7 +28,7 @@ from analysis.landmark import (
     config_means,
     nuisance_fields,
 )
-from analysis.resampling import complete
+from analysis.resampling import Units, complete
 from analysis.statistics import Estimate, partial_rank_correlation, rank_correlation
 from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
 
@@ -37,6 +37,8 @@ Level = Literal["between", "within"]
 PERMUTATIONS: Final = 4000
 # With fewer degrees of freedom left a partial correlation is mostly noise of the fit that it is the rest of.
 MIN_LEFT: Final = 4
+# Three points have a rank correlation of a half or one, whatever they are of.
+MIN_CONFIGS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Association:
             from its config's mean).
         held: the config's fields that are held; none within a config, where none differs.
         evidence: exploratory or confirmatory, by the stage of its trials.
-        estimate: n counts configs; its p-value is a permutation test's.
+        estimate: n counts configs, or trials' configs; with a p-value.
         note: which trials it is of, at which epoch.
     """
 
@@ -92,8 +94,9 @@ def gap_associations(
 def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (), seed: int = 0) -> Association:
     """The rank correlation of configs' mean gap and mean accuracy, given their fields.
 
-    The interval is the percentile bootstrap's over configs, the p-value that of permuting accuracy over configs: exact
-    up to the draw where nothing is held, and of the residual ranks, which is approximate, where something is.
+    The interval is the percentile bootstrap's over configs. The p-value is that of permuting accuracy over configs
+    where nothing is held; where something is, Student's t with the degrees of freedom that it leaves, as permuted rests
+    would not know how much of the configs the fit has used up.
 
     Args:
         landmark: the trials.
@@ -105,13 +108,14 @@ def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (
     columns = [GAPS[gap](trials), numbers(trials, ACCURACY)]
     (x, y), first = config_means(columns, trials["config_id"].to_pylist())
     covariates = config_columns(trials.take(first), held)
-    left = len(x) - 2 - covariates.shape[1]
-    if covariates.shape[1] and left < MIN_LEFT:
-        method = f"partial rank correlation: undefined, {len(x)} configs are too few to hold {covariates.shape[1]}"
-        estimate = Estimate(math.nan, math.nan, math.nan, len(x), f"{method} columns")
+    n, k = len(x), covariates.shape[1]
+    if n < MIN_CONFIGS or (k and n - 2 - k < MIN_LEFT):
+        why = f"{n} configs are too few" + (f" to hold {k} columns" if k else "")
+        estimate = Estimate(math.nan, math.nan, math.nan, n, f"rank correlation: undefined, {why}")
+    elif k:
+        estimate = _with_t_test(partial_rank_correlation(x, y, covariates, seed=seed), n - 2 - k)
     else:
-        of_ranks = partial_rank_correlation(x, y, covariates, seed=seed) if held else rank_correlation(x, y, seed=seed)
-        estimate = _tested(of_ranks, _residual_ranks(x, y, covariates), seed)
+        estimate = _with_permutations(rank_correlation(x, y, seed=seed), x, y, np.zeros(n, dtype=np.intp), seed)
     return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
 
 
@@ -131,51 +135,43 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
     repeated = np.bincount(units)[units] > 1 if len(units) else np.empty(0, dtype=bool)
     columns, units = columns[repeated], np.unique(units[repeated], return_inverse=True)[1]
     x, y = (_less_group_means(column, units) for column in columns.T)
-    estimate = rank_correlation(x, y, groups=units.tolist(), seed=seed)
-    if not math.isnan(estimate.value):
-        p_value = _permutation_p(stats.rankdata(x), y, units, seed)
-        method = f"{estimate.method}, of {len(x)} trials' differences from their configs' means; {PERMUTATIONS} seeded "
-        estimate = replace(estimate, p_value=p_value, method=f"{method}permutations within configs")
-    return Association(gap, "within", (), landmark.evidence, estimate, landmark.note)
+    estimate = _with_permutations(rank_correlation(x, y, groups=units.tolist(), seed=seed), x, y, units, seed)
+    method = f"{estimate.method} within configs, of {len(x)} trials' differences from their configs' means"
+    return Association(gap, "within", (), landmark.evidence, replace(estimate, method=method), landmark.note)
 
 
-def _tested(estimate: Estimate, residuals: tuple[Floats, Floats], seed: int) -> Estimate:
-    """The estimate with the p-value of permuting one column of residual ranks (n,) against the other."""
+def _with_permutations(estimate: Estimate, x: Floats, y: Floats, strata: Units, seed: int) -> Estimate:
     if math.isnan(estimate.value):
         return estimate
-    p_value = _permutation_p(*residuals, np.zeros(len(residuals[0]), dtype=np.intp), seed, ranked=True)
-    return replace(estimate, p_value=p_value, method=f"{estimate.method}; {PERMUTATIONS} seeded permutations")
+    method = f"{estimate.method}; {PERMUTATIONS} seeded permutations"
+    return replace(estimate, p_value=_permutation_p(x, y, strata, seed), method=method)
 
 
-def _residual_ranks(x: Floats, y: Floats, covariates: Floats) -> tuple[Floats, Floats]:
-    """Ranks of both (n,) after a least-squares fit on the covariates' ranks (n, k)."""
-    design = np.column_stack([np.ones(len(x)), *(stats.rankdata(column) for column in covariates.T)])
-    ranks = np.column_stack([stats.rankdata(x), stats.rankdata(y)])
-    residuals = ranks - design @ np.linalg.lstsq(design, ranks)[0]
-    return residuals[:, 0], residuals[:, 1]
+def _with_t_test(estimate: Estimate, freedom: int) -> Estimate:
+    if math.isnan(estimate.value):
+        return estimate
+    rest = max(1 - estimate.value**2, 1e-300)
+    p_value = float(2 * stats.t.sf(abs(estimate.value) * math.sqrt(freedom / rest), freedom))
+    return replace(estimate, p_value=p_value, method=f"{estimate.method}; t test, {freedom} degrees of freedom")
 
 
-def _permutation_p(x: Floats, y: Floats, strata: np.ndarray, seed: int, *, ranked: bool = False) -> float:
-    """Two-sided p of the correlation under permutations of y within strata; the observed order counts as one.
-
-    What is permuted within strata are differences, which the pooled ranking sees; `ranked` values are ranks already.
-    """
+def _permutation_p(x: Floats, y: Floats, strata: Units, seed: int) -> float:
+    """Two-sided p of the rank correlation under permutations of y within strata; the observed order counts as one."""
     generator = np.random.default_rng(seed)
-    scores = y if ranked else stats.rankdata(y)
     # Sorting by stratum and then by a random key permutes within each stratum, all draws at once.
-    keys = generator.random((PERMUTATIONS, len(y)))
     by_stratum = np.argsort(strata, kind="stable")
+    keys = generator.random((PERMUTATIONS, len(y)))
     order = np.argsort(strata[by_stratum][None, :] + keys, axis=1)
-    permuted = scores[by_stratum][order]
-    centred = x[by_stratum] - x.mean()
-    observed = abs(float(centred @ scores[by_stratum]))
+    scores, ranks = stats.rankdata(y)[by_stratum], stats.rankdata(x)[by_stratum]
+    centred = ranks - ranks.mean()
+    permuted, observed = scores[order], abs(float(centred @ scores))
     # Sums that are equal on paper differ in their last bits by the order of addition.
-    tolerance = 1e-12 * float(np.abs(centred) @ np.abs(scores[by_stratum]))
+    tolerance = 1e-12 * float(np.abs(centred) @ scores)
     extreme = int(np.count_nonzero(np.abs(permuted @ centred) >= observed - tolerance))
     return (extreme + 1) / (PERMUTATIONS + 1)
 
 
-def _less_group_means(column: Floats, units: np.ndarray) -> Floats:
+def _less_group_means(column: Floats, units: Units) -> Floats:
     if not len(units):
         return column
     means = np.bincount(units, weights=column) / np.bincount(units)

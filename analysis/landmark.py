@@ -152,7 +152,7 @@ def config_means(values: Sequence[Floats], config_ids: Sequence[str]) -> tuple[l
     Returns:
         The columns' means (configs,), and the first trial of each config (configs,).
     """
-    kept = np.isfinite(np.column_stack(values)).all(axis=1).tolist()
+    kept: list[bool] = np.all(np.isfinite(np.column_stack(values)), axis=1).tolist()
     of_config: dict[str, list[int]] = {}
     for number, config_id in enumerate(config_ids):
         if kept[number]:

@@ -28,6 +28,7 @@ def between(generator, **effects):
     return between_configs(at_landmark(searched(generator, 24, **effects), searched=True), "paper").estimate
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_between_configs_a_planted_correlation_is_covered_as_often_as_the_interval_says():
     generator = np.random.default_rng(1)
     truth = spearman_of(-0.6 / math.hypot(0.6, 1.0))
@@ -36,6 +37,7 @@ def test_between_configs_a_planted_correlation_is_covered_as_often_as_the_interv
     assert np.mean([each.value for each in found]) == pytest.approx(truth, abs=0.06)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_between_configs_no_correlation_is_found_more_often_than_its_level():
     generator = np.random.default_rng(2)
     found = [between(generator) for _ in range(STUDIES)]
@@ -43,6 +45,7 @@ def test_between_configs_no_correlation_is_found_more_often_than_its_level():
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= REJECTED
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_a_rate_that_moves_both_makes_a_correlation_that_holding_it_takes_away():
     generator = np.random.default_rng(3)
     alarms = {"plain": 0, "held": 0}
@@ -57,10 +60,29 @@ def test_a_rate_that_moves_both_makes_a_correlation_that_holding_it_takes_away()
     assert alarms["held"] <= (REJECTED + 0.03) * STUDIES
 
 
+@pytest.mark.usefixtures("few_draws")
+def test_many_columns_held_of_few_configs_do_not_make_a_correlation():
+    generator = np.random.default_rng(12)
+    kinds = ("serial", "parallel", "logit", "feature")
+    rejected = 0
+    for _ in range(STUDIES):
+        rows = [
+            trial(k, epochs=1, adapter_kind=kinds[k % 4], adapter_learning_rate=0.1 + generator.uniform(),
+                  adapter_width=int(generator.integers(2, 256)), **measured(*generator.normal(size=2)))
+            for k in range(12)
+        ]  # fmt: skip
+        held = ["adapter_kind", "adapter_width", "adapter_learning_rate"]
+        found = between_configs(at_landmark(records(rows), searched=True), "paper", held=held).estimate
+        rejected += found.p_value <= 0.05
+        assert "5 degrees of freedom" in found.method
+    assert rejected / STUDIES <= REJECTED
+
+
 def within(generator, **effects):
     return within_configs(at_landmark(repeated(generator, 12, 5, **effects), searched=False), "paper").estimate
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_within_configs_a_planted_correlation_is_covered_as_often_as_the_interval_says():
     generator = np.random.default_rng(4)
     truth = spearman_of(0.5 / math.hypot(0.5, 1.0))
@@ -69,6 +91,7 @@ def test_within_configs_a_planted_correlation_is_covered_as_often_as_the_interva
     assert np.mean([each.value for each in found]) == pytest.approx(truth, abs=0.05)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_within_configs_no_correlation_is_found_more_often_than_its_level_whatever_lies_between_them():
     generator = np.random.default_rng(5)
     found = [within(generator, between=-3.0) for _ in range(STUDIES)]
@@ -76,6 +99,7 @@ def test_within_configs_no_correlation_is_found_more_often_than_its_level_whatev
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= REJECTED
 
 
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.slow
 def test_levels_and_coverage_hold_over_a_thousand_studies():
     generator = np.random.default_rng(6)
@@ -93,6 +117,7 @@ def test_configs_and_seeds_can_disagree_and_neither_hides_the_other():
     across, inside = between_configs(landmark, "paper").estimate, within_configs(landmark, "paper").estimate
     assert across.high < 0 < inside.low
     assert (across.n, inside.n) == (20, 20)
+    assert inside.p_value < 0.001
     assert "120 trials' differences" in inside.method
 
 
@@ -105,6 +130,12 @@ def test_the_association_between_configs_is_that_of_their_means():
     }
     found = between_configs(at_landmark(study, searched=False), "paper").estimate
     assert found.value == pytest.approx(stats.spearmanr(*means.values()).statistic)
+
+
+def test_two_configs_have_no_correlation_between_them():
+    found = between_configs(at_landmark(repeated(np.random.default_rng(13), 2, 5), searched=False), "paper").estimate
+    assert math.isnan(found.value)
+    assert "2 configs are too few" in found.method
 
 
 def test_a_p_value_is_that_of_scipys_permutations():

@@ -22,6 +22,7 @@ def study(generator: np.random.Generator, configs: int, **effects: float) -> Stu
     return records(rows)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_a_planted_effect_of_the_target_is_covered_as_often_as_its_interval_says():
     generator = np.random.default_rng(1)
     covered = 0
@@ -32,6 +33,7 @@ def test_a_planted_effect_of_the_target_is_covered_as_often_as_its_interval_says
     assert covered / STUDIES >= 0.89
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_a_placebo_without_effect_is_found_to_have_one_no_more_often_than_the_level():
     generator = np.random.default_rng(2)
     found = [imposed_gaps(study(generator, 30, placebo=0.0))[0].effect for _ in range(STUDIES)]

@@ -21,6 +21,7 @@ def chain(generator: np.random.Generator, n: int, a: float, b: float, direct: fl
     return treatment, mediator, direct * treatment + b * mediator + generator.normal(size=n), np.empty((n, 0))
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_a_planted_chain_is_covered_as_often_as_its_intervals_say():
     generator = np.random.default_rng(1)
     truths = {"direct": 0.5, "indirect": -1.0 * -0.8, "total": 1.3, "share": 0.8 / 1.3}
@@ -32,6 +33,7 @@ def test_a_planted_chain_is_covered_as_often_as_its_intervals_say():
     assert {name: count for name, count in covered.items() if count < COVERED * STUDIES} == {}
 
 
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize(("a", "b"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
 def test_where_a_link_is_missing_nothing_goes_through_more_often_than_the_level(a, b):
     generator = np.random.default_rng(2)
@@ -40,6 +42,7 @@ def test_where_a_link_is_missing_nothing_goes_through_more_often_than_the_level(
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= 0.134
 
 
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.slow
 @pytest.mark.parametrize(("a", "b"), [(0.7, 0.7), (1.0, 0.0)])
 def test_coverage_and_level_hold_over_four_hundred_studies(a, b):
@@ -66,6 +69,7 @@ def test_robustness_is_the_correlation_of_what_the_treatment_leaves_over():
     assert robustness.low < robustness.value < robustness.high
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_an_unmeasured_cause_of_robustness_makes_an_indirect_effect_of_nothing():
     generator = np.random.default_rng(6)
     treatment, cause = generator.normal(size=(2, 4000))

@@ -28,8 +28,17 @@ from analysis.landmark import (
     config_means,
     nuisance_fields,
 )
-from analysis.resampling import Units, complete
-from analysis.statistics import Estimate, partial_rank_correlation, rank_correlation
+from analysis.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    Units,
+    complete,
+    expanded_interval,
+    partial_rank_correlations,
+    resampled,
+    unit_count,
+)
+from analysis.statistics import MIN_UNITS, Estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
 
 Level = Literal["between", "within"]
@@ -94,9 +103,9 @@ def gap_associations(
 def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (), seed: int = 0) -> Association:
     """The rank correlation of configs' mean gap and mean accuracy, given their fields.
 
-    The interval is the percentile bootstrap's over configs. The p-value is that of permuting accuracy over configs
-    where nothing is held; where something is, Student's t with the degrees of freedom that it leaves, as permuted rests
-    would not know how much of the configs the fit has used up.
+    The interval is the expanded percentile bootstrap's over configs (`analysis.resampling.expanded_interval`). The
+    p-value is that of permuting accuracy over configs where nothing is held; where something is, Student's t with the
+    degrees of freedom that it leaves, as permuted rests would not know how much of the configs the fit has used up.
 
     Args:
         landmark: the trials.
@@ -105,25 +114,29 @@ def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (
         seed: of bootstrap and permutations.
     """
     trials = landmark.trials
-    columns = [GAPS[gap](trials), numbers(trials, ACCURACY)]
-    (x, y), first = config_means(columns, trials["config_id"].to_pylist())
+    values = [GAPS[gap](trials), numbers(trials, ACCURACY)]
+    (x, y), first = config_means(values, trials["config_id"].to_pylist())
     covariates = config_columns(trials.take(first), held)
     n, k = len(x), covariates.shape[1]
     if n < MIN_CONFIGS or (k and n - 2 - k < MIN_LEFT):
         why = f"{n} configs are too few" + (f" to hold {k} columns" if k else "")
         estimate = Estimate(math.nan, math.nan, math.nan, n, f"rank correlation: undefined, {why}")
     elif k:
-        estimate = _with_t_test(partial_rank_correlation(x, y, covariates, seed=seed), n - 2 - k)
+        name = f"partial rank correlation given {k} column{'s' if k > 1 else ''}"
+        columns, units = complete([x, y, *covariates.T])
+        estimate = _with_t_test(_correlation(name, columns, units, n - 2 - k, seed), n - 2 - k)
     else:
-        estimate = _with_permutations(rank_correlation(x, y, seed=seed), x, y, np.zeros(n, dtype=np.intp), seed)
+        columns, units = complete([x, y])
+        estimate = _correlation("Spearman rank correlation", columns, units, n - 2, seed)
+        estimate = _with_permutations(estimate, columns, np.zeros(n, dtype=np.intp), seed)
     return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
 
 
 def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Association:
     """The rank correlation of trials' differences from their config's means, over configs with at least two trials.
 
-    The interval is the percentile bootstrap's over whole configs; the p-value that of permuting accuracy among the
-    trials of each config, which takes no more than that seeds are exchangeable within a config.
+    The interval is the expanded percentile bootstrap's over whole configs; the p-value that of permuting accuracy among
+    the trials of each config, which takes no more than that seeds are exchangeable within a config.
 
     Args:
         landmark: the trials.
@@ -134,17 +147,31 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
     columns, units = complete([GAPS[gap](trials), numbers(trials, ACCURACY)], trials["config_id"].to_pylist())
     repeated = np.bincount(units)[units] > 1 if len(units) else np.empty(0, dtype=bool)
     columns, units = columns[repeated], np.unique(units[repeated], return_inverse=True)[1]
-    x, y = (_less_group_means(column, units) for column in columns.T)
-    estimate = _with_permutations(rank_correlation(x, y, groups=units.tolist(), seed=seed), x, y, units, seed)
-    method = f"{estimate.method} within configs, of {len(x)} trials' differences from their configs' means"
-    return Association(gap, "within", (), landmark.evidence, replace(estimate, method=method), landmark.note)
+    columns = np.column_stack([_less_group_means(column, units) for column in columns.T])
+    name = f"Spearman rank correlation within configs, of {len(columns)} trials' differences from their configs' means"
+    estimate = _correlation(name, columns, units, unit_count(units) - 1, seed)
+    estimate = _with_permutations(estimate, columns, units, seed)
+    return Association(gap, "within", (), landmark.evidence, estimate, landmark.note)
 
 
-def _with_permutations(estimate: Estimate, x: Floats, y: Floats, strata: Units, seed: int) -> Estimate:
+def _correlation(name: str, columns: Floats, units: Units, freedom: int, seed: int) -> Estimate:
+    """The rank correlation of the first two columns (n, k) given the others, with its interval over units."""
+    n = unit_count(units)
+    value = float(partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0]) if n else math.nan
+    if math.isnan(value):
+        return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
+    if n < MIN_UNITS:
+        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} configs")
+    low, high = expanded_interval(resampled(partial_rank_correlations, columns, units, seed)[:, 0], n, freedom)
+    method = f"{name}, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
+    return Estimate(value, low, high, n, method)
+
+
+def _with_permutations(estimate: Estimate, columns: Floats, strata: Units, seed: int) -> Estimate:
     if math.isnan(estimate.value):
         return estimate
     method = f"{estimate.method}; {PERMUTATIONS} seeded permutations"
-    return replace(estimate, p_value=_permutation_p(x, y, strata, seed), method=method)
+    return replace(estimate, p_value=_permutation_p(columns[:, 0], columns[:, 1], strata, seed), method=method)
 
 
 def _with_t_test(estimate: Estimate, freedom: int) -> Estimate:
@@ -172,7 +199,5 @@ def _permutation_p(x: Floats, y: Floats, strata: Units, seed: int) -> float:
 
 
 def _less_group_means(column: Floats, units: Units) -> Floats:
-    if not len(units):
-        return column
     means = np.bincount(units, weights=column) / np.bincount(units)
     return np.asarray(column - means[units])

@@ -21,7 +21,16 @@ from matplotlib.figure import Figure
 
 from analysis.drawing import BLUE, GREY, MEASURE_LABELS, VERMILION, Style, add_legend, new_figure
 from analysis.landmark import GAPS, Evidence, Floats, GapName, at_landmark
-from analysis.resampling import CONFIDENCE, RESAMPLES, Units, complete, line_values, percentile_interval, resampled
+from analysis.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    Units,
+    complete,
+    expanded_interval,
+    line_values,
+    percentile_interval,
+    resampled,
+)
 from analysis.statistics import MIN_UNITS, Estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers
 
@@ -144,6 +153,6 @@ def _slope(of: str, target: Floats, values: Floats, units: Units, seed: int) -> 
     if n < MIN_UNITS:
         return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} configs")
     slopes = np.diff(resampled(lambda c, counts: line_values(c, counts, _ENDS), columns, units, seed), axis=1)[:, 0]
-    low, high, _ = percentile_interval(slopes)
-    method = f"{name}, percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
+    low, high = expanded_interval(slopes, n, n - 2)
+    method = f"{name}, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
     return Estimate(value, low, high, n, method)

@@ -14,7 +14,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-from scipy import stats
 
 from analysis.landmark import (
     GAPS,
@@ -30,6 +29,7 @@ from analysis.resampling import (
     CONFIDENCE,
     RESAMPLES,
     complete,
+    expanded_interval,
     mediation_effects,
     partial_correlations,
     resampled,
@@ -173,24 +173,18 @@ def _parts(columns: Floats, counts: Floats) -> Floats:
 
 
 def _estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
-    """The value with the expanded percentile interval of its resamples (B,).
+    """The value with the interval of its resamples (B,).
 
-    A plain percentile interval of a regression on few configs is too short: an absent indirect effect was found in 14
-    of 120 simulated studies of 30. Its level is therefore moved outwards to where Student's t, and the degrees of
-    freedom that the fit took, would have it.
-
-    Source: Hesterberg, What Teachers Should Know About the Bootstrap (2015), section 5.3.
+    The interval is expanded: with a plain percentile interval an absent indirect effect was found in 14 of 120
+    simulated studies of 30 configs.
     """
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
-    reach = math.sqrt(n / freedom) * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    tail = float(stats.norm.sf(reach))
-    defined = draws[np.isfinite(draws)]
-    low, high = np.quantile(defined, [tail, 1 - tail]) if 2 * len(defined) > len(draws) else (math.nan, math.nan)
+    low, high = expanded_interval(draws, n, freedom)
     method = (
         f"{name}, linear mediation, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
     )
-    return Estimate(value, float(low), float(high), n, method)
+    return Estimate(value, low, high, n, method)
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

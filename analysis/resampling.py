@@ -83,6 +83,32 @@ def percentile_interval(values: Floats) -> tuple[float, float, float]:
     return float(low), float(high), share
 
 
+def expanded_interval(values: Floats, units: int, freedom: int) -> tuple[float, float]:
+    """Percentile interval of one statistic (B,), moved outwards for the few units and the fit that it rests on.
+
+    A plain percentile interval is too short for few units: that of a correlation within 12 configs of 5 seeds covered
+    in 0.89 of 400 simulated studies instead of 0.95. Its tails are therefore cut where Student's t, and the spread that
+    a resample of so few loses, would have them.
+
+    Args:
+        values: of the resamples.
+        units: independent units, n.
+        freedom: n less what was fitted to them.
+
+    Returns:
+        The bounds; nan where fewer than half of the resamples define the statistic.
+
+    Source: Hesterberg, What Teachers Should Know About the Bootstrap (2015), section 5.3.
+    """
+    defined = values[np.isfinite(values)]
+    if 2 * len(defined) <= len(values) or freedom < 1:
+        return math.nan, math.nan
+    reach = math.sqrt(units / freedom) * float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    tail = float(stats.norm.sf(reach))
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def studentised_interval(values: Floats, generator: np.random.Generator) -> tuple[float, float]:
     """Bootstrap-t interval of the mean of independent values (n,); nan bounds where they have no spread.
 

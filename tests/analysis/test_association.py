@@ -112,7 +112,7 @@ def test_levels_and_coverage_hold_over_a_thousand_studies():
 
 
 def test_configs_and_seeds_can_disagree_and_neither_hides_the_other():
-    study = repeated(np.random.default_rng(7), 20, 6, between=-3.0, within=2.0)
+    study = repeated(np.random.default_rng(7), 20, 6, between=-4.0, within=1.0)
     landmark = at_landmark(study, searched=False)
     across, inside = between_configs(landmark, "paper").estimate, within_configs(landmark, "paper").estimate
     assert across.high < 0 < inside.low

@@ -99,11 +99,8 @@ def draw_accuracy_against_cost(
         costs: theirs, by `config_id`; a method whose cost is not known is left out, and the caption says so.
         baseline: the method that is drawn apart.
     """
-    points = [
-        (cost.flops_to_ce, summary)
-        for summary in summaries
-        if (cost := costs.get(summary.config_id)) is not None and cost.flops_to_ce is not None
-    ]
+    ratios = {config_id: cost.flops_to_ce for config_id, cost in costs.items() if cost.flops_to_ce is not None}
+    points = [(ratios[summary.config_id], summary) for summary in summaries if summary.config_id in ratios]
     caption = (
         "FLOPs of training as a ratio to cross-entropy on the same student, a stored teacher's passes shared out over "
         "the trials of this study. Line: what no cheaper or equally cheap method's mean exceeds; intervals of methods "

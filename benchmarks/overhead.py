@@ -10,12 +10,16 @@ left between the first and the last trial's end is the driver's and Ray's. The f
 import argparse
 import itertools
 import json
+import math
 import os
 import shutil
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
@@ -30,22 +34,38 @@ from trainables.measures import ACCURACY, COST_MEASURES, TRAINING_MEASURES, VALI
 from trainables.trial import TrialConfig
 
 
-class NoWorkTrainable(distillation.DistillationTrainable):
-    """Reports every measure of an epoch without having computed anything."""
+class IdleRun:
+    """Stands in a trial's place: waits for an epoch's end as if a device computed it, and has every measure of it."""
 
-    def _begin(self, config: dict) -> None:
-        self._config = TrialConfig(**config["config"])
-        self._epoch = 0
+    def __init__(self, config: TrialConfig, seconds_per_epoch: float) -> None:
+        self.config = config
+        self.epoch = 0
+        self.cost = SimpleNamespace(facts={})
+        self._seconds = seconds_per_epoch
 
-    def step(self) -> dict:
-        """One epoch of nothing."""
-        self._epoch += 1
+    @property
+    def finished(self) -> bool:
+        """Whether that was the last epoch."""
+        return self.epoch >= self.config.epochs
+
+    def run_epoch(self) -> dict[str, float]:
+        """One epoch of waiting."""
+        time.sleep(self._seconds)
+        self.epoch += 1
         names = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES
-        finished = self._epoch >= self._config.epochs
-        accuracy = {ACCURACY: 1 / self._config.adapter_width}
-        return {
-            **dict.fromkeys(names, 0.001), **accuracy, "epoch": self._epoch, "finished": finished, "done": finished,
-        }  # fmt: skip
+        return {**dict.fromkeys(names, 0.001), ACCURACY: 1 / self.config.adapter_width}
+
+
+class IdleTrainable(distillation.DistillationTrainable):
+    """Reports as a trial does, without having computed anything."""
+
+    seconds_per_epoch = 0.0
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._error = None
+        self._between = config["seconds_between_reports"]
+        self._saved_at = math.inf  # no checkpoint is ever due
+        self._run = IdleRun(TrialConfig(**config["config"]), self.seconds_per_epoch)
 
 
 def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
@@ -61,7 +81,7 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     )  # fmt: skip
     plan.directory.mkdir(parents=True)
     with (
-        mock.patch.object(distillation, "DistillationTrainable", NoWorkTrainable),
+        mock.patch.object(distillation, "DistillationTrainable", IdleTrainable),
         mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})

@@ -20,7 +20,6 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -34,34 +33,20 @@ from study import cluster, runner  # sets Ray's environment before Ray is import
 # isort: split
 from ray.cluster_utils import Cluster
 
+from benchmarks.overhead import IdleTrainable
 from study.plan import StudyPlan, resolve_plan
 from study.progress import StudyProgress
 from trainables import distillation
-from trainables.measures import ACCURACY, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
-from trainables.trial import TrialConfig
 
 SLOTS_PER_NODE = 4
 WAITING_EPOCHS = 5
 SECONDS_PER_EPOCH = 0.4
 
 
-class WaitingTrainable(distillation.DistillationTrainable):
-    """Waits for each epoch's end as if a device computed it, and reports every measure."""
+class WaitingTrainable(IdleTrainable):
+    """Waits for each epoch's end as if a device computed it."""
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self._config = TrialConfig(**config["config"])
-        self._epoch = 0
-
-    def step(self) -> dict[str, Any]:
-        """One epoch of waiting."""
-        time.sleep(SECONDS_PER_EPOCH)
-        self._epoch += 1
-        names = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES
-        finished = self._epoch >= self._config.epochs
-        return {
-            **dict.fromkeys(names, 0.001), ACCURACY: 1 / self._config.adapter_width,
-            "epoch": self._epoch, "finished": finished, "done": finished,
-        }  # fmt: skip
+    seconds_per_epoch = SECONDS_PER_EPOCH
 
 
 def make_plan(folder: Path, **fields: Any) -> StudyPlan:

@@ -4,7 +4,8 @@
   included, in the default precision and in float32, against a live teacher in float32. Wall time of the whole command.
 - `digits`: the study of adapter widths on the digits against one process per trial, each with a live teacher and one
   thread, as many at once as there are cores: what a shell loop over a training script does. Wall time per trial, all
-  starts included; the teacher is there in both.
+  starts included; the teacher is there in both. `under way` is the study's time per trial between the ends of its first
+  and its last one: what another trial would take.
 - `memory`: private memory of the process of a trial that gathers from a file of a gigabyte, over that of a process that
   has imported the same libraries, by number of such processes.
 
@@ -31,6 +32,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).parents[1])  # this file is a study too, and not the package
 
 from study.environment import WORKERS
+from study.records import read_epochs
 
 CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
@@ -161,7 +163,7 @@ def write_images(folder: Path, samples: int) -> str:
 def pair_part(runs: int, *, quick: bool) -> list[dict]:
     """Stored against live over a whole study of a CIFAR pair."""
     teacher, student = ("cnn_16_32", "cnn_3_4") if quick else PAIR
-    samples, epochs, trials = (300, 2, 2) if quick else (1200, 10, 12)
+    samples, epochs, trials = (300, 2, 2) if quick else (600, 4, 13)
     with tempfile.TemporaryDirectory(prefix="study-") as name:
         folder = Path(name)
         dataset = write_images(folder / "images", samples)
@@ -200,6 +202,7 @@ def pair_part(runs: int, *, quick: bool) -> list[dict]:
 def digits_part(runs: int, *, quick: bool) -> list[dict]:
     """A study against one process per trial, wall seconds per trial."""
     trials, alone, epochs = (4, 2, 2) if quick else (400, 16, 15)
+    under_way: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="study-") as name:
         folder = Path(name)
         common = ["--space", "adapter_width", "--sampler", "random", "--epochs", epochs, "--replicates", 1]
@@ -215,23 +218,27 @@ def digits_part(runs: int, *, quick: bool) -> list[dict]:
                 list(pool.map(lambda config: _one_trial(config, folder / "teachers"), configs))
             return (time.monotonic() - began) / alone
 
-        def study(*flags: object) -> Callable[[], float]:
+        def study(name: str, *flags: object) -> Callable[[], float]:
             def measure() -> float:
                 output = Path(tempfile.mkdtemp(dir=folder))
                 shutil.copytree(folder / "teachers", output / "teachers")
                 ran = ["--trials", trials, "--promising", 1, "--output-dir", output, "--name", "study"]
                 seconds = start_study(*common, *ran, *flags)
+                epochs_of = read_epochs(output / "study").group_by("trial_id").aggregate([("time", "max")])
+                ends = sorted(end.timestamp() for end in epochs_of["time_max"].to_pylist())
+                under_way.setdefault(f"{name}, under way", []).append((ends[-1] - ends[0]) / (len(ends) - 1))
                 shutil.rmtree(output)
-                return seconds / (trials + 3)  # two controls and a repetition
+                return seconds / len(ends)
 
             return measure
 
-        packed = f"study, packed by {PACK}"
+        packed, single = f"study, packed by {PACK}", "one process per trial"
         figures = in_turn(
-            {"one process per trial": one_process_each, "study": study(), packed: study("--pack", PACK)}, runs
+            {single: one_process_each, "study": study("study"), packed: study(packed, "--pack", PACK)}, runs
         )
-    over = [("one process per trial", "study"), ("one process per trial", packed)]
-    return ratios("digits", figures, over, trials=trials + 3, epochs=epochs)
+    figures |= under_way
+    over = [(single, name) for name in figures if name != single]
+    return ratios("digits", figures, over, trials=trials + 3, epochs=epochs)  # two controls and a repetition
 
 
 def _one_trial(config: str, teachers: Path) -> None:

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _CHECKPOINTS_KEPT: Final = 2
 _WORKER_RESTARTS: Final = 3
+# What Tune does for a report costs the driver milliseconds, and all trials share that one thread. Short epochs are told
+# of together, unless a scheduler has to hear of each.
+_SECONDS_BETWEEN_REPORTS: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -118,18 +121,17 @@ class StudyCallback(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """An epoch is done."""
+        """Some epochs are done."""
         entry = self._ledger.entries[trial.config["trial_id"]]
         for note in result.get("notes", ()):
             self._progress.warn(note)
-        if result.get("failed"):
-            return
         try:
-            measures: dict[str, float] = {name: float(result[name]) for name in MEASURES if name in result}
             self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
-            if self._ledger.record_epoch(entry.trial_id, result["epoch"], measures):
-                self._tracker.deliver(entry)
-                self._progress.trial_changed(entry, self._ledger)
+            for epoch in result["epochs"]:
+                measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}
+                self._ledger.record_epoch(entry.trial_id, epoch["epoch"], measures)
+            self._tracker.deliver(entry)
+            self._progress.trial_changed(entry, self._ledger)
         except OSError as error:
             self._stop.failure = error
 
@@ -264,6 +266,7 @@ def _search(
             "own_teachers": teachers,
             "teacher_outputs": _teacher_outputs(plan),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
+            "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
         }
         progress.say(f"teacher {describe_teacher_storage(plan)}")
         if settings["teacher_outputs"] is not None and not _filled(plan, settings, slots, ledger, progress, stop):

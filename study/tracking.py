@@ -26,7 +26,7 @@ from study.plan import StudyPlan
 from study.teacher_choice import describe_teacher
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
-_SECONDS_TO_GATHER: Final = 1.0
+_SECONDS_TO_GATHER: Final = 3.0
 _log = logging.getLogger(__name__)
 
 
@@ -215,6 +215,8 @@ class StudyTracker:
             Metric(name, value, int(entry.epoch_times[epoch] * 1000), epoch)
             for epoch in epochs
             for name, value in entry.epochs[epoch].items()
+            # Most costs of an epoch are those of the one before: they are no curves, and a row each is MLflow's work.
+            if not (name.startswith("cost/") and entry.epochs.get(epoch - 1, {}).get(name) == value)
         ]
         if epochs and not done:  # what it costs by what it is, before its first epoch
             began = int(entry.started * 1000)

@@ -4,6 +4,7 @@ import json
 import math
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -30,12 +31,13 @@ SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
 
 class DistillationTrainable(tune.Trainable):
-    """One trial; a step is an epoch.
+    """One trial; a step is an epoch, or as many as there is time for until the next report.
 
     Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (None where no teacher
     is needed), `own_teachers` (paths by the methods that have a teacher to themselves), `teacher_outputs` (`location`
-    and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, and `checkpoints`:
-    folders to go on from, newest first; one that is damaged is passed over.
+    and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, `checkpoints`:
+    folders to go on from, newest first, one that is damaged being passed over; and `seconds_between_reports`, for which
+    it goes on training before it tells of its epochs, 0 to tell of each.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -53,6 +55,7 @@ class DistillationTrainable(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._error: str | None = None
+        self._between = config.get("seconds_between_reports", 0.0)
         self._saved_at = time.monotonic()
         try:
             self._run = begin_run(config)
@@ -60,22 +63,25 @@ class DistillationTrainable(tune.Trainable):
             self._error = describe_error(error)
 
     def step(self) -> dict[str, Any]:
-        """Train and evaluate one epoch.
+        """Train and evaluate, until a report is due.
 
         Returns:
-            The epoch's measures, the trial's `facts`, `epoch`, `finished` (whether it was the last), `failed` where it
-            went wrong, and `notes` where there is something that a person should know.
+            `epochs`, the measures of each that went well; the last one's number and accuracy, for Tune; the trial's
+            `facts`; `finished`, whether it was its last; `failed` where it went wrong; and `notes` where there is
+            something that a person should know.
         """
-        measures: dict[str, float] = {}
-        if self._error is None:
+        epochs: list[dict[str, float]] = []
+        due = time.monotonic() + self._between
+        while self._error is None:
             try:
                 measures = self._run.run_epoch()
             except Exception as error:
                 self._error = describe_error(error)
-        notes = {"notes": notes} if (notes := take_notes()) else {}
-        if self._error is not None:
-            return {**failed_result(self._error), **notes}
-        return {**epoch_result(self._run, measures, saved_at=self._saved_at), **notes}
+                break
+            epochs.append({"epoch": self._run.epoch, **measures})
+            if self._run.finished or time.monotonic() >= due:
+                return report(self._run, epochs, saved_at=self._saved_at)
+        return failed_report(self._error, epochs)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the trial's state."""
@@ -109,23 +115,38 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     return run
 
 
-def epoch_result(run: DistillationRun, measures: dict[str, float], *, saved_at: float) -> dict[str, Any]:
-    """What Tune is told of an epoch, and beside it `facts`, what the trial costs by what it is.
+def report(
+    run: DistillationRun, epochs: Sequence[Mapping[str, float]], *, saved_at: float, trials: int = 1
+) -> dict[str, Any]:
+    """What Tune is told of a trial, and beside it `facts`, what the trial costs by what it is.
 
     Args:
         run: the trial.
-        measures: the epoch's.
+        epochs: `epoch` and measures of each since the last report, one at least.
         saved_at: when its last checkpoint was written, or it began.
+        trials: how many share the time; each is saved as often as if it had its part of it alone.
     """
-    due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS
+    due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS * trials
     return {
-        **measures,
-        "facts": _facts_of(run),
+        ACCURACY: epochs[-1][ACCURACY],
         "epoch": run.epoch,
+        "epochs": epochs,
+        "facts": _facts_of(run),
         "finished": run.finished,
         "done": run.finished,
         "should_checkpoint": due and not run.finished,
+        **_notes_of_now(),
     }
+
+
+def failed_report(error: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """What Tune is told of a trial that went wrong, after `epochs` that had not."""
+    told = {ACCURACY: math.nan, "epoch": len(epochs), "epochs": epochs, **_notes_of_now()}
+    return {**told, "finished": False, "failed": error, "done": True}
+
+
+def _notes_of_now() -> dict[str, list[str]]:
+    return {"notes": notes} if (notes := take_notes()) else {}
 
 
 def _facts_of(run: DistillationRun) -> dict[str, float]:
@@ -136,11 +157,6 @@ def _facts_of(run: DistillationRun) -> dict[str, float]:
             f"what {run.config.method} costs could not be counted, {describe_error(error)}; it goes unrecorded"
         )
         return {}
-
-
-def failed_result(error: str) -> dict[str, Any]:
-    """What Tune is told of a trial that went wrong."""
-    return {ACCURACY: math.nan, "epoch": 0, "finished": False, "failed": error, "done": True}
 
 
 class PreparedTeacher(NamedTuple):

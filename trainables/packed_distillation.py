@@ -31,9 +31,11 @@ class PackActor:
         from trainables.distillation import begin_run
         from trainables.pack_server import PackServer
 
+        self._size = size
         self._server = PackServer(begin_run, size)
         self._errors: dict[str, str] = {}
         self._saved_at: dict[str, float] = {}
+        self._between: dict[str, float] = {}
 
     async def admit(self, client: str, process: int) -> bool:
         """Whether the client has a place here."""
@@ -49,25 +51,27 @@ class PackActor:
 
         self._errors.pop(client, None)
         self._saved_at[client] = time.monotonic()
+        self._between[client] = settings.get("seconds_between_reports", 0.0)
         try:
             await self._server.begin(client, settings)
         except Exception as error:
             self._errors[client] = describe_error(error)
 
     async def step(self, client: str) -> dict[str, Any]:
-        """An epoch of the client's trial, as `DistillationTrainable.step` tells of it."""
-        from trainables.distillation import describe_error, epoch_result, failed_result, take_notes
+        """Epochs of the client's trial, as `DistillationTrainable.step` tells of them."""
+        from trainables.distillation import describe_error, failed_report, report
 
-        result = None
-        if client not in self._errors:
+        epochs: list[dict[str, float]] = []
+        due = time.monotonic() + self._between[client]
+        while client not in self._errors:
             answer = await self._server.step(client)
-            if answer.error is None:
-                result = epoch_result(answer.run, answer.measures, saved_at=self._saved_at[client])
-            else:
+            if answer.error is not None:
                 self._errors[client] = describe_error(answer.error)
-        if result is None:
-            result = failed_result(self._errors[client])
-        return {**result, "notes": notes} if (notes := take_notes()) else result
+                break
+            epochs.append({"epoch": answer.run.epoch, **answer.measures})
+            if answer.run.finished or time.monotonic() >= due:
+                return report(answer.run, epochs, saved_at=self._saved_at[client], trials=self._size)
+        return failed_report(self._errors[client], epochs)
 
     async def save(self, client: str, folder: str) -> None:
         """Write the state of the client's trial."""
@@ -115,7 +119,7 @@ def start_desk(size: int) -> tuple[str, Any]:
 
 
 class PackedTrainable(tune.Trainable):
-    """One trial; a step is an epoch, computed by the pack.
+    """One trial, whose steps the pack computes.
 
     Its Tune config is that of `DistillationTrainable` and `desk`, the name of the study's.
     """
@@ -138,7 +142,7 @@ class PackedTrainable(tune.Trainable):
         ray.get(self._pack.begin.remote(self._client, settings))
 
     def step(self) -> dict[str, Any]:
-        """Have an epoch trained and evaluated; see `DistillationTrainable.step`."""
+        """Have it trained and evaluated; see `DistillationTrainable.step`."""
         result: dict[str, Any] = ray.get(self._pack.step.remote(self._client))
         return result
 

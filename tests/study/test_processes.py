@@ -31,7 +31,8 @@ class ShortTrial(distillation.DistillationTrainable):
 
     def step(self) -> dict[str, Any]:
         time.sleep(0.3)
-        return {ACCURACY: 0.5, "epoch": 1, "finished": True, "done": True}
+        epochs = [{"epoch": 1, ACCURACY: 0.5}]
+        return {ACCURACY: 0.5, "epoch": 1, "epochs": epochs, "finished": True, "done": True}
 
 
 @pytest.mark.slow

@@ -1,36 +1,77 @@
 """What Tune's config of a trial comes to, without Tune."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trainables.distillation import begin_run, epoch_result, take_notes
-from trainables.measures import COST_FACTS
+from trainables.distillation import DistillationTrainable, begin_run, report, take_notes
+from trainables.measures import ACCURACY, COST_FACTS
 from trainables.training import DistillationRun
 
 from .conftest import small_config
+
+
+def settings_of(teacher_file: Path, **fields: Any) -> dict[str, Any]:
+    return {
+        "config": small_config(**fields).model_dump(mode="json"),
+        "data_root": None,
+        "teacher_path": str(teacher_file),
+        "device": "cpu",
+    }
 
 
 @pytest.mark.parametrize(("method", "stored"), [("kd", True), ("at", False), ("vid", False)])
 def test_a_trial_that_matches_maps_has_its_teacher_live_where_others_find_its_outputs_stored(
     method: str, stored: bool, teacher_file: Path, tmp_path: Path
 ) -> None:
-    settings = {
-        "config": small_config(method=method).model_dump(mode="json"),
-        "data_root": None,
-        "teacher_path": str(teacher_file),
-        "teacher_outputs": {"location": str(tmp_path), "dtype": "float16"},
-        "device": "cpu",
-    }
-    run = begin_run(settings)
+    run = begin_run(
+        settings_of(teacher_file, method=method) | {"teacher_outputs": {"location": str(tmp_path), "dtype": "float16"}}
+    )
     assert run.teacher_outputs.stored == stored
     run.run_epoch()
 
 
-def test_every_epoch_tells_what_the_trial_costs_by_what_it_is(digits, teacher):
+def told_by(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    trainable = DistillationTrainable(settings)
+    reports = [trainable.step()]
+    while not reports[-1]["done"]:
+        reports.append(trainable.step())
+    return reports
+
+
+def test_epochs_are_told_of_one_by_one_or_together_and_are_the_same(teacher_file):
+    settings = settings_of(teacher_file, epochs=3)
+    each, together = told_by(settings), told_by({**settings, "seconds_between_reports": 100.0})
+    assert [[epoch["epoch"] for epoch in one["epochs"]] for one in each] == [[1], [2], [3]]
+    assert [[epoch["epoch"] for epoch in one["epochs"]] for one in together] == [[1, 2, 3]]
+    assert [one["finished"] for one in each] == [False, False, True]
+    learnt = [epoch[ACCURACY] for one in each for epoch in one["epochs"]]
+    assert learnt == [epoch[ACCURACY] for epoch in together[0]["epochs"]]
+    assert together[0][ACCURACY] == learnt[-1]
+
+
+def test_an_epoch_that_goes_wrong_leaves_those_before_it_told_of(teacher_file, monkeypatch):
+    whole = DistillationRun.run_epoch
+
+    def fails_at_the_third(run):
+        if run.epoch == 2:
+            raise RuntimeError("no third epoch")
+        return whole(run)
+
+    monkeypatch.setattr(DistillationRun, "run_epoch", fails_at_the_third)
+    (told,) = told_by({**settings_of(teacher_file, epochs=3), "seconds_between_reports": 100.0})
+    assert [epoch["epoch"] for epoch in told["epochs"]] == [1, 2]
+    assert math.isnan(told[ACCURACY])
+    assert not told["finished"]
+    assert "no third epoch" in told["failed"]
+
+
+def test_every_report_tells_what_the_trial_costs_by_what_it_is(digits, teacher):
     run = DistillationRun(small_config(), digits, teacher)
     for _ in range(2):
-        assert set(epoch_result(run, run.run_epoch(), saved_at=0.0)["facts"]) == set(COST_FACTS)
+        assert set(report(run, [run.run_epoch()], saved_at=0.0)["facts"]) == set(COST_FACTS)
 
 
 def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monkeypatch):
@@ -42,7 +83,8 @@ def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monk
     measures = run.run_epoch()
     monkeypatch.setattr("trainables.cost_ledger._known", {})
     run.objective = refuse
-    assert epoch_result(run, measures, saved_at=0.0)["facts"] == {}
-    (note,) = take_notes()
+    told = report(run, [measures], saved_at=0.0)
+    assert told["facts"] == {}
+    (note,) = told["notes"]
     assert note.startswith("what sp costs could not be counted, RuntimeError: no such batch (in refuse")
     assert take_notes() == []

@@ -60,7 +60,7 @@ class Association:
             from its config's mean).
         held: the config's fields that are held; none within a config, where none differs.
         evidence: exploratory or confirmatory, by the stage of its trials.
-        estimate: n counts configs, or trials' configs; with a p-value.
+        estimate: n counts configs.
         note: which trials it is of, at which epoch.
     """
 

@@ -39,6 +39,8 @@ from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
 
 EvaluatorName = Literal["PED-ANOVA", "fANOVA"]
 Point: TypeAlias = Mapping[str, Any]
+# Of points and accuracies (n,): the importances (parameters,), before they are made shares.
+Evaluation: TypeAlias = Callable[[Sequence[Point], Floats], Floats]
 
 # Below, the best tenth or fifth is one or two configs.
 MIN_CONFIGS: Final = 10
@@ -136,18 +138,11 @@ def importances(
         return []
     distributions = {each.name: _distribution(each) for each in searched}
     _check_bounds(points, distributions)
-    evaluate = _evaluation(evaluator, distributions, seed)
     count = _DRAWS[evaluator] if draws is None else draws
-    generator = np.random.default_rng(seed)
-    resamples, permuted = [], []
     with _quiet_optuna():
-        observed = evaluate(points, accuracies)
-        for _ in range(count):
-            rows = generator.integers(0, len(points), size=len(points))
-            resamples.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
-            permuted.append(evaluate(points, generator.permutation(accuracies)))
-    shares, of_resamples = _shares(observed), np.array(resamples)
-    p_values = ((np.array(permuted) >= observed - 1e-12).sum(axis=0) + 1) / (count + 1)
+        shares, of_resamples, p_values = _drawn(
+            _evaluation(evaluator, distributions, seed), points, accuracies, count, seed
+        )
     defined = np.isfinite(of_resamples).all(axis=1)
     first = np.bincount(of_resamples[defined].argmax(axis=1), minlength=len(shares)) / max(1, int(defined.sum()))
     method = f"{_named(evaluator, len(points))}, percentile bootstrap over configs, {CONFIDENCE}, {count} resamples"
@@ -159,6 +154,22 @@ def importances(
         )
         found.append(Importance(name, evaluator, estimate, float(first[number]), landmark.evidence, landmark.note))
     return sorted(found, key=lambda each: -each.estimate.value)
+
+
+def _drawn(
+    evaluate: Evaluation, points: Sequence[Point], accuracies: Floats, count: int, seed: int
+) -> tuple[Floats, Floats, Floats]:
+    """Shares (parameters,), those of resampled configs (count, parameters), and the p-values of no effect."""
+    generator = np.random.default_rng(seed)
+    observed = evaluate(points, accuracies)
+    resamples, permuted = [], []
+    for _ in range(count):
+        rows = generator.integers(0, len(points), size=len(points))
+        resamples.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
+        permuted.append(evaluate(points, generator.permutation(accuracies)))
+    # Equal on paper, but for the order of a sum.
+    extreme = np.array(permuted) >= observed - 1e-12
+    return _shares(observed), np.array(resamples), (extreme.sum(axis=0) + 1) / (count + 1)
 
 
 def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> list[RangeWarning]:
@@ -225,10 +236,7 @@ def _check_bounds(points: Sequence[Point], distributions: Mapping[str, BaseDistr
                 )
 
 
-def _evaluation(
-    name: EvaluatorName, distributions: Mapping[str, BaseDistribution], seed: int
-) -> Callable[[Sequence[Point], Floats], Floats]:
-    """A function of points and accuracies that gives the importances (parameters,), before they are made shares."""
+def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistribution], seed: int) -> Evaluation:
     order = list(distributions)
 
     def evaluate(points: Sequence[Point], accuracies: Floats) -> Floats:

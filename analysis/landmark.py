@@ -84,7 +84,10 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
         return Landmark(trials.slice(0, 0), 0, evidence, "no trial finished or was stopped early")
     epoch = int(pc.min(running["epochs"]).as_py())
     reached = _at_epoch(trials, records.epochs, epoch)
-    return Landmark(reached, epoch, evidence, _note(trials, reached, epoch))
+    note = _note(trials, reached, epoch)
+    if not searched and SEARCH in stages:
+        note += "; fresh seeds of configs that were chosen by accuracy, which narrows what lies between them"
+    return Landmark(reached, epoch, evidence, note)
 
 
 def _at_epoch(trials: pa.Table, epochs: pa.Table, epoch: int) -> pa.Table:

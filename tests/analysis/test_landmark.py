@@ -84,6 +84,7 @@ def test_controls_of_other_methods_are_left_out_unless_they_are_asked_for():
     study = records(rows)
     assert at_landmark(study, searched=False).trials["method"].to_pylist() == ["pesf_kd"]
     assert at_landmark(study, searched=False).evidence == "confirmatory"
+    assert "chosen by accuracy" in at_landmark(study, searched=False).note
     assert at_landmark(study, searched=False, methods=["kd", "ce"]).trials.num_rows == 2
     assert at_landmark(records(rows[1:]), searched=False).trials.num_rows == 3
 

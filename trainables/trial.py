@@ -62,6 +62,8 @@ _YOUNGER_FIELDS = frozenset(
         "sftn_branch_ce_weight",
     }
 )
+# Younger than the first recorded plans too, whose digests contain a whole config.
+_YOUNGER_THAN_PLANS = frozenset({"gap_control", "gap_target", "gap_weight"})
 
 
 class TrialConfig(BaseModel):
@@ -220,14 +222,24 @@ class TrialConfig(BaseModel):
     @cached_property
     def config_id(self) -> str:
         """Twelve hex digits of the digest of everything but the seeds: the same config, the same id."""
-        content = self.model_dump(mode="json", exclude=set(SEED_FIELDS))
-        for name in _YOUNGER_FIELDS:
-            if content[name] == type(self).model_fields[name].default:
-                del content[name]
+        content = self._without_defaults(_YOUNGER_FIELDS)
+        for name in SEED_FIELDS:
+            del content[name]
         if (self.teacher_recipe, self.teacher_epochs) == ("short", default_epochs("short", self.dataset)):
             for name in ("teacher_recipe", "teacher_epochs", "teacher_digest"):  # younger too
                 del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def content_of_plan(self) -> dict[str, Any]:
+        """What a plan's digest is of, so that a plan keeps its digest when later versions add fields."""
+        return self._without_defaults(_YOUNGER_THAN_PLANS)
+
+    def _without_defaults(self, names: frozenset[str]) -> dict[str, Any]:
+        """All fields as JSON has them, less those of these names that are at their defaults."""
+        content = self.model_dump(mode="json")
+        fields = type(self).model_fields
+        return {name: each for name, each in content.items() if name not in names or each != fields[name].default}
 
     def with_seeds(self, study_seed: int, replicate: int) -> "TrialConfig":
         """This config as its `replicate`-th repetition in the study of that seed.

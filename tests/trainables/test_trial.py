@@ -121,3 +121,9 @@ def test_a_trial_says_how_long_its_teacher_is_trained():
 def test_a_teacher_is_trained_or_given_and_not_both(values, says):
     with pytest.raises(ValueError, match=says):
         TrialConfig(**values)
+
+
+def test_a_plan_keeps_its_digest_when_fields_are_added_and_tells_configs_that_use_them_apart():
+    assert not {"gap_control", "gap_target", "gap_weight"} & set(TrialConfig().content_of_plan)
+    assert TrialConfig(gap_control="paper").content_of_plan == TrialConfig().content_of_plan | {"gap_control": "paper"}
+    assert TrialConfig().content_of_plan["dkd_alpha"] == 1.0

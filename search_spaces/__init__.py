@@ -5,14 +5,24 @@
 
 import difflib
 
-from search_spaces import adapter_training, adapter_width, joint, loss_weights, method, method_tuned, temperature
+from search_spaces import (
+    adapter_training,
+    adapter_width,
+    gap_target,
+    joint,
+    loss_weights,
+    method,
+    method_tuned,
+    temperature,
+)
 from search_spaces.comparison import MethodComparison
 from search_spaces.space import Parameter, SearchSpace
 
 __all__ = ["COMPARISONS", "SPACES", "MethodComparison", "Parameter", "SearchSpace", "find_space", "space_names"]
 
 SPACES: dict[str, SearchSpace] = {
-    module.SPACE.name: module.SPACE for module in (adapter_width, temperature, loss_weights, adapter_training, joint)
+    module.SPACE.name: module.SPACE
+    for module in (adapter_width, temperature, loss_weights, adapter_training, gap_target, joint)
 }
 COMPARISONS: dict[str, MethodComparison] = {
     module.COMPARISON.name: module.COMPARISON for module in (method, method_tuned)

@@ -331,7 +331,7 @@ class StudyPlan(BaseModel):
         left_out = set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name", "confirmation"}
         if not self.compared:  # younger than the first studies
             left_out.add("compared")
-        content = self.model_dump(mode="json", exclude=left_out)
+        content = self.model_dump(mode="json", exclude=left_out) | {"base": self.base.content_of_plan}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:

@@ -30,6 +30,8 @@ class TeacherAdapter(nn.Module):
         init: `zero` zeroes the weight and bias of W3 (and of W1 in `parallel`), so that the first adapted
             logits are the teacher's to the bit; `default` is PyTorch's.
         head: the teacher's last layer, which the kind `feature` needs; it is never trained nor saved here.
+        shift: nats added to every adapted logit. It moves log-sum-exp, and with it the paper's gap, and no softmax: a
+            placebo for what moves the gap. Only `forward` knows it; where it is not 0, gradients come from autograd.
 
     Raises:
         ValueError: for an unknown kind or init, or the kind `feature` without a fitting head.
@@ -51,6 +53,7 @@ class TeacherAdapter(nn.Module):
         kind: str = "serial",
         init: str = "zero",
         head: nn.Linear | None = None,
+        shift: float = 0.0,
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -58,6 +61,7 @@ class TeacherAdapter(nn.Module):
         if init not in INITS:
             raise ValueError(unknown_name("adapter init", init, INITS))
         self.kind = kind
+        self.shift = shift
         if kind in ("serial", "parallel"):
             self.w1 = nn.Linear(feature_dim, num_classes)
         bottleneck_inputs = num_classes if kind in ("serial", "logit") else feature_dim
@@ -86,6 +90,11 @@ class TeacherAdapter(nn.Module):
         Returns:
             (B, C).
         """
+        if self.shift:
+            return self._adapted(feature, logits) + self.shift
+        return self._adapted(feature, logits)
+
+    def _adapted(self, feature: Tensor, logits: Tensor) -> Tensor:
         if self.kind == "serial":
             return logits + self._bottleneck(self.w1(feature))
         if self.kind == "parallel":

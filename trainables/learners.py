@@ -34,6 +34,7 @@ def build_student(config: TrialConfig, dataset: Dataset, device: torch.device) -
 
 def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter:
     """The adapter of the teacher with that head."""
+    is_placebo = config.gap_control == "placebo" and "gap_control" in config.method_entry.fields
     with seeded(derive_seed("adapter", config.seed)):
         adapter = TeacherAdapter(
             head.in_features,
@@ -42,6 +43,7 @@ def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) ->
             kind=config.adapter_kind,
             init=config.adapter_init,
             head=head,
+            shift=config.gap_target if is_placebo else 0.0,
         )
     return adapter.to(device)
 

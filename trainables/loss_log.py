@@ -15,6 +15,7 @@ _MEASURE_OF_PART: Final = {
     "kd": "train/loss_kd",
     "adapter": "train/loss_adapter",
     "peer": "train/loss_peer",
+    "gap": "train/loss_gap",
 }
 _BATCHES_AT_ONCE: Final = 16
 

@@ -43,7 +43,14 @@ VALIDATION_MEASURES: Final = (
     "val/ece_adapted",
     "val/agreement",
 )
-TRAINING_MEASURES: Final = ("train/loss", "train/loss_ce", "train/loss_kd", "train/loss_adapter", "train/loss_peer")
+TRAINING_MEASURES: Final = (
+    "train/loss",
+    "train/loss_ce",
+    "train/loss_kd",
+    "train/loss_adapter",
+    "train/loss_peer",
+    "train/loss_gap",
+)
 CPU_ENERGY: Final = "cost/cpu_energy_joules"
 GPU_ENERGY: Final = "cost/gpu_energy_joules"
 ENERGY_MEASURES: Final = (CPU_ENERGY, GPU_ENERGY)

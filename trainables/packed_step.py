@@ -21,8 +21,8 @@ from trainables.training import DistillationRun
 # What all trials of a pack have in common; anything else of a config may differ.
 SHARED_FIELDS: Final = (
     "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
-    "detach_adapter_target", "distance", "augmentation", "teacher_recipe", "teacher_epochs", "teacher_digest",
-    "teacher_seed", "split_seed",
+    "detach_adapter_target", "distance", "gap_control", "augmentation", "teacher_recipe", "teacher_epochs",
+    "teacher_digest", "teacher_seed", "split_seed",
 )  # fmt: skip
 _STUDENT: Final = "student."
 _ADAPTER: Final = "adapter."

@@ -119,8 +119,9 @@ class DistillationRun:
             assert self.teacher is not None
             self.adapter = build_adapter(config, self.teacher.head, self.device)
             self.adapter_trainer = adapter_trainer(config, self.adapter)
-            small = fits_adapter(self.adapter, self.device, config.batch_size)
-            self._adapter_step = (NumpyAdapterStep if small else AdapterStep)(self.adapter, self.adapter_trainer)
+            if self._closed_form is not None:
+                small = fits_adapter(self.adapter, self.device, config.batch_size)
+                self._adapter_step = (NumpyAdapterStep if small else AdapterStep)(self.adapter, self.adapter_trainer)
         self.parts: nn.Module | None = None
         self.parts_trainer: Trainer | None = None
         if self.method.parts is not None:

@@ -23,6 +23,7 @@ Schedule = Literal["constant", "cosine", "step"]
 Augmentation = Literal["views", "none"]
 Distance = Literal["kl", "mse"]
 Ensemble = Literal["mean", "linear", "min_logit"]
+GapControl = Literal["none", "paper", "centred", "placebo"]
 
 ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 
@@ -34,6 +35,9 @@ _YOUNGER_FIELDS = frozenset(
     {
         "adapter",
         "distance",
+        "gap_control",
+        "gap_target",
+        "gap_weight",
         "label_smoothing",
         "warmup_epochs",
         "dkd_alpha",
@@ -58,6 +62,8 @@ _YOUNGER_FIELDS = frozenset(
         "sftn_branch_ce_weight",
     }
 )
+# Younger than the first recorded plans too, whose digests contain a whole config.
+_YOUNGER_THAN_PLANS = frozenset({"gap_control", "gap_target", "gap_weight"})
 
 
 class TrialConfig(BaseModel):
@@ -95,6 +101,13 @@ class TrialConfig(BaseModel):
     detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
 
     distance: Distance = Field("kl", description="pesf_kd: Kullback-Leibler, or squared error of probabilities")
+    gap_control: GapControl = Field(
+        "none", description="pesf_kd: impose the paper's or the centred gap, or shift all the teacher's logits"
+    )
+    gap_target: float = Field(
+        0.0, ge=-100, le=100, description="pesf_kd: the gap to impose, or what a placebo adds to the logits, nats"
+    )
+    gap_weight: float = Field(1.0, ge=0, description="pesf_kd: of the penalty (gap - gap_target)²")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each label spread over all classes")
     warmup_epochs: int = Field(0, ge=0, description="dkd: epochs in which its weight grows linearly")
     dkd_alpha: float = Field(1.0, ge=0, description="dkd: weight of the target class's part")
@@ -209,14 +222,24 @@ class TrialConfig(BaseModel):
     @cached_property
     def config_id(self) -> str:
         """Twelve hex digits of the digest of everything but the seeds: the same config, the same id."""
-        content = self.model_dump(mode="json", exclude=set(SEED_FIELDS))
-        for name in _YOUNGER_FIELDS:
-            if content[name] == type(self).model_fields[name].default:
-                del content[name]
+        content = self._without_defaults(_YOUNGER_FIELDS)
+        for name in SEED_FIELDS:
+            del content[name]
         if (self.teacher_recipe, self.teacher_epochs) == ("short", default_epochs("short", self.dataset)):
             for name in ("teacher_recipe", "teacher_epochs", "teacher_digest"):  # younger too
                 del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def content_of_plan(self) -> dict[str, Any]:
+        """What a plan's digest is of, so that a plan keeps its digest when later versions add fields."""
+        return self._without_defaults(_YOUNGER_THAN_PLANS)
+
+    def _without_defaults(self, names: frozenset[str]) -> dict[str, Any]:
+        """All fields as JSON has them, less those of these names that are at their defaults."""
+        content = self.model_dump(mode="json")
+        fields = type(self).model_fields
+        return {name: each for name, each in content.items() if name not in names or each != fields[name].default}
 
     def with_seeds(self, study_seed: int, replicate: int) -> "TrialConfig":
         """This config as its `replicate`-th repetition in the study of that seed.

@@ -37,6 +37,7 @@ def test_every_space_is_listed_with_its_question(launch):
         "temperature",
         "loss_weights",
         "adapter_training",
+        "gap_target",
         "joint",
         "method",
         "method_tuned",

@@ -389,7 +389,14 @@ def test_the_module_that_mixes_channels_is_named(digits, teacher):
 
 @pytest.mark.parametrize(
     "change",
-    [{"student": "cnn_3_5"}, {"method": "kd"}, {"batch_size": 64}, {"adapter_kind": "logit"}, {"distance": "mse"}],
+    [
+        {"student": "cnn_3_5"},
+        {"method": "kd"},
+        {"batch_size": 64},
+        {"adapter_kind": "logit"},
+        {"distance": "mse"},
+        {"gap_control": "paper"},
+    ],
     ids=str,
 )
 def test_trials_that_are_not_alike_are_refused_by_the_field(change, digits, teacher):

@@ -25,6 +25,9 @@ def test_an_unknown_field_is_refused_naming_the_nearest_one():
         ("seed", -1),
         ("distance", "cosine"),
         ("label_smoothing", 1.0),
+        ("gap_control", "imposed"),
+        ("gap_target", math.nan),
+        ("gap_weight", -1.0),
         ("dkd_beta", -1.0),
         ("warmup_epochs", -1),
         ("ttm_gamma", 0.0),
@@ -93,6 +96,8 @@ def test_a_config_keeps_its_id_and_seeds_when_later_versions_add_fields():
     # Recorded before methods brought fields of their own: another value would give trials other first weights.
     assert TrialConfig().config_id == "94be6302f72f"
     assert TrialConfig(dkd_beta=2.0).config_id != TrialConfig().config_id
+    controlled = [TrialConfig(gap_control="centred"), TrialConfig(gap_target=0.5), TrialConfig(gap_weight=2.0)]
+    assert len({TrialConfig().config_id, *(each.config_id for each in controlled)}) == 4
     assert TrialConfig(method="dkd", adapter=True).config_id != TrialConfig(method="dkd").config_id
 
 
@@ -116,3 +121,9 @@ def test_a_trial_says_how_long_its_teacher_is_trained():
 def test_a_teacher_is_trained_or_given_and_not_both(values, says):
     with pytest.raises(ValueError, match=says):
         TrialConfig(**values)
+
+
+def test_a_plan_keeps_its_digest_when_fields_are_added_and_tells_configs_that_use_them_apart():
+    assert not {"gap_control", "gap_target", "gap_weight"} & set(TrialConfig().content_of_plan)
+    assert TrialConfig(gap_control="paper").content_of_plan == TrialConfig().content_of_plan | {"gap_control": "paper"}
+    assert TrialConfig().content_of_plan["dkd_alpha"] == 1.0

@@ -24,6 +24,7 @@ _ADAPTER_TRAINING = frozenset(
     }
 )
 _FRIENDLY = frozenset({"sftn_temperature", "sftn_ce_weight", "sftn_kl_weight", "sftn_branch_ce_weight"})
+_GAP = frozenset({"gap_control", "gap_target", "gap_weight"})
 _ADAPTER = _ADAPTER_TRAINING | {"adapter_kind", "adapter_width", "adapter_init"}
 
 
@@ -76,7 +77,9 @@ _ENTRIES: Final = {
     "kd": MethodEntry(
         "trainables.methods.kd", _DISTILLATION, published={"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}
     ),
-    "pesf_kd": MethodEntry("trainables.methods.pesf_kd", _DISTILLATION | _ADAPTER | {"distance"}, has_adapter=True),
+    "pesf_kd": MethodEntry(
+        "trainables.methods.pesf_kd", _DISTILLATION | _ADAPTER | _GAP | {"distance"}, has_adapter=True
+    ),
     "label_smoothing": MethodEntry(
         "trainables.methods.label_smoothing",
         frozenset({"label_smoothing"}),

@@ -48,6 +48,9 @@ def full_teacher_losses(
         adapter_ce_weight=adapter_ce_weight,
         detach_adapter_target=detach_adapter_target,
         distance="kl",
+        gap_control="none",
+        gap_target=0.0,
+        gap_weight=0.0,
     )
 
 

@@ -65,6 +65,7 @@ class LossParts(NamedTuple):
         kd: the distillation loss, T² included, before its weight.
         adapter: the adapted teacher's cross-entropy, before its weight.
         peer: all that the student's peer learns by, weighted.
+        gap: the penalty on a sharpness gap that is imposed, before its weight.
     """
 
     total: Tensor
@@ -72,6 +73,7 @@ class LossParts(NamedTuple):
     kd: Tensor | None = None
     adapter: Tensor | None = None
     peer: Tensor | None = None
+    gap: Tensor | None = None
 
     def detach(self) -> "LossParts":
         """The same values without their graph."""

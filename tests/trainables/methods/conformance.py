@@ -145,6 +145,7 @@ def its_losses_are_finite_and_named(case: Case, bench: Bench) -> None:
         parts = {name for name in measures if name.startswith("train/loss")}
         expected = {"train/loss", "train/loss_ce"} | ({"train/loss_kd"} if "kd_weight" in case.entry.fields else set())
         expected |= {"train/loss_peer"} if case.entry.peer else set()
+        expected |= {"train/loss_gap"} if run.config.gap_control in ("paper", "centred") else set()
         assert parts == expected | ({"train/loss_adapter"} if case.adapts else set())
     everyone = sum(p.numel() for trainer in run.trainers.values() for p in trainer.parameters.values())
     assert measures["cost/trainable_parameters"] == everyone
@@ -191,7 +192,7 @@ def its_own_loss_reaches_whom_it_should(case: Case, bench: Bench) -> None:
     if "kd_weight" not in case.entry.fields:
         assert not case.entry.needs_teacher
         return
-    alone = BARE | {"ce_weight": 0.0, "adapter_ce_weight": 0.0}
+    alone = BARE | {"ce_weight": 0.0, "adapter_ce_weight": 0.0, "gap_weight": 0.0}
     assert set(changed_learners(bench.start(case, **alone))) == case.learners
     assert changed_learners(bench.start(case, **alone, kd_weight=0.0)) == {}
     if case.adapts:

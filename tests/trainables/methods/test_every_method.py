@@ -15,6 +15,9 @@ from .conformance import CHECKS, Bench, Case, cases_of
 CASES = [
     *cases_of(METHODS),
     Case("pesf_kd", choices=(("distance", "mse"),)),
+    Case("pesf_kd", choices=(("gap_control", "paper"), ("gap_target", 0.5))),
+    Case("pesf_kd", choices=(("gap_control", "centred"), ("gap_target", 0.5))),
+    Case("pesf_kd", choices=(("gap_control", "placebo"), ("gap_target", -2.0))),
     *(Case("kdcl", choices=(("kdcl_ensemble", kind),)) for kind in ("mean", "linear")),
 ]
 

@@ -1,0 +1,300 @@
+"""Which parameters mattered in a search, how sure that is, and whether a range was too narrow.
+
+Two evaluators, both Optuna's and both named with what they answer:
+
+- PED-ANOVA: how much a parameter tells the best configs from all configs that were tried (Watanabe et al., 2023). It
+  asks about reaching the top only, and a sampler that has settled leaves it little to tell.
+- fANOVA: the share of accuracy's variance over the whole space that a parameter accounts for by itself, by a random
+  forest (Hutter et al., 2014). Interactions are in nobody's share.
+
+Both give shares of one whichever way the accuracies fell, so a share by itself proves nothing: each comes with the
+p-value of permuting the accuracies over the configs. Trials enter at the landmark (`analysis.landmark`), so none is
+left out for having been stopped early. Everything here is exploratory: a search chose the configs by the outcome.
+
+This is the one module here that imports Optuna, for its evaluators; bounds are handed in.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import numpy as np
+import optuna
+import pyarrow as pa
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+
+from analysis.landmark import Evidence, Floats, at_landmark
+from analysis.resampling import CONFIDENCE, percentile_interval
+from analysis.statistics import Estimate
+from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
+
+EvaluatorName = Literal["PED-ANOVA", "fANOVA"]
+Point: TypeAlias = Mapping[str, Any]
+# Of points and accuracies (n,): the importances (parameters,), before they are made shares.
+Evaluation: TypeAlias = Callable[[Sequence[Point], Floats], Floats]
+
+# Below, the best tenth or fifth is one or two configs.
+MIN_CONFIGS: Final = 10
+# PED-ANOVA wants at least this many configs in the top, and its tenth where that is more.
+_TOP: Final = 5
+_TOP_SHARE: Final = 0.1
+_TREES: Final = 32
+# How many resamples and permutations: a forest takes some hundred times as long as a Parzen estimate.
+_DRAWS: Final[Mapping[EvaluatorName, int]] = {"PED-ANOVA": 300, "fANOVA": 100}
+# A share of the range at either end.
+_EDGE: Final = 0.125
+_BEST_SHARE: Final = 0.15
+_MIN_BEST: Final = 3
+
+
+class Dimension(Protocol):
+    """What is needed of a searched parameter; `search_spaces.Parameter` is one."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def low(self) -> float | None: ...  # noqa: D102
+    @property
+    def high(self) -> float | None: ...  # noqa: D102
+    @property
+    def choices(self) -> tuple[Any, ...]: ...  # noqa: D102
+    @property
+    def log(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much one parameter mattered.
+
+    Args:
+        parameter: field of the config.
+        evaluator: by whom.
+        estimate: its share, 0 to 1; n counts configs. The p-value is of no effect at all.
+        first: share of the resamples in which it is the most important one.
+        evidence: exploratory.
+        note: which trials it is of, at which epoch.
+    """
+
+    parameter: str
+    evaluator: EvaluatorName
+    estimate: Estimate
+    first: float
+    evidence: Evidence
+    note: str
+
+
+@dataclass(frozen=True)
+class RangeWarning:
+    """A parameter whose best values crowd at an end of what was searched.
+
+    Args:
+        parameter: field of the config.
+        end: `low` or `high`.
+        position: where the median of the best configs lies, 0 at the low end and 1 at the high one.
+        n: configs that were searched.
+        message: all of it in words.
+    """
+
+    parameter: str
+    end: Literal["low", "high"]
+    position: float
+    n: int
+    message: str
+
+
+def importances(
+    records: StudyRecords,
+    dimensions: Sequence[Dimension],
+    evaluator: EvaluatorName,
+    *,
+    seed: int = 0,
+    draws: int | None = None,
+) -> list[Importance]:
+    """Shares of the searched parameters, the most important first; none for fewer than `MIN_CONFIGS` configs.
+
+    Args:
+        records: of a study.
+        dimensions: what was searched with its bounds, such as a space's `parameters`; what does not vary is skipped.
+        evaluator: PED-ANOVA or fANOVA.
+        seed: of the forest, the resamples of configs and the permutations.
+        draws: how many resamples, and how many permutations; 300 for PED-ANOVA and 100 for fANOVA if not given.
+
+    Raises:
+        ValueError: if a config lies outside of the bounds.
+    """
+    landmark = at_landmark(records, searched=True)
+    searched = [each for each in dimensions if each.name in varied_fields(records.trials)]
+    points, accuracies = _points(landmark.trials, searched)
+    if len(points) < MIN_CONFIGS or not searched or np.ptp(accuracies) == 0:
+        return []
+    distributions = {each.name: _distribution(each) for each in searched}
+    _check_bounds(points, distributions)
+    count = _DRAWS[evaluator] if draws is None else draws
+    with _quiet_optuna():
+        shares, of_resamples, p_values = _drawn(
+            _evaluation(evaluator, distributions, seed), points, accuracies, count, seed
+        )
+    defined = np.isfinite(of_resamples).all(axis=1)
+    first = np.bincount(of_resamples[defined].argmax(axis=1), minlength=len(shares)) / max(1, int(defined.sum()))
+    method = f"{_named(evaluator, len(points))}, percentile bootstrap over configs, {CONFIDENCE}, {count} resamples"
+    found = []
+    for number, name in enumerate(distributions):
+        low, high, _ = percentile_interval(of_resamples[:, number])
+        estimate = Estimate(
+            float(shares[number]), low, high, len(points), f"{method}; {count} permutations", float(p_values[number])
+        )
+        found.append(Importance(name, evaluator, estimate, float(first[number]), landmark.evidence, landmark.note))
+    return sorted(found, key=lambda each: -each.estimate.value)
+
+
+def _drawn(
+    evaluate: Evaluation, points: Sequence[Point], accuracies: Floats, count: int, seed: int
+) -> tuple[Floats, Floats, Floats]:
+    """Shares (parameters,), those of resampled configs (count, parameters), and the p-values of no effect."""
+    generator = np.random.default_rng(seed)
+    observed = evaluate(points, accuracies)
+    resamples, permuted = [], []
+    for _ in range(count):
+        rows = generator.integers(0, len(points), size=len(points))
+        resamples.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
+        permuted.append(evaluate(points, generator.permutation(accuracies)))
+    # Equal on paper, but for the order of a sum.
+    extreme = np.array(permuted) >= observed - 1e-12
+    return _shares(observed), np.array(resamples), (extreme.sum(axis=0) + 1) / (count + 1)
+
+
+def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> list[RangeWarning]:
+    """The numeric parameters whose best values crowd at a bound: the best one may lie beyond it.
+
+    The best 15% of the searched configs are looked at, three at least: their median lies in the outer eighth of the
+    range, on its own scale. Of a parameter that does nothing this is so in 8.6% of the searches of up to 20
+    evenly spread configs, 2.8% of those of 25 and 1.1% of those of 40; where accuracy rises all the way to a bound, in
+    61%, 74% and 84% of those of 16, 25 and 40. Nothing is said of fewer than `MIN_CONFIGS` configs.
+
+    Args:
+        records: of a study.
+        dimensions: what was searched with its bounds, such as a space's `parameters`.
+    """
+    landmark = at_landmark(records, searched=True)
+    searched = [each for each in dimensions if each.name in varied_fields(records.trials) and not each.choices]
+    points, accuracies = _points(landmark.trials, searched)
+    if len(points) < MIN_CONFIGS:
+        return []
+    best = max(_MIN_BEST, math.ceil(_BEST_SHARE * len(points)))
+    top = [points[row] for row in np.argsort(-accuracies, kind="stable")[:best]]
+    found = []
+    for dimension in searched:
+        position = float(np.median([_position(dimension, float(point[dimension.name])) for point in top]))
+        if _EDGE < position < 1 - _EDGE:
+            continue
+        end: Literal["low", "high"] = "low" if position <= _EDGE else "high"
+        bound = dimension.low if end == "low" else dimension.high
+        message = (
+            f"{dimension.name}: the best {best} of {len(points)} configs crowd at its {end} bound {bound:g} (their "
+            f"median lies at {position:.0%} of the range{' in logarithms' if dimension.log else ''}). The best value "
+            "may lie beyond: search a wider range, or know why it cannot be wider"
+        )
+        found.append(RangeWarning(dimension.name, end, position, len(points), message))
+    return found
+
+
+def _points(trials: pa.Table, searched: Sequence[Dimension]) -> tuple[list[Point], Floats]:
+    """The searched fields of each trial with an accuracy, and the accuracies (n,)."""
+    accuracies = numbers(trials, ACCURACY)
+    kept = np.isfinite(accuracies)
+    rows = trials.select([each.name for each in searched]).to_pylist() if searched else [{}] * trials.num_rows
+    return [row for row, keep in zip(rows, kept, strict=True) if keep], accuracies[kept]
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if dimension.choices:
+        return CategoricalDistribution(dimension.choices)
+    low, high = dimension.low, dimension.high
+    if low is None or high is None:
+        raise ValueError(f"{dimension.name} varied in this search, but is given neither bounds nor choices")
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=dimension.log)
+    return FloatDistribution(low, high, log=dimension.log)
+
+
+def _check_bounds(points: Sequence[Point], distributions: Mapping[str, BaseDistribution]) -> None:
+    for point in points:
+        for name, distribution in distributions.items():
+            if not distribution._contains(distribution.to_internal_repr(point[name])):
+                raise ValueError(
+                    f"a config has {name} {point[name]!r}, outside of {distribution}: "
+                    "give the bounds of the space that this study searched"
+                )
+
+
+def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistribution], seed: int) -> Evaluation:
+    order = list(distributions)
+
+    def evaluate(points: Sequence[Point], accuracies: Floats) -> Floats:
+        study = optuna.create_study(direction="maximize")
+        study.add_trials(
+            [
+                optuna.trial.create_trial(params=dict(point), distributions=dict(distributions), value=float(accuracy))
+                for point, accuracy in zip(points, accuracies, strict=True)
+            ]
+        )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                values = _evaluator(name, len(points), seed).evaluate(study, params=order)
+        except RuntimeError:  # the forest's, where the accuracies of a resample are all one
+            return np.full(len(order), math.nan)
+        return np.array([values[each] for each in order])
+
+    return evaluate
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Without a line for every study that is made, of which there are hundreds."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _evaluator(name: EvaluatorName, n: int, seed: int) -> BaseImportanceEvaluator:
+    if name == "fANOVA":
+        return FanovaImportanceEvaluator(n_trees=_TREES, seed=seed)
+    return PedAnovaImportanceEvaluator(target_quantile=_top_quantile(n))
+
+
+def _top_quantile(n: int) -> float:
+    return min(0.5, max(_TOP_SHARE, _TOP / n))
+
+
+def _named(name: EvaluatorName, n: int) -> str:
+    if name == "fANOVA":
+        return f"fANOVA of {_TREES} seeded trees"
+    return f"PED-ANOVA of the best {_top_quantile(n):.0%} against all"
+
+
+def _shares(values: Floats) -> Floats:
+    total = values.sum()
+    return np.asarray(values / total) if total > 0 else np.full(len(values), 1 / len(values))
+
+
+def _position(dimension: Dimension, value: float) -> float:
+    """Where a value lies in its range, 0 at the low end and 1 at the high one, on the parameter's own scale."""
+    low, high = dimension.low, dimension.high
+    assert low is not None
+    assert high is not None
+    if dimension.log:
+        low, high, value = math.log(low), math.log(high), math.log(value)
+    return (value - low) / (high - low)

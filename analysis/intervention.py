@@ -1,0 +1,158 @@
+"""What an imposed gap did to the student: the arms of the space `gap_target`, each over its targets.
+
+Where the gap is watched, accuracy may go with it for any reason. Here the target was set, so that accuracy over the
+*target* is the effect of asking for a gap, however well it was met; what the gap came to over the target says whether
+the asking worked. The placebo's target is a constant on all the teacher's logits: it must move the paper's gap by one
+nat a nat, and accuracy by nothing.
+
+It is an experiment only as far as the targets were drawn without looking: `--sampler random` or `qmc`. A sampler that
+learns puts its later targets where accuracy was high by luck or by skill.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+
+from analysis.drawing import BLUE, GREY, MEASURE_LABELS, VERMILION, Style, add_legend, new_figure
+from analysis.landmark import GAPS, Evidence, Floats, GapName, at_landmark
+from analysis.resampling import (
+    CONFIDENCE,
+    RESAMPLES,
+    Units,
+    complete,
+    expanded_interval,
+    line_values,
+    percentile_interval,
+    resampled,
+)
+from analysis.statistics import MIN_UNITS, Estimate
+from analysis.trials import ACCURACY, StudyRecords, numbers
+
+Control = Literal["paper", "centred", "placebo"]
+
+# The gap that each arm's target is of; a placebo's constant moves the paper's.
+_MEASURED: Final[dict[Control, GapName]] = {"paper": "paper", "centred": "centred", "placebo": "paper"}
+_STYLES: Final[dict[Control, Style]] = {
+    "centred": Style(BLUE, "o", "-"),
+    "paper": Style(VERMILION, "s", "--"),
+    "placebo": Style(GREY, "^", ":"),
+}
+_ENDS: Final = np.array([0.0, 1.0])
+_POINTS: Final = 30
+
+
+@dataclass(frozen=True)
+class ImposedGap:
+    """One arm.
+
+    Args:
+        control: `paper` or `centred`, whose gap was pulled to the target, or `placebo`, where the target was added to
+            all the teacher's logits.
+        target: (n,) nats, by config.
+        gap: (n,) nats, what it came to: the arm's own gap, a placebo's the paper's.
+        accuracy: (n,).
+        effect: change of accuracy per nat of target, by least squares; n counts configs.
+        reached: change of the gap per nat of target: 1 where it was met wholly.
+        evidence: exploratory or confirmatory.
+        note: which trials these are, at which epoch.
+    """
+
+    control: Control
+    target: Floats
+    gap: Floats
+    accuracy: Floats
+    effect: Estimate
+    reached: Estimate
+    evidence: Evidence
+    note: str
+
+
+def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0) -> list[ImposedGap]:
+    """The arms that a study has, in the order centred, paper, placebo; none for a study that imposed nothing.
+
+    Args:
+        records: of a study.
+        searched: the configs as they were proposed, each once; else every trial on fresh seeds, intervals over configs.
+        seed: of the bootstrap over configs.
+    """
+    landmark = at_landmark(records, searched=searched)
+    trials = landmark.trials
+    found = []
+    for control in _STYLES if "gap_control" in trials.column_names else ():
+        own = trials.filter(pc.fill_null(pc.equal(trials["gap_control"], control), False))
+        columns, units = _columns(own, control)
+        if len(columns):
+            target, gap, accuracy = columns.T
+            effect = _slope("accuracy", target, accuracy, units, seed)
+            reached = _slope("gap", target, gap, units, seed)
+            arm = ImposedGap(control, target, gap, accuracy, effect, reached, landmark.evidence, landmark.note)
+            found.append(arm)
+    return found
+
+
+def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
+    """Accuracy over the imposed gap, and beside it what the gap came to.
+
+    Args:
+        arms: of one study.
+        seed: of the bands.
+    """
+    counts = ", ".join(f"{arm.control} {len(arm.target)}" for arm in arms) or "none"
+    caption = (
+        f"Trials: {counts}. Lines: least squares with the pointwise percentile bootstrap's {CONFIDENCE:.0%} band. A "
+        "placebo's target is a constant on all the teacher's logits, which no student sees. "
+    )
+    caption += f"{arms[0].evidence.capitalize()}: {arms[0].note}." if arms else ""
+    figure, panels = new_figure("An imposed gap", caption, panels=2, width=10.0)
+    for arm in arms:
+        style = _STYLES[arm.control]
+        for panel, values in zip(panels, (arm.accuracy, arm.gap), strict=True):
+            panel.plot(arm.target, values, style.marker, color=style.colour, label=arm.control, alpha=0.7)
+            if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
+                grid, line, low, high = _line(arm.target, values, seed)
+                panel.plot(grid, line, style.dash, color=style.colour)
+                panel.fill_between(grid, low, high, color=style.colour, alpha=0.12, linewidth=0)
+    for panel in panels:
+        panel.set_xlabel("target, or a placebo's constant (nats)")
+    panels[0].set_ylabel(MEASURE_LABELS["accuracy"])
+    panels[1].set_ylabel("the arm's own gap (nats)")
+    add_legend(panels[0])
+    return figure
+
+
+def _line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """Points on the target's range, the least-squares line there and its band, each (m,)."""
+    grid = np.linspace(target.min(), target.max(), _POINTS)
+    columns, units = complete([target, values])
+    line = line_values(columns, np.ones((1, len(columns))), grid)[0]
+    lines = resampled(lambda each, counts: line_values(each, counts, grid), columns, units, seed)
+    low, high = np.array([percentile_interval(at)[:2] for at in lines.T]).T
+    return grid, line, low, high
+
+
+def _columns(trials: pa.Table, control: Control) -> tuple[Floats, Units]:
+    """Target, gap and accuracy (n, 3) of an arm's trials, and each one's config."""
+    columns = [numbers(trials, "gap_target"), GAPS[_MEASURED[control]](trials), numbers(trials, ACCURACY)]
+    return complete(columns, trials["config_id"].to_pylist())
+
+
+def _slope(of: str, target: Floats, values: Floats, units: Units, seed: int) -> Estimate:
+    """Least-squares slope of the values (n,) on the targets (n,), over configs."""
+    name, n = f"least-squares slope of {of} on the target", int(units.max()) + 1
+    if np.ptp(target) == 0:
+        return Estimate(math.nan, math.nan, math.nan, n, f"{name}: undefined, the target does not vary")
+    columns = np.column_stack([target, values])
+    observed = line_values(columns, np.ones((1, len(columns))), _ENDS)[0]
+    value = float(observed[1] - observed[0])
+    if n < MIN_UNITS:
+        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} configs")
+    slopes = np.diff(resampled(lambda c, counts: line_values(c, counts, _ENDS), columns, units, seed), axis=1)[:, 0]
+    low, high = expanded_interval(slopes, n, n - 2)
+    method = f"{name}, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
+    return Estimate(value, low, high, n, method)

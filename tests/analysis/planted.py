@@ -1,0 +1,79 @@
+"""Studies in which what goes with what was planted."""
+
+from typing import Any
+
+import numpy as np
+
+from analysis.trials import StudyRecords
+from tests.analysis.synthetic import epochs_table, trial, trials_table
+
+MEASURES = (
+    "val/accuracy",
+    "val/sharpness_gap",
+    "val/sharpness_gap_centred",
+    "val/sharpness_gap_tempered",
+    "val/entropy_student",
+    "val/entropy_adapted",
+)
+
+
+def records(rows: list[dict[str, Any]], epochs: list[dict[str, Any]] | None = None) -> StudyRecords:
+    """A study of these trials; each reached at every epoch what it reached at last, unless `epochs` says otherwise."""
+    if epochs is None:
+        epochs = [
+            {"trial_id": row["trial_id"], "epoch": epoch, **{name: row.get(name) for name in MEASURES}}
+            for row in rows
+            for epoch in range(1, row["epochs"] + 1)
+        ]
+    return StudyRecords(trials_table(rows), epochs_table(epochs))
+
+
+def measured(gap: float, accuracy: float) -> dict[str, float]:
+    """A trial's measures, all four gaps alike."""
+    gaps = dict.fromkeys(("val/sharpness_gap", "val/sharpness_gap_centred", "val/sharpness_gap_tempered"), gap)
+    return {"val/accuracy": accuracy, "val/entropy_student": 1.0 + gap, "val/entropy_adapted": 1.0, **gaps}
+
+
+def searched(
+    generator: np.random.Generator,
+    configs: int,
+    *,
+    width_on_gap: float = 0.0,
+    gap_on_accuracy: float = 0.0,
+    width_on_accuracy: float = 0.0,
+    rate_on_both: float = 0.0,
+    noise: float = 1.0,
+) -> StudyRecords:
+    """A search: linear effects of log2(width), of the gap and of log2(rate), with noise of a nat and of `noise`."""
+    rows = []
+    for number in range(configs):
+        width, rate = int(np.round(2 ** generator.uniform(1, 8))), float(2 ** generator.uniform(-10, -4))
+        gap = width_on_gap * np.log2(width) + rate_on_both * np.log2(rate) + generator.normal()
+        accuracy = gap_on_accuracy * gap + width_on_accuracy * np.log2(width) + rate_on_both * np.log2(rate)
+        accuracy += noise * generator.normal()
+        varied = {"adapter_width": width, "adapter_learning_rate": rate}
+        rows.append(trial(number, **varied, **measured(gap, accuracy), epochs=2, epochs_planned=2))
+    return records(rows)
+
+
+def repeated(
+    generator: np.random.Generator,
+    configs: int,
+    seeds: int,
+    *,
+    between: float = 0.0,
+    within: float = 0.0,
+    config_noise: float = 1.0,
+    seed_noise: float = 1.0,
+) -> StudyRecords:
+    """Configs on fresh seeds, with an effect of the gap between configs and another one within them."""
+    rows = []
+    for config in range(configs):
+        mean_gap, own = generator.normal(), config_noise * generator.normal()
+        for replicate in range(1, seeds + 1):
+            deviation = generator.normal()
+            accuracy = between * mean_gap + within * deviation + own + seed_noise * generator.normal()
+            of_config = {"config_id": f"config{config}", "stage": "replicate", "replicate": replicate}
+            gap = mean_gap + deviation
+            rows.append(trial(len(rows), **of_config, **measured(gap, accuracy), epochs=2, epochs_planned=2))
+    return records(rows)

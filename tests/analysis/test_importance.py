@@ -1,0 +1,127 @@
+"""Importances and ranges: what was planted ranks first, what was not is not found."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.importance import importances, range_warnings
+from analysis.trials import EXAMPLE, StudyRecords, open_study
+from search_spaces import SPACES
+from search_spaces.space import Parameter
+from tests.analysis.planted import measured, records
+from tests.analysis.synthetic import trial
+
+WIDTH, RATE = (next(p for p in SPACES["joint"].parameters if p.name == name)
+               for name in ("adapter_width", "adapter_learning_rate"))  # fmt: skip
+KIND = next(p for p in SPACES["joint"].parameters if p.name == "adapter_kind")
+DIMENSIONS = (WIDTH, RATE, KIND)
+EVALUATORS = ("PED-ANOVA", "fANOVA")
+
+
+def study(
+    generator: np.random.Generator, configs: int, *, of_width: float = 0.0, of_kind: float = 0.0, best: float = 1.0
+) -> StudyRecords:
+    """A search in which accuracy falls with a width's distance from `best` (0 … 1 of its range) and by its kind."""
+    rows: list[dict[str, Any]] = []
+    for number in range(configs):
+        place, of_rate = generator.uniform(size=2)
+        kind = generator.choice(KIND.choices)
+        accuracy = -of_width * abs(place - best) + of_kind * (kind == "serial") + 0.05 * generator.normal()
+        varied = {"adapter_width": round(2 ** (1 + 7 * place)), "adapter_kind": str(kind)}
+        varied["adapter_learning_rate"] = float(0.0005 * 200**of_rate)
+        rows.append(trial(number, epochs=1, **varied, **measured(0.0, accuracy)))
+    return records(rows)
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_what_was_planted_ranks_first_and_is_told_from_nothing(evaluator):
+    found = importances(study(np.random.default_rng(1), 40, of_width=1.0), DIMENSIONS, evaluator, draws=12)
+    assert found[0].parameter == "adapter_width"
+    assert found[0].estimate.p_value == pytest.approx(1 / 13)
+    assert found[0].first > 0.8
+    assert found[0].estimate.value > 2 * found[1].estimate.value
+    assert sum(each.estimate.value for each in found) == pytest.approx(1.0)
+    assert all(each.estimate.n == 40 and each.evidence == "exploratory" for each in found)
+    assert evaluator in found[0].estimate.method
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_a_choice_by_name_can_be_what_matters(evaluator):
+    found = importances(study(np.random.default_rng(2), 40, of_kind=1.0), DIMENSIONS, evaluator, draws=6)
+    assert found[0].parameter == "adapter_kind"
+
+
+def test_where_nothing_matters_a_parameter_is_found_no_more_often_than_the_level():
+    generator = np.random.default_rng(3)
+    p_values = [
+        each.estimate.p_value
+        for _ in range(15)
+        for each in importances(study(generator, 24), DIMENSIONS, "PED-ANOVA", draws=19)
+    ]
+    # 45 p-values, three of a study each; 0.05 and three standard errors of 0.033.
+    assert len(p_values) == 45
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.15
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+def test_the_same_seed_gives_the_same_numbers(evaluator):
+    given = study(np.random.default_rng(4), 20, of_width=0.2)
+    first, again, other = (importances(given, DIMENSIONS, evaluator, seed=seed, draws=5) for seed in (1, 1, 2))
+    assert first == again
+    assert [each.estimate.low for each in first] != [each.estimate.low for each in other]
+
+
+def test_trials_that_were_stopped_early_count():
+    rows = study(np.random.default_rng(5), 20, of_width=1.0).trials.to_pylist()
+    for row in rows[:12]:
+        row["status"] = "pruned"
+    found = importances(records(rows), DIMENSIONS, "PED-ANOVA", draws=8)
+    assert found[0].estimate.n == 20
+
+
+def test_few_configs_or_equal_ones_have_no_importances():
+    assert importances(study(np.random.default_rng(6), 9, of_width=1.0), DIMENSIONS, "PED-ANOVA") == []
+    rows = [trial(number, adapter_width=2 + number, epochs=1, **measured(0.0, 0.5)) for number in range(12)]
+    assert importances(records(rows), DIMENSIONS, "fANOVA") == []
+
+
+def test_a_config_beyond_the_bounds_is_refused_by_its_value():
+    narrow = Parameter(
+        name="adapter_width", kind="int", role="scientific", why="asked", value=4, low=2, high=8, log=True
+    )
+    with pytest.raises(ValueError, match=r"a config has adapter_width \d+, outside of.*give the bounds"):
+        importances(study(np.random.default_rng(7), 20), [narrow], "PED-ANOVA")
+
+
+@pytest.mark.parametrize(("best", "end", "bound"), [(0.0, "low", "2"), (1.0, "high", "256")])
+def test_an_optimum_at_a_bound_is_warned_of(best, end, bound):
+    (warning,) = range_warnings(study(np.random.default_rng(8), 40, of_width=1.0, best=best), DIMENSIONS)
+    assert (warning.parameter, warning.end, warning.n) == ("adapter_width", end, 40)
+    assert f"crowd at its {end} bound {bound}" in warning.message
+    assert "in logarithms" in warning.message
+
+
+def test_an_optimum_inside_is_not_warned_of():
+    for seed in range(10):
+        found = range_warnings(study(np.random.default_rng(seed), 30, of_width=1.0, best=0.5), [WIDTH])
+        assert found == []
+
+
+def test_where_nothing_matters_a_range_is_warned_of_as_seldom_as_is_said():
+    generator = np.random.default_rng(9)
+    warned = {n: sum(bool(range_warnings(study(generator, n), [RATE])) for _ in range(100)) for n in (12, 25)}
+    # 8.6% and 2.8% of 100, and three standard errors of 2.8 and 1.7 points.
+    assert warned[12] <= 100 * (0.086 + 0.084)
+    assert warned[25] <= 100 * (0.028 + 0.051)
+
+
+def test_few_configs_are_not_warned_of():
+    assert range_warnings(study(np.random.default_rng(10), 9, of_width=1.0), DIMENSIONS) == []
+
+
+def test_the_shipped_example_is_looked_at_with_the_bounds_of_its_space():
+    found = importances(open_study(EXAMPLE), SPACES["adapter_width"].parameters, "PED-ANOVA", draws=20)
+    assert {each.parameter for each in found} == {"adapter_width", "adapter_learning_rate"}
+    assert found[0].estimate.n == 16
+    assert "the best 31% against all" in found[0].estimate.method

@@ -1,0 +1,135 @@
+"""The mixed-effects model: against statsmodels, against planted effects, and where its variances vanish."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+from statsmodels.regression.mixed_linear_model import MixedLM
+
+from analysis.mixed import gap_mixed_model, mixed_effects, random_intercept
+from analysis.trials import EXAMPLE, open_study
+from tests.analysis.planted import repeated, searched
+
+STUDIES = 300
+# A nominal 0.95 over 300 studies has a standard error of 0.0126; the band is three of them.
+BAND = (0.91, 0.99)
+
+
+def unbalanced(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    units = np.repeat(np.arange(12), generator.integers(2, 7, size=12))
+    x = generator.normal(size=12)[units] + generator.normal(size=len(units))
+    y = 0.5 * x + generator.normal(size=12)[units] + 0.7 * generator.normal(size=len(units))
+    return x, y, units
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_fit_is_that_of_statsmodels_in_unbalanced_data(seed):
+    x, y, units = unbalanced(np.random.default_rng(seed))
+    design = np.column_stack([np.ones(len(x)), x])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = MixedLM(y, design, groups=units).fit(reml=True)
+    ours = random_intercept(design, y, units)
+    assert ours.coefficients == pytest.approx(theirs.fe_params, abs=1e-4)
+    assert ours.group_variance == pytest.approx(theirs.cov_re[0, 0], abs=1e-3)
+    assert ours.residual_variance == pytest.approx(theirs.scale, rel=1e-3)
+    # Theirs is of the Hessian of all parameters; ours that of least squares given the variances, as in the text books.
+    together = theirs.cov_re[0, 0] * (units[:, None] == units) + theirs.scale * np.eye(len(units))
+    expected = np.linalg.inv(design.T @ np.linalg.solve(together, design))
+    assert ours.covariance == pytest.approx(expected, rel=1e-2)
+
+
+def test_in_balanced_data_the_effects_are_those_of_two_least_squares_fits():
+    generator = np.random.default_rng(5)
+    units = np.repeat(np.arange(10), 4)
+    x, y = generator.normal(size=(2, 40)) + 2 * generator.normal(size=(2, 10))[:, units]
+    means = [np.bincount(units, weights=each) / 4 for each in (x, y)]
+    between, within, _ = mixed_effects(x, y, units.tolist())
+    assert between.value == pytest.approx(np.polyfit(*means, 1)[0])
+    assert within.value == pytest.approx(np.polyfit(x - means[0][units], y - means[1][units], 1)[0])
+    assert (between.n, within.n) == (10, 40)
+
+
+@pytest.mark.parametrize("config_noise", [0.0, 1.0])
+def test_both_effects_are_covered_as_often_as_their_intervals_say(config_noise):
+    generator = np.random.default_rng(6)
+    covered = {"between": 0, "within": 0}
+    for _ in range(STUDIES):
+        units = np.repeat(np.arange(8), 5)
+        means, deviations = generator.normal(size=8)[units], generator.normal(size=40)
+        own = config_noise * generator.normal(size=8)[units]
+        # The effect between configs is of the mean that was measured, which the deviations are part of.
+        gap = means + deviations
+        measured = (np.bincount(units, weights=gap) / 5)[units]
+        y = -1.0 * measured + 0.4 * (gap - measured) + own + generator.normal(size=40)
+        between, within, _ = mixed_effects(gap, y, units.tolist())
+        covered["between"] += between.low <= -1.0 <= between.high
+        covered["within"] += within.low <= 0.4 <= within.high
+    for level, count in covered.items():
+        # Where configs do not differ, a variance that can only be estimated upwards widens the interval between them.
+        upper = 1.0 if level == "between" and not config_noise else BAND[1]
+        assert BAND[0] <= count / STUDIES <= upper, level
+
+
+def test_an_absent_effect_is_found_no_more_often_than_its_level():
+    generator = np.random.default_rng(7)
+    found = []
+    for _ in range(STUDIES):
+        units = np.repeat(np.arange(8), 5)
+        x, y = generator.normal(size=(2, 40)) + generator.normal(size=(2, 8))[:, units]
+        found.append(mixed_effects(x, y, units.tolist())[:2])
+    for level in (0, 1):
+        # Three standard errors of 0.0126 above 0.05.
+        assert np.mean([each[level].p_value <= 0.05 for each in found]) <= 0.088
+
+
+def test_the_deviations_that_were_planted_are_found():
+    generator = np.random.default_rng(8)
+    units = np.repeat(np.arange(300), 5)
+    y = 2.0 * generator.normal(size=300)[units] + 0.5 * generator.normal(size=1500)
+    _, _, (of_configs, of_seeds) = mixed_effects(generator.normal(size=1500), y, units.tolist())
+    assert of_configs == pytest.approx(2.0, rel=0.15)
+    assert of_seeds == pytest.approx(0.5, rel=0.1)
+
+
+def test_configs_that_do_not_differ_have_a_variance_of_zero_and_finite_effects():
+    generator = np.random.default_rng(9)
+    units = np.repeat(np.arange(10), 4)
+    y = generator.normal(size=40)
+    y -= (np.bincount(units, weights=y) / 4)[units]
+    between, within, (of_configs, of_seeds) = mixed_effects(generator.normal(size=40), y, units.tolist())
+    assert of_configs == pytest.approx(0.0, abs=1e-4)
+    assert of_seeds > 0
+    assert math.isfinite(between.high - between.low + within.high - within.low)
+
+
+def test_a_field_that_explains_configs_can_be_held():
+    generator = np.random.default_rng(10)
+    units = np.repeat(np.arange(40), 3)
+    field = generator.normal(size=40)[units]
+    x = field + 0.3 * generator.normal(size=120)
+    y = 3.0 * field + 0.1 * generator.normal(size=120)
+    alone, held = (mixed_effects(x, y, units.tolist(), each)[0] for each in (None, field[:, None]))
+    assert alone.low > 2.0
+    assert held.low <= 0 <= held.high
+
+
+@pytest.mark.parametrize(("configs", "seeds"), [(2, 5), (10, 1), (0, 0)])
+def test_too_few_configs_or_seeds_leave_both_effects_undefined(configs, seeds):
+    units = np.repeat(np.arange(configs), seeds)
+    x = np.arange(len(units), dtype=float)
+    between, within, deviations = mixed_effects(x, x**2, units.tolist())
+    assert math.isnan(between.value)
+    assert math.isnan(within.value)
+    assert all(map(math.isnan, deviations))
+    assert "undefined" in between.method
+
+
+def test_a_study_is_asked_by_its_fresh_seeds_alone():
+    found = gap_mixed_model(repeated(np.random.default_rng(11), 10, 5, between=-2.0, within=1.0), "centred")
+    assert found.evidence == "confirmatory"
+    assert found.between.high < 0 < found.within.low
+    assert found.note.startswith("50 trials")
+    assert math.isnan(gap_mixed_model(searched(np.random.default_rng(12), 10), "centred").between.value)
+    assert math.isnan(gap_mixed_model(open_study(EXAMPLE), "paper").between.value)  # two configs were repeated

@@ -3,7 +3,7 @@
 Whole training epochs of PESF-KD with stored teacher outputs on random images, by the product's own runs: K trials of
 mixed adapter widths, temperatures and learning rates as one `Pack`, against K `DistillationRun`s of the same configs
 that take turns. The two arms alternate in one process; a ratio is the median over rounds of the ratio within a round,
-the first rounds are left out. Time is the process's own.
+the first rounds are left out. Time is the process's own, in the environment of a study's workers.
 
 `batches` is `shared` where all trials go through the data alike, as the configs of one replicate of a study do, and
 `own` where each has its own order. `fp32` and `bf16` are the product's precisions. At the end stands the K with the
@@ -16,16 +16,16 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
-from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DATASETS
+from benchmarks.step import random_dataset
+from study.environment import restart_as_worker
 from trainables.models import build_model
 from trainables.packing import Pack
 from trainables.packing_probe import COUNTS, LEAST_GAIN
@@ -43,7 +43,6 @@ class Case(NamedTuple):
 
     student: str
     image_size: int
-    channels: int
     num_classes: int
     batch: int
     steps: int  # of an epoch
@@ -56,40 +55,26 @@ class Case(NamedTuple):
 
 
 SMALL = (
-    Case("cnn_3_4", 8, 1, 10, 64, 16, 15),
-    Case("cnn_3_4", 8, 1, 10, 256, 8, 15),
-    Case("cnn_8_16", 8, 1, 10, 64, 16, 15),
-    Case("cnn_8_16", 28, 1, 10, 64, 8, 11),
-    Case("cnn_16_32", 28, 1, 10, 64, 8, 11),
+    Case("cnn_3_4", 8, 10, 64, 16, 15),
+    Case("cnn_3_4", 8, 10, 256, 8, 15),
+    Case("cnn_8_16", 8, 10, 64, 16, 15),
+    Case("cnn_8_16", 28, 10, 64, 8, 11),
+    Case("cnn_16_32", 28, 10, 64, 8, 11),
 )
 CIFAR = (
-    Case("resnet8", 32, 3, 100, 64, 2, 7),
-    Case("wrn_16_1", 32, 3, 100, 64, 2, 5),
-    Case("resnet8x4", 32, 3, 100, 64, 2, 5),
+    Case("resnet8", 32, 100, 64, 2, 7),
+    Case("wrn_16_1", 32, 100, 64, 2, 5),
+    Case("resnet8x4", 32, 100, 64, 2, 5),
 )
-QUICK = (Case("cnn_3_4", 8, 1, 10, 32, 2, 3),)
+QUICK = (Case("cnn_3_4", 8, 10, 32, 2, 3),)
 
 
-def random_dataset(case: Case) -> Dataset:
-    """Random images of the case's shape, under the name of a known dataset since a config asks for one."""
-    samples = case.batch * case.steps
-    generator = torch.Generator().manual_seed(0)
-    shape = (samples, case.channels, case.image_size, case.image_size)
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    labels = torch.randint(case.num_classes, (samples,), generator=generator)
-    split = Split(images, labels, torch.arange(samples))
-    info = replace(
-        DATASETS["digits"], num_classes=case.num_classes, channels=case.channels, image_size=case.image_size
-    )  # fmt: skip
-    return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
-
-
-def configs(case: Case, count: int, precision: Precision, *, shared: bool) -> list[TrialConfig]:
+def configs(case: Case, dataset: str, count: int, precision: Precision, *, shared: bool) -> list[TrialConfig]:
     """K trials that differ as a study's do."""
     return [
         TrialConfig(
-            student=case.student, teacher="cnn_32_64", precision=precision, batch_size=case.batch, epochs=10_000,
-            augmentation="none", adapter_width=2 ** (2 + k % 4), temperature=1.0 + k, seed=k,
+            dataset=dataset, student=case.student, teacher="cnn_32_64", precision=precision, batch_size=case.batch,
+            epochs=10_000, augmentation="none", adapter_width=2 ** (2 + k % 4), temperature=1.0 + k, seed=k,
             student_learning_rate=0.001 * (k + 1), data_seed=0 if shared else k,
         )
         for k in range(count)
@@ -98,10 +83,10 @@ def configs(case: Case, count: int, precision: Precision, *, shared: bool) -> li
 
 def measure(case: Case, precision: Precision, count: int, rounds: int, folder: Path, *, shared: bool) -> dict:
     """One row: packed against one after the other, timed in turn."""
-    dataset = random_dataset(case)
-    teacher = FrozenTeacher(build_model("cnn_32_64", num_classes=case.num_classes, in_channels=case.channels))
+    dataset = random_dataset(case.image_size, case.num_classes, case.batch * case.steps)
+    teacher = FrozenTeacher(build_model("cnn_32_64", num_classes=case.num_classes, in_channels=dataset.info.channels))
     store = TeacherOutputsStore(folder / f"{case}", teacher, dataset, architecture="cnn_32_64", augmentation="none")
-    trials = configs(case, count, precision, shared=shared)
+    trials = configs(case, dataset.name, count, precision, shared=shared)
     pack = Pack.of_configs(trials, dataset, teacher, teacher_outputs=[StoredTeacherOutputs(store) for _ in trials])
     alone = [DistillationRun(each, dataset, teacher, teacher_outputs=StoredTeacherOutputs(store)) for each in trials]
     load = os.getloadavg()[0]
@@ -148,6 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="in place of each case's own number")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    restart_as_worker()
     use_one_thread()
     cases = QUICK if arguments.quick else {"small": SMALL, "cifar": CIFAR, "all": SMALL + CIFAR}[arguments.cases]
     rows: list[dict] = []

@@ -42,7 +42,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 sys.path[0] = str(Path(__file__).parents[1])  # for the loader beside this file, by its full name
 
 from benchmarks.loader import Shape, torchvision_batches
-from study.environment import WORKERS
+from study.environment import WORKERS, restart_as_worker
 from trainables.adapter import TeacherAdapter
 from trainables.batches import Batch
 from trainables.compute import arithmetic, feature_and_logits, place
@@ -184,7 +184,7 @@ class LoopOfItsOwn:
 
 def serve_loop(pair: Pair) -> None:
     """Be that process: numbers of steps come in, seconds go out."""
-    loop = PublishedLoop(pair, random_dataset(pair, 20 * BATCH))
+    loop = PublishedLoop(pair, random_dataset(pair.image_size, pair.num_classes, 20 * BATCH))
     for line in sys.stdin:
         print(timed(loop.step, int(line)), flush=True)
 
@@ -197,15 +197,15 @@ def timed(step: Callable[[], object], repeats: int) -> float:
     return time.process_time() - started
 
 
-def random_dataset(pair: Pair, samples: int) -> Dataset:
-    """Random images of the pair's shape, seen in the views of a known dataset of that shape."""
+def random_dataset(image_size: int, num_classes: int, samples: int) -> Dataset:
+    """Random images of a known dataset's shape, seen in its views."""
+    named = DATASETS[{8: "digits", 28: "fashion_mnist", 32: "cifar100"}[image_size]]
     generator = torch.Generator().manual_seed(0)
-    shape = (samples, pair.channels, pair.image_size, pair.image_size)
+    shape = (samples, named.channels, image_size, image_size)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    labels = torch.randint(pair.num_classes, (samples,), generator=generator)
+    labels = torch.randint(num_classes, (samples,), generator=generator)
     split = Split(images, labels, torch.arange(samples))
-    sizes = {8: "digits", 28: "fashion_mnist", 32: "cifar100"}
-    info = replace(DATASETS[sizes[pair.image_size]], num_classes=pair.num_classes)
+    info = replace(named, num_classes=num_classes)
     return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
 
 
@@ -213,7 +213,7 @@ def build_arms(
     pair: Pair, precisions: tuple[Precision, ...], folder: Path
 ) -> dict[tuple[str, str], Callable[[int], float]]:
     """(mode, arm) -> a function that takes so many steps and tells their seconds."""
-    dataset = random_dataset(pair, 20 * BATCH)
+    dataset = random_dataset(pair.image_size, pair.num_classes, 20 * BATCH)
     modes: dict[str, Precision] = {"plain": "fp32"} | {precision: precision for precision in precisions}
     return {
         (mode, arm): partial(timed, _step(pair, arm, precision, dataset, folder, plain=mode == "plain"))
@@ -306,8 +306,7 @@ def main() -> None:
         torch.set_num_threads(1)
         serve_loop(next(pair for pair in CIFAR + SMALL + QUICK if pair.name == arguments.loop))
         return
-    if not WORKERS.keys() <= os.environ.keys():  # the memory's settings count from a process's start
-        os.execve(sys.executable, [sys.executable, *sys.argv], WORKERS | os.environ)
+    restart_as_worker()
     use_one_thread()
     chosen = (
         QUICK

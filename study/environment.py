@@ -1,6 +1,7 @@
 """The environment in which Ray and the processes of trials are started."""
 
 import os
+import sys
 from typing import Final
 
 # Activations of convolutional nets are freed and allocated anew in every step. As it comes, glibc returns them to the
@@ -23,3 +24,9 @@ def set_unless_set(names: dict[str, str]) -> None:
     """Put `names` into this process's environment, for those it will start; what the user has set stays."""
     for name, value in names.items():
         os.environ.setdefault(name, value)
+
+
+def restart_as_worker() -> None:
+    """Start this program anew as a worker is started, unless it was: what is measured here is to hold there."""
+    if not WORKERS.keys() <= os.environ.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], WORKERS | os.environ)  # noqa: S606 - this very program

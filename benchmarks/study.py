@@ -119,7 +119,7 @@ def start_study(*flags: object, environment: dict[str, str] | None = None) -> fl
         command, check=False, capture_output=True, text=True, env={**os.environ, **(environment or {})}
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
     return time.monotonic() - began
 
 
@@ -170,7 +170,7 @@ def pair_part(runs: int, *, quick: bool) -> list[dict]:
         common = [
             "--space", "adapter_width", "--dataset", dataset, "--student", student, "--teacher", teacher,
             "--epochs", epochs, "--trials", trials, "--promising", 1, "--replicates", 1, "--sampler", "random",
-            *TEACHER_FLAGS,
+            *TEACHER_FLAGS, "--set", "learning_rate=0.005", "--set", "adapter_learning_rate=0.005",  # none diverges
         ]  # fmt: skip
 
         def study(*flags: object) -> Callable[[], float]:

@@ -1,0 +1,47 @@
+"""What a comparison of methods tunes, and what it refuses."""
+
+import pytest
+
+from search_spaces import COMPARISONS, SPACES, find_space, space_names
+from search_spaces.comparison import MethodComparison, TunedParameter
+from trainables.methods import METHODS
+from trainables.trial import TrialConfig
+
+WEIGHT = TunedParameter(name="kd_weight", kind="float", low=0.01, high=10.0, relative=True, why="asked")
+WIDTH = TunedParameter(name="adapter_width", kind="int", low=2, high=64, why="asked")
+
+
+def test_bounds_are_multiples_of_where_a_method_starts_or_widened_to_hold_it() -> None:
+    around = WEIGHT.around(200.0)
+    assert (around.low, around.high, around.value, around.log, around.role) == (2.0, 2000.0, 200.0, True, "nuisance")
+    assert (WIDTH.around(16).low, WIDTH.around(16).high) == (2, 64)
+    assert (WIDTH.around(100).low, WIDTH.around(100).high) == (2, 100)
+    assert (WEIGHT.domain, WIDTH.domain) == ("[0.01, 10] x published, log", "[2, 64], log")
+
+
+def test_a_field_named_twice_or_a_comparison_without_a_question_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than once: kd_weight, kd_weight"):
+        MethodComparison(name="c", question="which?", tuned=(WEIGHT, WEIGHT))
+    with pytest.raises(ValueError, match="states its question"):
+        MethodComparison(name="c", question="because")
+
+
+def test_comparisons_are_found_beside_the_spaces_and_say_their_reasons() -> None:
+    assert space_names() == (*SPACES, *COMPARISONS)
+    assert len(set(space_names())) == len(space_names())
+    for name, comparison in COMPARISONS.items():
+        assert find_space(name) is comparison
+        assert comparison.name == name
+        assert comparison.default_point() == {}
+        assert all(len(tuned.why) > 20 for tuned in comparison.tuned)
+        assert set(comparison.varied) <= set(TrialConfig.model_fields)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_corner_of_what_is_tuned_of_a_method_is_a_valid_trial(method: str) -> None:
+    entry = METHODS.entry(method)
+    published = TrialConfig(**{"method": method, **entry.published}).model_dump()
+    parameters = COMPARISONS["method_tuned"].parameters_for(published, entry.fields)
+    assert "student_learning_rate" in {parameter.name for parameter in parameters}
+    for corner in ("low", "high", "value"):
+        TrialConfig(**{**published, **{each.name: getattr(each, corner) for each in parameters}})

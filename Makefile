@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
+# Test files that run at once: make test JOBS=8
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup study ui test test-slow check format clean
@@ -27,10 +29,10 @@ ui: $(READY) ## MLflow UI on loopback, port $(PORT)
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///study_results/mlflow.db --host 127.0.0.1 --port $(PORT)
 
 test: $(READY) ## the tests, slow ones left out
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: $(READY) ## the slow tests alone
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -8,13 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class StudyRun(NamedTuple):
+    """A study as its run left it, whatever is done to its folder later."""
+
+    directory: Path
+    result: dict[str, Any]  # of --json
+    said: str  # on stderr
+    summary: dict[str, Any]  # of summary.json
 
 
 def run_launcher(
@@ -43,21 +52,22 @@ def output_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_study_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    """A study that the real launcher ran, alone in its output folder: its folder, its JSON result, its stderr."""
+def small_study_run(tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
+    """A study that the real launcher ran, alone in its output folder."""
     output_dir = tmp_path_factory.mktemp("small_study")
     done = run_launcher(
         "--space", "adapter_width", "--trials", "6", "--promising", "2", "--replicates", "2", "--epochs", "3",
         "--name", "small", "--output-dir", output_dir, "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return output_dir / "small", json.loads(done.stdout), done.stderr
+    directory = output_dir / "small"
+    return StudyRun(directory, json.loads(done.stdout), done.stderr, json.loads((directory / "summary.json").read_text()))
 
 
 @pytest.fixture(scope="session")
-def small_study(small_study_run: tuple[Path, dict[str, Any], str]) -> Path:
+def small_study(small_study_run: StudyRun) -> Path:
     """The folder of a small study that the real launcher ran."""
-    return small_study_run[0]
+    return small_study_run.directory
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def start_and_kill_in_confirmation(directory, *arguments, ended):
         [sys.executable, "-m", "study.launch", *arguments, "--name", directory.name, "--output-dir", directory.parent],
         stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         path = directory / "journal.jsonl"
         events = read_journal(path)[0] if path.exists() else []
@@ -76,6 +76,7 @@ def assert_the_student_is_the_same_both_ways(directory, plan, result):
     assert row["replicate"] == result["first_replicate"]
 
 
+@pytest.mark.slow
 def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_test_split(output_dir, launch):
     directory = output_dir / "confirmed"
     start_and_kill_in_confirmation(directory, *STUDY, "--confirm", "1", "--seeds", "4", ended=3)

@@ -17,8 +17,8 @@ def test_a_study_ends_with_every_trial_recorded_and_tracked_once(small_study):
 
 
 def test_json_is_the_whole_of_stdout_and_is_what_the_summary_says(small_study_run):
-    directory, result, _ = small_study_run
-    assert json.loads((directory / "summary.json").read_text()) == result
+    result = small_study_run.result
+    assert small_study_run.summary == result
     assert result["complete"] is True
     assert result["trials"] == {"finished": 14, "pruned": 0, "failed": 0, "planned": 14}
     assert {c["method"] for c in result["configs"]} == {"ce", "kd", "pesf_kd"}
@@ -29,13 +29,13 @@ def test_json_is_the_whole_of_stdout_and_is_what_the_summary_says(small_study_ru
 
 
 def test_progress_is_on_stderr_one_line_a_trial(small_study_run):
-    _, _, said = small_study_run
+    said = small_study_run.said
     assert sum(line.startswith("[") and "finished after 3 epochs" in line for line in said.splitlines()) == 14
     assert "[14/14]" in said
 
 
 def test_means_are_those_of_the_records(small_study_run):
-    directory, result, _ = small_study_run
+    directory, result = small_study_run.directory, small_study_run.result
     trials = read_trials(directory)
     for config in result["configs"]:
         rows = trials.filter(
@@ -46,7 +46,7 @@ def test_means_are_those_of_the_records(small_study_run):
 
 
 def test_every_row_says_what_it_cost_and_what_that_is_to_cross_entropy(small_study_run):
-    directory, result, _ = small_study_run
+    directory, result = small_study_run.directory, small_study_run.result
     costs = {config["config_id"]: config["cost"] for config in result["configs"]}
     trials = read_trials(directory).to_pylist()
     assert {row["cost/step_flops"] is None for row in trials} == {False}
@@ -120,7 +120,7 @@ def test_one_teacher_is_trained_for_all_trials(small_study):
 
 
 def test_the_teacher_sees_each_slot_of_views_once_for_all_trials(small_study_run):
-    directory, result, said = small_study_run
+    directory, result, said, _ = small_study_run
     # 3 epochs use 3 slots of 1,077 samples, and the validation split has 360: what a live teacher costs one trial.
     assert result["teacher_forwards"] == {"ahead": 3 * 1077 + 360, "in_trials": 0}
     assert sum(read_epochs(directory)["cost/teacher_forwards"].to_pylist()) == 0
@@ -134,7 +134,7 @@ def test_checkpoints_of_ended_trials_are_cleared_away(small_study):
 
 
 def test_resuming_a_finished_study_runs_nothing_and_repeats_its_result(small_study_run, launch):
-    directory, result, _ = small_study_run
+    directory, result = small_study_run.directory, small_study_run.result
     done = launch("--resume", "small", "--output-dir", directory.parent, "--json")
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)

@@ -222,7 +222,7 @@ def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch
         ],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         journal = directory / "journal.jsonl"
         if journal.exists() and len(read_journal(journal)[0]) >= 12:

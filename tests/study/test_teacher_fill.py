@@ -198,7 +198,7 @@ def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, tmp_path, monkeypatch):
     )  # fmt: skip
     wait_until(lambda: len(filled_objects(s3, bucket)) >= 2 or process.poll() is not None)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=90)[1]
+    said = process.communicate(timeout=240)[1]
     assert process.returncode == 130, said
     assert "python -m study.launch --resume stopped" in said
     assert "the rest is filled as trials come to it" in said.replace("\n", " ")

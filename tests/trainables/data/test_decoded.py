@@ -126,6 +126,6 @@ def test_processes_that_start_together_decode_once(cifar, own_cache):
         )
         for _ in range(3)
     ]  # fmt: skip
-    lines = [line for process in started for line in process.communicate(timeout=120)[0].split()]
+    lines = [line for process in started for line in process.communicate(timeout=240)[0].split()]
     assert lines.count("decoded") == 1
     assert len(set(lines) - {"decoded"}) == 1

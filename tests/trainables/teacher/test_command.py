@@ -148,7 +148,7 @@ def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
     assert second.returncode == 2
     assert "by another process" in second.stderr
     process.terminate()
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=240)[1]
     assert process.returncode == 130
     assert "the same command goes on" in said
     assert "Traceback" not in said
@@ -230,7 +230,7 @@ def test_a_training_can_begin_with_published_weights(tmp_path, monkeypatch):
 
 def imported_by(*arguments: str | Path) -> set[str]:
     process = start(*arguments, PYTHONPROFILEIMPORTTIME="1")
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
     return {line.rsplit("|", 1)[-1].strip() for line in said.splitlines() if line.startswith("import time:")}
 

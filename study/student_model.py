@@ -21,25 +21,26 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from analysis.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, with_interval
+from analysis.confirmation import Comparison, ConfirmationResult, ConfirmedConfig
 from study.comparison import BASELINE
-from study.confirmation import student_path
+from study.confirmation import first_confirmed, student_path
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
+from study.model_card import card_of, card_path
 from study.plan import StudyPlan
 from trainables.models import CheckpointError
-from trainables.storage import StoredFileError
-from trainables.student_file import Student, load_student, read_example
+from trainables.storage import StoredFileError, write_atomically
+from trainables.student_file import Student, load_kept
 
 LOADER: Final = "trainables.student_file"
 _ALIAS_GIVEN: Final = "alias_given"
-_TOLERANCE: Final = 1e-4  # in logits, between two machines' convolutions
+_LONGEST_DESCRIPTION: Final = 5_000  # characters; PostgreSQL refuses more
 
 
 def publish_student(
     plan: StudyPlan, ledger: StudyLedger, result: ConfirmationResult, *, parent_id: str
 ) -> dict[str, Any] | None:
-    """Log and register the first choice's student, once.
+    """Write the model card of the first choice's student; log and register the student, once.
 
     Args:
         plan: the study.
@@ -48,36 +49,31 @@ def publish_student(
         parent_id: the study's run.
 
     Returns:
-        `model` (its URI), `alias`, `file` and `trial_id`; None where no trial of the first choice finished.
+        `model` (its URI), `alias`, `file`, `card` and `trial_id`; None where no trial of the first choice finished.
 
     Raises:
-        StudyError: the file is not there or is damaged, or MLflow does not take it.
+        StudyError: the file is not there or is damaged, the card cannot be written, or MLflow does not take it.
     """
     first = next((config for config in result.configs if config.rank == 1), None)
-    entries = [] if first is None else _finished(ledger, first.config_id)
-    if first is None or not entries:
+    entry = first_confirmed(ledger)
+    if first is None or entry is None:
         return None
-    kept = [entry for entry in entries if student_path(plan, entry.trial_id).is_file()]
-    entry, against = (kept or entries)[0], _against_baseline(result, first)
-    path = student_path(plan, entry.trial_id)
+    path, against = student_path(plan, entry.trial_id), _against_baseline(result, first)
     alias = "champion" if against is not None and against.clear else "challenger"
-    published = {"alias": alias, "file": str(path), "trial_id": entry.trial_id}
+    card = card_of(plan, entry, first, result, registered_as=model_name(plan))
+    published = {"alias": alias, "file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
+        write_atomically(card_path(path), card.encode())  # whatever becomes of the rest
         client = mlflow_store.open_client(plan.tracking_uri)
         version = _registered(client, plan)
         if version is None:
-            version = _register(client, plan, entry, path, card_of(plan, entry, first, result), parent_id)
+            version = _register(client, plan, entry, path, card, parent_id)
         if _ALIAS_GIVEN not in version.tags:  # once: a later study may have it since
             client.set_registered_model_alias(version.name, alias, version.version)
             client.set_model_version_tag(version.name, version.version, _ALIAS_GIVEN, alias)
         return {"model": f"models:/{version.name}/{version.version}", **published}
     except (CheckpointError, StoredFileError, OSError, MlflowException, mlflow_store.TrackingError) as error:
         raise StudyError(f"the best student could not be logged to MLflow: {error}") from error
-
-
-def _finished(ledger: StudyLedger, config_id: str) -> list[TrialEntry]:
-    own = [entry for entry in ledger.in_stage("confirm") if entry.config.config_id == config_id]
-    return sorted((entry for entry in own if entry.status == "finished"), key=lambda entry: entry.replicate)
 
 
 def _against_baseline(result: ConfirmationResult, first: ConfirmedConfig) -> Comparison | None:
@@ -103,17 +99,14 @@ def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
 def _register(
     client: MlflowClient, plan: StudyPlan, entry: TrialEntry, path: Path, card: str, parent_id: str
 ) -> ModelVersion:
-    student = load_student(path)
-    images, logits = read_example(path)
-    if not np.allclose(student.logits(images).numpy(), logits.numpy(), atol=_TOLERANCE, rtol=_TOLERANCE):
-        raise StoredFileError(f"{path}: the student that was read says something else than the one that was kept")
+    kept = load_kept(path)
     with _tracking_at(plan.tracking_uri), mlflow.start_run(run_id=parent_id, log_system_metrics=False):
         logged = mlflow.pyfunc.log_model(
             name="student",
             loader_module=LOADER,
             data_path=str(path),
-            signature=_signature(student, tuple(images.shape[1:])),
-            input_example=images[:1].numpy(),
+            signature=_signature(kept.student, tuple(kept.images.shape[1:])),
+            input_example=kept.images[:1].numpy(),
             pip_requirements=_requirements(),
             tags={"trial_id": entry.trial_id, "study": plan.name, "config_id": entry.config.config_id},
         )
@@ -123,7 +116,12 @@ def _register(
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id}
     with _tracking_at(plan.tracking_uri):  # where the model is looked up by its identifier
         return client.create_model_version(
-            name, logged.model_uri, parent_id, tags=tags, description=card, model_id=logged.model_id
+            name,
+            logged.model_uri,
+            parent_id,
+            tags=tags,
+            description=card[:_LONGEST_DESCRIPTION],
+            model_id=logged.model_id,
         )
 
 
@@ -151,48 +149,3 @@ def _tracking_at(uri: str) -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(before)
-
-
-def card_of(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult) -> str:
-    """The model card, in Markdown."""
-    config, base = entry.config, plan.base
-    read = sorted(config.method_entry.fields | {name for name in type(config).model_fields if name[:8] == "student_"})
-    settings = ", ".join(f"{name} {getattr(config, name)}" for name in read)
-    compared = [
-        f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
-        f"{'' if each.corrected_p is None else f'{each.corrected_p:.2g}'} |"
-        for each in result.comparisons
-        if each.config_id == first.config_id
-    ]
-    name = model_name(plan)
-    lines = [
-        f"# {base.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
-        "",
-        f"Over {first.test_accuracy.n} seeds this config reaches {with_interval(first.test_accuracy)} on the test "
-        f"split and {with_interval(first.accuracy)} on the validation split ({first.test_accuracy.method}). These "
-        f"weights are of the first of those seeds, whichever did best: test accuracy "
-        f"{entry.last.get('test/accuracy', float('nan')):.3f}. "
-        "The config was chosen on the validation split, before the test split was read.",
-        "",
-        "| test accuracy less that of | difference | n | p (Holm) |",
-        "| --- | --- | --- | --- |",
-        *compared,
-        "",
-        "## Use",
-        "",
-        "Takes uint8 images (N, channels, height, width), pixels 0 to 255, not normalised; gives logits (N, classes).",
-        "",
-        "```python",
-        f'mlflow.pyfunc.load_model("models:/{name}@ALIAS").predict(images)  # needs pesfkd to be installed',
-        f'trainables.student_file.load_student(Path("{entry.trial_id}.safetensors")).logits(torch.from_numpy(images))',
-        "```",
-        "",
-        "## Training",
-        "",
-        f"{config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "
-        f"{settings}.",
-        "",
-        f"Study `{plan.name}`, trial `{entry.trial_id}`. Nothing is known of it beyond images like those of "
-        f"{base.dataset}; it was tested for accuracy alone.",
-    ]
-    return "\n".join(lines)

@@ -16,9 +16,11 @@ from torch import Tensor
 from trainables.data.views import Normaliser
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata, save_model
 from trainables.models.interface import DistillationModel
-from trainables.storage import read_tensors, write_tensors
+from trainables.storage import StoredFileError, read_tensors, write_tensors
 from trainables.training import DistillationRun
 
+# By how much two machines, or two libraries, may differ in a logit, absolutely and of the logit itself.
+LOGITS_TOLERANCE: Final = 1e-4
 _EXAMPLES: Final = 2
 _BATCH: Final = 512
 
@@ -58,6 +60,21 @@ class Student:
         return logits
 
 
+@dataclass(frozen=True)
+class KeptStudent:
+    """A student, and what it said in its trial.
+
+    Args:
+        student: as it was read.
+        images: (2, channels, H, W) uint8, of its validation split.
+        logits: (2, C) float32, what it gave for them when it was kept.
+    """
+
+    student: Student
+    images: Tensor
+    logits: Tensor
+
+
 def keep_student(run: DistillationRun, path: Path) -> None:
     """Write the student of a finished trial, and beside it two images of its validation split with its logits.
 
@@ -91,6 +108,20 @@ def read_example(path: Path) -> tuple[Tensor, Tensor]:
     """
     tensors, _ = read_tensors(example_path(path))
     return tensors["images"], tensors["logits"]
+
+
+def load_kept(path: Path) -> KeptStudent:
+    """The student in a file that `keep_student` wrote, which says here what it said there.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another kind.
+        StoredFileError: so is its example, or it gives other logits for that than it gave when it was kept.
+    """
+    student = load_student(path)
+    images, logits = read_example(path)
+    if not torch.allclose(student.logits(images), logits, atol=LOGITS_TOLERANCE, rtol=LOGITS_TOLERANCE):
+        raise StoredFileError(f"{path}: the student that was read says something else than the one that was kept")
+    return KeptStudent(student, images, logits)
 
 
 def load_student(path: Path) -> Student:

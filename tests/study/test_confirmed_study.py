@@ -59,6 +59,8 @@ def assert_the_student_is_the_same_both_ways(directory, plan, result):
     assert {kept["alias"] == "champion"} == clear
     for words in ("# cnn_3_4 on digits, distilled from cnn_32_64", "| kd | ", "logits (N, classes)"):
         assert words in version.description
+    assert Path(kept["card"]).read_text() == version.description
+    assert kept["card"] == str(path.with_suffix(".md"))
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(plan.tracking_uri)
     try:

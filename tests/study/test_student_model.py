@@ -70,6 +70,9 @@ def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_chal
     assert published["model"] == f"models:/{first.name}/{first.version}"
     own = next(entry for entry in ledger.in_stage("confirm") if entry.config.adapter_width != 16)
     assert published["trial_id"] == first.tags["trial_id"] == own.trial_id
+    card = plan.directory / "students" / f"{own.trial_id}.md"
+    assert published["card"] == str(card)
+    assert card.read_text() == first.description
 
     images = run.dataset.validation.images[:50]
     mlflow.set_tracking_uri(plan.tracking_uri)
@@ -98,3 +101,5 @@ def test_a_student_that_is_not_there_is_told_and_registered_nowhere(tmp_path, ru
     with pytest.raises(StudyError, match="the best student could not be logged to MLflow: there is no checkpoint file"):
         publish_student(ledger.plan, ledger, result, parent_id=parent)
     assert client.search_model_versions() == []
+    (card,) = (ledger.plan.directory / "students").iterdir()  # which is known whatever becomes of the rest
+    assert card.read_text().startswith("# cnn_3_4 on digits")

@@ -322,20 +322,24 @@ class Normaliser:
         mean: of each channel, of pixels in [0, 1].
         std: of each channel.
         device: where images lie.
+
+    Attributes:
+        scale: (1, C, 1, 1) float32; a float is pixel · scale + shift.
+        shift: the same.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         channel_std = torch.tensor(std, dtype=torch.float64)
         channel_mean = torch.tensor(mean, dtype=torch.float64)
-        self._scale = (1 / (255 * channel_std)).float().view(1, -1, 1, 1).to(device)
-        self._shift = (-channel_mean / channel_std).float().view(1, -1, 1, 1).to(device)
+        self.scale = (1 / (255 * channel_std)).float().view(1, -1, 1, 1).to(device)
+        self.shift = (-channel_mean / channel_std).float().view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """`images` (B, C, H, W) uint8 as float32, in the same layout of memory."""
         channels, width = images.shape[1], images.shape[3]
         if channels == 1 or not images.is_contiguous(memory_format=torch.channels_last):
-            return torch.addcmul(self._shift, images.to(torch.float32), self._scale)
+            return torch.addcmul(self.shift, images.to(torch.float32), self.scale)
         # Whole rows of W · C at a time: a loop over the three channels of each pixel takes three times as long.
         rows = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32)
-        scale, shift = (each.flatten().repeat(width) for each in (self._scale, self._shift))
+        scale, shift = (each.flatten().repeat(width) for each in (self.scale, self.shift))
         return channels_first_view(torch.addcmul(shift, rows, scale), channels)

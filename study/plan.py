@@ -406,7 +406,7 @@ def load_plan(directory: Path) -> StudyPlan:
     if not path.is_file():
         known = sorted(entry.parent.name for entry in directory.parent.glob("*/plan.json"))
         listed = f"studies there: {', '.join(known)}" if known else "there is no study there"
-        raise UsageError(f"no study {directory.name!r} under {directory.parent} to resume; {listed}")
+        raise UsageError(f"no study {directory.name!r} under {directory.parent}; {listed}")
     try:
         plan = StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:

@@ -220,6 +220,23 @@ def _names(methods: str | None) -> list[str] | None:
     return names
 
 
+def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
+    """The plan of a study that exists.
+
+    Args:
+        name: the study.
+        output_dir: where it lies.
+
+    Raises:
+        UsageError: there is no such study, or its plan is not one that this version wrote.
+    """
+    from study.plan import NAME_PATTERN, load_plan
+
+    if not NAME_PATTERN.fullmatch(name):
+        raise UsageError(f"{name!r} is not the name of a study")
+    return load_plan(output_dir / name)
+
+
 def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms: bool = False) -> "StudyPlan":
     """The plan that a study was started with, and what may differ when it goes on.
 
@@ -233,14 +250,12 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms
         UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
             confirmation that it cannot have.
     """
-    from study.plan import EXECUTION_FIELDS, NAME_PATTERN, load_plan, resolve_plan
+    from study.plan import EXECUTION_FIELDS, resolve_plan
     from study.plan_checks import check_data_root, refuse_differences
     from study.teacher_choice import check_same_teacher
     from trainables.uris import REDACTED
 
-    if not NAME_PATTERN.fullmatch(name):
-        raise UsageError(f"{name!r} is not the name of a study")
-    plan = load_plan(output_dir / name)
+    plan = existing_plan(name, output_dir)
     asked = _plan_values(given)
     if given.get("name") not in (None, name):
         raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")

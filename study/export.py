@@ -1,0 +1,203 @@
+"""The command line of an export: `python -m study.export NAME`.
+
+Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here.
+"""
+
+import importlib
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from study import options
+from study.errors import StudyError, UsageError
+from study.launch import leave_with_exit_code
+from study.request import existing_plan
+
+if TYPE_CHECKING:
+    from study.ledger import TrialEntry
+    from study.plan import StudyPlan
+    from trainables.student_export import ExportedStudent
+    from trainables.student_file import Student
+
+_EXAMPLES: Final = (
+    ("the confirmed student as ONNX, beside its weights", "python -m study.export NAME"),
+    ("as what torch.export saves, elsewhere", "python -m study.export NAME --format torch-export --out student.pt2"),
+    ("once more, for a script", "python -m study.export NAME --force --json"),
+)
+# By suffix: what has to be installed beside PyTorch.
+_NEEDED: Final = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".pt2": ()}
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+class FormatName(StrEnum):
+    """What can be exported to."""
+
+    ONNX = "onnx"
+    TORCH = "torch-export"
+
+    @property
+    def suffix(self) -> str:
+        """What its files end in."""
+        return ".onnx" if self is FormatName.ONNX else ".pt2"
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A study that was confirmed.", show_default=False)]
+Format = Annotated[FormatName, typer.Option("--format", help="onnx needs the extra pesfkd\\[export].")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Where to; if not given, beside the student's weights in the study's folder."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there, once the new one is found good.")]
+
+
+@app.command(
+    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def export(
+    name: Name,
+    kind: Format = FormatName.ONNX,
+    out: Out = None,
+    force: Force = False,
+    output_dir: options.OutputDir = Path("study_results"),
+    as_json: options.AsJson = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - main looks at it
+) -> None:
+    """Write the student of a confirmed study as a program that needs nothing of this package.
+
+    It takes uint8 images (N, channels, height, width), N of any size, normalises them itself and gives logits. What was
+    written is read back and compared with the student, on the example that was kept with it and on batches of other
+    sizes; a file that says something else is removed. Exit codes: 0 done, 1 error, 2 wrong usage.
+    """
+    _check_installed(kind)
+    plan = existing_plan(name, output_dir)
+    entry, weights = _student_of(plan)
+    path = out if out is not None else weights.with_suffix(kind.suffix)
+    _check_place(path, kind, force=force)
+    from trainables.models import CheckpointError
+    from trainables.storage import StoredFileError
+    from trainables.student_export import ExportError, export_student
+    from trainables.student_file import load_kept
+
+    try:
+        kept = load_kept(weights)
+        facts = _facts(plan, entry, kept.student)
+        exported = export_student(kept, path, kind=kind.value, facts=facts)
+    except (CheckpointError, StoredFileError, ExportError) as error:
+        raise StudyError(f"the student of {entry.trial_id} was not exported: {error}") from error
+    except OSError as error:
+        raise StudyError(f"cannot write {path} ({error.strerror or error}); name another place with --out") from error
+    shape = tuple(kept.images.shape[1:])
+    result = _result(exported, entry, kind, shape=shape, classes=kept.student.info.num_classes)
+    typer.echo(json.dumps(result, indent=2) if as_json else _in_words(result))
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    leave_with_exit_code(app)
+
+
+def _check_installed(kind: FormatName) -> None:
+    for module in _NEEDED[kind.suffix]:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(
+                f"--format {kind} needs {module}, which cannot be imported ({error}). Install what it takes: "
+                "python -m pip install 'pesfkd[export]'; or choose --format torch-export, which needs nothing more"
+            ) from None
+
+
+def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
+    """The trial whose student is exported, and that student's file."""
+    from study.confirmation import first_confirmed, student_path
+    from study.ledger import StudyLedger
+
+    ledger = StudyLedger(plan, read_only=True)
+    confirm = f"python -m study.confirm {plan.name}"
+    if ledger.confirmation is None:
+        raise UsageError(
+            f"study {plan.name!r} has no confirmation, and so no student that was kept: run {confirm} first"
+        )
+    if not ledger.confirmation.is_complete(ledger):
+        ended = sum(entry.status is not None for entry in ledger.in_stage("confirm"))
+        raise UsageError(
+            f"the confirmation of study {plan.name!r} is not complete: {ended} of {ledger.confirmation.size} trials "
+            f"have ended. Go on with it: {confirm}"
+        )
+    entry = first_confirmed(ledger)
+    if entry is None:
+        raise UsageError(f"no trial of the confirmation's first choice finished in study {plan.name!r}")
+    path = student_path(plan, entry.trial_id)
+    if not path.is_file():
+        raise StudyError(f"the student of {entry.trial_id} is not there: {path} is missing; restore it from a copy")
+    return entry, path
+
+
+def _check_place(path: Path, kind: FormatName, *, force: bool) -> None:
+    if path.suffix != kind.suffix:
+        raise UsageError(f"--out {path}: a file of format {kind} ends in {kind.suffix}")
+    if path.is_dir():
+        raise UsageError(f"--out {path}: that is a folder; name a file in it")
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already: --force replaces it, --out names another file")
+
+
+def _facts(plan: "StudyPlan", entry: "TrialEntry", student: "Student") -> dict[str, str]:
+    info = student.info
+    return {
+        "architecture": info.architecture,
+        "dataset": entry.config.dataset,
+        "data_digest": info.data_digest,
+        "study": plan.name,
+        "trial_id": entry.trial_id,
+        "takes": "uint8 images, pixels 0 to 255, not normalised",
+        "gives": "logits",
+    }
+
+
+def _result(
+    exported: "ExportedStudent",
+    entry: "TrialEntry",
+    kind: FormatName,
+    *,
+    shape: tuple[int, ...],
+    classes: int,
+) -> dict[str, Any]:
+    from trainables.student_file import LOGITS_TOLERANCE
+
+    return {
+        "file": str(exported.path),
+        "format": kind.value,
+        "bytes": exported.size,
+        "trial_id": entry.trial_id,
+        "student": entry.config.student,
+        "takes": ["N", *shape],
+        "gives": ["N", classes],
+        "checked_batches": list(exported.batches),
+        "largest_difference": exported.largest_difference,
+        "tolerance": LOGITS_TOLERANCE,
+    }
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    takes, gives = (", ".join(map(str, result[name])) for name in ("takes", "gives"))
+    batches = ", ".join(map(str, result["checked_batches"]))
+    allowed = f"{result['tolerance']:g}"
+    return "\n".join(
+        [
+            f"written   {result['file']} ({result['format']}, {result['bytes']:,} bytes)",
+            f"student   {result['student']} of trial {result['trial_id']}",
+            f"takes     images: uint8 ({takes}), pixels 0 to 255, not normalised",
+            f"gives     logits: float32 ({gives})",
+            f"checked   read back, on batches of {batches} images: logits differ by at most "
+            f"{result['largest_difference']:.1e} (allowed: {allowed} + {allowed} of the logit)",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

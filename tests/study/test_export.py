@@ -1,0 +1,146 @@
+"""The command line that exports a confirmed student, on studies whose students were really trained."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from study.confirmation import first_confirmed, student_path
+from study.export import main
+from study.ledger import StudyLedger
+from tests.study.factories import make_plan
+from tests.study.test_student_model import confirmed_study
+from trainables.data import load_dataset
+from trainables.student_export import read_program
+from trainables.student_file import example_path, load_student
+from trainables.training import DistillationRun
+from trainables.trial import TrialConfig
+
+
+@pytest.fixture(scope="module")
+def run():
+    run = DistillationRun(TrialConfig(method="ce", epochs=1), load_dataset("digits", None), None)
+    run.run_epoch()
+    return run
+
+
+@pytest.fixture
+def study(tmp_path, run):
+    """The ledger of a confirmed study named `planned` in the test's folder."""
+    ledger, _ = confirmed_study(tmp_path, run)
+    ledger.plan.save()
+    return ledger
+
+
+def test_help_answers_without_heavy_imports_and_ends_with_three_examples(launch):
+    done = launch("--help", module="study.export", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    assert done.stdout[done.stdout.index("Examples:") :].count("python -m study.export") == 3
+    assert "pesfkd[export]" in done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert not imported & {"torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "sklearn", "onnx", "onnxruntime"}
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("torch-export", ".pt2")])
+def test_the_student_of_the_first_seed_is_exported_beside_its_weights(study, command, tmp_path, kind, suffix):
+    done = command(main, "planned", "--format", kind, "--output-dir", tmp_path, "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    first = min((e for e in study.in_stage("confirm") if student_path(study.plan, e.trial_id).is_file()),
+                key=lambda entry: entry.replicate)  # fmt: skip
+    weights = student_path(study.plan, first.trial_id)
+    assert told["file"] == str(weights.with_suffix(suffix))
+    assert (told["trial_id"], told["takes"], told["gives"]) == (first.trial_id, ["N", 1, 8, 8], ["N", 10])
+    assert told["largest_difference"] <= told["tolerance"] == 1e-4
+    images = load_dataset("digits", None).validation.images
+    logits = read_program(weights.with_suffix(suffix), kind)(images)
+    torch.testing.assert_close(logits, load_student(weights).logits(images), atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_that_is_there_is_replaced_only_if_that_is_wanted(study, command, tmp_path):
+    path = tmp_path / "elsewhere" / "student.pt2"
+    arguments = ("planned", "--format", "torch-export", "--out", path, "--output-dir", tmp_path)
+    done = command(main, *arguments)
+    assert done.code == 0, done.err
+    for words in (f"written   {path} (torch-export, ", "takes     images: uint8 (N, 1, 8, 8)", "(N, 10)", "at most "):
+        assert words in done.out
+    path.write_bytes(b"precious")
+    done = command(main, *arguments)
+    assert done.code == 2
+    assert "is there already: --force replaces it" in done.err
+    assert path.read_bytes() == b"precious"
+    assert command(main, *arguments, "--force").code == 0
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_the_extra_it_is_named_before_any_work(launch, tmp_path, missing):
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['', 'nothing', '--output-dir', {str(tmp_path)!r}]\n"
+        "from study.export import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"--format onnx needs {missing}" in done.stderr
+    assert "pip install 'pesfkd[export]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nothing",), "no study 'nothing'"),
+        (("../planned",), "not the name of a study"),
+        (("planned", "--format", "tflite"), "tflite"),
+        (("planned", "--out", "student.pt2"), "a file of format onnx ends in .onnx"),
+        (("planned", "--format", "torch-export", "--out", "folder.pt2"), "that is a folder"),
+        ((), "NAME"),
+    ],
+)
+def test_what_cannot_be_exported_so_is_refused(study, command, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.pt2").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    done = command(main, *arguments, "--output-dir", tmp_path)
+    assert done.code == 2, done.err
+    assert says in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_study_without_a_complete_confirmation_says_how_to_get_one(study, command, tmp_path):
+    make_plan(tmp_path, name="searched").save()
+    done = command(main, "searched", "--output-dir", tmp_path)
+    assert done.code == 2
+    assert "has no confirmation" in done.err
+    assert "python -m study.confirm searched" in done.err
+    journal = study.plan.directory / "journal.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+    done = command(main, "planned", "--output-dir", tmp_path)
+    assert done.code == 2
+    assert f"{study.confirmation.size - 1} of {study.confirmation.size} trials have ended" in done.err
+
+
+def test_a_student_that_could_not_be_kept_gives_way_to_the_next_seed_and_none_is_an_error(study, command, tmp_path):
+    ledger = StudyLedger(study.plan, read_only=True)
+    first = first_confirmed(ledger)
+    student_path(study.plan, first.trial_id).unlink()
+    assert first_confirmed(ledger).replicate == first.replicate + 1
+    for path in (study.plan.directory / "students").iterdir():
+        path.unlink()
+    done = command(main, "planned", "--output-dir", tmp_path)
+    assert done.code == 1
+    assert f"the student of {first.trial_id} is not there" in done.err
+
+
+def test_a_damaged_student_is_not_exported(study, command, tmp_path):
+    path = student_path(study.plan, first_confirmed(study).trial_id)
+    for file in (example_path(path), path):
+        content = bytearray(file.read_bytes())
+        content[-3] ^= 1
+        file.write_bytes(bytes(content))
+        done = command(main, "planned", "--output-dir", tmp_path)
+        assert done.code == 1
+        assert "damaged" in done.err
+    assert not path.with_suffix(".onnx").exists()

@@ -29,4 +29,5 @@ def set_unless_set(names: dict[str, str]) -> None:
 def restart_as_worker() -> None:
     """Start this program anew as a worker is started, unless it was: what is measured here is to hold there."""
     if not WORKERS.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], WORKERS | os.environ)  # noqa: S606 - this very program
+        # As it was called, with -m and all.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], WORKERS | os.environ)  # noqa: S606

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from study.confirmation import Confirmation, check_journal
 from study.journal import Journal, read_journal
@@ -18,6 +18,9 @@ from trainables.measures import ACCURACY, COST_FACTS, MEASURES
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
+
+# The error of a trial that failed without a word of its own.
+PROCESS_DIED: Final = "the trial's process died more often than is allowed"
 
 
 @dataclass

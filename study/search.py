@@ -25,7 +25,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from study.choosing import choose
 from study.confirmation import student_path
-from study.ledger import Status, StudyLedger, TrialEntry
+from study.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry
 from study.plan import PlannedTrial
 from study.promising import promising_configs as promising_configs
 from study.samplers import make_sampler
@@ -258,7 +258,7 @@ class StudySearch(OptunaSearch):
 
 def _how_it_ended(result: dict[str, Any] | None, error: bool) -> tuple[Status | None, str | None]:
     if error:
-        return "failed", "the trial's process died more often than is allowed"
+        return "failed", PROCESS_DIED
     if not result or "finished" not in result:
         return None, None
     if result.get("failed"):

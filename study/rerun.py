@@ -1,0 +1,132 @@
+"""The command line of a trial that is run again: `python -m study.rerun TRIAL_ID`.
+
+Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from study import options
+from study.environment import restart_as_worker
+from study.errors import ExitCode
+from study.launch import leave_with_exit_code
+
+if TYPE_CHECKING:
+    from study.reproduction import Difference, Reproduction
+
+_EXAMPLES: Final = (
+    ("a trial of the study NAME, by its identifier in the records", "python -m study.rerun NAME-0007"),
+    ("one of a study that lies elsewhere", "python -m study.rerun NAME-0007 --output-dir /shared/studies"),
+    ("for a script: the exit code says whether the bits match", "python -m study.rerun NAME-0007 --quiet --json"),
+)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+TrialId = Annotated[
+    str, typer.Argument(metavar="TRIAL_ID", help="As `trial_id` in the records, such as NAME-0007.", show_default=False)
+]
+Study = Annotated[
+    str | None, typer.Option("--name", metavar="STUDY", help="Its study; if not given, what TRIAL_ID begins with.")
+]
+
+
+@app.command(
+    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def rerun(
+    trial_id: TrialId,
+    name: Study = None,
+    output_dir: options.OutputDir = Path("study_results"),
+    data_root: options.DataRoot = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,  # noqa: ARG001 - main looks at it
+) -> None:
+    """Run a recorded trial again, and say whether the bits match.
+
+    It runs as in its study, of the same config, data, teacher and teacher outputs and on one thread, in this process,
+    and writes nothing into the study. Every number of train/ and val/ that was recorded is compared, epoch by epoch;
+    costs are not, and the test split is not read again. Exit codes: 0 all bits match, 1 some do not (or an error),
+    2 wrong usage, 130 interrupted.
+    """
+    if __name__ == "__main__":  # not where a test calls it
+        restart_as_worker()
+    from study.plan_checks import check_data_root
+    from study.reproduction import device_of, find_trial, reasons_to_differ, reproduce
+
+    plan, entry = find_trial(trial_id, name, output_dir)
+    if data_root is not None:
+        plan = plan.model_copy(update={"data_root": data_root.absolute()})
+    check_data_root(plan)
+    from trainables.threads import use_one_thread  # imports torch
+
+    use_one_thread()
+    try:
+        found = reproduce(plan, entry, lambda text: None if quiet else typer.echo(text, err=True))
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    reasons = [] if found.matches else reasons_to_differ(plan, device_of(plan))
+    typer.echo(json.dumps(_as_json(found, reasons), indent=2) if as_json else _in_words(found, reasons))
+    raise typer.Exit(ExitCode.OK if found.matches else ExitCode.ERROR)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    leave_with_exit_code(app)
+
+
+def _as_json(found: "Reproduction", reasons: list[str]) -> dict[str, Any]:
+    first = found.differences[0] if found.differences else None
+    return {
+        "trial_id": found.entry.trial_id,
+        "matches": found.matches,
+        "epochs": len(found.entry.epochs),
+        "numbers": found.numbers,
+        "different": len(found.differences),
+        "first_difference": _difference_json(first),
+        "largest_difference": _difference_json(found.largest),
+        "error_recorded": found.entry.error,
+        "error_now": found.error,
+        "reasons": reasons,
+    }
+
+
+def _difference_json(each: "Difference | None") -> dict[str, Any] | None:
+    if each is None:
+        return None
+    size = None if each.again is None else each.size
+    return {
+        "epoch": each.epoch,
+        "measure": each.measure,
+        "recorded": each.recorded,
+        "again": each.again,
+        "difference": size,
+    }
+
+
+def _in_words(found: "Reproduction", reasons: list[str]) -> str:
+    entry, epochs = found.entry, len(found.entry.epochs)
+    what = f"{entry.trial_id} ({entry.name}): {found.numbers} numbers of {epochs} epoch{'' if epochs == 1 else 's'}"
+    if entry.status is None:
+        what += ", as far as it is recorded: it has not ended"
+    lines = [f"{what}: {'all bits match' if found.matches else f'{len(found.differences)} differ'}"]
+    if found.differences:
+        lines.append(f"first     {_difference_in_words(found.differences[0])}")
+    if found.largest is not None:
+        lines.append(f"largest   {_difference_in_words(found.largest)}")
+    if found.error_compared:
+        lines += [f"failed    {entry.error}", f"again     {found.error or 'it did not fail'}"]
+    return "\n".join([*lines, *reasons])
+
+
+def _difference_in_words(each: "Difference") -> str:
+    now = "not measured any more" if each.again is None else f"{each.again!r} now, {each.size:.2g} apart"
+    return f"epoch {each.epoch}, {each.measure}: {each.recorded!r} recorded, {now}"
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from study.confirm import main as confirm_command
+from study.export import main as export_command
 from study.launch import main as launcher
+from study.rerun import main as rerun_command
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.models import CheckpointInfo, build_model, save_checkpoint
 from trainables.teacher.command import main as teacher_command
@@ -23,6 +25,8 @@ COMMANDS = [
 ]
 LAUNCHES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.launch")]
 CONFIRMS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.confirm")]
+EXPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.export")]
+RERUNS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.rerun")]
 TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
 MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
 
@@ -79,6 +83,17 @@ def test_a_confirmation_of_the_readme_is_understood(arguments, run_here, small_s
     code, said = run_here(confirm_command, *command)
     assert code == 0, said
     assert "choice 1: " in said
+
+
+def test_exports_and_reruns_of_the_readme_are_understood(run_here, small_study):
+    place = ("--output-dir", str(small_study.parent))
+    for arguments in EXPORTS:  # of a study that was not confirmed: what comes after, tests/study/test_export.py runs
+        code, said = run_here(export_command, small_study.name, *arguments[1:], *place)
+        assert code == 2, said
+        assert "has no confirmation" in said
+    for arguments in RERUNS:
+        code, said = run_here(rerun_command, f"{small_study.name}-0000", *arguments[1:], *place)
+        assert "small-0000 (w" in said, said
 
 
 @pytest.mark.parametrize("arguments", TEACHERS, ids=" ".join)

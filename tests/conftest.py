@@ -61,7 +61,8 @@ def small_study_run(tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     directory = output_dir / "small"
-    return StudyRun(directory, json.loads(done.stdout), done.stderr, json.loads((directory / "summary.json").read_text()))
+    summary = json.loads((directory / "summary.json").read_text())
+    return StudyRun(directory, json.loads(done.stdout), done.stderr, summary)
 
 
 @pytest.fixture(scope="session")

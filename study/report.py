@@ -34,8 +34,6 @@ def about_study(plan: StudyPlan) -> dict[str, Any]:
 def write_study_report(plan: StudyPlan, notes: list[str]) -> Path | None:
     """Write `report.html` into the study's folder; what goes wrong is a note, as the result stands without it.
 
-    Importances are by PED-ANOVA alone: fANOVA takes longer than a small study.
-
     Args:
         plan: of the study, whose records and summary are written.
         notes: of its outcome.
@@ -43,7 +41,7 @@ def write_study_report(plan: StudyPlan, notes: list[str]) -> Path | None:
     try:
         from analysis.report.writing import write_report
 
-        return write_report(plan.directory, evaluators=("PED-ANOVA",))
+        return write_report(plan.directory)
     except Exception as error:  # a page is worth no result, whatever is wrong with it
         again = f"python -m analysis.report {plan.name} --output-dir {plan.output_dir}"
         notes.append(f"The report could not be written ({error}); `{again}` tries again.")

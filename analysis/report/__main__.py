@@ -22,6 +22,9 @@ def report(
         Path | None,
         typer.Option(metavar="FILE", help="Where to write it; report.html in the study's folder if not given."),
     ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Importances by fANOVA as well, with all draws: a minute or more.")
+    ] = False,
 ) -> None:
     """Write what a study found as one HTML file, to be read offline, on a phone and in print.
 
@@ -34,7 +37,7 @@ def report(
     from analysis.report.folder import find_folder
     from analysis.report.writing import write_report
 
-    typer.echo(write_report(find_folder(name, output_dir), out))
+    typer.echo(write_report(find_folder(name, output_dir), out, thorough=thorough))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from analysis.costs import ConfigCost
-from analysis.drawing import BLUE, GREY, INK, MEASURE_LABELS, ORANGE, SKY, VERMILION, Style, style_of
+from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, style_of
 from analysis.figures import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
 from analysis.importance import Importance
 from analysis.intervention import ARM_STYLES, ImposedGap, fitted_line
@@ -25,7 +25,9 @@ from analysis.trials import BASELINE, ConfigSummary
 Chart: TypeAlias = dict[str, Any]
 Trace: TypeAlias = dict[str, Any]
 
-ACCURACY_AXIS: Final = MEASURE_LABELS["accuracy"]
+# Plotly breaks no line: what a title says has to fit below a figure on a phone.
+_ACCURACY: Final = "validation accuracy"
+_GAP: Final = "sharpness gap (nats)"
 _GRID: Final = "#e6e6e6"
 _HEIGHT: Final = 400
 _PER_ROW: Final = 26
@@ -36,6 +38,7 @@ _SYMBOLS: Final = {
 _DASHES: Final = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _LOG_TICKS: Final = tuple(base * 10.0**power for power in range(-9, 10) for base in (1, 2, 5))
 _FEW_DECADES: Final = 2.5
+_MOST_NAMED: Final = 8  # points that can all have their names beside them; of more, those that matter
 
 
 def gap_chart(found: GapAgainstAccuracy) -> Chart:
@@ -45,7 +48,7 @@ def gap_chart(found: GapAgainstAccuracy) -> Chart:
     for method, (gap, accuracy) in found.references.items():
         style = style_of(method, tuple(found.references))
         traces.append(_estimate(gap.value, accuracy, f"{method}, mean of {accuracy.n}", style, x_estimate=gap))
-    return _chart(traces, MEASURE_LABELS["gap"], ACCURACY_AXIS)
+    return _chart(traces, _GAP, _ACCURACY)
 
 
 def effect_chart(effect: ParameterEffect) -> Chart:
@@ -61,7 +64,7 @@ def effect_chart(effect: ParameterEffect) -> Chart:
     for method, estimate in effect.references.items():
         style = style_of(method, tuple(effect.references))
         traces.append(_line(ends, [estimate.value] * 2, f"{method}, mean of {estimate.n}", style, bounded(estimate)))
-    chart = _chart(traces, plain(effect.parameter.replace("_", " ")), ACCURACY_AXIS)
+    chart = _chart(traces, plain(effect.parameter.replace("_", " ")), _ACCURACY)
     if effect.categories:
         places = list(range(len(effect.categories)))
         chart["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [plain(each) for each in effect.categories]}
@@ -81,7 +84,7 @@ def history_chart(history: History) -> Chart:
         words = [status for status, each in zip(history.status, stopped, strict=True) if each]
         name = "pruned or failed, at its last epoch"
         traces.append(_points(history.order[stopped], history.accuracy[stopped], name, GREY, words, hollow=True))
-    return _chart(traces, "search trial (order of start)", ACCURACY_AXIS)
+    return _chart(traces, "search trial (order of start)", _ACCURACY)
 
 
 def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
@@ -98,21 +101,21 @@ def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
                     curve.epoch, mean, mean - spread, mean + spread, style, f"{curve.method}, n = {curve.n}"
                 )
         if traces:
-            charts.append(_chart(traces, "epoch", MEASURE_LABELS[measure]))
+            charts.append(_chart(traces, "epoch", _ACCURACY if measure == "accuracy" else _GAP))
     return charts
 
 
 def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
     """Accuracy over the imposed gap, and what the gap came to."""
     charts = []
-    for what, title in (("accuracy", ACCURACY_AXIS), ("gap", "the arm's own gap (nats)")):
+    for what, title in (("accuracy", _ACCURACY), ("gap", "the arm's own gap (nats)")):
         traces: list[Trace] = []
         for arm in arms:
             values, style = (arm.accuracy if what == "accuracy" else arm.gap), ARM_STYLES[arm.control]
             if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
                 traces += _band(*fitted_line(arm.target, values, seed), style, f"{arm.control}, line", shown=False)
             traces.append(_points(arm.target, values, arm.control, style.colour, symbol=_SYMBOLS[style.marker]))
-        charts.append(_chart(traces, "target, or a placebo's constant (nats)", title))
+        charts.append(_chart(traces, "target, or constant (nats)", title))
     return charts
 
 
@@ -127,6 +130,7 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
     line = _line([ratios[i] for i in front], [accuracies[i] for i in front], "front", Style(GREY, "o", "-"))
     line["line"]["shape"] = "hv"
     traces = [line]
+    named = {place for place, (_, each) in enumerate(points) if each.method == BASELINE} | set(front)
     for place, (ratio, each) in enumerate(points):
         colour = ORANGE if each.method == BASELINE else BLUE if place in front else SKY
         label = each.method if compares or each.stage == "control" else each.name
@@ -134,12 +138,12 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
         hover = f"{config_label(each)}<br>{bounded(each.accuracy)}<br>cost {ratio:.3g} × ce"
         trace |= {
             "hovertext": [_lines(hover)],
-            "text": [plain(label)],
+            "text": [plain(label) if place in named or len(points) <= _MOST_NAMED else ""],
             "textposition": "top right",
             "showlegend": False,
         }
         traces.append({**trace, "mode": "markers+text", "textfont": {"size": 11}})
-    chart = _chart(traces, "training FLOPs / those of ce (log scale)", ACCURACY_AXIS, height=_HEIGHT + 60)
+    chart = _chart(traces, "training FLOPs over those of ce", _ACCURACY, height=_HEIGHT + 60)
     if ratios:
         chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=0.12)
     return chart
@@ -152,7 +156,7 @@ def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
         colour = ORANGE if each.method == BASELINE else BLUE
         hover = f"{each.method} {settings_of(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}"
         traces.append(_across(row, each.accuracy, colour, hover))
-    return _rows_chart(traces, [each.method for each in reversed(configs)], ACCURACY_AXIS)
+    return _rows_chart(traces, [each.method for each in reversed(configs)], "accuracy")
 
 
 def importance_chart(found: Sequence[Importance]) -> Chart:
@@ -168,7 +172,7 @@ def importance_chart(found: Sequence[Importance]) -> Chart:
         trace |= {"name": each.evaluator, "legendgroup": each.evaluator}
         traces.append({**trace, "showlegend": each.evaluator not in {other.get("name") for other in traces}})
     names = [each.replace("_", " ") for each in parameters]
-    return _rows_chart(traces, names, "share of what the searched parameters tell")
+    return _rows_chart(traces, names, "share")
 
 
 def plain(text: str) -> str:
@@ -187,7 +191,7 @@ def _chart(traces: Sequence[Trace], x_title: str, y_title: str, *, height: int =
         "data": list(traces),
         "layout": {
             "height": height,
-            "margin": {"l": 48, "r": 12, "t": 12, "b": 48},
+            "margin": {"l": 48, "r": 12, "t": 12, "b": 56},
             "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
             "paper_bgcolor": "white",
             "plot_bgcolor": "white",
@@ -206,6 +210,7 @@ def _rows_chart(traces: Sequence[Trace], names: Sequence[str], x_title: str) -> 
         "tickvals": list(range(len(names))),
         "ticktext": [plain(name) for name in names],
         "range": [-0.7, len(names) - 0.3],
+        "tickfont": {"size": 11},
     }
     return chart
 
@@ -224,7 +229,7 @@ def _points(
             "color": colour,
             "size": 8,
             "symbol": f"{symbol}-open" if hollow else symbol,
-            "line": {"width": 1.5},
+            "line": {"width": 1.5, "color": colour},
         },
         **({"hovertext": [plain(each) for each in hover]} if hover is not None else {}),
     }

@@ -1,5 +1,6 @@
 """What a report says: its sections, each there exactly when there is something to say in it."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from analysis.association import Association, between_configs, within_configs
 from analysis.confirmation import ConfirmationResult, verdict
 from analysis.costs import ConfigCost, config_costs
 from analysis.figures import (
@@ -17,8 +19,9 @@ from analysis.figures import (
     compute_learning_curves,
     compute_parameter_effect,
 )
-from analysis.importance import EvaluatorName, Importance, RangeWarning, importances, range_warnings
+from analysis.importance import Importance, RangeWarning, importances, range_warnings
 from analysis.intervention import ImposedGap, imposed_gaps
+from analysis.landmark import GapName, at_landmark, nuisance_fields
 from analysis.report import tables
 from analysis.report.answer import Answer, answer
 from analysis.report.folder import StudyFolder
@@ -48,6 +51,8 @@ from analysis.trials import (
 from trainables.uris import REDACTED
 
 _SLICED: Final = ("adapter_width", "temperature")
+_FEW_DRAWS: Final = 100
+_ASSOCIATED: Final[tuple[GapName, ...]] = ("paper", "centred")
 _NO_PREDICTIONS: Final = (
     "Reliability diagrams of teacher, adapted teacher and student need the predictions for every image. The records "
     "hold their calibration error only, so there is none here."
@@ -116,19 +121,21 @@ class _Found:
     importances: Sequence[Importance]
     ranges: Sequence[RangeWarning]
     not_judged: str | None
+    associations: Sequence[Association]
 
 
-def make_report(study: StudyFolder, *, evaluators: Sequence[EvaluatorName] = ("PED-ANOVA", "fANOVA")) -> Report:
+def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
     """What there is to say of a study.
 
     Args:
         study: its folder.
-        evaluators: of the importance of parameters.
+        thorough: with what takes a minute or more: importances by fANOVA as well, and PED-ANOVA's by all draws.
     """
-    found = _work_out(study, evaluators)
+    found = _work_out(study, thorough=thorough)
     sections = (
         _results(study, found),
         _gap(study, found),
+        _associated(found),
         _slices(study, found),
         _curves(study),
         _calibration(study, found),
@@ -148,7 +155,7 @@ def make_report(study: StudyFolder, *, evaluators: Sequence[EvaluatorName] = ("P
     )
 
 
-def _work_out(study: StudyFolder, evaluators: Sequence[EvaluatorName]) -> _Found:
+def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
     records, seed = study.records, study.seed
     summarise = compare_methods if study.compares_methods else summarise_configs
     ahead = study.summary.get("teacher_forwards", {}).get("ahead", 0)
@@ -157,7 +164,8 @@ def _work_out(study: StudyFolder, evaluators: Sequence[EvaluatorName]) -> _Found
     ranges: list[RangeWarning] = []
     not_judged = None if study.summary else _NO_BOUNDS
     try:
-        mattered = [each for name in evaluators for each in importances(records, study.searched, name, seed=seed)]
+        mattered = importances(records, study.searched, "PED-ANOVA", seed=seed, draws=None if thorough else _FEW_DRAWS)
+        mattered += importances(records, study.searched, "fANOVA", seed=seed) if thorough else []
         ranges = range_warnings(records, study.searched)
     except ValueError as error:  # a config outside of the bounds that the summary tells of
         not_judged = f"Importances and ranges cannot be judged: {error}."
@@ -170,7 +178,23 @@ def _work_out(study: StudyFolder, evaluators: Sequence[EvaluatorName]) -> _Found
         importances=mattered,
         ranges=ranges,
         not_judged=not_judged,
+        associations=[] if study.compares_methods else _associations(study),
     )
+
+
+def _associations(study: StudyFolder) -> list[Association]:
+    """The gap with accuracy between and within configs, of the search and of what was repeated, as far as defined."""
+    named = [each.name for each in study.searched if each.role == "nuisance"]
+    varied = varied_fields(study.records.trials)
+    held = tuple(name for name in named if name in varied) or nuisance_fields(study.records.trials)
+    found = []
+    for searched in (True, False):
+        landmark = at_landmark(study.records, searched=searched)
+        for gap in _ASSOCIATED if landmark.trials.num_rows else ():
+            found += [between_configs(landmark, gap, held=each, seed=study.seed) for each in dict.fromkeys(((), held))]
+            if not searched:
+                found.append(within_configs(landmark, gap, seed=study.seed))
+    return [each for each in found if np.isfinite(each.estimate.value)]
 
 
 def _question(study: StudyFolder) -> str:
@@ -219,7 +243,8 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         texts += verdict(found.confirmed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
-        texts += [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
+        notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
+        texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]
         texts += _agreement(study)
     pictures = (methods_picture(found.configs),) if study.compares_methods and found.configs else ()
     return Section("results", "Results", tuple(texts), tuple(shown), pictures)
@@ -248,6 +273,11 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
             for arm in found.arms
         ]
     return Section("gap", "Sharpness gap and accuracy", tuple(texts), pictures=tuple(pictures))
+
+
+def _associated(found: _Found) -> Section:
+    shown = (tables.association_table(found.associations),) if found.associations else ()
+    return Section("associations", "How the gap goes with accuracy", tables=shown)
 
 
 def _slices(study: StudyFolder, found: _Found) -> Section:
@@ -338,6 +368,9 @@ def _again(study: StudyFolder) -> Section:
     elif study.is_complete and not study.chosen:
         confirm = shlex.join(["python", "-m", "study.confirm", study.name, *where])
         commands.append(("Confirm it on fresh seeds and the test split", confirm))
+    if select(study.records.trials, stages=[SEARCH]).num_rows and study.searched:
+        thorough = shlex.join(["python", "-m", "analysis.report", study.name, *where, "--thorough"])
+        commands.append(("This page with importances by fANOVA as well, which takes a minute or more", thorough))
     if summary.get("ui"):
         commands.append(("Look at its runs in MLflow", str(summary["ui"])))
     facts = [(name.removeprefix("version."), str(value)) for name, value in summary.get("versions", {}).items()]

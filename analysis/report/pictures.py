@@ -32,7 +32,7 @@ from analysis.report import charts
 from analysis.report.charts import Chart
 from analysis.trials import BASELINE, ConfigSummary
 
-_MOST_CURVES: Final = 7  # methods that can be told apart in one panel
+_MOST_CURVES: Final = 5  # methods that can be told apart in one panel, whichever they are
 # Names in records are no formulas; equal records give equal bytes.
 _AS_WRITTEN: Final = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
 

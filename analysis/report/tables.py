@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from analysis.association import Association
 from analysis.confirmation import ConfirmationResult, described
 from analysis.costs import ConfigCost
 from analysis.importance import Importance
@@ -135,6 +136,28 @@ def importance_table(found: Sequence[Importance]) -> Table:
     )  # fmt: skip
     notes = tuple(dict.fromkeys(f"{each.estimate.method}; {each.evidence}: {each.note}." for each in found))
     return Table("Share of each parameter", ("parameter", "by", "share", "p of no effect", "first in"), rows, notes)
+
+
+def association_table(found: Sequence[Association]) -> Table:
+    """How gaps go with accuracy, between and within configs."""
+    rows = tuple(
+        (
+            f"{each.gap}, {each.level} configs",
+            ", ".join(name.replace("_", " ") for name in each.held) or "nothing",
+            each.evidence,
+            str(each.estimate.n),
+            bounded(each.estimate, sign="+", places=2),
+            p_in_words(each.estimate.p_value),
+        )
+        for each in found
+    )
+    heads = ("gap", "held", "evidence", "n", "rank correlation", "p")
+    notes = (
+        "A p-value is of one association and not corrected for their number; n counts configs.",
+        *dict.fromkeys(f"{each.evidence.capitalize()}: {each.note}." for each in found),
+        *dict.fromkeys(f"{each.estimate.method}." for each in found),
+    )
+    return Table("Rank correlations with validation accuracy", heads, rows, notes)
 
 
 def failures_table(trials: pa.Table) -> Table | None:

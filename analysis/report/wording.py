@@ -1,22 +1,22 @@
 """How numbers read in a report."""
 
 import math
+from typing import Final
 
 from analysis.methods import settings_of
 from analysis.statistics import Estimate
 from analysis.trials import ConfigSummary
+
+UNBROKEN: Final = "\u00a0"  # a space at which no line ends
 
 
 def bounded(estimate: Estimate, *, sign: str = "", places: int = 3) -> str:
     """An estimate with its interval, `0.886 [0.870, 0.902]`; nothing where it rests on nothing."""
     if not estimate.n or math.isnan(estimate.value):
         return ""
-    value = number(estimate.value, sign=sign, places=places)
-    if math.isnan(estimate.low):
-        return value
-    return (
-        f"{value} [{number(estimate.low, sign=sign, places=places)}, {number(estimate.high, sign=sign, places=places)}]"
-    )
+    parts = (estimate.value, estimate.low, estimate.high)
+    value, low, high = (number(part, sign=sign, places=places) for part in parts)
+    return f"{value} [{low},{UNBROKEN}{high}]" if low else value
 
 
 def number(value: float | None, *, sign: str = "", places: int = 3) -> str:

@@ -52,7 +52,7 @@ class Page(HTMLParser):
         self._open: list[str] = []
         self._figure = self._section = ""
         self._is_data = False
-        self.feed(text)
+        self.feed(text.replace("\u00a0", " "))
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

@@ -1,5 +1,6 @@
 """The two sentences: what they rest on, and that they say no more than the intervals do."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_st
 
 def answer_of(study: StudyFolder) -> Answer:
     trials = study.records.trials
-    return answer(study, summarise_configs(trials), study.confirmation(), compute_gap_against_accuracy(trials), [])
+    found = compute_gap_against_accuracy(trials)
+    told = answer(study, summarise_configs(trials), study.confirmation(), found, [])
+    return replace(told, best=told.best.replace("\u00a0", " "), gap=told.gap.replace("\u00a0", " "))
 
 
 def confirmed_study(folder: Path, *, better_by: float, trials: int) -> StudyFolder:

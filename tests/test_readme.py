@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.report.__main__ import main as report_command
 from study.confirm import main as confirm_command
 from study.launch import main as launcher
 from tests.trainables.data.conftest import random_images, write_images
@@ -24,6 +25,7 @@ COMMANDS = [
 LAUNCHES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.launch")]
 CONFIRMS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.confirm")]
 TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
+REPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m analysis.report")]
 MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
 
 
@@ -79,6 +81,15 @@ def test_a_confirmation_of_the_readme_is_understood(arguments, run_here, small_s
     code, said = run_here(confirm_command, *command)
     assert code == 0, said
     assert "choice 1: " in said
+
+
+@pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)
+def test_a_report_of_the_readme_is_written(arguments, run_here, small_study, tmp_path):
+    page = tmp_path / "page.html"
+    options = ("--output-dir", str(small_study.parent), "--out", str(page))
+    code, said = run_here(report_command, small_study.name, *arguments[1:], *options)
+    assert code == 0, said
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize("arguments", TEACHERS, ids=" ".join)

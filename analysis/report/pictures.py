@@ -116,6 +116,7 @@ def _draw_importances(found: Sequence[Importance]) -> Figure:
     caption = f"{found[0].estimate.n} searched configs; bars: percentile bootstrap over configs, 0.95. "
     caption += "Shares sum to one whatever the accuracies, so read them beside the p-values of no effect. Exploratory."
     figure, (axes,) = new_figure("Which parameters mattered", caption)
+    figure.set_figheight(1.8 + 0.35 * max(3, len(parameters)))
     for place, evaluator in enumerate(evaluators):
         colour, marker = ((BLUE, "o"), (VERMILION, "s"))[place % 2]
         for number, each in enumerate(one for one in found if one.evaluator == evaluator):
@@ -137,5 +138,6 @@ def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
         figure.suptitle("")
         figure.supxlabel("")
         stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        # Tight: without their title some legends would lie beyond the edge.
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return Picture(key, title, caption, drawn, stream.getvalue())

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.costs import ConfigCost
 from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, style_of
@@ -163,7 +164,7 @@ def importance_chart(found: Sequence[Importance]) -> Chart:
     """Shares with their intervals, a colour an evaluator."""
     parameters = list(dict.fromkeys(each.parameter for each in found))[::-1]
     evaluators = list(dict.fromkeys(each.evaluator for each in found))
-    traces = []
+    traces: list[Trace] = []
     for each in found:
         place = evaluators.index(each.evaluator)
         row = parameters.index(each.parameter) + (0.12 if place else -0.12) * (len(evaluators) > 1)
@@ -251,13 +252,13 @@ def _band(
     x: Iterable[float], line: Floats, low: Floats, high: Floats, style: Style, name: str, *, shown: bool = True
 ) -> list[Trace]:
     """A line and, where it has one, its band; nothing for no points."""
-    at = _numbers(x)
+    at = list(x)
     if not at:
         return []
     drawn = {**_line(at, line, name, style), "legendgroup": plain(name), "showlegend": shown}
     if not np.isfinite(low).any():
         return [drawn]
-    edge = {"type": "scatter", "mode": "lines", "x": at, "line": {"width": 0}, "hoverinfo": "skip"}
+    edge: Trace = {"type": "scatter", "mode": "lines", "x": _numbers(at), "line": {"width": 0}, "hoverinfo": "skip"}
     edge |= {"legendgroup": plain(name), "showlegend": False}
     fill = {"fill": "tonexty", "fillcolor": _faint(style.colour)}
     return [{**edge, "y": _numbers(low)}, {**edge, "y": _numbers(high), **fill}, drawn]

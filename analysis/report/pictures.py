@@ -7,7 +7,7 @@ any width and by a screen reader.
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -34,7 +34,7 @@ from analysis.trials import BASELINE, ConfigSummary
 
 _MOST_CURVES: Final = 5  # methods that can be told apart in one panel, whichever they are
 # Names in records are no formulas; equal records give equal bytes.
-_AS_WRITTEN: Final = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
+_AS_WRITTEN: Final[dict[Any, Any]] = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
 
 
 @dataclass(frozen=True)

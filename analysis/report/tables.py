@@ -104,8 +104,8 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
             for each in confirmed.comparisons
         )  # fmt: skip
         how = tuple(f"{method}." for method in sorted({each.difference.method for each in confirmed.comparisons}))
-        heads = ("test accuracy of", "less that of", "n", "difference", "p", "p (Holm)")
-        tables.append(Table("Compared by seed", heads, compared, how))
+        against = ("test accuracy of", "less that of", "n", "difference", "p", "p (Holm)")
+        tables.append(Table("Compared by seed", against, compared, how))
     return [table.without_empty_columns() for table in tables]
 
 

@@ -125,16 +125,20 @@ def main() -> None:
     nodes = [1, 2] if arguments.quick else [1, 2, 4]
     measured: dict[tuple[str, int], list[float]] = {}
     loads: list[float] = []
+
+    def note(part: str, size: int, rate: float) -> None:
+        measured.setdefault((part, size), []).append(rate)
+        print(f"  {part} {size}: {rate:.2f} trials/s", flush=True)
+
     for _ in range(runs):  # all sizes in turn, so that what else the machine does falls on all of them
         loads.append(os.getloadavg()[0])
         if arguments.part != "nodes":
             for number in concurrent:
                 trials, epochs = (12, 3) if arguments.quick else (16 * number, 15)
-                measured.setdefault(("machine", number), []).append(on_this_machine(number, trials, epochs, cores))
+                note("machine", number, on_this_machine(number, trials, epochs, cores))
         if arguments.part != "machine":
             for number in nodes:
-                rate = on_simulated_nodes(number, 3 if arguments.quick else 8)
-                measured.setdefault(("nodes", number), []).append(rate)
+                note("nodes", number, on_simulated_nodes(number, 3 if arguments.quick else 8))
     rows = [
         _row(part, number, rates, measured, cores) | {"load": max(loads)} for (part, number), rates in measured.items()
     ]

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from analysis.costs import ConfigCost
 from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, style_of
@@ -217,7 +216,7 @@ def _rows_chart(traces: Sequence[Trace], names: Sequence[str], x_title: str) -> 
 
 
 def _points(
-    x: Floats | Sequence[float], y: Floats, name: str, colour: str, hover: Sequence[str] | None = None, *,
+    x: Iterable[float], y: Floats, name: str, colour: str, hover: Sequence[str] | None = None, *,
     hollow: bool = False, symbol: str = "circle",
 ) -> Trace:  # fmt: skip
     return {

@@ -302,7 +302,7 @@ def verdict(result: ConfirmationResult) -> list[str]:
         if first is None or each.config_id != first.config_id:
             continue
         texts.append(
-            f"{each.label} {_standing(each)} {each.against_label} on the test split: "
+            f"{each.label} {standing(each)} {each.against_label} on the test split: "
             f"{with_interval(each.difference, sign='+')}, n = {each.difference.n}{_p_text(each)}."
         )
     winner = next((config for config in result.configs if config.winner), first)
@@ -317,14 +317,14 @@ def verdict(result: ConfirmationResult) -> list[str]:
     return texts
 
 
-def _standing(comparison: Comparison) -> str:
+def standing(comparison: Comparison) -> str:
     """How the one stands to the other, by the interval and, if that is clear of zero, by the corrected p as well."""
     worse = comparison.difference.high < 0
     if not (comparison.clear or worse):
         return "is not clearly different from"
-    standing = "is worse than" if worse else "is better than"
+    words = "is worse than" if worse else "is better than"
     tested = comparison.corrected_p is not None and comparison.corrected_p < 1 - CONFIDENCE
-    return standing if tested else f"by the interval, though not by the corrected p, {standing}"
+    return words if tested else f"by the interval, though not by the corrected p, {words}"
 
 
 def _p_text(comparison: Comparison) -> str:

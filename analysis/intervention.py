@@ -38,7 +38,7 @@ Control = Literal["paper", "centred", "placebo"]
 
 # The gap that each arm's target is of; a placebo's constant moves the paper's.
 _MEASURED: Final[dict[Control, GapName]] = {"paper": "paper", "centred": "centred", "placebo": "paper"}
-_STYLES: Final[dict[Control, Style]] = {
+ARM_STYLES: Final[dict[Control, Style]] = {
     "centred": Style(BLUE, "o", "-"),
     "paper": Style(VERMILION, "s", "--"),
     "placebo": Style(GREY, "^", ":"),
@@ -84,7 +84,7 @@ def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0)
     landmark = at_landmark(records, searched=searched)
     trials = landmark.trials
     found = []
-    for control in _STYLES if "gap_control" in trials.column_names else ():
+    for control in ARM_STYLES if "gap_control" in trials.column_names else ():
         own = trials.filter(pc.fill_null(pc.equal(trials["gap_control"], control), False))
         columns, units = _columns(own, control)
         if len(columns):
@@ -111,11 +111,11 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
     caption += f"{arms[0].evidence.capitalize()}: {arms[0].note}." if arms else ""
     figure, panels = new_figure("An imposed gap", caption, panels=2, width=10.0)
     for arm in arms:
-        style = _STYLES[arm.control]
+        style = ARM_STYLES[arm.control]
         for panel, values in zip(panels, (arm.accuracy, arm.gap), strict=True):
             panel.plot(arm.target, values, style.marker, color=style.colour, label=arm.control, alpha=0.7)
             if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
-                grid, line, low, high = _line(arm.target, values, seed)
+                grid, line, low, high = fitted_line(arm.target, values, seed)
                 panel.plot(grid, line, style.dash, color=style.colour)
                 panel.fill_between(grid, low, high, color=style.colour, alpha=0.12, linewidth=0)
     for panel in panels:
@@ -126,7 +126,7 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
     return figure
 
 
-def _line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
+def fitted_line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Points on the target's range, the least-squares line there and its band, each (m,)."""
     grid = np.linspace(target.min(), target.max(), _POINTS)
     columns, units = complete([target, values])

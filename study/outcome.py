@@ -49,6 +49,7 @@ from study.confirmed import (
 from study.errors import StudyError
 from study.plan import StudyPlan
 from study.progress import StudyProgress, duration
+from study.report import about_study, write_study_report
 from study.runner import StudyRun
 from trainables.uris import redact
 
@@ -111,11 +112,16 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
             summary["confirmation"]["student"] = _publish(plan, run, confirmed, tracker, notes)
     _write_json(plan.directory / "summary.json", summary)
     _draw_figures(plan, records, configs, costs)
+    report = write_study_report(plan, notes)
+    if report is None:  # the notes have grown by one
+        summary["report"] = None
+        _write_json(plan.directory / "summary.json", summary)
     table = methods_table(configs) if plan.compared else markdown_table(configs)
     above = [confirmation_note(run.ledger, confirmed), "**Before**"] if confirmed is not None else []
     result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
+    artifacts += [report] if report is not None else []
     metrics = _study_metrics(plan, configs, correlation)
     metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
     error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
@@ -164,6 +170,8 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
     console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)
     console.print(f"records   {plan.directory / 'records'}", markup=False, soft_wrap=True)
     console.print(f"figures   {plan.directory / 'figures'}", markup=False, soft_wrap=True)
+    if (report := outcome.summary["report"]) is not None:
+        console.print(f"report    {report}", markup=False, soft_wrap=True)
     console.print(f"compare   {ui_command(plan)}", markup=False, soft_wrap=True)
 
 
@@ -325,8 +333,10 @@ def _summary(
         "configs": [_json_ready(asdict(config)) for config in configs],
         "gap_accuracy_correlation": _json_ready(asdict(correlation)),
         "notes": notes,
+        **about_study(plan),
         "records": str(plan.directory / "records"),
         "figures": str(plan.directory / "figures"),
+        "report": str(plan.directory / "report.html"),
         "ui": ui_command(plan),
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.report.__main__ import main as report_command
 from study.confirm import main as confirm_command
 from study.export import main as export_command
 from study.launch import main as launcher
@@ -28,6 +29,7 @@ CONFIRMS = [shlex.split(command)[3:] for command in COMMANDS if command.startswi
 EXPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.export")]
 RERUNS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.rerun")]
 TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
+REPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m analysis.report")]
 MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
 
 
@@ -94,6 +96,15 @@ def test_exports_and_reruns_of_the_readme_are_understood(run_here, small_study):
     for arguments in RERUNS:
         code, said = run_here(rerun_command, f"{small_study.name}-0000", *arguments[1:], *place)
         assert "small-0000 (w" in said, said
+
+
+@pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)
+def test_a_report_of_the_readme_is_written(arguments, run_here, small_study, tmp_path):
+    page = tmp_path / "page.html"
+    options = ("--output-dir", str(small_study.parent), "--out", str(page))
+    code, said = run_here(report_command, small_study.name, *arguments[1:], *options)
+    assert code == 0, said
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize("arguments", TEACHERS, ids=" ".join)

@@ -184,7 +184,7 @@ def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path
         assert_whole(output_dir / "served")
         parent, _ = runs_of(load_plan(output_dir / "served"))
         artifacts = {artifact.path for artifact in MlflowClient(uri).list_artifacts(parent.info.run_id)}
-        assert artifacts == {"plan.json", "summary.json", "records", "figures"}
+        assert artifacts == {"plan.json", "summary.json", "records", "figures", "report.html"}
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=120)

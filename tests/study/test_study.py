@@ -107,7 +107,7 @@ def test_the_parent_run_holds_question_command_result_and_artifacts(small_study)
         assert part in note
     client = MlflowClient(plan.tracking_uri)
     top = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-    assert top == {"plan.json", "summary.json", "records", "figures"}
+    assert top == {"plan.json", "summary.json", "records", "figures", "report.html"}
     figures = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "figures")}
     assert "figures/adapter_width_against_accuracy.png" in figures
     assert len(figures) == 4

@@ -1,0 +1,53 @@
+"""The command line: `python -m analysis.report NAME`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from study.errors import ExitCode, StudyError, UsageError
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.command(
+    epilog="Example:\n\n[bold]python -m analysis.report NAME[/bold]  (writes study_results/NAME/report.html)",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def report(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A study.", show_default=False)],
+    output_dir: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("study_results"),
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write it; report.html in the study's folder if not given."),
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Importances by fANOVA as well, with all draws: a minute or more.")
+    ] = False,
+) -> None:
+    """Write what a study found as one HTML file, to be read offline, on a phone and in print.
+
+    Question, answer with intervals, tables, figures, warnings, plan, and the command to run it again, as far as the
+    study has them. Nothing in the study is changed. Exit codes: 0 done, 1 error, 2 wrong usage.
+    """
+    # What reads and draws is imported here, so that help and mistakes answer at once.
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise UsageError(f"--out {out}: name a file in a folder that exists")
+    from analysis.report.folder import find_folder
+    from analysis.report.writing import write_report
+
+    typer.echo(write_report(find_folder(name, output_dir), out, thorough=thorough))
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        app(prog_name="python -m analysis.report")
+    except (UsageError, StudyError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The answer to a study's question in two sentences, and what it rests on.
+
+The first sentence is about the best config or method, the second about the sharpness gap (or, where methods are
+compared, about all of them). What was confirmed goes before what was repeated, and that before what was only searched.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from analysis.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, standing
+from analysis.figures import GapAgainstAccuracy
+from analysis.intervention import ImposedGap
+from analysis.report.folder import StudyFolder
+from analysis.report.wording import bounded, config_label, p_phrase
+from analysis.statistics import Estimate
+from analysis.trials import ACCURACY, BASELINE, SEARCH, ConfigSummary, numbers, select
+
+Basis = Literal["confirmed", "repeated", "searched", "nothing"]
+_LEVEL: Final = 0.05
+_RESTS_ON: Final[dict[Basis, str]] = {
+    "confirmed": "Confirmed: test split, read once, on fresh seeds that nothing was chosen by.",
+    "repeated": "Exploratory: validation split, on fresh seeds; the test split was not read. The best of several "
+    "means still flatters a little.",
+    "searched": "Exploratory: validation split, one seed a config, the very one that it was chosen by.",
+    "nothing": "Nothing has finished.",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found.
+
+    Args:
+        best: the first sentence.
+        gap: the second one.
+        basis: what the first one rests on.
+        rests_on: the same in words.
+    """
+
+    best: str
+    gap: str
+    basis: Basis
+    rests_on: str
+
+
+def answer(
+    study: StudyFolder,
+    configs: Sequence[ConfigSummary],
+    confirmed: ConfirmationResult | None,
+    found: GapAgainstAccuracy,
+    arms: Sequence[ImposedGap],
+) -> Answer:
+    """The answer.
+
+    Args:
+        study: the study.
+        configs: what was repeated, in the order of its table.
+        confirmed: what its confirmation found, if that is complete.
+        found: gap against accuracy over the search.
+        arms: of an imposed gap, if it had one.
+    """
+    best, basis = _best(study, configs, confirmed)
+    second = _all_methods(configs) if study.compares_methods else _gap(found, arms)
+    return Answer(best, second, basis, _RESTS_ON[basis])
+
+
+def _best(
+    study: StudyFolder, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
+) -> tuple[str, Basis]:
+    first = None if confirmed is None else next((each for each in confirmed.configs if each.rank == 1), None)
+    if confirmed is not None and first is not None and first.test_accuracy.n:
+        return _of_confirmed(first, confirmed), "confirmed"
+    rows = [each for each in configs if study.compares_methods or each.stage == "replicate"]
+    rows = sorted(rows, key=lambda each: -each.accuracy.value)
+    if rows:
+        return _of_repeated(rows, compares=study.compares_methods), "repeated"
+    searched = select(study.records.trials, stages=[SEARCH])
+    scores = [score for score in numbers(searched, ACCURACY).tolist() if math.isfinite(score)]
+    if not scores:
+        return "No trial has finished, so there is no answer yet.", "nothing"
+    one = len(scores) == 1
+    sentence = (
+        f"{'The one config' if one else f'The best of {len(scores)} configs'} that finished scored {max(scores):.3f} "
+        "on its one seed, and as nothing was repeated, no interval can be given."
+    )
+    return sentence, "searched"
+
+
+def _of_confirmed(first: ConfirmedConfig, confirmed: ConfirmationResult) -> str:
+    reached = (
+        f"{first.label} reaches a test accuracy of {bounded(first.test_accuracy)} over {first.test_accuracy.n} seeds"
+    )
+    controls = {each.config_id: each.control for each in confirmed.configs}
+    own = [each for each in confirmed.comparisons if each.config_id == first.config_id and each.difference.n]
+    own.sort(key=lambda each: controls[each.against] != BASELINE)
+    if not own:
+        return f"{reached}; there is nothing to compare it with."
+    return f"{reached} and {standing(own[0])} {own[0].against_label}: {_tested(own[0])}."
+
+
+def _tested(comparison: Comparison) -> str:
+    return f"{bounded(comparison.difference, sign='+')} by seed{p_phrase(comparison.corrected_p, 'by Holm')}"
+
+
+def _of_repeated(rows: Sequence[ConfigSummary], *, compares: bool) -> str:
+    """Of the rows, best first, what is to be said of the first."""
+    row = rows[0]
+    among = f"Of {len(rows)} {'methods' if compares else 'promising configs'} " if len(rows) > 1 else ""
+    name = row.method if compares else config_label(row)
+    reached = f"{among}{name} reaches the highest mean accuracy" if among else f"{name} reaches a mean accuracy of"
+    reached += f"{',' if among else ''} {bounded(row.accuracy)} over {row.accuracy.n} seeds"
+    against = row.against_baseline
+    if against is None or not against.n:
+        beside = " and is itself what the others are compared with" if row.method == BASELINE else ""
+        return f"{reached}{beside}."
+    p_value = row.corrected_p if compares else against.p_value
+    tested = p_phrase(p_value, "by Holm" if compares else "uncorrected")
+    return f"{reached}, and {_beside(against, p_value)} {BASELINE}: {bounded(against, sign='+')} by seed{tested}."
+
+
+def _beside(difference: Estimate, p_value: float | None) -> str:
+    """How one stands to the other, by the interval; the p-value may take it back."""
+    if not (difference.low > 0 or difference.high < 0):
+        return "is not clearly different from"
+    words = "lies above" if difference.low > 0 else "lies below"
+    return words if p_value is not None and p_value < _LEVEL else f"by the interval alone, not by its p-value, {words}"
+
+
+def _all_methods(configs: Sequence[ConfigSummary]) -> str:
+    others = [each for each in configs if each.against_baseline is not None]
+    if not others:
+        return f"No other method can be compared with {BASELINE}."
+    tested = [each for each in others if each.corrected_p is not None and each.corrected_p < _LEVEL]
+    better = [each.method for each in tested if each.against_baseline and each.against_baseline.value > 0]
+    worse = len(tested) - len(better)
+    named = f" ({', '.join(better)})" if better else ""
+    return (
+        f"Of {len(others)} other {'method' if len(others) == 1 else 'methods'} {len(better)}{named} "
+        f"{'is' if len(better) == 1 else 'are'} better than {BASELINE} and {worse} worse once the p-values are "
+        f"corrected; {len(others) - len(tested)} cannot be told from it by these seeds."
+    )
+
+
+def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
+    told = [each for each in arms if math.isfinite(each.effect.value)]
+    if told:
+        return _imposed(told)
+    correlation = found.correlation
+    if math.isnan(correlation.value):
+        return "Gap and accuracy cannot be correlated here: too little has finished, or one of them does not vary."
+    said = "configs there is no clear association of the sharpness gap with accuracy"
+    if correlation.high < 0:
+        said = "configs those with a smaller sharpness gap had the higher accuracy"
+    elif correlation.low > 0:
+        said = "configs those with a larger sharpness gap had the higher accuracy"
+    value = bounded(correlation, sign="+", places=2)
+    return f"Over the {correlation.n} searched {said}: rank correlation {value}, exploratory, validation split."
+
+
+def _imposed(arms: Sequence[ImposedGap]) -> str:
+    """What an imposed gap did; the arms are in the order centred, paper, placebo."""
+    decisive = arms[0].effect
+    said = "An imposed gap has no clear effect on the student's accuracy"
+    if arms[0].control == "placebo":
+        said = "Only the placebo, which no student sees, has trials"
+    elif decisive.high < 0:
+        said = "A smaller imposed gap made a better student"
+    elif decisive.low > 0:
+        said = "A smaller imposed gap made a worse student"
+    parts = [f"{bounded(each.effect, sign='+', places=4)} a nat ({each.control}, n = {each.effect.n})" for each in arms]
+    return f"{said}: accuracy changes by {', '.join(parts)} of target; {arms[0].evidence}, validation split."

@@ -1,0 +1,326 @@
+"""The interactive figures, as plotly.js takes them: plain dictionaries of lists.
+
+They show what the `compute_…` functions of `analysis.figures` and their like found, and nothing of their own. What
+comes from records may stand in a legend or a label, which plotly reads as markup: it goes through `plain`.
+"""
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from analysis.costs import ConfigCost
+from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, style_of
+from analysis.figures import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
+from analysis.importance import Importance
+from analysis.intervention import ARM_STYLES, ImposedGap, fitted_line
+from analysis.methods import pareto_front, settings_of
+from analysis.report.wording import bounded, config_label
+from analysis.resampling import Floats
+from analysis.statistics import MIN_UNITS, Estimate
+from analysis.trials import BASELINE, ConfigSummary
+
+Chart: TypeAlias = dict[str, Any]
+Trace: TypeAlias = dict[str, Any]
+
+# Plotly breaks no line: what a title says has to fit below a figure on a phone.
+_ACCURACY: Final = "validation accuracy"
+_GAP: Final = "sharpness gap (nats)"
+_GRID: Final = "#e6e6e6"
+_HEIGHT: Final = 400
+_PER_ROW: Final = 26
+# Matplotlib's names of markers and dashes, in plotly's words.
+_SYMBOLS: Final = {
+    "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x"
+}  # fmt: skip
+_DASHES: Final = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
+_LOG_TICKS: Final = tuple(base * 10.0**power for power in range(-9, 10) for base in (1, 2, 5))
+_FEW_DECADES: Final = 2.5
+_MOST_NAMED: Final = 8  # points that can all have their names beside them; of more, those that matter
+
+
+def gap_chart(found: GapAgainstAccuracy) -> Chart:
+    """Gap against accuracy with its line, band and controls."""
+    traces = _band(found.grid, found.line, found.low, found.high, Style(INK, "o", "-"), "least-squares line")
+    traces.append(_points(found.gap, found.accuracy, "search trial", BLUE, ["one seed"] * len(found.gap)))
+    for method, (gap, accuracy) in found.references.items():
+        style = style_of(method, tuple(found.references))
+        traces.append(_estimate(gap.value, accuracy, f"{method}, mean of {accuracy.n}", style, x_estimate=gap))
+    return _chart(traces, _GAP, _ACCURACY)
+
+
+def effect_chart(effect: ParameterEffect) -> Chart:
+    """A parameter against accuracy: search trials, repeated configs, and the controls as lines."""
+    values, accuracy = effect.searched.T
+    traces = [_points(values, accuracy, "search trial (one seed)", BLUE, hollow=True)]
+    for place, (at, estimate, name) in enumerate(effect.repeated):
+        label = f"promising config, mean of {estimate.n}"
+        trace = _estimate(at, estimate, label, Style(BLUE, "o", "-"), hover=name)
+        traces.append({**trace, "legendgroup": "promising", "showlegend": place == 0})
+    everywhere = [*values.tolist(), *(at for at, _, _ in effect.repeated if math.isfinite(at))]
+    ends = [min(everywhere), max(everywhere)] if everywhere else [0.0, 1.0]
+    for method, estimate in effect.references.items():
+        style = style_of(method, tuple(effect.references))
+        traces.append(_line(ends, [estimate.value] * 2, f"{method}, mean of {estimate.n}", style, bounded(estimate)))
+    chart = _chart(traces, plain(effect.parameter.replace("_", " ")), _ACCURACY)
+    if effect.categories:
+        places = list(range(len(effect.categories)))
+        chart["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [plain(each) for each in effect.categories]}
+    elif everywhere and min(everywhere) > 0 and max(everywhere) > 10 * min(everywhere):
+        chart["layout"]["xaxis"] |= _log_axis(*ends)
+    return chart
+
+
+def history_chart(history: History) -> Chart:
+    """Every search trial in the order of its start, and the best so far."""
+    finished = np.array([status == "finished" for status in history.status], dtype=bool)
+    stopped = ~finished & np.isfinite(history.accuracy)
+    best = _line(history.order, history.best, "best so far", Style(VERMILION, "o", "-"))
+    best["line"]["shape"] = "hv"
+    traces = [best, _points(history.order[finished], history.accuracy[finished], "finished", BLUE)]
+    if stopped.any():
+        words = [status for status, each in zip(history.status, stopped, strict=True) if each]
+        name = "pruned or failed, at its last epoch"
+        traces.append(_points(history.order[stopped], history.accuracy[stopped], name, GREY, words, hollow=True))
+    return _chart(traces, "search trial (order of start)", _ACCURACY)
+
+
+def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
+    """Accuracy and gap over epochs, mean and one standard deviation by method; no gap where no method has one."""
+    methods = tuple(curve.method for curve in curves)
+    charts = []
+    for measure in ("accuracy", "gap"):
+        traces: list[Trace] = []
+        for curve in curves:
+            mean, spread = (curve.accuracy if measure == "accuracy" else curve.gap).T
+            if np.isfinite(mean).any():
+                style = style_of(curve.method, methods)
+                traces += _band(
+                    curve.epoch, mean, mean - spread, mean + spread, style, f"{curve.method}, n = {curve.n}"
+                )
+        if traces:
+            charts.append(_chart(traces, "epoch", _ACCURACY if measure == "accuracy" else _GAP))
+    return charts
+
+
+def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
+    """Accuracy over the imposed gap, and what the gap came to."""
+    charts = []
+    for what, title in (("accuracy", _ACCURACY), ("gap", "the arm's own gap (nats)")):
+        traces: list[Trace] = []
+        for arm in arms:
+            values, style = (arm.accuracy if what == "accuracy" else arm.gap), ARM_STYLES[arm.control]
+            if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
+                traces += _band(*fitted_line(arm.target, values, seed), style, f"{arm.control}, line", shown=False)
+            traces.append(_points(arm.target, values, arm.control, style.colour, symbol=_SYMBOLS[style.marker]))
+        charts.append(_chart(traces, "target, or constant (nats)", title))
+    return charts
+
+
+def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Chart:
+    """Accuracy over the FLOPs of training, with the front that no cheaper config beats."""
+    points = [
+        (ratio, each) for each in configs if each.config_id in costs
+        and (ratio := costs[each.config_id].flops_to_ce) is not None
+    ]  # fmt: skip
+    ratios, accuracies = [ratio for ratio, _ in points], [each.accuracy.value for _, each in points]
+    front = pareto_front(ratios, accuracies)
+    line = _line([ratios[i] for i in front], [accuracies[i] for i in front], "front", Style(GREY, "o", "-"))
+    line["line"]["shape"] = "hv"
+    traces = [line]
+    named = {place for place, (_, each) in enumerate(points) if each.method == BASELINE} | set(front)
+    for place, (ratio, each) in enumerate(points):
+        colour = ORANGE if each.method == BASELINE else BLUE if place in front else SKY
+        label = each.method if compares or each.stage == "control" else each.name
+        trace = _estimate(ratio, each.accuracy, label, Style(colour, "o" if place in front else "X", "-"))
+        hover = f"{config_label(each)}<br>{bounded(each.accuracy)}<br>cost {ratio:.3g} × ce"
+        trace |= {
+            "hovertext": [_lines(hover)],
+            "text": [plain(label) if place in named or len(points) <= _MOST_NAMED else ""],
+            "textposition": "top right",
+            "showlegend": False,
+        }
+        traces.append({**trace, "mode": "markers+text", "textfont": {"size": 11}})
+    chart = _chart(traces, "training FLOPs over those of ce", _ACCURACY, height=_HEIGHT + 60)
+    if ratios:
+        chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=0.12)
+    return chart
+
+
+def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
+    """Every method's accuracy with its interval, the best on top."""
+    traces = []
+    for row, each in enumerate(reversed(configs)):
+        colour = ORANGE if each.method == BASELINE else BLUE
+        hover = f"{each.method} {settings_of(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}"
+        traces.append(_across(row, each.accuracy, colour, hover))
+    return _rows_chart(traces, [each.method for each in reversed(configs)], "accuracy")
+
+
+def importance_chart(found: Sequence[Importance]) -> Chart:
+    """Shares with their intervals, a colour an evaluator."""
+    parameters = list(dict.fromkeys(each.parameter for each in found))[::-1]
+    evaluators = list(dict.fromkeys(each.evaluator for each in found))
+    traces: list[Trace] = []
+    for each in found:
+        place = evaluators.index(each.evaluator)
+        row = parameters.index(each.parameter) + (0.12 if place else -0.12) * (len(evaluators) > 1)
+        hover = f"{each.parameter}, {each.evaluator}<br>{bounded(each.estimate, places=2)}"
+        trace = _across(row, each.estimate, (BLUE, VERMILION)[place % 2], hover)
+        trace |= {"name": each.evaluator, "legendgroup": each.evaluator}
+        traces.append({**trace, "showlegend": each.evaluator not in {other.get("name") for other in traces}})
+    names = [each.replace("_", " ") for each in parameters]
+    return _rows_chart(traces, names, "share")
+
+
+def plain(text: str) -> str:
+    """Words of records as plotly shows them: it would take tags in them for markup."""
+    return html.escape(text, quote=False)
+
+
+def _lines(text: str) -> str:
+    """Lines of plain words for a hover box."""
+    return "<br>".join(plain(line) for line in text.split("<br>"))
+
+
+def _chart(traces: Sequence[Trace], x_title: str, y_title: str, *, height: int = _HEIGHT) -> Chart:
+    axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True, "ticks": "outside", "linecolor": GREY}
+    return {
+        "data": list(traces),
+        "layout": {
+            "height": height,
+            "margin": {"l": 48, "r": 12, "t": 12, "b": 56},
+            "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "hovermode": "closest",
+            "dragmode": False,  # a finger scrolls the page
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            "xaxis": {**axis, "title": {"text": x_title}},
+            "yaxis": {**axis, "title": {"text": y_title}},
+        },
+    }
+
+
+def _rows_chart(traces: Sequence[Trace], names: Sequence[str], x_title: str) -> Chart:
+    chart = _chart(traces, x_title, "", height=110 + _PER_ROW * max(5, len(names)))
+    chart["layout"]["yaxis"] |= {
+        "tickvals": list(range(len(names))),
+        "ticktext": [plain(name) for name in names],
+        "range": [-0.7, len(names) - 0.3],
+        "tickfont": {"size": 11},
+    }
+    return chart
+
+
+def _points(
+    x: Iterable[float], y: Floats, name: str, colour: str, hover: Sequence[str] | None = None, *,
+    hollow: bool = False, symbol: str = "circle",
+) -> Trace:  # fmt: skip
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(name),
+        "x": _numbers(x),
+        "y": _numbers(y),
+        "marker": {
+            "color": colour,
+            "size": 8,
+            "symbol": f"{symbol}-open" if hollow else symbol,
+            "line": {"width": 1.5, "color": colour},
+        },
+        **({"hovertext": [plain(each) for each in hover]} if hover is not None else {}),
+    }
+
+
+def _line(x: Iterable[float], y: Iterable[float], name: str, style: Style, hover: str = "") -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": plain(name),
+        "x": _numbers(x),
+        "y": _numbers(y),
+        "line": {"color": style.colour, "dash": _DASHES[style.dash], "width": 2},
+        **({"hovertext": plain(hover)} if hover else {}),
+    }
+
+
+def _band(
+    x: Iterable[float], line: Floats, low: Floats, high: Floats, style: Style, name: str, *, shown: bool = True
+) -> list[Trace]:
+    """A line and, where it has one, its band; nothing for no points."""
+    at = list(x)
+    if not at:
+        return []
+    drawn = {**_line(at, line, name, style), "legendgroup": plain(name), "showlegend": shown}
+    if not np.isfinite(low).any():
+        return [drawn]
+    edge: Trace = {"type": "scatter", "mode": "lines", "x": _numbers(at), "line": {"width": 0}, "hoverinfo": "skip"}
+    edge |= {"legendgroup": plain(name), "showlegend": False}
+    fill = {"fill": "tonexty", "fillcolor": _faint(style.colour)}
+    return [{**edge, "y": _numbers(low)}, {**edge, "y": _numbers(high), **fill}, drawn]
+
+
+def _estimate(
+    x: float, estimate: Estimate, name: str, style: Style, *, hover: str = "", x_estimate: Estimate | None = None
+) -> Trace:
+    """A point with the bars of its intervals."""
+    bars = {"error_y": _bars(estimate, style.colour)}
+    if x_estimate is not None:
+        bars["error_x"] = _bars(x_estimate, style.colour)
+    label = f"{hover or name}<br>{bounded(estimate)}"
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(name),
+        "x": _numbers([x]),
+        "y": _numbers([estimate.value]),
+        "hovertext": [_lines(label)],
+        "marker": {"color": style.colour, "size": 10, "symbol": _SYMBOLS[style.marker]},
+        **{side: each for side, each in bars.items() if each},
+    }
+
+
+def _across(row: float, estimate: Estimate, colour: str, hover: str) -> Trace:
+    """An estimate in a row of its own, its bar lying."""
+    bars = _bars(estimate, colour)
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": _numbers([estimate.value]),
+        "y": [row],
+        "hovertext": [_lines(hover)],
+        "hoverinfo": "text",
+        "showlegend": False,
+        "marker": {"color": colour, "size": 9},
+        **({"error_x": bars} if bars else {}),
+    }
+
+
+def _bars(estimate: Estimate, colour: str) -> dict[str, Any]:
+    if not np.isfinite([estimate.low, estimate.high]).all():
+        return {}
+    above, below = estimate.high - estimate.value, estimate.value - estimate.low
+    return {"type": "data", "array": [above], "arrayminus": [below], "color": colour, "thickness": 1.5, "width": 4}
+
+
+def _log_axis(low: float, high: float, *, room: float = 0.04) -> dict[str, Any]:
+    """A logarithmic axis with ticks that say whole numbers; plotly's own between two powers of ten say one digit."""
+    beyond = room * max(0.5, math.log10(high / low))
+    ends = [math.log10(low) - beyond, math.log10(high) + 2 * beyond]
+    ticks = [tick for tick in _LOG_TICKS if ends[0] <= math.log10(tick) <= ends[1]]
+    if ends[1] - ends[0] > _FEW_DECADES:
+        ticks = [tick for tick in ticks if math.isclose(math.log10(tick) % 1, 0, abs_tol=1e-9)]
+    return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.14)"
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """As JSON takes them: what is not a number is a gap in the drawing."""
+    return [float(value) if math.isfinite(value) else None for value in values]

@@ -1,0 +1,381 @@
+"""What a report says: its sections, each there exactly when there is something to say in it."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from analysis.association import Association, between_configs, within_configs
+from analysis.confirmation import ConfirmationResult, verdict
+from analysis.costs import ConfigCost, config_costs
+from analysis.figures import (
+    GapAgainstAccuracy,
+    compute_gap_against_accuracy,
+    compute_history,
+    compute_learning_curves,
+    compute_parameter_effect,
+)
+from analysis.importance import Importance, RangeWarning, importances, range_warnings
+from analysis.intervention import ImposedGap, imposed_gaps
+from analysis.landmark import GapName, at_landmark, nuisance_fields
+from analysis.report import tables
+from analysis.report.answer import Answer, answer
+from analysis.report.folder import StudyFolder
+from analysis.report.pictures import (
+    Picture,
+    cost_picture,
+    curves_picture,
+    effect_picture,
+    gap_picture,
+    history_picture,
+    importance_picture,
+    imposed_picture,
+    methods_picture,
+)
+from analysis.report.tables import Table
+from analysis.report.wording import bounded, counted, duration, p_phrase
+from analysis.stability import rank_stability
+from analysis.trials import (
+    SEARCH,
+    ConfigSummary,
+    compare_methods,
+    select,
+    summarise_configs,
+    survivor_note,
+    varied_fields,
+)
+from trainables.uris import REDACTED
+
+_SLICED: Final = ("adapter_width", "temperature")
+_FEW_DRAWS: Final = 100
+_ASSOCIATED: Final[tuple[GapName, ...]] = ("paper", "centred")
+_NO_PREDICTIONS: Final = (
+    "Reliability diagrams of teacher, adapted teacher and student need the predictions for every image. The records "
+    "hold their calibration error only, so there is none here."
+)
+_NO_BOUNDS: Final = "The folder has no summary.json, and so no bounds: importances and ranges cannot be judged."
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page, below its heading.
+
+    Args:
+        key: its anchor.
+        title: its heading.
+        texts: paragraphs.
+        tables: below them.
+        pictures: below those.
+        facts: names and values.
+        commands: what can be typed, each with what it does.
+    """
+
+    key: str
+    title: str
+    texts: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    commands: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it."""
+        return not (self.texts or self.tables or self.pictures or self.facts or self.commands)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of a page.
+
+    Args:
+        study: name of the study.
+        question: what it asked.
+        facts: what it was, in a few words each.
+        answer: what it found.
+        warnings: what has to be known before any of it is believed.
+        sections: the rest.
+    """
+
+    study: str
+    question: str
+    facts: tuple[str, ...]
+    answer: Answer
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was worked out of the records, once."""
+
+    configs: Sequence[ConfigSummary]
+    costs: Mapping[str, ConfigCost]
+    confirmed: ConfirmationResult | None
+    gap: GapAgainstAccuracy
+    arms: Sequence[ImposedGap]
+    importances: Sequence[Importance]
+    ranges: Sequence[RangeWarning]
+    not_judged: str | None
+    associations: Sequence[Association]
+
+
+def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
+    """What there is to say of a study.
+
+    Args:
+        study: its folder.
+        thorough: with what takes a minute or more: importances by fANOVA as well, and PED-ANOVA's by all draws.
+    """
+    found = _work_out(study, thorough=thorough)
+    sections = (
+        _results(study, found),
+        _gap(study, found),
+        _associated(found),
+        _slices(study, found),
+        _curves(study),
+        _calibration(study, found),
+        _cost(study, found),
+        _search(study, found),
+        _failures(study),
+        _plan(study),
+        _again(study),
+    )
+    return Report(
+        study=study.name,
+        question=_question(study),
+        facts=_facts(study),
+        answer=answer(study, found.configs, found.confirmed, found.gap, found.arms),
+        warnings=_warnings(study, found),
+        sections=tuple(section for section in sections if not section.is_empty),
+    )
+
+
+def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
+    records, seed = study.records, study.seed
+    summarise = compare_methods if study.compares_methods else summarise_configs
+    ahead = study.summary.get("teacher_forwards", {}).get("ahead", 0)
+    arms = [] if study.compares_methods else imposed_gaps(records, seed=seed)
+    mattered: list[Importance] = []
+    ranges: list[RangeWarning] = []
+    not_judged = None if study.summary else _NO_BOUNDS
+    try:
+        mattered = importances(records, study.searched, "PED-ANOVA", seed=seed, draws=None if thorough else _FEW_DRAWS)
+        mattered += importances(records, study.searched, "fANOVA", seed=seed) if thorough else []
+        ranges = range_warnings(records, study.searched)
+    except ValueError as error:  # a config outside of the bounds that the summary tells of
+        not_judged = f"Importances and ranges cannot be judged: {error}."
+    return _Found(
+        configs=summarise(records.trials, seed=seed),
+        costs=config_costs(records, teacher_forwards_ahead=ahead),
+        confirmed=study.confirmation(),
+        gap=compute_gap_against_accuracy(records.trials, seed=seed),
+        arms=arms,
+        importances=mattered,
+        ranges=ranges,
+        not_judged=not_judged,
+        associations=[] if study.compares_methods else _associations(study),
+    )
+
+
+def _associations(study: StudyFolder) -> list[Association]:
+    """The gap with accuracy between and within configs, of the search and of what was repeated, as far as defined."""
+    named = [each.name for each in study.searched if each.role == "nuisance"]
+    varied = varied_fields(study.records.trials)
+    held = tuple(name for name in named if name in varied) or nuisance_fields(study.records.trials)
+    found = []
+    for searched in (True, False):
+        landmark = at_landmark(study.records, searched=searched)
+        for gap in _ASSOCIATED if landmark.trials.num_rows else ():
+            found += [between_configs(landmark, gap, held=each, seed=study.seed) for each in dict.fromkeys(((), held))]
+            if not searched:
+                found.append(within_configs(landmark, gap, seed=study.seed))
+    return [each for each in found if np.isfinite(each.estimate.value)]
+
+
+def _question(study: StudyFolder) -> str:
+    return str(study.summary.get("question") or (f"What did space {study.space} show?" if study.space else "A study"))
+
+
+def _facts(study: StudyFolder) -> tuple[str, ...]:
+    trials = study.records.trials
+    first = trials.slice(0, 1).to_pylist()[0] if trials.num_rows else dict(study.plan.get("base", {}))
+    facts = [f"space {study.space}"] if study.space else []
+    if first.get("dataset"):
+        facts.append(str(first["dataset"]))
+    if first.get("student"):
+        facts.append(f"{first.get('teacher') or 'no teacher'} → {first['student']}")
+    epochs = first.get("epochs_planned") or first.get("epochs")
+    facts += [counted(int(epochs), "epoch")] if epochs else []
+    facts.append(counted(trials.num_rows, "trial"))
+    starts = [each for each in trials["started"].to_pylist() if each is not None]
+    facts += [f"begun {min(starts):%Y-%m-%d}"] if starts else []
+    return tuple(facts)
+
+
+def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
+    warnings = []
+    if study.is_complete is False:
+        planned = study.summary.get("trials", {}).get("planned")
+        of = f" of {planned:,}" if isinstance(planned, int) else ""
+        warnings.append(f"The study is not complete: {study.records.trials.num_rows:,}{of} trials have ended.")
+    if study.is_complete is None and study.plan:
+        warnings.append(
+            "The study has not come to its end, or its summary.json is missing: what follows may be a part."
+        )
+    if study.chosen and not study.is_confirmed:
+        warnings.append("The confirmation is under way: it has no verdict before its last trial, so none is shown.")
+    failed = select(study.records.trials, statuses=["failed"]).num_rows
+    if failed:
+        warnings.append(f"{counted(failed, 'trial')} failed; see below.")
+    return (*warnings, *(f"{each.message}." for each in found.ranges))
+
+
+def _results(study: StudyFolder, found: _Found) -> Section:
+    shown: list[Table] = []
+    texts: list[str] = []
+    if found.confirmed is not None:
+        shown += tables.confirmed_tables(found.confirmed)
+        texts += verdict(found.confirmed)
+    if found.configs:
+        shown.append(tables.results_table(study, found.configs, found.costs))
+        notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
+        texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]
+        texts += _agreement(study)
+    pictures = (methods_picture(found.configs),) if study.compares_methods and found.configs else ()
+    return Section("results", "Results", tuple(texts), tuple(shown), pictures)
+
+
+def _agreement(study: StudyFolder) -> list[str]:
+    stability = rank_stability(study.records, seed=study.seed)
+    agreement = stability.agreement
+    if np.isnan(agreement.value):
+        return []
+    value = bounded(agreement, sign="+", places=2)
+    return [
+        f"How far seeds agree on the order of configs: {value}{p_phrase(agreement.p_value, 'of no agreement')} "
+        f"({agreement.method}; {stability.note})."
+    ]
+
+
+def _gap(study: StudyFolder, found: _Found) -> Section:
+    pictures = [gap_picture(found.gap)] if len(found.gap.gap) else []
+    texts = []
+    if found.arms:
+        pictures.insert(0, imposed_picture(found.arms, seed=study.seed))
+        texts = [
+            f"Arm {arm.control}: accuracy {bounded(arm.effect, sign='+', places=4)} a nat of target, the gap itself "
+            f"{bounded(arm.reached, sign='+', places=2)} (1 where a target is met wholly); {arm.effect.method}."
+            for arm in found.arms
+        ]
+    return Section("gap", "Sharpness gap and accuracy", tuple(texts), pictures=tuple(pictures))
+
+
+def _associated(found: _Found) -> Section:
+    shown = (tables.association_table(found.associations),) if found.associations else ()
+    return Section("associations", "How the gap goes with accuracy", tables=shown)
+
+
+def _slices(study: StudyFolder, found: _Found) -> Section:
+    varied = () if study.compares_methods else varied_fields(study.records.trials)
+    scientific = [each.name for each in study.searched if each.role == "scientific"]
+    imposed = {"gap_control", "gap_target"} if found.arms else set()
+    wanted = [name for name in dict.fromkeys([*_SLICED, *scientific]) if name in varied and name not in imposed]
+    effects = [compute_parameter_effect(study.records.trials, name, seed=study.seed) for name in wanted]
+    pictures = tuple(effect_picture(effect) for effect in effects if len(effect.searched))
+    return Section("slices", "What was varied, and accuracy", pictures=pictures)
+
+
+def _curves(study: StudyFolder) -> Section:
+    curves = compute_learning_curves(study.records.trials, study.records.epochs)
+    drawn = [curve for curve in curves if np.isfinite(curve.accuracy).any()]
+    return Section("curves", "Learning curves", pictures=(curves_picture(drawn),) if drawn else ())
+
+
+def _calibration(study: StudyFolder, found: _Found) -> Section:
+    table = tables.calibration_table(study, found.configs)
+    if table is None:
+        return Section("calibration", "Calibration")
+    return Section("calibration", "Calibration", (_NO_PREDICTIONS,), (table,))
+
+
+def _cost(study: StudyFolder, found: _Found) -> Section:
+    known = [
+        each for each in found.configs if each.config_id in found.costs and found.costs[each.config_id].flops_to_ce
+    ]
+    pictures = (cost_picture(found.configs, found.costs, compares=study.compares_methods),) if known else ()
+    return Section("cost", "Accuracy against cost", pictures=pictures)
+
+
+def _search(study: StudyFolder, found: _Found) -> Section:
+    searched = select(study.records.trials, stages=[SEARCH], statuses=None)
+    if study.compares_methods or not searched.num_rows:
+        return Section("search", "The search")
+    pictures = [history_picture(compute_history(study.records.trials))]
+    texts = [] if found.not_judged is None else [found.not_judged]
+    shown = []
+    if found.importances:
+        pictures.append(importance_picture(found.importances))
+        shown.append(tables.importance_table(found.importances))
+    if study.searched and not found.ranges and found.importances:
+        texts.append("No parameter's best values crowd at a bound of what was searched.")
+    return Section("search", "The search", tuple(texts), tuple(shown), tuple(pictures))
+
+
+def _failures(study: StudyFolder) -> Section:
+    trials = study.records.trials
+    ended = [table for table in (tables.failures_table(trials), tables.pruned_table(trials)) if table is not None]
+    if not ended:
+        return Section("ended", "Failed and stopped trials")
+    note = survivor_note(trials)
+    return Section("ended", "Failed and stopped trials", (note,) if note else (), tuple(ended))
+
+
+def _plan(study: StudyFolder) -> Section:
+    counts = tables.trial_counts(study.records.trials)
+    facts = [(name.replace("_", " "), shown) for name, value in study.plan.items() if (shown := _in_words(value))]
+    return Section("plan", "The plan", tables=(counts,) if counts is not None else (), facts=tuple(facts))
+
+
+def _in_words(value: Any) -> str:
+    """A value of the plan; nothing for what was left open."""
+    if value in (None, "", [], {}):
+        return ""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown}" for name, each in value.items() if (shown := _in_words(each)))
+    if isinstance(value, list):
+        named = [each["name"] if isinstance(each, dict) and "name" in each else _in_words(each) for each in value]
+        return ", ".join(map(str, named))
+    return str(value)
+
+
+def _without_secrets(command: str) -> str:
+    return " (secrets of URIs are blotted out: put them in again)" if REDACTED in command else ""
+
+
+def _again(study: StudyFolder) -> Section:
+    summary = study.summary
+    command = summary.get("command")
+    commands = [(f"The same study under a new name{_without_secrets(str(command))}", str(command))] if command else []
+    where = [] if study.directory.parent == Path("study_results") else ["--output-dir", str(study.directory.parent)]
+    if study.is_complete is False:
+        go_on = shlex.join(["python", "-m", "study.launch", "--resume", study.name, *where])
+        commands.append(("Go on with this one", go_on))
+    elif study.is_complete and not study.chosen:
+        confirm = shlex.join(["python", "-m", "study.confirm", study.name, *where])
+        commands.append(("Confirm it on fresh seeds and the test split", confirm))
+    if select(study.records.trials, stages=[SEARCH]).num_rows and study.searched:
+        thorough = shlex.join(["python", "-m", "analysis.report", study.name, *where, "--thorough"])
+        commands.append(("This page with importances by fANOVA as well, which takes a minute or more", thorough))
+    if summary.get("ui"):
+        commands.append(("Look at its runs in MLflow", str(summary["ui"])))
+    facts = [(name.removeprefix("version."), str(value)) for name, value in summary.get("versions", {}).items()]
+    if summary.get("seconds"):
+        facts.append(("wall time of the last run", duration(float(summary["seconds"]))))
+    if summary.get("plan_digest"):
+        facts.append(("plan digest", str(summary["plan_digest"])))
+    return Section("again", "Versions, and how to run it again", facts=tuple(facts), commands=tuple(commands))

@@ -1,0 +1,83 @@
+"""The page itself: one HTML file that asks the network for nothing.
+
+Everything from records passes the template's escaping. Beyond that the page's own policy allows no request at all, and
+no script but the two that it was made with, which it knows by their digests.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis.report.content import Report
+
+_TEMPLATES: Final = Path(__file__).parent / "template"
+# In JSON these are the same characters; in a page they can neither end a script nor begin a comment.
+_AS_ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
+
+
+def page(report: Report) -> str:
+    """The report as HTML; without figures it has no script either."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"as_json": _as_json, "base64": lambda content: base64.b64encode(content).decode()}
+    drawn = any(section.pictures for section in report.sections)
+    library, script = (_library(), _read("page.js")) if drawn else ("", "")
+    return environment.get_template("page.html").render(
+        report=report,
+        style=Markup(_read("page.css")),  # noqa: S704 - ours
+        library=Markup(library),  # noqa: S704 - plotly's
+        script=Markup(script),  # noqa: S704 - ours
+        policy=_policy([each for each in (library, script) if each]),
+    )
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(page(report), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """What the page may load: what is in it, and of scripts these alone."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _library() -> str:
+    """Plotly's own JavaScript, as the installed package holds it."""
+    text = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    # It stands in the page once, between tags that it must not close.
+    assert "</script" not in text.lower()
+    return text
+
+
+@cache
+def _read(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _as_json(value: Any) -> Markup:
+    return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).translate(_AS_ESCAPES))  # noqa: S704

@@ -1,0 +1,143 @@
+"""The figures of a report: each drawn twice, for the screen by plotly and for paper (or without scripts) by matplotlib.
+
+Title and caption are those of the matplotlib figure, which are taken off it: they are words of the page, to be read at
+any width and by a screen reader.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.costs import ConfigCost
+from analysis.drawing import BLUE, VERMILION, add_legend, bars, new_figure
+from analysis.figures import (
+    GapAgainstAccuracy,
+    History,
+    LearningCurve,
+    ParameterEffect,
+    draw_gap_against_accuracy,
+    draw_history,
+    draw_learning_curves,
+    draw_parameter_effect,
+)
+from analysis.importance import Importance
+from analysis.intervention import ImposedGap, draw_imposed_gaps
+from analysis.methods import draw_accuracy_against_cost, draw_methods
+from analysis.report import charts
+from analysis.report.charts import Chart
+from analysis.trials import BASELINE, ConfigSummary
+
+_MOST_CURVES: Final = 5  # methods that can be told apart in one panel, whichever they are
+# Names in records are no formulas; equal records give equal bytes.
+_AS_WRITTEN: Final[dict[Any, Any]] = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure.
+
+    Args:
+        key: its anchor in the page.
+        title: what it is called.
+        caption: what it shows, with n and method.
+        charts: for plotly, one for each panel.
+        svg: the same on paper.
+    """
+
+    key: str
+    title: str
+    caption: str
+    charts: tuple[Chart, ...]
+    svg: bytes
+
+
+def gap_picture(found: GapAgainstAccuracy) -> Picture:
+    """Gap against accuracy, with line and band."""
+    return _picture("gap", lambda: draw_gap_against_accuracy(found), charts.gap_chart(found))
+
+
+def effect_picture(effect: ParameterEffect) -> Picture:
+    """A slice: one parameter against accuracy."""
+    return _picture(f"slice-{effect.parameter}", lambda: draw_parameter_effect(effect), charts.effect_chart(effect))
+
+
+def history_picture(history: History) -> Picture:
+    """How the search went."""
+    return _picture("history", lambda: draw_history(history), charts.history_chart(history))
+
+
+def curves_picture(curves: Sequence[LearningCurve]) -> Picture:
+    """Learning curves; of many methods the baseline and those that end best."""
+    shown = list(curves)
+    if len(shown) > _MOST_CURVES:
+        ends = {curve.method: float(curve.accuracy[-1, 0]) if len(curve.epoch) else -np.inf for curve in shown}
+        shown.sort(key=lambda curve: (curve.method != BASELINE, -ends[curve.method]))
+        shown = shown[:_MOST_CURVES]
+    picture = _picture("curves", lambda: draw_learning_curves(shown), *charts.curve_charts(shown))
+    if len(shown) == len(curves):
+        return picture
+    left = f" Of {len(curves)} methods {BASELINE} and those that ended with the highest mean are shown."
+    return replace(picture, caption=picture.caption + left)
+
+
+def imposed_picture(arms: Sequence[ImposedGap], *, seed: int) -> Picture:
+    """The curve of accuracy over an imposed gap."""
+    drawn = charts.imposed_charts(arms, seed=seed)
+    return _picture("imposed", lambda: draw_imposed_gaps(arms, seed=seed), *drawn)
+
+
+def methods_picture(configs: Sequence[ConfigSummary]) -> Picture:
+    """Every method with its interval."""
+    return _picture("methods", lambda: draw_methods(configs), charts.methods_chart(configs))
+
+
+def cost_picture(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Picture:
+    """Accuracy against cost, with the front."""
+    named = configs
+    if not compares:  # there a row is called by its method, of which all but the controls have the same
+        named = [each if each.stage == "control" else replace(each, method=each.name) for each in configs]
+    drawn = charts.cost_chart(configs, costs, compares=compares)
+    return _picture("cost", lambda: draw_accuracy_against_cost(named, costs), drawn)
+
+
+def importance_picture(found: Sequence[Importance]) -> Picture:
+    """Which parameters mattered."""
+    return _picture("importance", lambda: _draw_importances(found), charts.importance_chart(found))
+
+
+def _draw_importances(found: Sequence[Importance]) -> Figure:
+    parameters = list(dict.fromkeys(each.parameter for each in found))[::-1]
+    evaluators = list(dict.fromkeys(each.evaluator for each in found))
+    caption = f"{found[0].estimate.n} searched configs; bars: percentile bootstrap over configs, 0.95. "
+    caption += "Shares sum to one whatever the accuracies, so read them beside the p-values of no effect. Exploratory."
+    figure, (axes,) = new_figure("Which parameters mattered", caption)
+    figure.set_figheight(1.8 + 0.35 * max(3, len(parameters)))
+    for place, evaluator in enumerate(evaluators):
+        colour, marker = ((BLUE, "o"), (VERMILION, "s"))[place % 2]
+        for number, each in enumerate(one for one in found if one.evaluator == evaluator):
+            row = parameters.index(each.parameter) + (0.12 if place else -0.12) * (len(evaluators) > 1)
+            axes.errorbar(
+                [each.estimate.value], [row], xerr=bars(each.estimate), fmt=marker, color=colour, capsize=3,
+                label=None if number else evaluator,
+            )  # fmt: skip
+    axes.set_yticks(range(len(parameters)), [each.replace("_", " ") for each in parameters])
+    axes.set_xlabel("share of what the searched parameters tell")
+    add_legend(axes)
+    return figure
+
+
+def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
+    with mpl.rc_context(_AS_WRITTEN):
+        figure = draw()
+        title, caption = figure.get_suptitle(), figure.get_supxlabel().replace("\n", " ")
+        figure.suptitle("")
+        figure.supxlabel("")
+        stream = io.BytesIO()
+        # Tight: without their title some legends would lie beyond the edge.
+        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    return Picture(key, title, caption, drawn, stream.getvalue())

@@ -1,0 +1,205 @@
+"""The tables of a report, as rows of words."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.association import Association
+from analysis.confirmation import ConfirmationResult, described
+from analysis.costs import ConfigCost
+from analysis.importance import Importance
+from analysis.methods import settings_of
+from analysis.report.folder import StudyFolder
+from analysis.report.wording import bounded, config_label, duration, number, p_in_words, times
+from analysis.statistics import mean_interval
+from analysis.trials import ACCURACY, BASELINE, REPEATED, ConfigSummary, numbers, select
+
+_MOST_ROWS = 40
+_CALIBRATION = (("student", "val/ece_student"), ("adapted teacher", "val/ece_adapted"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Args:
+        caption: what it shows.
+        heads: of its columns; the first one names the row.
+        rows: as many cells as there are heads.
+        notes: what is said below it.
+    """
+
+    caption: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def without_empty_columns(self) -> "Table":
+        """The same, but for the columns that no row fills."""
+        kept = [place for place in range(len(self.heads)) if not place or any(row[place] for row in self.rows)]
+        rows = tuple(tuple(row[place] for place in kept) for row in self.rows)
+        return Table(self.caption, tuple(self.heads[place] for place in kept), rows, self.notes)
+
+
+def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]) -> Table:
+    """What was repeated on fresh seeds: configs with the controls, or the methods that are compared."""
+    compares = study.compares_methods
+    heads = (
+        "method" if compares else "config", "tuned" if compares else "searched", "n", "val accuracy", "test accuracy",
+        "sharpness gap (nats)", f"accuracy − {BASELINE}, paired", "p", "p (Holm)", "cost × ce", "in search",
+    )  # fmt: skip
+    rows = []
+    for config in configs:
+        against = config.against_baseline
+        label = config.method if compares or config.stage == "control" else config.name
+        rows.append((
+            f"{label} (control)" if config.stage == "control" and not compares else label,
+            settings_of(config).replace("_", " "),
+            str(config.accuracy.n),
+            bounded(config.accuracy),
+            bounded(config.test_accuracy),
+            bounded(config.gap, places=2),
+            _against_baseline(config),
+            "" if against is None else p_in_words(against.p_value),
+            p_in_words(config.corrected_p),
+            times(costs[config.config_id].flops_to_ce) if config.config_id in costs else "",
+            number(config.search_accuracy),
+        ))  # fmt: skip
+    methods = {config.accuracy.method for config in configs}
+    methods |= {config.against_baseline.method for config in configs if config.against_baseline is not None}
+    caption = "Methods on equal seeds, validation split" if compares else "Repeated on fresh seeds, validation split"
+    return Table(caption, heads, tuple(rows), tuple(f"{method}." for method in sorted(methods))).without_empty_columns()
+
+
+def _against_baseline(config: ConfigSummary) -> str:
+    if config.against_baseline is None:
+        return "(baseline)" if config.method == BASELINE else ""
+    return bounded(config.against_baseline, sign="+")
+
+
+def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
+    """A confirmation's configs, and what was compared."""
+    rows = [
+        (
+            described(each), str(each.test_accuracy.n), bounded(each.test_accuracy), bounded(each.accuracy),
+            bounded(each.gap, places=2), number(each.search_score),
+            "" if each.optimism is None else bounded(each.optimism, sign="+"),
+        )
+        for each in confirmed.configs
+    ]  # fmt: skip
+    heads = (
+        "config", "n", "test accuracy", "val accuracy", "sharpness gap (nats)", "score before", "optimism (score − val)"
+    )  # fmt: skip
+    methods = tuple(f"{method}." for method in sorted({each.test_accuracy.method for each in confirmed.configs}))
+    tables = [Table("Confirmed on fresh seeds", heads, tuple(rows), methods)]
+    if confirmed.comparisons:
+        compared = tuple(
+            (
+                each.label, each.against_label, str(each.difference.n), bounded(each.difference, sign="+"),
+                p_in_words(each.difference.p_value), p_in_words(each.corrected_p),
+            )
+            for each in confirmed.comparisons
+        )  # fmt: skip
+        how = tuple(f"{method}." for method in sorted({each.difference.method for each in confirmed.comparisons}))
+        against = ("test accuracy of", "less that of", "n", "difference", "p", "p (Holm)")
+        tables.append(Table("Compared by seed", against, compared, how))
+    return [table.without_empty_columns() for table in tables]
+
+
+def calibration_table(study: StudyFolder, configs: Sequence[ConfigSummary]) -> Table | None:
+    """Expected calibration errors of what was repeated; None where none was recorded."""
+    repeated = select(study.records.trials, stages=REPEATED)
+    rows = []
+    for config in configs:
+        own = repeated.filter(pc.equal(repeated["config_id"], config.config_id))
+        errors = [mean_interval(numbers(own, measure)) for _, measure in _CALIBRATION]
+        if any(error.n for error in errors):
+            rows.append((config_label(config), str(max(error.n for error in errors)), *map(bounded, errors)))
+    if not rows:
+        return None
+    heads = ("config", "n", *(f"calibration error, {whose}" for whose, _ in _CALIBRATION))
+    note = "Expected calibration error in 15 bins on the validation split, mean over seeds with Student t intervals."
+    return Table("Calibration", heads, tuple(rows), (note,)).without_empty_columns()
+
+
+def importance_table(found: Sequence[Importance]) -> Table:
+    """Shares of the searched parameters with their intervals, by each evaluator."""
+    rows = tuple(
+        (
+            each.parameter.replace("_", " "), each.evaluator, bounded(each.estimate, places=2),
+            p_in_words(each.estimate.p_value), f"{each.first:.0%}",
+        )
+        for each in found
+    )  # fmt: skip
+    notes = tuple(dict.fromkeys(f"{each.estimate.method}; {each.evidence}: {each.note}." for each in found))
+    return Table("Share of each parameter", ("parameter", "by", "share", "p of no effect", "first in"), rows, notes)
+
+
+def association_table(found: Sequence[Association]) -> Table:
+    """How gaps go with accuracy, between and within configs."""
+    rows = tuple(
+        (
+            f"{each.gap}, {each.level} configs",
+            ", ".join(name.replace("_", " ") for name in each.held) or "nothing",
+            each.evidence,
+            str(each.estimate.n),
+            bounded(each.estimate, sign="+", places=2),
+            p_in_words(each.estimate.p_value),
+        )
+        for each in found
+    )
+    heads = ("gap", "held", "evidence", "n", "rank correlation", "p")
+    notes = (
+        "A p-value is of one association and not corrected for their number; n counts configs.",
+        *dict.fromkeys(f"{each.evidence.capitalize()}: {each.note}." for each in found),
+        *dict.fromkeys(f"{each.estimate.method}." for each in found),
+    )
+    return Table("Rank correlations with validation accuracy", heads, rows, notes)
+
+
+def failures_table(trials: pa.Table) -> Table | None:
+    """The trials that failed, with what they said; None where none did."""
+    failed = select(trials, statuses=["failed"]).to_pylist()
+    if not failed:
+        return None
+    rows = tuple(
+        (row["name"], row["trial_id"], row["stage"], str(row["epochs"] or 0), row["error"] or "") for row in failed
+    )
+    return _shortened("Failed", ("trial", "id", "stage", "epochs", "error"), rows)
+
+
+def pruned_table(trials: pa.Table) -> Table | None:
+    """The trials that were stopped early; None where none was."""
+    pruned = select(trials, statuses=["pruned"])
+    if not pruned.num_rows:
+        return None
+    rows = tuple(
+        (row["name"], row["trial_id"], f"{row['epochs']} of {row['epochs_planned'] or '?'}", number(row[ACCURACY]))
+        for row in pruned.to_pylist()
+    )
+    return _shortened("Stopped early", ("trial", "id", "epochs", "val accuracy then"), rows)
+
+
+def _shortened(caption: str, heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Table:
+    left = len(rows) - _MOST_ROWS
+    notes = (f"And {left:,} more, in records/.",) if left > 0 else ()
+    return Table(caption, heads, rows[:_MOST_ROWS], notes)
+
+
+def trial_counts(trials: pa.Table) -> Table | None:
+    """How the trials of each stage ended; None where there are none."""
+    stages = trials["stage"].to_pylist()
+    if not stages:
+        return None
+    ended = list(zip(stages, trials["status"].to_pylist(), trials["seconds"].to_pylist(), strict=True))
+    rows = []
+    for stage in dict.fromkeys(stages):
+        own = [(status, seconds) for of, status, seconds in ended if of == stage]
+        counts = [sum(status == wanted for status, _ in own) for wanted in ("finished", "pruned", "failed")]
+        spent = math.fsum(seconds or 0.0 for _, seconds in own)
+        rows.append((stage, str(len(own)), *(str(count) if count else "" for count in counts), duration(spent)))
+    heads = ("stage", "trials", "finished", "stopped early", "failed", "computing time")
+    return Table("Trials", heads, tuple(rows)).without_empty_columns()

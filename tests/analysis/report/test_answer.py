@@ -1,0 +1,106 @@
+"""The two sentences: what they rest on, and that they say no more than the intervals do."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.figures import compute_gap_against_accuracy
+from analysis.report.answer import Answer, answer
+from analysis.report.folder import StudyFolder, read_folder
+from analysis.trials import summarise_configs
+from tests.analysis.report.studies import PLAN, SUMMARY, write_study
+from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
+
+
+def answer_of(study: StudyFolder) -> Answer:
+    trials = study.records.trials
+    found = compute_gap_against_accuracy(trials)
+    told = answer(study, summarise_configs(trials), study.confirmation(), found, [])
+    return replace(told, best=told.best.replace("\u00a0", " "), gap=told.gap.replace("\u00a0", " "))
+
+
+def confirmed_study(folder: Path, *, better_by: float, trials: int) -> StudyFolder:
+    """A study whose first choice was confirmed against kd on ten seeds, or on fewer so far."""
+    generator, rows = np.random.default_rng(0), []
+    for replicate in range(11, 21):
+        shared = 0.02 * generator.normal()
+        for config, more in (("first", better_by), ("kd", 0.0)):
+            accuracy = 0.8 + more + shared + 0.004 * generator.normal()
+            own = {"stage": "confirm", "config_id": config, "replicate": replicate}
+            rows.append(trial(len(rows), **own, **{"test/accuracy": accuracy, "val/accuracy": accuracy + 0.05}))
+    chosen: list[dict[str, Any]] = [
+        {"config_id": "first", "label": "width 16", "rank": 1, "control": None, "winner": True, "search_score": 0.95},
+        {"config_id": "kd", "label": "kd (T 4)", "rank": None, "control": "kd", "winner": False, "search_score": None},
+    ]
+    confirmation = {"configs": [each | {"bound": None} for each in chosen], "trials": {"planned": 20}}
+    summary = SUMMARY | {"confirmation": confirmation}
+    write_study(folder, trials_table(rows[:trials]), epochs_table([]), plan=PLAN, summary=summary)
+    return read_folder(folder)
+
+
+def test_a_confirmation_is_told_of_on_the_test_split(tmp_path: Path) -> None:
+    study = confirmed_study(tmp_path / "s", better_by=0.05, trials=20)
+    found = answer_of(study)
+    assert found.basis == "confirmed"
+    assert "test split" in found.rests_on
+    confirmed = study.confirmation()
+    assert confirmed is not None
+    mean, difference = confirmed.configs[0].test_accuracy, confirmed.comparisons[0].difference
+    assert (
+        f"width 16 reaches a test accuracy of {mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}] over 10" in found.best
+    )
+    assert "is better than kd (T 4)" in found.best
+    assert f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] by seed, p = 0.002" in found.best
+
+
+def test_a_confirmed_tie_is_called_no_difference(tmp_path: Path) -> None:
+    found = answer_of(confirmed_study(tmp_path / "s", better_by=0.0, trials=20))
+    assert "is not clearly different from kd (T 4)" in found.best
+
+
+def test_a_confirmation_that_is_under_way_is_not_looked_at(tmp_path: Path) -> None:
+    study = confirmed_study(tmp_path / "s", better_by=0.05, trials=19)
+    found = answer_of(study)
+    assert study.confirmation() is None
+    assert found.basis == "nothing"
+    assert "test accuracy" not in found.best
+
+
+def test_repetitions_are_called_exploratory_and_of_the_validation_split(tmp_path: Path) -> None:
+    study = read_folder(write_study(tmp_path / "s", *whole_study(), plan=PLAN, summary=SUMMARY))
+    found = answer_of(study)
+    best = max(
+        (c for c in summarise_configs(study.records.trials) if c.stage == "replicate"), key=lambda c: c.accuracy.value
+    )
+    assert found.basis == "repeated"
+    assert "Exploratory: validation split" in found.rests_on
+    assert f"adapter width {best.varied['adapter_width']}" in found.best
+    assert f"{best.accuracy.value:.3f} [{best.accuracy.low:.3f}, {best.accuracy.high:.3f}] over 5 seeds" in found.best
+    assert "uncorrected" in found.best
+    assert "those with a smaller sharpness gap had the higher accuracy" in found.gap
+    assert "exploratory" in found.gap
+
+
+def test_a_search_alone_has_no_interval(tmp_path: Path) -> None:
+    rows = [trial(number, **{"val/accuracy": 0.5 + 0.01 * number}) for number in range(4)]
+    found = answer_of(read_folder(write_study(tmp_path / "s", trials_table(rows), epochs_table([]))))
+    assert found.basis == "searched"
+    assert "The best of 4 configs that finished scored 0.530 on its one seed" in found.best
+    assert "[" not in found.best
+    assert "cannot be correlated" in found.gap
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.05])
+def test_the_gap_is_said_to_matter_only_where_its_interval_says_so(slope: float, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    gaps = generator.normal(size=30)
+    rows = [
+        trial(number, **{"val/sharpness_gap": gap, "val/accuracy": 0.7 + slope * gap + 0.01 * generator.normal()})
+        for number, gap in enumerate(gaps)
+    ]
+    said = answer_of(read_folder(write_study(tmp_path / "s", trials_table(rows), epochs_table([])))).gap
+    assert ("a larger sharpness gap had the higher accuracy" in said) == bool(slope)
+    assert ("no clear association" in said) == (not slope)

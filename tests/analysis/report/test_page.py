@@ -1,0 +1,231 @@
+"""The page: its numbers are those of the records, it asks for nothing, and nothing in it is markup but its own."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from analysis.report.content import make_report
+from analysis.report.folder import read_folder
+from analysis.report.page import page
+from analysis.report.writing import write_report
+from analysis.trials import ACCURACY, EXAMPLE, SEARCH, SHARPNESS_GAP, numbers, open_study, select, summarise_configs
+from tests.analysis.planted import measured, records
+from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
+from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
+
+EXAMPLES = sorted(path for path in EXAMPLE.parent.iterdir() if path.is_dir())
+MOST_BYTES = 8 * 2**20
+HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\'"&{{ 7*7 }}$x^2'
+
+
+@cache  # of folders that no test changes once it has their page
+def page_of(directory: Path) -> str:
+    return page(make_report(read_folder(directory)))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A study with a search, stopped and failed trials, repetitions, a plan and a summary."""
+    trials, epochs = whole_study()
+    failed = trial(99, status="failed", epochs=0, name="w7-T4.0-s0", error="the loss is nan", adapter_width=7)
+    trials = trials_table([*trials.to_pylist(), failed])
+    folder = tmp_path_factory.mktemp("studies") / "s"
+    return page_of(write_study(folder, trials, epochs, plan=PLAN, summary=SUMMARY))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_the_tables_hold_the_means_of_the_shipped_records(example: Path) -> None:
+    shown = Page(page_of(example))
+    configs = summarise_configs(open_study(example).trials)
+    assert configs
+    for config in configs:
+        named = f"{config.method} (control)" if config.stage == "control" else config.name
+        cells = next(row for row in shown.rows if row[0] == named and f"{config.accuracy.value:.3f}" in row[3])
+        assert str(config.accuracy.n) in cells
+        assert f"{config.accuracy.value:.3f} [{config.accuracy.low:.3f}, {config.accuracy.high:.3f}]" in cells
+        if config.against_baseline is not None:
+            assert any(cell.startswith(f"{config.against_baseline.value:+.3f}".replace("-", "−")) for cell in cells)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_the_figures_hold_the_shipped_records_and_plotly_knows_all_of_them(example: Path) -> None:
+    text = page_of(example)
+    shown = Page(text)
+    searched = select(open_study(example).trials, stages=[SEARCH])
+    points = next(trace for trace in shown.charts["gap"][0]["data"] if trace.get("name") == "search trial")
+    np.testing.assert_array_equal(points["x"], numbers(searched, SHARPNESS_GAP))
+    np.testing.assert_array_equal(points["y"], numbers(searched, ACCURACY))
+    for charts in shown.charts.values():
+        for chart in charts:
+            go.Figure(chart)  # refuses what plotly.js would ignore
+    assert len(text.encode()) < MOST_BYTES
+
+
+def test_an_example_without_plan_and_summary_says_so_and_judges_no_range() -> None:
+    shown = Page(page_of(EXAMPLE))
+    assert shown.sections == [
+        "answer",
+        "results",
+        "gap",
+        "associations",
+        "slices",
+        "curves",
+        "calibration",
+        "search",
+        "plan",
+    ]
+    assert "no bounds" in shown.said["search"]
+    assert "importance" not in shown.charts
+
+
+def test_a_whole_study_has_all_that_it_has_records_of(whole: str) -> None:
+    shown = Page(whole)
+    expected = [
+        "answer",
+        "warnings",
+        "results",
+        "gap",
+        "associations",
+        "slices",
+        "curves",
+        "search",
+        "ended",
+        "plan",
+        "again",
+    ]
+    assert shown.sections == expected
+    assert set(shown.charts) == {"gap", "slice-adapter_width", "curves", "history", "importance"}
+    assert "Which width?" in shown.said[""]
+    assert "the loss is nan" in shown.said["ended"]
+    assert "4 stopped early and 1 failed" in shown.said["ended"]
+    assert "1 trial failed" in shown.said["warnings"]
+    assert SUMMARY["command"] in shown.said["again"]
+    assert "2.15.0" in shown.said["again"]
+    assert "study.confirm s" in shown.said["again"]
+    assert "Means are over fresh seeds." in shown.said["results"]
+    assert "tpe" in shown.said["plan"]
+    assert shown.row("w")[-1]  # what it had promised in the search
+
+
+def test_every_figure_has_a_still_one_that_says_in_words_what_it_shows(whole: str) -> None:
+    shown = Page(whole)
+    stills = [own for tag, own in shown.elements if tag == "img"]
+    assert len(stills) == len(shown.charts)
+    for own in stills:
+        assert str(own["src"]).startswith("data:image/svg+xml;base64,")
+        assert "n = " in str(own["alt"]) or "searched configs" in str(own["alt"])
+
+
+def test_a_study_without_a_trial_says_what_there_is(tmp_path: Path) -> None:
+    nothing = write_study(tmp_path / "s", trials_table([]), epochs_table([]), plan=PLAN)
+    shown = Page(page_of(nothing))
+    assert shown.sections == ["answer", "warnings", "plan"]
+    assert "No trial has finished" in shown.said["answer"]
+    assert not shown.charts
+    assert not any(tag == "script" for tag, _ in shown.elements)
+
+
+def test_a_study_of_failures_alone_tells_of_them(tmp_path: Path) -> None:
+    rows = [trial(number, status="failed", epochs=0, error=f"mistake {number}") for number in range(50)]
+    shown = Page(page_of(write_study(tmp_path / "s", trials_table(rows), epochs_table([]), plan=PLAN)))
+    assert shown.sections == ["answer", "warnings", "search", "ended", "plan"]
+    assert "mistake 7" in shown.said["ended"]
+    assert "And 10 more" in shown.said["ended"]
+
+
+def test_an_imposed_gap_has_its_curve_and_is_what_the_answer_tells_of(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = []
+    for control, effect in (("centred", -0.1), ("placebo", 0.0)):
+        for target in generator.uniform(0, 2, 12):
+            accuracy = 0.8 + effect * target + 0.005 * generator.normal()
+            varied = {"gap_control": control, "gap_target": target, "config_id": f"{control}{target}"}
+            rows.append(trial(len(rows), **varied, **measured(target, accuracy), epochs=2, epochs_planned=2))
+    study = records(rows)
+    shown = Page(page_of(write_study(tmp_path / "s", study.trials, study.epochs, plan=PLAN, summary=SUMMARY)))
+    assert len(shown.charts["imposed"]) == 2
+    assert not any(key.startswith("slice-gap") for key in shown.charts)
+    assert "A smaller imposed gap made a better student" in shown.said["answer"]
+    assert "placebo" in shown.said["gap"]
+
+
+def test_methods_that_are_compared_are_a_table_with_corrected_p_values_and_a_figure(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    means = {"ce": 0.6, "dkd": 0.9, "kd": 0.7}
+    rows = []
+    for method, mean in means.items():
+        for replicate in range(1, 9):
+            own = {"stage": "control", "method": method, "config_id": method, "replicate": replicate}
+            rows.append(trial(len(rows), **own, **{"val/accuracy": mean + 0.01 * generator.normal()}))
+    plan = PLAN | {"space": "method", "compared": [{"name": name, "fields": {}} for name in means]}
+    folder = write_study(tmp_path / "s", trials_table(rows), epochs_table([]), plan=plan, summary=SUMMARY)
+    shown = Page(page_of(folder))
+    assert "methods" in shown.charts
+    assert "search" not in shown.sections
+    assert ["method", "n", "val accuracy", "accuracy − kd, paired", "p", "p (Holm)"] in shown.rows
+    assert [row[0] for row in shown.rows if row[0] in means][:3] == ["dkd", "kd", "ce"]
+    assert "Of 2 other methods 1 (dkd) is better than kd and 1 worse" in shown.said["answer"]
+
+
+def test_what_calibration_was_recorded_is_shown_and_what_it_lacks_is_said() -> None:
+    shown = Page(page_of(EXAMPLE))
+    assert "Reliability diagrams" in shown.said["calibration"]
+    assert any("calibration error, student" in row for row in shown.rows)
+
+
+@pytest.mark.parametrize("example", EXAMPLES[:1], ids=lambda path: path.name)
+def test_the_page_asks_the_network_for_nothing(example: Path, whole: str) -> None:
+    for text in (page_of(example), whole):
+        shown = Page(text)
+        for tag, own in shown.elements:
+            for name in ("src", "href", "action", "data", "srcset", "poster"):
+                assert str(own.get(name) or "#").startswith(("#", "data:")), (tag, own)
+            assert tag not in ("iframe", "object", "embed", "base", "form")
+        (policy,) = [
+            own["content"] for tag, own in shown.elements if own.get("http-equiv") == "Content-Security-Policy"
+        ]
+        assert str(policy).startswith("default-src 'none'; img-src data:;")
+        assert "http" not in str(policy)
+        (style,) = re.findall(r"<style>(.*?)</style>", text, flags=re.DOTALL)
+        assert "url(" not in style
+        assert "@import" not in style
+
+
+def test_plotlys_code_is_in_the_page_once(whole: str) -> None:
+    shown = Page(whole)
+    running = [own for tag, own in shown.elements if tag == "script" and own.get("type") != "application/json"]
+    assert len(running) == 2
+    assert len(re.findall(r"plotly\.js v\d", whole)) == 1
+    assert len(whole.encode()) < MOST_BYTES
+
+
+def test_nothing_that_comes_from_a_study_is_markup(tmp_path: Path) -> None:
+    trials, epochs = whole_study()
+    rows = [row | {"name": f"{HOSTILE}-s{row['replicate']}", "space": HOSTILE} for row in trials.to_pylist()]
+    rows = [row | {"method": HOSTILE} if row["method"] == "pesf_kd" else row for row in rows]
+    rows.append(trial(99, status="failed", epochs=0, error=HOSTILE, name=HOSTILE, method=HOSTILE))
+    plan = PLAN | {"name": HOSTILE, "space": HOSTILE, HOSTILE: HOSTILE}
+    told = {"question": HOSTILE, "notes": [HOSTILE], "command": HOSTILE, "ui": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    folder = write_study(tmp_path / "s", trials_table(rows), epochs, plan=plan, summary=SUMMARY | told)
+    text = page_of(folder)
+    shown = Page(text)
+    assert HOSTILE in shown.said["ended"]
+    assert HOSTILE in shown.said["again"]
+    running = [own for tag, own in shown.elements if tag == "script" and own.get("type") != "application/json"]
+    assert len(running) == 2
+    assert all(str(own["src"]).startswith("data:") for tag, own in shown.elements if tag == "img")
+    assert not any(name.startswith("on") for _, own in shown.elements for name in own)
+    assert "alert(1)</script>" not in text
+    for charts in shown.charts.values():
+        assert "<script" not in str(charts)
+        assert "<img" not in str(charts)
+
+
+def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    written = write_report(EXAMPLE, tmp_path / "page.html")
+    assert written.read_text(encoding="utf-8") == page_of(EXAMPLE)
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

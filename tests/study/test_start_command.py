@@ -1,0 +1,49 @@
+"""The command in a report starts the study that it is the report of."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from study.launch import app
+from study.plan import EXECUTION_FIELDS, StudyPlan
+from study.request import new_plan
+from study.start_command import start_command
+
+
+def plan_of(words: list[str]) -> StudyPlan:
+    """The plan that the launcher makes of a command line."""
+    context = typer.main.get_command(app).make_context("launch", list(words))
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name: context.params[name] for name, source in sources.items() if source and source.name != "DEFAULT"}
+    return new_plan(dict(context.params), given)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--space adapter_width",
+        "--space joint --trials 7 --promising 2 --replicates 5 --epochs 4 --sampler random --scheduler asha --seed 9",
+        "--space adapter_width --method dkd --adapter --temperature 2.5 --set ce_weight=0.25 --smoke",
+        "--space method --methods ce,kd,dkd+adapter --confirm 1 --seeds 4",
+        "--space method_tuned --methods kd,dist --trials 3 --teacher-recipe literature --teacher-epochs 3",
+        "--space temperature --pack 4 --teacher-outputs live --max-concurrent 1 --student cnn_8_16 --precision fp32",
+        "--space gap_target --tracking-uri sqlite:///elsewhere.db --teacher-outputs-limit 1GiB",
+    ],
+)
+def test_a_plan_comes_back_from_its_command(words: str, tmp_path: Path) -> None:
+    plan = plan_of([*shlex.split(words), "--output-dir", str(tmp_path / "a study's folder")])
+    program, *again = shlex.split(start_command(plan))[2:]
+    assert program == "study.launch"
+    found = plan_of(again)
+    assert found.digest == plan.digest
+    for field in (*EXECUTION_FIELDS, "output_dir", "confirmation", "base", "overrides"):
+        assert getattr(found, field) == getattr(plan, field), field
+
+
+def test_a_password_is_in_no_command(tmp_path: Path) -> None:
+    words = ["--space", "adapter_width", "--tracking-uri", "http://me:hidden@host:1", "--output-dir", str(tmp_path)]
+    command = start_command(plan_of(words))
+    assert "hidden" not in command
+    assert "http://***@host:1" in command

@@ -116,20 +116,30 @@ def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (
     trials = landmark.trials
     values = [GAPS[gap](trials), numbers(trials, ACCURACY)]
     (x, y), first = config_means(values, trials["config_id"].to_pylist())
-    covariates = config_columns(trials.take(first), held)
+    estimate = rank_association(x, y, config_columns(trials.take(first), held), seed=seed)
+    return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
+
+
+def rank_association(x: Floats, y: Floats, covariates: Floats, *, seed: int = 0) -> Estimate:
+    """The rank correlation of two values of configs given others, as `between_configs` says.
+
+    Args:
+        x: (n,), one a config.
+        y: (n,).
+        covariates: (n, k), what is held; k may be 0.
+        seed: of bootstrap and permutations.
+    """
     n, k = len(x), covariates.shape[1]
     if n < MIN_CONFIGS or (k and n - 2 - k < MIN_LEFT):
         why = f"{n} configs are too few" + (f" to hold {k} columns" if k else "")
-        estimate = Estimate(math.nan, math.nan, math.nan, n, f"rank correlation: undefined, {why}")
-    elif k:
+        return Estimate(math.nan, math.nan, math.nan, n, f"rank correlation: undefined, {why}")
+    if k:
         name = f"partial rank correlation given {k} column{'s' if k > 1 else ''}"
         columns, units = complete([x, y, *covariates.T])
-        estimate = _with_t_test(_correlation(name, columns, units, n - 2 - k, seed), n - 2 - k)
-    else:
-        columns, units = complete([x, y])
-        estimate = _correlation("Spearman rank correlation", columns, units, n - 2, seed)
-        estimate = _with_permutations(estimate, columns, np.zeros(n, dtype=np.intp), seed)
-    return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
+        return _with_t_test(_correlation(name, columns, units, n - 2 - k, seed), n - 2 - k)
+    columns, units = complete([x, y])
+    estimate = _correlation("Spearman rank correlation", columns, units, n - 2, seed)
+    return _with_permutations(estimate, columns, np.zeros(n, dtype=np.intp), seed)
 
 
 def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Association:

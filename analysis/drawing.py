@@ -1,6 +1,7 @@
 """How figures look: the palette, the captions and the bars that all of them share."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from analysis.statistics import Estimate
 INK, GREY = "#222222", "#7a7a7a"
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
+
+_LONG_LABEL = 30  # letters; longer ones stand below each other in a legend
 
 MEASURE_LABELS = {
     "accuracy": "validation accuracy (fraction)",
@@ -41,6 +44,20 @@ _OTHERS = (
     Style(PURPLE, "P", "-."),
     Style(SKY, "X", ":"),
 )
+_NUMBERED = (
+    Style(BLUE, "o", "-"),
+    Style(VERMILION, "s", "--"),
+    Style(GREEN, "D", "-."),
+    Style(PURPLE, "P", ":"),
+    Style(ORANGE, "^", "--"),
+    Style(SKY, "X", "-."),
+    Style(GREY, "v", ":"),
+)
+
+
+def style_of_number(number: int) -> Style:
+    """The style of the number-th of things that are no methods, from 0."""
+    return _NUMBERED[number % len(_NUMBERED)]
 
 
 def style_of(method: str, methods: tuple[str, ...]) -> Style:
@@ -91,3 +108,44 @@ def add_legend(axes: Axes) -> None:
     if handles:
         columns = 4 if sum(map(len, labels)) < 60 else 2
         axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8)
+
+
+def draw_estimates(
+    title: str, groups: Mapping[str, Sequence[tuple[str, Estimate]]], caption: str, label: str
+) -> Figure:
+    """Estimates below each other with their intervals, and a line at 0.
+
+    Args:
+        title: of the figure.
+        groups: by what they have in common, each estimate with what it is of; the first is on top. A hollow marker is
+            an estimate without an interval, and a name without a marker one that the data do not define.
+        caption: n and method.
+        label: of the axis, with its unit.
+    """
+    rows = [(group, of, estimate) for group, each in groups.items() for of, estimate in each]
+    figure, (axes,) = new_figure(title, caption, width=8.0)
+    axes.axvline(0, color=INK, linewidth=1.0)
+    labelled: set[str] = set()
+    columns = 3
+    for height, (group, _, estimate) in enumerate(rows):
+        if not np.isfinite(estimate.value):
+            continue
+        style = style_of_number(list(groups).index(group))
+        lengths = bars(estimate)
+        axes.errorbar(
+            [estimate.value], [height], xerr=lengths, fmt=style.marker, color=style.colour, capsize=3, markersize=6,
+            markerfacecolor="none" if lengths is None else style.colour, label=None if group in labelled else group,
+        )  # fmt: skip
+        labelled.add(group)
+    names = [
+        of if np.isfinite(estimate.value) else f"{of}{f', {group}' if len(groups) > 1 else ''} (undefined)"
+        for group, of, estimate in rows
+    ]
+    axes.set_yticks(range(len(rows)), names, fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(label)
+    if labelled and len(groups) > 1:
+        columns = 1 if max(map(len, labelled)) > _LONG_LABEL else 3
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8)
+    figure.set_figheight(1.9 + 0.3 * max(4, len(rows)) + (0.16 * len(labelled) if columns == 1 else 0.3))
+    return figure

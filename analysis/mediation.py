@@ -122,7 +122,7 @@ def gap_mediation(
     split = split_effect(treated, mediator, outcome, config_columns(configs, fields), seed=seed)
     return GapMediation(
         treatment,
-        f"a doubling of {treatment}" if logarithmic else f"one of {treatment}",
+        f"a doubling of {treatment}" if logarithmic else f"a step of 1 in {treatment}",
         gap,
         fields,
         *split,

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
-from analysis.landmark import GAPS, Evidence, Floats, GapName, at_landmark, config_columns
+from analysis.landmark import GAPS, Evidence, Floats, GapName, Landmark, at_landmark, config_columns
 from analysis.resampling import CONFIDENCE, complete
 from analysis.statistics import Estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers
@@ -79,7 +79,17 @@ def gap_mixed_model(records: StudyRecords, gap: GapName, *, held: Sequence[str] 
         gap: which.
         held: fields of the config that are held.
     """
-    landmark = at_landmark(records, searched=False)
+    return mixed_model_at(at_landmark(records, searched=False), gap, held=held)
+
+
+def mixed_model_at(landmark: Landmark, gap: GapName, *, held: Sequence[str] = ()) -> MixedModel:
+    """The same of trials on fresh seeds that are at hand, such as those of several studies.
+
+    Args:
+        landmark: the trials.
+        gap: which.
+        held: fields of the config that are held.
+    """
     trials = landmark.trials
     values = [GAPS[gap](trials), numbers(trials, ACCURACY), *config_columns(trials, held).T]
     columns, units = complete(values, trials["config_id"].to_pylist())

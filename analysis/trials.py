@@ -22,8 +22,9 @@ from study.records import read_epochs, read_trials
 
 Value = bool | int | float | str | None
 
-# A real study of adapter widths on Fashion-MNIST; the README shows its result and the command.
-EXAMPLE = Path(__file__).parent / "examples" / "fashion-adapter_width"
+# Real studies on Fashion-MNIST; the README shows their results and the commands.
+EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLE = EXAMPLES / "fashion-adapter_width"
 
 ACCURACY = "val/accuracy"
 SHARPNESS_GAP = "val/sharpness_gap"

@@ -1,0 +1,29 @@
+"""What all figures share."""
+
+import math
+
+from analysis.drawing import draw_estimates, style_of_number
+from analysis.statistics import Estimate
+
+
+def test_every_estimate_has_a_row_with_its_interval_and_an_undefined_one_says_so():
+    groups = {
+        "accuracy": [("width", Estimate(0.5, 0.2, 0.8, 12, "m")), ("rate", Estimate(-0.3, math.nan, math.nan, 3, "m"))],
+        "gap": [("depth", Estimate(math.nan, math.nan, math.nan, 2, "m"))],
+    }
+    figure = draw_estimates("Found", groups, "n = 12.", "rank correlation")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["width", "rate", "depth, gap (undefined)"]
+    assert axes.get_ylim() == (2.5, -0.5)
+    marked = [container.lines[0] for container in axes.containers]
+    assert [line.get_xdata()[0] for line in marked] == [0.5, -0.3]
+    assert [line.get_markerfacecolor() for line in marked] == [style_of_number(0).colour, "none"]
+    (segment,) = axes.containers[0].lines[2][0].get_segments()
+    assert [point[0] for point in segment] == [0.2, 0.8]
+    assert axes.get_legend() is not None
+    assert "n = 12." in figure.get_supxlabel()
+
+
+def test_styles_of_what_has_no_style_of_its_own_differ_and_never_end():
+    assert len({(style_of_number(n).colour, style_of_number(n).marker) for n in range(7)}) == 7
+    assert style_of_number(7) == style_of_number(0)

@@ -10,6 +10,7 @@ class ExitCode(IntEnum):
     ERROR = 1
     USAGE = 2
     FAILED_TRIALS = 3
+    UNDELIVERED = 3  # the study is whole, MLflow has not all of it
     INTERRUPTED = 130
 
 

@@ -18,7 +18,7 @@ import typer
 from search_spaces import COMPARISONS, SPACES, space_names
 from study import options
 from study.errors import ExitCode, StudyError, UsageError
-from study.request import keep_confirmation, new_plan, resume_command, resumed_plan
+from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -88,9 +88,9 @@ def launch(
 
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
     plain KD) on fresh seeds, and ends with a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong
-    usage, 3 done with failed trials, 130 interrupted. --space method and method_tuned compare distillation methods
-    instead: every one of them, as published or each tuned equally long, on equal seeds. What is found so is chosen by
-    its own score; --confirm runs the best again on fresh seeds and on the test split.
+    usage, 3 done but trials failed or MLflow has not all of it, 130 interrupted. --space method and method_tuned
+    compare distillation methods instead: every one of them, as published or each tuned equally long, on equal seeds.
+    What is found so is chosen by its own score; --confirm runs the best again on fresh seeds and on the test split.
     """
     values = dict(context.params)
     given = {
@@ -146,7 +146,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         typer.Exit: always, with the exit code.
     """
     _make_folder(plan.output_dir)
-    with _stdout_for_results_only(verbose=values["verbose"]) as stdout:
+    with stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
         from study.outcome import conclude, print_outcome
         from study.progress import StudyProgress
@@ -160,7 +160,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
             _make_folder(plan.directory)
             plan.save()
         progress = StudyProgress(plan, quiet=values["quiet"])
-        typed = _command_line(command)
+        typed = command_line(command)
         run, tracker = run_study(plan, progress=progress, command=typed, versions=running_versions())
         outcome = conclude(plan, run, tracker, progress)
         if values["as_json"]:
@@ -172,8 +172,20 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         typer.echo(f"interrupted; to go on:\n  {resume_command(plan)}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED)
     if outcome.tracking_error:
-        raise StudyError(f"MLflow did not take everything: {outcome.tracking_error}. Run {resume_command(plan)} again.")
+        typer.echo(undelivered(plan, outcome.tracking_error), err=True)
+        raise typer.Exit(ExitCode.UNDELIVERED)
     raise typer.Exit(ExitCode.FAILED_TRIALS if outcome.summary["trials"]["failed"] else ExitCode.OK)
+
+
+def undelivered(plan: "StudyPlan", error: Exception) -> str:
+    """What to tell, and to do, where MLflow has not all of a study."""
+    from study.delivery import first_line
+    from trainables.uris import redact
+
+    return (
+        f"MLflow does not have everything ({redact(first_line(error))}); the study's own records do. To deliver it "
+        f"later:\n  {sync_command(plan)}"
+    )
 
 
 def _make_folder(folder: Path) -> None:
@@ -189,7 +201,7 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
+def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
     """The real stdout; what else is written to descriptor 1 meanwhile (by Ray) goes to stderr or nowhere."""
     sys.stdout.flush()
     real = os.dup(1)
@@ -204,7 +216,8 @@ def _stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
         os.close(real)
 
 
-def _command_line(module: str) -> str:
+def command_line(module: str) -> str:
+    """What the user typed, without the secrets of a URI."""
     from trainables.uris import redact
 
     return redact(shlex.join(["python", "-m", module, *sys.argv[1:]]))

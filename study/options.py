@@ -191,4 +191,5 @@ AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothi
 Quiet = Annotated[bool, _how("--quiet", "-q", help="No progress.")]
 Verbose = Annotated[bool, _how("--verbose", "-v", help="Say more when something fails.")]
 Version = Annotated[bool, _how("--version", help="Show the version.")]
+Synced = Annotated[str, typer.Argument(metavar="NAME", help="A study, finished or not.", show_default=False)]
 Confirmed = Annotated[str, typer.Argument(metavar="NAME", help="A study that has finished.", show_default=False)]

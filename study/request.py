@@ -332,7 +332,16 @@ def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
 
 def resume_command(plan: "StudyPlan") -> str:
     """What to type to go on with a study."""
-    command = ["python", "-m", "study.launch", "--resume", plan.name]
+    return _command(plan, "study.launch", "--resume", plan.name)
+
+
+def sync_command(plan: "StudyPlan") -> str:
+    """What to type to deliver a study to MLflow."""
+    return _command(plan, "study.sync", plan.name)
+
+
+def _command(plan: "StudyPlan", *words: str) -> str:
+    command = ["python", "-m", *words]
     if plan.output_dir != Path("study_results"):
         command += ["--output-dir", str(plan.output_dir)]
     return shlex.join(command)

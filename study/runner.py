@@ -1,6 +1,7 @@
 """One study from plan to result: prepare, search, gather. Started anew or gone on with, it is the same code."""
 
 import gc
+import json
 import logging
 import re
 import shutil
@@ -21,6 +22,7 @@ from study.cluster import Slots, check_address, start_ray, stop_ray
 import ray
 from ray import tune
 
+from study.confirmation import what_is_left
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry, epoch_rows, trial_row
 from study.lock import StudyLock
@@ -196,7 +198,7 @@ def run_study(
     with StudyLock(plan.directory), ThreadPoolExecutor(1, "mlflow-open") as pool:
         stop = Stop(plan.time_budget)
         records = RecordWriter(plan.directory)
-        tracker_opens = pool.submit(_open_tracker, plan, command, versions)
+        tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress)
         ledger = StudyLedger(plan, lambda entry: _on_end(plan, entry, records, tracker_opens, stop))
         if ledger.damaged_lines:
             progress.say(
@@ -220,11 +222,38 @@ def run_study(
     return run, tracker
 
 
-def _open_tracker(plan: StudyPlan, command: str, versions: dict[str, str]) -> "StudyTracker":
+@contextmanager
+def recorded_run(plan: StudyPlan) -> Iterator[StudyRun]:
+    """A study as its folder holds it, its records complete; nothing is run, and nobody else runs it meanwhile.
+
+    Raises:
+        UsageError: another process runs this study.
+        StudyError: its folder cannot be read or written.
+    """
+    with StudyLock(plan.directory):
+        ledger = StudyLedger(plan, read_only=True)
+        try:
+            _complete_records(plan, ledger, RecordWriter(plan.directory))
+        except OSError as error:
+            raise StudyError(f"the study's folder cannot be written: {error}") from error
+        yield StudyRun(ledger, what_is_left(ledger) is not None, False, _seconds_taken(plan, ledger))
+
+
+def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
+    """What the study's own last run took, as its summary says; without one, from its first trial's start."""
+    try:
+        return float(json.loads((plan.directory / "summary.json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError):
+        started = [entry.started for entry in ledger.entries.values()]
+        ended = [entry.ended for entry in ledger.entries.values() if entry.ended is not None]
+        return max(ended) - min(started) if ended else 0.0
+
+
+def _open_tracker(plan: StudyPlan, command: str, versions: dict[str, str], progress: StudyProgress) -> "StudyTracker":
     # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
     from study.tracking import StudyTracker
 
-    return StudyTracker(plan, command=command, versions=versions)
+    return StudyTracker(plan, command=command, versions=versions, tell=progress.say)
 
 
 def _on_end(

@@ -1,15 +1,13 @@
 """MLflow, from the driver only: one experiment per dataset and question, a parent run per study, a child per trial.
 
-Trials are delivered by one background thread, so that a slow store never holds a trial up; what is delivered can be
-delivered again without harm. Runs are found by their `trial_id` tag before any is made, which is what keeps a study
-that was killed and resumed at one run a trial. Ray's own callback costs ten times as much and cannot do that.
+Trials are delivered by one background thread, so that a slow store never holds a trial up, and one that was away gets
+everything when it is back (`study.delivery`); what is delivered can be delivered again without harm. Runs are found by
+their `trial_id` tag before any is made, which is what keeps a study that was killed and resumed at one run a trial.
+Ray's own callback costs ten times as much and cannot do that.
 """
 
-import logging
-import queue
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +18,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
+from study.delivery import PATIENCE, Delivery, RefusedError
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
 from study.teacher_choice import describe_teacher
+from trainables.uris import redact
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
-_SECONDS_TO_GATHER: Final = 3.0
-_log = logging.getLogger(__name__)
+_TRY_AGAIN: Final = frozenset({408, 429})  # of what HTTP calls the client's mistakes, those that pass
 
 
 def check_tracking_uri(uri: str) -> None:
@@ -49,9 +48,19 @@ class StudyTracker:
         plan: the study.
         command: what the user typed, for the parent's note.
         versions: tags that say which code ran (`git.commit`, `ray.version`, ...).
+        tell: hears, in a line, when the store is away and when it is back.
+        patience: seconds for which a store that is away is waited for when the study has ended.
     """
 
-    def __init__(self, plan: StudyPlan, *, command: str, versions: dict[str, str]) -> None:
+    def __init__(
+        self,
+        plan: StudyPlan,
+        *,
+        command: str,
+        versions: dict[str, str],
+        tell: Callable[[str], None] = lambda _: None,
+        patience: float = PATIENCE,
+    ) -> None:
         self._plan = plan
         self._client = _open_client(plan)
         self._experiment_id = self._find_experiment()
@@ -81,14 +90,13 @@ class StudyTracker:
         self._client.set_tag(self.parent_id, "mlflow.note.content", self._note)
         self._runs = {run.data.tags["trial_id"]: run for run in self._children() if "trial_id" in run.data.tags}
         self._ended = {i for i, run in self._runs.items() if "status" in run.data.tags and run.info.end_time}
-        self._queue: queue.SimpleQueue[TrialEntry | None] = queue.SimpleQueue()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._deliver_all, name="mlflow-delivery", daemon=True)
-        self._thread.start()
+        self._delivered: dict[str, int] = {}
+        self._uncertain: set[str] = set()
+        self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)
 
     def deliver(self, entry: TrialEntry) -> None:
         """Hand over a trial that has started, gone on or ended; returns at once."""
-        self._queue.put(entry)
+        self._delivery.put(entry)
 
     def catch_up(self, ledger: StudyLedger) -> None:
         """Hand over every trial that has ended and that MLflow does not know as ended; for a resumed study."""
@@ -102,7 +110,7 @@ class StudyTracker:
         *,
         result_note: str = "",
         metrics: dict[str, float] | None = None,
-        artifacts: Iterable[Path] = (),
+        artifacts: Sequence[Path] = (),
     ) -> Exception | None:
         """Wait for what is on its way, close every run, and end the parent.
 
@@ -115,26 +123,27 @@ class StudyTracker:
         Returns:
             What went wrong in delivering, if anything did.
         """
-        self._queue.put(None)
-        self._thread.join()
-        if self._failure is not None:
-            return self._failure
+        failure = self._delivery.close()
+        if failure is not None and not isinstance(failure, RefusedError):
+            return failure
         try:
-            for run in self._children():
-                if run.info.status == "RUNNING":
-                    self._client.set_terminated(run.info.run_id, status="KILLED")
-            if result_note:
-                self._client.set_tag(self.parent_id, "mlflow.note.content", f"{self._note}\n\n{result_note}")
-            now = int(time.time() * 1000)
-            values = [Metric(name, value, now, 0) for name, value in (metrics or {}).items()]
-            self._client.log_batch(self.parent_id, metrics=values)
-            for path in artifacts:
-                log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-                log(self.parent_id, str(path), *([path.name] if path.is_dir() else []))
-            self._client.set_terminated(self.parent_id, status=status)
-        except (MlflowException, OSError) as error:
+            self._delivery.persist(lambda: _answered(lambda: self._end(status, result_note, metrics or {}, artifacts)))
+        except (RefusedError, MlflowException, OSError) as error:
             return error
-        return None
+        return failure
+
+    def _end(self, status: str, result_note: str, metrics: dict[str, float], artifacts: Sequence[Path]) -> None:
+        for run in self._children():
+            if run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, status="KILLED")
+        if result_note:
+            self._client.set_tag(self.parent_id, "mlflow.note.content", f"{self._note}\n\n{result_note}")
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.parent_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+        for path in artifacts:
+            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            log(self.parent_id, str(path), *([path.name] if path.is_dir() else []))
+        self._client.set_terminated(self.parent_id, status=status)
 
     def _find_experiment(self) -> str:
         return mlflow_store.find_experiment(
@@ -153,12 +162,13 @@ class StudyTracker:
         )
         return found[0] if found else None
 
-    def _children(self) -> Iterator[Run]:
-        token = None
+    def _children(self, trial_id: str | None = None) -> Iterator[Run]:
+        """The runs of all trials, or of one."""
+        token, one = None, "" if trial_id is None else f" and tags.trial_id = '{trial_id}'"
         while True:
             page = self._client.search_runs(
                 [self._experiment_id],
-                f"tags.mlflow.parentRunId = '{self.parent_id}'",
+                f"tags.mlflow.parentRunId = '{self.parent_id}'{one}",
                 max_results=1000,
                 page_token=token,
             )
@@ -167,34 +177,25 @@ class StudyTracker:
             if not token:
                 return
 
-    def _deliver_all(self) -> None:
-        delivered: dict[str, int] = {}
-        while True:
-            entries, closing = self._gather()
-            for entry in entries:
-                try:
-                    self._deliver(entry, delivered)
-                except Exception as error:  # the thread must not die silently: the study's end reports it
-                    _log.warning("MLflow did not take trial %s: %s", entry.trial_id, error)
-                    self._failure = error
-            if closing:
-                return
+    def _hand_over(self, entry: TrialEntry) -> None:
+        try:
+            _answered(lambda: self._deliver(entry, self._delivered))
+        except Exception:
+            self._uncertain.add(entry.trial_id)
+            raise
+        self._uncertain.discard(entry.trial_id)
 
-    def _gather(self) -> tuple[list[TrialEntry], bool]:
-        """What came in, each trial once: several epochs of it go in one batch."""
-        waiting: dict[str, TrialEntry] = {}
-        entry = self._queue.get()
-        deadline = time.monotonic() + _SECONDS_TO_GATHER
-        while entry is not None:
-            waiting[entry.trial_id] = entry
-            try:
-                entry = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return list(waiting.values()), False
-        return list(waiting.values()), True
+    def _run_of(self, entry: TrialEntry) -> Run | None:
+        """The trial's run, if there is one; also one that was made by a request whose answer got lost."""
+        run = self._runs.get(entry.trial_id)
+        if run is None and entry.trial_id in self._uncertain:
+            run = next(self._children(entry.trial_id), None)
+            if run is not None:
+                self._runs[entry.trial_id] = run
+        return run
 
     def _deliver(self, entry: TrialEntry, delivered: dict[str, int]) -> None:
-        run = self._runs.get(entry.trial_id)
+        run = self._run_of(entry)
         if run is None:
             run = self._client.create_run(
                 self._experiment_id,
@@ -203,11 +204,12 @@ class StudyTracker:
                 run_name=entry.name,
             )
             self._runs[entry.trial_id] = run
-            params = [Param(name, str(value)) for name, value in trial_params(self._plan, entry).items()]
-        else:
-            params = []
-            if run.info.status != "RUNNING" and entry.trial_id not in delivered:
-                self._client.update_run(run.info.run_id, status="RUNNING")
+        elif run.info.status != "RUNNING" and entry.trial_id not in delivered:
+            self._client.update_run(run.info.run_id, status="RUNNING")
+        params = []
+        if entry.trial_id not in delivered:
+            wanted = trial_params(self._plan, entry).items()
+            params = [Param(name, str(value)) for name, value in wanted if name not in run.data.params]
         run_id = run.info.run_id
         done, status = delivered.get(entry.trial_id, 0), entry.status
         epochs = sorted(epoch for epoch in list(entry.epochs) if epoch > done)
@@ -245,6 +247,26 @@ class StudyTracker:
             "config_id": entry.config.config_id,
             **{name: str(value) for name, value in _constants(self._plan).items()},
         }
+
+
+def _answered(send: Callable[[], None]) -> None:
+    """Send something, and tell a refusal from a server that is away, slow or out of order.
+
+    Raises:
+        RefusedError: the server would not take it again either, or the mistake is ours.
+        MlflowException: it may, later; an `OSError` says the same.
+    """
+    try:
+        send()
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        if 400 <= status < 500 and status not in _TRY_AGAIN:
+            raise RefusedError(redact(str(error))) from error
+        raise
+    except OSError:
+        raise
+    except Exception as error:
+        raise RefusedError(f"{type(error).__name__}: {redact(str(error))}") from error
 
 
 def _end_tags(entry: TrialEntry) -> list[RunTag]:

@@ -20,9 +20,11 @@ def runs_of(plan: StudyPlan) -> tuple[Run, list[Run]]:
     return parent, [run for run in found if run.data.tags["kind"] == "trial"]
 
 
-def assert_whole(directory: Path) -> None:
-    """Every trial ended exactly once, in the records as in MLflow, and both say the same."""
+def assert_whole(directory: Path, tracking_uri: str | None = None) -> None:
+    """Every trial ended exactly once, in the records as in MLflow (there, if not where the plan says); both agree."""
     plan = load_plan(directory)
+    if tracking_uri is not None:
+        plan = plan.model_copy(update={"tracking_uri": tracking_uri})
     trials = {row["trial_id"]: row for row in read_trials(directory).to_pylist()}
     epochs = Counter(read_epochs(directory)["trial_id"].to_pylist())
     parent, children = runs_of(plan)

@@ -1,0 +1,80 @@
+"""The command line that delivers a study to MLflow again: `python -m study.sync NAME`.
+
+A tracking server that was gone when a study ended, or another one, gets what the study's folder holds: nothing is run.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from study import options
+from study.launch import command_line, leave_with_exit_code, stdout_for_results_only, undelivered
+from study.request import resumed_plan
+
+if TYPE_CHECKING:
+    from study.plan import StudyPlan
+
+_EXAMPLES: Final = (
+    ("what the server missed, once it is back", "python -m study.sync NAME"),
+    ("a study of another output folder", "python -m study.sync NAME --output-dir runs"),
+    ("to another server than the study had", "python -m study.sync NAME --tracking-uri http://127.0.0.1:5000"),
+)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+@app.command(
+    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def sync(
+    name: options.Synced,
+    tracking_uri: options.TrackingUri = None,
+    output_dir: options.OutputDir = Path("study_results"),
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Deliver a study's trials, result and files to MLflow, as far as it does not have them.
+
+    Every trial is one run there, however often this is done. A study that has not finished is delivered as far as it
+    went, and can still be gone on with. Exit codes: 0 all of it is there, 1 error, 2 wrong usage, 3 MLflow did not
+    take everything.
+    """
+    given = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
+    _deliver(resumed_plan(name, output_dir, given), quiet=quiet, verbose=verbose)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    leave_with_exit_code(app)
+
+
+def _deliver(plan: "StudyPlan", *, quiet: bool, verbose: bool) -> None:
+    with stdout_for_results_only(verbose=verbose) as stdout:
+        from study.errors import ExitCode
+        from study.progress import StudyProgress
+        from study.runner import recorded_run
+        from study.tracking import StudyTracker, check_tracking_uri
+        from trainables.uris import redact
+        from trainables.versions import running_versions
+
+        check_tracking_uri(plan.tracking_uri)
+        progress = StudyProgress(plan, quiet=quiet)
+        with recorded_run(plan) as run:
+            from study.outcome import conclude
+
+            tracker = StudyTracker(
+                plan, command=command_line("study.sync"), versions=running_versions(), tell=progress.say
+            )
+            progress.say(f"delivering {len(run.ledger.entries)} trials to {redact(plan.tracking_uri)}")
+            tracker.catch_up(run.ledger)
+            outcome = conclude(plan, run, tracker, progress)
+        if outcome.tracking_error is not None:
+            typer.echo(undelivered(plan, outcome.tracking_error), err=True)
+            raise typer.Exit(ExitCode.UNDELIVERED)
+        ended = sum(entry.status is not None for entry in run.ledger.entries.values())
+        print(f"MLflow has all {ended} trials of {plan.name} that have ended, and the result", file=stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Studies whose tracking server, a real one, stops, answers nonsense, is slow, and comes back or does not."""
+
+import contextlib
+import http.client
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from study.errors import StudyError
+from study.plan import load_plan
+from study.records import read_trials
+from study.tracking import check_tracking_uri
+from tests.study.inspection import assert_whole, runs_of
+from tests.study.test_faults import start, wait_for_trials
+
+STUDY = ("--space", "adapter_width", "--trials", "16", "--promising", "1", "--replicates", "2", "--epochs", "3")
+
+
+class Server:
+    """`mlflow server` on loopback, over a database that outlives it."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._process = None
+
+    def start(self):
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+            "--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/server.db",
+            "--artifacts-destination", str(self._folder / "files"),
+        ]  # fmt: skip
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 240
+        while True:
+            with contextlib.suppress(StudyError):
+                return check_tracking_uri(self.uri)
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.5)
+
+    def kill(self):
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+class Proxy(http.server.ThreadingHTTPServer):
+    """Stands before the server, and can be told to answer 500, or late."""
+
+    def __init__(self, port):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.behind, self.broken, self.delay, self.told = port, False, 0.0, 0
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def _forward(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        time.sleep(self.server.delay)
+        if self.server.broken:
+            self.server.told += 1
+            return self._answer(500, [("Content-Type", "text/plain")], b"out of order")
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
+        connection.request(self.command, self.path, body, {**self.headers, "Connection": "close"})
+        answer = connection.getresponse()
+        content = answer.read()
+        kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in ("transfer-encoding", "content-length")]
+        return self._answer(answer.status, kept, content)
+
+    def _answer(self, status, headers, content):
+        self.send_response(status)
+        for name, value in (*headers, ("Content-Length", str(len(content)))):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _forward
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_answers_500_and_then_late_gets_everything(output_dir, server):
+    proxy = Proxy(server.port)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    directory = output_dir / "broken-server"
+    process = start(directory.name, output_dir, *STUDY, "--tracking-uri", proxy.uri)
+    try:
+        wait_for_trials(process, directory, 20, timeout=240)
+        proxy.broken = True
+        wait_for_trials(process, directory, 60)
+        deadline = time.monotonic() + 120
+        while proxy.told < 5 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        proxy.broken, proxy.delay = False, 0.3
+        said = process.communicate(timeout=400)[1]
+    finally:
+        process.kill()
+        proxy.shutdown()
+    assert process.returncode == 0, said
+    assert proxy.told >= 5
+    assert "MLflow takes nothing at the moment" in said
+    assert "MLflow takes trials again" in said
+    assert_whole(directory, server.uri)
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away_gets_it_later(
+    output_dir, server, launch
+):
+    directory = output_dir / "left-alone"
+    process = start(directory.name, output_dir, *STUDY, "--tracking-uri", server.uri)
+    try:
+        wait_for_trials(process, directory, 20, timeout=240)
+        server.kill()
+        wait_for_trials(process, directory, 45)
+        server.start()
+        wait_for_trials(process, directory, 70)
+        server.kill()
+        said = process.communicate(timeout=500)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 3, said
+    assert "python -m study.sync left-alone --output-dir" in said
+    assert read_trials(directory).num_rows == load_plan(directory).total_trials
+
+    sync = ("left-alone", "--output-dir", output_dir)
+    refused = launch(*sync, module="study.sync")
+    assert refused.returncode == 1
+    assert "no MLflow tracking server answers" in refused.stderr
+
+    server.start()
+    for _ in range(2):  # again changes nothing
+        done = launch(*sync, module="study.sync")
+        assert done.returncode == 0, done.stderr
+        assert_whole(directory)
+    assert "MLflow has all 22 trials of left-alone" in done.stdout
+    parent, children = runs_of(load_plan(directory))
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 22
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(("nothing",), "no study 'nothing'"), (("../nothing",), "not the name of a study"), ((), "Missing argument")],
+)
+def test_what_cannot_be_synced_is_refused(launch, tmp_path, arguments, says):
+    done = launch(*arguments, "--output-dir", tmp_path, module="study.sync")
+    assert done.returncode == 2
+    assert says in done.stderr

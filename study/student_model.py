@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from analysis.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, with_interval
+from analysis.confirmation import ConfirmationResult, ConfirmedConfig, with_interval
 from study.comparison import BASELINE
 from study.confirmation import student_path
 from study.errors import StudyError
@@ -53,14 +53,14 @@ def publish_student(
     Raises:
         StudyError: the file is not there or is damaged, or MLflow does not take it.
     """
-    first = next((config for config in result.configs if config.rank == 1), None)
+    first = result.first
     entries = [] if first is None else _finished(ledger, first.config_id)
     if first is None or not entries:
         return None
     kept = [entry for entry in entries if student_path(plan, entry.trial_id).is_file()]
-    entry, against = (kept or entries)[0], _against_baseline(result, first)
+    entry = (kept or entries)[0]
     path = student_path(plan, entry.trial_id)
-    alias = "champion" if against is not None and against.clear else "challenger"
+    alias = "champion" if any(each.clear for each in result.of_first(control=BASELINE)) else "challenger"
     published = {"alias": alias, "file": str(path), "trial_id": entry.trial_id}
     try:
         client = mlflow_store.open_client(plan.tracking_uri)
@@ -78,12 +78,6 @@ def publish_student(
 def _finished(ledger: StudyLedger, config_id: str) -> list[TrialEntry]:
     own = [entry for entry in ledger.in_stage("confirm") if entry.config.config_id == config_id]
     return sorted((entry for entry in own if entry.status == "finished"), key=lambda entry: entry.replicate)
-
-
-def _against_baseline(result: ConfirmationResult, first: ConfirmedConfig) -> Comparison | None:
-    controls = {config.config_id: config.control for config in result.configs}
-    own = (each for each in result.comparisons if each.config_id == first.config_id)
-    return next((each for each in own if controls[each.against] == BASELINE), None)
 
 
 def model_name(plan: StudyPlan) -> str:
@@ -161,8 +155,7 @@ def card_of(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: 
     compared = [
         f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
         f"{'' if each.corrected_p is None else f'{each.corrected_p:.2g}'} |"
-        for each in result.comparisons
-        if each.config_id == first.config_id
+        for each in result.of_first()
     ]
     name = model_name(plan)
     lines = [

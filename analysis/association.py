@@ -29,16 +29,14 @@ from analysis.landmark import (
     nuisance_fields,
 )
 from analysis.resampling import (
-    CONFIDENCE,
-    RESAMPLES,
     Units,
     complete,
-    expanded_interval,
     partial_rank_correlations,
     resampled,
     unit_count,
+    unit_means,
 )
-from analysis.statistics import MIN_UNITS, Estimate
+from analysis.statistics import MIN_UNITS, Estimate, expanded_estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
 
 Level = Literal["between", "within"]
@@ -157,7 +155,7 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
     columns, units = complete([GAPS[gap](trials), numbers(trials, ACCURACY)], trials["config_id"].to_pylist())
     repeated = np.bincount(units)[units] > 1 if len(units) else np.empty(0, dtype=bool)
     columns, units = columns[repeated], np.unique(units[repeated], return_inverse=True)[1]
-    columns = np.column_stack([_less_group_means(column, units) for column in columns.T])
+    columns = np.column_stack([column - unit_means(column, units) for column in columns.T])
     name = f"Spearman rank correlation within configs, of {len(columns)} trials' differences from their configs' means"
     estimate = _correlation(name, columns, units, unit_count(units) - 1, seed)
     estimate = _with_permutations(estimate, columns, units, seed)
@@ -172,9 +170,8 @@ def _correlation(name: str, columns: Floats, units: Units, freedom: int, seed: i
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
     if n < MIN_UNITS:
         return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} configs")
-    low, high = expanded_interval(resampled(partial_rank_correlations, columns, units, seed)[:, 0], n, freedom)
-    method = f"{name}, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
-    return Estimate(value, low, high, n, method)
+    draws = resampled(partial_rank_correlations, columns, units, seed)[:, 0]
+    return expanded_estimate(name, value, draws, n, freedom)
 
 
 def _with_permutations(estimate: Estimate, columns: Floats, strata: Units, seed: int) -> Estimate:
@@ -206,8 +203,3 @@ def _permutation_p(x: Floats, y: Floats, strata: Units, seed: int) -> float:
     tolerance = 1e-12 * float(np.abs(centred) @ scores)
     extreme = int(np.count_nonzero(np.abs(permuted @ centred) >= observed - tolerance))
     return (extreme + 1) / (PERMUTATIONS + 1)
-
-
-def _less_group_means(column: Floats, units: Units) -> Floats:
-    means = np.bincount(units, weights=column) / np.bincount(units)
-    return np.asarray(column - means[units])

@@ -107,6 +107,22 @@ class ConfirmationResult:
     configs: list[ConfirmedConfig]
     comparisons: list[Comparison]
 
+    @property
+    def first(self) -> ConfirmedConfig | None:
+        """The first choice."""
+        return next((config for config in self.configs if config.rank == 1), None)
+
+    @property
+    def promised(self) -> ConfirmedConfig | None:
+        """Whose score before says what the search promised: its winner, else the first choice."""
+        return next((config for config in self.configs if config.winner), self.first)
+
+    def of_first(self, *, control: str | None = None) -> list[Comparison]:
+        """The first choice's comparisons, all of them or those with that control."""
+        first, controls = self.first, {config.config_id: config.control for config in self.configs}
+        own = [each for each in self.comparisons if first is not None and each.config_id == first.config_id]
+        return [each for each in own if control is None or controls[each.against] == control]
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON takes it, but for NaN."""
         comparisons = [{**asdict(each), "clear_of_zero": each.clear} for each in self.comparisons]
@@ -296,16 +312,12 @@ def with_interval(estimate: Estimate, *, sign: str = "") -> str:
 
 def verdict(result: ConfirmationResult) -> list[str]:
     """The answer in sentences: the first choice against each control, and what the search's winner promised."""
-    texts = []
-    first = next((config for config in result.configs if config.rank == 1), None)
-    for each in result.comparisons:
-        if first is None or each.config_id != first.config_id:
-            continue
-        texts.append(
-            f"{each.label} {standing(each)} {each.against_label} on the test split: "
-            f"{with_interval(each.difference, sign='+')}, n = {each.difference.n}{_p_text(each)}."
-        )
-    winner = next((config for config in result.configs if config.winner), first)
+    texts = [
+        f"{each.label} {standing(each)} {each.against_label} on the test split: "
+        f"{with_interval(each.difference, sign='+')}, n = {each.difference.n}{_p_text(each)}."
+        for each in result.of_first()
+    ]
+    winner = result.promised
     if winner is not None and winner.optimism is not None and winner.optimism_on_test is not None and winner.optimism.n:
         which = "The search's winner" if winner.winner else "The first choice"
         texts.append(

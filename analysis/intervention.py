@@ -23,15 +23,14 @@ from analysis.drawing import BLUE, GREY, MEASURE_LABELS, VERMILION, Style, add_l
 from analysis.landmark import GAPS, Evidence, Floats, GapName, at_landmark
 from analysis.resampling import (
     CONFIDENCE,
-    RESAMPLES,
     Units,
     complete,
-    expanded_interval,
     line_values,
     percentile_interval,
     resampled,
+    unit_count,
 )
-from analysis.statistics import MIN_UNITS, Estimate
+from analysis.statistics import MIN_UNITS, Estimate, expanded_estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers
 
 Control = Literal["paper", "centred", "placebo"]
@@ -144,7 +143,7 @@ def _columns(trials: pa.Table, control: Control) -> tuple[Floats, Units]:
 
 def _slope(of: str, target: Floats, values: Floats, units: Units, seed: int) -> Estimate:
     """Least-squares slope of the values (n,) on the targets (n,), over configs."""
-    name, n = f"least-squares slope of {of} on the target", int(units.max()) + 1
+    name, n = f"least-squares slope of {of} on the target", unit_count(units)
     if np.ptp(target) == 0:
         return Estimate(math.nan, math.nan, math.nan, n, f"{name}: undefined, the target does not vary")
     columns = np.column_stack([target, values])
@@ -153,6 +152,4 @@ def _slope(of: str, target: Floats, values: Floats, units: Units, seed: int) -> 
     if n < MIN_UNITS:
         return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} configs")
     slopes = np.diff(resampled(lambda c, counts: line_values(c, counts, _ENDS), columns, units, seed), axis=1)[:, 0]
-    low, high = expanded_interval(slopes, n, n - 2)
-    method = f"{name}, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
-    return Estimate(value, low, high, n, method)
+    return expanded_estimate(name, value, slopes, n, n - 2)

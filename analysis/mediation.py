@@ -26,15 +26,12 @@ from analysis.landmark import (
     nuisance_fields,
 )
 from analysis.resampling import (
-    CONFIDENCE,
-    RESAMPLES,
     complete,
-    expanded_interval,
     mediation_effects,
     partial_correlations,
     resampled,
 )
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, expanded_estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers
 
 # Fields whose ratios are the equal steps: an effect is then per doubling.
@@ -180,11 +177,7 @@ def _estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> E
     """
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
-    low, high = expanded_interval(draws, n, freedom)
-    method = (
-        f"{name}, linear mediation, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
-    )
-    return Estimate(value, low, high, n, method)
+    return expanded_estimate(f"{name}, linear mediation", value, draws, n, freedom)
 
 
 def _is_numeric(kind: pa.DataType) -> bool:

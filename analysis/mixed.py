@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 
 from analysis.landmark import GAPS, Evidence, Floats, GapName, Landmark, at_landmark, config_columns
-from analysis.resampling import CONFIDENCE, complete
+from analysis.resampling import CONFIDENCE, complete, unit_count, unit_means
 from analysis.statistics import Estimate
 from analysis.trials import ACCURACY, StudyRecords, numbers
 
@@ -119,7 +119,7 @@ def mixed_effects(
     """
     held = np.empty((len(x), 0)) if covariates is None else np.asarray(covariates, dtype=np.float64)
     columns, units = complete([x, y, *held.T], groups)
-    n, m = len(columns), int(units.max()) + 1 if len(units) else 0
+    n, m = len(columns), unit_count(units)
     name = f"random intercept of {m} configs by REML, Student t interval, {CONFIDENCE}"
     k = held.shape[1]
     freedom = {_BETWEEN: m - 2 - k, _WITHIN: n - m - 1}
@@ -127,7 +127,7 @@ def mixed_effects(
                ((_BETWEEN, m), (_WITHIN, n))}  # fmt: skip
     if min(freedom.values()) < 1:
         return nothing[_BETWEEN], nothing[_WITHIN], (math.nan, math.nan)
-    means = (np.bincount(units, weights=columns[:, 0]) / np.bincount(units))[units]
+    means = unit_means(columns[:, 0], units)
     split = [means - means.mean(), columns[:, 0] - means]
     others = columns[:, 2:] - columns[:, 2:].mean(axis=0)
     spread = others.std(axis=0)

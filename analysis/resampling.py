@@ -54,6 +54,11 @@ def unit_count(units: Units) -> int:
     return int(units.max()) + 1 if len(units) else 0
 
 
+def unit_means(column: Floats, units: Units) -> Floats:
+    """The mean (n,) over the unit of each observation of a column (n,)."""
+    return np.asarray((np.bincount(units, weights=column) / np.bincount(units))[units])
+
+
 def resampled(statistic: Statistic, columns: Floats, units: Units, seed: int) -> Floats:
     """The statistic (B, m) of every resample of whole units."""
     blocks = [statistic(columns, counts) for counts in _draws(len(columns), columns.shape[1], units, seed)]

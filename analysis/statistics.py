@@ -19,6 +19,7 @@ from analysis.resampling import (
     RESAMPLES,
     Floats,
     complete,
+    expanded_interval,
     mediation_effects,
     partial_rank_correlations,
     percentile_interval,
@@ -59,6 +60,21 @@ class Estimate:
         interval = "no interval" if math.isnan(self.low) else f"[{self.low:.3f}, {self.high:.3f}]"
         p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
         return f"{self.value:.3f} {interval}{p_value}, n = {self.n}"
+
+
+def expanded_estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
+    """A value with the expanded interval of its resamples.
+
+    Args:
+        name: of the estimator, for `method`.
+        value: observed.
+        draws: (B,), of resamples of whole configs.
+        n: configs.
+        freedom: n less what was fitted to them.
+    """
+    low, high = expanded_interval(draws, n, freedom)
+    method = f"{name}, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
+    return Estimate(value, low, high, n, method)
 
 
 class Mediation(NamedTuple):

@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 
 
 @app.command(
-    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    epilog=options.epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def confirm_study(
@@ -57,11 +57,7 @@ def confirm_study(
     again; another choice is refused. Exit codes are those of study.launch.
     """
     values = dict(context.params)
-    given = {
-        flag: value
-        for flag, value in values.items()
-        if (source := context.get_parameter_source(flag)) is not None and source.name != "DEFAULT"
-    }
+    given = options.given_options(context)
     plan = resumed_plan(name, output_dir, given, confirms=True)
     if dry_run:
         _show(plan, as_json=as_json)

@@ -76,17 +76,14 @@ def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
     """Measures of the study for MLflow's table of studies: the first choice's, as far as they are known."""
-    first = next((config for config in result.configs if config.rank == 1), None)
-    if first is None:
+    first, promised = result.first, result.promised
+    if first is None or promised is None:
         return {}
     metrics = {"confirmed/test_accuracy": first.test_accuracy.value, "confirmed/val_accuracy": first.accuracy.value}
-    winner = next((config for config in result.configs if config.winner), first)
-    if winner.optimism is not None:
-        metrics["confirmed/optimism"] = winner.optimism.value
-    for each in result.comparisons:
-        control = next(config.control for config in result.configs if config.config_id == each.against)
-        if each.config_id == first.config_id and control == BASELINE:
-            metrics["confirmed/test_accuracy_less_kd"] = each.difference.value
+    if promised.optimism is not None:
+        metrics["confirmed/optimism"] = promised.optimism.value
+    for each in result.of_first(control=BASELINE):
+        metrics["confirmed/test_accuracy_less_kd"] = each.difference.value
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 

@@ -54,7 +54,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a file that is the
 
 
 @app.command(
-    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    epilog=options.epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def export(

@@ -32,7 +32,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 
 
 @app.command(
-    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    epilog=options.epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def launch(
@@ -93,11 +93,7 @@ def launch(
     What is found so is chosen by its own score; --confirm runs the best again on fresh seeds and on the test split.
     """
     values = dict(context.params)
-    given = {
-        flag: value
-        for flag, value in values.items()
-        if (source := context.get_parameter_source(flag)) is not None and source.name != "DEFAULT"
-    }
+    given = options.given_options(context)
     if version:
         from study import __version__
 

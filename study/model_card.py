@@ -60,8 +60,7 @@ def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, resu
     compared = [
         f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
         f"{'' if each.corrected_p is None else f'{each.corrected_p:.2g}'} |"
-        for each in result.comparisons
-        if each.config_id == first.config_id
+        for each in result.of_first()
     ]
     return [
         "| accuracy of | split | mean or share | 95% interval | n |",

@@ -1,11 +1,23 @@
-"""The options of `study.launch`: type, help and panel of each. Their defaults are in the command's signature."""
+"""The options of the study's commands: type, help and panel of each. Their defaults are in a command's signature."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def given_options(context: typer.Context) -> dict[str, Any]:
+    """The options that the user gave, by name."""
+    sources = ((flag, value, context.get_parameter_source(flag)) for flag, value in context.params.items())
+    return {flag: value for flag, value, source in sources if source is not None and source.name != "DEFAULT"}
+
+
+def epilog_of(examples: Iterable[tuple[str, str]]) -> str:
+    """The end of a command's help, from what each example does and its command."""
+    return "Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in examples)
 
 
 class SamplerName(StrEnum):

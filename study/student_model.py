@@ -21,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from analysis.confirmation import Comparison, ConfirmationResult, ConfirmedConfig
+from analysis.confirmation import ConfirmationResult
 from study.comparison import BASELINE
 from study.confirmation import first_confirmed, student_path
 from study.errors import StudyError
@@ -54,12 +54,11 @@ def publish_student(
     Raises:
         StudyError: the file is not there or is damaged, the card cannot be written, or MLflow does not take it.
     """
-    first = next((config for config in result.configs if config.rank == 1), None)
-    entry = first_confirmed(ledger)
+    first, entry = result.first, first_confirmed(ledger)
     if first is None or entry is None:
         return None
-    path, against = student_path(plan, entry.trial_id), _against_baseline(result, first)
-    alias = "champion" if against is not None and against.clear else "challenger"
+    path = student_path(plan, entry.trial_id)
+    alias = "champion" if any(each.clear for each in result.of_first(control=BASELINE)) else "challenger"
     card = card_of(plan, entry, first, result, registered_as=model_name(plan))
     published = {"alias": alias, "file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
@@ -74,12 +73,6 @@ def publish_student(
         return {"model": f"models:/{version.name}/{version.version}", **published}
     except (CheckpointError, StoredFileError, OSError, MlflowException, mlflow_store.TrackingError) as error:
         raise StudyError(f"the best student could not be logged to MLflow: {error}") from error
-
-
-def _against_baseline(result: ConfirmationResult, first: ConfirmedConfig) -> Comparison | None:
-    controls = {config.config_id: config.control for config in result.configs}
-    own = (each for each in result.comparisons if each.config_id == first.config_id)
-    return next((each for each in own if controls[each.against] == BASELINE), None)
 
 
 def model_name(plan: StudyPlan) -> str:

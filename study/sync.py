@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 
 
 @app.command(
-    epilog="Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in _EXAMPLES),
+    epilog=options.epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def sync(

@@ -17,6 +17,19 @@ from moto.server import ThreadedMotoServer
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 
+class Said(NamedTuple):
+    """How a command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """All that it printed."""
+        return self.out + self.err
+
+
 class StudyRun(NamedTuple):
     """A study as its run left it, whatever is done to its folder later."""
 
@@ -38,6 +51,23 @@ def run_launcher(
         env={**os.environ, "COLUMNS": "120", **environment},
         check=False,
     )
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs the `main` of a command line in this process."""
+
+    def run(main: Callable[[], None], *arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code
+        return Said(int(code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from study.confirm import main as confirm_command
 from study.export import main as export_command
 from study.launch import main as launcher
 from study.rerun import main as rerun_command
+from study.sync import main as sync_command
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.models import CheckpointInfo, build_model, save_checkpoint
 from trainables.teacher.command import main as teacher_command
@@ -29,34 +29,19 @@ CONFIRMS = [shlex.split(command)[3:] for command in COMMANDS if command.startswi
 EXPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.export")]
 RERUNS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.rerun")]
 TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
+SYNCS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.sync")]
 REPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m analysis.report")]
 MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
 
 
-@pytest.fixture
-def run_here(monkeypatch, capsys):
-    """Runs a command line in this process: its exit code, and what it printed."""
-
-    def run(main: Callable[[], None], *command: str) -> tuple[object, str]:
-        monkeypatch.setattr(sys, "argv", ["", *command])
-        code: object = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = leaving.code
-        said = capsys.readouterr()
-        return code or 0, said.out + said.err
-
-    return run
-
-
 def test_the_readme_has_commands_to_run():
     assert len(LAUNCHES) >= 6
+    assert SYNCS
     assert COMMANDS[:2] == ["make study", "make test"]
 
 
 @pytest.mark.parametrize("arguments", LAUNCHES, ids=" ".join)
-def test_a_launch_in_the_readme_is_understood(arguments, launch, run_here, small_study, tmp_path, monkeypatch):
+def test_a_launch_in_the_readme_is_understood(arguments, launch, command, small_study, tmp_path, monkeypatch):
     if "--resume" in arguments:
         done = launch("--resume", small_study.name, "--output-dir", small_study.parent, "--quiet")
         assert done.returncode == 0, done.stderr
@@ -73,45 +58,51 @@ def test_a_launch_in_the_readme_is_understood(arguments, launch, run_here, small
         monkeypatch.chdir(tmp_path)
     # The last of an option counts; a dry run checks the whole plan and touches neither cluster nor server. In this
     # process: what takes the time is importing torch.
-    code, said = run_here(launcher, *arguments, "--dry-run", "--output-dir", str(tmp_path / "out"))
-    assert code == 0, said
-    assert said
+    done = command(launcher, *arguments, "--dry-run", "--output-dir", str(tmp_path / "out"))
+    assert done.code == 0, done.said
+    assert done.said
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("arguments", CONFIRMS, ids=" ".join)
-def test_a_confirmation_of_the_readme_is_understood(arguments, run_here, small_study):
-    command = (small_study.name, *arguments[1:], "--dry-run", "--output-dir", str(small_study.parent))
-    code, said = run_here(confirm_command, *command)
-    assert code == 0, said
-    assert "choice 1: " in said
+def test_a_confirmation_of_the_readme_is_understood(arguments, command, small_study):
+    place = ("--dry-run", "--output-dir", small_study.parent)
+    done = command(confirm_command, small_study.name, *arguments[1:], *place)
+    assert done.code == 0, done.said
+    assert "choice 1: " in done.said
 
 
-def test_exports_and_reruns_of_the_readme_are_understood(run_here, small_study):
+def test_exports_and_reruns_of_the_readme_are_understood(command, small_study):
     place = ("--output-dir", str(small_study.parent))
     for arguments in EXPORTS:  # of a study that was not confirmed: what comes after, tests/study/test_export.py runs
-        code, said = run_here(export_command, small_study.name, *arguments[1:], *place)
-        assert code == 2, said
-        assert "has no confirmation" in said
+        done = command(export_command, small_study.name, *arguments[1:], *place)
+        assert done.code == 2, done.said
+        assert "has no confirmation" in done.said
     for arguments in RERUNS:
-        code, said = run_here(rerun_command, f"{small_study.name}-0000", *arguments[1:], *place)
-        assert "small-0000 (w" in said, said
+        done = command(rerun_command, f"{small_study.name}-0000", *arguments[1:], *place)
+        assert "small-0000 (w" in done.said, done.said
+
+
+@pytest.mark.parametrize("arguments", SYNCS, ids=" ".join)
+def test_a_delivery_of_the_readme_is_made(arguments, command, small_study):
+    done = command(sync_command, small_study.name, *arguments[1:], "--output-dir", small_study.parent)
+    assert done.code == 0, done.said
 
 
 @pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)
-def test_a_report_of_the_readme_is_written(arguments, run_here, small_study, tmp_path):
+def test_a_report_of_the_readme_is_written(arguments, command, small_study, tmp_path):
     page = tmp_path / "page.html"
     options = ("--output-dir", str(small_study.parent), "--out", str(page))
-    code, said = run_here(report_command, small_study.name, *arguments[1:], *options)
-    assert code == 0, said
+    done = command(report_command, small_study.name, *arguments[1:], *options)
+    assert done.code == 0, done.said
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 @pytest.mark.parametrize("arguments", TEACHERS, ids=" ".join)
-def test_a_teacher_of_the_readme_is_understood(arguments, run_here, tmp_path):
-    code, said = run_here(teacher_command, *arguments, "--dry-run", "--output-dir", str(tmp_path / "out"))
-    assert code == 0, said
-    assert "trains" in said
+def test_a_teacher_of_the_readme_is_understood(arguments, command, tmp_path):
+    done = command(teacher_command, *arguments, "--dry-run", "--output-dir", str(tmp_path / "out"))
+    assert done.code == 0, done.said
+    assert "trains" in done.said
     assert not (tmp_path / "out").exists()
 
 

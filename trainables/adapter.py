@@ -90,9 +90,8 @@ class TeacherAdapter(nn.Module):
         Returns:
             (B, C).
         """
-        if self.shift:
-            return self._adapted(feature, logits) + self.shift
-        return self._adapted(feature, logits)
+        adapted = self._adapted(feature, logits)
+        return adapted + self.shift if self.shift else adapted
 
     def _adapted(self, feature: Tensor, logits: Tensor) -> Tensor:
         if self.kind == "serial":

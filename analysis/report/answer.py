@@ -69,7 +69,7 @@ def answer(
 def _best(
     study: StudyFolder, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
 ) -> tuple[str, Basis]:
-    first = None if confirmed is None else next((each for each in confirmed.configs if each.rank == 1), None)
+    first = None if confirmed is None else confirmed.first
     if confirmed is not None and first is not None and first.test_accuracy.n:
         return _of_confirmed(first, confirmed), "confirmed"
     rows = [each for each in configs if study.compares_methods or each.stage == "replicate"]
@@ -93,7 +93,7 @@ def _of_confirmed(first: ConfirmedConfig, confirmed: ConfirmationResult) -> str:
         f"{first.label} reaches a test accuracy of {bounded(first.test_accuracy)} over {first.test_accuracy.n} seeds"
     )
     controls = {each.config_id: each.control for each in confirmed.configs}
-    own = [each for each in confirmed.comparisons if each.config_id == first.config_id and each.difference.n]
+    own = [each for each in confirmed.of_first() if each.difference.n]
     own.sort(key=lambda each: controls[each.against] != BASELINE)
     if not own:
         return f"{reached}; there is nothing to compare it with."

@@ -1,7 +1,6 @@
 """What is confirmed of a study, on which seeds, once, and what is refused; without Ray."""
 
 import json
-import sys
 
 import pytest
 
@@ -61,7 +60,7 @@ def finished(folder, lucky=None, **values):
 
 
 def test_what_is_confirmed_runs_last_and_alone_reads_the_test_split(tmp_path):
-    ledger, tune = begin(tmp_path, confirmation=ASKED)
+    ledger, tune = begin(tmp_path, commandation=ASKED)
     ran = tune.run()
     before = ledger.plan.total_trials
     assert {trial["stage"] for trial in ran[:before]} == {"search", "control", "replicate"}
@@ -82,7 +81,7 @@ def test_a_study_without_a_confirmation_is_as_it_was(tmp_path):
 
 def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_path):
     # A space in which a sampler may propose a config twice, which then has seeds beyond the planned ones.
-    ledger, tune = begin(tmp_path, confirmation=ASKED, space="adapter_training", trials=8)
+    ledger, tune = begin(tmp_path, commandation=ASKED, space="adapter_training", trials=8)
     config = ledger.plan.configure(ledger.plan.search_space.default_point())
     ledger.open_trial("control", config.with_seeds(0, 11), 11)
     ledger.end_trial("planned-0000", "failed", "as it may")
@@ -99,7 +98,7 @@ def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_pa
 
 
 def test_the_choice_is_in_the_journal_before_its_first_trial(tmp_path):
-    ledger, tune = begin(tmp_path, confirmation=ASKED)
+    ledger, tune = begin(tmp_path, commandation=ASKED)
     tune.run(ledger.plan.total_trials)
     last = tune.next()
     assert last[1]["stage"] == "confirm"
@@ -127,7 +126,7 @@ def test_a_confirmation_that_was_killed_goes_on_without_repeating_or_losing_a_tr
 
 
 def test_it_waits_for_every_trial_that_it_is_chosen_from(tmp_path):
-    ledger, tune = begin(tmp_path, confirmation=ASKED)
+    ledger, tune = begin(tmp_path, commandation=ASKED)
     tune.run(ledger.plan.total_trials - 1)
     last = tune.next()
     assert tune.search.suggest("too-early") is None
@@ -165,7 +164,7 @@ def test_a_config_that_failed_on_a_seed_is_not_chosen(tmp_path):
 
 
 def test_a_study_of_which_nothing_finished_ends_without_a_confirmation(tmp_path):
-    ledger, tune = begin(tmp_path, confirmation=ASKED, trials=2)
+    ledger, tune = begin(tmp_path, commandation=ASKED, trials=2)
     for _ in range(2):
         tune.search.on_trial_complete(tune.next()[0], None, error=True)
     tune.run()
@@ -207,7 +206,7 @@ def test_a_control_that_was_chosen_itself_runs_once(tmp_path):
 
 
 def test_of_a_comparison_the_best_methods_are_confirmed_and_the_baseline_always(tmp_path):
-    plan = compare(tmp_path, confirmation={"configs": 2, "seeds": 2})
+    plan = compare(tmp_path, commandation={"configs": 2, "seeds": 2})
     ledger = StudyLedger(plan)
     tune = PretendedSeeds(StudySearch(ledger, {}), ledger)
     tune.run()
@@ -249,7 +248,7 @@ def test_a_finished_study_is_confirmed_later_and_its_plan_says_so(tmp_path):
 
 @pytest.mark.parametrize("given", [{}, {"confirm": 2}, {"seeds": 3}, {"confirm": 2, "seeds": 3}])
 def test_the_same_confirmation_may_be_asked_for_again(tmp_path, given):
-    finished(tmp_path, confirmation=ASKED)
+    finished(tmp_path, commandation=ASKED)
     plan = resumed_plan("planned", tmp_path, given, confirms=True)
     assert plan.confirmation == ConfirmationRequest(**ASKED)
     keep_confirmation(plan)
@@ -258,7 +257,7 @@ def test_the_same_confirmation_may_be_asked_for_again(tmp_path, given):
 @pytest.mark.parametrize("given", [{"confirm": 1}, {"seeds": 4}, {"confirm": 3, "seeds": 9}])
 @pytest.mark.parametrize("confirms", [True, False])
 def test_the_test_split_is_not_read_again_for_another_choice(tmp_path, given, confirms):
-    ledger, tune = begin(tmp_path, confirmation=ASKED)
+    ledger, tune = begin(tmp_path, commandation=ASKED)
     ledger.plan.save()
     tune.run(ledger.plan.total_trials)
     tune.next()  # chosen, and its first trial is under way
@@ -327,13 +326,13 @@ def test_counts_out_of_bounds_are_refused_for_a_finished_study(tmp_path, given, 
 
 def test_more_than_the_search_will_propose_is_refused(tmp_path):
     with pytest.raises(UsageError, match="the search proposes 5 configs, so --confirm is at most 5"):
-        make_plan(tmp_path, confirmation={"configs": 6, "seeds": 2})
+        make_plan(tmp_path, commandation={"configs": 6, "seeds": 2})
     with pytest.raises(UsageError, match=r"compares 3 method.s. beside ce and kd, so --confirm is at most 3"):
-        compare(tmp_path, confirmation={"configs": 4, "seeds": 2})
+        compare(tmp_path, commandation={"configs": 4, "seeds": 2})
 
 
 def test_a_journal_that_has_lost_the_choice_is_refused(tmp_path):
-    ledger = finished(tmp_path, confirmation=ASKED)
+    ledger = finished(tmp_path, commandation=ASKED)
     path = ledger.plan.directory / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"event":"confirmation"', b'"event":"konfirmation"'))
     with pytest.raises(StudyError, match="says what is confirmed is damaged"):
@@ -341,7 +340,7 @@ def test_a_journal_that_has_lost_the_choice_is_refused(tmp_path):
 
 
 def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
-    plan = make_plan(tmp_path, confirmation=ASKED)
+    plan = make_plan(tmp_path, commandation=ASKED)
     plan.save()
     assert load_plan(plan.directory) == plan
     shown = describe_plan(plan, [])
@@ -350,44 +349,27 @@ def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
     assert f"{(13 + 18) * 4} student epochs" in shown
     assert "once by the confirmation" in shown
     assert "no paired p-value can fall below 0.25, nor below 1 when corrected for 6 comparisons" in shown
-    enough = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 10}), [])
+    enough = describe_plan(make_plan(tmp_path, commandation={"configs": 2, "seeds": 10}), [])
     assert "corrected" not in enough
     assert "once by the confirmation" not in describe_plan(make_plan(tmp_path), [])
     assert "the 2 best are confirmed on 3 seeds more" in note_text(plan, "command")
-    assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, confirmation=ASKED), [])
-
-
-@pytest.fixture
-def confirm(monkeypatch, capsys):
-    """Runs `python -m study.confirm` in this process: its exit code, and what it printed."""
-
-    def run(*command):
-        monkeypatch.setattr(sys, "argv", ["", *map(str, command)])
-        code = 0
-        try:
-            confirm_main()
-        except SystemExit as leaving:
-            code = leaving.code
-        said = capsys.readouterr()
-        return code or 0, said.out + said.err
-
-    return run
+    assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, commandation=ASKED), [])
 
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, confirm):
+def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, command):
     finished(tmp_path).close()
     before = contents(tmp_path)
-    code, said = confirm("planned", "--dry-run", "--confirm", "2", "--seeds", "4", "--output-dir", tmp_path)
-    assert code == 0, said
-    assert "on 4 fresh seeds each (replicates 3 to 6)" in said
+    done = command(confirm_main, "planned", "--dry-run", "--confirm", "2", "--seeds", "4", "--output-dir", tmp_path)
+    assert done.code == 0, done.said
+    assert "on 4 fresh seeds each (replicates 3 to 6)" in done.said
     for words in ("choice 1: 1: w", "choice 2: 2: w", "lower bound", "control: ce", f"control: {PUBLISHED}"):
-        assert words in said
-    code, said = confirm("planned", "--dry-run", "--json", "--output-dir", tmp_path)
-    shown = json.loads(said)
+        assert words in done.said
+    done = command(confirm_main, "planned", "--dry-run", "--json", "--output-dir", tmp_path)
+    shown = json.loads(done.out)
     assert shown["confirmation"]["request"] == {"configs": 3, "seeds": 10}
     assert shown["trials"] == 10 * len(shown["confirmation"]["choices"])
     assert contents(tmp_path) == before
@@ -405,10 +387,10 @@ def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, co
         ((), "NAME"),
     ],
 )
-def test_a_confirmation_that_cannot_be_is_refused_before_any_work(tmp_path, confirm, arguments, says):
+def test_a_confirmation_that_cannot_be_is_refused_before_any_work(tmp_path, command, arguments, says):
     finished(tmp_path).close()
     before = contents(tmp_path)
-    code, said = confirm(*arguments, "--output-dir", tmp_path)
-    assert code == 2, said
-    assert says in said
+    done = command(confirm_main, *arguments, "--output-dir", tmp_path)
+    assert done.code == 2, done.said
+    assert says in done.said
     assert contents(tmp_path) == before

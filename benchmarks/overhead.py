@@ -62,10 +62,11 @@ class IdleTrainable(distillation.DistillationTrainable):
     seconds_per_epoch = 0.0
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._error = None
-        self._between = config["seconds_between_reports"]
+        super()._begin(config)
         self._saved_at = math.inf  # no checkpoint is ever due
-        self._run = IdleRun(TrialConfig(**config["config"]), self.seconds_per_epoch)
+
+    def _start(self, settings: dict[str, Any]) -> Any:
+        return IdleRun(TrialConfig(**settings["config"]), self.seconds_per_epoch)
 
 
 def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
@@ -88,6 +89,7 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     error = tracker.finish("FINISHED")
     assert error is None, error
     assert read_trials(plan.directory).num_rows == trials + 1
+    assert {entry.status for entry in run.ledger.entries.values()} == {"finished"}
     ends = sorted(entry.ended for entry in run.ledger.entries.values())
     shutil.rmtree(folder)
     return [later - earlier for earlier, later in itertools.pairwise(ends)]
@@ -108,10 +110,11 @@ def main() -> None:
         load = os.getloadavg()[0]
         gaps = [1000 * gap for gap in measure(trials, arguments.epochs, arguments.concurrent)]
         quarter = len(gaps) // 4
-        first, last = statistics.fmean(gaps[:quarter]), statistics.fmean(gaps[-quarter:])
+        means = [statistics.fmean(gaps[start : start + quarter]) for start in range(0, 4 * quarter, quarter)]
         row = {
-            "run": number, "trials": trials, "ms_per_trial": statistics.fmean(gaps), "ms_first_quarter": first,
-            "ms_last_quarter": last, "last_over_first": last / first, "load_before": load,
+            "run": number, "trials": trials, "ms_per_trial": statistics.fmean(gaps),
+            **{f"ms_quarter_{place}": mean for place, mean in enumerate(means, start=1)},
+            "last_over_first": means[-1] / means[0], "load_before": load,
         }  # fmt: skip
         print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
         rows.append(row)

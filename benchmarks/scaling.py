@@ -67,8 +67,10 @@ def throughput(plan: StudyPlan, slots: int) -> float:
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     error = tracker.finish("FINISHED")
     assert error is None, error
-    ends = sorted(entry.ended for entry in run.ledger.in_stage("search"))
-    assert len(ends) == plan.trials, f"{len(ends)} of {plan.trials} trials ended"
+    entries = run.ledger.in_stage("search")
+    finished = [entry for entry in entries if entry.status == "finished"]
+    assert len(finished) == plan.trials, f"{len(finished)} of {plan.trials} trials finished"
+    ends = sorted(entry.ended for entry in finished)
     # The last trials leave slots empty: what counts is the time in which all are taken. Trials that end in waves make
     # any stretch that is not whole waves misleading.
     counted = ends[slots - 1 : len(ends) - slots]

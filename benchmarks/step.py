@@ -243,7 +243,7 @@ def _step(
         run.student.to(memory_format=torch.contiguous_format)
         teacher.to(memory_format=torch.contiguous_format)
     run.student.train()
-    batches = _endless(run, stored)
+    batches = endless_batches(run, stored)
 
     def step() -> None:
         batch = next(batches)
@@ -252,7 +252,7 @@ def _step(
     return step
 
 
-def _endless(run: DistillationRun, stored: StoredTeacherOutputs | None) -> Iterator[Batch]:
+def endless_batches(run: DistillationRun, stored: StoredTeacherOutputs | None) -> Iterator[Batch]:
     while True:
         yield from run.batches.of_epoch(0, stored)
 
@@ -276,11 +276,11 @@ def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: 
             "pair": pair.name,
             "arm": arm,
             "precision": mode,
-            "ratio_to_student_only": _median_ratio(
+            "ratio_to_student_only": median_ratio(
                 seconds[mode, arm], seconds["plain" if mode == "loop" else mode, "student_only"]
             ),
-            "over_plain": _median_ratio(seconds[PLAIN], seconds[mode, arm]),
-            "over_loop": _median_ratio(seconds[LOOP], seconds[mode, arm]),
+            "over_plain": median_ratio(seconds[PLAIN], seconds[mode, arm]),
+            "over_loop": median_ratio(seconds[LOOP], seconds[mode, arm]),
             "ms": 1000 * statistics.median(seconds[mode, arm]),
             "default": mode == auto,
             "n": rounds,
@@ -290,7 +290,7 @@ def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: 
     ]
 
 
-def _median_ratio(above: list[float], below: list[float]) -> float:
+def median_ratio(above: list[float], below: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 

@@ -166,7 +166,7 @@ def write_images(folder: Path, samples: int) -> str:
 def pair_part(runs: int, *, quick: bool) -> list[dict]:
     """Stored against live over a whole study of a CIFAR pair."""
     teacher, student = ("cnn_16_32", "cnn_3_4") if quick else PAIR
-    samples, epochs, trials = (300, 2, 2) if quick else (600, 4, 13)
+    samples, epochs, trials = (300, 2, 2) if quick else (1_200, 4, 13)
     with tempfile.TemporaryDirectory(prefix="study-") as name:
         folder = Path(name)
         dataset = write_images(folder / "images", samples)

@@ -61,9 +61,12 @@ class DistillationTrainable(tune.Trainable):
         self._saved_at = time.monotonic()
         self._student_path: str | None = config.get("student_path")
         try:
-            self._run = begin_run(config)
+            self._run = self._start(config)
         except Exception as error:
             self._error = describe_error(error)
+
+    def _start(self, settings: dict[str, Any]) -> DistillationRun:
+        return begin_run(settings)
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate, until a report is due.

@@ -60,7 +60,7 @@ def finished(folder, lucky=None, **values):
 
 
 def test_what_is_confirmed_runs_last_and_alone_reads_the_test_split(tmp_path):
-    ledger, tune = begin(tmp_path, commandation=ASKED)
+    ledger, tune = begin(tmp_path, confirmation=ASKED)
     ran = tune.run()
     before = ledger.plan.total_trials
     assert {trial["stage"] for trial in ran[:before]} == {"search", "control", "replicate"}
@@ -81,7 +81,7 @@ def test_a_study_without_a_confirmation_is_as_it_was(tmp_path):
 
 def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_path):
     # A space in which a sampler may propose a config twice, which then has seeds beyond the planned ones.
-    ledger, tune = begin(tmp_path, commandation=ASKED, space="adapter_training", trials=8)
+    ledger, tune = begin(tmp_path, confirmation=ASKED, space="adapter_training", trials=8)
     config = ledger.plan.configure(ledger.plan.search_space.default_point())
     ledger.open_trial("control", config.with_seeds(0, 11), 11)
     ledger.end_trial("planned-0000", "failed", "as it may")
@@ -98,7 +98,7 @@ def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_pa
 
 
 def test_the_choice_is_in_the_journal_before_its_first_trial(tmp_path):
-    ledger, tune = begin(tmp_path, commandation=ASKED)
+    ledger, tune = begin(tmp_path, confirmation=ASKED)
     tune.run(ledger.plan.total_trials)
     last = tune.next()
     assert last[1]["stage"] == "confirm"
@@ -126,7 +126,7 @@ def test_a_confirmation_that_was_killed_goes_on_without_repeating_or_losing_a_tr
 
 
 def test_it_waits_for_every_trial_that_it_is_chosen_from(tmp_path):
-    ledger, tune = begin(tmp_path, commandation=ASKED)
+    ledger, tune = begin(tmp_path, confirmation=ASKED)
     tune.run(ledger.plan.total_trials - 1)
     last = tune.next()
     assert tune.search.suggest("too-early") is None
@@ -164,7 +164,7 @@ def test_a_config_that_failed_on_a_seed_is_not_chosen(tmp_path):
 
 
 def test_a_study_of_which_nothing_finished_ends_without_a_confirmation(tmp_path):
-    ledger, tune = begin(tmp_path, commandation=ASKED, trials=2)
+    ledger, tune = begin(tmp_path, confirmation=ASKED, trials=2)
     for _ in range(2):
         tune.search.on_trial_complete(tune.next()[0], None, error=True)
     tune.run()
@@ -206,7 +206,7 @@ def test_a_control_that_was_chosen_itself_runs_once(tmp_path):
 
 
 def test_of_a_comparison_the_best_methods_are_confirmed_and_the_baseline_always(tmp_path):
-    plan = compare(tmp_path, commandation={"configs": 2, "seeds": 2})
+    plan = compare(tmp_path, confirmation={"configs": 2, "seeds": 2})
     ledger = StudyLedger(plan)
     tune = PretendedSeeds(StudySearch(ledger, {}), ledger)
     tune.run()
@@ -248,7 +248,7 @@ def test_a_finished_study_is_confirmed_later_and_its_plan_says_so(tmp_path):
 
 @pytest.mark.parametrize("given", [{}, {"confirm": 2}, {"seeds": 3}, {"confirm": 2, "seeds": 3}])
 def test_the_same_confirmation_may_be_asked_for_again(tmp_path, given):
-    finished(tmp_path, commandation=ASKED)
+    finished(tmp_path, confirmation=ASKED)
     plan = resumed_plan("planned", tmp_path, given, confirms=True)
     assert plan.confirmation == ConfirmationRequest(**ASKED)
     keep_confirmation(plan)
@@ -257,7 +257,7 @@ def test_the_same_confirmation_may_be_asked_for_again(tmp_path, given):
 @pytest.mark.parametrize("given", [{"confirm": 1}, {"seeds": 4}, {"confirm": 3, "seeds": 9}])
 @pytest.mark.parametrize("confirms", [True, False])
 def test_the_test_split_is_not_read_again_for_another_choice(tmp_path, given, confirms):
-    ledger, tune = begin(tmp_path, commandation=ASKED)
+    ledger, tune = begin(tmp_path, confirmation=ASKED)
     ledger.plan.save()
     tune.run(ledger.plan.total_trials)
     tune.next()  # chosen, and its first trial is under way
@@ -326,13 +326,13 @@ def test_counts_out_of_bounds_are_refused_for_a_finished_study(tmp_path, given, 
 
 def test_more_than_the_search_will_propose_is_refused(tmp_path):
     with pytest.raises(UsageError, match="the search proposes 5 configs, so --confirm is at most 5"):
-        make_plan(tmp_path, commandation={"configs": 6, "seeds": 2})
+        make_plan(tmp_path, confirmation={"configs": 6, "seeds": 2})
     with pytest.raises(UsageError, match=r"compares 3 method.s. beside ce and kd, so --confirm is at most 3"):
-        compare(tmp_path, commandation={"configs": 4, "seeds": 2})
+        compare(tmp_path, confirmation={"configs": 4, "seeds": 2})
 
 
 def test_a_journal_that_has_lost_the_choice_is_refused(tmp_path):
-    ledger = finished(tmp_path, commandation=ASKED)
+    ledger = finished(tmp_path, confirmation=ASKED)
     path = ledger.plan.directory / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"event":"confirmation"', b'"event":"konfirmation"'))
     with pytest.raises(StudyError, match="says what is confirmed is damaged"):
@@ -340,7 +340,7 @@ def test_a_journal_that_has_lost_the_choice_is_refused(tmp_path):
 
 
 def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
-    plan = make_plan(tmp_path, commandation=ASKED)
+    plan = make_plan(tmp_path, confirmation=ASKED)
     plan.save()
     assert load_plan(plan.directory) == plan
     shown = describe_plan(plan, [])
@@ -349,11 +349,11 @@ def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
     assert f"{(13 + 18) * 4} student epochs" in shown
     assert "once by the confirmation" in shown
     assert "no paired p-value can fall below 0.25, nor below 1 when corrected for 6 comparisons" in shown
-    enough = describe_plan(make_plan(tmp_path, commandation={"configs": 2, "seeds": 10}), [])
+    enough = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 10}), [])
     assert "corrected" not in enough
     assert "once by the confirmation" not in describe_plan(make_plan(tmp_path), [])
     assert "the 2 best are confirmed on 3 seeds more" in note_text(plan, "command")
-    assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, commandation=ASKED), [])
+    assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, confirmation=ASKED), [])
 
 
 def contents(folder):

@@ -4,7 +4,7 @@ Every arm trains the same PESF-KD trials on Fashion-MNIST (same initial weights,
 differences are paired by seed. Shown are the means of the differences in the last epoch's validation measures, with
 Student t intervals (0.95).
 
-    python benchmarks/precision.py --data-root FOLDER [--quick] [--seeds N] [--epochs N] [--json PATH]
+    python benchmarks/precision.py --data-root FOLDER [--quick] [--seeds N] [--first-seed N] [--epochs N] [--json PATH]
 
 `--quick` runs on the digits, which need no files: two seeds of two epochs.
 """
@@ -78,21 +78,21 @@ def run_trial(config: TrialConfig, outputs: str, data_root: Path | None, folder:
     return {name: measures[name] for name in MEASURES}
 
 
-def paired_rows(found: dict[tuple[str, int], dict[str, float]], seeds: int, about: dict[str, object]) -> list[dict]:
+def paired_rows(found: dict[tuple[str, int], dict[str, float]], seeds: range, about: dict[str, object]) -> list[dict]:
     """A row for each comparison and measure."""
     rows = []
     for arm, against in COMPARISONS:
         for measure in MEASURES:
-            pairs = [(found[arm, seed][measure], found[against, seed][measure]) for seed in range(seeds)]
+            pairs = [(found[arm, seed][measure], found[against, seed][measure]) for seed in seeds]
             differences = [a - b for a, b in pairs]
-            error = statistics.stdev(differences) / math.sqrt(seeds)
-            half = float(stats.t.ppf(0.975, seeds - 1)) * error
+            error = statistics.stdev(differences) / math.sqrt(len(seeds))
+            half = float(stats.t.ppf(0.975, len(seeds) - 1)) * error
             mean = statistics.mean(differences)
             rows.append(
                 {
                     "arm": arm, "against": against, "measure": measure, "difference": mean,
                     "low": mean - half, "high": mean + half, "mean_against": statistics.mean(b for _, b in pairs),
-                    "sd_over_seeds": statistics.stdev(b for _, b in pairs), "n": seeds, **about,
+                    "sd_over_seeds": statistics.stdev(b for _, b in pairs), "n": len(seeds), **about,
                 }
             )  # fmt: skip
     return rows
@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="on the digits, two seeds of two epochs")
     parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--first-seed", type=int, default=0, help="to add seeds to those of an earlier run")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--student", default="cnn_16_32")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("PESFKD_DATA_ROOT"))
@@ -111,7 +112,8 @@ def main() -> None:
         parser.error("--data-root: give the folder that holds FashionMNIST/raw, or --quick")
     if arguments.seeds < 2:
         parser.error("--seeds: at least 2, as an interval needs them")
-    seeds = 2 if arguments.quick else arguments.seeds
+    count = 2 if arguments.quick else arguments.seeds
+    seeds = range(arguments.first_seed, arguments.first_seed + count)
     base = TrialConfig(
         dataset="digits" if arguments.quick else "fashion_mnist",
         student="cnn_3_4" if arguments.quick else arguments.student,
@@ -131,7 +133,7 @@ def main() -> None:
                 arguments.data_root,
                 folder,
             )
-            for seed in range(seeds)
+            for seed in seeds
             for arm, how in ARMS.items()
         }
         for (arm, seed), future in waiting.items():

@@ -132,6 +132,7 @@ class StudyCallback(tune.Callback):
             for epoch in result["epochs"]:
                 measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}
                 self._ledger.record_epoch(entry.trial_id, epoch["epoch"], measures)
+            self._ledger.record_calibration(entry.trial_id, result.get("calibration", {}))
             self._tracker.deliver(entry)
             self._progress.trial_changed(entry, self._ledger)
         except OSError as error:

@@ -133,6 +133,8 @@ class StudyCallback(tune.Callback):
         for note in result.get("notes", ()):
             self._progress.warn(note)
         try:
+            if self._ledger.record_dataset(result.get("dataset", {})):
+                self._tracker.know_dataset(result["dataset"])
             self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
             for epoch in result["epochs"]:
                 measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}
@@ -266,7 +268,7 @@ def _open_tracker(plan: StudyPlan, command: str, versions: dict[str, str], progr
     # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
     from study.tracking import StudyTracker
 
-    return StudyTracker(plan, command=command, versions=versions, tell=progress.say)
+    return StudyTracker(plan, command=command, versions=versions, tell=progress.say, watched=True)
 
 
 def _on_end(

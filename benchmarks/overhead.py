@@ -30,7 +30,7 @@ from study.plan import resolve_plan
 from study.progress import StudyProgress
 from study.records import read_trials
 from trainables import distillation
-from trainables.measures import ACCURACY, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
+from trainables.measures import ACCURACY, CALIBRATION, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
 from trainables.trial import TrialConfig
 
 
@@ -41,6 +41,9 @@ class IdleRun:
         self.config = config
         self.epoch = 0
         self.cost = SimpleNamespace(facts={})
+        self.dataset = SimpleNamespace(digest="0" * 64, train=range(1077), validation=range(360))
+        bins = dict.fromkeys(("count", "confidence", "correct"), [1.0] * 15)
+        self.calibration = dict.fromkeys(CALIBRATION[:3], bins)
         self._seconds = seconds_per_epoch
 
     @property

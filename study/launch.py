@@ -68,6 +68,7 @@ def launch(
     output_dir: options.OutputDir = Path("study_results"),
     name: options.Name = None,
     tracking_uri: options.TrackingUri = None,
+    optuna_storage: options.OptunaStorage = None,
     precision: options.Precision = "auto",
     teacher_checkpoint: options.TeacherCheckpoint = None,
     teacher_normalisation: options.TeacherNormalisation = None,

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from study.confirmation import Confirmation, check_journal
 from study.journal import Journal, read_journal
 from study.plan import Stage, StudyPlan
-from trainables.measures import ACCURACY, COST_FACTS, MEASURES
+from trainables.measures import ACCURACY, CALIBRATION, COST_FACTS, MEASURES
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -27,7 +27,8 @@ PROCESS_DIED: Final = "the trial's process died more often than is allowed"
 class TrialEntry:
     """One trial: what it is, what it has reported, how it ended (`status` is None while it has not).
 
-    `facts` are the `COST_FACTS` that it reported; a trial that has ended without an epoch has none.
+    `facts` are the `COST_FACTS` that it reported; a trial that has ended without an epoch has none. `calibration`, by
+    the names of `CALIBRATION`, is what one that finished told of its networks.
     """
 
     trial_id: str
@@ -40,6 +41,7 @@ class TrialEntry:
     epochs: dict[int, dict[str, float]] = field(default_factory=dict)
     epoch_times: dict[int, float] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     status: Status | None = None
     error: str | None = None
     ended: float | None = None
@@ -89,6 +91,7 @@ class StudyLedger:
 
     Attributes:
         confirmation: what is confirmed, once that was chosen.
+        dataset: digest of the data of all trials, and the number of samples in each split, once a trial has told.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class StudyLedger:
         self.entries: dict[str, TrialEntry] = {}
         self.ended = 0
         self.teacher_forwards_ahead = 0
+        self.dataset: dict[str, Any] | None = None
         self._stages: dict[Stage, list[TrialEntry]] = {"search": [], "control": [], "replicate": [], "confirm": []}
         self.damaged_lines: list[int] = []
         self._on_end = on_end
@@ -117,6 +121,8 @@ class StudyLedger:
                 self._enter(TrialEntry(config=TrialConfig(**event["config"]), **fields))
             elif kind == "fill":
                 self.teacher_forwards_ahead += event["forwards"]
+            elif kind == "dataset":
+                self.dataset = event["dataset"]
             elif kind == "confirmation":
                 self.confirmation = Confirmation(**event["confirmation"])
             elif trial_id in self.entries:
@@ -126,6 +132,8 @@ class StudyLedger:
                     entry.epoch_times.setdefault(event["epoch"], event["time"])
                 elif kind == "facts":
                     entry.facts = event["facts"]
+                elif kind == "calibration":
+                    entry.calibration = event["calibration"]
                 elif kind == "end":
                     self.ended += entry.status is None
                     entry.status, entry.error, entry.ended = event["status"], event["error"], event["time"]
@@ -181,6 +189,21 @@ class StudyLedger:
         if facts and not entry.facts and entry.status is None:
             self._append({"event": "facts", "trial_id": trial_id, "facts": facts})
             entry.facts = facts
+
+    def record_dataset(self, dataset: dict[str, Any]) -> bool:
+        """Enter what the trials learn from and are measured on; False if it is known."""
+        if not dataset or self.dataset is not None:
+            return False
+        self._append({"event": "dataset", "dataset": dataset})
+        self.dataset = dataset
+        return True
+
+    def record_calibration(self, trial_id: str, calibration: dict[str, dict[str, list[float]]]) -> None:
+        """Enter how well calibrated the networks of a trial are, once."""
+        entry = self.entries[trial_id]
+        if calibration and not entry.calibration and entry.status is None:
+            self._append({"event": "calibration", "trial_id": trial_id, "calibration": calibration})
+            entry.calibration = calibration
 
     def record_confirmation(self, confirmation: Confirmation) -> None:
         """Enter what is confirmed, once and for all, before the first of its trials begins."""
@@ -266,7 +289,15 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "seconds": entry.seconds,
         **{name: entry.last.get(name) for name in MEASURES},
         **{name: entry.facts.get(name) for name in COST_FACTS},
+        **{name: _bins(entry.calibration.get(name)) for name in CALIBRATION},
     }
+
+
+def _bins(sums: dict[str, list[float]] | None) -> list[dict[str, float]] | None:
+    """A row's list of bins; from sums by what they are of."""
+    if sums is None:
+        return None
+    return [dict(zip(sums, each, strict=True)) for each in zip(*sums.values(), strict=True)]
 
 
 def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:

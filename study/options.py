@@ -145,6 +145,14 @@ Address = Annotated[str, _where(help="Ray: local, auto, host:port or ray://host:
 OutputDir = Annotated[Path, _where(help="Folder for studies, teachers and the MLflow store.")]
 Name = Annotated[str | None, _where(help="Name of the study; space and time if not given.")]
 TrackingUri = Annotated[str | None, _where(help="MLflow store or server; a file in the output folder if not given.")]
+OptunaStorage = Annotated[
+    Path | None,
+    _where(
+        metavar="FILE",
+        help="Mirror the search into this file while it runs, for `optuna-dashboard FILE`; one file can hold many "
+        "studies.",
+    ),
+]
 Precision = Annotated[
     str,
     _where(

@@ -173,6 +173,10 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
     if (report := outcome.summary["report"]) is not None:
         console.print(f"report    {report}", markup=False, soft_wrap=True)
     console.print(f"compare   {ui_command(plan)}", markup=False, soft_wrap=True)
+    if plan.optuna_storage is not None:
+        console.print(
+            f"search    {shlex.join(['optuna-dashboard', str(plan.optuna_storage)])}", markup=False, soft_wrap=True
+        )
 
 
 def ui_command(plan: StudyPlan) -> str:

@@ -63,6 +63,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "address",
         "data_root",
         "tracking_uri",
+        "optuna_storage",
         "teacher_checkpoint",  # where it lies; what it is, the base says
         "teacher_outputs_limit",
         "teacher_outputs_path",
@@ -126,6 +127,7 @@ class StudyPlan(BaseModel):
     output_dir: Path = Path("study_results")
     data_root: Path | None = None
     tracking_uri: str
+    optuna_storage: Path | None = None
     space_digest: str = ""
     teacher_checkpoint: Path | None = None
     teacher_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None

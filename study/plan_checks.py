@@ -1,11 +1,14 @@
 """What goes around a plan: its controls, and whether its data are there, its method answers, its study is the same."""
 
-from typing import Any
+import os
+from typing import Any, Final
 
 from study.errors import UsageError
 from study.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from trainables.data.registry import check_files, dataset_info
 from trainables.methods import METHODS
+
+_OPERATION: Final = 4096  # bytes; the name of the first one stands at its beginning
 
 
 def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
@@ -60,6 +63,31 @@ def check_data_root(plan: StudyPlan) -> None:
         check_files(dataset_info(plan.base.dataset), plan.data_root)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def check_optuna_storage(plan: StudyPlan) -> None:
+    """Check that the search can be mirrored where the plan says.
+
+    Raises:
+        UsageError: nothing is searched, the file holds something else, or it cannot be written.
+    """
+    path = plan.optuna_storage
+    if path is None:
+        return
+    if not plan.searches:
+        raise UsageError(f"--optuna-storage mirrors a search, and space {plan.space!r} has none: leave it out")
+    if ":/" in str(path):
+        raise UsageError(f"--optuna-storage {path}: name a file, such as studies.journal, not a URI")
+    try:
+        with path.open("rb") as file:
+            if (start := file.readline(_OPERATION)) and b'"op_code"' not in start:
+                raise UsageError(f"--optuna-storage {path} is no journal of Optuna's: name another file, or a new one")
+    except FileNotFoundError:
+        folder = next(each for each in path.parents if each.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise UsageError(f"--optuna-storage: cannot write in {folder}; name a file in a folder of yours") from None
+    except OSError as error:
+        raise UsageError(f"--optuna-storage {path} cannot be read ({error.strerror}): name a file") from None
 
 
 def check_space_fits_method(plan: StudyPlan) -> None:

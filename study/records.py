@@ -7,11 +7,12 @@ Now and then the small files are merged into segments; a reader sees each trial 
 Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed,
 status, error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at
 the trial's last epoch; null where the method does not have it), one per fact of its cost (`COST_FACTS`; null where
-an earlier version recorded the trial). `stage` is search (proposed by the sampler),
-control (a config that no search chose: beside a search, or one of the methods that a study compares as published),
-replicate (a promising config on fresh seeds) or confirm (a chosen config, or a control, on seeds that no stage before
-had; these alone have `test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's own computing
-time, `started` the moment it was first scheduled.
+an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins, each of
+`count`, `confidence` and `correct`, of trials that finished (see `trainables.measures`). `stage` is search (proposed
+by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study compares
+as published), replicate (a promising config on fresh seeds) or confirm (a chosen config, or a control, on seeds that no
+stage before had; these alone have `test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's
+own computing time, `started` the moment it was first scheduled.
 Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
 Of a column `cost/...` the field's metadata says the `unit`.
 """
@@ -24,11 +25,14 @@ from typing import Any, Final, Literal, get_args, get_origin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.measures import COST_FACTS, MEASURES, unit_of
+from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, unit_of
 from trainables.trial import TrialConfig
 
 SEGMENT_TRIALS: Final = 64
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+# Parquet calls the element of a list so, and types are compared by name.
+_BIN: Final = pa.struct([("count", pa.int64()), ("confidence", pa.float64()), ("correct", pa.int64())])
+_BINS: Final = pa.list_(pa.field("element", _BIN))
 
 
 def _column_type(annotation: Any) -> pa.DataType:
@@ -61,7 +65,8 @@ def _trials_schema() -> pa.Schema:
         for name, field in TrialConfig.model_fields.items()
         if name == "epochs" or name not in taken
     ]
-    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS)])
+    calibration = [(name, _BINS) for name in CALIBRATION]
+    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS), *calibration])
 
 
 def _numbers(*names: str) -> list[pa.Field]:

@@ -45,6 +45,7 @@ _PLAN_FLAGS: Final = (
     "address",
     "data_root",
     "tracking_uri",
+    "optuna_storage",
     "teacher_outputs",
     "teacher_outputs_dtype",
     "teacher_outputs_limit",
@@ -59,8 +60,9 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     hold: list[str] = plain.get("hold") or []
     overrides = _overrides(hold, plain.get("temperature"))
     # Other processes and nodes have other working folders.
-    if isinstance(root := plain.get("data_root"), Path):
-        plain["data_root"] = root.absolute()
+    for flag in ("data_root", "optuna_storage"):
+        if isinstance(path := plain.get(flag), Path):
+            plain[flag] = path.absolute()
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
         plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
     return {
@@ -139,7 +141,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     """
     from study.comparison import choose_methods
     from study.plan import resolve_plan
-    from study.plan_checks import check_data_root, check_space_fits_method, controls_for
+    from study.plan_checks import check_data_root, check_optuna_storage, check_space_fits_method, controls_for
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
@@ -167,6 +169,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
     plan = resolve_plan(asked)
     check_space_fits_method(plan)
+    check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
         check_data_root(plan)
     if plan.directory.exists():
@@ -251,7 +254,7 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms
             confirmation that it cannot have.
     """
     from study.plan import EXECUTION_FIELDS, resolve_plan
-    from study.plan_checks import check_data_root, refuse_differences
+    from study.plan_checks import check_data_root, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
     from trainables.uris import REDACTED
 
@@ -274,6 +277,7 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms
         if REDACTED in uri:
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_data_root(plan)
+    check_optuna_storage(plan)
     return plan
 
 

@@ -26,6 +26,7 @@ from study.confirmation import what_is_left
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry, epoch_rows, trial_row
 from study.lock import StudyLock
+from study.optuna_mirror import Put, mirrored
 from study.packing import Packing
 from study.plan import StudyPlan
 from study.progress import StudyProgress
@@ -101,11 +102,14 @@ class Stop(tune.Stopper):
 
 
 class StudyCallback(tune.Callback):
-    """Carries what Tune reports into the ledger, and from there to the tracker and the screen."""
+    """Carries what Tune reports into the ledger, and from there to the tracker, the mirror and the screen."""
 
-    def __init__(self, ledger: StudyLedger, tracker: "StudyTracker", progress: StudyProgress, stop: Stop) -> None:
+    def __init__(
+        self, ledger: StudyLedger, tracker: "StudyTracker", mirror: Put, progress: StudyProgress, stop: Stop
+    ) -> None:
         self._ledger = ledger
         self._tracker = tracker
+        self._mirror = mirror
         self._progress = progress
         self._stop = stop
 
@@ -113,6 +117,7 @@ class StudyCallback(tune.Callback):
         """A trial has a process now."""
         entry = self._ledger.entries[trial.config["trial_id"]]
         self._tracker.deliver(entry)
+        self._mirror(entry)
         self._progress.trial_changed(entry, self._ledger)
 
     def on_trial_result(
@@ -128,11 +133,15 @@ class StudyCallback(tune.Callback):
         for note in result.get("notes", ()):
             self._progress.warn(note)
         try:
+            if self._ledger.record_dataset(result.get("dataset", {})):
+                self._tracker.know_dataset(result["dataset"])
             self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
             for epoch in result["epochs"]:
                 measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}
                 self._ledger.record_epoch(entry.trial_id, epoch["epoch"], measures)
+            self._ledger.record_calibration(entry.trial_id, result.get("calibration", {}))
             self._tracker.deliver(entry)
+            self._mirror(entry)
             self._progress.trial_changed(entry, self._ledger)
         except OSError as error:
             self._stop.failure = error
@@ -195,11 +204,17 @@ def run_study(
         UsageError: another process runs this study.
     """
     began = time.monotonic()
-    with StudyLock(plan.directory), ThreadPoolExecutor(1, "mlflow-open") as pool:
+    with (
+        StudyLock(plan.directory),
+        ThreadPoolExecutor(1, "mlflow-open") as pool,
+        mirrored(plan, progress.warn) as mirror,
+    ):
         stop = Stop(plan.time_budget)
         records = RecordWriter(plan.directory)
         tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress)
-        ledger = StudyLedger(plan, lambda entry: _on_end(plan, entry, records, tracker_opens, stop))
+        ledger = StudyLedger(plan, lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop))
+        for entry in ledger.in_stage("search"):
+            mirror(entry)
         if ledger.damaged_lines:
             progress.say(
                 f"journal.jsonl: lines {ledger.damaged_lines} are damaged and left out; their trials run again"
@@ -207,7 +222,7 @@ def run_study(
         with _interruptible(stop, progress):
             if _work_is_left(ledger):
                 try:
-                    _search(plan, ledger, tracker_opens, progress, stop)
+                    _search(plan, ledger, tracker_opens, mirror, progress, stop)
                 except StudyError:
                     tracker_opens.result().finish("FAILED")
                     raise
@@ -253,12 +268,18 @@ def _open_tracker(plan: StudyPlan, command: str, versions: dict[str, str], progr
     # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
     from study.tracking import StudyTracker
 
-    return StudyTracker(plan, command=command, versions=versions, tell=progress.say)
+    return StudyTracker(plan, command=command, versions=versions, tell=progress.say, watched=True)
 
 
 def _on_end(
-    plan: StudyPlan, entry: TrialEntry, records: RecordWriter, tracker: "Future[StudyTracker]", stop: Stop
+    plan: StudyPlan,
+    entry: TrialEntry,
+    records: RecordWriter,
+    tracker: "Future[StudyTracker]",
+    mirror: Put,
+    stop: Stop,
 ) -> None:
+    mirror(entry)
     try:
         records.write(trial_row(plan, entry), epoch_rows(entry))
     except OSError as error:
@@ -272,7 +293,12 @@ def _work_is_left(ledger: StudyLedger) -> bool:
 
 
 def _search(
-    plan: StudyPlan, ledger: StudyLedger, tracker: "Future[StudyTracker]", progress: StudyProgress, stop: Stop
+    plan: StudyPlan,
+    ledger: StudyLedger,
+    tracker: "Future[StudyTracker]",
+    mirror: Put,
+    progress: StudyProgress,
+    stop: Stop,
 ) -> None:
     keep_teacher(plan)
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
@@ -288,7 +314,7 @@ def _search(
             if prepared is None:
                 return
             teachers[whose] = prepared.path
-        callback = StudyCallback(ledger, tracker.result(), progress, stop)
+        callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop)
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),

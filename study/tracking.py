@@ -6,6 +6,7 @@ their `trial_id` tag before any is made, which is what keeps a study that was ki
 Ray's own callback costs ten times as much and cannot do that.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,10 +24,16 @@ from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
 from study.teacher_choice import describe_teacher
+from study.tracking_inputs import MachineWatch, dataset_inputs
+from study.tracking_view import VIEW_TAG, artifact_links, links, saved_view, view_key
+from trainables.methods import METHODS
 from trainables.uris import redact
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
+_REPORT: Final = "report.html"
+_FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # of the figures in a study's note
 _TRY_AGAIN: Final = frozenset({408, 429})  # of what HTTP calls the client's mistakes, those that pass
+_log = logging.getLogger(__name__)
 
 
 def check_tracking_uri(uri: str) -> None:
@@ -50,6 +57,7 @@ class StudyTracker:
         versions: tags that say which code ran (`git.commit`, `ray.version`, ...).
         tell: hears, in a line, when the store is away and when it is back.
         patience: seconds for which a store that is away is waited for when the study has ended.
+        watched: whether the run of the study has measures of this machine as well, while it runs.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class StudyTracker:
         versions: dict[str, str],
         tell: Callable[[str], None] = lambda _: None,
         patience: float = PATIENCE,
+        watched: bool = False,
     ) -> None:
         self._plan = plan
         self._client = _open_client(plan)
@@ -86,13 +95,32 @@ class StudyTracker:
         else:
             self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         self.parent_id: str = parent.info.run_id
-        self._note = note_text(plan, command)
+        self._note = f"{note_text(plan, command)}\n\n{links(plan, self._experiment_id)}"
         self._client.set_tag(self.parent_id, "mlflow.note.content", self._note)
+        self._save_view()
+        self._dataset: dict[str, Any] | None = None
         self._runs = {run.data.tags["trial_id"]: run for run in self._children() if "trial_id" in run.data.tags}
         self._ended = {i for i, run in self._runs.items() if "status" in run.data.tags and run.info.end_time}
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
         self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)
+        self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
+
+    def _save_view(self) -> None:
+        """Have the experiment's page offer the study's trials as charts; a server that refuses has them as a table."""
+        tag = f"{VIEW_TAG}{view_key(self._plan)}"
+        try:
+            self._client.set_experiment_tag(self._experiment_id, tag, saved_view(self._plan, self.parent_id))
+        except MlflowException as error:
+            _log.warning("MLflow does not take the view of the study: %s", redact(str(error)))
+
+    def know_dataset(self, dataset: dict[str, Any]) -> None:
+        """Hear of the data of all trials; they become inputs of the study's run with the next that is delivered.
+
+        Args:
+            dataset: see `study.tracking_inputs.dataset_inputs`.
+        """
+        self._dataset = dataset
 
     def deliver(self, entry: TrialEntry) -> None:
         """Hand over a trial that has started, gone on or ended; returns at once."""
@@ -100,6 +128,8 @@ class StudyTracker:
 
     def catch_up(self, ledger: StudyLedger) -> None:
         """Hand over every trial that has ended and that MLflow does not know as ended; for a resumed study."""
+        if ledger.dataset is not None:
+            self.know_dataset(ledger.dataset)
         for entry in ledger.entries.values():
             if entry.status is not None and entry.trial_id not in self._ended:
                 self.deliver(entry)
@@ -123,6 +153,8 @@ class StudyTracker:
         Returns:
             What went wrong in delivering, if anything did.
         """
+        if self._watch is not None:
+            self._watch.end()
         failure = self._delivery.close()
         if failure is not None and not isinstance(failure, RefusedError):
             return failure
@@ -136,8 +168,13 @@ class StudyTracker:
         for run in self._children():
             if run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, status="KILLED")
+        self._log_dataset()
         if result_note:
-            self._client.set_tag(self.parent_id, "mlflow.note.content", f"{self._note}\n\n{result_note}")
+            shown = artifact_links(
+                self._experiment_id, self.parent_id, _figures(artifacts), report=_REPORT in [a.name for a in artifacts]
+            )
+            note = "\n\n".join(part for part in (self._note, result_note, shown) if part)
+            self._client.set_tag(self.parent_id, "mlflow.note.content", note)
         now = int(time.time() * 1000)
         self._client.log_batch(self.parent_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
         for path in artifacts:
@@ -177,8 +214,22 @@ class StudyTracker:
             if not token:
                 return
 
+    def _log_dataset(self) -> None:
+        dataset, self._dataset = self._dataset, None
+        if dataset is None:
+            return
+        try:
+            inputs = dataset_inputs(self._plan, dataset)
+            _answered(lambda: self._client.log_inputs(self.parent_id, datasets=inputs))
+        except RefusedError as error:  # it is worth no trial's delivery
+            _log.warning("MLflow does not take the dataset as an input of the study: %s", error)
+        except Exception:
+            self._dataset = dataset
+            raise
+
     def _hand_over(self, entry: TrialEntry) -> None:
         try:
+            self._log_dataset()
             _answered(lambda: self._deliver(entry, self._delivered))
         except Exception:
             self._uncertain.add(entry.trial_id)
@@ -269,6 +320,18 @@ def _answered(send: Callable[[], None]) -> None:
         raise RefusedError(f"{type(error).__name__}: {redact(str(error))}") from error
 
 
+def _figures(artifacts: Sequence[Path]) -> list[tuple[str, str]]:
+    """Title and path of the pictures among the artifacts of a study, those that say most first."""
+    folder = next((path for path in artifacts if path.name == "figures" and path.is_dir()), None)
+    found = sorted(folder.glob("*.png"), key=_rank) if folder is not None else []
+    return [(path.stem.replace("_", " "), f"figures/{path.name}") for path in found]
+
+
+def _rank(figure: Path) -> tuple[int, str]:
+    ranks = (rank for rank, part in enumerate(_FIRST_SHOWN) if part in figure.stem)
+    return next(ranks, len(_FIRST_SHOWN)), figure.stem
+
+
 def _end_tags(entry: TrialEntry) -> list[RunTag]:
     tags = [RunTag("status", str(entry.status))]
     return [*tags, RunTag("error", entry.error[:5000])] if entry.error else tags
@@ -319,10 +382,20 @@ def _what_is_run(plan: StudyPlan) -> str:
 
 
 def _constants(plan: StudyPlan) -> dict[str, Any]:
-    seeds = {"seed", "data_seed", "method"}
+    """What all trials have in common, but for the fields that no method of the study reads."""
+    seeds = {"seed", "data_seed", "method"} | _unread_fields(plan)
     config = plan.example_config.model_dump(mode="json")
     left_out = seeds | set(plan.differing) | (set() if plan.base.teacher_digest else {"teacher_digest"})
     return {k: v for k, v in config.items() if k not in left_out}
+
+
+def _unread_fields(plan: StudyPlan) -> set[str]:
+    used = [dict(method.fields) for method in plan.compared]
+    used += [{"method": name} for name in plan.controls]
+    used += [] if plan.compared else [{"method": plan.base.method, "adapter": plan.base.adapter}]
+    entries = [METHODS.entry(str(each["method"]), adapter=bool(each.get("adapter"))) for each in used]
+    everywhere = (METHODS.entry(method, adapter=True) for method in METHODS)
+    return {field for entry in everywhere for field in entry.fields} - {f for entry in entries for f in entry.fields}
 
 
 def _open_client(plan: StudyPlan) -> MlflowClient:

@@ -73,8 +73,8 @@ class DistillationTrainable(tune.Trainable):
 
         Returns:
             `epochs`, the measures of each that went well; the last one's number and accuracy, for Tune; the trial's
-            `facts`; `finished`, whether it was its last; `failed` where it went wrong; and `notes` where there is
-            something that a person should know.
+            `facts`; `finished`, whether it was its last, and with it its `calibration`; `failed` where it went wrong;
+            and `notes` where there is something that a person should know.
         """
         epochs: list[dict[str, float]] = []
         due = time.monotonic() + self._between
@@ -136,7 +136,7 @@ def keep_if_asked(run: DistillationRun, path: str | None) -> None:
 def report(
     run: DistillationRun, epochs: Sequence[Mapping[str, float]], *, saved_at: float, trials: int = 1
 ) -> dict[str, Any]:
-    """What Tune is told of a trial, and beside it `facts`, what the trial costs by what it is.
+    """What Tune is told of a trial, and beside it its data, `facts`, what it costs by what it is, and its calibration.
 
     Args:
         run: the trial.
@@ -150,6 +150,12 @@ def report(
         "epoch": run.epoch,
         "epochs": epochs,
         "facts": _facts_of(run),
+        "dataset": {
+            "digest": run.dataset.digest,
+            "train": len(run.dataset.train),
+            "validation": len(run.dataset.validation),
+        },
+        **({"calibration": run.calibration} if run.finished else {}),
         "finished": run.finished,
         "done": run.finished,
         "should_checkpoint": due and not run.finished,

@@ -1,11 +1,16 @@
-"""The validation measures of a trial, from logits."""
+"""The validation measures of a trial, and how well calibrated its networks are, from logits."""
+
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from trainables.measures import ACCURACY, SHARPNESS_GAP
-from trainables.sharpness import entropy, expected_calibration_error, sharpness, sharpness_gap
+from trainables.sharpness import entropy, expected_calibration_error, reliability, sharpness, sharpness_gap
+
+# How many predictions each bin holds, the sum of their confidences, and how many are right; see `trainables.measures`.
+Calibration: TypeAlias = dict[str, dict[str, list[float]]]
 
 
 def validation_measures(
@@ -55,6 +60,7 @@ def validation_measures(
         measures |= {
             "val/accuracy_teacher": _accuracy(teacher, labels),
             "val/sharpness_teacher": sharpness(teacher).mean(),
+            "val/ece_teacher": expected_calibration_error(teacher, labels),
             SHARPNESS_GAP: sharpness_gap(target, student),
             "val/sharpness_gap_tempered": sharpness_gap(target, student, temperature=temperature),
             "val/sharpness_gap_centred": sharpness_gap(target, student, centred=True),
@@ -71,6 +77,25 @@ def validation_measures(
     # One transfer for all of them: each .item() would wait for the device.
     values = torch.stack(list(measures.values())).tolist()
     return dict(zip(measures, values, strict=True))
+
+
+def calibration_of(labels: Tensor, logits: dict[str, Tensor | None]) -> Calibration:
+    """What reliability diagrams are drawn of, computed in float64.
+
+    Args:
+        labels: (B,) int64.
+        logits: (B, C) by what of `CALIBRATION` they are; a network that is not there is left out.
+    """
+    found = {name: reliability(each.double(), labels) for name, each in logits.items() if each is not None}
+    return {name: _sums(*each.tolist()) for name, each in found.items()}
+
+
+def _sums(count: list[float], confidence: list[float], correct: list[float]) -> dict[str, list[float]]:
+    return {
+        "count": [int(each) for each in count],
+        "confidence": confidence,
+        "correct": [int(each) for each in correct],
+    }
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -17,6 +17,12 @@ stored), the method's own (its losses and what belongs to it), and a peer's that
 the machine's while the epoch ran (see `trainables.energy`), absent where it does not tell.
 `cost/teacher_training_seconds` is what the training of a trial's teacher took, once for all trials that share it, where
 the method is taught by one that was trained here.
+
+Beside its measures a trial that finishes tells, once, how well calibrated each network is (`CALIBRATION`, by split and
+network): in each of 15 bins of equal width over the confidence how many predictions there are (`count`), the sum of
+their confidences (`confidence`), and how many of them are right (`correct`). Who stands for the teacher, and who is the
+adapted one, is as for the measures. On the test split it is the student's alone, of a trial that confirms: nothing else
+has been through that split.
 """
 
 from typing import Final
@@ -40,6 +46,7 @@ VALIDATION_MEASURES: Final = (
     "val/entropy_student",
     "val/entropy_adapted",
     "val/ece_student",
+    "val/ece_teacher",
     "val/ece_adapted",
     "val/agreement",
 )
@@ -85,6 +92,12 @@ COST_FACTS: Final = (
     "cost/stored_bytes",
 )
 TEST_MEASURES: Final = ("test/accuracy",)
+CALIBRATION: Final = (
+    "calibration/val_student",
+    "calibration/val_teacher",
+    "calibration/val_adapted",
+    "calibration/test_student",
+)
 
 MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES
 

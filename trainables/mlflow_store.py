@@ -81,13 +81,13 @@ def find_experiment(client: MlflowClient, uri: str, name: str, *, artifacts: Pat
         client: of the store.
         uri: the store's.
         name: the experiment's.
-        artifacts: the folder for those of a store in a file; a server knows where to put them.
+        artifacts: the folder for those of a store in a file or a database; a server knows where to put them.
         note: Markdown for a new experiment's page.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         return str(experiment.experiment_id)
-    location = artifacts.absolute().as_uri() if uri.startswith("sqlite:") else None
+    location = None if uri.startswith(("http:", "https:")) else artifacts.absolute().as_uri()
     try:
         created = client.create_experiment(name, artifact_location=location, tags={"mlflow.note.content": note})
     except MlflowException:  # another process made it in this moment

@@ -92,10 +92,34 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
     Source:
         Guo et al., "On Calibration of Modern Neural Networks" (2017), equation 3.
     """
+    confidence, correct, members = _binned(logits, labels, bins)
+    return ((correct - confidence) @ members).abs().sum() / len(labels)
+
+
+def reliability(logits: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:
+    """What a reliability diagram is drawn of: how many predictions each bin holds, how confident and how often right.
+
+    Args:
+        logits: (B, C).
+        labels: (B,) int64.
+        bins: as in `expected_calibration_error`.
+
+    Returns:
+        (3, bins) in the dtype of the logits: the number of predictions, the sum of their confidences, and how many of
+        them are right. Those of several seeds may be added; Σ_bins |right - confidence| / B is the calibration error.
+
+    Source:
+        Guo et al. (2017), section 2.
+    """
+    confidence, correct, members = _binned(logits, labels, bins)
+    return torch.stack([torch.ones_like(confidence), confidence, correct]) @ members
+
+
+def _binned(logits: Tensor, labels: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Confidence (B,) of each prediction, whether it is right (B,), and its bin as one-hot (B, bins)."""
     confidence, prediction = torch.softmax(logits, dim=1).max(dim=1)
     inner_edges = torch.arange(1, bins, device=logits.device, dtype=confidence.dtype) / bins
     bin_of_sample = torch.bucketize(confidence, inner_edges)
     # A product with the one-hot bins: scatter-adds have no fixed order of summation on a GPU.
     members = torch.nn.functional.one_hot(bin_of_sample, bins).to(confidence.dtype)
-    excess = (prediction == labels).to(confidence.dtype) - confidence
-    return (excess @ members).abs().sum() / len(labels)
+    return confidence, (prediction == labels).to(confidence.dtype), members

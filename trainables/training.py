@@ -24,7 +24,7 @@ from trainables.cost_ledger import CostLedger, count_costs
 from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
 from trainables.energy import energy_meter
-from trainables.evaluation import validation_measures
+from trainables.evaluation import Calibration, calibration_of, validation_measures
 from trainables.folding import FoldedCopy
 from trainables.learners import (
     adapter_trainer,
@@ -35,6 +35,7 @@ from trainables.learners import (
     student_trainer,
 )
 from trainables.loss_log import LossLog, NonFiniteLossError
+from trainables.measures import CALIBRATION
 from trainables.methods import METHODS
 from trainables.methods.method import LossParts, Method, StepOutputs
 from trainables.models import DistillationModel
@@ -67,6 +68,10 @@ class DistillationRun:
         method: instead of the config's, for the training of a teacher by a method of its own.
         reads_test: whether the last epoch reports `test/accuracy` too.
 
+    Attributes:
+        calibration: what reliability diagrams are drawn of, once the last epoch was evaluated; see
+            `trainables.measures`.
+
     Raises:
         ValueError: if the method needs a teacher and there is none, or dataset, teacher or its outputs do not
             fit the config.
@@ -90,6 +95,7 @@ class DistillationRun:
         self.method = method if method is not None else METHODS[config.method]
         self.epoch = 0
         self.training_seconds = 0.0
+        self.calibration: Calibration = {}
         check_fit(config, dataset, teacher)
         self.teacher = place(teacher, self.device, config.precision) if teacher is not None else None
         self._generator: torch.Generator | None = None
@@ -324,13 +330,17 @@ class DistillationRun:
             self.adapter.eval()
             adapted = self.adapter(teacher.feature, teacher.logits)
         beside = self.companion.evaluate(self.evaluation_batches(split)) if self.companion is not None else None
+        student = self._student_logits(split) if student_logits is None else student_logits
+        labels, frozen = split.labels.to(self.device), teacher.logits if teacher is not None else None
+        adapted = beside if self.method.trains_teacher else adapted
+        peer = beside if self.method.peer is not None else None
         measures = validation_measures(
-            self._student_logits(split) if student_logits is None else student_logits,
-            split.labels.to(self.device),
+            student,
+            labels,
             temperature=self.config.temperature,
-            teacher_logits=teacher.logits if teacher is not None else None,
-            adapted_logits=beside if self.method.trains_teacher else adapted,
-            peer_logits=beside if self.method.peer is not None else None,
+            teacher_logits=frozen,
+            adapted_logits=adapted,
+            peer_logits=peer,
         )
         wrong = ", ".join(f"{name} {value:g}" for name, value in measures.items() if not math.isfinite(value))
         if wrong:
@@ -338,14 +348,20 @@ class DistillationRun:
                 f"not finite after epoch {self.epoch} of {self.config.epochs}: {wrong}. "
                 "A lower learning rate usually helps."
             )
+        if self.finished:
+            standing = peer if frozen is None else frozen
+            self.calibration |= calibration_of(
+                labels, dict(zip(CALIBRATION[:3], (student, standing, adapted), strict=True))
+            )
         return measures
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:
         """`test/accuracy`: the one reader of the test split, for the final confirmation of a study."""
         split = self.dataset.test
-        correct = self._student_logits(split).argmax(dim=1) == split.labels.to(self.device)
-        return {"test/accuracy": float(correct.double().mean())}
+        logits, labels = self._student_logits(split), split.labels.to(self.device)
+        self.calibration |= calibration_of(labels, {CALIBRATION[-1]: logits})
+        return {"test/accuracy": float((logits.argmax(dim=1) == labels).double().mean())}
 
     def test_at_the_end(self) -> dict[str, float]:
         """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from analysis.calibration import Reliability, dot_sizes, networks_of
 from analysis.costs import ConfigCost
 from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, style_of
 from analysis.figures import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
@@ -147,6 +148,26 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
     if ratios:
         chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=0.12)
     return chart
+
+
+def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]) -> list[Chart]:
+    """Accuracy over confidence, a panel for each network, with the diagonal of a calibrated one."""
+    charts = []
+    for network in networks_of(found):
+        diagonal = _line([0, 1], [0, 1], "calibrated", Style(GREY, "o", ":"))
+        traces: list[Trace] = [{**diagonal, "showlegend": False, "hoverinfo": "skip"}]
+        for each in (each for each in found if each.network == network):
+            style, drawn = styles[each.label], each.drawn
+            at = zip(each.confidence[drawn], each.accuracy[drawn], each.count[drawn], strict=True)
+            hover = [f"confidence {x:.3f}, right {y:.3f}<br>{count:,.0f} predictions" for x, y, count in at]
+            trace = _line(each.confidence[drawn], each.accuracy[drawn], each.label or network, style)
+            marker = {"color": style.colour, "symbol": _SYMBOLS[style.marker], "size": dot_sizes(each)[drawn].tolist()}
+            traces.append({**trace, "mode": "lines+markers", "marker": marker, "hovertext": hover})
+        chart = _chart(traces, f"confidence of the {network}", "share that is right")
+        chart["layout"]["xaxis"] |= {"range": [0, 1.02]}
+        chart["layout"]["yaxis"] |= {"range": [0, 1.02]}
+        charts.append(chart)
+    return charts
 
 
 def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:

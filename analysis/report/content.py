@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from analysis.association import Association, between_configs, within_configs
-from analysis.confirmation import ConfirmationResult, verdict
+from analysis.calibration import TEST, compute_reliability
+from analysis.confirmation import CONFIRM, ConfirmationResult, described, verdict
 from analysis.costs import ConfigCost, config_costs
 from analysis.figures import (
     GapAgainstAccuracy,
@@ -35,11 +36,14 @@ from analysis.report.pictures import (
     importance_picture,
     imposed_picture,
     methods_picture,
+    reliability_picture,
 )
 from analysis.report.tables import Table
 from analysis.report.wording import bounded, counted, duration, p_phrase
 from analysis.stability import rank_stability
 from analysis.trials import (
+    BASELINE,
+    REPEATED,
     SEARCH,
     ConfigSummary,
     compare_methods,
@@ -53,9 +57,10 @@ from trainables.uris import REDACTED
 _SLICED: Final = ("adapter_width", "temperature")
 _FEW_DRAWS: Final = 100
 _ASSOCIATED: Final[tuple[GapName, ...]] = ("paper", "centred")
+_MOST_RELIABILITIES: Final = 4  # configs that can be told apart in one panel
 _NO_PREDICTIONS: Final = (
-    "Reliability diagrams of teacher, adapted teacher and student need the predictions for every image. The records "
-    "hold their calibration error only, so there is none here."
+    "Reliability diagrams of teacher, adapted teacher and student need what the records of an earlier version do not "
+    "hold: they have calibration errors only, so there is no diagram here."
 )
 _NO_BOUNDS: Final = "The folder has no summary.json, and so no bounds: importances and ranges cannot be judged."
 
@@ -300,7 +305,25 @@ def _calibration(study: StudyFolder, found: _Found) -> Section:
     table = tables.calibration_table(study, found.configs)
     if table is None:
         return Section("calibration", "Calibration")
-    return Section("calibration", "Calibration", (_NO_PREDICTIONS,), (table,))
+    pictures = []
+    drawn = compute_reliability(study.records.trials, _in_diagrams(study, found.configs), stages=REPEATED)
+    if drawn:
+        pictures.append(reliability_picture(drawn, "validation"))
+    if found.confirmed is not None:
+        confirmed = [(each.config_id, described(each)) for each in found.confirmed.configs[:_MOST_RELIABILITIES]]
+        tested = compute_reliability(study.records.trials, confirmed, stages=[CONFIRM], on=TEST)
+        pictures += [reliability_picture(tested, "test")] if tested else []
+    return Section("calibration", "Calibration", () if drawn else (_NO_PREDICTIONS,), (table,), tuple(pictures))
+
+
+def _in_diagrams(study: StudyFolder, configs: Sequence[ConfigSummary]) -> list[tuple[str, str]]:
+    """The controls and the best config; of compared methods the baseline and the best."""
+    beside = [
+        each for each in configs if (each.method == BASELINE if study.compares_methods else each.stage == "control")
+    ]
+    best = [each for each in configs if each not in beside][: _MOST_RELIABILITIES - len(beside)]
+    shown = best if study.compares_methods else best[:1]
+    return [(each.config_id, each.method) for each in [*beside[:_MOST_RELIABILITIES], *shown]]
 
 
 def _cost(study: StudyFolder, found: _Found) -> Section:
@@ -362,10 +385,10 @@ def _again(study: StudyFolder) -> Section:
     command = summary.get("command")
     commands = [(f"The same study under a new name{_without_secrets(str(command))}", str(command))] if command else []
     where = [] if study.directory.parent == Path("study_results") else ["--output-dir", str(study.directory.parent)]
-    if study.is_complete is False:
+    if study.is_complete is False and study.has_journal:
         go_on = shlex.join(["python", "-m", "study.launch", "--resume", study.name, *where])
         commands.append(("Go on with this one", go_on))
-    elif study.is_complete and not study.chosen:
+    elif study.is_complete and not study.chosen and study.has_journal:
         confirm = shlex.join(["python", "-m", "study.confirm", study.name, *where])
         commands.append(("Confirm it on fresh seeds and the test split", confirm))
     if select(study.records.trials, stages=[SEARCH]).num_rows and study.searched:

@@ -81,6 +81,11 @@ class StudyFolder:
         return complete if isinstance(complete, bool) else None
 
     @property
+    def has_journal(self) -> bool:
+        """Whether it can be gone on with, or confirmed, from this folder."""
+        return (self.directory / "journal.jsonl").is_file()
+
+    @property
     def searched(self) -> tuple[Searched, ...]:
         """What was searched, with its bounds; nothing of a study that compares methods, or before a summary."""
         parameters = [] if self.compares_methods else self.summary.get("searched", [])

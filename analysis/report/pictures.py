@@ -13,8 +13,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from analysis.calibration import Reliability, draw_reliability
 from analysis.costs import ConfigCost
-from analysis.drawing import BLUE, VERMILION, add_legend, bars, new_figure
+from analysis.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, new_figure, style_of
 from analysis.figures import (
     GapAgainstAccuracy,
     History,
@@ -83,6 +84,14 @@ def curves_picture(curves: Sequence[LearningCurve]) -> Picture:
         return picture
     left = f" Of {len(curves)} methods {BASELINE} and those that ended with the highest mean are shown."
     return replace(picture, caption=picture.caption + left)
+
+
+def reliability_picture(found: Sequence[Reliability], split: str) -> Picture:
+    """Reliability diagrams of teacher, adapted teacher and student."""
+    labels = tuple(dict.fromkeys(each.label for each in found if each.label))
+    styles = {label: style_of(label, labels) for label in labels} | {"": Style(INK, "o", "-")}
+    drawn = charts.reliability_charts(found, styles)
+    return _picture(f"reliability-{split}", lambda: draw_reliability(found, styles, split), *drawn)
 
 
 def imposed_picture(arms: Sequence[ImposedGap], *, seed: int) -> Picture:

@@ -14,11 +14,11 @@ from analysis.importance import Importance
 from analysis.methods import settings_of
 from analysis.report.folder import StudyFolder
 from analysis.report.wording import bounded, config_label, duration, number, p_in_words, times
-from analysis.statistics import mean_interval
+from analysis.statistics import Estimate, mean_interval
 from analysis.trials import ACCURACY, BASELINE, REPEATED, ConfigSummary, numbers, select
 
 _MOST_ROWS = 40
-_CALIBRATION = (("student", "val/ece_student"), ("adapted teacher", "val/ece_adapted"))
+_CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,17 @@ def calibration_table(study: StudyFolder, configs: Sequence[ConfigSummary]) -> T
         own = repeated.filter(pc.equal(repeated["config_id"], config.config_id))
         errors = [mean_interval(numbers(own, measure)) for _, measure in _CALIBRATION]
         if any(error.n for error in errors):
-            rows.append((config_label(config), str(max(error.n for error in errors)), *map(bounded, errors)))
+            rows.append((config_label(config), str(max(error.n for error in errors)), *map(_of_networks, errors)))
     if not rows:
         return None
     heads = ("config", "n", *(f"calibration error, {whose}" for whose, _ in _CALIBRATION))
     note = "Expected calibration error in 15 bins on the validation split, mean over seeds with Student t intervals."
     return Table("Calibration", heads, tuple(rows), (note,)).without_empty_columns()
+
+
+def _of_networks(error: Estimate) -> str:
+    """An error over seeds; a teacher that all of them share has one, and no interval."""
+    return number(error.value) if error.n and error.low == error.high else bounded(error)
 
 
 def importance_table(found: Sequence[Importance]) -> Table:

@@ -50,6 +50,23 @@ def test_what_a_trial_costs_by_what_it_is_is_entered_once_and_kept(tmp_path):
     assert row["cost/stored_bytes"] is None
 
 
+def test_how_well_calibrated_a_trial_is_is_entered_once_and_is_a_list_of_bins_in_its_row(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    entry = ledger.open_trial("control", TrialConfig(), 1)
+    ledger.record_calibration(entry.trial_id, {})
+    sums = {"count": [2, 0], "confidence": [0.1 + 0.2, 0.0], "correct": [1, 0]}
+    for given in ({"calibration/val_student": sums}, {"calibration/val_student": {}}):
+        ledger.record_calibration(entry.trial_id, given)
+    again = StudyLedger(ledger.plan).entries[entry.trial_id]
+    assert again.calibration == entry.calibration == {"calibration/val_student": sums}
+    row = trial_row(ledger.plan, again)
+    assert row["calibration/val_student"] == [
+        {"count": 2, "confidence": 0.1 + 0.2, "correct": 1},
+        {"count": 0, "confidence": 0.0, "correct": 0},
+    ]
+    assert row["calibration/val_teacher"] is None
+
+
 def test_a_trial_ends_once(tmp_path):
     ended = []
     ledger = StudyLedger(make_plan(tmp_path), ended.append)

@@ -6,7 +6,7 @@ from study.ledger import StudyLedger, epoch_rows, trial_row
 from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError, RecordWriter, read_epochs, read_trials
 from study.search import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from trainables.measures import COST_FACTS, MEASURES
+from trainables.measures import CALIBRATION, COST_FACTS, MEASURES
 from trainables.trial import TrialConfig
 
 
@@ -44,7 +44,7 @@ def test_records_say_what_the_ledger_knows(ended):
 
 def test_every_config_field_and_measure_has_a_column():
     fields = {"epochs_planned" if name == "epochs" else name for name in TrialConfig.model_fields}
-    assert fields | set(MEASURES) | set(COST_FACTS) <= set(TRIALS_SCHEMA.names)
+    assert fields | set(MEASURES) | set(COST_FACTS) | set(CALIBRATION) <= set(TRIALS_SCHEMA.names)
     assert set(MEASURES) <= set(EPOCHS_SCHEMA.names)
     assert len(set(TRIALS_SCHEMA.names)) == len(TRIALS_SCHEMA.names)
 
@@ -105,6 +105,29 @@ def test_records_from_before_there_were_costs_are_read_with_nothing_where_those_
         assert table.schema.equals(schema)
         assert table.num_rows
         assert {value for name in schema.names if "cost/" in name for value in table[name].to_pylist()} == {None}
+
+
+def test_bins_of_calibration_come_back_as_they_were_and_older_records_have_none(ended):
+    writer = RecordWriter(ended.plan.directory)
+    first, second, *_ = ended.entries.values()
+    sums = {"count": [3, 1], "confidence": [0.1 + 0.2, 1.0], "correct": [2, 1]}
+    first.calibration = second.calibration = {"calibration/val_student": sums}
+    write_all(ended, writer)
+    path = ended.plan.directory / "records" / "trials" / f"trial-{second.trial_id}.parquet"
+    table = pq.read_table(path)
+    older = table.select([name for name in table.column_names if not name.startswith("calibration/")])
+    pq.write_table(older, path, write_page_checksum=True)
+    again = RecordWriter(ended.plan.directory)
+    for _ in ("loose", "merged"):
+        trials = read_trials(ended.plan.directory)
+        assert trials.schema.equals(TRIALS_SCHEMA)
+        found = {row["trial_id"]: row["calibration/val_student"] for row in trials.to_pylist()}
+        assert found.pop(first.trial_id) == [
+            {"count": 3, "confidence": 0.1 + 0.2, "correct": 2},
+            {"count": 1, "confidence": 1.0, "correct": 1},
+        ]
+        assert set(found.values()) == {None}
+        again.merge()
 
 
 def test_a_file_of_records_says_in_which_unit_a_cost_is(ended):

@@ -30,6 +30,7 @@ def plan_of(words: list[str]) -> StudyPlan:
         "--space method_tuned --methods kd,dist --trials 3 --teacher-recipe literature --teacher-epochs 3",
         "--space temperature --pack 4 --teacher-outputs live --max-concurrent 1 --student cnn_8_16 --precision fp32",
         "--space gap_target --tracking-uri sqlite:///elsewhere.db --teacher-outputs-limit 1GiB",
+        "--space adapter_width --optuna-storage 'all my studies.journal'",
     ],
 )
 def test_a_plan_comes_back_from_its_command(words: str, tmp_path: Path) -> None:

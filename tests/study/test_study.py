@@ -3,6 +3,7 @@
 import json
 
 import pyarrow.compute as pc
+import pytest
 from mlflow import MlflowClient
 
 from study.ledger import StudyLedger
@@ -68,6 +69,18 @@ def test_every_row_says_what_it_cost_and_what_that_is_to_cross_entropy(small_stu
 def test_the_search_never_reads_the_test_split(small_study):
     trials = read_trials(small_study)
     assert set(trials["test/accuracy"].to_pylist()) == {None}
+    assert set(trials["calibration/test_student"].to_pylist()) == {None}
+
+
+def test_every_finished_trial_recorded_how_well_calibrated_its_networks_are(small_study):
+    for row in read_trials(small_study).to_pylist():
+        networks = {"student": "val/accuracy", "teacher": "val/accuracy_teacher", "adapted": "val/accuracy_adapted"}
+        for network, accuracy in networks.items():
+            bins = row[f"calibration/val_{network}"]
+            assert (bins is None) == (row[accuracy] is None)
+            if bins is not None:
+                assert sum(each["count"] for each in bins) == 360
+                assert sum(each["correct"] for each in bins) == pytest.approx(360 * row[accuracy])
 
 
 def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study, tmp_path):

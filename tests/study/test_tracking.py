@@ -1,16 +1,20 @@
 """The tracker against a real store: SQLite, as the embedded default has it."""
 
 import http.server
+import json
 import math
 import threading
+import time
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from study.errors import StudyError
 from study.ledger import StudyLedger
 from study.search import StudySearch
 from study.tracking import StudyTracker, check_tracking_uri, trial_params
+from study.tracking_view import VIEW_TAG, view_key
 from tests.study.factories import PretendedTune, make_plan
 from trainables.measures import ACCURACY
 
@@ -90,6 +94,97 @@ def test_what_varies_is_a_param_and_what_is_constant_is_a_tag(tmp_path, store):
         assert run.data.params == {k: str(v) for k, v in trial_params(ledger.plan, entry).items()}
         assert run.data.tags["temperature"] == "4.0"
         assert "adapter_width" not in run.data.tags
+        assert "kd_weight" in run.data.tags
+        assert not any(
+            name.startswith(("dkd_", "crd_", "sftn_")) for name in run.data.tags
+        )  # no method here reads them
+
+
+DATASET = {"digest": "0a" * 32, "train": 1077, "validation": 360}
+
+
+def test_the_data_are_inputs_of_the_studys_run_once_with_their_digest(tmp_path, store):
+    ledger, tune = begin(tmp_path, store, name="inputs")
+    tracker = track(ledger)
+    tune.run(2)
+    assert ledger.record_dataset(DATASET)
+    assert not ledger.record_dataset(DATASET)
+    tracker.know_dataset(DATASET)
+    tracker.catch_up(StudyLedger(ledger.plan, read_only=True))
+    assert tracker.finish("FINISHED") is None
+    again = track(ledger)
+    again.catch_up(ledger)
+    assert again.finish("FINISHED") is None
+    inputs = MlflowClient(store).get_run(tracker.parent_id).inputs.dataset_inputs
+    assert sorted(each.dataset.name for each in inputs) == ["digits: train", "digits: validation"]
+    assert {each.dataset.digest for each in inputs} == {"0a" * 8}
+    rows = {each.dataset.name: json.loads(each.dataset.profile) for each in inputs}
+    assert rows["digits: train"] == {"num_rows": 1077, "sha256": "0a" * 32}
+    assert {tag.value for each in inputs for tag in each.tags} == {"training", "validation"}
+
+
+def test_a_server_that_takes_no_inputs_gets_the_trials_all_the_same(tmp_path, store, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise MlflowException("no such endpoint", error_code=1000)  # a bad request
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refuse)
+    ledger, tune = begin(tmp_path, store, name="no-inputs")
+    tracker = track(ledger)
+    tune.run(1)
+    tracker.know_dataset(DATASET)
+    tracker.catch_up(ledger)
+    assert tracker.finish("FINISHED") is None
+    assert len(children(tracker)) == 1
+
+
+def test_the_experiment_has_a_view_that_finds_the_studys_trials_and_fits_into_a_tag(tmp_path, store):
+    ledger, tune = begin(tmp_path, store, name="view")
+    tracker = track(ledger)
+    tune.run(3)
+    tracker.catch_up(ledger)
+    tracker.finish("FINISHED", result_note="| a table |")
+    client = MlflowClient(store)
+    text = client.get_experiment(tracker._experiment_id).tags[f"{VIEW_TAG}{view_key(ledger.plan)}"]
+    assert len(text) < 5000  # what servers took before they took more
+    view = json.loads(text)
+    state = json.loads(view["state"])
+    assert view["name"] == "view"
+    found = client.search_runs([tracker._experiment_id], state["searchFilter"])
+    assert {run.data.tags["trial_id"] for run in found} == set(ledger.entries)
+    assert {"params.`adapter_width`", "metrics.`val/accuracy`"} <= set(state["selectedColumns"])
+    gap = next(chart for chart in state["compareRunCharts"] if chart["displayName"].startswith("Sharpness gap"))
+    assert (gap["type"], gap["xaxis"]["key"], gap["yaxis"]["key"]) == ("SCATTER", "val/sharpness_gap", "val/accuracy")
+    note = client.get_run(tracker.parent_id).data.tags["mlflow.note.content"]
+    assert f"viewStateShareKey={view_key(ledger.plan)}&compareRunsMode=CHART" in note
+
+
+def test_the_note_ends_with_the_report_and_the_figures_that_are_attached(tmp_path, store):
+    ledger, _ = begin(tmp_path, store, name="note")
+    tracker = track(ledger)
+    figures = tmp_path / "figures"
+    figures.mkdir()
+    for name in ("history", "learning_curves", "gap_against_accuracy"):
+        (figures / f"{name}.png").write_bytes(b"png")
+    (tmp_path / "report.html").write_text("report")
+    tracker.finish("FINISHED", result_note="| a table |", artifacts=[figures, tmp_path / "report.html"])
+    note = MlflowClient(store).get_run(tracker.parent_id).data.tags["mlflow.note.content"]
+    run = tracker.parent_id
+    assert f"runs/{run}/artifacts/report.html" in note
+    shown = [f"path=figures%2F{name}.png&run_uuid={run}" for name in ("gap_against_accuracy", "history")]
+    assert note.index("| a table |") < note.index(shown[0]) < note.index(shown[1])
+
+
+def test_the_machine_is_watched_while_a_study_runs(tmp_path, store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    ledger, _ = begin(tmp_path, store, name="watched")
+    tracker = StudyTracker(ledger.plan, command="", versions={}, watched=True)
+    client, deadline = MlflowClient(store), time.monotonic() + 60
+    while not any(name.startswith("system/cpu") for name in client.get_run(tracker.parent_id).data.metrics):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    tracker.finish("FINISHED")
+    assert "machine-watch-ends" not in {thread.name for thread in threading.enumerate()}
+    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_study_killed_while_it_delivered_ends_with_one_finished_run_a_trial(tmp_path, store):

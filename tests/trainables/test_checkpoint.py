@@ -43,6 +43,7 @@ def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(schedule, digi
         assert resumed.epoch == stopped_after
         for epoch in range(stopped_after, 4):
             assert without_costs(resumed.run_epoch()) == measures[epoch]
+        assert resumed.calibration == (straight.calibration if stopped_after < 4 else {})
         assert_same_state(resumed, straight)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trainables.distillation import DistillationTrainable, begin_run, report, take_notes
-from trainables.measures import ACCURACY, COST_FACTS
+from trainables.measures import ACCURACY, CALIBRATION, COST_FACTS
 from trainables.training import DistillationRun
 
 from .conftest import small_config
@@ -47,6 +47,9 @@ def test_epochs_are_told_of_one_by_one_or_together_and_are_the_same(teacher_file
     assert [[epoch["epoch"] for epoch in one["epochs"]] for one in each] == [[1], [2], [3]]
     assert [[epoch["epoch"] for epoch in one["epochs"]] for one in together] == [[1, 2, 3]]
     assert [one["finished"] for one in each] == [False, False, True]
+    assert ["calibration" in one for one in each] == [False, False, True]
+    assert each[-1]["calibration"] == together[0]["calibration"]
+    assert set(each[-1]["calibration"]) == set(CALIBRATION[:3])
     learnt = [epoch[ACCURACY] for one in each for epoch in one["epochs"]]
     assert learnt == [epoch[ACCURACY] for epoch in together[0]["epochs"]]
     assert together[0][ACCURACY] == learnt[-1]

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from trainables.evaluation import validation_measures
+from trainables.evaluation import calibration_of, validation_measures
 from trainables.measures import VALIDATION_MEASURES
 
 STUDENT = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, math.log(3)]])
@@ -69,3 +69,19 @@ def test_each_accuracy_is_of_its_own_network():
     assert measures["val/accuracy"] == pytest.approx(1.0)
     assert measures["val/accuracy_teacher"] == pytest.approx(2 / 3)
     assert measures["val/accuracy_adapted"] == pytest.approx(1 / 3)
+
+
+def test_the_calibration_error_of_the_teacher_is_of_its_own_confidence():
+    measures = validation_measures(STUDENT, LABELS, temperature=2.0, teacher_logits=TEACHER)
+    assert measures["val/ece_teacher"] == pytest.approx(abs(2 / 3 - 8 / 9))
+
+
+def test_calibration_is_in_whole_numbers_of_predictions_and_leaves_out_who_is_not_there():
+    found = calibration_of(LABELS, {"teacher": TEACHER.float(), "adapted": None})
+    assert set(found) == {"teacher"}
+    sums = found["teacher"]
+    place = 13  # of 8/9 in fifteenths
+    assert sums["count"] == [3 * (bin_ == place) for bin_ in range(15)]
+    assert sums["correct"] == [2 * (bin_ == place) for bin_ in range(15)]
+    assert {type(each) for each in sums["count"] + sums["correct"]} == {int}
+    assert sum(sums["confidence"]) == pytest.approx(8 / 3)

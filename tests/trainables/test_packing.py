@@ -128,6 +128,11 @@ def test_packed_trials_are_what_they_are_alone(student, size, channels, batch, d
     for name, run in alone.items():
         assert run.finished
         assert_same_state(packed.run_of(name), run)
+        assert set(packed.run_of(name).calibration) == set(run.calibration)
+        for network, sums in run.calibration.items():
+            found = packed.run_of(name).calibration[network]
+            assert (found["count"], found["correct"]) == (sums["count"], sums["correct"])
+            assert found["confidence"] == pytest.approx(sums["confidence"], abs=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["serial", "parallel", "logit", "feature"])

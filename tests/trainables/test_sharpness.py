@@ -10,6 +10,7 @@ from trainables.sharpness import (
     centred_sharpness,
     entropy,
     expected_calibration_error,
+    reliability,
     sharpness,
     sharpness_gap,
 )
@@ -116,3 +117,29 @@ def test_certain_and_right_predictions_are_perfectly_calibrated():
     logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
     assert expected_calibration_error(logits, torch.tensor([0, 1])).item() == 0.0
     assert expected_calibration_error(logits, torch.tensor([1, 0])).item() == 1.0
+
+
+def test_reliability_agrees_with_a_loop_over_bins_in_float64_and_its_calibration_error_is_the_measure():
+    logits = random_logits()
+    labels = torch.randint(6, (200,), generator=torch.Generator().manual_seed(3))
+    probabilities = scipy.special.softmax(logits.numpy(), axis=1)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels.numpy()
+    expected = np.zeros((3, 15))
+    for low in range(15):
+        chosen = (confidence > low / 15) & (confidence <= (low + 1) / 15)
+        expected[:, low] = chosen.sum(), confidence[chosen].sum(), right[chosen].sum()
+    found = reliability(logits, labels)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+    count, confident, correct = found
+    assert count.sum() == 200
+    error = expected_calibration_error(logits, labels).item()
+    assert ((correct - confident).abs().sum() / 200).item() == pytest.approx(error, rel=1e-12)
+
+
+def test_reliability_has_the_bins_computed_by_hand():
+    # Confidence 0.5 exactly (right) belongs to the bin below, 0.9 (wrong) to the one above.
+    logits = torch.tensor([[0.0, 0.0], [math.log(9), 0.0]], dtype=torch.float64)
+    count, confident, correct = reliability(logits, torch.tensor([0, 1]), bins=2).tolist()
+    assert (count, correct) == ([1.0, 1.0], [1.0, 0.0])
+    assert confident == pytest.approx([0.5, 0.9])

@@ -6,7 +6,14 @@ import torch
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.loss_log import LossLog
-from trainables.measures import COST_MEASURES, ENERGY_MEASURES, TEST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
+from trainables.measures import (
+    CALIBRATION,
+    COST_MEASURES,
+    ENERGY_MEASURES,
+    TEST_MEASURES,
+    TRAINING_MEASURES,
+    VALIDATION_MEASURES,
+)
 from trainables.measures import MEASURES as ALL_MEASURES
 from trainables.methods import METHODS
 from trainables.models import build_model
@@ -88,6 +95,36 @@ def test_a_trial_that_confirms_reads_the_test_split_at_its_last_epoch_and_else_d
     assert {name: last[name] for name in expected if not name.startswith("cost/")} == {
         name: value for name, value in expected.items() if not name.startswith("cost/")
     }
+
+
+def test_calibration_is_told_after_the_last_epoch_of_every_network_and_of_no_other_epoch(digits, teacher):
+    run = DistillationRun(small_config(epochs=2), digits, teacher, reads_test=True)
+    run.run_epoch()
+    assert run.calibration == {}
+    measures = run.run_epoch()
+    assert tuple(run.calibration) == CALIBRATION
+    for split, network in (("val", "student"), ("val", "teacher"), ("val", "adapted"), ("test", "student")):
+        sums = run.calibration[f"calibration/{split}_{network}"]
+        images = len(digits.validation if split == "val" else digits.test)
+        assert sum(sums["count"]) == images
+        accuracy = (
+            {"student": "val/accuracy"}.get(network, f"val/accuracy_{network}") if split == "val" else "test/accuracy"
+        )
+        assert sum(sums["correct"]) / images == pytest.approx(measures[accuracy])
+        if split == "val":
+            apart = sum(abs(x - y) for x, y in zip(sums["correct"], sums["confidence"], strict=True))
+            assert apart / images == pytest.approx(measures[f"val/ece_{network}"])
+
+
+def test_a_trial_without_an_adapter_and_one_without_a_teacher_tell_of_the_networks_that_they_have(digits, teacher):
+    kd, ce = (
+        DistillationRun(small_config(method=method, epochs=1), digits, given)
+        for method, given in (("kd", teacher), ("ce", None))
+    )
+    for run in (kd, ce):
+        run.run_epoch()
+    assert tuple(kd.calibration) == CALIBRATION[:2]
+    assert tuple(ce.calibration) == CALIBRATION[:1]
 
 
 def test_each_seed_draws_its_own_things(digits, teacher):
@@ -292,6 +329,7 @@ def test_every_validation_measure_agrees_with_numpy(digits, teacher):
         "val/entropy_student": entropy(student),
         "val/entropy_adapted": entropy(adapted),
         "val/ece_student": calibration(student),
+        "val/ece_teacher": calibration(frozen),
         "val/ece_adapted": calibration(adapted),
         "val/agreement": (adapted.argmax(axis=1) == student.argmax(axis=1)).mean(),
     }

@@ -32,6 +32,7 @@ def write_study(
     for name, content in (("plan", plan), ("summary", summary)):
         if content is not None:
             (directory / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+            (directory / "journal.jsonl").touch()
     return directory
 
 

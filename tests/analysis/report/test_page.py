@@ -177,6 +177,33 @@ def test_what_calibration_was_recorded_is_shown_and_what_it_lacks_is_said() -> N
     assert any("calibration error, student" in row for row in shown.rows)
 
 
+def test_reliability_diagrams_are_drawn_of_controls_and_the_best_config_pooled_over_seeds(tmp_path: Path) -> None:
+    trials, epochs = whole_study()
+    rows = trials.to_pylist()
+    bins = [{"count": 24, "confidence": 24 * (place + 0.5) / 15, "correct": place} for place in range(15)]
+    sure = [{**each, "correct": 24} for each in bins]
+    for row in rows:
+        row["val/ece_student"] = 0.1
+        row["calibration/val_student"] = sure if row["method"] == "pesf_kd" else bins
+        row["calibration/val_teacher"] = bins
+        row["calibration/val_adapted"] = bins if row["method"] == "pesf_kd" else None
+    folder = write_study(tmp_path / "s", trials_table(rows), epochs, plan=PLAN, summary=SUMMARY)
+    shown = Page(page_of(folder))
+    panels = shown.charts["reliability-validation"]
+    titles = [chart["layout"]["xaxis"]["title"]["text"] for chart in panels]
+    assert titles == [f"confidence of the {network}" for network in ("teacher", "adapted teacher", "student")]
+    drawn = [{trace["name"]: trace for trace in chart["data"][1:]} for chart in panels]
+    assert [set(each) for each in drawn] == [{"teacher"}, {"pesf_kd"}, {"ce", "kd", "pesf_kd"}]
+    np.testing.assert_allclose(drawn[2]["kd"]["y"], np.arange(15) / 24)
+    np.testing.assert_allclose(drawn[2]["kd"]["x"], (np.arange(15) + 0.5) / 15)
+    assert set(drawn[2]["pesf_kd"]["y"]) == {1.0}
+    assert "kd n = 5" in shown.said["calibration"]
+    assert "360 images each" in shown.said["calibration"]
+    assert "earlier version" not in shown.said["calibration"]
+    for chart in panels:
+        go.Figure(chart)
+
+
 @pytest.mark.parametrize("example", EXAMPLES[:1], ids=lambda path: path.name)
 def test_the_page_asks_the_network_for_nothing(example: Path, whole: str) -> None:
     for text in (page_of(example), whole):

@@ -1,0 +1,69 @@
+"""What a study's run in MLflow has beside its trials: the data as inputs, and how busy the driver's machine is."""
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from study.plan import StudyPlan
+
+_DIGEST: Final = 16  # characters; MLflow takes 36, and shows them all
+_SECONDS_TO_END: Final = 5.0
+_SPLITS: Final = {"train": "training", "validation": "validation"}
+
+
+def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any]) -> list[DatasetInput]:
+    """The splits that the trials of a study learn from and are measured on, as MLflow's inputs.
+
+    Args:
+        plan: the study.
+        dataset: `digest`, hexadecimal, and the number of samples in each split, as its trials tell.
+    """
+    name = plan.base.dataset
+    source = str(plan.data_root) if plan.data_root is not None else "scikit-learn"
+    return [
+        DatasetInput(
+            Dataset(
+                name=f"{name}: {split}",
+                digest=dataset["digest"][:_DIGEST],
+                source_type="local",
+                source=json.dumps({"uri": source}),
+                profile=json.dumps({"num_rows": dataset[split], "sha256": dataset["digest"]}),
+            ),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for split, context in _SPLITS.items()
+        if split in dataset
+    ]
+
+
+class MachineWatch:
+    """MLflow's own measures of a machine, `system/…`, every ten seconds until it is ended; nothing without psutil.
+
+    Args:
+        run_id: of the run that has them.
+        uri: of the store or server.
+    """
+
+    def __init__(self, run_id: str, uri: str) -> None:
+        # A server that is away is told of elsewhere, in words that say what that means.
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
+        self._monitor: Any = None
+        try:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+            self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+            self._monitor.start()
+        except Exception:  # whatever of a machine cannot be read: no study needs it
+            self._monitor = None
+
+    def end(self) -> None:
+        """Measure no more; a server that does not answer is not waited for."""
+        if self._monitor is not None:
+            ending = threading.Thread(target=self._monitor.finish, name="machine-watch-ends", daemon=True)
+            ending.start()
+            ending.join(_SECONDS_TO_END)
+            self._monitor = None

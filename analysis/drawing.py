@@ -96,10 +96,13 @@ def draw_reference(axes: Axes, estimate: Estimate, method: str, style: Style) ->
 
 
 def bars(estimate: Estimate) -> list[list[float]] | None:
-    """Error-bar lengths [[below], [above]] of an estimate, or None where it has no interval."""
+    """Error-bar lengths [[below], [above]] of an estimate, or None where it has no interval.
+
+    A percentile interval need not hold its estimate; the bar then ends there.
+    """
     if not np.isfinite([estimate.low, estimate.high]).all():
         return None
-    return [[estimate.value - estimate.low], [estimate.high - estimate.value]]
+    return [[max(0.0, estimate.value - estimate.low)], [max(0.0, estimate.high - estimate.value)]]
 
 
 def add_legend(axes: Axes) -> None:

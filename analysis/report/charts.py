@@ -323,7 +323,7 @@ def _across(row: float, estimate: Estimate, colour: str, hover: str) -> Trace:
 def _bars(estimate: Estimate, colour: str) -> dict[str, Any]:
     if not np.isfinite([estimate.low, estimate.high]).all():
         return {}
-    above, below = estimate.high - estimate.value, estimate.value - estimate.low
+    above, below = max(0.0, estimate.high - estimate.value), max(0.0, estimate.value - estimate.low)
     return {"type": "data", "array": [above], "arrayminus": [below], "color": colour, "thickness": 1.5, "width": 4}
 
 

@@ -2,7 +2,9 @@
 
 import math
 
-from analysis.drawing import draw_estimates, style_of_number
+import pytest
+
+from analysis.drawing import bars, draw_estimates, style_of_number
 from analysis.statistics import Estimate
 
 
@@ -27,3 +29,9 @@ def test_every_estimate_has_a_row_with_its_interval_and_an_undefined_one_says_so
 def test_styles_of_what_has_no_style_of_its_own_differ_and_never_end():
     assert len({(style_of_number(n).colour, style_of_number(n).marker) for n in range(7)}) == 7
     assert style_of_number(7) == style_of_number(0)
+
+
+def test_the_bar_of_an_interval_that_does_not_hold_its_estimate_ends_there():
+    assert bars(Estimate(0.5, 0.6, 0.8, 12, "percentile bootstrap")) == [[0.0], [pytest.approx(0.3)]]
+    assert bars(Estimate(0.5, 0.2, 0.8, 12, "m")) == [[pytest.approx(0.3)], [pytest.approx(0.3)]]
+    assert bars(Estimate(0.5, math.nan, math.nan, 1, "m")) is None

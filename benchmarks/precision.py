@@ -53,6 +53,7 @@ ARMS = {
 }
 COMPARISONS = (
     ("bf16, outputs stored as float16", "fp32, outputs stored as float16"),
+    ("bf16, outputs stored as float16", "fp32, live teacher"),
     ("fp32, outputs stored as float16", "fp32, live teacher"),
     ("fp32, outputs stored as bfloat16", "fp32, live teacher"),
     ("fp32, outputs stored as float32", "fp32, live teacher"),

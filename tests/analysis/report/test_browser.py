@@ -25,7 +25,7 @@ def test_every_figure_is_drawn_and_the_policy_refuses_nothing_of_ours(tmp_path: 
         capture_output=True, text=True, timeout=240, check=True,
     )  # fmt: skip
     figures = re.findall(r"<figure[^>]*>", done.stdout)
-    assert len(figures) == 4
+    assert len(figures) == 5
     assert all('class="live"' in figure for figure in figures)
     assert done.stdout.count('class="main-svg"') >= 5  # the learning curves are two
     said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

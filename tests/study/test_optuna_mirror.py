@@ -336,7 +336,7 @@ def test_a_real_study_that_was_killed_and_resumed_shows_its_stopped_trials_as_pr
     with dashboard(path) as ask:
         trials = shown_by(ask, name)
     attributes = [{each["key"]: each["value"] for each in trial["user_attrs"]} for trial in trials]
-    shown = {json.loads(own["trial_id"]): trial for own, trial in zip(attributes, trials, strict=True)}
+    shown = {own["trial_id"]: trial for own, trial in zip(attributes, trials, strict=True)}
     assert len(shown) == len(trials) == len(rows)
     for row in rows:
         trial = shown[row["trial_id"]]

@@ -23,6 +23,7 @@ from study.delivery import PATIENCE, Delivery, RefusedError
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
+from study.start_command import start_command
 from study.teacher_choice import describe_teacher
 from study.tracking_inputs import MachineWatch, dataset_inputs
 from study.tracking_view import VIEW_TAG, artifact_links, links, saved_view, view_key
@@ -53,7 +54,7 @@ class StudyTracker:
 
     Args:
         plan: the study.
-        command: what the user typed, for the parent's note.
+        command: what the user typed, for the record.
         versions: tags that say which code ran (`git.commit`, `ray.version`, ...).
         tell: hears, in a line, when the store is away and when it is back.
         patience: seconds for which a store that is away is waited for when the study has ended.
@@ -95,7 +96,7 @@ class StudyTracker:
         else:
             self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         self.parent_id: str = parent.info.run_id
-        self._note = f"{note_text(plan, command)}\n\n{links(plan, self._experiment_id)}"
+        self._note = f"{note_text(plan)}\n\n{links(plan, self._experiment_id)}"
         self._client.set_tag(self.parent_id, "mlflow.note.content", self._note)
         self._save_view()
         self._dataset: dict[str, Any] | None = None
@@ -352,14 +353,14 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
     }
 
 
-def note_text(plan: StudyPlan, command: str) -> str:
-    """The parent's note: question, plan in a sentence, command."""
+def note_text(plan: StudyPlan) -> str:
+    """The parent's note: question, plan in a sentence, and the command that starts such a study."""
     return (
         f"**{plan.search_space.question}**\n\n"
         f"{_what_is_run(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
         f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}."
         f"{_what_is_confirmed(plan)}\n\n"
-        f"```\n{command}\n```"
+        f"```\n{start_command(plan)}\n```"
     )
 
 

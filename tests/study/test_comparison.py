@@ -274,7 +274,7 @@ def test_mlflow_hears_what_each_trials_method_reads(tmp_path):
     assert params["dkd"]["dkd_beta"] == 8.0
     assert "adapter_width" not in params["dkd"]
     assert "kd_weight" not in params["ce"]
-    assert "For each method 3 configs by tpe" in note_text(ledger.plan, "command")
+    assert "For each method 3 configs by tpe" in note_text(ledger.plan)
 
 
 def test_a_comparisons_name_is_found_like_a_spaces():

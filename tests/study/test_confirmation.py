@@ -352,7 +352,7 @@ def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
     enough = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 10}), [])
     assert "corrected" not in enough
     assert "once by the confirmation" not in describe_plan(make_plan(tmp_path), [])
-    assert "the 2 best are confirmed on 3 seeds more" in note_text(plan, "command")
+    assert "the 2 best are confirmed on 3 seeds more" in note_text(plan)
     assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, confirmation=ASKED), [])
 
 

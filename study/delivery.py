@@ -71,7 +71,7 @@ class Delivery:
     def _deliver_all(self) -> None:
         closing = False
         while not closing:
-            entries, closing = self._gather()
+            entries, closing = gather(self._queue, self._seconds_to_gather)
             for entry in entries:
                 try:
                     self.persist(lambda entry=entry: self._hand_over(entry))  # type: ignore[misc]
@@ -112,18 +112,27 @@ class Delivery:
         if away:
             self._tell("MLflow takes trials again: what was waiting is on its way")
 
-    def _gather(self) -> tuple[list[TrialEntry], bool]:
-        """What came in, each trial once: several epochs of it go in one batch."""
-        waiting: dict[str, TrialEntry] = {}
-        entry = self._queue.get()
-        deadline = time.monotonic() + self._seconds_to_gather
-        while entry is not None:
-            waiting[entry.trial_id] = entry
-            try:
-                entry = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return list(waiting.values()), False
-        return list(waiting.values()), True
+
+def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tuple[list[TrialEntry], bool]:
+    """What comes in, each trial once, as what it is by then needs fewer writes; waits for the first.
+
+    Args:
+        trials: those that have started, gone on or ended; None is the last.
+        seconds: for which it goes on after the first.
+
+    Returns:
+        The trials, and whether the last is among them.
+    """
+    waiting: dict[str, TrialEntry] = {}
+    entry = trials.get()
+    deadline = time.monotonic() + seconds
+    while entry is not None:
+        waiting[entry.trial_id] = entry
+        try:
+            entry = trials.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            return list(waiting.values()), False
+    return list(waiting.values()), True
 
 
 def first_line(error: Exception) -> str:

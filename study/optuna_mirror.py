@@ -8,7 +8,6 @@ which is what lets a resumed study go on in the same file; one file may hold man
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from study.delivery import first_line
+from study.delivery import first_line, gather
 from study.ledger import TrialEntry
 from study.plan import StudyPlan
 from trainables.measures import ACCURACY
@@ -92,7 +91,7 @@ class StudyMirror:
             studies = {search.name: _MirroredSearch(storage, self._plan, search.name) for search in self._plan.searches}
             closing = False
             while not closing:
-                entries, closing = self._gather()
+                entries, closing = gather(self._queue, _SECONDS_TO_GATHER)
                 for entry in entries:
                     studies[self._plan.search_of(entry.config)].write(entry)
         except Exception as error:  # whatever it is: the study is worth more than its mirror
@@ -104,19 +103,6 @@ class StudyMirror:
             f"the mirror for optuna-dashboard is not written to {self._path} ({why}). The study goes on without it; "
             "a resumed study writes all of it to the file that --optuna-storage names"
         )
-
-    def _gather(self) -> tuple[list[TrialEntry], bool]:
-        """What came in within a second, each trial once: what a trial is by then needs fewer writes."""
-        waiting: dict[str, TrialEntry] = {}
-        entry = self._queue.get()
-        deadline = time.monotonic() + _SECONDS_TO_GATHER
-        while entry is not None:
-            waiting[entry.trial_id] = entry
-            try:
-                entry = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return list(waiting.values()), False
-        return list(waiting.values()), True
 
 
 class _MirroredSearch:

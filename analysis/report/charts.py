@@ -13,7 +13,7 @@ import numpy as np
 
 from analysis.calibration import Reliability, dot_sizes, networks_of
 from analysis.costs import ConfigCost
-from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, style_of
+from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, bars, style_of
 from analysis.figures import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
 from analysis.importance import Importance
 from analysis.intervention import ARM_STYLES, ImposedGap, fitted_line
@@ -321,10 +321,11 @@ def _across(row: float, estimate: Estimate, colour: str, hover: str) -> Trace:
 
 
 def _bars(estimate: Estimate, colour: str) -> dict[str, Any]:
-    if not np.isfinite([estimate.low, estimate.high]).all():
+    lengths = bars(estimate)
+    if lengths is None:
         return {}
-    above, below = max(0.0, estimate.high - estimate.value), max(0.0, estimate.value - estimate.low)
-    return {"type": "data", "array": [above], "arrayminus": [below], "color": colour, "thickness": 1.5, "width": 4}
+    below, above = lengths
+    return {"type": "data", "array": above, "arrayminus": below, "color": colour, "thickness": 1.5, "width": 4}
 
 
 def _log_axis(low: float, high: float, *, room: float = 0.04) -> dict[str, Any]:

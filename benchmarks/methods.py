@@ -14,6 +14,7 @@ processor's caches more often.
 """
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -51,14 +52,13 @@ LIVE = "pesf_kd, live teacher"
 PAIRS = {"small": SMALL[:1], "cifar": CIFAR[1:2], "all": (*SMALL[:1], *CIFAR[1:2])}
 
 
-def build_step(pair: Pair, arm: str, dataset: Dataset, folder: Path) -> Callable[[], object]:
+def build_step(pair: Pair, arm: str, dataset: Dataset, teacher: FrozenTeacher, folder: Path) -> Callable[[], object]:
     """One step of that method on the next batch."""
     method = arm.split(",")[0]
     entry = METHODS.entry(method)
-    teacher = FrozenTeacher(build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels))
-    stored = None
+    teacher, stored = copy.deepcopy(teacher), None  # one that learns is nobody else's
     if entry.needs_teacher and not entry.needs_live_teacher and arm != LIVE:
-        store = TeacherOutputsStore(folder / arm, teacher, dataset, architecture=pair.teacher, augmentation="views")
+        store = TeacherOutputsStore(folder, teacher, dataset, architecture=pair.teacher, augmentation="views")
         stored = StoredTeacherOutputs(store)
     precision = resolve_precision("auto", student=pair.student, image_size=pair.image_size)
     config = TrialConfig(
@@ -78,7 +78,8 @@ def build_step(pair: Pair, arm: str, dataset: Dataset, folder: Path) -> Callable
 def measure(pair: Pair, rounds: int, folder: Path) -> list[dict]:
     """One row a method, dearest last."""
     dataset = random_dataset(pair.image_size, pair.num_classes, 20 * BATCH)
-    steps = {arm: build_step(pair, arm, dataset, folder / pair.name) for arm in (*METHODS, LIVE)}
+    teacher = FrozenTeacher(build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels))
+    steps = {arm: build_step(pair, arm, dataset, teacher, folder / pair.name) for arm in (*METHODS, LIVE)}
     seconds: dict[str, list[float]] = {arm: [] for arm in steps}
     load, order = os.getloadavg()[0], random.Random(0)
     for number in range(WARM_UP + rounds):

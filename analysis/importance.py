@@ -248,7 +248,7 @@ class _Prepared(optuna.storages.InMemoryStorage):
         super().__init__()
         self._prepared = trials
 
-    def get_all_trials(  # noqa: D102
+    def get_all_trials(
         self,
         study_id: int,  # noqa: ARG002
         deepcopy: bool = True,  # noqa: ARG002
@@ -261,7 +261,7 @@ def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistributio
     order = list(distributions)
 
     def evaluate(points: Sequence[Point], accuracies: Floats) -> Floats:
-        now = datetime.now()  # noqa: DTZ005 - Optuna's own times are naive, and nothing reads them
+        now = datetime.now()
         trials = [
             FrozenTrial(
                 number=number,

@@ -29,6 +29,7 @@
 # %matplotlib inline
 import os
 from math import isfinite
+from pathlib import Path
 
 from IPython.display import Markdown
 
@@ -54,7 +55,9 @@ from analysis.wording import by_verdict, how_many, listed, quoted, quoted_points
 
 # Your own studies go here: folders, or URIs such as s3://BUCKET/STUDY, all of a folder by
 # studies_in("s3://BUCKET/FOLDER"); or into the environment, with blanks between them.
-STUDIES = os.environ.get("PESFKD_STUDIES", "").split() or studies_in(EXAMPLES)
+STUDIES = os.environ.get("PESFKD_STUDIES", "").split() or [
+    place for place in studies_in(EXAMPLES) if Path(place).name.endswith(("adapter_width", "joint", "temperature"))
+]
 
 pool = pool_studies(STUDIES)
 once = distinct_runs(pool)

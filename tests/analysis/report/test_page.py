@@ -1,5 +1,6 @@
 """The page: its numbers are those of the records, it asks for nothing, and nothing in it is markup but its own."""
 
+import json
 import re
 import shutil
 from functools import cache
@@ -70,13 +71,13 @@ def test_the_figures_hold_the_shipped_records_and_plotly_knows_all_of_them(examp
 def test_an_example_has_its_plan_its_versions_and_the_command_to_run_it_again_but_no_place_to_go_on(
     example: Path,
 ) -> None:
-    shown = Page(page_of(example))
-    assert f"--space {example.name.removeprefix('fashion-')} " in shown.said["again"]
+    shown, plan = Page(page_of(example)), json.loads((example / "plan.json").read_text())
+    assert f"--space {plan['space']} " in shown.said["again"]
     assert "--dataset fashion_mnist" in shown.said["again"]
     assert "2.15.0" in shown.said["again"]
     assert "study.confirm" not in shown.said["again"]  # its journal is not there
     assert "cnn_8_16" in shown.said["plan"]
-    assert "importance" in shown.charts
+    assert ("importance" in shown.charts) == (plan["trials"] > 0 and not plan.get("compared"))
 
 
 def test_records_without_plan_and_summary_say_so_and_judge_no_range(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """What an imposed gap did, in studies where it was planted."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from analysis.intervention import draw_imposed_gaps, imposed_gaps
-from analysis.trials import EXAMPLE, StudyRecords, open_study
+from analysis.trials import EXAMPLE, EXAMPLES, StudyRecords, open_study
 from tests.analysis.planted import measured, records
 from tests.analysis.synthetic import trial
 
@@ -73,3 +75,15 @@ def test_the_figure_has_every_arm_in_both_panels_and_says_n():
     assert "centred 12, placebo 12" in figure.get_supxlabel().replace("\n", " ")
     for axes in figure.axes:
         assert {"centred", "placebo"} <= {line.get_label() for line in axes.lines}
+
+
+def test_the_shipped_study_is_what_the_readme_shows():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    for arm in imposed_gaps(open_study(EXAMPLES / "fashion-gap")):
+        effect, reached = ((100 * arm.effect.value, 100 * arm.effect.low, 100 * arm.effect.high), arm.reached)
+        cells = [
+            str(arm.effect.n),
+            f"{reached.value:+.2f} [{reached.low:+.2f}, {reached.high:+.2f}]",
+            "{:+.2f} [{:+.2f}, {:+.2f}]".format(*effect),
+        ]
+        assert f"| {' | '.join(cells)} |" in readme

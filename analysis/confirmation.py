@@ -17,9 +17,8 @@ from scipy import stats
 
 from analysis.resampling import CONFIDENCE
 from analysis.statistics import Estimate, holm, mean_interval, paired_difference
-from analysis.trials import ACCURACY, SHARPNESS_GAP, TEST_ACCURACY, numbers, select
+from analysis.trials import ACCURACY, CONFIRM, SHARPNESS_GAP, TEST_ACCURACY, numbers, select
 
-CONFIRM: Final = "confirm"
 _NO_SPREAD: Final = "no bound: nothing was repeated on two seeds, so what a seed does is not known"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from analysis.costs import ConfigCost
-from analysis.drawing import BLUE, GREY, INK, MEASURE_LABELS, ORANGE, bars, new_figure
+from analysis.drawing import BLUE, GREY, INK, ORANGE, bars, new_figure
 from analysis.statistics import Estimate
 from analysis.trials import BASELINE, ConfigSummary
 
@@ -27,7 +27,8 @@ def methods_table(summaries: Sequence[ConfigSummary], *, baseline: str = BASELIN
     """The comparison as a Markdown table, with the methods of its estimates below it."""
     if not summaries:
         return "No method has a finished trial, so no mean can be given."
-    heads = ["method", "n", "accuracy", "sharpness gap (nats)", f"accuracy − {baseline}", "p", "p (Holm)"]
+    heads = ["method", "n", f"{split_of(summaries)} accuracy", "sharpness gap (nats)"]
+    heads += [f"accuracy − {baseline}", "p", "p (Holm)"]
     searched = any(summary.search_accuracy is not None for summary in summaries)
     heads += ["in search", "tuned"] if searched else []
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
@@ -40,6 +41,11 @@ def methods_table(summaries: Sequence[ConfigSummary], *, baseline: str = BASELIN
     methods = {summary.accuracy.method for summary in summaries}
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
     return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
+
+
+def split_of(summaries: Sequence[ConfigSummary]) -> str:
+    """What the accuracies are of; those of one comparison are of one split."""
+    return summaries[0].split if summaries else "validation"
 
 
 def _cells(summary: ConfigSummary) -> list[str]:
@@ -76,7 +82,7 @@ def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE
         if summary.method == baseline:
             axes.axvline(summary.accuracy.value, color=INK, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(summaries)), [summary.method for summary in reversed(summaries)], fontsize=8)
-    axes.set_xlabel(MEASURE_LABELS["accuracy"])
+    axes.set_xlabel(f"{split_of(summaries)} accuracy (fraction)")
     return figure
 
 
@@ -110,7 +116,7 @@ def draw_accuracy_against_cost(
     caption += f" Not drawn, for want of a cost: {missing}." if missing else ""
     figure, (axes,) = new_figure("Accuracy against training cost", caption, width=9.0)
     axes.set_xlabel("training FLOPs / those of ce (log scale)")
-    axes.set_ylabel(MEASURE_LABELS["accuracy"])
+    axes.set_ylabel(f"{split_of(summaries)} accuracy (fraction)")
     if not points:
         return figure
     figure.set_figheight(5.6)

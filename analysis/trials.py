@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ TEST_ACCURACY = "test/accuracy"
 
 SEARCH = "search"
 REPEATED = ("control", "replicate")
+CONFIRM = "confirm"
 BASELINE = "kd"
 
 # What a trial's row says about the trial itself; every other column without a slash is a field of its config.
@@ -59,7 +61,7 @@ class ConfigSummary:
         method: distillation method.
         stage: `control` or `replicate`.
         varied: the fields that the search varied, with this config's values; empty for a control.
-        accuracy: validation accuracy over repetitions, a fraction.
+        accuracy: accuracy over repetitions on `split`, a fraction.
         gap: sharpness gap over repetitions, in nats; n is 0 for a method without one.
         test_accuracy: test accuracy over repetitions, a fraction; n is 0 where the test split was not read.
         against_baseline: accuracy less the baseline's, paired by replicate; None for the baseline itself and
@@ -67,6 +69,7 @@ class ConfigSummary:
         search_accuracy: what it reached in the search, optimistic; None for a control.
         corrected_p: the p-value of `against_baseline`, corrected by Holm's method for all that are compared with the
             baseline; None where the study does not compare methods.
+        split: what `accuracy` and `against_baseline` are of; the test split where a comparison was confirmed.
     """
 
     config_id: str
@@ -80,6 +83,7 @@ class ConfigSummary:
     against_baseline: Estimate | None
     search_accuracy: float | None
     corrected_p: float | None = None
+    split: Literal["validation", "test"] = "validation"
 
 
 def open_study(directory: str | Path) -> StudyRecords:
@@ -144,18 +148,21 @@ def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int =
     return sorted(summaries, key=lambda summary: (summary.stage != "control", -summary.accuracy.value))
 
 
-def compare_methods(trials: pa.Table, *, baseline: str = BASELINE, seed: int = 0) -> list[ConfigSummary]:
+def compare_methods(
+    trials: pa.Table, *, baseline: str = BASELINE, confirmed: bool = False, seed: int = 0
+) -> list[ConfigSummary]:
     """The rows of a study that compares methods, best mean accuracy first, p-values corrected for all of them.
 
     Args:
         trials: the study's trials: its methods as they are, or the best config that was found for each.
         baseline: the method that all others are compared with.
+        confirmed: the methods that were confirmed, on the seeds of their confirmation and by test accuracy.
         seed: of the bootstrap intervals.
 
     Returns:
-        One summary for every method with a finished repetition.
+        One summary for every method with a finished repetition; none where nothing was confirmed.
     """
-    repeated = select(trials, stages=REPEATED)
+    repeated = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
     own = repeated.filter(pc.equal(repeated["method"], baseline))
     rows = sorted(_summaries(trials, repeated, own, seed), key=lambda row: -row.accuracy.value)
     p_values = [math.nan if row.against_baseline is None else row.against_baseline.p_value for row in rows]
@@ -169,11 +176,12 @@ def compare_methods(trials: pa.Table, *, baseline: str = BASELINE, seed: int = 0
 def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: int) -> list[ConfigSummary]:
     searched = select(trials, stages=[SEARCH])
     scores = dict(zip(searched["config_id"].to_pylist(), numbers(searched, ACCURACY).tolist(), strict=True))
+    measure = TEST_ACCURACY if set(repeated["stage"].to_pylist()) == {CONFIRM} else ACCURACY
     summaries = []
     for config_id in dict.fromkeys(repeated["config_id"].to_pylist()):
         rows = repeated.filter(pc.equal(repeated["config_id"], config_id))
         fields = varied_fields(_of_the_same_method(trials, rows))
-        summaries.append(_summary(rows, fields, reference, scores.get(config_id), seed))
+        summaries.append(_summary(rows, fields, reference, scores.get(config_id), measure, seed))
     return summaries
 
 
@@ -188,8 +196,8 @@ def _method_names(trials: pa.Table) -> list[str]:
     return [method_name(*both) for both in zip(trials["method"].to_pylist(), adapters, strict=True)]
 
 
-def _by_replicate(rows: pa.Table) -> dict[int, float]:
-    return dict(zip(rows["replicate"].to_pylist(), numbers(rows, ACCURACY).tolist(), strict=True))
+def _by_replicate(rows: pa.Table, measure: str) -> dict[int, float]:
+    return dict(zip(rows["replicate"].to_pylist(), numbers(rows, measure).tolist(), strict=True))
 
 
 def _summary(
@@ -197,12 +205,13 @@ def _summary(
     fields: tuple[str, ...],
     reference: pa.Table,
     search_accuracy: float | None,
+    measure: str,
     seed: int,
 ) -> ConfigSummary:
     """The summary of one config from its repetitions."""
     first = rows.slice(0, 1).to_pylist()[0]
     is_control = first["stage"] == "control"
-    own, others = _by_replicate(rows), _by_replicate(reference)
+    own, others = _by_replicate(rows, measure), _by_replicate(reference, measure)
     shared = sorted(own.keys() & others.keys())
     against = None
     if shared and first["config_id"] not in reference["config_id"].to_pylist():
@@ -213,11 +222,12 @@ def _summary(
         method=method_name(first["method"], first.get("adapter")),
         stage=first["stage"],
         varied={} if is_control else {name: first[name] for name in fields},
-        accuracy=mean_interval(numbers(rows, ACCURACY)),
+        accuracy=mean_interval(numbers(rows, measure)),
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
         test_accuracy=mean_interval(numbers(rows, TEST_ACCURACY)),
         against_baseline=against,
         search_accuracy=None if is_control else search_accuracy,
+        split="test" if measure == TEST_ACCURACY else "validation",
     )
 
 

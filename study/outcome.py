@@ -111,7 +111,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
         if run.complete:
             summary["confirmation"]["student"] = _publish(plan, run, confirmed, tracker, notes)
     _write_json(plan.directory / "summary.json", summary)
-    _draw_figures(plan, records, configs, costs)
+    _draw_figures(plan, records, configs, costs, confirmed=bool(run.complete and confirmed is not None))
     report = write_study_report(plan, notes)
     if report is None:  # the notes have grown by one
         summary["report"] = None
@@ -379,7 +379,12 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _draw_figures(
-    plan: StudyPlan, records: StudyRecords, configs: list[ConfigSummary], costs: dict[str, ConfigCost]
+    plan: StudyPlan,
+    records: StudyRecords,
+    configs: list[ConfigSummary],
+    costs: dict[str, ConfigCost],
+    *,
+    confirmed: bool,
 ) -> None:
     folder = plan.directory / "figures"
     folder.mkdir(exist_ok=True)
@@ -399,6 +404,10 @@ def _draw_figures(
     if plan.compared:
         figures["methods"] = lambda: draw_methods(configs)
         figures["accuracy_against_cost"] = lambda: draw_accuracy_against_cost(configs, costs)
+        if confirmed:  # before its last trial nobody looks at the test split
+            tested = compare_methods(trials, confirmed=True, seed=plan.seed)
+            figures["methods_confirmed"] = lambda: draw_methods(tested)
+            figures["accuracy_against_cost_confirmed"] = lambda: draw_accuracy_against_cost(tested, costs)
     for parameter in plan.search_space.scientific:
         figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
             compute_parameter_effect(trials, name, seed=plan.seed)

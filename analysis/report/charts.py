@@ -17,7 +17,7 @@ from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, bar
 from analysis.figures import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
 from analysis.importance import Importance
 from analysis.intervention import ARM_STYLES, ImposedGap, fitted_line
-from analysis.methods import pareto_front, settings_of
+from analysis.methods import pareto_front, settings_of, split_of
 from analysis.report.wording import bounded, config_label
 from analysis.resampling import Floats
 from analysis.statistics import MIN_UNITS, Estimate
@@ -144,7 +144,8 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
             "showlegend": False,
         }
         traces.append({**trace, "mode": "markers+text", "textfont": {"size": 11}})
-    chart = _chart(traces, "training FLOPs over those of ce", _ACCURACY, height=_HEIGHT + 60)
+    accuracy = f"{split_of(configs)} accuracy"
+    chart = _chart(traces, "training FLOPs over those of ce", accuracy, height=_HEIGHT + 60)
     if ratios:
         chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=0.12)
     return chart
@@ -177,7 +178,7 @@ def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
         colour = ORANGE if each.method == BASELINE else BLUE
         hover = f"{each.method} {settings_of(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}"
         traces.append(_across(row, each.accuracy, colour, hover))
-    return _rows_chart(traces, [each.method for each in reversed(configs)], "accuracy")
+    return _rows_chart(traces, [each.method for each in reversed(configs)], f"{split_of(configs)} accuracy")
 
 
 def importance_chart(found: Sequence[Importance]) -> Chart:

@@ -11,7 +11,7 @@ import numpy as np
 
 from analysis.association import Association, between_configs, within_configs
 from analysis.calibration import TEST, compute_reliability
-from analysis.confirmation import CONFIRM, ConfirmationResult, described, verdict
+from analysis.confirmation import ConfirmationResult, described, verdict
 from analysis.costs import ConfigCost, config_costs
 from analysis.figures import (
     GapAgainstAccuracy,
@@ -43,6 +43,7 @@ from analysis.report.wording import bounded, counted, duration, p_phrase
 from analysis.stability import rank_stability
 from analysis.trials import (
     BASELINE,
+    CONFIRM,
     REPEATED,
     SEARCH,
     ConfigSummary,
@@ -121,6 +122,7 @@ class _Found:
     configs: Sequence[ConfigSummary]
     costs: Mapping[str, ConfigCost]
     confirmed: ConfirmationResult | None
+    confirmed_methods: list[ConfigSummary]
     gap: GapAgainstAccuracy
     arms: Sequence[ImposedGap]
     importances: Sequence[Importance]
@@ -174,10 +176,13 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
         ranges = range_warnings(records, study.searched)
     except ValueError as error:  # a config outside of the bounds that the summary tells of
         not_judged = f"Importances and ranges cannot be judged: {error}."
+    confirmed = study.confirmation()
+    compared_again = study.compares_methods and confirmed is not None
     return _Found(
         configs=summarise(records.trials, seed=seed),
         costs=config_costs(records, teacher_forwards_ahead=ahead),
-        confirmed=study.confirmation(),
+        confirmed=confirmed,
+        confirmed_methods=compare_methods(records.trials, confirmed=True, seed=seed) if compared_again else [],
         gap=compute_gap_against_accuracy(records.trials, seed=seed),
         arms=arms,
         importances=mattered,
@@ -243,15 +248,19 @@ def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
 def _results(study: StudyFolder, found: _Found) -> Section:
     shown: list[Table] = []
     texts: list[str] = []
+    if found.confirmed_methods:
+        shown.append(tables.results_table(study, found.confirmed_methods, found.costs))
     if found.confirmed is not None:
-        shown += tables.confirmed_tables(found.confirmed)
+        confirmed = tables.confirmed_tables(found.confirmed)
+        shown += confirmed[:1] if found.confirmed_methods else confirmed  # what is compared stands above then
         texts += verdict(found.confirmed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
         notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
         texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]
         texts += _agreement(study)
-    pictures = (methods_picture(found.configs),) if study.compares_methods and found.configs else ()
+    drawn = found.confirmed_methods or found.configs
+    pictures = (methods_picture(drawn),) if study.compares_methods and drawn else ()
     return Section("results", "Results", tuple(texts), tuple(shown), pictures)
 
 
@@ -327,10 +336,9 @@ def _in_diagrams(study: StudyFolder, configs: Sequence[ConfigSummary]) -> list[t
 
 
 def _cost(study: StudyFolder, found: _Found) -> Section:
-    known = [
-        each for each in found.configs if each.config_id in found.costs and found.costs[each.config_id].flops_to_ce
-    ]
-    pictures = (cost_picture(found.configs, found.costs, compares=study.compares_methods),) if known else ()
+    drawn = found.confirmed_methods or found.configs
+    known = [each for each in drawn if each.config_id in found.costs and found.costs[each.config_id].flops_to_ce]
+    pictures = (cost_picture(drawn, found.costs, compares=study.compares_methods),) if known else ()
     return Section("cost", "Accuracy against cost", pictures=pictures)
 
 

@@ -11,7 +11,7 @@ from analysis.association import Association
 from analysis.confirmation import ConfirmationResult, described
 from analysis.costs import ConfigCost
 from analysis.importance import Importance
-from analysis.methods import settings_of
+from analysis.methods import settings_of, split_of
 from analysis.report.folder import StudyFolder
 from analysis.report.wording import bounded, config_label, duration, number, p_in_words, times
 from analysis.statistics import Estimate, mean_interval
@@ -46,11 +46,20 @@ class Table:
 
 def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]) -> Table:
     """What was repeated on fresh seeds: configs with the controls, or the methods that are compared."""
-    compares = study.compares_methods
+    compares, confirmed = study.compares_methods, split_of(configs) == "test"
     heads = (
-        "method" if compares else "config", "tuned" if compares else "searched", "n", "val accuracy", "test accuracy",
-        "sharpness gap (nats)", f"accuracy − {BASELINE}, paired", "p", "p (Holm)", "cost × ce", "in search",
-    )  # fmt: skip
+        "method" if compares else "config",
+        "tuned" if compares else "searched",
+        "n",
+        "test accuracy" if confirmed else "val accuracy",
+        "" if confirmed else "test accuracy",
+        "sharpness gap (nats)",
+        f"accuracy − {BASELINE}, paired",
+        "p",
+        "p (Holm)",
+        "cost × ce",
+        "in search",
+    )
     rows = []
     for config in configs:
         against = config.against_baseline
@@ -60,7 +69,7 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
             settings_of(config).replace("_", " "),
             str(config.accuracy.n),
             bounded(config.accuracy),
-            bounded(config.test_accuracy),
+            "" if confirmed else bounded(config.test_accuracy),
             bounded(config.gap, places=2),
             _against_baseline(config),
             "" if against is None else p_in_words(against.p_value),
@@ -71,6 +80,7 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
     methods = {config.accuracy.method for config in configs}
     methods |= {config.against_baseline.method for config in configs if config.against_baseline is not None}
     caption = "Methods on equal seeds, validation split" if compares else "Repeated on fresh seeds, validation split"
+    caption = "Methods confirmed on fresh seeds, test split, read once" if confirmed else caption
     return Table(caption, heads, tuple(rows), tuple(f"{method}." for method in sorted(methods))).without_empty_columns()
 
 

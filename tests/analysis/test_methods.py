@@ -38,6 +38,24 @@ def test_methods_are_ranked_and_compared_with_kd_within_replicates_and_corrected
     assert next(s for s in summaries if s.method == "kd").corrected_p is None
 
 
+def test_confirmed_methods_are_compared_by_test_accuracy_on_the_seeds_of_the_confirmation_alone():
+    rows = rows_of()
+    for row in rows_of("confirm"):
+        tested = {"trial_id": f"c-{len(rows)}", "replicate": row["replicate"] + 4, "val/accuracy": 0.99}
+        rows.append(row | tested | {"test/accuracy": row["val/accuracy"] / 2})
+    summaries = compare_methods(trials_table(rows), confirmed=True)
+    assert [summary.method for summary in summaries] == ["dkd", "kd", "ce", "dkd+adapter"]
+    assert {summary.split for summary in summaries} == {"test"}
+    assert summaries[0].accuracy.value == pytest.approx(0.4375)
+    assert summaries[0].accuracy.n == 4
+    halves = {method: [value / 2 for value in values] for method, values in ACCURACIES.items()}
+    assert summaries[0].against_baseline == paired_difference(halves["dkd"], halves["kd"])
+    assert {summary.split for summary in compare_methods(trials_table(rows))} == {"validation"}
+    assert "| test accuracy |" in methods_table(summaries)
+    assert draw_methods(summaries).axes[0].get_xlabel() == "test accuracy (fraction)"
+    assert compare_methods(trials_table(rows_of()), confirmed=True) == []
+
+
 def test_a_tuned_method_stands_by_its_fresh_seeds_and_shows_what_was_tuned_of_it():
     rows = rows_of("replicate")
     for number, (weight, rate) in enumerate([(0.5, 0.05), (2.0, 0.01)]):
@@ -71,7 +89,7 @@ def test_controls_of_other_studies_are_not_corrected():
 def test_the_table_has_a_row_a_method_with_interval_difference_and_both_p_values():
     table = methods_table(compare_methods(trials_table(rows_of())))
     lines = table.splitlines()
-    assert lines[0] == "| method | n | accuracy | sharpness gap (nats) | accuracy − kd | p | p (Holm) |"
+    assert lines[0] == "| method | n | validation accuracy | sharpness gap (nats) | accuracy − kd | p | p (Holm) |"
     assert lines[2].startswith("| dkd | 4 | 0.875 [0.795, 0.955] | 1.000 [1.000, 1.000] | +0.200 [")
     assert lines[2].endswith("| 0.125 | 0.375 |")
     assert "| kd | 4 |" in lines[3]

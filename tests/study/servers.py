@@ -15,7 +15,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import psycopg2
+import psycopg
 import pytest
 
 PATIENCE = 480.0  # seconds: MLflow's server takes minutes to start where every core has twenty jobs
@@ -100,20 +100,21 @@ class PostgreSQL:
         self.port = port
 
     def connect(self, database: str = "postgres") -> Any:
-        return psycopg2.connect(host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, dbname=database)
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, dbname=database, autocommit=True
+        )
 
     def answers(self) -> bool:
         try:
             self.connect().close()
-        except psycopg2.OperationalError:
+        except psycopg.OperationalError:
             return False
         return True
 
     def new_database(self, name: str) -> str:
         """The URI of an empty database, with its password."""
         connection = self.connect()
-        connection.autocommit = True
-        connection.cursor().execute(f"CREATE DATABASE {name}")
+        connection.execute(f"CREATE DATABASE {name}")
         connection.close()
         return f"postgresql://owner:{PASSWORD}@127.0.0.1:{self.port}/{name}"
 

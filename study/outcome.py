@@ -51,6 +51,7 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress, duration
 from study.report import about_study, write_study_report
 from study.runner import StudyRun
+from study.tracking_view import NOTE_FIGURES, NOTE_WIDTH
 from trainables.uris import redact
 
 if TYPE_CHECKING:
@@ -387,7 +388,7 @@ def _draw_figures(
     confirmed: bool,
 ) -> None:
     folder = plan.directory / "figures"
-    folder.mkdir(exist_ok=True)
+    (folder / NOTE_FIGURES).mkdir(parents=True, exist_ok=True)
     trials, epochs = records.trials, records.epochs
     figures: dict[str, Callable[[], Figure]] = {
         "learning_curves": lambda: draw_learning_curves(compute_learning_curves(trials, epochs)),
@@ -413,4 +414,6 @@ def _draw_figures(
             compute_parameter_effect(trials, name, seed=plan.seed)
         )
     for name, draw in figures.items():
-        draw().savefig(folder / f"{name}.png", dpi=150)
+        figure = draw()
+        figure.savefig(folder / f"{name}.png", dpi=150)
+        figure.savefig(folder / NOTE_FIGURES / f"{name}.png", dpi=min(100.0, NOTE_WIDTH / figure.get_figwidth()))

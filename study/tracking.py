@@ -26,7 +26,7 @@ from study.plan import StudyPlan
 from study.start_command import start_command
 from study.teacher_choice import describe_teacher
 from study.tracking_inputs import MachineWatch, dataset_inputs
-from study.tracking_view import VIEW_TAG, artifact_links, links, saved_view, view_key
+from study.tracking_view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
 from trainables.methods import METHODS
 from trainables.uris import redact
 
@@ -96,8 +96,7 @@ class StudyTracker:
         else:
             self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         self.parent_id: str = parent.info.run_id
-        self._note = f"{note_text(plan)}\n\n{links(plan, self._experiment_id)}"
-        self._client.set_tag(self.parent_id, "mlflow.note.content", self._note)
+        self._write_note()
         self._save_view()
         self._dataset: dict[str, Any] | None = None
         self._runs = {run.data.tags["trial_id"]: run for run in self._children() if "trial_id" in run.data.tags}
@@ -106,6 +105,12 @@ class StudyTracker:
         self._uncertain: set[str] = set()
         self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
+
+    def _write_note(self, *result: str) -> None:
+        """What the page of the study's run begins with; of a long note it shows the first lines only."""
+        command = command_block(start_command(self._plan))
+        parts = (note_text(self._plan), links(self._plan, self._experiment_id), *result, command)
+        self._client.set_tag(self.parent_id, "mlflow.note.content", "\n\n".join(part for part in parts if part))
 
     def _save_view(self) -> None:
         """Have the experiment's page offer the study's trials as charts; a server that refuses has them as a table."""
@@ -174,8 +179,7 @@ class StudyTracker:
             shown = artifact_links(
                 self._experiment_id, self.parent_id, _figures(artifacts), report=_REPORT in [a.name for a in artifacts]
             )
-            note = "\n\n".join(part for part in (self._note, result_note, shown) if part)
-            self._client.set_tag(self.parent_id, "mlflow.note.content", note)
+            self._write_note(result_note, shown)
         now = int(time.time() * 1000)
         self._client.log_batch(self.parent_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
         for path in artifacts:
@@ -324,8 +328,8 @@ def _answered(send: Callable[[], None]) -> None:
 def _figures(artifacts: Sequence[Path]) -> list[tuple[str, str]]:
     """Title and path of the pictures among the artifacts of a study, those that say most first."""
     folder = next((path for path in artifacts if path.name == "figures" and path.is_dir()), None)
-    found = sorted(folder.glob("*.png"), key=_rank) if folder is not None else []
-    return [(path.stem.replace("_", " "), f"figures/{path.name}") for path in found]
+    found = sorted((folder / NOTE_FIGURES).glob("*.png"), key=_rank) if folder is not None else []
+    return [(path.stem.replace("_", " "), f"figures/{NOTE_FIGURES}/{path.name}") for path in found]
 
 
 def _rank(figure: Path) -> tuple[int, str]:
@@ -354,13 +358,12 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
 
 
 def note_text(plan: StudyPlan) -> str:
-    """The parent's note: question, plan in a sentence, and the command that starts such a study."""
+    """What the parent's note begins with: question, and plan in a sentence."""
     return (
         f"**{plan.search_space.question}**\n\n"
         f"{_what_is_run(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
         f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}."
-        f"{_what_is_confirmed(plan)}\n\n"
-        f"```\n{start_command(plan)}\n```"
+        f"{_what_is_confirmed(plan)}"
     )
 
 

@@ -6,6 +6,7 @@ where a field has another name by then, that field's default. The study's note h
 """
 
 import json
+import shlex
 import time
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,8 +18,17 @@ VIEW_TAG: Final = "mlflow.sharedViewState."
 _OURS: Final = "study"
 # Sections of charts that the page makes by itself, by the first part of a measure's name; those that are open.
 _SECTIONS: Final = {"val": True, "train": False, "cost": False}
-_COLUMNS: Final = (ACCURACY, SHARPNESS_GAP, "val/ece_student")
+_COLUMNS: Final = (ACCURACY, SHARPNESS_GAP)
 _MOST_AXES: Final = 8
+# By itself the page sets three charts side by side, in which a laptop's screen leaves no room for their titles.
+_CHARTS_IN_A_ROW: Final = 2
+_CHART_HEIGHT: Final = 400  # pixels
+# The page opens as one for language models' applications, where a run is an evaluation; this makes it one of training.
+_TRAINING: Final = "workflowType=machine_learning"
+NOTE_FIGURES: Final = "note"  # the folder, among a study's figures, of those in its note
+# A note is drawn beside a column of facts, lets no picture be scaled, and grows over that column if one is wider.
+NOTE_WIDTH: Final = 700  # pixels
+_LETTERS_IN_A_LINE: Final = 84
 
 
 def view_key(plan: StudyPlan) -> str:
@@ -40,11 +50,21 @@ def saved_view(plan: StudyPlan, parent_id: str) -> str:
 
 def links(plan: StudyPlan, experiment_id: str) -> str:
     """Markdown: where the trials are compared. Relative, as nobody knows under which name a page is looked at."""
-    runs = f"#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(plan)}"
+    runs = f"#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(plan)}&{_TRAINING}"
     return (
         f"[Compare the trials in charts]({runs}&compareRunsMode=CHART) or [in a table]({runs}); "
         f"both are the saved view “{plan.name}” of this experiment."
     )
+
+
+def command_block(command: str) -> str:
+    """Markdown: a command over several lines, as a shell takes it; a long line would widen the page."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if word.startswith("--") and len(lines[-1]) + len(word) > _LETTERS_IN_A_LINE - 20:
+            lines.append(" ")
+        lines[-1] += f" {word}" if lines[-1] else word
+    return "\n".join(["```", " \\\n".join(lines), "```"])
 
 
 def artifact_links(experiment_id: str, run_id: str, figures: list[tuple[str, str]], *, report: bool) -> str:
@@ -56,7 +76,11 @@ def artifact_links(experiment_id: str, run_id: str, figures: list[tuple[str, str
         figures: title and path of each among its artifacts.
         report: whether `report.html` is among them.
     """
-    parts = [f"[The whole report](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html)"] if report else []
+    parts = (
+        [f"[The whole report](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html?{_TRAINING})"]
+        if report
+        else []
+    )
     parts += [f"![{title}](get-artifact?path={quote(path, safe='')}&run_uuid={run_id})" for title, path in figures]
     return "\n\n".join(parts)
 
@@ -78,7 +102,7 @@ def _state(plan: StudyPlan, parent_id: str) -> dict[str, Any]:
         "runsHiddenMode": "SHOW_ALL",  # by itself the page draws ten
         "compareRunCharts": _charts(plan, params),
         "compareRunSections": [
-            _section(_OURS, plan.name, shown=True),
+            _section(_OURS, plan.name, shown=True) | {"columns": _CHARTS_IN_A_ROW, "cardHeight": _CHART_HEIGHT},
             *(_section(name, name, shown=shown) for name, shown in _SECTIONS.items()),
         ],
         "isAccordionReordered": True,  # or the page sorts ours among the others

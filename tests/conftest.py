@@ -87,7 +87,7 @@ def small_study_run(tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
     output_dir = tmp_path_factory.mktemp("small_study")
     done = run_launcher(
         "--space", "adapter_width", "--trials", "6", "--promising", "2", "--replicates", "2", "--epochs", "3",
-        "--name", "small", "--output-dir", output_dir, "--json",
+        "--name", "small", "--output-dir", output_dir, "--json", timeout=540,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     directory = output_dir / "small"

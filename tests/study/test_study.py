@@ -123,7 +123,9 @@ def test_the_parent_run_holds_question_command_result_and_artifacts(small_study)
     assert top == {"plan.json", "summary.json", "records", "figures", "report.html"}
     figures = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "figures")}
     assert "figures/adapter_width_against_accuracy.png" in figures
-    assert len(figures) == 4
+    assert len(figures) == 5  # and the folder of those in the note
+    small = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "figures/note")}
+    assert small == {path.replace("figures/", "figures/note/") for path in figures - {"figures/note"}}
     assert parent.data.tags["version.ray"]
     assert "best/val_accuracy" in parent.data.metrics
 

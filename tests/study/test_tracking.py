@@ -3,6 +3,7 @@
 import http.server
 import json
 import math
+import shlex
 import threading
 import time
 
@@ -13,8 +14,9 @@ from mlflow.exceptions import MlflowException
 from study.errors import StudyError
 from study.ledger import StudyLedger
 from study.search import StudySearch
+from study.start_command import start_command
 from study.tracking import StudyTracker, check_tracking_uri, trial_params
-from study.tracking_view import VIEW_TAG, view_key
+from study.tracking_view import NOTE_FIGURES, VIEW_TAG, command_block, view_key
 from tests.study.factories import PretendedTune, make_plan
 from trainables.measures import ACCURACY
 
@@ -155,22 +157,35 @@ def test_the_experiment_has_a_view_that_finds_the_studys_trials_and_fits_into_a_
     gap = next(chart for chart in state["compareRunCharts"] if chart["displayName"].startswith("Sharpness gap"))
     assert (gap["type"], gap["xaxis"]["key"], gap["yaxis"]["key"]) == ("SCATTER", "val/sharpness_gap", "val/accuracy")
     note = client.get_run(tracker.parent_id).data.tags["mlflow.note.content"]
-    assert f"viewStateShareKey={view_key(ledger.plan)}&compareRunsMode=CHART" in note
+    assert f"viewStateShareKey={view_key(ledger.plan)}&workflowType=machine_learning&compareRunsMode=CHART" in note
+
+
+def test_the_command_in_the_note_is_the_one_to_type_in_lines_that_do_not_widen_the_page(tmp_path):
+    (tmp_path / "a folder").mkdir()
+    command = start_command(make_plan(tmp_path / "a folder", tracking_uri="http://127.0.0.1:5000"))
+    block = command_block(command)
+    assert max(map(len, command.split())) < 200 < len(command)
+    shown = block.removeprefix("```\n").removesuffix("\n```")
+    assert shlex.split(shown) == shlex.split(command)  # as a shell reads it: a backslash joins lines
+    assert all(line.endswith(" \\") for line in shown.splitlines()[:-1])
+    assert all(len(line) < 90 or len(line.split()) <= 3 for line in shown.splitlines())
 
 
 def test_the_note_ends_with_the_report_and_the_figures_that_are_attached(tmp_path, store):
     ledger, _ = begin(tmp_path, store, name="note")
     tracker = track(ledger)
     figures = tmp_path / "figures"
-    figures.mkdir()
+    (figures / NOTE_FIGURES).mkdir(parents=True)
     for name in ("history", "learning_curves", "gap_against_accuracy"):
-        (figures / f"{name}.png").write_bytes(b"png")
+        (figures / NOTE_FIGURES / f"{name}.png").write_bytes(b"png")
     (tmp_path / "report.html").write_text("report")
     tracker.finish("FINISHED", result_note="| a table |", artifacts=[figures, tmp_path / "report.html"])
     note = MlflowClient(store).get_run(tracker.parent_id).data.tags["mlflow.note.content"]
     run = tracker.parent_id
     assert f"runs/{run}/artifacts/report.html" in note
-    shown = [f"path=figures%2F{name}.png&run_uuid={run}" for name in ("gap_against_accuracy", "history")]
+    shown = [
+        f"path=figures%2F{NOTE_FIGURES}%2F{name}.png&run_uuid={run}" for name in ("gap_against_accuracy", "history")
+    ]
     assert note.index("| a table |") < note.index(shown[0]) < note.index(shown[1])
 
 

@@ -1,0 +1,164 @@
+"""Real servers on loopback for tests, each ended with all of its processes."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psycopg
+import pytest
+
+PATIENCE = 480.0  # seconds: MLflow's server takes minutes to start where every core has twenty jobs
+PASSWORD = "correct-horse-7391"  # of the database; a study must show it to nobody
+
+
+def require(found: Any, what: str) -> None:
+    """Skip the test with a reason where a program is not installed, or fail it where it has to be."""
+    if found:
+        return
+    if os.environ.get("PESFKD_REQUIRE_PROGRAMS"):
+        pytest.fail(f"{what} is required here and not installed")
+    pytest.skip(f"needs {what}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(
+    command: Sequence[str | Path],
+    answers: Callable[[], bool],
+    *,
+    log: Path,
+    end_by: signal.Signals = signal.SIGTERM,
+    **options: Any,
+) -> Iterator[None]:
+    """A server in a process group of its own, from when it answers on."""
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, start_new_session=True, **options
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not answers():
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+        yield
+    finally:
+        _end(server, end_by)
+
+
+def _end(server: subprocess.Popen[bytes], by: signal.Signals) -> None:
+    for each in (by, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, each)
+            server.wait(30)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+@contextmanager
+def mlflow_server(arguments: Sequence[str], folder: Path, *, port: int, command: str = "server") -> Iterator[str]:
+    """An MLflow server with one worker; its address."""
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return bool(urlopen(f"{address}/health", timeout=10).status == 200)
+        except (URLError, OSError):
+            return False
+
+    started = [sys.executable, "-m", "mlflow", command, *arguments, "--workers", "1"]
+    with running(started, answers, log=folder / "mlflow.log", cwd=folder):
+        yield address
+
+
+class PostgreSQL:
+    """A database server on loopback.
+
+    Args:
+        port: where it listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def connect(self, database: str = "postgres") -> Any:
+        return psycopg.connect(
+            host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, dbname=database, autocommit=True
+        )
+
+    def answers(self) -> bool:
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def new_database(self, name: str) -> str:
+        """The URI of an empty database, with its password."""
+        connection = self.connect()
+        connection.execute(f"CREATE DATABASE {name}")
+        connection.close()
+        return f"postgresql://owner:{PASSWORD}@127.0.0.1:{self.port}/{name}"
+
+
+@contextmanager
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """PostgreSQL with its data in a folder that goes with it; it will not run as root, so `postgres` runs it there."""
+    programs = _postgresql_programs()
+    require(programs, "PostgreSQL (apt-get install postgresql)")
+    assert programs is not None
+    folder = Path(tempfile.mkdtemp(prefix="pesfkd-postgresql-"))  # pytest's own are closed to other users
+    who: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    try:
+        (folder / "password").write_text(PASSWORD)
+        if who:
+            shutil.chown(folder, "postgres", "postgres")
+            shutil.chown(folder / "password", "postgres", "postgres")
+        subprocess.run(
+            [programs / "initdb", "-D", folder / "data", "--username=owner", f"--pwfile={folder / 'password'}",
+             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"],
+            check=True, capture_output=True, cwd=folder, **who,
+        )  # fmt: skip
+        server = PostgreSQL(free_port())
+        command = [
+            programs / "postgres",
+            "-D",
+            folder / "data",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(server.port),
+            "-k",
+            folder,
+        ]
+        # SIGINT: end now, and let no client finish.
+        with running(command, server.answers, log=folder / "log", end_by=signal.SIGINT, cwd=folder, **who):
+            yield server
+    finally:
+        shutil.rmtree(folder)
+
+
+def _postgresql_programs() -> Path | None:
+    found = shutil.which("initdb")
+    if found is not None:
+        return Path(found).parent
+    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")  # Debian keeps them off the PATH
+    return max((path.parent for path in versions), key=lambda path: int(path.parent.name), default=None)

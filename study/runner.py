@@ -32,7 +32,7 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.request import resume_command
-from study.search import StudySearch, make_scheduler
+from study.search import WORKER_RESTARTS, StudySearch, make_scheduler
 from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_preparation import prepare_study_teacher
@@ -445,8 +445,7 @@ def _folder_of(trial: Any) -> str:
 
 def _lives_of(entry: TrialEntry, run: Path) -> list[Path]:
     """A trial's folders in one run, newest first."""
-    later = sorted(run.glob(f"{entry.trial_id}+*"), key=lambda path: -int(path.name.rpartition("+")[2]))
-    return [*later, run / entry.trial_id]
+    return [*(run / f"{entry.trial_id}+{life}" for life in range(WORKER_RESTARTS, 0, -1)), run / entry.trial_id]
 
 
 def _checkpoints_in(folder: Path) -> list[Path]:

@@ -4,7 +4,9 @@ import contextlib
 import io
 import json
 import random
+import re
 import string
+import subprocess
 import sys
 import zlib
 from collections import Counter
@@ -243,6 +245,21 @@ def test_any_checkpoint_is_read_as_it_was_written_or_refused(tmp_path):
         assert all(found[name].equal(tensors[name]) for name in tensors)
 
     try_all(path, "checkpoints", 1000, read)
+
+
+@pytest.mark.parametrize("kind", ["records", "outputs"])
+def test_a_fuzzer_that_looks_at_what_it_covers_finds_no_other_error(kind, tmp_path):
+    pytest.importorskip("atheris", reason="needs atheris, which is installed on Linux alone")
+    options = ["-max_total_time=15", "-seed=1", "-rss_limit_mb=4096", f"-artifact_prefix={tmp_path}/found-"]
+    (tmp_path / "corpus").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.study.fuzz_readers", kind, *options, str(tmp_path / "corpus")],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-5000:]
+    tried = re.search(r"Done (\d+) runs", done.stderr)
+    assert tried, done.stderr[-5000:]
+    TRIED[f"{kind} (atheris)"] += int(tried[1])
 
 
 def test_the_inputs_that_were_tried_are_counted(capsys):

@@ -8,10 +8,10 @@ PORT ?= 5000
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-slow check format clean
+.PHONY: help setup study ui test test-slow test-faults check format clean
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # Made again when what is to be installed changes, and not otherwise.
 $(READY): pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ test: $(READY) ## the tests, slow ones left out
 
 test-slow: $(READY) ## the slow tests alone
 	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile
+
+test-faults: $(READY) ## the tests in which something breaks for real
+	$(BIN)/python -m pytest -m fault -n $(JOBS) --dist loadfile
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

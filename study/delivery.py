@@ -33,6 +33,9 @@ class Delivery:
         tell: hears that the server is away and that it is back, a line each.
         patience: seconds, counted once the study has ended, after which a server that takes nothing is given up.
         gather: seconds in which several changes of a trial become one.
+
+    Attributes:
+        patience: may be changed until it is closed.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Delivery:
     ) -> None:
         self._hand_over = hand_over
         self._tell = tell
-        self._patience = patience
+        self.patience = patience
         self._seconds_to_gather = gather
         self._queue: queue.SimpleQueue[TrialEntry | None] = queue.SimpleQueue()
         self._closed = threading.Event()
@@ -101,7 +104,7 @@ class Delivery:
                     away = True
                     self._tell(f"MLflow takes nothing at the moment, the study goes on without it: {first_line(error)}")
                 began = began if self._closed.is_set() else time.monotonic()
-                if time.monotonic() - began >= self._patience:
+                if time.monotonic() - began >= self.patience:
                     raise
             # A study that ends meanwhile wants to know at once whether the server is back.
             if self._closed.is_set():

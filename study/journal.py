@@ -7,8 +7,11 @@ line, which is cut off when the log is opened again, and a line whose checksum f
 import json
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from trainables.disk import describe_full_disk
 
 
 class Journal:
@@ -25,11 +28,24 @@ class Journal:
         self._file = path.open("ab", buffering=0)
 
     def append(self, event: dict[str, Any], *, durable: bool = False) -> None:
-        """Write one event; `durable` also waits for the disk, so that it survives a power cut."""
+        """Write one event; `durable` also waits for the disk, so that it survives a power cut.
+
+        Raises:
+            OSError: naming the file, and the room that is needed where there is none; nothing of the event is left.
+        """
         content = json.dumps(event, separators=(",", ":")).encode()
-        self._file.write(b"%08x %s\n" % (zlib.crc32(content), content))
-        if durable:
-            os.fsync(self._file.fileno())
+        line = b"%08x %s\n" % (zlib.crc32(content), content)
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(line):  # a disk that fills up takes a part and says so only when asked again
+                written += self._file.write(line[written:]) or 0
+            if durable:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(before)
+            raise describe_full_disk(error, self._path, len(line)) from None
 
     def close(self) -> None:
         """Close the file; appending afterwards is an error."""
@@ -56,8 +72,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     checksum, _, content = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(content):
         return None
-    event: dict[str, Any] = json.loads(content)
-    return event
+    try:
+        event = json.loads(content)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
 def _cut_torn_line(path: Path) -> None:

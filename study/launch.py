@@ -56,6 +56,7 @@ def launch(
     seeds: options.Seeds = None,
     epochs: options.Epochs = 15,
     time_budget: options.TimeBudget = None,
+    trial_timeout: options.TrialTimeout = None,
     smoke: options.Smoke = False,
     sampler: options.Sampler = options.SamplerName.TPE,
     scheduler: options.Scheduler = options.SchedulerName.NONE,
@@ -79,6 +80,7 @@ def launch(
     teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",
     teacher_outputs_path: options.TeacherOutputsPath = None,
     resume: options.Resume = None,
+    retry_failed: options.RetryFailed = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -101,6 +103,8 @@ def launch(
         typer.echo(f"pesfkd {__version__}")
     elif list_spaces:
         _show_spaces(as_json=as_json)
+    elif retry_failed and resume is None:
+        raise UsageError("--retry-failed is for a study that exists: give --resume NAME too")
     elif resume is not None:
         run_plan(resumed_plan(resume, output_dir, given), values, resumed=True)
     elif space is None:
@@ -128,6 +132,11 @@ def leave_with_exit_code(command: Callable[[], object]) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
+    except OSError as error:  # a disk that is full, a folder that went away
+        if verbose:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(ExitCode.ERROR)
 
 
 def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, command: str = "study.launch") -> None:
@@ -143,7 +152,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         typer.Exit: always, with the exit code.
     """
     _make_folder(plan.output_dir)
-    with stdout_for_results_only(verbose=values["verbose"]) as stdout:
+    with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
         from study.outcome import conclude, print_outcome
         from study.progress import StudyProgress
@@ -158,7 +167,13 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
             plan.save()
         progress = StudyProgress(plan, quiet=values["quiet"])
         typed = command_line(command)
-        run, tracker = run_study(plan, progress=progress, command=typed, versions=running_versions())
+        run, tracker = run_study(
+            plan,
+            progress=progress,
+            command=typed,
+            versions=running_versions(),
+            retry_failed=values.get("retry_failed", False),
+        )
         outcome = conclude(plan, run, tracker, progress)
         if values["as_json"]:
             print(json.dumps(outcome.summary, indent=2), file=stdout)
@@ -172,6 +187,16 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         typer.echo(undelivered(plan, outcome.tracking_error), err=True)
         raise typer.Exit(ExitCode.UNDELIVERED)
     raise typer.Exit(ExitCode.FAILED_TRIALS if outcome.summary["trials"]["failed"] else ExitCode.OK)
+
+
+@contextmanager
+def _told_how_to_go_on(plan: "StudyPlan") -> Iterator[None]:
+    """What is needed after Ctrl-C that ends everything at once."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted at once; to go on:\n  {resume_command(plan)}", err=True)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def undelivered(plan: "StudyPlan", error: Exception) -> str:

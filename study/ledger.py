@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from study.confirmation import Confirmation, check_journal
+from study.errors import StudyError
 from study.journal import Journal, read_journal
 from study.plan import Stage, StudyPlan
 from trainables.measures import ACCURACY, CALIBRATION, COST_FACTS, MEASURES
@@ -21,11 +22,14 @@ Status = Literal["finished", "pruned", "failed"]
 
 # The error of a trial that failed without a word of its own.
 PROCESS_DIED: Final = "the trial's process died more often than is allowed"
+_STAGES: Final[tuple[Stage, ...]] = ("search", "control", "replicate", "confirm")
 
 
 @dataclass
 class TrialEntry:
     """One trial: what it is, what it has reported, how it ended (`status` is None while it has not).
+
+    One that failed may be begun again (`attempt` counts from 1); what it had reported stays.
 
     `facts` are the `COST_FACTS` that it reported; a trial that has ended without an epoch has none. `calibration`, by
     the names of `CALIBRATION`, is what one that finished told of its networks.
@@ -45,6 +49,7 @@ class TrialEntry:
     status: Status | None = None
     error: str | None = None
     ended: float | None = None
+    attempt: int = 1
 
     @property
     def name(self) -> str:
@@ -92,6 +97,8 @@ class StudyLedger:
     Attributes:
         confirmation: what is confirmed, once that was chosen.
         dataset: digest of the data of all trials, and the number of samples in each split, once a trial has told.
+        damaged_lines: of the journal, counted from 1; what they said is lost.
+        failure: why the journal could not be written, once that happened; nothing is entered any more then.
     """
 
     def __init__(
@@ -103,8 +110,11 @@ class StudyLedger:
         self.ended = 0
         self.teacher_forwards_ahead = 0
         self.dataset: dict[str, Any] | None = None
-        self._stages: dict[Stage, list[TrialEntry]] = {"search": [], "control": [], "replicate": [], "confirm": []}
+        self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
+        self._next_ordinal = 0
+        self._now = 0.0
         self.damaged_lines: list[int] = []
+        self.failure: OSError | None = None
         self._on_end = on_end
         path = plan.directory / "journal.jsonl"
         if path.exists():
@@ -115,41 +125,56 @@ class StudyLedger:
     def _load(self, path: Path) -> None:
         events, self.damaged_lines = read_journal(path)
         for event in events:
-            kind, trial_id = event["event"], event.get("trial_id")
-            if kind == "trial":
-                fields = {k: v for k, v in event.items() if k not in ("event", "config")}
-                self._enter(TrialEntry(config=TrialConfig(**event["config"]), **fields))
-            elif kind == "fill":
-                self.teacher_forwards_ahead += event["forwards"]
-            elif kind == "dataset":
-                self.dataset = event["dataset"]
-            elif kind == "confirmation":
-                self.confirmation = Confirmation(**event["confirmation"])
-            elif trial_id in self.entries:
-                entry = self.entries[trial_id]
-                if kind == "epoch":
-                    entry.epochs.setdefault(event["epoch"], event["measures"])
-                    entry.epoch_times.setdefault(event["epoch"], event["time"])
-                elif kind == "facts":
-                    entry.facts = event["facts"]
-                elif kind == "calibration":
-                    entry.calibration = event["calibration"]
-                elif kind == "end":
-                    self.ended += entry.status is None
-                    entry.status, entry.error, entry.ended = event["status"], event["error"], event["time"]
+            try:
+                self._enter_event(event)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                what = (str(error).splitlines() or [""])[0][:200]
+                raise StudyError(
+                    f"{path}: {str(event)[:100]!r} is no event that this version writes ({type(error).__name__}: "
+                    f"{what}); was another version at work, or another hand?"
+                ) from None
+
+    def _enter_event(self, event: dict[str, Any]) -> None:
+        kind, trial_id = event["event"], event.get("trial_id")
+        self._now = max(self._now, *(event.get(name, 0.0) for name in ("time", "started")))
+        if kind == "trial":
+            fields = {k: v for k, v in event.items() if k not in ("event", "config")}
+            self._enter(TrialEntry(config=TrialConfig(**event["config"]), **fields))
+        elif kind == "fill":
+            self.teacher_forwards_ahead += event["forwards"]
+        elif kind == "dataset":
+            self.dataset = event["dataset"]
+        elif kind == "confirmation":
+            self.confirmation = Confirmation(**event["confirmation"])
+        elif trial_id in self.entries:
+            entry = self.entries[trial_id]
+            if kind == "epoch":
+                entry.epochs.setdefault(event["epoch"], event["measures"])
+                entry.epoch_times.setdefault(event["epoch"], event["time"])
+            elif kind == "facts":
+                entry.facts = event["facts"]
+            elif kind == "calibration":
+                entry.calibration = event["calibration"]
+            elif kind == "end":
+                self.ended += entry.status is None
+                entry.status, entry.error, entry.ended = event["status"], event["error"], event["time"]
+            elif kind == "retry":
+                self._reopen(entry)
+        elif trial_id is not None:  # its first line is damaged: no other trial gets its name
+            self._next_ordinal = max(self._next_ordinal, _ordinal_in(trial_id) + 1)
 
     def open_trial(
         self, stage: Stage, config: TrialConfig, replicate: int, optuna: dict[str, Any] | None = None
     ) -> TrialEntry:
         """Enter a new trial; from here on it is never lost."""
-        ordinal = len(self.entries)
+        ordinal = self._next_ordinal
         entry = TrialEntry(
             trial_id=f"{self.plan.name}-{ordinal:04d}",
             ordinal=ordinal,
             stage=stage,
             replicate=replicate,
             config=config,
-            started=time.time(),
+            started=self._time(),
             optuna=optuna,
         )
         self._append(
@@ -171,13 +196,19 @@ class StudyLedger:
     def _enter(self, entry: TrialEntry) -> None:
         self.entries[entry.trial_id] = entry
         self._stages[entry.stage].append(entry)
+        self._next_ordinal = max(self._next_ordinal, entry.ordinal + 1)
+
+    def _time(self) -> float:
+        """Seconds since 1970, never less than any before: a clock that is set back must not reorder a study."""
+        self._now = max(self._now, time.time())
+        return self._now
 
     def record_epoch(self, trial_id: str, epoch: int, measures: dict[str, float]) -> bool:
         """Enter an epoch's measures; False if they are known, as after going on from an older checkpoint."""
         entry = self.entries[trial_id]
         if epoch in entry.epochs or entry.status is not None:
             return False
-        now = time.time()
+        now = self._time()
         self._append({"event": "epoch", "trial_id": trial_id, "epoch": epoch, "time": now, "measures": measures})
         entry.epochs[epoch] = measures
         entry.epoch_times[epoch] = now
@@ -214,7 +245,11 @@ class StudyLedger:
 
     def _append(self, event: dict[str, Any], *, durable: bool = False) -> None:
         assert self._journal is not None, "this ledger only reads"
-        self._journal.append(event, durable=durable)
+        try:
+            self._journal.append(event, durable=durable)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def record_fill(self, forwards: int, files: int, seconds: float) -> None:
         """Enter that a task filled teacher outputs ahead of the trials.
@@ -225,7 +260,7 @@ class StudyLedger:
             seconds: that it took.
         """
         if files:
-            event = {"event": "fill", "time": time.time(), "forwards": forwards, "files": files, "seconds": seconds}
+            event = {"event": "fill", "time": self._time(), "forwards": forwards, "files": files, "seconds": seconds}
             self._append(event)
             self.teacher_forwards_ahead += forwards
 
@@ -234,7 +269,7 @@ class StudyLedger:
         entry = self.entries[trial_id]
         if entry.status is not None:
             return
-        now = time.time()
+        now = self._time()
         self._append(
             {"event": "end", "trial_id": trial_id, "status": status, "error": error, "time": now},
             durable=True,
@@ -243,6 +278,19 @@ class StudyLedger:
         self.ended += 1
         if self._on_end is not None:
             self._on_end(entry)
+
+    def retry_failed(self) -> list[TrialEntry]:
+        """Begin every trial that failed again: its failure stays in the journal, its epochs stay as they are."""
+        failed = [entry for entry in self.entries.values() if entry.status == "failed"]
+        for entry in failed:
+            self._append({"event": "retry", "trial_id": entry.trial_id, "time": self._time()}, durable=True)
+            self._reopen(entry)
+        return failed
+
+    def _reopen(self, entry: TrialEntry) -> None:
+        self.ended -= entry.status is not None
+        entry.status = entry.error = entry.ended = None
+        entry.attempt += 1
 
     def in_stage(self, stage: Stage) -> list[TrialEntry]:
         """Trials of a stage, oldest first."""
@@ -267,6 +315,11 @@ class StudyLedger:
         """Close the journal."""
         if self._journal is not None:
             self._journal.close()
+
+
+def _ordinal_in(trial_id: str) -> int:
+    digits = trial_id.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else -1
 
 
 def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """One driver per study at a time."""
 
+import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from study.errors import UsageError
+from study.errors import StudyError, UsageError
 
 
 class StudyLock:
     """Holds a study's folder for this process; the kernel lets go of it when the process ends, however it ends.
+
+    What stands in the file is for people: one that a crash or a reboot left behind holds nobody up.
 
     Args:
         directory: the study's folder.
@@ -23,15 +27,21 @@ class StudyLock:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             holder = os.pread(self._descriptor, 100, 0).decode(errors="replace").strip()
             os.close(self._descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise StudyError(
+                    f"{self._path} cannot be locked ({error.strerror}), so nothing would keep two processes from "
+                    "running this study at once: put --output-dir on a file system that has locks"
+                ) from None
             raise UsageError(
                 f"study {self._path.parent.name!r} is being run by another process ({holder or 'unknown'}): "
                 "wait for it, or end it first"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
+        with suppress(OSError):  # it says who holds the lock, and a full disk need not
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
         return self
 
     def __exit__(

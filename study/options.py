@@ -125,6 +125,14 @@ Seeds = Annotated[
     int | None, _how_much(metavar="N", help="Fresh seeds for each config that is confirmed; 10 if not given.")
 ]
 Epochs = Annotated[int, _how_much(help="Epochs per trial.")]
+TrialTimeout = Annotated[
+    float | None,
+    _how_much(
+        metavar="SECONDS",
+        help="End a trial that has not reported for so long, as failed; more than its longest epoch and the loading of "
+        "its data take.",
+    ),
+]
 TimeBudget = Annotated[float | None, _how_much(help="Stop after so many seconds; --resume goes on.")]
 Smoke = Annotated[bool, _how_much("--smoke", help="Two configs, one seed, one epoch: does it run?")]
 
@@ -206,6 +214,9 @@ Pack = Annotated[
 ]
 
 Resume = Annotated[str | None, _how(metavar="NAME", help="Go on with that study.")]
+RetryFailed = Annotated[
+    bool, _how("--retry-failed", help="With --resume: run the trials that failed again, each once; nothing else again.")
+]
 DryRun = Annotated[bool, _how("--dry-run", help="Show the plan and its cost, write nothing.")]
 AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothing else.")]
 Quiet = Annotated[bool, _how("--quiet", "-q", help="No progress.")]

@@ -52,6 +52,7 @@ from study.progress import StudyProgress, duration
 from study.report import about_study, write_study_report
 from study.runner import StudyRun
 from study.tracking_view import NOTE_FIGURES, NOTE_WIDTH
+from trainables.storage import write_atomically
 from trainables.uris import redact
 
 if TYPE_CHECKING:
@@ -374,9 +375,7 @@ def _json_ready(value: Any) -> Any:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _draw_figures(

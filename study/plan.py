@@ -37,6 +37,7 @@ from study.teacher_storage import (
     size_in_words,
 )
 from study.validation import describe_validation
+from trainables.disk import writing
 from trainables.methods import METHODS
 from trainables.models.names import is_known_to_draw_nothing, is_packable
 from trainables.trial import TrialConfig
@@ -60,6 +61,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "gpus_per_trial",
         "pack",
         "time_budget",
+        "trial_timeout",
         "address",
         "data_root",
         "tracking_uri",
@@ -123,6 +125,7 @@ class StudyPlan(BaseModel):
     gpus_per_trial: float = Field(0.0, ge=0)
     pack: int | Literal["auto"] = 1
     time_budget: float | None = Field(None, gt=0)
+    trial_timeout: float | None = Field(None, gt=0)
     address: str = "local"
     output_dir: Path = Path("study_results")
     data_root: Path | None = None
@@ -157,6 +160,11 @@ class StudyPlan(BaseModel):
     def _can_be_packed(self) -> Self:
         if self.pack != 1 and self.gpus_per_trial > 0:
             raise ValueError("packed trials of a study run on CPUs: leave out --pack or --gpus-per-trial")
+        if self.pack != 1 and self.trial_timeout is not None:
+            raise ValueError(
+                "trials that train as one stop as one, and which of them hangs cannot be told: leave out --pack or "
+                "--trial-timeout"
+            )
         if self.pack not in (1, "auto") and not is_packable(self.base.student):
             raise ValueError(
                 f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
@@ -371,8 +379,13 @@ class StudyPlan(BaseModel):
         """Write `plan.json` into the study's folder, without the secrets that a URI may hold."""
         path = self.directory / "plan.json"
         partial = path.with_suffix(".partial")
-        partial.write_text(self.without_secrets().model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        content = (self.without_secrets().model_dump_json(indent=2) + "\n").encode()
+        try:
+            with writing(path, len(content)):
+                partial.write_bytes(content)
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
         return path
 
     def without_secrets(self) -> Self:
@@ -413,5 +426,7 @@ def load_plan(directory: Path) -> StudyPlan:
         plan = StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is damaged, it is no text: {error.reason} at byte {error.start}") from None
     # The folder may have been moved since.
     return plan.model_copy(update={"output_dir": directory.parent})

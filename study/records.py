@@ -15,8 +15,14 @@ stage before had; these alone have `test/accuracy`); `status` is finished, prune
 own computing time, `started` the moment it was first scheduled.
 Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
 Of a column `cost/...` the field's metadata says the `unit`.
+
+A file's footer holds, under `pesfkd.sha256`, the digest of all its bytes (with 64 zeros in the digest's place): a
+reader refuses a file of which any byte changed. All that records say is in the journal too, so that what is damaged is
+written anew by the next `--resume` or `study.sync`. Files of earlier versions have checksums of their pages alone.
 """
 
+import hashlib
+import io
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +31,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trainables.disk import writing
 from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, unit_of
 from trainables.trial import TrialConfig
 
@@ -82,6 +89,12 @@ EPOCHS_SCHEMA: Final = pa.schema(
 SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
 
 
+_DIGEST: Final = "pesfkd.sha256"
+_NO_DIGEST: Final = b"0" * 64
+# Bytes between a name and its value in a footer: Thrift's field header, and the length of a string below 128.
+_BETWEEN: Final = 2
+
+
 class DamagedRecordsError(ValueError):
     """A file of records whose content is not what was written."""
 
@@ -99,12 +112,28 @@ class RecordWriter:
         self._loose: dict[str, dict[Path, pa.Table]] = {}
         for kind, folder in self._folders.items():
             folder.mkdir(parents=True, exist_ok=True)
-            self._loose[kind] = {path: _read_file(path) for path in _loose_files(folder)}
+            self._loose[kind] = {path: _read_file(path) for path in _loose_files(folder) if _is_whole(path)}
 
-    def recorded(self) -> set[str]:
-        """Identifiers of the trials whose row and epochs are both on disk."""
-        found = [set(_read(folder, ["trial_id"])["trial_id"].to_pylist()) for folder in self._folders.values()]
-        return set.intersection(*found)
+    def recorded(self) -> dict[str, tuple[str, str | None]]:
+        """Status and error of each trial whose row and epochs are both on disk, by identifier."""
+        trials = _read(self._folders["trials"], ["trial_id", "status", "error"]).to_pylist()
+        with_epochs = set(_read(self._folders["epochs"], ["trial_id"])["trial_id"].to_pylist())
+        # What was written last comes first.
+        return {r["trial_id"]: (r["status"], r["error"]) for r in reversed(trials) if r["trial_id"] in with_epochs}
+
+    def remove_damaged(self) -> list[Path]:
+        """Remove files that are not what was written; their trials are in the journal."""
+        damaged = [p for folder in self._folders.values() for p in folder.glob("*.parquet") if not _is_whole(p)]
+        for path in damaged:
+            path.unlink()
+        return damaged
+
+    def clear(self) -> None:
+        """Remove all of it, to be written anew from the journal."""
+        for kind, folder in self._folders.items():
+            for path in folder.glob("*.parquet"):
+                path.unlink()
+            self._loose[kind].clear()
 
     def write(self, trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
         """Add one ended trial: its epochs, then its row. Writing it again replaces it.
@@ -179,17 +208,42 @@ def _read(folder: Path, columns: list[str] | None) -> pa.Table:
 
 def _joined(tables: Iterable[pa.Table]) -> pa.Table:
     # What an earlier version recorded has fewer columns: the others are null there.
-    return pa.concat_tables(tables, promote_options="default")
+    try:
+        return pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise DamagedRecordsError(f"these are no records that this version writes: {error}") from error
 
 
 def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
+    content = path.read_bytes()
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if not _has_its_digest(content):
+            raise ValueError("its digest is another")
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             return file.read(columns=columns)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # pyarrow's own, and whatever Python makes of a name or a number that is none
-        raise DamagedRecordsError(f"{path} is damaged ({str(error).strip()}); restore it from a copy") from error
+        raise DamagedRecordsError(
+            f"{path} is damaged ({str(error).strip()}); `python -m study.launch --resume` of the study writes it anew "
+            "from its journal"
+        ) from error
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        _read_file(path)
+    except DamagedRecordsError:
+        return False
+    return True
+
+
+def _has_its_digest(content: bytes) -> bool:
+    """Whether a file's bytes are those that were written; one of an earlier version has nothing to say."""
+    name = content.rfind(_DIGEST.encode())
+    start = name + len(_DIGEST) + _BETWEEN
+    if name < 0:
+        return True
+    stored = content[start : start + len(_NO_DIGEST)]
+    return hashlib.sha256(content[:start] + _NO_DIGEST + content[start + len(stored) :]).hexdigest().encode() == stored
 
 
 def _loose_files(folder: Path) -> list[Path]:
@@ -197,9 +251,23 @@ def _loose_files(folder: Path) -> list[Path]:
 
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:
+    content = _as_parquet(table, **options)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        pq.write_table(table, temporary, write_page_checksum=True, **options)
-        temporary.replace(path)
+        with writing(path, len(content)):
+            temporary.write_bytes(content)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _as_parquet(table: pa.Table, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True, **options) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_DIGEST: _NO_DIGEST.decode()})
+    content = buffer.getvalue()
+    start = content.rfind(_DIGEST.encode()) + len(_DIGEST) + _BETWEEN
+    assert content[start : start + len(_NO_DIGEST)] == _NO_DIGEST, "pyarrow writes footers in another way"
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return content[:start] + digest + content[start + len(digest) :]

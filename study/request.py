@@ -42,6 +42,7 @@ _PLAN_FLAGS: Final = (
     "gpus_per_trial",
     "pack",
     "time_budget",
+    "trial_timeout",
     "address",
     "data_root",
     "tracking_uri",

@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,11 +31,14 @@ from study.packing import Packing
 from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
-from study.search import StudySearch, make_scheduler
+from study.request import resume_command
+from study.search import WORKER_RESTARTS, StudySearch, make_scheduler
 from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_preparation import prepare_study_teacher
 from study.teacher_storage import describe_teacher_storage
+from study.watchdog import Watchdog
+from trainables.disk import is_no_room
 from trainables.measures import MEASURES
 from trainables.uris import is_uri, redact
 
@@ -43,10 +46,10 @@ if TYPE_CHECKING:
     from study.tracking import StudyTracker
 
 _CHECKPOINTS_KEPT: Final = 2
-_WORKER_RESTARTS: Final = 3
 # What Tune does for a report costs the driver milliseconds, and all trials share that one thread. Short epochs are told
 # of together, unless a scheduler has to hear of each.
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
+_SECONDS_TO_SAY_FAILED: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +85,7 @@ class Stop(tune.Stopper):
     def __init__(self, time_budget: float | None) -> None:
         self.interrupted = threading.Event()
         self.failure: Exception | None = None
+        self.ledger: StudyLedger | None = None
         self._deadline = time.monotonic() + time_budget if time_budget is not None else None
 
     @property
@@ -95,6 +99,8 @@ class Stop(tune.Stopper):
 
     def stop_all(self) -> bool:
         """Whether to end now; trials that are running are left to be resumed."""
+        if self.failure is None and self.ledger is not None:
+            self.failure = self.ledger.failure
         return self.interrupted.is_set() or self.out_of_time or self.failure is not None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -165,11 +171,15 @@ class StudyCallback(tune.Callback):
         if entry.status is not None:
             self._progress.trial_changed(entry, self._ledger)
             if trial.path:
-                shutil.rmtree(trial.path, ignore_errors=True)
+                for folder in _lives_of(entry, Path(trial.path).parent):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The same for a trial whose process died too often."""
+        """Its process died: it fails, or goes on in another."""
         self.on_trial_complete(iteration, trials, trial, **info)
+        entry = self._ledger.entries[trial.config["trial_id"]]
+        if entry.status is None:
+            self._progress.say(f"the process of {entry.trial_id} died; another goes on with it")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -189,7 +199,7 @@ def check_services(plan: StudyPlan) -> None:
 
 
 def run_study(
-    plan: StudyPlan, *, progress: StudyProgress, command: str, versions: dict[str, str]
+    plan: StudyPlan, *, progress: StudyProgress, command: str, versions: dict[str, str], retry_failed: bool = False
 ) -> tuple[StudyRun, "StudyTracker"]:
     """Run what is left of a study; the caller closes the tracker when it has the result.
 
@@ -198,6 +208,7 @@ def run_study(
         progress: where a person sees how it goes.
         command: what the user typed, for the record.
         versions: which code runs, for the record.
+        retry_failed: whether trials that failed are begun again.
 
     Raises:
         StudyError: Ray or the tracking store cannot be used, or the disk refuses.
@@ -210,9 +221,12 @@ def run_study(
         mirrored(plan, progress.warn) as mirror,
     ):
         stop = Stop(plan.time_budget)
-        records = RecordWriter(plan.directory)
         tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress)
         ledger = StudyLedger(plan, lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop))
+        stop.ledger = ledger
+        if retry_failed:
+            _retry(ledger, progress)
+        records = _open_records(plan, ledger, progress.say)
         for entry in ledger.in_stage("search"):
             mirror(entry)
         if ledger.damaged_lines:
@@ -224,12 +238,14 @@ def run_study(
                 try:
                     _search(plan, ledger, tracker_opens, mirror, progress, stop)
                 except StudyError:
-                    tracker_opens.result().finish("FAILED")
+                    tracker_opens.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
                     raise
         tracker = tracker_opens.result()
         if stop.failure is not None:
-            tracker.finish("FAILED")
-            raise StudyError(f"the study's folder cannot be written: {stop.failure}") from stop.failure
+            tracker.finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+            raise StudyError(
+                f"the study cannot be written down: {stop.failure}. Mend that, then:\n  {resume_command(plan)}"
+            ) from stop.failure
         _complete_records(plan, ledger, records)
         tracker.catch_up(ledger)
         ledger.close()
@@ -238,8 +254,12 @@ def run_study(
 
 
 @contextmanager
-def recorded_run(plan: StudyPlan) -> Iterator[StudyRun]:
+def recorded_run(plan: StudyPlan, tell: Callable[[str], None] = lambda _: None) -> Iterator[StudyRun]:
     """A study as its folder holds it, its records complete; nothing is run, and nobody else runs it meanwhile.
+
+    Args:
+        plan: the study.
+        tell: hears of records that are damaged and written anew.
 
     Raises:
         UsageError: another process runs this study.
@@ -248,7 +268,7 @@ def recorded_run(plan: StudyPlan) -> Iterator[StudyRun]:
     with StudyLock(plan.directory):
         ledger = StudyLedger(plan, read_only=True)
         try:
-            _complete_records(plan, ledger, RecordWriter(plan.directory))
+            _open_records(plan, ledger, tell)
         except OSError as error:
             raise StudyError(f"the study's folder cannot be written: {error}") from error
         yield StudyRun(ledger, what_is_left(ledger) is not None, False, _seconds_taken(plan, ledger))
@@ -266,9 +286,9 @@ def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
 
 def _open_tracker(plan: StudyPlan, command: str, versions: dict[str, str], progress: StudyProgress) -> "StudyTracker":
     # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
-    from study.tracking import StudyTracker
+    from study.tracking import open_tracker
 
-    return StudyTracker(plan, command=command, versions=versions, tell=progress.say, watched=True)
+    return open_tracker(plan, command=command, versions=versions, tell=progress.say, watched=True)
 
 
 def _on_end(
@@ -285,6 +305,12 @@ def _on_end(
     except OSError as error:
         stop.failure = error
     tracker.result().deliver(entry)
+
+
+def _retry(ledger: StudyLedger, progress: StudyProgress) -> None:
+    again = ledger.retry_failed()
+    names = ", ".join(entry.trial_id for entry in again[:5]) + (", ..." if len(again) > 5 else "")
+    progress.say(f"running {len(again)} trials that failed again: {names}" if again else "no trial has failed")
 
 
 def _work_is_left(ledger: StudyLedger) -> bool:
@@ -330,7 +356,12 @@ def _search(
         search = StudySearch(ledger, packing.trial_settings, lambda entry: _checkpoints_of(plan, entry), packing.slots)
         progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
         with progress:
-            _tuner(plan, packing.trainable, search, ledger, callback, stop).fit()
+            try:
+                _tuner(plan, packing.trainable, search, ledger, callback, stop).fit()
+            except Exception as error:  # Tune writes files of its own, beside ours
+                stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
+                if stop.failure is None:
+                    raise
     finally:
         # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
         # next, one of them ends the whole process.
@@ -371,6 +402,9 @@ def _filled(
 def _tuner(
     plan: StudyPlan, trainable: Any, search: StudySearch, ledger: StudyLedger, callback: StudyCallback, stop: Stop
 ) -> tune.Tuner:
+    callbacks: list[tune.Callback] = [callback]
+    if plan.trial_timeout is not None:
+        callbacks.append(Watchdog(plan.trial_timeout, search.give_up))
     folder = plan.directory.absolute() / "tune"
     folder.mkdir(exist_ok=True)
     attempt = 1 + max((int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"run-(\d+)", p.name))), default=0)
@@ -382,25 +416,36 @@ def _tuner(
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: str(trial.config["trial_id"]),
-            trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
+            trial_dirname_creator=_folder_of,
         ),
         run_config=tune.RunConfig(
             name=f"run-{attempt}",
             storage_path=str(folder),
-            callbacks=[callback],
+            callbacks=callbacks,
             stop=stop,
             verbose=0,
             # Its own default is a checkpoint when a trial ends, which is when none is needed any more.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=_WORKER_RESTARTS),
+            failure_config=tune.FailureConfig(max_failures=0),  # the search begins them again
         ),
     )
 
 
 def _checkpoints_of(plan: StudyPlan, entry: TrialEntry) -> list[str]:
-    """Where a trial may go on from, newest first, over all runs of the study."""
+    """Where a trial may go on from, newest first, over all runs of the study, and all its processes in each."""
     runs = sorted((plan.directory.absolute() / "tune").glob("run-*"), key=lambda p: -int(p.name.removeprefix("run-")))
-    return [str(path) for run in runs for path in _checkpoints_in(run / entry.trial_id)]
+    return [str(path) for run in runs for life in _lives_of(entry, run) for path in _checkpoints_in(life)]
+
+
+def _folder_of(trial: Any) -> str:
+    """Where Tune keeps a trial: each process that it has one after the other begins to count checkpoints anew."""
+    life = trial.config["life"]
+    return f"{trial.config['trial_id']}{f'+{life}' if life else ''}"
+
+
+def _lives_of(entry: TrialEntry, run: Path) -> list[Path]:
+    """A trial's folders in one run, newest first."""
+    return [*(run / f"{entry.trial_id}+{life}" for life in range(WORKER_RESTARTS, 0, -1)), run / entry.trial_id]
 
 
 def _checkpoints_in(folder: Path) -> list[Path]:
@@ -415,6 +460,21 @@ def _complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWrite
             records.write(trial_row(plan, entry), epoch_rows(entry))
     if not ledger.unfinished:
         records.merge()
+
+
+def _open_records(plan: StudyPlan, ledger: StudyLedger, say: Callable[[str], None]) -> RecordWriter:
+    """The records of a study, as far as they are whole and say what its journal says; the rest is written anew."""
+    records = RecordWriter(plan.directory)
+    for path in records.remove_damaged():
+        say(f"{path} is damaged; what it held is written anew from the journal")
+    for trial_id, (status, error) in records.recorded().items():
+        entry = ledger.entries.get(trial_id)
+        if entry is None or (entry.status, entry.error) != (status, error):
+            records.clear()  # a trial that runs again, or whose line in the journal is damaged
+            break
+    if ledger.entries:
+        _complete_records(plan, ledger, records)
+    return records
 
 
 @contextmanager

@@ -11,10 +11,10 @@ Controls are handed out while the last configs of the search are still running, 
 
 import json
 import math
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
@@ -35,6 +35,7 @@ from trainables.trial import TrialConfig
 # A line for every config would drown the study's own progress.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+WORKER_RESTARTS: Final = 3
 _STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -72,8 +73,10 @@ class StudySearch(OptunaSearch):
         self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
         self._to_resume = ledger.unfinished
-        self._controls = list(plan.control_trials())
-        self._promising: list[TrialConfig] | None = None
+        self._controls = _not_begun(plan.control_trials(), ledger.in_stage("control"))
+        self._to_repeat: deque[PlannedTrial] | None = None
+        self._deaths: Counter[str] = Counter()
+        self._given_up: dict[str, str] = {}
         self._to_confirm: deque[PlannedTrial] | None = None
         self._searches = plan.searches
         # Each search has a study of Optuna's; where there is but one, it is the one that Ray's class made.
@@ -99,12 +102,26 @@ class StudySearch(OptunaSearch):
         return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != Searcher.FINISHED
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        """The next trial, None while it waits for a slot or for others to end, or `FINISHED`."""
-        if len(self._running) >= self._slots():
+        """The next trial, None while it waits for a slot or for others to end, or `FINISHED`.
+
+        It is not finished while a trial runs, as that one may have to be begun again. A journal that cannot be written
+        ends the study; `StudyLedger.failure` says why.
+        """
+        if len(self._running) >= self._slots() or self._ledger.failure is not None:
             return None
+        try:
+            following = self._following(trial_id)
+        except OSError:
+            if self._ledger.failure is None:
+                raise
+            return None
+        return None if following == Searcher.FINISHED and self._running else following
+
+    def _following(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._to_resume:
             entry = self._to_resume.pop(0)
-            return {**self._hand_out(trial_id, entry), "checkpoints": self._checkpoints(entry)}
+            again = {"checkpoints": self._checkpoints(entry), "life": self._deaths[entry.trial_id]}
+            return {**self._hand_out(trial_id, entry), **again}
         if len(self._ledger.in_stage("search")) < self._plan.searched:
             return self._hand_out(trial_id, self._open_search_trial())
         planned = self._next_planned()
@@ -122,6 +139,7 @@ class StudySearch(OptunaSearch):
             "reads_test": entry.stage == "confirm",
             "student_path": self._student_path(entry),
             "checkpoints": [],
+            "life": 0,
             "config": entry.config.model_dump(mode="json"),
             **self._trial_settings,
         }
@@ -167,19 +185,22 @@ class StudySearch(OptunaSearch):
         return self._plan.replicates + len(earlier) if earlier else 0
 
     def _next_planned(self) -> PlannedTrial | str | None:
-        handed_out = len(self._ledger.in_stage("control"))
-        if handed_out < len(self._controls):
-            return self._controls[handed_out]
-        if self._promising is None:
+        planned = _first_not_begun(self._controls, self._ledger.in_stage("control"))
+        if planned is not None:
+            return planned
+        if self._to_repeat is None:
             if any(entry.status is None for entry in self._ledger.in_stage("search")):
                 return None
-            self._promising = promising_configs(self._ledger)
-        handed_out = len(self._ledger.in_stage("replicate"))
-        replicate, rank = divmod(handed_out, max(1, len(self._promising)))
-        if replicate >= self._plan.replicates or not self._promising:
-            return self._next_confirmed()
-        config = self._promising[rank].with_seeds(self._plan.seed, replicate + 1)
-        return PlannedTrial("replicate", config, replicate + 1)
+            promising = promising_configs(self._ledger)
+            self._to_repeat = _not_begun(
+                (
+                    PlannedTrial("replicate", config.with_seeds(self._plan.seed, replicate), replicate)
+                    for replicate in range(1, self._plan.replicates + 1)
+                    for config in promising
+                ),
+                self._ledger.in_stage("replicate"),
+            )
+        return _first_not_begun(self._to_repeat, self._ledger.in_stage("replicate")) or self._next_confirmed()
 
     def _next_confirmed(self) -> PlannedTrial | str | None:
         finished: str = Searcher.FINISHED
@@ -191,24 +212,42 @@ class StudySearch(OptunaSearch):
                 self._ledger.record_confirmation(chosen)
         if self._ledger.confirmation is None:
             return finished
+        begun = self._ledger.in_stage("confirm")
         if self._to_confirm is None:
-            self._to_confirm = deque(self._ledger.confirmation.trials(self._plan.seed))
-        begun = {(entry.config.config_id, entry.replicate) for entry in self._ledger.in_stage("confirm")}
-        while self._to_confirm and (self._to_confirm[0].config.config_id, self._to_confirm[0].replicate) in begun:
-            self._to_confirm.popleft()
-        return self._to_confirm[0] if self._to_confirm else finished
+            self._to_confirm = _not_begun(self._ledger.confirmation.trials(self._plan.seed), begun)
+        return _first_not_begun(self._to_confirm, begun) or finished
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing: `StudyCallback` enters results into the ledger, and Optuna hears of them at the trial's end."""
 
+    def give_up(self, trial_id: str, reason: str) -> None:
+        """Hear why the process of a trial is ended from outside; it fails then, and is not begun again."""
+        self._given_up[trial_id] = reason
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Enter how a trial ended, and tell Optuna if it belongs to the search."""
+        """Enter how a trial ended, and tell Optuna if it belongs to the search.
+
+        A trial whose process died goes on from its newest whole checkpoint, as one of a study that is resumed does.
+        Tune itself would lose one whose process dies between two trials, and unpickles what lies beside a checkpoint.
+        """
         self._running.discard(trial_id)
         entry = self._ledger.entries[self._trial_ids[trial_id]]
-        status, message = _how_it_ended(result, error)
+        status, message = _how_it_ended(result)
+        if error and entry.status is None:
+            self._deaths[entry.trial_id] += 1
+            message = self._given_up.pop(entry.trial_id, None)
+            if message is None and self._deaths[entry.trial_id] <= WORKER_RESTARTS:
+                self._to_resume.append(entry)
+                return
+            status, message = "failed", message or PROCESS_DIED
         if status is None:
             return
-        self._ledger.end_trial(entry.trial_id, status, message)
+        try:
+            self._ledger.end_trial(entry.trial_id, status, message)
+        except OSError:
+            if self._ledger.failure is None:
+                raise
+            return
         trial = self._optuna_trials.pop(entry.trial_id, None)
         if trial is not None:
             for epoch, measures in sorted(entry.epochs.items()):
@@ -256,9 +295,24 @@ class StudySearch(OptunaSearch):
         return {}
 
 
-def _how_it_ended(result: dict[str, Any] | None, error: bool) -> tuple[Status | None, str | None]:
-    if error:
-        return "failed", PROCESS_DIED
+def _not_begun(planned: Iterable[PlannedTrial], begun: list[TrialEntry]) -> deque[PlannedTrial]:
+    """Those of a stage's trials that nobody has been handed; by what they are, as the journal may have lost some."""
+    known = {_identity(entry) for entry in begun}
+    return deque(each for each in planned if (each.config.config_id, each.replicate) not in known)
+
+
+def _first_not_begun(waiting: deque[PlannedTrial], begun: list[TrialEntry]) -> PlannedTrial | None:
+    """The next of a stage's trials; the one that was handed out last is left out from here on."""
+    if waiting and begun and (waiting[0].config.config_id, waiting[0].replicate) == _identity(begun[-1]):
+        waiting.popleft()
+    return waiting[0] if waiting else None
+
+
+def _identity(entry: TrialEntry) -> tuple[str, int]:
+    return entry.config.config_id, entry.replicate
+
+
+def _how_it_ended(result: dict[str, Any] | None) -> tuple[Status | None, str | None]:
     if not result or "finished" not in result:
         return None, None
     if result.get("failed"):

@@ -54,16 +54,16 @@ def _deliver(plan: "StudyPlan", *, quiet: bool, verbose: bool) -> None:
         from study.errors import ExitCode
         from study.progress import StudyProgress
         from study.runner import recorded_run
-        from study.tracking import StudyTracker, check_tracking_uri
+        from study.tracking import check_tracking_uri, open_tracker
         from trainables.uris import redact
         from trainables.versions import running_versions
 
         check_tracking_uri(plan.tracking_uri)
         progress = StudyProgress(plan, quiet=quiet)
-        with recorded_run(plan) as run:
+        with recorded_run(plan, progress.say) as run:
             from study.outcome import conclude
 
-            tracker = StudyTracker(
+            tracker = open_tracker(
                 plan, command=command_line("study.sync"), versions=running_versions(), tell=progress.say
             )
             progress.say(f"delivering {len(run.ledger.entries)} trials to {redact(plan.tracking_uri)}")

@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from study.delivery import PATIENCE, Delivery, RefusedError
+from study.delivery import PATIENCE, Delivery, RefusedError, first_line
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
@@ -33,6 +33,7 @@ from trainables.uris import redact
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
 _REPORT: Final = "report.html"
 _FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # of the figures in a study's note
+_ATTEMPT: Final = "attempt"
 _TRY_AGAIN: Final = frozenset({408, 429})  # of what HTTP calls the client's mistakes, those that pass
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,21 @@ def check_tracking_uri(uri: str) -> None:
         mlflow_store.check_tracking_uri(uri)
     except mlflow_store.TrackingError as error:
         raise StudyError(str(error)) from None
+
+
+def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
+    """A `StudyTracker`, with its options.
+
+    Raises:
+        StudyError: the store takes nothing.
+    """
+    try:
+        return StudyTracker(plan, **options)
+    except MlflowException as error:
+        raise StudyError(
+            f"MLflow at {redact(plan.tracking_uri)} takes nothing ({redact(first_line(error))}): mend it, or give "
+            "another --tracking-uri"
+        ) from None
 
 
 class StudyTracker:
@@ -100,7 +116,8 @@ class StudyTracker:
         self._save_view()
         self._dataset: dict[str, Any] | None = None
         self._runs = {run.data.tags["trial_id"]: run for run in self._children() if "trial_id" in run.data.tags}
-        self._ended = {i for i, run in self._runs.items() if "status" in run.data.tags and run.info.end_time}
+        ended = {i: run for i, run in self._runs.items() if "status" in run.data.tags and run.info.end_time}
+        self._ended = {i: int(run.data.tags.get(_ATTEMPT, 1)) for i, run in ended.items()}
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
         self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)
@@ -137,7 +154,7 @@ class StudyTracker:
         if ledger.dataset is not None:
             self.know_dataset(ledger.dataset)
         for entry in ledger.entries.values():
-            if entry.status is not None and entry.trial_id not in self._ended:
+            if entry.status is not None and self._ended.get(entry.trial_id) != entry.attempt:
                 self.deliver(entry)
 
     def finish(
@@ -147,6 +164,7 @@ class StudyTracker:
         result_note: str = "",
         metrics: dict[str, float] | None = None,
         artifacts: Sequence[Path] = (),
+        patience: float | None = None,
     ) -> Exception | None:
         """Wait for what is on its way, close every run, and end the parent.
 
@@ -155,12 +173,15 @@ class StudyTracker:
             result_note: Markdown, shown under the question on the parent's page.
             metrics: measures of the study as a whole, for the table of studies.
             artifacts: files and folders to attach to the parent.
+            patience: seconds to wait for a store that is away, if not those that the tracker was made with.
 
         Returns:
             What went wrong in delivering, if anything did.
         """
         if self._watch is not None:
             self._watch.end()
+        if patience is not None:
+            self._delivery.patience = patience
         failure = self._delivery.close()
         if failure is not None and not isinstance(failure, RefusedError):
             return failure
@@ -290,7 +311,7 @@ class StudyTracker:
         if status is not None:
             ended = "FAILED" if status == "failed" else "FINISHED"
             self._client.set_terminated(run_id, status=ended, end_time=int((entry.ended or time.time()) * 1000))
-            self._ended.add(entry.trial_id)
+            self._ended[entry.trial_id] = entry.attempt
 
     def _trial_tags(self, entry: TrialEntry) -> dict[str, str]:
         return {
@@ -339,7 +360,10 @@ def _rank(figure: Path) -> tuple[int, str]:
 
 def _end_tags(entry: TrialEntry) -> list[RunTag]:
     tags = [RunTag("status", str(entry.status))]
-    return [*tags, RunTag("error", entry.error[:5000])] if entry.error else tags
+    tags += [RunTag(_ATTEMPT, str(entry.attempt))] if entry.attempt > 1 else []
+    if entry.error or entry.attempt > 1:  # the error of an attempt before is no longer this one's
+        tags.append(RunTag("error", (entry.error or "")[:5000]))
+    return tags
 
 
 def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import ray
 from ray import tune
 
-from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from trainables.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
@@ -31,6 +32,13 @@ from trainables.uris import is_uri
 SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
 
+class NothingKept(NamedTuple):
+    """What Tune is told instead of where a checkpoint is."""
+
+    checkpoint: None = None
+    metrics: Mapping[str, Any] = {}
+
+
 class DistillationTrainable(tune.Trainable):
     """One trial; a step is an epoch, or as many as there is time for until the next report.
 
@@ -46,14 +54,19 @@ class DistillationTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin a trial in a new process."""
+        """Take a trial in a new process; its first step begins it, so that all that can take long is a step."""
         use_one_thread()
-        self._begin(config)
+        self._to_begin: dict[str, Any] | None = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another trial in the same process, which is what makes short trials cheap."""
-        self._begin(new_config)
+        """Take another trial in the same process, which is what makes short trials cheap."""
+        self._to_begin = new_config
         return True
+
+    def _begin_if_new(self) -> None:
+        settings, self._to_begin = self._to_begin, None
+        if settings is not None:
+            self._begin(settings)
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._error: str | None = None
@@ -76,6 +89,7 @@ class DistillationTrainable(tune.Trainable):
             `facts`; `finished`, whether it was its last, and with it its `calibration`; `failed` where it went wrong;
             and `notes` where there is something that a person should know.
         """
+        self._begin_if_new()
         epochs: list[dict[str, float]] = []
         due = time.monotonic() + self._between
         while self._error is None:
@@ -90,6 +104,15 @@ class DistillationTrainable(tune.Trainable):
                 return report(self._run, epochs, saved_at=self._saved_at)
         return failed_report(self._error, epochs)
 
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Keep the trial's state; one that cannot be kept costs a resume time, and is no reason to fail."""
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            try:
+                return super().save(checkpoint_dir or folder)
+            except OSError as error:
+                _notes.append(f"a checkpoint of {self.trial_name} could not be written ({error}); it goes on without")
+                return NothingKept()
+
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the trial's state."""
         self._saved_at = time.monotonic()
@@ -97,6 +120,7 @@ class DistillationTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """Go on from a trial's state, in another process than the one that wrote it."""
+        self._begin_if_new()
         load_checkpoint(self._run, Path(checkpoint))
 
 
@@ -118,8 +142,9 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
         try:
             load_checkpoint(run, Path(folder))
             break
-        except CheckpointError:
-            continue
+        except CheckpointError as error:
+            if (Path(folder) / CHECKPOINT_FILE).exists():  # a process that was killed leaves folders without one
+                _notes.append(f"{error}; the trial goes on from the one before")
     return run
 
 

@@ -16,6 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from trainables.disk import describe_full_disk, is_no_room
+
 HEADER: Final = "pesfkd"
 
 
@@ -54,12 +56,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step, durably."""
-    with atomic_file(path) as file:
+    with atomic_file(path, len(content)) as file:
         file.write(content)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
     """A new file to write, which replaces `path` in one step, durably, when the block ends without an error.
 
     Until then it has the name `.<name>.<random>.partial`; after an error nothing of it is left. Who may read it,
@@ -67,6 +69,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
     Args:
         path: the file; its folder is made if it is not there.
+        size: bytes that it takes, if that is known; a disk that is full is told of with it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
@@ -76,8 +79,10 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and is_no_room(error):
+            raise describe_full_disk(error, path, size) from None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -54,7 +54,7 @@ def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
     header = json.dumps({"checksum": zlib.crc32(text.encode()), "text": text})
     schema = _schema(content.shape[1], {_HEADER: header})
     column = pa.FixedSizeBinaryArray.from_buffers(schema.types[0], len(content), [None, pa.py_buffer(content)])
-    with atomic_file(path) as file, pa.ipc.new_file(file, schema) as writer:
+    with atomic_file(path, content.nbytes) as file, pa.ipc.new_file(file, schema) as writer:
         writer.write_batch(pa.record_batch([column], schema=schema))
 
 

@@ -160,7 +160,7 @@ def test_a_method_whose_search_failed_is_not_repeated_and_the_others_are(tmp_pat
     for _ in range(4):
         tune_id, settings = tune.next()
         if settings["config"]["method"] == "ce":
-            search.on_trial_complete(tune_id, None, error=True)
+            search.on_trial_complete(tune_id, {"finished": False, "failed": "why"})
         else:
             tune.finish(tune_id, settings)
     assert [config.method for config in promising_configs(ledger)] == ["kd"]

@@ -166,7 +166,7 @@ def test_a_config_that_failed_on_a_seed_is_not_chosen(tmp_path):
 def test_a_study_of_which_nothing_finished_ends_without_a_confirmation(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED, trials=2)
     for _ in range(2):
-        tune.search.on_trial_complete(tune.next()[0], None, error=True)
+        tune.search.on_trial_complete(tune.next()[0], {"finished": False, "failed": "why"})
     tune.run()
     assert tune.search.suggest("more") == "FINISHED"
     assert ledger.confirmation is None

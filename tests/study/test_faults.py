@@ -46,7 +46,7 @@ def finished_before(directory: Path) -> dict[str, tuple]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
     directory = output_dir / "killed"
     process = start("killed", output_dir)
@@ -69,7 +69,7 @@ def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
     assert {trial: after[trial] for trial in done_before} == done_before
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_ctrl_c_ends_a_study_tidily_and_prints_how_to_go_on(output_dir, launch):
     directory = output_dir / "interrupted"
     process = start("interrupted", output_dir)
@@ -86,7 +86,7 @@ def test_ctrl_c_ends_a_study_tidily_and_prints_how_to_go_on(output_dir, launch):
     assert_whole(directory)
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_two_drivers_of_one_study_are_one_too_many(output_dir, launch):
     process = start("contended", output_dir, "--trials", "2")
     wait_for_trials(process, output_dir / "contended", 1)
@@ -112,7 +112,7 @@ def test_trials_that_diverge_fail_by_name_and_the_study_goes_on(output_dir, laun
     assert {run.info.status for run in children} == {"FAILED"}
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     done = launch(
         "--space", "adapter_width", "--trials", "9", "--promising", "1", "--replicates", "1", "--epochs", "6",
@@ -129,7 +129,7 @@ def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     assert "Survivors only" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_time_budget_ends_a_study_that_can_be_gone_on_with(output_dir, launch):
     done = launch(*STUDY, "--name", "brief", "--output-dir", output_dir, "--time-budget", "1")
     assert done.returncode == 0, done.stderr
@@ -139,7 +139,7 @@ def test_a_time_budget_ends_a_study_that_can_be_gone_on_with(output_dir, launch)
     assert_whole(output_dir / "brief")
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
     import psutil
 
@@ -156,7 +156,7 @@ def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
     assert_whole(output_dir / "maimed")
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -190,7 +190,7 @@ def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path
         server.wait(timeout=120)
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

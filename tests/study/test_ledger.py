@@ -1,6 +1,11 @@
+import errno
+import itertools
+import subprocess
+import sys
+
 import pytest
 
-from study.errors import UsageError
+from study.errors import StudyError, UsageError
 from study.ledger import StudyLedger, trial_name, trial_row
 from study.lock import StudyLock
 from study.search import StudySearch
@@ -67,6 +72,42 @@ def test_how_well_calibrated_a_trial_is_is_entered_once_and_is_a_list_of_bins_in
     assert row["calibration/val_teacher"] is None
 
 
+def test_times_never_go_back_when_the_clock_does_and_a_study_goes_on_after_them(tmp_path, monkeypatch):
+    clock = itertools.cycle([5000.0, 90_000.0, 100.0])
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    ledger = StudyLedger(make_plan(tmp_path))
+    PretendedTune(StudySearch(ledger, {}), ledger).run(3)
+    monkeypatch.setattr("time.time", lambda: 7.0)
+    again = StudyLedger(ledger.plan)
+    again.open_trial("control", TrialConfig(), 1)
+    entries = list(again.entries.values())
+    times = [each for e in entries for each in (e.started, *e.epoch_times.values(), e.ended) if each is not None]
+    assert times == sorted(times)
+    assert entries[-1].started >= 90_000
+
+
+def test_an_event_that_no_version_wrote_is_named(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    ledger._append({"event": "trial", "trial_id": "planned-0000", "config": {"depth": 3}})
+    with pytest.raises(StudyError, match="no event that this version writes"):
+        StudyLedger(ledger.plan)
+
+
+def test_a_journal_that_cannot_be_written_is_remembered_and_hands_out_no_more_trials(tmp_path, monkeypatch):
+    ledger = StudyLedger(make_plan(tmp_path))
+    search = StudySearch(ledger, {})
+    tune_id, settings = PretendedTune(search, ledger).next()
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ledger._journal, "append", full)
+    search.on_trial_complete(tune_id, {"finished": True})
+    assert ledger.failure.errno == errno.ENOSPC
+    assert ledger.entries[settings["trial_id"]].status is None
+    assert search.suggest("next") is None
+
+
 def test_a_trial_ends_once(tmp_path):
     ended = []
     ledger = StudyLedger(make_plan(tmp_path), ended.append)
@@ -99,6 +140,31 @@ def test_a_damaged_line_is_reported_and_its_trial_left_to_run_again(tmp_path):
 )
 def test_trials_are_named_by_what_matters_to_them(fields, name):
     assert trial_name(TrialConfig(**fields), 2) == name
+
+
+def test_a_lock_that_a_crash_or_a_reboot_left_behind_holds_nobody_up(tmp_path):
+    (tmp_path / ".lock").write_text("pid 1 on another-boot")
+    with StudyLock(tmp_path):
+        pass
+    script = "import sys, time; from pathlib import Path; from study.lock import StudyLock\n"
+    script += "with StudyLock(Path(sys.argv[1])): print(1, flush=True); time.sleep(1000)"
+    holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout.readline()
+    with pytest.raises(UsageError, match=f"pid {holder.pid} on"), StudyLock(tmp_path):
+        pass
+    holder.kill()
+    holder.wait()
+    with StudyLock(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_refused_and_not_taken_for_another_driver(tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(StudyError, match="a file system that has locks"), StudyLock(tmp_path):
+        pass
 
 
 def test_one_driver_at_a_time(tmp_path):

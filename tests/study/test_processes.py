@@ -30,6 +30,7 @@ class ShortTrial(distillation.DistillationTrainable):
         (self.folder / f"{os.getpid()}-{config['trial_id']}").touch()
 
     def step(self) -> dict[str, Any]:
+        self._begin_if_new()
         time.sleep(0.3)
         epochs = [{"epoch": 1, ACCURACY: 0.5}]
         return {ACCURACY: 0.5, "epoch": 1, "epochs": epochs, "finished": True, "done": True}

@@ -5,9 +5,9 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from study.ledger import StudyLedger
+from study.ledger import PROCESS_DIED, StudyLedger
 from study.plan import SAMPLERS
-from study.search import SearchASHA, StudySearch, promising_configs
+from study.search import WORKER_RESTARTS, SearchASHA, StudySearch, promising_configs
 from tests.study.factories import PretendedTune, make_plan
 from trainables.measures import ACCURACY
 
@@ -104,11 +104,84 @@ def test_a_trial_that_the_study_stopped_under_stays_open(tmp_path):
     assert [e.status for e in ledger.entries.values()] == [None]
 
 
+def test_a_trial_whose_process_died_goes_on_and_fails_when_that_happens_too_often(tmp_path):
+    ledger, _, _ = begin(tmp_path, trials=1)
+    search = StudySearch(ledger, {}, checkpoints=lambda entry: [f"of-{entry.trial_id}"])
+    tune = PretendedTune(search, ledger)
+    lives = []
+    for _ in range(WORKER_RESTARTS + 1):
+        tune_id, settings = tune.next()
+        lives.append((settings["trial_id"], settings["life"], settings["checkpoints"]))
+        search.on_trial_complete(tune_id, None, error=True)
+    first = lives[0][0]
+    assert lives == [(first, 0, []), *((first, life, [f"of-{first}"]) for life in range(1, WORKER_RESTARTS + 1))]
+    assert ledger.entries[first].error == PROCESS_DIED
+
+
+def test_a_trial_that_was_given_up_is_not_begun_again(tmp_path):
+    ledger, search, tune = begin(tmp_path)
+    tune_id, settings = tune.next()
+    search.give_up(settings["trial_id"], "it hung")
+    search.on_trial_complete(tune_id, None, error=True)
+    assert ledger.entries[settings["trial_id"]].error == "it hung"
+    assert tune.next()[1]["trial_id"] != settings["trial_id"]
+
+
+def test_a_search_is_not_over_while_a_trial_runs_whose_process_may_die(tmp_path):
+    ledger, search, tune = begin(tmp_path)
+    tune.run(ledger.plan.total_trials - 1)
+    tune_id, settings = tune.next()
+    assert search.suggest("nothing yet") is None
+    search.on_trial_complete(tune_id, None, error=True)
+    tune_id, again = tune.next()
+    assert again["trial_id"] == settings["trial_id"]
+    tune.finish(tune_id, again)
+    assert search.suggest("more") == Searcher.FINISHED
+
+
+def test_a_trial_that_the_journal_lost_is_run_again_and_no_other_twice(tmp_path):
+    ledger, _, tune = begin(tmp_path)
+    tune.run()
+    path = ledger.plan.directory / "journal.jsonl"
+    lost = next(e for e in ledger.entries.values() if e.stage == "control")
+    lines = path.read_bytes().split(b"\n")
+    number = next(i for i, line in enumerate(lines) if f'"trial","trial_id":"{lost.trial_id}"'.encode() in line)
+    lines[number] = b"damaged " + lines[number]
+    path.write_bytes(b"\n".join(lines))
+    again = StudyLedger(ledger.plan)
+    assert again.damaged_lines == [number + 1]
+    (ran,) = PretendedTune(StudySearch(again, {}), again).run()
+    assert again.entries[ran["trial_id"]].config == lost.config
+    assert ran["trial_id"] not in ledger.entries, "a name that MLflow may know"
+    before, after = ([(e.stage, e.config, e.replicate) for e in x.entries.values()] for x in (ledger, again))
+    assert sorted(map(str, before)) == sorted(map(str, after))
+
+
+def test_trials_that_failed_are_run_again_alone_and_what_was_repeated_stays_chosen(tmp_path):
+    ledger, search, tune = begin(tmp_path)
+    tune_id, settings = tune.next()
+    tune.report(settings, 1, 0.99)
+    search.on_trial_complete(tune_id, {"finished": False, "failed": "why"})
+    tune.run()
+    ledger = StudyLedger(ledger.plan)
+    failed = ledger.retry_failed()
+    assert [entry.trial_id for entry in failed] == [settings["trial_id"]]
+    tune = PretendedTune(StudySearch(ledger, {}), ledger)
+    tune_id, again = tune.next()
+    assert again["trial_id"] == settings["trial_id"]
+    for epoch in range(1, 5):  # better than all that were repeated
+        tune.report(again, epoch, 0.99)
+    tune.search.on_trial_complete(tune_id, {"finished": True})
+    assert tune.next() is None
+    (entry,) = [e for e in StudyLedger(ledger.plan).entries.values() if e.attempt == 2]
+    assert (entry.status, entry.error, len(entry.epochs)) == ("finished", None, 4)
+
+
 def test_failed_configs_are_not_promising(tmp_path):
     ledger, search, tune = begin(tmp_path, trials=2)
     tune.run(1)
     tune_id, _ = tune.next()
-    search.on_trial_complete(tune_id, None, error=True)
+    search.on_trial_complete(tune_id, {"finished": False, "failed": "why"})
     assert [c.config_id for c in promising_configs(ledger)] == [ledger.in_stage("search")[0].config.config_id]
 
 

@@ -103,7 +103,7 @@ def server(tmp_path):
     server.kill()
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_server_that_answers_500_and_then_late_gets_everything(output_dir, server):
     proxy = Proxy(server.port)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
@@ -127,7 +127,7 @@ def test_a_server_that_answers_500_and_then_late_gets_everything(output_dir, ser
     assert_whole(directory, server.uri)
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away_gets_it_later(
     output_dir, server, launch
 ):

@@ -145,7 +145,7 @@ def test_when_the_disk_is_full_half_way_the_old_file_stays_and_nothing_else(path
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="large"):
+        with pytest.raises(OSError, match="too large"):
             write_rows(path, torch.ones(100_000, 6, dtype=torch.float16), ORIGIN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

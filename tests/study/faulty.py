@@ -1,0 +1,171 @@
+"""Trials that go wrong for real, and studies of them in this process, on a real Ray."""
+
+import ctypes
+import io
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import ray
+
+from study import runner
+from study.ledger import TrialEntry
+from study.plan import StudyPlan
+from study.progress import StudyProgress
+from trainables import distillation
+
+
+class FaultyTrainable(distillation.DistillationTrainable):
+    """A real trial that does what a file in `folder` says, once, in the epoch that the file names.
+
+    `folder/NAME.fault` says what and where; it is removed by who does it. Every epoch that is computed
+    is a line in `folder/work`.
+    """
+
+    folder: Path
+    seconds_per_epoch = 0.0
+    saves_every_epoch = False
+
+    def _start(self, settings: dict[str, Any]) -> Any:
+        if self.saves_every_epoch:
+            distillation.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # of this process
+        self._trial = settings["trial_id"]
+        self._break("begin")
+        run = super()._start(settings)
+        inner = run.run_epoch
+
+        def run_epoch() -> dict[str, float]:
+            with (self.folder / "work").open("a") as file:
+                file.write(f"{self._trial} {run.epoch + 1} {os.getpid()} {ray.get_runtime_context().get_node_id()}\n")
+            self._break(run.epoch + 1)
+            time.sleep(self.seconds_per_epoch)
+            return inner()
+
+        run.run_epoch = run_epoch
+        return run
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._trial = new_config["trial_id"]
+        self._break("reset")
+        return super().reset_config(new_config)
+
+    def _break(self, place: Any) -> None:
+        path = self.folder / f"{self._trial}.fault"
+        try:
+            fault = json.loads(path.read_text())
+        except FileNotFoundError:
+            return
+        if fault["place"] == place:
+            if not fault["again"]:
+                path.unlink()
+            FAULTS[fault["kind"]](self)
+
+
+def _hold_the_interpreter(trial: Any) -> None:
+    # A C function that keeps the lock of the interpreter: no signal handler, no other thread of Python runs.
+    ctypes.PyDLL(None).sleep(100_000)
+
+
+def _use_up_memory(trial: Any) -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
+    try:
+        np.ones(1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _raise(trial: Any) -> None:
+    raise ZeroDivisionError("of all things")
+
+
+def _damage_and_die(how: Callable[[bytes], bytes]) -> Callable[[Any], None]:
+    def fault(trial: Any) -> None:
+        newest = max(Path(trial._storage.trial_fs_path).glob("checkpoint_*/trial.safetensors"))
+        newest.write_bytes(how(newest.read_bytes()))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    return fault
+
+
+def flipped(content: bytes) -> bytes:
+    """With one bit in the middle of it changed."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+FAULTS = {
+    "raises": _raise,
+    "sleeps": lambda trial: time.sleep(100_000),
+    "holds the interpreter": _hold_the_interpreter,
+    "stopped": lambda trial: os.kill(os.getpid(), signal.SIGSTOP),
+    "killed": lambda trial: os.kill(os.getpid(), signal.SIGKILL),
+    "memory": _use_up_memory,
+    "flips a byte of its checkpoint and dies": _damage_and_die(flipped),
+    "cuts its checkpoint and dies": _damage_and_die(lambda content: content[: len(content) // 3]),
+}
+
+
+class Begun(NamedTuple):
+    """An epoch that a process began."""
+
+    trial: str
+    epoch: int
+    process: int
+    node: str
+
+
+class Lab:
+    """A study in this process, whose trials can be made to go wrong.
+
+    Args:
+        folder: for what goes on between this process and the trials'.
+        seconds_per_epoch: that an epoch takes beyond its own work.
+        saves_every_epoch: whether there is a checkpoint of each, as where epochs take a second.
+
+    Attributes:
+        said: what a person would have read.
+    """
+
+    def __init__(self, folder: Path, seconds_per_epoch: float = 0.0, *, saves_every_epoch: bool = False) -> None:
+        self.folder = folder
+        self.said = io.StringIO()
+        folder.mkdir()
+        attributes = {
+            "folder": folder,
+            "seconds_per_epoch": seconds_per_epoch,
+            "saves_every_epoch": saves_every_epoch,
+        }
+        self.trainable = type("FaultyTrainableHere", (FaultyTrainable,), attributes)
+
+    def inject(self, trial_id: str, kind: str, place: int | str, *, again: bool = False) -> None:
+        """Have a trial go wrong in its epoch number `place`, when it begins, or when its process takes it."""
+        content = {"kind": kind, "place": place, "again": again}
+        (self.folder / f"{trial_id}.fault").write_text(json.dumps(content))
+
+    def run(self, plan: StudyPlan, **options: Any) -> dict[str, TrialEntry]:
+        """Run what is left of the study; its trials, by identifier."""
+        with mock.patch.object(distillation, "DistillationTrainable", self.trainable):
+            progress = StudyProgress(plan, stream=self.said)
+            run, tracker = runner.run_study(plan, progress=progress, command="", versions={}, **options)
+        assert tracker.finish("FINISHED") is None
+        return run.ledger.entries
+
+    def work(self) -> list[Begun]:
+        """Every epoch that was begun."""
+        lines = (self.folder / "work").read_text().split("\n")[:-1]
+        return [Begun(trial, int(epoch), int(process), node) for trial, epoch, process, node in map(str.split, lines)]
+
+
+def numbers_of(entry: TrialEntry) -> dict[int, dict[str, float]]:
+    """What a trial reported but for what depends on the machine's load."""
+    kept = ("train/", "val/")
+    return {epoch: {k: v for k, v in m.items() if k.startswith(kept)} for epoch, m in entry.epochs.items()}

@@ -1,0 +1,268 @@
+"""Thousands of bad inputs: whatever a command line, a plan or a file holds, it is refused in our own words."""
+
+import contextlib
+import io
+import json
+import random
+import re
+import string
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import typer.main
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from study import launch
+from study.errors import StudyError, UsageError
+from study.journal import read_journal
+from study.ledger import StudyLedger, epoch_rows, trial_row
+from study.plan import StudyPlan, load_plan, resolve_plan
+from study.records import DamagedRecordsError, RecordWriter, read_epochs, read_trials
+from study.search import StudySearch
+from tests.study.factories import PretendedTune, make_plan
+from trainables.storage import StoredFileError, read_tensors, write_tensors
+from trainables.teacher_outputs_file import TeacherOutputsFileError, map_rows, write_rows
+
+pytestmark = pytest.mark.fault
+TRIED: Counter[str] = Counter()
+
+
+def many(count: int) -> settings:
+    """So many inputs, always the same ones."""
+    return settings(
+        max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    )
+
+
+# What a shell can hand over: any text without a null, and what somebody might mean.
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
+LIKELY = st.sampled_from([
+    "", "0", "-1", "1", "3", "1e9", "nan", "inf", "-0.0", "0.25", "1e400", "99999999999999999999", "auto",
+    "none", "asha", "tpe", "gp", "joint", "adapter_width", "method", "method_tuned", "gap_target", "kd",
+    "pesf_kd", "dkd+adapter", "ce,kd", "digits", "cifar100", "image_folder:", "image_folder:/nowhere",
+    "resnet20", "cnn_3_4", "cnn_0", "cnn_-1", "vgg8", "torchvision:resnet18", "timm:x", "fp32", "bf16", "4GiB",
+    "-4GiB", "s3://b/x", "s3:/b", "file:///nowhere", "../x", "/", "ce_weight=0.5", "ce_weight=", "=", "seed=1",
+    "temperature=nan", "0.5/0.5", "0.5,0.5,0.5/1,1,1", "a/b", "ray://x:1",
+])  # fmt: skip
+VALUES = st.one_of(LIKELY, LIKELY, TEXT, st.integers().map(str), st.floats().map(str))
+OPTIONS = {
+    option: parameter.is_flag
+    for parameter in typer.main.get_command(launch.app).params
+    for option in parameter.opts
+    if option.startswith("--") and option not in ("--output-dir", "--resume", "--verbose", "--help")
+}
+WORDS = st.sampled_from(sorted(OPTIONS)).flatmap(
+    lambda option: st.just([option]) if OPTIONS[option] else VALUES.map(lambda value: [option, value])
+)
+
+
+def run_launcher(arguments: list[str]) -> tuple[int, str]:
+    out, code = io.StringIO(), 0
+    before, sys.argv = sys.argv, ["", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            launch.main()
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    finally:
+        sys.argv = before
+    return code, out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory):
+    return tmp_path_factory.mktemp("nowhere") / "out"
+
+
+@many(1500)
+@given(
+    st.lists(st.one_of(WORDS, TEXT.map(lambda word: [word])), max_size=5), st.sampled_from([None, "joint", "method"])
+)
+def test_any_command_line_is_planned_or_refused_in_our_words(nowhere, words, space):
+    TRIED["command lines"] += 1
+    arguments = [word for group in words for word in group]
+    start = ["--space", space] if space else []
+    code, said = run_launcher([*start, *arguments, "--dry-run", "--output-dir", str(nowhere)])
+    assert code in (0, 2), said
+    assert said
+    assert "Traceback" not in said
+    assert not nowhere.exists()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | LIKELY,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study that has ended, without any trial having been trained."""
+    ledger = StudyLedger(make_plan(tmp_path_factory.mktemp("fuzzed"), trials=4))
+    PretendedTune(StudySearch(ledger, {}), ledger).run()
+    ledger.plan.save()
+    writer = RecordWriter(ledger.plan.directory)
+    for entry in ledger.entries.values():
+        writer.write(trial_row(ledger.plan, entry), epoch_rows(entry))
+    writer.merge()
+    ledger.close()
+    return ledger.plan
+
+
+@many(1500)
+@given(st.dictionaries(st.sampled_from([*StudyPlan.model_fields, "unknown"]), JSON, min_size=1, max_size=4))
+def test_any_plan_is_one_or_is_refused_in_our_words(study, values):
+    TRIED["plans"] += 1
+    whole = study.model_dump(mode="json") | values
+    with contextlib.suppress(UsageError):
+        assert isinstance(resolve_plan(whole), StudyPlan)
+
+
+def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
+    """A file after an accident: bits flipped, cut short, a stretch lost, doubled or overwritten, or anything at all."""
+    places = st.integers(0, len(whole) - 1)
+    flips = st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=4)
+    return st.one_of(
+        flips.map(lambda each: _flipped(whole, each)),
+        places.map(lambda length: whole[:length]),
+        st.tuples(places, places).map(lambda ends: whole[: min(ends)] + whole[max(ends) :]),
+        st.tuples(places, places).map(lambda ends: whole[: max(ends)] + whole[min(ends) :]),
+        st.tuples(places, st.binary(min_size=1, max_size=64)).map(lambda p: whole[: p[0]] + p[1] + whole[p[0] + 64 :]),
+        st.binary(max_size=300),
+    )
+
+
+def _flipped(whole: bytes, flips: list[tuple[int, int]]) -> bytes:
+    content = bytearray(whole)
+    for position, flip in flips:
+        content[position] ^= flip
+    return bytes(content)
+
+
+def try_all(path: Path, name: str, count: int, read) -> None:
+    """Read a file after so many accidents."""
+    whole = path.read_bytes()
+
+    @many(count)
+    @given(damaged(whole))
+    def attempt(content: bytes) -> None:
+        TRIED[name] += 1
+        path.write_bytes(content)
+        read(content == whole)
+
+    try:
+        attempt()
+    finally:
+        path.write_bytes(whole)
+
+
+def test_any_plan_file_is_read_or_refused_in_our_words(study):
+    def read(is_whole: bool) -> None:
+        with contextlib.suppress(UsageError):
+            load_plan(study.directory)
+
+    try_all(study.directory / "plan.json", "files of plans", 600, read)
+
+
+def test_any_journal_is_read_as_far_as_it_is_whole(study):
+    path = study.directory / "journal.jsonl"
+    known = [json.dumps(event) for event in read_journal(path)[0]]
+
+    def read(is_whole: bool) -> None:
+        events, _ = read_journal(path)
+        assert {json.dumps(event) for event in events} <= set(known)
+        ledger = StudyLedger(study, read_only=True)
+        assert StudySearch(ledger, {}).has_more in (True, False)
+
+    try_all(path, "journals", 800, read)
+
+
+@many(800)
+@given(st.dictionaries(st.sampled_from(["event", "trial_id", "epoch", "measures", "time", "config", "status"]), JSON))
+def test_a_line_of_a_journal_that_no_version_wrote_is_refused_in_our_words(study, event):
+    TRIED["lines of journals"] += 1
+    path = study.directory / "journal.jsonl"
+    whole = path.read_bytes()
+    kinds = ("trial", "epoch", "end", "retry", "fill", "confirmation", "facts", "calibration")
+    line = json.dumps({"event": random.Random(str(event)).choice(kinds), "trial_id": "planned-0001", **event}).encode()
+    path.write_bytes(whole + b"%08x %s\n" % (zlib.crc32(line), line))
+    try:
+        with contextlib.suppress(StudyError):
+            StudyLedger(study, read_only=True)
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["trials", "epochs"])
+def test_any_file_of_records_is_read_as_it_was_written_or_refused(study, kind):
+    reader = {"trials": read_trials, "epochs": read_epochs}[kind]
+    (path,) = (study.directory / "records" / kind).glob("*.parquet")
+    wanted = reader(study.directory)
+
+    def read(is_whole: bool) -> None:
+        try:
+            found = reader(study.directory)
+        except DamagedRecordsError:
+            return
+        assert found.equals(wanted)
+
+    try_all(path, "records", 1000, read)
+
+
+def test_any_file_of_teacher_outputs_is_mapped_as_it_was_written_or_refused(tmp_path):
+    rows, origin = torch.rand(40, 6).half(), {"of": "this test", "slot": 1}
+    path = tmp_path / "rows.arrow"
+    write_rows(path, rows, origin)
+
+    def read(is_whole: bool) -> None:
+        try:
+            found = map_rows(path, origin, shape=(40, 6), dtype="float16")
+        except TeacherOutputsFileError:
+            return
+        assert found.equal(rows)
+
+    try_all(path, "teacher outputs", 2000, read)
+
+
+def test_any_checkpoint_is_read_as_it_was_written_or_refused(tmp_path):
+    tensors, notes = {name: torch.rand(5, 3) for name in string.ascii_lowercase[:4]}, {"epoch": 3}
+    path = tmp_path / "trial.safetensors"
+    write_tensors(path, tensors, notes)
+
+    def read(is_whole: bool) -> None:
+        try:
+            found, metadata = read_tensors(path)
+        except StoredFileError:
+            return
+        assert metadata == notes
+        assert all(found[name].equal(tensors[name]) for name in tensors)
+
+    try_all(path, "checkpoints", 1000, read)
+
+
+@pytest.mark.parametrize("kind", ["records", "outputs"])
+def test_a_fuzzer_that_looks_at_what_it_covers_finds_no_other_error(kind, tmp_path):
+    pytest.importorskip("atheris", reason="needs atheris, which is installed on Linux alone")
+    options = ["-max_total_time=15", "-seed=1", "-rss_limit_mb=4096", f"-artifact_prefix={tmp_path}/found-"]
+    (tmp_path / "corpus").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.study.fuzz_readers", kind, *options, str(tmp_path / "corpus")],
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-5000:]
+    tried = re.search(r"Done (\d+) runs", done.stderr)
+    assert tried, done.stderr[-5000:]
+    TRIED[f"{kind} (atheris)"] += int(tried[1])
+
+
+def test_the_inputs_that_were_tried_are_counted(capsys):
+    with capsys.disabled():
+        print("\nbad inputs tried:", ", ".join(f"{count:,} {name}" for name, count in TRIED.items()))
+    assert sum(TRIED.values()) >= 8000 or len(TRIED) < 9, "alone, this test has nothing to count"

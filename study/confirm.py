@@ -41,6 +41,7 @@ def confirm_study(
     address: options.Address = "local",
     data_root: options.DataRoot = None,
     output_dir: options.OutputDir = Path("study_results"),
+    storage_path: options.StoragePath = None,
     tracking_uri: options.TrackingUri = None,
     teacher_checkpoint: options.TeacherCheckpoint = None,
     teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",

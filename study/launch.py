@@ -66,6 +66,7 @@ def launch(
     gpus_per_trial: options.GpusPerTrial = 0.0,
     address: options.Address = "local",
     output_dir: options.OutputDir = Path("study_results"),
+    storage_path: options.StoragePath = None,
     name: options.Name = None,
     tracking_uri: options.TrackingUri = None,
     optuna_storage: options.OptunaStorage = None,

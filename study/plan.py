@@ -67,8 +67,12 @@ EXECUTION_FIELDS: Final = frozenset(
         "teacher_checkpoint",  # where it lies; what it is, the base says
         "teacher_outputs_limit",
         "teacher_outputs_path",
+        "storage_path",
     }
 )
+
+# What may be a URI, whose secrets are written nowhere.
+URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
 
 
 class PlannedTrial(NamedTuple):
@@ -125,6 +129,7 @@ class StudyPlan(BaseModel):
     time_budget: float | None = Field(None, gt=0)
     address: str = "local"
     output_dir: Path = Path("study_results")
+    storage_path: str | None = None
     data_root: Path | None = None
     tracking_uri: str
     optuna_storage: Path | None = None
@@ -215,7 +220,7 @@ class StudyPlan(BaseModel):
         check_request(self)
         return self
 
-    @field_validator("teacher_outputs_path")
+    @field_validator("teacher_outputs_path", "storage_path")
     @classmethod
     def _folder_or_uri(cls, place: str | None) -> str | None:
         if place is not None and (not place or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", place)):
@@ -377,13 +382,8 @@ class StudyPlan(BaseModel):
 
     def without_secrets(self) -> Self:
         """The plan as it may be shown and written."""
-        outputs = self.teacher_outputs_path
-        return self.model_copy(
-            update={
-                "tracking_uri": redact(self.tracking_uri),
-                "teacher_outputs_path": redact(outputs) if outputs is not None else None,
-            }
-        )
+        places = {name: getattr(self, name) for name in URI_FIELDS}
+        return self.model_copy(update={name: redact(uri) for name, uri in places.items() if uri is not None})
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:

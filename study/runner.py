@@ -3,14 +3,12 @@
 import gc
 import json
 import logging
-import re
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,13 +34,13 @@ from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_preparation import prepare_study_teacher
 from study.teacher_storage import describe_teacher_storage
+from study.trial_storage import TrialStorage, check_trial_storage
 from trainables.measures import MEASURES
 from trainables.uris import is_uri, redact
 
 if TYPE_CHECKING:
     from study.tracking import StudyTracker
 
-_CHECKPOINTS_KEPT: Final = 2
 _WORKER_RESTARTS: Final = 3
 # What Tune does for a report costs the driver milliseconds, and all trials share that one thread. Short epochs are told
 # of together, unless a scheduler has to hear of each.
@@ -105,9 +103,16 @@ class StudyCallback(tune.Callback):
     """Carries what Tune reports into the ledger, and from there to the tracker, the mirror and the screen."""
 
     def __init__(
-        self, ledger: StudyLedger, tracker: "StudyTracker", mirror: Put, progress: StudyProgress, stop: Stop
+        self,
+        ledger: StudyLedger,
+        tracker: "StudyTracker",
+        mirror: Put,
+        progress: StudyProgress,
+        stop: Stop,
+        storage: TrialStorage,
     ) -> None:
         self._ledger = ledger
+        self._storage = storage
         self._tracker = tracker
         self._mirror = mirror
         self._progress = progress
@@ -154,18 +159,15 @@ class StudyCallback(tune.Callback):
         checkpoint: Any,
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Keep the newest checkpoints of a trial. Tune's own `num_to_keep` writes its whole snapshot each time."""
-        newest = Path(checkpoint.path)
-        for old in _checkpoints_in(newest.parent)[_CHECKPOINTS_KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+        """Keep the newest checkpoints of a trial."""
+        self._storage.keep_newest(checkpoint)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """A trial ended: the searcher has entered how."""
         entry = self._ledger.entries[trial.config["trial_id"]]
         if entry.status is not None:
             self._progress.trial_changed(entry, self._ledger)
-            if trial.path:
-                shutil.rmtree(trial.path, ignore_errors=True)
+            self._storage.clear(trial.path)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The same for a trial whose process died too often."""
@@ -179,13 +181,14 @@ def check_services(plan: StudyPlan) -> None:
     """Check, before any work, that what the plan relies on answers.
 
     Raises:
-        StudyError: the cluster, the tracking server or the storage for the teacher's outputs does not.
+        StudyError: the cluster, the tracking server or the storage for teacher outputs or checkpoints does not.
     """
     from study.tracking import check_tracking_uri
 
     check_address(plan.address)
     check_tracking_uri(plan.tracking_uri)
     check_outputs_location(plan)
+    check_trial_storage(plan)
 
 
 def run_study(
@@ -314,7 +317,6 @@ def _search(
             if prepared is None:
                 return
             teachers[whose] = prepared.path
-        callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop)
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),
@@ -327,10 +329,15 @@ def _search(
         if settings["teacher_outputs"] is not None and not _filled(plan, settings, slots, ledger, progress, stop):
             return
         packing = Packing(plan, settings, progress)
-        search = StudySearch(ledger, packing.trial_settings, lambda entry: _checkpoints_of(plan, entry), packing.slots)
+        storage = TrialStorage(plan)
+        checkpoints = {entry.trial_id: storage.checkpoints_of(entry.trial_id) for entry in ledger.unfinished}
+        search = StudySearch(
+            ledger, packing.trial_settings, lambda entry: checkpoints.get(entry.trial_id, []), packing.slots
+        )
+        callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop, storage)
         progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
-        with progress:
-            _tuner(plan, packing.trainable, search, ledger, callback, stop).fit()
+        with progress, closing(storage):
+            _tuner(packing.trainable, search, ledger, callback, stop, storage).fit()
     finally:
         # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
         # next, one of them ends the whole process.
@@ -369,11 +376,13 @@ def _filled(
 
 
 def _tuner(
-    plan: StudyPlan, trainable: Any, search: StudySearch, ledger: StudyLedger, callback: StudyCallback, stop: Stop
+    trainable: Any,
+    search: StudySearch,
+    ledger: StudyLedger,
+    callback: StudyCallback,
+    stop: Stop,
+    storage: TrialStorage,
 ) -> tune.Tuner:
-    folder = plan.directory.absolute() / "tune"
-    folder.mkdir(exist_ok=True)
-    attempt = 1 + max((int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"run-(\d+)", p.name))), default=0)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -385,8 +394,7 @@ def _tuner(
             trial_dirname_creator=lambda trial: str(trial.config["trial_id"]),
         ),
         run_config=tune.RunConfig(
-            name=f"run-{attempt}",
-            storage_path=str(folder),
+            **storage.next_run,
             callbacks=[callback],
             stop=stop,
             verbose=0,
@@ -395,16 +403,6 @@ def _tuner(
             failure_config=tune.FailureConfig(max_failures=_WORKER_RESTARTS),
         ),
     )
-
-
-def _checkpoints_of(plan: StudyPlan, entry: TrialEntry) -> list[str]:
-    """Where a trial may go on from, newest first, over all runs of the study."""
-    runs = sorted((plan.directory.absolute() / "tune").glob("run-*"), key=lambda p: -int(p.name.removeprefix("run-")))
-    return [str(path) for run in runs for path in _checkpoints_in(run / entry.trial_id)]
-
-
-def _checkpoints_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint_*"), reverse=True)
 
 
 def _complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter) -> None:

@@ -5,6 +5,7 @@ import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -37,9 +38,10 @@ class DistillationTrainable(tune.Trainable):
     Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (None where no teacher
     is needed), `own_teachers` (paths by the methods that have a teacher to themselves), `teacher_outputs` (`location`
     and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, `checkpoints`:
-    folders to go on from, newest first, one that is damaged being passed over; `seconds_between_reports`, for which it
-    goes on training before it tells of its epochs, 0 to tell of each; and, where it confirms, `reads_test`, whether its
-    last epoch reports the accuracy on the test split, and `student_path`, where its student is kept, if it is.
+    folders, or Tune's checkpoints on storage, to go on from, newest first, one that is damaged being passed over;
+    `seconds_between_reports`, for which it goes on training before it tells of its epochs, 0 to tell of each; and,
+    where it confirms, `reads_test`, whether its last epoch reports the accuracy on the test split, and `student_path`,
+    where its student is kept, if it is.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -114,11 +116,12 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
         outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
     reads_test = settings.get("reads_test", False)
     run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs, reads_test=reads_test)
-    for folder in settings.get("checkpoints", []):
+    for place in settings.get("checkpoints", []):
         try:
-            load_checkpoint(run, Path(folder))
+            with place.as_directory() if isinstance(place, tune.Checkpoint) else nullcontext(place) as folder:
+                load_checkpoint(run, Path(folder))
             break
-        except CheckpointError:
+        except (CheckpointError, OSError):
             continue
     return run
 

@@ -39,6 +39,7 @@ def confirm_study(
     pack: options.Pack = "1",
     gpus_per_trial: options.GpusPerTrial = 0.0,
     address: options.Address = "local",
+    ship_code: options.ShipCode = False,
     data_root: options.DataRoot = None,
     output_dir: options.OutputDir = Path("study_results"),
     storage_path: options.StoragePath = None,

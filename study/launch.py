@@ -65,6 +65,7 @@ def launch(
     pack: options.Pack = "1",
     gpus_per_trial: options.GpusPerTrial = 0.0,
     address: options.Address = "local",
+    ship_code: options.ShipCode = False,
     output_dir: options.OutputDir = Path("study_results"),
     storage_path: options.StoragePath = None,
     name: options.Name = None,

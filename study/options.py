@@ -142,6 +142,14 @@ MaxConcurrent = Annotated[int | None, _where(help="Trials at once; as many as fi
 CpusPerTrial = Annotated[float, _where(help="Cores a trial.")]
 GpusPerTrial = Annotated[float, _where(help="GPUs a trial; 0.25 puts four on one.")]
 Address = Annotated[str, _where(help="Ray: local, auto, host:port or ray://host:port.")]
+ShipCode = Annotated[
+    bool,
+    _where(
+        "--ship-code",
+        help="Send this package to the nodes, which then need its dependencies alone; if not given, it has to be "
+        "installed on them.",
+    ),
+]
 OutputDir = Annotated[Path, _where(help="Folder for studies, teachers and the MLflow store.")]
 StoragePath = Annotated[
     str | None,

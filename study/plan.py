@@ -51,6 +51,8 @@ SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
 MOST_PACKED: Final = 64
 CONTROLS: Final = ("ce", "kd")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Folders beside those of the studies.
+_TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db")
 
 # How a study runs, not what it is: these may differ when it is resumed.
 EXECUTION_FIELDS: Final = frozenset(
@@ -68,6 +70,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "teacher_outputs_limit",
         "teacher_outputs_path",
         "storage_path",
+        "ship_code",
     }
 )
 
@@ -128,6 +131,7 @@ class StudyPlan(BaseModel):
     pack: int | Literal["auto"] = 1
     time_budget: float | None = Field(None, gt=0)
     address: str = "local"
+    ship_code: bool = False
     output_dir: Path = Path("study_results")
     storage_path: str | None = None
     data_root: Path | None = None
@@ -149,7 +153,16 @@ class StudyPlan(BaseModel):
             raise ValueError(
                 f"study name {name!r}: use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
             )
+        if name in _TAKEN_NAMES:
+            raise ValueError(f"study name {name!r}: the output folder keeps something else under it; choose another")
         return name
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _part_of_a_gpu_or_whole_ones(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("a trial takes a part of one GPU, such as 0.25, or whole ones")
+        return gpus
 
     @field_validator("pack", mode="before")
     @classmethod

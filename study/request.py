@@ -52,6 +52,7 @@ _PLAN_FLAGS: Final = (
     "teacher_outputs_limit",
     "teacher_outputs_path",
     "storage_path",
+    "ship_code",
 )
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 _SMOKE_SEEDS: Final = 2

@@ -305,7 +305,7 @@ def _search(
 ) -> None:
     keep_teacher(plan)
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
-    start_ray(plan.address)
+    start_ray(plan.address, ship_code=plan.ship_code)
     try:
         slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
         if plan.address == "local":  # a cluster may grow

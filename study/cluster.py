@@ -143,9 +143,11 @@ class Slots:
         cpus: cores a trial.
         gpus: GPUs a trial.
         at_most: never more than this.
+        workers: of a trial, each with so many cores and GPUs; they may be on several nodes.
     """
 
-    def __init__(self, *, cpus: float, gpus: float, at_most: int | None) -> None:
+    def __init__(self, *, cpus: float, gpus: float, at_most: int | None, workers: int = 1) -> None:
+        self._workers = workers
         self._demand = {"CPU": cpus, "GPU": gpus}
         self._at_most = at_most
         self._asked = -math.inf
@@ -165,12 +167,18 @@ class Slots:
                     f"a trial asks for {amount:g} {name} and the largest node has {most:g}: "
                     f"lower --{name.lower()}s-per-trial, or name another --address"
                 )
+        fits = sum(_fitting(node, self._demand) for node in nodes)
+        if fits < self._workers:
+            raise StudyError(
+                f"a trial has {self._workers} workers and the whole cluster holds {fits}: lower --workers-per-trial, "
+                "or name another --address"
+            )
 
     def __call__(self) -> int:
         """The number of slots, at least one; asked for anew every few seconds."""
         if time.monotonic() - self._asked > _SECONDS_BETWEEN_COUNTS:
             self._asked = time.monotonic()
-            fits = sum(_fitting(node, self._demand) for node in _nodes())
+            fits = sum(_fitting(node, self._demand) for node in _nodes()) // self._workers
             self._slots = max(1, min(fits, self._at_most or fits))
         return self._slots
 

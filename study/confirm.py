@@ -38,6 +38,7 @@ def confirm_study(
     cpus_per_trial: options.CpusPerTrial = 1.0,
     pack: options.Pack = "1",
     gpus_per_trial: options.GpusPerTrial = 0.0,
+    workers_per_trial: options.WorkersPerTrial = 1,
     address: options.Address = "local",
     ship_code: options.ShipCode = False,
     data_root: options.DataRoot = None,

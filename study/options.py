@@ -211,6 +211,13 @@ TeacherOutputsPath = Annotated[
     ),
 ]
 
+WorkersPerTrial = Annotated[
+    int,
+    _where(
+        help="Processes that train a trial together, data-parallel, each with --cpus-per-trial and --gpus-per-trial. "
+        "Equal to one but for rounding."
+    ),
+]
 Pack = Annotated[
     str,
     _where(

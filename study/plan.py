@@ -60,6 +60,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "max_concurrent",
         "cpus_per_trial",
         "gpus_per_trial",
+        "workers_per_trial",
         "pack",
         "time_budget",
         "address",
@@ -128,6 +129,7 @@ class StudyPlan(BaseModel):
     max_concurrent: int | None = Field(None, ge=1)
     cpus_per_trial: float = Field(1.0, gt=0)
     gpus_per_trial: float = Field(0.0, ge=0)
+    workers_per_trial: int = Field(1, ge=1, le=1024)
     pack: int | Literal["auto"] = 1
     time_budget: float | None = Field(None, gt=0)
     address: str = "local"
@@ -170,6 +172,19 @@ class StudyPlan(BaseModel):
         if count == "auto" or (str(count).isdecimal() and 1 <= int(count) <= MOST_PACKED):
             return count
         raise ValueError(f"give a number from 1 to {MOST_PACKED}, or auto")
+
+    @model_validator(mode="after")
+    def _can_have_workers(self) -> Self:
+        if self.workers_per_trial == 1:
+            return self
+        if self.pack != 1:
+            raise ValueError("a trial is either packed with others or has several workers: leave out one of the two")
+        if 0 < self.gpus_per_trial != 1:
+            raise ValueError("each worker of a trial has one GPU: give --gpus-per-trial 1 with --workers-per-trial")
+        batch_size = self.overrides.get("batch_size", self.base.batch_size)
+        if isinstance(batch_size, int) and batch_size < self.workers_per_trial:
+            raise ValueError(f"{self.workers_per_trial} workers cannot share batches of {batch_size} samples")
+        return self
 
     @model_validator(mode="after")
     def _can_be_packed(self) -> Self:

@@ -41,6 +41,7 @@ _PLAN_FLAGS: Final = (
     "max_concurrent",
     "cpus_per_trial",
     "gpus_per_trial",
+    "workers_per_trial",
     "pack",
     "time_budget",
     "address",

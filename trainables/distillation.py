@@ -17,6 +17,7 @@ from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpo
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
+from trainables.data_parallel import Workers
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
 from trainables.student_file import keep_student
@@ -30,6 +31,10 @@ from trainables.uris import is_uri
 # A checkpoint costs a few milliseconds here and in the driver: at most one a second keeps that under a percent,
 # and an epoch of a real network takes longer, so that it loses at most one.
 SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
+
+
+class WorkerLostError(RuntimeError):
+    """A process that takes part in a trial has ended: Tune is to begin the trial again, from its checkpoint."""
 
 
 class DistillationTrainable(tune.Trainable):
@@ -82,8 +87,10 @@ class DistillationTrainable(tune.Trainable):
         due = time.monotonic() + self._between
         while self._error is None:
             try:
-                measures = self._run.run_epoch()
+                measures = self._run_epoch()
                 keep_if_asked(self._run, self._student_path)
+            except WorkerLostError:
+                raise  # as if it were this process that is lost
             except Exception as error:
                 self._error = describe_error(error)
                 break
@@ -91,6 +98,9 @@ class DistillationTrainable(tune.Trainable):
             if self._run.finished or time.monotonic() >= due:
                 return report(self._run, epochs, saved_at=self._saved_at)
         return failed_report(self._error, epochs)
+
+    def _run_epoch(self) -> dict[str, float]:
+        return self._run.run_epoch()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the trial's state."""
@@ -102,11 +112,12 @@ class DistillationTrainable(tune.Trainable):
         load_checkpoint(self._run, Path(checkpoint))
 
 
-def begin_run(settings: dict[str, Any]) -> DistillationRun:
+def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> DistillationRun:
     """The trial that Tune's config describes, from its newest whole checkpoint if it has any.
 
     Args:
         settings: see `DistillationTrainable`.
+        workers: the processes that train it together, if it is not this one alone.
     """
     trial = TrialConfig(**settings["config"])
     dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
@@ -115,7 +126,9 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     if teacher is not None and not trial.method_entry.needs_live_teacher:
         outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
     reads_test = settings.get("reads_test", False)
-    run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs, reads_test=reads_test)
+    run = DistillationRun(
+        trial, dataset, teacher, device=device, teacher_outputs=outputs, reads_test=reads_test, workers=workers
+    )
     for place in settings.get("checkpoints", []):
         try:
             with place.as_directory() if isinstance(place, tune.Checkpoint) else nullcontext(place) as folder:

@@ -1,6 +1,5 @@
 """Passwords in the URIs of a study: a whole run, and everything that it wrote and said."""
 
-import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from analysis.report.__main__ import main as report
+from study.confirm import main as confirm
+from study.export import main as export
+from study.launch import main as launch_study
+from study.rerun import main as rerun
+from study.sync import main as sync
 from tests.study.inspection import assert_whole
 
 SECRET = "hushhush-0815"
@@ -67,26 +72,21 @@ def test_no_password_of_a_uri_is_written_or_said_anywhere(s3, server, launch, tm
         written = subprocess.run(["grep", "-rlaF", SECRET, *places], capture_output=True, text=True, check=False)
         assert (written.returncode, written.stdout) == (1, "")
         assert not [name for name, content in s3.objects(bucket).items() if SECRET.encode() in content]
-        assert os.listdir(out / "quiet")
     finally:
         shutil.rmtree(sessions, ignore_errors=True)
 
 
-@pytest.mark.parametrize(
-    "name", ["..", "../x", "a/b", "/etc/x", ".hidden", "a\\b", "a\nb", "", "teachers", "mlflow.db"]
-)
-def test_a_name_that_would_leave_the_output_folder_or_meet_something_else_is_refused(launch, tmp_path, name):
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "/etc/x", ".hidden", "a\\b", "a\nb", "teachers", "mlflow.db"])
+def test_a_name_that_would_leave_the_output_folder_or_meet_something_else_is_refused(command, tmp_path, name):
     out = tmp_path / "out"
-    if name:  # an empty one is none
-        begun = launch("--space", "joint", "--name", name, "--dry-run", "--output-dir", out)
-        assert begun.returncode == 2, begun.stdout
-        assert "study name" in begun.stderr
-    for module, *words in (
-        ("study.launch", "--resume", name), ("study.sync", name), ("study.confirm", name), ("study.export", name),
-        ("study.rerun", f"{name}-0000"), ("analysis.report", name),
-    ):  # fmt: skip
-        done = launch(*words, "--output-dir", out, module=module)
-        assert done.returncode == 2, (module, done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-    assert not out.exists()
-    assert {path.name for path in tmp_path.iterdir()} <= {"out"}
+    begun = command(launch_study, "--space", "joint", "--name", name, "--dry-run", "--output-dir", out)
+    assert begun.code == 2, begun.said
+    assert "study name" in begun.err
+    commands = [
+        (launch_study, "--resume", name), (sync, name), (confirm, name), (export, name), (rerun, f"{name}-0000"),
+        (report, name),
+    ]  # fmt: skip
+    for main, *words in commands:
+        done = command(main, *words, "--output-dir", out)
+        assert done.code == 2, (main.__module__, done.said)
+    assert not list(tmp_path.iterdir())

@@ -125,7 +125,8 @@ def share_norms(module: nn.Module, workers: Workers) -> None:
         shared = _SHARED.get(type(each))
         if shared is not None:
             each.__class__ = shared
-            each.workers = workers  # type: ignore[assignment]
+            assert isinstance(each, _SharedNorm)
+            each.workers = workers
 
 
 class _SharedNorm(nn.modules.batchnorm._BatchNorm):
@@ -189,7 +190,7 @@ def _moments(values: Tensor, workers: Workers) -> tuple[Tensor, Tensor, Tensor]:
     shape = (1, -1, *[1] * (values.dim() - 2))
     own_squares = (values - own_mean.view(shape)).square().sum(axes)
     message = torch.cat([own_mean, own_squares, values.new_tensor([own_count])])
-    told: Tensor = _Told.apply(message, workers)  # type: ignore[no-untyped-call]
+    told: Tensor = _Told.apply(message, workers)
     means, squares, counts = told[:, :channels], told[:, channels:-1], told[:, -1:]
     count = counts.sum()
     mean = (counts * means).sum(dim=0) / count
@@ -206,8 +207,8 @@ class _Told(torch.autograd.Function):
         return workers.gather(message.detach()[None], workers.size)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         workers: Workers = context.workers
-        total = gradient.contiguous().clone()
+        total = gradients[0].contiguous().clone()
         workers.group.allreduce([total]).wait()
         return total[workers.rank], None

@@ -100,11 +100,11 @@ class Crew:
         placed = ray.util.get_current_placement_group()
         self._others: list[Any] = []
         for bundle in range(1, count):
-            where = (
-                PlacementGroupSchedulingStrategy(placed, placement_group_bundle_index=bundle) if placed else "SPREAD"
-            )
-            options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": where}
-            self._others.append(ray.remote(TrialWorker).options(**options).remote(device))  # type: ignore[attr-defined]
+            where: Any = PlacementGroupSchedulingStrategy(placed, bundle) if placed else "SPREAD"
+            other: Any = ray.remote(TrialWorker).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=where)
+            self._others.append(other.remote(device))
+        # A process that does not start is told of here; the group would be waited for much longer.
+        ray.get([other.__ray_ready__.remote() for other in self._others])
         address = ray.util.get_node_ip_address()
         listening = socket.create_server((address, 0))
         port = listening.getsockname()[1]

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from study.environment import KEEP_FREED_MEMORY, WORKERS, set_unless_set
@@ -30,8 +32,10 @@ _ENVIRONMENT: Final = {
 set_unless_set(_ENVIRONMENT | WORKERS)
 
 import ray
+from ray._private import ray_constants
 
 from study.errors import StudyError
+from study.node_code import check_node_code, shipped_code
 
 _SECONDS_TO_ANSWER: Final = 25
 _SECONDS_BETWEEN_COUNTS: Final = 3.0
@@ -80,40 +84,70 @@ def check_address(address: str) -> None:
         raise StudyError(f"no Ray cluster answers at {address} ({last[0]}). {advice}")
 
 
-def start_ray(address: str) -> None:
+def start_ray(address: str, *, ship_code: bool = False) -> None:
     """Connect to `address`, or start a cluster of this process's own on this machine (`local`).
 
+    Args:
+        address: see `check_address`.
+        ship_code: whether nodes get the code from here; if not, it has to be installed on them.
+
     Raises:
-        StudyError: it cannot be reached or started.
+        StudyError: it cannot be reached or started, or its nodes lack the code, or have another.
     """
+    code = shipped_code() if ship_code else {}
     try:
         if address == "local":
-            # No trial puts anything large into the object store: data are memory-mapped files.
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=128 * 2**20,
-            )
+            with _servers_on_loopback():
+                # No trial puts anything large into the object store: data are memory-mapped files.
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=128 * 2**20,
+                    runtime_env=code or None,
+                )
         else:
             # Its nodes have been started in environments of their own; Ray itself sees to the number of threads.
-            keep = {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": keep})
+            keep = {"env_vars": {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}}
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code})
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
+    if address != "local" and not ship_code:
+        try:
+            check_node_code()
+        except StudyError:
+            stop_ray()
+            raise
+
+
+@contextmanager
+def _servers_on_loopback() -> Iterator[None]:
+    # Ray's servers listen on all interfaces unless the node's own address is loopback's, and `_node_ip_address` does
+    # not help: it replaces 127.0.0.1 by the address of the network. This is what Ray does on other systems than Linux.
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 class Slots:
     """How many trials the cluster holds at once, now: nodes come and go.
 
+    A trial is on one node, and what it has of a GPU is of one GPU: cores of a node without GPUs are no room for trials
+    that want one, and two trials of 0.4 fit on each GPU, not five on two.
+
     Args:
         cpus: cores a trial.
         gpus: GPUs a trial.
         at_most: never more than this.
+        workers: of a trial, each with so many cores and GPUs; they may be on several nodes.
     """
 
-    def __init__(self, *, cpus: float, gpus: float, at_most: int | None) -> None:
+    def __init__(self, *, cpus: float, gpus: float, at_most: int | None, workers: int = 1) -> None:
+        self._workers = workers
         self._demand = {"CPU": cpus, "GPU": gpus}
         self._at_most = at_most
         self._asked = -math.inf
@@ -125,22 +159,43 @@ class Slots:
         Raises:
             StudyError: naming what a trial asks for and what there is.
         """
-        has = ray.cluster_resources()
+        nodes = _nodes()
         for name, amount in self._demand.items():
-            if has.get(name, 0.0) < amount:
+            most = max((node.get(name, 0.0) for node in nodes), default=0.0)
+            if most < amount:
                 raise StudyError(
-                    f"a trial asks for {amount:g} {name} and the whole cluster has {has.get(name, 0.0):g}: "
+                    f"a trial asks for {amount:g} {name} and the largest node has {most:g}: "
                     f"lower --{name.lower()}s-per-trial, or name another --address"
                 )
+        fits = sum(_fitting(node, self._demand) for node in nodes)
+        if fits < self._workers:
+            raise StudyError(
+                f"a trial has {self._workers} workers and the whole cluster holds {fits}: lower --workers-per-trial, "
+                "or name another --address"
+            )
 
     def __call__(self) -> int:
         """The number of slots, at least one; asked for anew every few seconds."""
         if time.monotonic() - self._asked > _SECONDS_BETWEEN_COUNTS:
             self._asked = time.monotonic()
-            has = ray.cluster_resources()
-            fits = [int(has.get(name, 0.0) / amount + 1e-9) for name, amount in self._demand.items() if amount > 0]
-            self._slots = max(1, min([*fits, self._at_most or fits[0]]))
+            fits = sum(_fitting(node, self._demand) for node in _nodes()) // self._workers
+            self._slots = max(1, min(fits, self._at_most or fits))
         return self._slots
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fitting(has: dict[str, float], demand: dict[str, float]) -> int:
+    """How many trials fit on a node."""
+    fits = []
+    for name, amount in demand.items():
+        if 0 < amount < 1 and name == "GPU":
+            fits.append(int(has.get(name, 0.0)) * int(1 / amount + 1e-9))
+        elif amount > 0:
+            fits.append(int(has.get(name, 0.0) / amount + 1e-9))
+    return min(fits)
 
 
 def stop_ray() -> None:

@@ -150,7 +150,22 @@ MaxConcurrent = Annotated[int | None, _where(help="Trials at once; as many as fi
 CpusPerTrial = Annotated[float, _where(help="Cores a trial.")]
 GpusPerTrial = Annotated[float, _where(help="GPUs a trial; 0.25 puts four on one.")]
 Address = Annotated[str, _where(help="Ray: local, auto, host:port or ray://host:port.")]
+ShipCode = Annotated[
+    bool,
+    _where(
+        "--ship-code",
+        help="Send this package to the nodes, which then need its dependencies alone; if not given, it has to be "
+        "installed on them.",
+    ),
+]
 OutputDir = Annotated[Path, _where(help="Folder for studies, teachers and the MLflow store.")]
+StoragePath = Annotated[
+    str | None,
+    _where(
+        help="Where trials that run keep their checkpoints: a folder that all nodes see, or storage (s3://, gs://, "
+        "abfs://, hdfs://, file://); the study's own folder if not given."
+    ),
+]
 Name = Annotated[str | None, _where(help="Name of the study; space and time if not given.")]
 TrackingUri = Annotated[str | None, _where(help="MLflow store or server; a file in the output folder if not given.")]
 OptunaStorage = Annotated[
@@ -204,6 +219,13 @@ TeacherOutputsPath = Annotated[
     ),
 ]
 
+WorkersPerTrial = Annotated[
+    int,
+    _where(
+        help="Processes that train a trial together, data-parallel, each with --cpus-per-trial and --gpus-per-trial. "
+        "Equal to one but for rounding."
+    ),
+]
 Pack = Annotated[
     str,
     _where(

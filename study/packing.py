@@ -1,4 +1,4 @@
-"""How the trials of a study share slots: each has one of its own, or several are packed in one."""
+"""How the trials of a study share slots: each has one of its own, or several, or several are packed in one."""
 
 import math
 from typing import Any
@@ -31,11 +31,22 @@ class Packing:
         # Ray counts in ten-thousandths.
         share = math.floor(10_000 * plan.cpus_per_trial / self.count) / 10_000
         cpus = plan.cpus_per_trial if self.count == 1 else share
-        self.slots = Slots(cpus=cpus, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
+        self._workers = plan.workers_per_trial
+        self.slots = Slots(cpus=cpus, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent, workers=self._workers)
         self.trial_settings = settings
-        self.trainable = tune.with_resources(self._trainable(), {"cpu": cpus, "gpu": plan.gpus_per_trial})
+        resources: Any = {"cpu": cpus, "gpu": plan.gpus_per_trial}
+        if self._workers > 1:
+            each = {"cpus": cpus, "gpus": plan.gpus_per_trial}
+            self.trial_settings = {**settings, "workers": {"count": self._workers, **each}}
+            bundle = {name: amount for name, amount in (("CPU", cpus), ("GPU", plan.gpus_per_trial)) if amount}
+            resources = tune.PlacementGroupFactory([bundle] * self._workers, strategy="PACK")
+        self.trainable = tune.with_resources(self._trainable(), resources)
 
     def _trainable(self) -> Any:
+        if self._workers > 1:
+            from trainables.parallel_distillation import ParallelTrainable
+
+            return ParallelTrainable
         if self.count == 1:
             from trainables.distillation import DistillationTrainable
 

@@ -52,6 +52,8 @@ SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
 MOST_PACKED: Final = 64
 CONTROLS: Final = ("ce", "kd")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Folders beside those of the studies.
+_TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db")
 
 # How a study runs, not what it is: these may differ when it is resumed.
 EXECUTION_FIELDS: Final = frozenset(
@@ -59,6 +61,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "max_concurrent",
         "cpus_per_trial",
         "gpus_per_trial",
+        "workers_per_trial",
         "pack",
         "time_budget",
         "trial_timeout",
@@ -69,8 +72,13 @@ EXECUTION_FIELDS: Final = frozenset(
         "teacher_checkpoint",  # where it lies; what it is, the base says
         "teacher_outputs_limit",
         "teacher_outputs_path",
+        "storage_path",
+        "ship_code",
     }
 )
+
+# What may be a URI, whose secrets are written nowhere.
+URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
 
 
 class PlannedTrial(NamedTuple):
@@ -123,11 +131,14 @@ class StudyPlan(BaseModel):
     max_concurrent: int | None = Field(None, ge=1)
     cpus_per_trial: float = Field(1.0, gt=0)
     gpus_per_trial: float = Field(0.0, ge=0)
+    workers_per_trial: int = Field(1, ge=1, le=1024)
     pack: int | Literal["auto"] = 1
     time_budget: float | None = Field(None, gt=0)
     trial_timeout: float | None = Field(None, gt=0)
     address: str = "local"
+    ship_code: bool = False
     output_dir: Path = Path("study_results")
+    storage_path: str | None = None
     data_root: Path | None = None
     tracking_uri: str
     optuna_storage: Path | None = None
@@ -147,7 +158,16 @@ class StudyPlan(BaseModel):
             raise ValueError(
                 f"study name {name!r}: use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
             )
+        if name in _TAKEN_NAMES:
+            raise ValueError(f"study name {name!r}: the output folder keeps something else under it; choose another")
         return name
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _part_of_a_gpu_or_whole_ones(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError("a trial takes a part of one GPU, such as 0.25, or whole ones")
+        return gpus
 
     @field_validator("pack", mode="before")
     @classmethod
@@ -155,6 +175,19 @@ class StudyPlan(BaseModel):
         if count == "auto" or (str(count).isdecimal() and 1 <= int(count) <= MOST_PACKED):
             return count
         raise ValueError(f"give a number from 1 to {MOST_PACKED}, or auto")
+
+    @model_validator(mode="after")
+    def _can_have_workers(self) -> Self:
+        if self.workers_per_trial == 1:
+            return self
+        if self.pack != 1:
+            raise ValueError("a trial is either packed with others or has several workers: leave out one of the two")
+        if 0 < self.gpus_per_trial != 1:
+            raise ValueError("each worker of a trial has one GPU: give --gpus-per-trial 1 with --workers-per-trial")
+        batch_size = self.overrides.get("batch_size", self.base.batch_size)
+        if isinstance(batch_size, int) and batch_size < self.workers_per_trial:
+            raise ValueError(f"{self.workers_per_trial} workers cannot share batches of {batch_size} samples")
+        return self
 
     @model_validator(mode="after")
     def _can_be_packed(self) -> Self:
@@ -223,7 +256,7 @@ class StudyPlan(BaseModel):
         check_request(self)
         return self
 
-    @field_validator("teacher_outputs_path")
+    @field_validator("teacher_outputs_path", "storage_path")
     @classmethod
     def _folder_or_uri(cls, place: str | None) -> str | None:
         if place is not None and (not place or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", place)):
@@ -390,13 +423,8 @@ class StudyPlan(BaseModel):
 
     def without_secrets(self) -> Self:
         """The plan as it may be shown and written."""
-        outputs = self.teacher_outputs_path
-        return self.model_copy(
-            update={
-                "tracking_uri": redact(self.tracking_uri),
-                "teacher_outputs_path": redact(outputs) if outputs is not None else None,
-            }
-        )
+        places = {name: getattr(self, name) for name in URI_FIELDS}
+        return self.model_copy(update={name: redact(uri) for name, uri in places.items() if uri is not None})
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:

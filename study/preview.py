@@ -11,6 +11,7 @@ from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
 from trainables.methods import METHODS
+from trainables.uris import redact
 
 _SHOWN: Final = 5
 _LEVEL: Final = 0.05
@@ -66,8 +67,9 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
-        f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan),
-        f"writes     {plan.directory}",
+        f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan) + _shared(plan),
+        f"writes     {plan.directory}"
+        + (f", checkpoints under {redact(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {', '.join(names)}: {reason}" for reason, names in left_out(plan).items() if plan.compared),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
         "each as published" if plan.compared else "first configs",
@@ -149,6 +151,11 @@ def _beside(plan: StudyPlan) -> str:
         return ""
     epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
     return f"; beside {epochs} of them a {getattr(plan.base, beside)} learns too"
+
+
+def _shared(plan: StudyPlan) -> str:
+    workers = plan.workers_per_trial
+    return f", {workers} workers a trial, each with so much, data-parallel" if workers > 1 else ""
 
 
 def _packed(plan: StudyPlan) -> str:

@@ -221,6 +221,10 @@ def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
         reasons.append(
             f"This study was planned to pack its trials (--pack {plan.pack}): they are not equal to the bit."
         )
+    if plan.workers_per_trial != 1:
+        reasons.append(
+            f"This study was planned with {plan.workers_per_trial} workers a trial: their sums are rounded otherwise."
+        )
     if plan.gpus_per_trial > 0:
         where = "a GPU again, and not every kernel of it is deterministic" if device == "cuda" else "the CPU now"
         reasons.append(f"Its trials ran on GPUs, this one on {where}.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from search_spaces import COMPARISONS, MethodComparison
 from study.errors import UsageError
 from trainables.data.registry import FOLDER_PREFIX
+from trainables.uris import REDACTED, is_uri
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -40,6 +41,7 @@ _PLAN_FLAGS: Final = (
     "max_concurrent",
     "cpus_per_trial",
     "gpus_per_trial",
+    "workers_per_trial",
     "pack",
     "time_budget",
     "trial_timeout",
@@ -51,6 +53,8 @@ _PLAN_FLAGS: Final = (
     "teacher_outputs_dtype",
     "teacher_outputs_limit",
     "teacher_outputs_path",
+    "storage_path",
+    "ship_code",
 )
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 _SMOKE_SEEDS: Final = 2
@@ -64,6 +68,8 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     for flag in ("data_root", "optuna_storage"):
         if isinstance(path := plain.get(flag), Path):
             plain[flag] = path.absolute()
+    if (place := plain.get("storage_path")) and not is_uri(place) and ":/" not in place:  # a mistyped URI is refused
+        plain["storage_path"] = str(Path(place).absolute())
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
         plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
     return {
@@ -241,7 +247,9 @@ def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
     return load_plan(output_dir / name)
 
 
-def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms: bool = False) -> "StudyPlan":
+def resumed_plan(
+    name: str, output_dir: Path, given: dict[str, Any], *, confirms: bool = False, runs: bool = True
+) -> "StudyPlan":
     """The plan that a study was started with, and what may differ when it goes on.
 
     Args:
@@ -249,15 +257,15 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms
         output_dir: where it lies.
         given: the options that the user gave.
         confirms: whether the study has to be one that has finished, and is to be confirmed.
+        runs: whether trials will run, which need the places that the plan names.
 
     Raises:
         UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
             confirmation that it cannot have.
     """
-    from study.plan import EXECUTION_FIELDS, resolve_plan
+    from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
     from study.plan_checks import check_data_root, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
-    from trainables.uris import REDACTED
 
     plan = existing_plan(name, output_dir)
     asked = _plan_values(given)
@@ -274,8 +282,9 @@ def resumed_plan(name: str, output_dir: Path, given: dict[str, Any], *, confirms
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
     confirmation = _confirmation_at_resume(plan, given.get("confirm"), given.get("seeds"), confirms=confirms)
     plan = resolve_plan({**plan.model_dump(), **execution, "confirmation": confirmation})
-    for flag, uri in (("tracking-uri", plan.tracking_uri), ("teacher-outputs-path", plan.teacher_outputs_path or "")):
-        if REDACTED in uri:
+    for field in URI_FIELDS if runs else ("tracking_uri",):
+        if REDACTED in (getattr(plan, field) or ""):
+            flag = field.replace("_", "-")
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_data_root(plan)
     check_optuna_storage(plan)

@@ -3,14 +3,12 @@
 import gc
 import json
 import logging
-import re
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -32,11 +30,12 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.request import resume_command
-from study.search import WORKER_RESTARTS, StudySearch, make_scheduler
+from study.search import StudySearch, make_scheduler
 from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_preparation import prepare_study_teacher
 from study.teacher_storage import describe_teacher_storage
+from study.trial_storage import TrialStorage, check_trial_storage, life_folder
 from study.watchdog import Watchdog
 from trainables.disk import is_no_room
 from trainables.measures import MEASURES
@@ -45,7 +44,6 @@ from trainables.uris import is_uri, redact
 if TYPE_CHECKING:
     from study.tracking import StudyTracker
 
-_CHECKPOINTS_KEPT: Final = 2
 # What Tune does for a report costs the driver milliseconds, and all trials share that one thread. Short epochs are told
 # of together, unless a scheduler has to hear of each.
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
@@ -111,9 +109,16 @@ class StudyCallback(tune.Callback):
     """Carries what Tune reports into the ledger, and from there to the tracker, the mirror and the screen."""
 
     def __init__(
-        self, ledger: StudyLedger, tracker: "StudyTracker", mirror: Put, progress: StudyProgress, stop: Stop
+        self,
+        ledger: StudyLedger,
+        tracker: "StudyTracker",
+        mirror: Put,
+        progress: StudyProgress,
+        stop: Stop,
+        storage: TrialStorage,
     ) -> None:
         self._ledger = ledger
+        self._storage = storage
         self._tracker = tracker
         self._mirror = mirror
         self._progress = progress
@@ -160,19 +165,15 @@ class StudyCallback(tune.Callback):
         checkpoint: Any,
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Keep the newest checkpoints of a trial. Tune's own `num_to_keep` writes its whole snapshot each time."""
-        newest = Path(checkpoint.path)
-        for old in _checkpoints_in(newest.parent)[_CHECKPOINTS_KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+        """Keep the newest checkpoints of a trial."""
+        self._storage.keep_newest(checkpoint)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """A trial ended: the searcher has entered how."""
         entry = self._ledger.entries[trial.config["trial_id"]]
         if entry.status is not None:
             self._progress.trial_changed(entry, self._ledger)
-            if trial.path:
-                for folder in _lives_of(entry, Path(trial.path).parent):
-                    shutil.rmtree(folder, ignore_errors=True)
+            self._storage.clear(trial.path)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Its process died: it fails, or goes on in another."""
@@ -189,13 +190,14 @@ def check_services(plan: StudyPlan) -> None:
     """Check, before any work, that what the plan relies on answers.
 
     Raises:
-        StudyError: the cluster, the tracking server or the storage for the teacher's outputs does not.
+        StudyError: the cluster, the tracking server or the storage for teacher outputs or checkpoints does not.
     """
     from study.tracking import check_tracking_uri
 
     check_address(plan.address)
     check_tracking_uri(plan.tracking_uri)
     check_outputs_location(plan)
+    check_trial_storage(plan)
 
 
 def run_study(
@@ -328,11 +330,12 @@ def _search(
 ) -> None:
     keep_teacher(plan)
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
-    start_ray(plan.address)
+    start_ray(plan.address, ship_code=plan.ship_code)
     try:
-        slots = Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
+        each = {"cpus": plan.cpus_per_trial, "gpus": plan.gpus_per_trial}
         if plan.address == "local":  # a cluster may grow
-            slots.check()
+            Slots(**each, at_most=None, workers=plan.workers_per_trial).check()
+        slots = Slots(**each, at_most=plan.max_concurrent)
         teachers: dict[str, str] = {}
         for whose, trial in plan.teachers.items():
             progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")
@@ -340,7 +343,6 @@ def _search(
             if prepared is None:
                 return
             teachers[whose] = prepared.path
-        callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop)
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),
@@ -353,11 +355,21 @@ def _search(
         if settings["teacher_outputs"] is not None and not _filled(plan, settings, slots, ledger, progress, stop):
             return
         packing = Packing(plan, settings, progress)
-        search = StudySearch(ledger, packing.trial_settings, lambda entry: _checkpoints_of(plan, entry), packing.slots)
+        storage = TrialStorage(plan)
+        # Known before the first trial begins, as a storage that does not answer ends the study; those of a trial whose
+        # process died are asked for then.
+        known = {entry.trial_id: storage.checkpoints_of(entry.trial_id) for entry in ledger.unfinished}
+        search = StudySearch(
+            ledger,
+            packing.trial_settings,
+            lambda entry: known.pop(entry.trial_id, None) or storage.newest_of(entry.trial_id),
+            packing.slots,
+        )
+        callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop, storage)
         progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
-        with progress:
+        with progress, closing(storage):
             try:
-                _tuner(plan, packing.trainable, search, ledger, callback, stop).fit()
+                _tuner(plan, packing.trainable, search, ledger, callback, stop, storage).fit()
             except Exception as error:  # Tune writes files of its own, beside ours
                 stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
                 if stop.failure is None:
@@ -400,14 +412,17 @@ def _filled(
 
 
 def _tuner(
-    plan: StudyPlan, trainable: Any, search: StudySearch, ledger: StudyLedger, callback: StudyCallback, stop: Stop
+    plan: StudyPlan,
+    trainable: Any,
+    search: StudySearch,
+    ledger: StudyLedger,
+    callback: StudyCallback,
+    stop: Stop,
+    storage: TrialStorage,
 ) -> tune.Tuner:
     callbacks: list[tune.Callback] = [callback]
     if plan.trial_timeout is not None:
         callbacks.append(Watchdog(plan.trial_timeout, search.give_up))
-    folder = plan.directory.absolute() / "tune"
-    folder.mkdir(exist_ok=True)
-    attempt = 1 + max((int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"run-(\d+)", p.name))), default=0)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -419,8 +434,7 @@ def _tuner(
             trial_dirname_creator=_folder_of,
         ),
         run_config=tune.RunConfig(
-            name=f"run-{attempt}",
-            storage_path=str(folder),
+            **storage.next_run,
             callbacks=callbacks,
             stop=stop,
             verbose=0,
@@ -431,25 +445,9 @@ def _tuner(
     )
 
 
-def _checkpoints_of(plan: StudyPlan, entry: TrialEntry) -> list[str]:
-    """Where a trial may go on from, newest first, over all runs of the study, and all its processes in each."""
-    runs = sorted((plan.directory.absolute() / "tune").glob("run-*"), key=lambda p: -int(p.name.removeprefix("run-")))
-    return [str(path) for run in runs for life in _lives_of(entry, run) for path in _checkpoints_in(life)]
-
-
 def _folder_of(trial: Any) -> str:
     """Where Tune keeps a trial: each process that it has one after the other begins to count checkpoints anew."""
-    life = trial.config["life"]
-    return f"{trial.config['trial_id']}{f'+{life}' if life else ''}"
-
-
-def _lives_of(entry: TrialEntry, run: Path) -> list[Path]:
-    """A trial's folders in one run, newest first."""
-    return [*(run / f"{entry.trial_id}+{life}" for life in range(WORKER_RESTARTS, 0, -1)), run / entry.trial_id]
-
-
-def _checkpoints_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("checkpoint_*"), reverse=True)
+    return life_folder(str(trial.config["trial_id"]), trial.config["life"])
 
 
 def _complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
+from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -45,7 +46,7 @@ class StudySearch(OptunaSearch):
     Args:
         ledger: the study's trials; those that have not ended are handed out first.
         trial_settings: what every trial needs beside its config, given to the trainable as it is.
-        checkpoints: folders that an unfinished trial may go on from, newest first.
+        checkpoints: what an unfinished trial may go on from, newest first.
         slots: how many trials fit at once. A trial handed out ahead of its slot would have Tune start a process for
             it, and the process that becomes free, everything loaded, would be ended: a second lost per trial.
     """
@@ -54,7 +55,7 @@ class StudySearch(OptunaSearch):
         self,
         ledger: StudyLedger,
         trial_settings: dict[str, Any],
-        checkpoints: Callable[[TrialEntry], list[str]] = lambda _: [],
+        checkpoints: Callable[[TrialEntry], list[str | tune.Checkpoint]] = lambda _: [],
         slots: Callable[[], int] = lambda: 1_000_000,
     ) -> None:
         plan = ledger.plan

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 _BASE: Final = ("dataset", "student", "teacher", "epochs", "precision")
 _IF_OTHERWISE: Final = (
-    "trial_timeout", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "pack", "address", "data_root",
+    "trial_timeout", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "pack", "address",
+    "data_root",
     "optuna_storage",
     "teacher_outputs", "teacher_outputs_dtype", "teacher_outputs_limit", "teacher_outputs_path",
+    "storage_path", "ship_code",
 )  # fmt: skip
 
 

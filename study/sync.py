@@ -41,7 +41,7 @@ def sync(
     take everything.
     """
     given = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
-    _deliver(resumed_plan(name, output_dir, given), quiet=quiet, verbose=verbose)
+    _deliver(resumed_plan(name, output_dir, given, runs=False), quiet=quiet, verbose=verbose)
 
 
 def main() -> None:

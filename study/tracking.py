@@ -100,6 +100,7 @@ class StudyTracker:
             "scheduler": plan.scheduler,
             "study_seed": str(plan.seed),
             "plan_digest": plan.digest,
+            "workers_per_trial": str(plan.workers_per_trial),
             "command": command,
             "mlflow.source.name": "study.launch",
             "mlflow.source.type": "LOCAL",

@@ -36,7 +36,8 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert tops == {"study", "trainables", "search_spaces", "analysis"}
     notebook, page = "analysis/notebooks/01_first_look.ipynb", "analysis/report/template/page.html"
-    for needed in ("study/launch.py", "trainables/methods/pesf_kd.py", notebook, page):
+    files = [f"study/cluster_files/{name}" for name in ("ray-cluster.yaml", "rayjob.yaml", "slurm.sbatch")]
+    for needed in (*files, "study/launch.py", "trainables/methods/pesf_kd.py", notebook, page):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

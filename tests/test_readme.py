@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.report.__main__ import main as report_command
+from study.cluster_files.__main__ import main as cluster_files_command
 from study.confirm import main as confirm_command
 from study.export import main as export_command
 from study.launch import main as launcher
@@ -31,6 +32,7 @@ RERUNS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith
 TEACHERS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m trainables.teacher")]
 SYNCS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.sync")]
 REPORTS = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m analysis.report")]
+FILES = [shlex.split(command)[3:] for command in COMMANDS if command.startswith("python -m study.cluster_files")]
 MAKES = sorted({command.split()[1] for command in COMMANDS if command.startswith("make ")} | {"ui", "check", "help"})
 
 
@@ -87,6 +89,15 @@ def test_exports_and_reruns_of_the_readme_are_understood(command, small_study):
 def test_a_delivery_of_the_readme_is_made(arguments, command, small_study):
     done = command(sync_command, small_study.name, *arguments[1:], "--output-dir", small_study.parent)
     assert done.code == 0, done.said
+
+
+def test_cluster_files_of_the_readme_are_printed(command):
+    assert len(FILES) == 3
+    for name, redirected, _ in FILES:
+        assert redirected == ">"
+        done = command(cluster_files_command, name)
+        assert done.code == 0, done.said
+        assert "python -m study.launch" in done.out or "study.launch" in done.out
 
 
 @pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)

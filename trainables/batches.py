@@ -4,7 +4,7 @@ Several batches are gathered at once and handed out as slices, as many as stay w
 images the calls that gather a batch would take longer than the gathering.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 import torch
@@ -34,6 +34,7 @@ class Batch(NamedTuple):
         images: (B, C, H, W) float32, normalised, in these views.
         labels: (B,) int64.
         teacher: what the stored teacher says of them; None if it is to be asked.
+        whole: indices and labels of the batch that these samples are one worker's share of; None if they are all of it.
     """
 
     indices: Tensor
@@ -41,6 +42,7 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     teacher: TeacherBatch | None = None
+    whole: tuple[Tensor, Tensor] | None = None
 
 
 class EpochBatches:
@@ -90,6 +92,23 @@ class EpochBatches:
                 teacher = [TeacherBatch(*each) for each in zip(*parts, strict=True)]
             for rows, images, labels, outputs in zip(*columns, teacher, strict=True):
                 yield Batch(rows, slot, images, labels, outputs)
+
+    def shares_of_epoch(
+        self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
+    ) -> Iterator[Batch]:
+        """The same batches, of each the part that one worker passes through the networks.
+
+        Args:
+            epoch: counted from 0.
+            teacher_outputs: stored ones, which each part is to bring along; or None.
+            rows: which of so many samples the part is.
+        """
+        config = self._config
+        slot = slot_of_epoch(epoch, self._slots, data_seed=config.data_seed)
+        order = batch_order(len(self._labels), data_seed=config.data_seed, epoch=epoch).to(self._device)
+        for indices in order.split(config.batch_size):
+            own = self.batch(indices[rows(len(indices))], slot, teacher_outputs)
+            yield own._replace(whole=(indices, self._labels[indices]))
 
     def batch(self, indices: Tensor, slot: int, teacher_outputs: TeacherOutputs | None = None) -> Batch:
         """Some samples in the views of a slot, with the stored outputs if there are any.

@@ -257,6 +257,7 @@ def _counting(run: "DistillationRun") -> Iterator[FlopCounter]:
 def _apart(run: "DistillationRun") -> "DistillationRun":
     """The same trial, whose networks are copies."""
     apart = copy.copy(run)
+    apart.workers = None
     copied: dict[int, Any] = {id(run.teacher): run.teacher}
     for name in _COPIED:
         setattr(apart, name, copy.deepcopy(getattr(run, name, None), copied))

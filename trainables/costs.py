@@ -27,6 +27,7 @@ def epoch_costs(run: "DistillationRun", *, seconds: float, teacher_forwards: int
         "cost/trainable_parameters": float(count_parameters(each.module for each in run.trainers.values())),
         "cost/adapter_parameters": float(count_parameters([run.adapter] if run.adapter is not None else [])),
         "cost/peak_memory_bytes": float(peak_memory(run.device)),
+        "cost/workers": float(run.workers.size if run.workers is not None else 1),
     }
     if run.method.needs_teacher and run.teacher is not None and run.teacher.training_seconds is not None:
         costs["cost/teacher_training_seconds"] = run.teacher.training_seconds

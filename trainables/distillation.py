@@ -6,6 +6,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from trainables.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpo
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
+from trainables.data_parallel import Workers
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
 from trainables.student_file import keep_student
@@ -39,15 +41,20 @@ class NothingKept(NamedTuple):
     metrics: Mapping[str, Any] = {}
 
 
+class WorkerLostError(RuntimeError):
+    """A process that takes part in a trial has ended: Tune is to begin the trial again, from its checkpoint."""
+
+
 class DistillationTrainable(tune.Trainable):
     """One trial; a step is an epoch, or as many as there is time for until the next report.
 
     Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (None where no teacher
     is needed), `own_teachers` (paths by the methods that have a teacher to themselves), `teacher_outputs` (`location`
     and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, `checkpoints`:
-    folders to go on from, newest first, one that is damaged being passed over; `seconds_between_reports`, for which it
-    goes on training before it tells of its epochs, 0 to tell of each; and, where it confirms, `reads_test`, whether its
-    last epoch reports the accuracy on the test split, and `student_path`, where its student is kept, if it is.
+    folders, or Tune's checkpoints on storage, to go on from, newest first, one that is damaged being passed over;
+    `seconds_between_reports`, for which it goes on training before it tells of its epochs, 0 to tell of each; and,
+    where it confirms, `reads_test`, whether its last epoch reports the accuracy on the test split, and `student_path`,
+    where its student is kept, if it is.
 
     An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
     process that dies is Tune's to start again.
@@ -94,8 +101,10 @@ class DistillationTrainable(tune.Trainable):
         due = time.monotonic() + self._between
         while self._error is None:
             try:
-                measures = self._run.run_epoch()
+                measures = self._run_epoch()
                 keep_if_asked(self._run, self._student_path)
+            except WorkerLostError:
+                raise  # as if it were this process that is lost
             except Exception as error:
                 self._error = describe_error(error)
                 break
@@ -103,6 +112,9 @@ class DistillationTrainable(tune.Trainable):
             if self._run.finished or time.monotonic() >= due:
                 return report(self._run, epochs, saved_at=self._saved_at)
         return failed_report(self._error, epochs)
+
+    def _run_epoch(self) -> dict[str, float]:
+        return self._run.run_epoch()
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """Keep the trial's state; one that cannot be kept costs a resume time, and is no reason to fail."""
@@ -124,11 +136,12 @@ class DistillationTrainable(tune.Trainable):
         load_checkpoint(self._run, Path(checkpoint))
 
 
-def begin_run(settings: dict[str, Any]) -> DistillationRun:
+def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> DistillationRun:
     """The trial that Tune's config describes, from its newest whole checkpoint if it has any.
 
     Args:
         settings: see `DistillationTrainable`.
+        workers: the processes that train it together, if it is not this one alone.
     """
     trial = TrialConfig(**settings["config"])
     dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
@@ -137,15 +150,28 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
     if teacher is not None and not trial.method_entry.needs_live_teacher:
         outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
     reads_test = settings.get("reads_test", False)
-    run = DistillationRun(trial, dataset, teacher, device=device, teacher_outputs=outputs, reads_test=reads_test)
-    for folder in settings.get("checkpoints", []):
+    run = DistillationRun(
+        trial, dataset, teacher, device=device, teacher_outputs=outputs, reads_test=reads_test, workers=workers
+    )
+    for place in settings.get("checkpoints", []):
         try:
-            load_checkpoint(run, Path(folder))
-            break
-        except CheckpointError as error:
-            if (Path(folder) / CHECKPOINT_FILE).exists():  # a process that was killed leaves folders without one
-                _notes.append(f"{error}; the trial goes on from the one before")
+            with place.as_directory() if isinstance(place, tune.Checkpoint) else nullcontext(place) as folder:
+                if _went_on(run, Path(folder)):
+                    break
+        except OSError as error:  # of a storage that cannot be reached
+            _notes.append(f"a checkpoint could not be fetched ({error}); the trial goes on from the one before")
     return run
+
+
+def _went_on(run: DistillationRun, folder: Path) -> bool:
+    """Whether the trial has taken over the state that lies in a folder."""
+    try:
+        load_checkpoint(run, folder)
+    except CheckpointError as error:
+        if (folder / CHECKPOINT_FILE).exists():  # a process that was killed leaves folders without one
+            _notes.append(f"{error}; the trial goes on from the one before")
+        return False
+    return True
 
 
 def keep_if_asked(run: DistillationRun, path: str | None) -> None:

@@ -14,7 +14,8 @@ is, known before its first step and recorded once. FLOPs are per example of the 
 addition counting as two (see `trainables.cost_ledger`), `forward` and `backward` by whose they are: the student's, the
 adapter's, the teacher's (a whole pass a step where it is live or learns itself, the head alone where its feature is
 stored), the method's own (its losses and what belongs to it), and a peer's that learns beside the student. Energy is
-the machine's while the epoch ran (see `trainables.energy`), absent where it does not tell.
+the machine's while the epoch ran (see `trainables.energy`), absent where it does not tell. `cost/workers` is how many
+processes trained the epoch together; the time and memory of the first are told.
 `cost/teacher_training_seconds` is what the training of a trial's teacher took, once for all trials that share it, where
 the method is taught by one that was trained here.
 
@@ -70,6 +71,7 @@ COST_MEASURES: Final = (
     "cost/trainable_parameters",
     "cost/adapter_parameters",
     "cost/peak_memory_bytes",
+    "cost/workers",
     *ENERGY_MEASURES,
 )
 # What two equal trials need not have in common.
@@ -113,6 +115,7 @@ _UNITS: Final = {
     "/seconds": "s",
     "_examples": "examples",
     "_forwards": "examples",
+    "/workers": "processes",
     **{f"_{part}": "FLOP/example" for part in COST_PARTS},
 }
 

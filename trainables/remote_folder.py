@@ -28,7 +28,7 @@ _SECONDS_TO_ANSWER: Final = 30
 _CHUNK: Final = 16 << 20
 _MARKER: Final = "about.txt"
 _MARKER_TEXT: Final = (
-    b"Outputs of frozen teachers, written by pesfkd; each folder can be deleted and is then made anew.\n"
+    b"Written by pesfkd: outputs of frozen teachers, made anew if deleted, and checkpoints of studies that run.\n"
 )
 _OBJECT_STORES: Final = frozenset({"s3", "gcs", "abfs"})
 # Answers that waiting does not change.
@@ -40,7 +40,7 @@ _FINAL_ANSWER: Final = re.compile(
 _LOCAL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 _CHECK: Final = "import sys; from trainables.remote_folder import RemoteFolder; RemoteFolder(sys.stdin.read()).check()"
 _ADVICE: Final = (
-    "Give --teacher-outputs-path a folder, or a URI such as s3://BUCKET/FOLDER whose bucket exists "
+    "Give {flag} a folder, or a URI such as s3://BUCKET/FOLDER whose bucket exists "
     "(?endpoint_override=HOST:PORT&scheme=http for a server of your own); credentials come from where the store's own "
     "tools look for them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every node."
 )
@@ -111,6 +111,13 @@ class RemoteFolder:
         except OSError:
             return
 
+    def delete_folder(self, name: str) -> None:
+        """Remove a folder with all that is in it, if it is there and may be removed."""
+        try:
+            self._patiently(lambda: self._system[0].delete_dir(self._path(name)))
+        except OSError:
+            return
+
     def check(self) -> None:
         """Write a small file and read it back.
 
@@ -123,11 +130,7 @@ class RemoteFolder:
 
     @cached_property
     def _system(self) -> tuple[pafs.FileSystem, str]:
-        uri = self._uri
-        if urlsplit(uri).scheme in ("gs", "gcs") and "retry_limit_seconds" not in uri:
-            uri += ("&" if "?" in uri else "?") + "retry_limit_seconds=10"  # it would retry for a quarter of an hour
-        system, path = pafs.FileSystem.from_uri(uri)
-        return system, path
+        return open_storage(self._uri)
 
     def _path(self, name: str) -> str:
         return f"{self._system[1].rstrip('/')}/{name}"
@@ -183,15 +186,34 @@ class RemoteFolder:
         raise AssertionError("unreachable")
 
 
-def check_remote_folder(uri: str) -> None:
+def open_storage(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a URI, and the path in it that the URI names.
+
+    Raises:
+        pyarrow.ArrowInvalid: the URI is not understood; the message may have its secrets.
+    """
+    if urlsplit(uri).scheme in ("gs", "gcs") and "retry_limit_seconds" not in uri:
+        uri += ("&" if "?" in uri else "?") + "retry_limit_seconds=10"  # it would retry for a quarter of an hour
+    system, path = pafs.FileSystem.from_uri(uri)
+    return system, path
+
+
+def check_remote_folder(
+    uri: str, *, flag: str = "--teacher-outputs-path", purpose: str = "the teacher's outputs"
+) -> None:
     """Check that a folder on storage can be written and read, within half a minute.
 
     A client that waits for a server that does not answer cannot be interrupted, so a process of its own asks.
 
+    Args:
+        uri: of the folder.
+        flag: the option that named it.
+        purpose: what it is for.
+
     Raises:
         RemoteFolderError: saying what is wrong and what to do.
     """
-    shown = redact(uri)
+    shown, advice = redact(uri), _ADVICE.format(flag=flag)
     try:
         check = subprocess.run(  # noqa: S603 - our own interpreter and text
             [sys.executable, "-c", _CHECK],
@@ -203,11 +225,11 @@ def check_remote_folder(uri: str) -> None:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)},
         )
     except subprocess.TimeoutExpired:
-        raise RemoteFolderError(f"{shown} did not answer within {_SECONDS_TO_ANSWER} s. {_ADVICE}") from None
+        raise RemoteFolderError(f"{shown} did not answer within {_SECONDS_TO_ANSWER} s. {advice}") from None
     if check.returncode != 0:
         reason = (check.stderr.strip().splitlines() or ["no reason given"])[-1]
         reason = reason.removeprefix("trainables.remote_folder.RemoteFolderError: ")
-        raise RemoteFolderError(f"{shown} cannot be used for the teacher's outputs: {redact(reason)}. {_ADVICE}")
+        raise RemoteFolderError(f"{shown} cannot be used for {purpose}: {redact(reason)}. {advice}")
 
 
 def node_cache() -> Path:

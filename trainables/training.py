@@ -23,6 +23,7 @@ from trainables.compute import arithmetic, forward_pass, place
 from trainables.cost_ledger import CostLedger, count_costs
 from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
+from trainables.data_parallel import Workers, share_norms
 from trainables.energy import energy_meter
 from trainables.evaluation import Calibration, calibration_of, validation_measures
 from trainables.folding import FoldedCopy
@@ -67,6 +68,8 @@ class DistillationRun:
         teacher_outputs: where the teacher's outputs come from; the teacher itself, live, unless given.
         method: instead of the config's, for the training of a teacher by a method of its own.
         reads_test: whether the last epoch reports `test/accuracy` too.
+        workers: the processes that train the trial together, each with a run of its own; see
+            `trainables.data_parallel`. Not given, it is this one alone.
 
     Attributes:
         calibration: what reliability diagrams are drawn of, once the last epoch was evaluated; see
@@ -87,8 +90,10 @@ class DistillationRun:
         teacher_outputs: TeacherOutputs | None = None,
         method: Method | None = None,
         reads_test: bool = False,
+        workers: Workers | None = None,
     ) -> None:
         self.config = config
+        self.workers = workers
         self.reads_test = reads_test
         self.dataset = dataset
         self.device = torch.device(device)
@@ -105,7 +110,8 @@ class DistillationRun:
         check_outputs(config, self.teacher_outputs)
         values = config.model_dump()
         self.objective = self.method.objective(values)
-        self._closed_form = self.method.gradients(values)
+        # Workers each have a share of the gradient, which the formulas have not.
+        self._closed_form = self.method.gradients(values) if workers is None else None
         self._gradients: NumpyForm | ClosedForm | None = self._closed_form
         if self._closed_form is not None and fits_form(self.device, config.batch_size, dataset.info.num_classes):
             self._gradients = NumpyForm(self._closed_form)
@@ -135,6 +141,9 @@ class DistillationRun:
             assert self.parts is not None
             self.parts_trainer = student_trainer(config, self.parts)
         self.companion = build_companion(config, self.method, self.dataset, self.teacher, self.device)
+        if self.workers is not None:
+            for network in (self.student, *([self.companion.model] if self.companion is not None else [])):
+                share_norms(network, self.workers)
 
     @property
     def trainers(self) -> dict[str, Trainer]:
@@ -182,6 +191,8 @@ class DistillationRun:
         forwards = self.teacher_outputs.forwards if self.teacher_outputs is not None else 0
         if self.companion is not None and self.method.trains_teacher:
             forwards += self.companion.forwards
+        if self.workers is not None:
+            forwards = self.workers.total(forwards, self.device)
         costs = epoch_costs(self, seconds=seconds, teacher_forwards=forwards - self._forwards_reported)
         self._forwards_reported = forwards
         return costs
@@ -206,13 +217,19 @@ class DistillationRun:
             trainer.begin_epoch(self.epoch)
         self.begin_drawing()
         log = LossLog(self._closed_form)
-        with seeded(derive_seed("epoch", self.config.seed, self.epoch), self.device):
-            for batch in self.batches.of_epoch(self.epoch, self.stored_outputs):
+        own = (self.workers.rank,) if self.workers is not None and self.workers.rank else ()
+        with seeded(derive_seed("epoch", self.config.seed, self.epoch, *own), self.device):
+            for batch in self._batches_of_epoch():
                 self.train_batch(batch, log)
         losses = log.means(self.epoch + 1, self.config.epochs)
         self.epoch += 1
         self.training_seconds = time.perf_counter() - started
         return losses
+
+    def _batches_of_epoch(self) -> Iterator[Batch]:
+        if self.workers is None:
+            return self.batches.of_epoch(self.epoch, self.stored_outputs)
+        return self.batches.shares_of_epoch(self.epoch, self.stored_outputs, self.workers.rows)
 
     def begin_drawing(self) -> None:
         """Let the losses of this epoch draw from (seed, epoch) alone."""
@@ -257,9 +274,11 @@ class DistillationRun:
         for trainer in self.trainers.values():
             trainer.forget_gradients()
         parts.total.backward()
+        if self.workers is not None:
+            self.workers.add_gradients(self.trainers)
         for trainer in self.trainers.values():
             trainer.step()
-        log.add(parts.detach(), len(batch.labels))
+        log.add(parts.detach(), len(batch.labels if batch.whole is None else batch.whole[0]))
 
     def losses(
         self,
@@ -288,7 +307,10 @@ class DistillationRun:
             student_maps=maps,
             teacher_maps=teacher.maps if teacher is not None else None,
         )
-        return self.objective(outputs, batch.labels)
+        if self.workers is None or batch.whole is None:
+            return self.objective(outputs, batch.labels)
+        indices, labels = batch.whole
+        return self.objective(self.workers.gather_outputs(outputs, indices), labels)
 
     def _companion_logits(self, images: Tensor) -> Tensor | None:
         if self.companion is None:
@@ -329,7 +351,9 @@ class DistillationRun:
             assert teacher is not None
             self.adapter.eval()
             adapted = self.adapter(teacher.feature, teacher.logits)
-        beside = self.companion.evaluate(self.evaluation_batches(split)) if self.companion is not None else None
+        beside = None
+        if self.companion is not None:
+            beside = self._gathered(self.companion.evaluate(self.evaluation_batches(split)), split)
         student = self._student_logits(split) if student_logits is None else student_logits
         labels, frozen = split.labels.to(self.device), teacher.logits if teacher is not None else None
         adapted = beside if self.method.trains_teacher else adapted
@@ -370,7 +394,13 @@ class DistillationRun:
     def _student_logits(self, split: Split) -> Tensor:
         self.student.eval()
         net = self._folded_student.current() if self._folded_student is not None else self.student
-        return torch.cat([net(images) for images in self.evaluation_batches(split)])
+        return self._gathered(torch.cat([net(images) for images in self.evaluation_batches(split)]), split)
+
+    def _gathered(self, rows: Tensor, split: Split) -> Tensor:
+        return rows if self.workers is None else self.workers.gather(rows, len(split))
+
+    def _own_rows(self, split: Split) -> slice:
+        return slice(0, len(split)) if self.workers is None else self.workers.rows(len(split))
 
     @cached_property
     def _folded_student(self) -> FoldedCopy | None:
@@ -380,8 +410,8 @@ class DistillationRun:
         return FoldedCopy(self.student, self.batches.normalise(split.images[:2].to(self.device)))
 
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
-        """A split's images, normalised and as they are, in its own order."""
-        for images in split.images.split(_EVALUATION_BATCH):
+        """A split's images, or this worker's share of them, normalised and as they are, in the split's own order."""
+        for images in split.images[self._own_rows(split)].split(_EVALUATION_BATCH):
             yield self.batches.normalise(images.to(self.device))
 
     def _teacher_on_validation(self) -> TeacherBatch | None:
@@ -390,12 +420,13 @@ class DistillationRun:
         # They never change, so they are computed once a trial, and counted once.
         if self._validation_teacher is None and self.teacher_outputs is not None:
             split = self.dataset.validation
-            rows = torch.arange(len(split), device=self.device).split(_EVALUATION_BATCH)
+            rows = torch.arange(len(split), device=self.device)[self._own_rows(split)].split(_EVALUATION_BATCH)
             batches = [
                 self.teacher_outputs.validation(indices, images)
                 for indices, images in zip(rows, self.evaluation_batches(split), strict=True)
             ]
-            self._validation_teacher = TeacherBatch.joined(batches)
+            own = TeacherBatch.joined(batches)
+            self._validation_teacher = TeacherBatch(*(self._gathered(each, split) for each in own[:2]))
         return self._validation_teacher
 
     def own_its_memory(self) -> None:

@@ -1,5 +1,6 @@
 """Which code runs: versions of the libraries that matter, and the state of the source tree."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,15 @@ def running_versions() -> dict[str, str]:
         except PackageNotFoundError:
             tags[f"version.{name}"] = "not installed"
     return tags | _git_state(Path(__file__).parent)
+
+
+def code_digest() -> str:
+    """Twelve hex digits of the digest of everything that a trial runs: the source of this package."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _git_state(folder: Path) -> dict[str, str]:

@@ -125,6 +125,8 @@ def find_folder(name: str, results: Path) -> Path:
     Raises:
         UsageError: there is none, or what is there is no study.
     """
+    if Path(name).name != name:
+        raise UsageError(f"{name!r} is not the name of a study; --output-dir names the folder that it lies in")
     directory = results / name
     if _is_study(directory):
         return directory

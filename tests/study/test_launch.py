@@ -240,7 +240,7 @@ def test_something_else_listening_at_a_ray_address_is_refused(launch, tmp_path):
 def test_more_than_the_machine_has_is_refused_instead_of_waited_for(launch, tmp_path):
     done = launch("--space", "joint", "--gpus-per-trial", "64", "--output-dir", tmp_path, "--name", "greedy")
     assert done.returncode == 1
-    assert "a trial asks for 64 GPU and the whole cluster has" in done.stderr
+    assert "a trial asks for 64 GPU and the largest node has" in done.stderr
     assert "--gpus-per-trial" in done.stderr
 
 

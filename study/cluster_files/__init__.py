@@ -1,0 +1,19 @@
+"""Files that start a cluster and a study on it: with `ray up`, with KubeRay, under Slurm. To be copied and adapted."""
+
+from importlib.resources import files
+from typing import Final
+
+CLUSTER_FILES: Final = {
+    "ray": ("ray-cluster.yaml", "machines of your own over ssh, for `ray up`"),
+    "kubernetes": ("rayjob.yaml", "a RayJob of KubeRay, for `kubectl apply`"),
+    "slurm": ("slurm.sbatch", "a batch script, for `sbatch`"),
+}
+
+
+def read_cluster_file(name: str) -> str:
+    """The text of a file.
+
+    Args:
+        name: of `CLUSTER_FILES`.
+    """
+    return (files(__name__) / CLUSTER_FILES[name][0]).read_text(encoding="utf-8")

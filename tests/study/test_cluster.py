@@ -1,0 +1,145 @@
+"""A cluster on this machine: who can reach it, what fits on it, and what its trials get of it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+from ray import tune
+from ray.cluster_utils import Cluster
+
+from study.cluster import Slots, _fitting, start_ray, stop_ray
+from study.errors import StudyError, UsageError
+from study.packing import Packing
+from study.progress import StudyProgress
+from tests.study.factories import make_plan
+
+LISTENERS = """
+import json
+import psutil
+import ray
+from study.cluster import start_ray, stop_ray
+start_ray("local")
+ray.get(ray.remote(lambda: 1).remote())
+me = psutil.Process()
+family = [me, *me.children(recursive=True)]
+print(json.dumps([
+    [process.name(), socket.laddr.ip] for process in family for socket in process.net_connections("inet")
+    if socket.status == "LISTEN"
+]))
+stop_ray()
+"""
+
+
+@pytest.mark.slow
+def test_every_server_of_a_local_cluster_listens_on_loopback_alone():
+    done = subprocess.run([sys.executable, "-c", LISTENERS], capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {"gcs_server", "raylet"} <= {name for name, _ in found}
+    assert {ip.removeprefix("::ffff:") for _, ip in found} <= {"127.0.0.1", "::1"}, found
+
+
+@pytest.mark.parametrize(
+    ("has", "cpus", "gpus", "fit"),
+    [
+        ({"CPU": 8.0}, 1, 0, 8),
+        ({"CPU": 8.0}, 3, 0, 2),
+        ({"CPU": 8.0}, 0.1, 0, 80),
+        ({"CPU": 8.0}, 1, 0.25, 0),  # a node without GPUs is no room for trials that want one
+        ({"CPU": 8.0, "GPU": 2.0}, 1, 0.25, 8),
+        ({"CPU": 8.0, "GPU": 2.0}, 1, 0.4, 4),  # not five: none is spread over two
+        ({"CPU": 2.0, "GPU": 4.0}, 1, 1, 2),
+        ({"CPU": 8.0, "GPU": 4.0}, 1, 2, 2),
+    ],
+)
+def test_so_many_trials_fit_on_a_node(has, cpus, gpus, fit):
+    assert _fitting(has, {"CPU": cpus, "GPU": gpus}) == fit
+
+
+@pytest.mark.parametrize("gpus", [1.5, 2.25])
+def test_a_part_beside_whole_gpus_is_refused(tmp_path, gpus):
+    with pytest.raises(UsageError, match=r"a part of one GPU, such as 0\.25, or whole ones"):
+        make_plan(tmp_path, gpus_per_trial=gpus)
+
+
+class Probe(tune.Trainable):
+    """Tells where it runs, once all that are expected do."""
+
+    def setup(self, config):
+        self.desk = ray.get_actor("desk")
+        self.last = ray.get(self.desk.enter.remote(ray.get_runtime_context().get_node_id()))
+
+    def reset_config(self, new_config):
+        return True
+
+    def step(self):
+        while ray.get(self.desk.count.remote()) < 4:
+            time.sleep(0.1)
+        return {
+            "node": ray.get_runtime_context().get_node_id(),
+            "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "done": True,
+        }
+
+
+class Desk:
+    def __init__(self):
+        self.nodes = []
+
+    def enter(self, node):
+        self.nodes.append(node)
+
+    def count(self):
+        return len(self.nodes)
+
+
+class ProbePacking(Packing):
+    def _trainable(self):
+        return Probe
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Iterator[Cluster]:
+    """A node of three cores, and one of one core and one GPU, which is pretended."""
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=3, num_gpus=0, include_dashboard=False)
+        cluster.add_node(num_cpus=1, num_gpus=1, include_dashboard=False)
+        start_ray(cluster.address)
+        yield cluster
+    finally:
+        stop_ray()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_room_is_counted_node_by_node_unless_it_is_given(uneven):
+    assert Slots(cpus=1, gpus=0, at_most=None)() == 4
+    assert Slots(cpus=2, gpus=0, at_most=None)() == 1
+    assert Slots(cpus=0.25, gpus=0.25, at_most=None)() == 4
+    assert Slots(cpus=0.25, gpus=0.25, at_most=3)() == 3
+    assert Slots(cpus=1, gpus=1, at_most=8)() == 1
+    with pytest.raises(StudyError, match="asks for 4 CPU and the largest node has 3: lower --cpus-per-trial"):
+        Slots(cpus=4, gpus=0, at_most=None).check()
+
+
+@pytest.mark.slow
+def test_four_trials_share_a_gpu_and_none_goes_to_a_node_without(uneven, tmp_path):
+    plan = make_plan(tmp_path, gpus_per_trial=0.25, cpus_per_trial=0.25)
+    desk = ray.remote(Desk).options(name="desk", num_cpus=0).remote()
+    packing = ProbePacking(plan, {}, StudyProgress(plan, quiet=True))
+    assert packing.slots() == 4
+    results = tune.Tuner(
+        packing.trainable,
+        tune_config=tune.TuneConfig(num_samples=4, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0),
+    ).fit()
+    with_gpu = {node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")}
+    assert {result.metrics["node"] for result in results} == with_gpu
+    assert [result.metrics["devices"] for result in results] == ["0"] * 4
+    ray.kill(desk)

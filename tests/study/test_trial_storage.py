@@ -1,0 +1,146 @@
+"""Checkpoints of trials in a folder elsewhere and on an S3-compatible server, through kills and resumes."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from study.errors import StudyError
+from study.plan import load_plan
+from study.records import read_epochs
+from study.start_command import start_command
+from study.trial_storage import TrialStorage, check_trial_storage
+from tests.conftest import S3
+from tests.study.factories import make_plan
+from tests.study.inspection import assert_whole
+
+TRAIN, VALIDATION = 1077, 360
+SECRET = "hush-hush"
+
+
+def wait_until(reached: Callable[[], bool], timeout: float = 200) -> None:
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert time.monotonic() < deadline, "it did not get that far"
+        time.sleep(0.1)
+
+
+def checkpoints(s3: S3, bucket: str) -> set[str]:
+    return {name for name in s3.objects(bucket) if "/checkpoint_" in name}
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("nowhere://someone:hush-hush@bucket/x", "Unrecognized filesystem type"),
+        ("s3://bucket/x?secret_key=hush-hush", "Unexpected query parameter"),
+    ],
+)
+def test_a_uri_that_is_not_understood_is_refused_without_its_secrets(tmp_path, uri, says):
+    with pytest.raises(StudyError, match=says) as refusal:
+        check_trial_storage(make_plan(tmp_path, storage_path=uri))
+    assert "--storage-path" in str(refusal.value)
+    assert "***" in str(refusal.value)
+    assert SECRET not in str(refusal.value)
+
+
+def test_a_bucket_that_is_not_there_is_refused(s3, tmp_path):
+    plan = make_plan(tmp_path, storage_path=s3.uri("no-such-bucket/x", user=f"someone:{SECRET}@"))
+    with pytest.raises(StudyError, match=r"s3://\*\*\*@no-such-bucket/x.* cannot be used for checkpoints"):
+        check_trial_storage(plan)
+    check_trial_storage(make_plan(tmp_path, storage_path=s3.uri(f"{s3.new_bucket()}/x")))
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="--storage-path: cannot write in"):
+        check_trial_storage(make_plan(tmp_path, storage_path=str(tmp_path / "file" / "x")))
+    check_trial_storage(make_plan(tmp_path, storage_path=str(tmp_path / "new" / "x")))
+
+
+def test_a_uri_with_one_slash_is_refused_and_a_folder_is_made_absolute(launch, tmp_path):
+    refused = launch("--space", "joint", "--storage-path", "s3:/bucket", "--output-dir", tmp_path / "out")
+    assert refused.returncode == 2
+    assert "such as s3://BUCKET/FOLDER" in refused.stderr
+    shown = launch("--space", "joint", "--dry-run", "--storage-path", "shared", "--output-dir", tmp_path / "out")
+    assert f"checkpoints under {Path.cwd() / 'shared'}" in shown.stdout
+
+
+def test_a_plan_keeps_the_place_and_not_its_secrets(tmp_path):
+    plan = make_plan(tmp_path, storage_path=f"s3://someone:{SECRET}@bucket/x")
+    plan.save()
+    assert load_plan(plan.directory).storage_path == "s3://***@bucket/x"
+    assert "--storage-path 's3://***@bucket/x'" in start_command(plan)
+    assert plan.digest == make_plan(tmp_path, study_id=plan.study_id).digest
+
+
+def test_runs_and_checkpoints_are_found_newest_first(tmp_path):
+    plan = make_plan(tmp_path, storage_path=str(tmp_path / "shared"))
+    own = tmp_path / "shared" / f"{plan.name}-{plan.study_id[:8]}"
+    for place in ("run-2/t/checkpoint_000003", "run-2/t/checkpoint_000011", "run-10/t/checkpoint_000000", "run-10/u"):
+        (own / place).mkdir(parents=True)
+    storage = TrialStorage(plan)
+    assert storage.next_run["name"] == "run-11"
+    assert [Path(str(found)).relative_to(own).as_posix() for found in storage.checkpoints_of("t")] == [
+        "run-10/t/checkpoint_000000", "run-2/t/checkpoint_000011", "run-2/t/checkpoint_000003",
+    ]  # fmt: skip
+    assert storage.checkpoints_of("u") == []
+
+
+@pytest.mark.slow
+def test_a_study_in_another_folder_leaves_no_checkpoint_behind(launch, tmp_path):
+    done = launch(
+        "--space", "adapter_width", "--smoke", "--name", "apart", "--output-dir", tmp_path / "out",
+        "--storage-path", tmp_path / "shared",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path / "out" / "apart")
+    assert not (tmp_path / "out" / "apart" / "tune").exists()
+    assert [path.name for path in (tmp_path / "shared").glob("apart-*/*")] == ["run-1"]
+    assert not list((tmp_path / "shared").rglob("checkpoint_*"))
+
+
+@pytest.mark.slow
+def test_workers_and_a_driver_killed_go_on_from_storage(s3, launch, tmp_path):
+    bucket = s3.new_bucket()
+    uri = s3.uri(f"{bucket}/checkpoints", user=f"someone:{SECRET}@")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--trials", "2", "--promising", "1",
+         "--replicates", "1", "--epochs", "250", "--teacher-outputs", "live", "--name", "far",
+         "--output-dir", str(tmp_path), "--storage-path", uri],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+    wait_until(lambda: bool(checkpoints(s3, bucket)) or process.poll() is not None)
+    workers = [
+        child for child in psutil.Process(process.pid).children(recursive=True) if "Trainable" in str(child.cmdline())
+    ]
+    workers[0].kill()
+    first = checkpoints(s3, bucket)
+    wait_until(lambda: len(checkpoints(s3, bucket) - first) >= 3 or process.poll() is not None)
+    process.kill()
+    said = process.communicate()[1]
+    again = launch("--resume", "far", "--output-dir", tmp_path)
+    assert again.returncode == 2
+    assert "give --storage-path again" in again.stderr
+    done = launch("--resume", "far", "--output-dir", tmp_path, "--storage-path", uri, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path / "far")
+    # What the teacher says of the validation split is asked once by each process that trains a trial.
+    begun = [
+        (row["trial_id"], row["epoch"])
+        for row in read_epochs(tmp_path / "far").to_pylist()
+        if row["cost/teacher_forwards"] >= TRAIN + VALIDATION
+    ]
+    assert any(epoch > 1 for _, epoch in begun), "no trial went on from where it was"
+    kept = s3.objects(bucket)
+    assert not [name for name in kept if "/checkpoint_" in name]
+    assert [name for name in kept if "/run-2/" in name]
+    assert SECRET not in said + done.stdout + done.stderr
+    assert not [name for name, content in kept.items() if SECRET.encode() in content]
+    written = subprocess.run(["grep", "-rl", SECRET, tmp_path], capture_output=True, text=True, check=False)
+    assert (written.returncode, written.stdout) == (1, "")

@@ -1,0 +1,104 @@
+"""Studies whose trials are each trained by several processes, for real."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from study.errors import UsageError
+from study.journal import read_journal
+from study.plan import load_plan
+from study.records import read_epochs, read_trials
+from study.start_command import start_command
+from tests.study.factories import make_plan
+from tests.study.inspection import assert_whole, runs_of
+
+
+def wait_until(reached: Callable[[], bool], timeout: float = 300) -> None:
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert time.monotonic() < deadline, "it did not get that far"
+        time.sleep(0.1)
+
+
+def epochs_in(directory: Path) -> int:
+    path = directory / "journal.jsonl"
+    return sum(event["event"] == "epoch" for event in read_journal(path)[0]) if path.exists() else 0
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"pack": 4}, "either packed with others or has several workers"),
+        ({"gpus_per_trial": 0.25}, "each worker of a trial has one GPU"),
+        ({"gpus_per_trial": 2}, "each worker of a trial has one GPU"),
+        ({"base": {"batch_size": 1}}, "2 workers cannot share batches of 1 samples"),
+        ({"workers_per_trial": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_what_cannot_have_workers_is_refused_before_any_work(values, says, tmp_path):
+    with pytest.raises(UsageError, match=says):
+        make_plan(tmp_path, **{"workers_per_trial": 2, **values})
+
+
+def test_how_many_workers_there_are_is_no_part_of_what_a_study_is(tmp_path):
+    one = make_plan(tmp_path)
+    two = make_plan(tmp_path, study_id=one.study_id, workers_per_trial=2)
+    assert one.digest == two.digest
+    assert "--workers-per-trial 2" in start_command(two)
+    assert "--workers-per-trial" not in start_command(one)
+
+
+def test_a_dry_run_says_how_many_workers_a_trial_has(launch, tmp_path):
+    done = launch("--space", "adapter_width", "--workers-per-trial", "2", "--dry-run", "--output-dir", tmp_path)
+    assert "2 workers a trial, each with so much, data-parallel" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_trials_of_two_workers_find_what_lone_ones_find(launch, output_dir):
+    study = ("--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "2")
+    accuracies = []
+    for name, workers in (("alone", "1"), ("shared", "2")):
+        done = launch(
+            *study, "--name", f"workers-{name}", "--output-dir", output_dir, "--workers-per-trial", workers,
+            "--sampler", "random", "--precision", "fp32", timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        directory = output_dir / f"workers-{name}"
+        assert_whole(directory)
+        assert set(read_epochs(directory)["cost/workers"].to_pylist()) == {float(workers)}
+        parent, _ = runs_of(load_plan(directory))
+        assert parent.data.tags["workers_per_trial"] == workers
+        rows = read_trials(directory).to_pylist()
+        accuracies.append({row["config_id"]: row["val/loss"] for row in rows if row["stage"] in ("search", "control")})
+    assert accuracies[0].keys() == accuracies[1].keys()
+    assert accuracies[1] == {name: pytest.approx(value, rel=1e-2) for name, value in accuracies[0].items()}
+
+
+@pytest.mark.slow
+def test_a_worker_and_a_driver_killed_cost_no_trial_and_one_process_can_go_on(output_dir, launch):
+    directory = output_dir / "workers-killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--trials", "1", "--promising", "1",
+         "--replicates", "1", "--epochs", "60", "--name", directory.name, "--output-dir", str(output_dir),
+         "--workers-per-trial", "2"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+    wait_until(lambda: epochs_in(directory) >= 3 or process.poll() is not None)
+    fellows = [c for c in psutil.Process(process.pid).children(recursive=True) if "TrialWorker" in str(c.cmdline())]
+    assert len(fellows) == 1
+    fellows[0].kill()
+    before = epochs_in(directory)
+    wait_until(lambda: epochs_in(directory) >= before + 20 or process.poll() is not None)
+    process.kill()
+    said = process.communicate()[1]
+    assert "failed" not in said
+    done = launch("--resume", directory.name, "--output-dir", output_dir, "--workers-per-trial", "1", timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert_whole(directory)
+    assert set(read_epochs(directory)["cost/workers"].to_pylist()) == {1.0, 2.0}

@@ -26,7 +26,10 @@ _CONFIG_FLAGS: Final = (
     "teacher_recipe",
     "teacher_epochs",
     "epochs",
+    "student_layers",
 )
+# What these are by default depends on the data: of text, the trial's own defaults say it.
+_OF_IMAGES: Final = ("student", "teacher", "epochs")
 # Fields of a config that other flags settle.
 _SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
 _PLAN_FLAGS: Final = (
@@ -145,6 +148,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
+    values = _for_these_data(values, given)
     asked = _plan_values(values)
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
@@ -178,6 +182,19 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
             f"{resume_command(plan)}; or give another --name."
         )
     return plan
+
+
+def _for_these_data(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options' values, without defaults that are meant for images where the data are text."""
+    from trainables.modality import is_text
+    from trainables.text_defaults import text_defaults
+
+    if not is_text(values["dataset"]):
+        if "student_layers" in given:
+            raise UsageError("--student-layers is for a student bert:N of a text dataset, such as --dataset glue:sst2")
+        return {**values, "student_layers": None}
+    own = text_defaults({})
+    return {**values, **{name: own[name] for name in _OF_IMAGES if name not in given}}
 
 
 def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:

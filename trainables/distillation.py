@@ -19,7 +19,14 @@ from trainables.data.views import num_slots
 from trainables.measures import ACCURACY
 from trainables.remote_folder import RemoteFolder, node_cache
 from trainables.student_file import keep_student
-from trainables.teacher.files import ensure_teacher, load_teacher, notes_on_given_teacher, teacher_digest
+from trainables.teacher.files import (
+    ensure_teacher,
+    find_tokeniser,
+    load_teacher,
+    notes_on_given_teacher,
+    stored_path,
+    teacher_digest,
+)
 from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
@@ -107,8 +114,8 @@ def begin_run(settings: dict[str, Any]) -> DistillationRun:
         settings: see `DistillationTrainable`.
     """
     trial = TrialConfig(**settings["config"])
-    dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
     path, device, outputs = _teacher_path(settings, trial), settings.get("device", "cpu"), None
+    dataset = _dataset(trial, settings["data_root"], path)
     teacher = _teacher(path, trial, dataset) if path is not None else None
     if teacher is not None and not trial.method_entry.needs_live_teacher:
         outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
@@ -208,7 +215,8 @@ def prepare_teacher(
     """
     use_one_thread()
     trial = TrialConfig(**config)
-    dataset = _dataset(trial.dataset, data_root, trial.split_seed)
+    kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
+    dataset = _dataset(trial, data_root, kept)
 
     def tell(epoch: int, epochs: int, accuracy: float) -> None:
         if progress_file is not None:
@@ -252,9 +260,9 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
     """
     use_one_thread()
     config = TrialConfig(**settings["config"])
-    dataset = _dataset(config.dataset, settings["data_root"], config.split_seed)
     path = _teacher_path(settings, config)
     assert path is not None
+    dataset = _dataset(config, settings["data_root"], path)
     teacher = _teacher(path, config, dataset)
     store = _store(settings["teacher_outputs"], config, dataset, teacher, settings["device"])
     missing = store.missing(num_slots(store.tables.num_views, config.epochs)) if shards is None else []
@@ -270,9 +278,13 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
     return FillReport(missing, filled, forwards, seconds, take_notes(), node)
 
 
+def _dataset(config: TrialConfig, root: str | None, teacher_path: str | Path | None) -> Dataset:
+    return _loaded(config.dataset, root, config.split_seed, find_tokeniser(config, teacher_path))
+
+
 @cache
-def _dataset(name: str, root: str | None, split_seed: int) -> Dataset:
-    return load_dataset(name, root, seed=split_seed)
+def _loaded(name: str, root: str | None, split_seed: int, tokeniser: Path | None) -> Dataset:
+    return load_dataset(name, root, seed=split_seed, tokeniser=tokeniser)
 
 
 def _teacher_path(settings: dict[str, Any], config: TrialConfig) -> str | None:

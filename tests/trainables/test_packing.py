@@ -47,7 +47,7 @@ class DoubleBatches:
 
     def of_epoch(self, epoch, outputs):
         for batch in self._batches.of_epoch(epoch, outputs):
-            yield batch._replace(images=batch.images.double())
+            yield batch._replace(inputs=batch.inputs.double())
 
 
 def in_float64(run: DistillationRun) -> DistillationRun:

@@ -251,7 +251,7 @@ def test_without_augmentation_images_stay_as_they_are(digits, teacher):
     run = DistillationRun(small_config(augmentation="none"), digits, teacher)
     indices = torch.arange(5)
     expected = (digits.train.images[:5] / 255 - digits.mean[0]) / digits.std[0]
-    torch.testing.assert_close(run.batches.batch(indices, 0).images, expected)
+    torch.testing.assert_close(run.batches.batch(indices, 0).inputs, expected)
     assert {batch.slot for epoch in range(3) for batch in run.batches.of_epoch(epoch, None)} == {0}
 
 

@@ -378,8 +378,8 @@ def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
         ledger = run.cost
         batch = next(run.batches.of_epoch(0, None))
         if run.stored_outputs is not None:
-            run.stored_outputs.validation(torch.arange(1), batch.images)  # what it computes to store is not a step's
-            run.stored_outputs.train_batch(batch.indices, batch.slot, batch.images)
+            run.stored_outputs.validation(torch.arange(1), batch.inputs)  # what it computes to store is not a step's
+            run.stored_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
         run._gradients = None  # formulas do in NumPy what autograd does
         for trainer in run.trainers.values():
             trainer.module.train()

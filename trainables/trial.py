@@ -245,8 +245,8 @@ class TrialConfig(BaseModel):
             able = ", ".join(name for name in METHODS if METHODS.entry(name).modality in ("any", own))
             what = "maps of the stages of networks for images" if wanted == "images" else "layers of language models"
             raise ValueError(
-                f"method {self.method!r} matches {what}, and dataset {self.dataset!r} is of {own}; methods that run on "
-                f"it: {able}"
+                f"method {self.method!r} matches {what}, and dataset {self.dataset!r} is of {own}: "
+                f"methods that run on it are {able}"
             )
         if own == "text" and self.augmentation != "none":
             raise ValueError("augmentation 'views' is of images: text has one view, 'none'")

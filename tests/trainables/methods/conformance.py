@@ -103,9 +103,11 @@ def changed_learners(run: DistillationRun) -> dict[str, set[str]]:
     before = {who: {n: p.detach().clone() for n, p in t.parameters.items()} for who, t in run.trainers.items()}
     run.student.train()
     # A method that does something else at first moves who learns later from then on.
-    for run.epoch in {0, run.config.pea_epochs} if "pea_epochs" in run.method.loss_fields else {0}:
+    later = {run.config.pea_epochs} if "pea_epochs" in run.method.loss_fields else set()
+    for epoch in {0} | later:
+        run.epoch = epoch
         for trainer in run.trainers.values():
-            trainer.begin_epoch(run.epoch)
+            trainer.begin_epoch(epoch)
         run.begin_drawing()
         batch = run.batches.batch(torch.arange(64), 0)
         run.train_batch(batch, LossLog(run.method.gradients(run.config.model_dump())))

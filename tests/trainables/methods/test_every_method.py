@@ -37,7 +37,5 @@ def text_bench(text: Dataset, text_teacher: FrozenTeacher, make_text_store: Make
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_every_method(
-    check: Callable[[Case, Bench], None], case: Case, request: pytest.FixtureRequest
-) -> None:
+def test_every_method(check: Callable[[Case, Bench], None], case: Case, request: pytest.FixtureRequest) -> None:
     check(case, request.getfixturevalue("text_bench" if case.on_text else "bench"))

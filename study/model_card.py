@@ -12,6 +12,7 @@ from analysis.statistics import Estimate
 from study.ledger import TrialEntry
 from study.plan import StudyPlan
 from trainables.data.registry import dataset_info
+from trainables.modality import is_text
 from trainables.teacher.card import Proportion
 from trainables.trial import TrialConfig
 
@@ -96,6 +97,19 @@ def _of_these_weights(split: str, accuracy: float | None, images: int) -> str:
 def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
     info = dataset_info(entry.config.dataset)
     size = info.image_size
+    if is_text(entry.config.dataset):
+        return [
+            "## Use",
+            "",
+            "Takes sentences as int32 (N, 2, L): token ids, 0 behind the last one, and segment ids; gives logits (N, "
+            "classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a tokenizer.json).",
+            "",
+            "```python",
+            f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(tokens)  # needs pesfkd[text]',
+            f'student = trainables.student_file.load_student(Path("{entry.trial_id}.safetensors"))',
+            'tokenizers.Tokenizer.from_str(student.about["tokeniser"])',
+            "```",
+        ]
     return [
         "## Use",
         "",
@@ -116,7 +130,8 @@ def _training(plan: StudyPlan, entry: TrialEntry) -> list[str]:
     info = dataset_info(base.dataset)
     samples = ", ".join(f"{count:,}" for count in info.split_sizes)
     return [
-        f"- data: `{base.dataset}` ({info.source}), {info.num_classes} classes; {samples} images to train, validate "
+        f"- data: `{base.dataset}` ({info.source}), {info.num_classes} classes; {samples} "
+        f"{'sentences' if is_text(base.dataset) else 'images'} to train, validate "
         f"and test, split seed {config.split_seed}",
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "

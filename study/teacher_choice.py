@@ -74,7 +74,8 @@ def _check_pretrained(
             if is_pretrained_text_name(model):
                 from trainables.models.pretrained import find_folder, read_config
 
-                read_config(find_folder(model, download=values["download"]))
+                if not (values["download"] and values["dry_run"]):  # what would be fetched is not there yet
+                    read_config(find_folder(model, download=values["download"]))
         except ValueError as error:
             raise UsageError(f"--{name}: {error}") from None
 

@@ -155,7 +155,7 @@ def _once(key: tuple[object, ...], count: Callable[[], Flops]) -> Flops:
 
 
 def _shape_of(run: "DistillationRun") -> tuple[object, ...]:
-    return run.batches.shape(), run.dataset.num_classes, run.config.student_layers, str(run.device)
+    return run.batches.shape(), run.dataset.num_classes, run.method.shares_layers, str(run.device)
 
 
 def _flops_of(run: "DistillationRun", *, asks_teacher: bool) -> dict[str, Flops]:

@@ -37,6 +37,11 @@ def build_student(
             student = layers_of_teacher(config, teacher.model)
         else:
             student = build_network(config.student, dataset)
+        if config.method_entry.shares_layers:
+            from trainables.models.shared_layers import TextClassifier, share_layers
+
+            assert isinstance(student, TextClassifier)
+            share_layers(student)
     return place(student, device, config.precision)
 
 

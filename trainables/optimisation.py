@@ -63,9 +63,9 @@ def linear_factor(step: int, steps: int, warmup: float) -> float:
 def clip(gradients: Collection[Tensor], largest: float) -> None:
     """Scale gradients together, in place, so that the norm of all their numbers is at most `largest`."""
     gradients = list(gradients)
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()  # type: ignore[attr-defined]
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
     # Without a question to the device; a norm that is not finite spoils the weights, which the epoch's losses tell.
-    torch._foreach_mul_(gradients, (largest / (norm + _TINY)).clamp(max=1.0))  # type: ignore[attr-defined]
+    torch._foreach_mul_(gradients, (largest / (norm + _TINY)).clamp(max=1.0))
 
 
 class Trainer:

@@ -147,7 +147,8 @@ class TeacherTables:
 
     def _sentences(self, split: Split) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
         """Sentences of every so many rows in batches of similar length, whichever range they are part of."""
-        from trainables.text_batches import EVALUATION_BATCH, TextSplit, on_device
+        from trainables.data.text.dataset import TextSplit
+        from trainables.text_batches import EVALUATION_BATCH, on_device
 
         assert isinstance(split, TextSplit)
         placed, lengths = on_device(split, self._device), split.lengths

@@ -11,9 +11,16 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trainables.data.registry import check_dataset_name
+from trainables.layer_matching import matched_layers
 from trainables.methods import METHODS, MethodEntry
 from trainables.modality import is_text
-from trainables.models.names import LAYERS_PATTERN, check_model_name, check_text_model_name, has_maps
+from trainables.models.names import (
+    LAYERS_PATTERN,
+    check_model_name,
+    check_text_model_name,
+    has_maps,
+    layers_and_width,
+)
 from trainables.naming import unknown_name
 from trainables.precision import Precision
 from trainables.teacher.recipe import TeacherOrigin, default_epochs
@@ -161,7 +168,7 @@ class TrialConfig(BaseModel):
 
     pkd_weight: float = Field(100.0, ge=0, description="pkd: weight of the distances between [CLS] states")
     pea_threshold: float = Field(
-        0.5, ge=0, le=1, description="pea_kd: from which probability on the teacher counts as confident"
+        0.9, ge=0, le=1, description="pea_kd: from which probability on the teacher counts as confident"
     )
     pea_epochs: int = Field(1, ge=0, le=100_000, description="pea_kd: first epochs, that tell how the teacher answers")
 
@@ -238,8 +245,8 @@ class TrialConfig(BaseModel):
             able = ", ".join(name for name in METHODS if METHODS.entry(name).modality in ("any", own))
             what = "maps of the stages of networks for images" if wanted == "images" else "layers of language models"
             raise ValueError(
-                f"method {self.method!r} matches {what}, and dataset {self.dataset!r} is of {own}; methods that run on "
-                f"it: {able}"
+                f"method {self.method!r} matches {what}, and dataset {self.dataset!r} is of {own}: "
+                f"methods that run on it are {able}"
             )
         if own == "text" and self.augmentation != "none":
             raise ValueError("augmentation 'views' is of images: text has one view, 'none'")
@@ -256,6 +263,26 @@ class TrialConfig(BaseModel):
                     "no net of torchvision or timm does here: choose another architecture, such as resnet20, or a "
                     "method that matches logits or features, such as kd or pkt"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_that_can_be_matched(self) -> Self:
+        student, teacher = layers_and_width(self.student), layers_and_width(self.teacher)
+        if teacher is None or student is None or not (self.begins_as_teacher or self.method == "pkd"):
+            return self  # a model of a folder or of the Hub says it when it is built
+        (layers, width), (of_teacher, teachers_width) = student, teacher
+        assert of_teacher is not None
+        matched_layers(of_teacher, layers, which=self.student_layers)
+        if self.method == "pkd" and width is not None and width != teachers_width:
+            raise ValueError(
+                f"method 'pkd' compares states of equal width: student {self.student!r} has {width} units, teacher "
+                f"{self.teacher!r} {teachers_width}; choose a student as wide as its teacher"
+            )
+        if self.method == "pkd" and layers == 1:
+            raise ValueError(
+                f"method 'pkd' matches the layers below the last, of which student {self.student!r} has none: choose "
+                "one of two layers or more"
+            )
         return self
 
     @property

@@ -179,6 +179,7 @@ class Method:
             are in every checkpoint. None for a method without.
         teacher_method: what its teacher is trained by, the network itself as that method's student; None where that is
             cross-entropy, as for all but methods that prepare the teacher for its student.
+        shares_layers: the student, a language model, runs its layers twice; see `trainables.models.shared_layers`.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Method:
     closed_form: Callable[..., "ClosedForm | None"] | None = None
     parts: Callable[..., nn.Module] | None = None
     teacher_method: "Method | None" = None
+    shares_layers: bool = False
 
     @property
     def asks_frozen_teacher(self) -> bool:

@@ -112,6 +112,14 @@ def check_text_model_name(name: str, *, student: bool = False) -> str:
     return name
 
 
+def layers_and_width(name: str) -> tuple[int, int | None] | None:
+    """Layers and hidden units that a text model's name tells, None for the width of `bert:N`; None if it tells none."""
+    small, layers = BERT_PATTERN.fullmatch(name), LAYERS_PATTERN.fullmatch(name)
+    if small:
+        return int(small[1]), int(small[2])
+    return (int(layers[1]), None) if layers else None
+
+
 def is_text_model_name(name: str) -> bool:
     """Whether a name is one of a text model and can be of no other."""
     return bool(BERT_PATTERN.fullmatch(name) or LAYERS_PATTERN.fullmatch(name))

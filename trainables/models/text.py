@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainables.layer_matching import matched_layers
 from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.models.names import BERT_PATTERN
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HEAD_UNITS: Final = (64, 32)
 _POSITIONS: Final = 512
+_SHARES: Final = "pesfkd_shared_layers"
 
 
 class Layout(NamedTuple):
@@ -69,6 +71,7 @@ class TextClassifier(DistillationModel):
         self.network = network
         self._head = head
         self._layout = layout
+        self.shares_layers = False
 
     @property
     def head(self) -> nn.Linear:
@@ -78,7 +81,7 @@ class TextClassifier(DistillationModel):
     @property
     def description(self) -> dict[str, Any]:
         """The model's configuration, from which `build_described` builds another one; JSON holds it."""
-        return description_of(self.network.config)
+        return description_of(self.network.config) | ({_SHARES: True} if self.shares_layers else {})
 
     @property
     def vocabulary_size(self) -> int:
@@ -186,8 +189,13 @@ def build_described(description: Mapping[str, Any], *, num_classes: int) -> Text
     kind = description.get("model_type", "")
     if kind not in LAYOUTS:
         raise TextModelError(f"models of type {kind!r} cannot be distilled here; those that can: {', '.join(LAYOUTS)}")
-    config = transformers.AutoConfig.for_model(**{**description, "num_labels": num_classes})
-    return _build(config)
+    content = {name: value for name, value in description.items() if name not in (_SHARES, "id2label", "label2id")}
+    model = _build(transformers.AutoConfig.for_model(**{**content, "num_labels": num_classes}))
+    if description.get(_SHARES):
+        from trainables.models.shared_layers import share_layers
+
+        share_layers(model)
+    return model
 
 
 def build_bert(name: str, *, num_classes: int, vocabulary_size: int) -> TextClassifier:
@@ -215,24 +223,23 @@ def build_bert(name: str, *, num_classes: int, vocabulary_size: int) -> TextClas
     return _build(config)
 
 
-def student_of_layers(
-    teacher: TextClassifier, count: int, *, which: str, config: "PretrainedConfig | None" = None
-) -> TextClassifier:
+def student_of_layers(teacher: TextClassifier, count: int, *, which: str) -> TextClassifier:
     """A student of some of the teacher's layers, with its embeddings and pooler; its last layer is drawn fresh.
 
     Args:
         teacher: whose weights are copied.
         count: of layers.
         which: `first`, `last`, or `skip`: layers k, 2k, ... of k · count.
-        config: the student's, if it is not the teacher's with fewer layers.
 
     Raises:
         TextModelError: the teacher has too few layers, or, for `skip`, a number that is no multiple of `count`.
     """
-    chosen = matched_layers(len(teacher.layers), count, which=which)
-    if config is None:
-        config = copy.deepcopy(teacher.network.config)
-        config.num_hidden_layers = count
+    try:
+        chosen = matched_layers(len(teacher.layers), count, which=which)
+    except ValueError as error:
+        raise TextModelError(f"student bert:{count}: {error}") from None
+    config = copy.deepcopy(teacher.network.config)
+    config.num_hidden_layers = count
     student = _build(config)
     prefix = f"network.{teacher.layers_path}."
     position = {f"{prefix}{theirs}.": f"{prefix}{own}." for own, theirs in enumerate(chosen)}
@@ -249,33 +256,6 @@ def student_of_layers(
     head = {key: value for key, value in student.state_dict().items() if key.startswith("_head.")}
     student.load_state_dict(weights | head)
     return student
-
-
-def matched_layers(teacher: int, student: int, *, which: str) -> list[int]:
-    """Which of the teacher's layers, counted from 0, belong to the student's, in their order.
-
-    Args:
-        teacher: layers of it.
-        student: layers of it.
-        which: as in `student_of_layers`.
-
-    Raises:
-        TextModelError: see `student_of_layers`.
-    """
-    if student > teacher:
-        raise TextModelError(f"a student of {student} layers cannot begin as a teacher of {teacher}: ask for fewer")
-    if which == "first":
-        return list(range(student))
-    if which == "last":
-        return list(range(teacher - student, teacher))
-    if teacher % student:
-        fitting = ", ".join(str(count) for count in range(1, teacher + 1) if teacher % count == 0)
-        raise TextModelError(
-            f"{student} evenly spaced layers cannot be taken of a teacher's {teacher}: --student-layers first or last, "
-            f"or a student of {fitting} layers"
-        )
-    every = teacher // student
-    return [every * (number + 1) - 1 for number in range(student)]
 
 
 def _build(config: "PretrainedConfig") -> TextClassifier:

@@ -66,8 +66,8 @@ def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, resu
     return [
         "| accuracy of | split | mean or share | 95% interval | n |",
         "| --- | --- | ---: | --- | --- |",
-        _over_seeds("test", first.test_accuracy),
-        _over_seeds("validation", first.accuracy),
+        _over_seeds("test", first.test_accuracy, result.objective),
+        _over_seeds("validation", first.accuracy, result.objective),
         _of_these_weights("test", entry.last.get("test/accuracy"), test),
         _of_these_weights("validation", entry.last.get("val/accuracy"), validation),
         "",
@@ -75,15 +75,16 @@ def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, resu
         "at the last epoch; their intervals are Wilson's, over the images that might have been drawn. The config was "
         "chosen on the validation split, before the test split was read.",
         "",
-        "| test accuracy less that of | difference | n | p (Holm) |",
+        f"| test {result.objective} less that of | difference | n | p (Holm) |",
         "| --- | --- | --- | --- |",
         *compared,
     ]
 
 
-def _over_seeds(split: str, accuracy: Estimate) -> str:
+def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
+    whose = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
     interval = "" if math.isnan(accuracy.low) else f"[{accuracy.low:.3f}, {accuracy.high:.3f}]"
-    return f"| the config, over seeds | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
+    return f"| {whose} | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
 
 
 def _of_these_weights(split: str, accuracy: float | None, images: int) -> str:

@@ -37,6 +37,7 @@ from study.teacher_storage import (
     size_in_words,
 )
 from study.validation import describe_validation
+from trainables.measures import objective_of
 from trainables.methods import METHODS
 from trainables.modality import is_text
 from trainables.models.names import is_known_to_draw_nothing, is_packable
@@ -281,6 +282,11 @@ class StudyPlan(BaseModel):
             if entry.needs_teacher or self.base.begins_as_teacher:
                 found.setdefault(method if entry.teacher_fields else "", self.configure(point))
         return found
+
+    @property
+    def objective(self) -> str:
+        """The measure that the search maximises and that decides between configs: the dataset's own."""
+        return objective_of(self.base.dataset)
 
     @property
     def teacher_storage(self) -> TeacherStorage:

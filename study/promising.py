@@ -14,7 +14,7 @@ def promising_configs(ledger: "StudyLedger") -> list[TrialConfig]:
     for search in ledger.plan.searches:
         own = [entry for entry in ledger.in_stage("search") if ledger.plan.search_of(entry.config) == search.name]
         finished = [entry for entry in own if entry.status == "finished"]
-        best = sorted(finished, key=lambda entry: (-entry.accuracy, entry.ordinal))
+        best = sorted(finished, key=lambda entry: (-entry.score, entry.ordinal))
         distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
         ranked = dict.fromkeys(entry.config.config_id for entry in best)
         promising += [distinct[config_id] for config_id in list(ranked)[: ledger.plan.promising]]

@@ -16,7 +16,7 @@ from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpo
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
-from trainables.measures import ACCURACY
+from trainables.measures import OBJECTIVES
 from trainables.remote_folder import RemoteFolder, node_cache
 from trainables.student_file import keep_student
 from trainables.teacher.files import (
@@ -79,7 +79,7 @@ class DistillationTrainable(tune.Trainable):
         """Train and evaluate, until a report is due.
 
         Returns:
-            `epochs`, the measures of each that went well; the last one's number and accuracy, for Tune; the trial's
+            `epochs`, the measures of each that went well; the last one's number and objective, for Tune; the trial's
             `facts`; `finished`, whether it was its last, and with it its `calibration`; `failed` where it went wrong;
             and `notes` where there is something that a person should know.
         """
@@ -153,7 +153,7 @@ def report(
     """
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS * trials
     return {
-        ACCURACY: epochs[-1][ACCURACY],
+        **{name: epochs[-1][name] for name in OBJECTIVES if name in epochs[-1]},
         "epoch": run.epoch,
         "epochs": epochs,
         "facts": _facts_of(run),
@@ -172,8 +172,8 @@ def report(
 
 def failed_report(error: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """What Tune is told of a trial that went wrong, after `epochs` that had not."""
-    told = {ACCURACY: math.nan, "epoch": len(epochs), "epochs": epochs, **_notes_of_now()}
-    return {**told, "finished": False, "failed": error, "done": True}
+    told = {**dict.fromkeys(OBJECTIVES, math.nan), "epoch": len(epochs), "epochs": epochs}
+    return {**told, **_notes_of_now(), "finished": False, "failed": error, "done": True}
 
 
 def _notes_of_now() -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ from trainables.cost_ledger import CostLedger, count_costs
 from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
 from trainables.energy import energy_meter
-from trainables.evaluation import Calibration, calibration_of, validation_measures
+from trainables.evaluation import Calibration, calibration_of, measures_on_test, validation_measures
 from trainables.folding import FoldedCopy
 from trainables.learners import (
     adapter_trainer,
@@ -343,6 +343,7 @@ class DistillationRun:
             teacher_logits=frozen,
             adapted_logits=adapted,
             peer_logits=peer,
+            metrics=self.dataset.info.metrics,
         )
         wrong = ", ".join(f"{name} {value:g}" for name, value in measures.items() if not math.isfinite(value))
         if wrong:
@@ -359,11 +360,14 @@ class DistillationRun:
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:
-        """`test/accuracy`: the one reader of the test split, for the final confirmation of a study."""
+        """`test/accuracy`, and what else the dataset is measured by, for the final confirmation of a study.
+
+        It is the one reader of the test split.
+        """
         split = self.dataset.test
         logits, labels = self._student_logits(split), split.labels.to(self.device)
         self.calibration |= calibration_of(labels, {CALIBRATION[-1]: logits})
-        return {"test/accuracy": float((logits.argmax(dim=1) == labels).double().mean())}
+        return measures_on_test(logits, labels, self.dataset.info.metrics)
 
     def test_at_the_end(self) -> dict[str, float]:
         """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""

@@ -119,7 +119,7 @@ def test_every_method_is_tuned_equally_long_by_turns_and_its_best_config_repeate
     assert set(repeated.values()) == {2}
     for config_id, name in zip(repeated, FEW, strict=True):
         own = [e for e in ledger.in_stage("search") if plan.search_of(e.config) == name]
-        assert max(own, key=lambda e: (e.accuracy, -e.ordinal)).config.config_id == config_id
+        assert max(own, key=lambda e: (e.score, -e.ordinal)).config.config_id == config_id
     assert {e.config.seed for e in ledger.in_stage("search")}.isdisjoint(
         e.config.seed for e in ledger.in_stage("replicate")
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from trainables.data.text.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, cached_by_hub
+from trainables.data.text.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
 from trainables.naming import unknown_name
 
 FOLDER_PREFIX: Final = "image_folder:"
@@ -63,6 +63,11 @@ class DatasetInfo:
     def num_views(self) -> int:
         """Augmented views of each sample, the unchanged one included."""
         return self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured of predicted classes."""
+        return ("accuracy",) if self.task is None else self.task.metrics
 
     @property
     def stored_size(self) -> int:

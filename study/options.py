@@ -195,8 +195,8 @@ TeacherOutputs = Annotated[
     OutputsModeName,
     _teacher(
         help="Compute the frozen teacher's outputs once and store them, or live in every epoch; auto stores them "
-        "if they stay within the limit and the method neither needs maps of the nets (fitnet, at, sp, vid, pkd) nor trains "
-        "the teacher (full_teacher)."
+        "if they stay within the limit and the method neither needs maps of the nets (fitnet, at, sp, vid, pkd) nor "
+        "trains the teacher (full_teacher)."
     ),
 ]
 TeacherOutputsDtype = Annotated[OutputsDtypeName, _teacher(help="How stored outputs are rounded.")]

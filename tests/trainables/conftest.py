@@ -9,10 +9,12 @@ import torch
 from tests.text_tasks import small_text_dataset
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.methods import METHODS
 from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher
 from trainables.teacher_outputs_store import TeacherOutputsStore
 from trainables.trial import TrialConfig
 
+IMAGE_METHODS = [name for name in METHODS if METHODS.entry(name).modality != "text"]
 MakeStore = Callable[..., TeacherOutputsStore]
 
 # A smaller teacher than the default: its training takes half a second.

@@ -3,6 +3,7 @@ import pytest
 import scipy.special
 import torch
 
+from tests.trainables.conftest import IMAGE_METHODS
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.loss_log import LossLog
@@ -16,7 +17,6 @@ from trainables.measures import (
     VALIDATION_MEASURES,
 )
 from trainables.measures import MEASURES as ALL_MEASURES
-from trainables.methods import METHODS
 from trainables.models import build_model
 from trainables.optimisation import schedule_factor
 from trainables.teacher import FrozenTeacher
@@ -65,7 +65,7 @@ def test_neither_training_nor_evaluation_reads_the_test_split(digits, teacher, m
 
     monkeypatch.setattr(Dataset, "test", property(refuse))
     monkeypatch.setattr(digits, "_read_test", lambda: refuse(digits))
-    for method in METHODS:
+    for method in IMAGE_METHODS:
         run = DistillationRun(small_config(method=method, epochs=1), digits, teacher)
         run.run_epoch()
     with pytest.raises(pytest.fail.Exception, match="was read"):
@@ -140,7 +140,7 @@ def test_each_seed_draws_its_own_things(digits, teacher):
 
 
 def test_methods_with_the_same_seed_start_from_the_same_student(digits, teacher):
-    starts = [DistillationRun(small_config(method=m), digits, teacher).student.state_dict() for m in METHODS]
+    starts = [DistillationRun(small_config(method=m), digits, teacher).student.state_dict() for m in IMAGE_METHODS]
     for other in starts[1:]:
         assert all(torch.equal(starts[0][name], other[name]) for name in starts[0])
 

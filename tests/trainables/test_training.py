@@ -11,6 +11,7 @@ from trainables.measures import (
     CALIBRATION,
     COST_MEASURES,
     ENERGY_MEASURES,
+    TASK_MEASURES,
     TEST_MEASURES,
     TRAINING_MEASURES,
     VALIDATION_MEASURES,
@@ -23,8 +24,8 @@ from trainables.training import DistillationRun, NonFiniteLossError
 
 from .conftest import small_config
 
-# Whether the machine tells its energy is no matter of a trial's.
-MEASURES = tuple(name for name in ALL_MEASURES if name not in ENERGY_MEASURES)
+# Whether the machine tells its energy is no matter of a trial's; some measures are of other tasks.
+MEASURES = tuple(name for name in ALL_MEASURES if name not in (*ENERGY_MEASURES, *TASK_MEASURES))
 # Of a peer, and of a gap that is imposed.
 ELSEWHERE = {"val/accuracy_peer", "train/loss_peer", "train/loss_gap"}
 TIMED = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes")

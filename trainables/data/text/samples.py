@@ -34,8 +34,8 @@ class Samples(NamedTuple):
         """sha256 of texts and labels, hexadecimal; the same whichever format they were read from."""
         content = hashlib.sha256(f"{len(self.texts)}|{len(self.labels)}".encode())
         for column in self.texts:
-            for text in column:
-                content.update(text.encode() + b"\0")
+            for text in map(str.encode, column):
+                content.update(b"%d|" % len(text) + text)
         content.update(self.labels.astype("<i8").tobytes())
         return content.hexdigest()
 

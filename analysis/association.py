@@ -37,7 +37,7 @@ from analysis.resampling import (
     unit_means,
 )
 from analysis.statistics import MIN_UNITS, Estimate, expanded_estimate
-from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
+from analysis.trials import StudyRecords, trial_scores, varied_fields
 
 Level = Literal["between", "within"]
 
@@ -112,7 +112,7 @@ def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (
         seed: of bootstrap and permutations.
     """
     trials = landmark.trials
-    values = [GAPS[gap](trials), numbers(trials, ACCURACY)]
+    values = [GAPS[gap](trials), trial_scores(trials)]
     (x, y), first = config_means(values, trials["config_id"].to_pylist())
     estimate = rank_association(x, y, config_columns(trials.take(first), held), seed=seed)
     return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
@@ -152,7 +152,7 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
         seed: of bootstrap and permutations.
     """
     trials = landmark.trials
-    columns, units = complete([GAPS[gap](trials), numbers(trials, ACCURACY)], trials["config_id"].to_pylist())
+    columns, units = complete([GAPS[gap](trials), trial_scores(trials)], trials["config_id"].to_pylist())
     repeated = np.bincount(units)[units] > 1 if len(units) else np.empty(0, dtype=bool)
     columns, units = columns[repeated], np.unique(units[repeated], return_inverse=True)[1]
     columns = np.column_stack([column - unit_means(column, units) for column in columns.T])

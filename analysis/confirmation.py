@@ -17,7 +17,7 @@ from scipy import stats
 
 from analysis.resampling import CONFIDENCE
 from analysis.statistics import Estimate, holm, mean_interval, paired_difference
-from analysis.trials import ACCURACY, CONFIRM, SHARPNESS_GAP, TEST_ACCURACY, numbers, select
+from analysis.trials import CONFIRM, SHARPNESS_GAP, numbers, objective, objective_measure, select, trial_scores
 
 _NO_SPREAD: Final = "no bound: nothing was repeated on two seeds, so what a seed does is not known"
 
@@ -50,7 +50,8 @@ class ConfirmedConfig:
         rank: its place by the bound, from 1; None for what is there beside the chosen ones.
         control: the control that it is, if it is one.
         winner: whether its one score was the best of the search.
-        test_accuracy: over the seeds of the confirmation, as the next three; a fraction.
+        test_accuracy: the objective on the test split over the seeds of the confirmation, as the next three; a
+            fraction where it is accuracy.
         accuracy: on the validation split.
         gap: sharpness gap in nats; n is 0 for a method without one.
         bound: what it was chosen by, an estimate with its lower bound; None for a control.
@@ -75,7 +76,7 @@ class ConfirmedConfig:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Test accuracy of one config less another's, paired by seed.
+    """Accuracy, or what is the objective, on the test split of one config less another's, paired by seed.
 
     Args:
         config_id: of the one.
@@ -101,10 +102,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ConfirmationResult:
-    """What a confirmation found: its configs, as they were chosen, and every comparison that was planned."""
+    """What a confirmation found: its configs, as they were chosen, and every comparison that was planned.
+
+    `objective` is what all of them are compared by, in words.
+    """
 
     configs: list[ConfirmedConfig]
     comparisons: list[Comparison]
+    objective: str = "accuracy"
 
     @property
     def first(self) -> ConfirmedConfig | None:
@@ -232,11 +237,12 @@ def summarise_confirmation(
             replace(each, corrected_p=None if math.isnan(p_value) else p_value)
             for each, p_value in zip(comparisons, holm(p_values), strict=True)
         ],
+        objective(trials),
     )
 
 
 def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
-    test, validation = (mean_interval(numbers(rows, name)) for name in (TEST_ACCURACY, ACCURACY))
+    test, validation = (mean_interval(trial_scores(rows, split)) for split in ("test", "validation"))
     score = chosen["search_score"]
     return ConfirmedConfig(
         **{name: chosen[name] for name in ("config_id", "label", "rank", "control", "winner", "bound", "search_score")},
@@ -256,19 +262,21 @@ def _optimism(score: float, confirmed: Estimate) -> Estimate:
 
 def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa.Table], seed: int) -> Comparison:
     own, others = (
-        dict(zip(table["replicate"].to_pylist(), numbers(table, TEST_ACCURACY).tolist(), strict=True))
+        dict(zip(table["replicate"].to_pylist(), trial_scores(table, "test").tolist(), strict=True))
         for table in (rows[one.config_id], rows[other.config_id])
     )
     shared = sorted(own.keys() & others.keys())
     difference = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
-    # Of few pairs a studentised interval may reach further than accuracies can differ.
-    within = replace(difference, low=max(difference.low, -1.0), high=min(difference.high, 1.0))
+    # Of few pairs a studentised interval may reach further than the scores can differ.
+    most = 2.0 if objective_measure(rows[one.config_id]) == "val/matthews" else 1.0
+    within = replace(difference, low=max(difference.low, -most), high=min(difference.high, most))
     return Comparison(one.config_id, one.label, other.config_id, other.label, within, None)
 
 
 def confirmation_table(result: ConfirmationResult) -> str:
     """The confirmation as Markdown: its configs, its comparisons, and the methods of its estimates."""
-    heads = ["config", "n", "test accuracy", "val accuracy", "score before", "optimism (score − val)"]
+    words = result.objective
+    heads = ["config", "n", f"test {words}", f"val {words}", "score before", "optimism (score − val)"]
     lines = [_row(heads), "|" + " --- |" * len(heads)]
     for config in result.configs:
         score = "" if config.search_score is None else f"{config.search_score:.3f}"
@@ -278,7 +286,7 @@ def confirmation_table(result: ConfirmationResult) -> str:
     if result.comparisons:
         lines += [
             "",
-            _row(["test accuracy of", "less that of", "n", "difference", "p", "p (Holm)"]),
+            _row([f"test {words} of", "less that of", "n", "difference", "p", "p (Holm)"]),
             "|" + " --- |" * 6,
         ]
     for each in result.comparisons:

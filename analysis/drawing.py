@@ -18,10 +18,22 @@ PURPLE, SKY = "#CC79A7", "#56B4E9"
 
 _LONG_LABEL = 30  # letters; longer ones stand below each other in a legend
 
-MEASURE_LABELS = {
-    "accuracy": "validation accuracy (fraction)",
-    "gap": "sharpness gap, teacher − student (nats)",
-}
+GAP_LABEL = "sharpness gap, teacher − student (nats)"
+
+
+def score_label(objective: str, split: str = "validation") -> str:
+    """The label of an axis of a split's objective.
+
+    Args:
+        objective: what it is called.
+        split: `validation` or `test`.
+    """
+    return f"{split} {objective}" + (" (fraction)" if objective == "accuracy" else "")
+
+
+def capitalised(text: str) -> str:
+    """The text with its first letter large, and the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 @dataclass(frozen=True)

@@ -18,28 +18,31 @@ from numpy.typing import NDArray
 
 from analysis.drawing import (
     BLUE,
+    GAP_LABEL,
     GREY,
     INK,
-    MEASURE_LABELS,
     VERMILION,
     add_legend,
     bars,
     draw_reference,
     new_figure,
+    score_label,
     style_of,
 )
 from analysis.resampling import Floats, complete, line_values, percentile_interval, resampled
 from analysis.statistics import MIN_UNITS, Estimate, rank_correlation
 from analysis.trials import (
-    ACCURACY,
     REPEATED,
     SEARCH,
     SHARPNESS_GAP,
     method_name,
     numbers,
+    objective,
+    objective_measure,
     select,
     summarise_configs,
     survivor_note,
+    trial_scores,
 )
 
 
@@ -53,12 +56,14 @@ class History:
             without any.
         best: (n,) best accuracy of the finished trials so far; nan before the first.
         status: (n,) finished, pruned or failed.
+        objective: what is shown as accuracy; the same of what follows.
     """
 
     order: NDArray[np.int64]
     accuracy: Floats
     best: Floats
     status: tuple[str, ...]
+    objective: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class ParameterEffect:
     references: dict[str, Estimate]
     correlation: Estimate | None
     note: str | None
+    objective: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,7 @@ class GapAgainstAccuracy:
     references: dict[str, tuple[Estimate, Estimate]]
     correlation: Estimate
     note: str | None
+    objective: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -134,16 +141,17 @@ class LearningCurve:
     epoch: NDArray[np.int64]
     accuracy: Floats
     gap: Floats
+    objective: str = "accuracy"
 
 
 def compute_history(trials: pa.Table) -> History:
     """The search's trials in order of their start; only a finished trial can be the best so far."""
     searched = select(trials, stages=[SEARCH], statuses=None)
     searched = searched.sort_by([("started", "ascending"), ("trial_id", "ascending")])
-    accuracy, status = numbers(searched, ACCURACY), tuple(searched["status"].to_pylist())
+    accuracy, status = trial_scores(searched), tuple(searched["status"].to_pylist())
     counted = np.where(np.array(status, dtype=object) == "finished", accuracy, math.nan)
     # fmax, unlike maximum, steps over nan.
-    return History(np.arange(1, len(status) + 1), accuracy, np.fmax.accumulate(counted), status)
+    return History(np.arange(1, len(status) + 1), accuracy, np.fmax.accumulate(counted), status, objective(searched))
 
 
 def compute_parameter_effect(trials: pa.Table, parameter: str, *, seed: int = 0) -> ParameterEffect:
@@ -164,7 +172,7 @@ def compute_parameter_effect(trials: pa.Table, parameter: str, *, seed: int = 0)
     if any(isinstance(value, bool | str) for value in given):
         categories = tuple(sorted({str(value) for value in given}))
     position = [float(categories.index(str(v))) if categories else _number(v) for v in given]
-    points, _ = complete([position[: len(values)], numbers(searched, ACCURACY)])
+    points, _ = complete([position[: len(values)], trial_scores(searched)])
     return ParameterEffect(
         parameter=parameter,
         categories=categories,
@@ -173,6 +181,7 @@ def compute_parameter_effect(trials: pa.Table, parameter: str, *, seed: int = 0)
         references={s.method: s.accuracy for s in summaries if s.stage == "control"},
         correlation=None if categories else rank_correlation(points[:, 0], points[:, 1], seed=seed),
         note=survivor_note(trials),
+        objective=objective(trials),
     )
 
 
@@ -187,7 +196,7 @@ def compute_gap_against_accuracy(trials: pa.Table, *, seed: int = 0) -> GapAgain
     the promising region twice and stay out of the line.
     """
     searched = select(trials, stages=[SEARCH])
-    columns, units = complete([numbers(searched, SHARPNESS_GAP), numbers(searched, ACCURACY)])
+    columns, units = complete([numbers(searched, SHARPNESS_GAP), trial_scores(searched)])
     gap, accuracy = columns.T
     spread = bool(len(gap)) and np.ptp(gap) > 0
     grid = np.linspace(gap.min(), gap.max(), 50) if spread else np.empty(0)
@@ -207,6 +216,7 @@ def compute_gap_against_accuracy(trials: pa.Table, *, seed: int = 0) -> GapAgain
         references={s.method: (s.gap, s.accuracy) for s in controls},
         correlation=rank_correlation(gap, accuracy, seed=seed),
         note=survivor_note(trials),
+        objective=objective(trials),
     )
 
 
@@ -223,7 +233,8 @@ def compute_learning_curves(trials: pa.Table, epochs: pa.Table) -> list[Learning
     methods = [method_name(method, adapter) for method, adapter in zip(methods, adapters, strict=True)]
     owners = np.array(epochs["trial_id"].to_pylist(), dtype=object)
     numbered = numbers(epochs, "epoch").astype(np.int64)
-    measures = {name: numbers(epochs, name) for name in (ACCURACY, SHARPNESS_GAP)}
+    measure = objective_measure(shown)
+    measures = {name: numbers(epochs, name) for name in (measure, SHARPNESS_GAP)}
     curves = []
     for method in dict.fromkeys(methods):
         own = {trial for trial, of in zip(trial_ids, methods, strict=True) if of == method}
@@ -236,8 +247,9 @@ def compute_learning_curves(trials: pa.Table, epochs: pa.Table) -> list[Learning
                 n=len(own),
                 configs=len({c for c, of in zip(configs, methods, strict=True) if of == method}),
                 epoch=grid,
-                accuracy=_mean_and_spread(numbered[rows], measures[ACCURACY][rows], grid),
+                accuracy=_mean_and_spread(numbered[rows], measures[measure][rows], grid),
                 gap=_mean_and_spread(numbered[rows], measures[SHARPNESS_GAP][rows], grid),
+                objective=objective(shown),
             )
         )
     return curves
@@ -279,7 +291,7 @@ def draw_history(history: History) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0, len(history.order) + 1)
     axes.set_xlabel("search trial (order of start)")
-    axes.set_ylabel(MEASURE_LABELS["accuracy"])
+    axes.set_ylabel(score_label(history.objective))
     add_legend(axes)
     return figure
 
@@ -290,7 +302,7 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
     caption = f"n = {len(effect.searched)} search trials, one seed each; {_exploratory(effect.correlation)}."
     if effect.repeated:
         caption += f" Bars: {effect.repeated[0][1].method}, repetitions on fresh seeds alone."
-    figure, (axes,) = new_figure(f"{label.capitalize()} and accuracy", _joined(caption, effect.note))
+    figure, (axes,) = new_figure(f"{label.capitalize()} and {effect.objective}", _joined(caption, effect.note))
     methods = tuple(effect.references)
     for method, estimate in effect.references.items():
         draw_reference(axes, estimate, method, style_of(method, methods))
@@ -310,7 +322,7 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
         )
     _scale_parameter(axes, effect)
     axes.set_xlabel(label)
-    axes.set_ylabel(MEASURE_LABELS["accuracy"])
+    axes.set_ylabel(score_label(effect.objective))
     add_legend(axes)
     return figure
 
@@ -321,7 +333,7 @@ def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
     banded = bool(np.isfinite(found.low).any())
     if len(found.line):
         caption += " Line: least squares" + (", pointwise 0.95 bootstrap band." if banded else ", no band.")
-    figure, (axes,) = new_figure("Sharpness gap and accuracy", _joined(caption, found.note))
+    figure, (axes,) = new_figure(f"Sharpness gap and {found.objective}", _joined(caption, found.note))
     if len(found.line):
         axes.plot(found.grid, found.line, color=INK, linewidth=1.4)
     if banded:
@@ -341,8 +353,8 @@ def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
             zorder=4,
             label=f"{method}, mean of {accuracy.n}",
         )
-    axes.set_xlabel(MEASURE_LABELS["gap"])
-    axes.set_ylabel(MEASURE_LABELS["accuracy"])
+    axes.set_xlabel(GAP_LABEL)
+    axes.set_ylabel(score_label(found.objective))
     add_legend(axes)
     return figure
 
@@ -365,7 +377,8 @@ def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
             axes.fill_between(curve.epoch, mean - spread, mean + spread, color=style.colour, alpha=0.15, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-        axes.set_ylabel(MEASURE_LABELS[measure])
+        words = curves[0].objective if curves else "accuracy"
+        axes.set_ylabel(score_label(words) if measure == "accuracy" else GAP_LABEL)
         add_legend(axes)
     return figure
 

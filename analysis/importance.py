@@ -37,7 +37,7 @@ from optuna.trial import FrozenTrial, TrialState
 from analysis.landmark import Evidence, Floats, at_landmark
 from analysis.resampling import CONFIDENCE, percentile_interval
 from analysis.statistics import Estimate
-from analysis.trials import ACCURACY, StudyRecords, numbers, varied_fields
+from analysis.trials import StudyRecords, trial_scores, varied_fields
 
 EvaluatorName = Literal["PED-ANOVA", "fANOVA"]
 Point: TypeAlias = Mapping[str, Any]
@@ -211,7 +211,7 @@ def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> li
 
 def _points(trials: pa.Table, searched: Sequence[Dimension]) -> tuple[list[Point], Floats]:
     """The searched fields of each trial with an accuracy, and the accuracies (n,)."""
-    accuracies = numbers(trials, ACCURACY)
+    accuracies = trial_scores(trials)
     kept = np.isfinite(accuracies)
     rows = trials.select([each.name for each in searched]).to_pylist() if searched else [{}] * trials.num_rows
     return [row for row, keep in zip(rows, kept, strict=True) if keep], accuracies[kept]

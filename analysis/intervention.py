@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from analysis.drawing import BLUE, GREY, MEASURE_LABELS, VERMILION, Style, add_legend, new_figure
+from analysis.drawing import BLUE, GREY, VERMILION, Style, add_legend, new_figure, score_label
 from analysis.landmark import GAPS, Evidence, Floats, GapName, at_landmark
 from analysis.resampling import (
     CONFIDENCE,
@@ -31,7 +31,7 @@ from analysis.resampling import (
     unit_count,
 )
 from analysis.statistics import MIN_UNITS, Estimate, expanded_estimate
-from analysis.trials import ACCURACY, StudyRecords, numbers
+from analysis.trials import StudyRecords, numbers, objective, trial_scores
 
 Control = Literal["paper", "centred", "placebo"]
 
@@ -60,6 +60,7 @@ class ImposedGap:
         reached: change of the gap per nat of target: 1 where it was met wholly.
         evidence: exploratory or confirmatory.
         note: which trials these are, at which epoch.
+        objective: what is given as accuracy, in words.
     """
 
     control: Control
@@ -70,6 +71,7 @@ class ImposedGap:
     reached: Estimate
     evidence: Evidence
     note: str
+    objective: str = "accuracy"
 
 
 def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0) -> list[ImposedGap]:
@@ -81,16 +83,16 @@ def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0)
         seed: of the bootstrap over configs.
     """
     landmark = at_landmark(records, searched=searched)
-    trials = landmark.trials
+    trials, words = landmark.trials, objective(landmark.trials)
     found = []
     for control in ARM_STYLES if "gap_control" in trials.column_names else ():
         own = trials.filter(pc.fill_null(pc.equal(trials["gap_control"], control), False))
         columns, units = _columns(own, control)
         if len(columns):
             target, gap, accuracy = columns.T
-            effect = _slope("accuracy", target, accuracy, units, seed)
+            effect = _slope(words, target, accuracy, units, seed)
             reached = _slope("gap", target, gap, units, seed)
-            arm = ImposedGap(control, target, gap, accuracy, effect, reached, landmark.evidence, landmark.note)
+            arm = ImposedGap(control, target, gap, accuracy, effect, reached, landmark.evidence, landmark.note, words)
             found.append(arm)
     return found
 
@@ -119,7 +121,7 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
                 panel.fill_between(grid, low, high, color=style.colour, alpha=0.12, linewidth=0)
     for panel in panels:
         panel.set_xlabel("target, or a placebo's constant (nats)")
-    panels[0].set_ylabel(MEASURE_LABELS["accuracy"])
+    panels[0].set_ylabel(score_label(arms[0].objective if arms else "accuracy"))
     panels[1].set_ylabel("the arm's own gap (nats)")
     add_legend(panels[0])
     return figure
@@ -137,7 +139,7 @@ def fitted_line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floa
 
 def _columns(trials: pa.Table, control: Control) -> tuple[Floats, Units]:
     """Target, gap and accuracy (n, 3) of an arm's trials, and each one's config."""
-    columns = [numbers(trials, "gap_target"), GAPS[_MEASURED[control]](trials), numbers(trials, ACCURACY)]
+    columns = [numbers(trials, "gap_target"), GAPS[_MEASURED[control]](trials), trial_scores(trials)]
     return complete(columns, trials["config_id"].to_pylist())
 
 

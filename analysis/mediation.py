@@ -32,7 +32,7 @@ from analysis.resampling import (
     resampled,
 )
 from analysis.statistics import Estimate, expanded_estimate
-from analysis.trials import ACCURACY, StudyRecords, numbers
+from analysis.trials import StudyRecords, numbers, trial_scores
 
 # Fields whose ratios are the equal steps: an effect is then per doubling.
 _LOGARITHMIC: Final = frozenset({"adapter_width", "temperature", "adapter_ce_weight", "adapter_learning_rate"})
@@ -110,7 +110,7 @@ def gap_mediation(
     fields = tuple(name for name in fields if name != treatment)
     landmark = at_landmark(records, searched=searched)
     trials = landmark.trials
-    columns = [GAPS[gap](trials), numbers(trials, ACCURACY)]
+    columns = [GAPS[gap](trials), trial_scores(trials)]
     (mediator, outcome), first = config_means(columns, trials["config_id"].to_pylist())
     configs = trials.take(first)
     treated = numbers(configs, treatment)

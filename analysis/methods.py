@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from analysis.costs import ConfigCost
-from analysis.drawing import BLUE, GREY, INK, ORANGE, bars, new_figure
+from analysis.drawing import BLUE, GREY, INK, ORANGE, bars, capitalised, new_figure, score_label
 from analysis.statistics import Estimate
-from analysis.trials import BASELINE, ConfigSummary
+from analysis.trials import BASELINE, ConfigSummary, objective_of_all
 
 _INCHES_PER_METHOD = 0.22
 _LABELS_HIGH = 30  # that many names, one above the other, fill the panel
@@ -27,8 +27,9 @@ def methods_table(summaries: Sequence[ConfigSummary], *, baseline: str = BASELIN
     """The comparison as a Markdown table, with the methods of its estimates below it."""
     if not summaries:
         return "No method has a finished trial, so no mean can be given."
-    heads = ["method", "n", f"{split_of(summaries)} accuracy", "sharpness gap (nats)"]
-    heads += [f"accuracy − {baseline}", "p", "p (Holm)"]
+    words = objective_of_all(summaries)
+    heads = ["method", "n", f"{split_of(summaries)} {words}", "sharpness gap (nats)"]
+    heads += [f"{words} − {baseline}", "p", "p (Holm)"]
     searched = any(summary.search_accuracy is not None for summary in summaries)
     heads += ["in search", "tuned"] if searched else []
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
@@ -82,7 +83,7 @@ def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE
         if summary.method == baseline:
             axes.axvline(summary.accuracy.value, color=INK, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(summaries)), [summary.method for summary in reversed(summaries)], fontsize=8)
-    axes.set_xlabel(f"{split_of(summaries)} accuracy (fraction)")
+    axes.set_xlabel(score_label(objective_of_all(summaries), split_of(summaries)))
     return figure
 
 
@@ -114,9 +115,10 @@ def draw_accuracy_against_cost(
     )
     missing = len(summaries) - len(points)
     caption += f" Not drawn, for want of a cost: {missing}." if missing else ""
-    figure, (axes,) = new_figure("Accuracy against training cost", caption, width=9.0)
+    words = objective_of_all(summaries)
+    figure, (axes,) = new_figure(f"{capitalised(words)} against training cost", caption, width=9.0)
     axes.set_xlabel("training FLOPs / those of ce (log scale)")
-    axes.set_ylabel(f"{split_of(summaries)} accuracy (fraction)")
+    axes.set_ylabel(score_label(words, split_of(summaries)))
     if not points:
         return figure
     figure.set_figheight(5.6)

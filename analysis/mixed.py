@@ -24,7 +24,7 @@ from scipy import optimize, stats
 from analysis.landmark import GAPS, Evidence, Floats, GapName, Landmark, at_landmark, config_columns
 from analysis.resampling import CONFIDENCE, complete, unit_count, unit_means
 from analysis.statistics import Estimate
-from analysis.trials import ACCURACY, StudyRecords, numbers
+from analysis.trials import StudyRecords, trial_scores
 
 # Of log r; beyond, one of the two variances is nothing beside the other.
 _LOG_RATIOS: Final = (-12.0, 12.0)
@@ -91,7 +91,7 @@ def mixed_model_at(landmark: Landmark, gap: GapName, *, held: Sequence[str] = ()
         held: fields of the config that are held.
     """
     trials = landmark.trials
-    values = [GAPS[gap](trials), numbers(trials, ACCURACY), *config_columns(trials, held).T]
+    values = [GAPS[gap](trials), trial_scores(trials), *config_columns(trials, held).T]
     columns, units = complete(values, trials["config_id"].to_pylist())
     between, within, deviations = mixed_effects(columns[:, 0], columns[:, 1], units.tolist(), columns[:, 2:])
     return MixedModel(between, within, *deviations, landmark.evidence, landmark.note)

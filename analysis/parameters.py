@@ -16,13 +16,13 @@ import pyarrow as pa
 from analysis.association import rank_association
 from analysis.landmark import GAPS, Evidence, Floats, at_landmark, config_columns, config_means, nuisance_fields
 from analysis.statistics import Estimate, holm
-from analysis.trials import ACCURACY, SEARCH, StudyRecords, Value, numbers, select, varied_fields
+from analysis.trials import SEARCH, StudyRecords, Value, numbers, select, trial_scores, varied_fields
 
 Outcome = Literal["accuracy", "paper", "centred", "tempered", "entropy"]
 
 
 def _accuracy(trials: pa.Table) -> Floats:
-    return numbers(trials, ACCURACY)
+    return trial_scores(trials)
 
 
 OUTCOMES: Final[Mapping[Outcome, Callable[[pa.Table], Floats]]] = {

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.association import Association, between_configs
-from analysis.drawing import MEASURE_LABELS, add_legend, new_figure, style_of_number
+from analysis.drawing import GAP_LABEL, add_legend, new_figure, score_label, style_of_number
 from analysis.landmark import GAPS, Floats, GapName, at_landmark, config_means
 from analysis.pooling import of_study, study_names
 from analysis.resampling import line_values
-from analysis.trials import ACCURACY, StudyRecords, numbers
+from analysis.trials import StudyRecords, objective, trial_scores
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class StudyPoints:
         gap: (n,) nats.
         accuracy: (n,) fractions.
         association: of the two, within this study.
+        objective: what is given as accuracy, in words.
     """
 
     study: str
     gap: Floats
     accuracy: Floats
     association: Association
+    objective: str = "accuracy"
 
 
 def points_by_study(records: StudyRecords, gap: GapName, *, seed: int = 0) -> list[StudyPoints]:
@@ -44,9 +46,9 @@ def points_by_study(records: StudyRecords, gap: GapName, *, seed: int = 0) -> li
         landmark = at_landmark(of_study(records, name), searched=True)
         if not landmark.trials.num_rows:
             continue
-        columns = [GAPS[gap](landmark.trials), numbers(landmark.trials, ACCURACY)]
+        columns = [GAPS[gap](landmark.trials), trial_scores(landmark.trials)]
         (x, y), _ = config_means(columns, landmark.trials["config_id"].to_pylist())
-        found.append(StudyPoints(name, x, y, between_configs(landmark, gap, seed=seed)))
+        found.append(StudyPoints(name, x, y, between_configs(landmark, gap, seed=seed), objective(landmark.trials)))
     return found
 
 
@@ -57,7 +59,9 @@ def draw_points_by_study(found: Sequence[StudyPoints], gap: GapName) -> Figure:
         "A point is a searched config, one seed each. Lines: least squares within a study, no band. Exploratory "
         f"Spearman rank correlations within studies: {counts}."
     )
-    figure, (axes,) = new_figure(f"Sharpness gap ({gap}) and accuracy by study", caption)
+    several = {each.objective for each in found}
+    words = "score" if len(several) > 1 else next(iter(several), "accuracy")
+    figure, (axes,) = new_figure(f"Sharpness gap ({gap}) and {words} by study", caption)
     for number, each in enumerate(found):
         style = style_of_number(number)
         axes.scatter(each.gap, each.accuracy, s=28, marker=style.marker, color=style.colour, zorder=3, label=each.study)
@@ -65,7 +69,7 @@ def draw_points_by_study(found: Sequence[StudyPoints], gap: GapName) -> Figure:
             grid = np.array([each.gap.min(), each.gap.max()])
             line = line_values(np.column_stack([each.gap, each.accuracy]), np.ones((1, len(each.gap))), grid)[0]
             axes.plot(grid, line, style.dash, color=style.colour, linewidth=1.2)
-    axes.set_xlabel(MEASURE_LABELS["gap"])
-    axes.set_ylabel(MEASURE_LABELS["accuracy"])
+    axes.set_xlabel(GAP_LABEL)
+    axes.set_ylabel(score_label(words))
     add_legend(axes)
     return figure

@@ -16,7 +16,7 @@ from scipy import stats
 from analysis.landmark import Evidence, Floats
 from analysis.resampling import CONFIDENCE
 from analysis.statistics import Estimate
-from analysis.trials import ACCURACY, SEARCH, StudyRecords, numbers, select
+from analysis.trials import SEARCH, StudyRecords, select, trial_scores
 
 _DRAWS: Final = 4000
 # A pair of configs can be ranked in two ways, and two seeds agree by luck half of the time.
@@ -52,7 +52,7 @@ def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
     fresh = select(records.trials, stages=None)
     fresh = fresh.filter(pc.not_equal(fresh["stage"], SEARCH))
     scores: dict[str, dict[int, float]] = {}
-    rows = zip(fresh["config_id"].to_pylist(), fresh["replicate"].to_pylist(), numbers(fresh, ACCURACY), strict=True)
+    rows = zip(fresh["config_id"].to_pylist(), fresh["replicate"].to_pylist(), trial_scores(fresh), strict=True)
     for config_id, replicate, accuracy in rows:
         scores.setdefault(config_id, {})[replicate] = float(accuracy)
     everywhere = max((len(each) for each in scores.values()), default=0)

@@ -4,6 +4,9 @@ A search picks its promising configs by the accuracy that they happened to reach
 them. A config's mean is therefore taken over its repetitions on fresh seeds alone (stages `replicate` and
 `control`); what it reached in the search is shown beside it and enters no estimate. Repetitions of the same
 number saw the same batches, so configs are compared within replicates.
+
+Where this package says accuracy of a trial, it means the objective of the trial's dataset (`trial_scores`), which is
+accuracy but for some tasks of text; what a person reads has its name (`objective`).
 """
 
 import math
@@ -20,20 +23,21 @@ from numpy.typing import NDArray
 
 from analysis.statistics import Estimate, holm, mean_interval, paired_difference
 from study.records import read_epochs, read_trials
+from trainables.measures import objective_in_words, objective_of
 
 Value = bool | int | float | str | None
+Split = Literal["validation", "test"]
 
 # Real studies on Fashion-MNIST; the README shows their results and the commands.
 EXAMPLES = Path(__file__).parent / "examples"
 EXAMPLE = EXAMPLES / "fashion-adapter_width"
 
-ACCURACY = "val/accuracy"
 SHARPNESS_GAP = "val/sharpness_gap"
-TEST_ACCURACY = "test/accuracy"
 
 SEARCH = "search"
 REPEATED = ("control", "replicate")
 CONFIRM = "confirm"
+_PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 BASELINE = "kd"
 
 # What a trial's row says about the trial itself; every other column without a slash is a field of its config.
@@ -61,15 +65,16 @@ class ConfigSummary:
         method: distillation method.
         stage: `control` or `replicate`.
         varied: the fields that the search varied, with this config's values; empty for a control.
-        accuracy: accuracy over repetitions on `split`, a fraction.
+        accuracy: the objective on `split` over repetitions, a fraction where it is accuracy.
         gap: sharpness gap over repetitions, in nats; n is 0 for a method without one.
-        test_accuracy: test accuracy over repetitions, a fraction; n is 0 where the test split was not read.
+        test_accuracy: the same on the test split; n is 0 where that was not read.
         against_baseline: accuracy less the baseline's, paired by replicate; None for the baseline itself and
             where the study has none.
         search_accuracy: what it reached in the search, optimistic; None for a control.
         corrected_p: the p-value of `against_baseline`, corrected by Holm's method for all that are compared with the
             baseline; None where the study does not compare methods.
         split: what `accuracy` and `against_baseline` are of; the test split where a comparison was confirmed.
+        objective: what the objective is called.
     """
 
     config_id: str
@@ -83,7 +88,8 @@ class ConfigSummary:
     against_baseline: Estimate | None
     search_accuracy: float | None
     corrected_p: float | None = None
-    split: Literal["validation", "test"] = "validation"
+    split: Split = "validation"
+    objective: str = "accuracy"
 
 
 def open_study(directory: str | Path) -> StudyRecords:
@@ -109,6 +115,34 @@ def find_study(named: str | Path | None, results: Path) -> Path:
 def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
     """A numeric column as (n,) float64, nan where it is null."""
     return np.array([np.nan if value is None else value for value in table[name].to_pylist()], dtype=np.float64)
+
+
+def trial_scores(trials: pa.Table, split: Split = "validation") -> NDArray[np.float64]:
+    """Each trial's objective as (n,) float64, nan where it has none.
+
+    Args:
+        trials: of one dataset or of several.
+        split: which one it is of.
+    """
+    measures = [objective_of(dataset or "", _PREFIX[split]) for dataset in _datasets(trials)]
+    columns = {name: numbers(trials, name) for name in set(measures)}
+    return np.array([columns[name][row] for row, name in enumerate(measures)], dtype=np.float64)
+
+
+def objective(trials: pa.Table) -> str:
+    """What the objective of the trials is called: accuracy, F1, Matthews correlation; score if there are several."""
+    words = {objective_in_words(dataset or "") for dataset in _datasets(trials)}
+    return words.pop() if len(words) == 1 else "score" if words else "accuracy"
+
+
+def objective_measure(trials: pa.Table) -> str:
+    """The measure on the validation split that decides on these trials, which are of one dataset."""
+    return objective_of(next((dataset for dataset in _datasets(trials) if dataset), ""))
+
+
+def _datasets(trials: pa.Table) -> list[str | None]:
+    known: list[str | None] = [None] * trials.num_rows
+    return trials["dataset"].to_pylist() if "dataset" in trials.column_names else known
 
 
 def select(
@@ -175,13 +209,13 @@ def compare_methods(
 
 def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: int) -> list[ConfigSummary]:
     searched = select(trials, stages=[SEARCH])
-    scores = dict(zip(searched["config_id"].to_pylist(), numbers(searched, ACCURACY).tolist(), strict=True))
-    measure = TEST_ACCURACY if set(repeated["stage"].to_pylist()) == {CONFIRM} else ACCURACY
+    in_search = dict(zip(searched["config_id"].to_pylist(), trial_scores(searched).tolist(), strict=True))
+    split: Split = "test" if set(repeated["stage"].to_pylist()) == {CONFIRM} else "validation"
     summaries = []
     for config_id in dict.fromkeys(repeated["config_id"].to_pylist()):
         rows = repeated.filter(pc.equal(repeated["config_id"], config_id))
         fields = varied_fields(_of_the_same_method(trials, rows))
-        summaries.append(_summary(rows, fields, reference, scores.get(config_id), measure, seed))
+        summaries.append(_summary(rows, fields, reference, in_search.get(config_id), split, seed))
     return summaries
 
 
@@ -196,8 +230,8 @@ def _method_names(trials: pa.Table) -> list[str]:
     return [method_name(*both) for both in zip(trials["method"].to_pylist(), adapters, strict=True)]
 
 
-def _by_replicate(rows: pa.Table, measure: str) -> dict[int, float]:
-    return dict(zip(rows["replicate"].to_pylist(), numbers(rows, measure).tolist(), strict=True))
+def _by_replicate(rows: pa.Table, split: Split) -> dict[int, float]:
+    return dict(zip(rows["replicate"].to_pylist(), trial_scores(rows, split).tolist(), strict=True))
 
 
 def _summary(
@@ -205,13 +239,13 @@ def _summary(
     fields: tuple[str, ...],
     reference: pa.Table,
     search_accuracy: float | None,
-    measure: str,
+    split: Split,
     seed: int,
 ) -> ConfigSummary:
     """The summary of one config from its repetitions."""
     first = rows.slice(0, 1).to_pylist()[0]
     is_control = first["stage"] == "control"
-    own, others = _by_replicate(rows, measure), _by_replicate(reference, measure)
+    own, others = _by_replicate(rows, split), _by_replicate(reference, split)
     shared = sorted(own.keys() & others.keys())
     against = None
     if shared and first["config_id"] not in reference["config_id"].to_pylist():
@@ -222,13 +256,19 @@ def _summary(
         method=method_name(first["method"], first.get("adapter")),
         stage=first["stage"],
         varied={} if is_control else {name: first[name] for name in fields},
-        accuracy=mean_interval(numbers(rows, measure)),
+        accuracy=mean_interval(trial_scores(rows, split)),
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
-        test_accuracy=mean_interval(numbers(rows, TEST_ACCURACY)),
+        test_accuracy=mean_interval(trial_scores(rows, "test")),
         against_baseline=against,
         search_accuracy=None if is_control else search_accuracy,
-        split="test" if measure == TEST_ACCURACY else "validation",
+        split=split,
+        objective=objective(rows),
     )
+
+
+def objective_of_all(summaries: Collection[ConfigSummary]) -> str:
+    """What the objective of these configs is called."""
+    return next((summary.objective for summary in summaries), "accuracy")
 
 
 def method_name(method: str, adapter: bool | None) -> str:
@@ -252,18 +292,11 @@ def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASE
     """The summaries as a Markdown table, with the methods of its estimates below it."""
     if not summaries:
         return "No config was repeated on fresh seeds, so no mean can be given."
-    heads = [
-        "config",
-        "varied",
-        "n",
-        "accuracy",
-        "sharpness gap (nats)",
-        f"accuracy − {baseline}",
-        "in search",
-    ]
+    words = objective_of_all(summaries)
+    heads = ["config", "varied", "n", words, "sharpness gap (nats)", f"{words} − {baseline}", "in search"]
     with_test = any(summary.test_accuracy.n for summary in summaries)
     if with_test:
-        heads.insert(4, "test accuracy")
+        heads.insert(4, f"test {words}")
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for summary in summaries:
         cells = _cells(summary)
@@ -274,7 +307,7 @@ def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASE
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
     notes = [*sorted(methods), "p-values are of single comparisons, not corrected for the number of rows"]
     if any(summary.search_accuracy is not None for summary in summaries):
-        notes.append("`in search` is the accuracy that a config was picked by: optimistic, and in no estimate")
+        notes.append(f"`in search` is the {words} that a config was picked by: optimistic, and in no estimate")
     return "\n".join([*lines, "", *(f"- {note}." for note in notes)])
 
 

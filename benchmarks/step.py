@@ -111,7 +111,7 @@ class MutualLearning:
 
     def train_batch(self, batch: Batch) -> None:
         """One step of both on the logits from before it."""
-        images, labels = batch.images, batch.labels
+        images, labels = batch.inputs, batch.labels
         with arithmetic(self.precision, self.device):
             logits = [feature_and_logits(trainer.module, images)[1] for trainer in self.trainers]
         for trainer, own, other in zip(self.trainers, logits, reversed(logits), strict=True):
@@ -247,7 +247,7 @@ def _step(
 
     def step() -> None:
         batch = next(batches)
-        train(batch._replace(images=batch.images.contiguous()) if plain else batch)
+        train(batch._replace(inputs=batch.inputs.contiguous()) if plain else batch)
 
     return step
 

@@ -17,6 +17,7 @@ from search_spaces import (
 )
 from search_spaces.comparison import MethodComparison
 from search_spaces.space import Parameter, SearchSpace
+from search_spaces.text import on_text
 
 __all__ = ["COMPARISONS", "SPACES", "MethodComparison", "Parameter", "SearchSpace", "find_space", "space_names"]
 
@@ -34,8 +35,12 @@ def space_names() -> tuple[str, ...]:
     return (*SPACES, *COMPARISONS)
 
 
-def find_space(name: str) -> SearchSpace | MethodComparison:
+def find_space(name: str, *, text: bool = False) -> SearchSpace | MethodComparison:
     """The space, or the comparison, of that name.
+
+    Args:
+        name: of it.
+        text: whether it is to be that for sentences.
 
     Raises:
         ValueError: if there is none, naming the nearest and all that there are.
@@ -45,4 +50,5 @@ def find_space(name: str) -> SearchSpace | MethodComparison:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
         raise ValueError(f"unknown search space {name!r}{hint} Known: {', '.join(known)}")
-    return SPACES[name] if name in SPACES else COMPARISONS[name]
+    space = SPACES[name] if name in SPACES else COMPARISONS[name]
+    return on_text(space) if text else space

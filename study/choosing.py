@@ -47,7 +47,7 @@ def count_candidates(ledger: StudyLedger) -> int:
 
 
 def _scores(entries: list[TrialEntry]) -> tuple[float, ...]:
-    return tuple(entry.accuracy for entry in entries if entry.status == "finished")
+    return tuple(entry.score for entry in entries if entry.status == "finished")
 
 
 def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tuple[TrialConfig, Scores]]:

@@ -17,6 +17,7 @@ from analysis.confirmation import (
 from analysis.statistics import Estimate
 from study.comparison import BASELINE
 from study.ledger import StudyLedger
+from trainables.measures import OBJECTIVE_WORDS
 
 _READ_ONCE = (
     "Only configs of this table were run on the test split, at their last epoch, on seeds that nothing was chosen by; "
@@ -79,17 +80,19 @@ def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
     first, promised = result.first, result.promised
     if first is None or promised is None:
         return {}
-    metrics = {"confirmed/test_accuracy": first.test_accuracy.value, "confirmed/val_accuracy": first.accuracy.value}
+    name = {words: name for name, words in OBJECTIVE_WORDS.items()}[result.objective]
+    metrics = {f"confirmed/test_{name}": first.test_accuracy.value, f"confirmed/val_{name}": first.accuracy.value}
     if promised.optimism is not None:
         metrics["confirmed/optimism"] = promised.optimism.value
     for each in result.of_first(control=BASELINE):
-        metrics["confirmed/test_accuracy_less_kd"] = each.difference.value
+        metrics[f"confirmed/test_{name}_less_kd"] = each.difference.value
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def confirmed_tables(result: ConfirmationResult) -> list[Table]:
     """The configs and their comparisons, for a terminal of 80 columns and more."""
-    configs = _table("confirmed", "n", "test accuracy", "val accuracy", "score\nbefore", "optimism")
+    words = result.objective.removesuffix(" correlation")
+    configs = _table("confirmed", "n", f"test {words}", f"val {words}", "score\nbefore", "optimism")
     for config in result.configs:
         configs.add_row(
             described(config),
@@ -101,7 +104,7 @@ def confirmed_tables(result: ConfirmationResult) -> list[Table]:
         )
     if not result.comparisons:
         return [configs]
-    compared = _table("test accuracy of", "less that of", "difference", "p", "p\n(Holm)")
+    compared = _table(f"test {words} of", "less that of", "difference", "p", "p\n(Holm)")
     for each in result.comparisons:
         p_values = (each.difference.p_value, each.corrected_p)
         cells = ["" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.0e}" for p in p_values]

@@ -15,6 +15,7 @@ from study import options
 from study.errors import StudyError, UsageError
 from study.launch import leave_with_exit_code
 from study.request import existing_plan
+from trainables.modality import is_text
 
 if TYPE_CHECKING:
     from study.ledger import TrialEntry
@@ -74,6 +75,11 @@ def export(
     """
     _check_installed(kind)
     plan = existing_plan(name, output_dir)
+    if is_text(plan.base.dataset):
+        raise UsageError(
+            f"study {name!r} is of {plan.base.dataset}: students that read text are not exported; use their "
+            "safetensors (trainables.student_file.load_student), or the model in MLflow"
+        )
     entry, weights = _student_of(plan)
     path = out if out is not None else weights.with_suffix(kind.suffix)
     _check_place(path, kind, force=force)

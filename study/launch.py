@@ -47,6 +47,7 @@ def launch(
     download: options.Download = False,
     student: options.Student = "cnn_3_4",
     teacher: options.Teacher = "cnn_32_64",
+    student_layers: options.StudentLayers = options.StudentLayersName.SKIP,
     temperature: options.Temperature = None,
     hold: options.Hold = None,
     trials: options.Trials = 24,

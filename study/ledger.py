@@ -5,6 +5,7 @@ driver is killed, and trials begun since come back under new names; the journal 
 its identifier for good.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from study.confirmation import Confirmation, check_journal
 from study.errors import StudyError
 from study.journal import Journal, read_journal
 from study.plan import Stage, StudyPlan
-from trainables.measures import ACCURACY, CALIBRATION, COST_FACTS, MEASURES
+from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, objective_of
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -62,9 +63,21 @@ class TrialEntry:
         return self.epochs[max(self.epochs)] if self.epochs else {}
 
     @property
-    def accuracy(self) -> float:
-        """Validation accuracy at the last epoch; NaN before the first."""
-        return self.last.get(ACCURACY, float("nan"))
+    def objective(self) -> str:
+        """The measure that decides."""
+        return objective_of(self.config.dataset)
+
+    @property
+    def score(self) -> float:
+        """The objective at the last epoch; NaN before the first."""
+        return self.last.get(self.objective, float("nan"))
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """The objective by epoch, where it is a number."""
+        # The trial may go on meanwhile.
+        told = {epoch: self.epochs[epoch].get(self.objective, math.nan) for epoch in sorted(self.epochs)}
+        return {epoch: score for epoch, score in told.items() if math.isfinite(score)}
 
     @property
     def seconds(self) -> float:

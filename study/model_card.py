@@ -12,6 +12,7 @@ from analysis.statistics import Estimate
 from study.ledger import TrialEntry
 from study.plan import StudyPlan
 from trainables.data.registry import dataset_info
+from trainables.modality import is_text
 from trainables.teacher.card import Proportion
 from trainables.trial import TrialConfig
 
@@ -65,8 +66,8 @@ def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, resu
     return [
         "| accuracy of | split | mean or share | 95% interval | n |",
         "| --- | --- | ---: | --- | --- |",
-        _over_seeds("test", first.test_accuracy),
-        _over_seeds("validation", first.accuracy),
+        _over_seeds("test", first.test_accuracy, result.objective),
+        _over_seeds("validation", first.accuracy, result.objective),
         _of_these_weights("test", entry.last.get("test/accuracy"), test),
         _of_these_weights("validation", entry.last.get("val/accuracy"), validation),
         "",
@@ -74,15 +75,16 @@ def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, resu
         "at the last epoch; their intervals are Wilson's, over the images that might have been drawn. The config was "
         "chosen on the validation split, before the test split was read.",
         "",
-        "| test accuracy less that of | difference | n | p (Holm) |",
+        f"| test {result.objective} less that of | difference | n | p (Holm) |",
         "| --- | --- | --- | --- |",
         *compared,
     ]
 
 
-def _over_seeds(split: str, accuracy: Estimate) -> str:
+def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
+    whose = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
     interval = "" if math.isnan(accuracy.low) else f"[{accuracy.low:.3f}, {accuracy.high:.3f}]"
-    return f"| the config, over seeds | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
+    return f"| {whose} | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
 
 
 def _of_these_weights(split: str, accuracy: float | None, images: int) -> str:
@@ -95,6 +97,19 @@ def _of_these_weights(split: str, accuracy: float | None, images: int) -> str:
 def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
     info = dataset_info(entry.config.dataset)
     size = info.image_size
+    if is_text(entry.config.dataset):
+        return [
+            "## Use",
+            "",
+            "Takes sentences as int32 (N, 2, L): token ids, 0 behind the last one, and segment ids; gives logits (N, "
+            "classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a tokenizer.json).",
+            "",
+            "```python",
+            f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(tokens)  # needs pesfkd[text]',
+            f'student = trainables.student_file.load_student(Path("{entry.trial_id}.safetensors"))',
+            'tokenizers.Tokenizer.from_str(student.about["tokeniser"])',
+            "```",
+        ]
     return [
         "## Use",
         "",
@@ -115,7 +130,8 @@ def _training(plan: StudyPlan, entry: TrialEntry) -> list[str]:
     info = dataset_info(base.dataset)
     samples = ", ".join(f"{count:,}" for count in info.split_sizes)
     return [
-        f"- data: `{base.dataset}` ({info.source}), {info.num_classes} classes; {samples} images to train, validate "
+        f"- data: `{base.dataset}` ({info.source}), {info.num_classes} classes; {samples} "
+        f"{'sentences' if is_text(base.dataset) else 'images'} to train, validate "
         f"and test, split seed {config.split_seed}",
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "

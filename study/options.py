@@ -61,6 +61,14 @@ class TeacherRecipeName(StrEnum):
     LITERATURE = "literature"
 
 
+class StudentLayersName(StrEnum):
+    """Which layers of the teacher a student begins with."""
+
+    SKIP = "skip"
+    FIRST = "first"
+    LAST = "last"
+
+
 _what = partial(typer.Option, rich_help_panel="What")
 _how_much = partial(typer.Option, rich_help_panel="How much")
 _search = partial(typer.Option, rich_help_panel="Search")
@@ -90,17 +98,21 @@ Adapter = Annotated[
 Dataset = Annotated[
     str,
     _what(
-        help="digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, or image_folder:PATH for images in "
-        "PATH/train/CLASS/ (and PATH/test/CLASS/ or val)."
+        help="digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images in "
+        "PATH/train/CLASS/ (and PATH/test/CLASS/ or val), or a task of GLUE, such as glue:sst2."
     ),
 ]
 DataRoot = Annotated[
     Path | None, _what(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.")
 ]
 Download = Annotated[bool, _what("--download", help="Fetch the dataset's files to the data root if they are missing.")]
-Student = Annotated[str, _what(help="Student architecture.")]
+Student = Annotated[str, _what(help="Student architecture; of text bert_L_H, or bert:N for N layers of the teacher.")]
 Teacher = Annotated[
     str, _what(help="Teacher architecture; a --teacher-checkpoint that says what it is need not be told.")
+]
+StudentLayers = Annotated[
+    StudentLayersName,
+    _what(help="Which layers of the teacher a student bert:N of text begins with: evenly spaced, first or last ones."),
 ]
 Temperature = Annotated[float | None, _what(help="Hold the temperature at this value.")]
 Hold = Annotated[
@@ -188,7 +200,8 @@ TeacherCheckpoint = Annotated[
     Path | None,
     _teacher(
         help="A trained teacher, instead of training one: teacher.safetensors of `python -m trainables.teacher`, or "
-        "weights of another code base (.pth, .safetensors), for which --teacher names the architecture."
+        "weights of another code base (.pth, .safetensors), for which --teacher names the architecture; of text, a "
+        "folder in Hugging Face's layout."
     ),
 ]
 TeacherNormalisation = Annotated[
@@ -205,8 +218,8 @@ TeacherOutputs = Annotated[
     OutputsModeName,
     _teacher(
         help="Compute the frozen teacher's outputs once and store them, or live in every epoch; auto stores them "
-        "if they stay within the limit and the method neither needs maps of the nets (fitnet, at, sp, vid) nor trains "
-        "the teacher (full_teacher)."
+        "if they stay within the limit and the method neither needs maps of the nets (fitnet, at, sp, vid, pkd) nor "
+        "trains the teacher (full_teacher)."
     ),
 ]
 TeacherOutputsDtype = Annotated[OutputsDtypeName, _teacher(help="How stored outputs are rounded.")]

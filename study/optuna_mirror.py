@@ -5,7 +5,6 @@ may fail, or lag by a second, and a study neither waits for it nor ends with it.
 which is what lets a resumed study go on in the same file; one file may hold many studies. It is written by one thread.
 """
 
-import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ from optuna.trial import FrozenTrial, TrialState
 from study.delivery import first_line, gather
 from study.ledger import TrialEntry
 from study.plan import StudyPlan
-from trainables.measures import ACCURACY
 
 Put = Callable[[TrialEntry], None]
 
@@ -122,22 +120,22 @@ class _MirroredSearch:
 
     def write(self, entry: TrialEntry) -> None:
         """Bring the file to what the trial is now; what is there already is left as it is."""
-        status, accuracies = entry.status, _accuracies(entry)
+        status, scores = entry.status, entry.scores
         if entry.trial_id not in self._known:
-            frozen = _frozen(entry, status, accuracies)
+            frozen = _frozen(entry, status, scores)
             self._known[entry.trial_id] = self._storage.create_new_trial(self._study_id, frozen)
             return
         number = self._known[entry.trial_id]
         there = self._storage.get_trial(number)
         if there.state.is_finished():
             return
-        for epoch, accuracy in accuracies.items():
+        for epoch, accuracy in scores.items():
             if epoch not in there.intermediate_values:
                 self._storage.set_trial_intermediate_value(number, epoch, accuracy)
         if status == "failed" and entry.error:
             self._storage.set_trial_user_attr(number, "error", entry.error)
         if status is not None:
-            self._storage.set_trial_state_values(number, _STATES[status], _values(status, accuracies))
+            self._storage.set_trial_state_values(number, _STATES[status], _values(status, scores))
 
 
 def _open_study(storage: JournalStorage, plan: StudyPlan, search: str) -> int:
@@ -160,25 +158,19 @@ def _open_study(storage: JournalStorage, plan: StudyPlan, search: str) -> int:
     for name, value in facts.items():
         storage.set_study_user_attr(number, name, value)
     # `Study.set_metric_names` would warn that it is experimental.
-    storage.set_study_system_attr(number, "study:metric_names", [ACCURACY])
+    storage.set_study_system_attr(number, "study:metric_names", [plan.objective])
     return number
 
 
-def _accuracies(entry: TrialEntry) -> dict[int, float]:
-    """By epoch; the trial may go on meanwhile."""
-    reported = {epoch: entry.epochs[epoch].get(ACCURACY, math.nan) for epoch in sorted(entry.epochs)}
-    return {epoch: accuracy for epoch, accuracy in reported.items() if math.isfinite(accuracy)}
-
-
-def _values(status: str, accuracies: dict[int, float]) -> list[float] | None:
+def _values(status: str, scores: dict[int, float]) -> list[float] | None:
     """What Optuna is told of a trial's end; a pruned one has its last value, as `Study.tell` would give it."""
-    return [accuracies[max(accuracies)]] if status != "failed" and accuracies else None
+    return [scores[max(scores)]] if status != "failed" and scores else None
 
 
-def _frozen(entry: TrialEntry, status: str | None, accuracies: dict[int, float]) -> FrozenTrial:
+def _frozen(entry: TrialEntry, status: str | None, scores: dict[int, float]) -> FrozenTrial:
     """A trial as it is now; what a sampler keeps with it is the sampler's own, and left out."""
     assert entry.optuna is not None
-    told: dict[str, Any] = {} if status is None else {"values": _values(status, accuracies)}
+    told: dict[str, Any] = {} if status is None else {"values": _values(status, scores)}
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING if status is None else _STATES[status],
         params=entry.optuna["params"],
@@ -190,7 +182,7 @@ def _frozen(entry: TrialEntry, status: str | None, accuracies: dict[int, float])
             "replicate": entry.replicate,
             **({"error": entry.error} if status == "failed" and entry.error else {}),
         },
-        intermediate_values=accuracies,
+        intermediate_values=scores,
         **told,
     )
     frozen.datetime_start = datetime.fromtimestamp(entry.started, UTC)

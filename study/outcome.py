@@ -33,6 +33,7 @@ from analysis.trials import (
     StudyRecords,
     compare_methods,
     markdown_table,
+    objective_of_all,
     open_study,
     summarise_configs,
     survivor_note,
@@ -52,6 +53,7 @@ from study.progress import StudyProgress, duration
 from study.report import about_study, write_study_report
 from study.runner import StudyRun
 from study.tracking_view import NOTE_FIGURES, NOTE_WIDTH
+from trainables.measures import objective_in_words
 from trainables.storage import write_atomically
 from trainables.uris import redact
 
@@ -192,7 +194,8 @@ def ui_command(plan: StudyPlan) -> str:
 def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("config", overflow="fold", min_width=18)
-    for name in ("n", "val accuracy", "gap (nats)", "accuracy - kd", "cost\nx ce", "in\nsearch"):
+    words = _short_words(configs)
+    for name in ("n", f"val {words}", "gap (nats)", f"{words} - kd", "cost\nx ce", "in\nsearch"):
         table.add_column(name, justify="right", no_wrap=True)
     for config in configs:
         table.add_row(
@@ -212,7 +215,8 @@ def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost])
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("method", overflow="fold", min_width=10)
     searched = any(config.search_accuracy is not None for config in configs)
-    heads = ["n", "val accuracy", "gap (nats)", f"accuracy - {BASELINE}", "p\n(Holm)", "cost\nx ce"]
+    words = _short_words(configs)
+    heads = ["n", f"val {words}", "gap (nats)", f"{words} - {BASELINE}", "p\n(Holm)", "cost\nx ce"]
     for name in [*heads, "in\nsearch"] if searched else heads:
         table.add_column(name, justify="right", no_wrap=True)
     for config in configs:
@@ -228,6 +232,11 @@ def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost])
         ]
         table.add_row(*cells, *([_in_search(config)] if searched else []))
     return table
+
+
+def _short_words(configs: list[ConfigSummary]) -> str:
+    """What the objective is called where there is little room."""
+    return objective_of_all(configs).removesuffix(" correlation")
 
 
 def _with_bounds(against: Estimate, between: str) -> str:
@@ -277,8 +286,8 @@ def _plus_minus(estimate: Estimate, *, places: int = 3) -> str:
     return f"{estimate.value:.{places}f} ± {(estimate.high - estimate.low) / 2:.{places}f}"
 
 
-def _correlation_text(correlation: Estimate) -> str:
-    subject = "Sharpness gap and accuracy over the search's configs (exploratory)"
+def _correlation_text(correlation: Estimate, words: str) -> str:
+    subject = f"Sharpness gap and {words} over the search's configs (exploratory)"
     if math.isnan(correlation.value):
         return f"{subject}: {correlation.method}, n = {correlation.n}"
     interval = "" if math.isnan(correlation.low) else f" [{correlation.low:+.2f}, {correlation.high:+.2f}]"
@@ -286,7 +295,8 @@ def _correlation_text(correlation: Estimate) -> str:
 
 
 def _correlation_lines(plan: StudyPlan, correlation: Estimate) -> list[str]:
-    return [_correlation_text(correlation)] if plan.searches else []  # nothing was searched, nothing correlates
+    words = objective_in_words(plan.base.dataset)
+    return [_correlation_text(correlation, words)] if plan.searches else []  # nothing was searched, nothing correlates
 
 
 def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
@@ -326,6 +336,7 @@ def _summary(
         "study_id": plan.study_id,
         "question": plan.search_space.question,
         "plan_digest": plan.digest,
+        "objective": plan.objective,
         "complete": run.complete,
         "trials": {**trials, "planned": run.ledger.planned},
         "seconds": run.seconds,
@@ -360,7 +371,7 @@ def _study_metrics(plan: StudyPlan, configs: list[ConfigSummary], correlation: E
     best = [("best", config) for config in configs if plan.compared or config.stage == "replicate"]
     for prefix, config in (*best[:1], *named):
         place = prefix.replace("+", "_with_")  # MLflow knows no plus
-        metrics[f"{place}/val_accuracy"] = config.accuracy.value
+        metrics[f"{place}/{plan.objective.replace('/', '_')}"] = config.accuracy.value
         metrics[f"{place}/sharpness_gap"] = config.gap.value
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 

@@ -38,7 +38,9 @@ from study.teacher_storage import (
 )
 from study.validation import describe_validation
 from trainables.disk import writing
+from trainables.measures import objective_of
 from trainables.methods import METHODS
+from trainables.modality import is_text
 from trainables.models.names import is_known_to_draw_nothing, is_packable
 from trainables.trial import TrialConfig
 from trainables.uris import redact
@@ -203,6 +205,10 @@ class StudyPlan(BaseModel):
                 f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
                 "leave out --pack"
             )
+        if self.pack not in (1, "auto") and (is_text(self.base.dataset) or not self.base.has_plain_steps):
+            raise ValueError(
+                "packed trials are of images, and learn by SGD at one rate an epoch, without clipping: leave out --pack"
+            )
         beside = self.base.method_entry.companion
         if self.pack != 1 and beside is not None and not is_known_to_draw_nothing(getattr(self.base, beside)):
             raise ValueError(
@@ -279,7 +285,10 @@ class StudyPlan(BaseModel):
     @classmethod
     def _digest_the_space(cls, values: Any) -> Any:
         if isinstance(values, dict) and not values.get("space_digest") and values.get("space") in space_names():
-            content = json.dumps(asdict(find_space(values["space"])), sort_keys=True, default=str)
+            base = values.get("base")
+            dataset = base.get("dataset", "") if isinstance(base, dict) else getattr(base, "dataset", "")
+            space = find_space(values["space"], text=is_text(dataset))
+            content = json.dumps(asdict(space), sort_keys=True, default=str)
             values = {**values, "space_digest": hashlib.sha256(content.encode()).hexdigest()[:12]}
         return values
 
@@ -311,9 +320,14 @@ class StudyPlan(BaseModel):
         for point in points or [{**start, "method": method, "adapter": False} for method in methods]:
             method = str(point["method"])
             entry = METHODS.entry(method)
-            if entry.needs_teacher:
+            if entry.needs_teacher or self.base.begins_as_teacher:
                 found.setdefault(method if entry.teacher_fields else "", self.configure(point))
         return found
+
+    @property
+    def objective(self) -> str:
+        """The measure that the search maximises and that decides between configs: the dataset's own."""
+        return objective_of(self.base.dataset)
 
     @property
     def teacher_storage(self) -> TeacherStorage:
@@ -323,7 +337,7 @@ class StudyPlan(BaseModel):
     @property
     def search_space(self) -> SearchSpace | MethodComparison:
         """The space, or the comparison, that `space` names."""
-        return find_space(self.space)
+        return find_space(self.space, text=is_text(self.base.dataset))
 
     @property
     def searches(self) -> tuple[Search, ...]:

@@ -10,6 +10,7 @@ from study.samplers import make_sampler
 from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
+from trainables.measures import ACCURACY
 from trainables.methods import METHODS
 from trainables.uris import redact
 
@@ -56,6 +57,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"question   {plan.search_space.question}",
         f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
+        *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + ("; one sampler a method, from the published settings on" if plan.compared and plan.searches else ""),

@@ -126,8 +126,8 @@ class StudyProgress:
         parts += [f"{ledger.count('failed')} failed"] if ledger.count("failed") else []
         finished = [entry for entry in ledger.entries.values() if entry.status == "finished"]
         if finished:
-            best = max(finished, key=lambda entry: entry.accuracy)
-            parts.append(f"best {best.accuracy:.3f} ({best.name})")
+            best = max(finished, key=lambda entry: entry.score)
+            parts.append(f"best {best.score:.3f} ({best.name})")
         done_now = ended - self._done_before
         if done_now > 0 and self._began is not None:
             left = (time.monotonic() - self._began) / done_now * (self._total - ended)
@@ -142,7 +142,7 @@ def trial_line(entry: TrialEntry) -> str:
     reason = f": {entry.error.splitlines()[0]}" if entry.error else ""
     return (
         f"{entry.stage} {entry.name} {what} after {epochs}, "
-        f"val/accuracy {entry.accuracy:.3f}, {entry.seconds:.1f} s{reason}"
+        f"{entry.objective} {entry.score:.3f}, {entry.seconds:.1f} s{reason}"
     )
 
 

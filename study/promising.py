@@ -18,7 +18,7 @@ def promising_configs(ledger: "StudyLedger") -> list[TrialConfig]:
     for search in ledger.plan.searches:
         own = [entry for entry in ledger.in_stage("search") if ledger.plan.search_of(entry.config) == search.name]
         finished = [entry for entry in own if entry.status == "finished"]
-        best = sorted(finished, key=lambda entry: (-entry.accuracy, entry.ordinal))
+        best = sorted(finished, key=lambda entry: (-entry.score, entry.ordinal))
         distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
         chosen = {key: config for key, config in repeated.items() if ledger.plan.search_of(config) == search.name}
         chosen |= {entry.config.config_id: distinct[entry.config.config_id] for entry in best}

@@ -256,12 +256,15 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
     """The file of the trial's teacher: the study's, or one made anew where that is gone."""
     from study.teacher_choice import keep_teacher
     from trainables.data import load_dataset
-    from trainables.teacher.files import ensure_teacher, stored_path, teacher_digest
+    from trainables.modality import is_text
+    from trainables.teacher.files import ensure_teacher, find_tokeniser, stored_path, teacher_digest
 
     trial = plan.teachers.get(entry.config.method, plan.teachers.get(""))
     if trial is None:
         return None
-    dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed)
+    given = stored_path(plan.teachers_folder, trial.teacher_digest) if is_text(trial.dataset) else None
+    tokeniser = find_tokeniser(trial, given)
+    dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)
     path = stored_path(plan.teachers_folder, teacher_digest(trial, dataset))
     if path.exists():
         return str(path)

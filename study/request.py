@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from search_spaces import COMPARISONS, MethodComparison
 from study.errors import UsageError
 from trainables.data.registry import FOLDER_PREFIX
+from trainables.modality import is_text
+from trainables.models.names import absolute_name
 from trainables.uris import REDACTED, is_uri
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ _CONFIG_FLAGS: Final = (
     "teacher_recipe",
     "teacher_epochs",
     "epochs",
+    "student_layers",
 )
+# What these are by default depends on the data: of text, the trial's own defaults say it.
+_OF_IMAGES: Final = ("student", "teacher", "epochs")
 # Fields of a config that other flags settle.
 _SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
 _PLAN_FLAGS: Final = (
@@ -72,6 +77,8 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         plain["storage_path"] = str(Path(place).absolute())
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
         plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
+    if is_text(plain.get("dataset", "")):
+        plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
@@ -152,6 +159,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
+    values = _for_these_data(values, given)
     asked = _plan_values(values)
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
@@ -185,6 +193,18 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
             f"{resume_command(plan)}; or give another --name."
         )
     return plan
+
+
+def _for_these_data(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options' values, without defaults that are meant for images where the data are text."""
+    from trainables.text_defaults import text_defaults
+
+    if not is_text(values["dataset"]):
+        if "student_layers" in given:
+            raise UsageError("--student-layers is for a student bert:N of a text dataset, such as --dataset glue:sst2")
+        return {**values, "student_layers": None}
+    own = text_defaults({})
+    return {**values, **{name: own[name] for name in _OF_IMAGES if name not in given}}
 
 
 def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:

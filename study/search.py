@@ -30,7 +30,6 @@ from study.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry
 from study.plan import PlannedTrial
 from study.promising import promising_configs as promising_configs
 from study.samplers import make_sampler
-from trainables.measures import ACCURACY
 from trainables.trial import TrialConfig
 
 # A line for every config would drown the study's own progress.
@@ -61,7 +60,7 @@ class StudySearch(OptunaSearch):
         plan = ledger.plan
         super().__init__(
             space=lambda _: {},
-            metric=ACCURACY,
+            metric=plan.objective,
             mode="max",
             sampler=make_sampler(plan.sampler, study_seed=plan.seed, number=0),
         )
@@ -251,10 +250,9 @@ class StudySearch(OptunaSearch):
             return
         trial = self._optuna_trials.pop(entry.trial_id, None)
         if trial is not None:
-            for epoch, measures in sorted(entry.epochs.items()):
-                if math.isfinite(measures.get(ACCURACY, math.nan)):
-                    trial.report(measures[ACCURACY], epoch)
-            trial.study.tell(trial, entry.accuracy if status == "finished" else None, state=_STATES[status])
+            for epoch, score in entry.scores.items():
+                trial.report(score, epoch)
+            trial.study.tell(trial, entry.score if status == "finished" else None, state=_STATES[status])
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
@@ -262,8 +260,8 @@ class StudySearch(OptunaSearch):
         study = self._studies[name]
         state = TrialState.RUNNING if entry.status is None else _STATES[entry.status]
         ended = state.is_finished()
-        reported = {e: m[ACCURACY] for e, m in sorted(entry.epochs.items()) if ACCURACY in m} if ended else {}
-        value = entry.accuracy if state == TrialState.COMPLETE else None
+        reported = entry.scores if ended else {}
+        value = entry.score if state == TrialState.COMPLETE else None
         if state == TrialState.PRUNED and reported:
             value = reported[max(reported)]
         frozen: FrozenTrial = optuna.trial.create_trial(
@@ -368,7 +366,7 @@ class SearchASHA(_NewTrialsFirst, ASHAScheduler):
         epochs = ledger.plan.base.epochs
         super().__init__(
             time_attr="epoch",
-            metric=ACCURACY,
+            metric=ledger.plan.objective,
             mode="max",
             max_t=epochs,
             grace_period=min(grace_period, epochs),
@@ -376,9 +374,8 @@ class SearchASHA(_NewTrialsFirst, ASHAScheduler):
             stop_last_trials=False,
         )
         for entry in ledger.in_stage("search"):
-            for epoch, measures in sorted(entry.epochs.items()):
-                if ACCURACY in measures:
-                    self._brackets[0].on_result(_named(entry.trial_id), epoch, measures[ACCURACY])
+            for epoch, score in entry.scores.items():
+                self._brackets[0].on_result(_named(entry.trial_id), epoch, score)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Only trials of the search have rungs."""
@@ -394,7 +391,7 @@ class SearchASHA(_NewTrialsFirst, ASHAScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Enter the last result into its rung, unless it is not a number."""
-        if math.isnan(result.get(ACCURACY, math.nan)):
+        if math.isnan(result.get(self.metric, math.nan)):
             self.on_trial_remove(tune_controller, trial)
         elif trial.config["stage"] == "search":
             super().on_trial_complete(tune_controller, _named(trial.config["trial_id"]), result)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from study.plan import StudyPlan
+from trainables.modality import is_text
 from trainables.uris import redact
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield "adapter", True
     for name in _BASE:
         yield name, getattr(base, name)
+    if base.begins_as_teacher:
+        yield "student_layers", base.student_layers
     for field, value in plan.overrides.items():
         yield "set", f"{field}={value}"
     if plan.searches:
@@ -80,6 +83,8 @@ def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield "teacher_epochs", plan.base.teacher_epochs
         return
     yield "teacher_checkpoint", plan.teacher_checkpoint
+    if is_text(plan.base.dataset):
+        return
     if plan.teacher_normalisation is not None and not _tells_itself(plan.teacher_checkpoint):
         mean, std = (",".join(map(repr, values)) for values in plan.teacher_normalisation)
         yield "teacher_normalisation", f"{mean}/{std}"

@@ -100,7 +100,7 @@ def _register(
             data_path=str(path),
             signature=_signature(kept.student, tuple(kept.images.shape[1:])),
             input_example=kept.images[:1].numpy(),
-            pip_requirements=_requirements(),
+            pip_requirements=_requirements(text=bool(kept.student.about)),
             tags={"trial_id": entry.trial_id, "study": plan.name, "config_id": entry.config.config_id},
         )
     name = model_name(plan)
@@ -119,17 +119,20 @@ def _register(
 
 
 def _signature(student: Student, shape: tuple[int, ...]) -> ModelSignature:
+    tokens = bool(student.about)
+    inputs = TensorSpec(np.dtype(np.int32), (-1, 2, -1)) if tokens else TensorSpec(np.dtype(np.uint8), (-1, *shape))
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, *shape))]),
+        inputs=Schema([inputs]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, student.info.num_classes))]),
     )
 
 
-def _requirements() -> list[str]:
+def _requirements(*, text: bool) -> list[str]:
     from trainables.versions import running_versions
 
     versions = running_versions()
-    known = {name: versions[f"version.{name}"] for name in ("pesfkd", "torch")}
+    named = ("pesfkd", "torch", "transformers") if text else ("pesfkd", "torch")
+    known = {name: versions[f"version.{name}"] for name in named if f"version.{name}" in versions}
     return [f"{name}=={version}" for name, version in known.items() if version[0].isdigit()]
 
 

@@ -12,6 +12,7 @@ from study.errors import StudyError, UsageError
 from study.plan import StudyPlan
 from trainables.data.registry import dataset_info
 from trainables.methods import METHODS
+from trainables.modality import is_text
 
 if TYPE_CHECKING:
     from trainables.teacher import GivenTeacher
@@ -34,6 +35,8 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
     if path is None:
         if values["teacher_normalisation"] is not None:
             raise UsageError("--teacher-normalisation is for a teacher from --teacher-checkpoint")
+        if is_text(values["dataset"]):
+            _check_pretrained(values, given)
         return {}
     for name in _FOR_TRAINING:
         if name in given:
@@ -42,6 +45,8 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
                 "trained: leave out one of the two"
             )
     teacher = _read(path, values["dataset"], given.get("teacher"), values["teacher_normalisation"])
+    if is_text(values["dataset"]):
+        _check_pretrained({**values, "teacher": teacher.identity["architecture"]}, given, names=("student",))
     return {
         "base": {
             "teacher": teacher.identity["architecture"],
@@ -52,6 +57,27 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
         "teacher_checkpoint": path.absolute(),
         "teacher_normalisation": tuple(teacher.normalisation),
     }
+
+
+def _check_pretrained(
+    values: dict[str, Any], given: dict[str, Any], names: tuple[str, ...] = ("teacher", "student")
+) -> None:
+    """Whether the language models that are named by a folder or by the Hub's name are there, and can be distilled."""
+    from trainables.models.names import check_text_model_name, is_pretrained_text_name
+
+    for name in names:
+        model = given.get(name)
+        if model is None:
+            continue
+        try:
+            check_text_model_name(model, student=name == "student")
+            if is_pretrained_text_name(model):
+                from trainables.models.pretrained import find_folder, read_config
+
+                if not (values["download"] and values["dry_run"]):  # what would be fetched is not there yet
+                    read_config(find_folder(model, download=values["download"]))
+        except ValueError as error:
+            raise UsageError(f"--{name}: {error}") from None
 
 
 def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]:
@@ -138,6 +164,8 @@ def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
         shared = base.method_entry.needs_teacher and not base.method_entry.teacher_fields
         for_whom = "" if shared else f", for {', '.join(whom)}"
         return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{for_whom}"
+    if is_text(base.dataset):
+        return f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
     assert plan.teacher_normalisation is not None
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
     return (
@@ -158,6 +186,15 @@ def _read(
     from trainables.teacher.given import DataShape, Normalisation, read_given_teacher
 
     assert path is not None
+    if is_text(dataset):
+        from trainables.teacher.given_text import read_given_text_teacher
+
+        if isinstance(normalisation, str):
+            raise UsageError("--teacher-normalisation is of images: leave it out")
+        try:
+            return read_given_text_teacher(path, dataset, architecture=architecture)
+        except CheckpointError as error:
+            raise UsageError(f"--teacher-checkpoint: {error}") from None
     info = dataset_info(dataset)
     shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
     try:

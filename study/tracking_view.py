@@ -12,13 +12,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from study.plan import StudyPlan
-from trainables.measures import ACCURACY, SHARPNESS_GAP
+from trainables.measures import ACCURACY, SHARPNESS_GAP, objective_in_words
 
 VIEW_TAG: Final = "mlflow.sharedViewState."
 _OURS: Final = "study"
 # Sections of charts that the page makes by itself, by the first part of a measure's name; those that are open.
 _SECTIONS: Final = {"val": True, "train": False, "cost": False}
-_COLUMNS: Final = (ACCURACY, SHARPNESS_GAP)
+_COLUMNS: Final = (SHARPNESS_GAP,)
 _MOST_AXES: Final = 8
 # By itself the page sets three charts side by side, in which a laptop's screen leaves no room for their titles.
 _CHARTS_IN_A_ROW: Final = 2
@@ -89,10 +89,10 @@ def _state(plan: StudyPlan, parent_id: str) -> dict[str, Any]:
     params = [name for name in ("method", *plan.differing) if name != "method" or plan.compared]
     columns = [_column("tags", "stage"), _column("tags", "status")]
     columns += [_column("params", name) for name in params[:_MOST_AXES]]
-    columns += [_column("metrics", name) for name in _COLUMNS]
+    columns += [_column("metrics", name) for name in dict.fromkeys((plan.objective, ACCURACY, *_COLUMNS))]
     return {
         "searchFilter": f"tags.`mlflow.parentRunId` = '{parent_id}'",
-        "orderByKey": _column("metrics", ACCURACY),
+        "orderByKey": _column("metrics", plan.objective),
         "orderByAsc": False,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -119,17 +119,19 @@ def _section(key: str, name: str, *, shown: bool) -> dict[str, Any]:
 
 
 def _charts(plan: StudyPlan, params: list[str]) -> list[dict[str, Any]]:
-    charts = [_scatter("gap", SHARPNESS_GAP, "METRIC", "Sharpness gap against accuracy")]
+    score, words = plan.objective, objective_in_words(plan.base.dataset)
+    charts = [_scatter("gap", SHARPNESS_GAP, "METRIC", score, f"Sharpness gap against {words}")]
     for name in plan.search_space.scientific[:2]:
-        charts.append(_scatter(name, name, "PARAM", f"{name.replace('_', ' ').capitalize()} against accuracy"))
-    axes = {"selectedParams": params[:_MOST_AXES], "selectedMetrics": [SHARPNESS_GAP, ACCURACY], "showAllRuns": True}
+        title = f"{name.replace('_', ' ').capitalize()} against {words}"
+        charts.append(_scatter(name, name, "PARAM", score, title))
+    axes = {"selectedParams": params[:_MOST_AXES], "selectedMetrics": [SHARPNESS_GAP, score], "showAllRuns": True}
     if len(params) > 1:
         charts.append(_card("parallel", "PARALLEL", "What was varied") | axes)
     return charts
 
 
-def _scatter(key: str, x: str, kind: str, title: str) -> dict[str, Any]:
-    axes = {"xaxis": {"key": x, "type": kind}, "yaxis": {"key": ACCURACY, "type": "METRIC"}}
+def _scatter(key: str, x: str, kind: str, y: str, title: str) -> dict[str, Any]:
+    axes = {"xaxis": {"key": x, "type": kind}, "yaxis": {"key": y, "type": "METRIC"}}
     return _card(key, "SCATTER", title) | axes
 
 

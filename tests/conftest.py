@@ -109,8 +109,8 @@ def golden_root() -> Path:
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The published files of Fashion-MNIST and CIFAR-100; likewise."""
-    return _folder("PESFKD_DATA_ROOT", "the published files of Fashion-MNIST and CIFAR-100")
+    """The published files of Fashion-MNIST, CIFAR-100 and SST-2; likewise."""
+    return _folder("PESFKD_DATA_ROOT", "the published files of Fashion-MNIST, CIFAR-100 and SST-2")
 
 
 # Credentials for the server below, and nothing of this machine's own.

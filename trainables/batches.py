@@ -1,16 +1,16 @@
-"""The batches of an epoch: which samples, in which views, and what the stored teacher says of them.
+"""The batches of an epoch of images: which samples, in which views, and what the stored teacher says of them.
 
 Several batches are gathered at once and handed out as slices, as many as stay within a processor's cache: for small
 images the calls that gather a batch would take longer than the gathering.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from trainables.data.dataset import Dataset
+from trainables.data.dataset import Dataset, Split
 from trainables.data.views import (
     Normaliser,
     batch_order,
@@ -22,6 +22,7 @@ from trainables.data.views import (
 from trainables.teacher_outputs import TeacherBatch, TeacherOutputs
 from trainables.trial import TrialConfig
 
+EVALUATION_BATCH: Final = 512
 _GATHERED_BYTES: Final = 1 << 20
 
 
@@ -31,7 +32,8 @@ class Batch(NamedTuple):
     Args:
         indices: (B,) int64, their rows in the train split.
         slot: which of each sample's views is shown (see `trainables.data.views`).
-        images: (B, C, H, W) float32, normalised, in these views.
+        inputs: as networks take them: images (B, C, H, W) float32, normalised, in these views; or sentences (B, 2, L)
+            int32, token ids and segments.
         labels: (B,) int64.
         teacher: what the stored teacher says of them; None if it is to be asked.
         whole: indices and labels of the batch that these samples are one worker's share of; None if they are all of it.
@@ -39,10 +41,46 @@ class Batch(NamedTuple):
 
     indices: Tensor
     slot: int
-    images: Tensor
+    inputs: Tensor
     labels: Tensor
     teacher: TeacherBatch | None = None
     whole: tuple[Tensor, Tensor] | None = None
+
+
+class BatchSource(Protocol):
+    """The splits of a trial's dataset, batch by batch.
+
+    Attributes:
+        slots: how many of each sample's views the trial shows.
+    """
+
+    slots: int
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
+        """Every sample of the train split once; see `EpochBatches.of_epoch`."""
+
+    def shares_of_epoch(
+        self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
+    ) -> Iterator[Batch]:
+        """One worker's share of each of them; see `EpochBatches.shares_of_epoch`."""
+
+    def batch(self, indices: Tensor, slot: int, teacher_outputs: TeacherOutputs | None = None) -> Batch:
+        """Some samples of the train split; see `EpochBatches.batch`."""
+
+    def order(self, epoch: int) -> tuple[int, ...]:
+        """What two trials on the same data have in common where they go through them alike in an epoch."""
+
+    def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split as it is, in any order: rows of the split, (B,) int64, and inputs."""
+
+    def example(self, count: int) -> Tensor:
+        """Inputs of the shape that a batch of `count` samples has, or has on average."""
+
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample, without the batch."""
 
 
 class EpochBatches:
@@ -57,17 +95,18 @@ class EpochBatches:
     def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
         table = view_table(dataset.info, config.augmentation)
         self._config = config
-        self._slots = num_slots(len(table), config.epochs)
-        views = views_of_slots(len(dataset.train), len(table), self._slots, seed=config.split_seed)
+        self.slots = num_slots(len(table), config.epochs)
+        views = views_of_slots(len(dataset.train), len(table), self.slots, seed=config.split_seed)
         self._views = views.to(device)
         self._images = dataset.viewed(table, device)
         self._labels = dataset.train.labels.to(device)
         self._device = device
+        self._shape = dataset.info.channels, dataset.train.image_size, dataset.train.image_size
         self.normalise = Normaliser(dataset.mean, dataset.std, device)
 
     def order(self, epoch: int) -> tuple[int, ...]:
         """What two trials on the same images have in common where they go through them alike in an epoch."""
-        slot = slot_of_epoch(epoch, self._slots, data_seed=self._config.data_seed)
+        slot = slot_of_epoch(epoch, self.slots, data_seed=self._config.data_seed)
         return self._config.data_seed, epoch, slot, self._config.batch_size
 
     def __len__(self) -> int:
@@ -81,17 +120,17 @@ class EpochBatches:
             teacher_outputs: stored ones, which each batch is to bring along; or None.
         """
         config = self._config
-        slot = slot_of_epoch(epoch, self._slots, data_seed=config.data_seed)
+        slot = slot_of_epoch(epoch, self.slots, data_seed=config.data_seed)
         order = batch_order(len(self._labels), data_seed=config.data_seed, epoch=epoch).to(self._device)
         for indices in order.split(self._batches_at_once(teacher_outputs) * config.batch_size):
             gathered = self.batch(indices, slot, teacher_outputs)
-            columns = [each.split(config.batch_size) for each in (indices, gathered.images, gathered.labels)]
+            columns = [each.split(config.batch_size) for each in (indices, gathered.inputs, gathered.labels)]
             teacher: list[TeacherBatch | None] = [None] * len(columns[0])
             if gathered.teacher is not None:
                 parts = (each.split(config.batch_size) for each in (gathered.teacher.feature, gathered.teacher.logits))
                 teacher = [TeacherBatch(*each) for each in zip(*parts, strict=True)]
-            for rows, images, labels, outputs in zip(*columns, teacher, strict=True):
-                yield Batch(rows, slot, images, labels, outputs)
+            for rows, inputs, labels, outputs in zip(*columns, teacher, strict=True):
+                yield Batch(rows, slot, inputs, labels, outputs)
 
     def shares_of_epoch(
         self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
@@ -104,7 +143,7 @@ class EpochBatches:
             rows: which of so many samples the part is.
         """
         config = self._config
-        slot = slot_of_epoch(epoch, self._slots, data_seed=config.data_seed)
+        slot = slot_of_epoch(epoch, self.slots, data_seed=config.data_seed)
         order = batch_order(len(self._labels), data_seed=config.data_seed, epoch=epoch).to(self._device)
         for indices in order.split(config.batch_size):
             own = self.batch(indices[rows(len(indices))], slot, teacher_outputs)
@@ -121,6 +160,20 @@ class EpochBatches:
         images = self.normalise(self._images.batch(indices, self._views[slot, indices].long()))
         teacher = teacher_outputs.train_batch(indices, slot, images) if teacher_outputs is not None else None
         return Batch(indices, slot, images, self._labels[indices], teacher)
+
+    def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split's images, normalised and as they are, in its own order: their rows, and they."""
+        rows = torch.arange(len(split), device=self._device).split(EVALUATION_BATCH)
+        for indices, images in zip(rows, split.images.split(EVALUATION_BATCH), strict=True):
+            yield indices, self.normalise(images.to(self._device))
+
+    def example(self, count: int) -> Tensor:
+        """Black images (count, C, H, W)."""
+        return torch.zeros(count, *self.shape(), device=self._device)
+
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return self._shape
 
     def _batches_at_once(self, teacher_outputs: TeacherOutputs | None) -> int:
         numbers = self._images.numbers_per_image

@@ -1,6 +1,6 @@
 """The network that learns beside the student in every step: a peer that begins as it does, or the teacher itself."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -36,14 +36,13 @@ class Companion:
         self.forwards = 0
         self._prepare = prepare
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (B, C) float32 of images (B, channels, H, W) as the study normalises them."""
-        self.forwards += len(images)
-        prepared = images if self._prepare is None else self._prepare(images)
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C) float32 of inputs as the study gives them to all networks."""
+        self.forwards += len(inputs)
+        prepared = inputs if self._prepare is None else self._prepare(inputs)
         return feature_and_logits(self.model, prepared)[1]
 
-    @torch.no_grad()
-    def evaluate(self, batches: Iterable[Tensor]) -> Tensor:
-        """Logits (N, C) in eval mode."""
+    def evaluated(self) -> Callable[[Tensor], Tensor]:
+        """The network in eval mode, which answers with logits without gradient."""
         self.model.eval()
-        return torch.cat([self.logits(images) for images in batches])
+        return torch.no_grad()(self.logits)

@@ -24,7 +24,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables.batches import Batch
 from trainables.compute import forward_pass
-from trainables.data.views import num_slots, view_table
 from trainables.measures import COST_PARTS
 from trainables.models import DistillationModel
 from trainables.optimisation import count_parameters
@@ -107,7 +106,7 @@ def count_costs(run: "DistillationRun") -> CostLedger:
     """
     asks_teacher = run.method.needs_teacher and "teacher" not in run.trainers
     outputs = run.teacher_outputs
-    slots = num_slots(len(view_table(run.dataset.info, run.config.augmentation)), run.config.epochs)
+    slots = run.batches.slots
     return CostLedger(
         parameters={who: count_parameters([trainer.module]) for who, trainer in run.trainers.items()},
         flops={who: Flops() for who in COST_PARTS} | _flops_of(run, asks_teacher=asks_teacher),
@@ -156,8 +155,7 @@ def _once(key: tuple[object, ...], count: Callable[[], Flops]) -> Flops:
 
 
 def _shape_of(run: "DistillationRun") -> tuple[object, ...]:
-    info = run.dataset.info
-    return info.channels, run.dataset.train.image_size, info.num_classes, str(run.device)
+    return run.batches.shape(), run.dataset.num_classes, run.method.shares_layers, str(run.device)
 
 
 def _flops_of(run: "DistillationRun", *, asks_teacher: bool) -> dict[str, Flops]:
@@ -189,7 +187,7 @@ def _teacher_pass(run: "DistillationRun") -> float:
 
     def count() -> Flops:
         with _counting(run) as counter, torch.no_grad():
-            model.head(model.features(_images(run, _FEW)))
+            model.head(model.features(run.batches.example(_FEW)))
         return Flops(counter.flops / _FEW)
 
     return _once(("frozen", run.config.teacher, *_shape_of(run)), count).forward
@@ -198,8 +196,8 @@ def _teacher_pass(run: "DistillationRun") -> float:
 def _network(run: "DistillationRun", module: nn.Module) -> Flops:
     model = copy.deepcopy(module).train()
     assert isinstance(model, DistillationModel)
-    images = _images(run, _FEW)
-    return _both_ways(run, lambda: model.head(model.features(images)).sum(), _FEW)
+    inputs = run.batches.example(_FEW)
+    return _both_ways(run, lambda: model.head(model.features(inputs)).sum(), _FEW)
 
 
 def _adapter(run: "DistillationRun") -> Flops:
@@ -226,7 +224,7 @@ def _method(run: "DistillationRun", others: list[Flops]) -> Flops:
     apart.begin_drawing()
     batch = _batch(run)
     size = len(batch.labels)
-    feature, logits, maps = _said_by_student(run, batch.images)
+    feature, logits, maps = _said_by_student(run, batch.inputs)
     own = _both_ways(run, lambda: apart.losses(feature, logits, batch.teacher, batch, maps).total, size)
     return Flops(
         own.forward - sum(each.forward for each in others), own.backward - sum(each.backward for each in others)
@@ -265,28 +263,23 @@ def _apart(run: "DistillationRun") -> "DistillationRun":
 
 
 def _batch(run: "DistillationRun") -> Batch:
-    """The first samples of the train split, with images and outputs of the teacher that are random."""
+    """The first samples of the train split, with inputs of their shape and outputs of the teacher that are random."""
     size = min(run.config.batch_size, len(run.dataset.train))
-    images = _images(run, size)
+    inputs = run.batches.example(size)
     teacher = None
     if run.teacher is not None:
-        few = run.teacher(images[:_FEW], maps=run.method.needs_maps)
+        few = run.teacher(inputs[:_FEW], maps=run.method.needs_maps)
         maps = tuple(_like(each, size) for each in few.maps) if few.maps is not None else None
         teacher = TeacherBatch(_like(few.feature, size), _like(few.logits, size), maps)
     labels = run.dataset.train.labels[:size].to(run.device)
-    return Batch(torch.arange(size, device=run.device), 0, images, labels, teacher)
+    return Batch(torch.arange(size, device=run.device), 0, inputs, labels, teacher)
 
 
-def _images(run: "DistillationRun", count: int) -> Tensor:
-    edge = run.dataset.train.image_size
-    return torch.zeros(count, run.dataset.info.channels, edge, edge, device=run.device)
-
-
-def _said_by_student(run: "DistillationRun", images: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+def _said_by_student(run: "DistillationRun", inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
     """Random feature, logits and maps of the student's shapes, from which gradient is wanted."""
     with torch.no_grad():
-        few = forward_pass(copy.deepcopy(run.student).eval(), images[:_FEW], maps=run.method.needs_maps)
-    size = len(images)
+        few = forward_pass(copy.deepcopy(run.student).eval(), inputs[:_FEW], maps=run.method.needs_maps)
+    size = len(inputs)
     seen = tuple(_like(each, size).requires_grad_() for each in few[2]) if few[2] is not None else None
     return _like(few[0], size).requires_grad_(), _like(few[1], size).requires_grad_(), seen
 

@@ -19,10 +19,17 @@ from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.views import num_slots
 from trainables.data_parallel import Workers
-from trainables.measures import ACCURACY
+from trainables.measures import OBJECTIVES
 from trainables.remote_folder import RemoteFolder, node_cache
 from trainables.student_file import keep_student
-from trainables.teacher.files import ensure_teacher, load_teacher, notes_on_given_teacher, teacher_digest
+from trainables.teacher.files import (
+    ensure_teacher,
+    find_tokeniser,
+    load_teacher,
+    notes_on_given_teacher,
+    stored_path,
+    teacher_digest,
+)
 from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_store import ROWS_PER_SHARD, Shard, StoredTeacherOutputs, TeacherOutputsStore
 from trainables.training import DistillationRun, use_one_thread
@@ -92,7 +99,7 @@ class DistillationTrainable(tune.Trainable):
         """Train and evaluate, until a report is due.
 
         Returns:
-            `epochs`, the measures of each that went well; the last one's number and accuracy, for Tune; the trial's
+            `epochs`, the measures of each that went well; the last one's number and objective, for Tune; the trial's
             `facts`; `finished`, whether it was its last, and with it its `calibration`; `failed` where it went wrong;
             and `notes` where there is something that a person should know.
         """
@@ -144,8 +151,8 @@ def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> Di
         workers: the processes that train it together, if it is not this one alone.
     """
     trial = TrialConfig(**settings["config"])
-    dataset = _dataset(trial.dataset, settings["data_root"], trial.split_seed)
     path, device, outputs = _teacher_path(settings, trial), settings.get("device", "cpu"), None
+    dataset = _dataset(trial, settings["data_root"], path)
     teacher = _teacher(path, trial, dataset) if path is not None else None
     if teacher is not None and not trial.method_entry.needs_live_teacher:
         outputs = _teacher_outputs(settings.get("teacher_outputs"), trial, dataset, teacher, device)
@@ -197,7 +204,7 @@ def report(
     """
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS * trials
     return {
-        ACCURACY: epochs[-1][ACCURACY],
+        **{name: epochs[-1][name] for name in OBJECTIVES if name in epochs[-1]},
         "epoch": run.epoch,
         "epochs": epochs,
         "facts": _facts_of(run),
@@ -216,8 +223,8 @@ def report(
 
 def failed_report(error: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """What Tune is told of a trial that went wrong, after `epochs` that had not."""
-    told = {ACCURACY: math.nan, "epoch": len(epochs), "epochs": epochs, **_notes_of_now()}
-    return {**told, "finished": False, "failed": error, "done": True}
+    told = {**dict.fromkeys(OBJECTIVES, math.nan), "epoch": len(epochs), "epochs": epochs}
+    return {**told, **_notes_of_now(), "finished": False, "failed": error, "done": True}
 
 
 def _notes_of_now() -> dict[str, list[str]]:
@@ -259,7 +266,8 @@ def prepare_teacher(
     """
     use_one_thread()
     trial = TrialConfig(**config)
-    dataset = _dataset(trial.dataset, data_root, trial.split_seed)
+    kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
+    dataset = _dataset(trial, data_root, kept)
 
     def tell(epoch: int, epochs: int, accuracy: float) -> None:
         if progress_file is not None:
@@ -303,9 +311,9 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
     """
     use_one_thread()
     config = TrialConfig(**settings["config"])
-    dataset = _dataset(config.dataset, settings["data_root"], config.split_seed)
     path = _teacher_path(settings, config)
     assert path is not None
+    dataset = _dataset(config, settings["data_root"], path)
     teacher = _teacher(path, config, dataset)
     store = _store(settings["teacher_outputs"], config, dataset, teacher, settings["device"])
     missing = store.missing(num_slots(store.tables.num_views, config.epochs)) if shards is None else []
@@ -321,9 +329,13 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
     return FillReport(missing, filled, forwards, seconds, take_notes(), node)
 
 
+def _dataset(config: TrialConfig, root: str | None, teacher_path: str | Path | None) -> Dataset:
+    return _loaded(config.dataset, root, config.split_seed, find_tokeniser(config, teacher_path))
+
+
 @cache
-def _dataset(name: str, root: str | None, split_seed: int) -> Dataset:
-    return load_dataset(name, root, seed=split_seed)
+def _loaded(name: str, root: str | None, split_seed: int, tokeniser: Path | None) -> Dataset:
+    return load_dataset(name, root, seed=split_seed, tokeniser=tokeniser)
 
 
 def _teacher_path(settings: dict[str, Any], config: TrialConfig) -> str | None:

@@ -1,16 +1,20 @@
 """The validation measures of a trial, and how well calibrated its networks are, from logits."""
 
-from typing import TypeAlias
+from collections.abc import Collection
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from trainables.data.text.glue import Metric
+from trainables.data.text.metrics import METRICS
 from trainables.measures import ACCURACY, SHARPNESS_GAP
 from trainables.sharpness import entropy, expected_calibration_error, reliability, sharpness, sharpness_gap
 
 # How many predictions each bin holds, the sum of their confidences, and how many are right; see `trainables.measures`.
 Calibration: TypeAlias = dict[str, dict[str, list[float]]]
+_ACCURACY_ALONE: Final[tuple[Metric, ...]] = ("accuracy",)
 
 
 def validation_measures(
@@ -21,6 +25,7 @@ def validation_measures(
     teacher_logits: Tensor | None = None,
     adapted_logits: Tensor | None = None,
     peer_logits: Tensor | None = None,
+    metrics: Collection[Metric] = _ACCURACY_ALONE,
 ) -> dict[str, float]:
     """All measures that the given logits allow, by the names of `trainables.measures`.
 
@@ -37,6 +42,7 @@ def validation_measures(
         teacher_logits: (B, C), the frozen teacher's.
         adapted_logits: (B, C).
         peer_logits: (B, C), of a network that learnt beside the student.
+        metrics: of the dataset, beside accuracy.
 
     Returns:
         Means over the samples, computed in float64.
@@ -49,6 +55,8 @@ def validation_measures(
         "val/entropy_student": entropy(student).mean(),
         "val/ece_student": expected_calibration_error(student, labels),
     }
+    predictions = student.argmax(dim=1)
+    measures |= {f"val/{name}": METRICS[name](predictions, labels) for name in metrics if name != "accuracy"}
     if peer_logits is not None:
         measures["val/accuracy_peer"] = _accuracy(peer_logits, labels)
     if teacher_logits is not None:
@@ -64,7 +72,7 @@ def validation_measures(
             SHARPNESS_GAP: sharpness_gap(target, student),
             "val/sharpness_gap_tempered": sharpness_gap(target, student, temperature=temperature),
             "val/sharpness_gap_centred": sharpness_gap(target, student, centred=True),
-            "val/agreement": (target.argmax(dim=1) == student.argmax(dim=1)).double().mean(),
+            "val/agreement": (target.argmax(dim=1) == predictions).double().mean(),
         }
     if adapted_logits is not None:
         adapted = adapted_logits.double()
@@ -77,6 +85,18 @@ def validation_measures(
     # One transfer for all of them: each .item() would wait for the device.
     values = torch.stack(list(measures.values())).tolist()
     return dict(zip(measures, values, strict=True))
+
+
+def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric] = _ACCURACY_ALONE) -> dict[str, float]:
+    """`test/...`: the metrics of a dataset.
+
+    Args:
+        logits: (B, C), the student's.
+        labels: (B,) int64.
+        metrics: of the dataset.
+    """
+    predictions = logits.argmax(dim=1)
+    return {f"test/{name}": METRICS[name](predictions, labels).item() for name in metrics}
 
 
 def calibration_of(labels: Tensor, logits: dict[str, Tensor | None]) -> Calibration:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from trainables.adamw import AdamWTrainer
 from trainables.adapter import TeacherAdapter
+from trainables.batches import BatchSource
 from trainables.companion import Companion
 from trainables.compute import place
 from trainables.data.dataset import Dataset
 from trainables.methods.maps import map_shapes
 from trainables.methods.method import Method, PartsSetting
+from trainables.modality import is_text
 from trainables.models import DistillationModel, build_model
 from trainables.optimisation import Trainer
 from trainables.randomness import seeded
@@ -24,12 +27,40 @@ if TYPE_CHECKING:
     from trainables.teacher.frozen import FrozenTeacher
 
 
-def build_student(config: TrialConfig, dataset: Dataset, device: torch.device) -> DistillationModel:
-    """The student with its first weights."""
-    info = dataset.info
+def build_student(
+    config: TrialConfig, dataset: Dataset, device: torch.device, teacher: "FrozenTeacher | None" = None
+) -> DistillationModel:
+    """The student with its first weights; `bert:N` takes them from the teacher."""
     with seeded(derive_seed("student", config.seed)):
-        student = build_model(config.student, num_classes=info.num_classes, in_channels=info.channels)
+        if config.begins_as_teacher:
+            assert teacher is not None
+            student = layers_of_teacher(config, teacher.model)
+        else:
+            student = build_network(config.student, dataset)
+        if config.method_entry.shares_layers:
+            from trainables.models.shared_layers import TextClassifier, share_layers
+
+            assert isinstance(student, TextClassifier)
+            share_layers(student)
     return place(student, device, config.precision)
+
+
+def build_network(name: str, dataset: Dataset) -> DistillationModel:
+    """The architecture of that name for a dataset, with weights from torch's global generator or from its folder."""
+    if is_text(dataset.name):
+        from trainables.models.text_zoo import build_text_model  # transformers is imported there
+
+        return build_text_model(name, dataset)
+    return build_model(name, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
+
+
+def layers_of_teacher(config: TrialConfig, teacher: DistillationModel) -> DistillationModel:
+    """The student `bert:N`, whose first weights are layers of the teacher, and a last layer of its own."""
+    from trainables.models.text import TextClassifier, student_of_layers
+
+    assert isinstance(teacher, TextClassifier)
+    count = int(config.student.partition(":")[2])
+    return student_of_layers(teacher, count, which=config.student_layers)
 
 
 def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter:
@@ -54,60 +85,87 @@ def build_parts(
     student: DistillationModel,
     teacher: "FrozenTeacher | None",
     dataset: Dataset,
+    batches: BatchSource,
 ) -> nn.Module | None:
     """What the method itself has, on the student's device; None if it has nothing."""
-    info = dataset.info
-    image = info.channels, dataset.train.image_size, dataset.train.image_size
+    example = batches.example(1)
     setting = PartsSetting(
         student_dim=student.head.in_features,
         teacher_dim=teacher.head.in_features if teacher is not None else 0,
         labels=dataset.train.labels,
-        student_maps=map_shapes(student, image) if method.needs_maps else (),
-        teacher_maps=map_shapes(teacher.model, image) if method.needs_maps and teacher is not None else (),
-        image=image,
-        num_classes=info.num_classes,
+        student_maps=map_shapes(student, example) if method.needs_maps else (),
+        teacher_maps=map_shapes(teacher.model, example) if method.needs_maps and teacher is not None else (),
+        image=batches.shape(),
+        num_classes=dataset.num_classes,
     )
     with seeded(derive_seed("method", config.seed)):
         parts = method.build_parts(config.model_dump(), setting)
     return parts.to(student.head.weight.device) if parts is not None else None
 
 
-def student_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
-    """Trains the student, or what is trained as the student is: a peer, and a method's own parts."""
-    return Trainer(
+def student_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Trainer:
+    """Trains the student, or what is trained as the student is: a peer, and a method's own parts.
+
+    Args:
+        config: the trial.
+        module: who learns.
+        steps: in an epoch.
+    """
+    return _trainer(config)(
         module,
         learning_rate=config.student_learning_rate,
         momentum=config.student_momentum,
         weight_decay=config.student_weight_decay,
         schedule=config.student_schedule,
         epochs=config.epochs,
+        steps=steps,
+        warmup=config.rate_warmup,
+        clip_norm=config.clip_norm,
     )
 
 
-def build_companion(
-    config: TrialConfig, method: Method, dataset: Dataset, teacher: "FrozenTeacher | None", device: torch.device
-) -> Companion | None:
-    """The network that learns beside the student, if the method has one."""
-    if method.trains_teacher:
-        assert teacher is not None
-        model = copy.deepcopy(teacher.model).requires_grad_(True)
-        return Companion("teacher", model, adapter_trainer(config, model), prepare=teacher.renormalised)
-    if method.peer is None:
-        return None
-    architecture = config.teacher if method.peer == "teacher" else config.student
-    with seeded(derive_seed("peer", config.seed)):
-        model = build_model(architecture, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
-    model = place(model, device, config.precision)
-    return Companion("peer", model, student_trainer(config, model))
+def adapter_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Trainer:
+    """Trains the adapter, or what learns in its place: the teacher.
 
-
-def adapter_trainer(config: TrialConfig, module: nn.Module) -> Trainer:
-    """Trains the adapter, or what learns in its place: the teacher."""
-    return Trainer(
+    Args:
+        config: the trial.
+        module: who learns.
+        steps: in an epoch.
+    """
+    return _trainer(config)(
         module,
         learning_rate=config.adapter_learning_rate,
         momentum=config.adapter_momentum,
         weight_decay=config.adapter_weight_decay,
         schedule=config.adapter_schedule,
         epochs=config.epochs,
+        steps=steps,
+        warmup=config.rate_warmup,
+        clip_norm=config.clip_norm,
     )
+
+
+def _trainer(config: TrialConfig) -> type[Trainer]:
+    return AdamWTrainer if config.optimiser == "adamw" else Trainer
+
+
+def build_companion(
+    config: TrialConfig,
+    method: Method,
+    dataset: Dataset,
+    teacher: "FrozenTeacher | None",
+    device: torch.device,
+    steps: int,
+) -> Companion | None:
+    """The network that learns beside the student, if the method has one."""
+    if method.trains_teacher:
+        assert teacher is not None
+        model = copy.deepcopy(teacher.model).requires_grad_(True)
+        return Companion("teacher", model, adapter_trainer(config, model, steps), prepare=teacher.renormalised)
+    if method.peer is None:
+        return None
+    architecture = config.teacher if method.peer == "teacher" else config.student
+    with seeded(derive_seed("peer", config.seed)):
+        model = build_network(architecture, dataset)
+    model = place(model, device, config.precision)
+    return Companion("peer", model, student_trainer(config, model, steps))

@@ -24,9 +24,15 @@ network): in each of 15 bins of equal width over the confidence how many predict
 their confidences (`confidence`), and how many of them are right (`correct`). Who stands for the teacher, and who is the
 adapted one, is as for the measures. On the test split it is the student's alone, of a trial that confirms: nothing else
 has been through that split.
+
+What a search maximises, what configs are compared by and what early stopping looks at is the dataset's objective
+(`objective_of`): accuracy, but for tasks of text whose classes are so unequal that another measure is usual. Such a
+trial reports both, and both again on the test split where it confirms.
 """
 
 from typing import Final
+
+from trainables.data.text.glue import GLUE_PREFIX, GLUE_TASKS
 
 ACCURACY: Final = "val/accuracy"
 SHARPNESS_GAP: Final = "val/sharpness_gap"
@@ -51,6 +57,8 @@ VALIDATION_MEASURES: Final = (
     "val/ece_adapted",
     "val/agreement",
 )
+# Of tasks that are measured by more than accuracy.
+TASK_MEASURES: Final = ("val/matthews", "val/f1", "test/matthews", "test/f1")
 TRAINING_MEASURES: Final = (
     "train/loss",
     "train/loss_ce",
@@ -101,7 +109,9 @@ CALIBRATION: Final = (
     "calibration/test_student",
 )
 
-MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES
+MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES + TASK_MEASURES
+OBJECTIVES: Final = (ACCURACY, *TASK_MEASURES[:2])
+OBJECTIVE_WORDS: Final = {"accuracy": "accuracy", "matthews": "Matthews correlation", "f1": "F1"}
 
 _UNITS: Final = {
     "_flops_to_ce": "1, of what cross-entropy on the same student takes",
@@ -118,6 +128,22 @@ _UNITS: Final = {
     "/workers": "processes",
     **{f"_{part}": "FLOP/example" for part in COST_PARTS},
 }
+
+
+def objective_of(dataset: str, split: str = "val") -> str:
+    """The measure that decides on a dataset.
+
+    Args:
+        dataset: canonical name; one that is not known is measured by accuracy, as images are.
+        split: `val` or `test`.
+    """
+    task = GLUE_TASKS.get(dataset.removeprefix(GLUE_PREFIX)) if dataset.startswith(GLUE_PREFIX) else None
+    return f"{split}/{task.objective if task is not None else 'accuracy'}"
+
+
+def objective_in_words(dataset: str) -> str:
+    """What a person reads of it: accuracy, F1 or Matthews correlation."""
+    return OBJECTIVE_WORDS[objective_of(dataset).removeprefix("val/")]
 
 
 def unit_of(name: str) -> str | None:

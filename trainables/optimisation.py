@@ -1,7 +1,10 @@
-"""Optimisers and learning-rate schedules; student and adapter have one of each, apart from the other's."""
+"""Optimisers and learning-rate schedules; student and adapter have one of each, apart from the other's.
+
+`Trainer` is SGD; AdamW is `trainables.adamw`'s.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -11,18 +14,19 @@ from torch.optim.sgd import sgd
 from trainables.naming import unknown_name
 from trainables.teacher.recipe import STEP_MILESTONES
 
-SCHEDULES: Final = ("constant", "cosine", "step")
+SCHEDULES: Final = ("constant", "cosine", "step", "linear")
 _STEP_FACTOR: Final = 0.1
+_TINY: Final = 1e-6
 
 
 def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
-    """What the initial learning rate is multiplied by throughout an epoch.
+    """What the initial learning rate is multiplied by throughout an epoch, or, where it is linear, at its first step.
 
     A function of the epoch and of nothing before it, so that a schedule has no state to save.
 
     Args:
         schedule: `constant`; `cosine`, from 1 at the first epoch towards 0 after the last; `step`, ten times
-            less at each of 62.5, 75 and 87.5% of the epochs.
+            less at each of 62.5, 75 and 87.5% of the epochs; `linear`, from 1 towards 0, see `linear_factor`.
         epoch: counted from 0.
         epochs: of the whole trial.
 
@@ -31,11 +35,37 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
     """
     if schedule == "constant":
         return 1.0
+    if schedule == "linear":
+        return 1 - epoch / epochs
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     if schedule == "step":
         return _STEP_FACTOR ** sum(epoch >= milestone * epochs for milestone in STEP_MILESTONES)
     raise ValueError(unknown_name("schedule", schedule, SCHEDULES))
+
+
+def linear_factor(step: int, steps: int, warmup: float) -> float:
+    """What the initial learning rate is multiplied by at one step: up from 0 in the warmup, then down to 0.
+
+    Args:
+        step: counted from 0.
+        steps: of the whole trial.
+        warmup: share of the steps in which the rate rises.
+
+    Source:
+        Devlin et al., "BERT" (2019): linear warmup and linear decay.
+    """
+    rising = warmup * steps
+    return (step + 1) / rising if step + 1 <= rising else (steps - step) / (steps - math.floor(rising))
+
+
+@torch.no_grad()
+def clip(gradients: Collection[Tensor], largest: float) -> None:
+    """Scale gradients together, in place, so that the norm of all their numbers is at most `largest`."""
+    gradients = list(gradients)
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    # Without a question to the device; a norm that is not finite spoils the weights, which the epoch's losses tell.
+    torch._foreach_mul_(gradients, (largest / (norm + _TINY)).clamp(max=1.0))
 
 
 class Trainer:
@@ -50,6 +80,9 @@ class Trainer:
         weight_decay: added to the gradient (coupled), on all parameters.
         schedule: see `schedule_factor`.
         epochs: of the whole trial.
+        steps: in an epoch; needed by a linear schedule alone, which falls from step to step.
+        warmup: share of all steps in which a linear schedule rises before it falls.
+        clip_norm: the gradients' norm, of all of the module's together, is cut to this before a step; 0 leaves it.
     """
 
     def __init__(
@@ -61,6 +94,9 @@ class Trainer:
         weight_decay: float,
         schedule: str,
         epochs: int,
+        steps: int = 0,
+        warmup: float = 0.0,
+        clip_norm: float = 0.0,
     ) -> None:
         self.module = module
         self.momentum = momentum
@@ -69,6 +105,10 @@ class Trainer:
         self._learning_rate = learning_rate
         self._schedule = schedule
         self._epochs = epochs
+        self._steps = steps
+        self._warmup = warmup
+        self._clip_norm = clip_norm
+        self._step: int | None = None  # of the whole trial, where the schedule goes by steps
         self.parameters: Final = dict(module.named_parameters())
         self.moves = 0  # how often parameters or momenta have gone to live in other memory
         self._momenta: dict[str, Tensor] = {}
@@ -78,11 +118,31 @@ class Trainer:
     def begin_epoch(self, epoch: int) -> None:
         """Set the rate of epoch `epoch`, counted from 0."""
         self.rate = self._learning_rate * schedule_factor(self._schedule, epoch, self._epochs)
+        self._step = epoch * self._steps if self._schedule == "linear" and self._steps else None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its step is SGD's alone, at one rate throughout an epoch, so that others may make it for it."""
+        return not (self._clip_norm or self._schedule == "linear")
+
+    def prepare_step(self, gradients: Collection[Tensor]) -> None:
+        """What comes before a step: the step's rate, and gradients that are not too long."""
+        if self._step is not None:
+            total = self._steps * self._epochs
+            self.rate = self._learning_rate * linear_factor(self._step, total, self._warmup)
+            self._step += 1
+        if self._clip_norm and gradients:
+            clip(gradients, self._clip_norm)
 
     def forget_gradients(self) -> None:
         """Before a backward pass."""
         for parameter in self.parameters.values():
             parameter.grad = None
+
+    @property
+    def own_gradients(self) -> dict[str, Tensor]:
+        """What a backward pass left with the parameters, by their names."""
+        return {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor] | None = None) -> None:
@@ -95,7 +155,8 @@ class Trainer:
             gradients: by the parameters' names; those that a backward pass left with the parameters if not given.
         """
         if gradients is None:
-            gradients = {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
+            gradients = self.own_gradients
+        self.prepare_step(gradients.values())
         if self.momentum and not self._momenta:
             # PyTorch begins with the first gradient, which is what a momentum of zero turns into.
             self._momenta = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
@@ -159,8 +220,8 @@ class Trainer:
             ValueError: naming the tensors that are missing, unknown or of another shape.
         """
         momenta = tensors_under("momentum.", tensors)
-        _check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
-        _check_shapes(momenta, self.parameters, must_be_all=bool(momenta))
+        check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
+        check_shapes(momenta, self.parameters, must_be_all=bool(momenta))
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `state_tensors` gave; the rate is set by the next `begin_epoch`.
@@ -186,7 +247,12 @@ def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tenso
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, must_be_all: bool) -> None:
+def check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, must_be_all: bool) -> None:
+    """Whether tensors could take the place of others.
+
+    Raises:
+        ValueError: naming those that are missing, unknown or of another shape.
+    """
     wrong = sorted(set(given) ^ set(expected)) if must_be_all else sorted(set(given) - set(expected))
     wrong += [name for name in given if name in expected and given[name].shape != expected[name].shape]
     if wrong:

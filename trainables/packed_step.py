@@ -239,7 +239,7 @@ def _are_one(batches: Sequence[Batch]) -> bool:
 
 def _images(batches: Sequence[Batch]) -> Tensor:
     """(B, C, H, W) if all see the same, else (B, K · C, H, W)."""
-    return batches[0].images if _are_one(batches) else torch.cat([batch.images for batch in batches], dim=1)
+    return batches[0].inputs if _are_one(batches) else torch.cat([batch.inputs for batch in batches], dim=1)
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
@@ -262,4 +262,4 @@ def _teacher(runs: Sequence[DistillationRun], batches: Sequence[Batch]) -> list[
 def _ask(run: DistillationRun, batch: Batch) -> TeacherBatch:
     assert run.teacher_outputs is not None
     with arithmetic(run.config.precision, run.device):  # its own net runs as the student does
-        return run.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)
+        return run.teacher_outputs.train_batch(batch.indices, batch.slot, batch.inputs)

@@ -245,6 +245,8 @@ class Pack:
         first = runs[0]
         _check_companion(first.config)
         for run in runs:
+            _check_steps(run.config)
+        for run in runs:
             if run.device != first.device:
                 raise PackingError(f"trials of a pack run on one device, these on {first.device} and {run.device}")
             for name in ("dataset", "teacher"):
@@ -277,6 +279,13 @@ def _check_companion(config: TrialConfig) -> None:
         raise PackingError(
             f"{architecture} learns beside the students, and what it may draw at random (dropout) is not drawn apart "
             "for each trial of a pack"
+        )
+
+
+def _check_steps(config: TrialConfig) -> None:
+    if not config.has_plain_steps:
+        raise PackingError(
+            "packed trials make steps of SGD at one rate an epoch: leave out AdamW, clip_norm and linear schedules"
         )
 
 

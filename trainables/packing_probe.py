@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset, Split
+from trainables.modality import is_text
 from trainables.packing import Pack, PackingError
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch
 from trainables.training import DistillationRun
@@ -54,6 +55,8 @@ def best_count(
         stored: whether the teacher's outputs will be looked up rather than computed.
         counts: what to try, in order.
     """
+    if is_text(config.dataset) or not config.has_plain_steps:
+        return Probe(1, {})
     few = _few_batches(dataset, config.batch_size)
     outputs = None
     if stored and teacher is not None and not config.method_entry.needs_maps:

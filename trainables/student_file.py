@@ -4,7 +4,9 @@ The file is safetensors with a checksum and says of itself how to build and feed
 MLflow is not imported: it calls `_load_pyfunc` of the module that a model names as its loader.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,15 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.batches import EpochBatches
 from trainables.data.views import Normaliser
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata, save_model
 from trainables.models.interface import DistillationModel
 from trainables.storage import StoredFileError, read_tensors, write_tensors
+from trainables.teacher.card import TOKENISER
+from trainables.teacher.files import MODEL, described
+from trainables.teacher.given_text import tokeniser_of
 from trainables.training import DistillationRun
 
 # By how much two machines, or two libraries, may differ in a logit, absolutely and of the logit itself.
 LOGITS_TOLERANCE: Final = 1e-4
 _EXAMPLES: Final = 2
+_ROWS: Final = 2  # of a sentence: token ids and segment ids
 _BATCH: Final = 512
 
 
@@ -33,19 +40,24 @@ class Student:
         model: the network, in eval mode.
         info: how it was built and its images were normalised.
         trial: the config of its trial, in JSON.
+        about: what the file of one that reads text says of it beside: `model`, its configuration, and `tokeniser`, the
+            content of the tokenizer.json that gives its token ids; both in JSON.
     """
 
     model: DistillationModel
     info: CheckpointInfo
     trial: str
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """The logits (B, C), float32, of images (B, channels, H, W), uint8.
+        """The logits (B, C), float32, of images (B, channels, H, W), uint8; or of sentences (B, 2, L), int32.
 
         Raises:
-            ValueError: the images are of another type or have other channels.
+            ValueError: the images are of another type or have other channels; or the sentences are no such.
         """
+        if MODEL in self.about:
+            return self._of_sentences(images)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.info.in_channels:
             raise ValueError(
                 f"this student takes uint8 images (B, {self.info.in_channels}, H, W) of pixels from 0 to 255, not "
@@ -54,7 +66,15 @@ class Student:
         normalise = Normaliser(self.info.mean, self.info.std, torch.device("cpu"))
         return torch.cat([self.model(normalise(each)) for each in images.split(_BATCH)])
 
-    def predict(self, model_input: NDArray[np.uint8], params: dict[str, Any] | None = None) -> NDArray[np.float32]:  # noqa: ARG002
+    def _of_sentences(self, inputs: Tensor) -> Tensor:
+        if inputs.is_floating_point() or inputs.ndim != 3 or inputs.shape[1] != _ROWS:
+            raise ValueError(
+                "this student takes sentences (B, 2, L), int32: token ids, 0 behind the last one, and segment ids; not "
+                f"{str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}"
+            )
+        return torch.cat([self.model(each) for each in inputs.int().split(_BATCH)])
+
+    def predict(self, model_input: NDArray[np.integer], params: dict[str, Any] | None = None) -> NDArray[np.float32]:  # noqa: ARG002
         """`logits` as MLflow's `pyfunc` asks for them."""
         logits: NDArray[np.float32] = self.logits(torch.from_numpy(np.array(model_input))).numpy()
         return logits
@@ -66,7 +86,7 @@ class KeptStudent:
 
     Args:
         student: as it was read.
-        images: (2, channels, H, W) uint8, of its validation split.
+        images: (2, channels, H, W) uint8, or (2, 2, L) int32, of its validation split.
         logits: (2, C) float32, what it gave for them when it was kept.
     """
 
@@ -87,11 +107,19 @@ def keep_student(run: DistillationRun, path: Path) -> None:
     """
     data = run.dataset
     info = CheckpointInfo(run.config.student, data.num_classes, data.info.channels, data.mean, data.std, data.digest)
-    save_model(run.student, path, metadata={**info.to_metadata(), "trial": run.config.model_dump_json()})
-    images = data.validation.images[:_EXAMPLES].cpu().contiguous()
+    about = {name: each if isinstance(each, str) else json.dumps(each) for name, each in described(run.student).items()}
+    if about:
+        about[TOKENISER] = tokeniser_of(data)
+    save_model(run.student, path, metadata={**info.to_metadata(), "trial": run.config.model_dump_json(), **about})
+    if isinstance(run.batches, EpochBatches):
+        images = data.validation.images[:_EXAMPLES].cpu().contiguous()
+        inputs = run.batches.normalise(images.to(run.device))
+    else:
+        inputs = next(run.evaluation_batches(data.validation))[:_EXAMPLES]
+        images = inputs.cpu().contiguous()
     run.student.eval()
     with torch.no_grad():
-        logits = run.student(run.batches.normalise(images.to(run.device)))
+        logits = run.student(inputs)
     write_tensors(example_path(path), {"images": images, "logits": logits.float()}, {})
 
 
@@ -132,9 +160,16 @@ def load_student(path: Path) -> Student:
     """
     metadata = read_metadata(path)
     info = CheckpointInfo.from_metadata(metadata)
-    model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
+    about = {name: metadata[name] for name in (MODEL, TOKENISER) if name in metadata}
+    model: DistillationModel
+    if MODEL in about:
+        from trainables.models.text import build_described  # imports transformers
+
+        model = build_described(json.loads(about[MODEL]), num_classes=info.num_classes)
+    else:
+        model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
     load_checkpoint(model, path)
-    return Student(model.eval(), info, metadata.get("trial", ""))
+    return Student(model.eval(), info, metadata.get("trial", ""), about)
 
 
 def _load_pyfunc(path: str) -> Student:

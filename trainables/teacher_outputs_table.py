@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from trainables.compute import place
-from trainables.data.dataset import Dataset, digest_of
+from trainables.data.dataset import Dataset, Split, digest_of
 from trainables.data.views import AnyViewedImages, AnyViewTable, Normaliser, view_table, views_of_slots
+from trainables.modality import is_text
 from trainables.teacher.frozen import FrozenTeacher
 from trainables.teacher_outputs_file import DTYPES, OutputsDtype
 from trainables.training import one_thread
@@ -36,14 +37,14 @@ class Table:
         origin: whose rows they are, by names; goes into the file.
         start: the first row, of the split.
         stop: the row after the last one.
-        images: gives those from one row to another, batch by batch, as uint8.
+        inputs: gives those from one row to another, batch by batch: their rows, and they as networks take them.
     """
 
     name: str
     origin: dict[str, Any]
     start: int
     stop: int
-    images: Callable[[int, int], Iterator[Tensor]]
+    inputs: Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]
 
     @property
     def count(self) -> int:
@@ -58,7 +59,7 @@ class Table:
     def rows(self, start: int, stop: int) -> "Table":
         """Some of the rows, for a file of their own."""
         name = f"{self.name}.rows-{start:08d}-{stop:08d}"
-        return Table(name, self.origin | {"rows": [start, stop]}, start, stop, self.images)
+        return Table(name, self.origin | {"rows": [start, stop]}, start, stop, self.inputs)
 
 
 class TeacherTables:
@@ -107,6 +108,10 @@ class TeacherTables:
             "device": device.type,
             "torch": torch.__version__,
         }
+        if is_text(dataset.name):
+            from trainables.text_batches import EVALUATION_BATCH
+
+            self.origin["sentences"] = EVALUATION_BATCH  # at once, of similar length
         content = json.dumps(self.origin, sort_keys=True)
         self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -124,21 +129,40 @@ class TeacherTables:
         views = self._views[slot]
         origin = {"split": "train", "slot": slot, "slot_digest": digest_of("slot", views.numpy())}
 
-        def images(start: int, stop: int) -> Iterator[Tensor]:
-            for indices in torch.arange(start, stop, device=self._device).split(FILL_BATCH):
-                yield self._viewed.batch(indices, views[indices.cpu()].long().to(self._device))
+        def images(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.arange(start, stop, device=self._device).split(FILL_BATCH):
+                pixels = self._viewed.batch(rows, views[rows.cpu()].long().to(self._device))
+                yield rows, self._normalise(pixels.to(self._device))
 
-        return Table(f"slot-{slot:04d}", self.origin | origin, 0, len(views), images)
+        inputs = images if not is_text(self._dataset.name) else self._sentences(self._dataset.train)
+        return Table(f"slot-{slot:04d}", self.origin | origin, 0, len(views), inputs)
 
     @property
     def validation(self) -> Table:
         """The validation split, every image as it is."""
-        images = self._dataset.validation.images
+        split = self._dataset.validation
 
-        def batches(start: int, stop: int) -> Iterator[Tensor]:
-            return iter(images[start:stop].split(FILL_BATCH))
+        def images(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.arange(start, stop).split(FILL_BATCH):
+                yield rows, self._normalise(split.images[rows[0] : rows[-1] + 1].to(self._device))
 
-        return Table("validation", self.origin | {"split": "validation"}, 0, len(images), batches)
+        inputs = images if not is_text(self._dataset.name) else self._sentences(split)
+        return Table("validation", self.origin | {"split": "validation"}, 0, len(split), inputs)
+
+    def _sentences(self, split: Split) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
+        """Sentences of every so many rows in batches of similar length, whichever range they are part of."""
+        from trainables.data.text.dataset import TextSplit
+        from trainables.text_batches import EVALUATION_BATCH, on_device
+
+        assert isinstance(split, TextSplit)
+        placed, lengths = on_device(split, self._device), split.lengths
+
+        def sentences(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.arange(start, stop).split(FILL_BATCH):
+                for some in rows[lengths[rows].argsort(stable=True)].split(EVALUATION_BATCH):
+                    yield some, placed.batch(some.to(self._device))
+
+        return sentences
 
     def compute(self, table: Table) -> Tensor:
         """A table's rows (N, D) on the CPU: one pass of the teacher over its images, on one thread.
@@ -148,13 +172,11 @@ class TeacherTables:
         """
         rows = torch.empty(table.count, self.width, dtype=self._dtype)
         largest = torch.zeros((), device=self._device)
-        done = 0
         with one_thread():
-            for images in table.images(table.start, table.stop):
-                exact = self._placed_teacher(self._normalise(images.to(self._device))).feature
+            for places, inputs in table.inputs(table.start, table.stop):
+                exact = self._placed_teacher(inputs).feature
                 largest = torch.maximum(largest, exact.abs().max())
-                rows[done : done + len(exact)] = exact.to(self._dtype)
-                done += len(exact)
+                rows[places.cpu() - table.start] = exact.to(self._dtype).cpu()
         if not largest.isfinite():
             raise TeacherOutputsError("the teacher's features are not finite: its weights are of no use")
         if largest > torch.finfo(self._dtype).max:

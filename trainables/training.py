@@ -8,7 +8,7 @@ equals, to the bit on CPU, one that never stopped.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterStep
-from trainables.batches import Batch, EpochBatches
+from trainables.batches import Batch, BatchSource, EpochBatches
 from trainables.closed_form import ClosedForm
 from trainables.compute import arithmetic, forward_pass, place
 from trainables.cost_ledger import CostLedger, count_costs
@@ -25,7 +25,7 @@ from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
 from trainables.data_parallel import Workers, share_norms
 from trainables.energy import energy_meter
-from trainables.evaluation import Calibration, calibration_of, validation_measures
+from trainables.evaluation import Calibration, calibration_of, measures_on_test, validation_measures
 from trainables.folding import FoldedCopy
 from trainables.learners import (
     adapter_trainer,
@@ -39,6 +39,7 @@ from trainables.loss_log import LossLog, NonFiniteLossError
 from trainables.measures import CALIBRATION
 from trainables.methods import METHODS
 from trainables.methods.method import LossParts, Method, StepOutputs
+from trainables.modality import is_text
 from trainables.models import DistillationModel
 from trainables.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
 from trainables.optimisation import Trainer, tensors_under
@@ -52,7 +53,6 @@ from trainables.trial_identity import check_fit, check_identity, check_outputs
 if TYPE_CHECKING:
     from trainables.teacher.frozen import FrozenTeacher
 
-_EVALUATION_BATCH = 512
 # Pixels of the validation split, a channel: below, finding out what can be folded takes longer than it saves.
 _FOLDED_FROM = 1_000_000
 
@@ -115,32 +115,34 @@ class DistillationRun:
         self._gradients: NumpyForm | ClosedForm | None = self._closed_form
         if self._closed_form is not None and fits_form(self.device, config.batch_size, dataset.info.num_classes):
             self._gradients = NumpyForm(self._closed_form)
+        self.batches = build_batches(config, dataset, self.device)
         self._build_networks()
-        self.batches = EpochBatches(config, dataset, self.device)
         self._validation_teacher: TeacherBatch | None = None
         self._forwards_reported = 0
 
     def _build_networks(self) -> None:
         config = self.config
-        self.student: DistillationModel = build_student(config, self.dataset, self.device)
-        self.student_trainer = student_trainer(config, self.student)
+        self.student: DistillationModel = build_student(config, self.dataset, self.device, self.teacher)
+        self.student_trainer = student_trainer(config, self.student, len(self.batches))
         self.adapter: TeacherAdapter | None = None
         self.adapter_trainer: Trainer | None = None
         self._adapter_step: NumpyAdapterStep | AdapterStep | None = None
         if config.method_entry.has_adapter:
             assert self.teacher is not None
             self.adapter = build_adapter(config, self.teacher.head, self.device)
-            self.adapter_trainer = adapter_trainer(config, self.adapter)
+            self.adapter_trainer = adapter_trainer(config, self.adapter, len(self.batches))
             if self._closed_form is not None:
-                small = fits_adapter(self.adapter, self.device, config.batch_size)
+                small = fits_adapter(self.adapter, self.device, config.batch_size) and self.adapter_trainer.is_plain
                 self._adapter_step = (NumpyAdapterStep if small else AdapterStep)(self.adapter, self.adapter_trainer)
         self.parts: nn.Module | None = None
         self.parts_trainer: Trainer | None = None
         if self.method.parts is not None:
-            self.parts = build_parts(config, self.method, self.student, self.teacher, self.dataset)
+            self.parts = build_parts(config, self.method, self.student, self.teacher, self.dataset, self.batches)
             assert self.parts is not None
-            self.parts_trainer = student_trainer(config, self.parts)
-        self.companion = build_companion(config, self.method, self.dataset, self.teacher, self.device)
+            self.parts_trainer = student_trainer(config, self.parts, len(self.batches))
+        self.companion = build_companion(
+            config, self.method, self.dataset, self.teacher, self.device, len(self.batches)
+        )
         if self.workers is not None:
             for network in (self.student, *([self.companion.model] if self.companion is not None else [])):
                 share_norms(network, self.workers)
@@ -253,9 +255,9 @@ class DistillationRun:
         if teacher is None and self.method.asks_frozen_teacher:
             assert self.teacher_outputs is not None
             with arithmetic(self.config.precision, self.device):  # its own net runs as the student does
-                teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.images)
+                teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
         with arithmetic(self.config.precision, self.device):
-            feature, logits, maps = forward_pass(self.student, batch.images, maps=self.method.needs_maps)
+            feature, logits, maps = forward_pass(self.student, batch.inputs, maps=self.method.needs_maps)
         if self._gradients is not None and teacher is not None:
             self._backward_by_formula(logits, teacher, batch.labels, log)
         else:
@@ -289,7 +291,7 @@ class DistillationRun:
         maps: tuple[Tensor, ...] | None = None,
     ) -> LossParts:
         """The losses of a batch with their graph, from the student's feature (B, D), logits (B, C) and maps."""
-        adapted, beside = None, self._companion_logits(batch.images)
+        adapted, beside = None, self._companion_logits(batch.inputs)
         if self.adapter is not None:
             assert teacher is not None
             adapted = self.adapter(teacher.feature, teacher.logits)
@@ -312,11 +314,11 @@ class DistillationRun:
         indices, labels = batch.whole
         return self.objective(self.workers.gather_outputs(outputs, indices), labels)
 
-    def _companion_logits(self, images: Tensor) -> Tensor | None:
+    def _companion_logits(self, inputs: Tensor) -> Tensor | None:
         if self.companion is None:
             return None
         with arithmetic(self.config.precision, self.device):
-            return self.companion.logits(images)
+            return self.companion.logits(inputs)
 
     def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: LossLog) -> None:
         assert self._gradients is not None
@@ -351,9 +353,7 @@ class DistillationRun:
             assert teacher is not None
             self.adapter.eval()
             adapted = self.adapter(teacher.feature, teacher.logits)
-        beside = None
-        if self.companion is not None:
-            beside = self._gathered(self.companion.evaluate(self.evaluation_batches(split)), split)
+        beside = self._answers(split, self.companion.evaluated()) if self.companion is not None else None
         student = self._student_logits(split) if student_logits is None else student_logits
         labels, frozen = split.labels.to(self.device), teacher.logits if teacher is not None else None
         adapted = beside if self.method.trains_teacher else adapted
@@ -365,6 +365,7 @@ class DistillationRun:
             teacher_logits=frozen,
             adapted_logits=adapted,
             peer_logits=peer,
+            metrics=self.dataset.info.metrics,
         )
         wrong = ", ".join(f"{name} {value:g}" for name, value in measures.items() if not math.isfinite(value))
         if wrong:
@@ -381,11 +382,14 @@ class DistillationRun:
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:
-        """`test/accuracy`: the one reader of the test split, for the final confirmation of a study."""
+        """`test/accuracy`, and what else the dataset is measured by, for the final confirmation of a study.
+
+        It is the one reader of the test split.
+        """
         split = self.dataset.test
         logits, labels = self._student_logits(split), split.labels.to(self.device)
         self.calibration |= calibration_of(labels, {CALIBRATION[-1]: logits})
-        return {"test/accuracy": float((logits.argmax(dim=1) == labels).double().mean())}
+        return measures_on_test(logits, labels, self.dataset.info.metrics)
 
     def test_at_the_end(self) -> dict[str, float]:
         """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""
@@ -393,40 +397,49 @@ class DistillationRun:
 
     def _student_logits(self, split: Split) -> Tensor:
         self.student.eval()
-        net = self._folded_student.current() if self._folded_student is not None else self.student
-        return self._gathered(torch.cat([net(images) for images in self.evaluation_batches(split)]), split)
+        return self._answers(
+            split, self._folded_student.current() if self._folded_student is not None else self.student
+        )
 
-    def _gathered(self, rows: Tensor, split: Split) -> Tensor:
-        return rows if self.workers is None else self.workers.gather(rows, len(split))
+    def _answers(self, split: Split, net: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a network says of a split (N, ...), in the split's own order; each worker asks it of its share."""
+        found = [(rows, self._gathered(net(inputs[own]), rows)) for rows, inputs, own in self._shares(split)]
+        return _in_order(*zip(*found, strict=True))
 
-    def _own_rows(self, split: Split) -> slice:
-        return slice(0, len(split)) if self.workers is None else self.workers.rows(len(split))
+    def _shares(self, split: Split) -> Iterator[tuple[Tensor, Tensor, slice]]:
+        """A split's batches, and this worker's rows of each."""
+        for rows, inputs in self.batches.evaluation(split):
+            yield rows, inputs, slice(0, len(rows)) if self.workers is None else self.workers.rows(len(rows))
+
+    def _gathered(self, answers: Tensor, rows: Tensor) -> Tensor:
+        return answers if self.workers is None else self.workers.gather(answers, len(rows))
 
     @cached_property
     def _folded_student(self) -> FoldedCopy | None:
         split = self.dataset.validation
-        if len(split) * split.image_size**2 < _FOLDED_FROM:
+        if not isinstance(self.batches, EpochBatches) or len(split) * split.image_size**2 < _FOLDED_FROM:
             return None
         return FoldedCopy(self.student, self.batches.normalise(split.images[:2].to(self.device)))
 
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
-        """A split's images, or this worker's share of them, normalised and as they are, in the split's own order."""
-        for images in split.images[self._own_rows(split)].split(_EVALUATION_BATCH):
-            yield self.batches.normalise(images.to(self.device))
+        """A split's samples as networks take them; images in the split's own order."""
+        for _, inputs in self.batches.evaluation(split):
+            yield inputs
 
     def _teacher_on_validation(self) -> TeacherBatch | None:
         if self.method.peer is not None and not self.method.needs_teacher:
             return None  # the peer stands for it
         # They never change, so they are computed once a trial, and counted once.
         if self._validation_teacher is None and self.teacher_outputs is not None:
-            split = self.dataset.validation
-            rows = torch.arange(len(split), device=self.device)[self._own_rows(split)].split(_EVALUATION_BATCH)
-            batches = [
-                self.teacher_outputs.validation(indices, images)
-                for indices, images in zip(rows, self.evaluation_batches(split), strict=True)
+            found = [
+                (rows, self.teacher_outputs.validation(rows[own], inputs[own]))
+                for rows, inputs, own in self._shares(self.dataset.validation)
             ]
-            own = TeacherBatch.joined(batches)
-            self._validation_teacher = TeacherBatch(*(self._gathered(each, split) for each in own[:2]))
+            rows = [rows for rows, _ in found]
+            self._validation_teacher = TeacherBatch(
+                _in_order(rows, [self._gathered(said.feature, of) for of, said in found]),
+                _in_order(rows, [self._gathered(said.logits, of) for of, said in found]),
+            )
         return self._validation_teacher
 
     def own_its_memory(self) -> None:
@@ -474,3 +487,19 @@ class DistillationRun:
         for who, trainer in self.trainers.items():
             trainer.load_state_tensors(parts[who])
         self.epoch = int(state["epoch"])
+
+
+def build_batches(config: TrialConfig, dataset: Dataset, device: torch.device) -> BatchSource:
+    """The batches of a trial: of images in their views, or of sentences by their length."""
+    if not is_text(config.dataset):
+        return EpochBatches(config, dataset, device)
+    from trainables.text_batches import TextBatches  # with the tokenisers' library
+
+    return TextBatches(config, dataset, device)
+
+
+def _in_order(rows: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
+    joined = torch.cat(list(values))
+    ordered = torch.empty_like(joined)
+    ordered[torch.cat(list(rows))] = joined
+    return ordered

@@ -8,18 +8,29 @@ import json
 from functools import cached_property
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from trainables.data.registry import check_dataset_name
+from trainables.layer_matching import matched_layers
 from trainables.methods import METHODS, MethodEntry
-from trainables.models.names import check_model_name, has_maps
+from trainables.modality import is_text
+from trainables.models.names import (
+    LAYERS_PATTERN,
+    check_model_name,
+    check_text_model_name,
+    has_maps,
+    layers_and_width,
+)
 from trainables.naming import unknown_name
 from trainables.precision import Precision
 from trainables.teacher.recipe import TeacherOrigin, default_epochs
+from trainables.text_defaults import text_defaults
 
 AdapterKind = Literal["serial", "parallel", "logit", "feature"]
 AdapterInit = Literal["zero", "default"]
-Schedule = Literal["constant", "cosine", "step"]
+Schedule = Literal["constant", "cosine", "step", "linear"]
+Optimiser = Literal["sgd", "adamw"]
+StudentLayers = Literal["skip", "first", "last"]
 Augmentation = Literal["views", "none"]
 Distance = Literal["kl", "mse"]
 Ensemble = Literal["mean", "linear", "min_logit"]
@@ -60,10 +71,30 @@ _YOUNGER_FIELDS = frozenset(
         "sftn_ce_weight",
         "sftn_kl_weight",
         "sftn_branch_ce_weight",
+        "optimiser",
+        "clip_norm",
+        "rate_warmup",
+        "student_layers",
+        "pkd_weight",
+        "pea_threshold",
+        "pea_epochs",
     }
 )
 # Younger than the first recorded plans too, whose digests contain a whole config.
-_YOUNGER_THAN_PLANS = frozenset({"gap_control", "gap_target", "gap_weight"})
+_YOUNGER_THAN_PLANS = frozenset(
+    {
+        "gap_control",
+        "gap_target",
+        "gap_weight",
+        "optimiser",
+        "clip_norm",
+        "rate_warmup",
+        "student_layers",
+        "pkd_weight",
+        "pea_threshold",
+        "pea_epochs",
+    }
+)
 
 
 class TrialConfig(BaseModel):
@@ -71,6 +102,8 @@ class TrialConfig(BaseModel):
 
     Two trials with equal configs give the same bits on CPU. `seed` draws the initial weights, `data_seed` the
     batch order and the views: trials that share `data_seed` see the same batches, which pairs them.
+
+    The defaults are those of images; of a text dataset some fields have others, see `trainables.text_defaults`.
 
     Raises:
         ValueError: for an unknown field (naming the nearest known one) or a value out of its bounds.
@@ -133,13 +166,23 @@ class TrialConfig(BaseModel):
     sftn_kl_weight: float = Field(3.0, ge=0, description="sftn: of its divergence from the branches")
     sftn_branch_ce_weight: float = Field(1.0, ge=0, description="sftn: of the branches' cross-entropy")
 
-    student_learning_rate: float = Field(0.05, gt=0, description="SGD, student")
-    student_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, student (Nesterov off)")
-    student_weight_decay: float = Field(5e-4, ge=0, description="SGD, student")
+    pkd_weight: float = Field(100.0, ge=0, description="pkd: weight of the distances between [CLS] states")
+    pea_threshold: float = Field(
+        0.9, ge=0, le=1, description="pea_kd: from which probability on the teacher counts as confident"
+    )
+    pea_epochs: int = Field(1, ge=0, le=100_000, description="pea_kd: first epochs, that tell how the teacher answers")
+
+    student_layers: StudentLayers = Field("skip", description="student bert:N: every so many-th, first or last layers")
+    optimiser: Optimiser = Field("sgd", description="of everybody who learns")
+    clip_norm: float = Field(0.0, ge=0, description="longest gradient of each who learns; 0: none is cut")
+    rate_warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which a linear schedule rises")
+    student_learning_rate: float = Field(0.05, gt=0, description="student")
+    student_momentum: float = Field(0.9, ge=0, lt=1, description="student: SGD (Nesterov off); AdamW's beta 1")
+    student_weight_decay: float = Field(5e-4, ge=0, description="student")
     student_schedule: Schedule = Field("cosine", description="the student's own learning-rate schedule")
-    adapter_learning_rate: float = Field(0.005, gt=0, description="SGD, adapter (full_teacher: teacher)")
-    adapter_momentum: float = Field(0.9, ge=0, lt=1, description="SGD, adapter (Nesterov off)")
-    adapter_weight_decay: float = Field(5e-4, ge=0, description="SGD, adapter")
+    adapter_learning_rate: float = Field(0.005, gt=0, description="adapter (full_teacher: teacher)")
+    adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
+    adapter_weight_decay: float = Field(5e-4, ge=0, description="adapter")
     adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
 
     augmentation: Augmentation = Field("views", description="the dataset's table of views, or none")
@@ -156,6 +199,8 @@ class TrialConfig(BaseModel):
             for name in values:
                 if name not in known:
                     raise ValueError(unknown_name("field", str(name), known))
+            if is_text(str(values.get("dataset", ""))):
+                return text_defaults(values) | values
         return values
 
     @field_validator("method")
@@ -172,7 +217,9 @@ class TrialConfig(BaseModel):
 
     @field_validator("student", "teacher")
     @classmethod
-    def _known_model(cls, name: str) -> str:
+    def _known_model(cls, name: str, info: ValidationInfo) -> str:
+        if is_text(info.data.get("dataset", "")):
+            return check_text_model_name(name, student=info.field_name == "student")
         return check_model_name(name)
 
     @model_validator(mode="after")
@@ -191,6 +238,21 @@ class TrialConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_method_for_these_data(self) -> Self:
+        wanted = METHODS.entry(self.method).modality
+        own = "text" if is_text(self.dataset) else "images"
+        if wanted not in ("any", own):
+            able = ", ".join(name for name in METHODS if METHODS.entry(name).modality in ("any", own))
+            what = "maps of the stages of networks for images" if wanted == "images" else "layers of language models"
+            raise ValueError(
+                f"method {self.method!r} matches {what}, and dataset {self.dataset!r} is of {own}: "
+                f"methods that run on it are {able}"
+            )
+        if own == "text" and self.augmentation != "none":
+            raise ValueError("augmentation 'views' is of images: text has one view, 'none'")
+        return self
+
+    @model_validator(mode="after")
     def _maps_where_they_are_needed(self) -> Self:
         entry = METHODS.entry(self.method)
         verb = "matches" if entry.needs_maps else "trains its teacher with"
@@ -202,6 +264,42 @@ class TrialConfig(BaseModel):
                     "method that matches logits or features, such as kd or pkt"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _layers_that_can_be_matched(self) -> Self:
+        student, teacher = layers_and_width(self.student), layers_and_width(self.teacher)
+        if teacher is None or student is None or not (self.begins_as_teacher or self.method == "pkd"):
+            return self  # a model of a folder or of the Hub says it when it is built
+        (layers, width), (of_teacher, teachers_width) = student, teacher
+        assert of_teacher is not None
+        matched_layers(of_teacher, layers, which=self.student_layers)
+        if self.method == "pkd" and width is not None and width != teachers_width:
+            raise ValueError(
+                f"method 'pkd' compares states of equal width: student {self.student!r} has {width} units, teacher "
+                f"{self.teacher!r} {teachers_width}; choose a student as wide as its teacher"
+            )
+        if self.method == "pkd" and layers == 1:
+            raise ValueError(
+                f"method 'pkd' matches the layers below the last, of which student {self.student!r} has none: choose "
+                "one of two layers or more"
+            )
+        return self
+
+    @property
+    def begins_as_teacher(self) -> bool:
+        """Whether the student's first weights are layers of its teacher, which it then needs whatever the method."""
+        return LAYERS_PATTERN.fullmatch(self.student) is not None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the trial cannot begin without a teacher."""
+        return self.method_entry.needs_teacher or self.begins_as_teacher
+
+    @property
+    def has_plain_steps(self) -> bool:
+        """Whether everybody's steps are SGD's alone, at one rate throughout an epoch."""
+        schedules = self.student_schedule, self.adapter_schedule
+        return self.optimiser == "sgd" and not self.clip_norm and "linear" not in schedules
 
     @property
     def method_entry(self) -> MethodEntry:

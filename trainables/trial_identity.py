@@ -26,6 +26,8 @@ def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | N
     if teacher is None:
         if METHODS[config.method].needs_teacher:
             raise ValueError(f"method {config.method!r} needs a teacher: pass one (see ensure_teacher, load_teacher)")
+        if config.begins_as_teacher:
+            raise ValueError(f"student {config.student!r} begins with layers of its teacher, and there is none")
     elif teacher.head.out_features != dataset.num_classes:
         raise ValueError(
             f"the teacher knows {teacher.head.out_features} classes, dataset {dataset.name!r} has {dataset.num_classes}"

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-_LIBRARIES: Final = ("pesfkd", "torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow")
+_LIBRARIES: Final = ("pesfkd", "torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "transformers")
 
 
 def running_versions() -> dict[str, str]:

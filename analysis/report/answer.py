@@ -15,7 +15,7 @@ from analysis.intervention import ImposedGap
 from analysis.report.folder import StudyFolder
 from analysis.report.wording import bounded, config_label, p_phrase
 from analysis.statistics import Estimate
-from analysis.trials import ACCURACY, BASELINE, SEARCH, ConfigSummary, numbers, select
+from analysis.trials import BASELINE, SEARCH, ConfigSummary, select, trial_scores
 
 Basis = Literal["confirmed", "repeated", "searched", "nothing"]
 _LEVEL: Final = 0.05
@@ -77,7 +77,7 @@ def _best(
     if rows:
         return _of_repeated(rows, compares=study.compares_methods), "repeated"
     searched = select(study.records.trials, stages=[SEARCH])
-    scores = [score for score in numbers(searched, ACCURACY).tolist() if math.isfinite(score)]
+    scores = [score for score in trial_scores(searched).tolist() if math.isfinite(score)]
     if not scores:
         return "No trial has finished, so there is no answer yet.", "nothing"
     one = len(scores) == 1
@@ -90,7 +90,8 @@ def _best(
 
 def _of_confirmed(first: ConfirmedConfig, confirmed: ConfirmationResult) -> str:
     reached = (
-        f"{first.label} reaches a test accuracy of {bounded(first.test_accuracy)} over {first.test_accuracy.n} seeds"
+        f"{first.label} reaches a test {confirmed.objective} of {bounded(first.test_accuracy)} over "
+        f"{first.test_accuracy.n} seeds"
     )
     controls = {each.config_id: each.control for each in confirmed.configs}
     own = [each for each in confirmed.of_first() if each.difference.n]
@@ -109,7 +110,7 @@ def _of_repeated(rows: Sequence[ConfigSummary], *, compares: bool) -> str:
     row = rows[0]
     among = f"Of {len(rows)} {'methods' if compares else 'promising configs'} " if len(rows) > 1 else ""
     name = row.method if compares else config_label(row)
-    reached = f"{among}{name} reaches the highest mean accuracy" if among else f"{name} reaches a mean accuracy of"
+    reached = f"{among}{name} reaches {'the highest' if among else 'a'} mean {row.objective}{'' if among else ' of'}"
     reached += f"{',' if among else ''} {bounded(row.accuracy)} over {row.accuracy.n} seeds"
     against = row.against_baseline
     if against is None or not against.n:
@@ -149,12 +150,13 @@ def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
         return _imposed(told)
     correlation = found.correlation
     if math.isnan(correlation.value):
-        return "Gap and accuracy cannot be correlated here: too little has finished, or one of them does not vary."
-    said = "configs there is no clear association of the sharpness gap with accuracy"
+        why = "too little has finished, or one of them does not vary"
+        return f"Gap and {found.objective} cannot be correlated here: {why}."
+    said = f"configs there is no clear association of the sharpness gap with {found.objective}"
     if correlation.high < 0:
-        said = "configs those with a smaller sharpness gap had the higher accuracy"
+        said = f"configs those with a smaller sharpness gap had the higher {found.objective}"
     elif correlation.low > 0:
-        said = "configs those with a larger sharpness gap had the higher accuracy"
+        said = f"configs those with a larger sharpness gap had the higher {found.objective}"
     value = bounded(correlation, sign="+", places=2)
     return f"Over the {correlation.n} searched {said}: rank correlation {value}, exploratory, validation split."
 
@@ -162,7 +164,7 @@ def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
 def _imposed(arms: Sequence[ImposedGap]) -> str:
     """What an imposed gap did; the arms are in the order centred, paper, placebo."""
     decisive = arms[0].effect
-    said = "An imposed gap has no clear effect on the student's accuracy"
+    said = f"An imposed gap has no clear effect on the student's {arms[0].objective}"
     if arms[0].control == "placebo":
         said = "Only the placebo, which no student sees, has trials"
     elif decisive.high < 0:
@@ -170,4 +172,4 @@ def _imposed(arms: Sequence[ImposedGap]) -> str:
     elif decisive.low > 0:
         said = "A smaller imposed gap made a worse student"
     parts = [f"{bounded(each.effect, sign='+', places=4)} a nat ({each.control}, n = {each.effect.n})" for each in arms]
-    return f"{said}: accuracy changes by {', '.join(parts)} of target; {arms[0].evidence}, validation split."
+    return f"{said}: {arms[0].objective} changes by {', '.join(parts)} of target; {arms[0].evidence}, validation split."

@@ -21,13 +21,12 @@ from analysis.methods import pareto_front, settings_of, split_of
 from analysis.report.wording import bounded, config_label
 from analysis.resampling import Floats
 from analysis.statistics import MIN_UNITS, Estimate
-from analysis.trials import BASELINE, ConfigSummary
+from analysis.trials import BASELINE, ConfigSummary, objective_of_all
 
 Chart: TypeAlias = dict[str, Any]
 Trace: TypeAlias = dict[str, Any]
 
 # Plotly breaks no line: what a title says has to fit below a figure on a phone.
-_ACCURACY: Final = "validation accuracy"
 _GAP: Final = "sharpness gap (nats)"
 _GRID: Final = "#e6e6e6"
 _HEIGHT: Final = 400
@@ -49,7 +48,7 @@ def gap_chart(found: GapAgainstAccuracy) -> Chart:
     for method, (gap, accuracy) in found.references.items():
         style = style_of(method, tuple(found.references))
         traces.append(_estimate(gap.value, accuracy, f"{method}, mean of {accuracy.n}", style, x_estimate=gap))
-    return _chart(traces, _GAP, _ACCURACY)
+    return _chart(traces, _GAP, f"validation {found.objective}")
 
 
 def effect_chart(effect: ParameterEffect) -> Chart:
@@ -65,7 +64,7 @@ def effect_chart(effect: ParameterEffect) -> Chart:
     for method, estimate in effect.references.items():
         style = style_of(method, tuple(effect.references))
         traces.append(_line(ends, [estimate.value] * 2, f"{method}, mean of {estimate.n}", style, bounded(estimate)))
-    chart = _chart(traces, plain(effect.parameter.replace("_", " ")), _ACCURACY)
+    chart = _chart(traces, plain(effect.parameter.replace("_", " ")), f"validation {effect.objective}")
     if effect.categories:
         places = list(range(len(effect.categories)))
         chart["layout"]["xaxis"] |= {"tickvals": places, "ticktext": [plain(each) for each in effect.categories]}
@@ -85,7 +84,7 @@ def history_chart(history: History) -> Chart:
         words = [status for status, each in zip(history.status, stopped, strict=True) if each]
         name = "pruned or failed, at its last epoch"
         traces.append(_points(history.order[stopped], history.accuracy[stopped], name, GREY, words, hollow=True))
-    return _chart(traces, "search trial (order of start)", _ACCURACY)
+    return _chart(traces, "search trial (order of start)", f"validation {history.objective}")
 
 
 def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
@@ -102,14 +101,16 @@ def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
                     curve.epoch, mean, mean - spread, mean + spread, style, f"{curve.method}, n = {curve.n}"
                 )
         if traces:
-            charts.append(_chart(traces, "epoch", _ACCURACY if measure == "accuracy" else _GAP))
+            title = f"validation {curves[0].objective}" if measure == "accuracy" else _GAP
+            charts.append(_chart(traces, "epoch", title))
     return charts
 
 
 def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
     """Accuracy over the imposed gap, and what the gap came to."""
     charts = []
-    for what, title in (("accuracy", _ACCURACY), ("gap", "the arm's own gap (nats)")):
+    words = arms[0].objective if arms else "accuracy"
+    for what, title in (("accuracy", f"validation {words}"), ("gap", "the arm's own gap (nats)")):
         traces: list[Trace] = []
         for arm in arms:
             values, style = (arm.accuracy if what == "accuracy" else arm.gap), ARM_STYLES[arm.control]
@@ -144,8 +145,8 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
             "showlegend": False,
         }
         traces.append({**trace, "mode": "markers+text", "textfont": {"size": 11}})
-    accuracy = f"{split_of(configs)} accuracy"
-    chart = _chart(traces, "training FLOPs over those of ce", accuracy, height=_HEIGHT + 60)
+    title = f"{split_of(configs)} {objective_of_all(configs)}"
+    chart = _chart(traces, "training FLOPs over those of ce", title, height=_HEIGHT + 60)
     if ratios:
         chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=0.12)
     return chart
@@ -178,7 +179,8 @@ def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
         colour = ORANGE if each.method == BASELINE else BLUE
         hover = f"{each.method} {settings_of(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}"
         traces.append(_across(row, each.accuracy, colour, hover))
-    return _rows_chart(traces, [each.method for each in reversed(configs)], f"{split_of(configs)} accuracy")
+    names = [each.method for each in reversed(configs)]
+    return _rows_chart(traces, names, f"{split_of(configs)} {objective_of_all(configs)}")
 
 
 def importance_chart(found: Sequence[Importance]) -> Chart:

@@ -282,16 +282,17 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
     if found.arms:
         pictures.insert(0, imposed_picture(found.arms, seed=study.seed))
         texts = [
-            f"Arm {arm.control}: accuracy {bounded(arm.effect, sign='+', places=4)} a nat of target, the gap itself "
-            f"{bounded(arm.reached, sign='+', places=2)} (1 where a target is met wholly); {arm.effect.method}."
+            f"Arm {arm.control}: {arm.objective} {bounded(arm.effect, sign='+', places=4)} a nat of target, the gap "
+            f"itself {bounded(arm.reached, sign='+', places=2)} (1 where a target is met wholly); {arm.effect.method}."
             for arm in found.arms
         ]
-    return Section("gap", "Sharpness gap and accuracy", tuple(texts), pictures=tuple(pictures))
+    return Section("gap", f"Sharpness gap and {found.gap.objective}", tuple(texts), pictures=tuple(pictures))
 
 
 def _associated(found: _Found) -> Section:
-    shown = (tables.association_table(found.associations),) if found.associations else ()
-    return Section("associations", "How the gap goes with accuracy", tables=shown)
+    words = found.gap.objective
+    shown = (tables.association_table(found.associations, words),) if found.associations else ()
+    return Section("associations", f"How the gap goes with {words}", tables=shown)
 
 
 def _slices(study: StudyFolder, found: _Found) -> Section:
@@ -301,7 +302,7 @@ def _slices(study: StudyFolder, found: _Found) -> Section:
     wanted = [name for name in dict.fromkeys([*_SLICED, *scientific]) if name in varied and name not in imposed]
     effects = [compute_parameter_effect(study.records.trials, name, seed=study.seed) for name in wanted]
     pictures = tuple(effect_picture(effect) for effect in effects if len(effect.searched))
-    return Section("slices", "What was varied, and accuracy", pictures=pictures)
+    return Section("slices", f"What was varied, and {found.gap.objective}", pictures=pictures)
 
 
 def _curves(study: StudyFolder) -> Section:

@@ -15,7 +15,16 @@ from analysis.methods import settings_of, split_of
 from analysis.report.folder import StudyFolder
 from analysis.report.wording import bounded, config_label, duration, number, p_in_words, times
 from analysis.statistics import Estimate, mean_interval
-from analysis.trials import ACCURACY, BASELINE, REPEATED, ConfigSummary, numbers, select
+from analysis.trials import (
+    BASELINE,
+    REPEATED,
+    ConfigSummary,
+    numbers,
+    objective,
+    objective_of_all,
+    select,
+    trial_scores,
+)
 
 _MOST_ROWS = 40
 _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))
@@ -46,15 +55,15 @@ class Table:
 
 def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]) -> Table:
     """What was repeated on fresh seeds: configs with the controls, or the methods that are compared."""
-    compares, confirmed = study.compares_methods, split_of(configs) == "test"
+    compares, words, confirmed = study.compares_methods, objective_of_all(configs), split_of(configs) == "test"
     heads = (
         "method" if compares else "config",
         "tuned" if compares else "searched",
         "n",
-        "test accuracy" if confirmed else "val accuracy",
-        "" if confirmed else "test accuracy",
+        f"test {words}" if confirmed else f"val {words}",
+        "" if confirmed else f"test {words}",
         "sharpness gap (nats)",
-        f"accuracy − {BASELINE}, paired",
+        f"{words} − {BASELINE}, paired",
         "p",
         "p (Holm)",
         "cost × ce",
@@ -92,6 +101,7 @@ def _against_baseline(config: ConfigSummary) -> str:
 
 def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
     """A confirmation's configs, and what was compared."""
+    words = confirmed.objective
     rows = [
         (
             described(each), str(each.test_accuracy.n), bounded(each.test_accuracy), bounded(each.accuracy),
@@ -101,7 +111,7 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
         for each in confirmed.configs
     ]  # fmt: skip
     heads = (
-        "config", "n", "test accuracy", "val accuracy", "sharpness gap (nats)", "score before", "optimism (score − val)"
+        "config", "n", f"test {words}", f"val {words}", "sharpness gap (nats)", "score before", "optimism (score − val)"
     )  # fmt: skip
     methods = tuple(f"{method}." for method in sorted({each.test_accuracy.method for each in confirmed.configs}))
     tables = [Table("Confirmed on fresh seeds", heads, tuple(rows), methods)]
@@ -114,7 +124,7 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
             for each in confirmed.comparisons
         )  # fmt: skip
         how = tuple(f"{method}." for method in sorted({each.difference.method for each in confirmed.comparisons}))
-        against = ("test accuracy of", "less that of", "n", "difference", "p", "p (Holm)")
+        against = (f"test {words} of", "less that of", "n", "difference", "p", "p (Holm)")
         tables.append(Table("Compared by seed", against, compared, how))
     return [table.without_empty_columns() for table in tables]
 
@@ -153,8 +163,8 @@ def importance_table(found: Sequence[Importance]) -> Table:
     return Table("Share of each parameter", ("parameter", "by", "share", "p of no effect", "first in"), rows, notes)
 
 
-def association_table(found: Sequence[Association]) -> Table:
-    """How gaps go with accuracy, between and within configs."""
+def association_table(found: Sequence[Association], objective: str) -> Table:
+    """How gaps go with the objective, between and within configs."""
     rows = tuple(
         (
             f"{each.gap}, {each.level} configs",
@@ -172,7 +182,7 @@ def association_table(found: Sequence[Association]) -> Table:
         *dict.fromkeys(f"{each.evidence.capitalize()}: {each.note}." for each in found),
         *dict.fromkeys(f"{each.estimate.method}." for each in found),
     )
-    return Table("Rank correlations with validation accuracy", heads, rows, notes)
+    return Table(f"Rank correlations with validation {objective}", heads, rows, notes)
 
 
 def failures_table(trials: pa.Table) -> Table | None:
@@ -192,10 +202,10 @@ def pruned_table(trials: pa.Table) -> Table | None:
     if not pruned.num_rows:
         return None
     rows = tuple(
-        (row["name"], row["trial_id"], f"{row['epochs']} of {row['epochs_planned'] or '?'}", number(row[ACCURACY]))
-        for row in pruned.to_pylist()
+        (row["name"], row["trial_id"], f"{row['epochs']} of {row['epochs_planned'] or '?'}", number(score))
+        for row, score in zip(pruned.to_pylist(), trial_scores(pruned).tolist(), strict=True)
     )
-    return _shortened("Stopped early", ("trial", "id", "epochs", "val accuracy then"), rows)
+    return _shortened("Stopped early", ("trial", "id", "epochs", f"val {objective(pruned)} then"), rows)
 
 
 def _shortened(caption: str, heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Table:

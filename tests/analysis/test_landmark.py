@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from analysis.landmark import GAPS, at_landmark, config_columns, config_means, nuisance_fields
-from analysis.trials import ACCURACY, numbers, select
+from analysis.trials import numbers, select, trial_scores
 from search_spaces import SPACES
 from tests.analysis.planted import measured, records
 from tests.analysis.synthetic import trial, trials_table
@@ -32,7 +32,7 @@ def test_stopped_trials_are_in_it_with_all_others_as_they_were_then():
     epochs = epochs_of("s-0000", [0.1, 0.3, 0.9]) + epochs_of("s-0001", [0.1, 0.2])
     landmark = at_landmark(records(rows, epochs), searched=True)
     assert landmark.epoch == 2
-    assert numbers(landmark.trials, ACCURACY).tolist() == [0.3, 0.2]
+    assert trial_scores(landmark.trials).tolist() == [0.3, 0.2]
     assert numbers(landmark.trials, "val/sharpness_gap").tolist() == [3.0, 2.0]
     assert "1 were stopped early" in landmark.note
     assert "no survivor is selected" in landmark.note
@@ -66,9 +66,9 @@ def test_what_survives_early_stopping_hides_an_association_that_the_landmark_sho
         ]
     study = records(rows, epochs)
     survivors = select(study.trials, statuses=("finished",))
-    among_survivors = stats.spearmanr(GAPS["paper"](survivors), numbers(survivors, ACCURACY)).statistic
+    among_survivors = stats.spearmanr(GAPS["paper"](survivors), trial_scores(survivors)).statistic
     landmark = at_landmark(study, searched=True).trials
-    among_all = stats.spearmanr(GAPS["paper"](landmark), numbers(landmark, ACCURACY)).statistic
+    among_all = stats.spearmanr(GAPS["paper"](landmark), trial_scores(landmark)).statistic
     truth = -6 / math.pi * math.asin(1 / math.sqrt(1.25) / 2)
     assert landmark.num_rows == 200
     assert among_all == pytest.approx(truth, abs=0.05)

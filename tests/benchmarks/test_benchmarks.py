@@ -17,6 +17,7 @@ STEP_ROW = {
     "n": int,
 }
 PACKING_ROW = {"case": str, "batch": int, "precision": str, "batches": str, "packed": int, "ratio": float, "n": int}
+TEXT_ROW = {"pair": str, "arm": str, "ratio_to_student_only": float, "low": float, "high": float, "ms": float, "n": int}
 LOADER_ROW = {"images": str, "against": str, "ratio": float, "n": int, "load": float}
 
 
@@ -31,7 +32,8 @@ def rows_of(name: str, folder: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("step.py", STEP_ROW), ("loader.py", LOADER_ROW), ("packing.py", PACKING_ROW)]
+    ("name", "shape"),
+    [("step.py", STEP_ROW), ("loader.py", LOADER_ROW), ("packing.py", PACKING_ROW), ("text.py", TEXT_ROW)],
 )
 def test_a_quick_benchmark_prints_a_table_and_writes_its_rows(name, shape, tmp_path):
     rows = rows_of(name, tmp_path)
@@ -44,6 +46,11 @@ def test_a_quick_benchmark_prints_a_table_and_writes_its_rows(name, shape, tmp_p
         arms = {row["arm"] for row in rows if row["precision"] == "fp32"}
         assert arms == {"student_only", "kd_live", "pesf_kd_live", "pesf_kd_stored", "dml"}
         assert {row["precision"] for row in rows} >= {"loop", "plain", "fp32"}
+        assert all(row["ratio_to_student_only"] == 1 for row in rows if row["arm"] == "student_only")
+    elif name == "text.py":
+        assert {row["arm"] for row in rows} == {
+            "student_only", "padded_to_128", "shuffled", "kd_stored", "pesf_kd_stored", "pesf_kd_live"
+        }  # fmt: skip
         assert all(row["ratio_to_student_only"] == 1 for row in rows if row["arm"] == "student_only")
     elif name == "packing.py":
         assert {(row["packed"], row["batches"]) for row in rows} == {

@@ -16,6 +16,7 @@ from study.search import StudySearch, promising_configs
 from study.teacher_storage import describe_teacher_storage
 from study.tracking import note_text, trial_params
 from tests.study.factories import PretendedTune, make_plan
+from tests.trainables.conftest import IMAGE_METHODS
 from trainables.methods import METHODS
 from trainables.trial import TrialConfig
 
@@ -37,7 +38,7 @@ def begin(folder, space="method", **values):
 
 def test_every_method_of_the_registry_is_compared_and_twice_where_it_takes_an_adapter():
     names = [method.name for method in choose_methods(None, {}, {})]
-    assert {name for name in names if "+" not in name} == set(METHODS)
+    assert {name for name in names if "+" not in name} == set(IMAGE_METHODS)
     assert {name for name in names if "+" in name} == {
         f"{name}+adapter" for name in METHODS if METHODS.entry(name).takes_adapter
     }
@@ -56,12 +57,15 @@ def test_a_method_is_compared_at_what_was_published_and_else_at_the_configs_defa
 def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):
     base = {"student": "torchvision:resnet18", "epochs": 4}
     plan = compare(tmp_path, methods=None, base=base)
-    needing = [name for name in METHODS if METHODS.entry(name).needs_maps]
+    needing = [name for name in IMAGE_METHODS if METHODS.entry(name).needs_maps]
+    reading = [name for name in METHODS if name not in IMAGE_METHODS]
     branching = [name for name in METHODS if METHODS.entry(name).teacher_fields]
     assert needing
     assert branching
-    assert {method.name for method in plan.compared} == set(known_methods()) - {*needing, *branching}
-    assert sorted(map(sorted, left_out(plan).values())) == sorted([sorted(needing), sorted(branching)])
+    assert {method.name for method in plan.compared} == set(known_methods()) - {*needing, *branching, *reading}
+    groups = [sorted(needing), sorted(branching), sorted(reading)]
+    assert sorted(map(sorted, left_out(plan).values())) == sorted(groups)
+    assert f"left out   {', '.join(reading)}: matches layers of language models, and dataset" in describe_plan(plan, [])
     assert f"left out   {', '.join(needing)}: matches maps of the nets' stages, and student" in describe_plan(plan, [])
 
 
@@ -115,7 +119,7 @@ def test_every_method_is_tuned_equally_long_by_turns_and_its_best_config_repeate
     assert set(repeated.values()) == {2}
     for config_id, name in zip(repeated, FEW, strict=True):
         own = [e for e in ledger.in_stage("search") if plan.search_of(e.config) == name]
-        assert max(own, key=lambda e: (e.accuracy, -e.ordinal)).config.config_id == config_id
+        assert max(own, key=lambda e: (e.score, -e.ordinal)).config.config_id == config_id
     assert {e.config.seed for e in ledger.in_stage("search")}.isdisjoint(
         e.config.seed for e in ledger.in_stage("replicate")
     )
@@ -202,7 +206,7 @@ def test_a_trial_that_cannot_do_with_stored_outputs_asks_the_teacher_though_the_
     path = prepare_teacher({**small, "method": "kd"}, None, str(tmp_path)).path
     outputs = {"location": str(tmp_path / "outputs"), "dtype": "float16"}
     settings = {"data_root": None, "teacher_path": path, "own_teachers": {}, "teacher_outputs": outputs}
-    for name in METHODS:
+    for name in IMAGE_METHODS:
         entry = METHODS.entry(name)
         if entry.needs_teacher and not entry.teacher_fields:
             run = begin_run({**settings, "config": {**small, "method": name}})

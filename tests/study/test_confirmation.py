@@ -227,7 +227,7 @@ def test_of_a_tuned_comparison_each_method_is_confirmed_with_its_best_config(tmp
     for choice in ledger.confirmation.choices:
         own = [e for e in ledger.in_stage("search") if plan.search_of(e.config) == choice.label]
         (searched,) = (e for e in own if e.config.config_id == choice.config.config_id)
-        assert choice.search_score == searched.accuracy
+        assert choice.search_score == searched.score
     assert [choice.rank for choice in ledger.confirmation.choices if choice.rank] == [1, 2]
 
 

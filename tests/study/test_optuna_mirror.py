@@ -72,7 +72,7 @@ def test_every_trial_of_the_search_is_there_as_it_ended(tmp_path):
     states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]
     assert [trial.state for trial in study.trials] == states
     entries = ledger.in_stage("search")
-    assert finished.value == entries[0].accuracy
+    assert finished.value == entries[0].score
     assert finished.intermediate_values == {epoch: m[ACCURACY] for epoch, m in entries[0].epochs.items()}
     assert (pruned.value, pruned.intermediate_values) == (0.25, {1: 0.25})
     assert failed.values is None
@@ -102,7 +102,7 @@ def test_a_trial_is_there_while_it_runs_and_ends_where_it_is(tmp_path):
         tune.finish(tune_id, settings)
         mirror(entry)
     (trial,) = read(path).trials
-    assert (trial.state, trial.value, len(trial.intermediate_values)) == (TrialState.COMPLETE, entry.accuracy, 4)
+    assert (trial.state, trial.value, len(trial.intermediate_values)) == (TrialState.COMPLETE, entry.score, 4)
 
 
 def test_a_resumed_study_goes_on_in_the_same_file_and_repeats_no_trial(tmp_path):
@@ -305,7 +305,7 @@ def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
         assert b"Optuna Dashboard" in ask("dashboard")
         trials = shown_by(ask, "planned")
         assert [trial["state"] for trial in trials] == ["Complete", "Pruned", "Fail", "Running"]
-        assert trials[0]["values"] == [ledger.in_stage("search")[0].accuracy]
+        assert trials[0]["values"] == [ledger.in_stage("search")[0].score]
         assert [each["value"] for each in trials[1]["intermediate_values"]] == [0.25]
         # While it is open, the study goes on.
         again = StudyLedger(ledger.plan)

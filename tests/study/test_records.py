@@ -30,7 +30,7 @@ def test_records_say_what_the_ledger_knows(ended):
     assert trials.schema.equals(TRIALS_SCHEMA)
     for row, entry in zip(trials.to_pylist(), ended.entries.values(), strict=True):
         assert row["trial_id"] == entry.trial_id
-        assert row["val/accuracy"] == entry.accuracy
+        assert row["val/accuracy"] == entry.score
         assert row["adapter_width"] == entry.config.adapter_width
         assert row["seed"] == entry.config.seed
         assert row["config_id"] == entry.config.config_id

@@ -33,7 +33,7 @@ def test_a_study_is_its_search_then_controls_then_promising_configs_on_fresh_see
 def test_the_configs_repeated_are_the_best_of_the_search(tmp_path):
     ledger, _, tune = begin(tmp_path)
     tune.run()
-    searched = {e.config.config_id: e.accuracy for e in ledger.in_stage("search")}
+    searched = {e.config.config_id: e.score for e in ledger.in_stage("search")}
     best = sorted(searched, key=lambda config_id: -searched[config_id])[:2]
     assert [e.config.config_id for e in ledger.in_stage("replicate")[:2]] == best
 
@@ -90,7 +90,7 @@ def test_optuna_hears_how_trials_of_the_search_ended(tmp_path):
         TrialState.PRUNED,
         TrialState.FAIL,
     )
-    assert complete.value == ledger.in_stage("search")[0].accuracy
+    assert complete.value == ledger.in_stage("search")[0].score
     assert pruned.value == 0.5
     assert pruned.intermediate_values == {1: 0.25, 2: 0.5}
     assert [e.status for e in ledger.in_stage("search")] == ["finished", "pruned", "failed"]

@@ -6,16 +6,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.text_tasks import small_text_dataset
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.methods import METHODS
 from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher
 from trainables.teacher_outputs_store import TeacherOutputsStore
 from trainables.trial import TrialConfig
 
+IMAGE_METHODS = [name for name in METHODS if METHODS.entry(name).modality != "text"]
 MakeStore = Callable[..., TeacherOutputsStore]
 
 # A smaller teacher than the default: its training takes half a second.
 SMALL = {"teacher": "cnn_8_16", "epochs": 3, "batch_size": 128}
+TEXT = {
+    "dataset": "glue:sst2", "teacher": "bert_2_32", "student": "bert_2_32", "teacher_epochs": 1, "epochs": 3,
+    "batch_size": 128,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -58,3 +65,33 @@ def make_store(tmp_path: Path, teacher: FrozenTeacher, digits: Dataset) -> MakeS
 
 def small_config(**changes: object) -> TrialConfig:
     return TrialConfig.model_validate(SMALL | changes)
+
+
+@pytest.fixture(scope="session")
+def text() -> Dataset:
+    """Sentences in miniature, as many as there are digits, under the name of SST-2."""
+    return small_text_dataset(train=1077, validation=120, test=60)
+
+
+@pytest.fixture(scope="session")
+def text_teacher_file(teacher_folder: Path, text: Dataset) -> Path:
+    return ensure_teacher(text_config(), text, teacher_folder)
+
+
+@pytest.fixture
+def text_teacher(text_teacher_file: Path, text: Dataset) -> FrozenTeacher:
+    return load_teacher(text_teacher_file, text_config(), text)
+
+
+@pytest.fixture
+def make_text_store(tmp_path: Path, text_teacher: FrozenTeacher, text: Dataset) -> MakeStore:
+    def make(**changes: object) -> TeacherOutputsStore:
+        values = {"architecture": "bert_2_32", "augmentation": "none", "dtype": "float32"} | changes
+        values = {"folder": tmp_path, "teacher": text_teacher, "dataset": text} | values
+        return TeacherOutputsStore(**values)
+
+    return make
+
+
+def text_config(**changes: object) -> TrialConfig:
+    return TrialConfig.model_validate(TEXT | changes)

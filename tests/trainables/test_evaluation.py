@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from trainables.evaluation import calibration_of, validation_measures
+from trainables.evaluation import calibration_of, measures_on_test, validation_measures
 from trainables.measures import VALIDATION_MEASURES
 
 STUDENT = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, math.log(3)]])
@@ -85,3 +85,16 @@ def test_calibration_is_in_whole_numbers_of_predictions_and_leaves_out_who_is_no
     assert sums["correct"] == [2 * (bin_ == place) for bin_ in range(15)]
     assert {type(each) for each in sums["count"] + sums["correct"]} == {int}
     assert sum(sums["confidence"]) == pytest.approx(8 / 3)
+
+
+def test_a_task_is_measured_by_its_own_metrics_too():
+    logits = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    labels = torch.tensor([1, 1, 1, 0, 0])
+    measures = validation_measures(logits, labels, temperature=1.0, metrics=("accuracy", "matthews", "f1"))
+    assert measures["val/matthews"] == pytest.approx(1 / 6)
+    assert measures["val/f1"] == pytest.approx(2 / 3)
+    plain = validation_measures(logits, labels, temperature=1.0)
+    assert plain == {name: value for name, value in measures.items() if name not in ("val/matthews", "val/f1")}
+    assert measures_on_test(logits, labels, ("accuracy", "f1")) == pytest.approx(
+        {"test/accuracy": 0.6, "test/f1": 2 / 3}
+    )

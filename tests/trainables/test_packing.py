@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.trainables.conftest import IMAGE_METHODS
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset, Split
 from trainables.data.registry import DATASETS
@@ -47,7 +48,7 @@ class DoubleBatches:
 
     def of_epoch(self, epoch, outputs):
         for batch in self._batches.of_epoch(epoch, outputs):
-            yield batch._replace(images=batch.images.double())
+            yield batch._replace(inputs=batch.inputs.double())
 
 
 def in_float64(run: DistillationRun) -> DistillationRun:
@@ -150,7 +151,7 @@ def test_trials_that_see_the_same_batches_are_what_they_are_alone_with_every_kin
 @pytest.mark.parametrize(
     "common",
     [
-        *({"method": method} for method in METHODS if method != "pesf_kd"),
+        *({"method": method} for method in IMAGE_METHODS if method != "pesf_kd"),
         *({"method": method, "adapter": True} for method in METHODS if METHODS[method].takes_adapter),
         {"method": "pesf_kd", "distance": "mse"},
     ],

@@ -3,6 +3,7 @@ import pytest
 import scipy.special
 import torch
 
+from tests.trainables.conftest import IMAGE_METHODS
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.loss_log import LossLog
@@ -10,12 +11,12 @@ from trainables.measures import (
     CALIBRATION,
     COST_MEASURES,
     ENERGY_MEASURES,
+    TASK_MEASURES,
     TEST_MEASURES,
     TRAINING_MEASURES,
     VALIDATION_MEASURES,
 )
 from trainables.measures import MEASURES as ALL_MEASURES
-from trainables.methods import METHODS
 from trainables.models import build_model
 from trainables.optimisation import schedule_factor
 from trainables.teacher import FrozenTeacher
@@ -23,8 +24,8 @@ from trainables.training import DistillationRun, NonFiniteLossError
 
 from .conftest import small_config
 
-# Whether the machine tells its energy is no matter of a trial's.
-MEASURES = tuple(name for name in ALL_MEASURES if name not in ENERGY_MEASURES)
+# Whether the machine tells its energy is no matter of a trial's; some measures are of other tasks.
+MEASURES = tuple(name for name in ALL_MEASURES if name not in (*ENERGY_MEASURES, *TASK_MEASURES))
 # Of a peer, and of a gap that is imposed.
 ELSEWHERE = {"val/accuracy_peer", "train/loss_peer", "train/loss_gap"}
 TIMED = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes")
@@ -64,7 +65,7 @@ def test_neither_training_nor_evaluation_reads_the_test_split(digits, teacher, m
 
     monkeypatch.setattr(Dataset, "test", property(refuse))
     monkeypatch.setattr(digits, "_read_test", lambda: refuse(digits))
-    for method in METHODS:
+    for method in IMAGE_METHODS:
         run = DistillationRun(small_config(method=method, epochs=1), digits, teacher)
         run.run_epoch()
     with pytest.raises(pytest.fail.Exception, match="was read"):
@@ -139,7 +140,7 @@ def test_each_seed_draws_its_own_things(digits, teacher):
 
 
 def test_methods_with_the_same_seed_start_from_the_same_student(digits, teacher):
-    starts = [DistillationRun(small_config(method=m), digits, teacher).student.state_dict() for m in METHODS]
+    starts = [DistillationRun(small_config(method=m), digits, teacher).student.state_dict() for m in IMAGE_METHODS]
     for other in starts[1:]:
         assert all(torch.equal(starts[0][name], other[name]) for name in starts[0])
 
@@ -251,7 +252,7 @@ def test_without_augmentation_images_stay_as_they_are(digits, teacher):
     run = DistillationRun(small_config(augmentation="none"), digits, teacher)
     indices = torch.arange(5)
     expected = (digits.train.images[:5] / 255 - digits.mean[0]) / digits.std[0]
-    torch.testing.assert_close(run.batches.batch(indices, 0).images, expected)
+    torch.testing.assert_close(run.batches.batch(indices, 0).inputs, expected)
     assert {batch.slot for epoch in range(3) for batch in run.batches.of_epoch(epoch, None)} == {0}
 
 

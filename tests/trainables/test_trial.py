@@ -21,7 +21,7 @@ def test_an_unknown_field_is_refused_naming_the_nearest_one():
         ("student_momentum", 1.0),
         ("student_learning_rate", math.inf),
         ("adapter_kind", "sideways"),
-        ("adapter_schedule", "linear"),
+        ("adapter_schedule", "sideways"),
         ("seed", -1),
         ("distance", "cosine"),
         ("label_smoothing", 1.0),

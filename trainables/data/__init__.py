@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
 
 
-def load_dataset(name: str, root: Path | str | None, *, seed: int = 0, download: bool = False) -> "Dataset":
+def load_dataset(
+    name: str,
+    root: Path | str | None,
+    *,
+    seed: int = 0,
+    download: bool = False,
+    tokeniser: Path | None = None,
+) -> "Dataset":
     """A dataset, split into train, validation and test.
 
     Args:
@@ -21,6 +28,10 @@ def load_dataset(name: str, root: Path | str | None, *, seed: int = 0, download:
             a dataset that ships with a library and by an image folder.
         seed: draws the split.
         download: fetch missing files to the root.
+        tokeniser: of text, a model's folder with the tokeniser to use; one is trained on the train split if not given.
+
+    Returns:
+        A `TextDataset` for a task of GLUE, which has tokens where others have images.
 
     Raises:
         ValueError: for an unknown name, or naming the files that are expected under the root and missing, or one that
@@ -33,6 +44,10 @@ def load_dataset(name: str, root: Path | str | None, *, seed: int = 0, download:
 
         download_files(info, folder)
     check_files(info, folder)
+    if info.task is not None:
+        from trainables.data.text.dataset import load_text_dataset  # imports torch and tokenizers
+
+        return load_text_dataset(info, folder, seed=seed, tokeniser_folder=tokeniser)
     if info.name == "digits":
         from trainables.data.digits import load_digits_dataset  # imports torch and scikit-learn
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from trainables.data.text.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
 from trainables.naming import unknown_name
 
 FOLDER_PREFIX: Final = "image_folder:"
@@ -41,6 +42,7 @@ class DatasetInfo:
         download: whether torchvision can fetch it.
         resized_crops: so many random resized crops are the augmented views instead, as usual for photographs.
         expands_grey: whether grey images among coloured ones are taken, as three equal channels.
+        task: of text, which has neither channels nor a size in pixels, and a single view; None for images.
     """
 
     name: str
@@ -55,11 +57,17 @@ class DatasetInfo:
     download: bool = False
     resized_crops: int = 0
     expands_grey: bool = False
+    task: GlueTask | None = None
 
     @property
     def num_views(self) -> int:
         """Augmented views of each sample, the unchanged one included."""
         return self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured of predicted classes."""
+        return ("accuracy",) if self.task is None else self.task.metrics
 
     @property
     def stored_size(self) -> int:
@@ -75,7 +83,7 @@ class DatasetInfo:
         """The files of the first layout that is complete under `root`, by name; None if none is."""
         base = root if root is not None else Path()
         for layout in self.layouts:
-            found = {name: _find(base / name) for name in layout}
+            found = {name: self._find(base, name) for name in layout}
             if all(found.values()):
                 return {name: path for name, path in found.items() if path is not None}
         return None if self.layouts else {}
@@ -83,8 +91,11 @@ class DatasetInfo:
     def missing_files(self, root: Path | None) -> list[Path]:
         """What is missing under `root` of the layout that lacks least; nothing if one is complete."""
         base = root if root is not None else Path()
-        lacking = [[base / name for name in layout if _find(base / name) is None] for layout in self.layouts]
+        lacking = [[base / name for name in layout if self._find(base, name) is None] for layout in self.layouts]
         return min(lacking, key=len, default=[])
+
+    def _find(self, base: Path, name: str) -> Path | None:
+        return _find(base / name) or (cached_by_hub(name) if self.task is not None else None)
 
     @property
     def layouts_in_words(self) -> str:
@@ -198,6 +209,22 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             source="Stanford CS231n, Tiny ImageNet; its labelled validation part is the test split here",
             expands_grey=True,
         ),
+        *(
+            DatasetInfo(
+                name=task.dataset,
+                num_classes=len(task.labels),
+                channels=0,
+                image_size=0,
+                split_sizes=task.split_sizes,
+                padding=0,
+                mirrored=False,
+                layouts=task.layouts,
+                source=f"GLUE's {task.title}, Wang et al. (2019); its labelled development part is the test split here",
+                download=True,
+                task=task,
+            )
+            for task in GLUE_TASKS.values()
+        ),
     )
 }
 
@@ -210,9 +237,21 @@ def check_dataset_name(name: str) -> str:
     """
     if name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX:
         return name
+    if (meaning := REGRESSION_TASKS.get(name.removeprefix(GLUE_PREFIX))) and name.startswith(GLUE_PREFIX):
+        raise ValueError(_refused_regression(name, meaning))
     if name not in DATASETS:
         raise ValueError(unknown_name("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH"]))
     return name
+
+
+def _refused_regression(name: str, meaning: str) -> str:
+    from trainables.methods import METHODS
+
+    classified = ", ".join(known for known in DATASETS if known.startswith(GLUE_PREFIX))
+    return (
+        f"dataset {name!r} is a regression: its labels are {meaning}, and every method here ({', '.join(METHODS)}) "
+        f"learns from classes. Of GLUE there are {classified}"
+    )
 
 
 def dataset_info(name: str) -> DatasetInfo:

@@ -45,6 +45,9 @@ class MethodEntry:
         teacher_fields: those of `fields` by which the method's own teacher is trained, for its student and before it;
             empty where the teacher is an ordinary one.
         trains_teacher: whether the teacher itself goes on learning, so that its outputs cannot be stored.
+        shares_layers: whether the student's layers run twice; see `trainables.models.shared_layers`.
+        modality: which data it can run on; `images` where it matches maps of height and width, `text` where it matches
+            layers of language models.
         published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
             CIFAR-100 as far as they are known here, for resnet32x4 to resnet8x4 where they depend on the pair, not
             each checked against the paper; the rest is at the config's defaults.
@@ -59,6 +62,8 @@ class MethodEntry:
     needs_maps: bool = False
     teacher_fields: frozenset[str] = frozenset()
     trains_teacher: bool = False
+    shares_layers: bool = False
+    modality: Literal["any", "images", "text"] = "any"
     published: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
@@ -184,6 +189,7 @@ _ENTRIES: Final = {
         "trainables.methods.sftn",
         _DISTILLATION | _FRIENDLY,
         teacher_fields=_FRIENDLY,
+        modality="images",
         published={
             "temperature": 4.0,
             "ce_weight": 0.1,
@@ -195,16 +201,54 @@ _ENTRIES: Final = {
         },
     ),
     "fitnet": MethodEntry(
-        "trainables.methods.fitnet", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 100.0}
+        "trainables.methods.fitnet",
+        _WEIGHTS,
+        needs_maps=True,
+        modality="images",
+        published={"ce_weight": 1.0, "kd_weight": 100.0},
     ),
     "at": MethodEntry(
-        "trainables.methods.at", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 1000.0}
+        "trainables.methods.at",
+        _WEIGHTS,
+        needs_maps=True,
+        modality="images",
+        published={"ce_weight": 1.0, "kd_weight": 1000.0},
     ),
     "sp": MethodEntry(
-        "trainables.methods.sp", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 3000.0}
+        "trainables.methods.sp",
+        _WEIGHTS,
+        needs_maps=True,
+        modality="images",
+        published={"ce_weight": 1.0, "kd_weight": 3000.0},
     ),
     "vid": MethodEntry(
-        "trainables.methods.vid", _WEIGHTS, needs_maps=True, published={"ce_weight": 1.0, "kd_weight": 1.0}
+        "trainables.methods.vid",
+        _WEIGHTS,
+        needs_maps=True,
+        modality="images",
+        published={"ce_weight": 1.0, "kd_weight": 1.0},
+    ),
+    # Weights and temperature lie within what its paper searched; which were best, depended on the task.
+    "pkd": MethodEntry(
+        "trainables.methods.pkd",
+        _DISTILLATION | {"pkd_weight", "student_layers"},
+        needs_maps=True,
+        modality="text",
+        published={
+            "temperature": 5.0,
+            "ce_weight": 0.5,
+            "kd_weight": 0.5,
+            "pkd_weight": 100.0,
+            "student_layers": "skip",
+        },
+    ),
+    # Temperature, weights, threshold and epochs are ours: of its paper the numbers were not at hand.
+    "pea_kd": MethodEntry(
+        "trainables.methods.pea_kd",
+        _DISTILLATION | {"pea_threshold", "pea_epochs"},
+        shares_layers=True,
+        modality="text",
+        published={"temperature": 4.0, "ce_weight": 0.5, "kd_weight": 0.5, "pea_threshold": 0.9, "pea_epochs": 1},
     ),
 }
 

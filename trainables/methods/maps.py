@@ -36,17 +36,17 @@ class MapPair(NamedTuple):
 
 
 @torch.no_grad()
-def map_shapes(model: DistillationModel, image: tuple[int, int, int]) -> tuple[MapShape, ...]:
-    """Shapes of the maps that the model makes of one image.
+def map_shapes(model: DistillationModel, example: Tensor) -> tuple[MapShape, ...]:
+    """Shapes of the maps that the model makes of one sample: (C, H, W) of an image's, (D,) of a sentence's states.
 
     Args:
         model: stays as it is.
-        image: the image's shape (channels, H, W).
+        example: one sample, as networks take it.
     """
     training = model.training
-    maps = model.eval().stages(model.head.weight.new_zeros(1, *image)).maps  # nothing that the model keeps moves
+    maps = model.eval().stages(example).maps  # nothing that the model keeps moves
     model.train(training)
-    return tuple((each.shape[1], each.shape[2], each.shape[3]) for each in maps)
+    return tuple(tuple(each.shape[1:]) for each in maps)
 
 
 def in_pairs(student: Sequence[Each], teacher: Sequence[Each]) -> list[tuple[Each, Each]]:

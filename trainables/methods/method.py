@@ -108,7 +108,7 @@ def weighted_sum(
     return LossParts(total + adapter_ce_weight * adapter, ce=ce, kd=kd, adapter=adapter)
 
 
-MapShape = tuple[int, int, int]  # (C, H, W)
+MapShape = tuple[int, ...]  # (C, H, W); of the states of sentences (D,)
 
 
 def weighted_sum_of_both(
@@ -139,7 +139,7 @@ class PartsSetting(NamedTuple):
         labels: (N,) int64, of the train split.
         student_maps: (C_i, H_i, W_i) of each of the student's maps; empty unless the method needs them.
         teacher_maps: of each of the teacher's.
-        image: (C, H, W) of what both are given.
+        image: (C, H, W) of what both are given; of sentences (2, L).
         num_classes: width of the logits.
     """
 
@@ -148,7 +148,7 @@ class PartsSetting(NamedTuple):
     labels: Tensor
     student_maps: tuple[MapShape, ...] = ()
     teacher_maps: tuple[MapShape, ...] = ()
-    image: MapShape = (0, 0, 0)
+    image: tuple[int, ...] = (0, 0, 0)
     num_classes: int = 0
 
 
@@ -179,6 +179,7 @@ class Method:
             are in every checkpoint. None for a method without.
         teacher_method: what its teacher is trained by, the network itself as that method's student; None where that is
             cross-entropy, as for all but methods that prepare the teacher for its student.
+        shares_layers: the student, a language model, runs its layers twice; see `trainables.models.shared_layers`.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Method:
     closed_form: Callable[..., "ClosedForm | None"] | None = None
     parts: Callable[..., nn.Module] | None = None
     teacher_method: "Method | None" = None
+    shares_layers: bool = False
 
     @property
     def asks_frozen_teacher(self) -> bool:

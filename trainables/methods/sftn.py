@@ -58,7 +58,8 @@ class Branches(nn.ModuleList):
 
     def __init__(self, student: str, setting: PartsSetting) -> None:
         channels = setting.image[0]
-        shapes = map_shapes(build_model(student, num_classes=setting.num_classes, in_channels=channels), setting.image)
+        model = build_model(student, num_classes=setting.num_classes, in_channels=channels)
+        shapes = map_shapes(model, torch.zeros(1, *setting.image))
         pairs = branch_points(len(setting.student_maps), len(shapes))
         super().__init__(
             Branch(

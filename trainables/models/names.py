@@ -1,6 +1,7 @@
 """Which architecture names `build_model` knows; imports no torch, so that a plan is checked in no time."""
 
 import re
+from pathlib import Path
 from typing import Final
 
 from trainables.naming import unknown_name
@@ -52,6 +53,14 @@ _CNN_POSITIONS: Final = 4  # 2 × 2 positions of the last map reach the head
 # torchvision:resnet18 and timm:vit_tiny_patch16_224 name the architectures of those libraries.
 LIBRARY_PATTERN = re.compile(r"(torchvision|timm):([A-Za-z0-9_.\-]+)")
 
+# bert_4_128: a BERT of so many layers and hidden units, from first weights; bert:6: so many of the teacher's layers.
+BERT_PATTERN: Final = re.compile(r"bert_(\d{1,2})_(\d{1,4})")
+LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
+# A name on the Hugging Face Hub, as in bert-base-uncased and google/electra-small-discriminator.
+_HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+BERT_EXAMPLES: Final = ("bert_2_128", "bert_4_128")
+_HIDDEN_MULTIPLE: Final = 32  # units of the narrowest attention head
+
 # What other code bases call a net that has another name here.
 FOREIGN_NAMES: Final[dict[str, str]] = {
     "mobile_half": "MobileNetV2",
@@ -70,11 +79,81 @@ def check_model_name(name: str) -> str:
         return name
     if name in CIFAR_NAMES or LIBRARY_PATTERN.fullmatch(name):
         return name
+    if is_text_model_name(name):
+        raise ValueError(f"model {name!r} reads text, and the dataset is of images: name one for images, as cnn_8_16")
     raise ValueError(_refusal(name))
 
 
+def check_text_model_name(name: str, *, student: bool = False) -> str:
+    """`name`, if `trainables.models.text` can build it; whether a folder or a Hub's name is there is not looked at.
+
+    Args:
+        name: `bert_L_H`, a folder in Hugging Face's layout, a name on the Hub, or, of a student, `bert:N`.
+        student: whether it names one.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    small, layers = BERT_PATTERN.fullmatch(name), LAYERS_PATTERN.fullmatch(name)
+    allowed = (
+        "for text name bert_L_H (L layers, H hidden units in multiples of 32, such as bert_4_128), "
+        + "bert:N (N of the teacher's layers), " * student
+        + "a folder in Hugging Face's layout, or a name on its Hub, such as bert-base-uncased"
+    )
+    if small:
+        if int(small[1]) < 1 or int(small[2]) < 1 or int(small[2]) % _HIDDEN_MULTIPLE:
+            raise ValueError(f"model {name!r}: {allowed}")
+        return name
+    if layers:
+        if not student or int(layers[1]) < 1:
+            raise ValueError(f"model {name!r}: {allowed}")
+        return name
+    if _is_image_model(name) or not (is_folder_name(name) or _HUB_PATTERN.fullmatch(name)):
+        raise ValueError(f"model {name!r}: {allowed}")
+    return name
+
+
+def layers_and_width(name: str) -> tuple[int, int | None] | None:
+    """Layers and hidden units that a text model's name tells, None for the width of `bert:N`; None if it tells none."""
+    small, layers = BERT_PATTERN.fullmatch(name), LAYERS_PATTERN.fullmatch(name)
+    if small:
+        return int(small[1]), int(small[2])
+    return (int(layers[1]), None) if layers else None
+
+
+def is_text_model_name(name: str) -> bool:
+    """Whether a name is one of a text model and can be of no other."""
+    return bool(BERT_PATTERN.fullmatch(name) or LAYERS_PATTERN.fullmatch(name))
+
+
+def is_pretrained_text_name(name: str) -> bool:
+    """Whether a text model's name stands for weights that lie in a folder or in the Hub's cache."""
+    return not is_text_model_name(name)
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a text model's name is a path rather than a name on the Hub."""
+    return name.startswith(("/", "./", "../", "~"))
+
+
+def absolute_name(name: str) -> str:
+    """A text model's name for processes with other working folders: of a folder its absolute path."""
+    folder = Path(name).expanduser()
+    return (
+        str(folder.absolute()) if is_folder_name(name) or (is_pretrained_text_name(name) and folder.is_dir()) else name
+    )
+
+
+def _is_image_model(name: str) -> bool:
+    known = CNN_PATTERN.fullmatch(name) or LIBRARY_PATTERN.fullmatch(name)
+    return bool(known) or name in CIFAR_NAMES or name in FOREIGN_NAMES
+
+
 def feature_dim(name: str) -> int | None:
-    """D, the width of that architecture's penultimate feature; None for `torchvision:` and `timm:` names."""
+    """D, the width of that architecture's penultimate feature; None for other libraries' names."""
+    text = BERT_PATTERN.fullmatch(name)
+    if text:
+        return int(text[2])
     small = CNN_PATTERN.fullmatch(name)
     return _CNN_POSITIONS * int(small[2]) if small else _CIFAR_FEATURES.get(name)
 
@@ -86,12 +165,16 @@ def has_maps(name: str) -> bool:
 
 def is_packable(name: str) -> bool:
     """Whether several students of that architecture can train as one; see `trainables.packed_network`."""
-    return name not in ("ShuffleV1", "ShuffleV2") and LIBRARY_PATTERN.fullmatch(name) is None
+    return (
+        not is_text_model_name(name)
+        and name not in ("ShuffleV1", "ShuffleV2")
+        and LIBRARY_PATTERN.fullmatch(name) is None
+    )
 
 
 def is_known_to_draw_nothing(name: str) -> bool:
     """Whether networks of that architecture are known to draw no random numbers in training."""
-    return LIBRARY_PATTERN.fullmatch(name) is None
+    return not is_text_model_name(name) and LIBRARY_PATTERN.fullmatch(name) is None
 
 
 def _refusal(name: str) -> str:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+TOKENISER: Final = "tokeniser"  # in the metadata of a teacher on text: the content of a tokenizer.json
 _NORMAL_975: Final = 1.959963984540054  # the standard normal's 0.975 quantile
 
 
@@ -61,7 +62,7 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         for split, share in accuracies(metadata).items()
     ]
     steps = f", divided by ten after epochs {_listed(metadata['milestones'])}" if metadata["milestones"] else ""
-    channels, size = metadata["in_channels"], metadata["image_size"]
+    text = TOKENISER in metadata
     lines = [
         f"# {metadata['architecture']} on {metadata['dataset']}",
         "",
@@ -79,16 +80,16 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         "",
         f"- architecture `{metadata['architecture']}`, {metadata['parameters']:,} parameters, "
         f"{metadata['num_classes']} classes",
-        f"- images {channels} × {size} × {size}, scaled to [0, 1], minus {_listed(metadata['mean'])}, divided by "
-        f"{_listed(metadata['std'])} (by channel)",
+        _inputs(metadata),
         f"- data `{metadata['dataset']}`, train split of {metadata['train_samples']:,}, split seed "
         f"{metadata['split_seed']}, digest `{metadata['data_digest']}`",
         f"- weights `{file_name}`, digest `{metadata['weights']}`",
         "",
         "## How it was trained",
         "",
-        f"Recipe `{recipe['name']}`: SGD at {recipe['learning_rate']:g} ({recipe['schedule']}{steps}), momentum "
-        f"{recipe['momentum']:g} without Nesterov, weight decay {recipe['weight_decay']:g}, batch "
+        f"Recipe `{recipe['name']}`: {'AdamW' if text else 'SGD'} at {recipe['learning_rate']:g} "
+        f"({recipe['schedule']}{steps}), momentum {recipe['momentum']:g}{'' if text else ' without Nesterov'}, weight "
+        f"decay {recipe['weight_decay']:g}, batch "
         f"{recipe['batch_size']}, {recipe['epochs']} epochs, augmentation {recipe['augmentation']}; seed "
         f"{metadata['seed']}; {metadata['precision']} on {metadata['device']}, "
         f"{metadata['threads']} thread{'s' if metadata['threads'] != 1 else ''}"
@@ -108,6 +109,16 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _inputs(metadata: Mapping[str, Any]) -> str:
+    if TOKENISER in metadata:
+        return "- sentences, as tokens of the tokeniser in the file of its weights (`tokeniser`, a tokenizer.json)"
+    channels, size = metadata["in_channels"], metadata["image_size"]
+    return (
+        f"- images {channels} × {size} × {size}, scaled to [0, 1], minus {_listed(metadata['mean'])}, divided by "
+        f"{_listed(metadata['std'])} (by channel)"
+    )
 
 
 def _listed(values: Any) -> str:

@@ -44,6 +44,7 @@ class ScheduleOption(StrEnum):
 
     STEP = "step"
     COSINE = "cosine"
+    LINEAR = "linear"
     CONSTANT = "constant"
 
 
@@ -110,7 +111,7 @@ def teacher(
     epochs: Annotated[int | None, _recipe(help="Passes over the train split.")] = None,
     batch_size: Annotated[int | None, _recipe(help="Samples per step.")] = None,
     learning_rate: Annotated[float | None, _recipe(help="Of the first epoch.")] = None,
-    momentum: Annotated[float | None, _recipe(help="Of SGD, without Nesterov.")] = None,
+    momentum: Annotated[float | None, _recipe(help="Of SGD, without Nesterov; AdamW's beta 1 on text.")] = None,
     weight_decay: Annotated[float | None, _recipe(help="On all parameters.")] = None,
     schedule: Annotated[ScheduleOption | None, _recipe(help="How the learning rate falls.")] = None,
     augmentation: Annotated[

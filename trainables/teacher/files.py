@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset
-from trainables.data.views import Normaliser
 from trainables.methods import METHODS
-from trainables.models import build_model
+from trainables.modality import is_text
+from trainables.models import DistillationModel, build_model
+from trainables.models.names import is_pretrained_text_name
 from trainables.storage import (
     StoredFileError,
     locked,
@@ -27,15 +28,16 @@ from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher, i
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
 from trainables.teacher.request import training_config
 from trainables.teacher.training import TeacherTraining
-from trainables.training import one_thread
+from trainables.text_defaults import TEACHER_TRAINING
+from trainables.training import build_batches, one_thread
 from trainables.trial import TrialConfig
 
 _FORMAT: Final = "pesfkd-teacher-2"
 _PREPARED_FOR: Final = "prepared_for"
+MODEL: Final = "model"
 # A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
-_BATCH: Final = 512
 _POOR: Final = 2.0  # times what guessing gives
 
 # (finished epochs, all epochs, validation accuracy as a fraction)
@@ -82,6 +84,7 @@ def teacher_metadata(
     dataset: Dataset, *, architecture: str, recipe: TeacherRecipe, seed: int, precision: str = "fp32"
 ) -> dict[str, Any]:
     """What the file of a trained teacher says of it, and what its digest is of: see `CheckpointInfo`, and more."""
+    text = text_origin(architecture) if is_text(dataset.name) else {}
     return {
         "format": _FORMAT,
         "architecture": architecture,
@@ -94,7 +97,18 @@ def teacher_metadata(
         "recipe": asdict(recipe),
         "precision": precision,
         "seed": seed,
+        **text,
     }
+
+
+def text_origin(architecture: str) -> dict[str, Any]:
+    """What a teacher on text comes from beside what one on images does: its training, and its first weights."""
+    origin: dict[str, Any] = {"training": TEACHER_TRAINING}
+    if is_pretrained_text_name(architecture):
+        from trainables.models.pretrained import find_folder, folder_digest
+
+        origin["initial"] = folder_digest(find_folder(architecture))
+    return origin
 
 
 def train_teacher(
@@ -129,6 +143,7 @@ def train_teacher(
     metadata = _origin(config, dataset) | {
         "epochs": training.finished_epochs,
         "validation_accuracy": training.history[-1]["val/accuracy"],
+        **described(training.model),
     }
     # Beside the weights, not with them: the same teacher is the same bytes, wherever and however fast it was trained.
     write_atomically(_cost_path(path), json.dumps({"training_seconds": training.seconds}).encode())
@@ -163,8 +178,7 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
             f"{path}: another teacher: its digest is {identity_digest(found)}, expected {config.teacher_digest}. "
             f"{advice}"
         )
-    info = dataset.info
-    model = build_model(config.teacher, num_classes=dataset.num_classes, in_channels=info.channels)
+    model = built_again(config.teacher, dataset, found)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -175,6 +189,26 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
         renormalise=Renormalisation.between(dataset.mean, dataset.std, *own),
         training_seconds=_training_seconds(path),
     )
+
+
+def described(model: DistillationModel) -> dict[str, Any]:
+    """What a file says of a network that its name alone does not tell: a language model's configuration."""
+    return {MODEL: getattr(model, "description")} if hasattr(model, "description") else {}  # noqa: B009
+
+
+def built_again(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> DistillationModel:
+    """The network of a file, whose weights are still to come.
+
+    Args:
+        name: its architecture's.
+        dataset: its data.
+        metadata: of the file.
+    """
+    if MODEL not in metadata:
+        return build_model(name, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
+    from trainables.models.text import build_described  # imports transformers
+
+    return build_described(metadata[MODEL], num_classes=dataset.num_classes)
 
 
 def ensure_teacher(
@@ -206,6 +240,30 @@ def ensure_teacher(
     return path
 
 
+def find_tokeniser(config: TrialConfig, teacher: Path | str | None) -> Path | None:
+    """The folder whose tokeniser the trial's sentences are read with; None where one is trained on them, or none is.
+
+    It is that of the networks: a teacher that was given keeps it beside its file, one that begins from pretrained
+    weights has it with them, and so has a student.
+
+    Args:
+        config: the trial.
+        teacher: the teacher's file, if there is one.
+    """
+    if not is_text(config.dataset):
+        return None
+    from trainables.models.pretrained import find_folder
+    from trainables.teacher.given_text import tokeniser_folder
+
+    if config.teacher_digest:
+        assert teacher is not None
+        return tokeniser_folder(Path(teacher))
+    for name in (config.teacher, config.student):
+        if is_pretrained_text_name(name):
+            return find_folder(name)
+    return None
+
+
 def stored_path(folder: Path, digest: str) -> Path:
     """Where a teacher of that digest is kept."""
     return folder / f"{digest}.safetensors"
@@ -218,6 +276,10 @@ def keep_given_teacher(teacher: GivenTeacher, folder: Path) -> Path:
         Its file.
     """
     path = stored_path(folder, teacher.digest)
+    if teacher.tokeniser is not None:
+        from trainables.teacher.given_text import keep_tokeniser  # imports what text needs
+
+        keep_tokeniser(teacher, path)
     write_tensors(path, teacher.weights, teacher.identity | {"data_digest": teacher.data_digest})
     return path
 
@@ -238,9 +300,10 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
         TeacherFileError: see `load_teacher`.
     """
     teacher = load_teacher(path, config, dataset)
-    split, normalise = dataset.validation, Normaliser(dataset.mean, dataset.std, torch.device("cpu"))
-    answers = torch.cat([teacher(normalise(images)).logits.argmax(dim=1) for images in split.images.split(_BATCH)])
-    accuracy = (answers == split.labels).double().mean().item()
+    split = dataset.validation
+    batches = build_batches(config, dataset, torch.device("cpu")).evaluation(split)
+    right = [teacher(inputs).logits.argmax(dim=1) == split.labels[rows] for rows, inputs in batches]
+    accuracy = torch.cat(right).double().mean().item()
     notes = [f"the teacher is right on {accuracy:.4f} of the validation split (n = {len(split):,})"]
     if accuracy < _POOR / dataset.num_classes:
         notes.append(

@@ -28,6 +28,7 @@ from trainables.storage import tensors_digest
 
 GIVEN_FORMAT: Final = "pesfkd-given-teacher-1"
 _IDENTITY: Final = ("format", "architecture", "num_classes", "in_channels", "mean", "std", "weights")
+_IDENTITY_OF_TEXT: Final = ("model", "tokeniser")
 UNKNOWN_DATA: Final = "unknown"
 
 
@@ -75,11 +76,13 @@ class GivenTeacher:
         identity: architecture, classes, channels, normalisation and the digest of its weights.
         weights: by name.
         data_digest: of the data that it was trained on, if the checkpoint says so.
+        tokeniser: of a teacher on text, the content of its tokenizer.json.
     """
 
     identity: dict[str, Any]
     weights: dict[str, Tensor]
     data_digest: str
+    tokeniser: str | None = None
 
     @property
     def digest(self) -> str:
@@ -94,7 +97,8 @@ class GivenTeacher:
 
 def identity_digest(metadata: Mapping[str, Any]) -> str:
     """Sixteen hex digits of what a stored given teacher says that it is."""
-    content = json.dumps({name: metadata.get(name) for name in _IDENTITY}, sort_keys=True)
+    names = (*_IDENTITY, *_IDENTITY_OF_TEXT) if "model" in metadata else _IDENTITY
+    content = json.dumps({name: metadata.get(name) for name in names}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -17,12 +17,16 @@ import torch
 
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.learners import build_network
+from trainables.modality import is_text
 from trainables.models import DistillationModel, build_model
+from trainables.models.names import is_pretrained_text_name
 from trainables.optimisation import count_parameters
 from trainables.randomness import seeded
 from trainables.storage import read_tensors, tensors_digest, write_atomically, write_tensors
 from trainables.teacher.card import accuracies, model_card
-from trainables.teacher.files import teacher_metadata
+from trainables.teacher.files import described, teacher_metadata
+from trainables.teacher.given_text import TOKENISER, tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
 from trainables.training import use_one_thread
@@ -100,9 +104,16 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
         RequestError: there are no such data, or the network does not take them.
     """
     try:
-        dataset = load_dataset(request.dataset, root, seed=request.split_seed, download=download)
+        tokeniser = None
+        if is_text(request.dataset) and is_pretrained_text_name(request.model):
+            from trainables.models.pretrained import find_folder  # imports transformers
+
+            tokeniser = find_folder(request.model, download=download)
+        dataset = load_dataset(request.dataset, root, seed=request.split_seed, download=download, tokeniser=tokeniser)
         info = dataset.info
         with seeded(derive_seed("student", request.seed)):  # a head for other than the published classes is drawn
+            if is_text(request.dataset):
+                return dataset, build_network(request.model, dataset)
             model = build_model(
                 request.model,
                 num_classes=dataset.num_classes,
@@ -234,6 +245,8 @@ def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraini
         **{f"{split}_correct": [round(shares[split] * n), n] for split, n in samples.items()},
         "versions": {name: versions[name] for name in _VERSIONS if name in versions},
         "command": request.command,
+        **described(training.model),
+        **({TOKENISER: tokeniser_of(dataset)} if is_text(request.dataset) else {}),
     }
 
 

@@ -7,7 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from trainables.modality import is_text
+from trainables.models.names import is_pretrained_text_name
 from trainables.naming import unknown_name
+from trainables.text_defaults import rate_of
 
 RecipeName = Literal["short", "literature"]
 # How a trial's teacher came about.
@@ -31,7 +34,11 @@ _SHORT_EPOCHS: Final[dict[str, int]] = {
     "cifar100": 40,
     "tiny_imagenet": 30,
     "image_folder": 20,
+    "glue": 5,
 }
+# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and of the rates that were tried there the least.
+_LITERATURE_TEXT_EPOCHS: Final = 3
+_LITERATURE_TEXT_RATE: Final = 2e-5
 _OTHER_SHORT_EPOCHS: Final = 30
 
 
@@ -43,11 +50,11 @@ class TeacherRecipe:
         name: of the set that it began as.
         epochs: passes over the train split.
         batch_size: samples per step.
-        learning_rate: of the first epoch; SGD, Nesterov off.
-        momentum: of SGD.
-        weight_decay: on all parameters.
-        schedule: cosine, step or constant (see `trainables.optimisation`); step divides the rate by ten at 62.5, 75 and
-            87.5% of the epochs, which are 150, 180 and 210 of 240.
+        learning_rate: of the first epoch; SGD, Nesterov off, or AdamW on text.
+        momentum: of SGD; AdamW's β₁.
+        weight_decay: on all parameters; AdamW's on matrices alone.
+        schedule: cosine, step, linear or constant (see `trainables.optimisation`); step divides the rate by ten at
+            62.5, 75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
         augmentation: the dataset's views, or none.
     """
 
@@ -77,7 +84,7 @@ def default_epochs(recipe: str, dataset: str) -> int:
     if recipe not in RECIPES:
         raise ValueError(unknown_name("teacher recipe", recipe, RECIPES))
     if recipe == "literature":
-        return _LITERATURE_EPOCHS
+        return _LITERATURE_TEXT_EPOCHS if is_text(dataset) else _LITERATURE_EPOCHS
     return _SHORT_EPOCHS.get(dataset.partition(":")[0], _OTHER_SHORT_EPOCHS)
 
 
@@ -93,6 +100,18 @@ def find_recipe(name: str, *, dataset: str, model: str, epochs: int | None = Non
     Raises:
         ValueError: for an unknown recipe.
     """
+    if is_text(dataset):
+        fine_tuned = name == "literature" and is_pretrained_text_name(model)
+        return TeacherRecipe(
+            name=name,
+            epochs=epochs or default_epochs(name, dataset),
+            batch_size=32,
+            learning_rate=_LITERATURE_TEXT_RATE if fine_tuned else rate_of(model),
+            momentum=0.9,
+            weight_decay=0.01,
+            schedule="linear",
+            augmentation="none",
+        )
     return TeacherRecipe(
         name=name,
         epochs=epochs or default_epochs(name, dataset),

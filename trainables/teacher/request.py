@@ -8,9 +8,11 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from trainables.data.registry import dataset_info
-from trainables.models.names import LIBRARY_PATTERN, check_model_name
+from trainables.modality import is_text
+from trainables.models.names import LIBRARY_PATTERN, absolute_name, check_model_name, check_text_model_name
 from trainables.precision import Precision, resolve_precision
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
+from trainables.text_defaults import TEACHER_TRAINING
 from trainables.trial import TrialConfig
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
@@ -66,7 +68,8 @@ class TeacherRequest:
         recipe = self.recipe
         steps = ", ".join(map(str, recipe.milestones))
         return (
-            f"{self.model} on {self.dataset}, recipe {recipe.name}: SGD at {recipe.learning_rate:g} ({recipe.schedule}"
+            f"{self.model} on {self.dataset}, recipe {recipe.name}: {optimiser_name(self.dataset)} at "
+            f"{recipe.learning_rate:g} ({recipe.schedule}"
             + (f", a tenth after each of {steps}" if steps else "")
             + f"), momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, batch {recipe.batch_size}, "
             f"{recipe.epochs} epochs, seed {self.seed}, {self.precision} on {self.device}"
@@ -117,8 +120,14 @@ def training_config(
             "split_seed": split_seed,
             "seed": seed,
             "data_seed": seed,
+            **(TEACHER_TRAINING if is_text(dataset) else {}),
         }
     )
+
+
+def optimiser_name(dataset: str) -> str:
+    """What teachers on a dataset are trained by, for a person."""
+    return "AdamW" if is_text(dataset) else "SGD"
 
 
 def resolve_request(
@@ -153,7 +162,7 @@ def resolve_request(
     """
     try:
         size = dataset_info(dataset).image_size
-        check_model_name(model)
+        model = absolute_name(check_text_model_name(model)) if is_text(dataset) else check_model_name(model)
         found = find_recipe(recipe, dataset=dataset, model=model)
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")

@@ -14,7 +14,7 @@ from analysis.report.content import make_report
 from analysis.report.folder import read_folder
 from analysis.report.page import page
 from analysis.report.writing import write_report
-from analysis.trials import ACCURACY, EXAMPLE, SEARCH, SHARPNESS_GAP, numbers, open_study, select, summarise_configs
+from analysis.trials import EXAMPLE, SEARCH, SHARPNESS_GAP, numbers, open_study, select, summarise_configs, trial_scores
 from tests.analysis.planted import measured, records
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
@@ -60,7 +60,7 @@ def test_the_figures_hold_the_shipped_records_and_plotly_knows_all_of_them(examp
     searched = select(open_study(example).trials, stages=[SEARCH])
     points = next(trace for trace in shown.charts["gap"][0]["data"] if trace.get("name") == "search trial")
     np.testing.assert_array_equal(points["x"], numbers(searched, SHARPNESS_GAP))
-    np.testing.assert_array_equal(points["y"], numbers(searched, ACCURACY))
+    np.testing.assert_array_equal(points["y"], trial_scores(searched))
     for charts in shown.charts.values():
         for chart in charts:
             go.Figure(chart)  # refuses what plotly.js would ignore

@@ -19,6 +19,9 @@ CASES = [
     Case("pesf_kd", choices=(("gap_control", "centred"), ("gap_target", 0.5))),
     Case("pesf_kd", choices=(("gap_control", "placebo"), ("gap_target", -2.0))),
     *(Case("kdcl", choices=(("kdcl_ensemble", kind),)) for kind in ("mean", "linear")),
+    Case("kd", on_text=True),
+    Case("pesf_kd", on_text=True),
+    Case("pesf_kd", choices=(("distance", "mse"),), on_text=True),
 ]
 
 
@@ -27,7 +30,12 @@ def bench(digits: Dataset, teacher: FrozenTeacher, make_store: MakeStore, tmp_pa
     return Bench(digits, teacher, make_store, tmp_path / "checkpoints")
 
 
+@pytest.fixture
+def text_bench(text: Dataset, text_teacher: FrozenTeacher, make_text_store: MakeStore, tmp_path: Path) -> Bench:
+    return Bench(text, text_teacher, make_text_store, tmp_path / "checkpoints")
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_every_method(check: Callable[[Case, Bench], None], case: Case, bench: Bench) -> None:
-    check(case, bench)
+def test_every_method(check: Callable[[Case, Bench], None], case: Case, request: pytest.FixtureRequest) -> None:
+    check(case, request.getfixturevalue("text_bench" if case.on_text else "bench"))

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 from torch.nn.functional import adaptive_avg_pool2d
 
-from tests.trainables.conftest import small_config
+from tests.trainables.conftest import IMAGE_METHODS, small_config
 from trainables.data.dataset import Dataset, Split
 from trainables.data.registry import DATASETS
 from trainables.methods import METHODS
@@ -27,7 +27,7 @@ from trainables.trial import TrialConfig
 from . import conformance
 from .conformance import Bench, Case
 
-MAP_METHODS = [name for name in METHODS if METHODS.entry(name).needs_maps]
+MAP_METHODS = [name for name in IMAGE_METHODS if METHODS.entry(name).needs_maps]
 EVERY_METHOD = pytest.mark.parametrize("method", MAP_METHODS)
 LABELS = torch.tensor([0, 1, 2, 1])
 

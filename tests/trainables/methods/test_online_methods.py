@@ -209,8 +209,8 @@ def test_a_whole_teacher_sees_its_images_normalised_as_it_was_trained(digits, te
     given = FrozenTeacher(teacher.model, renormalise=other)
     run = DistillationRun(small_config(method="full_teacher"), digits, given)
     images = next(run.evaluation_batches(digits.validation))
-    assert torch.equal(run.companion.evaluate([images]), given(images).logits)
-    assert not torch.equal(run.companion.evaluate([images]), teacher(images).logits)
+    assert torch.equal(run.companion.evaluated()(images), given(images).logits)
+    assert not torch.equal(run.companion.evaluated()(images), teacher(images).logits)
 
 
 def test_measures_of_a_whole_teacher_are_the_adapted_ones_beside_those_of_the_frozen_one(digits, teacher):

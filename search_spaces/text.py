@@ -1,0 +1,61 @@
+"""The same questions on text, where AdamW learns at rates a hundred times smaller and the adapter is another one.
+
+Whatever a space does not name here is as on images.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from search_spaces.comparison import MethodComparison, TunedParameter
+from search_spaces.space import Parameter, SearchSpace, Value
+
+_RATES: Final = (1e-6, 1e-3)
+_STUDENT_RATES: Final = (1e-5, 1e-3)
+_WHY_ADAPTER_RATE: Final = "from a tenth of what PESF-KD's language code gives the adapter to a hundred times that"
+_WHY_STUDENT_RATE: Final = (
+    "AdamW's rates: what fine-tuning takes, and twenty times that for students from first weights"
+)
+
+_VALUES: Final[Mapping[str, tuple[Value, str]]] = {
+    "adapter_kind": ("parallel", "the adapter of PESF-KD's language code"),
+    "adapter_width": (64, "the width of PESF-KD's language code"),
+    "adapter_learning_rate": (1e-5, "what PESF-KD's language code gives the adapter"),
+    "adapter_schedule": ("linear", "falls as the student's rate does, from step to step"),
+}
+
+
+def on_text(space: SearchSpace | MethodComparison) -> SearchSpace | MethodComparison:
+    """The space, or the comparison, of the same name for sentences.
+
+    A student's rate that a space holds is left to the trial, which knows whether its student was trained before.
+    """
+    if isinstance(space, MethodComparison):
+        return replace(space, tuned=tuple(_TUNED.get(each.name, _same)(each) for each in space.tuned))
+    kept = (each for each in space.parameters if (each.name, each.role) != ("student_learning_rate", "fixed"))
+    return replace(space, parameters=tuple(_parameter(each) for each in kept))
+
+
+def _parameter(parameter: Parameter) -> Parameter:
+    name, varies = parameter.name, parameter.role != "fixed"
+    if name == "adapter_learning_rate" and varies:
+        return replace(parameter, value=1e-5, low=_RATES[0], high=_RATES[1], log=True, why=_WHY_ADAPTER_RATE)
+    if name == "student_learning_rate":
+        low, high = _STUDENT_RATES
+        return replace(parameter, value=1e-4, low=low, high=high, log=True, why=_WHY_STUDENT_RATE)
+    if name not in _VALUES:
+        return parameter
+    value, why = _VALUES[name]
+    if name == "adapter_schedule" and varies:
+        return replace(parameter, value=value, choices=("constant", "linear"))
+    return replace(parameter, value=value) if varies else replace(parameter, value=value, why=why)
+
+
+def _same(parameter: TunedParameter) -> TunedParameter:
+    return parameter
+
+
+_TUNED: Final[Mapping[str, Callable[[TunedParameter], TunedParameter]]] = {
+    "student_learning_rate": lambda each: replace(each, low=_STUDENT_RATES[0], high=_STUDENT_RATES[1]),
+    "adapter_learning_rate": lambda each: replace(each, low=_RATES[0], high=_RATES[1]),
+}

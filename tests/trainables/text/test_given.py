@@ -1,0 +1,105 @@
+"""Teachers on text that are given: a folder of Hugging Face, or a file of ours."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from tests.trainables.conftest import text_config
+from trainables.data.text.dataset import TextDataset
+from trainables.data.text.tokeniser import load_tokeniser
+from trainables.models import CheckpointError
+from trainables.storage import read_tensors
+from trainables.student_file import keep_student, load_kept, load_student
+from trainables.teacher import FrozenTeacher
+from trainables.teacher.files import find_tokeniser, keep_given_teacher, load_teacher, notes_on_given_teacher
+from trainables.teacher.given_text import read_given_text_teacher
+from trainables.training import DistillationRun
+
+
+def fine_tuned(folder: Path, text: TextDataset, *, classes: int = 2, **changes: object) -> Path:
+    """A folder as `save_pretrained` of a fine-tuned model and its tokeniser leaves it."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        **{
+            "vocab_size": text.vocabulary_size, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 64, "num_labels": classes, **changes,
+        }
+    )  # fmt: skip
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(text.tokeniser.json, encoding="utf-8")
+    return folder
+
+
+def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDataset, tmp_path: Path) -> None:
+    folder = fine_tuned(tmp_path / "model", text)
+    given = read_given_text_teacher(folder, "glue:sst2")
+    path = keep_given_teacher(given, tmp_path / "teachers")
+    config = text_config(
+        teacher=str(folder),
+        teacher_recipe="checkpoint",
+        teacher_epochs=0,
+        teacher_digest=given.digest,
+        student="bert:1",
+    )
+    tokeniser = find_tokeniser(config, path)
+    assert tokeniser is not None
+    assert load_tokeniser(tokeniser).digest == text.tokeniser.digest
+    for file in folder.iterdir():  # the folder itself is not needed again
+        file.unlink()
+    teacher = load_teacher(path, config, text)
+    inputs = text.validation.batch(torch.arange(4))
+    reference = given.weights["_head.weight"]
+    assert torch.equal(teacher.head.weight, reference)
+    assert teacher(inputs).logits.shape == (4, 2)
+    assert "right on" in notes_on_given_teacher(path, config, text)[0]
+    assert DistillationRun(config, text, teacher).run_epoch()["val/accuracy_teacher"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": 3}, r"has 3 classes, and glue:sst2 2 \(negative, positive\)"),
+        ({"vocab_size": 3000}, "embeds 3,000 tokens, and the tokeniser has .* do not belong together"),
+        ({"pad_token_id": 5}, "pads with token 5"),
+    ],
+)
+def test_a_checkpoint_of_another_task_or_with_other_tokens_is_refused(
+    text: TextDataset, tmp_path: Path, changes: dict[str, int], says: str
+) -> None:
+    with pytest.raises(CheckpointError, match=says):
+        read_given_text_teacher(fine_tuned(tmp_path, text, **changes), "glue:sst2")
+
+
+def test_what_was_never_fine_tuned_or_is_no_folder_is_refused(text: TextDataset, tmp_path: Path) -> None:
+    folder = fine_tuned(tmp_path / "model", text)
+    with pytest.raises(CheckpointError, match="no folder /nowhere"):
+        read_given_text_teacher(Path("/nowhere"), "glue:sst2")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="no tokeniser in it"):
+        read_given_text_teacher(folder, "glue:sst2")
+    with pytest.raises(CheckpointError, match="give a folder in Hugging Face's layout"):
+        read_given_text_teacher(folder / "model.safetensors", "glue:sst2")
+
+
+@pytest.mark.parametrize("method", ["ce", "pea_kd"])
+def test_a_student_that_was_kept_says_again_what_it_said_and_has_its_tokeniser(
+    text: TextDataset, text_teacher: FrozenTeacher, tmp_path: Path, method: str
+) -> None:
+    run = DistillationRun(text_config(method=method, epochs=1), text, text_teacher)
+    run.run_epoch()
+    path = tmp_path / "student.safetensors"
+    keep_student(run, path)
+    kept = load_kept(path)
+    assert kept.images.dtype == torch.int32
+    student = load_student(path)
+    run.student.eval()
+    inputs = text.validation.batch(torch.arange(9))
+    torch.testing.assert_close(student.logits(inputs), run.student(inputs))
+    assert json.loads(student.about["model"])["hidden_size"] == 32
+    assert student.about["tokeniser"] == text.tokeniser.json
+    assert read_tensors(path)[1]["architecture"] == "bert_2_32"
+    with pytest.raises(ValueError, match=r"takes sentences \(B, 2, L\), int32"):
+        student.logits(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

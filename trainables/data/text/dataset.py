@@ -1,0 +1,259 @@
+"""A task of GLUE in memory: three splits of tokens, of which the test split is read only when somebody asks for it.
+
+Texts are read and tokenised once for each (content of the file, tokeniser, longest sample), and kept beside decoded
+images in the cache; nothing in it is trusted, what is damaged is made anew. Where the cache cannot be written, each
+process keeps its own.
+"""
+
+import functools
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
+from trainables.data.registry import DatasetInfo
+from trainables.data.sources import Part
+from trainables.data.text.glue import GlueTask
+from trainables.data.text.samples import Samples, read_samples
+from trainables.data.text.tokeniser import (
+    DEFAULT_VOCABULARY,
+    MAX_LENGTH,
+    Tokeniser,
+    as_stored,
+    from_stored,
+    load_tokeniser,
+    train_tokeniser,
+)
+from trainables.data.text.tokens import TokenFiles, Tokens, tokenise
+from trainables.remote_folder import node_cache
+from trainables.storage import StoredFileError, locked, read_tensors, write_atomically, write_tensors
+
+Kept = TypeVar("Kept")
+_FORMAT: Final = 1  # another one means that reading changed
+
+
+class TextSplit(Split):
+    """Some of a task's samples.
+
+    Args:
+        tokens: of the part of the dataset among which the samples are.
+        labels: (N,) int64.
+        indices: (N,) int64, each sample's row in the part.
+    """
+
+    def __init__(self, tokens: Tokens, labels: Tensor, indices: Tensor) -> None:
+        super().__init__(tokens.ids, labels, indices, image_size=0)
+        self.tokens = tokens
+        self.lengths = tokens.lengths[indices]
+
+    @property
+    def images(self) -> Tensor:
+        """There are none.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a split of texts has no images; its `batch` gives tokens")
+
+    def batch(self, indices: Tensor, *, length: int | None = None) -> Tensor:
+        """Some samples as networks take them, (B, 2, L) int32; see `trainables.data.text`.
+
+        Args:
+            indices: (B,) int64, positions in this split.
+            length: L; if not given, as long as the longest of them needs.
+        """
+        return self.tokens.batch(self.indices[indices], length=length)
+
+    def to(self, device: torch.device) -> "TextSplit":
+        """The same with its tokens on a device."""
+        return TextSplit(self.tokens.to(device), self.labels.to(device), self.indices.to(device))
+
+
+class TextDataset(Dataset):
+    """Train, validation and test split of one task.
+
+    Args:
+        info: what the registry knows of it.
+        train: what students, adapters and teachers learn from.
+        validation: what a search and every per-epoch measure looks at.
+        read_test: reads the test split; called at the first access to `test` and not before.
+        seed: drew the split.
+        digest: sha256 of texts, labels, tokeniser, longest sample and split, hexadecimal.
+        tokeniser: gave the tokens.
+        max_length: of a sample in tokens.
+    """
+
+    train: TextSplit
+    validation: TextSplit
+
+    def __init__(
+        self,
+        info: DatasetInfo,
+        *,
+        train: TextSplit,
+        validation: TextSplit,
+        read_test: Callable[[], TextSplit],
+        seed: int,
+        digest: str,
+        tokeniser: Tokeniser,
+        max_length: int,
+    ) -> None:
+        super().__init__(info, train=train, validation=validation, read_test=read_test, seed=seed, digest=digest)
+        assert info.task is not None
+        self.task: GlueTask = info.task
+        self.tokeniser = tokeniser
+        self.max_length = max_length
+        self.vocabulary_size = tokeniser.vocabulary_size
+        self.mean = self.std = ()  # of no channels
+
+    @property
+    def test(self) -> TextSplit:
+        """The test split. Only the final confirmation reads it; nothing does while a search runs."""
+        split = super().test
+        assert isinstance(split, TextSplit)
+        return split
+
+
+def load_text_dataset(
+    info: DatasetInfo,
+    root: Path | None,
+    *,
+    seed: int,
+    tokeniser_folder: Path | None = None,
+    vocabulary_size: int = DEFAULT_VOCABULARY,
+    max_length: int = MAX_LENGTH,
+) -> TextDataset:
+    """A task whose files are there; the validation split is carved out of the training part.
+
+    Args:
+        info: the dataset.
+        root: the data root, which is only read.
+        seed: draws the split.
+        tokeniser_folder: a model's, with its `tokenizer.json` or `vocab.txt`; not given, a tokeniser is trained on the
+            train split.
+        vocabulary_size: of a tokeniser that is trained.
+        max_length: of a sample in tokens, special ones included; what is longer is cut.
+
+    Raises:
+        DataError: naming file, row and what is wrong.
+    """
+    cache = node_cache() / "datasets"
+    part = _Part(info, root, "train", cache)
+    sizes = (len(part.labels) - info.split_sizes[1], info.split_sizes[1], 0)
+    train, validation, _ = stratified_split(part.labels, sizes, seed=seed)
+    if tokeniser_folder is not None:
+        tokeniser = load_tokeniser(tokeniser_folder)
+    else:
+        tokeniser = part.trained_tokeniser(train, vocabulary_size)
+    tokens = part.tokens(tokeniser, max_length)
+
+    @functools.cache
+    def read_test() -> TextSplit:
+        test = _Part(info, root, "test", cache)
+        return _split(test, test.tokens(tokeniser, max_length), np.arange(len(test.labels)))
+
+    return TextDataset(
+        info,
+        train=_split(part, tokens, train),
+        validation=_split(part, tokens, validation),
+        read_test=read_test,
+        seed=seed,
+        digest=digest_of(f"{info.name}|{part.digest}|{tokeniser.digest}|{max_length}", train, validation),
+        tokeniser=tokeniser,
+        max_length=max_length,
+    )
+
+
+def _split(part: "_Part", tokens: Tokens, rows: np.ndarray) -> TextSplit:
+    return TextSplit(tokens, torch.from_numpy(part.labels[rows]), torch.from_numpy(rows.astype(np.int64)))
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What is kept of a part beside its tokens."""
+
+    labels: np.ndarray
+    digest: str
+
+
+class _Part:
+    """The training or the development part of a task, with a folder in the cache."""
+
+    def __init__(self, info: DatasetInfo, root: Path | None, part: Part, cache: Path) -> None:
+        assert info.task is not None
+        self._task, self._training = info.task, part == "train"
+        files = list((info.find_files(root) or {}).values())
+        self._path = files[0 if self._training else 1]  # as `GlueTask.layouts` has them
+        with self._path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        self._key = hashlib.sha256(
+            json.dumps([_FORMAT, info.name, part, self._path.suffixes, content]).encode()
+        ).hexdigest()
+        self._folder = cache / f"{info.name.replace(':', '-')}-{part}-{self._key[:16]}"
+        summary = self._kept(self._read_summary, self._write_summary, self._summarise)
+        self.labels, self.digest = summary.labels, summary.digest
+
+    @functools.cached_property
+    def _samples(self) -> Samples:
+        """Read from the file, where the cache lacks something."""
+        return read_samples(self._task, self._path, training=self._training)
+
+    def trained_tokeniser(self, rows: np.ndarray, vocabulary_size: int) -> Tokeniser:
+        """A tokeniser trained on some samples, from the cache if that was done before."""
+        about = {"texts": digest_of(self.digest, rows), "vocabulary_size": vocabulary_size, "format": _FORMAT}
+        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        path = self._folder / f"tokeniser-{name}.json"
+
+        def train() -> Tokeniser:
+            texts = [column[row] for column in self._samples.texts for row in rows]
+            return train_tokeniser(texts, vocabulary_size=vocabulary_size)
+
+        def read() -> Tokeniser | None:
+            return from_stored(path.read_bytes(), about) if path.exists() else None
+
+        return self._kept(read, lambda found: write_atomically(path, as_stored(found, about)), train)
+
+    def tokens(self, tokeniser: Tokeniser, max_length: int) -> Tokens:
+        """The tokens of all samples, from the cache if that was done before."""
+        files = TokenFiles(self._folder, self.digest, tokeniser, max_length)
+        return self._kept(
+            files.read, files.write, lambda: tokenise(tokeniser, self._samples.texts, max_length=max_length)
+        )
+
+    def _kept(self, read: Callable[[], Kept | None], write: Callable[[Kept], None], make: Callable[[], Kept]) -> Kept:
+        """What is in the cache, made and written if it is not, or is damaged."""
+        try:
+            with locked(self._folder / "lock"):
+                found = read()
+                if found is None:
+                    write(make())
+                    found = read()
+            if found is not None:
+                return found
+        except OSError as error:
+            warnings.warn(
+                f"{self._folder}: tokens cannot be kept there ({error}); each process keeps its own", stacklevel=2
+            )
+        return make()
+
+    def _read_summary(self) -> _Summary | None:
+        try:
+            tensors, about = read_tensors(self._folder / "samples.safetensors")
+        except StoredFileError:
+            return None
+        return _Summary(tensors["labels"].numpy(), about["digest"]) if about["key"] == self._key else None
+
+    def _write_summary(self, summary: _Summary) -> None:
+        about = {"key": self._key, "digest": summary.digest}
+        write_tensors(self._folder / "samples.safetensors", {"labels": torch.from_numpy(summary.labels)}, about)
+
+    def _summarise(self) -> _Summary:
+        return _Summary(self._samples.labels, self._samples.digest)

@@ -1,0 +1,221 @@
+"""The tasks of GLUE: columns, labels and measures of each; imports no torch, so that a plan is checked in no time.
+
+Source: Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding (2019).
+The labels of the published test parts are secret, so the development part stands for the test split here, and
+validation is drawn out of the training part.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+GLUE_PREFIX: Final = "glue:"
+HUB_DATASET: Final = "nyu-mll/glue"
+Metric = Literal["accuracy", "matthews", "f1"]
+_VALIDATION_SHARE: Final = 0.1
+_LARGEST_VALIDATION: Final = 5_000
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    """One classification task.
+
+    Args:
+        name: as the dataset's name has it after `glue:`.
+        title: as papers write it.
+        labels: names of the classes; a label is a position in this tuple.
+        spellings: how the TSV files write each class.
+        columns: in the TSV files, of the text or the two texts; positions where the files have no header.
+        label_column: of the label, likewise.
+        parquet_columns: of the text or the two texts in the Parquet files, whose label is in `label`.
+        folder: of the TSV files.
+        parquet_folder: of the Parquet files.
+        test_part: name of the development part that is the test split here: of the TSV file, of the Parquet file.
+        rows: samples in (the training part, the development part).
+        metrics: what is measured; accuracy always is.
+        objective: the measure that decides.
+        columns_without_header: how many columns the TSV files have, if they have no header; else 0.
+        broken_rows: so many rows of the training part may lack cells, since the published file has such, and are left
+            out.
+    """
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    spellings: tuple[str, ...]
+    columns: tuple[str, ...]
+    label_column: str
+    parquet_columns: tuple[str, ...]
+    folder: str
+    parquet_folder: str
+    rows: tuple[int, int]
+    test_part: tuple[str, str] = ("dev", "validation")
+    metrics: tuple[Metric, ...] = ("accuracy",)
+    objective: Metric = "accuracy"
+    columns_without_header: int = 0
+    broken_rows: int = 0
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name."""
+        return f"{GLUE_PREFIX}{self.name}"
+
+    @property
+    def split_sizes(self) -> tuple[int, int, int]:
+        """Samples in (train, validation, test)."""
+        train, test = self.rows
+        validation = min(_LARGEST_VALIDATION, round(_VALIDATION_SHARE * train))
+        return train - validation, validation, test
+
+    @property
+    def layouts(self) -> tuple[tuple[str, ...], ...]:
+        """The training and the development file in GLUE's own layout, and in that of the Hugging Face hub."""
+        tsv, parquet = self.test_part
+        return (
+            (f"{self.folder}/train.tsv", f"{self.folder}/{tsv}.tsv"),
+            tuple(f"{self.parquet_folder}/{part}-00000-of-00001.parquet" for part in ("train", parquet)),
+        )
+
+
+_BINARY: Final = ("0", "1")
+_ENTAILMENT: Final = ("entailment", "not_entailment")
+_INFERENCE: Final = ("entailment", "neutral", "contradiction")
+
+
+def _mnli(name: str, kind: str, development: int) -> GlueTask:
+    return GlueTask(
+        name=name,
+        title=f"MNLI-{kind}",
+        labels=_INFERENCE,
+        spellings=_INFERENCE,
+        columns=("sentence1", "sentence2"),
+        label_column="gold_label",
+        parquet_columns=("premise", "hypothesis"),
+        folder="MNLI",
+        parquet_folder="mnli",
+        test_part=(f"dev_{kind}", f"validation_{kind}"),
+        rows=(392_702, development),
+    )
+
+
+GLUE_TASKS: Final[dict[str, GlueTask]] = {
+    task.name: task
+    for task in (
+        GlueTask(
+            name="sst2",
+            title="SST-2",
+            labels=("negative", "positive"),
+            spellings=_BINARY,
+            columns=("sentence",),
+            label_column="label",
+            parquet_columns=("sentence",),
+            folder="SST-2",
+            parquet_folder="sst2",
+            rows=(67_349, 872),
+        ),
+        GlueTask(
+            name="cola",
+            title="CoLA",
+            labels=("unacceptable", "acceptable"),
+            spellings=_BINARY,
+            columns=("3",),  # source, label, the author's own mark, sentence
+            label_column="1",
+            parquet_columns=("sentence",),
+            folder="CoLA",
+            parquet_folder="cola",
+            rows=(8_551, 1_043),
+            metrics=("accuracy", "matthews"),
+            objective="matthews",
+            columns_without_header=4,
+        ),
+        GlueTask(
+            name="mrpc",
+            title="MRPC",
+            labels=("not_equivalent", "equivalent"),
+            spellings=_BINARY,
+            columns=("#1 String", "#2 String"),
+            label_column="Quality",
+            parquet_columns=("sentence1", "sentence2"),
+            folder="MRPC",
+            parquet_folder="mrpc",
+            rows=(3_668, 408),
+            metrics=("accuracy", "f1"),
+            objective="f1",
+        ),
+        GlueTask(
+            name="rte",
+            title="RTE",
+            labels=_ENTAILMENT,
+            spellings=_ENTAILMENT,
+            columns=("sentence1", "sentence2"),
+            label_column="label",
+            parquet_columns=("sentence1", "sentence2"),
+            folder="RTE",
+            parquet_folder="rte",
+            rows=(2_490, 277),
+        ),
+        GlueTask(
+            name="qnli",
+            title="QNLI",
+            labels=_ENTAILMENT,
+            spellings=_ENTAILMENT,
+            columns=("question", "sentence"),
+            label_column="label",
+            parquet_columns=("question", "sentence"),
+            folder="QNLI",
+            parquet_folder="qnli",
+            rows=(104_743, 5_463),
+        ),
+        GlueTask(
+            name="qqp",
+            title="QQP",
+            labels=("not_duplicate", "duplicate"),
+            spellings=_BINARY,
+            columns=("question1", "question2"),
+            label_column="is_duplicate",
+            parquet_columns=("question1", "question2"),
+            folder="QQP",
+            parquet_folder="qqp",
+            rows=(363_846, 40_430),
+            metrics=("accuracy", "f1"),
+            objective="f1",
+            broken_rows=100,
+        ),
+        _mnli("mnli", "matched", 9_815),
+        _mnli("mnli_mismatched", "mismatched", 9_832),
+    )
+}
+# Tasks whose labels are no classes, and what they are.
+REGRESSION_TASKS: Final = {"stsb": "a similarity from 0 to 5"}
+
+
+def cached_by_hub(name: str) -> Path | None:
+    """A file of the hub's GLUE in the local Hugging Face cache; None if it is not there. Nothing is fetched.
+
+    Args:
+        name: in the hub's repository.
+    """
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:  # the extra text is not installed
+        return None
+    found = try_to_load_from_cache(HUB_DATASET, name, repo_type="dataset")
+    return Path(found) if isinstance(found, str) else None
+
+
+def check_classes(task: GlueTask, num_classes: int, *, where: str) -> None:
+    """Check that a checkpoint has as many classes as a task has.
+
+    Args:
+        task: what it is wanted for.
+        num_classes: of the checkpoint.
+        where: names the checkpoint.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if num_classes != len(task.labels):
+        raise ValueError(
+            f"{where} has {num_classes} classes, and {task.dataset} {len(task.labels)} ({', '.join(task.labels)}): "
+            "give a checkpoint that was fine-tuned on this task, or one without a classification layer"
+        )

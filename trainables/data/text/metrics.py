@@ -1,0 +1,61 @@
+"""GLUE's measures of predicted classes; 0 where one is not defined, as scikit-learn has it."""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from trainables.data.text.glue import Metric
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> Tensor:
+    """The share of predictions that are right.
+
+    Args:
+        predictions: (N,) int64, predicted classes.
+        labels: (N,) int64.
+
+    Returns:
+        Scalar float64, a fraction.
+    """
+    return (predictions == labels).double().mean()
+
+
+def f1(predictions: Tensor, labels: Tensor) -> Tensor:
+    """F1 of class 1: the harmonic mean of its precision and its recall, 2 TP / (2 TP + FP + FN).
+
+    Args:
+        predictions: (N,) int64, of two classes.
+        labels: (N,) int64.
+
+    Returns:
+        Scalar float64, 0 to 1; 0 where class 1 is neither predicted nor there.
+    """
+    hits = ((predictions == 1) & (labels == 1)).double().sum()
+    return 2 * hits / ((predictions == 1).double().sum() + (labels == 1).double().sum()).clamp(min=1)
+
+
+def matthews(predictions: Tensor, labels: Tensor) -> Tensor:
+    """Matthews's correlation of two classes: the correlation coefficient of predictions and labels as numbers.
+
+    Args:
+        predictions: (N,) int64, of two classes.
+        labels: (N,) int64.
+
+    Returns:
+        Scalar float64, -1 to 1; 0 where all predictions, or all labels, are of one class.
+
+    Source: Matthews, Comparison of the Predicted and Observed Secondary Structure of T4 Phage Lysozyme (1975).
+    """
+    predicted, true = ((each == 1).double() for each in (predictions, labels))
+    covariance = (predicted * true).mean() - predicted.mean() * true.mean()
+    spread = (predicted.mean() * (1 - predicted.mean()) * true.mean() * (1 - true.mean())).sqrt()
+    return torch.where(spread > 0, covariance / spread.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+
+
+METRICS: Final[dict[Metric, Callable[[Tensor, Tensor], Tensor]]] = {
+    "accuracy": accuracy,
+    "matthews": matthews,
+    "f1": f1,
+}

@@ -1,0 +1,203 @@
+"""Tokenisers: one that comes with a model, or WordPiece trained on a task's own train split.
+
+`[PAD]` always has the id 0, which is how a batch tells padding from tokens; a tokeniser of another kind is refused.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from trainables.data.sources import DataError
+
+try:
+    import tokenizers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+except ImportError as error:
+    raise DataError("text needs the extra 'text': pip install 'pesfkd[text]'") from error
+
+# A process has one thread, and one that forks would be warned of the library's own.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+DEFAULT_VOCABULARY: Final = 8_000
+MAX_LENGTH: Final = 128
+_PAD, _UNKNOWN, _FIRST, _BETWEEN, _MASK = _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CONTINUES: Final = "##"
+_LARGEST_ALPHABET: Final = 1_000
+# Models round their embedding up to a multiple of this at most.
+_ROUNDED_TO: Final = 128
+
+
+@dataclass(frozen=True)
+class Tokeniser:
+    """A tokeniser of texts and pairs of texts.
+
+    Args:
+        backend: what tokenises; neither padding nor truncation is set.
+        digest: sha256 of what it is, hexadecimal.
+    """
+
+    backend: Tokenizer
+    digest: str
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens, those that were added included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def json(self) -> str:
+        """The content of a `tokenizer.json`."""
+        return str(self.backend.to_str(pretty=False))
+
+
+def train_tokeniser(texts: Sequence[str], *, vocabulary_size: int = DEFAULT_VOCABULARY) -> Tokeniser:
+    """WordPiece of lower-case text, as BERT's, trained on texts; the same texts give the same tokeniser.
+
+    The library numbers pieces in the order of a hash table that every process seeds anew. All single characters, at the
+    beginning of a word and within one, are therefore numbered before it begins, sorted; the rest follows from them.
+
+    Args:
+        texts: what to train on.
+        vocabulary_size: tokens at most, special ones included.
+
+    Raises:
+        ValueError: the vocabulary cannot hold the texts' characters.
+    """
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    counts = Counter({character: count for character, count in counts.items() if not character.isspace()})
+    alphabet = sorted(sorted(counts, key=lambda each: (-counts[each], each))[:_LARGEST_ALPHABET])
+    numbered = [*_SPECIAL, *alphabet, *(_CONTINUES + each for each in alphabet)]
+    if vocabulary_size < len(numbered):
+        raise ValueError(
+            f"a vocabulary of {vocabulary_size} tokens cannot hold {len(alphabet)} characters, each as a word's first "
+            f"and as a later one: use {len(numbered)} or more"
+        )
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=numbered,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        continuing_subword_prefix=_CONTINUES,
+        show_progress=False,
+    )
+    learner = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
+    learner.normalizer, learner.pre_tokenizer = normalizer, pre_tokenizer
+    learner.train_from_iterator(texts, trainer)
+    return _wordpiece(learner.get_vocab(with_added_tokens=True), lowercase=True)
+
+
+def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokeniser:
+    """BERT's tokeniser with this vocabulary."""
+    backend = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=_UNKNOWN, max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.add_special_tokens([token for token in _SPECIAL if token in vocabulary])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{_FIRST} $A {_BETWEEN}",
+        pair=f"{_FIRST} $A {_BETWEEN} $B:1 {_BETWEEN}:1",
+        special_tokens=[(token, vocabulary[token]) for token in (_FIRST, _BETWEEN)],
+    )
+    return parse_tokeniser(backend.to_str(), where="the trained tokeniser")
+
+
+def load_tokeniser(folder: Path) -> Tokeniser:
+    """The tokeniser in a model's folder: `tokenizer.json`, or BERT's `vocab.txt` with its `tokenizer_config.json`.
+
+    Raises:
+        DataError: naming the file, if there is none or it cannot be used.
+    """
+    whole, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    try:
+        if whole.exists():
+            return parse_tokeniser(whole.read_text(encoding="utf-8"), where=str(whole))
+        if not vocabulary.exists():
+            raise DataError(f"{folder}: no tokeniser in it; expected tokenizer.json or vocab.txt")
+        tokens = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        settings = folder / "tokenizer_config.json"
+        config = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{folder}: its tokeniser cannot be read ({error})") from error
+    ids = {token.removesuffix("\r"): number for number, token in enumerate(tokens)}
+    missing = [token for token in (_PAD, _UNKNOWN, _FIRST, _BETWEEN) if token not in ids]
+    if missing or len(ids) != len(tokens):
+        raise DataError(
+            f"{vocabulary}: no vocabulary of BERT's: "
+            + (f"it lacks {', '.join(missing)}" if missing else f"{len(tokens) - len(ids)} tokens come twice")
+        )
+    return _wordpiece(ids, lowercase=bool(config.get("do_lower_case", True)))
+
+
+def parse_tokeniser(content: str, *, where: str) -> Tokeniser:
+    """A tokeniser from the content of a `tokenizer.json`.
+
+    Args:
+        content: of the file.
+        where: names it.
+
+    Raises:
+        DataError: it is not one, or its id 0 is not a padding token, or it puts none around a text.
+    """
+    try:
+        backend = Tokenizer.from_str(content)
+    except Exception as error:  # the library raises nothing narrower
+        raise DataError(f"{where}: not a tokeniser of tokenizers {tokenizers.__version__} ({error})") from error
+    backend.no_padding()
+    backend.no_truncation()
+    padding = backend.id_to_token(0)
+    if padding not in (_PAD, "<pad>"):
+        raise DataError(
+            f"{where}: its token 0 is {padding!r}; batches are padded with 0, so it has to be {_PAD}, as in BERT's "
+            "vocabularies"
+        )
+    digest = hashlib.sha256(backend.to_str().encode()).hexdigest()
+    backend.encode_special_tokens = True  # a text that says [PAD] or [SEP] means these characters
+    return Tokeniser(backend, digest)
+
+
+def check_vocabulary(tokeniser: Tokeniser, rows: int, *, where: str) -> None:
+    """Check that a tokeniser belongs to a model: an embedding of as many rows as it has tokens, or rounded up.
+
+    Args:
+        tokeniser: what texts are tokenised with.
+        rows: of the model's embedding of tokens.
+        where: names the model.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    size = tokeniser.vocabulary_size
+    if not size <= rows < size + _ROUNDED_TO:
+        raise ValueError(
+            f"{where} embeds {rows:,} tokens, and the tokeniser has {size:,}: they do not belong together; give the "
+            "tokeniser that the model was trained with, in the model's folder"
+        )
+
+
+def as_stored(tokeniser: Tokeniser, about: dict[str, Any]) -> bytes:
+    """The content of a file that `from_stored` can verify.
+
+    Args:
+        tokeniser: to keep.
+        about: whose it is.
+    """
+    return json.dumps({"about": about, "digest": tokeniser.digest, "tokenizer": tokeniser.json}).encode()
+
+
+def from_stored(content: bytes, about: dict[str, Any]) -> Tokeniser | None:
+    """The tokeniser in such a content; None if it is damaged or somebody else's."""
+    try:
+        found = json.loads(content)
+        if found["about"] != about:
+            return None
+        tokeniser = parse_tokeniser(found["tokenizer"], where="the stored tokeniser")
+    except (ValueError, LookupError, TypeError):
+        return None
+    return tokeniser if tokeniser.digest == found["digest"] else None

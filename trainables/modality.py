@@ -1,0 +1,8 @@
+"""What a dataset's samples are, by its name alone; imports no torch, so that a plan is checked in no time."""
+
+from trainables.data.text.glue import GLUE_PREFIX
+
+
+def is_text(dataset: str) -> bool:
+    """Whether the samples of the dataset of that name are sentences, and not images."""
+    return dataset.startswith(GLUE_PREFIX)

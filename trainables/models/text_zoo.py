@@ -1,0 +1,32 @@
+"""Language models by the names that trials have for them, for a task's tokens."""
+
+from typing import TYPE_CHECKING
+
+from trainables.models.names import BERT_PATTERN
+from trainables.models.pretrained import find_folder, load_pretrained
+from trainables.models.text import TextClassifier, build_bert
+
+if TYPE_CHECKING:
+    from trainables.data.dataset import Dataset
+
+
+def build_text_model(name: str, dataset: "Dataset") -> TextClassifier:
+    """The model of that name: `bert_L_H` with fresh weights, or the one that lies in a folder or in the Hub's cache.
+
+    Args:
+        name: one that `check_text_model_name` accepts, but for `bert:N`.
+        dataset: its data; the model has to know their tokens.
+
+    Raises:
+        TextModelError: there is no such model.
+        ValueError: its tokens are others.
+    """
+    from trainables.data.text.dataset import TextDataset
+    from trainables.data.text.tokeniser import check_vocabulary
+
+    assert isinstance(dataset, TextDataset)
+    if BERT_PATTERN.fullmatch(name):
+        return build_bert(name, num_classes=dataset.num_classes, vocabulary_size=dataset.vocabulary_size)
+    model = load_pretrained(find_folder(name), num_classes=dataset.num_classes)
+    check_vocabulary(dataset.tokeniser, model.vocabulary_size, where=name)
+    return model

@@ -1,0 +1,125 @@
+"""Teachers on text that somebody else trained, or that were trained before: read, checked against the task, described.
+
+What they know of sentences is their tokeniser: it is part of what they are, and is kept with them.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainables.data.registry import dataset_info
+from trainables.models import CheckpointError, DistillationModel, load_checkpoint, read_metadata
+from trainables.models.checkpoints import is_ours
+from trainables.models.pretrained import find_folder, load_pretrained
+from trainables.models.text import TextClassifier, TextModelError, build_described
+from trainables.storage import tensors_digest, write_atomically
+from trainables.teacher.card import TOKENISER
+from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher
+
+if TYPE_CHECKING:
+    from trainables.data.dataset import Dataset
+
+__all__ = ["TOKENISER", "keep_tokeniser", "read_given_text_teacher", "tokeniser_folder", "tokeniser_of"]
+_TOKENISER_FILE = "tokenizer.json"
+
+
+def tokeniser_of(dataset: "Dataset") -> str:
+    """The tokeniser of a task's tokens, as the content of a tokenizer.json."""
+    from trainables.data.text.dataset import TextDataset
+
+    assert isinstance(dataset, TextDataset)
+    return dataset.tokeniser.json
+
+
+def tokeniser_folder(teacher: Path) -> Path:
+    """Where the tokeniser of a given teacher lies, beside the teacher's file."""
+    return teacher.with_suffix(".tokeniser")
+
+
+def keep_tokeniser(teacher: GivenTeacher, path: Path) -> None:
+    """Have the tokeniser of a given teacher beside its file `path`."""
+    if teacher.tokeniser is not None:
+        write_atomically(tokeniser_folder(path) / _TOKENISER_FILE, teacher.tokeniser.encode())
+
+
+def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | None = None) -> GivenTeacher:
+    """A checkpoint as the teacher of a task.
+
+    Args:
+        path: a folder in Hugging Face's layout, with a fine-tuned model for sequence classification and its tokeniser;
+            or teacher.safetensors of `python -m trainables.teacher`.
+        dataset: canonical name of the task.
+        architecture: checked where the file says its own.
+
+    Raises:
+        CheckpointError: it is missing, damaged, of another task, or its tokeniser is not its own.
+    """
+    from trainables.data.text.glue import check_classes
+    from trainables.data.text.tokeniser import check_vocabulary, load_tokeniser, parse_tokeniser
+
+    task = dataset_info(dataset).task
+    assert task is not None
+    try:
+        if not path.is_file():
+            folder = find_folder(str(path))
+            check_classes(task, _classes_of(folder, len(task.labels)), where=str(folder))
+            model = load_pretrained(folder, num_classes=len(task.labels), needs_head=True)
+            tokeniser, name, data_digest = load_tokeniser(folder), str(folder), UNKNOWN_DATA
+        else:
+            model, metadata = _read_ours(path)
+            check_classes(task, model.head.out_features, where=str(path))
+            name, data_digest = metadata["architecture"], metadata["data_digest"]
+            if architecture not in (None, name):
+                raise CheckpointError(f"{path}: its architecture is {name!r}, and {architecture!r} was asked for")
+            tokeniser = parse_tokeniser(metadata[TOKENISER], where=str(path))
+        check_vocabulary(tokeniser, model.vocabulary_size, where=str(path))
+    except (TextModelError, ValueError) as error:
+        raise CheckpointError(str(error)) from error
+    _check_answers(model, path)
+    identity = {
+        "format": GIVEN_FORMAT,
+        "architecture": name,
+        "num_classes": model.head.out_features,
+        "in_channels": 0,
+        "mean": [],
+        "std": [],
+        "weights": tensors_digest(model.state_dict()),
+        "model": model.description,
+        TOKENISER: hashlib.sha256(tokeniser.json.encode()).hexdigest(),
+    }
+    return GivenTeacher(identity, model.state_dict(), data_digest, tokeniser.json)
+
+
+def _classes_of(folder: Path, default: int) -> int:
+    """Classes that a folder's configuration tells; of a model that was never fine-tuned it tells nothing of use."""
+    try:
+        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TextModelError(f"{folder}: its config.json cannot be read ({error})") from error
+    labels = content.get("id2label")
+    return len(labels) if labels else int(content.get("num_labels", default))
+
+
+def _read_ours(path: Path) -> tuple[TextClassifier, dict[str, str]]:
+    if not is_ours(path):
+        raise CheckpointError(
+            f"{path}: give a folder in Hugging Face's layout (config.json, model.safetensors, tokenizer.json), or "
+            "teacher.safetensors of python -m trainables.teacher"
+        )
+    metadata = read_metadata(path)
+    missing = [name for name in ("architecture", "num_classes", "model", TOKENISER) if name not in metadata]
+    if missing:
+        raise CheckpointError(f"{path} is no teacher on text: it does not say its {', '.join(missing)}")
+    model = build_described(json.loads(metadata["model"]), num_classes=int(metadata["num_classes"]))
+    load_checkpoint(model, path)
+    return model, metadata
+
+
+@torch.no_grad()
+def _check_answers(model: DistillationModel, path: Path) -> None:
+    logits = model.eval()(torch.ones(2, 2, 8, dtype=torch.int32) * torch.tensor([[1], [0]], dtype=torch.int32))
+    if not logits.isfinite().all():
+        raise CheckpointError(f"{path}: its answers are not finite")

@@ -68,7 +68,9 @@ def test_trials_that_raise_run_out_of_memory_or_hang_fail_by_name_and_are_run_ag
     assert {each.trial for each in lab.work()} == set(failed), "others were run as well"
     assert {entry.attempt for i, entry in entries.items() if i in failed} == {2}
     assert all((e.ended, e.attempt) == before[i] for i, e in entries.items() if i not in failed)
-    assert all(numbers_of(entry) == numbers_of(undisturbed[i]) for i, entry in entries.items())
+    # What was repeated was chosen while the best was among the failed, and stays chosen.
+    same = {i for i, entry in entries.items() if entry.stage != "replicate"}
+    assert all(numbers_of(entries[i]) == numbers_of(undisturbed[i]) for i in same)
     assert set(read_trials(plan.directory)["error"].to_pylist()) == {None}
     assert [event for event in journal_of(plan) if event.get("status") == "failed"], "the failures are forgotten"
 

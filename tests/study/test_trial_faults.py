@@ -76,7 +76,7 @@ def test_trials_that_raise_run_out_of_memory_or_hang_fail_by_name_and_are_run_ag
 
 
 def test_a_process_that_is_stopped_or_dies_again_and_again_fails_its_trial_alone(tmp_path):
-    plan = small_plan(tmp_path, trials=2, trial_timeout=30)
+    plan = small_plan(tmp_path, trial_timeout=30)
     lab = Lab(tmp_path / "lab")
     lab.inject("planned-0000", "stopped", 2)
     lab.inject("planned-0001", "killed", 2, again=True)

@@ -23,6 +23,8 @@ Status = Literal["finished", "pruned", "failed"]
 
 # The error of a trial that failed without a word of its own.
 PROCESS_DIED: Final = "the trial's process died more often than is allowed"
+# How the error of one begins whose process was ended because it hung.
+TIMED_OUT: Final = "timed out after"
 _STAGES: Final[tuple[Stage, ...]] = ("search", "control", "replicate", "confirm")
 
 
@@ -56,6 +58,11 @@ class TrialEntry:
     def name(self) -> str:
         """What a person reads: `w16-T4.0-s0`."""
         return trial_name(self.config, self.replicate)
+
+    @property
+    def told_its_error(self) -> bool:
+        """Whether it failed by an error of its own, and not because its process died or was ended."""
+        return self.status == "failed" and self.error != PROCESS_DIED and not str(self.error).startswith(TIMED_OUT)
 
     @property
     def last(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from study.errors import StudyError, UsageError
-from study.ledger import PROCESS_DIED, StudyLedger, TrialEntry
+from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
 from study.request import existing_plan
 from trainables.uris import is_uri
@@ -105,7 +105,7 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
     if trial_id not in entries:
         raise UsageError(f"study {study!r} has no trial {trial_id!r}; {_nearest(trial_id, list(entries))}")
     entry = entries[trial_id]
-    if not entry.epochs and (entry.status != "failed" or entry.error == PROCESS_DIED):
+    if not entry.epochs and not entry.told_its_error:
         raise UsageError(f"nothing was recorded of trial {trial_id!r}: it has no epoch to compare")
     return plan, entry
 
@@ -148,7 +148,7 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
 
     error: str | None = None
     again: dict[int, dict[str, float]] = {}
-    failed = entry.status == "failed" and entry.error != PROCESS_DIED
+    failed = entry.told_its_error
     with tempfile.TemporaryDirectory(prefix="pesfkd-rerun-") as scratch:
         try:
             run = begin_run(_settings(plan, entry, Path(scratch), say))

@@ -107,14 +107,17 @@ class StudySearch(OptunaSearch):
         It is not finished while a trial runs, as that one may have to be begun again. A journal that cannot be written
         ends the study; `StudyLedger.failure` says why.
         """
-        if len(self._running) >= self._slots() or self._ledger.failure is not None:
+        finished: str = Searcher.FINISHED
+        if self._ledger.failure is not None:
+            return finished
+        if len(self._running) >= self._slots():
             return None
         try:
             following = self._following(trial_id)
         except OSError:
             if self._ledger.failure is None:
                 raise
-            return None
+            return finished
         return None if following == Searcher.FINISHED and self._running else following
 
     def _following(self, trial_id: str) -> dict[str, Any] | str | None:

@@ -7,6 +7,8 @@ from typing import Any, Final
 import ray
 from ray import tune
 
+from study.ledger import TIMED_OUT
+
 # The most that counts between two looks: a driver that was held up itself has reports waiting that it has not read.
 _LONGEST_LOOK: Final = 1.0
 
@@ -73,7 +75,7 @@ class Watchdog(tune.Callback):
             return
         self._give_up(
             trial.config["trial_id"],
-            f"timed out after {self._timeout:g} s without a report (--trial-timeout); its process was ended",
+            f"{TIMED_OUT} {self._timeout:g} s without a report (--trial-timeout); its process was ended",
         )
         ray.kill(process)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from ray.tune.search import Searcher
 
 from study.errors import StudyError, UsageError
 from study.ledger import StudyLedger, trial_name, trial_row
@@ -105,7 +106,7 @@ def test_a_journal_that_cannot_be_written_is_remembered_and_hands_out_no_more_tr
     search.on_trial_complete(tune_id, {"finished": True})
     assert ledger.failure.errno == errno.ENOSPC
     assert ledger.entries[settings["trial_id"]].status is None
-    assert search.suggest("next") is None
+    assert search.suggest("next") == Searcher.FINISHED
 
 
 def test_a_trial_ends_once(tmp_path):

@@ -45,7 +45,7 @@ def test_a_process_killed_mid_epoch_or_between_trials_costs_no_trial_and_no_bit(
 
 
 def test_trials_that_raise_run_out_of_memory_or_hang_fail_by_name_and_are_run_again_alone(tmp_path, undisturbed):
-    plan = small_plan(tmp_path, base={"epochs": 6}, trials=3, trial_timeout=15)
+    plan = small_plan(tmp_path, base={"epochs": 6}, trials=3, trial_timeout=30)
     lab = Lab(tmp_path / "lab")
     lab.inject("planned-0000", "raises", 3)
     lab.inject("planned-0001", "memory", 2)
@@ -57,8 +57,8 @@ def test_trials_that_raise_run_out_of_memory_or_hang_fail_by_name_and_are_run_ag
     assert set(failed) == {"planned-0000", "planned-0001", "planned-0003", "planned-0004"}
     assert "ZeroDivisionError: of all things" in failed["planned-0000"]
     assert "MemoryError" in failed["planned-0001"]
-    assert failed["planned-0003"].startswith("timed out after 15 s without a report")
-    assert failed["planned-0004"].startswith("timed out after 15 s without a report")
+    assert failed["planned-0003"].startswith("timed out after 30 s without a report")
+    assert failed["planned-0004"].startswith("timed out after 30 s without a report")
     before = {i: (entry.ended, entry.attempt) for i, entry in entries.items()}
 
     lab = Lab(tmp_path / "again")
@@ -68,19 +68,21 @@ def test_trials_that_raise_run_out_of_memory_or_hang_fail_by_name_and_are_run_ag
     assert {each.trial for each in lab.work()} == set(failed), "others were run as well"
     assert {entry.attempt for i, entry in entries.items() if i in failed} == {2}
     assert all((e.ended, e.attempt) == before[i] for i, e in entries.items() if i not in failed)
-    assert all(numbers_of(entry) == numbers_of(undisturbed[i]) for i, entry in entries.items())
+    # What was repeated was chosen while the best was among the failed, and stays chosen.
+    same = {i for i, entry in entries.items() if entry.stage != "replicate"}
+    assert all(numbers_of(entries[i]) == numbers_of(undisturbed[i]) for i in same)
     assert set(read_trials(plan.directory)["error"].to_pylist()) == {None}
     assert [event for event in journal_of(plan) if event.get("status") == "failed"], "the failures are forgotten"
 
 
 def test_a_process_that_is_stopped_or_dies_again_and_again_fails_its_trial_alone(tmp_path):
-    plan = small_plan(tmp_path, trials=2, trial_timeout=15)
+    plan = small_plan(tmp_path, trial_timeout=30)
     lab = Lab(tmp_path / "lab")
     lab.inject("planned-0000", "stopped", 2)
     lab.inject("planned-0001", "killed", 2, again=True)
     entries = lab.run(plan)
     assert_whole(plan.directory)
-    assert entries["planned-0000"].error.startswith("timed out after 15 s")
+    assert entries["planned-0000"].error.startswith("timed out after 30 s")
     assert entries["planned-0001"].error == PROCESS_DIED
     assert {entry.status for i, entry in entries.items() if i > "planned-0001"} == {"finished"}
 

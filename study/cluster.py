@@ -111,7 +111,7 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
             # Its nodes have been started in environments of their own; Ray itself sees to the number of threads.
             keep = {"env_vars": {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}}
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code})
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # Ray raises the bare class where its own processes take too long to start
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
     if address != "local" and not ship_code:
         try:

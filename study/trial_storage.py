@@ -35,7 +35,7 @@ class SharedStorage(pafs.SubTreeFileSystem):
         where: the URI, or a reference to it.
     """
 
-    def __init__(self, where: "str | ray.ObjectRef[str]") -> None:
+    def __init__(self, where: Any) -> None:
         uri = ray.get(where) if isinstance(where, ray.ObjectRef) else where
         system, path = open_storage(uri)
         super().__init__(path, system)

@@ -104,15 +104,13 @@ RAYJOB_SCHEMA = {
 
 
 def test_a_cluster_of_ones_own_machines_fits_ray_s_schema_and_its_local_provider():
-    from ray.autoscaler._private.local.config import prepare_local
-    from ray.autoscaler._private.util import validate_config
+    from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = yaml.safe_load(read_cluster_file("ray"))
     jsonschema.validate(config, json.loads(RAY_SCHEMA.read_text()))
     for start in (config["head_start_ray_commands"], config["worker_start_ray_commands"]):
         assert any("RAY_AUTH_MODE=token ray start" in command for command in start)
-    prepared, _ = prepare_local({**config, "available_node_types": dict(config["available_node_types"])})
-    validate_config(prepared)
+    validate_config(prepare_config(config))
 
 
 def test_a_study_on_kubernetes_has_the_shape_of_a_rayjob():

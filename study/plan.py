@@ -159,14 +159,14 @@ class StudyPlan(BaseModel):
     def _can_be_packed(self) -> Self:
         if self.pack != 1 and self.gpus_per_trial > 0:
             raise ValueError("packed trials of a study run on CPUs: leave out --pack or --gpus-per-trial")
+        if self.pack not in (1, "auto") and (is_text(self.base.dataset) or not self.base.has_plain_steps):
+            raise ValueError(
+                "packed trials are of images, and learn by SGD at one rate an epoch, without clipping: leave out --pack"
+            )
         if self.pack not in (1, "auto") and not is_packable(self.base.student):
             raise ValueError(
                 f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
                 "leave out --pack"
-            )
-        if self.pack not in (1, "auto") and (is_text(self.base.dataset) or not self.base.has_plain_steps):
-            raise ValueError(
-                "packed trials are of images, and learn by SGD at one rate an epoch, without clipping: leave out --pack"
             )
         beside = self.base.method_entry.companion
         if self.pack != 1 and beside is not None and not is_known_to_draw_nothing(getattr(self.base, beside)):

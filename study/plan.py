@@ -200,14 +200,14 @@ class StudyPlan(BaseModel):
                 "trials that train as one stop as one, and which of them hangs cannot be told: leave out --pack or "
                 "--trial-timeout"
             )
+        if self.pack not in (1, "auto") and (is_text(self.base.dataset) or not self.base.has_plain_steps):
+            raise ValueError(
+                "packed trials are of images, and learn by SGD at one rate an epoch, without clipping: leave out --pack"
+            )
         if self.pack not in (1, "auto") and not is_packable(self.base.student):
             raise ValueError(
                 f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
                 "leave out --pack"
-            )
-        if self.pack not in (1, "auto") and (is_text(self.base.dataset) or not self.base.has_plain_steps):
-            raise ValueError(
-                "packed trials are of images, and learn by SGD at one rate an epoch, without clipping: leave out --pack"
             )
         beside = self.base.method_entry.companion
         if self.pack != 1 and beside is not None and not is_known_to_draw_nothing(getattr(self.base, beside)):

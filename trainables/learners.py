@@ -166,6 +166,10 @@ def build_companion(
         return None
     architecture = config.teacher if method.peer == "teacher" else config.student
     with seeded(derive_seed("peer", config.seed)):
-        model = build_network(architecture, dataset)
+        if method.peer == "student" and config.begins_as_teacher:
+            assert teacher is not None
+            model = layers_of_teacher(config, teacher.model)
+        else:
+            model = build_network(architecture, dataset)
     model = place(model, device, config.precision)
     return Companion("peer", model, student_trainer(config, model, steps))

@@ -85,6 +85,15 @@ def test_a_pea_kd_student_computes_twice_what_a_plain_one_does_with_as_many_para
     assert shared["cost/forward_flops_student"] > 1.8 * plain["cost/forward_flops_student"]
 
 
+def test_a_second_student_of_the_teachers_layers_differs_from_the_first_by_its_head(text, text_teacher) -> None:
+    run = DistillationRun(text_config(method="dual_student", student="bert:1", epochs=1), text, text_teacher)
+    own, peers = run.student.state_dict(), run.companion.model.state_dict()
+    different = {name for name in own if not torch.equal(own[name], peers[name])}
+    assert "_head.weight" in different
+    assert different <= {"_head.weight", "_head.bias"}
+    run.train_epoch()
+
+
 def test_pkd_is_patient_with_a_student_of_the_teachers_own_layers(text, text_teacher) -> None:
     config = text_config(method="pkd", student="bert:2", epochs=1)
     run = DistillationRun(config, text, text_teacher)

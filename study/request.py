@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from search_spaces import COMPARISONS, MethodComparison
 from study.errors import UsageError
 from trainables.data.registry import FOLDER_PREFIX
+from trainables.modality import is_text
+from trainables.models.names import absolute_name
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -68,6 +70,8 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
             plain[flag] = path.absolute()
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
         plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
+    if is_text(plain.get("dataset", "")):
+        plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
         **({"overrides": overrides} if overrides else {}),
         **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
@@ -186,7 +190,6 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
 
 def _for_these_data(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The options' values, without defaults that are meant for images where the data are text."""
-    from trainables.modality import is_text
     from trainables.text_defaults import text_defaults
 
     if not is_text(values["dataset"]):

@@ -234,13 +234,7 @@ _ENTRIES: Final = {
         _DISTILLATION | {"pkd_weight", "student_layers"},
         needs_maps=True,
         modality="text",
-        published={
-            "temperature": 5.0,
-            "ce_weight": 0.5,
-            "kd_weight": 0.5,
-            "pkd_weight": 100.0,
-            "student_layers": "skip",
-        },
+        published={"temperature": 5.0, "ce_weight": 0.5, "kd_weight": 0.5, "pkd_weight": 100.0},
     ),
     # Temperature, weights, threshold and epochs are ours: of its paper the numbers were not at hand.
     "pea_kd": MethodEntry(

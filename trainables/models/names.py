@@ -1,6 +1,7 @@
 """Which architecture names `build_model` knows; imports no torch, so that a plan is checked in no time."""
 
 import re
+from pathlib import Path
 from typing import Final
 
 from trainables.naming import unknown_name
@@ -133,6 +134,14 @@ def is_pretrained_text_name(name: str) -> bool:
 def is_folder_name(name: str) -> bool:
     """Whether a text model's name is a path rather than a name on the Hub."""
     return name.startswith(("/", "./", "../", "~"))
+
+
+def absolute_name(name: str) -> str:
+    """A text model's name for processes with other working folders: of a folder its absolute path."""
+    folder = Path(name).expanduser()
+    return (
+        str(folder.absolute()) if is_folder_name(name) or (is_pretrained_text_name(name) and folder.is_dir()) else name
+    )
 
 
 def _is_image_model(name: str) -> bool:

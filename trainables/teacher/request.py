@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from trainables.data.registry import dataset_info
 from trainables.modality import is_text
-from trainables.models.names import LIBRARY_PATTERN, check_model_name, check_text_model_name
+from trainables.models.names import LIBRARY_PATTERN, absolute_name, check_model_name, check_text_model_name
 from trainables.precision import Precision, resolve_precision
 from trainables.teacher.recipe import TeacherRecipe, find_recipe
 from trainables.text_defaults import TEACHER_TRAINING
@@ -162,7 +162,7 @@ def resolve_request(
     """
     try:
         size = dataset_info(dataset).image_size
-        (check_text_model_name if is_text(dataset) else check_model_name)(model)
+        model = absolute_name(check_text_model_name(model)) if is_text(dataset) else check_model_name(model)
         found = find_recipe(recipe, dataset=dataset, model=model)
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")

@@ -61,7 +61,7 @@ def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDa
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"classes": 3}, r"tells 3 classes, and glue:sst2 has 2 \(negative, positive\)"),
+        ({"classes": 3}, r"has 3 classes, and glue:sst2 2 \(negative, positive\)"),
         ({"vocab_size": 3000}, "embeds 3,000 tokens, and the tokeniser has .* do not belong together"),
         ({"pad_token_id": 5}, "pads with token 5"),
     ],

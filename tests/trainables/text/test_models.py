@@ -61,6 +61,10 @@ def test_a_folder_of_hugging_face_gives_what_its_own_library_gives(kind: str, tm
     torch.testing.assert_close(ours(inputs), expected)
     torch.testing.assert_close(ours.head(ours.features(inputs)), expected)
     assert set(ours.foreign_state()) == set(theirs.state_dict())
+    assert [tuple(each.shape) for each in ours.stages(inputs).maps] == [(3, 32)] * 3
+    assert student_of_layers(ours, 1, which="last").eval()(inputs).shape == (3, 2)
+    share_layers(ours)
+    assert not torch.allclose(ours(inputs), expected)
 
 
 def test_padding_changes_no_answer() -> None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from analysis.trials import SEARCH, StudyRecords, numbers, select, varied_fields
+from analysis.trials import SEARCH, StudyRecords, numbers, objective, select, varied_fields
 
 Floats: TypeAlias = NDArray[np.float64]
 Evidence = Literal["exploratory", "confirmatory"]
@@ -86,7 +86,9 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
     reached = _at_epoch(trials, records.epochs, epoch)
     note = _note(trials, reached, epoch)
     if not searched and SEARCH in stages:
-        note += "; fresh seeds of configs that were chosen by accuracy, which narrows what lies between them"
+        note += (
+            f"; fresh seeds of configs that were chosen by {objective(trials)}, which narrows what lies between them"
+        )
     return Landmark(reached, epoch, evidence, note)
 
 

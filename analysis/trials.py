@@ -271,8 +271,8 @@ def survivor_note(trials: pa.Table) -> str | None:
     if not pruned + failed:
         return None
     return (
-        f"Survivors only: of {len(statuses)} search trials {pruned} stopped early and {failed} failed, and "
-        "are left out. What finished was selected by accuracy, which narrows spreads and bends correlations."
+        f"Survivors only: of {len(statuses)} search trials {pruned} stopped early and {failed} failed, and are "
+        f"left out. What finished was selected by {objective(trials)}, which narrows spreads and bends correlations."
     )
 
 

@@ -304,7 +304,7 @@ def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
     notes = [
         (in_search if plan.searches else "Means are over equal seeds of all methods. ")
         + f"Differences from {BASELINE} are paired by replicate; `p (Holm)` is corrected for the number of rows. "
-        "Accuracies are of the validation split."
+        "Scores are of the validation split."
     ]
     absent = [method.name for method in plan.compared if method.name not in {config.method for config in configs}]
     if absent:

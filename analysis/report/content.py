@@ -13,6 +13,7 @@ from analysis.association import Association, between_configs, within_configs
 from analysis.calibration import TEST, compute_reliability
 from analysis.confirmation import CONFIRM, ConfirmationResult, described, verdict
 from analysis.costs import ConfigCost, config_costs
+from analysis.drawing import capitalised
 from analysis.figures import (
     GapAgainstAccuracy,
     compute_gap_against_accuracy,
@@ -332,7 +333,7 @@ def _cost(study: StudyFolder, found: _Found) -> Section:
         each for each in found.configs if each.config_id in found.costs and found.costs[each.config_id].flops_to_ce
     ]
     pictures = (cost_picture(found.configs, found.costs, compares=study.compares_methods),) if known else ()
-    return Section("cost", "Accuracy against cost", pictures=pictures)
+    return Section("cost", f"{capitalised(found.gap.objective)} against cost", pictures=pictures)
 
 
 def _search(study: StudyFolder, found: _Found) -> Section:

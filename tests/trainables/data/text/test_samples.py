@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.data.text.conftest import texts_of, tsv, write_parquet
@@ -33,6 +33,7 @@ def test_a_tsv_file_gives_the_texts_and_labels_that_are_in_it(name, end, start):
 CELLS = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS, st.integers(0, 2)), min_size=1, max_size=8))
 def test_whatever_a_text_says_it_is_read_as_it_is(rows):
     columns, labels = [[row[0] for row in rows], [row[1] for row in rows]], [row[2] for row in rows]
@@ -41,6 +42,7 @@ def test_whatever_a_text_says_it_is_read_as_it_is(rows):
     assert found.labels.tolist() == labels
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_content_is_read_or_refused_by_name(content):
     for task in (SST2, COLA):

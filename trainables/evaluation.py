@@ -1,7 +1,7 @@
 """The validation measures of a trial, and how well calibrated its networks are, from logits."""
 
 from collections.abc import Collection
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from trainables.sharpness import entropy, expected_calibration_error, reliabilit
 
 # How many predictions each bin holds, the sum of their confidences, and how many are right; see `trainables.measures`.
 Calibration: TypeAlias = dict[str, dict[str, list[float]]]
+_ACCURACY_ALONE: Final[tuple[Metric, ...]] = ("accuracy",)
 
 
 def validation_measures(
@@ -24,7 +25,7 @@ def validation_measures(
     teacher_logits: Tensor | None = None,
     adapted_logits: Tensor | None = None,
     peer_logits: Tensor | None = None,
-    metrics: Collection[Metric] = ("accuracy",),
+    metrics: Collection[Metric] = _ACCURACY_ALONE,
 ) -> dict[str, float]:
     """All measures that the given logits allow, by the names of `trainables.measures`.
 
@@ -86,7 +87,7 @@ def validation_measures(
     return dict(zip(measures, values, strict=True))
 
 
-def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric] = ("accuracy",)) -> dict[str, float]:
+def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric] = _ACCURACY_ALONE) -> dict[str, float]:
     """`test/...`: the metrics of a dataset.
 
     Args:

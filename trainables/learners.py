@@ -38,7 +38,8 @@ def build_student(
         else:
             student = build_network(config.student, dataset)
         if config.method_entry.shares_layers:
-            from trainables.models.shared_layers import TextClassifier, share_layers
+            from trainables.models.shared_layers import share_layers
+            from trainables.models.text import TextClassifier
 
             assert isinstance(student, TextClassifier)
             share_layers(student)

@@ -160,7 +160,7 @@ def load_student(path: Path) -> Student:
     """
     metadata = read_metadata(path)
     info = CheckpointInfo.from_metadata(metadata)
-    about = {name: metadata[name] for name in (MODEL, TOKENISER) if name in metadata}
+    about: dict[str, str] = {name: metadata[name] for name in (MODEL, TOKENISER) if name in metadata}
     model: DistillationModel
     if MODEL in about:
         from trainables.models.text import build_described  # imports transformers

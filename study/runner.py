@@ -332,10 +332,10 @@ def _search(
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
     start_ray(plan.address, ship_code=plan.ship_code)
     try:
-        each = {"cpus": plan.cpus_per_trial, "gpus": plan.gpus_per_trial}
+        cpus, gpus = plan.cpus_per_trial, plan.gpus_per_trial
         if plan.address == "local":  # a cluster may grow
-            Slots(**each, at_most=None, workers=plan.workers_per_trial).check()
-        slots = Slots(**each, at_most=plan.max_concurrent)
+            Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
+        slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent)
         teachers: dict[str, str] = {}
         for whose, trial in plan.teachers.items():
             progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")

@@ -23,6 +23,7 @@ from trainables.training import DistillationRun
 
 # The first that comes to a slot of the teacher's outputs may have to fill it.
 _PATIENCE: Final = timedelta(minutes=30)
+_dist: Any = dist  # its types leave out what is used here
 _SECONDS_TO_SAY_WHY: Final = 60.0
 
 
@@ -37,11 +38,11 @@ def process_group(store: Any, rank: int, size: int, *, device: str, address: str
         address: of this node, on which alone gloo listens.
     """
     if device == "cuda":
-        return dist.ProcessGroupNCCL(store, rank, size, timeout=_PATIENCE)
-    options: Any = dist.ProcessGroupGloo._Options()
+        return _dist.ProcessGroupNCCL(store, rank, size, timeout=_PATIENCE)
+    options: Any = _dist.ProcessGroupGloo._Options()
     options._timeout = _PATIENCE
-    options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
-    return dist.ProcessGroupGloo(store, rank, size, options)
+    options._devices = [_dist.ProcessGroupGloo.create_device(hostname=address)]
+    return _dist.ProcessGroupGloo(store, rank, size, options)
 
 
 class TrialWorker:
@@ -57,7 +58,7 @@ class TrialWorker:
 
     def join(self, host: str, port: int, rank: int, size: int) -> None:
         """Join the others of the trial, whose store is there."""
-        store = dist.TCPStore(host, port, is_master=False)
+        store = _dist.TCPStore(host, port, is_master=False)
         address = ray.util.get_node_ip_address()
         self._workers = Workers(rank, size, process_group(store, rank, size, device=self._device, address=address))
 
@@ -109,7 +110,7 @@ class Crew:
         listening = socket.create_server((address, 0))
         port = listening.getsockname()[1]
         # Left to itself, the store would listen on all interfaces.
-        store = dist.TCPStore(
+        store = _dist.TCPStore(
             address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
         )
         joining = [other.join.remote(address, port, rank, count) for rank, other in enumerate(self._others, start=1)]

@@ -21,6 +21,7 @@ import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
 from study.environment import restart_as_worker
 from trainables.batches import Batch

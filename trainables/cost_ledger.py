@@ -221,6 +221,7 @@ def _method_key(run: "DistillationRun") -> tuple[object, ...]:
 def _method(run: "DistillationRun", others: list[Flops]) -> Flops:
     """The losses with all that takes part in them, less what the others' own passes take."""
     apart = _apart(run)
+    apart.epoch = run.config.epochs - 1  # the first ones of a method may do something else
     apart.begin_drawing()
     batch = _batch(run)
     size = len(batch.labels)

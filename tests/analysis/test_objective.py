@@ -90,7 +90,11 @@ def test_figures_show_it_and_name_it(trials):
 
 
 def test_a_confirmation_compares_by_it_on_the_test_split(trials):
-    rows = [repeated(m, r, s, stage="confirm", number=50 + r) for m, s in (("a", 0.9), ("kd", -0.8)) for r in (1, 2)]
+    rows = [
+        repeated(m, r, s + d * r, stage="confirm", number=50 + r)
+        for m, s, d in (("a", 0.9, 0.01), ("kd", -0.8, 0.0))
+        for r in range(1, 6)
+    ]
     for number, row in enumerate(rows):
         row["trial_id"] = f"c-{number}"
     chosen = [
@@ -101,6 +105,6 @@ def test_a_confirmation_compares_by_it_on_the_test_split(trials):
     result = summarise_confirmation(trials_table(rows), chosen, baseline=None)
     (comparison,) = result.comparisons
     # More than accuracies can differ by.
-    assert comparison.difference.value == pytest.approx(1.7)
+    assert comparison.difference.value == pytest.approx(1.73)
     assert comparison.difference.high > 1.5
     assert "test Matthews correlation" in confirmation_table(result)

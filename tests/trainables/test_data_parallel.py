@@ -30,7 +30,7 @@ class DoubleShares(DoubleBatches):
 
     def shares_of_epoch(self, epoch, outputs, rows):
         for batch in self._batches.shares_of_epoch(epoch, outputs, rows):
-            yield batch._replace(images=batch.images.double())
+            yield batch._replace(inputs=batch.inputs.double())
 
 
 def together(size: int, work: Callable[[Workers], Result]) -> list[Result]:

@@ -41,7 +41,9 @@ class DoubleBatches:
 
     def __init__(self, batches):
         self._batches = batches
-        self.order = batches.order
+
+    def __getattr__(self, name):
+        return getattr(self._batches, name)
 
     def normalise(self, images):
         return self._batches.normalise(images).double()
@@ -49,6 +51,13 @@ class DoubleBatches:
     def of_epoch(self, epoch, outputs):
         for batch in self._batches.of_epoch(epoch, outputs):
             yield batch._replace(inputs=batch.inputs.double())
+
+    def evaluation(self, split):
+        for rows, inputs in self._batches.evaluation(split):
+            yield rows, inputs.double()
+
+    def example(self, count):
+        return self._batches.example(count).double()
 
 
 def in_float64(run: DistillationRun) -> DistillationRun:

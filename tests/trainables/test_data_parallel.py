@@ -181,9 +181,9 @@ def test_a_trial_goes_on_with_another_number_of_workers(digits, teacher, tmp_pat
 
 
 def test_a_copy_of_a_shared_network_computes_alone(digits, teacher):
-    run = shared(small_config(), digits, teacher, Workers(0, 2, None))
-    alone = in_float64(DistillationRun(small_config(), digits, teacher))
-    assert copy.deepcopy(run.student).train()(torch.zeros(4, 1, 8, 8, dtype=torch.float64)).shape == (4, 10)
+    run = DistillationRun(small_config(), digits, copy.deepcopy(teacher), workers=Workers(0, 2, None))
+    alone = DistillationRun(small_config(), digits, copy.deepcopy(teacher))
+    assert copy.deepcopy(run.student).train()(torch.zeros(4, 1, 8, 8)).shape == (4, 10)
     assert run.cost.facts == alone.cost.facts
     assert run.state_dict()["tensors"].keys() == alone.state_dict()["tensors"].keys()
 

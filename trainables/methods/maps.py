@@ -44,6 +44,8 @@ def map_shapes(model: DistillationModel, example: Tensor) -> tuple[MapShape, ...
         example: one sample, as networks take it.
     """
     training = model.training
+    if example.is_floating_point():
+        example = example.to(model.head.weight.dtype)
     maps = model.eval().stages(example).maps  # nothing that the model keeps moves
     model.train(training)
     return tuple(tuple(each.shape[1:]) for each in maps)

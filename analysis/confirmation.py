@@ -17,7 +17,16 @@ from scipy import stats
 
 from analysis.resampling import CONFIDENCE
 from analysis.statistics import Estimate, holm, mean_interval, paired_difference
-from analysis.trials import CONFIRM, SHARPNESS_GAP, numbers, objective, objective_measure, select, trial_scores
+from analysis.trials import (
+    CONFIRM,
+    SHARPNESS_GAP,
+    numbers,
+    objective,
+    objective_measure,
+    select,
+    trial_scores,
+    within_reach,
+)
 
 _NO_SPREAD: Final = "no bound: nothing was repeated on two seeds, so what a seed does is not known"
 
@@ -267,9 +276,7 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     )
     shared = sorted(own.keys() & others.keys())
     difference = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
-    # Of few pairs a studentised interval may reach further than the scores can differ.
-    most = 2.0 if objective_measure(rows[one.config_id]) == "val/matthews" else 1.0
-    within = replace(difference, low=max(difference.low, -most), high=min(difference.high, most))
+    within = within_reach(difference, objective_measure(rows[one.config_id]))
     return Comparison(one.config_id, one.label, other.config_id, other.label, within, None)
 
 

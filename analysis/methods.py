@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.costs import ConfigCost
@@ -12,6 +13,7 @@ from analysis.trials import BASELINE, ConfigSummary, objective_of_all
 
 _INCHES_PER_METHOD = 0.22
 _LABELS_HIGH = 30  # that many names, one above the other, fill the panel
+_COLLAPSED = 10.0  # interquartile ranges below the lower quartile
 _SAME_COST = 1.25  # points whose costs are within this ratio share a column of names
 
 
@@ -113,6 +115,8 @@ def draw_accuracy_against_cost(
         "the trials of this study. Line: what no cheaper or equally cheap method's mean exceeds; intervals of methods "
         "on and off it may overlap."
     )
+    if any(summary.accuracy.value < _floor([each.accuracy.value for _, each in points]) for _, summary in points):
+        caption += " Triangles: below what is shown, with their means."
     missing = len(summaries) - len(points)
     caption += f" Not drawn, for want of a cost: {missing}." if missing else ""
     words = objective_of_all(summaries)
@@ -123,11 +127,15 @@ def draw_accuracy_against_cost(
         return figure
     figure.set_figheight(5.6)
     accuracies = [summary.accuracy.value for _, summary in points]
+    floor = _floor(accuracies)
     front = pareto_front([cost for cost, _ in points], accuracies)
     axes.set_xscale("log")
     axes.step([points[i][0] for i in front], [accuracies[i] for i in front], where="post", color=GREY, linewidth=1.2)
     for number, (cost, summary) in enumerate(points):
         colour = ORANGE if summary.method == baseline else BLUE
+        if summary.accuracy.value < floor:
+            axes.plot([cost], [floor], marker="v", color=colour, markersize=6)
+            continue
         axes.errorbar(
             [cost], [summary.accuracy.value], yerr=bars(summary.accuracy), fmt="o" if number in front else "x",
             color=colour, capsize=2, linewidth=0.8, markersize=5,
@@ -135,11 +143,13 @@ def draw_accuracy_against_cost(
     low, high = axes.get_ylim()
     for column in _columns([cost for cost, _ in points]):
         ordered = sorted(column, key=lambda i: accuracies[i])
-        heights = _apart([accuracies[i] for i in ordered], (high - low) / _LABELS_HIGH)
-        for number, height in zip(ordered, heights, strict=True):
+        shown = [max(accuracies[i], floor) for i in ordered]
+        heights = _apart(shown, (high - low) / _LABELS_HIGH)
+        for number, at, height in zip(ordered, shown, heights, strict=True):
             cost, summary = points[number]
+            below = f" {summary.accuracy.value:.3f}" if summary.accuracy.value < floor else ""
             axes.annotate(
-                summary.method, (cost, summary.accuracy.value), (max(points[i][0] for i in column) * 1.06, height),
+                summary.method + below, (cost, at), (max(points[i][0] for i in column) * 1.06, height),
                 fontsize=7, va="center", color=INK, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4},
             )  # fmt: skip
     cheapest, dearest = min(cost for cost, _ in points), max(cost for cost, _ in points)
@@ -148,6 +158,16 @@ def draw_accuracy_against_cost(
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     return figure
+
+
+def _floor(accuracies: Sequence[float]) -> float:
+    """Below it a method has collapsed, and drawn to scale it would leave the others no room; else minus infinity."""
+    low, high = np.quantile(accuracies, [0.25, 0.75])
+    cut = low - _COLLAPSED * (high - low)
+    kept = [value for value in accuracies if value >= cut]
+    if len(kept) == len(accuracies) or high == low:
+        return -math.inf
+    return min(kept) - 0.15 * (max(kept) - min(kept))
 
 
 def _columns(costs: Sequence[float]) -> list[list[int]]:

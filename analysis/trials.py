@@ -249,7 +249,9 @@ def _summary(
     shared = sorted(own.keys() & others.keys())
     against = None
     if shared and first["config_id"] not in reference["config_id"].to_pylist():
-        against = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
+        against = within_reach(
+            paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed), objective_measure(rows)
+        )
     return ConfigSummary(
         config_id=first["config_id"],
         name=re.sub(r"-s\d+$", "", first["name"]),
@@ -269,6 +271,17 @@ def _summary(
 def objective_of_all(summaries: Collection[ConfigSummary]) -> str:
     """What the objective of these configs is called."""
     return next((summary.objective for summary in summaries), "accuracy")
+
+
+def within_reach(difference: Estimate, measure: str) -> Estimate:
+    """A difference of two scores with its interval cut to what they can differ by, which one of few pairs may exceed.
+
+    Args:
+        difference: of scores.
+        measure: what they are of.
+    """
+    most = 2.0 if measure == "val/matthews" else 1.0
+    return replace(difference, low=max(difference.low, -most), high=min(difference.high, most))
 
 
 def method_name(method: str, adapter: bool | None) -> str:

@@ -420,6 +420,8 @@ def _tuner(
     stop: Stop,
     storage: TrialStorage,
 ) -> tune.Tuner:
+    # A process that died is told of by the callback; Tune would print its traceback as well.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     callbacks: list[tune.Callback] = [callback]
     if plan.trial_timeout is not None:
         callbacks.append(Watchdog(plan.trial_timeout, search.give_up))

@@ -125,8 +125,9 @@ class TrialStorage:
         """Remove everything of a trial that has ended."""
         if not trial_path:
             return
-        run, trial_id = Path(trial_path).parent.as_posix(), Path(trial_path).name.partition(_LIFE)[0]
-        for folder in (f"{run}/{life}" for life in _lives_of(trial_id)):
+        now, trial_id = Path(trial_path).parent.as_posix(), Path(trial_path).name.partition(_LIFE)[0]
+        runs = [now, *(f"{self._root}/run-{run}" for run in self._runs)]
+        for folder in (f"{run}/{life}" for run in runs for life in _lives_of(trial_id)):
             if self._remover is not None:
                 self._remover.submit(self._remove, folder)
             else:

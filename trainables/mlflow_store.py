@@ -7,9 +7,10 @@ unless something is to be delivered.
 import logging
 import os
 import sqlite3
+from base64 import b64encode
 from contextlib import closing, nullcontext
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 # Before mlflow is imported: no telemetry, and a dead server is given up on in seconds, not minutes.
@@ -42,7 +43,7 @@ def check_tracking_uri(uri: str) -> None:
     if parts.scheme not in ("http", "https"):
         return
     try:
-        with urlopen(Request(f"{uri.rstrip('/')}/health"), timeout=10):  # noqa: S310 - http(s) only, above
+        with urlopen(_health_of(parts), timeout=10):  # noqa: S310 - http(s) only, above
             pass
     except OSError as error:
         host = parts.hostname or "?"
@@ -50,6 +51,16 @@ def check_tracking_uri(uri: str) -> None:
             f"no MLflow tracking server answers at {parts.scheme}://{host}:{parts.port or '?'} ({error}). "
             "Start it, or leave --tracking-uri out to use a store in the output folder."
         ) from None
+
+
+def _health_of(parts: SplitResult) -> Request:
+    """Asks a server whether it is well; user and password of the URI go where HTTP wants them."""
+    address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], f"{parts.path.rstrip('/')}/health", "", ""))
+    request = Request(address)  # noqa: S310 - http(s) only
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        request.add_header("Authorization", f"Basic {b64encode(pair.encode()).decode()}")
+    return request
 
 
 def open_client(uri: str) -> MlflowClient:

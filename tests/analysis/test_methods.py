@@ -1,14 +1,16 @@
 """The comparison of methods: its rows, its table and its figure."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import pytest
 
-from analysis.costs import ConfigCost
+from analysis.costs import ConfigCost, config_costs
 from analysis.methods import draw_accuracy_against_cost, draw_methods, methods_table, pareto_front
 from analysis.statistics import holm, paired_difference
-from analysis.trials import compare_methods, summarise_configs
+from analysis.trials import EXAMPLES, compare_methods, open_study, summarise_configs
 from study.comparison import BASELINE, row_name
 from tests.analysis.synthetic import trial, trials_table
 from trainables.trial import TrialConfig
@@ -149,3 +151,38 @@ def test_the_study_and_the_analysis_name_rows_alike():
         (summary,) = compare_methods(trials_table(rows))
         assert summary.method == row_name(TrialConfig(method="dkd", adapter=adapter))
         assert math.isnan(summary.accuracy.low)
+
+
+def test_the_shipped_comparison_is_what_the_readme_shows():
+    study = open_study(EXAMPLES / "fashion-method")
+    summary = json.loads((EXAMPLES / "fashion-method" / "summary.json").read_text())
+    costs = config_costs(study, teacher_forwards_ahead=summary["teacher_forwards"]["ahead"])
+    confirmed = compare_methods(study.trials, confirmed=True)
+    assert len(confirmed) == 26
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("−", "-")
+    for each in confirmed:
+        accuracy, gap, against = each.accuracy, each.gap, each.against_baseline
+        cells = [
+            f"`{each.method}`",
+            f"{accuracy.value:.3f} ± {accuracy.high - accuracy.value:.3f}",
+            f"{against.value:+.3f} [{against.low:+.3f}, {against.high:+.3f}]" if against else "",
+            f"{against.p_value:.2f}" if against else "",
+            f"{gap.value:.2f} ± {gap.high - gap.value:.2f}",
+            f"{costs[each.config_id].flops_to_ce:.2f}",
+        ]
+        assert f"| {' | '.join(cells)} |" in readme
+
+
+def test_a_method_that_collapsed_leaves_the_others_room_and_is_named_with_its_mean():
+    rows = rows_of()
+    for number in range(8):
+        for replicate, value in enumerate((0.70, 0.71), start=1):
+            measures = {"val/accuracy": value + number / 500, "val/sharpness_gap": 1.0}
+            config = {"method": "kd" if number else "ttm", "adapter": False, "config_id": f"more-{number}"}
+            measures["val/accuracy"] *= 1.0 if number else 0.01
+            rows.append(trial(len(rows), stage="control", replicate=replicate, space="method", **config, **measures))
+    summaries = compare_methods(trials_table(rows))
+    figure = draw_accuracy_against_cost(summaries, {each.config_id: cost_of(1.1) for each in summaries})
+    assert any(text.get_text() == "ttm 0.007" for text in figure.axes[0].texts)
+    assert figure.axes[0].get_ylim()[0] > 0.05
+    assert "Triangles" in figure.get_supxlabel()

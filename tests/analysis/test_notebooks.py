@@ -97,7 +97,7 @@ def test_the_first_look_shows_four_figures_the_table_and_the_correlation(
     assert "exploratory: -0." in text
 
 
-@pytest.mark.parametrize(("number", "drawn"), [("01", 4), ("02", 2), ("03", 3), ("04", 3), ("05", 2), ("06", 3)])
+@pytest.mark.parametrize(("number", "drawn"), [("01", 4), ("02", 2), ("03", 3), ("04", 3), ("05", 3), ("06", 3)])
 def test_every_notebook_says_and_draws_something_of_the_shipped_records(
     number: str, drawn: int, shipped: Callable[[Path], list[Any]]
 ) -> None:

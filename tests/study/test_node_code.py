@@ -25,6 +25,14 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
+# Otherwise Ray takes the machine's network address for its own; and a cluster that `ray start` makes asks for a token.
+ON_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a-token-for-tests-of-thirty-two-letters-or-more",
+}
+
+
 @pytest.fixture(scope="module")
 def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a cluster whose Python has the dependencies alone."""
@@ -39,7 +47,7 @@ def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [home / "bin" / "python", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
          "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--include-dashboard=false",
          "--disable-usage-stats"],
-        cwd=home, env={**environment, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+        cwd=home, env=environment | ON_LOOPBACK,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -64,7 +72,7 @@ def study_on(address: str, folder: Path, *arguments: str) -> subprocess.Complete
         [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--name", "far",
          "--output-dir", str(folder), "--address", address, *arguments],
         cwd=folder, capture_output=True, text=True, timeout=500, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"} | ON_LOOPBACK,
     )  # fmt: skip
 
 

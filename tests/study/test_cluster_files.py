@@ -215,7 +215,7 @@ class Slurm:
         )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.fault
 def test_the_slurm_script_runs_a_study_on_two_nodes_stops_it_when_told_and_goes_on(tmp_path):
     slurm = Slurm(tmp_path)
     job = slurm.start()

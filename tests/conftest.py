@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
+
+
+# No test asserts a time, and a machine may be busy.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 class Said(NamedTuple):

@@ -14,12 +14,24 @@ from analysis.report.content import make_report
 from analysis.report.folder import read_folder
 from analysis.report.page import page
 from analysis.report.writing import write_report
-from analysis.trials import EXAMPLE, SEARCH, SHARPNESS_GAP, numbers, open_study, select, summarise_configs, trial_scores
+from analysis.trials import (
+    EXAMPLE,
+    SEARCH,
+    SHARPNESS_GAP,
+    compare_methods,
+    numbers,
+    open_study,
+    select,
+    summarise_configs,
+    trial_scores,
+)
 from tests.analysis.planted import measured, records
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
 EXAMPLES = sorted(path for path in EXAMPLE.parent.iterdir() if path.is_dir())
+METHODS = EXAMPLE.with_name("fashion-method")
+SEARCHES = [example for example in EXAMPLES if example != METHODS]
 MOST_BYTES = 8 * 2**20
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\'"&{{ 7*7 }}$x^2'
 
@@ -39,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     return page_of(write_study(folder, trials, epochs, plan=PLAN, summary=SUMMARY))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("example", SEARCHES, ids=lambda path: path.name)
 def test_the_tables_hold_the_means_of_the_shipped_records(example: Path) -> None:
     shown = Page(page_of(example))
     configs = summarise_configs(open_study(example).trials)
@@ -53,14 +65,27 @@ def test_the_tables_hold_the_means_of_the_shipped_records(example: Path) -> None
             assert any(cell.startswith(f"{config.against_baseline.value:+.3f}".replace("-", "−")) for cell in cells)
 
 
+def test_a_confirmed_comparison_is_shown_by_its_test_accuracy() -> None:
+    shown = Page(page_of(METHODS))
+    confirmed = compare_methods(open_study(METHODS).trials, confirmed=True)
+    assert len(confirmed) == 26
+    for each in confirmed:
+        test = f"{each.accuracy.value:.3f} [{each.accuracy.low:.3f}, {each.accuracy.high:.3f}]"
+        assert any(row[0] == each.method and test.replace("-", "−") in row for row in shown.rows)
+    for key in ("methods", "cost"):
+        layout = shown.charts[key][0]["layout"]
+        assert "test accuracy" in str(layout)
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_the_figures_hold_the_shipped_records_and_plotly_knows_all_of_them(example: Path) -> None:
     text = page_of(example)
     shown = Page(text)
-    searched = select(open_study(example).trials, stages=[SEARCH])
-    points = next(trace for trace in shown.charts["gap"][0]["data"] if trace.get("name") == "search trial")
-    np.testing.assert_array_equal(points["x"], numbers(searched, SHARPNESS_GAP))
-    np.testing.assert_array_equal(points["y"], trial_scores(searched))
+    if example in SEARCHES:
+        searched = select(open_study(example).trials, stages=[SEARCH])
+        points = next(trace for trace in shown.charts["gap"][0]["data"] if trace.get("name") == "search trial")
+        np.testing.assert_array_equal(points["x"], numbers(searched, SHARPNESS_GAP))
+        np.testing.assert_array_equal(points["y"], trial_scores(searched))
     for charts in shown.charts.values():
         for chart in charts:
             go.Figure(chart)  # refuses what plotly.js would ignore

@@ -40,15 +40,27 @@ ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 
 # What tells one repetition of a config from another, and so takes no part in its digest.
 SEED_FIELDS = frozenset({"seed", "data_seed"})
-# Younger than the first recorded trials, so absent from a digest while at their defaults: a config keeps its digest,
-# and with it the seeds that a study draws for it.
-_YOUNGER_FIELDS = frozenset(
+# Younger than the first recorded plans, whose digests contain a whole config.
+_YOUNGER_THAN_PLANS = frozenset(
     {
-        "adapter",
-        "distance",
         "gap_control",
         "gap_target",
         "gap_weight",
+        "optimiser",
+        "clip_norm",
+        "rate_warmup",
+        "student_layers",
+        "pkd_weight",
+        "pea_threshold",
+        "pea_epochs",
+    }
+)
+# Younger than the first recorded trials, so absent from a digest while at their defaults: a config keeps its digest,
+# and with it the seeds that a study draws for it.
+_YOUNGER_FIELDS = _YOUNGER_THAN_PLANS | frozenset(
+    {
+        "adapter",
+        "distance",
         "label_smoothing",
         "warmup_epochs",
         "dkd_alpha",
@@ -71,28 +83,6 @@ _YOUNGER_FIELDS = frozenset(
         "sftn_ce_weight",
         "sftn_kl_weight",
         "sftn_branch_ce_weight",
-        "optimiser",
-        "clip_norm",
-        "rate_warmup",
-        "student_layers",
-        "pkd_weight",
-        "pea_threshold",
-        "pea_epochs",
-    }
-)
-# Younger than the first recorded plans too, whose digests contain a whole config.
-_YOUNGER_THAN_PLANS = frozenset(
-    {
-        "gap_control",
-        "gap_target",
-        "gap_weight",
-        "optimiser",
-        "clip_norm",
-        "rate_warmup",
-        "student_layers",
-        "pkd_weight",
-        "pea_threshold",
-        "pea_epochs",
     }
 )
 

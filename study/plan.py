@@ -37,7 +37,7 @@ from study.teacher_storage import (
     size_in_words,
 )
 from study.validation import describe_validation
-from trainables.disk import writing
+from trainables.disk import replace_file
 from trainables.measures import objective_of
 from trainables.methods import METHODS
 from trainables.modality import is_text
@@ -425,14 +425,7 @@ class StudyPlan(BaseModel):
     def save(self) -> Path:
         """Write `plan.json` into the study's folder, without the secrets that a URI may hold."""
         path = self.directory / "plan.json"
-        partial = path.with_suffix(".partial")
-        content = (self.without_secrets().model_dump_json(indent=2) + "\n").encode()
-        try:
-            with writing(path, len(content)):
-                partial.write_bytes(content)
-                partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        replace_file(path, (self.without_secrets().model_dump_json(indent=2) + "\n").encode())
         return path
 
     def without_secrets(self) -> Self:

@@ -31,7 +31,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainables.disk import writing
+from trainables.disk import replace_file
 from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, unit_of
 from trainables.trial import TrialConfig
 
@@ -251,14 +251,7 @@ def _loose_files(folder: Path) -> list[Path]:
 
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:
-    content = _as_parquet(table, **options)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with writing(path, len(content)):
-            temporary.write_bytes(content)
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, _as_parquet(table, **options))
 
 
 def _as_parquet(table: pa.Table, **options: Any) -> bytes:

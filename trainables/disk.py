@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,6 +61,24 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         raise describe_full_disk(error, path, size) from None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` whole or not at all, without waiting for the disk.
+
+    `trainables.storage.write_atomically` waits, so that it survives a power cut; this is for what can be made again, or
+    is written once a trial.
+
+    Raises:
+        OSError: as `describe_full_disk` tells of it; nothing half-written is left.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with writing(path, len(content)):
+            partial.write_bytes(content)
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _free(path: Path) -> str:

@@ -151,12 +151,16 @@ class S3:
         system.create_dir(name)
         return name
 
-    def objects(self, bucket: str) -> dict[str, bytes]:
-        """Everything in a bucket, by name."""
+    def names(self, bucket: str) -> set[str]:
+        """The names of everything in a bucket, which others may be writing and removing meanwhile."""
         system, _ = pafs.FileSystem.from_uri(self.uri(bucket))
         found = system.get_file_info(pafs.FileSelector(bucket, recursive=True))
-        names = [info.path for info in found if info.type == pafs.FileType.File]
-        return {name.removeprefix(f"{bucket}/"): system.open_input_stream(name).read() for name in names}
+        return {info.path.removeprefix(f"{bucket}/") for info in found if info.type == pafs.FileType.File}
+
+    def objects(self, bucket: str) -> dict[str, bytes]:
+        """Everything in a bucket that nobody writes now, by name."""
+        system, _ = pafs.FileSystem.from_uri(self.uri(bucket))
+        return {name: system.open_input_stream(f"{bucket}/{name}").read() for name in self.names(bucket)}
 
     def put(self, bucket: str, name: str, content: bytes) -> None:
         """Put an object, in place of what is there."""

@@ -3,9 +3,12 @@
 import logging
 import math
 import os
+import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +100,8 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
     code = shipped_code() if ship_code else {}
     try:
         if address == "local":
-            with _servers_on_loopback():
+            _give_token()
+            with _signals_kept(), _servers_on_loopback():
                 # No trial puts anything large into the object store: data are memory-mapped files.
                 ray.init(
                     address="local",
@@ -110,7 +114,10 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
         else:
             # Its nodes have been started in environments of their own; Ray itself sees to the number of threads.
             keep = {"env_vars": {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}}
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code})
+            with _signals_kept():
+                ray.init(
+                    address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code}
+                )
     except Exception as error:  # Ray raises the bare class where its own processes take too long to start
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
     if address != "local" and not ship_code:
@@ -119,6 +126,27 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
         except StudyError:
             stop_ray()
             raise
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    # Ray takes SIGTERM for itself and would end the process in the middle of anything; a study that is told to end
+    # does so tidily.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _give_token() -> None:
+    # Where there is none, Ray would write one into the home folder, which may not be there or not be writable.
+    given = (os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not any(given) and not os.path.exists(os.path.expanduser("~/.ray/auth_token")):  # noqa: PTH110, PTH111
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @contextmanager

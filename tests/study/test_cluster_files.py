@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -226,7 +225,7 @@ def test_the_slurm_script_runs_a_study_on_two_nodes_stops_it_when_told_and_goes_
     ):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    job.send_signal(signal.SIGINT)
+    job.terminate()
     said = job.communicate(timeout=200)[0]
     assert job.returncode == 130, said
     assert "scontrol requeue" in slurm.log.read_text()

@@ -18,7 +18,7 @@ from study.search import SearchASHA, StudySearch
 from tests.study.inspection import assert_whole
 
 STUDY = (
-    "--space", "adapter_width", "--trials", "24", "--promising", "3", "--replicates", "6", "--epochs", "10",
+    "--space", "adapter_width", "--trials", "24", "--promising", "1", "--replicates", "8", "--epochs", "10",
     "--scheduler", "asha", "--max-concurrent", "2", "--cpus-per-trial", "0.5", "--name", "killed",
 )  # fmt: skip
 PHASES = ["start"] + ["preparing the teacher"] * 2 + ["teacher outputs"] * 2 + ["search"] * 12 + ["gathering"] * 3

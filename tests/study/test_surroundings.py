@@ -137,8 +137,8 @@ def test_a_code_folder_that_is_read_only_and_a_home_that_cannot_be_written_are_e
         environment.pop(name, None)
     try:
         done = subprocess.run(
-            [*confined, sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--name", "confined",
-             "--output-dir", str(out)],
+            [*confined, sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke",
+             "--name", "confined", "--output-dir", str(out)],
             cwd=code, env=environment, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
     finally:

@@ -32,7 +32,7 @@ from analysis.resampling import (
     resampled,
 )
 from analysis.statistics import Estimate, expanded_estimate
-from analysis.trials import StudyRecords, numbers, trial_scores
+from analysis.trials import StudyRecords, numbers, objective, trial_scores
 
 # Fields whose ratios are the equal steps: an effect is then per doubling.
 _LOGARITHMIC: Final = frozenset({"adapter_width", "temperature", "adapter_ce_weight", "adapter_learning_rate"})
@@ -123,7 +123,7 @@ def gap_mediation(
         gap,
         fields,
         *split,
-        assumptions=_assumptions(treatment, gap, fields, landmark.evidence),
+        assumptions=_assumptions(treatment, gap, fields, landmark.evidence, objective(trials)),
         evidence=landmark.evidence,
         note=landmark.note,
     )
@@ -184,23 +184,23 @@ def _is_numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _assumptions(treatment: str, gap: GapName, held: Sequence[str], evidence: Evidence) -> tuple[str, ...]:
+def _assumptions(treatment: str, gap: GapName, held: Sequence[str], evidence: Evidence, score: str) -> tuple[str, ...]:
     given = f"given {', '.join(held)}" if held else "with nothing held"
     said = [
-        f"Nothing that is not held moves both {treatment} and the gap, or both {treatment} and accuracy. "
+        f"Nothing that is not held moves both {treatment} and the gap, or both {treatment} and {score}. "
         + (
-            f"A sampler chose {treatment} by the accuracy of earlier configs, so this is not granted."
+            f"A sampler chose {treatment} by the {score} of earlier configs, so this is not granted."
             if evidence == "exploratory"
-            else f"The configs that were repeated were chosen by their accuracy, so this is not granted of {treatment}."
+            else f"The configs that were repeated were chosen by their {score}, so this is not granted of {treatment}."
         ),
-        f"Nothing unmeasured moves both gap and accuracy, {given}. No sampler and no seed gives this: a config that "
+        f"Nothing unmeasured moves both gap and {score}, {given}. No sampler and no seed gives this: a config that "
         "trains well can have a small gap and a good student without the one making the other. `robustness` says how "
         "strong such a cause would have to be.",
-        f"{treatment} moves no cause that gap and accuracy have in common, such as how well the adapted teacher "
+        f"{treatment} moves no cause that gap and {score} have in common, such as how well the adapted teacher "
         "knows the labels.",
         f"Effects are linear in {treatment} and the gap, and the gap's effect is the same at every {treatment}.",
-        "The gap comes before the accuracy and is measured without error. Both are measured on the same student, on "
-        "the same validation images, at the same epoch: the gap contains the student's own sharpness, so part of it "
+        f"The gap comes before the {score} and is measured without error. Both are measured on the same student, on "
+        "the same validation samples, at the same epoch: the gap contains the student's own sharpness, so part of it "
         "is a consequence of how the student turned out.",
     ]
     if gap in ("paper", "tempered"):

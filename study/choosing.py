@@ -137,7 +137,7 @@ def _control_choices(plan: StudyPlan, first: TrialConfig | None) -> list[Choice]
             point["temperature"] = first.temperature
             label = f"{control} at temperature {first.temperature:.3g}"
         choices.append(Choice(label=label, config=plan.configure(point), control=control))
-    published = known_methods()["pesf_kd"]
+    published = known_methods(plan.base.dataset)["pesf_kd"]
     if why_not(published, plan.base.model_dump(), plan.overrides) is None:
         config = plan.configure(published.fields)
         choices.append(Choice(label=PUBLISHED, config=config, control=PUBLISHED))

@@ -12,6 +12,7 @@ from search_spaces import Parameter
 from study.errors import UsageError
 from study.validation import describe_validation
 from trainables.methods import METHODS
+from trainables.modality import is_text
 from trainables.models.names import CIFAR_NAMES
 from trainables.naming import unknown_name
 from trainables.trial import TrialConfig
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 BASELINE: Final = "kd"
 _WITH_ADAPTER: Final = "+adapter"
+_ADVICE: Final = {
+    True: "Here each search begins at them.",
+    False: "--space method_tuned tunes each method equally.",
+}
 _TOO_HEAVY: Final = ("at", "fitnet", "sp")  # at their published weights, for nets of a few channels
 
 
@@ -65,16 +70,17 @@ def row_name(config: TrialConfig) -> str:
     return f"{config.method}{_WITH_ADAPTER}" if config.adapter else config.method
 
 
-def known_methods() -> dict[str, ComparedMethod]:
-    """Every method of the registry at its published settings, by the names of their rows."""
-    return {method.name: method for method in _all_methods()}
+def known_methods(dataset: str) -> dict[str, ComparedMethod]:
+    """Every method of the registry at what is published for it on such data, by the names of their rows."""
+    return {method.name: method for method in _all_methods(on_text=is_text(dataset))}
 
 
-def _all_methods() -> Iterator[ComparedMethod]:
+def _all_methods(*, on_text: bool) -> Iterator[ComparedMethod]:
     for name in METHODS:
         entry = METHODS.entry(name)
+        published = (on_text and entry.published_on_text) or entry.published
         for adapter in (False, True) if entry.takes_adapter else (False,):
-            fields: dict[str, Any] = {"method": name, "adapter": adapter, **entry.published}
+            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published}
             yield ComparedMethod(name=f"{name}{_WITH_ADAPTER}" if adapter else name, fields=fields)
 
 
@@ -91,7 +97,7 @@ def choose_methods(
     Raises:
         UsageError: a method is unknown, or was asked for by name and cannot run with these nets.
     """
-    known = known_methods()
+    known = known_methods(base.get("dataset", TrialConfig.model_fields["dataset"].default))
     for name in asked or ():
         if name not in known:
             raise UsageError(f"--methods: {unknown_name('method', name, list(known))}")
@@ -120,7 +126,7 @@ def left_out(plan: "StudyPlan") -> dict[str, list[str]]:
     base = plan.base.model_dump()
     there = {method.name for method in plan.compared}
     reasons: dict[str, list[str]] = {}
-    for name, method in known_methods().items():
+    for name, method in known_methods(plan.base.dataset).items():
         if name not in there and (reason := why_not(method, base, plan.overrides)) is not None:
             statement = reason.removeprefix(f"method {method.fields['method']!r} ").partition(": ")[0]
             reasons.setdefault(statement, []).append(name)
@@ -141,15 +147,15 @@ def comparison_notes(plan: "StudyPlan") -> list[str]:
     """What a reader of the comparison has to know, before it runs and beside its result."""
     configs = {method.name: plan.configure(method.fields) for method in plan.compared}
     notes = []
-    if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(CIFAR_NAMES):
+    if is_text(plan.base.dataset):
+        notes.append(
+            "Published settings are for CIFAR-100 and its nets, but for those of pesf_kd, pkd and pea_kd, which are for "
+            f"GLUE and BERT; elsewhere a method may do badly for its settings alone. {_ADVICE[bool(plan.searches)]}"
+        )
+    elif plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(CIFAR_NAMES):
         notes.append(
             "Published settings are for CIFAR-100 and its nets, and on others a method may do badly for its settings "
-            f"alone{_example(plan)}. "
-            + (
-                "Here each search begins at them."
-                if plan.searches
-                else "--space method_tuned tunes each method equally."
-            )
+            f"alone{_example(plan)}. {_ADVICE[bool(plan.searches)]}"
         )
     long = [
         f"{name} ({field} {getattr(config, field)})"

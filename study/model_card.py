@@ -35,6 +35,7 @@ def card_of(
         registered_as: the student's name in MLflow.
     """
     base, config = plan.base, entry.config
+    of_that_kind = "of their length and kind" if is_text(base.dataset) else "of that size"
     lines = [
         f"# {base.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
         "",
@@ -48,16 +49,17 @@ def card_of(
         "",
         "## Limits",
         "",
-        f"Nothing is known of it beyond images like those of {base.dataset}, of that size and of those classes: what "
-        "it says of others, it says without a warning. It was tested for accuracy alone, not for fairness between "
-        "groups, robustness or calibration under a change of data. The intervals over seeds are of training again on "
-        "these data, not on others.",
+        f"Nothing is known of it beyond {_samples(base.dataset)} like those of {base.dataset}, {of_that_kind} and of "
+        "those classes: what it says of others, it says without a warning. It was tested for "
+        f"{_tested_for(result.objective)} alone, not for fairness between groups, robustness or calibration under a "
+        "change of data. The intervals over seeds are of training again on these data, not on others.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult) -> list[str]:
     _, validation, test = dataset_info(plan.base.dataset).split_sizes
+    samples = _samples(plan.base.dataset)
     compared = [
         f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
         f"{'' if each.corrected_p is None else f'{each.corrected_p:.2g}'} |"
@@ -68,12 +70,12 @@ def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, resu
         "| --- | --- | ---: | --- | --- |",
         _over_seeds("test", first.test_accuracy, result.objective),
         _over_seeds("validation", first.accuracy, result.objective),
-        _of_these_weights("test", entry.last.get("test/accuracy"), test),
-        _of_these_weights("validation", entry.last.get("val/accuracy"), validation),
+        _of_these_weights("test", entry.last.get("test/accuracy"), test, samples),
+        _of_these_weights("validation", entry.last.get("val/accuracy"), validation, samples),
         "",
         f"Over seeds: {first.test_accuracy.method}. These weights are of the first of those seeds, whichever did best, "
-        "at the last epoch; their intervals are Wilson's, over the images that might have been drawn. The config was "
-        "chosen on the validation split, before the test split was read.",
+        f"at the last epoch; their intervals are Wilson's, over the {samples} that might have been drawn. The config "
+        "was chosen on the validation split, before the test split was read.",
         "",
         f"| test {result.objective} less that of | difference | n | p (Holm) |",
         "| --- | --- | --- | --- |",
@@ -87,11 +89,19 @@ def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
     return f"| {whose} | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
 
 
-def _of_these_weights(split: str, accuracy: float | None, images: int) -> str:
+def _of_these_weights(split: str, accuracy: float | None, size: int, samples: str) -> str:
     if accuracy is None:
         return f"| these weights | {split} | not measured | | |"
-    share = Proportion.of(round(accuracy * images), images)
-    return f"| these weights | {split} | {accuracy:.3f} | [{share.low:.3f}, {share.high:.3f}] | {images:,} images |"
+    share = Proportion.of(round(accuracy * size), size)
+    return f"| these weights | {split} | {accuracy:.3f} | [{share.low:.3f}, {share.high:.3f}] | {size:,} {samples} |"
+
+
+def _samples(dataset: str) -> str:
+    return "sentences" if is_text(dataset) else "images"
+
+
+def _tested_for(objective: str) -> str:
+    return "accuracy" if objective == "accuracy" else f"{objective} and accuracy"
 
 
 def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
@@ -131,8 +141,7 @@ def _training(plan: StudyPlan, entry: TrialEntry) -> list[str]:
     samples = ", ".join(f"{count:,}" for count in info.split_sizes)
     return [
         f"- data: `{base.dataset}` ({info.source}), {info.num_classes} classes; {samples} "
-        f"{'sentences' if is_text(base.dataset) else 'images'} to train, validate "
-        f"and test, split seed {config.split_seed}",
+        f"{_samples(base.dataset)} to train, validate and test, split seed {config.split_seed}",
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "
         f"{_settings(config)}",

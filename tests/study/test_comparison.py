@@ -54,6 +54,16 @@ def test_a_method_is_compared_at_what_was_published_and_else_at_the_configs_defa
         assert config == defaults.model_copy(update=given)
 
 
+def test_on_text_pesf_kd_is_compared_as_its_language_code_has_it(tmp_path):
+    plan = compare(tmp_path, methods=None, base={"dataset": "glue:sst2", "epochs": 4})
+    (pesf_kd,) = [plan.configure(method.fields) for method in plan.compared if method.name == "pesf_kd"]
+    assert (pesf_kd.distance, pesf_kd.temperature, pesf_kd.ce_weight, pesf_kd.kd_weight) == ("mse", 5.0, 0.3, 0.7)
+    assert (pesf_kd.adapter_kind, pesf_kd.adapter_width) == ("parallel", 64)
+    (kd,) = [method for method in plan.compared if method.name == "kd"]
+    assert kd == known_methods("digits")["kd"]
+    assert "pesf_kd, pkd and pea_kd, which are for GLUE" in comparison_notes(plan)[0]
+
+
 def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):
     base = {"student": "torchvision:resnet18", "epochs": 4}
     plan = compare(tmp_path, methods=None, base=base)
@@ -62,7 +72,7 @@ def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tm
     branching = [name for name in METHODS if METHODS.entry(name).teacher_fields]
     assert needing
     assert branching
-    assert {method.name for method in plan.compared} == set(known_methods()) - {*needing, *branching, *reading}
+    assert {method.name for method in plan.compared} == set(known_methods("digits")) - {*needing, *branching, *reading}
     groups = [sorted(needing), sorted(branching), sorted(reading)]
     assert sorted(map(sorted, left_out(plan).values())) == sorted(groups)
     assert f"left out   {', '.join(reading)}: matches layers of language models, and dataset" in describe_plan(plan, [])

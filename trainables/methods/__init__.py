@@ -51,6 +51,7 @@ class MethodEntry:
         published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
             CIFAR-100 as far as they are known here, for resnet32x4 to resnet8x4 where they depend on the pair, not
             each checked against the paper; the rest is at the config's defaults.
+        published_on_text: likewise on text, where that is something else.
     """
 
     module: str
@@ -65,6 +66,7 @@ class MethodEntry:
     shares_layers: bool = False
     modality: Literal["any", "images", "text"] = "any"
     published: Mapping[str, float | str] = field(default_factory=dict)
+    published_on_text: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def needs_live_teacher(self) -> bool:
@@ -83,7 +85,10 @@ _ENTRIES: Final = {
         "trainables.methods.kd", _DISTILLATION, published={"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}
     ),
     "pesf_kd": MethodEntry(
-        "trainables.methods.pesf_kd", _DISTILLATION | _ADAPTER | _GAP | {"distance"}, has_adapter=True
+        "trainables.methods.pesf_kd",
+        _DISTILLATION | _ADAPTER | _GAP | {"distance"},
+        has_adapter=True,
+        published_on_text={"temperature": 5.0, "ce_weight": 0.3, "kd_weight": 0.7, "distance": "mse"},
     ),
     "label_smoothing": MethodEntry(
         "trainables.methods.label_smoothing",

@@ -149,8 +149,8 @@ def comparison_notes(plan: "StudyPlan") -> list[str]:
     notes = []
     if is_text(plan.base.dataset):
         notes.append(
-            "Published settings are for CIFAR-100 and its nets, but for those of pesf_kd, pkd and pea_kd, which are for "
-            f"GLUE and BERT; elsewhere a method may do badly for its settings alone. {_ADVICE[bool(plan.searches)]}"
+            "Published settings are for CIFAR-100 and its nets, those of pesf_kd, pkd and pea_kd for "
+            f"GLUE and BERT; on others a method may do badly for its settings alone. {_ADVICE[bool(plan.searches)]}"
         )
     elif plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(CIFAR_NAMES):
         notes.append(

@@ -61,7 +61,7 @@ def test_on_text_pesf_kd_is_compared_as_its_language_code_has_it(tmp_path):
     assert (pesf_kd.adapter_kind, pesf_kd.adapter_width) == ("parallel", 64)
     (kd,) = [method for method in plan.compared if method.name == "kd"]
     assert kd == known_methods("digits")["kd"]
-    assert "pesf_kd, pkd and pea_kd, which are for GLUE" in comparison_notes(plan)[0]
+    assert "those of pesf_kd, pkd and pea_kd for GLUE" in comparison_notes(plan)[0]
 
 
 def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):

@@ -86,6 +86,7 @@ class StudySearch(OptunaSearch):
         }
         # Some samplers keep their state in the study: entered when it changes.
         self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
+        self._proposed = Counter(entry.config.config_id for entry in ledger.in_stage("search"))
         for entry in ledger.in_stage("search"):
             self._restore_optuna_trial(entry)
 
@@ -180,12 +181,13 @@ class StudySearch(OptunaSearch):
         )
         self._study_attrs[search.name] = dict(study_attrs)
         self._optuna_trials[entry.trial_id] = trial
+        self._proposed[entry.config.config_id] += 1
         return entry
 
     def _replicate_for(self, config: TrialConfig) -> int:
         """0, or the next free number if the sampler proposes a config again: new seeds tell more than the same bits."""
-        earlier = [e for e in self._ledger.in_stage("search") if e.config.config_id == config.config_id]
-        return self._plan.replicates + len(earlier) if earlier else 0
+        earlier = self._proposed[config.config_id]
+        return self._plan.replicates + earlier if earlier else 0
 
     def _next_planned(self) -> PlannedTrial | str | None:
         planned = _first_not_begun(self._controls, self._ledger.in_stage("control"))

@@ -67,12 +67,17 @@ def test_replicates_wait_for_the_search_and_controls_do_not(tmp_path):
     assert search.suggest("now")["stage"] == "replicate"
 
 
-def test_a_config_that_is_proposed_again_gets_new_seeds(tmp_path):
+def test_a_config_that_is_proposed_again_gets_new_seeds(tmp_path, monkeypatch):
     ledger, _, tune = begin(tmp_path, trials=8, space="adapter_training")
-    config = ledger.plan.configure(ledger.plan.search_space.default_point())
-    entry = ledger.open_trial("search", config.with_seeds(0, 0), 0, optuna=None)
-    assert tune.search._replicate_for(config) == ledger.plan.replicates + 1
-    assert entry.config.seed != config.with_seeds(0, ledger.plan.replicates + 1).seed
+    point = ledger.plan.search_space.default_point()
+    monkeypatch.setattr("study.comparison.Search.suggest", lambda search, trial: {**search.start, **point})
+    tune.run(2)
+    resumed = PretendedTune(StudySearch(ledger, {}), ledger)
+    resumed.run(2)
+    found = ledger.in_stage("search")
+    assert [entry.replicate for entry in found] == [0, *(ledger.plan.replicates + count for count in (1, 2, 3))]
+    assert len({entry.config.config_id for entry in found}) == 1
+    assert len({entry.config.seed for entry in found}) == 4
 
 
 def test_optuna_hears_how_trials_of_the_search_ended(tmp_path):

@@ -38,7 +38,7 @@ MODEL: Final = "model"
 # A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
-_POOR: Final = 2.0  # times what guessing gives
+_CLEARLY: Final = 0.1  # of the way from guessing to always being right
 
 # (finished epochs, all epochs, validation accuracy as a fraction)
 TeacherProgress = Callable[[int, int, float], None]
@@ -293,6 +293,17 @@ def is_kept(folder: Path, digest: str) -> bool:
     return identity_digest(metadata) == digest and metadata["weights"] == tensors_digest(tensors)
 
 
+def beats_guessing(accuracy: float, labels: Tensor) -> bool:
+    """Whether a teacher has come a tenth of the way from always naming the commonest class to being always right.
+
+    Args:
+        accuracy: of the teacher.
+        labels: (N,) int64, of the samples it was measured on.
+    """
+    guessed = labels.bincount().max().item() / len(labels)
+    return accuracy >= guessed + _CLEARLY * (1 - guessed)
+
+
 def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> list[str]:
     """How a teacher that was given does on these data, and what its accuracy may be flattered by.
 
@@ -305,7 +316,7 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
     right = [teacher(inputs).logits.argmax(dim=1) == split.labels[rows] for rows, inputs in batches]
     accuracy = torch.cat(right).double().mean().item()
     notes = [f"the teacher is right on {accuracy:.4f} of the validation split (n = {len(split):,})"]
-    if accuracy < _POOR / dataset.num_classes:
+    if not beats_guessing(accuracy, split.labels):
         notes.append(
             "warning: that is little better than chance: are these its classes, in this order, and its normalisation?"
         )
@@ -314,7 +325,7 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
         known = data_digest != UNKNOWN_DATA
         notes.append(
             ("it was trained on other data or another split" if known else "what it was trained on is not known")
-            + ": where it knows images of this validation split, its accuracy on them is flattered, not its students'"
+            + ": where it knows samples of this validation split, its accuracy on them is flattered, not its students'"
         )
     return notes
 

@@ -10,7 +10,7 @@ from trainables.data.views import Normaliser
 from trainables.models import CheckpointError, CheckpointInfo, build_model, save_checkpoint
 from trainables.storage import tensors_digest
 from trainables.teacher import FrozenTeacher, TeacherFileError, load_teacher
-from trainables.teacher.files import is_kept, keep_given_teacher, notes_on_given_teacher, stored_path
+from trainables.teacher.files import beats_guessing, is_kept, keep_given_teacher, notes_on_given_teacher, stored_path
 from trainables.teacher.frozen import Renormalisation
 from trainables.teacher.given import DataShape, Normalisation, read_given_teacher, usual_normalisation
 from trainables.trial import TrialConfig
@@ -171,6 +171,20 @@ def test_notes_tell_a_teacher_that_guesses_and_data_that_nobody_knows(ours, fore
         assert "of the validation split (n = 360)" in notes[0]
         assert any("little better than chance" in note for note in notes)
         assert says in notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "labels", "beats"),
+    [
+        (0.915, [0, 1] * 50, True),  # of two classes, where twice chance would be all of them
+        (0.53, [0, 1] * 50, False),
+        (0.9, [0] * 90 + [1] * 10, False),  # always the commonest
+        (0.03, list(range(100)), False),
+        (0.3, list(range(100)), True),
+    ],
+)
+def test_a_teacher_that_guesses_is_told_from_one_that_knows(accuracy, labels, beats):
+    assert beats_guessing(accuracy, torch.tensor(labels)) is beats
 
 
 @pytest.mark.parametrize("name", ["resnet20", "wrn_40_2"])

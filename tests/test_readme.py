@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,8 @@ from study.launch import main as launcher
 from study.rerun import main as rerun_command
 from study.sync import main as sync_command
 from tests.trainables.data.conftest import random_images, write_images
+from tests.trainables.text.test_given import fine_tuned
+from trainables.data.text.tokeniser import train_tokeniser
 from trainables.models import CheckpointInfo, build_model, save_checkpoint
 from trainables.teacher.command import main as teacher_command
 
@@ -48,7 +51,11 @@ def test_a_launch_in_the_readme_is_understood(arguments, launch, command, small_
         done = launch("--resume", small_study.name, "--output-dir", small_study.parent, "--quiet")
         assert done.returncode == 0, done.stderr
         return
-    if "--teacher-checkpoint" in arguments:  # one as `python -m trainables.teacher` would have left it there
+    if "--teacher-checkpoint" in arguments and "glue:sst2" in arguments:
+        tokeniser = train_tokeniser(["a fine film", "a film that never ends"], vocabulary_size=60)
+        known = SimpleNamespace(tokeniser=tokeniser, vocabulary_size=tokeniser.vocabulary_size)
+        arguments = [*arguments, "--teacher-checkpoint", str(fine_tuned(tmp_path / "teacher", known))]
+    elif "--teacher-checkpoint" in arguments:  # one as `python -m trainables.teacher` would have left it there
         path = tmp_path / "teacher.safetensors"
         model = build_model("cnn_32_64", num_classes=10, in_channels=1)
         save_checkpoint(model, path, CheckpointInfo("cnn_32_64", 10, 1, (0.3,), (0.4,), ""))

@@ -22,7 +22,6 @@ written anew by the next `--resume` or `study.sync`. Files of earlier versions h
 """
 
 import hashlib
-import io
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -255,11 +254,12 @@ def _write(table: pa.Table, path: Path, **options: Any) -> None:
 
 
 def _as_parquet(table: pa.Table, **options: Any) -> bytes:
-    buffer = io.BytesIO()
+    # Not Python's own buffer: each of its hundreds of writes would wait for the thread that delivers to MLflow.
+    buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True, **options) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({_DIGEST: _NO_DIGEST.decode()})
-    content = buffer.getvalue()
+    content = buffer.getvalue().to_pybytes()
     start = content.rfind(_DIGEST.encode()) + len(_DIGEST) + _BETWEEN
     assert content[start : start + len(_NO_DIGEST)] == _NO_DIGEST, "pyarrow writes footers in another way"
     digest = hashlib.sha256(content).hexdigest().encode()

@@ -153,12 +153,13 @@ def test_the_study_and_the_analysis_name_rows_alike():
         assert math.isnan(summary.accuracy.low)
 
 
-def test_the_shipped_comparison_is_what_the_readme_shows():
-    study = open_study(EXAMPLES / "fashion-method")
-    summary = json.loads((EXAMPLES / "fashion-method" / "summary.json").read_text())
+@pytest.mark.parametrize(("name", "methods"), [("fashion-method", 26), ("sst2-method", 8)])
+def test_a_shipped_comparison_is_what_the_readme_shows(name, methods):
+    study = open_study(EXAMPLES / name)
+    summary = json.loads((EXAMPLES / name / "summary.json").read_text())
     costs = config_costs(study, teacher_forwards_ahead=summary["teacher_forwards"]["ahead"])
     confirmed = compare_methods(study.trials, confirmed=True)
-    assert len(confirmed) == 26
+    assert len(confirmed) == methods
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("−", "-")
     for each in confirmed:
         accuracy, gap, against = each.accuracy, each.gap, each.against_baseline

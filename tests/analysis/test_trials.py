@@ -4,7 +4,9 @@ import math
 import os
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
+from scipy import stats
 
 from analysis.figures import compute_learning_curves
 from analysis.trials import (
@@ -178,6 +180,23 @@ def test_the_examples_are_real_studies_whose_results_the_readme_shows(study: str
     assert len(configs) == 4
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert [figures for figures in map(figures_in_readme, configs) if figures not in readme] == []
+
+
+def test_the_shipped_text_study_is_what_the_readme_shows() -> None:
+    """Means of its confirmed trials, computed here from the records."""
+    confirmed = select(open_study(EXAMPLE.with_name("sst2-adapter-width")).trials, stages=["confirm"])
+    assert set(confirmed["dataset"].to_pylist()) == {"glue:sst2"}
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    configs = set(confirmed["config_id"].to_pylist())
+    assert len(configs) == 5
+    for config in configs:
+        rows = confirmed.filter(pc.equal(confirmed["config_id"], config))
+        cells = [str(rows.num_rows)]
+        for name, digits in (("test/accuracy", 3), ("val/accuracy", 3), ("val/sharpness_gap", 2)):
+            values = numbers(rows, name)
+            low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+            cells.append(f"{values.mean():.{digits}f} ± {(high - low) / 2:.{digits}f}".replace("-", "−"))
+        assert f"| {' | '.join(cells)} |" in readme
 
 
 def figures_in_readme(config: ConfigSummary) -> str:

@@ -139,7 +139,8 @@ def _signals_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if before is not None:  # None is one that Python did not set and cannot set again
+            signal.signal(signal.SIGTERM, before)
 
 
 def _give_token() -> None:

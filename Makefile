@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 5000
+HOST ?= 127.0.0.1
 # Test files that run at once: make test JOBS=8
 JOBS ?= 2
 
@@ -25,8 +26,9 @@ setup: $(READY) ## virtual environment with everything pinned
 study: $(READY) ## the default study: adapter width on digits, about a minute
 	$(BIN)/python -m study.launch --space adapter_width
 
-ui: $(READY) ## MLflow UI on loopback, port $(PORT)
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///study_results/mlflow.db --host 127.0.0.1 --port $(PORT)
+ui: $(READY) ## MLflow UI on loopback (HOST=, PORT=)
+	@case "$(HOST)" in 127.*|localhost|::1) ;; *) echo "warning: whoever reaches $(HOST):$(PORT) can read, change and delete these studies; 127.0.0.1 lets in this machine alone" >&2 ;; esac
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///study_results/mlflow.db --host $(HOST) --port $(PORT)
 
 test: $(READY) ## the tests, slow ones left out
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile

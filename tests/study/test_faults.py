@@ -72,13 +72,14 @@ def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
 @pytest.mark.fault
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=lambda told: told.name)
 def test_a_study_that_is_told_to_stop_ends_tidily_and_prints_how_to_go_on(output_dir, launch, told):
-    directory = output_dir / "interrupted"
-    process = start("interrupted", output_dir)
+    name = f"told-by-{told.name.lower()}"
+    directory = output_dir / name
+    process = start(name, output_dir)
     wait_for_trials(process, directory, 15)
     process.send_signal(told)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130, said
-    command = f"python -m study.launch --resume interrupted --output-dir {output_dir}"
+    command = f"python -m study.launch --resume {name} --output-dir {output_dir}"
     assert command in said
     _, children = runs_of(load_plan(directory))
     assert "RUNNING" not in {run.info.status for run in children}

@@ -23,6 +23,11 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that were given more time than others begin first: one that is begun last is what all the rest wait for."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 class Said(NamedTuple):
     """How a command line ended."""
 

@@ -174,6 +174,17 @@ def test_a_shipped_comparison_is_what_the_readme_shows(name, methods):
         assert f"| {' | '.join(cells)} |" in readme
 
 
+def test_the_shipped_comparison_with_pkd_is_what_the_readme_says():
+    study = open_study(EXAMPLES / "sst2-pkd")
+    means = {each.method: each.accuracy for each in compare_methods(study.trials)}
+    text = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    assert len(means) == 3
+    for method, words in (("ce", "cross-entropy"), ("pkd", "PKD"), ("kd", "plain KD")):
+        mean = means[method]
+        assert mean.n == 5
+        assert f"{words} {mean.value:.3f} ± {mean.high - mean.value:.3f}" in text
+
+
 def test_a_method_that_collapsed_leaves_the_others_room_and_is_named_with_its_mean():
     rows = rows_of()
     for number in range(8):

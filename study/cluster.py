@@ -99,22 +99,22 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
     """
     code = shipped_code() if ship_code else {}
     try:
-        if address == "local":
-            _give_token()
-            with _signals_kept(), _servers_on_loopback():
-                # No trial puts anything large into the object store: data are memory-mapped files.
-                ray.init(
-                    address="local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=128 * 2**20,
-                    runtime_env=code or None,
-                )
-        else:
-            # Its nodes have been started in environments of their own; Ray itself sees to the number of threads.
-            keep = {"env_vars": {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}}
-            with _signals_kept():
+        with _signals_kept():
+            if address == "local":
+                _give_token()
+                with _servers_on_loopback():
+                    # No trial puts anything large into the object store: data are memory-mapped files.
+                    ray.init(
+                        address="local",
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        object_store_memory=128 * 2**20,
+                        runtime_env=code or None,
+                    )
+            else:
+                # Its nodes have been started in environments of their own; Ray itself sees to the number of threads.
+                keep = {"env_vars": {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}}
                 ray.init(
                     address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code}
                 )

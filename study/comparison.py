@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 BASELINE: Final = "kd"
 _WITH_ADAPTER: Final = "+adapter"
-_ADVICE: Final = {
-    True: "Here each search begins at them.",
-    False: "--space method_tuned tunes each method equally.",
-}
 _TOO_HEAVY: Final = ("at", "fitnet", "sp")  # at their published weights, for nets of a few channels
 
 
@@ -147,15 +143,17 @@ def comparison_notes(plan: "StudyPlan") -> list[str]:
     """What a reader of the comparison has to know, before it runs and beside its result."""
     configs = {method.name: plan.configure(method.fields) for method in plan.compared}
     notes = []
-    if is_text(plan.base.dataset):
+    if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(CIFAR_NAMES):
+        on_text = is_text(plan.base.dataset)
+        elsewhere = ", those of pesf_kd, pkd and pea_kd for GLUE and BERT; on others" if on_text else ", and on others"
         notes.append(
-            "Published settings are for CIFAR-100 and its nets, those of pesf_kd, pkd and pea_kd for "
-            f"GLUE and BERT; on others a method may do badly for its settings alone. {_ADVICE[bool(plan.searches)]}"
-        )
-    elif plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(CIFAR_NAMES):
-        notes.append(
-            "Published settings are for CIFAR-100 and its nets, and on others a method may do badly for its settings "
-            f"alone{_example(plan)}. {_ADVICE[bool(plan.searches)]}"
+            f"Published settings are for CIFAR-100 and its nets{elsewhere} a method may do badly for its settings "
+            f"alone{_example(plan)}. "
+            + (
+                "Here each search begins at them."
+                if plan.searches
+                else "--space method_tuned tunes each method equally."
+            )
         )
     long = [
         f"{name} ({field} {getattr(config, field)})"

@@ -115,7 +115,9 @@ def draw_accuracy_against_cost(
         "the trials of this study. Line: what no cheaper or equally cheap method's mean exceeds; intervals of methods "
         "on and off it may overlap."
     )
-    if any(summary.accuracy.value < _floor([each.accuracy.value for _, each in points]) for _, summary in points):
+    accuracies = [summary.accuracy.value for _, summary in points]
+    floor = _floor(accuracies)
+    if any(value < floor for value in accuracies):
         caption += " Triangles: below what is shown, with their means."
     missing = len(summaries) - len(points)
     caption += f" Not drawn, for want of a cost: {missing}." if missing else ""
@@ -126,8 +128,6 @@ def draw_accuracy_against_cost(
     if not points:
         return figure
     figure.set_figheight(5.6)
-    accuracies = [summary.accuracy.value for _, summary in points]
-    floor = _floor(accuracies)
     front = pareto_front([cost for cost, _ in points], accuracies)
     axes.set_xscale("log")
     axes.step([points[i][0] for i in front], [accuracies[i] for i in front], where="post", color=GREY, linewidth=1.2)
@@ -162,6 +162,8 @@ def draw_accuracy_against_cost(
 
 def _floor(accuracies: Sequence[float]) -> float:
     """Below it a method has collapsed, and drawn to scale it would leave the others no room; else minus infinity."""
+    if not accuracies:
+        return -math.inf
     low, high = np.quantile(accuracies, [0.25, 0.75])
     cut = low - _COLLAPSED * (high - low)
     kept = [value for value in accuracies if value >= cut]

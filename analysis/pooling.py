@@ -27,6 +27,7 @@ from analysis.trials import (
     ConfigSummary,
     StudyRecords,
     Value,
+    objective_note,
     select,
     summarise_configs,
     varied_fields,
@@ -228,7 +229,8 @@ def pool_table(records: StudyRecords) -> str:
         stages = [select(trials, stages=[stage]) for stage in reversed(REPEATED)]
         said += [str(searched.num_rows), *map(_configs_and_trials, stages)]
         lines.append("| " + " | ".join([name, *said]) + " |")
-    return "\n".join(lines)
+    note = objective_note(records.trials)
+    return "\n".join([*lines, "", note] if note else lines)
 
 
 def _values(trials: pa.Table, name: str) -> str:

@@ -135,6 +135,14 @@ def objective(trials: pa.Table) -> str:
     return words.pop() if len(words) == 1 else "score" if words else "accuracy"
 
 
+def objective_note(trials: pa.Table) -> str | None:
+    """What accuracy stands for where these trials are spoken of in general, in a sentence; None if for itself."""
+    words = {objective_in_words(dataset or "") for dataset in _datasets(trials)} or {"accuracy"}
+    if words == {"accuracy"}:
+        return None
+    return f"Where accuracy is said of them, what the task is scored by is meant: {' or '.join(sorted(words))}."
+
+
 def objective_measure(trials: pa.Table) -> str:
     """The measure on the validation split that decides on these trials, which are of one dataset."""
     return objective_of(next((dataset for dataset in _datasets(trials) if dataset), ""))

@@ -16,7 +16,16 @@ from analysis.methods import settings_of
 from analysis.resampling import CONFIDENCE
 from analysis.stability import RankStability
 from analysis.statistics import EXACT_PAIRS, Estimate, holm
-from analysis.trials import BASELINE, REPEATED, SEARCH, ConfigSummary, select, survivor_note, varied_fields
+from analysis.trials import (
+    BASELINE,
+    REPEATED,
+    SEARCH,
+    ConfigSummary,
+    objective_note,
+    select,
+    survivor_note,
+    varied_fields,
+)
 
 Verdict: TypeAlias = Literal["up", "down", "open", "undefined"]
 
@@ -93,9 +102,7 @@ def study_in_words(trials: pa.Table, name: str) -> str:
         if searched.num_rows
         else "Nothing was searched.",
     ]
-    note = survivor_note(trials)
-    if note is not None:
-        said.append(note)
+    said += [note for note in (objective_note(trials), survivor_note(trials)) if note is not None]
     for stage, what in (("replicate", "promising config"), ("control", "control"), ("confirm", "confirmed config")):
         rows = select(trials, stages=[stage])
         if rows.num_rows:

@@ -12,7 +12,7 @@ from analysis.statistics import Estimate
 from study.ledger import TrialEntry
 from study.plan import StudyPlan
 from trainables.data.registry import dataset_info
-from trainables.modality import is_text
+from trainables.modality import is_text, samples_of
 from trainables.teacher.card import Proportion
 from trainables.trial import TrialConfig
 
@@ -49,7 +49,7 @@ def card_of(
         "",
         "## Limits",
         "",
-        f"Nothing is known of it beyond {_samples(base.dataset)} like those of {base.dataset}, {of_that_kind} and of "
+        f"Nothing is known of it beyond {samples_of(base.dataset)} like those of {base.dataset}, {of_that_kind} and of "
         "those classes: what it says of others, it says without a warning. It was tested for "
         f"{_tested_for(result.objective)} alone, not for fairness between groups, robustness or calibration under a "
         "change of data. The intervals over seeds are of training again on these data, not on others.",
@@ -59,7 +59,7 @@ def card_of(
 
 def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult) -> list[str]:
     _, validation, test = dataset_info(plan.base.dataset).split_sizes
-    samples = _samples(plan.base.dataset)
+    samples = samples_of(plan.base.dataset)
     compared = [
         f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
         f"{'' if each.corrected_p is None else f'{each.corrected_p:.2g}'} |"
@@ -94,10 +94,6 @@ def _of_these_weights(split: str, accuracy: float | None, size: int, samples: st
         return f"| these weights | {split} | not measured | | |"
     share = Proportion.of(round(accuracy * size), size)
     return f"| these weights | {split} | {accuracy:.3f} | [{share.low:.3f}, {share.high:.3f}] | {size:,} {samples} |"
-
-
-def _samples(dataset: str) -> str:
-    return "sentences" if is_text(dataset) else "images"
 
 
 def _tested_for(objective: str) -> str:
@@ -141,7 +137,7 @@ def _training(plan: StudyPlan, entry: TrialEntry) -> list[str]:
     samples = ", ".join(f"{count:,}" for count in info.split_sizes)
     return [
         f"- data: `{base.dataset}` ({info.source}), {info.num_classes} classes; {samples} "
-        f"{_samples(base.dataset)} to train, validate and test, split seed {config.split_seed}",
+        f"{samples_of(base.dataset)} to train, validate and test, split seed {config.split_seed}",
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "
         f"{_settings(config)}",

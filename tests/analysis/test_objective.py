@@ -12,9 +12,11 @@ from analysis.trials import (
     markdown_table,
     objective,
     objective_measure,
+    objective_note,
     summarise_configs,
     trial_scores,
 )
+from analysis.wording import study_in_words
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
 COLA = {"dataset": "glue:cola", "val/accuracy": 0.5}
@@ -47,6 +49,14 @@ def test_the_score_of_a_trial_is_its_datasets_own_measure(trials):
     assert (objective_measure(images), objective(images), trial_scores(images).tolist()) == (
         "val/accuracy", "accuracy", [0.7]
     )  # fmt: skip
+
+
+def test_a_notebook_says_first_what_it_calls_accuracy(trials):
+    images = trials_table([trial(0, **{"val/accuracy": 0.7})])
+    assert "what the task is scored by is meant: Matthews correlation." in study_in_words(trials, "s")
+    assert objective_note(images) is None
+    assert "scored by" not in study_in_words(images, "s")
+    assert "meant: Matthews correlation or accuracy." in objective_note(pa.concat_tables([images, trials.slice(1, 1)]))
 
 
 def test_trials_of_several_datasets_have_each_their_own(trials):

@@ -1,6 +1,8 @@
-"""What a finished study left behind, checked from the outside: records, journal and MLflow against each other."""
+"""What a study leaves behind, checked from the outside: records, journal and MLflow against each other."""
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -41,3 +43,11 @@ def assert_whole(directory: Path, tracking_uri: str | None = None) -> None:
             assert row[name] == value
     identities = Counter((row["config_id"], row["replicate"]) for row in trials.values())
     assert set(identities.values()) == {1}
+
+
+def wait_until(reached: Callable[[], bool], timeout: float = 300) -> None:
+    """Returns when it is `reached`; fails after `timeout` seconds, of which a full machine needs many."""
+    deadline = time.monotonic() + timeout
+    while not reached():
+        assert time.monotonic() < deadline, "it did not get that far"
+        time.sleep(0.02)

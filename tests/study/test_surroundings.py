@@ -23,7 +23,7 @@ from study.plan import load_plan
 from study.records import read_trials
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab
-from tests.study.inspection import assert_whole, runs_of
+from tests.study.inspection import assert_whole, runs_of, wait_until
 from tests.study.test_faults import start, wait_for_trials
 
 pytestmark = pytest.mark.fault
@@ -94,13 +94,6 @@ def test_trials_move_from_a_node_that_goes_and_work_begins_on_one_that_comes(tmp
 
 def begun(lab):
     return lab.work() if (lab.folder / "work").exists() else []
-
-
-def wait_until(reached, timeout=240):
-    deadline = time.monotonic() + timeout
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_ctrl_c_twice_ends_a_study_at_once_and_it_can_be_gone_on_with(output_dir, launch):

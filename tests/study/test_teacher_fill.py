@@ -31,7 +31,7 @@ from study.runner import check_services
 from study.teacher_fill import Filling, TeacherFill, deal_out
 from tests.conftest import S3, S3_ENVIRONMENT, Launch
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, wait_until
 from trainables.distillation import prepare_teacher
 from trainables.teacher_outputs_store import Shard
 from trainables.training import use_one_thread
@@ -174,13 +174,6 @@ def filled_objects(s3: S3, bucket: str) -> dict[str, bytes]:
 def events(directory: Path, kind: str) -> list[dict[str, Any]]:
     path = directory / "journal.jsonl"
     return [event for event in read_journal(path)[0] if event["event"] == kind] if path.exists() else []
-
-
-def wait_until(reached: Callable[[], bool], timeout: float = 120) -> None:
-    deadline = time.monotonic() + timeout
-    while not reached():
-        assert time.monotonic() < deadline, "it did not get that far"
-        time.sleep(0.02)
 
 
 @pytest.mark.slow

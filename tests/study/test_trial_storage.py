@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,17 +15,10 @@ from study.start_command import start_command
 from study.trial_storage import TrialStorage, check_trial_storage
 from tests.conftest import S3
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, wait_until
 
 TRAIN, VALIDATION = 1077, 360
 SECRET = "hush-hush"
-
-
-def wait_until(reached: Callable[[], bool], timeout: float = 200) -> None:
-    deadline = time.monotonic() + timeout
-    while not reached():
-        assert time.monotonic() < deadline, "it did not get that far"
-        time.sleep(0.1)
 
 
 def checkpoints(s3: S3, bucket: str) -> set[str]:

@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,14 +14,7 @@ from study.plan import load_plan
 from study.records import read_epochs, read_trials
 from study.start_command import start_command
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole, runs_of
-
-
-def wait_until(reached: Callable[[], bool], timeout: float = 300) -> None:
-    deadline = time.monotonic() + timeout
-    while not reached():
-        assert time.monotonic() < deadline, "it did not get that far"
-        time.sleep(0.1)
+from tests.study.inspection import assert_whole, runs_of, wait_until
 
 
 def epochs_in(directory: Path) -> int:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from trainables.modality import samples_of
+
 TOKENISER: Final = "tokeniser"  # in the metadata of a teacher on text: the content of a tokenizer.json
 _NORMAL_975: Final = 1.959963984540054  # the standard normal's 0.975 quantile
 
@@ -72,9 +74,9 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         "| --- | ---: | --- | ---: |",
         *rows,
         "",
-        "Wilson intervals: of the images that might have been drawn, for these weights; another seed gives other "
-        "weights. The network is that of the last epoch, chosen by no accuracy, and the test split was read once, "
-        "when the training was over.",
+        f"Wilson intervals: of the {samples_of(metadata['dataset'])} that might have been drawn, for these weights; "
+        "another seed gives other weights. The network is that of the last epoch, chosen by no accuracy, and the test "
+        "split was read once, when the training was over.",
         "",
         "## What it is",
         "",

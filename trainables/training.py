@@ -8,7 +8,7 @@ equals, to the bit on CPU, one that never stopped.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ from trainables.data.dataset import Dataset, Split
 from trainables.data_parallel import Workers, share_norms
 from trainables.energy import energy_meter
 from trainables.evaluation import Calibration, calibration_of, measures_on_test, validation_measures
-from trainables.folding import FoldedCopy
 from trainables.learners import (
     adapter_trainer,
     build_adapter,
@@ -44,6 +43,7 @@ from trainables.models import DistillationModel
 from trainables.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
 from trainables.optimisation import Trainer, tensors_under
 from trainables.randomness import seeded
+from trainables.split_answers import SplitAnswers
 from trainables.teacher_outputs import LiveTeacherOutputs, TeacherBatch, TeacherOutputs
 from trainables.threads import one_thread as one_thread
 from trainables.threads import use_one_thread as use_one_thread
@@ -52,9 +52,6 @@ from trainables.trial_identity import check_fit, check_identity, check_outputs
 
 if TYPE_CHECKING:
     from trainables.teacher.frozen import FrozenTeacher
-
-# Pixels of the validation split, a channel: below, finding out what can be folded takes longer than it saves.
-_FOLDED_FROM = 1_000_000
 
 
 class DistillationRun:
@@ -72,6 +69,7 @@ class DistillationRun:
             `trainables.data_parallel`. Not given, it is this one alone.
 
     Attributes:
+        answers: what its networks say of a whole split.
         calibration: what reliability diagrams are drawn of, once the last epoch was evaluated; see
             `trainables.measures`.
 
@@ -117,7 +115,7 @@ class DistillationRun:
             self._gradients = NumpyForm(self._closed_form)
         self.batches = build_batches(config, dataset, self.device)
         self._build_networks()
-        self._validation_teacher: TeacherBatch | None = None
+        self.answers = SplitAnswers(self.student, dataset, self.batches, workers)
         self._forwards_reported = 0
 
     def _build_networks(self) -> None:
@@ -346,18 +344,20 @@ class DistillationRun:
             NonFiniteLossError: naming the epoch and the measures, where the last step of an epoch spoilt the
                 weights: its loss was computed before that step.
         """
-        split = self.dataset.validation
-        teacher = self._teacher_on_validation()
-        adapted = None
-        if self.adapter is not None:
-            assert teacher is not None
-            self.adapter.eval()
-            adapted = self.adapter(teacher.feature, teacher.logits)
-        beside = self._answers(split, self.companion.evaluated()) if self.companion is not None else None
-        student = self._student_logits(split) if student_logits is None else student_logits
-        labels, frozen = split.labels.to(self.device), teacher.logits if teacher is not None else None
-        adapted = beside if self.method.trains_teacher else adapted
-        peer = beside if self.method.peer is not None else None
+        split, frozen, adapted, peer = self.dataset.validation, None, None, None
+        # Where there is a peer and no teacher, the peer stands for it.
+        if self.teacher_outputs is not None and (self.method.peer is None or self.method.needs_teacher):
+            teacher = self.answers.of_frozen_teacher(self.teacher_outputs)
+            frozen = teacher.logits
+            if self.adapter is not None:
+                self.adapter.eval()
+                adapted = self.adapter(teacher.feature, frozen)
+        if self.companion is not None:
+            beside = self.answers.of(self.companion.evaluated(), split)
+            adapted = beside if self.method.trains_teacher else adapted
+            peer = beside if self.method.peer is not None else None
+        student = self.answers.of_student(split) if student_logits is None else student_logits
+        labels = split.labels.to(self.device)
         measures = validation_measures(
             student,
             labels,
@@ -387,7 +387,7 @@ class DistillationRun:
         It is the one reader of the test split.
         """
         split = self.dataset.test
-        logits, labels = self._student_logits(split), split.labels.to(self.device)
+        logits, labels = self.answers.of_student(split), split.labels.to(self.device)
         self.calibration |= calibration_of(labels, {CALIBRATION[-1]: logits})
         return measures_on_test(logits, labels, self.dataset.info.metrics)
 
@@ -395,52 +395,10 @@ class DistillationRun:
         """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""
         return self.evaluate_test() if self.reads_test and self.finished else {}
 
-    def _student_logits(self, split: Split) -> Tensor:
-        self.student.eval()
-        return self._answers(
-            split, self._folded_student.current() if self._folded_student is not None else self.student
-        )
-
-    def _answers(self, split: Split, net: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a network says of a split (N, ...), in the split's own order; each worker asks it of its share."""
-        found = [(rows, self._gathered(net(inputs[own]), rows)) for rows, inputs, own in self._shares(split)]
-        return _in_order(*zip(*found, strict=True))
-
-    def _shares(self, split: Split) -> Iterator[tuple[Tensor, Tensor, slice]]:
-        """A split's batches, and this worker's rows of each."""
-        for rows, inputs in self.batches.evaluation(split):
-            yield rows, inputs, slice(0, len(rows)) if self.workers is None else self.workers.rows(len(rows))
-
-    def _gathered(self, answers: Tensor, rows: Tensor) -> Tensor:
-        return answers if self.workers is None else self.workers.gather(answers, len(rows))
-
-    @cached_property
-    def _folded_student(self) -> FoldedCopy | None:
-        split = self.dataset.validation
-        if not isinstance(self.batches, EpochBatches) or len(split) * split.image_size**2 < _FOLDED_FROM:
-            return None
-        return FoldedCopy(self.student, self.batches.normalise(split.images[:2].to(self.device)))
-
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
         """A split's samples as networks take them; images in the split's own order."""
         for _, inputs in self.batches.evaluation(split):
             yield inputs
-
-    def _teacher_on_validation(self) -> TeacherBatch | None:
-        if self.method.peer is not None and not self.method.needs_teacher:
-            return None  # the peer stands for it
-        # They never change, so they are computed once a trial, and counted once.
-        if self._validation_teacher is None and self.teacher_outputs is not None:
-            found = [
-                (rows, self.teacher_outputs.validation(rows[own], inputs[own]))
-                for rows, inputs, own in self._shares(self.dataset.validation)
-            ]
-            rows = [rows for rows, _ in found]
-            self._validation_teacher = TeacherBatch(
-                _in_order(rows, [self._gathered(said.feature, of) for of, said in found]),
-                _in_order(rows, [self._gathered(said.logits, of) for of, said in found]),
-            )
-        return self._validation_teacher
 
     def own_its_memory(self) -> None:
         """Let all that the trial has live in memory of its own, if it lived in another's, such as a pack's."""
@@ -496,10 +454,3 @@ def build_batches(config: TrialConfig, dataset: Dataset, device: torch.device) -
     from trainables.text_batches import TextBatches  # with the tokenisers' library
 
     return TextBatches(config, dataset, device)
-
-
-def _in_order(rows: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:
-    joined = torch.cat(list(values))
-    ordered = torch.empty_like(joined)
-    ordered[torch.cat(list(rows))] = joined
-    return ordered

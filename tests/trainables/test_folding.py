@@ -87,11 +87,11 @@ def test_what_cannot_be_folded_exactly_is_left(kind):
 
 def test_a_trial_measures_the_same_folded_and_not(digits, monkeypatch):
     def measures(least: int) -> dict[str, float]:
-        monkeypatch.setattr("trainables.training._FOLDED_FROM", least)
+        monkeypatch.setattr("trainables.split_answers._FOLDED_FROM", least)
         config = TrialConfig(method="ce", student="cnn_8_16", epochs=2)
         run = DistillationRun(config, digits, None)
         run.run_epoch()
-        assert (run._folded_student is not None) == (least == 0)
+        assert (run.answers.folded_student is not None) == (least == 0)
         return {name: value for name, value in run.run_epoch().items() if name.startswith("val/")}
 
     folded, plain = measures(0), measures(10**9)

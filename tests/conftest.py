@@ -24,8 +24,11 @@ hypothesis.settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that were given more time than others begin first: one that is begun last is what all the rest wait for."""
-    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    """Files with more time than others begin first, then studies: one that is begun last is what all the rest wait for.
+
+    pytest-xdist keeps to it with `--no-loadscope-reorder`; else the file with the most tests begins.
+    """
+    items.sort(key=lambda item: (item.get_closest_marker("timeout") is None, "study" not in item.path.parts))
 
 
 class Said(NamedTuple):

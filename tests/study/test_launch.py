@@ -106,9 +106,9 @@ def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(launch, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dml", "kdcl", "dual_student", "full_teacher", "sftn"])
-def test_a_study_in_which_more_than_the_student_learns_runs(launch, tmp_path, method):
-    arguments = ("--space", "temperature", "--method", method, "--smoke", "--name", "beside", "--json")
-    done = launch(*arguments, "--output-dir", tmp_path)
+def test_a_study_in_which_more_than_the_student_learns_runs(launch, output_dir, method):
+    arguments = ("--space", "temperature", "--method", method, "--smoke", "--name", f"beside-{method}", "--json")
+    done = launch(*arguments, "--output-dir", output_dir)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert sorted((c["stage"], c["method"]) for c in shown["configs"]) == [
@@ -118,9 +118,9 @@ def test_a_study_in_which_more_than_the_student_learns_runs(launch, tmp_path, me
 
 
 @pytest.mark.slow
-def test_a_study_of_an_adapter_on_a_newer_method_runs(launch, tmp_path):
+def test_a_study_of_an_adapter_on_a_newer_method_runs(launch, output_dir):
     arguments = ("--space", "adapter_width", "--method", "dist", "--adapter", "--smoke", "--name", "newer", "--json")
-    done = launch(*arguments, "--output-dir", tmp_path)
+    done = launch(*arguments, "--output-dir", output_dir)
     assert done.returncode == 0, done.stderr
     configs = json.loads(done.stdout)["configs"]
     assert sorted((c["stage"], c["method"]) for c in configs) == [

@@ -11,6 +11,10 @@ from analysis.drawing import BLUE, GREY, INK, ORANGE, bars, capitalised, new_fig
 from analysis.statistics import Estimate
 from analysis.trials import BASELINE, ConfigSummary, objective_of_all
 
+COST_NOTE = (
+    "- Costs are those of a training step over one of cross-entropy on the same student: FLOPs, with a stored "
+    "teacher's passes shared out, and measured time, without them. What training a teacher took is in neither."
+)
 _INCHES_PER_METHOD = 0.22
 _LABELS_HIGH = 30  # that many names, one above the other, fill the panel
 _COLLAPSED = 10.0  # interquartile ranges below the lower quartile
@@ -25,25 +29,39 @@ def settings_of(summary: ConfigSummary) -> str:
     )
 
 
-def methods_table(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE) -> str:
-    """The comparison as a Markdown table, with the methods of its estimates below it."""
+def methods_table(
+    summaries: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost] | None = None, *, baseline: str = BASELINE
+) -> str:
+    """The comparison as a Markdown table, with the methods of its estimates below it.
+
+    Args:
+        summaries: a row each.
+        costs: theirs by `config_id`, if they are to be shown.
+        baseline: the method that the others are compared with.
+    """
     if not summaries:
         return "No method has a finished trial, so no mean can be given."
     words = objective_of_all(summaries)
     heads = ["method", "n", f"{split_of(summaries)} {words}", "sharpness gap (nats)"]
     heads += [f"{words} − {baseline}", "p", "p (Holm)"]
     searched = any(summary.search_accuracy is not None for summary in summaries)
+    heads += ["FLOPs × ce", "time × ce"] if costs is not None else []
     heads += ["in search", "tuned"] if searched else []
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for summary in summaries:
         cells = _cells(summary)
+        if costs is not None:
+            cost = costs.get(summary.config_id)
+            cells += ["", ""] if cost is None else [_times(cost.flops_to_ce), _times(cost.seconds_to_ce)]
         if searched:
             in_search = "" if summary.search_accuracy is None else f"{summary.search_accuracy:.3f}"
             cells += [in_search, settings_of(summary)]
         lines.append("| " + " | ".join(cells) + " |")
     methods = {summary.accuracy.method for summary in summaries}
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
-    return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
+    notes = [f"- {note}." for note in sorted(methods)]
+    notes += [COST_NOTE] if costs is not None else []
+    return "\n".join([*lines, "", *notes])
 
 
 def split_of(summaries: Sequence[ConfigSummary]) -> str:
@@ -62,6 +80,10 @@ def _cells(summary: ConfigSummary) -> list[str]:
         "" if against is None or against.p_value is None else f"{against.p_value:.3g}",
         "" if summary.corrected_p is None else f"{summary.corrected_p:.3g}",
     ]
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def _with_interval(estimate: Estimate, *, sign: str = "") -> str:

@@ -105,7 +105,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
     correlation = compute_gap_against_accuracy(records.trials, seed=plan.seed).correlation
     notes = _notes(plan, run, records, configs)
-    costs = config_costs(records, teacher_forwards_ahead=run.ledger.teacher_forwards_ahead)
+    costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, notes)
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
@@ -120,8 +120,10 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     if report is None:  # the notes have grown by one
         summary["report"] = None
         _write_json(plan.directory / "summary.json", summary)
-    table = methods_table(configs) if plan.compared else markdown_table(configs)
+    table = methods_table(configs, costs) if plan.compared else markdown_table(configs)
     above = [confirmation_note(run.ledger, confirmed), "**Before**"] if confirmed is not None else []
+    if above and plan.compared:
+        above.insert(1, methods_table(compare_methods(records.trials, confirmed=True, seed=plan.seed), costs))
     result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]

@@ -60,6 +60,8 @@ class CostLedger:
             them.
         teacher_pass: FLOPs of one whole pass of the teacher that the trial is taught by; None where it is not.
         stored_bytes: what the stored outputs that it reads take; 0 where nothing is stored.
+        stored_passes: passes of the teacher over the train split that it learns from as they are stored; 0 where it
+            does not.
         train_examples: in an epoch.
     """
 
@@ -67,6 +69,7 @@ class CostLedger:
     flops: Mapping[str, Flops]
     teacher_pass: float | None
     stored_bytes: int
+    stored_passes: int
     train_examples: int
 
     @property
@@ -76,7 +79,7 @@ class CostLedger:
 
     @property
     def to_ce(self) -> float:
-        """The same, of what a step of cross-entropy on the same student takes, which is the student's own."""
+        """The same, of the student's own part: a step of cross-entropy, or two where the layers run twice."""
         return self.step_flops / self.flops["student"].total
 
     @property
@@ -92,6 +95,7 @@ class CostLedger:
             "cost/step_flops": self.step_flops,
             "cost/step_flops_to_ce": self.to_ce,
             "cost/stored_bytes": self.stored_bytes,
+            "cost/stored_passes": self.stored_passes,
         }
         if self.teacher_pass is not None:
             facts["cost/teacher_pass_flops"] = self.teacher_pass
@@ -106,12 +110,13 @@ def count_costs(run: "DistillationRun") -> CostLedger:
     """
     asks_teacher = run.method.needs_teacher and "teacher" not in run.trainers
     outputs = run.teacher_outputs
-    slots = run.batches.slots
+    slots = run.batches.slots if asks_teacher else 0
     return CostLedger(
         parameters={who: count_parameters([trainer.module]) for who, trainer in run.trainers.items()},
         flops={who: Flops() for who in COST_PARTS} | _flops_of(run, asks_teacher=asks_teacher),
         teacher_pass=_teacher_pass(run) if asks_teacher else None,
-        stored_bytes=outputs.stored_bytes(slots if asks_teacher else 0) if outputs is not None else 0,
+        stored_bytes=outputs.stored_bytes(slots) if outputs is not None else 0,
+        stored_passes=slots if outputs is not None and outputs.stored else 0,
         train_examples=len(run.dataset.train),
     )
 

@@ -100,6 +100,7 @@ COST_FACTS: Final = (
     "cost/step_flops_to_ce",
     "cost/teacher_pass_flops",
     "cost/stored_bytes",
+    "cost/stored_passes",
 )
 TEST_MEASURES: Final = ("test/accuracy",)
 CALIBRATION: Final = (
@@ -125,6 +126,7 @@ _UNITS: Final = {
     "/seconds": "s",
     "_examples": "examples",
     "_forwards": "examples",
+    "_passes": "passes of the teacher over the train split",
     "/workers": "processes",
     **{f"_{part}": "FLOP/example" for part in COST_PARTS},
 }

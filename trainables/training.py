@@ -19,7 +19,7 @@ from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterStep
 from trainables.batches import Batch, BatchSource, EpochBatches
 from trainables.closed_form import ClosedForm
-from trainables.compute import arithmetic, forward_pass, place
+from trainables.compute import arithmetic, forget_peak_memory, forward_pass, place
 from trainables.cost_ledger import CostLedger, count_costs
 from trainables.costs import epoch_costs
 from trainables.data.dataset import Dataset, Split
@@ -100,6 +100,7 @@ class DistillationRun:
         self.training_seconds = 0.0
         self.calibration: Calibration = {}
         check_fit(config, dataset, teacher)
+        forget_peak_memory(self.device)
         self.teacher = place(teacher, self.device, config.precision) if teacher is not None else None
         self._generator: torch.Generator | None = None
         self.teacher_outputs = teacher_outputs

@@ -65,7 +65,7 @@ Markdown(study_in_words(trials, STUDY.name))
 draw_methods(compared)
 
 # %%
-Markdown(methods_table(compared))
+Markdown(methods_table(compared, config_costs(records)))
 
 # %%
 said = comparisons_in_words(compared, controls=True)
@@ -84,8 +84,8 @@ draw_learning_curves(compute_learning_curves(trials, records.epochs))
 # ## What they cost
 #
 # FLOPs of training as a ratio to cross-entropy on the same student: exact, and the same on every machine. A stored
-# teacher's passes are shared out over the trials that they served; passes made before the trials began are not in
-# the records, so a study that filled its store ahead looks a little cheaper here than in its own `summary.json`.
+# teacher's passes are shared out over the trials that they served, whoever stored them. Training the teacher is not
+# in them.
 
 # %%
 costs = {name: cost for name, cost in config_costs(records).items() if cost.flops_to_ce is not None}

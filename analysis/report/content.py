@@ -166,7 +166,6 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
 def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
     records, seed = study.records, study.seed
     summarise = compare_methods if study.compares_methods else summarise_configs
-    ahead = study.summary.get("teacher_forwards", {}).get("ahead", 0)
     arms = [] if study.compares_methods else imposed_gaps(records, seed=seed)
     mattered: list[Importance] = []
     ranges: list[RangeWarning] = []
@@ -181,7 +180,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
     compared_again = study.compares_methods and confirmed is not None
     return _Found(
         configs=summarise(records.trials, seed=seed),
-        costs=config_costs(records, teacher_forwards_ahead=ahead),
+        costs=config_costs(records),
         confirmed=confirmed,
         confirmed_methods=compare_methods(records.trials, confirmed=True, seed=seed) if compared_again else [],
         gap=compute_gap_against_accuracy(records.trials, seed=seed),

@@ -66,7 +66,8 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
         f"{words} − {BASELINE}, paired",
         "p",
         "p (Holm)",
-        "cost × ce",
+        "FLOPs × ce",
+        "time × ce",
         "in search",
     )
     rows = []
@@ -84,6 +85,7 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
             "" if against is None else p_in_words(against.p_value),
             p_in_words(config.corrected_p),
             times(costs[config.config_id].flops_to_ce) if config.config_id in costs else "",
+            times(costs[config.config_id].seconds_to_ce) if config.config_id in costs else "",
             number(config.search_accuracy),
         ))  # fmt: skip
     methods = {config.accuracy.method for config in configs}

@@ -16,7 +16,7 @@ FACTS = {
     "cost/other_parameters": 0.0,
 }
 LIVE = FACTS | {"cost/teacher_pass_flops": 1000.0, "cost/stored_bytes": 0.0, "cost/step_flops": 1036.0}
-STORED = LIVE | {"cost/stored_bytes": 640.0, "cost/step_flops": 42.0}
+STORED = LIVE | {"cost/stored_bytes": 640.0, "cost/step_flops": 42.0, "cost/stored_passes": 2.0}
 CE = FACTS | {"cost/stored_bytes": 40.0, "cost/step_flops": 30.0}
 
 
@@ -56,17 +56,50 @@ def test_a_live_teachers_passes_are_in_every_step():
 
 
 def test_a_stored_teachers_passes_are_shared_by_all_that_was_trained_on_them():
-    # 150 ahead, 100 by a repetition, 50 by the search's trial; 3 trials of 2 epochs of 100 examples.
-    records = study(rows_of(STORED), SECONDS, {(2, 0): 100.0, (4, 1): 50.0})
-    costs = config_costs(records, teacher_forwards_ahead=150)
-    assert costs["ours"].shared_teacher_passes == pytest.approx(300 / 600)
-    assert costs["ours"].step_flops == pytest.approx(42 + 500)
-    assert costs["ours"].flops_to_ce == pytest.approx(542 / 30)
+    # 2 passes over 100 examples, for 3 trials of 2 epochs.
+    costs = config_costs(study(rows_of(STORED), SECONDS))
+    assert costs["ours"].shared_teacher_passes == pytest.approx(200 / 600)
+    assert costs["ours"].step_flops == pytest.approx(42 + 1000 / 3)
+    assert costs["ours"].flops_to_ce == pytest.approx((42 + 1000 / 3) / 30)
     assert (costs["ce"].shared_teacher_passes, costs["ce"].flops_to_ce) == (0, 1)
 
 
-def test_passes_that_an_earlier_study_made_cost_this_one_nothing():
-    assert config_costs(study(rows_of(STORED), SECONDS))["ours"].flops_to_ce == 42 / 30
+@pytest.mark.parametrize("made", [0.0, 100.0])
+def test_what_stored_outputs_cost_does_not_depend_on_who_stored_them(made):
+    cost = config_costs(study(rows_of(STORED), SECONDS, {(2, 0): made}))["ours"]
+    assert cost.shared_teacher_passes == pytest.approx(200 / 600)
+
+
+def test_a_teacher_of_a_methods_own_is_paid_for_by_that_method_alone():
+    rows = [
+        *rows_of(STORED),
+        trial(5, stage="replicate", method="sftn", config_id="sftn", replicate=1, **STORED),
+        trial(6, stage="replicate", method="kd", teacher="larger", config_id="other", replicate=1, **STORED),
+    ]
+    costs = config_costs(study(rows, [*SECONDS, (1.0, 1.0), (1.0, 1.0)]))
+    assert costs["ours"].shared_teacher_passes == pytest.approx(200 / 600)
+    assert costs["sftn"].shared_teacher_passes == costs["other"].shared_teacher_passes == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("dataset", "passes"), [("fashion_mnist", 4), ("glue:sst2", 1)])
+def test_trials_of_an_earlier_version_learnt_from_a_pass_an_epoch_or_from_one(dataset, passes):
+    older = {name: value for name, value in STORED.items() if name != "cost/stored_passes"}
+    rows = [{**row, "dataset": dataset, "epochs_planned": 4} for row in rows_of(older)]
+    assert config_costs(study(rows, SECONDS))["ours"].shared_teacher_passes == pytest.approx(passes * 100 / 600)
+
+
+def test_a_method_that_runs_the_students_layers_twice_is_measured_by_cross_entropy():
+    twice = LIVE | {"cost/forward_flops_student": 20.0, "cost/backward_flops_student": 40.0}
+    rows = [*rows_of(LIVE), trial(5, stage="replicate", config_id="twice", replicate=1, **twice)]
+    seconds = [*SECONDS, (1.0, 1.0)]
+    assert config_costs(study(rows, seconds))["twice"].flops_to_ce == 1036 / 30
+    assert config_costs(study(rows[2:], seconds[2:]))["twice"].flops_to_ce == 1036 / 60
+
+
+def test_confirmed_trials_have_costs_too_and_their_times_count():
+    rows = [*rows_of(LIVE), trial(5, stage="confirm", config_id="ours", replicate=3, **LIVE)]
+    cost = config_costs(study(rows, [*SECONDS, (6.0, 6.0)]))["ours"]
+    assert (cost.n, cost.seconds_per_step) == (3, 6.0)
 
 
 def test_times_are_medians_over_epochs_then_over_repetitions():

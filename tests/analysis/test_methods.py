@@ -1,7 +1,6 @@
 """The comparison of methods: its rows, its table and its figure."""
 
 import itertools
-import json
 import math
 from pathlib import Path
 
@@ -156,8 +155,7 @@ def test_the_study_and_the_analysis_name_rows_alike():
 @pytest.mark.parametrize(("name", "methods"), [("fashion-method", 26), ("sst2-method", 8)])
 def test_a_shipped_comparison_is_what_the_readme_shows(name, methods):
     study = open_study(EXAMPLES / name)
-    summary = json.loads((EXAMPLES / name / "summary.json").read_text())
-    costs = config_costs(study, teacher_forwards_ahead=summary["teacher_forwards"]["ahead"])
+    costs = config_costs(study)
     confirmed = compare_methods(study.trials, confirmed=True)
     assert len(confirmed) == methods
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").replace("−", "-")

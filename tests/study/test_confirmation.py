@@ -5,6 +5,7 @@ import json
 import pytest
 
 from study.choosing import choose
+from study.comparison import known_methods
 from study.confirm import main as confirm_main
 from study.confirmation import (
     PUBLISHED,
@@ -182,7 +183,7 @@ def test_the_controls_are_ce_kd_at_the_tuned_temperature_and_pesf_kd_as_publishe
     assert list(controls) == ["ce", "kd", PUBLISHED]
     assert controls["kd"].method == "kd"
     assert controls["kd"].temperature == first.temperature != 4.0
-    assert (controls[PUBLISHED].method, controls[PUBLISHED].temperature) == ("pesf_kd", 4.0)
+    assert (controls[PUBLISHED].method, controls[PUBLISHED].temperature) == ("pesf_kd", 6.0)
     assert controls["ce"].method == "ce"
 
 
@@ -194,14 +195,14 @@ def test_where_the_temperature_is_held_kd_has_it_too(tmp_path):
 
 def test_a_control_that_was_chosen_itself_runs_once(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path, trials=1, confirmation={"configs": 1, "seeds": 2}))
-    published = ledger.plan.configure(ledger.plan.search_space.default_point())
+    published = ledger.plan.configure(known_methods("digits")["pesf_kd"].fields)
     ledger.open_trial("search", published.with_seeds(0, 0), 0)
     ledger.record_epoch("planned-0000", 4, {ACCURACY: 0.9})
     ledger.end_trial("planned-0000", "finished")
     choices = choose(ledger).choices
     (both,) = (choice for choice in choices if choice.rank == 1)
     assert both.control == PUBLISHED
-    assert both.label == f"1: w16-T4.0, adapter lr 0.005 = {PUBLISHED}"
+    assert both.label == f"1: w32-T6.0, adapter lr 2e-05 = {PUBLISHED}"
     assert len(choices) == 3
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.special
@@ -345,6 +347,15 @@ def test_costs_are_plausible(digits, teacher):
     assert 0 < run.training_seconds < measures["cost/seconds"] < 60
     assert measures["cost/examples_per_second"] == pytest.approx(1077 / run.training_seconds)
     assert 10e6 < measures["cost/peak_memory_bytes"] < 100e9
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system cannot forget a process's peak")
+def test_the_peak_of_memory_is_the_trials_own_and_not_of_what_the_process_did_before(digits, teacher):
+    held = torch.ones(100_000_000)  # 400 MB
+    large = DistillationRun(small_config(), digits, teacher).run_epoch()["cost/peak_memory_bytes"]
+    del held
+    small = DistillationRun(small_config(), digits, teacher).run_epoch()["cost/peak_memory_bytes"]
+    assert large - small == pytest.approx(400e6, rel=0.25)
 
 
 def test_a_loss_that_is_not_finite_names_epoch_batch_and_every_part(digits, teacher):

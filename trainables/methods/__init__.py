@@ -88,6 +88,16 @@ _ENTRIES: Final = {
         "trainables.methods.pesf_kd",
         _DISTILLATION | _ADAPTER | _GAP | {"distance"},
         has_adapter=True,
+        # The defaults of its vision code (train_student_DDP.py); the distillation's weight is of its README's example.
+        published={
+            "temperature": 6.0,
+            "ce_weight": 1.0,
+            "kd_weight": 1.0,
+            "adapter_ce_weight": 1.0,
+            "adapter_width": 32,
+            "adapter_init": "default",
+            "adapter_learning_rate": 2e-5,
+        },
         published_on_text={"temperature": 5.0, "ce_weight": 0.3, "kd_weight": 0.7, "distance": "mse"},
     ),
     "label_smoothing": MethodEntry(

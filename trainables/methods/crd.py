@@ -146,8 +146,10 @@ def crd_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_wei
     Source:
         Tian, Krishnan and Isola, "Contrastive Representation Distillation" (2020), with the memory, the negatives of
         other classes and the Z of the first batch of its code. Ours: negatives are drawn anew for every batch and with
-        replacement, and the losses are computed in logarithms instead of with a small number added. The embeddings
-        learn by the student's optimiser, as there.
+        replacement, and the losses are computed in logarithms instead of with a small number added. A batch is
+        multiplied by the whole memory, and its negatives are chosen from the products, so the FLOPs that the cost
+        ledger counts are in proportion to N and not to K, all of them as forward ones. The embeddings learn by the
+        student's optimiser, as there.
     """
     assert isinstance(outputs.parts, ContrastiveMemory)
     kd = outputs.parts(outputs, labels)

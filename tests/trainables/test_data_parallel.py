@@ -17,7 +17,14 @@ from trainables.teacher_outputs_store import StoredTeacherOutputs
 from trainables.training import DistillationRun
 
 from .conftest import small_config
-from .test_packing import DoubleBatches, assert_same_measures, assert_same_state, in_float64, random_dataset
+from .test_packing import (
+    DoubleBatches,
+    assert_same_measures,
+    assert_same_state,
+    in_float64,
+    random_dataset,
+    with_batches,
+)
 
 Result = TypeVar("Result")
 # One of each kind: per sample, with an adapter, related within the batch, drawn, with parts and memory, with maps,
@@ -49,8 +56,7 @@ def together(size: int, work: Callable[[Workers], Result]) -> list[Result]:
 
 def shared(config, dataset, teacher, workers: Workers, **given: Any) -> DistillationRun:
     run = in_float64(DistillationRun(config, dataset, copy.deepcopy(teacher), workers=workers, **given))
-    run.batches = DoubleShares(run.batches._batches)
-    return run
+    return with_batches(run, DoubleShares(run.batches._batches))
 
 
 def without_norms(run: DistillationRun) -> DistillationRun:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.trainables.conftest import IMAGE_METHODS
+from trainables.batches import BatchSource
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data.dataset import Dataset, Split
 from trainables.data.registry import DATASETS
@@ -16,6 +17,7 @@ from trainables.methods import METHODS
 from trainables.models import build_model
 from trainables.packing import Pack, PackingError
 from trainables.randomness import seeded
+from trainables.split_answers import SplitAnswers
 from trainables.teacher import FrozenTeacher
 from trainables.teacher_outputs_store import StoredTeacherOutputs
 from trainables.training import DistillationRun
@@ -70,7 +72,13 @@ def in_float64(run: DistillationRun) -> DistillationRun:
         run.companion.model.double()
     if run.teacher is not None:
         run.teacher.double()
-    run.batches = DoubleBatches(run.batches)
+    return with_batches(run, DoubleBatches(run.batches))
+
+
+def with_batches(run: DistillationRun, batches: BatchSource) -> DistillationRun:
+    """The run, whose networks are trained on these and asked about these."""
+    run.batches = batches
+    run.answers = SplitAnswers(run.student, run.dataset, batches, run.workers)
     return run
 
 

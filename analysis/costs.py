@@ -122,6 +122,11 @@ def _cost(
     )
 
 
+def times(ratio: float | None) -> str:
+    """A ratio, in three digits at most."""
+    return "" if ratio is None else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2f}"
+
+
 def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 

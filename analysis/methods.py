@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.costs import ConfigCost
+from analysis.costs import ConfigCost, times
 from analysis.drawing import BLUE, GREY, INK, ORANGE, bars, capitalised, new_figure, score_label
 from analysis.statistics import Estimate
 from analysis.trials import BASELINE, ConfigSummary, objective_of_all
@@ -52,7 +52,7 @@ def methods_table(
         cells = _cells(summary)
         if costs is not None:
             cost = costs.get(summary.config_id)
-            cells += ["", ""] if cost is None else [_times(cost.flops_to_ce), _times(cost.seconds_to_ce)]
+            cells += ["", ""] if cost is None else [times(cost.flops_to_ce), times(cost.seconds_to_ce)]
         if searched:
             in_search = "" if summary.search_accuracy is None else f"{summary.search_accuracy:.3f}"
             cells += [in_search, settings_of(summary)]
@@ -80,10 +80,6 @@ def _cells(summary: ConfigSummary) -> list[str]:
         "" if against is None or against.p_value is None else f"{against.p_value:.3g}",
         "" if summary.corrected_p is None else f"{summary.corrected_p:.3g}",
     ]
-
-
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def _with_interval(estimate: Estimate, *, sign: str = "") -> str:

@@ -131,21 +131,25 @@ def trial_scores(trials: pa.Table, split: Split = "validation") -> NDArray[np.fl
 
 def objective(trials: pa.Table) -> str:
     """What the objective of the trials is called: accuracy, F1, Matthews correlation; score if there are several."""
-    words = {objective_in_words(dataset or "") for dataset in _datasets(trials)}
-    return words.pop() if len(words) == 1 else "score" if words else "accuracy"
+    words = _objectives(trials)
+    return words[0] if len(words) == 1 else "score"
 
 
 def objective_note(trials: pa.Table) -> str | None:
     """What accuracy stands for where these trials are spoken of in general, in a sentence; None if for itself."""
-    words = {objective_in_words(dataset or "") for dataset in _datasets(trials)} or {"accuracy"}
-    if words == {"accuracy"}:
+    words = _objectives(trials)
+    if words == ["accuracy"]:
         return None
-    return f"Where accuracy is said of them, what the task is scored by is meant: {' or '.join(sorted(words))}."
+    return f"Where accuracy is said of them, what the task is scored by is meant: {' or '.join(words)}."
 
 
 def objective_measure(trials: pa.Table) -> str:
     """The measure on the validation split that decides on these trials, which are of one dataset."""
     return objective_of(next((dataset for dataset in _datasets(trials) if dataset), ""))
+
+
+def _objectives(trials: pa.Table) -> list[str]:
+    return sorted({objective_in_words(dataset or "") for dataset in _datasets(trials)}) or ["accuracy"]
 
 
 def _datasets(trials: pa.Table) -> list[str | None]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.confirmation import ConfirmationResult
-from analysis.costs import ConfigCost, config_costs
+from analysis.costs import ConfigCost, config_costs, times
 from analysis.figures import (
     compute_gap_against_accuracy,
     compute_history,
@@ -115,15 +115,18 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
         if run.complete:
             summary["confirmation"]["student"] = _publish(plan, run, confirmed, tracker, notes)
     _write_json(plan.directory / "summary.json", summary)
-    _draw_figures(plan, records, configs, costs, confirmed=bool(run.complete and confirmed is not None))
+    tested = []
+    if plan.compared and run.complete and confirmed is not None:  # before its last trial nobody looks at the test split
+        tested = compare_methods(records.trials, confirmed=True, seed=plan.seed)
+    _draw_figures(plan, records, configs, tested, costs)
     report = write_study_report(plan, notes)
     if report is None:  # the notes have grown by one
         summary["report"] = None
         _write_json(plan.directory / "summary.json", summary)
     table = methods_table(configs, costs) if plan.compared else markdown_table(configs)
     above = [confirmation_note(run.ledger, confirmed), "**Before**"] if confirmed is not None else []
-    if above and plan.compared:
-        above.insert(1, methods_table(compare_methods(records.trials, confirmed=True, seed=plan.seed), costs))
+    if tested:
+        above.insert(1, methods_table(tested, costs))
     result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
@@ -206,7 +209,7 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
             _plus_minus(config.accuracy),
             _plus_minus(config.gap, places=2),
             _difference(config.against_baseline),
-            _times(costs[config.config_id].flops_to_ce),
+            times(costs[config.config_id].flops_to_ce),
             _in_search(config),
         )
     return table
@@ -230,7 +233,7 @@ def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost])
             _plus_minus(config.gap, places=2),
             "(baseline)" if against is None else _with_bounds(against, "\n" if searched else " "),
             _p_in_words(config.corrected_p),
-            _times(costs[config.config_id].flops_to_ce),
+            times(costs[config.config_id].flops_to_ce),
         ]
         table.add_row(*cells, *([_in_search(config)] if searched else []))
     return table
@@ -262,10 +265,6 @@ def _difference(against: Estimate | None) -> str:
     if against.p_value is None:
         return f"{against.value:+.3f}"
     return f"{against.value:+.3f}, p {_p_in_words(against.p_value)}"
-
-
-def _times(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2f}"
 
 
 def _label(config: ConfigSummary) -> str:
@@ -395,9 +394,8 @@ def _draw_figures(
     plan: StudyPlan,
     records: StudyRecords,
     configs: list[ConfigSummary],
+    tested: list[ConfigSummary],
     costs: dict[str, ConfigCost],
-    *,
-    confirmed: bool,
 ) -> None:
     folder = plan.directory / "figures"
     (folder / NOTE_FIGURES).mkdir(parents=True, exist_ok=True)
@@ -417,8 +415,7 @@ def _draw_figures(
     if plan.compared:
         figures["methods"] = lambda: draw_methods(configs)
         figures["accuracy_against_cost"] = lambda: draw_accuracy_against_cost(configs, costs)
-        if confirmed:  # before its last trial nobody looks at the test split
-            tested = compare_methods(trials, confirmed=True, seed=plan.seed)
+        if tested:
             figures["methods_confirmed"] = lambda: draw_methods(tested)
             figures["accuracy_against_cost_confirmed"] = lambda: draw_accuracy_against_cost(tested, costs)
     for parameter in plan.search_space.scientific:

@@ -65,7 +65,8 @@ Markdown(study_in_words(trials, STUDY.name))
 draw_methods(compared)
 
 # %%
-Markdown(methods_table(compared, config_costs(records)))
+costs = config_costs(records)
+Markdown(methods_table(compared, costs))
 
 # %%
 said = comparisons_in_words(compared, controls=True)
@@ -88,7 +89,7 @@ draw_learning_curves(compute_learning_curves(trials, records.epochs))
 # in them.
 
 # %%
-costs = {name: cost for name, cost in config_costs(records).items() if cost.flops_to_ce is not None}
+costs = {name: cost for name, cost in costs.items() if cost.flops_to_ce is not None}
 known = [each for each in compared if each.config_id in costs]
 front = [
     known[i] for i in pareto_front([costs[k.config_id].flops_to_ce for k in known], [k.accuracy.value for k in known])

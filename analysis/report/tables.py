@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 
 from analysis.association import Association
 from analysis.confirmation import ConfirmationResult, described
-from analysis.costs import ConfigCost
+from analysis.costs import ConfigCost, times
 from analysis.importance import Importance
 from analysis.methods import settings_of, split_of
 from analysis.report.folder import StudyFolder
-from analysis.report.wording import bounded, config_label, duration, number, p_in_words, times
+from analysis.report.wording import bounded, config_label, duration, number, p_in_words
 from analysis.statistics import Estimate, mean_interval
 from analysis.trials import (
     BASELINE,

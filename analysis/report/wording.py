@@ -39,11 +39,6 @@ def p_phrase(p_value: float | None, how: str) -> str:
     return f", p {words if words.startswith('<') else f'= {words}'} {how}" if words else ""
 
 
-def times(ratio: float | None) -> str:
-    """A ratio, in three digits at most."""
-    return "" if ratio is None else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2f}"
-
-
 def config_label(config: ConfigSummary) -> str:
     """A repeated config in words: its method, and what was searched or tuned of it."""
     settings = settings_of(config)

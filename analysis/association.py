@@ -4,6 +4,9 @@
 beside the gap can be held. *Within* a config nothing but the seeds differs: an association there owes nothing to the
 config. The two can have opposite signs, so no number here mixes them.
 
+What is independent differs too. Configs of a search each have a seed of their own. Repetitions are paired: configs
+share their seeds, and a seed that is kind to one is kind to all, so that within configs it is the seeds that count.
+
 Every association carries the trials that it is of (see `analysis.landmark`, for how early stopping selects no
 survivors), and whether it is exploratory or confirmatory. A p-value is of one association: who looks at many corrects
 it (`analysis.statistics.holm`).
@@ -15,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.landmark import (
@@ -137,14 +141,16 @@ def rank_association(x: Floats, y: Floats, covariates: Floats, *, seed: int = 0)
         return _with_t_test(_correlation(name, columns, units, n - 2 - k, seed), n - 2 - k)
     columns, units = complete([x, y])
     estimate = _correlation("Spearman rank correlation", columns, units, n - 2, seed)
-    return _with_permutations(estimate, columns, np.zeros(n, dtype=np.intp), seed)
+    return _with_permutations(estimate, columns, _orders_within(np.zeros(len(columns), dtype=np.intp), seed))
 
 
 def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Association:
     """The rank correlation of trials' differences from their config's means, over configs with at least two trials.
 
-    The interval is the expanded percentile bootstrap's over whole configs; the p-value that of permuting accuracy among
-    the trials of each config, which takes no more than that seeds are exchangeable within a config.
+    Where configs share seeds the estimate's n counts seeds: the interval is the expanded percentile bootstrap's over
+    whole seeds, and the p-value that of permuting seeds, for all configs alike, among those that the same configs ran
+    on. Where every trial has a seed of its own, n counts configs: the interval is over whole configs, and accuracy is
+    permuted among the trials of each. Neither takes more than that seeds are exchangeable.
 
     Args:
         landmark: the trials.
@@ -152,33 +158,42 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
         seed: of bootstrap and permutations.
     """
     trials = landmark.trials
-    columns, units = complete([GAPS[gap](trials), trial_scores(trials)], trials["config_id"].to_pylist())
-    repeated = np.bincount(units)[units] > 1 if len(units) else np.empty(0, dtype=bool)
-    columns, units = columns[repeated], np.unique(units[repeated], return_inverse=True)[1]
-    columns = np.column_stack([column - unit_means(column, units) for column in columns.T])
+    values = [GAPS[gap](trials), trial_scores(trials)]
+    columns, configs = complete(values, trials["config_id"].to_pylist())
+    _, seeds = complete(values, trials["seed"].to_pylist())
+    repeated = np.bincount(configs)[configs] > 1 if len(configs) else np.empty(0, dtype=bool)
+    columns = columns[repeated]
+    configs, seeds = (np.unique(each[repeated], return_inverse=True)[1] for each in (configs, seeds))
+    columns = np.column_stack([column - unit_means(column, configs) for column in columns.T])
     name = f"Spearman rank correlation within configs, of {len(columns)} trials' differences from their configs' means"
-    estimate = _correlation(name, columns, units, unit_count(units) - 1, seed)
-    estimate = _with_permutations(estimate, columns, units, seed)
+    shared = unit_count(seeds) < len(seeds)
+    units, unit = (seeds, "seeds") if shared else (configs, "configs")
+    name += f", {unit_count(units)} seeds that configs share" if shared else ""
+    estimate = _correlation(name, columns, units, unit_count(units) - 1, seed, unit=unit)
+    orders = _orders_of_seeds(configs, seeds, seed) if shared else _orders_within(configs, seed)
+    estimate = _with_permutations(estimate, columns, orders)
     return Association(gap, "within", (), landmark.evidence, estimate, landmark.note)
 
 
-def _correlation(name: str, columns: Floats, units: Units, freedom: int, seed: int) -> Estimate:
+def _correlation(
+    name: str, columns: Floats, units: Units, freedom: int, seed: int, *, unit: str = "configs"
+) -> Estimate:
     """The rank correlation of the first two columns (n, k) given the others, with its interval over units."""
     n = unit_count(units)
     value = float(partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0]) if n else math.nan
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
     if n < MIN_UNITS:
-        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} configs")
+        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} {unit}")
     draws = resampled(partial_rank_correlations, columns, units, seed)[:, 0]
     return expanded_estimate(name, value, draws, n, freedom)
 
 
-def _with_permutations(estimate: Estimate, columns: Floats, strata: Units, seed: int) -> Estimate:
+def _with_permutations(estimate: Estimate, columns: Floats, orders: NDArray[np.intp]) -> Estimate:
     if math.isnan(estimate.value):
         return estimate
     method = f"{estimate.method}; {PERMUTATIONS} seeded permutations"
-    return replace(estimate, p_value=_permutation_p(columns[:, 0], columns[:, 1], strata, seed), method=method)
+    return replace(estimate, p_value=_permutation_p(columns[:, 0], columns[:, 1], orders), method=method)
 
 
 def _with_t_test(estimate: Estimate, freedom: int) -> Estimate:
@@ -189,16 +204,29 @@ def _with_t_test(estimate: Estimate, freedom: int) -> Estimate:
     return replace(estimate, p_value=p_value, method=f"{estimate.method}; t test, {freedom} degrees of freedom")
 
 
-def _permutation_p(x: Floats, y: Floats, strata: Units, seed: int) -> float:
-    """Two-sided p of the rank correlation under permutations of y within strata; the observed order counts as one."""
-    generator = np.random.default_rng(seed)
+def _orders_within(strata: Units, seed: int) -> NDArray[np.intp]:
+    """Orders (B, n) of n observations that keep each in its stratum, all others equally likely."""
     # Sorting by stratum and then by a random key permutes within each stratum, all draws at once.
     by_stratum = np.argsort(strata, kind="stable")
-    keys = generator.random((PERMUTATIONS, len(y)))
-    order = np.argsort(strata[by_stratum][None, :] + keys, axis=1)
-    scores, ranks = stats.rankdata(y)[by_stratum], stats.rankdata(x)[by_stratum]
+    keys = np.random.default_rng(seed).random((PERMUTATIONS, len(strata)))
+    orders = np.empty(keys.shape, dtype=np.intp)
+    orders[:, by_stratum] = by_stratum[np.argsort(strata[by_stratum][None, :] + keys, axis=1)]
+    return orders
+
+
+def _orders_of_seeds(configs: Units, seeds: Units, seed: int) -> NDArray[np.intp]:
+    """Orders (B, n) of n trials in which seeds change places, those of the same configs with each other."""
+    places = np.full((unit_count(configs), unit_count(seeds)), -1, dtype=np.intp)
+    places[configs, seeds] = np.arange(len(configs))
+    _, alike = np.unique(places >= 0, axis=1, return_inverse=True)
+    return np.asarray(places[configs[None, :], _orders_within(alike.reshape(-1), seed)[:, seeds]])
+
+
+def _permutation_p(x: Floats, y: Floats, orders: NDArray[np.intp]) -> float:
+    """Two-sided p of the rank correlation under these orders (B, n) of y; the observed order counts as one."""
+    scores, ranks = stats.rankdata(y), stats.rankdata(x)
     centred = ranks - ranks.mean()
-    permuted, observed = scores[order], abs(float(centred @ scores))
+    permuted, observed = scores[orders], abs(float(centred @ scores))
     # Sums that are equal on paper differ in their last bits by the order of addition.
     tolerance = 1e-12 * float(np.abs(centred) @ scores)
     extreme = int(np.count_nonzero(np.abs(permuted @ centred) >= observed - tolerance))

@@ -5,6 +5,7 @@ therefore chosen by a lower bound of what they reach on average. On the seeds of
 means there are honest, and what the score promised beyond them is the winner's optimism.
 """
 
+import collections
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -142,24 +143,46 @@ class ConfirmationResult:
         return {"configs": [asdict(each) for each in self.configs], "comparisons": comparisons}
 
 
-def pooled_spread(repeated: Sequence[Sequence[float]]) -> tuple[float, int]:
+def pooled_spread(repeated: Sequence[Mapping[int, float]]) -> tuple[float, float]:
     """Standard deviation of a config's repetitions, pooled over configs, and its degrees of freedom.
 
+    Repetitions of one number share their seeds, and a seed that is kind to one config may be kind to all: then many
+    configs tell little more of how seeds differ than one does. The degrees of freedom are Satterthwaite's for the sum
+    of what seeds do to all configs and what they do to each, over the configs that ran on the seeds which most ran on;
+    where seeds do nothing to all alike, that comes to the usual sum over configs.
+
     Args:
-        repeated: accuracies on fresh seeds, config by config.
+        repeated: of each config its accuracies on fresh seeds, by the number of the repetition.
 
     Returns:
         nan and 0 where no config has two.
+
+    Source: Satterthwaite, An approximate distribution of estimates of variance components (1946).
     """
-    groups = [np.asarray(group, dtype=np.float64) for group in repeated if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in groups)
+    groups = [np.array(list(group.values()), dtype=np.float64) for group in repeated if len(group) > 1]
+    freedom = float(sum(len(group) - 1 for group in groups))
     if not freedom:
-        return math.nan, 0
+        return math.nan, 0.0
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in groups)
-    return math.sqrt(squares / freedom), freedom
+    return math.sqrt(squares / freedom), min(freedom, _freedom_of_shared_seeds(repeated))
 
 
-def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Sequence[float]]) -> list[Estimate]:
+def _freedom_of_shared_seeds(repeated: Sequence[Mapping[int, float]]) -> float:
+    """Degrees of freedom of the variance within configs that share seeds; infinite where none do."""
+    numbers = collections.Counter(frozenset(group) for group in repeated if len(group) > 1)
+    (common, m), *_ = numbers.most_common(1)
+    if m < 2:
+        return math.inf
+    table = np.array([[group[number] for number in sorted(common)] for group in repeated if group.keys() == common])
+    own, of_seeds = table - table.mean(axis=1, keepdims=True), len(common) - 1
+    effects = own.mean(axis=0)
+    shared = float((effects**2).sum()) / of_seeds
+    rest = float(((own - effects) ** 2).sum()) / ((m - 1) * of_seeds) * (m - 1) / m
+    uncertainty = shared**2 / of_seeds + rest**2 / ((m - 1) * of_seeds)
+    return (shared + rest) ** 2 / uncertainty if uncertainty else math.inf
+
+
+def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Mapping[int, float]]) -> list[Estimate]:
     """What each candidate reaches on average, with a bound that a lucky seed alone does not lift.
 
     Let s be the standard deviation between a config's seeds, pooled over everything that was repeated (with two or
@@ -171,7 +194,8 @@ def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Sequence[float
 
     Args:
         candidates: one at least, each with a score at least.
-        repeated: accuracies on fresh seeds of everything that was repeated, candidates and controls.
+        repeated: accuracies on fresh seeds of everything that was repeated, candidates and controls, by the number
+            of the repetition.
 
     Returns:
         Estimates in the order of the candidates; without bounds where nothing was repeated twice.
@@ -198,7 +222,7 @@ def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Sequence[float
             value = centre + share * (value - centre)
             how = f"search score shrunken to the search's mean by {1 - share:.2f}"
         half = quantile * spread / math.sqrt(n)
-        method = f"{how}, Student t interval by the pooled spread {spread:.3g} ({freedom} df), {CONFIDENCE}"
+        method = f"{how}, Student t interval by the pooled spread {spread:.3g} ({freedom:.3g} df), {CONFIDENCE}"
         estimates.append(Estimate(value, value - half, value + half, n, method))
     return estimates
 

@@ -2,8 +2,11 @@
 
 Notation: m configs, n trials in all, n_i of config i. With the config's mean gap g_i,
 
-    accuracy_ij = intercept + between · g_i + within · (gap_ij - g_i) + fields_i · c + u_i + e_ij,
+    accuracy_ij = intercept + between · g_i + within · (gap_ij - g_i) + fields_i · c + d_s(ij) + u_i + e_ij,
     u_i ~ N(0, s_u²), e_ij ~ N(0, s_e²).
+
+d_s is the fixed effect of a seed that several configs share: what it does to all of them alike is no evidence on the
+gap that counts anew with every config. A seed that one trial has to itself has none.
 
 Splitting the gap into its config's mean and the rest keeps the two questions apart: a single coefficient would be a
 blend of both, weighted by how noisy each is. With ratio r = s_u² / s_e² the covariance of config i is
@@ -93,23 +96,33 @@ def mixed_model_at(landmark: Landmark, gap: GapName, *, held: Sequence[str] = ()
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials), *config_columns(trials, held).T]
     columns, units = complete(values, trials["config_id"].to_pylist())
-    between, within, deviations = mixed_effects(columns[:, 0], columns[:, 1], units.tolist(), columns[:, 2:])
+    _, seeds = complete(values, trials["seed"].to_pylist())
+    between, within, deviations = mixed_effects(
+        columns[:, 0], columns[:, 1], units.tolist(), columns[:, 2:], crossed=seeds.tolist()
+    )
     return MixedModel(between, within, *deviations, landmark.evidence, landmark.note)
 
 
 def mixed_effects(
-    x: Sequence[float] | Floats, y: Sequence[float] | Floats, groups: Sequence[object], covariates: Floats | None = None
+    x: Sequence[float] | Floats,
+    y: Sequence[float] | Floats,
+    groups: Sequence[object],
+    covariates: Floats | None = None,
+    *,
+    crossed: Sequence[object] | None = None,
 ) -> tuple[Estimate, Estimate, tuple[float, float]]:
     """The effects of x on y between and within groups, and the standard deviations of groups and of the rest.
 
     Intervals are Student's t with the degrees of freedom of the effect's own level: groups less what is fitted to
-    groups, and observations less groups less one. In balanced data that is exact.
+    groups, and observations less groups less one less the crossed effects. In balanced data that is exact.
 
     Args:
         x: (n,), without missing values.
         y: (n,).
         groups: (n,) label of each observation's group.
         covariates: (n, k), constant within groups, or None.
+        crossed: (n,) label of what an observation shares with those of other groups, such as its seed: a fixed effect
+            each, but for labels of one observation; or None.
 
     Returns:
         Between and within, nan where x does not vary there or no degree of freedom is left.
@@ -122,7 +135,8 @@ def mixed_effects(
     n, m = len(columns), unit_count(units)
     name = f"random intercept of {m} configs by REML, Student t interval, {CONFIDENCE}"
     k = held.shape[1]
-    freedom = {_BETWEEN: m - 2 - k, _WITHIN: n - m - 1}
+    shared = _shared_effects(np.arange(n) if crossed is None else complete([x, y, *held.T], crossed)[1])
+    freedom = {_BETWEEN: m - 2 - k, _WITHIN: n - m - 1 - shared.shape[1]}
     nothing = {level: Estimate(math.nan, math.nan, math.nan, count, f"{name}: undefined") for level, count in
                ((_BETWEEN, m), (_WITHIN, n))}  # fmt: skip
     if min(freedom.values()) < 1:
@@ -131,7 +145,7 @@ def mixed_effects(
     split = [means - means.mean(), columns[:, 0] - means]
     others = columns[:, 2:] - columns[:, 2:].mean(axis=0)
     spread = others.std(axis=0)
-    design = np.column_stack([np.ones(n), *split, others / np.where(spread > 0, spread, 1.0)])
+    design = np.column_stack([np.ones(n), *split, others / np.where(spread > 0, spread, 1.0), shared])
     if np.linalg.matrix_rank(design) < design.shape[1]:
         return nothing[_BETWEEN], nothing[_WITHIN], (math.nan, math.nan)
     fit = random_intercept(design, columns[:, 1], units)
@@ -139,6 +153,14 @@ def mixed_effects(
         _estimate(fit, level, freedom[level], count, name) for level, count in ((_BETWEEN, m), (_WITHIN, n))
     )
     return between, within, (math.sqrt(fit.group_variance), math.sqrt(fit.residual_variance))
+
+
+def _shared_effects(labels: NDArray[np.intp]) -> Floats:
+    """Indicators (n, k) of the labels that several observations have; of all but one where every observation has one."""
+    counts = np.bincount(labels)
+    several = np.flatnonzero(counts > 1)
+    indicators = (labels[:, None] == several[None, :]).astype(np.float64)
+    return indicators[:, 1:] if len(several) and counts[several].sum() == len(labels) else indicators
 
 
 def random_intercept(design: Floats, y: Floats, units: NDArray[np.intp]) -> Fit:

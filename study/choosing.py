@@ -64,16 +64,18 @@ def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tup
     return found
 
 
-def _repetitions(ledger: StudyLedger) -> list[tuple[float, ...]]:
-    """Accuracies of everything that was repeated, config by config."""
+def _repetitions(ledger: StudyLedger) -> list[dict[int, float]]:
+    """What everything that was repeated reached, config by config, by the number of the repetition."""
     groups: dict[str, list[TrialEntry]] = {}
     for entry in (*ledger.in_stage("control"), *ledger.in_stage("replicate")):
         groups.setdefault(entry.config.config_id, []).append(entry)
-    return [_scores(group) for group in groups.values()]
+    return [
+        {entry.replicate: entry.score for entry in group if entry.status == "finished"} for group in groups.values()
+    ]
 
 
 def _ranked(
-    candidates: list[tuple[TrialConfig, Scores]], repetitions: list[tuple[float, ...]]
+    candidates: list[tuple[TrialConfig, Scores]], repetitions: list[dict[int, float]]
 ) -> list[tuple[TrialConfig, Scores, dict[str, Any]]]:
     """The candidates, best bound first, each with what is written down of its bound."""
     if not candidates:

@@ -170,7 +170,7 @@ class StudySearch(OptunaSearch):
         study_attrs = study._storage.get_study_system_attrs(study._study_id)
         entry = self._ledger.open_trial(
             "search",
-            config.with_seeds(self._plan.seed, replicate),
+            config.with_seeds(self._plan.seed, replicate, paired=False),
             replicate,
             optuna={
                 "params": frozen.params,

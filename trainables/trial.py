@@ -91,7 +91,7 @@ class TrialConfig(BaseModel):
     """One trial: what is distilled into what, by which objective, from which random numbers.
 
     Two trials with equal configs give the same bits on CPU. `seed` draws the initial weights, `data_seed` the
-    batch order and the views: trials that share `data_seed` see the same batches, which pairs them.
+    batch order and the views: trials that share both see the same batches and begin alike, which pairs them.
 
     The defaults are those of images; of a text dataset some fields have others, see `trainables.text_defaults`.
 
@@ -329,14 +329,22 @@ class TrialConfig(BaseModel):
         fields = type(self).model_fields
         return {name: each for name, each in content.items() if name not in names or each != fields[name].default}
 
-    def with_seeds(self, study_seed: int, replicate: int) -> "TrialConfig":
+    def with_seeds(self, study_seed: int, replicate: int, *, paired: bool = True) -> "TrialConfig":
         """This config as its `replicate`-th repetition in the study of that seed.
 
-        The batch order depends on (study seed, replicate) alone, so that configs are paired within a
-        replicate; the initial weights also depend on the config.
+        The batch order depends on (study seed, replicate) alone. So do the random numbers of paired repetitions, of
+        whatever config: equal students begin from equal weights, and what a seed does to two configs cancels in their
+        difference (Law and Kelton, Simulation Modeling and Analysis, on common random numbers).
+
+        Args:
+            study_seed: of the study.
+            replicate: number of the repetition.
+            paired: False where configs are compared by nothing but their own scores, as a search does: the initial
+                weights then also depend on the config, so that an association over configs is not one of a single draw.
         """
         data_seed = derive_seed(study_seed, "data", replicate)
-        seed = derive_seed(study_seed, "init", self.config_id, replicate)
+        own = () if paired else (self.config_id,)
+        seed = derive_seed(study_seed, "init", *own, replicate)
         return TrialConfig(**{**self.model_dump(), "data_seed": data_seed, "seed": seed})
 
 

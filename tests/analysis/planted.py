@@ -1,5 +1,6 @@
 """Studies in which what goes with what was planted."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -65,15 +66,23 @@ def repeated(
     within: float = 0.0,
     config_noise: float = 1.0,
     seed_noise: float = 1.0,
+    shared: float = 0.0,
 ) -> StudyRecords:
-    """Configs on fresh seeds, with an effect of the gap between configs and another one within them."""
+    """Configs on fresh seeds, with an effect of the gap between configs and another one within them.
+
+    Of what differs within configs the share `shared` comes from the seed alone, the same for all configs; without it
+    every trial has a seed of its own.
+    """
     rows = []
+    common = generator.normal(size=(2, seeds + 1)) if shared else np.zeros((2, seeds + 1))
     for config in range(configs):
         mean_gap, own = generator.normal(), config_noise * generator.normal()
         for replicate in range(1, seeds + 1):
-            deviation = generator.normal()
-            accuracy = between * mean_gap + within * deviation + own + seed_noise * generator.normal()
+            own_part = generator.normal(size=2)
+            deviation, noise = math.sqrt(shared) * common[:, replicate] + math.sqrt(1 - shared) * own_part
+            accuracy = between * mean_gap + within * deviation + own + seed_noise * noise
             of_config = {"config_id": f"config{config}", "stage": "replicate", "replicate": replicate}
             gap = mean_gap + deviation
-            rows.append(trial(len(rows), **of_config, **measured(gap, accuracy), epochs=2, epochs_planned=2))
+            row = trial(len(rows), **of_config, **measured(gap, accuracy), epochs=2, epochs_planned=2)
+            rows.append(row | {"seed": replicate} if shared else row)
     return records(rows)

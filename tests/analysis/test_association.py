@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.association import between_configs, gap_associations, within_configs
+from analysis.association import _orders_of_seeds, between_configs, gap_associations, within_configs
 from analysis.landmark import at_landmark
 from analysis.trials import EXAMPLE, open_study
 from tests.analysis.planted import measured, records, repeated, searched
@@ -97,6 +97,39 @@ def test_within_configs_no_correlation_is_found_more_often_than_its_level_whatev
     found = [within(generator, between=-3.0) for _ in range(STUDIES)]
     assert np.mean([each.p_value <= 0.05 for each in found]) <= REJECTED
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= REJECTED
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_seeds_that_configs_share_are_counted_once_however_many_configs_there_are():
+    # As if every config were new evidence, a correlation of the seeds alone was found in half of such studies.
+    generator, seeds = np.random.default_rng(8), 10
+    found = [
+        within_configs(at_landmark(repeated(generator, 7, seeds, shared=0.9), searched=False), "paper").estimate
+        for _ in range(STUDIES)
+    ]
+    assert np.mean([each.p_value <= 0.05 for each in found]) <= REJECTED
+    assert np.mean([each.low <= 0 <= each.high for each in found]) >= COVERED
+    assert {each.n for each in found} == {seeds}
+    assert "10 seeds that configs share" in found[0].method
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_a_correlation_within_configs_that_share_seeds_is_found():
+    study = repeated(np.random.default_rng(9), 4, 12, within=2.0, between=-2.0, shared=0.5)
+    found = within_configs(at_landmark(study, searched=False), "paper").estimate
+    assert found.low > 0.5
+    assert found.p_value < 0.01
+
+
+def test_permuted_seeds_move_all_configs_alike_and_only_between_seeds_of_the_same_configs():
+    # Two configs on seeds 0 to 2, of which the first alone ran on 3 and 4.
+    configs = np.array([0, 0, 0, 0, 0, 1, 1, 1])
+    seeds = np.array([0, 1, 2, 3, 4, 0, 1, 2])
+    orders = _orders_of_seeds(configs, seeds, 0)
+    assert (np.sort(orders, axis=1) == np.arange(8)).all()
+    assert (configs[orders] == configs).all()
+    assert (seeds[orders[:, :3]] == seeds[orders[:, 5:]]).all()
+    assert len(np.unique(orders, axis=0)) == math.factorial(3) * math.factorial(2)
 
 
 @pytest.mark.usefixtures("few_draws")

@@ -16,16 +16,42 @@ from analysis.confirmation import (
 from tests.analysis.synthetic import trial, trials_table
 
 
+def numbered(*scores: float) -> dict[int, float]:
+    """Scores on the first seeds."""
+    return dict(enumerate(scores, start=1))
+
+
 def test_the_spread_is_pooled_over_what_was_repeated():
-    spread, freedom = pooled_spread([(0.5, 0.7), (0.1, 0.2, 0.3), (0.9,), ()])
+    spread, freedom = pooled_spread([numbered(0.5, 0.7), numbered(0.1, 0.2, 0.3), numbered(0.9), {}])
     assert freedom == 3
     assert spread == pytest.approx(math.sqrt((0.02 + 0.02) / 3))
-    assert pooled_spread([(0.9,), ()])[1] == 0
+    assert pooled_spread([numbered(0.9), {}])[1] == 0
+
+
+def test_a_seed_that_is_kind_to_all_configs_counts_once_in_the_spread():
+    # Of five configs on three seeds that do the same to each, one tells as much as all: two degrees of freedom.
+    offsets = (0.0, 0.01, 0.05, -0.02, 0.03)
+    spread, freedom = pooled_spread([numbered(0.7 + each, 0.8 + each, 0.75 + each) for each in offsets])
+    assert spread == pytest.approx(np.std([0.7, 0.8, 0.75], ddof=1))
+    assert freedom == pytest.approx(2)
+    # Seeds that undo each other, which no seed does to all: configs less one, times seeds less one, times m / (m - 1).
+    assert pooled_spread([numbered(0.7, 0.8), numbered(0.8, 0.7)])[1] == pytest.approx(1)
+    # By hand: effects -0.05 and 0.05, rests 0.01; MS/m 0.005 and 0.0002, whence 0.0052² / (0.005² + 0.0002²).
+    assert pooled_spread([numbered(0.7, 0.82), numbered(0.7, 0.78)])[1] == pytest.approx(0.0052**2 / 0.02504e-3)
+    # On other seeds, everything counts.
+    assert pooled_spread([{1: 0.7, 2: 0.8}, {3: 0.7, 4: 0.8}])[1] == 2
+
+
+def test_seeds_that_do_nothing_to_all_alike_count_with_every_config():
+    generator = np.random.default_rng(3)
+    found = [pooled_spread([numbered(*row) for row in generator.normal(size=(6, 3))])[1] for _ in range(300)]
+    assert max(found) <= 12
+    assert np.mean(found) > 10
 
 
 def test_a_config_with_fresh_seeds_is_estimated_by_them_alone():
     fresh = (0.80, 0.84)
-    lucky, plain = lower_bounds([Scores((0.99,), fresh), Scores((0.81,), fresh)], [fresh, fresh])
+    lucky, plain = lower_bounds([Scores((0.99,), fresh), Scores((0.81,), fresh)], [{1: 0.80, 2: 0.84}, {3: 0.80, 4: 0.84}])
     assert lucky.value == plain.value == pytest.approx(0.82)
     half = stats.t.ppf(0.975, 2) * math.sqrt(0.0008) / math.sqrt(2)
     assert (lucky.low, lucky.high) == pytest.approx((0.82 - half, 0.82 + half))
@@ -35,38 +61,39 @@ def test_a_config_with_fresh_seeds_is_estimated_by_them_alone():
 def test_a_search_score_is_shrunken_by_what_seeds_do():
     searched = [Scores((value,)) for value in (0.6, 0.7, 0.8)]
     spread = 0.05
-    repeated = [(0.5 - spread / math.sqrt(2), 0.5 + spread / math.sqrt(2))]
+    repeated = [numbered(0.5 - spread / math.sqrt(2), 0.5 + spread / math.sqrt(2))]
     *_, best = lower_bounds(searched, repeated)
     share = (0.01 - spread**2) / 0.01
     assert best.value == pytest.approx(0.7 + share * 0.1)
     assert best.low == pytest.approx(best.value - stats.t.ppf(0.975, 1) * spread)
     # Where seeds explain all that the scores differ by, they say nothing of the configs.
-    noisy = lower_bounds(searched, [(0.3, 0.7)])
+    noisy = lower_bounds(searched, [numbered(0.3, 0.7)])
     assert [estimate.value for estimate in noisy] == [pytest.approx(0.7)] * 3
 
 
 def test_a_lucky_seed_is_not_chosen_before_a_config_that_was_good_three_times():
     candidates = [Scores((0.89,)), Scores((0.86,), (0.85, 0.86, 0.87)), Scores((0.84,))]
-    repeated = [(0.85, 0.86, 0.87), (0.80, 0.83, 0.78)]
+    repeated = [numbered(0.85, 0.86, 0.87), numbered(0.80, 0.83, 0.78)]
     assert best_first(candidates, lower_bounds(candidates, repeated)) == [1, 0, 2]
 
 
 def test_where_nothing_was_repeated_there_is_no_bound_and_fresh_seeds_come_first():
     candidates = [Scores((0.95,)), Scores((0.9,), (0.7,)), Scores((0.97,)), Scores((0.6,), (0.8,))]
-    bounds = lower_bounds(candidates, [(0.7,), (0.8,)])
+    bounds = lower_bounds(candidates, [numbered(0.7), numbered(0.8)])
     assert all(math.isnan(bound.low) for bound in bounds)
     assert "no bound" in bounds[0].method
     assert best_first(candidates, bounds) == [3, 1, 2, 0]
 
 
-def test_bounds_lie_below_what_a_config_reaches_at_the_nominal_rate():
+@pytest.mark.parametrize("shared", [0.0, 0.9])
+def test_bounds_lie_below_what_a_config_reaches_at_the_nominal_rate(shared):
     generator = np.random.default_rng(0)
     below = []
     for _ in range(400):
         truth = generator.normal(0.8, 0.02, 6)
-        fresh = generator.normal(truth[:, None], 0.03, (6, 3))
-        groups = [tuple(row) for row in fresh]
-        bounds = lower_bounds([Scores((), group) for group in groups], groups)
+        luck = math.sqrt(shared) * generator.normal(size=3) + math.sqrt(1 - shared) * generator.normal(size=(6, 3))
+        groups = [tuple(row) for row in truth[:, None] + 0.03 * luck]
+        bounds = lower_bounds([Scores((), group) for group in groups], [numbered(*group) for group in groups])
         below += [bound.low < value for bound, value in zip(bounds, truth, strict=True)]
     # One-sided 97.5%; the spread is shared, so the six of a study are not independent.
     assert np.mean(below) == pytest.approx(0.975, abs=0.015)
@@ -81,7 +108,7 @@ def test_what_is_chosen_by_the_bound_is_better_than_what_the_luckiest_seed_choos
         promising = np.argsort(-score)[:3]
         fresh = {i: tuple(generator.normal(truth[i], 0.03, 3)) for i in promising}
         candidates = [Scores((score[i],), fresh.get(i, ())) for i in range(20)]
-        first = best_first(candidates, lower_bounds(candidates, list(fresh.values())))[0]
+        first = best_first(candidates, lower_bounds(candidates, [numbered(*each) for each in fresh.values()]))[0]
         gains.append(truth[first] - truth[np.argmax(score)])
     assert np.mean(gains) > 2 * np.std(gains) / math.sqrt(len(gains))
 

@@ -72,6 +72,41 @@ def test_both_effects_are_covered_as_often_as_their_intervals_say(config_noise):
         assert BAND[0] <= count / STUDIES <= upper, level
 
 
+def test_what_a_shared_seed_does_to_all_configs_is_no_evidence_of_the_gap():
+    generator = np.random.default_rng(16)
+    covered = ignorant = 0
+    units, seeds = np.repeat(np.arange(7), 8), np.tile(np.arange(8), 7)
+    for _ in range(STUDIES):
+        x, y = 0.3 * generator.normal(size=(2, 56)) + generator.normal(size=(2, 8))[:, seeds]
+        crossed, plain = (
+            mixed_effects(x, y + 0.4 * x, units.tolist(), crossed=labels)[1] for labels in (seeds.tolist(), None)
+        )
+        covered += crossed.low <= 0.4 <= crossed.high
+        ignorant += plain.low <= 0.4 <= plain.high
+    assert BAND[0] <= covered / STUDIES <= BAND[1]
+    assert ignorant / STUDIES < 0.6
+    assert "41 degrees of freedom" in crossed.method  # 56 - 7 - 1 - 7
+
+
+def test_labels_of_one_observation_are_no_crossed_effects():
+    x, y, units = unbalanced(np.random.default_rng(17))
+    alone = mixed_effects(x, y, units.tolist(), crossed=list(range(len(x))))
+    assert alone == mixed_effects(x, y, units.tolist())
+
+
+def test_crossed_effects_are_those_of_least_squares_with_indicators():
+    generator = np.random.default_rng(18)
+    units, seeds = np.repeat(np.arange(5), 4), np.tile(np.arange(4), 5)
+    x, y = generator.normal(size=(2, 20))
+    kept = np.arange(20) != 7  # unbalanced
+    x, y, units, seeds = x[kept], y[kept], units[kept], seeds[kept]
+    design = np.column_stack([x, *(units == u for u in range(5)), *(seeds == s for s in range(1, 4))]).astype(float)
+    expected = np.linalg.lstsq(design, y + 9.0 * units, rcond=None)[0][0]
+    # Configs that differ vastly leave the random effects next to nothing to say, as fixed ones do.
+    within = mixed_effects(x, y + 9.0 * units, units.tolist(), crossed=seeds.tolist())[1]
+    assert within.value == pytest.approx(expected, abs=2e-3)
+
+
 def test_an_absent_effect_is_found_no_more_often_than_its_level():
     generator = np.random.default_rng(7)
     found = []

@@ -94,8 +94,8 @@ def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_pa
     assert {e.replicate for e in entries} == {12, 13, 14}
     for replicate in (12, 13, 14):
         same = [e.config for e in entries if e.replicate == replicate]
-        assert len({c.data_seed for c in same}) == 1
-        assert len({c.seed for c in same}) == len(same) == len(ledger.confirmation.choices)
+        assert len({(c.data_seed, c.seed) for c in same}) == 1
+        assert len(same) == len(ledger.confirmation.choices)
 
 
 def test_the_choice_is_in_the_journal_before_its_first_trial(tmp_path):
@@ -196,7 +196,7 @@ def test_where_the_temperature_is_held_kd_has_it_too(tmp_path):
 def test_a_control_that_was_chosen_itself_runs_once(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path, trials=1, confirmation={"configs": 1, "seeds": 2}))
     published = ledger.plan.configure(known_methods("digits")["pesf_kd"].fields)
-    ledger.open_trial("search", published.with_seeds(0, 0), 0)
+    ledger.open_trial("search", published.with_seeds(0, 0, paired=False), 0)
     ledger.record_epoch("planned-0000", 4, {ACCURACY: 0.9})
     ledger.end_trial("planned-0000", "finished")
     choices = choose(ledger).choices

@@ -60,14 +60,22 @@ def test_the_id_of_a_config_ignores_its_seeds_and_nothing_else():
     assert len({config.config_id, *(other.config_id for other in others)}) == 4
 
 
-def test_configs_of_one_replicate_share_the_batches_and_not_the_first_weights():
+def test_paired_configs_of_one_replicate_share_the_batches_and_the_first_weights():
     first = TrialConfig().with_seeds(study_seed=1, replicate=2)
     second = TrialConfig(temperature=2.0).with_seeds(study_seed=1, replicate=2)
-    assert first.data_seed == second.data_seed
-    assert first.seed != second.seed
+    assert (first.data_seed, first.seed) == (second.data_seed, second.seed)
     for other in (TrialConfig().with_seeds(1, 3), TrialConfig().with_seeds(2, 2)):
         assert other.data_seed != first.data_seed
         assert other.seed != first.seed
+
+
+def test_searched_configs_share_the_batches_and_not_the_first_weights():
+    first, second = (
+        config.with_seeds(study_seed=1, replicate=0, paired=False)
+        for config in (TrialConfig(), TrialConfig(temperature=2.0))
+    )
+    assert first.data_seed == second.data_seed == TrialConfig().with_seeds(1, 0).data_seed
+    assert len({first.seed, second.seed, TrialConfig().with_seeds(1, 0).seed}) == 3
 
 
 def test_a_derived_seed_is_the_same_everywhere_and_has_63_bits():

@@ -156,7 +156,7 @@ def mixed_effects(
 
 
 def _shared_effects(labels: NDArray[np.intp]) -> Floats:
-    """Indicators (n, k) of the labels that several observations have; of all but one where every observation has one."""
+    """Indicators (n, k) of labels of several observations; of all but one where every observation has such a label."""
     counts = np.bincount(labels)
     several = np.flatnonzero(counts > 1)
     indicators = (labels[:, None] == several[None, :]).astype(np.float64)

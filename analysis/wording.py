@@ -103,7 +103,13 @@ def study_in_words(trials: pa.Table, name: str) -> str:
         else "Nothing was searched.",
     ]
     said += [note for note in (objective_note(trials), survivor_note(trials)) if note is not None]
-    for stage, what in (("replicate", "promising config"), ("control", "control"), ("confirm", "confirmed config")):
+    stages = {
+        "replicate": "promising config",
+        "control": "control",
+        "tune": "further kd control",
+        "confirm": "confirmed config",
+    }
+    for stage, what in stages.items():
         rows = select(trials, stages=[stage])
         if rows.num_rows:
             configs, seeds = (pc.count_distinct(rows[column]).as_py() for column in ("config_id", "replicate"))

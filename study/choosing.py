@@ -10,6 +10,7 @@ from analysis.confirmation import Scores, best_first, lower_bounds
 from analysis.statistics import Estimate
 from study.comparison import BASELINE, known_methods, row_name, why_not
 from study.confirmation import BESIDE, PUBLISHED, Choice, Confirmation
+from study.control_tuning import best_of_tuned
 from study.ledger import StudyLedger, TrialEntry, trial_name
 from study.plan import Stage, StudyPlan
 from trainables.trial import TrialConfig
@@ -21,10 +22,10 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
     """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
 
     A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
-    a search are those of the study, with `kd` at the temperature that the first choice has (where the study varies it
-    and is not of `kd` itself), and PESF-KD as it was published, as far as the fields of a trial's config say it. The
-    config with the best score of the search is confirmed too, whatever its bound, as what its score promised is the
-    search's optimism. Nothing is written here.
+    a search are those of the study, with `kd` at the temperature that was best for it (`study.control_tuning`), and
+    PESF-KD as it was published, as far as the fields of a trial's config say it. The config with the best score of the
+    search is confirmed too, whatever its bound, as what its score promised is the search's optimism. Nothing is written
+    here.
     """
     plan = ledger.plan
     assert plan.confirmation is not None
@@ -112,8 +113,7 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
                     bound=bound,
                 )
             )
-    first = next((choice.config for choice in choices if choice.rank == 1), None)
-    return _with_controls(choices, _control_choices(plan, first))
+    return _with_controls(choices, _control_choices(ledger))
 
 
 def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
@@ -127,22 +127,23 @@ def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
     return ", ".join([name, *words])
 
 
-def _control_choices(plan: StudyPlan, first: TrialConfig | None) -> list[Choice]:
-    """The controls of a search whose best config is `first`."""
-    start = plan.search_space.default_point()
+def _control_choices(ledger: StudyLedger) -> list[Choice]:
+    """The controls of a search."""
+    plan, tuned = ledger.plan, best_of_tuned(ledger)
     choices = []
     for control in plan.controls:
-        point = {**start, "method": control, "adapter": False}
-        label = control
-        tuned = "temperature" in plan.search_space.varied and plan.base.method != BASELINE
-        if control == BASELINE and tuned and first is not None:
-            point["temperature"] = first.temperature
-            label = f"{control} at temperature {first.temperature:.3g}"
-        choices.append(Choice(label=label, config=plan.configure(point), control=control))
+        if control == BASELINE and tuned is not None:
+            config, score = tuned
+            label = f"{control} at tuned temperature {config.temperature:.3g}"
+            choices.append(Choice(label=label, config=config, control=control, search_score=score))
+        else:
+            choices.append(Choice(label=control, config=plan.control_config(control), control=control))
     published = known_methods(plan.base.dataset)["pesf_kd"]
     if why_not(published, plan.base.model_dump(), plan.overrides) is None:
         config = plan.configure(published.fields)
-        choices.append(Choice(label=PUBLISHED, config=config, control=PUBLISHED))
+        changed = [name for name, value in published.fields.items() if getattr(config, name) != value]
+        label = f"{PUBLISHED} but for {', '.join(changed)}" if changed else PUBLISHED
+        choices.append(Choice(label=label, config=config, control=PUBLISHED))
     return choices
 
 

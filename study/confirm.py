@@ -75,19 +75,23 @@ def main() -> None:
 
 def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     from study.choosing import choose
+    from study.control_tuning import tuning_trials
     from study.ledger import StudyLedger
 
     ledger = StudyLedger(plan, read_only=True)
     confirmation = ledger.confirmation or choose(ledger)
     assert confirmation is not None  # else it would have been refused
     begun = len(ledger.in_stage("confirm"))
+    tuning = 0 if ledger.confirmation else sum(1 for _ in tuning_trials(plan)) - len(ledger.in_stage("tune"))
+    trials = confirmation.size + tuning
     if as_json:
         shown: dict[str, Any] = {
             "study": plan.name,
             "confirmation": confirmation.model_dump(mode="json"),
             "trials": confirmation.size,
+            "tuning_trials": tuning,
             "begun": begun,
-            "epochs": confirmation.size * plan.base.epochs,
+            "epochs": trials * plan.base.epochs,
         }
         typer.echo(json.dumps(shown, indent=2))
         return
@@ -96,8 +100,8 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
         f"study      {plan.name}  (nothing has been written)",
         f"confirms   {len(confirmation.choices)} configs on {request.seeds} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read for them, once",
-        f"cost       {confirmation.size} trials, {begun} of them begun before; "
-        f"{confirmation.size * plan.base.epochs} student epochs",
+        f"cost       {trials} trials, {begun} of them begun before; {trials * plan.base.epochs} student epochs",
+        *([f"tunes      the temperature of kd first, by {tuning} of these on the validation split"] if tuning else []),
         "chosen" if ledger.confirmation is None else "chosen before, for good",
     ]
     for choice in confirmation.choices:

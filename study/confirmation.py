@@ -174,10 +174,11 @@ def what_is_left(ledger: "StudyLedger") -> str | None:
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
     controls = sum(1 for _ in plan.control_trials())
     due = [plan.searched, controls, plan.replicates * len(promising_configs(ledger))]
-    all_ended = all(entry.status is not None for entry in ledger.entries.values() if entry.stage != "confirm")
+    before = [entry for entry in ledger.entries.values() if entry.stage not in ("tune", "confirm")]
+    all_ended = all(entry.status is not None for entry in before)
     if all_ended and all(count >= needed for count, needed in zip(begun, due, strict=True)):
         return None
-    ended = sum(entry.status is not None and entry.stage != "confirm" for entry in ledger.entries.values())
+    ended = sum(entry.status is not None for entry in before)
     return f"{ended} of {plan.total_trials} trials have ended"
 
 

@@ -25,7 +25,7 @@ Status = Literal["finished", "pruned", "failed"]
 PROCESS_DIED: Final = "the trial's process died more often than is allowed"
 # How the error of one begins whose process was ended because it hung.
 TIMED_OUT: Final = "timed out after"
-_STAGES: Final[tuple[Stage, ...]] = ("search", "control", "replicate", "confirm")
+_STAGES: Final[tuple[Stage, ...]] = ("search", "control", "replicate", "tune", "confirm")
 
 
 @dataclass
@@ -329,7 +329,8 @@ class StudyLedger:
     def planned(self) -> int:
         """Trials of the whole study with its confirmation; at most so many, until that is chosen."""
         chosen = self.confirmation
-        return self.plan.total_trials + (self.plan.confirm_trials if chosen is None else chosen.size)
+        tuned = len(self.in_stage("tune"))
+        return self.plan.total_trials + (self.plan.confirm_trials if chosen is None else tuned + chosen.size)
 
     def close(self) -> None:
         """Close the journal."""

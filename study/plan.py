@@ -47,7 +47,7 @@ from trainables.uris import redact
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
-Stage = Literal["search", "control", "replicate", "confirm"]
+Stage = Literal["search", "control", "replicate", "tune", "confirm"]
 
 SAMPLERS: Final[tuple[str, ...]] = get_args(Sampler)
 SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
@@ -96,9 +96,9 @@ class StudyPlan(BaseModel):
 
     The search proposes `trials` configs and trains each once (replicate 0). The controls `ce` and `kd`, and the
     `promising` best configs of the search, are trained on `replicates` fresh seeds each (replicates 1, 2, ...), so
-    that no mean in the result contains the seed that a config was chosen by. Equal replicate numbers see equal
-    batches, which pairs configs. `overrides` are config fields that hold for every trial, in place of what the base
-    or the space holds them at; `base` has them laid over it.
+    that no mean in the result contains the seed that a config was chosen by. Equal replicate numbers begin from equal
+    weights and see equal batches, which pairs configs. `overrides` are config fields that hold for every trial, in
+    place of what the base or the space holds them at; `base` has them laid over it.
 
     A study that compares methods (`compared`) has no controls. Where it tunes them, each method has a search of its own
     with `trials` configs, and its `promising` best are repeated; where it does not, nothing is searched, and the
@@ -314,14 +314,12 @@ class StudyPlan(BaseModel):
         By the method that has it to itself; the one that all others share is the empty name's.
         """
         found: dict[str, TrialConfig] = {}
-        start = self.search_space.default_point()
         methods = (self.base.method, *self.controls)
-        points = [method.fields for method in self.compared]
-        for point in points or [{**start, "method": method, "adapter": False} for method in methods]:
-            method = str(point["method"])
-            entry = METHODS.entry(method)
+        compared = [self.configure(method.fields) for method in self.compared]
+        for config in compared or [self.control_config(method) for method in methods]:
+            entry = METHODS.entry(config.method)
             if entry.needs_teacher or self.base.begins_as_teacher:
-                found.setdefault(method if entry.teacher_fields else "", self.configure(point))
+                found.setdefault(config.method if entry.teacher_fields else "", config)
         return found
 
     @property
@@ -380,7 +378,7 @@ class StudyPlan(BaseModel):
     def total_trials(self) -> int:
         """All trials of the study, unless the search finishes fewer configs than are to be repeated."""
         promising = self._num_searches * min(self.promising, self.trials)
-        return self.searched + self.replicates * (len(self._fixed_points) + promising)
+        return self.searched + self.replicates * (len(self._fixed_configs) + promising)
 
     @property
     def digest(self) -> str:
@@ -395,28 +393,32 @@ class StudyPlan(BaseModel):
         """The base config with a point of the space, then the overrides, laid over it (checked)."""
         return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
 
-    @property
-    def _fixed_points(self) -> list[dict[str, Any]]:
-        """What is repeated whatever a search finds: the controls, or methods that nothing is searched for.
+    def control_config(self, method: str) -> TrialConfig:
+        """The point where the space starts, by another method, without an adapter that it could do without."""
+        return self.configure({**self.search_space.default_point(), "method": method, "adapter": False})
 
-        A control is the point where the space starts, by another method. None has an adapter that it could do without.
-        """
+    @property
+    def _fixed_configs(self) -> list[TrialConfig]:
+        """What is repeated whatever a search finds: the controls, or methods that nothing is searched for."""
         if self.compared:
-            return [] if self.searches else [method.fields for method in self.compared]
-        start = self.search_space.default_point()
-        return [{**start, "method": method, "adapter": False} for method in self.controls]
+            return [] if self.searches else [self.configure(method.fields) for method in self.compared]
+        return [self.control_config(method) for method in self.controls]
 
     def control_trials(self) -> Iterator[PlannedTrial]:
         """The configs that do not depend on a search, replicate by replicate."""
         for replicate in range(1, self.replicates + 1):
-            for point in self._fixed_points:
-                config = self.configure(point).with_seeds(self.seed, replicate)
-                yield PlannedTrial("control", config, replicate)
+            for config in self._fixed_configs:
+                yield PlannedTrial("control", config.with_seeds(self.seed, replicate), replicate)
 
     @property
     def confirm_trials(self) -> int:
-        """Trials of the confirmation, if one is asked for: at most so many, as it is not known which they are."""
-        return expected_size(self)
+        """Trials of the confirmation, if one is asked for, and of the tuning of its control.
+
+        At most so many, as it is not known which they are.
+        """
+        from study.control_tuning import tuning_trials
+
+        return expected_size(self) + sum(1 for _ in tuning_trials(self))
 
     def epochs_total(self) -> int:
         """Passes over the training split if no trial is stopped early."""

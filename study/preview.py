@@ -3,8 +3,9 @@
 from typing import Any, Final
 
 from search_spaces import MethodComparison
-from study.comparison import ComparedMethod, comparison_notes, left_out
+from study.comparison import BASELINE, ComparedMethod, comparison_notes, left_out
 from study.confirmation import PUBLISHED
+from study.control_tuning import tuned_configs
 from study.plan import StudyPlan
 from study.samplers import make_sampler
 from study.teacher_choice import describe_teacher
@@ -125,6 +126,12 @@ def describe_confirmation(plan: StudyPlan) -> str:
         configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
         what = f"the {configs} (by a lower bound), the search's winner, {', '.join(plan.controls)} and {PUBLISHED}"
     texts = [f"{what} on {request.seeds} fresh seeds: at most {plan.confirm_trials} trials more"]
+    tuned = tuned_configs(plan)
+    if tuned:
+        texts[0] += (
+            f", {plan.replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the validation "
+            f"split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
+        )
     comparisons = request.configs * (1 if plan.compared else len(plan.controls) + 1) + bool(plan.compared)
     floor = 2 / 2**request.seeds
     if floor * comparisons >= _LEVEL:

@@ -10,8 +10,9 @@ the trial's last epoch; null where the method does not have it), one per fact of
 an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins, each of
 `count`, `confidence` and `correct`, of trials that finished (see `trainables.measures`). `stage` is search (proposed
 by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study compares
-as published), replicate (a promising config on fresh seeds) or confirm (a chosen config, or a control, on seeds that no
-stage before had; these alone have `test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's
+as published), replicate (a promising config on fresh seeds), tune (the control `kd` at another temperature, from which
+its best is confirmed) or confirm (a chosen config, or a control, on seeds that no stage before had; these alone have
+`test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's
 own computing time, `started` the moment it was first scheduled.
 Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
 Of a column `cost/...` the field's metadata says the `unit`.

@@ -26,6 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from study.choosing import choose
 from study.confirmation import student_path
+from study.control_tuning import tuning_trials
 from study.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry
 from study.plan import PlannedTrial
 from study.promising import promising_configs as promising_configs
@@ -77,6 +78,7 @@ class StudySearch(OptunaSearch):
         self._to_repeat: deque[PlannedTrial] | None = None
         self._deaths: Counter[str] = Counter()
         self._given_up: dict[str, str] = {}
+        self._to_tune: deque[PlannedTrial] | None = None
         self._to_confirm: deque[PlannedTrial] | None = None
         self._searches = plan.searches
         # Each search has a study of Optuna's; where there is but one, it is the one that Ray's class made.
@@ -210,6 +212,12 @@ class StudySearch(OptunaSearch):
     def _next_confirmed(self) -> PlannedTrial | str | None:
         finished: str = Searcher.FINISHED
         if self._ledger.confirmation is None and self._plan.confirmation is not None:
+            tuned = self._ledger.in_stage("tune")
+            if self._to_tune is None:
+                self._to_tune = _not_begun(tuning_trials(self._plan), tuned)
+            following = _first_not_begun(self._to_tune, tuned)
+            if following is not None:
+                return following
             if self._ledger.unfinished:  # it is chosen from everything
                 return None
             chosen = choose(self._ledger)

@@ -51,7 +51,9 @@ def test_seeds_that_do_nothing_to_all_alike_count_with_every_config():
 
 def test_a_config_with_fresh_seeds_is_estimated_by_them_alone():
     fresh = (0.80, 0.84)
-    lucky, plain = lower_bounds([Scores((0.99,), fresh), Scores((0.81,), fresh)], [{1: 0.80, 2: 0.84}, {3: 0.80, 4: 0.84}])
+    lucky, plain = lower_bounds(
+        [Scores((0.99,), fresh), Scores((0.81,), fresh)], [{1: 0.80, 2: 0.84}, {3: 0.80, 4: 0.84}]
+    )
     assert lucky.value == plain.value == pytest.approx(0.82)
     half = stats.t.ppf(0.975, 2) * math.sqrt(0.0008) / math.sqrt(2)
     assert (lucky.low, lucky.high) == pytest.approx((0.82 - half, 0.82 + half))

@@ -108,8 +108,8 @@ def test_a_grid_is_its_methods_on_equal_seeds_seed_by_seed(tmp_path):
     assert [ledger.plan.search_of(e.config) for e in entries] == FEW * 2
     assert [e.replicate for e in entries] == [1] * len(FEW) + [2] * len(FEW)
     for replicate in (1, 2):
-        assert len({e.config.data_seed for e in entries if e.replicate == replicate}) == 1
-    assert len({e.config.seed for e in entries}) == len(entries)
+        assert len({(e.config.data_seed, e.config.seed) for e in entries if e.replicate == replicate}) == 1
+    assert len({e.config.seed for e in entries}) == 2
 
 
 def test_a_grid_has_no_search_whatever_is_asked(tmp_path):

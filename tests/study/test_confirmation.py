@@ -38,6 +38,8 @@ class PretendedSeeds(PretendedTune):
     def finish(self, tune_id, settings):
         config = settings["config"]
         accuracy = 0.9 - abs(config["adapter_width"] - 20) / 1000 + (config["seed"] % 1000) / 1e5
+        if config["method"] == "kd":
+            accuracy -= abs(config["temperature"] - 8.0) / 1000
         if self.lucky is not None and settings["trial_id"].endswith(self.lucky):
             accuracy = 0.99
         for epoch in range(1, config["epochs"] + 1):
@@ -53,6 +55,11 @@ def begin(folder, lucky=None, **values):
     return ledger, PretendedSeeds(StudySearch(ledger, {}), ledger, lucky)
 
 
+def before_the_choice(ledger):
+    """How many trials there are before the confirmation: all others, and kd at four more temperatures."""
+    return ledger.plan.total_trials + 4 * ledger.plan.replicates
+
+
 def finished(folder, lucky=None, **values):
     ledger, tune = begin(folder, lucky, **values)
     tune.run()
@@ -64,10 +71,13 @@ def test_what_is_confirmed_runs_last_and_alone_reads_the_test_split(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
     ran = tune.run()
     before = ledger.plan.total_trials
+    tuned = before_the_choice(ledger) - before
     assert {trial["stage"] for trial in ran[:before]} == {"search", "control", "replicate"}
-    assert {trial["stage"] for trial in ran[before:]} == {"confirm"}
+    assert [trial["stage"] for trial in ran[before : before + tuned]] == ["tune"] * tuned
+    assert {trial["stage"] for trial in ran[before + tuned :]} == {"confirm"}
     assert [trial["reads_test"] for trial in ran] == [trial["stage"] == "confirm" for trial in ran]
-    assert len(ran) == ledger.planned == before + ledger.confirmation.size <= before + ledger.plan.confirm_trials
+    assert len(ran) == ledger.planned == before + tuned + ledger.confirmation.size
+    assert len(ran) <= before + ledger.plan.confirm_trials
     rows = [trial_row(ledger.plan, entry) for entry in ledger.entries.values()]
     assert all((row["test/accuracy"] is not None) == (row["stage"] == "confirm") for row in rows)
     assert what_is_left(ledger) is None
@@ -100,7 +110,7 @@ def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_pa
 
 def test_the_choice_is_in_the_journal_before_its_first_trial(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
-    tune.run(ledger.plan.total_trials)
+    tune.run(before_the_choice(ledger))
     last = tune.next()
     assert last[1]["stage"] == "confirm"
     again = StudyLedger(ledger.plan, read_only=True)
@@ -109,7 +119,7 @@ def test_the_choice_is_in_the_journal_before_its_first_trial(tmp_path):
     assert entry.config.config_id == again.confirmation.choices[0].config.config_id
 
 
-@pytest.mark.parametrize("ran_before", [0, 4, 12, 13, 17, 24])
+@pytest.mark.parametrize("ran_before", [0, 4, 12, 13, 17, 24, 34])
 def test_a_confirmation_that_was_killed_goes_on_without_repeating_or_losing_a_trial(tmp_path, ran_before):
     _, whole = begin(tmp_path / "whole", confirmation=ASKED)
     expected = [trial["config"] for trial in whole.run()]
@@ -128,8 +138,9 @@ def test_a_confirmation_that_was_killed_goes_on_without_repeating_or_losing_a_tr
 
 def test_it_waits_for_every_trial_that_it_is_chosen_from(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
-    tune.run(ledger.plan.total_trials - 1)
+    tune.run(before_the_choice(ledger) - 1)
     last = tune.next()
+    assert last[1]["stage"] == "tune"
     assert tune.search.suggest("too-early") is None
     assert ledger.confirmation is None
     tune.finish(*last)
@@ -176,21 +187,63 @@ def test_a_study_of_which_nothing_finished_ends_without_a_confirmation(tmp_path)
         asked_confirmation(ledger, None, None)
 
 
-def test_the_controls_are_ce_kd_at_the_tuned_temperature_and_pesf_kd_as_published(tmp_path):
-    ledger = finished(tmp_path, space="temperature", confirmation={"configs": 1, "seeds": 2})
-    controls = {choice.control: choice.config for choice in ledger.confirmation.choices if choice.control}
-    first = next(choice.config for choice in ledger.confirmation.choices if choice.rank == 1)
+@pytest.mark.parametrize("space", ["temperature", "adapter_width"])
+def test_the_controls_are_ce_kd_at_its_own_best_temperature_and_pesf_kd_as_published(tmp_path, space):
+    ledger = finished(tmp_path, space=space, confirmation={"configs": 1, "seeds": 2})
+    controls = {choice.control: choice for choice in ledger.confirmation.choices if choice.control}
     assert list(controls) == ["ce", "kd", PUBLISHED]
-    assert controls["kd"].method == "kd"
-    assert controls["kd"].temperature == first.temperature != 4.0
-    assert (controls[PUBLISHED].method, controls[PUBLISHED].temperature) == ("pesf_kd", 6.0)
-    assert controls["ce"].method == "ce"
+    kd, published = controls["kd"], controls[PUBLISHED].config
+    assert (kd.config.method, kd.config.temperature) == ("kd", 8.0)
+    assert kd.label == "kd at tuned temperature 8"
+    own = [e.score for e in ledger.in_stage("tune") if e.config.temperature == 8.0]
+    assert len(own) == ledger.plan.replicates
+    assert kd.search_score == pytest.approx(sum(own) / len(own))
+    assert (published.method, published.temperature) == ("pesf_kd", 6.0)
+    assert controls["ce"].config.method == "ce"
 
 
-def test_where_the_temperature_is_held_kd_has_it_too(tmp_path):
+def test_the_temperatures_of_kd_differ_in_nothing_else_and_run_on_the_controls_seeds(tmp_path):
+    ledger = finished(tmp_path, space="temperature", confirmation={"configs": 1, "seeds": 2})
+    control = [e.config for e in ledger.in_stage("control") if e.config.method == "kd"]
+    tuned = [e.config for e in ledger.in_stage("tune")]
+    assert {config.temperature for config in tuned} == {1.0, 2.0, 8.0, 16.0}
+    assert {(c.seed, c.data_seed) for c in tuned} == {(c.seed, c.data_seed) for c in control}
+    alike = [c.model_dump(exclude={"temperature", "seed", "data_seed"}) for c in (*control, *tuned)]
+    assert all(each == alike[0] for each in alike)
+
+
+def test_a_temperature_that_failed_on_a_seed_is_not_chosen(tmp_path):
+    ledger, tune = begin(tmp_path, confirmation={"configs": 1, "seeds": 2}, replicates=2)
+    tune.run(ledger.plan.total_trials + 2)  # of the first seed 1 and 2 have run
+    best, settings = tune.next()
+    assert settings["config"]["temperature"] == 8.0
+    tune.search.on_trial_complete(best, {"finished": False, "failed": "why"})
+    tune.run()
+    (kd,) = (choice for choice in ledger.confirmation.choices if choice.control == "kd")
+    assert kd.config.temperature == 4.0
+    assert kd.label == "kd at tuned temperature 4"
+
+
+def test_a_tuning_that_was_stopped_goes_on(tmp_path):
+    ledger, tune = begin(tmp_path, confirmation=ASKED)
+    tune.run(ledger.plan.total_trials + 2)
+    tune.next()  # handed out, and then the process is gone
+    ledger.close()
+    again = StudyLedger(ledger.plan)
+    assert asked_confirmation(again, 2, 3) == ConfirmationRequest(**ASKED)
+    rest = PretendedSeeds(StudySearch(again, {}), again)
+    rest.run()
+    assert len(again.in_stage("tune")) == 4 * again.plan.replicates
+    assert len({(e.config.config_id, e.replicate) for e in again.in_stage("tune")}) == 4 * again.plan.replicates
+    assert len(again.entries) == again.planned
+
+
+def test_where_the_temperature_is_held_kd_has_it_too_and_what_was_published_is_told_apart(tmp_path):
     ledger = finished(tmp_path, overrides={"temperature": 2.5}, confirmation={"configs": 1, "seeds": 2})
     assert {choice.config.temperature for choice in ledger.confirmation.choices} == {2.5}
-    assert [choice.label for choice in ledger.confirmation.choices if choice.control] == ["ce", "kd", PUBLISHED]
+    labels = [choice.label for choice in ledger.confirmation.choices if choice.control]
+    assert labels == ["ce", "kd", f"{PUBLISHED} but for temperature"]
+    assert not ledger.in_stage("tune")
 
 
 def test_a_control_that_was_chosen_itself_runs_once(tmp_path):
@@ -260,7 +313,7 @@ def test_the_same_confirmation_may_be_asked_for_again(tmp_path, given):
 def test_the_test_split_is_not_read_again_for_another_choice(tmp_path, given, confirms):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
     ledger.plan.save()
-    tune.run(ledger.plan.total_trials)
+    tune.run(before_the_choice(ledger))
     tune.next()  # chosen, and its first trial is under way
     with pytest.raises(UsageError) as refusal:
         resumed_plan("planned", tmp_path, given, confirms=confirms)
@@ -346,8 +399,11 @@ def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
     assert load_plan(plan.directory) == plan
     shown = describe_plan(plan, [])
     assert "the 2 best configs (by a lower bound), the search's winner, ce, kd and pesf_kd as published" in shown
-    assert "on 3 fresh seeds: at most 18 trials more" in shown
-    assert f"{(13 + 18) * 4} student epochs" in shown
+    assert (
+        "on 3 fresh seeds: at most 26 trials more, 8 of them to tune the temperature of kd on the validation split "
+        "(4, 1, 2, 8, 16)" in shown
+    )
+    assert f"{(13 + 26) * 4} student epochs" in shown
     assert "once by the confirmation" in shown
     assert "no paired p-value can fall below 0.25, nor below 1 when corrected for 6 comparisons" in shown
     enough = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 10}), [])
@@ -367,10 +423,19 @@ def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, co
     done = command(confirm_main, "planned", "--dry-run", "--confirm", "2", "--seeds", "4", "--output-dir", tmp_path)
     assert done.code == 0, done.said
     assert "on 4 fresh seeds each (replicates 3 to 6)" in done.said
-    for words in ("choice 1: 1: w", "choice 2: 2: w", "lower bound", "control: ce", f"control: {PUBLISHED}"):
+    for words in (
+        "choice 1: 1: w",
+        "choice 2: 2: w",
+        "lower bound",
+        "control: ce",
+        f"control: {PUBLISHED}",
+        "28 trials, 0",
+        "by 8 of",
+    ):
         assert words in done.said
     done = command(confirm_main, "planned", "--dry-run", "--json", "--output-dir", tmp_path)
     shown = json.loads(done.out)
+    assert (shown["tuning_trials"], shown["epochs"]) == (8, 4 * (8 + shown["trials"]))
     assert shown["confirmation"]["request"] == {"configs": 3, "seeds": 10}
     assert shown["trials"] == 10 * len(shown["confirmation"]["choices"])
     assert contents(tmp_path) == before

@@ -51,13 +51,14 @@ def assert_the_student_is_the_same_both_ways(directory, plan, result):
     assert kept["model"] == f"models:/{version.name}/{version.version}"
     assert client.get_model_version_by_alias(version.name, kept["alias"]).version == version.version
     first = next(config for config in result["configs"] if config["rank"] == 1)
+    kd = next(config for config in result["configs"] if config["control"] == "kd")
     clear = {
         each["clear_of_zero"]
         for each in result["comparisons"]
-        if (each["config_id"], each["against_label"]) == (first["config_id"], "kd")
+        if (each["config_id"], each["against"]) == (first["config_id"], kd["config_id"])
     }
     assert {kept["alias"] == "champion"} == clear
-    for words in ("# cnn_3_4 on digits, distilled from cnn_32_64", "| kd | ", "logits (N, classes)"):
+    for words in ("# cnn_3_4 on digits, distilled from cnn_32_64", f"| {kd['label']} | ", "logits (N, classes)"):
         assert words in version.description
     assert Path(kept["card"]).read_text() == version.description
     assert kept["card"] == str(path.with_suffix(".md"))
@@ -102,6 +103,15 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     read = [row["epoch"] for row in per_epoch if row["test/accuracy"] is not None]
     assert read == [2] * len(confirmed)
     assert {config["control"] for config in result["configs"]} >= {"ce", "kd", "pesf_kd as published"}
+    tried = [row for row in rows if row["method"] == "kd" and row["stage"] in ("control", "tune")]
+    scores = {each: [r["val/accuracy"] for r in tried if r["temperature"] == each] for each in (1, 2, 4, 8, 16)}
+    assert {len(each) for each in scores.values()} == {2}
+    (kd,) = (config for config in result["configs"] if config["control"] == "kd")
+    best = sum(scores[kd["fields"]["temperature"]])
+    assert best == max(sum(each) for each in scores.values())
+    assert kd["label"] == f"kd at tuned temperature {kd['fields']['temperature']:g}"
+    for replicate in (3, 4, 5, 6):
+        assert len({(row["seed"], row["data_seed"]) for row in confirmed if row["replicate"] == replicate}) == 1
     for config in result["configs"]:
         own = [row["test/accuracy"] for row in confirmed if row["config_id"] == config["config_id"]]
         assert config["test_accuracy"]["value"] == pytest.approx(sum(own) / 4)
@@ -125,7 +135,13 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     again = launch("--resume", "confirmed", "--output-dir", output_dir)
     assert again.returncode == 0, again.stderr
     assert "starting Ray" not in again.stderr
-    for words in ("Confirmed on fresh seeds", "less that of", "(Holm)", "optimism", "kd on the test split: "):
+    for words in (
+        "Confirmed on fresh seeds",
+        "less that of",
+        "(Holm)",
+        "optimism",
+        "kd at tuned temperature",
+    ):
         assert words in again.stdout
     assert f"student   {result['student']['model']} ({result['student']['alias']})" in again.stdout
     assert_the_student_is_the_same_both_ways(directory, load_plan(directory), result)  # registered once
@@ -178,4 +194,4 @@ def test_a_smoke_test_may_confirm_too(output_dir, launch):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)["confirmation"]
     assert result["seeds"] == 2
-    assert any(config["label"].startswith("kd at temperature") for config in result["configs"])
+    assert any(config["label"].startswith("kd at tuned temperature") for config in result["configs"])

@@ -47,13 +47,16 @@ def test_no_mean_contains_a_seed_that_a_config_was_chosen_by(tmp_path):
     assert not chosen_by & set(fresh)
 
 
-def test_equal_replicates_see_equal_batches_and_start_from_their_own_weights(tmp_path):
+def test_equal_replicates_see_equal_batches_and_start_from_equal_weights_but_in_the_search(tmp_path):
     ledger, _, tune = begin(tmp_path)
     tune.run()
     for replicate in (1, 2):
         same = [e.config for e in ledger.entries.values() if e.replicate == replicate]
-        assert len({c.data_seed for c in same}) == 1
-        assert len({c.seed for c in same}) == len(same)
+        assert len({(c.data_seed, c.seed) for c in same}) == 1
+        assert len(same) > 1
+    searched = [e.config for e in ledger.in_stage("search")]
+    assert len({c.data_seed for c in searched}) == 1
+    assert len({c.seed for c in searched}) == len(searched) > 1
 
 
 def test_replicates_wait_for_the_search_and_controls_do_not(tmp_path):

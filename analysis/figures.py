@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from analysis.association import between_configs, rank_association
 from analysis.drawing import (
     BLUE,
     GAP_LABEL,
@@ -29,12 +30,14 @@ from analysis.drawing import (
     score_label,
     style_of,
 )
+from analysis.landmark import GAPS, Landmark, at_epoch, at_landmark, config_columns, config_means
 from analysis.resampling import Floats, complete, line_values, percentile_interval, resampled
-from analysis.statistics import MIN_UNITS, Estimate, rank_correlation
+from analysis.statistics import MIN_UNITS, Estimate
 from analysis.trials import (
     REPEATED,
     SEARCH,
     SHARPNESS_GAP,
+    StudyRecords,
     method_name,
     numbers,
     objective,
@@ -74,11 +77,12 @@ class ParameterEffect:
         parameter: the config's field.
         categories: its values where it is no number, which `searched` and `repeated` then number from 0; else
             empty.
-        searched: (n, 2) parameter and accuracy of the finished search trials.
+        searched: (n, 2) parameter and accuracy of the finished search trials, at their end.
         repeated: parameter, mean accuracy and config name of each promising config repeated on fresh seeds.
         references: mean accuracy of each control, by its method.
-        correlation: exploratory rank correlation over the search; None for categories.
-        note: on survivors, or None.
+        correlation: exploratory rank correlation over all configs of the search at its landmark (see
+            `analysis.landmark`), not over the survivors that are drawn; None for categories.
+        note: on survivors, and of which trials the correlation is then; or None.
     """
 
     parameter: str
@@ -93,18 +97,19 @@ class ParameterEffect:
 
 @dataclass(frozen=True)
 class GapAgainstAccuracy:
-    """Sharpness gap against accuracy over the finished search trials, with a fitted line.
+    """Sharpness gap against accuracy over the configs of the search at its landmark, with a fitted line.
 
     Args:
-        gap: (n,) nats.
+        gap: (n,) nats, by config.
         accuracy: (n,) fractions.
         grid: (m,) gaps at which the line is given.
         line: (m,) least-squares line.
         low: (m,) lower end of its pointwise 95% bootstrap band; nan where there are too few trials for one.
         high: (m,) upper end.
-        references: mean gap and mean accuracy of each control that has a gap, by its method.
-        correlation: exploratory rank correlation.
-        note: on survivors, or None.
+        references: mean gap and mean accuracy of each control that has a gap, by its method, at the same epoch.
+        correlation: exploratory rank correlation, as `analysis.association.between_configs` has it.
+        note: which trials these are at which epoch, where some did not finish; else None.
+        epoch: the landmark where that is not everybody's last; else None.
     """
 
     gap: Floats
@@ -116,6 +121,7 @@ class GapAgainstAccuracy:
     references: dict[str, tuple[Estimate, Estimate]]
     correlation: Estimate
     note: str | None
+    epoch: int | None = None
     objective: str = "accuracy"
 
 
@@ -154,12 +160,18 @@ def compute_history(trials: pa.Table) -> History:
     return History(np.arange(1, len(status) + 1), accuracy, np.fmax.accumulate(counted), status, objective(searched))
 
 
-def compute_parameter_effect(trials: pa.Table, parameter: str, *, seed: int = 0) -> ParameterEffect:
+def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int = 0) -> ParameterEffect:
     """A parameter against accuracy: the search's trials, the repeated configs and the controls.
+
+    Args:
+        records: of a study.
+        parameter: a field of the config.
+        seed: of the bootstrap.
 
     Raises:
         ValueError: if no column of the records has that name.
     """
+    trials = records.trials
     if parameter not in trials.column_names:
         known = ", ".join(trials.column_names)
         raise ValueError(f"the records have no column {parameter!r}; they have {known}")
@@ -173,31 +185,44 @@ def compute_parameter_effect(trials: pa.Table, parameter: str, *, seed: int = 0)
         categories = tuple(sorted({str(value) for value in given}))
     position = [float(categories.index(str(v))) if categories else _number(v) for v in given]
     points, _ = complete([position[: len(values)], trial_scores(searched)])
+    landmark, survivors = at_landmark(records, searched=True), survivor_note(trials)
     return ParameterEffect(
         parameter=parameter,
         categories=categories,
         searched=points,
         repeated=tuple((at, s.accuracy, s.name) for at, s in zip(position[len(values) :], promising, strict=True)),
         references={s.method: s.accuracy for s in summaries if s.stage == "control"},
-        correlation=None if categories else rank_correlation(points[:, 0], points[:, 1], seed=seed),
-        note=survivor_note(trials),
+        correlation=None if categories else _parameter_correlation(landmark, parameter, seed),
+        note=survivors and f"{survivors} The rank correlation is of all: {landmark.note}.",
         objective=objective(trials),
     )
+
+
+def _parameter_correlation(landmark: Landmark, parameter: str, seed: int) -> Estimate:
+    values = [numbers(landmark.trials, parameter), trial_scores(landmark.trials)]
+    (x, y), first = config_means(values, landmark.trials["config_id"].to_pylist())
+    return rank_association(x, y, config_columns(landmark.trials.take(first), ()), seed=seed)
 
 
 def _number(value: bool | int | float | str | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def compute_gap_against_accuracy(trials: pa.Table, *, seed: int = 0) -> GapAgainstAccuracy:
-    """Sharpness gap against accuracy over the search's finished trials.
+def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> GapAgainstAccuracy:
+    """Sharpness gap against accuracy over the configs of the search.
 
-    The search has one trial a config, so its trials are the independent units; repeated configs would weigh
-    the promising region twice and stay out of the line.
+    All of them, at the last epoch that every trial of the search reached: those that finished were selected by their
+    accuracy (see `analysis.landmark`). Repeated configs would weigh the promising region twice and stay out of the
+    line.
+
+    Args:
+        records: of a study.
+        seed: of the bootstrap and the permutations.
     """
-    searched = select(trials, stages=[SEARCH])
-    columns, units = complete([numbers(searched, SHARPNESS_GAP), trial_scores(searched)])
-    gap, accuracy = columns.T
+    landmark = at_landmark(records, searched=True)
+    values = [GAPS["paper"](landmark.trials), trial_scores(landmark.trials)]
+    (gap, accuracy), _ = config_means(values, landmark.trials["config_id"].to_pylist())
+    columns, units = complete([gap, accuracy])
     spread = bool(len(gap)) and np.ptp(gap) > 0
     grid = np.linspace(gap.min(), gap.max(), 50) if spread else np.empty(0)
     line = line_values(columns, np.ones((1, len(gap))), grid)[0] if spread else np.empty(0)
@@ -205,6 +230,7 @@ def compute_gap_against_accuracy(trials: pa.Table, *, seed: int = 0) -> GapAgain
     if spread and len(gap) >= MIN_UNITS:
         lines = resampled(lambda c, counts: line_values(c, counts, grid), columns, units, seed)
         low, high = np.array([percentile_interval(values)[:2] for values in lines.T]).T
+    trials = records.trials if landmark.is_last else at_epoch(records.trials, records.epochs, landmark.epoch)
     controls = [s for s in summarise_configs(trials) if s.stage == "control" and s.gap.n]
     return GapAgainstAccuracy(
         gap=gap,
@@ -214,9 +240,10 @@ def compute_gap_against_accuracy(trials: pa.Table, *, seed: int = 0) -> GapAgain
         low=low,
         high=high,
         references={s.method: (s.gap, s.accuracy) for s in controls},
-        correlation=rank_correlation(gap, accuracy, seed=seed),
-        note=survivor_note(trials),
-        objective=objective(trials),
+        correlation=between_configs(landmark, "paper", seed=seed).estimate,
+        note=None if landmark.is_last else f"{landmark.note}.",
+        epoch=None if landmark.is_last else landmark.epoch,
+        objective=objective(records.trials),
     )
 
 
@@ -329,7 +356,7 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
 
 def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
     """Sharpness gap against accuracy, with the fitted line, its band and the exploratory rank correlation."""
-    caption = f"n = {len(found.gap)} search trials, one seed each; {_exploratory(found.correlation)}."
+    caption = f"n = {len(found.gap)} configs of the search, one seed each; {_exploratory(found.correlation)}."
     banded = bool(np.isfinite(found.low).any())
     if len(found.line):
         caption += " Line: least squares" + (", pointwise 0.95 bootstrap band." if banded else ", no band.")

@@ -53,6 +53,7 @@ class Landmark:
     Args:
         trials: one row a trial, its `val/...` measures those of the landmark.
         epoch: the landmark, counted from 1; 0 where there is no trial.
+        is_last: whether every trial is in it, at its last epoch.
         evidence: `exploratory` as soon as one of the trials was proposed by a search, which chose it by the outcome;
             `confirmatory` where all ran on fresh seeds.
         note: which trials these are and what became of those that were stopped, in words.
@@ -62,6 +63,7 @@ class Landmark:
     epoch: int
     evidence: Evidence
     note: str
+    is_last: bool = True
 
 
 def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[str] | None = None) -> Landmark:
@@ -83,17 +85,24 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
     if not running.num_rows:
         return Landmark(trials.slice(0, 0), 0, evidence, "no trial finished or was stopped early")
     epoch = int(pc.min(running["epochs"]).as_py())
-    reached = _at_epoch(trials, records.epochs, epoch)
+    reached = at_epoch(trials, records.epochs, epoch)
     note = _note(trials, reached, epoch)
     if not searched and SEARCH in stages:
         note += (
             f"; fresh seeds of configs that were chosen by {objective(trials)}, which narrows what lies between them"
         )
-    return Landmark(reached, epoch, evidence, note)
+    is_last = reached.num_rows == trials.num_rows and epoch == int(pc.max(trials["epochs"]).as_py())
+    return Landmark(reached, epoch, evidence, note, is_last)
 
 
-def _at_epoch(trials: pa.Table, epochs: pa.Table, epoch: int) -> pa.Table:
-    """The trials that have a row of that epoch, with its measures."""
+def at_epoch(trials: pa.Table, epochs: pa.Table, epoch: int) -> pa.Table:
+    """The trials that have a row of that epoch, with its measures on the validation split.
+
+    Args:
+        trials: any of a study.
+        epochs: of that study.
+        epoch: from 1.
+    """
     rows = epochs.filter(pc.equal(epochs["epoch"], epoch))
     place = {trial_id: number for number, trial_id in enumerate(rows["trial_id"].to_pylist())}
     ids = trials["trial_id"].to_pylist()

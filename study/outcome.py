@@ -103,7 +103,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     records = open_study(plan.directory)
     summarise = compare_methods if plan.compared else summarise_configs
     configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
-    correlation = compute_gap_against_accuracy(records.trials, seed=plan.seed).correlation
+    correlation = compute_gap_against_accuracy(records, seed=plan.seed).correlation
     notes = _notes(plan, run, records, configs)
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, notes)
@@ -409,7 +409,7 @@ def _draw_figures(
         figures |= {
             "history": lambda: draw_history(compute_history(trials)),
             "gap_against_accuracy": lambda: draw_gap_against_accuracy(
-                compute_gap_against_accuracy(trials, seed=plan.seed)
+                compute_gap_against_accuracy(records, seed=plan.seed)
             ),
         }
     if plan.compared:
@@ -420,7 +420,7 @@ def _draw_figures(
             figures["accuracy_against_cost_confirmed"] = lambda: draw_accuracy_against_cost(tested, costs)
     for parameter in plan.search_space.scientific:
         figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
-            compute_parameter_effect(trials, name, seed=plan.seed)
+            compute_parameter_effect(records, name, seed=plan.seed)
         )
     for name, draw in figures.items():
         figure = draw()

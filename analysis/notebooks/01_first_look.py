@@ -91,7 +91,7 @@ Markdown(markdown_table(summaries))
 # correlation is exploratory: a sampler chose the configs, and other fields varied along.
 
 # %%
-draw_parameter_effect(compute_parameter_effect(trials, varied[0] if varied else "adapter_width"))
+draw_parameter_effect(compute_parameter_effect(records, varied[0] if varied else "adapter_width"))
 
 # %% [markdown]
 # ## Sharpness gap against accuracy
@@ -101,7 +101,7 @@ draw_parameter_effect(compute_parameter_effect(trials, varied[0] if varied else 
 # or learning rate, moves both: the line and the correlation describe this search and prove no cause.
 
 # %%
-gap = compute_gap_against_accuracy(trials)
+gap = compute_gap_against_accuracy(records)
 draw_gap_against_accuracy(gap)
 
 # %%

@@ -70,7 +70,7 @@ Markdown(about)
 # controls.
 
 # %%
-draw_parameter_effect(compute_parameter_effect(trials, "adapter_width"))
+draw_parameter_effect(compute_parameter_effect(records, "adapter_width"))
 
 # %% [markdown]
 # A learning rate that suits a narrow adapter need not suit a wide one, so the rates that the search varied

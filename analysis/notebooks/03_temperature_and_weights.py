@@ -129,7 +129,7 @@ for name, each in on_accuracy:
         strongest[name] = each
 for name, each in strongest.items():
     show(Markdown(f"**{name}**, {each.parameter}:"))
-    show(draw_parameter_effect(compute_parameter_effect(studies[name].trials, each.parameter)))
+    show(draw_parameter_effect(compute_parameter_effect(studies[name], each.parameter)))
 
 # %% [markdown]
 # ## Was the range wide enough?

@@ -71,7 +71,7 @@ Markdown(study_in_words(trials, STUDY.name))
 # ## Watched: gap and accuracy in the search
 
 # %%
-draw_gap_against_accuracy(compute_gap_against_accuracy(trials))
+draw_gap_against_accuracy(compute_gap_against_accuracy(records))
 
 # %% [markdown]
 # ## Every gap, between configs and within them

@@ -158,7 +158,8 @@ def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
     elif correlation.low > 0:
         said = f"configs those with a larger sharpness gap had the higher {found.objective}"
     value = bounded(correlation, sign="+", places=2)
-    return f"Over the {correlation.n} searched {said}: rank correlation {value}, exploratory, validation split."
+    when = "" if found.epoch is None else f", at epoch {found.epoch}, the last that all of them reached"
+    return f"Over the {correlation.n} searched {said}: rank correlation {value}, exploratory, validation split{when}."
 
 
 def _imposed(arms: Sequence[ImposedGap]) -> str:

@@ -183,7 +183,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
         costs=config_costs(records),
         confirmed=confirmed,
         confirmed_methods=compare_methods(records.trials, confirmed=True, seed=seed) if compared_again else [],
-        gap=compute_gap_against_accuracy(records.trials, seed=seed),
+        gap=compute_gap_against_accuracy(records, seed=seed),
         arms=arms,
         importances=mattered,
         ranges=ranges,
@@ -300,7 +300,7 @@ def _slices(study: StudyFolder, found: _Found) -> Section:
     scientific = [each.name for each in study.searched if each.role == "scientific"]
     imposed = {"gap_control", "gap_target"} if found.arms else set()
     wanted = [name for name in dict.fromkeys([*_SLICED, *scientific]) if name in varied and name not in imposed]
-    effects = [compute_parameter_effect(study.records.trials, name, seed=study.seed) for name in wanted]
+    effects = [compute_parameter_effect(study.records, name, seed=study.seed) for name in wanted]
     pictures = tuple(effect_picture(effect) for effect in effects if len(effect.searched))
     return Section("slices", f"What was varied, and {found.gap.objective}", pictures=pictures)
 

@@ -8,21 +8,12 @@ import numpy as np
 from analysis.trials import StudyRecords
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
-MEASURES = (
-    "val/accuracy",
-    "val/sharpness_gap",
-    "val/sharpness_gap_centred",
-    "val/sharpness_gap_tempered",
-    "val/entropy_student",
-    "val/entropy_adapted",
-)
-
 
 def records(rows: list[dict[str, Any]], epochs: list[dict[str, Any]] | None = None) -> StudyRecords:
     """A study of these trials; each reached at every epoch what it reached at last, unless `epochs` says otherwise."""
     if epochs is None:
         epochs = [
-            {"trial_id": row["trial_id"], "epoch": epoch, **{name: row.get(name) for name in MEASURES}}
+            {"trial_id": row["trial_id"], "epoch": epoch, **{n: row[n] for n in row if n.startswith("val/")}}
             for row in rows
             for epoch in range(1, row["epochs"] + 1)
         ]

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from matplotlib.figure import Figure
+from scipy import stats
 
+from analysis.association import between_configs
 from analysis.figures import (
     compute_gap_against_accuracy,
     compute_history,
@@ -19,7 +22,9 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
-from analysis.statistics import rank_correlation
+from analysis.landmark import at_landmark
+from analysis.trials import StudyRecords, numbers
+from tests.analysis.planted import records
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
 
@@ -38,22 +43,28 @@ def test_the_best_so_far_follows_the_start_and_counts_finished_trials_only() -> 
 
 
 def test_a_parameters_effect_holds_search_trials_repeated_configs_and_controls() -> None:
-    trials, _ = whole_study()
-    effect = compute_parameter_effect(trials, "adapter_width")
+    study = StudyRecords(*whole_study())
+    effect = compute_parameter_effect(study, "adapter_width")
     assert effect.searched.shape == (20, 2)
     assert effect.categories == ()
-    assert effect.correlation == rank_correlation(*effect.searched.T)
+    landmark = at_landmark(study, searched=True)
+    assert landmark.epoch == 5
+    assert effect.correlation is not None
+    assert (effect.correlation.n, landmark.trials.num_rows) == (24, 24)
+    both = numbers(landmark.trials, "adapter_width"), numbers(landmark.trials, "val/accuracy")
+    assert effect.correlation.value == pytest.approx(stats.spearmanr(*both).statistic)
     assert set(effect.references) == {"ce", "kd"}
     assert len(effect.repeated) == 3
     assert all(estimate.n == 5 for _, estimate, _ in effect.repeated)
     assert effect.note is not None
     assert "4 stopped early" in effect.note
+    assert "The rank correlation is of all: 24 trials at epoch 5 of 15" in effect.note
 
 
 def test_a_categorical_parameter_is_numbered_by_its_names_and_has_no_rank_correlation() -> None:
     kinds = ["serial", "logit", "serial"]
     rows = [trial(i, adapter_kind=kind, **{"val/accuracy": 0.1 * i}) for i, kind in enumerate(kinds)]
-    effect = compute_parameter_effect(trials_table(rows), "adapter_kind")
+    effect = compute_parameter_effect(records(rows), "adapter_kind")
     assert effect.categories == ("logit", "serial")
     assert effect.searched[:, 0].tolist() == [1.0, 0.0, 1.0]
     assert effect.correlation is None
@@ -61,12 +72,11 @@ def test_a_categorical_parameter_is_numbered_by_its_names_and_has_no_rank_correl
 
 def test_a_parameter_that_nobody_recorded_is_refused() -> None:
     with pytest.raises(ValueError, match="no column 'wdith'"):
-        compute_parameter_effect(trials_table([]), "wdith")
+        compute_parameter_effect(records([]), "wdith")
 
 
 def test_the_line_through_gap_and_accuracy_is_least_squares_within_its_band() -> None:
-    trials, _ = whole_study()
-    found = compute_gap_against_accuracy(trials)
+    found = compute_gap_against_accuracy(StudyRecords(*whole_study(searched=20, pruned=0)))
     slope, intercept = np.polyfit(found.gap, found.accuracy, 1)
     np.testing.assert_allclose(found.line, intercept + slope * found.grid, rtol=1e-10)
     assert (found.low < found.line).all()
@@ -75,11 +85,47 @@ def test_the_line_through_gap_and_accuracy_is_least_squares_within_its_band() ->
     assert slope == pytest.approx(-0.02, abs=0.009)
     assert found.correlation.n == len(found.gap) == 20
     assert set(found.references) == {"kd"}
+    assert (found.epoch, found.note) == (None, None)
+
+
+def test_gap_against_accuracy_is_of_all_configs_at_one_epoch_and_not_of_the_survivors() -> None:
+    study = StudyRecords(*whole_study())
+    found = compute_gap_against_accuracy(study)
+    assert len(found.gap) == found.correlation.n == 24
+    assert found.correlation == between_configs(at_landmark(study, searched=True), "paper").estimate
+    assert (found.epoch, found.note is not None) == (5, True)
+    assert "4 were stopped early and are in it as they were then" in str(found.note)
+    said = caption(draw_gap_against_accuracy(found))
+    assert "n = 24 configs of the search" in said
+    assert "24 trials at epoch 5 of 15" in said
+    # The controls stand at that epoch too.
+    kd = study.epochs.filter(pc.equal(study.epochs["epoch"], 5)).to_pylist()
+    ids = {row["trial_id"] for row in study.trials.to_pylist() if row["method"] == "kd"}
+    assert found.references["kd"][1].value == pytest.approx(
+        np.mean([row["val/accuracy"] for row in kd if row["trial_id"] in ids])
+    )
+
+
+def test_a_correlation_that_early_stopping_hides_among_survivors_is_told_whole() -> None:
+    # Configs of a large gap are stopped for their accuracy; among the rest there is none.
+    rows, epochs = [], []
+    for number in range(30):
+        gap, pruned = float(number), number >= 10
+        accuracy = 0.9 - 0.02 * gap if pruned else 0.8 + 0.01 * (number % 2)
+        rows.append(trial(number, status="pruned" if pruned else "finished", epochs=1 if pruned else 2))
+        values = {"val/sharpness_gap": gap, "val/accuracy": accuracy}
+        rows[-1] |= values
+        epochs += [
+            {"trial_id": rows[-1]["trial_id"], "epoch": each, **values} for each in range(1, rows[-1]["epochs"] + 1)
+        ]
+    found = compute_gap_against_accuracy(records(rows, epochs)).correlation
+    assert found.n == 30
+    assert found.high < -0.8
 
 
 def test_the_band_narrows_to_the_line_where_the_points_lie_on_it() -> None:
     rows = [trial(i, **{"val/sharpness_gap": float(i), "val/accuracy": 0.9 - 0.01 * i}) for i in range(8)]
-    found = compute_gap_against_accuracy(trials_table(rows))
+    found = compute_gap_against_accuracy(records(rows))
     np.testing.assert_allclose(found.low, found.line, atol=1e-12)
     np.testing.assert_allclose(found.high, found.line, atol=1e-12)
 
@@ -87,7 +133,7 @@ def test_the_band_narrows_to_the_line_where_the_points_lie_on_it() -> None:
 @pytest.mark.parametrize(("count", "points"), [(0, 0), (1, 0), (3, 50)])
 def test_few_trials_give_no_band_and_one_gives_no_line(count: int, points: int) -> None:
     rows = [trial(i, **{"val/sharpness_gap": float(i), "val/accuracy": 0.5}) for i in range(count)]
-    found = compute_gap_against_accuracy(trials_table(rows))
+    found = compute_gap_against_accuracy(records(rows))
     assert len(found.line) == points
     assert np.isnan(found.low).all()
 
@@ -121,24 +167,26 @@ def test_without_repetitions_the_curves_are_of_the_search_and_say_so() -> None:
 def test_every_caption_carries_n_and_correlations_are_called_exploratory() -> None:
     trials, epochs = whole_study()
     history = draw_history(compute_history(trials))
-    width = draw_parameter_effect(compute_parameter_effect(trials, "adapter_width"))
-    gap = draw_gap_against_accuracy(compute_gap_against_accuracy(trials))
+    width = draw_parameter_effect(compute_parameter_effect(StudyRecords(trials, epochs), "adapter_width"))
+    gap = draw_gap_against_accuracy(compute_gap_against_accuracy(StudyRecords(trials, epochs)))
     curves = draw_learning_curves(compute_learning_curves(trials, epochs))
     assert "n = 24 search trials" in caption(history)
     assert "20 finished, 4 pruned" in caption(history)
-    for figure in (width, gap):
-        assert "n = 20" in caption(figure)
+    for figure, drawn in ((width, "n = 20 search trials"), (gap, "n = 24 configs")):
+        assert drawn in caption(figure)
         assert "exploratory Spearman" in caption(figure)
-        assert "Survivors only" in caption(figure)
+        assert "n = 24" in caption(figure)
+    assert "Survivors only" in caption(width)
+    assert "no survivor is selected" in caption(gap)
     assert "pesf_kd: n = 15, configs = 3" in caption(curves)
 
 
 def test_axes_say_what_they_show_and_in_which_unit() -> None:
     trials, epochs = whole_study()
-    (gap,) = draw_gap_against_accuracy(compute_gap_against_accuracy(trials)).axes
+    (gap,) = draw_gap_against_accuracy(compute_gap_against_accuracy(StudyRecords(trials, epochs))).axes
     assert "(nats)" in gap.get_xlabel()
     assert "(fraction)" in gap.get_ylabel()
-    (width,) = draw_parameter_effect(compute_parameter_effect(trials, "adapter_width")).axes
+    (width,) = draw_parameter_effect(compute_parameter_effect(StudyRecords(trials, epochs), "adapter_width")).axes
     assert width.get_xscale() == "log"
     assert width.get_xlabel() == "adapter width"
     panels = draw_learning_curves(compute_learning_curves(trials, epochs)).axes
@@ -150,9 +198,9 @@ def test_a_study_with_next_to_nothing_in_it_is_still_drawn(rows: list[dict[str, 
     trials, epochs = trials_table(rows), epochs_table([])
     figures = [
         draw_history(compute_history(trials)),
-        draw_parameter_effect(compute_parameter_effect(trials, "adapter_width")),
-        draw_parameter_effect(compute_parameter_effect(trials, "adapter_kind")),
-        draw_gap_against_accuracy(compute_gap_against_accuracy(trials)),
+        draw_parameter_effect(compute_parameter_effect(StudyRecords(trials, epochs), "adapter_width")),
+        draw_parameter_effect(compute_parameter_effect(StudyRecords(trials, epochs), "adapter_kind")),
+        draw_gap_against_accuracy(compute_gap_against_accuracy(StudyRecords(trials, epochs))),
         draw_learning_curves(compute_learning_curves(trials, epochs)),
     ]
     for number, figure in enumerate(figures):

@@ -17,6 +17,7 @@ from analysis.trials import (
     trial_scores,
 )
 from analysis.wording import study_in_words
+from tests.analysis.planted import records
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
 COLA = {"dataset": "glue:cola", "val/accuracy": 0.5}
@@ -86,7 +87,7 @@ def test_tables_compare_by_it_and_name_it(trials):
 
 
 def test_figures_show_it_and_name_it(trials):
-    found = compute_gap_against_accuracy(trials)
+    found = compute_gap_against_accuracy(records(trials.to_pylist()))
     np.testing.assert_allclose(np.sort(found.accuracy), 0.1 * np.arange(6))
     assert found.correlation.value == pytest.approx(-1)
     axes = draw_gap_against_accuracy(found).axes[0]

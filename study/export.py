@@ -15,7 +15,6 @@ from study import options
 from study.errors import StudyError, UsageError
 from study.launch import leave_with_exit_code
 from study.request import existing_plan
-from trainables.modality import is_text
 
 if TYPE_CHECKING:
     from study.ledger import TrialEntry
@@ -30,6 +29,7 @@ _EXAMPLES: Final = (
 )
 # By suffix: what has to be installed beside PyTorch.
 _NEEDED: Final = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".pt2": ()}
+_SENTENCES: Final = "int32 sentences: token ids, 0 behind the last one, and segment ids"
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
@@ -69,17 +69,14 @@ def export(
 ) -> None:
     """Write the student of a confirmed study as a program that needs nothing of this package.
 
-    It takes uint8 images (N, channels, height, width), N of any size, normalises them itself and gives logits. What was
-    written is read back and compared with the student, on the example that was kept with it and on batches of other
-    sizes; a file that says something else is removed. Exit codes: 0 done, 1 error, 2 wrong usage.
+    It takes uint8 images (N, channels, height, width), N of any size, normalises them itself and gives logits. One that
+    reads text takes sentences (N, 2, length), int32: token ids and segment ids; its tokeniser is in the file as
+    tokenizer.json. What was written is read back and compared with the student, on the example that was kept with it
+    and on batches of other sizes; a file that says something else is removed. Exit codes: 0 done, 1 error, 2 wrong
+    usage.
     """
     _check_installed(kind)
     plan = existing_plan(name, output_dir)
-    if is_text(plan.base.dataset):
-        raise UsageError(
-            f"study {name!r} is of {plan.base.dataset}: students that read text are not exported; use their "
-            "safetensors (trainables.student_file.load_student), or the model in MLflow"
-        )
     entry, weights = _student_of(plan)
     path = out if out is not None else weights.with_suffix(kind.suffix)
     _check_place(path, kind, force=force)
@@ -96,7 +93,7 @@ def export(
         raise StudyError(f"the student of {entry.trial_id} was not exported: {error}") from error
     except OSError as error:
         raise StudyError(f"cannot write {path} ({error.strerror or error}); name another place with --out") from error
-    shape = tuple(kept.images.shape[1:])
+    shape: list[int | str] = [2, "length"] if kept.student.about else [*kept.images.shape[1:]]
     result = _result(exported, entry, kind, shape=shape, classes=kept.student.info.num_classes)
     typer.echo(json.dumps(result, indent=2) if as_json else _in_words(result))
 
@@ -160,7 +157,7 @@ def _facts(plan: "StudyPlan", entry: "TrialEntry", student: "Student") -> dict[s
         "data_digest": info.data_digest,
         "study": plan.name,
         "trial_id": entry.trial_id,
-        "takes": "uint8 images, pixels 0 to 255, not normalised",
+        "takes": _SENTENCES if student.about else "uint8 images, pixels 0 to 255, not normalised",
         "gives": "logits",
     }
 
@@ -170,7 +167,7 @@ def _result(
     entry: "TrialEntry",
     kind: FormatName,
     *,
-    shape: tuple[int, ...],
+    shape: list[int | str],
     classes: int,
 ) -> dict[str, Any]:
     from trainables.student_file import LOGITS_TOLERANCE
@@ -197,12 +194,18 @@ def _in_words(result: dict[str, Any]) -> str:
         [
             f"written   {result['file']} ({result['format']}, {result['bytes']:,} bytes)",
             f"student   {result['student']} of trial {result['trial_id']}",
-            f"takes     images: uint8 ({takes}), pixels 0 to 255, not normalised",
+            f"takes     {_images_or_sentences(takes, is_text=result['takes'][-1] == 'length')}",
             f"gives     logits: float32 ({gives})",
-            f"checked   read back, on batches of {batches} images: logits differ by at most "
+            f"checked   read back, on batches of {batches}: logits differ by at most "
             f"{result['largest_difference']:.1e} (allowed: {allowed} + {allowed} of the logit)",
         ]
     )
+
+
+def _images_or_sentences(takes: str, *, is_text: bool) -> str:
+    if is_text:
+        return f"sentences: int32 ({takes}), token ids and segment ids, as the tokenizer.json in the file makes them"
+    return f"images: uint8 ({takes}), pixels 0 to 255, not normalised"
 
 
 if __name__ == "__main__":

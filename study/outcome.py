@@ -171,8 +171,11 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
             console.print(text, markup=False)
     student = outcome.summary.get("confirmation", {}).get("student")
     if student is not None:
+        stays = f", as {student['champion']}, stays champion" if student["champion"] else ""
         console.print(
-            f"\nstudent   {student['model']} ({student['alias']}); {student['file']}", markup=False, soft_wrap=True
+            f"\nstudent   {student['model']} ({student['alias']}{stays}); {student['file']}",
+            markup=False,
+            soft_wrap=True,
         )
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])

@@ -1,7 +1,8 @@
 """The student of a confirmation's first choice in MLflow: logged with signature and example, registered, and described.
 
 It is the student of the first confirmed seed, not of the seed that did best on the test split. It is registered as
-`champion` where the first choice beats `kd` on the test split with the interval clear of zero, else as `challenger`.
+`champion` where the first choice beats `kd` on the test split with the interval clear of zero, else as `challenger`. A
+champion of another study stays one where its config has the higher mean on that split.
 """
 
 import re
@@ -33,7 +34,10 @@ from trainables.storage import StoredFileError, write_atomically
 from trainables.student_file import Student, load_kept
 
 LOADER: Final = "trainables.student_file"
+# Tags of a version: its config's mean on the test split, the alias that it got, and which champion stayed one.
+_SCORE: Final = "test_score"
 _ALIAS_GIVEN: Final = "alias_given"
+_STAYS: Final = "champion_stays"
 _LONGEST_DESCRIPTION: Final = 5_000  # characters; PostgreSQL refuses more
 
 
@@ -49,7 +53,8 @@ def publish_student(
         parent_id: the study's run.
 
     Returns:
-        `model` (its URI), `alias`, `file`, `card` and `trial_id`; None where no trial of the first choice finished.
+        `model` (its URI), `alias`, `file`, `card` and `trial_id`; `champion`, the version that stays one though this
+        student beats its control, or None. All of it None where no trial of the first choice finished.
 
     Raises:
         StudyError: the file is not there or is damaged, the card cannot be written, or MLflow does not take it.
@@ -58,19 +63,24 @@ def publish_student(
     if first is None or entry is None:
         return None
     path = student_path(plan, entry.trial_id)
-    alias = "champion" if any(each.clear for each in result.of_first(control=BASELINE)) else "challenger"
+    beats = any(each.clear for each in result.of_first(control=BASELINE))
     card = card_of(plan, entry, first, result, registered_as=model_name(plan))
-    published = {"alias": alias, "file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
+    published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
         write_atomically(card_path(path), card.encode())  # whatever becomes of the rest
         client = mlflow_store.open_client(plan.tracking_uri)
         version = _registered(client, plan)
         if version is None:
-            version = _register(client, plan, entry, path, card, parent_id)
-        if _ALIAS_GIVEN not in version.tags:  # once: a later study may have it since
+            version = _register(client, plan, entry, path, card, parent_id, score=first.test_accuracy.value)
+        alias, better = version.tags.get(_ALIAS_GIVEN), version.tags.get(_STAYS)
+        if alias is None:  # once: a later study may have it since
+            better = _better_champion(client, version) if beats else None
+            alias = "champion" if beats and better is None else "challenger"
             client.set_registered_model_alias(version.name, alias, version.version)
+            if better is not None:
+                client.set_model_version_tag(version.name, version.version, _STAYS, better)
             client.set_model_version_tag(version.name, version.version, _ALIAS_GIVEN, alias)
-        return {"model": f"models:/{version.name}/{version.version}", **published}
+        return {"model": f"models:/{version.name}/{version.version}", "alias": alias, "champion": better, **published}
     except (CheckpointError, StoredFileError, OSError, MlflowException, mlflow_store.TrackingError) as error:
         raise StudyError(f"the best student could not be logged to MLflow: {error}") from error
 
@@ -83,6 +93,20 @@ def model_name(plan: StudyPlan) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")
 
 
+def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
+    """The version that is champion now, in words, where its mean on the test split is higher than this one's."""
+    holders = client.search_model_versions(f"name = '{version.name}'")
+    aliases = client.get_registered_model(version.name).aliases
+    holder = next((each for each in holders if str(each.version) == str(aliases.get("champion"))), None)
+    if holder is None or holder.version == version.version or _SCORE not in holder.tags.keys() & version.tags.keys():
+        return None
+    theirs, own = float(holder.tags[_SCORE]), float(version.tags[_SCORE])
+    if not theirs > own:
+        return None
+    study = holder.tags.get("study", "another study")
+    return f"version {holder.version} of {study}, whose mean on the test split is {theirs:.3f}, here {own:.3f}"
+
+
 def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
     """The version that the study has registered already."""
     own = client.search_model_versions(f"name = '{model_name(plan)}' and tags.study_id = '{plan.study_id}'")
@@ -90,7 +114,7 @@ def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
 
 
 def _register(
-    client: MlflowClient, plan: StudyPlan, entry: TrialEntry, path: Path, card: str, parent_id: str
+    client: MlflowClient, plan: StudyPlan, entry: TrialEntry, path: Path, card: str, parent_id: str, *, score: float
 ) -> ModelVersion:
     kept = load_kept(path)
     with _tracking_at(plan.tracking_uri), mlflow.start_run(run_id=parent_id, log_system_metrics=False):
@@ -106,7 +130,7 @@ def _register(
     name = model_name(plan)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
-    tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id}
+    tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}
     with _tracking_at(plan.tracking_uri):  # where the model is looked up by its identifier
         return client.create_model_version(
             name,

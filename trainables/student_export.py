@@ -1,8 +1,9 @@
 """A trained student as a program of its own: ONNX, or what `torch.export` saves; it runs without this package.
 
 The program takes uint8 images (N, C, H, W), N of any size and C, H and W those of the student's data, normalises them
-itself and gives the logits (N, classes). A file gets its name only after it was read back and answered as the student
-does.
+itself and gives the logits (N, classes). That of a student that reads text takes sentences (N, 2, L) int32, token ids
+and segment ids, N and L of any size that the model knows; the tokeniser that makes them goes with the program. A file
+gets its name only after it was read back and answered as the student does.
 """
 
 import json
@@ -20,17 +21,21 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from trainables.data.views import Normaliser
+from trainables.models.text import TextClassifier
 from trainables.randomness import generator_from
 from trainables.storage import atomic_file
 from trainables.student_file import LOGITS_TOLERANCE, KeptStudent, Student
+from trainables.teacher.card import TOKENISER, TOKENISER_FILE
+from trainables.teacher.files import MODEL
 
 ExportFormat = Literal["onnx", "torch-export"]
 
 SUFFIXES: Final[dict[ExportFormat, str]] = {"onnx": ".onnx", "torch-export": ".pt2"}
-INPUT: Final = "images"
+IMAGES: Final = "images"
+SENTENCES: Final = "sentences"
 OUTPUT: Final = "logits"
-# Sizes of the batches of random pixels that are compared beside the kept example. One is a case of its own: a batch of
-# one may be squeezed away.
+# Sizes of the batches of random pixels, or tokens, that are compared beside the kept example. One is a case of its own:
+# a batch of one may be squeezed away.
 CHECKED_BATCHES: Final = (1, 2, 7)
 _SEED: Final = 0
 
@@ -48,7 +53,7 @@ class ExportedStudent:
     Args:
         path: the file.
         size: its bytes.
-        batches: how many images the batches had that it was compared on.
+        batches: how many images, or sentences, the batches had that it was compared on.
         largest_difference: between a logit of its and the student's.
     """
 
@@ -71,7 +76,8 @@ def export_student(
         kept: the student and its example.
         path: the file; one that is there is replaced, once the new one is found good.
         kind: its format.
-        facts: about the student, for whoever opens the file.
+        facts: about the student, for whoever opens the file: metadata of ONNX, `pesfkd.json` in the other format.
+            The tokeniser of one that reads text lies beside them as `tokenizer.json`.
 
     Raises:
         ExportError: it cannot be exported, or the program that was read back says something else than the student;
@@ -104,7 +110,8 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # a few images
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+    (takes,) = session.get_inputs()
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {takes.name: images.numpy()})[0])
 
 
 @torch.no_grad()
@@ -138,9 +145,29 @@ def _questions(kept: KeptStudent) -> Iterator[tuple[Tensor, Tensor]]:
     yield kept.images, kept.logits
     random = generator_from(_SEED)
     for size in CHECKED_BATCHES:
-        shape = (size, *kept.images.shape[1:])
-        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+        images = _random_sentences(kept, size, random) if kept.student.about else _random_images(kept, size, random)
         yield images, kept.student.logits(images)
+
+
+def _random_images(kept: KeptStudent, size: int, random: torch.Generator) -> Tensor:
+    return torch.randint(0, 256, (size, *kept.images.shape[1:]), dtype=torch.uint8, generator=random)
+
+
+def _random_sentences(kept: KeptStudent, size: int, random: torch.Generator) -> Tensor:
+    """Sentences (size, 2, L) of all lengths up to L, which differs with the size and is the longest one for one."""
+    model = kept.student.model
+    assert isinstance(model, TextClassifier)
+    length = max(2, _longest(kept.student) // size)
+    tokens = torch.randint(1, model.vocabulary_size, (size, length), generator=random)
+    ends = torch.randint(2, length + 1, (size, 1), generator=random)
+    places = torch.arange(length)
+    segments = (places >= ends // 2) & (places < ends)
+    return torch.stack([tokens * (places < ends), segments], dim=1).int()
+
+
+def _longest(student: Student) -> int:
+    """How many tokens a sentence may have."""
+    return int(json.loads(student.about[MODEL])["max_position_embeddings"])
 
 
 class _Deployed(nn.Module):
@@ -162,36 +189,54 @@ class _Deployed(nn.Module):
         return logits
 
 
+class _DeployedReader(nn.Module):
+    """A student that reads text, by the name of what it takes."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.model = student.model
+
+    def forward(self, sentences: Tensor) -> Tensor:
+        """The logits (N, C) of sentences (N, 2, L) int32."""
+        logits: Tensor = self.model(sentences)
+        return logits
+
+
 def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
-    architecture = kept.student.info.architecture
+    student, sizes = kept.student, {0: Dim("batch", min=1)}
+    deployed, takes = (_DeployedReader(student), SENTENCES) if student.about else (_Deployed(student), IMAGES)
+    carried = {"pesfkd.json": json.dumps(dict(facts), sort_keys=True)} if kind == "torch-export" else dict(facts)
+    if student.about:
+        sizes[2] = Dim("length", min=2, max=_longest(student))
+        carried[TOKENISER_FILE] = student.about[TOKENISER]
     try:
         with _quietly(), torch.no_grad():
             program = torch.export.export(
-                _Deployed(kept.student).eval(),
+                deployed.eval(),
                 (kept.images,),  # two of them: of a batch of one, that would be taken for good
-                dynamic_shapes={INPUT: {0: Dim("batch", min=1)}},
+                dynamic_shapes={takes: sizes},
                 strict=False,
             )
-            return _as_onnx(program, facts) if kind == "onnx" else _as_torch(program, facts)
+            return _as_onnx(program, takes, carried) if kind == "onnx" else _as_torch(program, carried)
     except Exception as error:  # whatever of PyTorch's exporters and the net at hand do not go together
-        raise ExportError(f"{architecture} cannot be exported as {kind}: {_in_a_line(error)}") from error
+        raise ExportError(f"{student.info.architecture} cannot be exported as {kind}: {_in_a_line(error)}") from error
 
 
-def _as_torch(program: ExportedProgram, facts: Mapping[str, str]) -> bytes:
+def _as_torch(program: ExportedProgram, files: dict[str, str]) -> bytes:
     content = BytesIO()
-    torch.export.save(program, content, extra_files={"pesfkd.json": json.dumps(dict(facts), sort_keys=True)})
+    torch.export.save(program, content, extra_files=files)
     return content.getvalue()
 
 
-def _as_onnx(program: ExportedProgram, facts: Mapping[str, str]) -> bytes:
+def _as_onnx(program: ExportedProgram, takes: str, properties: dict[str, str]) -> bytes:
     import onnx
 
     written = torch.onnx.export(
-        program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], external_data=False, verbose=False
+        program, dynamo=True, input_names=[takes], output_names=[OUTPUT], external_data=False, verbose=False
     )
     assert written is not None
     model = written.model_proto
-    onnx.helper.set_model_props(model, dict(facts))
+    onnx.helper.set_model_props(model, properties)
     content: bytes = model.SerializeToString()
     return content
 

@@ -93,6 +93,29 @@ def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_chal
     assert len(client.search_model_versions(f"name = '{model_name(plan)}'")) == 2
 
 
+def test_a_champion_is_followed_by_a_better_one_only(tmp_path, run):
+    # All of them beat kd of their own study; the mean on the test split is 0.825 and what is gained.
+    ledger, result = confirmed_study(tmp_path, run)
+    plan, name = ledger.plan, model_name(ledger.plan)
+    client, parent = begin_run(plan)
+    first = publish_student(plan, ledger, result, parent_id=parent)
+    assert (first["alias"], first["champion"]) == ("champion", None)
+    ledger, result = confirmed_study(tmp_path, run, name="worse", gains=[each - 0.01 for each in GAINS])
+    assert all(each.clear for each in result.of_first(control="kd"))
+    _, parent = begin_run(plan)
+    second = publish_student(ledger.plan, ledger, result, parent_id=parent)
+    assert second["alias"] == "challenger"
+    assert second["champion"] == "version 1 of planned, whose mean on the test split is 0.870, here 0.860"
+    assert publish_student(ledger.plan, ledger, result, parent_id=parent) == second
+    assert client.get_model_version_by_alias(name, "champion").version == 1
+    ledger, result = confirmed_study(tmp_path, run, name="better", gains=[each + 0.01 for each in GAINS])
+    _, parent = begin_run(plan)
+    third = publish_student(ledger.plan, ledger, result, parent_id=parent)
+    assert (third["alias"], third["champion"]) == ("champion", None)
+    assert third["model"] == f"models:/{name}/3"
+    assert client.get_model_version_by_alias(name, "champion").version == 3
+
+
 def test_a_student_that_is_not_there_is_told_and_registered_nowhere(tmp_path, run):
     ledger, result = confirmed_study(tmp_path, run)
     for path in (ledger.plan.directory / "students").iterdir():

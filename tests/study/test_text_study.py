@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 
 from study.launch import main
@@ -84,9 +86,14 @@ def test_a_study_of_text_runs_confirms_and_keeps_a_student_that_reads_tokens(roo
     from trainables.student_file import load_kept
 
     assert load_kept(files[0]).images.shape[:2] == (2, 2)
-    refused = run_launcher("text", "--output-dir", tmp_path, module="study.export")
-    assert refused.returncode == 2
-    assert "students that read text are not exported" in refused.stderr
+    exported = run_launcher("text", "--output-dir", tmp_path, "--json", module="study.export")
+    assert exported.returncode == 0, exported.stderr
+    told = json.loads(exported.stdout)
+    assert told["takes"] == ["N", 2, "length"]
+    session = onnxruntime.InferenceSession(told["file"])
+    kept = load_kept(Path(told["file"]).with_suffix(".safetensors"))
+    (logits,) = session.run(None, {"sentences": kept.images.numpy()})
+    np.testing.assert_allclose(logits, kept.logits.numpy(), atol=1e-4)
 
 
 @pytest.mark.slow

@@ -7,6 +7,8 @@ from typing import Any, Final, NamedTuple
 from trainables.modality import samples_of
 
 TOKENISER: Final = "tokeniser"  # in the metadata of a teacher on text: the content of a tokenizer.json
+# As which its content lies in a folder, or in an exported program.
+TOKENISER_FILE: Final = "tokenizer.json"
 _NORMAL_975: Final = 1.959963984540054  # the standard normal's 0.975 quantile
 
 

@@ -16,14 +16,13 @@ from trainables.models.checkpoints import is_ours
 from trainables.models.pretrained import find_folder, load_pretrained
 from trainables.models.text import TextClassifier, TextModelError, build_described
 from trainables.storage import tensors_digest, write_atomically
-from trainables.teacher.card import TOKENISER
+from trainables.teacher.card import TOKENISER, TOKENISER_FILE
 from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
 
 __all__ = ["TOKENISER", "keep_tokeniser", "read_given_text_teacher", "tokeniser_folder", "tokeniser_of"]
-_TOKENISER_FILE = "tokenizer.json"
 
 
 def tokeniser_of(dataset: "Dataset") -> str:
@@ -42,7 +41,7 @@ def tokeniser_folder(teacher: Path) -> Path:
 def keep_tokeniser(teacher: GivenTeacher, path: Path) -> None:
     """Have the tokeniser of a given teacher beside its file `path`."""
     if teacher.tokeniser is not None:
-        write_atomically(tokeniser_folder(path) / _TOKENISER_FILE, teacher.tokeniser.encode())
+        write_atomically(tokeniser_folder(path) / TOKENISER_FILE, teacher.tokeniser.encode())
 
 
 def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | None = None) -> GivenTeacher:

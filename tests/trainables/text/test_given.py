@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import onnxruntime
 import pytest
+import tokenizers
 import torch
 import transformers
 
@@ -12,6 +14,7 @@ from trainables.data.text.dataset import TextDataset
 from trainables.data.text.tokeniser import load_tokeniser
 from trainables.models import CheckpointError
 from trainables.storage import read_tensors
+from trainables.student_export import SUFFIXES, ExportFormat, export_student, read_program
 from trainables.student_file import keep_student, load_kept, load_student
 from trainables.teacher import FrozenTeacher
 from trainables.teacher.files import find_tokeniser, keep_given_teacher, load_teacher, notes_on_given_teacher
@@ -103,3 +106,27 @@ def test_a_student_that_was_kept_says_again_what_it_said_and_has_its_tokeniser(
     assert read_tensors(path)[1]["architecture"] == "bert_2_32"
     with pytest.raises(ValueError, match=r"takes sentences \(B, 2, L\), int32"):
         student.logits(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+def test_an_exported_student_takes_sentences_of_any_number_and_length_and_carries_its_tokeniser(
+    text: TextDataset, text_teacher: FrozenTeacher, tmp_path: Path, kind: ExportFormat
+) -> None:
+    run = DistillationRun(text_config(method="ce", epochs=1), text, text_teacher)
+    run.run_epoch()
+    keep_student(run, tmp_path / "student.safetensors")
+    kept, path = load_kept(tmp_path / "student.safetensors"), tmp_path / f"student{SUFFIXES[kind]}"
+    exported = export_student(kept, path, kind=kind, facts={"trial_id": "study-0001"})
+    assert exported.batches == (2, 1, 2, 7)
+    program = read_program(path, kind)
+    for places in (torch.arange(9), torch.arange(1)):
+        inputs = text.validation.batch(places)
+        torch.testing.assert_close(program(inputs), kept.student.logits(inputs), atol=1e-4, rtol=1e-4)
+    if kind == "onnx":
+        carried = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    else:
+        carried = {"tokenizer.json": "", "pesfkd.json": ""}
+        torch.export.load(path, extra_files=carried)
+    content = carried["tokenizer.json"]
+    assert (content if isinstance(content, str) else content.decode()) == text.tokeniser.json
+    assert tokenizers.Tokenizer.from_str(text.tokeniser.json).encode("a film").ids[0] == 2  # [CLS]

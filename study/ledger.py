@@ -53,11 +53,12 @@ class TrialEntry:
     error: str | None = None
     ended: float | None = None
     attempt: int = 1
+    namesakes: int = 0
 
     @property
     def name(self) -> str:
-        """What a person reads: `w16-T4.0-s0`."""
-        return trial_name(self.config, self.replicate)
+        """What a person reads: `w16-T4.0-s0`; `w16-T4.0#2-s0` of the study's second config of that name."""
+        return trial_name(self.config, self.replicate, namesakes=self.namesakes)
 
     @property
     def told_its_error(self) -> bool:
@@ -92,15 +93,21 @@ class TrialEntry:
         return sum(measures.get("cost/seconds", 0.0) for measures in self.epochs.values())
 
 
-def trial_name(config: TrialConfig, replicate: int) -> str:
-    """Adapter width, temperature and seed of a trial, or its method where it has no adapter."""
+def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> str:
+    """Adapter width, temperature and seed of a trial, or its method where it has no adapter.
+
+    Args:
+        config: the trial's.
+        replicate: its number.
+        namesakes: how many other configs of its study were called so before.
+    """
     entry = config.method_entry
     parts = [] if config.method == "pesf_kd" else [config.method]
     if entry.has_adapter:
         parts.append(f"w{config.adapter_width}")
     if "temperature" in entry.fields:
         parts.append(f"T{config.temperature:.1f}")
-    return "-".join([*parts, f"s{replicate}"])
+    return "-".join(parts) + (f"#{namesakes + 1}" if namesakes else "") + f"-s{replicate}"
 
 
 class StudyLedger:
@@ -131,6 +138,7 @@ class StudyLedger:
         self.teacher_forwards_ahead = 0
         self.dataset: dict[str, Any] | None = None
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
+        self._called: dict[str, dict[str, int]] = {}  # by what a person reads, the configs in order
         self._next_ordinal = 0
         self._now = 0.0
         self.damaged_lines: list[int] = []
@@ -215,6 +223,8 @@ class StudyLedger:
 
     def _enter(self, entry: TrialEntry) -> None:
         self.entries[entry.trial_id] = entry
+        called_so = self._called.setdefault(trial_name(entry.config, 0), {})
+        entry.namesakes = called_so.setdefault(entry.config.config_id, len(called_so))
         self._stages[entry.stage].append(entry)
         self._next_ordinal = max(self._next_ordinal, entry.ordinal + 1)
 

@@ -143,6 +143,18 @@ def test_trials_are_named_by_what_matters_to_them(fields, name):
     assert trial_name(TrialConfig(**fields), 2) == name
 
 
+def test_configs_that_would_be_called_alike_are_numbered_and_stay_so(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    slow, fast = TrialConfig(), TrialConfig(adapter_learning_rate=0.01)
+    for number, config in enumerate((slow, fast, slow, fast)):
+        ledger.open_trial("search" if number < 2 else "replicate", config, number // 2)
+    names = [entry.name for entry in ledger.entries.values()]
+    assert names == ["w16-T4.0-s0", "w16-T4.0#2-s0", "w16-T4.0-s1", "w16-T4.0#2-s1"]
+    ledger.close()
+    assert [entry.name for entry in StudyLedger(ledger.plan, read_only=True).entries.values()] == names
+    assert trial_row(ledger.plan, ledger.entries["planned-0003"])["name"] == "w16-T4.0#2-s1"
+
+
 def test_a_lock_that_a_crash_or_a_reboot_left_behind_holds_nobody_up(tmp_path):
     (tmp_path / ".lock").write_text("pid 1 on another-boot")
     with StudyLock(tmp_path):

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.association import Association
+from analysis.confirmation import ConfirmationResult, confirmation_table
+from analysis.confirmation import verdict as verdict_of
 from analysis.methods import settings_of
 from analysis.resampling import CONFIDENCE
 from analysis.stability import RankStability
@@ -230,6 +232,18 @@ def _quoted(estimate: Estimate, factor: float, digits: int, unit: str, corrected
 
 def _only(trials: pa.Table, name: str) -> str:
     return listed([str(each) for each in dict.fromkeys(trials[name].to_pylist()) if each is not None])
+
+
+def confirmed_in_words(found: ConfirmationResult | None, name: str) -> str:
+    """What a study's confirmation found on the test split, as Markdown; or that nothing was confirmed.
+
+    Args:
+        found: of a confirmation that is complete, else None.
+        name: of the study.
+    """
+    if found is None:
+        return f"The test split of {name} was not read: no confirmation is complete (`python -m study.confirm {name}`)."
+    return "\n\n".join(["Confirmed, on the test split:", *verdict_of(found), confirmation_table(found)])
 
 
 def _counted(number: int, what: str) -> str:

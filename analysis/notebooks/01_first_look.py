@@ -40,6 +40,7 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
+from analysis.report.folder import read_folder
 from analysis.trials import (
     find_study,
     markdown_table,
@@ -49,6 +50,7 @@ from analysis.trials import (
     survivor_note,
     varied_fields,
 )
+from analysis.wording import confirmed_in_words
 
 directory = find_study(os.environ.get("PESFKD_STUDY"), Path("study_results"))
 records = open_study(directory)
@@ -76,13 +78,23 @@ draw_history(compute_history(trials))
 # %% [markdown]
 # ## What the repeated configs reached
 #
-# Means are over fresh seeds alone. Repetitions of the same number saw the same batches, so each config is
-# compared with plain distillation within them. An interval that holds 0 leaves the sign of the difference
-# open; with few repetitions the exact test cannot give a small p-value, whatever the difference.
+# Means are over fresh seeds alone. Repetitions of the same number began from the same student and saw the same
+# batches, so each config is compared with plain distillation within them. An interval that holds 0 leaves the
+# sign of the difference open; with few repetitions the exact test cannot give a small p-value, whatever the
+# difference.
 
 # %%
 summaries = summarise_configs(trials)
 Markdown(markdown_table(summaries))
+
+# %% [markdown]
+# ## What the test split says
+#
+# A confirmation runs the best configs and the controls on fresh seeds once more, and reads the test split for them
+# alone. Without one, everything here is of the validation split, which the search has chosen by.
+
+# %%
+Markdown(confirmed_in_words(read_folder(directory).confirmation(), directory.name))
 
 # %% [markdown]
 # ## What was varied, against accuracy

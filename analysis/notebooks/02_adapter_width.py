@@ -38,12 +38,14 @@ from analysis.figures import compute_parameter_effect, draw_parameter_effect
 from analysis.importance import MIN_CONFIGS, importances, range_warnings
 from analysis.mediation import gap_mediation
 from analysis.parameters import corrected, parameter_associations, searched_among, searched_range
+from analysis.report.folder import read_folder
 from analysis.stability import rank_stability
 from analysis.trials import EXAMPLES, markdown_table, open_study, summarise_configs
 from analysis.wording import (
     by_verdict,
     comparisons_in_brief,
     comparisons_in_words,
+    confirmed_in_words,
     listed,
     quoted,
     quoted_points,
@@ -161,8 +163,8 @@ Markdown(
 # ## What held on fresh seeds
 #
 # Means and differences below are over seeds that no config was chosen by. Repetitions of the same number saw
-# equal batches, so each config is compared with plain distillation (`kd`, the teacher without an adapter)
-# within them.
+# equal batches from equal first weights, so each config is compared with plain distillation (`kd`, the teacher
+# without an adapter) within them.
 
 # %%
 summaries = summarise_configs(trials)
@@ -172,6 +174,9 @@ Markdown(markdown_table(summaries))
 names = {each.config_id: each.name for each in summaries}
 compared = comparisons_in_words(summaries)
 Markdown(f"Confirmatory:\n\n{compared}\n\n{stability_in_words(rank_stability(records), names)}")
+
+# %%
+Markdown(confirmed_in_words(read_folder(STUDY).confirmation(), STUDY.name))
 
 # %% [markdown]
 # ## The answer

@@ -40,12 +40,14 @@ from analysis.figures import compute_parameter_effect, draw_parameter_effect
 from analysis.importance import range_warnings
 from analysis.mediation import gap_mediation
 from analysis.parameters import corrected, in_common, parameter_associations, searched_among
+from analysis.report.folder import read_folder
 from analysis.stability import rank_stability
 from analysis.trials import EXAMPLES, markdown_table, open_study, summarise_configs
 from analysis.wording import (
     by_verdict,
     comparisons_in_brief,
     comparisons_in_words,
+    confirmed_in_words,
     how_many,
     listed,
     quoted,
@@ -61,7 +63,8 @@ OWN = os.environ.get("PESFKD_STUDY")
 STUDIES = [Path(OWN)] if OWN else [EXAMPLES / "fashion-temperature", EXAMPLES / "fashion-joint"]
 
 PARAMETERS = ("temperature", "ce_weight", "kd_weight", "adapter_ce_weight")
-studies = {study.name: open_study(study) for study in STUDIES}
+folders = {study.name: study for study in STUDIES}
+studies = {name: open_study(study) for name, study in folders.items()}
 about = [study_in_words(records.trials, name) for name, records in studies.items()]
 varied = {name: searched_among(records.trials, PARAMETERS) for name, records in studies.items()}
 Markdown("\n\n".join(about))
@@ -174,6 +177,7 @@ for name, records in studies.items():
     show(Markdown(f"**{name}**\n\n{markdown_table(summaries)}"))
     stable = stability_in_words(rank_stability(records), names)
     show(Markdown(f"Confirmatory:\n\n{comparisons_in_words(summaries)}\n\n{stable}"))
+    show(Markdown(confirmed_in_words(read_folder(folders[name]).confirmation(), name)))
 
 # %% [markdown]
 # ## The answer

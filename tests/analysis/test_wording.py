@@ -5,14 +5,17 @@ import math
 import pytest
 
 from analysis.association import gap_associations
+from analysis.confirmation import verdict as confirmed_verdict
+from analysis.report.folder import read_folder
 from analysis.stability import rank_stability
 from analysis.statistics import Estimate
-from analysis.trials import EXAMPLE, open_study, summarise_configs
+from analysis.trials import EXAMPLE, EXAMPLES, open_study, summarise_configs
 from analysis.wording import (
     association_in_words,
     by_verdict,
     comparisons_in_brief,
     comparisons_in_words,
+    confirmed_in_words,
     how_many,
     listed,
     quoted,
@@ -146,3 +149,14 @@ def test_stability_names_the_config_that_is_first_and_is_undefined_for_few() -> 
 def test_a_study_of_which_no_trial_has_ended_is_refused() -> None:
     with pytest.raises(ValueError, match="no trial of mine has ended yet"):
         study_in_words(trials_table([]), "mine")
+
+
+def test_a_confirmation_is_told_with_its_verdict_and_one_that_is_not_there_is_asked_for() -> None:
+    found = read_folder(EXAMPLES / "sst2-adapter-width").confirmation()
+    assert found is not None
+    said = confirmed_in_words(found, "sst2-adapter-width")
+    assert said.startswith("Confirmed, on the test split:")
+    assert len(confirmed_verdict(found)) == 4
+    assert all(f"\n\n{line}\n\n" in said for line in confirmed_verdict(found))
+    assert "| test accuracy of | less that of |" in said
+    assert "(`python -m study.confirm fashion-joint`)" in confirmed_in_words(None, "fashion-joint")

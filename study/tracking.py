@@ -116,6 +116,8 @@ class StudyTracker:
         self._write_note()
         self._save_view()
         self._dataset: dict[str, Any] | None = None
+        self._known_dataset: dict[str, Any] | None = None
+        self._reads_test = False
         self._runs = {run.data.tags["trial_id"]: run for run in self._children() if "trial_id" in run.data.tags}
         ended = {i: run for i, run in self._runs.items() if "status" in run.data.tags and run.info.end_time}
         self._ended = {i: int(run.data.tags.get(_ATTEMPT, 1)) for i, run in ended.items()}
@@ -144,7 +146,7 @@ class StudyTracker:
         Args:
             dataset: see `study.tracking_inputs.dataset_inputs`.
         """
-        self._dataset = dataset
+        self._dataset = self._known_dataset = dataset
 
     def deliver(self, entry: TrialEntry) -> None:
         """Hand over a trial that has started, gone on or ended; returns at once."""
@@ -246,7 +248,7 @@ class StudyTracker:
         if dataset is None:
             return
         try:
-            inputs = dataset_inputs(self._plan, dataset)
+            inputs = dataset_inputs(self._plan, dataset, reads_test=self._reads_test)
             _answered(lambda: self._client.log_inputs(self.parent_id, datasets=inputs))
         except RefusedError as error:  # it is worth no trial's delivery
             _log.warning("MLflow does not take the dataset as an input of the study: %s", error)
@@ -255,6 +257,8 @@ class StudyTracker:
             raise
 
     def _hand_over(self, entry: TrialEntry) -> None:
+        if entry.stage == "confirm" and not self._reads_test:
+            self._reads_test, self._dataset = True, self._known_dataset
         try:
             self._log_dataset()
             _answered(lambda: self._deliver(entry, self._delivered))

@@ -9,19 +9,23 @@ from typing import Any, Final
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from study.plan import StudyPlan
+from trainables.data.registry import dataset_info
 
 _DIGEST: Final = 16  # characters; MLflow takes 36, and shows them all
 _SECONDS_TO_END: Final = 5.0
-_SPLITS: Final = {"train": "training", "validation": "validation"}
+_SPLITS: Final = {"train": "training", "validation": "validation", "test": "testing"}
 
 
-def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any]) -> list[DatasetInput]:
+def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: bool = False) -> list[DatasetInput]:
     """The splits that the trials of a study learn from and are measured on, as MLflow's inputs.
 
     Args:
         plan: the study.
         dataset: `digest`, hexadecimal, and the number of samples in each split, as its trials tell.
+        reads_test: whether a trial of the confirmation is among them, which alone reads the test split.
     """
+    if reads_test:
+        dataset = {**dataset, "test": dataset_info(plan.base.dataset).split_sizes[-1]}
     name = plan.base.dataset
     source = str(plan.data_root) if plan.data_root is not None else "scikit-learn"
     return [

@@ -125,6 +125,23 @@ def test_the_data_are_inputs_of_the_studys_run_once_with_their_digest(tmp_path, 
     assert {tag.value for each in inputs for tag in each.tags} == {"training", "validation"}
 
 
+def test_the_test_split_is_an_input_from_the_first_confirmed_trial_on(tmp_path, store):
+    ledger, tune = begin(tmp_path, store, name="confirmed-inputs", trials=2, confirmation={"configs": 1, "seeds": 2})
+    assert ledger.record_dataset(DATASET)
+
+    def splits():
+        tracker = track(ledger)
+        tracker.catch_up(StudyLedger(ledger.plan, read_only=True))
+        assert tracker.finish("FINISHED") is None
+        inputs = MlflowClient(store).get_run(tracker.parent_id).inputs.dataset_inputs
+        return {each.dataset.name: json.loads(each.dataset.profile)["num_rows"] for each in inputs}
+
+    tune.run(ledger.plan.total_trials)
+    assert splits() == {"digits: train": 1077, "digits: validation": 360}
+    tune.run()
+    assert splits() == {"digits: train": 1077, "digits: validation": 360, "digits: test": 360}
+
+
 def test_a_server_that_takes_no_inputs_gets_the_trials_all_the_same(tmp_path, store, monkeypatch):
     def refuse(*args, **kwargs):
         raise MlflowException("no such endpoint", error_code=1000)  # a bad request

@@ -21,6 +21,7 @@ from analysis.statistics import Estimate, holm, mean_interval, paired_difference
 from analysis.trials import (
     CONFIRM,
     SHARPNESS_GAP,
+    mean_score,
     numbers,
     objective,
     objective_measure,
@@ -275,7 +276,7 @@ def summarise_confirmation(
 
 
 def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
-    test, validation = (mean_interval(trial_scores(rows, split)) for split in ("test", "validation"))
+    test, validation = mean_score(rows, "test"), mean_score(rows, "validation")
     score = chosen["search_score"]
     return ConfirmedConfig(
         **{name: chosen[name] for name in ("config_id", "label", "rank", "control", "winner", "bound", "search_score")},

@@ -8,8 +8,10 @@ Two evaluators, both Optuna's and both named with what they answer:
   forest (Hutter et al., 2014). Interactions are in nobody's share.
 
 Both give shares of one whichever way the accuracies fell, so a share by itself proves nothing: each comes with the
-p-value of permuting the accuracies over the configs. Trials enter at the landmark (`analysis.landmark`), so none is
-left out for having been stopped early. Everything here is exploratory: a search chose the configs by the outcome.
+p-value of permuting the accuracies over the configs. Chance gives every parameter something, so that few or noisy
+configs draw the shares towards one another; an interval tells how far other configs would move them, not how far that
+is (`importances`). Trials enter at the landmark (`analysis.landmark`), so none is left out for having been stopped
+early. Everything here is exploratory: a search chose the configs by the outcome.
 
 This is the one module here that imports Optuna, for its evaluators; bounds are handed in.
 """
@@ -33,9 +35,10 @@ from optuna.distributions import (
 )
 from optuna.importance import BaseImportanceEvaluator, FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
 
 from analysis.landmark import Evidence, Floats, at_landmark
-from analysis.resampling import CONFIDENCE, percentile_interval
+from analysis.resampling import CONFIDENCE
 from analysis.statistics import Estimate
 from analysis.trials import StudyRecords, trial_scores, varied_fields
 
@@ -50,7 +53,7 @@ MIN_CONFIGS: Final = 10
 _TOP: Final = 5
 _TOP_SHARE: Final = 0.1
 _TREES: Final = 32
-# How many resamples and permutations: a forest takes some hundred times as long as a Parzen estimate.
+# How many halves and permutations: a forest takes some hundred times as long as a Parzen estimate.
 _DRAWS: Final[Mapping[EvaluatorName, int]] = {"PED-ANOVA": 300, "fANOVA": 100}
 # A share of the range at either end.
 _EDGE: Final = 0.125
@@ -81,7 +84,7 @@ class Importance:
         parameter: field of the config.
         evaluator: by whom.
         estimate: its share, 0 to 1; n counts configs. The p-value is of no effect at all.
-        first: share of the resamples in which it is the most important one.
+        first: share of the random halves of the configs in which it is the most important one.
         evidence: exploratory.
         note: which trials it is of, at which epoch.
     """
@@ -123,15 +126,30 @@ def importances(
 ) -> list[Importance]:
     """Shares of the searched parameters, the most important first; none for fewer than `MIN_CONFIGS` configs.
 
+    An interval is of the share that searches of so many configs come to on average: the share plus and minus Student's
+    quantile times its standard error by the delete-half jackknife, cut to 0 … 1. A bootstrap would not do. It repeats
+    configs, and a repeated config looks like structure: it lowered the share of what mattered by 0.1 again, and its
+    percentile intervals held what an endless search has in none of 200 simulated ones where one parameter mattered.
+
+    Of 200 simulated searches each of 16 and of 40 configs over a width, a rate and a choice of four, this interval of
+    PED-ANOVA's held the average in 0.89 to 1. What an endless search has it held in 0.86 to 1 where a width, or a
+    width and something else, mattered beyond the noise. Chance draws shares together, which no interval mends: where
+    noise hid the width its own held that in 0.61 (16 configs) and 0.78 (40), and where the choice alone mattered the
+    choice's in 0.38 and 0.42. fANOVA's, of 30 searches of 16 configs over a width and a rate: the average in 0.93 to 1,
+    the truth in 0.93 to 1 and under that noise in 0.47, which the percentile interval held in none if it was 0 or 1.
+
     Args:
         records: of a study.
         dimensions: what was searched with its bounds, such as a space's `parameters`; what does not vary is skipped.
         evaluator: PED-ANOVA or fANOVA.
-        seed: of the forest, the resamples of configs and the permutations.
-        draws: how many resamples, and how many permutations; 300 for PED-ANOVA and 100 for fANOVA if not given.
+        seed: of the forest, the halves and the permutations.
+        draws: how many halves, two at least, and how many permutations; 300 for PED-ANOVA and 100 for fANOVA if not
+            given.
 
     Raises:
         ValueError: if a config lies outside of the bounds.
+
+    Source: Shao and Wu, A general theory for jackknife variance estimation (1989), with random halves.
     """
     landmark = at_landmark(records, searched=True)
     searched = [each for each in dimensions if each.name in varied_fields(records.trials)]
@@ -142,18 +160,19 @@ def importances(
     _check_bounds(points, distributions)
     count = _DRAWS[evaluator] if draws is None else draws
     with _quiet_optuna():
-        shares, of_resamples, p_values = _drawn(
-            _evaluation(evaluator, distributions, seed), points, accuracies, count, seed
+        shares, of_halves, p_values = _drawn(
+            _evaluation(evaluator, distributions, len(points), seed), points, accuracies, count, seed
         )
-    defined = np.isfinite(of_resamples).all(axis=1)
-    first = np.bincount(of_resamples[defined].argmax(axis=1), minlength=len(shares)) / max(1, int(defined.sum()))
-    method = f"{_named(evaluator, len(points))}, percentile bootstrap over configs, {CONFIDENCE}, {count} resamples"
+    first = np.bincount(of_halves.argmax(axis=1), minlength=len(shares)) / max(1, len(of_halves))
+    lows, highs = _intervals(shares, of_halves, len(points))
+    method = (
+        f"{_named(evaluator, len(points))}, delete-half jackknife over configs with Student t, within 0 to 1, "
+        f"{CONFIDENCE}, {count} halves; {count} permutations"
+    )
     found = []
     for number, name in enumerate(distributions):
-        low, high, _ = percentile_interval(of_resamples[:, number])
-        estimate = Estimate(
-            float(shares[number]), low, high, len(points), f"{method}; {count} permutations", float(p_values[number])
-        )
+        share, low, high, p_value = (float(each[number]) for each in (shares, lows, highs, p_values))
+        estimate = Estimate(share, low, high, len(points), method, p_value)
         found.append(Importance(name, evaluator, estimate, float(first[number]), landmark.evidence, landmark.note))
     return sorted(found, key=lambda each: -each.estimate.value)
 
@@ -161,17 +180,30 @@ def importances(
 def _drawn(
     evaluate: Evaluation, points: Sequence[Point], accuracies: Floats, count: int, seed: int
 ) -> tuple[Floats, Floats, Floats]:
-    """Shares (parameters,), those of resampled configs (count, parameters), and the p-values of no effect."""
+    """Shares (parameters,), those of halves of the configs (≤ count, parameters), and the p-values of no effect."""
     generator = np.random.default_rng(seed)
     observed = evaluate(points, accuracies)
-    resamples, permuted = [], []
+    halves, permuted = [], []
     for _ in range(count):
-        rows = generator.integers(0, len(points), size=len(points))
-        resamples.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
+        rows = generator.permutation(len(points))[: len(points) // 2]
+        halves.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
         permuted.append(evaluate(points, generator.permutation(accuracies)))
     # Equal on paper, but for the order of a sum.
     extreme = np.array(permuted) >= observed - 1e-12
-    return _shares(observed), np.array(resamples), (extreme.sum(axis=0) + 1) / (count + 1)
+    defined = [half for half in halves if np.isfinite(half).all()]
+    of_halves = np.array(defined).reshape(len(defined), len(observed))
+    return _shares(observed), of_halves, (extreme.sum(axis=0) + 1) / (count + 1)
+
+
+def _intervals(shares: Floats, of_halves: Floats, n: int) -> tuple[Floats, Floats]:
+    """Bounds (parameters,) of the shares of n configs; nan where fewer than two halves define them."""
+    if len(of_halves) < 2:
+        return np.full(len(shares), math.nan), np.full(len(shares), math.nan)
+    half = n // 2
+    # Halves of the same n configs vary (n − half) / half as much as shares of n other ones.
+    error = of_halves.std(axis=0, ddof=1) * math.sqrt(half / (n - half))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    return np.clip(shares - reach, 0.0, 1.0), np.clip(shares + reach, 0.0, 1.0)
 
 
 def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> list[RangeWarning]:
@@ -257,7 +289,8 @@ class _Prepared(optuna.storages.InMemoryStorage):
         return [each for each in self._prepared if states is None or each.state in states]
 
 
-def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistribution], seed: int) -> Evaluation:
+def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistribution], n: int, seed: int) -> Evaluation:
+    """The evaluator for n configs, which looks for as large a top in half of them as in all."""
     order = list(distributions)
 
     def evaluate(points: Sequence[Point], accuracies: Floats) -> Floats:
@@ -282,8 +315,8 @@ def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistributio
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                values = _evaluator(name, len(points), seed).evaluate(study, params=order)
-        except RuntimeError:  # the forest's, where the accuracies of a resample are all one
+                values = _evaluator(name, n, seed).evaluate(study, params=order)
+        except RuntimeError:  # the forest's, where the accuracies of a half are all one
             return np.full(len(order), math.nan)
         return np.array([values[each] for each in order])
 

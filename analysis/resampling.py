@@ -114,21 +114,28 @@ def expanded_interval(values: Floats, units: int, freedom: int) -> tuple[float, 
     return float(low), float(high)
 
 
+def without_spread(values: Floats) -> bool:
+    """Whether values (n,) are all equal up to rounding, as differences of equal decimals are."""
+    return bool(values.std(ddof=1) <= 1e-12 * math.sqrt(len(values)) * np.abs(values).max())
+
+
 def studentised_interval(values: Floats, generator: np.random.Generator) -> tuple[float, float]:
     """Bootstrap-t interval of the mean of independent values (n,); nan bounds where they have no spread.
 
+    A bound is infinite where more than its share of the resamples repeat one value, as they do of few values or of
+    many equal ones.
+
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5.
     """
+    if without_spread(values):
+        return math.nan, math.nan
     n = len(values)
     mean, error = values.mean(), values.std(ddof=1) / math.sqrt(n)
-    # All equal up to rounding, as differences of equal decimals are.
-    if error <= 1e-12 * np.abs(values).max():
-        return math.nan, math.nan
     draws = values[generator.integers(0, n, size=(RESAMPLES, n))]
     shifts, errors = draws.mean(axis=1) - mean, draws.std(axis=1, ddof=1) / math.sqrt(n)
     # A resample of one value repeated has no spread: its ratio is infinite, on the side to which it fell.
-    without_spread = np.where(np.abs(shifts) > 1e-12 * error, np.copysign(np.inf, shifts), 0.0)
-    ratios = np.divide(shifts, errors, out=without_spread, where=errors > 1e-12 * error)
+    infinite = np.where(np.abs(shifts) > 1e-12 * error, np.copysign(np.inf, shifts), 0.0)
+    ratios = np.divide(shifts, errors, out=infinite, where=errors > 1e-12 * error)
     # Order statistics, not interpolation between them, which would turn two infinities into nan.
     low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
     return float(mean - high * error), float(mean - low * error)

@@ -15,7 +15,7 @@ from scipy import stats
 
 from analysis.landmark import Evidence, Floats
 from analysis.resampling import CONFIDENCE
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, within_range
 from analysis.trials import SEARCH, StudyRecords, select, trial_scores
 
 _DRAWS: Final = 4000
@@ -69,14 +69,18 @@ def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
 def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
     """Mean rank correlation between pairs of seeds.
 
-    The interval is the jackknife's over seeds with Student's t, the p-value that of permuting each seed's ranks.
+    The interval is the jackknife's over seeds with Student's t, the p-value that of permuting each seed's ranks. Seeds
+    of which none changes the mean by being left out, as where all rank alike, say nothing of how far others would
+    agree: there is no interval then. Of four configs whose seeds agree by 0.93, that was so of 0.57 of 1,500 simulated
+    studies of three seeds and 0.23 of those of eight; [1, 1] held the truth in none of them.
 
     Args:
         table: (seeds, configs) accuracies.
         seed: of the permutations.
 
     Returns:
-        Undefined for fewer than three seeds or three configs, or where a seed does not tell configs apart.
+        Undefined for fewer than three seeds or three configs, or where a seed does not tell configs apart; `method`
+        says why where there is no interval.
 
     Source: Kendall and Babington Smith (1939) for W; Efron and Tibshirani (1993), section 11.5, for the interval.
     """
@@ -88,12 +92,17 @@ def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
     value = float(_mean_pairwise(scores.sum(axis=0), n))
     without = _mean_pairwise(scores.sum(axis=0) - scores, n - 1)
     pseudo = n * value - (n - 1) * without
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * float(pseudo.std(ddof=1)) / math.sqrt(n)
+    spread = float(pseudo.std(ddof=1))
     generator = np.random.default_rng(seed)
     drawn = generator.permuted(np.broadcast_to(scores, (_DRAWS, n, m)), axis=2).sum(axis=1)
     extreme = int(np.count_nonzero(_mean_pairwise(drawn, n) >= value - 1e-12))
-    method = f"{name}, jackknife over seeds with Student t, {CONFIDENCE}; {_DRAWS} seeded permutations, one-sided"
-    return Estimate(value, max(-1.0, value - half), min(1.0, value + half), n, method, (extreme + 1) / (_DRAWS + 1))
+    test, p_value = f"{_DRAWS} seeded permutations, one-sided", (extreme + 1) / (_DRAWS + 1)
+    if spread <= 1e-9:
+        why = f"all {n} seeds rank alike" if value > 1 - 1e-9 else f"it is the same without any of the {n} seeds"
+        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval: {why}; {test}", p_value)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / math.sqrt(n)
+    method = f"{name}, jackknife over seeds with Student t, {CONFIDENCE}; {test}"
+    return within_range(Estimate(value, value - half, value + half, n, method, p_value), -1.0, 1.0)
 
 
 def _standardised_ranks(table: Floats) -> Floats:

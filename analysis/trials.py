@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from analysis.statistics import Estimate, holm, mean_interval, paired_difference
+from analysis.statistics import Estimate, holm, mean_interval, paired_difference, within_range
 from study.records import read_epochs, read_trials
 from trainables.measures import objective_in_words, objective_of
 
@@ -270,9 +270,9 @@ def _summary(
         method=method_name(first["method"], first.get("adapter")),
         stage=first["stage"],
         varied={} if is_control else {name: first[name] for name in fields},
-        accuracy=mean_interval(trial_scores(rows, split)),
+        accuracy=mean_score(rows, split),
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
-        test_accuracy=mean_interval(trial_scores(rows, "test")),
+        test_accuracy=mean_score(rows, "test"),
         against_baseline=against,
         search_accuracy=None if is_control else search_accuracy,
         split=split,
@@ -285,15 +285,30 @@ def objective_of_all(summaries: Collection[ConfigSummary]) -> str:
     return next((summary.objective for summary in summaries), "accuracy")
 
 
+def mean_score(trials: pa.Table, split: Split = "validation") -> Estimate:
+    """The mean of the trials' objective over seeds, its interval cut to what the objective can be.
+
+    Args:
+        trials: of one dataset.
+        split: which one it is of.
+    """
+    return within_range(mean_interval(trial_scores(trials, split)), *_possible(objective_measure(trials)))
+
+
 def within_reach(difference: Estimate, measure: str) -> Estimate:
-    """A difference of two scores with its interval cut to what they can differ by, which one of few pairs may exceed.
+    """A difference of two scores with its interval cut to what they can differ by.
 
     Args:
         difference: of scores.
         measure: what they are of.
     """
-    most = 2.0 if measure == "val/matthews" else 1.0
-    return replace(difference, low=max(difference.low, -most), high=min(difference.high, most))
+    least, most = _possible(measure)
+    return within_range(difference, least - most, most - least)
+
+
+def _possible(measure: str) -> tuple[float, float]:
+    """The smallest and the largest value that an objective can have."""
+    return (-1.0, 1.0) if measure == "val/matthews" else (0.0, 1.0)
 
 
 def method_name(method: str, adapter: bool | None) -> str:

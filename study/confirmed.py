@@ -97,10 +97,10 @@ def confirmed_tables(result: ConfirmationResult) -> list[Table]:
         configs.add_row(
             described(config),
             str(config.test_accuracy.n),
-            _plus_minus(config.test_accuracy),
-            _plus_minus(config.accuracy),
+            plus_minus(config.test_accuracy),
+            plus_minus(config.accuracy),
             "" if config.search_score is None else f"{config.search_score:.3f}",
-            "" if config.optimism is None or not config.optimism.n else _plus_minus(config.optimism, sign="+"),
+            "" if config.optimism is None or not config.optimism.n else plus_minus(config.optimism, sign="+"),
         )
     if not result.comparisons:
         return [configs]
@@ -123,8 +123,9 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _plus_minus(estimate: Estimate, *, sign: str = "") -> str:
+def plus_minus(estimate: Estimate, *, places: int = 3, sign: str = "") -> str:
+    """An estimate with half of its interval; of one that was cut to what is possible, with the half that was not."""
     if not estimate.n:
         return ""
-    half = "" if math.isnan(estimate.low) else f" ± {(estimate.high - estimate.low) / 2:.3f}"
-    return f"{estimate.value:{sign}.3f}{half}"
+    half = max(estimate.high - estimate.value, estimate.value - estimate.low)
+    return f"{estimate.value:{sign}.{places}f}" + ("" if math.isnan(half) else f" ± {half:.{places}f}")

@@ -46,6 +46,7 @@ from study.confirmed import (
     confirmation_texts,
     confirmed_tables,
     find_confirmed,
+    plus_minus,
 )
 from study.errors import StudyError
 from study.plan import StudyPlan
@@ -209,8 +210,8 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
         table.add_row(
             f"{config.method} (control)" if config.stage == "control" else _label(config),
             str(config.accuracy.n),
-            _plus_minus(config.accuracy),
-            _plus_minus(config.gap, places=2),
+            plus_minus(config.accuracy),
+            plus_minus(config.gap, places=2),
             _difference(config.against_baseline),
             times(costs[config.config_id].flops_to_ce),
             _in_search(config),
@@ -232,8 +233,8 @@ def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost])
         cells = [
             f"{config.method}\n  {settings}" if settings else config.method,
             str(config.accuracy.n),
-            _plus_minus(config.accuracy),
-            _plus_minus(config.gap, places=2),
+            plus_minus(config.accuracy),
+            plus_minus(config.gap, places=2),
             "(baseline)" if against is None else _with_bounds(against, "\n" if searched else " "),
             _p_in_words(config.corrected_p),
             times(costs[config.config_id].flops_to_ce),
@@ -280,14 +281,6 @@ def _label(config: ConfigSummary) -> str:
 
 def _short(field: str) -> str:
     return field.removeprefix("adapter_").replace("learning_rate", "lr").replace("_", " ")
-
-
-def _plus_minus(estimate: Estimate, *, places: int = 3) -> str:
-    if estimate.n == 0:
-        return ""
-    if math.isnan(estimate.low):
-        return f"{estimate.value:.{places}f}"
-    return f"{estimate.value:.{places}f} ± {(estimate.high - estimate.low) / 2:.{places}f}"
 
 
 def _correlation_text(correlation: Estimate, words: str) -> str:

@@ -167,6 +167,30 @@ def test_an_interval_is_no_wider_than_accuracies_can_differ():
     assert math.isnan(alone.difference.high)
 
 
+def test_an_interval_that_was_cut_says_so_beside_the_table():
+    # Six pairs of which four differ by the same: the bootstrap has no bound on one side.
+    shifts = [0.02, 0.02, 0.02, 0.02, 0.01, 0.015]
+    kd = [0.25, 0.5, 0.75, 0.5, 0.25, 0.5]
+    rows = confirmed({"a": [one + shift for one, shift in zip(kd, shifts, strict=True)], "kd": kd})
+    pair = [choice("a", rank=1), choice("kd", control="kd")]
+    result = summarise_confirmation(trials_table(rows), pair, baseline=None)
+    (only,) = result.comparisons
+    assert only.difference.low == -1
+    assert "no lower bound" in only.difference.method
+    assert "cut to the possible range, −1 to 1; exact" in only.difference.method
+    assert only.difference.method in confirmation_table(result)
+
+
+def test_confirmed_means_are_shown_within_what_is_possible():
+    rows = confirmed({"a": [0.98, 0.96], "kd": [0.01, 0.03]})
+    high, low = summarise_confirmation(trials_table(rows), CHOSEN[::2], baseline=None).configs
+    assert (high.test_accuracy.value, high.test_accuracy.high, high.accuracy.high) == (pytest.approx(0.97), 1.0, 1.0)
+    assert (low.test_accuracy.value, low.test_accuracy.low) == (pytest.approx(0.02), 0.0)
+    assert "cut to the possible range, 0 to 1" in high.test_accuracy.method
+    # The score stands, and what is uncertain of the optimism is the mean that it is less.
+    assert high.optimism.low == pytest.approx(0.90 - 1.0)
+
+
 def test_a_failed_trial_takes_its_pair_with_it():
     rows = confirmed({"a": A, "kd": KD})
     rows[1]["status"] = "failed"

@@ -24,10 +24,32 @@ def test_the_agreement_is_the_mean_of_all_pairs_and_kendalls_w_follows_from_it()
     assert (found.value * 4 + 1) / 5 == pytest.approx(w)
 
 
-def test_seeds_that_agree_wholly_have_an_agreement_of_one():
-    found = seed_agreement(np.tile(np.arange(6.0), (4, 1)))
-    assert (found.value, found.low, found.high) == pytest.approx((1.0, 1.0, 1.0))
-    assert found.p_value < 0.001
+@pytest.mark.parametrize("seeds", [3, 8])
+def test_seeds_that_agree_wholly_have_an_agreement_of_one_and_no_interval(seeds):
+    found = seed_agreement(np.tile(np.arange(6.0), (seeds, 1)))
+    assert found.value == pytest.approx(1.0)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert f"no interval: all {seeds} seeds rank alike" in found.method
+    assert "jackknife" not in found.method
+    assert found.p_value < 0.05
+
+
+def test_an_agreement_that_no_seed_changes_has_no_interval_either():
+    # Each seed moves every config one place further: any two agree as far as any other two.
+    found = seed_agreement(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 1.0], [3.0, 1.0, 2.0]]))
+    assert found.value == pytest.approx(-0.5)
+    assert math.isnan(found.low)
+    assert "it is the same without any of the 3 seeds" in found.method
+
+
+def test_where_seeds_happen_to_agree_there_is_no_interval_and_else_one_with_a_length():
+    generator = np.random.default_rng(5)
+    found = [seed_agreement(np.linspace(-1, 1, 4) + 0.3 * generator.normal(size=(3, 4))) for _ in range(60)]
+    without = [each for each in found if math.isnan(each.low)]
+    # 0.57 of 60 such studies, and three standard errors of 0.064.
+    assert len(without) / 60 == pytest.approx(0.57, abs=0.2)
+    assert all(each.high - each.low > 0.01 for each in found if not math.isnan(each.low))
 
 
 def test_seeds_that_rank_at_random_are_found_to_agree_no_more_often_than_the_level():

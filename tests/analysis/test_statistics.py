@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.statistics import (
+    MIN_STUDENTISED,
     Estimate,
     holm,
     mean_interval,
@@ -17,6 +18,7 @@ from analysis.statistics import (
     paired_difference,
     partial_rank_correlation,
     rank_correlation,
+    within_range,
 )
 
 STUDIES = 200
@@ -239,16 +241,79 @@ def test_beyond_sixteen_pairs_the_p_value_is_drawn_and_agrees_with_scipy() -> No
     assert "20000 seeded flips" in ours.method
 
 
-@pytest.mark.parametrize("skewed", [False, True])
-@pytest.mark.parametrize("n", [5, 10])
-def test_the_paired_differences_interval_covers_the_truth_as_often_as_it_says(n: int, skewed: bool) -> None:
+@pytest.mark.parametrize(("n", "skewed", "nominal"), [
+    (4, False, 0.95), (5, False, 0.95), (6, False, 0.95), (10, False, 0.95),
+    # As the docstring has it: Student's t of 4 and 5 skewed differences, and the bootstrap beyond.
+    (4, True, 0.88), (5, True, 0.885), (6, True, 0.935), (10, True, 0.94),
+])  # fmt: skip
+def test_the_paired_differences_interval_covers_the_truth_as_often_as_it_says(
+    n: int, skewed: bool, nominal: float
+) -> None:
     generator = np.random.default_rng(7)
-    covered = 0
-    for _ in range(STUDIES):
+    covered, studies = 0, 2 * STUDIES
+    for _ in range(studies):
         shared = generator.normal(size=n)
         own = generator.exponential(size=n) - 1 if skewed else generator.normal(size=n)
         covered += holds(paired_difference(shared + own + 0.5, shared), 0.5)
-    assert BAND[0] - (0.02 if skewed else 0) <= covered / STUDIES <= BAND[1]
+    assert covered / studies == pytest.approx(nominal, abs=3 * math.sqrt(nominal * (1 - nominal) / studies))
+
+
+def test_few_pairs_have_students_interval_and_say_so_and_more_the_bootstraps() -> None:
+    differences = np.array([0.01, 0.02, 0.05, 0.03, 0.02, 0.04])
+    few = paired_difference(differences[:5], np.zeros(5))
+    expected = stats.t.interval(0.95, 4, differences[:5].mean(), stats.sem(differences[:5]))
+    assert (few.low, few.high) == pytest.approx(expected)
+    assert few.method.startswith("mean paired difference, Student t interval as n < 6, 0.95; exact")
+    more = paired_difference(differences, np.zeros(6))
+    assert "studentised bootstrap interval" in more.method
+    assert "Student t" not in more.method
+    assert "bound" not in more.method
+    assert MIN_STUDENTISED == 6
+
+
+def test_the_interval_of_few_pairs_is_of_the_length_that_students_is() -> None:
+    # Two equal differences among four leave the bootstrap without a bound, and one of five that lies far from the rest
+    # takes a bound beyond what two accuracies can differ by.
+    four, five = [0.01, 0.01, 0.02, 0.03], [-0.79, -0.70, -0.71, -0.72, -0.38]
+    for differences in (four, five):
+        found = paired_difference(differences, np.zeros(len(differences)))
+        assert found.high - found.low < 6 * np.std(differences, ddof=1)
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.parametrize("n", [6, 8, 16])
+def test_the_bootstraps_bounds_are_finite_where_no_differences_are_equal(n: int, skewed: bool) -> None:
+    generator = np.random.default_rng(14)
+    for _ in range(STUDIES):
+        found = paired_difference(generator.exponential(size=n) if skewed else generator.normal(size=n), np.zeros(n))
+        assert math.isfinite(found.low)
+        assert math.isfinite(found.high)
+
+
+@pytest.mark.parametrize(("sign", "missing"), [(1, "lower"), (-1, "upper")])
+def test_a_bound_that_there_is_not_is_named(sign: int, missing: str) -> None:
+    # One resample in eleven draws nothing but the four equal ones, which lie on one side of the mean.
+    found = paired_difference(sign * np.array([0.02, 0.02, 0.02, 0.02, 0.01, 0.015]), np.zeros(6))
+    assert math.isinf(found.low) == (missing == "lower")
+    assert math.isinf(found.high) == (missing == "upper")
+    assert f"4000 resamples, no {missing} bound: too many of the differences are equal; exact" in found.method
+
+
+def test_an_interval_is_cut_to_what_is_possible_and_says_so() -> None:
+    mean = mean_interval([0.97, 0.99])
+    cut = within_range(mean, 0.0, 1.0)
+    assert mean.high > 1
+    assert (cut.value, cut.low, cut.high, cut.n) == (mean.value, mean.low, 1.0, 2)
+    assert cut.method == "mean, Student t interval, 0.95, cut to the possible range, 0 to 1"
+    difference = Estimate(0.1, -math.inf, 0.2, 6, "difference, an interval; a test", 0.03)
+    within = within_range(difference, -1.0, 1.0)
+    assert (within.value, within.low, within.high, within.p_value) == (0.1, -1.0, 0.2, 0.03)
+    assert within.method == "difference, an interval, cut to the possible range, −1 to 1; a test"
+
+
+@pytest.mark.parametrize("estimate", [mean_interval([0.5, 0.6, 0.55]), mean_interval([0.5]), mean_interval([])])
+def test_an_interval_that_is_possible_or_missing_stays_as_it_is(estimate: Estimate) -> None:
+    assert within_range(estimate, 0.0, 1.0) is estimate
 
 
 def test_the_permutation_test_rejects_a_true_null_no_more_often_than_its_level() -> None:

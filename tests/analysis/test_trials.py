@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from analysis.figures import compute_learning_curves
+from analysis.statistics import Estimate
 from analysis.trials import (
     EXAMPLE,
     ConfigSummary,
@@ -20,6 +21,7 @@ from analysis.trials import (
     summarise_configs,
     survivor_note,
     varied_fields,
+    within_reach,
 )
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study, write_records
 
@@ -94,6 +96,48 @@ def test_configs_are_compared_with_the_baseline_within_shared_finished_replicate
     assert promising.accuracy.n == 3
     assert ce.against_baseline is not None
     assert ce.against_baseline.value == pytest.approx(-0.1)
+
+
+def test_a_mean_of_few_seeds_is_shown_within_what_is_possible_and_says_so() -> None:
+    rows = [repeated(0, 1, 0.97), repeated(1, 2, 0.99)]
+    rows += [control(number + 2, number + 1, value) for number, value in enumerate((0.60, 0.61))]
+    for row in rows:
+        row["test/accuracy"] = row["val/accuracy"] - 0.96 if row["config_id"] == "A" else 0.5
+    kd, near_one = summarise_configs(trials_table(rows))
+    uncut = stats.t.interval(0.95, 1, 0.98, 0.01)
+    assert uncut[1] > 1
+    assert (near_one.accuracy.value, near_one.accuracy.low) == pytest.approx((0.98, uncut[0]))
+    assert near_one.accuracy.high == 1.0
+    assert near_one.test_accuracy.value == pytest.approx(0.02)
+    assert (near_one.test_accuracy.low, near_one.test_accuracy.high) == (0.0, pytest.approx(0.02 + 0.98 - uncut[0]))
+    assert near_one.accuracy.method.endswith("cut to the possible range, 0 to 1")
+    assert "cut" not in kd.accuracy.method
+
+
+def test_a_correlation_may_be_negative_and_a_gap_has_no_range() -> None:
+    rows = [
+        repeated(number, number + 1, 0.5, dataset="glue:cola", **{"val/matthews": value, "val/sharpness_gap": gap})
+        for number, (value, gap) in enumerate([(0.02, -0.5), (0.10, 2.5)])
+    ]
+    (summary,) = summarise_configs(trials_table(rows))
+    assert summary.accuracy.low < 0
+    assert "cut" not in summary.accuracy.method
+    assert summary.gap.high > 10
+    rows[1]["val/matthews"] = 0.9
+    (wide,) = summarise_configs(trials_table(rows))
+    assert (wide.accuracy.low, wide.accuracy.high) == (-1.0, 1.0)
+    assert wide.accuracy.method.endswith("cut to the possible range, −1 to 1")
+
+
+def test_a_difference_is_cut_to_what_scores_can_differ_by_and_never_without_a_word() -> None:
+    unbounded = Estimate(-0.1, -math.inf, 0.1, 6, "difference, no lower bound: a reason; a test", 0.2)
+    of_accuracy, of_matthews = within_reach(unbounded, "val/accuracy"), within_reach(unbounded, "val/matthews")
+    assert (of_accuracy.low, of_accuracy.value, of_accuracy.high) == (-1.0, -0.1, 0.1)
+    assert (of_matthews.low, of_matthews.high) == (-2.0, 0.1)
+    expected = "difference, no lower bound: a reason, cut to the possible range, −1 to 1; a test"
+    assert of_accuracy.method == expected
+    within = Estimate(-0.1, -0.2, 0.1, 6, "difference; a test", 0.2)
+    assert within_reach(within, "val/f1") == within
 
 
 def test_controls_come_first_and_then_the_best() -> None:

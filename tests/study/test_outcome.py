@@ -1,12 +1,15 @@
 """What a person reads at the end of a study."""
 
 import io
+import math
 from dataclasses import replace
 
 from rich.console import Console
 
 from analysis.costs import ConfigCost
+from analysis.statistics import Estimate
 from analysis.trials import compare_methods
+from study.confirmed import plus_minus
 from study.outcome import comparison_table
 from tests.analysis.synthetic import trial, trials_table
 
@@ -42,3 +45,10 @@ def test_a_comparison_is_shown_whole_on_a_terminal_of_80_columns():
     assert "search" not in text
     assert f"{against.value:+.3f} [{against.low:+.3f}, {against.high:+.3f}]" in text
     assert "(Holm)" in text
+
+
+def test_a_mean_is_shown_with_the_half_of_its_interval_that_was_not_cut() -> None:
+    assert plus_minus(Estimate(0.9875, 0.80, 1.0, 2, "")) == "0.988 ± 0.188"
+    assert plus_minus(Estimate(0.9, math.nan, math.nan, 1, "")) == "0.900"
+    assert plus_minus(Estimate(1.5, 1.0, 2.0, 3, ""), places=2, sign="+") == "+1.50 ± 0.50"
+    assert plus_minus(Estimate(math.nan, math.nan, math.nan, 0, "")) == ""

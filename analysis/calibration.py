@@ -117,6 +117,17 @@ def compute_reliability(
     return found
 
 
+def calibration_errors(trials: pa.Table, column: str) -> Floats:
+    """Expected calibration error of each trial's own predictions as (n,), nan where none are recorded.
+
+    Args:
+        trials: of any config.
+        column: where the predictions are.
+    """
+    found = [pooled(trials.slice(row, 1), column, column, "") for row in range(trials.num_rows)]
+    return np.array([np.nan if each is None else each.error for each in found], dtype=np.float64)
+
+
 def _shared(found: list[Reliability]) -> list[Reliability]:
     """One frozen teacher, where it is the same for all."""
     if not found or found[0].network != TEACHER:
@@ -129,14 +140,15 @@ def _shared(found: list[Reliability]) -> list[Reliability]:
     return [Reliability(TEACHER, "", 1, first.count, first.confidence, first.accuracy)] if same else found
 
 
-def reliability_caption(found: Sequence[Reliability], split: str) -> str:
-    """What the diagrams show, with n."""
+def reliability_caption(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> str:
+    """What the diagrams show, with n, and whom they leave out."""
+    rest = f" Not drawn here, but in the table: {', '.join(left_out)}." if left_out else ""
     counts = "; ".join(f"{_named(each)} n = {each.networks}" for each in found if each.network == found[-1].network)
     return (
         f"Predictions of the {split} split in {len(found[-1].count)} bins of equal width over their confidence, pooled "
         f"over seeds ({counts}; {found[-1].images:,} images each). Below the diagonal a network is too sure of itself. "
         f"A larger dot holds more predictions; bins with fewer than {FEWEST} are left out. All seeds see the same "
-        "images, so there is no interval here; that of the calibration error, over seeds, is in the table."
+        f"images, so there is no interval here; that of the calibration error, over seeds, is in the table.{rest}"
     )
 
 
@@ -155,18 +167,21 @@ def networks_of(found: Sequence[Reliability]) -> list[str]:
     return list(dict.fromkeys(each.network for each in found))
 
 
-def draw_reliability(found: Sequence[Reliability], styles: dict[str, Style], split: str) -> Figure:
+def draw_reliability(
+    found: Sequence[Reliability], styles: dict[str, Style], split: str, left_out: Sequence[str] = ()
+) -> Figure:
     """Accuracy over confidence, a panel for each network, with the diagonal of a calibrated one.
 
     Args:
         found: one at least.
         styles: by label.
         split: `validation` or `test`.
+        left_out: labels of configs that are not among them, to be named in the caption.
     """
     networks = networks_of(found)
-    title = f"Reliability on the {split} split"
+    title, caption = f"Reliability on the {split} split", reliability_caption(found, split, left_out)
     width = 4.0 * max(2, len(networks))
-    figure, panels = new_figure(title, reliability_caption(found, split), panels=len(networks), width=width)
+    figure, panels = new_figure(title, caption, panels=len(networks), width=width)
     for axes, network in zip(panels, networks, strict=True):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle=":")
         for each in (each for each in found if each.network == network):

@@ -6,11 +6,13 @@ and the method.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -34,6 +36,7 @@ from analysis.landmark import GAPS, Landmark, at_epoch, at_landmark, config_colu
 from analysis.resampling import Floats, complete, line_values, percentile_interval, resampled
 from analysis.statistics import MIN_UNITS, Estimate
 from analysis.trials import (
+    CONFIRM,
     REPEATED,
     SEARCH,
     SHARPNESS_GAP,
@@ -46,6 +49,11 @@ from analysis.trials import (
     summarise_configs,
     survivor_note,
     trial_scores,
+    varied_fields,
+)
+
+_NOT_POOLED: Final = Estimate(
+    math.nan, math.nan, math.nan, 0, "rank correlation: the arms of imposed gaps are not pooled"
 )
 
 
@@ -130,9 +138,9 @@ class LearningCurve:
     """One method's epochs: mean and standard deviation over its trials.
 
     Args:
-        method: distillation method.
-        stage: `repeated` (controls and promising configs on fresh seeds), or `search` where nothing was
-            repeated.
+        method: distillation method, or what a confirmed config is called.
+        stage: `repeated` (controls and promising configs on fresh seeds), `search` where nothing was repeated, or
+            `confirm`.
         n: number of trials.
         configs: number of different configs among them.
         epoch: (E,) from 1.
@@ -213,7 +221,8 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
 
     All of them, at the last epoch that every trial of the search reached: those that finished were selected by their
     accuracy (see `analysis.landmark`). Repeated configs would weigh the promising region twice and stay out of the
-    line.
+    line. Where the search imposed gaps there is no line and no correlation: its arms are different questions
+    (`analysis.intervention`).
 
     Args:
         records: of a study.
@@ -223,7 +232,8 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
     values = [GAPS["paper"](landmark.trials), trial_scores(landmark.trials)]
     (gap, accuracy), _ = config_means(values, landmark.trials["config_id"].to_pylist())
     columns, units = complete([gap, accuracy])
-    spread = bool(len(gap)) and np.ptp(gap) > 0
+    arms = "gap_control" in varied_fields(landmark.trials)
+    spread = bool(len(gap)) and np.ptp(gap) > 0 and not arms
     grid = np.linspace(gap.min(), gap.max(), 50) if spread else np.empty(0)
     line = line_values(columns, np.ones((1, len(gap))), grid)[0] if spread else np.empty(0)
     low = high = np.full_like(line, math.nan)
@@ -240,24 +250,37 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
         low=low,
         high=high,
         references={s.method: (s.gap, s.accuracy) for s in controls},
-        correlation=between_configs(landmark, "paper", seed=seed).estimate,
+        correlation=_NOT_POOLED if arms else between_configs(landmark, "paper", seed=seed).estimate,
         note=None if landmark.is_last else f"{landmark.note}.",
         epoch=None if landmark.is_last else landmark.epoch,
         objective=objective(records.trials),
     )
 
 
-def compute_learning_curves(trials: pa.Table, epochs: pa.Table) -> list[LearningCurve]:
+def compute_learning_curves(
+    trials: pa.Table, epochs: pa.Table, confirmed: Mapping[str, str] | None = None
+) -> list[LearningCurve]:
     """Accuracy and gap per epoch of each method, over the finished repetitions on fresh seeds.
 
     A study that repeated nothing shows its finished search trials instead, and says so in `stage`.
+
+    Args:
+        trials: of a study.
+        epochs: theirs.
+        confirmed: names of confirmed configs by `config_id`: the curves are then of these instead, each over its
+            finished trials of the confirmation.
     """
     shown, stage = select(trials, stages=REPEATED), "repeated"
-    if not shown.num_rows:
+    if confirmed is not None:
+        shown, stage = select(trials, stages=[CONFIRM]), CONFIRM
+        shown = shown.filter(pc.is_in(shown["config_id"], pa.array(list(confirmed), pa.string())))
+    elif not shown.num_rows:
         shown, stage = select(trials, stages=[SEARCH]), SEARCH
     trial_ids, methods, configs = (shown[name].to_pylist() for name in ("trial_id", "method", "config_id"))
     adapters = shown["adapter"].to_pylist() if "adapter" in shown.column_names else [None] * len(methods)
     methods = [method_name(method, adapter) for method, adapter in zip(methods, adapters, strict=True)]
+    if confirmed is not None:
+        methods = [confirmed[config] for config in configs]
     owners = np.array(epochs["trial_id"].to_pylist(), dtype=object)
     numbered = numbers(epochs, "epoch").astype(np.int64)
     measure = objective_measure(shown)

@@ -5,6 +5,7 @@ known of it ends.
 """
 
 import math
+import shlex
 from pathlib import Path
 
 from analysis.confirmation import ConfirmationResult, ConfirmedConfig, with_interval
@@ -127,7 +128,7 @@ def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
         f'trainables.student_file.load_student(Path("{entry.trial_id}.safetensors")).logits(torch.from_numpy(images))',
         "```",
         "",
-        f"Without pesfkd: `python -m study.export {plan.name} --format onnx` (or `torch-export`).",
+        f"Without pesfkd: `{_command(plan, 'study.export', plan.name, '--format', 'onnx')}` (or `torch-export`).",
     ]
 
 
@@ -141,9 +142,15 @@ def _training(plan: StudyPlan, entry: TrialEntry) -> list[str]:
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "
         f"{_settings(config)}",
-        f"- study `{plan.name}`, trial `{entry.trial_id}`; the same trial again: `python -m study.rerun "
-        f"{entry.trial_id}`",
+        f"- study `{plan.name}`, trial `{entry.trial_id}`; the same trial again: "
+        f"`{_command(plan, 'study.rerun', entry.trial_id)}`",
     ]
+
+
+def _command(plan: StudyPlan, *words: str) -> str:
+    """What to type, with the folder that the study lies in where that is not the usual one."""
+    elsewhere = plan.output_dir != type(plan).model_fields["output_dir"].default
+    return shlex.join(["python", "-m", *words, *(["--output-dir", str(plan.output_dir)] if elsewhere else [])])
 
 
 def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:

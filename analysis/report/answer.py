@@ -21,8 +21,8 @@ Basis = Literal["confirmed", "repeated", "searched", "nothing"]
 _LEVEL: Final = 0.05
 _RESTS_ON: Final[dict[Basis, str]] = {
     "confirmed": "Confirmed: test split, read once, on fresh seeds that nothing was chosen by.",
-    "repeated": "Exploratory: validation split, on fresh seeds; the test split was not read. The best of several "
-    "means still flatters a little.",
+    "repeated": "Repeated: validation split, on fresh seeds; the test split was not read. The best of several means "
+    "still flatters a little.",
     "searched": "Exploratory: validation split, one seed a config, the very one that it was chosen by.",
     "nothing": "Nothing has finished.",
 }
@@ -148,6 +148,8 @@ def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
     told = [each for each in arms if math.isfinite(each.effect.value)]
     if told:
         return _imposed(told)
+    if len(arms) > 1:  # a correlation over all of them would be of how they differ
+        return f"What the imposed gap did to {found.objective} cannot be told: no arm has targets that differ."
     correlation = found.correlation
     if math.isnan(correlation.value):
         why = "too little has finished, or one of them does not vary"

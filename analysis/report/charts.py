@@ -6,6 +6,7 @@ comes from records may stand in a legend or a label, which plotly reads as marku
 
 import html
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -17,8 +18,9 @@ from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, bar
 from analysis.figures import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
 from analysis.importance import Importance
 from analysis.intervention import ARM_STYLES, ImposedGap, fitted_line
-from analysis.methods import pareto_front, settings_of, split_of
-from analysis.report.wording import bounded, config_label
+from analysis.methods import floor_of, pareto_front, ratio_ticks, reach, settings_of, split_of
+from analysis.report.labels import AWAY, place_labels
+from analysis.report.wording import UNBROKEN, bounded, config_label, number
 from analysis.resampling import Floats
 from analysis.statistics import MIN_UNITS, Estimate
 from analysis.trials import BASELINE, ConfigSummary, objective_of_all
@@ -38,7 +40,10 @@ _SYMBOLS: Final = {
 _DASHES: Final = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _LOG_TICKS: Final = tuple(base * 10.0**power for power in range(-9, 10) for base in (1, 2, 5))
 _FEW_DECADES: Final = 2.5
+_LEAST_DECADES: Final = 0.1  # what an axis is wide, were its points all in one place
 _MOST_NAMED: Final = 8  # points that can all have their names beside them; of more, those that matter
+_LEGEND_LETTERS: Final = 34  # of a line, by the width of a phone
+_ROOM: Final = 0.06  # of an axis, beyond the points
 
 
 def gap_chart(found: GapAgainstAccuracy) -> Chart:
@@ -98,7 +103,12 @@ def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
             if np.isfinite(mean).any():
                 style = style_of(curve.method, methods)
                 traces += _band(
-                    curve.epoch, mean, mean - spread, mean + spread, style, f"{curve.method}, n = {curve.n}"
+                    curve.epoch,
+                    mean,
+                    mean - spread,
+                    mean + spread,
+                    style,
+                    f"{curve.method}, n{UNBROKEN}={UNBROKEN}{curve.n}",
                 )
         if traces:
             title = f"validation {curves[0].objective}" if measure == "accuracy" else _GAP
@@ -122,34 +132,64 @@ def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
 
 
 def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Chart:
-    """Accuracy over the FLOPs of training, with the front that no cheaper config beats."""
+    """Accuracy over the FLOPs of training, with the front that no cheaper config beats.
+
+    What has collapsed stands as a triangle at the lower edge, by its name and mean: to scale it would leave the others
+    no room.
+    """
     points = [
-        (ratio, each) for each in configs if each.config_id in costs
+        (ratio, each) for each in configs if each.config_id in costs and math.isfinite(each.accuracy.value)
         and (ratio := costs[each.config_id].flops_to_ce) is not None
     ]  # fmt: skip
     ratios, accuracies = [ratio for ratio, _ in points], [each.accuracy.value for _, each in points]
-    front = pareto_front(ratios, accuracies)
+    front, floor = pareto_front(ratios, accuracies), floor_of([each.accuracy for _, each in points])
     line = _line([ratios[i] for i in front], [accuracies[i] for i in front], "front", Style(GREY, "o", "-"))
     line["line"]["shape"] = "hv"
-    traces = [line]
-    named = {place for place, (_, each) in enumerate(points) if each.method == BASELINE} | set(front)
+    traces, named = [line], []
     for place, (ratio, each) in enumerate(points):
+        name, below = each.method if compares or each.stage == "control" else each.name, each.accuracy.value < floor
         colour = ORANGE if each.method == BASELINE else BLUE if place in front else SKY
-        label = each.method if compares or each.stage == "control" else each.name
-        trace = _estimate(ratio, each.accuracy, label, Style(colour, "o" if place in front else "X", "-"))
-        hover = f"{config_label(each)}<br>{bounded(each.accuracy)}<br>cost {ratio:.3g} × ce"
-        trace |= {
-            "hovertext": [_lines(hover)],
-            "text": [plain(label) if place in named or len(points) <= _MOST_NAMED else ""],
-            "textposition": "top right",
-            "showlegend": False,
-        }
-        traces.append({**trace, "mode": "markers+text", "textfont": {"size": 11}})
+        marker = "v" if below else "o" if place in front else "X"
+        hover = f"{config_label(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}<br>cost {ratio:.3g} × ce"
+        trace = _estimate(ratio, each.accuracy, name, Style(colour, marker, "-"))
+        trace |= {"hovertext": [_lines(hover)], "hoverinfo": "text", "showlegend": False}
+        if below:
+            trace |= {"y": [floor], "error_y": {"visible": False}}
+        traces.append(trace)
+        mean = f" {number(each.accuracy.value)}" if below else ""
+        is_named = below or each.method == BASELINE or place in front or len(points) <= _MOST_NAMED
+        named.append((ratio, max(each.accuracy.value, floor), f"{name}{mean}" if is_named else ""))
     title = f"{split_of(configs)} {objective_of_all(configs)}"
     chart = _chart(traces, "training FLOPs over those of ce", title, height=_HEIGHT + 60)
     if ratios:
-        chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=0.12)
+        chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=2 * _ROOM)
+        bottom, top = reach([each.accuracy for _, each in points if each.accuracy.value >= floor])
+        bottom = min(bottom, floor) if math.isfinite(floor) else bottom
+        room = _ROOM * (top - bottom) or 0.01
+        _add_names(chart, named, bottom - room, top + room)
     return chart
+
+
+def _add_names(chart: Chart, named: Sequence[tuple[float, float, str]], bottom: float, top: float) -> None:
+    """Names beside those points that have one, on a logarithmic axis across; the axis up then ends above all names."""
+    layout = chart["layout"]
+    left, right = layout["xaxis"]["range"]
+    places = [
+        ((math.log10(across) - left) / (right - left), (up - bottom) / (top - bottom), name)
+        for across, up, name in named
+    ]
+    labels = place_labels(places)
+    highest = max((label.up + label.height for label in labels), default=1.0)
+    layout["yaxis"] |= {"range": [bottom, max(top, bottom + highest * (top - bottom))]}
+    layout["annotations"] = [
+        {
+            "text": "<br>".join(plain(each) for each in label.lines), "font": {"size": 11}, "align": "left",
+            "x": math.log10(across), "y": up, "ax": -AWAY if label.to_left else AWAY, "axref": "pixel",
+            "ay": bottom + label.up * (top - bottom), "ayref": "y", "xanchor": "right" if label.to_left else "left",
+            "showarrow": True, "arrowhead": 0, "arrowwidth": 0.7, "arrowcolor": GREY, "borderpad": 0,
+        }
+        for (across, up, _), label in zip((each for each in named if each[2]), labels, strict=True)
+    ]  # fmt: skip
 
 
 def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]) -> list[Chart]:
@@ -204,6 +244,11 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
+def _legend(name: str) -> str:
+    """A name in a legend, in lines that a phone has room for."""
+    return "<br>".join(plain(line) for line in textwrap.wrap(name, _LEGEND_LETTERS)) or plain(name)
+
+
 def _lines(text: str) -> str:
     """Lines of plain words for a hover box."""
     return "<br>".join(plain(line) for line in text.split("<br>"))
@@ -246,7 +291,7 @@ def _points(
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": plain(name),
+        "name": _legend(name),
         "x": _numbers(x),
         "y": _numbers(y),
         "marker": {
@@ -263,7 +308,7 @@ def _line(x: Iterable[float], y: Iterable[float], name: str, style: Style, hover
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": plain(name),
+        "name": _legend(name),
         "x": _numbers(x),
         "y": _numbers(y),
         "line": {"color": style.colour, "dash": _DASHES[style.dash], "width": 2},
@@ -298,7 +343,7 @@ def _estimate(
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": plain(name),
+        "name": _legend(name),
         "x": _numbers([x]),
         "y": _numbers([estimate.value]),
         "hovertext": [_lines(label)],
@@ -333,9 +378,9 @@ def _bars(estimate: Estimate, colour: str) -> dict[str, Any]:
 
 def _log_axis(low: float, high: float, *, room: float = 0.04) -> dict[str, Any]:
     """A logarithmic axis with ticks that say whole numbers; plotly's own between two powers of ten say one digit."""
-    beyond = room * max(0.5, math.log10(high / low))
-    ends = [math.log10(low) - beyond, math.log10(high) + 2 * beyond]
-    ticks = [tick for tick in _LOG_TICKS if ends[0] <= math.log10(tick) <= ends[1]]
+    beyond = room * max(_LEAST_DECADES, math.log10(high / low))
+    ends = [math.log10(low) - beyond, math.log10(high) + beyond]
+    ticks = ratio_ticks(10 ** ends[0], 10 ** ends[1], _LOG_TICKS)
     if ends[1] - ends[0] > _FEW_DECADES:
         ticks = [tick for tick in ticks if math.isclose(math.log10(tick) % 1, 0, abs_tol=1e-9)]
     return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

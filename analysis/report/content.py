@@ -3,15 +3,15 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from analysis.association import Association, between_configs, within_configs
-from analysis.calibration import TEST, compute_reliability
-from analysis.confirmation import ConfirmationResult, described, verdict
+from analysis.calibration import TEST, VALIDATION, compute_reliability
+from analysis.confirmation import ConfirmationResult, verdict
 from analysis.costs import ConfigCost, config_costs
 from analysis.drawing import capitalised
 from analysis.figures import (
@@ -39,13 +39,11 @@ from analysis.report.pictures import (
     methods_picture,
     reliability_picture,
 )
+from analysis.report.shown import Shown, whom_to_show
 from analysis.report.tables import Table
-from analysis.report.wording import bounded, counted, duration, p_phrase
+from analysis.report.wording import bounded, counted, duration, p_phrase, with_minus
 from analysis.stability import rank_stability
 from analysis.trials import (
-    BASELINE,
-    CONFIRM,
-    REPEATED,
     SEARCH,
     ConfigSummary,
     compare_methods,
@@ -59,10 +57,14 @@ from trainables.uris import REDACTED
 _SLICED: Final = ("adapter_width", "temperature")
 _FEW_DRAWS: Final = 100
 _ASSOCIATED: Final[tuple[GapName, ...]] = ("paper", "centred")
-_MOST_RELIABILITIES: Final = 4  # configs that can be told apart in one panel
 _NO_PREDICTIONS: Final = (
     "Reliability diagrams of teacher, adapted teacher and student need what the records of an earlier version do not "
     "hold: they have calibration errors only, so there is no diagram here."
+)
+_IMPOSED: Final = (
+    "No line and no correlation of the watched gap with {objective} is given: the arms set the gap in different ways "
+    "(a placebo by a constant that no student sees), and over all trials together it would tell of their differences; "
+    "what the imposed gap did is shown below, arm by arm."
 )
 _NO_BOUNDS: Final = "The folder has no summary.json, and so no bounds: importances and ranges cannot be judged."
 
@@ -94,6 +96,10 @@ class Section:
         """Whether there is nothing in it."""
         return not (self.texts or self.tables or self.pictures or self.facts or self.commands)
 
+    def typeset(self) -> "Section":
+        """The same with the minus of its paragraphs' numbers that all others have."""
+        return replace(self, texts=tuple(map(with_minus, self.texts)))
+
 
 @dataclass(frozen=True)
 class Report:
@@ -121,11 +127,13 @@ class _Found:
     """What was worked out of the records, once."""
 
     configs: Sequence[ConfigSummary]
+    shown: Shown
     costs: Mapping[str, ConfigCost]
     confirmed: ConfirmationResult | None
     confirmed_methods: list[ConfigSummary]
     gap: GapAgainstAccuracy
     arms: Sequence[ImposedGap]
+    is_imposed: bool
     importances: Sequence[Importance]
     ranges: Sequence[RangeWarning]
     not_judged: str | None
@@ -145,7 +153,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         _gap(study, found),
         _associated(found),
         _slices(study, found),
-        _curves(study),
+        _curves(study, found),
         _calibration(study, found),
         _cost(study, found),
         _search(study, found),
@@ -158,8 +166,8 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         question=_question(study),
         facts=_facts(study),
         answer=answer(study, found.configs, found.confirmed, found.gap, found.arms),
-        warnings=_warnings(study, found),
-        sections=tuple(section for section in sections if not section.is_empty),
+        warnings=tuple(map(with_minus, _warnings(study, found))),
+        sections=tuple(section.typeset() for section in sections if not section.is_empty),
     )
 
 
@@ -167,6 +175,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
     records, seed = study.records, study.seed
     summarise = compare_methods if study.compares_methods else summarise_configs
     arms = [] if study.compares_methods else imposed_gaps(records, seed=seed)
+    is_imposed = bool(arms) and "gap_control" in varied_fields(records.trials)
     mattered: list[Importance] = []
     ranges: list[RangeWarning] = []
     not_judged = None if study.summary else _NO_BOUNDS
@@ -177,18 +186,22 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
     except ValueError as error:  # a config outside of the bounds that the summary tells of
         not_judged = f"Importances and ranges cannot be judged: {error}."
     confirmed = study.confirmation()
-    compared_again = study.compares_methods and confirmed is not None
+    configs, methods = summarise(records.trials, seed=seed), []
+    if study.compares_methods and confirmed is not None:
+        methods = compare_methods(records.trials, confirmed=True, seed=seed)
     return _Found(
-        configs=summarise(records.trials, seed=seed),
+        configs=configs,
+        shown=whom_to_show(configs, confirmed, methods, compares=study.compares_methods),
         costs=config_costs(records),
         confirmed=confirmed,
-        confirmed_methods=compare_methods(records.trials, confirmed=True, seed=seed) if compared_again else [],
+        confirmed_methods=methods,
         gap=compute_gap_against_accuracy(records, seed=seed),
         arms=arms,
+        is_imposed=is_imposed,
         importances=mattered,
         ranges=ranges,
         not_judged=not_judged,
-        associations=[] if study.compares_methods else _associations(study),
+        associations=[] if study.compares_methods or is_imposed else _associations(study),
     )
 
 
@@ -277,7 +290,7 @@ def _agreement(study: StudyFolder) -> list[str]:
 
 
 def _gap(study: StudyFolder, found: _Found) -> Section:
-    pictures = [gap_picture(found.gap)] if len(found.gap.gap) else []
+    pictures = [gap_picture(found.gap)] if len(found.gap.gap) and not found.is_imposed else []
     texts = []
     if found.arms:
         pictures.insert(0, imposed_picture(found.arms, seed=study.seed))
@@ -286,7 +299,10 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
             f"itself {bounded(arm.reached, sign='+', places=2)} (1 where a target is met wholly); {arm.effect.method}."
             for arm in found.arms
         ]
-    return Section("gap", f"Sharpness gap and {found.gap.objective}", tuple(texts), pictures=tuple(pictures))
+    if found.is_imposed:
+        texts.insert(0, _IMPOSED.format(objective=found.gap.objective))
+    title = f"{'Imposed sharpness gap' if found.is_imposed else 'Sharpness gap'} and {found.gap.objective}"
+    return Section("gap", title, tuple(texts), pictures=tuple(pictures))
 
 
 def _associated(found: _Found) -> Section:
@@ -305,42 +321,40 @@ def _slices(study: StudyFolder, found: _Found) -> Section:
     return Section("slices", f"What was varied, and {found.gap.objective}", pictures=pictures)
 
 
-def _curves(study: StudyFolder) -> Section:
-    curves = compute_learning_curves(study.records.trials, study.records.epochs)
+def _curves(study: StudyFolder, found: _Found) -> Section:
+    shown = found.shown
+    confirmed = shown.labels if shown.is_confirmed else None
+    curves = compute_learning_curves(study.records.trials, study.records.epochs, confirmed)
     drawn = [curve for curve in curves if np.isfinite(curve.accuracy).any()]
-    return Section("curves", "Learning curves", pictures=(curves_picture(drawn),) if drawn else ())
+    pictures = (curves_picture(drawn, always=shown.always),) if drawn else ()
+    return Section("curves", "Learning curves", _said_of(shown, drawn), pictures=pictures)
+
+
+def _said_of(shown: Shown, drawn: Sequence[object]) -> tuple[str, ...]:
+    """Of which trials something is, where that has to be said and there is something."""
+    return (shown.note,) if shown.note is not None and drawn else ()
 
 
 def _calibration(study: StudyFolder, found: _Found) -> Section:
-    table = tables.calibration_table(study, found.configs)
+    shown = found.shown
+    table = tables.calibration_table(study, shown)
     if table is None:
         return Section("calibration", "Calibration")
+    trials, of = study.records.trials, [(config_id, shown.labels[config_id]) for config_id in shown.in_diagrams]
     pictures = []
-    drawn = compute_reliability(study.records.trials, _in_diagrams(study, found.configs), stages=REPEATED)
-    if drawn:
-        pictures.append(reliability_picture(drawn, "validation"))
-    if found.confirmed is not None:
-        confirmed = [(each.config_id, described(each)) for each in found.confirmed.configs[:_MOST_RELIABILITIES]]
-        tested = compute_reliability(study.records.trials, confirmed, stages=[CONFIRM], on=TEST)
-        pictures += [reliability_picture(tested, "test")] if tested else []
-    return Section("calibration", "Calibration", () if drawn else (_NO_PREDICTIONS,), (table,), tuple(pictures))
-
-
-def _in_diagrams(study: StudyFolder, configs: Sequence[ConfigSummary]) -> list[tuple[str, str]]:
-    """The controls and the best config; of compared methods the baseline and the best."""
-    beside = [
-        each for each in configs if (each.method == BASELINE if study.compares_methods else each.stage == "control")
-    ]
-    best = [each for each in configs if each not in beside][: _MOST_RELIABILITIES - len(beside)]
-    shown = best if study.compares_methods else best[:1]
-    return [(each.config_id, each.method) for each in [*beside[:_MOST_RELIABILITIES], *shown]]
+    for split, columns in (("validation", VALIDATION), *((("test", TEST),) if shown.is_confirmed else ())):
+        drawn = compute_reliability(trials, of, stages=shown.stages, on=columns)
+        pictures += [reliability_picture(drawn, split, shown.left_out)] if drawn else []
+    texts = _said_of(shown, [table]) + (() if pictures else (_NO_PREDICTIONS,))
+    return Section("calibration", "Calibration", texts, (table,), tuple(pictures))
 
 
 def _cost(study: StudyFolder, found: _Found) -> Section:
-    drawn = found.confirmed_methods or found.configs
-    known = [each for each in drawn if each.config_id in found.costs and found.costs[each.config_id].flops_to_ce]
-    pictures = (cost_picture(drawn, found.costs, compares=study.compares_methods),) if known else ()
-    return Section("cost", f"{capitalised(found.gap.objective)} against cost", pictures=pictures)
+    configs, costs = found.shown.configs, found.costs
+    known = [each for each in configs if each.config_id in costs and costs[each.config_id].flops_to_ce]
+    pictures = (cost_picture(configs, costs, compares=study.compares_methods),) if known else ()
+    title = f"{capitalised(found.gap.objective)} against cost"
+    return Section("cost", title, _said_of(found.shown, known), pictures=pictures)
 
 
 def _search(study: StudyFolder, found: _Found) -> Section:
@@ -381,7 +395,7 @@ def _in_words(value: Any) -> str:
         return ", ".join(f"{name} {shown}" for name, each in value.items() if (shown := _in_words(each)))
     if isinstance(value, list):
         named = [each["name"] if isinstance(each, dict) and "name" in each else _in_words(each) for each in value]
-        return ", ".join(map(str, named))
+        return ", ".join(str(each) for each in named if each != "")
     return str(value)
 
 

@@ -31,9 +31,11 @@ from analysis.intervention import ImposedGap, draw_imposed_gaps
 from analysis.methods import draw_accuracy_against_cost, draw_methods
 from analysis.report import charts
 from analysis.report.charts import Chart
-from analysis.trials import BASELINE, ConfigSummary
+from analysis.report.wording import with_minus
+from analysis.trials import BASELINE, CONFIRM, ConfigSummary
 
-_MOST_CURVES: Final = 5  # methods that can be told apart in one panel, whichever they are
+# Curves that can be told apart in one panel: that of kd, which has a look of its own, and as many others.
+_MOST_OTHERS: Final = 4
 # Names in records are no formulas; equal records give equal bytes.
 _AS_WRITTEN: Final[dict[Any, Any]] = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
 
@@ -72,26 +74,40 @@ def history_picture(history: History) -> Picture:
     return _picture("history", lambda: draw_history(history), charts.history_chart(history))
 
 
-def curves_picture(curves: Sequence[LearningCurve]) -> Picture:
-    """Learning curves; of many methods the baseline and those that end best."""
-    shown = list(curves)
-    if len(shown) > _MOST_CURVES:
+def curves_picture(curves: Sequence[LearningCurve], *, always: Sequence[str] = (BASELINE,)) -> Picture:
+    """Learning curves; of many these and those that end best.
+
+    Args:
+        curves: of methods, or of confirmed configs.
+        always: names of those that are shown however many there are.
+    """
+    shown, most = list(curves), _MOST_OTHERS + any(curve.method == BASELINE for curve in curves)
+    if len(shown) > most:
         ends = {curve.method: float(curve.accuracy[-1, 0]) if len(curve.epoch) else -np.inf for curve in shown}
-        shown.sort(key=lambda curve: (curve.method != BASELINE, -ends[curve.method]))
-        shown = shown[:_MOST_CURVES]
+        shown.sort(key=lambda curve: (curve.method != BASELINE, curve.method not in always, -ends[curve.method]))
+        shown = shown[:most]
     picture = _picture("curves", lambda: draw_learning_curves(shown), *charts.curve_charts(shown))
     if len(shown) == len(curves):
         return picture
-    left = f" Of {len(curves)} methods {BASELINE} and those that ended with the highest mean are shown."
+    what = "confirmed configs" if curves[0].stage == CONFIRM else "methods"
+    named = [curve.method for curve in shown if curve.method in always]
+    beside = f"{', '.join(named)} and those" if named else "those"
+    left = f" Of {len(curves)} {what} {beside} that ended with the highest mean are shown."
     return replace(picture, caption=picture.caption + left)
 
 
-def reliability_picture(found: Sequence[Reliability], split: str) -> Picture:
-    """Reliability diagrams of teacher, adapted teacher and student."""
+def reliability_picture(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> Picture:
+    """Reliability diagrams of teacher, adapted teacher and student.
+
+    Args:
+        found: what is drawn.
+        split: `validation` or `test`.
+        left_out: names of the configs that are not drawn.
+    """
     labels = tuple(dict.fromkeys(each.label for each in found if each.label))
     styles = {label: style_of(label, labels) for label in labels} | {"": Style(INK, "o", "-")}
     drawn = charts.reliability_charts(found, styles)
-    return _picture(f"reliability-{split}", lambda: draw_reliability(found, styles, split), *drawn)
+    return _picture(f"reliability-{split}", lambda: draw_reliability(found, styles, split, left_out), *drawn)
 
 
 def imposed_picture(arms: Sequence[ImposedGap], *, seed: int) -> Picture:
@@ -122,7 +138,7 @@ def importance_picture(found: Sequence[Importance]) -> Picture:
 def _draw_importances(found: Sequence[Importance]) -> Figure:
     parameters = list(dict.fromkeys(each.parameter for each in found))[::-1]
     evaluators = list(dict.fromkeys(each.evaluator for each in found))
-    caption = f"{found[0].estimate.n} searched configs; bars: percentile bootstrap over configs, 0.95. "
+    caption = f"{found[0].estimate.n} searched configs; bars: delete-half jackknife over configs with Student t, 0.95. "
     caption += "Shares sum to one whatever the accuracies, so read them beside the p-values of no effect. Exploratory."
     figure, (axes,) = new_figure("Which parameters mattered", caption)
     figure.set_figheight(1.8 + 0.35 * max(3, len(parameters)))
@@ -143,7 +159,7 @@ def _draw_importances(found: Sequence[Importance]) -> Figure:
 def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
     with mpl.rc_context(_AS_WRITTEN):
         figure = draw()
-        title, caption = figure.get_suptitle(), figure.get_supxlabel().replace("\n", " ")
+        title, caption = figure.get_suptitle(), with_minus(figure.get_supxlabel().replace("\n", " "))
         figure.suptitle("")
         figure.supxlabel("")
         stream = io.BytesIO()

@@ -8,16 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from analysis.association import Association
+from analysis.calibration import TEST, calibration_errors
 from analysis.confirmation import ConfirmationResult, described
 from analysis.costs import ConfigCost, times
 from analysis.importance import Importance
 from analysis.methods import settings_of, split_of
 from analysis.report.folder import StudyFolder
-from analysis.report.wording import bounded, config_label, duration, number, p_in_words
-from analysis.statistics import Estimate, mean_interval
+from analysis.report.shown import Shown
+from analysis.report.wording import bounded, duration, number, p_in_words, with_minus
+from analysis.statistics import Estimate, mean_interval, within_range
 from analysis.trials import (
     BASELINE,
-    REPEATED,
     ConfigSummary,
     numbers,
     objective,
@@ -76,7 +77,7 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
         label = config.method if compares or config.stage == "control" else config.name
         rows.append((
             f"{label} (control)" if config.stage == "control" and not compares else label,
-            settings_of(config).replace("_", " "),
+            with_minus(settings_of(config)).replace("_", " "),
             str(config.accuracy.n),
             bounded(config.accuracy),
             "" if confirmed else bounded(config.test_accuracy),
@@ -131,25 +132,33 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
     return [table.without_empty_columns() for table in tables]
 
 
-def calibration_table(study: StudyFolder, configs: Sequence[ConfigSummary]) -> Table | None:
-    """Expected calibration errors of what was repeated; None where none was recorded."""
-    repeated = select(study.records.trials, stages=REPEATED)
+def calibration_table(study: StudyFolder, shown: Shown) -> Table | None:
+    """Expected calibration errors on the validation split and, of confirmed students, on the test split as well.
+
+    Returns:
+        None where none was recorded.
+    """
+    trials = select(study.records.trials, stages=shown.stages)
     rows = []
-    for config in configs:
-        own = repeated.filter(pc.equal(repeated["config_id"], config.config_id))
-        errors = [mean_interval(numbers(own, measure)) for _, measure in _CALIBRATION]
+    for config_id, label in shown.rows:
+        own = trials.filter(pc.equal(trials["config_id"], config_id))
+        columns = [numbers(own, measure) for _, measure in _CALIBRATION]
+        columns += [calibration_errors(own, TEST["student"])] if shown.is_confirmed else []
+        errors = [within_range(mean_interval(column), 0.0, 1.0) for column in columns]
         if any(error.n for error in errors):
-            rows.append((config_label(config), str(max(error.n for error in errors)), *map(_of_networks, errors)))
+            rows.append((label, str(max(error.n for error in errors)), *map(_of_networks, errors)))
     if not rows:
         return None
-    heads = ("config", "n", *(f"calibration error, {whose}" for whose, _ in _CALIBRATION))
-    note = "Expected calibration error in 15 bins on the validation split, mean over seeds with Student t intervals."
+    tested = ("calibration error, student on test",) if shown.is_confirmed else ()
+    heads = ("config", "n", *(f"calibration error, {whose}" for whose, _ in _CALIBRATION), *tested)
+    note = "Expected calibration error in 15 bins, mean over seeds with Student t intervals; on the validation split"
+    note += " but for the last column." if tested else "."
     return Table("Calibration", heads, tuple(rows), (note,)).without_empty_columns()
 
 
 def _of_networks(error: Estimate) -> str:
-    """An error over seeds; a teacher that all of them share has one, and no interval."""
-    return number(error.value) if error.n and error.low == error.high else bounded(error)
+    """An error over seeds; a teacher that all of them share has one, and no interval but what rounding makes."""
+    return number(error.value) if error.n and math.isclose(error.low, error.high, rel_tol=1e-9) else bounded(error)
 
 
 def importance_table(found: Sequence[Importance]) -> Table:

@@ -1,6 +1,7 @@
 """How numbers read in a report."""
 
 import math
+import re
 from typing import Final
 
 from analysis.methods import settings_of
@@ -8,6 +9,8 @@ from analysis.statistics import Estimate
 from analysis.trials import ConfigSummary
 
 UNBROKEN: Final = "\u00a0"  # a space at which no line ends
+# A hyphen in front of a number, where it is neither within a name, a date or an exponent nor part of an option.
+_HYPHEN: Final = re.compile(r"(?<![\w.)\]=-])-(?=\.?\d)")
 
 
 def bounded(estimate: Estimate, *, sign: str = "", places: int = 3) -> str:
@@ -26,6 +29,11 @@ def number(value: float | None, *, sign: str = "", places: int = 3) -> str:
     return f"{value:{sign}.{places}f}".replace("-", "−")
 
 
+def with_minus(text: str) -> str:
+    """Words with numbers in them, whose minus is then that of all other numbers of the page."""
+    return _HYPHEN.sub("−", text)
+
+
 def p_in_words(p_value: float | None) -> str:
     """A p-value with the digits that decide."""
     if p_value is None or math.isnan(p_value):
@@ -41,7 +49,7 @@ def p_phrase(p_value: float | None, how: str) -> str:
 
 def config_label(config: ConfigSummary) -> str:
     """A repeated config in words: its method, and what was searched or tuned of it."""
-    settings = settings_of(config)
+    settings = with_minus(settings_of(config))
     return f"{config.method} ({settings.replace('_', ' ')})" if settings else config.method
 
 

@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.calibration import TEST, compute_reliability, draw_reliability, pooled, reliability_caption
+from analysis.calibration import (
+    TEST,
+    calibration_errors,
+    compute_reliability,
+    draw_reliability,
+    pooled,
+    reliability_caption,
+)
 from analysis.drawing import BLUE, Style
 from tests.analysis.synthetic import trial, trials_table
 
@@ -120,3 +127,15 @@ def test_the_diagram_has_a_panel_for_each_network_and_says_n():
     np.testing.assert_allclose(drawn.get_xdata(), found[1].confidence[found[1].drawn])
     np.testing.assert_allclose(drawn.get_ydata(), found[1].accuracy[found[1].drawn])
     assert "kd n = 2; 500 images each" in reliability_caption(found, "validation")
+    assert "Not drawn" not in figure.get_supxlabel()
+    figure = draw_reliability(found, {"": style, "kd": style}, "validation", ["ce", "at"])
+    assert "Not drawn here, but in the table: ce, at." in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_each_trials_own_calibration_error_is_that_of_its_bins():
+    half = [{"count": 10, "confidence": 9.0, "correct": 5}, *({"count": 0, "confidence": 0.0, "correct": 0},) * 14]
+    trials = trials_table([row(0, half), row(1, None)])
+    errors = calibration_errors(trials, "calibration/val_student")
+    assert errors[0] == pytest.approx(0.4)
+    assert np.isnan(errors[1])
+    assert np.isnan(calibration_errors(trials, "calibration/of_no_version")).all()

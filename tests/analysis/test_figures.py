@@ -23,7 +23,7 @@ from analysis.figures import (
     draw_parameter_effect,
 )
 from analysis.landmark import at_landmark
-from analysis.trials import StudyRecords, numbers
+from analysis.trials import EXAMPLES, StudyRecords, numbers, open_study
 from tests.analysis.planted import records
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
@@ -104,6 +104,14 @@ def test_gap_against_accuracy_is_of_all_configs_at_one_epoch_and_not_of_the_surv
     assert found.references["kd"][1].value == pytest.approx(
         np.mean([row["val/accuracy"] for row in kd if row["trial_id"] in ids])
     )
+
+
+def test_the_arms_of_an_imposed_gap_are_not_pooled() -> None:
+    found = compute_gap_against_accuracy(open_study(EXAMPLES / "fashion-gap"))
+    assert len(found.gap) == 48
+    assert len(found.line) == 0
+    assert math.isnan(found.correlation.value)
+    assert "the arms of imposed gaps are not pooled" in caption(draw_gap_against_accuracy(found))
 
 
 def test_a_correlation_that_early_stopping_hides_among_survivors_is_told_whole() -> None:

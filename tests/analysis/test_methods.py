@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis.costs import ConfigCost, config_costs
-from analysis.methods import draw_accuracy_against_cost, draw_methods, methods_table, pareto_front
-from analysis.statistics import holm, paired_difference
+from analysis.methods import draw_accuracy_against_cost, draw_methods, floor_of, methods_table, pareto_front
+from analysis.statistics import Estimate, holm, paired_difference
 from analysis.trials import EXAMPLES, compare_methods, open_study, summarise_configs
 from study.comparison import BASELINE, row_name
 from tests.analysis.synthetic import trial, trials_table
@@ -207,6 +207,39 @@ def test_a_method_that_collapsed_leaves_the_others_room_and_is_named_with_its_me
             rows.append(trial(len(rows), stage="control", replicate=replicate, space="method", **config, **measures))
     summaries = compare_methods(trials_table(rows))
     figure = draw_accuracy_against_cost(summaries, {each.config_id: cost_of(1.1) for each in summaries})
-    assert any(text.get_text() == "ttm 0.007" for text in figure.axes[0].texts)
-    assert figure.axes[0].get_ylim()[0] > 0.05
-    assert "Triangles" in figure.get_supxlabel()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] > 0.05
+    assert "Triangles at the lower edge lie below what is shown: ttm at 0.007." in words_of(figure)
+    (name,) = (text for text in axes.texts if text.get_text() == "ttm 0.007")
+    assert name.get_position()[1] > axes.get_ylim()[0]
+
+
+def words_of(figure):
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def estimates(*values, half=0.01):
+    return [Estimate(value, value - half, value + half, 5, "mean") for value in values]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(), (0.1,), (0.1, 0.8), (0.8, 0.81, 0.82), (0.78, 0.81, 0.81, 0.81), (0.5, 0.6, 0.7, 0.8), (0.99, 0.81, 0.82)],
+)
+def test_without_a_collapse_there_is_no_floor(values):
+    assert floor_of(estimates(*values)) == -math.inf
+
+
+@pytest.mark.parametrize("others", [(0.80, 0.82), (0.80, 0.80, 0.80), (0.74, 0.79, 0.80, 0.81, 0.81, 0.82, 0.84)])
+def test_a_floor_lies_below_the_intervals_of_the_others_and_above_what_collapsed_however_few_they_are(others):
+    floor = floor_of(estimates(*others, 0.16))
+    assert 0.16 < floor < min(others) - 0.01
+    assert floor > min(others) - 0.05
+
+
+def test_the_axis_of_near_costs_has_ticks_and_the_caption_says_n():
+    summaries = compare_methods(trials_table(rows_of()))
+    ratios = {"ce": 1.0, "kd": 1.05, "dkd": 1.1, "dkd+adapter": 1.17}
+    figure = draw_accuracy_against_cost(summaries, {name: cost_of(ratio) for name, ratio in ratios.items()})
+    assert len(figure.axes[0].get_xticks()) >= 3
+    assert "n = 4 seeds each; mean, Student t interval" in words_of(figure)

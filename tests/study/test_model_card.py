@@ -1,5 +1,7 @@
 """The page that comes with a confirmed student."""
 
+from pathlib import Path
+
 import pytest
 
 from study.confirmation import first_confirmed, student_path
@@ -34,7 +36,6 @@ def test_a_card_says_what_it_is_and_what_it_learnt_from(written):
         "- teacher: `cnn_32_64`, trained for",
         "accuracy 0.987 on the validation split",
         f"adapter_width {entry.config.adapter_width}",
-        f"`python -m study.rerun {entry.trial_id}`",
         "## Limits",
     ):
         assert words in card
@@ -59,7 +60,18 @@ def test_a_card_says_how_to_load_the_student(written):
     assert "Takes uint8 images (N, 1, 8, 8), pixels 0 to 255, not normalised; gives logits (N, classes)." in card
     assert 'mlflow.pyfunc.load_model("models:/pesfkd-digits-cnn_3_4@ALIAS").predict(images)' in card
     assert f'load_student(Path("{entry.trial_id}.safetensors"))' in card
-    assert "python -m study.export planned --format onnx" in card
+
+
+def test_commands_name_the_folder_that_the_study_lies_in_unless_it_is_the_usual_one(tmp_path, run):
+    ledger, result = confirmed_study(tmp_path / "a place", run)
+    entry, first = first_confirmed(ledger), result.first
+    for plan, where in (
+        (ledger.plan, f" --output-dir '{tmp_path}/a place'"),
+        (ledger.plan.model_copy(update={"output_dir": Path("study_results")}), ""),
+    ):
+        card = card_of(plan, entry, first, result, registered_as="pesfkd-digits-cnn_3_4")
+        assert f"`python -m study.rerun {entry.trial_id}{where}`" in card
+        assert f"`python -m study.export planned --format onnx{where}` (or" in card
 
 
 def test_a_card_is_one_page(written):

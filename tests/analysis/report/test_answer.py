@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from analysis.figures import compute_gap_against_accuracy
+from analysis.intervention import imposed_gaps
 from analysis.report.answer import Answer, answer
 from analysis.report.folder import StudyFolder, read_folder
 from analysis.trials import summarise_configs
-from tests.analysis.planted import records
+from tests.analysis.planted import measured, records
 from tests.analysis.report.studies import PLAN, SUMMARY, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
@@ -70,14 +71,14 @@ def test_a_confirmation_that_is_under_way_is_not_looked_at(tmp_path: Path) -> No
     assert "test accuracy" not in found.best
 
 
-def test_repetitions_are_called_exploratory_and_of_the_validation_split(tmp_path: Path) -> None:
+def test_repetitions_are_said_to_be_of_fresh_seeds_and_the_validation_split(tmp_path: Path) -> None:
     study = read_folder(write_study(tmp_path / "s", *whole_study(), plan=PLAN, summary=SUMMARY))
     found = answer_of(study)
     best = max(
         (c for c in summarise_configs(study.records.trials) if c.stage == "replicate"), key=lambda c: c.accuracy.value
     )
     assert found.basis == "repeated"
-    assert "Exploratory: validation split" in found.rests_on
+    assert "Repeated: validation split, on fresh seeds" in found.rests_on
     assert f"adapter width {best.varied['adapter_width']}" in found.best
     assert f"{best.accuracy.value:.3f} [{best.accuracy.low:.3f}, {best.accuracy.high:.3f}] over 5 seeds" in found.best
     assert "uncorrected" in found.best
@@ -106,3 +107,16 @@ def test_the_gap_is_said_to_matter_only_where_its_interval_says_so(slope: float,
     said = answer_of(read_folder(write_study(tmp_path / "s", made.trials, made.epochs))).gap
     assert ("a larger sharpness gap had the higher accuracy" in said) == bool(slope)
     assert ("no clear association" in said) == (not slope)
+
+
+def test_arms_whose_targets_do_not_vary_are_not_answered_for_by_a_correlation_over_all_of_them(tmp_path: Path) -> None:
+    rows = [
+        trial(n, gap_control=control, gap_target=1.0, epochs=1, **measured(n, 0.5 + n / 50))
+        for n, control in enumerate(["paper"] * 6 + ["placebo"] * 6)
+    ]
+    planted = records(rows)
+    study = read_folder(write_study(tmp_path / "s", planted.trials, planted.epochs, plan=PLAN, summary=SUMMARY))
+    found, arms = compute_gap_against_accuracy(study.records), imposed_gaps(study.records)
+    assert np.isnan(found.correlation.value)
+    told = answer(study, [], None, found, arms)
+    assert told.gap == "What the imposed gap did to accuracy cannot be told: no arm has targets that differ."

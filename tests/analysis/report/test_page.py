@@ -32,6 +32,7 @@ from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_st
 
 EXAMPLES = sorted(path for path in EXAMPLE.parent.iterdir() if path.is_dir())
 METHODS = EXAMPLE.with_name("fashion-method")
+IMPOSED = EXAMPLE.with_name("fashion-gap")
 SEARCHES = [example for example in EXAMPLES if not json.loads((example / "plan.json").read_text()).get("compared")]
 MOST_BYTES = 8 * 2**20
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(2)">\'"&{{ 7*7 }}$x^2'
@@ -83,7 +84,7 @@ def test_a_confirmed_comparison_is_shown_by_its_test_accuracy() -> None:
 def test_the_figures_hold_the_shipped_records_and_plotly_knows_all_of_them(example: Path) -> None:
     text = page_of(example)
     shown = Page(text)
-    if example in SEARCHES:
+    if example in SEARCHES and example != IMPOSED:
         searched = select(open_study(example).trials, stages=[SEARCH])
         points = next(trace for trace in shown.charts["gap"][0]["data"] if trace.get("name") == "search trial")
         np.testing.assert_array_equal(points["x"], numbers(searched, SHARPNESS_GAP))
@@ -194,6 +195,48 @@ def test_an_imposed_gap_has_its_curve_and_is_what_the_answer_tells_of(tmp_path: 
     assert not any(key.startswith("slice-gap") for key in shown.charts)
     assert "A smaller imposed gap made a better student" in shown.said["answer"]
     assert "placebo" in shown.said["gap"]
+    assert "gap" not in shown.charts
+    assert "associations" not in shown.sections
+
+
+def test_the_gap_of_all_arms_together_is_set_against_nothing_and_why_is_said() -> None:
+    shown = Page(page_of(IMPOSED))
+    assert set(shown.charts) & {"gap", "imposed"} == {"imposed"}
+    assert "associations" not in shown.sections
+    assert "No line and no correlation of the watched gap with accuracy is given" in shown.said["gap"]
+    assert "rank correlation" not in shown.said["gap"]
+    assert "An imposed gap has no clear effect" in shown.said["answer"]
+
+
+def test_a_gap_that_one_arm_imposed_on_all_is_watched_as_any_other(tmp_path: Path) -> None:
+    rows = [
+        trial(
+            n, gap_control="centred", gap_target=n / 10, **measured(n / 10, 0.8 - n / 100), epochs=1, epochs_planned=1
+        )
+        for n in range(10)
+    ]
+    study = records(rows)
+    shown = Page(page_of(write_study(tmp_path / "s", study.trials, study.epochs, plan=PLAN, summary=SUMMARY)))
+    assert {"gap", "imposed"} <= set(shown.charts)
+    assert "No line" not in shown.said["gap"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_numbers_below_zero_have_one_minus_and_nothing_in_the_plan_is_said_with_nothing(example: Path) -> None:
+    shown = Page(page_of(example))
+    words = "".join(said for key, said in shown.said.items() if key != "again")
+    assert re.findall(r"(?<=[\s\[(])-[\d.]+", words) == []
+    assert re.search(r"(?<=[\s\[(])−\d", words)
+    assert not re.search(r"teacher normalisation\s*,", shown.said["plan"])
+    # Alternative texts are read out, and the captions are the same.
+    assert all("-0." not in str(own["alt"]) for tag, own in shown.elements if tag == "img")
+
+
+def test_a_list_of_the_plan_without_anything_in_it_is_left_out(tmp_path: Path) -> None:
+    plan = PLAN | {"nothing": [[], []], "something": [[], [0.5, 1.0], "", 0]}
+    shown = Page(page_of(write_study(tmp_path / "s", trials_table([]), epochs_table([]), plan=plan)))
+    assert "nothing" not in shown.said["plan"]
+    assert "0.5, 1.0, 0" in shown.said["plan"]
 
 
 def test_methods_that_are_compared_are_a_table_with_corrected_p_values_and_a_figure(tmp_path: Path) -> None:

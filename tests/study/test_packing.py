@@ -1,5 +1,6 @@
 """Studies whose trials are packed."""
 
+import statistics
 import sys
 
 import psutil
@@ -12,6 +13,16 @@ from study.records import read_epochs, read_trials
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
 from tests.study.test_faults import start, wait_for_trials
+
+
+def first_and_last_losses(directory):
+    """Of each config of the search its training loss in the first and in the last epoch."""
+    told = {(row["trial_id"], row["epoch"]): row["train/loss"] for row in read_epochs(directory).to_pylist()}
+    rows = [row for row in read_trials(directory).to_pylist() if row["stage"] == "search"]
+    return {
+        (row["config_id"], row["replicate"]): (told[row["trial_id"], 1], told[row["trial_id"], row["epochs"]])
+        for row in rows
+    }
 
 
 @pytest.mark.slow
@@ -32,9 +43,16 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(smal
         for folder in (small_study, directory)
     )
     assert set(lone) == set(packed)
+    # Who shares a pack depends on when its members come, and with it the last bits of a sum. Where one of them decides
+    # which unit is active, a trial leaves its twin: by 5e-5 after one epoch and 2e-3 after three in one of these trials,
+    # once in many runs. Trials that were mixed up would all be far off.
+    losses = [first_and_last_losses(folder) for folder in (small_study, directory)]
+    apart = {key: [abs(its / own - 1) for own, its in zip(losses[0][key], losses[1][key], strict=True)] for key in lone}
+    assert max(first for first, _ in apart.values()) < 1e-3
+    assert statistics.median(last for _, last in apart.values()) < 1e-4
+    assert max(last for _, last in apart.values()) < 0.02
     for key, row in packed.items():
         assert row["seed"] == lone[key]["seed"]
-        assert row["train/loss"] == pytest.approx(lone[key]["train/loss"], rel=1e-3)
         assert row["val/accuracy"] == pytest.approx(lone[key]["val/accuracy"], abs=0.02)
         assert row["cost/adapter_parameters"] == lone[key]["cost/adapter_parameters"]
     assert read_epochs(directory).num_rows == read_epochs(small_study).num_rows

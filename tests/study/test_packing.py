@@ -44,7 +44,7 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(smal
     )
     assert set(lone) == set(packed)
     # Who shares a pack depends on when its members come, and with it the last bits of a sum. Where one of them decides
-    # which unit is active, a trial leaves its twin: by 5e-5 after one epoch and 2e-3 after three in one of these trials,
+    # which unit is active, a trial leaves its twin: by 5e-5 after one epoch and 2e-3 after three in one of these,
     # once in many runs. Trials that were mixed up would all be far off.
     losses = [first_and_last_losses(folder) for folder in (small_study, directory)]
     apart = {key: [abs(its / own - 1) for own, its in zip(losses[0][key], losses[1][key], strict=True)] for key in lone}

@@ -60,7 +60,7 @@ def test_a_dry_run_says_what_will_be_confirmed(launch, tmp_path):
     done = launch("--space", "adapter_width", "--confirm", "3", "--dry-run", "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "confirms   the 3 best configs (by a lower bound), the search's winner, ce, kd and pesf_kd" in done.stdout
-    assert "on 10 fresh seeds: at most 70 trials more" in done.stdout
+    assert "on 10 fresh seeds: at most 82 trials more, 12 of them to tune the temperature of kd" in done.stdout
     assert not (tmp_path / "out").exists()
 
 

@@ -32,6 +32,8 @@ from trainables.uris import redact
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
 _REPORT: Final = "report.html"
+_LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts what is longer, wherever that is
+_REST_ELSEWHERE: Final = "*All of the result is in `report.html`, among this run's artifacts.*"
 _FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # of the figures in a study's note
 _ATTEMPT: Final = "attempt"
 _TRY_AGAIN: Final = frozenset({408, 429})  # of what HTTP calls the client's mistakes, those that pass
@@ -127,10 +129,19 @@ class StudyTracker:
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
 
     def _write_note(self, *result: str) -> None:
-        """What the page of the study's run begins with; of a long note it shows the first lines only."""
+        """What the page of the study's run begins with; of a long note it shows the first lines only.
+
+        A result that MLflow has no room for ends after a whole paragraph, or table, and says where the rest is.
+        """
         command = command_block(start_command(self._plan))
-        parts = (note_text(self._plan), links(self._plan, self._experiment_id), *result, command)
-        self._client.set_tag(self.parent_id, "mlflow.note.content", "\n\n".join(part for part in parts if part))
+        before = [note_text(self._plan), links(self._plan, self._experiment_id)]
+        paragraphs = [each for part in result for each in part.split("\n\n")]
+        whole = _joined([*before, *paragraphs, command])
+        kept = len(paragraphs)
+        while len(whole) > _LONGEST_NOTE and kept:
+            kept -= 1
+            whole = _joined([*before, *paragraphs[:kept], _REST_ELSEWHERE, command])
+        self._client.set_tag(self.parent_id, "mlflow.note.content", whole)
 
     def _save_view(self) -> None:
         """Have the experiment's page offer the study's trials as charts; a server that refuses has them as a table."""
@@ -329,6 +340,10 @@ class StudyTracker:
             "config_id": entry.config.config_id,
             **{name: str(value) for name, value in _constants(self._plan).items()},
         }
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part)
 
 
 def _answered(send: Callable[[], None]) -> None:

@@ -312,3 +312,19 @@ def test_an_error_about_a_server_does_not_repeat_its_password():
     with pytest.raises(StudyError) as error:
         check_tracking_uri("http://me:secret@127.0.0.1:9")
     assert "secret" not in str(error.value)
+
+
+def test_a_result_that_a_note_has_no_room_for_ends_after_a_whole_paragraph_and_says_where_it_is(tmp_path, store):
+    ledger, tune = begin(tmp_path, store, name="long-note")
+    tune.run(1)
+    tracker = track(ledger)
+    tables = ["\n".join(f"| row {number}.{row} | 0.8 |" for row in range(90)) for number in range(6)]
+    assert tracker.finish("FINISHED", result_note="\n\n".join(tables)) is None
+    note = MlflowClient(store).get_run(tracker.parent_id).data.tags["mlflow.note.content"]
+    assert 6000 < len(note) <= 8000
+    shown = [table for table in tables if table in note]
+    assert shown == tables[: len(shown)]
+    assert 0 < len(shown) < 6
+    assert f"row {len(shown)}.0" not in note
+    assert "report.html" in note
+    assert "python -m study.launch" in note

@@ -1,5 +1,6 @@
 """A confirmed study's curves, calibration and costs are of the trials that confirmed it, and say so."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import pyarrow.compute as pc
 import pytest
 
 from analysis.report.content import make_report
-from analysis.report.folder import read_folder
+from analysis.report.folder import StudyFolder, read_folder
 from analysis.report.page import page
 from analysis.statistics import mean_interval
 from analysis.trials import CONFIRM, EXAMPLES, numbers, open_study, select
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
-CONFIRMED = ["fashion-method", "fashion-published", "sst2-adapter-width", "sst2-method"]
+CONFIRMED = ["fashion-method", "fashion-method-tuned", "fashion-published", "sst2-adapter-width", "sst2-method"]
 BINS = [{"count": 20, "confidence": 20 * (place + 0.5) / 15, "correct": place} for place in range(15)]
 
 
@@ -25,14 +26,18 @@ def shown_of(name: str) -> Page:
     return Page(page(make_report(read_folder(EXAMPLES / name))))
 
 
+def seeds_of(folder: StudyFolder) -> int:
+    return int(folder.summary["confirmation"]["seeds"])
+
+
 @pytest.mark.parametrize("name", CONFIRMED)
 def test_the_three_sections_are_of_the_confirmations_seeds(name: str) -> None:
     shown, folder = shown_of(name), read_folder(EXAMPLES / name)
     confirmed = folder.confirmation()
     assert confirmed is not None
     for key in ("curves", "calibration", "cost"):
-        assert "Of the confirmation's trials: n = 5 seeds for each of" in shown.said[key]
-    assert "n = 1" not in shown.said["curves"] + shown.said["calibration"]
+        assert f"Of the confirmation's trials: n = {seeds_of(folder)} seeds for each of" in shown.said[key]
+    assert re.search(r"n = 1\b", shown.said["curves"] + shown.said["calibration"]) is None
     tested = {config.label: config.test_accuracy.value for config in confirmed.configs}
     points = {trace["name"].replace("<br>", " "): trace["y"][0] for trace in shown.charts["cost"][0]["data"][1:]}
     assert set(points) == set(tested)
@@ -44,7 +49,8 @@ def test_the_three_sections_are_of_the_confirmations_seeds(name: str) -> None:
 def test_the_calibration_table_has_the_confirmed_means_of_both_splits(name: str) -> None:
     shown, records = shown_of(name), open_study(EXAMPLES / name)
     trials = select(records.trials, stages=[CONFIRM])
-    confirmed = read_folder(EXAMPLES / name).confirmation()
+    folder = read_folder(EXAMPLES / name)
+    confirmed, seeds = folder.confirmation(), str(seeds_of(folder))
     assert confirmed is not None
     for config in confirmed.configs:
         own = trials.filter(pc.equal(trials["config_id"], config.config_id))
@@ -53,7 +59,7 @@ def test_the_calibration_table_has_the_confirmed_means_of_both_splits(name: str)
             sum(abs(each["correct"] - each["confidence"]) for each in bins) / sum(each["count"] for each in bins)
             for bins in own["calibration/test_student"].to_pylist()
         ]
-        row = next(row for row in shown.rows if row[0].startswith(config.label) and row[2:3] and row[1] == "5"
+        row = next(row for row in shown.rows if row[0].startswith(config.label) and row[2:3] and row[1] == seeds
                    and row[2].startswith(f"{validation:.3f} ["))  # fmt: skip
         assert row[-1].startswith(f"{np.mean(test):.3f} [")
 

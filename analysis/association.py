@@ -122,15 +122,16 @@ def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (
     return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
 
 
-def rank_association(x: Floats, y: Floats, covariates: Floats, *, seed: int = 0) -> Estimate:
+def rank_association(x: Floats, y: Floats, covariates: Floats | None = None, *, seed: int = 0) -> Estimate:
     """The rank correlation of two values of configs given others, as `between_configs` says.
 
     Args:
         x: (n,), one a config.
         y: (n,).
-        covariates: (n, k), what is held; k may be 0.
+        covariates: (n, k), what is held; k may be 0, as it is where nothing is given.
         seed: of bootstrap and permutations.
     """
+    covariates = np.empty((len(x), 0)) if covariates is None else covariates
     n, k = len(x), covariates.shape[1]
     if n < MIN_CONFIGS or (k and n - 2 - k < MIN_LEFT):
         why = f"{n} configs are too few" + (f" to hold {k} columns" if k else "")

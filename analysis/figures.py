@@ -32,7 +32,7 @@ from analysis.drawing import (
     score_label,
     style_of,
 )
-from analysis.landmark import GAPS, Landmark, at_epoch, at_landmark, config_columns, config_means
+from analysis.landmark import GAPS, Landmark, at_epoch, at_landmark, config_means
 from analysis.resampling import Floats, complete, line_values, percentile_interval, resampled
 from analysis.statistics import MIN_UNITS, Estimate
 from analysis.trials import (
@@ -208,8 +208,8 @@ def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int
 
 def _parameter_correlation(landmark: Landmark, parameter: str, seed: int) -> Estimate:
     values = [numbers(landmark.trials, parameter), trial_scores(landmark.trials)]
-    (x, y), first = config_means(values, landmark.trials["config_id"].to_pylist())
-    return rank_association(x, y, config_columns(landmark.trials.take(first), ()), seed=seed)
+    (x, y), _ = config_means(values, landmark.trials["config_id"].to_pylist())
+    return rank_association(x, y, seed=seed)
 
 
 def _number(value: bool | int | float | str | None) -> float:

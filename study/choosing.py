@@ -11,7 +11,7 @@ from analysis.statistics import Estimate
 from study.comparison import BASELINE, known_methods, row_name, why_not
 from study.confirmation import BESIDE, PUBLISHED, Choice, Confirmation
 from study.control_tuning import best_of_tuned
-from study.ledger import StudyLedger, TrialEntry, trial_name
+from study.ledger import StudyLedger, TrialEntry, by_config, trial_name
 from study.plan import Stage, StudyPlan
 from trainables.trial import TrialConfig
 
@@ -53,12 +53,10 @@ def _scores(entries: list[TrialEntry]) -> tuple[float, ...]:
 
 def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tuple[TrialConfig, Scores]]:
     """Each config of these trials that never failed and finished at least once, oldest first, and what it reached."""
-    by_id: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {}
-    for number, entries in enumerate((searched, fresh)):
-        for entry in entries:
-            by_id.setdefault(entry.config.config_id, ([], []))[number].append(entry)
+    in_search, on_fresh = by_config(searched), by_config(fresh)
     found = []
-    for tried, repeated in by_id.values():
+    for config_id in {**in_search, **on_fresh}:
+        tried, repeated = in_search.get(config_id, []), on_fresh.get(config_id, [])
         scores = Scores(_scores(tried), _scores(repeated))
         if (scores.searched or scores.fresh) and all(entry.status != "failed" for entry in (*tried, *repeated)):
             found.append(((tried + repeated)[0].config, scores))
@@ -67,12 +65,8 @@ def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tup
 
 def _repetitions(ledger: StudyLedger) -> list[dict[int, float]]:
     """What everything that was repeated reached, config by config, by the number of the repetition."""
-    groups: dict[str, list[TrialEntry]] = {}
-    for entry in (*ledger.in_stage("control"), *ledger.in_stage("replicate")):
-        groups.setdefault(entry.config.config_id, []).append(entry)
-    return [
-        {entry.replicate: entry.score for entry in group if entry.status == "finished"} for group in groups.values()
-    ]
+    groups = by_config((*ledger.in_stage("control"), *ledger.in_stage("replicate"))).values()
+    return [{entry.replicate: entry.score for entry in group if entry.status == "finished"} for group in groups]
 
 
 def _ranked(

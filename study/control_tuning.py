@@ -6,16 +6,14 @@ control ran anyway, so that temperatures are compared by seed.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from study.comparison import BASELINE
+from study.ledger import StudyLedger, by_config
 from study.plan import PlannedTrial, StudyPlan
 from trainables.trial import TrialConfig
-
-if TYPE_CHECKING:
-    from study.ledger import StudyLedger, TrialEntry
 
 # By doubling from where nothing is softened to where the spaces stop: the best of a finer grid would be luck's.
 TEMPERATURES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -40,16 +38,13 @@ def tuning_trials(plan: StudyPlan) -> Iterator[PlannedTrial]:
             yield PlannedTrial("tune", config.with_seeds(plan.seed, replicate), replicate)
 
 
-def best_of_tuned(ledger: "StudyLedger") -> tuple[TrialConfig, float] | None:
+def best_of_tuned(ledger: StudyLedger) -> tuple[TrialConfig, float] | None:
     """The best config by its mean over the seeds, and that mean; None where nothing was tuned.
 
     One that failed on a seed is left out, and so is one that did not run on all of them; of equals the first is best,
     which is the control as it is.
     """
-    entries: dict[str, list[TrialEntry]] = {}
-    for entry in (*ledger.in_stage("control"), *ledger.in_stage("tune")):
-        entries.setdefault(entry.config.config_id, []).append(entry)
-    found = []
+    entries, found = by_config((*ledger.in_stage("control"), *ledger.in_stage("tune"))), []
     for config in tuned_configs(ledger.plan):
         own = entries.get(config.config_id, [])
         if len(own) >= ledger.plan.replicates and all(entry.status == "finished" for entry in own):

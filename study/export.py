@@ -95,7 +95,7 @@ def export(
         raise StudyError(f"cannot write {path} ({error.strerror or error}); name another place with --out") from error
     shape: list[int | str] = [2, "length"] if kept.student.about else [*kept.images.shape[1:]]
     result = _result(exported, entry, kind, shape=shape, classes=kept.student.info.num_classes)
-    typer.echo(json.dumps(result, indent=2) if as_json else _in_words(result))
+    typer.echo(json.dumps(result, indent=2) if as_json else _in_words(result, is_text=bool(kept.student.about)))
 
 
 def main() -> None:
@@ -186,7 +186,7 @@ def _result(
     }
 
 
-def _in_words(result: dict[str, Any]) -> str:
+def _in_words(result: dict[str, Any], *, is_text: bool) -> str:
     takes, gives = (", ".join(map(str, result[name])) for name in ("takes", "gives"))
     batches = ", ".join(map(str, result["checked_batches"]))
     allowed = f"{result['tolerance']:g}"
@@ -194,7 +194,7 @@ def _in_words(result: dict[str, Any]) -> str:
         [
             f"written   {result['file']} ({result['format']}, {result['bytes']:,} bytes)",
             f"student   {result['student']} of trial {result['trial_id']}",
-            f"takes     {_images_or_sentences(takes, is_text=result['takes'][-1] == 'length')}",
+            f"takes     {_images_or_sentences(takes, is_text=is_text)}",
             f"gives     logits: float32 ({gives})",
             f"checked   read back, on batches of {batches}: logits differ by at most "
             f"{result['largest_difference']:.1e} (allowed: {allowed} + {allowed} of the logit)",

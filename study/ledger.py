@@ -7,7 +7,7 @@ its identifier for good.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -91,6 +91,14 @@ class TrialEntry:
     def seconds(self) -> float:
         """The trial's own computing time."""
         return sum(measures.get("cost/seconds", 0.0) for measures in self.epochs.values())
+
+
+def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
+    """The trials of each config, by its identifier, both in the order in which they are given."""
+    groups: dict[str, list[TrialEntry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.config.config_id, []).append(entry)
+    return groups
 
 
 def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> str:

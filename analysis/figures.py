@@ -118,6 +118,7 @@ class GapAgainstAccuracy:
         correlation: exploratory rank correlation, as `analysis.association.between_configs` has it.
         note: which trials these are at which epoch, where some did not finish; else None.
         epoch: the landmark where that is not everybody's last; else None.
+        is_imposed: whether the search imposed gaps, whose arms are not pooled: there is no line and no correlation.
     """
 
     gap: Floats
@@ -130,6 +131,7 @@ class GapAgainstAccuracy:
     correlation: Estimate
     note: str | None
     epoch: int | None = None
+    is_imposed: bool = False
     objective: str = "accuracy"
 
 
@@ -253,6 +255,7 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
         correlation=_NOT_POOLED if arms else between_configs(landmark, "paper", seed=seed).estimate,
         note=None if landmark.is_last else f"{landmark.note}.",
         epoch=None if landmark.is_last else landmark.epoch,
+        is_imposed=arms,
         objective=objective(records.trials),
     )
 

@@ -175,7 +175,8 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
     records, seed = study.records, study.seed
     summarise = compare_methods if study.compares_methods else summarise_configs
     arms = [] if study.compares_methods else imposed_gaps(records, seed=seed)
-    is_imposed = bool(arms) and "gap_control" in varied_fields(records.trials)
+    gap = compute_gap_against_accuracy(records, seed=seed)
+    is_imposed = bool(arms) and gap.is_imposed
     mattered: list[Importance] = []
     ranges: list[RangeWarning] = []
     not_judged = None if study.summary else _NO_BOUNDS
@@ -195,7 +196,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
         costs=config_costs(records),
         confirmed=confirmed,
         confirmed_methods=methods,
-        gap=compute_gap_against_accuracy(records, seed=seed),
+        gap=gap,
         arms=arms,
         is_imposed=is_imposed,
         importances=mattered,

@@ -19,6 +19,7 @@ from search_spaces import COMPARISONS, SPACES, space_names
 from study import options
 from study.errors import ExitCode, StudyError, UsageError
 from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
+from trainables.standard_streams import prepare_standard_streams
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -128,6 +129,7 @@ def main() -> None:
 
 def leave_with_exit_code(command: Callable[[], object]) -> None:
     """Run a command, its mistakes and failures told in a line."""
+    prepare_standard_streams()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         command()
@@ -179,11 +181,15 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
             retry_failed=values.get("retry_failed", False),
         )
         outcome = conclude(plan, run, tracker, progress)
-        if values["as_json"]:
-            print(json.dumps(outcome.summary, indent=2), file=stdout)
-        else:
-            print_outcome(outcome, stdout)
-        stdout.flush()
+        try:
+            if values["as_json"]:
+                print(json.dumps(outcome.summary, indent=2), file=stdout)
+            else:
+                print_outcome(outcome, stdout)
+            stdout.flush()
+        except OSError as error:  # the reader of a pipe is gone, or the disk of a file is full
+            summary = plan.directory / "summary.json"
+            typer.echo(f"warning: the result cannot be printed ({error.strerror}); it is in {summary}", err=True)
     if run.interrupted:
         typer.echo(f"interrupted; to go on:\n  {resume_command(plan)}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED)

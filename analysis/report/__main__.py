@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from study.errors import ExitCode, StudyError, UsageError
+from trainables.standard_streams import prepare_standard_streams
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -42,9 +43,10 @@ def report(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    prepare_standard_streams()
     try:
         app(prog_name="python -m analysis.report")
-    except (UsageError, StudyError) as error:
+    except (UsageError, StudyError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
 

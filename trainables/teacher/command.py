@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from trainables.standard_streams import prepare_standard_streams
 from trainables.uris import redact
 
 if TYPE_CHECKING:
@@ -163,11 +164,12 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     from trainables.teacher.request import RequestError
 
+    prepare_standard_streams()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         app(prog_name="python -m trainables.teacher")
-    except (ValueError, RuntimeError) as error:
-        if verbose or not _is_ours(error):
+    except (ValueError, RuntimeError, OSError) as error:
+        if verbose or not (isinstance(error, OSError) or _is_ours(error)):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, RequestError) else ExitCode.ERROR)

@@ -122,7 +122,10 @@ def set_aside(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> P
     ledger.set_aside(
         str(folder.relative_to(ledger.plan.directory)) if folder is not None else None,
         1 + _highest([*recorded, *delivered, *ledger.entries]),
-        {each: 1 + _attempts(ledger.entries[each], delivered.get(each)) for each in sorted(lost & ledger.entries.keys())},
+        {
+            each: 1 + _attempts(ledger.entries[each], delivered.get(each))
+            for each in sorted(lost & ledger.entries.keys())
+        },
     )
     return folder
 

@@ -94,8 +94,11 @@ def _is_optuna_trial(value: Any) -> bool:
         return True
     if not isinstance(value, dict):
         return False
-    parts = [value.get(name) for name in ("params", "distributions", "system_attrs", "study_attrs")]
-    return all(isinstance(part, dict) for part in parts) and parts[0].keys() == parts[1].keys()
+    if not all(
+        isinstance(value.get(name), dict) for name in ("params", "distributions", "system_attrs", "study_attrs")
+    ):
+        return False
+    return bool(value["params"].keys() == value["distributions"].keys())
 
 
 def _is_calibration(value: Any) -> bool:

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from study.confirmation import Confirmation, check_journal
@@ -511,9 +510,11 @@ def describe_damage(ledger: StudyLedger) -> str | None:
     if ledger.damage:
         lines = ledger.damaged_lines
         shown = "; ".join(f"line {number}: {ledger.damage[number]}" for number in lines[:_MOST_SHOWN])
-        parts.append(f"{len(lines)} lines are left out ({_ranges(lines)}): {shown}{' ...' * (len(lines) > _MOST_SHOWN)}")
-    if ledger.incomplete:
-        names = ", ".join(ledger.incomplete[:_MOST_SHOWN]) + ", ..." * (len(ledger.incomplete) > _MOST_SHOWN)
+        more = "; ..." * (len(lines) > _MOST_SHOWN)
+        parts.append(f"{len(lines)} lines are left out ({_ranges(lines)}): {shown}{more}")
+    incomplete = [entry.trial_id for entry in ledger.entries.values() if entry.gaps]
+    if incomplete:
+        names = ", ".join(incomplete[:_MOST_SHOWN]) + ", ..." * (len(incomplete) > _MOST_SHOWN)
         parts.append(f"epochs are missing of {names}")
     return f"journal.jsonl is damaged: {'; and '.join(parts)}" if parts else None
 

@@ -194,7 +194,8 @@ def refuse_copies(directory: Path) -> None:
         raise UsageError(
             f"{directory} is a copy of {original}, and both are one study to MLflow: to resume, confirm or deliver the "
             f"copy would change the original's runs and checkpoints. Go on with the original:\n  {command}\n"
-            "or remove the original, or move it away, to go on with the copy. Reports, exports and reruns work for both."
+            "or remove the original, or move it away, to go on with the copy. Reports, exports and reruns work for "
+            "both."
         )
 
 

@@ -393,8 +393,7 @@ def _search(
         search = StudySearch(
             ledger,
             packing.trial_settings,
-            # A checkpoint would leave out the epochs that the journal has lost.
-            lambda entry: [] if entry.gaps else known.pop(entry.trial_id, None) or storage.newest_of(entry.trial_id),
+            lambda entry: _checkpoints(entry, known, storage),
             packing.slots,
         )
         callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop, storage)
@@ -411,6 +410,13 @@ def _search(
         # next, one of them ends the whole process.
         gc.collect()
         stop_ray()
+
+
+def _checkpoints(
+    entry: TrialEntry, known: dict[str, list[str | tune.Checkpoint]], storage: TrialStorage
+) -> list[str | tune.Checkpoint]:
+    """What a trial may go on from: nothing if the journal has lost epochs of it, which a checkpoint would leave out."""
+    return [] if entry.gaps else known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id)
 
 
 def _teacher_outputs(plan: StudyPlan) -> Any:

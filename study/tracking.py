@@ -82,7 +82,8 @@ def delivered_trials(plan: StudyPlan) -> dict[str, DeliveredTrial]:
             return {}
         return _delivered(_search_children(client, experiment.experiment_id, parent.info.run_id))
     except MlflowException as error:
-        raise StudyError(f"MLflow at {redact(plan.tracking_uri)} does not answer ({redact(first_line(error))})") from None
+        why = redact(first_line(error))
+        raise StudyError(f"MLflow at {redact(plan.tracking_uri)} does not answer ({why})") from None
 
 
 def _experiment_name(plan: StudyPlan) -> str:

@@ -95,8 +95,8 @@ class StudySearch(OptunaSearch):
                 self._restore_optuna_trial(entry)
             except Exception as error:  # Optuna's own, and whatever Python makes of a distribution that is none
                 raise StudyError(
-                    f"{plan.directory / 'journal.jsonl'}: the proposal of the sampler for trial {entry.trial_id} cannot "
-                    f"be read ({type(error).__name__}: {first_words(error)}): restore the file from a copy"
+                    f"{plan.directory / 'journal.jsonl'}: the sampler's proposal for trial {entry.trial_id} cannot be "
+                    f"read ({type(error).__name__}: {first_words(error)}): restore the file from a copy"
                 ) from error
 
     @property

@@ -178,7 +178,11 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     def read(is_whole: bool) -> None:
         events, _ = read_journal(path)
         assert {json.dumps(event) for event in events} <= set(known)
-        ledger = StudyLedger(study, read_only=True)
+        try:
+            ledger = StudyLedger(study, read_only=True)
+        except StudyError as refusal:
+            assert not events, refusal
+            return
         assert StudySearch(ledger, {}).has_more in (True, False)
 
     try_all(path, "journals", 800, read)

@@ -48,6 +48,7 @@ def confirm_study(
     teacher_checkpoint: options.TeacherCheckpoint = None,
     teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",
     teacher_outputs_path: options.TeacherOutputsPath = None,
+    set_aside_records: options.SetAsideRecords = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,

@@ -117,9 +117,11 @@ def _check_installed(kind: FormatName) -> None:
 def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
     """The trial whose student is exported, and that student's file."""
     from study.confirmation import first_confirmed, student_path
+    from study.derivable import check_records
     from study.ledger import StudyLedger
 
     ledger = StudyLedger(plan, read_only=True)
+    check_records(ledger)
     confirm = f"python -m study.confirm {plan.name}"
     if ledger.confirmation is None:
         raise UsageError(

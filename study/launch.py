@@ -86,6 +86,7 @@ def launch(
     teacher_outputs_path: options.TeacherOutputsPath = None,
     resume: options.Resume = None,
     retry_failed: options.RetryFailed = False,
+    set_aside_records: options.SetAsideRecords = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -110,6 +111,8 @@ def launch(
         _show_spaces(as_json=as_json)
     elif retry_failed and resume is None:
         raise UsageError("--retry-failed is for a study that exists: give --resume NAME too")
+    elif set_aside_records and resume is None:
+        raise UsageError("--set-aside-records is for a study that exists: give --resume NAME too")
     elif resume is not None:
         run_plan(resumed_plan(resume, output_dir, given), values, resumed=True)
     elif space is None:
@@ -161,6 +164,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
         from study.outcome import conclude, print_outcome
+        from study.places import begin_study
         from study.progress import StudyProgress
         from study.runner import check_services, run_study
         from trainables.versions import running_versions
@@ -169,8 +173,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         if resumed:
             keep_confirmation(plan)
         else:
-            _make_folder(plan.directory)
-            plan.save()
+            begin_study(plan, resume_command(plan))
         progress = StudyProgress(plan, quiet=values["quiet"])
         typed = command_line(command)
         run, tracker = run_study(
@@ -179,6 +182,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
             command=typed,
             versions=running_versions(),
             retry_failed=values.get("retry_failed", False),
+            sets_aside=values.get("set_aside_records", False),
         )
         outcome = conclude(plan, run, tracker, progress)
         try:

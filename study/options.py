@@ -252,6 +252,14 @@ Resume = Annotated[str | None, _how(metavar="NAME", help="Go on with that study.
 RetryFailed = Annotated[
     bool, _how("--retry-failed", help="With --resume: run the trials that failed again, each once; nothing else again.")
 ]
+SetAsideRecords = Annotated[
+    bool,
+    _how(
+        "--set-aside-records",
+        help="For a study whose journal has lost trials: move the records that it does not account for to set-aside "
+        "in the study's folder, and go on from the journal.",
+    ),
+]
 DryRun = Annotated[bool, _how("--dry-run", help="Show the plan and its cost, write nothing.")]
 AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothing else.")]
 Quiet = Annotated[bool, _how("--quiet", "-q", help="No progress.")]

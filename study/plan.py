@@ -27,6 +27,7 @@ from search_spaces import MethodComparison, SearchSpace, find_space, space_names
 from study.comparison import ComparedMethod, Search, row_name
 from study.confirmation import ConfirmationRequest, check_request, expected_size
 from study.errors import UsageError
+from study.places import missing_plan, settled, with_home
 from study.teacher_storage import (
     DEFAULT_LIMIT,
     OutputsDtype,
@@ -427,7 +428,8 @@ class StudyPlan(BaseModel):
     def save(self) -> Path:
         """Write `plan.json` into the study's folder, without the secrets that a URI may hold."""
         path = self.directory / "plan.json"
-        replace_file(path, (self.without_secrets().model_dump_json(indent=2) + "\n").encode())
+        content = with_home(self, self.without_secrets().model_dump(mode="json"))
+        replace_file(path, (json.dumps(content, indent=2) + "\n").encode(), durable=True)
         return path
 
     def without_secrets(self) -> Self:
@@ -454,16 +456,19 @@ def load_plan(directory: Path) -> StudyPlan:
     Raises:
         UsageError: there is no such study, or its plan is not one that this version wrote.
     """
+    directory = directory if directory.name else directory.absolute()
     path = directory / "plan.json"
     if not path.is_file():
-        known = sorted(entry.parent.name for entry in directory.parent.glob("*/plan.json"))
-        listed = f"studies there: {', '.join(known)}" if known else "there is no study there"
-        raise UsageError(f"no study {directory.name!r} under {directory.parent}; {listed}")
+        raise UsageError(missing_plan(directory))
     try:
-        plan = StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # The folder may have been moved or renamed since.
+        return StudyPlan.model_validate_json(json.dumps(settled(content, directory)))
     except ValidationError as error:
         raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is damaged, it is no text: {error.reason} at byte {error.start}") from None
-    # The folder may have been moved since.
-    return plan.model_copy(update={"output_dir": directory.parent})
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path} is not a plan of this version, it is no JSON object: {error}") from None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from study.derivable import check_trial
 from study.errors import StudyError, UsageError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
@@ -94,14 +95,19 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
 
     Raises:
         UsageError: there is no such study or trial, naming the nearest, or nothing was recorded of it.
+        StudyError: the journal has less of the trial than the records.
     """
     study = trial_id.rpartition("-")[0] if name is None else name
+    if name is None and study not in _studies(output_dir):
+        study = next(_studies_with(trial_id, output_dir), study)  # its folder was renamed
     if name is None and study not in _studies(output_dir):
         raise UsageError(
             f"there is no trial {trial_id!r} under {output_dir}; {_nearest_anywhere(trial_id, output_dir)}"
         )
     plan = existing_plan(study, output_dir)
-    entries = StudyLedger(plan, read_only=True).entries
+    ledger = StudyLedger(plan, read_only=True)
+    check_trial(ledger, trial_id)
+    entries = ledger.entries
     if trial_id not in entries:
         raise UsageError(f"study {study!r} has no trial {trial_id!r}; {_nearest(trial_id, list(entries))}")
     entry = entries[trial_id]
@@ -112,6 +118,14 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
 
 def _studies(output_dir: Path) -> list[str]:
     return sorted(path.parent.name for path in output_dir.glob("*/plan.json"))
+
+
+def _studies_with(trial_id: str, output_dir: Path) -> Iterator[str]:
+    """Studies whose journal knows a trial."""
+    for study in _studies(output_dir):
+        with suppress(UsageError, StudyError):  # of another version, or damaged
+            if trial_id in StudyLedger(existing_plan(study, output_dir), read_only=True).entries:
+                yield study
 
 
 def _nearest_anywhere(trial_id: str, output_dir: Path) -> str:

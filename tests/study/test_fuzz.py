@@ -233,8 +233,11 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     def read(is_whole: bool) -> None:
         events, _ = read_journal(path)
         assert {json.dumps(event) for event in events} <= set(known)
-        ledger = StudyLedger(study, read_only=True)
-        assert StudySearch(ledger, {}).has_more in (True, False)
+        if path.read_bytes().strip(b"\0") and not events:  # refused, unless a torn line is all that there is
+            with contextlib.suppress(StudyError):
+                StudyLedger(study, read_only=True)
+            return
+        assert StudySearch(StudyLedger(study, read_only=True), {}).has_more in (True, False)
 
     try_all(path, "journals", 800, read)
 

@@ -212,6 +212,7 @@ def report(
             "digest": run.dataset.digest,
             "train": len(run.dataset.train),
             "validation": len(run.dataset.validation),
+            **run.dataset.source_counts,
         },
         **({"calibration": run.calibration} if run.finished else {}),
         "finished": run.finished,

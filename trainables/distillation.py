@@ -282,6 +282,20 @@ def prepare_teacher(
     return PreparedTeacher(str(path), notes)
 
 
+def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -> str:
+    """Read a study's dataset and return the digest of its content and split.
+
+    Args:
+        config: fields of a `TrialConfig` of the study.
+        data_root: where the dataset lies.
+        folder: where teachers are kept; one that was given has its tokeniser there.
+    """
+    use_one_thread()
+    trial = TrialConfig(**config)
+    kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
+    return _dataset(trial, data_root, kept).digest
+
+
 class FillReport(NamedTuple):
     """What a task of `fill_teacher_outputs` found and did.
 

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from study.journal import Journal, read_journal
 from study.launch import main
 from tests.conftest import run_launcher
 from tests.text_tasks import write_rte
@@ -113,3 +115,16 @@ def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(root, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["failed"] == 0
+    journal = tmp_path / "given" / "journal.jsonl"
+    events, _ = read_journal(journal)
+    (dataset,) = [event["dataset"] for event in events if event["event"] == "dataset"]
+    assert dataset["sources"] > dataset["validation_sources"] > 0
+    with closing(Journal(journal)) as writer:  # as if this version split the data otherwise
+        writer.append({"event": "dataset", "dataset": dataset | {"digest": "0" * 64}})
+    content = journal.read_bytes()
+    refused = run_launcher("given", "--confirm", "1", "--output-dir", tmp_path, module="study.confirm")
+    assert refused.returncode == 1
+    assert "study 'given' ran on other data or on another split" in refused.stderr
+    assert "row by row" in refused.stderr
+    assert {event["event"] for event in read_journal(journal)[0][len(events) + 1 :]} <= {"confirmation"}
+    assert journal.read_bytes().startswith(content)

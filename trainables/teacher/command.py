@@ -181,7 +181,7 @@ def _is_ours(error: Exception) -> bool:
 def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
     # torch is imported from here on.
     from trainables.storage import locked
-    from trainables.teacher.job import open_data, open_folder, set_up, train_into
+    from trainables.teacher.job import open_data, open_folder, refuse_other_data, set_up, train_into
     from trainables.teacher.progress import TeacherProgress
     from trainables.teacher.request import RequestError
 
@@ -194,6 +194,7 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
     name = values["name"] or request.default_name
     folder = values["output_dir"] / "teachers" / name
     teacher_id = open_folder(request, folder)
+    refuse_other_data(folder, request, dataset)
     tracker: TeacherTracker | None = None
     try:
         with locked(folder / ".lock", wait=False), _terminable():

@@ -172,6 +172,24 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
     return teacher_id
 
 
+def refuse_other_data(folder: Path, request: TeacherRequest, dataset: Dataset) -> None:
+    """Check that a teacher that is trained already was trained on the data that the request has now.
+
+    Raises:
+        RequestError: it was trained on other data, or on another split of them.
+        StoredFileError: its file is damaged.
+    """
+    path = folder / TEACHER_FILE
+    if not path.exists():
+        return
+    recorded = str(read_tensors(path)[1]["data_digest"])
+    if recorded != dataset.digest:
+        raise RequestError(
+            f"{folder} has a teacher that was trained on other data, or on another split of {request.dataset} (digest "
+            f"{recorded[:16]}, here {dataset.digest[:16]}): give this one a --name, or remove the folder"
+        )
+
+
 def train_into(
     folder: Path,
     request: TeacherRequest,

@@ -33,7 +33,7 @@ from trainables.data.text.tokeniser import (
     load_tokeniser,
     train_tokeniser,
 )
-from trainables.data.text.tokens import TokenFiles, Tokens, tokenise
+from trainables.data.text.tokens import TokenFiles, Tokens, padded_length, tokenise
 from trainables.remote_folder import node_cache
 from trainables.storage import StoredFileError, locked, read_tensors, write_atomically, write_tensors
 
@@ -189,6 +189,24 @@ def count_sources(info: DatasetInfo, root: Path | None, *, seed: int) -> dict[st
         DataError: naming file, row and what is wrong.
     """
     return _source_counts(_Part(info, root, "train", node_cache() / "datasets").split(info, seed=seed))
+
+
+def longest_batch(info: DatasetInfo, root: Path | None, tokeniser: Tokeniser) -> int:
+    """Tokens that a batch with a task's longest sample is padded to, in either part of the task.
+
+    Of the development part the lengths alone are looked at.
+
+    Args:
+        info: the dataset.
+        root: the data root, which is only read.
+        tokeniser: gives the tokens.
+
+    Raises:
+        DataError: naming file, row and what is wrong.
+    """
+    parts: tuple[Part, Part] = ("train", "test")
+    tokens = (_Part(info, root, part, node_cache() / "datasets").tokens(tokeniser, MAX_LENGTH) for part in parts)
+    return padded_length(max(int(each.lengths.max()) for each in tokens))
 
 
 def _source_counts(split: SourceSplit) -> dict[str, int]:

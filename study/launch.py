@@ -294,7 +294,7 @@ def _show_spaces(*, as_json: bool) -> None:
 
 
 def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
-    from study.preview import describe_plan, first_configs
+    from study.preview import count_plan_sources, describe_plan, first_configs
 
     configs = first_configs(plan)
     if as_json:
@@ -303,6 +303,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
             "first_configs": configs,
             "trials": plan.total_trials + plan.confirm_trials,
             "epochs": plan.epochs_total(),
+            **count_plan_sources(plan),
             "teacher_outputs": {
                 **plan.teacher_storage._asdict(),
                 "passes_saved": plan.teacher_storage.passes_saved,

@@ -158,13 +158,25 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
     if not config.method_entry.needs_teacher:
         return f"none: {config.method} learns without one that was trained before"
     if plan.base.teacher_digest:
-        origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`"
+        origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`{_classes_of_teacher(plan)}"
     else:
         origin = f"trained for {config.teacher_epochs} epochs by recipe `{config.teacher_recipe}`, seed "
         origin += str(config.teacher_seed)
     accuracy = entry.last.get("val/accuracy_teacher")
     known = "" if accuracy is None else f"; accuracy {accuracy:.3f} on the validation split"
     return f"`{config.teacher}`, {origin}{known}"
+
+
+def _classes_of_teacher(plan: StudyPlan) -> str:
+    """How the classes of a teacher in Hugging Face's layout became those of the task, as its kept copy has it."""
+    from trainables.storage import StoredFileError, read_tensors
+    from trainables.teacher.files import CLASSES, stored_path
+
+    try:
+        _, metadata = read_tensors(stored_path(plan.teachers_folder, plan.base.teacher_digest))
+    except StoredFileError:
+        return ""
+    return f", {metadata[CLASSES]}" if CLASSES in metadata else ""
 
 
 def _settings(config: TrialConfig) -> str:

@@ -18,6 +18,7 @@ from study.errors import StudyError, UsageError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
 from study.request import existing_plan
+from study.same_data import refuse_other_data
 from trainables.uris import is_uri
 
 if TYPE_CHECKING:
@@ -160,12 +161,15 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
     """
     from trainables.distillation import begin_run, describe_error, take_notes
 
+    recorded = StudyLedger(plan, read_only=True).dataset
     error: str | None = None
     again: dict[int, dict[str, float]] = {}
     failed = entry.told_its_error
     with tempfile.TemporaryDirectory(prefix="pesfkd-rerun-") as scratch:
         try:
             run = begin_run(_settings(plan, entry, Path(scratch), say))
+            if recorded is not None:
+                refuse_other_data(plan, recorded["digest"], run.dataset.digest)
             for epoch, measures in _epochs(run, max(entry.epochs, default=0) + failed):
                 again[epoch] = measures
                 say(_progress(entry, epoch, measures))
@@ -279,6 +283,8 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
     given = stored_path(plan.teachers_folder, trial.teacher_digest) if is_text(trial.dataset) else None
     tokeniser = find_tokeniser(trial, given)
     dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)
+    if (recorded := StudyLedger(plan, read_only=True).dataset) is not None:
+        refuse_other_data(plan, recorded["digest"], dataset.digest)  # before a teacher is trained on them
     path = stored_path(plan.teachers_folder, teacher_digest(trial, dataset))
     if path.exists():
         return str(path)

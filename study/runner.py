@@ -32,6 +32,7 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.request import resume_command
+from study.same_data import check_same_data
 from study.search import StudySearch, make_scheduler
 from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
@@ -367,6 +368,7 @@ def _search(
         if plan.address == "local":  # a cluster may grow
             Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
         slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent)
+        check_same_data(ledger, stopped=stop.stop_all)
         teachers: dict[str, str] = {}
         for whose, trial in plan.teachers.items():
             progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")

@@ -46,7 +46,8 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
             )
     teacher = _read(path, values["dataset"], given.get("teacher"), values["teacher_normalisation"])
     if is_text(values["dataset"]):
-        _check_pretrained({**values, "teacher": teacher.identity["architecture"]}, given, names=("student",))
+        _check_given_text(teacher, path, values)
+        _check_pretrained(values, given, names=("student",), tokeniser=teacher.tokeniser)
     return {
         "base": {
             "teacher": teacher.identity["architecture"],
@@ -59,10 +60,35 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
     }
 
 
+def _check_given_text(teacher: "GivenTeacher", path: Path, values: dict[str, Any]) -> None:
+    """Whether a language model that was given has a position for each token of the task's sentences."""
+    from trainables.data.text.tokeniser import parse_tokeniser
+    from trainables.models.pretrained import check_positions
+
+    positions = teacher.identity["model"]["max_position_embeddings"]
+    assert teacher.tokeniser is not None
+    try:
+        tokeniser = parse_tokeniser(teacher.tokeniser, where=str(path))
+        check_positions(positions, values["dataset"], values["data_root"], tokeniser, where=str(path))
+    except ValueError as error:
+        raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
 def _check_pretrained(
-    values: dict[str, Any], given: dict[str, Any], names: tuple[str, ...] = ("teacher", "student")
+    values: dict[str, Any],
+    given: dict[str, Any],
+    names: tuple[str, ...] = ("teacher", "student"),
+    *,
+    tokeniser: str | None = None,
 ) -> None:
-    """Whether the language models that are named by a folder or by the Hub's name are there, and can be distilled."""
+    """Whether the language models that are named by a folder or by the Hub's name are there, and can be distilled.
+
+    Args:
+        values: every option's value.
+        given: those that the user gave.
+        names: of the options to check, those that settle the tokeniser first.
+        tokeniser: content of the tokenizer.json of a teacher that was given; else the first model's tokeniser is used.
+    """
     from trainables.models.names import check_text_model_name, is_pretrained_text_name
 
     for name in names:
@@ -71,11 +97,16 @@ def _check_pretrained(
             continue
         try:
             check_text_model_name(model, student=name == "student")
-            if is_pretrained_text_name(model):
-                from trainables.models.pretrained import find_folder, read_config
+            if is_pretrained_text_name(model) and not (values["download"] and values["dry_run"]):
+                # Without a download: what would be fetched is not there yet.
+                from trainables.data.text.tokeniser import load_tokeniser, parse_tokeniser
+                from trainables.models.pretrained import check_folder, find_folder, read_config
 
-                if not (values["download"] and values["dry_run"]):  # what would be fetched is not there yet
-                    read_config(find_folder(model, download=values["download"]))
+                folder = find_folder(model, download=values["download"])
+                read_config(folder)  # a model of another kind is refused before its tokeniser is
+                reads = parse_tokeniser(tokeniser, where="the teacher") if tokeniser else load_tokeniser(folder)
+                tokeniser = reads.json
+                check_folder(folder, values["dataset"], values["data_root"], tokeniser=reads)
         except ValueError as error:
             raise UsageError(f"--{name}: {error}") from None
 
@@ -165,13 +196,30 @@ def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
         for_whom = "" if shared else f", for {', '.join(whom)}"
         return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{for_whom}"
     if is_text(base.dataset):
-        return f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
+        return (
+            f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
+            + _classes_of(plan)
+        )
     assert plan.teacher_normalisation is not None
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
     return (
         f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), its images normalised by "
         f"{mean} / {std}"
     )
+
+
+def _classes_of(plan: StudyPlan) -> str:
+    """How the classes of a language model that was given became the task's; nothing if its folder is gone."""
+    from trainables.models.class_order import ClassNamesError, read_class_order
+
+    path, task = plan.teacher_checkpoint, dataset_info(plan.base.dataset).task
+    assert task is not None
+    if path is None or not path.is_dir():
+        return ""
+    try:
+        return f"; {read_class_order(path, task).note}"
+    except ClassNamesError:
+        return ""
 
 
 def _read(

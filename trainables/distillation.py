@@ -212,6 +212,7 @@ def report(
             "digest": run.dataset.digest,
             "train": len(run.dataset.train),
             "validation": len(run.dataset.validation),
+            **run.dataset.source_counts,
         },
         **({"calibration": run.calibration} if run.finished else {}),
         "finished": run.finished,
@@ -279,6 +280,20 @@ def prepare_teacher(
     path = ensure_teacher(trial, dataset, Path(folder), progress=tell)
     notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
     return PreparedTeacher(str(path), notes)
+
+
+def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -> str:
+    """Read a study's dataset and return the digest of its content and split.
+
+    Args:
+        config: fields of a `TrialConfig` of the study.
+        data_root: where the dataset lies.
+        folder: where teachers are kept; one that was given has its tokeniser there.
+    """
+    use_one_thread()
+    trial = TrialConfig(**config)
+    kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
+    return _dataset(trial, data_root, kept).digest
 
 
 class FillReport(NamedTuple):

@@ -80,6 +80,7 @@ class Dataset:
         self._decoded = decoded
         self._read_test = read_test
         self._test: Split | None = None
+        self.source_counts: dict[str, int] = {}  # of images that are split one by one
 
     @property
     def test(self) -> Split:

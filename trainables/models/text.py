@@ -88,6 +88,11 @@ class TextClassifier(DistillationModel):
         """Rows of its embedding of tokens."""
         return int(self.network.config.vocab_size)
 
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest sentence that it takes."""
+        return int(self.network.config.max_position_embeddings)
+
     def stages(self, images: Tensor) -> StageOutputs:
         """[CLS] states (B, H), those of the embeddings first, and the feature (B, D), for inputs (B, 2, L) int32."""
         outputs = self._run(images, hidden=True)

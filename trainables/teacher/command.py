@@ -153,11 +153,29 @@ def teacher(
     request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
     name = check_name(values["name"] or request.default_name)
     if dry_run:
+        _check_model(request, values)
         folder = output_dir / "teachers" / name
         plan = {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
         typer.echo(json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {folder}")
         return
     _run(request, values)
+
+
+def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
+    """Refuse, in a dry run too, a language model that cannot be used; what would be fetched is not there yet."""
+    from trainables.modality import is_text
+    from trainables.models.names import is_pretrained_text_name
+    from trainables.teacher.request import RequestError
+
+    if values["download"] or not (is_text(request.dataset) and is_pretrained_text_name(request.model)):
+        return
+    from trainables.models.pretrained import find_folder  # imports torch
+    from trainables.teacher.job import check_fits
+
+    try:
+        check_fits(request, find_folder(request.model), values["data_root"])
+    except ValueError as error:
+        raise RequestError(str(error)) from error
 
 
 def main() -> None:
@@ -183,7 +201,7 @@ def _is_ours(error: Exception) -> bool:
 def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
     # torch is imported from here on.
     from trainables.storage import locked
-    from trainables.teacher.job import open_data, open_folder, set_up, train_into
+    from trainables.teacher.job import open_data, open_folder, refuse_other_data, set_up, train_into
     from trainables.teacher.progress import TeacherProgress
     from trainables.teacher.request import RequestError
 
@@ -196,6 +214,7 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
     name = values["name"] or request.default_name
     folder = values["output_dir"] / "teachers" / name
     teacher_id = open_folder(request, folder)
+    refuse_other_data(folder, request, dataset)
     tracker: TeacherTracker | None = None
     try:
         with locked(folder / ".lock", wait=False), _terminable():

@@ -77,12 +77,14 @@ class GivenTeacher:
         weights: by name.
         data_digest: of the data that it was trained on, if the checkpoint says so.
         tokeniser: of a teacher on text, the content of its tokenizer.json.
+        classes: of one in Hugging Face's layout, how its classes became those of the task.
     """
 
     identity: dict[str, Any]
     weights: dict[str, Tensor]
     data_digest: str
     tokeniser: str | None = None
+    classes: str = ""
 
     @property
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,7 +16,7 @@ from torchvision.io import write_png
 
 from trainables.checkpoint import CHECKPOINT_FILE
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata
-from trainables.storage import read_tensors
+from trainables.storage import read_tensors, write_tensors
 from trainables.teacher.card import accuracies
 from trainables.teacher.command import main
 
@@ -109,6 +110,20 @@ def test_another_request_under_the_same_name_is_refused_by_what_differs(trained)
     assert "--learning-rate: it has 0.05, asked for 0.1" in done.stderr
     assert "--seed: it has 0, asked for 3" in done.stderr
     assert "--name" in done.stderr
+
+
+def test_a_teacher_of_other_data_or_of_another_split_is_not_taken_for_this_one(trained, tmp_path):
+    folder = tmp_path / "teachers" / "small"
+    shutil.copytree(trained[0], folder)
+    path = folder / "teacher.safetensors"
+    tensors, metadata = read_tensors(path)
+    write_tensors(path, tensors, metadata | {"data_digest": "0" * 64})
+    content = path.read_bytes()
+    done = run(*SMALL, "--output-dir", tmp_path, "--name", "small")
+    assert done.returncode == 2
+    assert f"trained on other data, or on another split of digits (digest {'0' * 16}, here" in done.stderr
+    assert "--name" in done.stderr
+    assert path.read_bytes() == content
 
 
 def test_a_killed_training_ends_with_the_same_file_to_the_bit(tmp_path):

@@ -37,12 +37,21 @@ LITERATURE = {
     "MobileNetV2": (320, 812_836, "1d33c767e6932802"),
     "ShuffleV1": (296, 949_258, "71642334400d1ab6"),
     "ShuffleV2": (338, 1_355_528, "1b75a3aad615f94d"),
+    # Those of pytorch_resnet_cifar10 (resnet20a and resnet56a have their real checkpoints in test_models_golden.py).
+    "resnet8a": (44, 81_140, "34db3612fce71867"),
+    "resnet14a": (80, 178_356, "52fc09ba61bd3d27"),
+    "resnet20a": (116, 275_572, "6d78b5a01f12aae0"),
+    "resnet32a": (188, 470_004, "3e38afac6aa2db77"),
+    "resnet44a": (260, 664_436, "12a42a3b15caf5c2"),
+    "resnet56a": (332, 858_868, "776529269dd914b8"),
+    "resnet110a": (656, 1_733_812, "cf99319a0424d710"),
 }
 
 # One of each family, and both small nets: what holds for blocks holds for any number of them.
 FAMILIES = (
     "cnn_3_4",
     "resnet8",
+    "resnet8a",
     "resnet8x4",
     "wrn_16_1",
     "wrn_16_2",
@@ -197,6 +206,7 @@ def test_convolutions_start_with_hes_variance():
     [
         ("resnet50", "ResNet50"),
         ("resnt20", "resnet20"),
+        ("resnet20A", "resnet20a"),
         ("wrn-40-2", "wrn_40_2"),
         ("mobile_half", "MobileNetV2"),
         ("vgg13_bn", "vgg13"),

@@ -12,7 +12,7 @@ CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
 CNN_EXAMPLES = ("cnn_3_4", "cnn_8_16", "cnn_32_64")
 
 # The nets of the CIFAR distillation literature, by the names under which its tables have them.
-CIFAR_NAMES: Final[tuple[str, ...]] = (
+LITERATURE_NAMES: Final[tuple[str, ...]] = (
     "resnet8",
     "resnet14",
     "resnet20",
@@ -36,6 +36,9 @@ CIFAR_NAMES: Final[tuple[str, ...]] = (
     "ShuffleV1",
     "ShuffleV2",
 )
+# Residual nets with zero-padded shortcuts (option A), such as akamaster's for CIFAR-10.
+ZERO_PAD_NAMES: Final = tuple(f"resnet{depth}a" for depth in (8, 14, 20, 32, 44, 56, 110))
+CIFAR_NAMES: Final[tuple[str, ...]] = (*LITERATURE_NAMES, *ZERO_PAD_NAMES)
 
 # D, the width of the penultimate feature.
 _CIFAR_FEATURES: Final[dict[str, int]] = {
@@ -64,7 +67,7 @@ _HIDDEN_MULTIPLE: Final = 32  # units of the narrowest attention head
 # What other code bases call a net that has another name here.
 FOREIGN_NAMES: Final[dict[str, str]] = {
     "mobile_half": "MobileNetV2",
-    **{f"{name}_bn": name for name in CIFAR_NAMES if name.startswith("vgg")},
+    **{f"{name}_bn": name for name in LITERATURE_NAMES if name.startswith("vgg")},
 }
 
 

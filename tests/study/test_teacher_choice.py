@@ -110,7 +110,10 @@ FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}
             {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6", "teacher_normalisation": "0.5"},
             "write means, a slash",
         ),
-        ({**FOREIGN, "teacher_normalisation": "0.5/0"}, "above 0"),
+        *(
+            ({**FOREIGN, "teacher_normalisation": bad}, "deviations between 0.001 and 10")
+            for bad in ("0.5/0", "0.5/-1", "0.5/nan", "nan/0.5", "0.5/inf", "-inf/0.5", "0.5/1e-300", "0.5/1e400")
+        ),
         (
             {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6", "teacher_normalisation": "127/64"},
             "pixels in [0, 1]",

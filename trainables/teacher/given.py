@@ -6,6 +6,7 @@ and how its images were normalised has to be known.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from trainables.models import (
     read_metadata,
 )
 from trainables.models.checkpoints import is_ours
-from trainables.models.names import LIBRARY_PATTERN
+from trainables.models.names import LIBRARY_PATTERN, ZERO_PAD_NAMES
+from trainables.models.taken_weights import TakenWeights
 from trainables.storage import tensors_digest
 
 GIVEN_FORMAT: Final = "pesfkd-given-teacher-1"
@@ -52,6 +54,17 @@ _USUAL: Final[dict[str, Normalisation]] = {
 _IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+NORMALISATION_BOUNDS: Final = (
+    "means are of pixels in [0, 1] and lie between -10 and 10, standard deviations between 0.001 and 10"
+)
+
+
+def is_normalisation(normalisation: Normalisation) -> bool:
+    """Whether all numbers are finite and within the bounds above."""
+    means = all(math.isfinite(value) and -10 < value < 10 for value in normalisation.mean)
+    return means and all(0.001 <= value < 10 for value in normalisation.std)
+
+
 class DataShape(NamedTuple):
     """What a teacher's images look like.
 
@@ -77,12 +90,14 @@ class GivenTeacher:
         weights: by name.
         data_digest: of the data that it was trained on, if the checkpoint says so.
         tokeniser: of a teacher on text, the content of its tokenizer.json.
+        taken: which of the file's weights these are; None for a teacher on text.
     """
 
     identity: dict[str, Any]
     weights: dict[str, Tensor]
     data_digest: str
     tokeniser: str | None = None
+    taken: TakenWeights | None = None
 
     @property
     def digest(self) -> str:
@@ -106,11 +121,18 @@ def usual_normalisation(dataset: str, architecture: str) -> Normalisation | None
     """What a checkpoint of that architecture for that dataset was most likely trained with; None if none is usual."""
     if LIBRARY_PATTERN.fullmatch(architecture):
         return _IMAGENET
+    if architecture in ZERO_PAD_NAMES and dataset == "cifar10":
+        return _IMAGENET  # pytorch_resnet_cifar10 normalises CIFAR-10 so
     return _USUAL.get(dataset)
 
 
 def read_given_teacher(
-    path: Path, shape: DataShape, *, architecture: str | None = None, normalisation: Normalisation | None = None
+    path: Path,
+    shape: DataShape,
+    *,
+    architecture: str | None = None,
+    normalisation: Normalisation | None = None,
+    weights: str | None = None,
 ) -> GivenTeacher:
     """A checkpoint as the teacher of a dataset.
 
@@ -120,6 +142,7 @@ def read_given_teacher(
         shape: of the data.
         architecture: needed where the checkpoint does not say; checked where it does.
         normalisation: likewise.
+        weights: which of the file's weights: `raw`, `ema`, or their key; if not given, raw ones before averages.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another architecture, other classes or other images than
@@ -135,9 +158,10 @@ def read_given_teacher(
             )
     else:
         info = _assumed(path, shape, architecture, normalisation)
+    _check_normalisation(path, Normalisation(info.mean, info.std), shape)
     model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
     try:
-        _load(model, path)
+        taken = load_checkpoint(model, path, part="teacher", wanted=weights)
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}. Asked for: {info.architecture} for {shape.dataset}, which has {shape.num_classes} classes and "
@@ -153,7 +177,7 @@ def read_given_teacher(
         "std": list(info.std),
         "weights": tensors_digest(model.state_dict()),
     }
-    return GivenTeacher(identity, model.state_dict(), info.data_digest)
+    return GivenTeacher(identity, model.state_dict(), info.data_digest, taken=taken)
 
 
 def _check_claims(
@@ -191,21 +215,19 @@ def _assumed(
             f"{path} does not say how its images were normalised, and for {shape.dataset} nothing is usual: give it "
             "(--teacher-normalisation MEANS/STDS, such as 0.5,0.5,0.5/0.25,0.25,0.25)"
         )
-    counts = {len(normalisation.mean), len(normalisation.std)}
-    if counts != {shape.in_channels}:
-        raise CheckpointError(
-            f"the normalisation has {len(normalisation.mean)} means and {len(normalisation.std)} standard deviations, "
-            f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: one each"
-        )
     return CheckpointInfo(architecture, shape.num_classes, shape.in_channels, *normalisation, UNKNOWN_DATA)
 
 
-def _load(model: DistillationModel, path: Path) -> None:
-    """Of a distiller's checkpoint its teacher, or its student where that is what fits."""
-    try:
-        load_checkpoint(model, path, part="teacher")
-    except CheckpointError:
-        load_checkpoint(model, path, part="student")
+def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataShape) -> None:
+    """Whether there is one finite mean and one positive deviation a channel, of pixels in [0, 1]."""
+    mean, std = normalisation
+    if {len(mean), len(std)} != {shape.in_channels}:
+        raise CheckpointError(
+            f"{path}: the normalisation has {len(mean)} means and {len(std)} standard deviations, "
+            f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: one each"
+        )
+    if not is_normalisation(normalisation):
+        raise CheckpointError(f"{path}: its normalisation is {mean} / {std}: {NORMALISATION_BOUNDS}")
 
 
 @torch.no_grad()
@@ -220,3 +242,5 @@ def _check_answers(model: DistillationModel, path: Path, shape: DataShape) -> No
             f"{shape.image_size} x {shape.image_size}: {error}"
         ) from error
     assert logits.shape == (2, shape.num_classes)
+    if not logits.isfinite().all():
+        raise CheckpointError(f"{path}: its logits are not finite, even for black images: take another checkpoint")

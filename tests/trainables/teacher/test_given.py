@@ -94,7 +94,7 @@ def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(ours, shape, asked, s
         (DIGITS, {"architecture": "cnn_4_6"}, "for digits nothing is usual"),
         (DIGITS, {"architecture": "cnn_4_6", "normalisation": Normalisation((0.1, 0.2), (0.3,))}, "2 means and 1"),
         (DIGITS, {"architecture": "cnn_4_7", "normalisation": GREY}, "cnn_4_7 for digits, which has 10 classes"),
-        (DataShape("digits", 12, 1, 8), {"architecture": "cnn_4_6", "normalisation": GREY}, "num_classes=10"),
+        (DataShape("digits", 12, 1, 8), {"architecture": "cnn_4_6", "normalisation": GREY}, "for 10 classes, where 12"),
     ],
 )
 def test_a_foreign_checkpoint_that_does_not_fit_is_refused(foreign, shape, asked, says):

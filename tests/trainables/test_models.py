@@ -207,6 +207,10 @@ def test_convolutions_start_with_hes_variance():
         ("resnet50", "ResNet50"),
         ("resnt20", "resnet20"),
         ("resnet20A", "resnet20a"),
+        ("resnet18", "torchvision:resnet18"),
+        ("mobilenet_v3_small", "torchvision:mobilenet_v3_small"),
+        ("vit_tiny_patch16_224", "timm:vit_tiny_patch16_224"),
+        ("resnet50.a1_in1k", "timm:resnet50.a1_in1k"),
         ("wrn-40-2", "wrn_40_2"),
         ("mobile_half", "MobileNetV2"),
         ("vgg13_bn", "vgg13"),
@@ -217,6 +221,13 @@ def test_convolutions_start_with_hes_variance():
 def test_an_unknown_name_is_refused_with_the_nearest_known_one(given, meant):
     with pytest.raises(ValueError, match=f"unknown model '{given}'; did you mean '{meant}'"):
         check_model_name(given)
+
+
+def test_a_name_of_two_nets_is_refused_with_both():
+    with pytest.raises(ValueError, match="did you mean 'ResNet50' or 'torchvision:resnet50'"):
+        check_model_name("resnet50")
+    with pytest.raises(ValueError, match="did you mean 'vgg13' or 'torchvision:vgg13_bn'"):
+        check_model_name("vgg13_bn")
 
 
 @pytest.mark.parametrize("sizes", [{"num_classes": 0}, {"num_classes": 10, "in_channels": 0}])

@@ -159,7 +159,7 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
         return f"none: {config.method} learns without one that was trained before"
     if plan.base.teacher_digest:
         origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`"
-        origin += f", {plan.teacher_weights}" if plan.teacher_weights is not None else ""
+        origin += plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     else:
         origin = f"trained for {config.teacher_epochs} epochs by recipe `{config.teacher_recipe}`, seed "
         origin += str(config.teacher_seed)

@@ -207,7 +207,7 @@ def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
         return f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
     assert plan.teacher_normalisation is not None
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
-    weights = f", {plan.teacher_weights}" if plan.teacher_weights is not None else ""
+    weights = plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     return (
         f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}{weights}), its images normalised "
         f"by {mean} / {std}"

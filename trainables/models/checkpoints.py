@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainables.models.layouts import MisfitError, Part, find_weights, head_name, name_some
+from trainables.models.layouts import MisfitError, Part, find_weights, head_name, name_some, tensor_dicts
 from trainables.models.taken_weights import CheckpointError, TakenWeights
 from trainables.models.torch_files import check_is_there, is_no_binary, read_torch_file
 from trainables.storage import HEADER, StoredFileError, read_tensors, write_tensors
@@ -128,8 +128,7 @@ def load_checkpoint(
             classes, naming the first keys that differ; for several sets of weights that fit and differ.
     """
     file = Path(path)
-    check_is_there(file)
-    content = _load_safetensors(file) if _is_safetensors(file) else read_torch_file(file)
+    content = _read(file)
     try:
         weights, taken = find_weights(content, model, part=part, wanted=wanted)
     except MisfitError as misfit:
@@ -139,6 +138,22 @@ def load_checkpoint(
     expected = model.state_dict()
     model.load_state_dict({key: _as_needed(key, value, expected[key], file) for key, value in weights.items()})
     return taken
+
+
+def likely_architecture(path: str | os.PathLike[str]) -> str | None:
+    """The name of an architecture that weights in a file fit; None if none is known.
+
+    Raises:
+        CheckpointError: for a file that is missing, damaged or of another format.
+    """
+    from trainables.models.recognition import recognise
+
+    return recognise(tensor_dicts(_read(Path(path))))
+
+
+def _read(file: Path) -> object:
+    check_is_there(file)
+    return _load_safetensors(file) if _is_safetensors(file) else read_torch_file(file)
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:

@@ -126,6 +126,11 @@ class MisfitError(CheckpointError):
         self.weights, self.difference, self.candidates = weights, difference, candidates
 
 
+def tensor_dicts(content: object) -> list[Mapping[str, Tensor]]:
+    """Every dict of tensors in the content of a file, without prefixes, and every group of its keys."""
+    return [candidate.weights for candidate in _candidates(content, None)]
+
+
 def fits(weights: Mapping[str, Tensor], model: nn.Module) -> bool:
     """Whether tensors have the names and shapes that a network needs, or names that are known to mean the same."""
     return not _nearest(dict(weights), model, model.state_dict())[1].size
@@ -192,9 +197,9 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
 
 
-def _candidates(content: object, model: nn.Module) -> Iterator[Candidate]:
-    """Every dict of tensors in the content, and every group of its keys that is large enough."""
-    least = sum(not key.endswith(_BATCHES) for key in model.state_dict())
+def _candidates(content: object, model: nn.Module | None) -> Iterator[Candidate]:
+    """Every dict of tensors in the content, and every group of its keys that is large enough for the network."""
+    least = 2 if model is None else sum(not key.endswith(_BATCHES) for key in model.state_dict())
     seen: set[int] = set()
     for path, mapping in _mappings(content, (), seen):
         weights = {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
@@ -215,7 +220,7 @@ def _mappings(
             yield from _mappings(value, (*path, key), seen)
 
 
-def _groups(candidate: Candidate, model: nn.Module, least: int, depth: int) -> Iterator[Candidate]:
+def _groups(candidate: Candidate, model: nn.Module | None, least: int, depth: int) -> Iterator[Candidate]:
     """A dict of tensors and, if it does not fit, each group of its keys with a common prefix."""
     kept, averaged = {}, candidate.averaged
     for key, value in candidate.weights.items():
@@ -224,7 +229,7 @@ def _groups(candidate: Candidate, model: nn.Module, least: int, depth: int) -> I
         if name not in _COUNTERS and name != _AVERAGED:
             kept[key] = value
     candidate = candidate._replace(weights=kept, averaged=averaged)
-    if fits(kept, model):
+    if model is not None and fits(kept, model):
         yield candidate
         return
     groups: dict[str, dict[str, Tensor]] = {}

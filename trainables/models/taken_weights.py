@@ -45,6 +45,11 @@ class TakenWeights(FoundWeights):
         return super().__str__() + (f"; the file also has {listed}" if listed else "")
 
     @property
+    def in_passing(self) -> str:
+        """For a sentence about the file: a comma and `str(self)`, or nothing where the file is these weights alone."""
+        return "" if self.is_plain and not self.place else f", {self}"
+
+    @property
     def is_plain(self) -> bool:
         """Whether the file has these weights alone, and they are no averages."""
         return self.kind == "raw" and not self.others

@@ -23,7 +23,7 @@ from trainables.models import (
     load_checkpoint,
     read_metadata,
 )
-from trainables.models.checkpoints import is_ours
+from trainables.models.checkpoints import is_ours, likely_architecture
 from trainables.models.names import LIBRARY_PATTERN, ZERO_PAD_NAMES
 from trainables.models.taken_weights import TakenWeights
 from trainables.storage import tensors_digest
@@ -148,7 +148,7 @@ def read_given_teacher(
         CheckpointError: the file is missing, damaged, or of another architecture, other classes or other images than
             asked for; or something that it does not say was not given.
     """
-    if is_ours(path):
+    if ours := is_ours(path):
         info = CheckpointInfo.from_metadata(metadata := read_metadata(path))
         _check_claims(path, info, shape, architecture, normalisation)
         if metadata.get("image_size", str(shape.image_size)) != str(shape.image_size):
@@ -157,8 +157,9 @@ def read_given_teacher(
                 f"{shape.image_size}: give a checkpoint that was trained on such"
             )
     else:
-        info = _assumed(path, shape, architecture, normalisation)
-    _check_normalisation(path, Normalisation(info.mean, info.std), shape)
+        info = CheckpointInfo(
+            _named(path, architecture), shape.num_classes, shape.in_channels, mean=(), std=(), data_digest=UNKNOWN_DATA
+        )
     model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
     try:
         taken = load_checkpoint(model, path, part="teacher", wanted=weights)
@@ -167,14 +168,18 @@ def read_given_teacher(
             f"{error}. Asked for: {info.architecture} for {shape.dataset}, which has {shape.num_classes} classes and "
             f"images of {shape.in_channels} x {shape.image_size} x {shape.image_size}"
         ) from error
+    known = Normalisation(info.mean, info.std)
+    if not ours:
+        known = normalisation or _assumed_normalisation(path, shape, info.architecture)
+    _check_normalisation(path, known, shape)
     _check_answers(model, path, shape)
     identity = {
         "format": GIVEN_FORMAT,
         "architecture": info.architecture,
         "num_classes": info.num_classes,
         "in_channels": info.in_channels,
-        "mean": list(info.mean),
-        "std": list(info.std),
+        "mean": list(known.mean),
+        "std": list(known.std),
         "weights": tensors_digest(model.state_dict()),
     }
     return GivenTeacher(identity, model.state_dict(), info.data_digest, taken=taken)
@@ -202,20 +207,25 @@ def _check_claims(
             )
 
 
-def _assumed(
-    path: Path, shape: DataShape, architecture: str | None, normalisation: Normalisation | None
-) -> CheckpointInfo:
-    if architecture is None:
-        raise CheckpointError(f"{path} does not say of which architecture it is: name it (--teacher MODEL)")
-    if normalisation is None:
-        usual = usual_normalisation(shape.dataset, architecture)
-        normalisation = usual if usual is not None and len(usual.mean) == shape.in_channels else None
-    if normalisation is None:
+def _named(path: Path, architecture: str | None) -> str:
+    """The architecture that was given for weights that do not tell theirs."""
+    if architecture is not None:
+        return architecture
+    likely = likely_architecture(path)
+    raise CheckpointError(
+        f"{path} does not say of which architecture it is: name it (--teacher MODEL)"
+        + (f"; its weights fit --teacher {likely}" if likely else "")
+    )
+
+
+def _assumed_normalisation(path: Path, shape: DataShape, architecture: str) -> Normalisation:
+    usual = usual_normalisation(shape.dataset, architecture)
+    if usual is None or len(usual.mean) != shape.in_channels:
         raise CheckpointError(
             f"{path} does not say how its images were normalised, and for {shape.dataset} nothing is usual: give it "
             "(--teacher-normalisation MEANS/STDS, such as 0.5,0.5,0.5/0.25,0.25,0.25)"
         )
-    return CheckpointInfo(architecture, shape.num_classes, shape.in_channels, *normalisation, UNKNOWN_DATA)
+    return usual
 
 
 def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataShape) -> None:

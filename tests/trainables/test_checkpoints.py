@@ -222,7 +222,7 @@ NO_CHECKPOINTS = {
     "text": (b"hello world", "no torch checkpoint"),
     "a cut archive": (b"PK\x03\x04 cut short", "no torch checkpoint"),
     "a pointer": (POINTER, "git lfs pull"),
-    "a page": (b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page"),
+    "a page": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page"),
     "an index": (b'{"metadata": {}, "weight_map": {}}', "is JSON text"),
     "gzip": (b"\x1f\x8b\x08\x00rest", "gunzip or tar -xzf"),
     "HDF5": (b"\x89HDF\r\n\x1a\n", "HDF5"),

@@ -25,27 +25,14 @@ from torch import Tensor
 from trainables.models.taken_weights import CheckpointError
 
 # Nobody keeps these with weights: a file with one of them was made to run commands.
-_DANGEROUS_MODULES: Final = frozenset(
-    {
-        "commands",
-        "ctypes",
-        "importlib",
-        "nt",
-        "os",
-        "posix",
-        "pty",
-        "runpy",
-        "shutil",
-        "socket",
-        "subprocess",
-        "sys",
-        "webbrowser",
-    }
-)
+_DANGEROUS_MODULES: Final = frozenset({
+    "commands", "ctypes", "importlib", "nt", "os", "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys",
+    "webbrowser",
+})  # fmt: skip
 _BUILTINS: Final = ("builtins", "__builtin__")
 _DANGEROUS_BUILTINS: Final = frozenset({"__import__", "breakpoint", "compile", "eval", "exec", "input", "open"})
 _SEQUENCES: Final = frozenset({"collections.deque"})
-# NumPy's pickled arrays: the type's code without its size, and torch's type by code and size.
+# torch's types by NumPy's codes for them.
 _NUMPY_TYPES: Final = {
     "f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i1": torch.int8, "i2": torch.int16,
     "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8, "b1": torch.bool,
@@ -54,7 +41,7 @@ _LEGACY_PICKLES: Final = 5  # magic number, protocol, system, content, keys of t
 _MOST_GLOBALS: Final = 10_000
 _DEEPEST: Final = 64  # modules within modules
 _POINTER: Final = b"version https://git-lfs"
-_TEXT_STARTS: Final = (b"<!doctype", b"<html", b"<?xml", b"<head")
+_BLANK: Final = b"\xef\xbb\xbf \t\r\n"  # with the mark that some texts begin with
 
 
 class _Recorded:
@@ -142,7 +129,7 @@ def is_no_binary(file: Path) -> bool:
     """Whether a file is empty, a pointer or a page where weights should be."""
     with file.open("rb") as stream:
         start = stream.read(512)
-    return not start or start.startswith(_POINTER) or start.lstrip().lower().startswith(_TEXT_STARTS)
+    return not start or start.startswith(_POINTER) or start.lstrip(_BLANK).startswith(b"<")
 
 
 def _load(file: Path, names: set[str]) -> object:
@@ -156,7 +143,7 @@ def _load_with(file: Path, names: set[str], usual: type) -> object:
     stand_ins: list[Any] = []
     for name in names:
         base = _NUMPY.get(name) or (_AsList if name in _SEQUENCES else usual)
-        stand_ins.append((type("StandIn", (base,), {"name": name}), name))
+        stand_ins.append((type("StandIn", (base,), {}), name))
     # As a stream: torch 2.15 goes by a path's suffix.
     with torch.serialization.safe_globals(stand_ins), file.open("rb") as stream:
         return torch.load(stream, map_location="cpu", weights_only=True)
@@ -216,12 +203,12 @@ def _check_format(file: Path) -> None:
             f"{str(file)!r} is a Git LFS pointer, not the weights themselves: run git lfs pull in its repository, or "
             "fetch the file by its download link"
         )
-    if start.lstrip().lower().startswith(_TEXT_STARTS):
+    if start.lstrip(_BLANK).startswith(b"<"):
         raise CheckpointError(
             f"{str(file)!r} is a web page, not a checkpoint: its link leads to a page about the file. Fetch the file "
             "itself"
         )
-    if start.lstrip().startswith(b"{"):
+    if start.lstrip(_BLANK).startswith(b"{"):
         raise CheckpointError(f"{str(file)!r} is JSON text, not a checkpoint: give the file of the weights themselves")
     if start[257:262] == b"ustar":
         raise CheckpointError(

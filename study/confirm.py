@@ -46,6 +46,7 @@ def confirm_study(
     storage_path: options.StoragePath = None,
     tracking_uri: options.TrackingUri = None,
     teacher_checkpoint: options.TeacherCheckpoint = None,
+    teacher_weights: options.TeacherWeights = None,
     teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",
     teacher_outputs_path: options.TeacherOutputsPath = None,
     set_aside_records: options.SetAsideRecords = False,

@@ -77,6 +77,7 @@ def launch(
     optuna_storage: options.OptunaStorage = None,
     precision: options.Precision = "auto",
     teacher_checkpoint: options.TeacherCheckpoint = None,
+    teacher_weights: options.TeacherWeights = None,
     teacher_normalisation: options.TeacherNormalisation = None,
     teacher_recipe: options.TeacherRecipe = options.TeacherRecipeName.SHORT,
     teacher_epochs: options.TeacherEpochs = None,

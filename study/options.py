@@ -212,6 +212,14 @@ TeacherNormalisation = Annotated[
         "0.5071,0.4867,0.4408/0.2675,0.2565,0.2761; if not given, what is usual for the dataset, if something is.",
     ),
 ]
+TeacherWeights = Annotated[
+    str | None,
+    _teacher(
+        metavar="raw|ema|KEY",
+        help="Which weights of --teacher-checkpoint, where it has several: raw, their running average (ema), or those "
+        "under a key, such as best_state_dict; if not given, raw ones before averages. The plan says which were taken.",
+    ),
+]
 TeacherRecipe = Annotated[TeacherRecipeName, _teacher(help="How to train one, as in `python -m trainables.teacher`.")]
 TeacherEpochs = Annotated[int | None, _teacher(min=1, help="How long; as the recipe says if not given.")]
 TeacherOutputs = Annotated[

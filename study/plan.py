@@ -43,6 +43,7 @@ from trainables.measures import objective_of
 from trainables.methods import METHODS
 from trainables.modality import is_text
 from trainables.models.names import is_known_to_draw_nothing, is_packable
+from trainables.models.taken_weights import TakenWeights
 from trainables.trial import TrialConfig
 from trainables.uris import redact
 
@@ -73,6 +74,7 @@ EXECUTION_FIELDS: Final = frozenset(
         "tracking_uri",
         "optuna_storage",
         "teacher_checkpoint",  # where it lies; what it is, the base says
+        "teacher_weights",  # likewise
         "teacher_outputs_limit",
         "teacher_outputs_path",
         "storage_path",
@@ -148,6 +150,7 @@ class StudyPlan(BaseModel):
     space_digest: str = ""
     teacher_checkpoint: Path | None = None
     teacher_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    teacher_weights: TakenWeights | None = None
     teacher_outputs: OutputsMode = "auto"
     teacher_outputs_dtype: OutputsDtype = "float16"
     teacher_outputs_limit: ByteSize = DEFAULT_LIMIT

@@ -86,6 +86,8 @@ def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     yield "teacher_checkpoint", plan.teacher_checkpoint
     if is_text(plan.base.dataset):
         return
+    if plan.teacher_weights is not None and not plan.teacher_weights.is_plain:
+        yield "teacher_weights", plan.teacher_weights.choice
     if plan.teacher_normalisation is not None and not _tells_itself(plan.teacher_checkpoint):
         mean, std = (",".join(map(repr, values)) for values in plan.teacher_normalisation)
         yield "teacher_normalisation", f"{mean}/{std}"

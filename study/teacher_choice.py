@@ -33,8 +33,9 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
     """
     path: Path | None = values["teacher_checkpoint"]
     if path is None:
-        if values["teacher_normalisation"] is not None:
-            raise UsageError("--teacher-normalisation is for a teacher from --teacher-checkpoint")
+        for name in ("teacher_normalisation", "teacher_weights"):
+            if values.get(name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for a teacher from --teacher-checkpoint")
         if is_text(values["dataset"]):
             _check_pretrained(values, given)
         return {}
@@ -44,7 +45,9 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
                 f"--{name.replace('_', '-')} says how to train a teacher, and --teacher-checkpoint gives one that is "
                 "trained: leave out one of the two"
             )
-    teacher = _read(path, values["dataset"], given.get("teacher"), values["teacher_normalisation"])
+    teacher = _read(
+        path, values["dataset"], given.get("teacher"), values["teacher_normalisation"], values.get("teacher_weights")
+    )
     if is_text(values["dataset"]):
         _check_given_text(teacher, path, values)
         _check_pretrained(values, given, names=("student",), tokeniser=teacher.tokeniser)
@@ -57,6 +60,7 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
         },
         "teacher_checkpoint": path.absolute(),
         "teacher_normalisation": tuple(teacher.normalisation),
+        "teacher_weights": teacher.taken,
     }
 
 
@@ -126,18 +130,53 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
     """
     path: Path | None = given.get("teacher_checkpoint")
     text: str | None = given.get("teacher_normalisation")
-    if path is None and text is None:
+    weights: str | None = given.get("teacher_weights")
+    if path is None and text is None and weights is None:
         return {}
     own = plan.base.teacher_digest
     if not own:
         raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave the checkpoint out")
-    teacher = _read(path or plan.teacher_checkpoint, plan.base.dataset, plan.base.teacher, text)
+    teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
     if teacher.digest != own:
         raise UsageError(
             f"study {plan.name!r} has another teacher: the digest of {path or plan.teacher_checkpoint} is "
             f"{teacher.digest}, the study's is {own}. Leave it out to go on with the teacher that the study keeps."
         )
-    return {"teacher_checkpoint": path.absolute()} if path is not None else {}
+    return {"teacher_checkpoint": path.absolute(), "teacher_weights": teacher.taken} if path is not None else {}
+
+
+def _read_again(
+    plan: StudyPlan,
+    path: Path | None,
+    normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
+    weights: str | None = None,
+) -> "GivenTeacher":
+    """The teacher in a study's checkpoint, which may have been saved again in another layout.
+
+    Args:
+        plan: the study's.
+        path: where the checkpoint lies now.
+        normalisation: as given, or as planned.
+        weights: which of the file's weights; if not given, those that are the study's teacher, if they are there.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    taken = plan.teacher_weights
+    choices = [weights] if weights is not None or taken is None else [taken.place or None, taken.kind, None]
+    errors = []
+    teacher: GivenTeacher | None = None
+    for choice in dict.fromkeys(choices):
+        try:
+            teacher = _read(path, plan.base.dataset, plan.base.teacher, normalisation, choice)
+        except UsageError as error:
+            errors.append(error)
+            continue
+        if teacher.digest == plan.base.teacher_digest:
+            break
+    if teacher is None:
+        raise errors[-1]
+    return teacher
 
 
 def keep_teacher(plan: StudyPlan) -> None:
@@ -155,7 +194,7 @@ def keep_teacher(plan: StudyPlan) -> None:
     normalisation = plan.teacher_normalisation
     assert plan.teacher_checkpoint is not None
     try:
-        teacher = _read(plan.teacher_checkpoint, plan.base.dataset, plan.base.teacher, normalisation)
+        teacher = _read_again(plan, plan.teacher_checkpoint, normalisation)
     except UsageError as error:
         raise StudyError(
             f"the study's copy of its teacher is gone, and so is what it was copied from: {error}"
@@ -202,9 +241,10 @@ def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
         )
     assert plan.teacher_normalisation is not None
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
+    weights = plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     return (
-        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), its images normalised by "
-        f"{mean} / {std}"
+        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}{weights}), its images normalised "
+        f"by {mean} / {std}"
     )
 
 
@@ -227,6 +267,7 @@ def _read(
     dataset: str,
     architecture: str | None,
     normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
+    weights: str | None,
 ) -> "GivenTeacher":
     # torch is imported from here on: there is no telling without it what a checkpoint holds.
     from trainables.models import CheckpointError
@@ -239,10 +280,14 @@ def _read(
 
         if isinstance(normalisation, str):
             raise UsageError("--teacher-normalisation is of images: leave it out")
+        if weights is not None:
+            raise UsageError("--teacher-weights is for checkpoints of nets for images: leave it out")
         try:
             return read_given_text_teacher(path, dataset, architecture=architecture)
         except CheckpointError as error:
             raise UsageError(f"--teacher-checkpoint: {error}") from None
+    if architecture is not None:
+        _check_name(architecture)
     info = dataset_info(dataset)
     shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
     try:
@@ -250,9 +295,18 @@ def _read(
             wanted = None if is_ours(path) else Normalisation(*normalisation)
         else:
             wanted = parse_normalisation(normalisation) if normalisation is not None else None
-        return read_given_teacher(path, shape, architecture=architecture, normalisation=wanted)
+        return read_given_teacher(path, shape, architecture=architecture, normalisation=wanted, weights=weights)
     except (CheckpointError, ValueError) as error:
         raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
+def _check_name(architecture: str) -> None:
+    from trainables.models.names import check_model_name
+
+    try:
+        check_model_name(architecture)
+    except ValueError as error:
+        raise UsageError(f"--teacher: {error}") from None
 
 
 def parse_normalisation(text: str) -> "Normalisation":
@@ -261,7 +315,7 @@ def parse_normalisation(text: str) -> "Normalisation":
     Raises:
         ValueError: it is written otherwise, or a standard deviation is not positive.
     """
-    from trainables.teacher.given import Normalisation
+    from trainables.teacher.given import NORMALISATION_BOUNDS, Normalisation, is_normalisation
 
     try:
         mean, std = (tuple(float(word) for word in part.split(",")) for part in text.split("/"))
@@ -270,6 +324,6 @@ def parse_normalisation(text: str) -> "Normalisation":
             f"--teacher-normalisation {text!r}: write means, a slash and standard deviations, one each a channel, such "
             "as 0.5071,0.4867,0.4408/0.2675,0.2565,0.2761"
         ) from None
-    if not all(-10 < value < 10 for value in mean) or not all(0 < value < 10 for value in std):
-        raise ValueError(f"--teacher-normalisation {text!r}: both are of pixels in [0, 1], standard deviations above 0")
-    return Normalisation(mean, std)
+    if not is_normalisation(normalisation := Normalisation(mean, std)):
+        raise ValueError(f"--teacher-normalisation {text!r}: {NORMALISATION_BOUNDS}")
+    return normalisation

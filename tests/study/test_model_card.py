@@ -8,6 +8,7 @@ from study.confirmation import first_confirmed, student_path
 from study.model_card import card_of, card_path
 from tests.study.test_student_model import confirmed_study
 from trainables.data import load_dataset
+from trainables.models.taken_weights import FoundWeights, TakenWeights
 from trainables.training import DistillationRun
 from trainables.trial import TrialConfig
 
@@ -39,6 +40,19 @@ def test_a_card_says_what_it_is_and_what_it_learnt_from(written):
         "## Limits",
     ):
         assert words in card
+
+
+def test_a_card_names_the_weights_that_a_given_teacher_has(tmp_path, run):
+    ledger, result = confirmed_study(tmp_path, run)
+    base = ledger.plan.base.model_copy(update={"teacher_digest": "0123456789abcdef"})
+    taken = TakenWeights("ema", "model_ema", (FoundWeights("raw", "model"),))
+    plan = ledger.plan.model_copy(update={"base": base, "teacher_weights": taken})
+    first = next(config for config in result.configs if config.rank == 1)
+    card = card_of(plan, first_confirmed(ledger), first, result, registered_as=None)
+    assert (
+        "- teacher: `cnn_32_64`, given as a checkpoint, digest `0123456789abcdef`, EMA weights under 'model_ema'; the "
+        "file also has raw weights under 'model' (--teacher-weights raw)"
+    ) in card
 
 
 def test_every_accuracy_has_its_interval_and_n(written):

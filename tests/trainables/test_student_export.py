@@ -23,6 +23,7 @@ FACTS = {"architecture": "cnn_3_4", "trial_id": "study-0001"}
 NETS = [
     ("cnn_3_4", 1, 8),
     ("resnet8", 3, 32),
+    ("resnet8a", 3, 32),
     pytest.param("MobileNetV2", 3, 32, marks=pytest.mark.slow),
     pytest.param("ShuffleV2", 3, 32, marks=pytest.mark.slow),
 ]

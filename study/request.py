@@ -154,6 +154,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
     from study.comparison import choose_methods
+    from study.network_checks import check_networks
     from study.plan import resolve_plan
     from study.plan_checks import check_data_root, check_optuna_storage, check_space_fits_method, controls_for
     from study.teacher_choice import choose_teacher
@@ -192,6 +193,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
             f"a study named {plan.name!r} exists under {output_dir}. Go on with it: "
             f"{resume_command(plan)}; or give another --name."
         )
+    check_networks(plan, fetched_later=values["dry_run"] and values["download"])
     return plan
 
 
@@ -283,6 +285,7 @@ def resumed_plan(
         UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
             confirmation that it cannot have.
     """
+    from study.network_checks import check_networks
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
     from study.plan_checks import check_data_root, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
@@ -308,6 +311,8 @@ def resumed_plan(
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_data_root(plan)
     check_optuna_storage(plan)
+    if runs:
+        check_networks(plan)
     return plan
 
 

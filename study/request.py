@@ -5,7 +5,9 @@ The plan and what it imports are loaded inside the functions, so that help and m
 
 import shlex
 import time
+from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,8 +108,13 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
-        raise UsageError(describe_validation(error)) from None
+        raise UsageError(describe_validation(error, name=partial(_flag_of_setting, temperature is not None))) from None
     return {field: getattr(config, field) for field in given}
+
+
+def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> str:
+    field = str(location[-1])
+    return "--temperature" if has_temperature and field == "temperature" else f"--set {field}"
 
 
 def _precision(values: dict[str, Any]) -> str:

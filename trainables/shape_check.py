@@ -25,7 +25,14 @@ from trainables.loss_log import LossLog
 from trainables.methods import METHODS
 from trainables.methods.method import Method, PartsSetting, StepOutputs
 from trainables.models import DistillationModel, build_model
-from trainables.models.names import BERT_PATTERN, CIFAR_NAMES, CNN_EXAMPLES, LAYERS_PATTERN, LIBRARY_PATTERN
+from trainables.models.names import (
+    BERT_PATTERN,
+    CIFAR_NAMES,
+    CNN_EXAMPLES,
+    CNN_PATTERN,
+    LAYERS_PATTERN,
+    LIBRARY_PATTERN,
+)
 from trainables.randomness import generator_from, seeded
 from trainables.teacher.files import teacher_trial
 from trainables.teacher.frozen import FrozenTeacher
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 _SAMPLES: Final = 2  # BatchNorm needs more than one value of a channel
 _VOCABULARY: Final = 32  # shapes do not depend on it
 _LENGTH: Final = 16
+_MOST_PARAMETERS: Final = 500_000_000  # BERT-large has 335 million
 # Suggested where no relative fits; the first net of each group that does is named.
 _LIBRARY_FALLBACK: Final = "resnet18"
 _ZOO_FALLBACKS: Final = ("resnet8", "resnet20", "cnn_8_16", "cnn_32_64")
@@ -139,6 +147,8 @@ def _family(name: str) -> str:
 def _problem(name: str, wanted: Wanted) -> str | None:
     """Why an architecture cannot do what is wanted; None if it can."""
     info = wanted.info
+    if (reason := _too_large(name)) is not None:
+        return reason
     try:
         with seeded(0):
             model = build_model(name, num_classes=info.num_classes, in_channels=info.channels)
@@ -152,6 +162,20 @@ def _problem(name: str, wanted: Wanted) -> str | None:
     with seeded(0):
         samples = torch.randn(_SAMPLES, info.channels, info.image_size, info.image_size, generator=generator_from(0))
         return _problem_with(model, samples, wanted)
+
+
+def _too_large(name: str) -> str | None:
+    """Why a network whose name gives its size is not even built; an estimate from its largest layers."""
+    parameters = 0
+    if match := CNN_PATTERN.fullmatch(name):
+        parameters = 9 * int(match[1]) * int(match[2])
+    elif match := BERT_PATTERN.fullmatch(name):
+        parameters = 12 * int(match[1]) * int(match[2]) ** 2
+    if parameters <= _MOST_PARAMETERS:
+        return None
+    return (
+        f"it has some {parameters / 1e6:,.0f} million parameters; networks of up to {_MOST_PARAMETERS / 1e6:,.0f} fit"
+    )
 
 
 def _problem_with(model: DistillationModel, samples: Tensor, wanted: Wanted) -> str | None:
@@ -275,6 +299,8 @@ def check_text_network(name: str, teacher: str, info: DatasetInfo, *, layers: St
 
 @cache
 def _text_problem(name: str, teacher: str, info: DatasetInfo, layers: StudentLayers) -> str | None:
+    if (reason := _too_large(name)) is not None:
+        return reason
     try:
         with seeded(0):
             model = _text_model(name, teacher, info.num_classes, layers)

@@ -9,7 +9,6 @@ from torch import nn
 from tests.text_tasks import small_text_dataset
 from trainables.batch_sizes import batch_sizes, count_batches, largest_batch
 from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.data.text.lengths import BATCHES_PER_BUCKET, length_bucketed_batches
 from trainables.packing import Pack
 from trainables.packing_probe import best_count
 from trainables.teacher.training import TeacherTraining
@@ -189,14 +188,6 @@ def test_batches_of_one_that_were_asked_for_stay_batches_of_one(one_left_over):
     run = DistillationRun(config, one_left_over, None)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         run.train_epoch()
-
-
-@pytest.mark.parametrize("samples", [33, 65, 32 * BATCHES_PER_BUCKET + 1])
-def test_sentences_have_no_batch_of_one_either(samples):
-    lengths = torch.randint(3, 40, (samples,), generator=torch.Generator().manual_seed(0))
-    batches = length_bucketed_batches(lengths, batch_size=32, data_seed=1, epoch=2)
-    assert sorted(torch.cat(batches).tolist()) == list(range(samples))
-    assert sorted(map(len, batches)) == sorted(batch_sizes(samples, 32))
 
 
 @pytest.mark.parametrize(("samples", "sizes"), [(9, [9]), (10, [2, 8])])

@@ -96,6 +96,13 @@ def test_norms_that_workers_cannot_share_are_refused():
     check_network("resnet8", Wanted(CIFAR, shares_norms=True), flag="--student")
 
 
+def test_networks_that_no_machine_here_holds_are_refused_before_they_are_built():
+    with pytest.raises(ShapeError, match=r"some 900 million parameters; networks of up to 500 fit.*--student cnn_3_4"):
+        check_network("cnn_9999_9999", Wanted(DIGITS), flag="--student")
+    with pytest.raises(ShapeError, match="--teacher bert_99_9984: it has some 118,"):
+        check_text_network("bert_99_9984", "", DATASETS["glue:sst2"], layers="skip", flag="--teacher")
+
+
 def test_one_training_sample_is_refused():
     check_samples(DIGITS, 64)
     with pytest.raises(ShapeError, match="--dataset digits: the train split has 1 sample"):

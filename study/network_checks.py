@@ -27,12 +27,14 @@ def check_networks(plan: "StudyPlan", *, fetched_later: bool = False) -> None:
         UsageError: naming the flag, the reason and a network that fits.
     """
     from trainables.shape_check import ShapeError
+    from trainables.threads import one_thread
 
     try:
-        if is_text(plan.base.dataset):
-            _check_text(plan, fetched_later=fetched_later)
-        else:
-            _check_images(plan)
+        with one_thread():  # two samples on several threads took ten times as long on a busy machine
+            if is_text(plan.base.dataset):
+                _check_text(plan, fetched_later=fetched_later)
+            else:
+                _check_images(plan)
     except ShapeError as error:
         raise UsageError(str(error)) from None
 

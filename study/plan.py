@@ -1,6 +1,7 @@
 """The resolved, frozen description of a study: what the command line asked for, checked before any work starts.
 
-It imports neither torch nor ray nor mlflow: a dry run answers at once.
+It imports neither torch nor ray nor mlflow, so that a mistake is refused at once. Whether the networks take the data,
+`study.network_checks` tries afterwards.
 """
 
 import hashlib

@@ -31,7 +31,7 @@ from trainables.teacher.files import described, teacher_metadata
 from trainables.teacher.given_text import TOKENISER, tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
-from trainables.training import use_one_thread
+from trainables.training import one_thread, use_one_thread
 from trainables.trial import derive_seed
 from trainables.versions import running_versions
 
@@ -140,11 +140,12 @@ def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> No
     info = dataset_info(request.dataset)
     try:
         shape_check.check_samples(info, request.recipe.batch_size)
-        if not is_text(request.dataset):
-            wanted = shape_check.Wanted(info, request.recipe.batch_size)
-            shape_check.check_network(request.model, wanted, flag="--model")
-        elif not (fetched_later and is_pretrained_text_name(request.model)):
-            shape_check.check_text_network(request.model, request.model, info, layers="skip", flag="--model")
+        with one_thread():
+            if not is_text(request.dataset):
+                wanted = shape_check.Wanted(info, request.recipe.batch_size)
+                shape_check.check_network(request.model, wanted, flag="--model")
+            elif not (fetched_later and is_pretrained_text_name(request.model)):
+                shape_check.check_text_network(request.model, request.model, info, layers="skip", flag="--model")
     except shape_check.ShapeError as error:
         raise RequestError(str(error)) from None
 

@@ -5,7 +5,9 @@ The plan and what it imports are loaded inside the functions, so that help and m
 
 import shlex
 import time
+from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,8 +108,13 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
-        raise UsageError(describe_validation(error)) from None
+        raise UsageError(describe_validation(error, name=partial(_flag_of_setting, temperature is not None))) from None
     return {field: getattr(config, field) for field in given}
+
+
+def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> str:
+    field = str(location[-1])
+    return "--temperature" if has_temperature and field == "temperature" else f"--set {field}"
 
 
 def _precision(values: dict[str, Any]) -> str:
@@ -154,6 +161,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
     from study.comparison import choose_methods
+    from study.network_checks import check_networks
     from study.places import check_is_free, check_study_name, own_store
     from study.plan import resolve_plan
     from study.plan_checks import check_data_root, check_optuna_storage, check_space_fits_method, controls_for
@@ -190,6 +198,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
         check_data_root(plan)
     check_is_free(plan.directory, resume_command(plan))
+    check_networks(plan, fetched_later=values["dry_run"] and values["download"])
     return plan
 
 
@@ -281,6 +290,7 @@ def resumed_plan(
         UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
             confirmation that it cannot have.
     """
+    from study.network_checks import check_networks
     from study.places import check_store_is_there, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
     from study.plan_checks import check_data_root, check_optuna_storage, refuse_differences
@@ -315,6 +325,8 @@ def resumed_plan(
     check_store_is_there(plan)
     check_data_root(plan)
     check_optuna_storage(plan)
+    if runs:
+        check_networks(plan)
     return plan
 
 

@@ -152,6 +152,9 @@ def teacher(
     asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads", "pretrained")
     request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
     name = check_name(values["name"] or request.default_name)
+    from trainables.teacher.job import check_network  # torch is imported from here on
+
+    check_network(request, fetched_later=download)
     if dry_run:
         _check_model(request, values)
         folder = output_dir / "teachers" / name
@@ -199,7 +202,6 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
-    # torch is imported from here on.
     from trainables.storage import locked
     from trainables.teacher.job import open_data, open_folder, refuse_other_data, set_up, train_into
     from trainables.teacher.progress import TeacherProgress

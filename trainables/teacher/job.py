@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from trainables import shape_check
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.data.registry import dataset_info
 from trainables.learners import build_network
 from trainables.modality import is_text
 from trainables.models import DistillationModel, build_model
@@ -29,7 +31,7 @@ from trainables.teacher.files import CLASSES, described, teacher_metadata
 from trainables.teacher.given_text import TOKENISER, tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
-from trainables.training import use_one_thread
+from trainables.training import one_thread, use_one_thread
 from trainables.trial import derive_seed
 from trainables.versions import running_versions
 
@@ -98,10 +100,10 @@ def set_up(request: TeacherRequest) -> None:
 
 
 def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> tuple[Dataset, DistillationModel]:
-    """The request's data, and its network, which has been tried on an image of them.
+    """The request's data, and its network with its first weights.
 
     Raises:
-        RequestError: there are no such data, or the network does not take them.
+        RequestError: there are no such data, or the network cannot be built.
     """
     try:
         tokeniser = None
@@ -123,7 +125,6 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
             )
     except ValueError as error:
         raise RequestError(str(error)) from error
-    _try_one_image(model, request, info.channels, info.image_size)
     return dataset, model
 
 
@@ -140,14 +141,27 @@ def check_fits(request: TeacherRequest, folder: Path, root: Path | None) -> None
     check_folder(folder, request.dataset, root, tokeniser=load_tokeniser(folder))
 
 
-@torch.no_grad()
-def _try_one_image(model: DistillationModel, request: TeacherRequest, channels: int, size: int) -> None:
+def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> None:
+    """Check that the network takes the dataset's samples, before any of them is read.
+
+    Args:
+        request: which teacher.
+        fetched_later: whether a model of the Hub may be missing, as in a dry run of a training that will fetch it.
+
+    Raises:
+        RequestError: naming the reason and a network that fits.
+    """
+    info = dataset_info(request.dataset)
     try:
-        model.eval()(torch.zeros(1, channels, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise RequestError(
-            f"--model {request.model} cannot take images of {channels} x {size} x {size} ({request.dataset}): {error}"
-        ) from error
+        shape_check.check_samples(info, request.recipe.batch_size)
+        with one_thread():
+            if not is_text(request.dataset):
+                wanted = shape_check.Wanted(info, request.recipe.batch_size)
+                shape_check.check_network(request.model, wanted, flag="--model")
+            elif not (fetched_later and is_pretrained_text_name(request.model)):
+                shape_check.check_text_network(request.model, request.model, info, layers="skip", flag="--model")
+    except shape_check.ShapeError as error:
+        raise RequestError(str(error)) from None
 
 
 def open_folder(request: TeacherRequest, folder: Path) -> str:

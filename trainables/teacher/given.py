@@ -1,0 +1,258 @@
+"""Teachers that somebody else trained, or that were trained before: read, checked against the data, and described.
+
+A checkpoint of ours says what it is. One of another code base holds weights alone: its architecture has to be named,
+and how its images were normalised has to be known.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.models import (
+    CheckpointError,
+    CheckpointInfo,
+    DistillationModel,
+    build_model,
+    load_checkpoint,
+    read_metadata,
+)
+from trainables.models.checkpoints import is_ours, likely_architecture
+from trainables.models.names import LIBRARY_PATTERN, ZERO_PAD_NAMES
+from trainables.models.taken_weights import TakenWeights
+from trainables.storage import tensors_digest
+
+GIVEN_FORMAT: Final = "pesfkd-given-teacher-1"
+_IDENTITY: Final = ("format", "architecture", "num_classes", "in_channels", "mean", "std", "weights")
+_IDENTITY_OF_TEXT: Final = ("model", "tokeniser")
+UNKNOWN_DATA: Final = "unknown"
+
+
+class Normalisation(NamedTuple):
+    """What a network's images were normalised by, of pixels in [0, 1].
+
+    Args:
+        mean: of each channel.
+        std: of each channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+# By dataset, what RepDistiller and mdistiller train their teachers with. Of the other datasets no single one is usual.
+_USUAL: Final[dict[str, Normalisation]] = {
+    "cifar100": Normalisation((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+# The nets of torchvision and timm, unless they were trained otherwise.
+_IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+NORMALISATION_BOUNDS: Final = (
+    "means are of pixels in [0, 1] and lie between -10 and 10, standard deviations between 0.001 and 10"
+)
+
+
+def is_normalisation(normalisation: Normalisation) -> bool:
+    """Whether all numbers are finite and within the bounds above."""
+    means = all(math.isfinite(value) and -10 < value < 10 for value in normalisation.mean)
+    return means and all(0.001 <= value < 10 for value in normalisation.std)
+
+
+class DataShape(NamedTuple):
+    """What a teacher's images look like.
+
+    Args:
+        dataset: canonical name.
+        num_classes: C.
+        in_channels: of the images.
+        image_size: height and width in pixels.
+    """
+
+    dataset: str
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class GivenTeacher:
+    """A teacher from a checkpoint, in the form in which studies keep it.
+
+    Args:
+        identity: architecture, classes, channels, normalisation and the digest of its weights.
+        weights: by name.
+        data_digest: of the data that it was trained on, if the checkpoint says so.
+        tokeniser: of a teacher on text, the content of its tokenizer.json.
+        classes: of one in Hugging Face's layout, how its classes became those of the task.
+        taken: which of the file's weights these are; None for a teacher on text.
+    """
+
+    identity: dict[str, Any]
+    weights: dict[str, Tensor]
+    data_digest: str
+    tokeniser: str | None = None
+    classes: str = ""
+    taken: TakenWeights | None = None
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of its identity."""
+        return identity_digest(self.identity)
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """What it was trained with."""
+        return Normalisation(tuple(self.identity["mean"]), tuple(self.identity["std"]))
+
+
+def identity_digest(metadata: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of what a stored given teacher says that it is."""
+    names = (*_IDENTITY, *_IDENTITY_OF_TEXT) if "model" in metadata else _IDENTITY
+    content = json.dumps({name: metadata.get(name) for name in names}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def usual_normalisation(dataset: str, architecture: str) -> Normalisation | None:
+    """What a checkpoint of that architecture for that dataset was most likely trained with; None if none is usual."""
+    if LIBRARY_PATTERN.fullmatch(architecture):
+        return _IMAGENET
+    if architecture in ZERO_PAD_NAMES and dataset == "cifar10":
+        return _IMAGENET  # pytorch_resnet_cifar10 normalises CIFAR-10 so
+    return _USUAL.get(dataset)
+
+
+def read_given_teacher(
+    path: Path,
+    shape: DataShape,
+    *,
+    architecture: str | None = None,
+    normalisation: Normalisation | None = None,
+    weights: str | None = None,
+) -> GivenTeacher:
+    """A checkpoint as the teacher of a dataset.
+
+    Args:
+        path: safetensors of ours; or weights in safetensors or a torch checkpoint of another code base, read without
+            running code from it.
+        shape: of the data.
+        architecture: needed where the checkpoint does not say; checked where it does.
+        normalisation: likewise.
+        weights: which of the file's weights: `raw`, `ema`, or their key; if not given, raw ones before averages.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or of another architecture, other classes or other images than
+            asked for; or something that it does not say was not given.
+    """
+    if ours := is_ours(path):
+        info = CheckpointInfo.from_metadata(metadata := read_metadata(path))
+        _check_claims(path, info, shape, architecture, normalisation)
+        if metadata.get("image_size", str(shape.image_size)) != str(shape.image_size):
+            raise CheckpointError(
+                f"{path} is a teacher for images of {metadata['image_size']} pixels, {shape.dataset} has "
+                f"{shape.image_size}: give a checkpoint that was trained on such"
+            )
+    else:
+        info = CheckpointInfo(
+            _named(path, architecture), shape.num_classes, shape.in_channels, mean=(), std=(), data_digest=UNKNOWN_DATA
+        )
+    model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
+    try:
+        taken = load_checkpoint(model, path, part="teacher", wanted=weights)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. Asked for: {info.architecture} for {shape.dataset}, which has {shape.num_classes} classes and "
+            f"images of {shape.in_channels} x {shape.image_size} x {shape.image_size}"
+        ) from error
+    known = Normalisation(info.mean, info.std)
+    if not ours:
+        known = normalisation or _assumed_normalisation(path, shape, info.architecture)
+    _check_normalisation(path, known, shape)
+    _check_answers(model, path, shape)
+    identity = {
+        "format": GIVEN_FORMAT,
+        "architecture": info.architecture,
+        "num_classes": info.num_classes,
+        "in_channels": info.in_channels,
+        "mean": list(known.mean),
+        "std": list(known.std),
+        "weights": tensors_digest(model.state_dict()),
+    }
+    return GivenTeacher(identity, model.state_dict(), info.data_digest, taken=taken)
+
+
+def _check_claims(
+    path: Path,
+    info: CheckpointInfo,
+    shape: DataShape,
+    architecture: str | None,
+    normalisation: Normalisation | None,
+) -> None:
+    if normalisation is not None:
+        raise CheckpointError(f"{path} says how its images were normalised: leave the normalisation out")
+    for what, found, wanted in (
+        ("architecture", info.architecture, architecture or info.architecture),
+        ("number of classes", info.num_classes, shape.num_classes),
+        ("number of image channels", info.in_channels, shape.in_channels),
+    ):
+        if found != wanted:
+            raise CheckpointError(
+                f"{path}: its {what} is {found!r}, and {wanted!r} is needed"
+                + (": leave the architecture out, or give another file" if what == "architecture" else "")
+                + ("" if what == "architecture" else f" for {shape.dataset}: give a checkpoint of such a teacher")
+            )
+
+
+def _named(path: Path, architecture: str | None) -> str:
+    """The architecture that was given for weights that do not tell theirs."""
+    if architecture is not None:
+        return architecture
+    likely = likely_architecture(path)
+    raise CheckpointError(
+        f"{path} does not say of which architecture it is: name it (--teacher MODEL)"
+        + (f"; its weights fit --teacher {likely}" if likely else "")
+    )
+
+
+def _assumed_normalisation(path: Path, shape: DataShape, architecture: str) -> Normalisation:
+    usual = usual_normalisation(shape.dataset, architecture)
+    if usual is None or len(usual.mean) != shape.in_channels:
+        raise CheckpointError(
+            f"{path} does not say how its images were normalised, and for {shape.dataset} nothing is usual: give it "
+            "(--teacher-normalisation MEANS/STDS, such as 0.5,0.5,0.5/0.25,0.25,0.25)"
+        )
+    return usual
+
+
+def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataShape) -> None:
+    """Whether there is one finite mean and one positive deviation a channel, of pixels in [0, 1]."""
+    mean, std = normalisation
+    if {len(mean), len(std)} != {shape.in_channels}:
+        raise CheckpointError(
+            f"{path}: the normalisation has {len(mean)} means and {len(std)} standard deviations, "
+            f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: one each"
+        )
+    if not is_normalisation(normalisation):
+        raise CheckpointError(f"{path}: its normalisation is {mean} / {std}: {NORMALISATION_BOUNDS}")
+
+
+@torch.no_grad()
+def _check_answers(model: DistillationModel, path: Path, shape: DataShape) -> None:
+    """The network takes images of that size; not every architecture takes every size."""
+    images = torch.zeros(2, shape.in_channels, shape.image_size, shape.image_size)
+    try:
+        logits = model.eval()(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise CheckpointError(
+            f"{path}: this network cannot take the images of {shape.dataset}, {shape.in_channels} x "
+            f"{shape.image_size} x {shape.image_size}: {error}"
+        ) from error
+    assert logits.shape == (2, shape.num_classes)
+    if not logits.isfinite().all():
+        raise CheckpointError(f"{path}: its logits are not finite, even for black images: take another checkpoint")

@@ -148,7 +148,7 @@ def load_text_dataset(
     cache = node_cache() / "datasets"
     part = _Part(info, root, "train", cache)
     sizes = (len(part.labels) - info.split_sizes[1], info.split_sizes[1], 0)
-    train, validation, _ = stratified_split(part.labels, sizes, seed=seed)
+    train, validation, _ = stratified_split(part.labels, sizes, seed=seed, names=info.class_names)
     if tokeniser_folder is not None:
         tokeniser = load_tokeniser(tokeniser_folder)
     else:

@@ -158,6 +158,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     _make_folder(plan.output_dir)
     with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
+        from study.data_preview import data_warnings
         from study.outcome import conclude, print_outcome
         from study.progress import StudyProgress
         from study.runner import check_services, run_study
@@ -170,6 +171,8 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
             _make_folder(plan.directory)
             plan.save()
         progress = StudyProgress(plan, quiet=values["quiet"])
+        for warning in data_warnings(plan):
+            progress.warn(warning)
         typed = command_line(command)
         run, tracker = run_study(
             plan,
@@ -284,6 +287,7 @@ def _show_spaces(*, as_json: bool) -> None:
 
 
 def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
+    from study.data_preview import class_names, data_warnings
     from study.preview import describe_plan, first_configs
 
     configs = first_configs(plan)
@@ -291,6 +295,8 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
         summary = {
             "plan": plan.without_secrets().model_dump(mode="json"),
             "first_configs": configs,
+            "classes": class_names(plan),
+            "warnings": data_warnings(plan),
             "trials": plan.total_trials + plan.confirm_trials,
             "epochs": plan.epochs_total(),
             "teacher_outputs": {

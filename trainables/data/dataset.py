@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainables.data.registry import DatasetInfo
 from trainables.data.splits import class_shares
+from trainables.data.text.metrics import constant_score
 from trainables.data.views import AnyViewedImages, AnyViewTable, ResizedCrops, ResizedCropTable, ViewedImages
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ class Dataset:
         if self._test is None:
             self._test = self._read_test()
         return self._test
+
+    def constant_score(self, split: Split) -> float:
+        """The best score of a network that gives every sample of a split the same class, by the dataset's objective."""
+        task = self.info.task
+        return constant_score(split.labels, "accuracy" if task is None else task.objective, self.num_classes)
 
     @cached_property
     def mean(self) -> tuple[float, ...]:

@@ -281,6 +281,11 @@ def dataset_info(name: str) -> DatasetInfo:
     return scan_image_folder(Path(name.removeprefix(FOLDER_PREFIX)))
 
 
+def largest_pixel(name: str) -> int:
+    """The largest value that a pixel of a dataset can have, without a look at the files; see `DatasetInfo`."""
+    return DATASETS[name].largest_pixel if name in DATASETS else DatasetInfo.largest_pixel
+
+
 def check_files(info: DatasetInfo, root: Path | None) -> None:
     """Check that a dataset's files are there.
 

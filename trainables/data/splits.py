@@ -13,6 +13,7 @@ from typing import Final
 Sizes = tuple[int, int, int]
 
 _MOST_NAMED: Final = 5
+_SAMPLES_OF_A_POINT: Final = 100
 _TRAIN, _VALIDATION, _TEST = range(3)
 
 
@@ -43,6 +44,21 @@ def class_shares(class_sizes: Sequence[int], sizes: Sizes, *, names: Sequence[st
         share[_TRAIN] = count
     _keep_every_class(shares)
     return [(share[_TRAIN], share[_VALIDATION], share[_TEST]) for share in shares]
+
+
+def small_validation(samples: int, what: str) -> str | None:
+    """The warning that single samples decide on scores; None if one sample is worth a point of accuracy or less.
+
+    Args:
+        samples: of the validation split.
+        what: they are called: images or sentences.
+    """
+    if samples >= _SAMPLES_OF_A_POINT:
+        return None
+    return (
+        f"The validation split has {samples} {what}: one of them is worth {100 / samples:.2g} points of accuracy, and "
+        "configs are chosen by it. Small differences mean nothing there."
+    )
 
 
 def _proportional(available: Sequence[int], size: int) -> list[int]:

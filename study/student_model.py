@@ -69,9 +69,9 @@ def publish_student(
     path = student_path(plan, entry.trial_id)
     beats = any(each.clear for each in result.of_first(control=BASELINE))
     name = model_name(plan, (ledger.dataset or {}).get("digest"))
+    card = card_of(plan, entry, first, result, registered_as=name)
     published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
-        card = card_of(plan, entry, first, result, registered_as=name)
         write_atomically(card_path(path), card.encode())  # whatever becomes of the rest
         client = mlflow_store.open_client(plan.tracking_uri)
         version = _registered(client, plan)

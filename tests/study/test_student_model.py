@@ -85,14 +85,14 @@ def test_a_folder_is_not_registered_as_the_published_dataset_of_its_name(tmp_pat
     )
 
 
-@pytest.mark.parametrize("place", ["hund-ö (1) #5%20", "p" * 240])
-def test_a_folder_of_any_name_has_a_name_that_mlflow_takes(tmp_path, place):
-    plan = folder_plan(tmp_path, place)
-    name = registered_name(plan)
-    assert len(name) <= 250
-    client, _ = begin_run(plan)
-    client.create_registered_model(name)
-    assert client.get_registered_model(name).name == name
+def test_a_folder_of_any_name_has_a_name_that_mlflow_takes(tmp_path):
+    for place in ("hund-ö (1) #5%20", "p" * 240):
+        plan = folder_plan(tmp_path, place)
+        name = registered_name(plan)
+        assert len(name) <= 250
+        client, _ = begin_run(plan)
+        client.create_registered_model(name)
+        assert client.get_registered_model(name).name == name
 
 
 def test_a_student_that_an_earlier_version_registered_under_another_name_is_not_registered_again(tmp_path, run):

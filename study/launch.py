@@ -164,6 +164,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     _make_folder(plan.output_dir)
     with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
+        from study.data_preview import data_warnings
         from study.outcome import conclude, print_outcome
         from study.places import begin_study
         from study.progress import StudyProgress
@@ -176,6 +177,8 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         else:
             begin_study(plan, resume_command(plan))
         progress = StudyProgress(plan, quiet=values["quiet"])
+        for warning in data_warnings(plan):
+            progress.warn(warning)
         typed = command_line(command)
         run, tracker = run_study(
             plan,
@@ -295,6 +298,7 @@ def _show_spaces(*, as_json: bool) -> None:
 
 
 def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
+    from study.data_preview import class_names, data_warnings
     from study.preview import count_plan_sources, describe_plan, first_configs
 
     configs = first_configs(plan)
@@ -302,6 +306,8 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
         summary = {
             "plan": plan.without_secrets().model_dump(mode="json"),
             "first_configs": configs,
+            "classes": class_names(plan),
+            "warnings": data_warnings(plan),
             "trials": plan.total_trials + plan.confirm_trials,
             "epochs": plan.epochs_total(),
             **count_plan_sources(plan),

@@ -17,7 +17,7 @@ from study.journal import Journal, read_lines
 from study.journal_events import fault_of, ordinal_in
 from study.places import recorded_name
 from study.plan import Stage, StudyPlan
-from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, objective_of
+from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, objective_of
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -37,8 +37,8 @@ class TrialEntry:
 
     One that failed may be begun again (`attempt` counts from 1); what it had reported stays.
 
-    `facts` are the `COST_FACTS` that it reported; a trial that has ended without an epoch has none. `calibration`, by
-    the names of `CALIBRATION`, is what one that finished told of its networks.
+    `facts` are the `COST_FACTS` and `DATA_FACTS` that it reported; a trial that has ended without an epoch has none.
+    `calibration`, by the names of `CALIBRATION`, is what one that finished told of its networks.
     """
 
     trial_id: str
@@ -293,7 +293,7 @@ class StudyLedger:
         if kind == "epoch":
             return _enter_epoch(entry, event)
         if kind == "facts":
-            entry.facts = event["facts"]
+            entry.facts = {**event["facts"], **entry.facts}
         elif kind == "calibration":
             entry.calibration = event["calibration"]
         elif kind == "end":
@@ -383,11 +383,12 @@ class StudyLedger:
         return True
 
     def record_facts(self, trial_id: str, facts: dict[str, float]) -> None:
-        """Enter what a trial costs by what it is, once."""
+        """Enter what a trial costs by what it is, and what its splits are, each fact once."""
         entry = self.entries[trial_id]
-        if facts and not entry.facts and entry.status is None:
-            self._append({"event": "facts", "trial_id": trial_id, "facts": facts})
-            entry.facts = facts
+        new = {name: value for name, value in facts.items() if name not in entry.facts}
+        if new and entry.status is None:
+            self._append({"event": "facts", "trial_id": trial_id, "facts": new})
+            entry.facts = {**entry.facts, **new}
 
     def record_dataset(self, dataset: dict[str, Any]) -> bool:
         """Enter what the trials learn from and are measured on; False if it is known."""
@@ -550,7 +551,7 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "started": int(entry.started * 1e6),
         "seconds": entry.seconds,
         **{name: entry.last.get(name) for name in MEASURES},
-        **{name: entry.facts.get(name) for name in COST_FACTS},
+        **{name: entry.facts.get(name) for name in (*COST_FACTS, *DATA_FACTS)},
         **{name: _bins(entry.calibration.get(name)) for name in CALIBRATION},
     }
 

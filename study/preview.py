@@ -6,6 +6,7 @@ from search_spaces import MethodComparison
 from study.comparison import BASELINE, ComparedMethod, comparison_notes, left_out
 from study.confirmation import PUBLISHED
 from study.control_tuning import tuned_configs
+from study.data_preview import classes_line, data_warnings
 from study.errors import UsageError
 from study.plan import StudyPlan
 from study.samplers import make_sampler
@@ -59,6 +60,8 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"question   {plan.search_space.question}",
         f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
+        f"classes    {classes_line(plan)}",
+        *(f"warning    {warning}" for warning in data_warnings(plan)),
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"

@@ -4,16 +4,16 @@ A study's folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`
 small file to both, under its own name and by rename, so a study that is killed keeps every trial that ended.
 Now and then the small files are merged into segments; a reader sees each trial once, wherever it lies.
 
-Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed,
-status, error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at
-the trial's last epoch; null where the method does not have it), one per fact of its cost (`COST_FACTS`; null where
-an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins, each of
-`count`, `confidence` and `correct`, of trials that finished (see `trainables.measures`). `stage` is search (proposed
-by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study compares
-as published), replicate (a promising config on fresh seeds), tune (the control `kd` at another temperature, from which
-its best is confirmed) or confirm (a chosen config, or a control, on seeds that no stage before had; these alone have
-`test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's
-own computing time, `started` the moment it was first scheduled.
+Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed, status,
+error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at the trial's last
+epoch; null where the method does not have it), one per fact of its cost and of its splits (`COST_FACTS`, `DATA_FACTS`;
+null where an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins,
+each of `count`, `confidence` and `correct`, of trials that finished (see `trainables.measures`). `stage` is search
+(proposed by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study
+compares as published), replicate (a promising config on fresh seeds), tune (the control `kd` at another temperature,
+from which its best is confirmed) or confirm (a chosen config, or a control, on seeds that no stage before had; these
+alone have `test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's own computing time,
+`started` the moment it was first scheduled.
 Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
 Of a column `cost/...` the field's metadata says the `unit`.
 
@@ -36,7 +36,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainables.disk import replace_file
-from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, unit_of
+from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, unit_of
 from trainables.trial import TrialConfig
 
 SEGMENT_TRIALS: Final = 64
@@ -77,7 +77,7 @@ def _trials_schema() -> pa.Schema:
         if name == "epochs" or name not in taken
     ]
     calibration = [(name, _BINS) for name in CALIBRATION]
-    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS), *calibration])
+    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS, *DATA_FACTS), *calibration])
 
 
 def _numbers(*names: str) -> list[pa.Field]:

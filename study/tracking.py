@@ -28,6 +28,7 @@ from study.start_command import start_command
 from study.teacher_choice import describe_teacher
 from study.tracking_inputs import MachineWatch, dataset_inputs
 from study.tracking_view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
+from trainables.measures import COST_FACTS
 from trainables.methods import METHODS
 from trainables.uris import redact
 
@@ -363,7 +364,8 @@ class StudyTracker:
         ]
         if epochs and not done:  # what it costs by what it is, before its first epoch
             began = int(entry.started * 1000)
-            metrics = [Metric(name, value, began, 0) for name, value in entry.facts.items()] + metrics
+            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in COST_FACTS]
+            metrics = costs + metrics
         tags = _end_tags(entry) if status is not None else []
         # What does not fit into one request goes first, so that the tag `status` says that all is there.
         while len(metrics) > METRICS_PER_BATCH:

@@ -194,7 +194,7 @@ def keep_if_asked(run: DistillationRun, path: str | None) -> None:
 def report(
     run: DistillationRun, epochs: Sequence[Mapping[str, float]], *, saved_at: float, trials: int = 1
 ) -> dict[str, Any]:
-    """What Tune is told of a trial, and beside it its data, `facts`, what it costs by what it is, and its calibration.
+    """What Tune is told of a trial: its epochs, its data, its calibration, and `facts` on its costs and splits.
 
     Args:
         run: the trial.
@@ -207,7 +207,7 @@ def report(
         **{name: epochs[-1][name] for name in OBJECTIVES if name in epochs[-1]},
         "epoch": run.epoch,
         "epochs": epochs,
-        "facts": _facts_of(run),
+        "facts": {**_facts_of(run), **run.data_facts()},
         "dataset": {
             "digest": run.dataset.digest,
             "train": len(run.dataset.train),

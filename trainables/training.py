@@ -398,6 +398,17 @@ class DistillationRun:
         """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""
         return self.evaluate_test() if self.reads_test and self.finished else {}
 
+    def data_facts(self) -> dict[str, float]:
+        """`DATA_FACTS` on the validation split and, once the trial has read it, on the test split."""
+        splits = {"val": self.dataset.validation}
+        if self.reads_test and self.finished:
+            splits["test"] = self.dataset.test
+        facts = {}
+        for prefix, split in splits.items():
+            facts[f"data/{prefix}_samples"] = float(len(split))
+            facts[f"data/{prefix}_constant_score"] = self.dataset.constant_score(split)
+        return facts
+
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
         """A split's samples as networks take them; images in the split's own order."""
         for _, inputs in self.batches.evaluation(split):

@@ -58,6 +58,17 @@ def test_what_a_trial_costs_by_what_it_is_is_entered_once_and_kept(tmp_path):
     assert row["cost/stored_bytes"] is None
 
 
+def test_facts_that_are_known_later_join_the_earlier_ones(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    entry = ledger.open_trial("control", TrialConfig(), 1)
+    ledger.record_facts(entry.trial_id, {"data/val_samples": 360.0})
+    ledger.record_facts(entry.trial_id, {"data/val_samples": 1.0, "data/test_samples": 12.0})
+    again = StudyLedger(ledger.plan).entries[entry.trial_id]
+    assert again.facts == entry.facts == {"data/val_samples": 360.0, "data/test_samples": 12.0}
+    row = trial_row(ledger.plan, again)
+    assert (row["data/val_samples"], row["data/test_samples"], row["data/val_constant_score"]) == (360.0, 12.0, None)
+
+
 def test_how_well_calibrated_a_trial_is_is_entered_once_and_is_a_list_of_bins_in_its_row(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path))
     entry = ledger.open_trial("control", TrialConfig(), 1)

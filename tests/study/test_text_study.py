@@ -166,7 +166,7 @@ def test_a_study_of_text_runs_confirms_and_keeps_a_student_that_reads_tokens(roo
     exported = run_launcher("text", "--output-dir", tmp_path, "--json", module="study.export")
     assert exported.returncode == 0, exported.stderr
     told = json.loads(exported.stdout)
-    assert told["takes"] == ["N", 2, "length"]
+    assert told["takes"] == ["batch", 2, "tokens"]
     session = onnxruntime.InferenceSession(told["file"])
     kept = load_kept(Path(told["file"]).with_suffix(".safetensors"))
     (logits,) = session.run(None, {"sentences": kept.images.numpy()})

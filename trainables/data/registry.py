@@ -2,11 +2,14 @@
 
 import functools
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from trainables.data.class_names import CIFAR10, CIFAR100, DIGITS, FASHION_MNIST
+from trainables.data.splits import class_shares
 from trainables.data.text.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
 from trainables.naming import unknown_name
 
@@ -43,6 +46,9 @@ class DatasetInfo:
         resized_crops: so many random resized crops are the augmented views instead, as usual for photographs.
         expands_grey: whether grey images among coloured ones are taken, as three equal channels.
         task: of text, which has neither channels nor a size in pixels, and a single view; None for images.
+        class_names: names of the classes, in the order of their labels; nothing where only the files tell them (see
+            `trainables.data.class_names`).
+        largest_pixel: the largest value that a pixel can have; the smallest is 0.
     """
 
     name: str
@@ -58,6 +64,8 @@ class DatasetInfo:
     resized_crops: int = 0
     expands_grey: bool = False
     task: GlueTask | None = None
+    class_names: tuple[str, ...] = ()
+    largest_pixel: int = 255
 
     @property
     def num_views(self) -> int:
@@ -135,6 +143,8 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             mirrored=False,
             layouts=(),
             source="scikit-learn's load_digits (UCI optical recognition of handwritten digits, test part)",
+            class_names=DIGITS,
+            largest_pixel=240,  # ink counts from 0 to 16, times 15
         ),
         DatasetInfo(
             name="fashion_mnist",
@@ -147,6 +157,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             layouts=(_idx_files("FashionMNIST"),),
             source="Xiao, Rasul and Vollgraf, Fashion-MNIST (2017)",
             download=True,
+            class_names=FASHION_MNIST,
         ),
         DatasetInfo(
             name="mnist",
@@ -159,6 +170,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             layouts=(_idx_files("MNIST"),),
             source="LeCun, Cortes and Burges, The MNIST database of handwritten digits",
             download=True,
+            class_names=DIGITS,
         ),
         DatasetInfo(
             name="cifar10",
@@ -174,6 +186,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             ),
             source=_CIFAR,
             download=True,
+            class_names=CIFAR10,
         ),
         DatasetInfo(
             name="cifar100",
@@ -189,6 +202,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             ),
             source=_CIFAR,
             download=True,
+            class_names=CIFAR100,
         ),
         DatasetInfo(
             name="tiny_imagenet",
@@ -222,6 +236,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
                 source=f"GLUE's {task.title}, Wang et al. (2019); its labelled development part is the test split here",
                 download=True,
                 task=task,
+                class_names=task.labels,
             )
             for task in GLUE_TASKS.values()
         ),
@@ -264,6 +279,11 @@ def dataset_info(name: str) -> DatasetInfo:
     if name in DATASETS:
         return DATASETS[name]
     return scan_image_folder(Path(name.removeprefix(FOLDER_PREFIX)))
+
+
+def largest_pixel(name: str) -> int:
+    """The largest value that a pixel of a dataset can have, without a look at the files; see `DatasetInfo`."""
+    return DATASETS[name].largest_pixel if name in DATASETS else DatasetInfo.largest_pixel
 
 
 def check_files(info: DatasetInfo, root: Path | None) -> None:
@@ -351,8 +371,10 @@ def scan_image_folder(path: Path) -> DatasetInfo:
     share = max(len(listed.classes), round(_VALIDATION_SHARE * total))
     test = len(listed.test) or share
     train = total - share - (0 if listed.test else share)
-    if train < len(listed.classes):
-        raise ValueError(f"{path}: {total} training images are too few to split for {len(listed.classes)} classes")
+    try:
+        class_shares(class_sizes(listed), (train, share, 0 if listed.test else share), names=listed.classes)
+    except ValueError as error:
+        raise ValueError(f"{path / 'train'}: {error}") from None
     channels, width, height = _first_image(path / listed.train[0][0])
     photographs = width != height or width > _LARGEST_KEPT
     return DatasetInfo(
@@ -367,7 +389,14 @@ def scan_image_folder(path: Path) -> DatasetInfo:
         source=str(path),
         resized_crops=RESIZED_CROPS if photographs else 0,
         expands_grey=photographs,
+        class_names=listed.classes,
     )
+
+
+def class_sizes(listed: ImageFolder) -> list[int]:
+    """Training images of each class, by label."""
+    counts = Counter(label for _, label in listed.train)
+    return [counts[label] for label in range(len(listed.classes))]
 
 
 def _first_image(path: Path) -> tuple[int, int, int]:

@@ -28,7 +28,7 @@ def prepare_standard_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
     if not isinstance(sys.stderr, ForgivingStream):
-        sys.stderr = ForgivingStream(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = ForgivingStream(sys.stderr)
 
 
 class ForgivingStream:

@@ -198,7 +198,9 @@ def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(root, tmp_
     with closing(Journal(journal)) as writer:  # as if this version split the data otherwise
         writer.append({"event": "dataset", "dataset": dataset | {"digest": "0" * 64}})
     content = journal.read_bytes()
-    refused = run_launcher("given", "--confirm", "1", "--output-dir", tmp_path, module="study.confirm")
+    refused = run_launcher(
+        "given", "--confirm", "1", "--data-root", root, "--output-dir", tmp_path, module="study.confirm"
+    )
     assert refused.returncode == 1
     assert "study 'given' ran on other data or on another split" in refused.stderr
     assert "row by row" in refused.stderr

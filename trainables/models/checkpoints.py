@@ -174,7 +174,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_safetensors(file: Path) -> bool:
-    """By its content, as files are renamed; by its name where the content is damaged."""
+    """Check the content, as files are renamed; go by the suffix if the content is damaged."""
     with file.open("rb") as stream:
         start = stream.read(9)
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # a zip archive or a pickle
@@ -233,7 +233,7 @@ def _describe_misfit(misfit: MisfitError, model: nn.Module) -> str:
 
 
 def _advice(misfit: MisfitError, model: nn.Module, expected: Mapping[str, Tensor]) -> str:
-    """What to change, from the keys that differ and the tensors of other shapes."""
+    """Say how to proceed, given the keys that differ and the tensors of other shapes."""
     head, sizes = head_name(model), {}
     another = bool(misfit.difference.missing or misfit.difference.unexpected)
     for key in misfit.difference.reshaped:

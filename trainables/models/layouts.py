@@ -1,8 +1,8 @@
-"""The layouts in which training scripts keep weights: where a network's weights are in the content of a file.
+"""Find a network's weights in the content of a file, in the layouts that training scripts write.
 
-Nothing here goes by the names of wrapper keys. Each dict of tensors in the file is tried against the network: with its
-keys as they are, without a prefix, and each group of keys with a common prefix by itself. Names only tell averages of
-the weights (EMA) from the weights themselves, and a distiller's teacher from its student.
+Wrapper keys are not listed by name. Each dict of tensors in the file is compared with the network: with all keys, without
+a common prefix, and each group of keys that share a prefix. Names only separate averages of the weights (EMA) from the
+weights themselves, and the teacher in a distiller's file from the student.
 """
 
 import re
@@ -50,7 +50,7 @@ class Candidate(NamedTuple):
 
     @property
     def part(self) -> Part | None:
-        """Which part of a distiller it is, if its name tells."""
+        """Part of a distiller, if a key or prefix names one."""
         for word in reversed(self.words):
             if "teacher" in word:
                 return "teacher"
@@ -83,8 +83,8 @@ def find_weights(
 ) -> tuple[dict[str, Tensor], TakenWeights]:
     """A network's weights in the content of a file, by the network's own names.
 
-    Raw weights are taken unless the file has averages (EMA) alone: that is what the training script evaluates under
-    the plain key, and what was taken before there was a choice.
+    Raw weights are taken unless the file has averages (EMA) alone. Earlier versions knew raw weights only, so a study
+    of theirs finds the same teacher again.
 
     Args:
         content: of a file.
@@ -250,7 +250,7 @@ def _groups(candidate: Candidate, model: nn.Module | None, least: int, depth: in
 def _nearest(
     weights: dict[str, Tensor], model: nn.Module, expected: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], Difference]:
-    """Weights by the network's names, and how they differ from what it needs."""
+    """Weights by the network's names, and how they differ from the network's own."""
     named = [weights]
     if isinstance(model, DistillationModel):
         named.append({model.own_key(key): value for key, value in weights.items()})

@@ -1,6 +1,6 @@
-"""Which known architecture a file's weights are of, by their names and shapes.
+"""Recognise the architecture of weights by their names and shapes, for error messages.
 
-Networks are built without memory for their weights (on the meta device). It is for error messages alone.
+Networks are built on the meta device, without memory for weights.
 """
 
 import math
@@ -47,7 +47,7 @@ def recognise(candidates: Sequence[Mapping[str, Tensor]]) -> str | None:
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Classes and image channels of a network with these weights; 0 where they cannot be told."""
+    """Classes and image channels of a network with these weights; 0 if unknown."""
     matrices = [value for key, value in weights.items() if key.endswith("weight") and value.ndim == 2]
     filters = [value for key, value in weights.items() if key.endswith("weight") and value.ndim == 4]
     return (matrices[-1].shape[0] if matrices else 0), (filters[0].shape[1] if filters else 0)

@@ -8,7 +8,7 @@ _NAMES: Final = {"raw": "raw weights", "ema": "EMA weights"}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit the model; the message tells how to proceed."""
+    """A checkpoint that cannot be read or does not fit the model; the message explains how to proceed."""
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,8 @@ def _load_with(file: Path, names: set[str], usual: type) -> object:
 def _names_of_globals(file: Path) -> set[str]:
     """Classes and functions that the file's pickle names, by their names in Python 2 and 3.
 
-    torch.save pickles by protocol 2, in which modules have their names of Python 2. What torch's unpickler allows by
-    itself it resolves before it looks for a stand-in.
+    torch.save pickles by protocol 2, which uses Python 2's module names. torch's unpickler resolves the names that it
+    allows before it looks for a stand-in.
     """
     found: set[str] = set()
     for stream in _pickles(file):
@@ -205,8 +205,8 @@ def _check_format(file: Path) -> None:
         )
     if start.lstrip(_BLANK).startswith(b"<"):
         raise CheckpointError(
-            f"{str(file)!r} is a web page, not a checkpoint: its link leads to a page about the file. Fetch the file "
-            "itself"
+            f"{str(file)!r} is a web page, not a checkpoint: its link leads to a page about the file. Fetch the "
+            "file itself"
         )
     if start.lstrip(_BLANK).startswith(b"{"):
         raise CheckpointError(f"{str(file)!r} is JSON text, not a checkpoint: give the file of the weights themselves")
@@ -275,7 +275,7 @@ def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
 
     Args:
         content: as it was read.
-        done: what has become of each container, by its id: a pickle may have cycles.
+        done: the result for each container, by id, as a pickle may have cycles.
         depth: containers around `content`.
     """
     if _is_module(content):

@@ -9,6 +9,7 @@ A network is refused with the reason and with another one that was tried in the 
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -150,7 +151,8 @@ def _problem(name: str, wanted: Wanted) -> str | None:
     if (reason := _too_large(name)) is not None:
         return reason
     try:
-        with seeded(0):
+        with seeded(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, about names and first weights
             model = build_model(name, num_classes=info.num_classes, in_channels=info.channels)
     except Exception as error:  # another library's, of any kind
         return _first_line(error) if isinstance(error, ValueError) else f"it cannot be built ({_named(error)})"

@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from study import launch as launcher
+
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--list-spaces",), ("--version",), ("--list-spaces", "--json")])
 def test_help_and_lists_answer_without_heavy_imports(launch, arguments):
@@ -56,27 +58,31 @@ def test_a_dry_run_shows_plan_configs_and_cost_and_writes_nothing(launch, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_says_what_will_be_confirmed(launch, tmp_path):
-    done = launch("--space", "adapter_width", "--confirm", "3", "--dry-run", "--output-dir", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert "confirms   the 3 best configs (by a lower bound), the search's winner, ce, kd and pesf_kd" in done.stdout
-    assert "on 10 fresh seeds: at most 82 trials more, 12 of them to tune the temperature of kd" in done.stdout
+def test_a_dry_run_says_what_will_be_confirmed(command, tmp_path):
+    done = command(
+        launcher.main, "--space", "adapter_width", "--confirm", "3", "--dry-run", "--output-dir", tmp_path / "out"
+    )
+    assert done.code == 0, done.err
+    assert "confirms   the 3 best configs (by a lower bound), the search's winner, ce, kd and pesf_kd" in done.out
+    assert "on 10 fresh seeds: at most 82 trials more, 12 of them to tune the temperature of kd" in done.out
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapter_on_a_newer_method_has_that_method_alone_as_a_control(launch, tmp_path):
-    done = launch("--space", "adapter_width", "--method", "dkd", "--adapter", "--dry-run", "--output-dir", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "by dkd with an adapter" in done.stdout
-    assert "3 controls (ce, kd, dkd) x 3 seeds" in done.stdout
+def test_an_adapter_on_a_newer_method_has_that_method_alone_as_a_control(command, tmp_path):
+    done = command(
+        launcher.main, "--space", "adapter_width", "--method", "dkd", "--adapter", "--dry-run", "--output-dir", tmp_path
+    )
+    assert done.code == 0, done.err
+    assert "by dkd with an adapter" in done.out
+    assert "3 controls (ce, kd, dkd) x 3 seeds" in done.out
 
 
-def test_a_comparison_is_planned_with_all_methods_or_those_named(launch, tmp_path):
-    done = launch("--space", "method", "--dry-run", "--json", "--output-dir", tmp_path / "out")
-    shown = json.loads(done.stdout)
+def test_a_comparison_is_planned_with_all_methods_or_those_named(command, tmp_path):
+    done = command(launcher.main, "--space", "method", "--dry-run", "--json", "--output-dir", tmp_path / "out")
+    shown = json.loads(done.out)
     assert shown["trials"] == 5 * len(shown["plan"]["compared"]) == 5 * len(shown["first_configs"])
     smoke = ("--space", "method_tuned", "--methods", "dist+adapter, ce", "--smoke", "--dry-run", "--json")
-    shown = json.loads(launch(*smoke, "--output-dir", tmp_path / "out").stdout)
+    shown = json.loads(command(launcher.main, *smoke, "--output-dir", tmp_path / "out").out)
     assert [method["name"] for method in shown["plan"]["compared"]] == ["kd", "dist+adapter", "ce"]
     assert shown["trials"] == shown["epochs"] == 3 * (2 + 1)
     assert not (tmp_path / "out").exists()
@@ -97,11 +103,11 @@ def test_a_comparison_is_planned_with_all_methods_or_those_named(launch, tmp_pat
                           "outputs live (full_teacher trains the teacher itself", "540 passes of the teacher")),
     ],
 )  # fmt: skip
-def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(launch, tmp_path, method, says):
-    done = launch("--space", "temperature", "--method", method, "--dry-run", "--output-dir", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(command, tmp_path, method, says):
+    done = command(launcher.main, "--space", "temperature", "--method", method, "--dry-run", "--output-dir", tmp_path)
+    assert done.code == 0, done.err
     for words in says:
-        assert words in done.stdout
+        assert words in done.out
 
 
 @pytest.mark.slow
@@ -129,10 +135,12 @@ def test_a_study_of_an_adapter_on_a_newer_method_runs(launch, output_dir):
     assert all(c["gap"]["n"] == 1 for c in configs)
 
 
-def test_a_dry_run_as_json_is_one_document(launch, tmp_path):
+def test_a_dry_run_as_json_is_one_document(command, tmp_path):
     limit = ("--teacher-outputs-limit", "1KiB")
-    done = launch("--space", "temperature", "--dry-run", "--json", "--smoke", "--output-dir", tmp_path, *limit)
-    shown = json.loads(done.stdout)
+    done = command(
+        launcher.main, "--space", "temperature", "--dry-run", "--json", "--smoke", "--output-dir", tmp_path, *limit
+    )
+    shown = json.loads(done.out)
     assert shown["trials"] == 5
     assert shown["epochs"] == 5
     assert len(shown["first_configs"]) == 2

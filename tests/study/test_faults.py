@@ -51,7 +51,7 @@ def finished_before(directory: Path) -> dict[str, tuple]:
 def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
     directory = output_dir / "killed"
     process = start("killed", output_dir)
-    wait_for_trials(process, directory, 23)
+    wait_for_trials(process, directory, 28)
     process.kill()
     process.wait()
     done_before = finished_before(directory)

@@ -233,7 +233,7 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     def read(is_whole: bool) -> None:
         events, _ = read_journal(path)
         assert {json.dumps(event) for event in events} <= set(known)
-        if path.read_bytes().strip(b"\0") and not events:  # refused, unless a torn line is all that there is
+        if not any(event["event"] == "trial" for event in events):  # nothing of it can be taken
             with contextlib.suppress(StudyError):
                 StudyLedger(study, read_only=True)
             return

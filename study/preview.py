@@ -6,6 +6,7 @@ from search_spaces import MethodComparison
 from study.comparison import BASELINE, ComparedMethod, comparison_notes, left_out
 from study.confirmation import PUBLISHED
 from study.control_tuning import tuned_configs
+from study.image_preview import image_lines, validation_origin
 from study.plan import StudyPlan
 from study.samplers import make_sampler
 from study.teacher_choice import describe_teacher
@@ -52,12 +53,13 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     base = plan.base
     info = dataset_info(base.dataset)
     train, validation, test = info.split_sizes
-    split = f"stratified, seed {base.split_seed}"
+    split = validation_origin(plan)
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
         f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
+        *image_lines(plan),
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"

@@ -155,7 +155,13 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     """
     from study.comparison import choose_methods
     from study.plan import resolve_plan
-    from study.plan_checks import check_data_root, check_optuna_storage, check_space_fits_method, controls_for
+    from study.plan_checks import (
+        check_data_root,
+        check_images,
+        check_optuna_storage,
+        check_space_fits_method,
+        controls_for,
+    )
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
@@ -192,6 +198,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
             f"a study named {plan.name!r} exists under {output_dir}. Go on with it: "
             f"{resume_command(plan)}; or give another --name."
         )
+    check_images(plan, runs=not values["dry_run"])  # last, as it may take minutes
     return plan
 
 
@@ -284,7 +291,7 @@ def resumed_plan(
             confirmation that it cannot have.
     """
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
-    from study.plan_checks import check_data_root, check_optuna_storage, refuse_differences
+    from study.plan_checks import check_data_root, check_images, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
 
     plan = existing_plan(name, output_dir)
@@ -308,6 +315,8 @@ def resumed_plan(
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_data_root(plan)
     check_optuna_storage(plan)
+    if runs:
+        check_images(plan, runs=True)
     return plan
 
 

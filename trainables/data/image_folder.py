@@ -133,11 +133,12 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
     train_folder = parts["train"]
     others = [name for name in folders if name not in parts.values() and _has_images(path / name)]
     labelled = [part for part, name in parts.items() if part != "train" and _has_images_below(path / name)]
-    if others and not labelled:
+    like_classes = [name for name in others if any(map(is_image_name, _entries(path / name)[1]))]
+    if like_classes and not labelled:
         raise ValueError(
-            f"{shown(path)}: is {train_folder}/ the training part, or a class like {_few(others)}? Both have images. "
-            f"If it is the training part, move {_few(others)} elsewhere; if it is a class, move its images out of its "
-            f"sub-folders, or rename it"
+            f"{shown(path)}: is {train_folder}/ the training part, or a class like {_few(like_classes)}? If it is the "
+            f"training part, move {_few(like_classes)} out of this folder; if it is a class, move its images out of its "
+            "sub-folders"
         )
     notes = [f"{_few(others)} beside {train_folder}/ is not read"] if others else []
     skipped: Counter[str] = Counter()

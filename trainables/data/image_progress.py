@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 _MANY: Final = 200  # files; fewer are done before a bar could be read
 _SECONDS_BEFORE_LINE: Final = 20.0
+_LEAST_SECONDS_LEFT: Final = 60.0
 _hidden = False
 
 T = TypeVar("T")
@@ -38,11 +39,13 @@ def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 
 def _with_a_line(results: Iterable[T], what: str, total: int) -> Iterator[T]:
-    began, told = time.monotonic(), False
+    began, decided = time.monotonic(), False
     for done, result in enumerate(results, start=1):
         seconds = time.monotonic() - began
-        if not told and seconds > _SECONDS_BEFORE_LINE:
-            left = seconds / done * (total - done) / 60
-            print(f"{what}: {done:,} of {total:,} done, about {left:.0f} minutes left", file=sys.stderr, flush=True)
-            told = True
+        if not decided and seconds > _SECONDS_BEFORE_LINE:
+            decided = True
+            left = seconds / done * (total - done)
+            if left > _LEAST_SECONDS_LEFT:
+                text = f"{what}: {done:,} of {total:,} done, about {left / 60:.0f} minutes left"
+                print(text, file=sys.stderr, flush=True)
         yield result

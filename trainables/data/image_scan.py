@@ -197,7 +197,7 @@ def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = 
     finally:
         _keep(scan.path, scan.rows)
     if problems:
-        raise unusable(scan.path, problems, len(scan.names))
+        raise unusable(scan.path, {name: problems[name] for name in scan.names if name in problems}, len(scan.names))
     check_peaks(peaks[deep].tolist())
 
 
@@ -260,7 +260,7 @@ def _rest(path: Path | None, lines: list[str]) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, ("\n".join(lines) + "\n").encode())
     except OSError:
-        return f"and {len(lines) - _LISTED:,} more"
+        return f"and {len(lines) - _LISTED:,} more (to have all listed, set PESFKD_CACHE to a folder of yours)"
     return f"and {len(lines) - _LISTED:,} more; all are listed in {file}"
 
 
@@ -301,7 +301,7 @@ def _keys(path: Path, names: list[str]) -> list[bytes]:
     keys = []
     for name in names:
         try:
-            status = (path / name).stat()
+            status = os.stat(f"{path}/{name}")  # noqa: PTH116 - a million of them
         except OSError:  # the reason is found out when it is read
             keys.append(b"")
             continue

@@ -137,8 +137,8 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
     if like_classes and not labelled:
         raise ValueError(
             f"{shown(path)}: is {train_folder}/ the training part, or a class like {_few(like_classes)}? If it is the "
-            f"training part, move {_few(like_classes)} out of this folder; if it is a class, move its images out of its "
-            "sub-folders"
+            f"training part, move {_few(like_classes)} out of this folder; if it is a class, move its images out of "
+            "its sub-folders"
         )
     notes = [f"{_few(others)} beside {train_folder}/ is not read"] if others else []
     skipped: Counter[str] = Counter()

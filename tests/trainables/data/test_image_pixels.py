@@ -173,8 +173,8 @@ DAMAGED = {
     "gone.png": (lambda path: None, "no longer there"),
     "pipe.png": (os.mkfifo, "not a file"),
 }
-TRUNCATED = ("rgb.jpg", "cmyk.jpg", "rgb.png", "palette.png", "animated.gif", "rgb.webp", "rgb.bmp", "rgb.ppm", "rgb.tif",
-             "rgb_deflated.tiff")  # fmt: skip
+TRUNCATED = ("rgb.jpg", "cmyk.jpg", "rgb.png", "palette.png", "animated.gif", "rgb.webp", "rgb.bmp", "rgb.ppm",
+             "rgb.tif", "rgb_deflated.tiff")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DAMAGED)

@@ -1,5 +1,6 @@
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,9 +125,9 @@ def test_of_many_files_the_first_are_named_and_all_are_listed_in_a_file(folder):
     with pytest.raises(UnusableImagesError) as caught:
         check(folder)
     listing = re.search(r"and 10 more; all are listed in (\S+)", str(caught.value))
-    with open(listing[1]) as file:
-        lines = file.read().splitlines()
-    assert lines == [f"{name}/{number}.png: truncated" for name in ("cat", "dog") for number in range(10)]
+    assert Path(listing[1]).read_text().splitlines() == [
+        f"{name}/{number}.png: truncated" for name in ("cat", "dog") for number in range(10)
+    ]
     assert str(caught.value).count("truncated") == 10
 
 
@@ -158,7 +159,7 @@ def reads(monkeypatch, function):
     names, own = [], getattr(image_scan, function)
 
     def counted(path, *arguments):
-        names.append(os.path.basename(path))
+        names.append(path.name)
         return own(path, *arguments)
 
     monkeypatch.setattr(image_scan, function, counted)

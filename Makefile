@@ -9,7 +9,7 @@ HOST ?= 127.0.0.1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-slow test-faults check audit format clean
+.PHONY: help setup study ui test test-slow test-faults test-lowest check audit format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -39,6 +39,16 @@ test-slow: $(READY) ## the slow tests alone
 test-faults: $(READY) ## the tests in which something breaks for real
 	$(BIN)/python -m pytest -m fault -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# A release step, in an environment of its own (about 7 GB). uv finds the lowest versions that fit; pip cannot.
+test-lowest: LOWEST := $(VENV)-lowest
+test-lowest: ## a smoke study and the tests with the lowest versions that pyproject.toml allows
+	test -x $(LOWEST)/bin/uv || ($(PYTHON) -m venv $(LOWEST) && $(LOWEST)/bin/python -m pip install --quiet uv)
+	$(LOWEST)/bin/uv pip compile --quiet --extra dev --resolution lowest-direct --python $(LOWEST)/bin/python --output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --requirement $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --no-deps --editable .
+	$(LOWEST)/bin/python -m study.launch --space adapter_width --smoke --output-dir $(LOWEST)/studies
+	$(LOWEST)/bin/python -m pytest -n $(JOBS) --dist loadfile
+
 check: $(READY) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -55,4 +65,4 @@ format: $(READY) ## format and mend what ruff can
 	$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and caches; studies stay
-	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

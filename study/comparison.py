@@ -13,7 +13,7 @@ from study.errors import UsageError
 from study.validation import describe_validation
 from trainables.methods import METHODS
 from trainables.modality import is_text
-from trainables.models.names import CIFAR_NAMES
+from trainables.models.names import LITERATURE_NAMES
 from trainables.naming import unknown_name
 from trainables.trial import TrialConfig
 
@@ -143,7 +143,7 @@ def comparison_notes(plan: "StudyPlan") -> list[str]:
     """What a reader of the comparison has to know, before it runs and beside its result."""
     configs = {method.name: plan.configure(method.fields) for method in plan.compared}
     notes = []
-    if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(CIFAR_NAMES):
+    if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(LITERATURE_NAMES):
         on_text = is_text(plan.base.dataset)
         elsewhere = ", those of pesf_kd, pkd and pea_kd for GLUE and BERT; on others" if on_text else ", and on others"
         notes.append(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_CONFIGS: Final = 3
 DEFAULT_SEEDS: Final = 10
 _MOST_SEEDS: Final = 10_000
+_MOST_CONFIGS: Final = 1_000_000
 PUBLISHED: Final = "pesf_kd as published"
 BESIDE: Final = ("ce", BASELINE)  # of a comparison, confirmed whatever they reached
 _WINNER_AND_PUBLISHED: Final = 2
@@ -39,7 +40,7 @@ class ConfirmationRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    configs: int = Field(ge=1)
+    configs: int = Field(ge=1, le=_MOST_CONFIGS)
     seeds: int = Field(ge=2, le=_MOST_SEEDS)
 
 
@@ -201,8 +202,10 @@ def request_of(configs: int, seeds: int) -> ConfirmationRequest:
     Raises:
         UsageError: naming the option that is out of its bounds.
     """
-    if configs < 1:
-        raise UsageError(f"--confirm {configs}: confirm at least one config, or leave it out to confirm none")
+    if not 1 <= configs <= _MOST_CONFIGS:
+        raise UsageError(
+            f"--confirm {configs}: confirm at least one config (at most {_MOST_CONFIGS:,}), or leave it out for none"
+        )
     if not 2 <= seeds <= _MOST_SEEDS:
         why = "one seed has no interval and no test; " if seeds == 1 else ""
         raise UsageError(f"--seeds {seeds}: {why}give a number from 2 to {_MOST_SEEDS:,}, such as {DEFAULT_SEEDS}")

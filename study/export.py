@@ -5,6 +5,7 @@ Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here
 
 import importlib
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from study.ledger import TrialEntry
     from study.plan import StudyPlan
     from trainables.student_export import ExportedStudent
-    from trainables.student_file import Student
+    from trainables.student_file import KeptStudent, Student
 
 _EXAMPLES: Final = (
     ("the confirmed student as ONNX, beside its weights", "python -m study.export NAME"),
@@ -69,11 +70,11 @@ def export(
 ) -> None:
     """Write the student of a confirmed study as a program that needs nothing of this package.
 
-    It takes uint8 images (N, channels, height, width), N of any size, normalises them itself and gives logits. One that
-    reads text takes sentences (N, 2, length), int32: token ids and segment ids; its tokeniser is in the file as
-    tokenizer.json. What was written is read back and compared with the student, on the example that was kept with it
-    and on batches of other sizes; a file that says something else is removed. Exit codes: 0 done, 1 error, 2 wrong
-    usage.
+    It takes uint8 images (batch, channels, height, width), of any batch, normalises them itself and gives logits. One
+    that reads text takes sentences (batch, 2, tokens), int32: token ids and segment ids; its tokeniser is in the file
+    as tokenizer.json. The names of the classes are in the file too (class_names). What was written is read back and
+    compared with the student, on the example that was kept with it and on batches of other sizes; a file that gives
+    other logits is removed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
     _check_installed(kind)
     plan = existing_plan(name, output_dir)
@@ -82,20 +83,20 @@ def export(
     _check_place(path, kind, force=force)
     from trainables.models import CheckpointError
     from trainables.storage import StoredFileError
-    from trainables.student_export import ExportError, export_student
+    from trainables.student_export import BATCH, TOKENS, ExportError, export_student
     from trainables.student_file import load_kept
 
     try:
-        kept = load_kept(weights)
-        facts = _facts(plan, entry, kept.student)
+        kept = _with_class_names(plan, load_kept(weights))
+        shape: list[int | str] = [2, TOKENS] if kept.student.about else [*kept.images.shape[1:]]
+        facts = _facts(plan, entry, kept.student, [BATCH, *shape])
         exported = export_student(kept, path, kind=kind.value, facts=facts)
     except (CheckpointError, StoredFileError, ExportError) as error:
         raise StudyError(f"the student of {entry.trial_id} was not exported: {error}") from error
     except OSError as error:
         raise StudyError(f"cannot write {path} ({error.strerror or error}); name another place with --out") from error
-    shape: list[int | str] = [2, "length"] if kept.student.about else [*kept.images.shape[1:]]
-    result = _result(exported, entry, kind, shape=shape, classes=kept.student.info.num_classes)
-    typer.echo(json.dumps(result, indent=2) if as_json else _in_words(result, is_text=bool(kept.student.about)))
+    result = _result(exported, entry, kind, shape=[BATCH, *shape], student=kept.student)
+    typer.echo(json.dumps(result, indent=2) if as_json else _in_words(result))
 
 
 def main() -> None:
@@ -117,9 +118,11 @@ def _check_installed(kind: FormatName) -> None:
 def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
     """The trial whose student is exported, and that student's file."""
     from study.confirmation import first_confirmed, student_path
+    from study.derivable import check_records
     from study.ledger import StudyLedger
 
     ledger = StudyLedger(plan, read_only=True)
+    check_records(ledger)
     confirm = f"python -m study.confirm {plan.name}"
     if ledger.confirmation is None:
         raise UsageError(
@@ -149,16 +152,33 @@ def _check_place(path: Path, kind: FormatName, *, force: bool) -> None:
         raise UsageError(f"{path} is there already: --force replaces it, --out names another file")
 
 
-def _facts(plan: "StudyPlan", entry: "TrialEntry", student: "Student") -> dict[str, str]:
-    info = student.info
+def _with_class_names(plan: "StudyPlan", kept: "KeptStudent") -> "KeptStudent":
+    """The student with the names of its classes, which one that an earlier version kept does not have.
+
+    A folder of images may have changed since: the names of its classes are not looked up.
+    """
+    from trainables.data.class_names import with_class_names
+    from trainables.data.registry import DATASETS
+
+    known = DATASETS.get(plan.base.dataset)
+    if kept.student.class_names or known is None:
+        return kept
+    names = with_class_names(known, plan.data_root).class_names
+    if len(names) != kept.student.info.num_classes:
+        return kept
+    return replace(kept, student=replace(kept.student, class_names=names))
+
+
+def _facts(plan: "StudyPlan", entry: "TrialEntry", student: "Student", takes: list[int | str]) -> dict[str, str]:
+    info, shape = student.info, ", ".join(map(str, takes))
     return {
         "architecture": info.architecture,
         "dataset": entry.config.dataset,
         "data_digest": info.data_digest,
         "study": plan.name,
         "trial_id": entry.trial_id,
-        "takes": _SENTENCES if student.about else "uint8 images, pixels 0 to 255, not normalised",
-        "gives": "logits",
+        "takes": f"{_SENTENCES if student.about else _images(entry)}; shape ({shape})",
+        "gives": f"logits; shape ({takes[0]}, {info.num_classes})",
     }
 
 
@@ -168,7 +188,7 @@ def _result(
     kind: FormatName,
     *,
     shape: list[int | str],
-    classes: int,
+    student: "Student",
 ) -> dict[str, Any]:
     from trainables.student_file import LOGITS_TOLERANCE
 
@@ -178,34 +198,49 @@ def _result(
         "bytes": exported.size,
         "trial_id": entry.trial_id,
         "student": entry.config.student,
-        "takes": ["N", *shape],
-        "gives": ["N", classes],
+        "takes": shape,
+        "gives": [shape[0], student.info.num_classes],
+        "pixels": None if student.about else [0, _largest_pixel(entry)],
+        "class_names": list(student.class_names),
         "checked_batches": list(exported.batches),
         "largest_difference": exported.largest_difference,
         "tolerance": LOGITS_TOLERANCE,
     }
 
 
-def _in_words(result: dict[str, Any], *, is_text: bool) -> str:
+def _largest_pixel(entry: "TrialEntry") -> int:
+    from trainables.data.registry import largest_pixel
+
+    return largest_pixel(entry.config.dataset)
+
+
+def _images(entry: "TrialEntry") -> str:
+    return f"uint8 images, pixels 0 to {_largest_pixel(entry)}, not normalised"
+
+
+def _in_words(result: dict[str, Any]) -> str:
+    from trainables.data.class_names import in_words
+
     takes, gives = (", ".join(map(str, result[name])) for name in ("takes", "gives"))
     batches = ", ".join(map(str, result["checked_batches"]))
     allowed = f"{result['tolerance']:g}"
+    names = tuple(result["class_names"])
     return "\n".join(
         [
             f"written   {result['file']} ({result['format']}, {result['bytes']:,} bytes)",
             f"student   {result['student']} of trial {result['trial_id']}",
-            f"takes     {_images_or_sentences(takes, is_text=is_text)}",
-            f"gives     logits: float32 ({gives})",
+            f"takes     {_images_or_sentences(takes, result['pixels'])}",
+            f"gives     logits: float32 ({gives})" + (f" of {in_words(names)}" if names else ""),
             f"checked   read back, on batches of {batches}: logits differ by at most "
             f"{result['largest_difference']:.1e} (allowed: {allowed} + {allowed} of the logit)",
         ]
     )
 
 
-def _images_or_sentences(takes: str, *, is_text: bool) -> str:
-    if is_text:
+def _images_or_sentences(takes: str, pixels: list[int] | None) -> str:
+    if pixels is None:
         return f"sentences: int32 ({takes}), token ids and segment ids, as the tokenizer.json in the file makes them"
-    return f"images: uint8 ({takes}), pixels 0 to 255, not normalised"
+    return f"images: uint8 ({takes}), pixels {pixels[0]} to {pixels[1]}, not normalised"
 
 
 if __name__ == "__main__":

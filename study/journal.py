@@ -1,17 +1,26 @@
 r"""An append-only log of what happened in a study, one checked line an event: what a resumed study starts from.
 
-Every event is on disk before anything acts on it. A line is `crc32 json\n`; a killed writer can leave a torn last
-line, which is cut off when the log is opened again, and a line whose checksum fails is reported and left out.
+Every event is on disk before anything acts on it. A line is `crc32 json\n`. A killed writer can leave a torn last
+line, which is cut off when the log is opened again. A line whose checksum fails is reported and left out. What an
+editor or a copy does to a text file changes no event: `\r\n`, a byte order mark and a missing last `\n` are read
+through, and a line that is there twice counts once.
 """
 
+import hashlib
 import json
 import os
+import re
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trainables.disk import describe_full_disk
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# The beginning of a line, cut at any byte: JSON is written in ASCII, without control characters.
+_TORN: Final = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} [ -~]*")
 
 
 class Journal:
@@ -23,9 +32,13 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if path.exists():
-            _cut_torn_line(path)
+        is_new = not path.exists()
+        ends_within_a_line = not is_new and _mend_end(path)
         self._file = path.open("ab", buffering=0)
+        if ends_within_a_line:
+            self._file.write(b"\n")
+        if is_new:
+            _sync_folder(path.parent)
 
     def append(self, event: dict[str, Any], *, durable: bool = False) -> None:
         """Write one event; `durable` also waits for the disk, so that it survives a power cut.
@@ -52,15 +65,31 @@ class Journal:
         self._file.close()
 
 
-def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """All intact events, oldest first, and the numbers (from 1) of damaged lines.
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """Number (from 1) and event of each line, oldest first; None for a damaged line.
 
-    A torn last line is no damage: its event never took effect.
+    A torn last line is no damage, as its event never took effect. A line that repeats an earlier one is left out.
+
+    Raises:
+        OSError: the file cannot be read.
     """
+    lines = path.read_bytes().removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+    end, _ = _split_end(lines.pop())
+    seen: set[bytes] = set()
+    for number, line in enumerate([*lines, *([end] if end else [])], start=1):
+        content = line.removesuffix(b"\r")
+        if not content:
+            continue
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield number, _parse(content)
+
+
+def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """All intact events, oldest first, and the numbers (from 1) of damaged lines; see `read_lines`."""
     events, damaged = [], []
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        event = _parse(line)
+    for number, event in read_lines(path):
         if event is None:
             damaged.append(number)
         else:
@@ -74,14 +103,48 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         event = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and "event" in event else None
 
 
-def _cut_torn_line(path: Path) -> None:
+def _split_end(end: bytes) -> tuple[bytes, bytes]:
+    """What stands behind the last line break: what is to be read of it, and what a killed writer left of a line.
+
+    After a power cut a file may end in zeros.
+    """
+    written = end.rstrip(b"\0")
+    if _parse(written.removesuffix(b"\r")) is not None:
+        return written, end[len(written) :]
+    if _TORN.fullmatch(written) and not _is_whole_json(written[9:]):
+        return b"", end
+    return end, b""
+
+
+def _is_whole_json(text: bytes) -> bool:
+    """Whether text begins with a whole JSON value: then it was not torn, but changed."""
+    try:
+        json.JSONDecoder().raw_decode(text.decode("ascii"))
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _mend_end(path: Path) -> bool:
+    """Cut off a torn last line; whether the file then ends within a line, after which the next one has to begin."""
     with path.open("rb+") as file:
         content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+        start = content.rfind(b"\n") + 1
+        kept, torn = _split_end(content[start:])
+        if torn:
+            file.truncate(len(content) - len(torn))
+        return bool(kept)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a new file's name survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

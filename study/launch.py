@@ -20,6 +20,7 @@ from study import options
 from study.errors import ExitCode, StudyError, UsageError
 from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
 from trainables.data.image_progress import hide_progress
+from trainables.standard_streams import prepare_standard_streams
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -77,6 +78,7 @@ def launch(
     optuna_storage: options.OptunaStorage = None,
     precision: options.Precision = "auto",
     teacher_checkpoint: options.TeacherCheckpoint = None,
+    teacher_weights: options.TeacherWeights = None,
     teacher_normalisation: options.TeacherNormalisation = None,
     teacher_recipe: options.TeacherRecipe = options.TeacherRecipeName.SHORT,
     teacher_epochs: options.TeacherEpochs = None,
@@ -86,6 +88,7 @@ def launch(
     teacher_outputs_path: options.TeacherOutputsPath = None,
     resume: options.Resume = None,
     retry_failed: options.RetryFailed = False,
+    set_aside_records: options.SetAsideRecords = False,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
@@ -112,6 +115,8 @@ def launch(
         _show_spaces(as_json=as_json)
     elif retry_failed and resume is None:
         raise UsageError("--retry-failed is for a study that exists: give --resume NAME too")
+    elif set_aside_records and resume is None:
+        raise UsageError("--set-aside-records is for a study that exists: give --resume NAME too")
     elif resume is not None:
         run_plan(resumed_plan(resume, output_dir, given), values, resumed=True)
     elif space is None:
@@ -131,6 +136,7 @@ def main() -> None:
 
 def leave_with_exit_code(command: Callable[[], object]) -> None:
     """Run a command, its mistakes and failures told in a line."""
+    prepare_standard_streams()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         command()
@@ -161,7 +167,9 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     _make_folder(plan.output_dir)
     with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
+        from study.data_preview import data_warnings
         from study.outcome import conclude, print_outcome
+        from study.places import begin_study
         from study.progress import StudyProgress
         from study.runner import check_services, run_study
         from trainables.versions import running_versions
@@ -170,9 +178,10 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         if resumed:
             keep_confirmation(plan)
         else:
-            _make_folder(plan.directory)
-            plan.save()
+            begin_study(plan, resume_command(plan))
         progress = StudyProgress(plan, quiet=values["quiet"])
+        for warning in data_warnings(plan):
+            progress.warn(warning)
         typed = command_line(command)
         run, tracker = run_study(
             plan,
@@ -180,13 +189,18 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
             command=typed,
             versions=running_versions(),
             retry_failed=values.get("retry_failed", False),
+            sets_aside=values.get("set_aside_records", False),
         )
         outcome = conclude(plan, run, tracker, progress)
-        if values["as_json"]:
-            print(json.dumps(outcome.summary, indent=2), file=stdout)
-        else:
-            print_outcome(outcome, stdout)
-        stdout.flush()
+        try:
+            if values["as_json"]:
+                print(json.dumps(outcome.summary, indent=2), file=stdout)
+            else:
+                print_outcome(outcome, stdout)
+            stdout.flush()
+        except OSError as error:  # the reader of a pipe is gone, or the disk of a file is full
+            summary = plan.directory / "summary.json"
+            typer.echo(f"warning: the result cannot be printed ({error.strerror}); it is in {summary}", err=True)
     if run.interrupted:
         typer.echo(f"interrupted; to go on:\n  {resume_command(plan)}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED)
@@ -287,8 +301,9 @@ def _show_spaces(*, as_json: bool) -> None:
 
 
 def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
+    from study.data_preview import class_names, data_warnings
     from study.image_preview import images_summary
-    from study.preview import describe_plan, first_configs
+    from study.preview import count_plan_sources, describe_plan, first_configs
 
     configs = first_configs(plan)
     images = images_summary(plan)
@@ -297,8 +312,11 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
             "plan": plan.without_secrets().model_dump(mode="json"),
             "first_configs": configs,
             **({} if images is None else {"images": images}),
+            "classes": class_names(plan),
+            "warnings": data_warnings(plan),
             "trials": plan.total_trials + plan.confirm_trials,
             "epochs": plan.epochs_total(),
+            **count_plan_sources(plan),
             "teacher_outputs": {
                 **plan.teacher_storage._asdict(),
                 "passes_saved": plan.teacher_storage.passes_saved,

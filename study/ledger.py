@@ -9,14 +9,15 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from study.confirmation import Confirmation, check_journal
 from study.errors import StudyError
-from study.journal import Journal, read_journal
+from study.journal import Journal, read_lines
+from study.journal_events import fault_of, ordinal_in
+from study.places import recorded_name
 from study.plan import Stage, StudyPlan
-from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, objective_of
+from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, objective_of
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -25,6 +26,8 @@ Status = Literal["finished", "pruned", "failed"]
 PROCESS_DIED: Final = "the trial's process died more often than is allowed"
 # How the error of one begins whose process was ended because it hung.
 TIMED_OUT: Final = "timed out after"
+_TICK: Final = 1e-6  # seconds, which a float of these days can hold
+_MOST_SHOWN: Final = 5  # of damaged lines
 _STAGES: Final[tuple[Stage, ...]] = ("search", "control", "replicate", "tune", "confirm")
 
 
@@ -34,8 +37,8 @@ class TrialEntry:
 
     One that failed may be begun again (`attempt` counts from 1); what it had reported stays.
 
-    `facts` are the `COST_FACTS` that it reported; a trial that has ended without an epoch has none. `calibration`, by
-    the names of `CALIBRATION`, is what one that finished told of its networks.
+    `facts` are the `COST_FACTS` and `DATA_FACTS` that it reported; a trial that has ended without an epoch has none.
+    `calibration`, by the names of `CALIBRATION`, is what one that finished told of its networks.
     """
 
     trial_id: str
@@ -69,6 +72,12 @@ class TrialEntry:
     def last(self) -> dict[str, float]:
         """Measures of the last epoch reported, or nothing."""
         return self.epochs[max(self.epochs)] if self.epochs else {}
+
+    @property
+    def gaps(self) -> list[int]:
+        """Epochs that the journal has lost: those before the last one and, of a finished trial, up to its last."""
+        last = self.config.epochs if self.status == "finished" else max(self.epochs, default=0)
+        return [] if last == len(self.epochs) else [each for each in range(1, last + 1) if each not in self.epochs]
 
     @property
     def objective(self) -> str:
@@ -127,12 +136,14 @@ class StudyLedger:
         read_only: whether to leave the journal as it is; nothing can be entered then.
 
     Raises:
-        StudyError: the journal does not say any more what its confirmation is of.
+        StudyError: the journal cannot be read, is another study's, or has lost what is confirmed.
 
     Attributes:
         confirmation: what is confirmed, once that was chosen.
         dataset: digest of the data of all trials, and the number of samples in each split, once a trial has told.
-        damaged_lines: of the journal, counted from 1; what they said is lost.
+        damage: why a line of the journal is left out, by its number, counted from 1.
+        incomplete: identifiers of trials that had ended and run again, as the journal has lost epochs of theirs.
+        first_unreserved: trials with a lower number may be known elsewhere alone, since records were set aside.
         failure: why the journal could not be written, once that happened; nothing is entered any more then.
     """
 
@@ -148,56 +159,172 @@ class StudyLedger:
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
         self._called: dict[str, dict[str, int]] = {}  # by what a person reads, the configs in order
         self._next_ordinal = 0
+        self.first_unreserved = 0
         self._now = 0.0
-        self.damaged_lines: list[int] = []
+        self._prefix: str | None = None  # of the trials' identifiers: the name that the study began with
+        self._is_signed = False
+        self.damage: dict[int, str] = {}
+        self.incomplete: list[str] = []
         self.failure: OSError | None = None
         self._on_end = on_end
-        path = plan.directory / "journal.jsonl"
-        if path.exists():
-            self._load(path)
+        self._path = plan.directory / "journal.jsonl"
+        if self._path.exists():
+            self._load()
             check_journal(self)
-        self._journal = None if read_only else Journal(path)
+        self._journal = None if read_only else Journal(self._path)
 
-    def _load(self, path: Path) -> None:
-        events, self.damaged_lines = read_journal(path)
-        for event in events:
+    @property
+    def damaged_lines(self) -> list[int]:
+        """Lines of the journal that are left out, counted from 1."""
+        return sorted(self.damage)
+
+    def begin_writing(self) -> None:
+        """Let a ledger that was read write from now on; the journal then says which study it is of.
+
+        Raises:
+            StudyError: the journal cannot be written.
+        """
+        if self._journal is None:
             try:
-                self._enter_event(event)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                what = (str(error).splitlines() or [""])[0][:200]
-                raise StudyError(
-                    f"{path}: {str(event)[:100]!r} is no event that this version writes ({type(error).__name__}: "
-                    f"{what}); was another version at work, or another hand?"
-                ) from None
+                self._journal = Journal(self._path)
+            except OSError as error:
+                raise StudyError(f"{self._path} cannot be written ({error.strerror}): mend that first") from error
+        if not self._is_signed:
+            self._append({"event": "study", "study_id": self.plan.study_id, "name": self.plan.name}, durable=True)
+            self._is_signed = True
 
-    def _enter_event(self, event: dict[str, Any]) -> None:
+    def _load(self) -> None:
+        events = 0
+        try:
+            for number, event in read_lines(self._path):
+                fault = "its checksum is another" if event is None else fault_of(event) or self._enter_event(event)
+                events += fault is None
+                if fault is not None:
+                    self.damage[number] = fault
+        except OSError as error:
+            raise StudyError(f"{self._path} cannot be read ({error.strerror}): restore it from a copy") from error
+        if self.damage and not events:
+            number, why = next(iter(self.damage.items()))
+            raise StudyError(
+                f"{self._path}: none of its lines is one that this version writes (line {number}: {why}); was another "
+                "version at work, or another hand? Restore it from a copy"
+            )
+        for entry in self.entries.values():
+            if entry.status in ("finished", "pruned") and entry.gaps:
+                self.ended -= 1
+                entry.status = entry.error = entry.ended = None  # the same attempt, as it did not fail
+                self.incomplete.append(entry.trial_id)
+
+    def _enter_event(self, event: dict[str, Any]) -> str | None:
+        """Take an event that is sound by itself; why it does not go with those before, if it does not."""
         kind, trial_id = event["event"], event.get("trial_id")
-        self._now = max(self._now, *(event.get(name, 0.0) for name in ("time", "started")))
-        if kind == "trial":
-            fields = {k: v for k, v in event.items() if k not in ("event", "config")}
-            self._enter(TrialEntry(config=TrialConfig(**event["config"]), **fields))
+        if kind == "study":
+            self._check_owner(event)
         elif kind == "fill":
             self.teacher_forwards_ahead += event["forwards"]
         elif kind == "dataset":
             self.dataset = event["dataset"]
         elif kind == "confirmation":
-            self.confirmation = Confirmation(**event["confirmation"])
-        elif trial_id in self.entries:
-            entry = self.entries[trial_id]
-            if kind == "epoch":
-                entry.epochs.setdefault(event["epoch"], event["measures"])
-                entry.epoch_times.setdefault(event["epoch"], event["time"])
-            elif kind == "facts":
-                entry.facts = event["facts"]
-            elif kind == "calibration":
-                entry.calibration = event["calibration"]
-            elif kind == "end":
-                self.ended += entry.status is None
-                entry.status, entry.error, entry.ended = event["status"], event["error"], event["time"]
-            elif kind == "retry":
-                self._reopen(entry)
-        elif trial_id is not None:  # its first line is damaged: no other trial gets its name
-            self._next_ordinal = max(self._next_ordinal, _ordinal_in(trial_id) + 1)
+            return self._enter_confirmation(event["confirmation"])
+        elif kind == "set_aside":
+            self._enter_set_aside(event)
+        else:
+            assert isinstance(trial_id, str)
+            if (fault := self._check_prefix(trial_id)) is not None:
+                return fault
+            self._next_ordinal = max(self._next_ordinal, ordinal_in(trial_id) + 1)  # even if its first line is lost
+            fault = self._enter_trial(event) if kind == "trial" else self._enter_event_of(trial_id, event)
+            if fault is not None:
+                return fault
+        self._now = max(self._now, *(event.get(name) or 0.0 for name in ("time", "started")))
+        return None
+
+    def _check_owner(self, event: dict[str, Any]) -> None:
+        if event["study_id"] != self.plan.study_id:
+            raise StudyError(
+                f"{self._path} is the journal of another study ({event['name']!r}, id {event['study_id'][:8]}; this "
+                f"one's id is {self.plan.study_id[:8]}): restore the study's own from a copy"
+            )
+        self._is_signed = True
+
+    def _check_prefix(self, trial_id: str) -> str | None:
+        """Earlier versions did not write which study a journal is of: their trials have its name."""
+        prefix = trial_id.rpartition("-")[0]
+        if self._prefix is None:
+            if not self._is_signed and prefix not in (self.plan.name, recorded_name(self.plan.directory)):
+                raise StudyError(
+                    f"{self._path} is the journal of another study: its trials are called {trial_id}, this study is "
+                    f"{self.plan.name!r}. Restore the study's own from a copy"
+                )
+            self._prefix = prefix
+        return None if prefix == self._prefix else f"{trial_id} is a trial of another study"
+
+    def _enter_confirmation(self, content: dict[str, Any]) -> str | None:
+        try:
+            confirmation = Confirmation(**content)
+        except (TypeError, ValueError) as error:
+            return f"confirmation: {first_words(error)}"
+        if self.confirmation is not None and confirmation != self.confirmation:
+            return "confirmation: another one was chosen before"
+        if confirmation.first_replicate < 1 or not confirmation.choices:
+            return "confirmation: it has no seed or no config"
+        self.confirmation = confirmation
+        return None
+
+    def _enter_trial(self, event: dict[str, Any]) -> str | None:
+        fields = {k: v for k, v in event.items() if k not in ("event", "config")}
+        try:
+            entry = TrialEntry(config=TrialConfig(**event["config"]), **fields)
+        except (TypeError, ValueError) as error:
+            return f"trial: {first_words(error)}"
+        if entry.trial_id in self.entries:
+            return f"trial {entry.trial_id} was begun before"
+        if ordinal_in(entry.trial_id) != entry.ordinal:
+            return f"trial {entry.trial_id} has number {entry.ordinal}"
+        if (entry.stage == "search") != (entry.optuna is not None):
+            return f"trial {entry.trial_id} of stage {entry.stage} has {'a' if entry.optuna else 'no'} search"
+        self._enter(entry)
+        return None
+
+    def _enter_event_of(self, trial_id: str, event: dict[str, Any]) -> str | None:
+        kind, entry = event["event"], self.entries.get(trial_id)
+        if entry is None:
+            return f"the line that begins trial {trial_id} is not before it"
+        if kind == "epoch":
+            return _enter_epoch(entry, event)
+        if kind == "facts":
+            entry.facts = {**event["facts"], **entry.facts}
+        elif kind == "calibration":
+            entry.calibration = event["calibration"]
+        elif kind == "end":
+            self.ended += entry.status is None
+            entry.status, entry.error, entry.ended = event["status"], event.get("error"), event["time"]
+        elif kind == "retry":
+            if entry.status in ("finished", "pruned"):
+                return f"trial {trial_id} has not failed: it is not begun again"
+            self._reopen(entry)
+            entry.attempt = max(entry.attempt, event.get("attempt", 1))
+        return None
+
+    def _enter_set_aside(self, event: dict[str, Any]) -> None:
+        self.first_unreserved = max(self.first_unreserved, event["next_ordinal"])
+        self._next_ordinal = max(self._next_ordinal, event["next_ordinal"])
+        for trial_id, attempt in event["again"].items():
+            if trial_id in self.entries:
+                self._reopen(self.entries[trial_id])
+                self.entries[trial_id].attempt = max(self.entries[trial_id].attempt, attempt)
+
+    def set_aside(self, folder: str | None, next_ordinal: int, again: dict[str, int]) -> None:
+        """Enter that records which the journal could not account for were moved away.
+
+        Args:
+            folder: where they are now; None where there were none.
+            next_ordinal: above the number of every trial that they, or MLflow, know: no other trial gets its name.
+            again: trials of the journal that run again, and which attempt that is.
+        """
+        event = {"event": "set_aside", "time": self._time(), "next_ordinal": next_ordinal, "again": again}
+        self._append(event if folder is None else {**event, "folder": folder}, durable=True)
+        self._enter_set_aside(event)
 
     def open_trial(
         self, stage: Stage, config: TrialConfig, replicate: int, optuna: dict[str, Any] | None = None
@@ -205,7 +332,7 @@ class StudyLedger:
         """Enter a new trial; from here on it is never lost."""
         ordinal = self._next_ordinal
         entry = TrialEntry(
-            trial_id=f"{self.plan.name}-{ordinal:04d}",
+            trial_id=f"{self._prefix or self.plan.name}-{ordinal:04d}",
             ordinal=ordinal,
             stage=stage,
             replicate=replicate,
@@ -237,8 +364,11 @@ class StudyLedger:
         self._next_ordinal = max(self._next_ordinal, entry.ordinal + 1)
 
     def _time(self) -> float:
-        """Seconds since 1970, never less than any before: a clock that is set back must not reorder a study."""
-        self._now = max(self._now, time.time())
+        """Seconds since 1970, more than any before: a clock that is set back must not reorder a study.
+
+        Nor must two events be the same line, which would count once.
+        """
+        self._now = max(self._now + _TICK, time.time())
         return self._now
 
     def record_epoch(self, trial_id: str, epoch: int, measures: dict[str, float]) -> bool:
@@ -253,11 +383,12 @@ class StudyLedger:
         return True
 
     def record_facts(self, trial_id: str, facts: dict[str, float]) -> None:
-        """Enter what a trial costs by what it is, once."""
+        """Enter what a trial costs by what it is, and what its splits are, each fact once."""
         entry = self.entries[trial_id]
-        if facts and not entry.facts and entry.status is None:
-            self._append({"event": "facts", "trial_id": trial_id, "facts": facts})
-            entry.facts = facts
+        new = {name: value for name, value in facts.items() if name not in entry.facts}
+        if new and entry.status is None:
+            self._append({"event": "facts", "trial_id": trial_id, "facts": new})
+            entry.facts = {**entry.facts, **new}
 
     def record_dataset(self, dataset: dict[str, Any]) -> bool:
         """Enter what the trials learn from and are measured on; False if it is known."""
@@ -309,7 +440,8 @@ class StudyLedger:
             return
         now = self._time()
         self._append(
-            {"event": "end", "trial_id": trial_id, "status": status, "error": error, "time": now},
+            {"event": "end", "trial_id": trial_id, "status": status, "error": error, "time": now}
+            | ({"attempt": entry.attempt} if entry.attempt > 1 else {}),
             durable=True,
         )
         entry.status, entry.error, entry.ended = status, error, now
@@ -321,7 +453,8 @@ class StudyLedger:
         """Begin every trial that failed again: its failure stays in the journal, its epochs stay as they are."""
         failed = [entry for entry in self.entries.values() if entry.status == "failed"]
         for entry in failed:
-            self._append({"event": "retry", "trial_id": entry.trial_id, "time": self._time()}, durable=True)
+            event = {"event": "retry", "trial_id": entry.trial_id, "time": self._time(), "attempt": entry.attempt + 1}
+            self._append(event, durable=True)
             self._reopen(entry)
         return failed
 
@@ -356,9 +489,47 @@ class StudyLedger:
             self._journal.close()
 
 
-def _ordinal_in(trial_id: str) -> int:
-    digits = trial_id.rpartition("-")[2]
-    return int(digits) if digits.isdecimal() else -1
+def _enter_epoch(entry: TrialEntry, event: dict[str, Any]) -> str | None:
+    epoch, measures = event["epoch"], event["measures"]
+    if epoch > entry.config.epochs:
+        return f"epoch {epoch}: trial {entry.trial_id} has {entry.config.epochs}"
+    if epoch in entry.epochs:
+        return f"epoch {epoch} of trial {entry.trial_id} is there already"
+    entry.epochs[epoch] = {name: float(value) for name, value in measures.items()}
+    entry.epoch_times[epoch] = event["time"]
+    return None
+
+
+def first_words(error: Exception) -> str:
+    """The first line of an error, cut to fit into a message."""
+    return (str(error).splitlines() or [""])[0][:200]
+
+
+def describe_damage(ledger: StudyLedger) -> str | None:
+    """What of a study's journal is damaged, for a person; None where nothing is."""
+    parts = []
+    if ledger.damage:
+        lines = ledger.damaged_lines
+        shown = "; ".join(f"line {number}: {ledger.damage[number]}" for number in lines[:_MOST_SHOWN])
+        more = "; ..." * (len(lines) > _MOST_SHOWN)
+        parts.append(f"{len(lines)} lines are left out ({_ranges(lines)}): {shown}{more}")
+    incomplete = [entry.trial_id for entry in ledger.entries.values() if entry.gaps]
+    if incomplete:
+        names = ", ".join(incomplete[:_MOST_SHOWN]) + ", ..." * (len(incomplete) > _MOST_SHOWN)
+        parts.append(f"epochs are missing of {names}")
+    return f"journal.jsonl is damaged: {'; and '.join(parts)}" if parts else None
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`1-3, 7`; the first few."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:_MOST_SHOWN]]
+    return ", ".join(shown) + ", ..." * (len(runs) > _MOST_SHOWN)
 
 
 def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
@@ -368,7 +539,7 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
     return {
         **config,
         "trial_id": entry.trial_id,
-        "study": plan.name,
+        "study": entry.trial_id.rpartition("-")[0],  # one name for all, also of a study whose folder was renamed
         "space": plan.space,
         "stage": entry.stage,
         "name": entry.name,
@@ -380,7 +551,7 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "started": int(entry.started * 1e6),
         "seconds": entry.seconds,
         **{name: entry.last.get(name) for name in MEASURES},
-        **{name: entry.facts.get(name) for name in COST_FACTS},
+        **{name: entry.facts.get(name) for name in (*COST_FACTS, *DATA_FACTS)},
         **{name: _bins(entry.calibration.get(name)) for name in CALIBRATION},
     }
 

@@ -7,15 +7,21 @@ known of it ends.
 import math
 import shlex
 from pathlib import Path
+from typing import Final
 
 from analysis.confirmation import ConfirmationResult, ConfirmedConfig, with_interval
 from analysis.statistics import Estimate
 from study.ledger import TrialEntry
 from study.plan import StudyPlan
+from trainables.data.class_names import in_words, with_class_names
 from trainables.data.registry import dataset_info
 from trainables.modality import is_text, samples_of
 from trainables.teacher.card import Proportion
 from trainables.trial import TrialConfig
+
+_NAMED_CLASSES: Final = 20
+# What pixels are, where they are no brightness from black to white.
+_SCALED: Final = {"digits": " (scikit-learn's 0 to 16, times 15)"}
 
 
 def card_path(student: Path) -> Path:
@@ -108,8 +114,10 @@ def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
         return [
             "## Use",
             "",
-            "Takes sentences as int32 (N, 2, L): token ids, 0 behind the last one, and segment ids; gives logits (N, "
-            "classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a tokenizer.json).",
+            "Takes sentences as int32 (batch, 2, tokens): token ids, 0 behind the last one, and segment ids; gives "
+            "logits (batch, classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a "
+            "tokenizer.json).",
+            *_classes(plan),
             "",
             "```python",
             f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(tokens)  # needs pesfkd[text]',
@@ -120,8 +128,9 @@ def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
     return [
         "## Use",
         "",
-        f"Takes uint8 images (N, {info.channels}, {size}, {size}), pixels 0 to 255, not normalised; gives logits (N, "
-        "classes).",
+        f"Takes uint8 images (batch, {info.channels}, {size}, {size}), pixels 0 to {info.largest_pixel}"
+        f"{_SCALED.get(info.name, '')}, not normalised; gives logits (batch, classes).",
+        *_classes(plan),
         "",
         "```python",
         f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(images)  # needs pesfkd to be installed',
@@ -130,6 +139,15 @@ def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
         "",
         f"Without pesfkd: `{_command(plan, 'study.export', plan.name, '--format', 'onnx')}` (or `torch-export`).",
     ]
+
+
+def _classes(plan: StudyPlan) -> list[str]:
+    """The names of the classes; of many, some."""
+    names = with_class_names(dataset_info(plan.base.dataset), plan.data_root).class_names
+    if not names:
+        return []
+    rest = "" if len(names) <= _NAMED_CLASSES else "; all of them are in the file's metadata (`class_names`)"
+    return ["", f"Classes, in the order of the logits: {in_words(names, most=_NAMED_CLASSES)}{rest}."]
 
 
 def _training(plan: StudyPlan, entry: TrialEntry) -> list[str]:
@@ -158,13 +176,26 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
     if not config.method_entry.needs_teacher:
         return f"none: {config.method} learns without one that was trained before"
     if plan.base.teacher_digest:
-        origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`"
+        origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`{_classes_of_teacher(plan)}"
+        origin += plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     else:
         origin = f"trained for {config.teacher_epochs} epochs by recipe `{config.teacher_recipe}`, seed "
         origin += str(config.teacher_seed)
     accuracy = entry.last.get("val/accuracy_teacher")
     known = "" if accuracy is None else f"; accuracy {accuracy:.3f} on the validation split"
     return f"`{config.teacher}`, {origin}{known}"
+
+
+def _classes_of_teacher(plan: StudyPlan) -> str:
+    """How the classes of a teacher in Hugging Face's layout became those of the task, as its kept copy has it."""
+    from trainables.storage import StoredFileError, read_tensors
+    from trainables.teacher.files import CLASSES, stored_path
+
+    try:
+        _, metadata = read_tensors(stored_path(plan.teachers_folder, plan.base.teacher_digest))
+    except StoredFileError:
+        return ""
+    return f", {metadata[CLASSES]}" if CLASSES in metadata else ""
 
 
 def _settings(config: TrialConfig) -> str:

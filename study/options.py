@@ -213,6 +213,14 @@ TeacherNormalisation = Annotated[
         "0.5071,0.4867,0.4408/0.2675,0.2565,0.2761; if not given, what is usual for the dataset, if something is.",
     ),
 ]
+TeacherWeights = Annotated[
+    str | None,
+    _teacher(
+        metavar="raw|ema|KEY",
+        help="Which weights of --teacher-checkpoint, where it has several: raw, their running average (ema), or those "
+        "under a key, such as best_state_dict; if not given, raw ones before averages. The plan says which were taken.",
+    ),
+]
 TeacherRecipe = Annotated[TeacherRecipeName, _teacher(help="How to train one, as in `python -m trainables.teacher`.")]
 TeacherEpochs = Annotated[int | None, _teacher(min=1, help="How long; as the recipe says if not given.")]
 TeacherOutputs = Annotated[
@@ -252,6 +260,14 @@ Pack = Annotated[
 Resume = Annotated[str | None, _how(metavar="NAME", help="Go on with that study.")]
 RetryFailed = Annotated[
     bool, _how("--retry-failed", help="With --resume: run the trials that failed again, each once; nothing else again.")
+]
+SetAsideRecords = Annotated[
+    bool,
+    _how(
+        "--set-aside-records",
+        help="For a study whose journal has lost trials: move the records that it does not account for to set-aside "
+        "in the study's folder, and go on from the journal.",
+    ),
 ]
 DryRun = Annotated[bool, _how("--dry-run", help="Show the plan and its cost, write nothing.")]
 AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothing else.")]

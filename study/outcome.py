@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.confirmation import ConfirmationResult
+from analysis.constant import split_warnings
 from analysis.costs import ConfigCost, config_costs, times
 from analysis.figures import (
     compute_gap_against_accuracy,
@@ -105,12 +106,14 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     summarise = compare_methods if plan.compared else summarise_configs
     configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
     correlation = compute_gap_against_accuracy(records, seed=plan.seed).correlation
-    notes = _notes(plan, run, records, configs)
+    confirmed = find_confirmed(run.ledger, records.trials)
+    # Before the last trial of a confirmation nobody looks at the test split.
+    warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
+    notes = [*warnings, *_notes(plan, run, records, configs)]
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, notes)
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
-    confirmed = find_confirmed(run.ledger, records.trials)
     if confirmed is not None:
         summary["confirmation"] = _json_ready(confirmation_summary(run.ledger, confirmed))
         if run.complete:

@@ -1,13 +1,14 @@
 """The resolved, frozen description of a study: what the command line asked for, checked before any work starts.
 
-It imports neither torch nor ray nor mlflow: a dry run answers at once.
+It imports neither torch nor ray nor mlflow, so that a mistake is refused at once. Whether the networks take the data,
+`study.network_checks` tries afterwards.
 """
 
 import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Self, get_args
@@ -27,6 +28,7 @@ from search_spaces import MethodComparison, SearchSpace, find_space, space_names
 from study.comparison import ComparedMethod, Search, row_name
 from study.confirmation import ConfirmationRequest, check_request, expected_size
 from study.errors import UsageError
+from study.places import missing_plan, settled, with_home
 from study.teacher_storage import (
     DEFAULT_LIMIT,
     OutputsDtype,
@@ -42,7 +44,8 @@ from trainables.measures import objective_of
 from trainables.methods import METHODS
 from trainables.modality import is_text
 from trainables.models.names import is_known_to_draw_nothing, is_packable
-from trainables.trial import TrialConfig
+from trainables.models.taken_weights import TakenWeights
+from trainables.trial import SEEDS, TrialConfig
 from trainables.uris import redact
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
@@ -52,6 +55,9 @@ Stage = Literal["search", "control", "replicate", "tune", "confirm"]
 SAMPLERS: Final[tuple[str, ...]] = get_args(Sampler)
 SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
 MOST_PACKED: Final = 64
+MOST_TRIALS: Final = 1_000_000
+LONGEST_SECONDS: Final = 1e9  # 31 years
+_BYTES_PATTERN: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?\s*[A-Za-z]{0,5}")
 CONTROLS: Final = ("ce", "kd")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Folders beside those of the studies.
@@ -72,12 +78,23 @@ EXECUTION_FIELDS: Final = frozenset(
         "tracking_uri",
         "optuna_storage",
         "teacher_checkpoint",  # where it lies; what it is, the base says
+        "teacher_weights",  # likewise
         "teacher_outputs_limit",
         "teacher_outputs_path",
         "storage_path",
         "ship_code",
     }
 )
+
+# Fields that no flag sets by itself, those of a config that have a flag, and flags with another name than their field.
+_WITHOUT_FLAG: Final = frozenset(
+    {"study_id", "base", "overrides", "compared", "controls", "confirmation", "space_digest", "teacher_outputs_used"}
+)
+_FLAGS_OF_CONFIGS: Final = frozenset(
+    {"method", "adapter", "dataset", "student", "teacher", "teacher_recipe", "teacher_epochs", "epochs"}
+    | {"student_layers", "precision", "temperature"}
+)
+_FLAGS_OF_FIELDS: Final = {"configs": "confirm"}
 
 # What may be a URI, whose secrets are written nowhere.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
@@ -114,7 +131,7 @@ class StudyPlan(BaseModel):
     A teacher that was given is known by its digest, `base.teacher_digest`, wherever its checkpoint lies later.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     study_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
@@ -122,21 +139,21 @@ class StudyPlan(BaseModel):
     base: TrialConfig
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
     compared: tuple[ComparedMethod, ...] = ()
-    trials: int = Field(24, ge=0, le=1_000_000)
-    promising: int = Field(3, ge=0)
+    trials: int = Field(24, ge=0, le=MOST_TRIALS)
+    promising: int = Field(3, ge=0, le=MOST_TRIALS)
     replicates: int = Field(3, ge=1, le=10_000)
     controls: tuple[str, ...] = CONTROLS
     confirmation: ConfirmationRequest | None = None
     sampler: Sampler = "tpe"
     scheduler: Scheduler = "none"
-    seed: int = Field(0, ge=0, lt=2**63)
-    max_concurrent: int | None = Field(None, ge=1)
-    cpus_per_trial: float = Field(1.0, gt=0)
-    gpus_per_trial: float = Field(0.0, ge=0)
+    seed: int = Field(0, ge=0, lt=SEEDS)
+    max_concurrent: int | None = Field(None, ge=1, le=100_000)
+    cpus_per_trial: float = Field(1.0, gt=0, le=10_000)
+    gpus_per_trial: float = Field(0.0, ge=0, le=1024)
     workers_per_trial: int = Field(1, ge=1, le=1024)
     pack: int | Literal["auto"] = 1
-    time_budget: float | None = Field(None, gt=0)
-    trial_timeout: float | None = Field(None, gt=0)
+    time_budget: float | None = Field(None, gt=0, le=LONGEST_SECONDS)
+    trial_timeout: float | None = Field(None, gt=0, le=LONGEST_SECONDS)
     address: str = "local"
     ship_code: bool = False
     output_dir: Path = Path("study_results")
@@ -147,6 +164,7 @@ class StudyPlan(BaseModel):
     space_digest: str = ""
     teacher_checkpoint: Path | None = None
     teacher_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    teacher_weights: TakenWeights | None = None
     teacher_outputs: OutputsMode = "auto"
     teacher_outputs_dtype: OutputsDtype = "float16"
     teacher_outputs_limit: ByteSize = DEFAULT_LIMIT
@@ -171,10 +189,31 @@ class StudyPlan(BaseModel):
             raise ValueError("a trial takes a part of one GPU, such as 0.25, or whole ones")
         return gpus
 
+    @field_validator("cpus_per_trial", "gpus_per_trial")
+    @classmethod
+    def _a_number_that_ray_can_share_out(cls, count: float) -> float:
+        if abs(count - round(count, 4)) > 1e-9 * max(1.0, count):
+            raise ValueError(f"Ray shares out cores and GPUs in steps of 0.0001: give {max(0.0001, round(count, 4)):g}")
+        return count
+
+    @field_validator("teacher_outputs_limit", mode="before")
+    @classmethod
+    def _bytes_that_can_be_counted(cls, limit: Any) -> Any:
+        if isinstance(limit, str) and not _BYTES_PATTERN.fullmatch(limit.strip()):
+            raise ValueError("give a number of bytes, such as 4GiB or 500MB")
+        return limit
+
+    @field_validator("teacher_outputs_limit")
+    @classmethod
+    def _bytes_that_files_can_have(cls, limit: ByteSize) -> ByteSize:
+        if not 0 <= limit < 2**63:
+            raise ValueError("give a number of bytes from 0 to 8EiB, such as 4GiB")
+        return limit
+
     @field_validator("pack", mode="before")
     @classmethod
     def _count_or_auto(cls, count: Any) -> Any:
-        if count == "auto" or (str(count).isdecimal() and 1 <= int(count) <= MOST_PACKED):
+        if count == "auto" or (re.fullmatch("[0-9]{1,3}", str(count)) and 1 <= int(count) <= MOST_PACKED):
             return count
         raise ValueError(f"give a number from 1 to {MOST_PACKED}, or auto")
 
@@ -427,7 +466,8 @@ class StudyPlan(BaseModel):
     def save(self) -> Path:
         """Write `plan.json` into the study's folder, without the secrets that a URI may hold."""
         path = self.directory / "plan.json"
-        replace_file(path, (self.without_secrets().model_dump_json(indent=2) + "\n").encode())
+        content = with_home(self, self.without_secrets().model_dump(mode="json"))
+        replace_file(path, (json.dumps(content, indent=2) + "\n").encode(), durable=True)
         return path
 
     def without_secrets(self) -> Self:
@@ -445,7 +485,16 @@ def resolve_plan(values: dict[str, Any]) -> StudyPlan:
     try:
         return StudyPlan(**values)
     except ValidationError as error:
-        raise UsageError(describe_validation(error)) from None
+        raise UsageError(describe_validation(error, name=_flag_of)) from None
+
+
+def _flag_of(location: Sequence[int | str]) -> str:
+    """The flag that a value of a plan comes from, or the field's name where there is none."""
+    field = str(location[-1])
+    flag = _FLAGS_OF_FIELDS.get(field, field.replace("_", "-"))
+    if location[0] == "base" and len(location) > 1:
+        return f"--set {field}" if field not in _FLAGS_OF_CONFIGS else f"--{flag}"
+    return ".".join(map(str, location)) if field in _WITHOUT_FLAG or len(location) > 2 else f"--{flag}"
 
 
 def load_plan(directory: Path) -> StudyPlan:
@@ -454,16 +503,19 @@ def load_plan(directory: Path) -> StudyPlan:
     Raises:
         UsageError: there is no such study, or its plan is not one that this version wrote.
     """
+    directory = directory if directory.name else directory.absolute()
     path = directory / "plan.json"
     if not path.is_file():
-        known = sorted(entry.parent.name for entry in directory.parent.glob("*/plan.json"))
-        listed = f"studies there: {', '.join(known)}" if known else "there is no study there"
-        raise UsageError(f"no study {directory.name!r} under {directory.parent}; {listed}")
+        raise UsageError(missing_plan(directory))
     try:
-        plan = StudyPlan.model_validate_json(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # The folder may have been moved or renamed since.
+        return StudyPlan.model_validate_json(json.dumps(settled(content, directory)))
     except ValidationError as error:
         raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is damaged, it is no text: {error.reason} at byte {error.start}") from None
-    # The folder may have been moved since.
-    return plan.model_copy(update={"output_dir": directory.parent})
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path} is not a plan of this version, it is no JSON object: {error}") from None

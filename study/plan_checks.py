@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from study.errors import UsageError
+from study.places import check_mirror_place
 from study.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
 from trainables.data.image_folder import Part, list_image_folder
 from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, check_files, dataset_info
@@ -110,6 +111,7 @@ def check_optuna_storage(plan: StudyPlan) -> None:
         raise UsageError(f"--optuna-storage mirrors a search, and space {plan.space!r} has none: leave it out")
     if ":/" in str(path):
         raise UsageError(f"--optuna-storage {path}: name a file, such as studies.journal, not a URI")
+    check_mirror_place(plan)
     try:
         with path.open("rb") as file:
             if (start := file.readline(_OPERATION)) and b'"op_code"' not in start:

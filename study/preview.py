@@ -6,6 +6,8 @@ from search_spaces import MethodComparison
 from study.comparison import BASELINE, ComparedMethod, comparison_notes, left_out
 from study.confirmation import PUBLISHED
 from study.control_tuning import tuned_configs
+from study.data_preview import classes_line, data_warnings
+from study.errors import UsageError
 from study.image_preview import image_lines, validation_origin
 from study.plan import StudyPlan
 from study.samplers import make_sampler
@@ -53,13 +55,15 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
     base = plan.base
     info = dataset_info(base.dataset)
     train, validation, test = info.split_sizes
-    split = validation_origin(plan)
+    split = _split(plan)
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
         f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
         *image_lines(plan),
+        f"classes    {classes_line(plan)}",
+        *(f"warning    {warning}" for warning in data_warnings(plan)),
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
@@ -84,6 +88,32 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         for config in configs
     ]
     return "\n".join(lines)
+
+
+def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
+    """Count the sources of a text; nothing for images, or if the files are not there yet.
+
+    Raises:
+        UsageError: a file of the dataset cannot be used.
+    """
+    info = dataset_info(plan.base.dataset)
+    if info.task is None or info.missing_files(plan.data_root):
+        return {}
+    from trainables.data.text.dataset import count_sources  # imports torch
+
+    try:
+        return count_sources(info, plan.data_root, seed=plan.base.split_seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _split(plan: StudyPlan) -> str:
+    seed = f"seed {plan.base.split_seed}"
+    if dataset_info(plan.base.dataset).task is None:
+        return validation_origin(plan)
+    counts = count_plan_sources(plan)
+    known = f"{counts['validation_sources']:,} of {counts['sources']:,} sources" if counts else "whole sources"
+    return f"{known}, stratified as far as they allow, {seed}"
 
 
 def _by(plan: StudyPlan) -> str:

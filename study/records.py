@@ -4,35 +4,39 @@ A study's folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`
 small file to both, under its own name and by rename, so a study that is killed keeps every trial that ended.
 Now and then the small files are merged into segments; a reader sees each trial once, wherever it lies.
 
-Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed,
-status, error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at
-the trial's last epoch; null where the method does not have it), one per fact of its cost (`COST_FACTS`; null where
-an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins, each of
-`count`, `confidence` and `correct`, of trials that finished (see `trainables.measures`). `stage` is search (proposed
-by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study compares
-as published), replicate (a promising config on fresh seeds), tune (the control `kd` at another temperature, from which
-its best is confirmed) or confirm (a chosen config, or a control, on seeds that no stage before had; these alone have
-`test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's
-own computing time, `started` the moment it was first scheduled.
+Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed, status,
+error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at the trial's last
+epoch; null where the method does not have it), one per fact of its cost and of its splits (`COST_FACTS`, `DATA_FACTS`;
+null where an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins,
+each of `count`, `confidence` and `correct`, of trials that finished (see `trainables.measures`). `stage` is search
+(proposed by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study
+compares as published), replicate (a promising config on fresh seeds), tune (the control `kd` at another temperature,
+from which its best is confirmed) or confirm (a chosen config, or a control, on seeds that no stage before had; these
+alone have `test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's own computing time,
+`started` the moment it was first scheduled.
 Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
 Of a column `cost/...` the field's metadata says the `unit`.
 
 A file's footer holds, under `pesfkd.sha256`, the digest of all its bytes (with 64 zeros in the digest's place): a
-reader refuses a file of which any byte changed. All that records say is in the journal too, so that what is damaged is
-written anew by the next `--resume` or `study.sync`. Files of earlier versions have checksums of their pages alone.
+reader refuses a file of which any byte changed. All that records hold is in the journal too, so the next `--resume` or
+`study.sync` writes a damaged file again. If the journal has lost trials that the records hold, both refuse. Nothing is
+deleted: what is replaced is moved to the study's folder `set-aside`. Files of earlier versions have checksums of their
+pages alone.
 """
 
 import hashlib
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainables.disk import replace_file
-from trainables.measures import CALIBRATION, COST_FACTS, MEASURES, unit_of
+from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, unit_of
 from trainables.trial import TrialConfig
 
 SEGMENT_TRIALS: Final = 64
@@ -73,7 +77,7 @@ def _trials_schema() -> pa.Schema:
         if name == "epochs" or name not in taken
     ]
     calibration = [(name, _BINS) for name in CALIBRATION]
-    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS), *calibration])
+    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS, *DATA_FACTS), *calibration])
 
 
 def _numbers(*names: str) -> list[pa.Field]:
@@ -91,6 +95,7 @@ SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
 
 _DIGEST: Final = "pesfkd.sha256"
 _NO_DIGEST: Final = b"0" * 64
+_MADE_OF_RECORDS: Final = ("records", "summary.json", "figures", "report.html")
 # Bytes between a name and its value in a footer: Thrift's field header, and the length of a string below 128.
 _BETWEEN: Final = 2
 
@@ -107,6 +112,7 @@ class RecordWriter:
     """
 
     def __init__(self, study_directory: Path) -> None:
+        self._directory = study_directory
         self._folders = {kind: study_directory / "records" / kind for kind in SCHEMAS}
         # What lies in the files of single trials, so that merging them reads nothing back.
         self._loose: dict[str, dict[Path, pa.Table]] = {}
@@ -121,19 +127,31 @@ class RecordWriter:
         # What was written last comes first.
         return {r["trial_id"]: (r["status"], r["error"]) for r in reversed(trials) if r["trial_id"] in with_epochs}
 
-    def remove_damaged(self) -> list[Path]:
-        """Remove files that are not what was written; their trials are in the journal."""
+    def set_damaged_aside(self) -> list[Path]:
+        """Move away files that are not what was written; their trials are in the journal."""
         damaged = [p for folder in self._folders.values() for p in folder.glob("*.parquet") if not _is_whole(p)]
-        for path in damaged:
-            path.unlink()
+        if damaged:
+            aside = _new_folder(self._directory)
+            for path in damaged:
+                target = aside / path.relative_to(self._directory)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
         return damaged
 
-    def clear(self) -> None:
-        """Remove all of it, to be written anew from the journal."""
-        for kind, folder in self._folders.items():
-            for path in folder.glob("*.parquet"):
-                path.unlink()
-            self._loose[kind].clear()
+    def drop(self, trial_ids: Collection[str]) -> None:
+        """Remove trials whose record no longer holds, and no other: those that run again."""
+        gone = pa.array(sorted(trial_ids), pa.string())
+        for kind in ("trials", "epochs"):  # a trial without its row is not recorded
+            for path in sorted(self._folders[kind].glob("*.parquet")):
+                table = _read_file(path)
+                kept = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=gone)))
+                if kept.num_rows == table.num_rows:
+                    continue
+                if kept.num_rows:
+                    _write(kept, path, compression="zstd")
+                else:
+                    path.unlink()
+                self._loose[kind].pop(path, None)
 
     def write(self, trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
         """Add one ended trial: its epochs, then its row. Writing it again replaces it.
@@ -160,6 +178,73 @@ class RecordWriter:
                 for path in loose:
                     path.unlink(missing_ok=True)
                 loose.clear()
+
+
+class RecordedTrial(NamedTuple):
+    """What the records hold of a trial.
+
+    Args:
+        status: how it ended; None where its row cannot be read.
+        error: why it failed.
+        epochs: how many it has.
+    """
+
+    status: str | None
+    error: str | None
+    epochs: int
+
+
+def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
+    """Every trial that the records hold, by identifier; of a damaged file, the one that it is named after."""
+    epochs: dict[str, int] = {}
+    for row in _rows_there(study_directory, "epochs", ["trial_id", "epoch"]):
+        epochs[row["trial_id"]] = max(epochs.get(row["trial_id"], 0), row["epoch"] or 0)
+    found = {trial_id: RecordedTrial(None, None, count) for trial_id, count in epochs.items()}
+    # Parts of single trials last: where a trial was written again, its newest row is there.
+    for row in reversed(_rows_there(study_directory, "trials", ["trial_id", "status", "error", "epochs"])):
+        count = max(row["epochs"] or 0, epochs.get(row["trial_id"], 0))
+        found[row["trial_id"]] = RecordedTrial(row["status"], row["error"], count)
+    return found
+
+
+def _rows_there(study_directory: Path, kind: str, columns: list[str]) -> list[dict[str, Any]]:
+    folder = study_directory / "records" / kind
+    rows: list[dict[str, Any]] = []
+    for path in _loose_files(folder) + sorted(folder.glob("segment-*.parquet")):
+        try:
+            rows += _read_file(path, columns).to_pylist()
+        except DamagedRecordsError:
+            if path.name.startswith("trial-"):
+                trial_id = path.stem.removeprefix("trial-")
+                rows.append({"trial_id": trial_id, "status": None, "error": None, "epochs": 0, "epoch": 0})
+    return rows
+
+
+def set_records_aside(study_directory: Path) -> Path | None:
+    """Move the records, and all that was made of them, to a new folder in `set-aside`, and name it.
+
+    Returns:
+        None if there is nothing to move.
+    """
+    there = [path for name in _MADE_OF_RECORDS if (path := study_directory / name).exists()]
+    if not there:
+        return None
+    aside = _new_folder(study_directory)
+    for path in there:
+        path.rename(aside / path.name)
+    return aside
+
+
+def _new_folder(study_directory: Path) -> Path:
+    name, number = time.strftime("%Y%m%d-%H%M%S"), 1
+    while True:
+        folder = study_directory / "set-aside" / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
 def read_trials(study_directory: str | Path) -> pa.Table:

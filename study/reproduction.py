@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from study.derivable import check_trial
 from study.errors import StudyError, UsageError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
 from study.request import existing_plan
+from study.same_data import refuse_other_data
 from trainables.uris import is_uri
 
 if TYPE_CHECKING:
@@ -94,14 +96,19 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
 
     Raises:
         UsageError: there is no such study or trial, naming the nearest, or nothing was recorded of it.
+        StudyError: the journal has less of the trial than the records.
     """
     study = trial_id.rpartition("-")[0] if name is None else name
+    if name is None and study not in _studies(output_dir):
+        study = next(_studies_with(trial_id, output_dir), study)  # its folder was renamed
     if name is None and study not in _studies(output_dir):
         raise UsageError(
             f"there is no trial {trial_id!r} under {output_dir}; {_nearest_anywhere(trial_id, output_dir)}"
         )
     plan = existing_plan(study, output_dir)
-    entries = StudyLedger(plan, read_only=True).entries
+    ledger = StudyLedger(plan, read_only=True)
+    check_trial(ledger, trial_id)
+    entries = ledger.entries
     if trial_id not in entries:
         raise UsageError(f"study {study!r} has no trial {trial_id!r}; {_nearest(trial_id, list(entries))}")
     entry = entries[trial_id]
@@ -112,6 +119,14 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
 
 def _studies(output_dir: Path) -> list[str]:
     return sorted(path.parent.name for path in output_dir.glob("*/plan.json"))
+
+
+def _studies_with(trial_id: str, output_dir: Path) -> Iterator[str]:
+    """Studies whose journal knows a trial."""
+    for study in _studies(output_dir):
+        with suppress(UsageError, StudyError):  # of another version, or damaged
+            if trial_id in StudyLedger(existing_plan(study, output_dir), read_only=True).entries:
+                yield study
 
 
 def _nearest_anywhere(trial_id: str, output_dir: Path) -> str:
@@ -146,12 +161,15 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
     """
     from trainables.distillation import begin_run, describe_error, take_notes
 
+    recorded = StudyLedger(plan, read_only=True).dataset
     error: str | None = None
     again: dict[int, dict[str, float]] = {}
     failed = entry.told_its_error
     with tempfile.TemporaryDirectory(prefix="pesfkd-rerun-") as scratch:
         try:
             run = begin_run(_settings(plan, entry, Path(scratch), say))
+            if recorded is not None:
+                refuse_other_data(plan, recorded["digest"], run.dataset.digest)
             for epoch, measures in _epochs(run, max(entry.epochs, default=0) + failed):
                 again[epoch] = measures
                 say(_progress(entry, epoch, measures))
@@ -265,6 +283,8 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
     given = stored_path(plan.teachers_folder, trial.teacher_digest) if is_text(trial.dataset) else None
     tokeniser = find_tokeniser(trial, given)
     dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)
+    if (recorded := StudyLedger(plan, read_only=True).dataset) is not None:
+        refuse_other_data(plan, recorded["digest"], dataset.digest)  # before a teacher is trained on them
     path = stored_path(plan.teachers_folder, teacher_digest(trial, dataset))
     if path.exists():
         return str(path)

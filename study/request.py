@@ -5,7 +5,9 @@ The plan and what it imports are loaded inside the functions, so that help and m
 
 import shlex
 import time
+from collections.abc import Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,8 +108,13 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
-        raise UsageError(describe_validation(error)) from None
+        raise UsageError(describe_validation(error, name=partial(_flag_of_setting, temperature is not None))) from None
     return {field: getattr(config, field) for field in given}
+
+
+def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> str:
+    field = str(location[-1])
+    return "--temperature" if has_temperature and field == "temperature" else f"--set {field}"
 
 
 def _precision(values: dict[str, Any]) -> str:
@@ -154,6 +161,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
     from study.comparison import choose_methods
+    from study.network_checks import check_networks
+    from study.places import check_is_free, check_study_name, own_store
     from study.plan import resolve_plan
     from study.plan_checks import (
         check_data_root,
@@ -182,22 +191,20 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         _download(values)
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
-    asked["tracking_uri"] = values["tracking_uri"] or f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+    asked["tracking_uri"] = values["tracking_uri"] or own_store(output_dir)
     asked["confirmation"] = _confirmation(values)
     chosen = choose_teacher(values, given)
     asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
     if comparison is not None:
         asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
     plan = resolve_plan(asked)
+    check_study_name(plan.name)
     check_space_fits_method(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
         check_data_root(plan)
-    if plan.directory.exists():
-        raise UsageError(
-            f"a study named {plan.name!r} exists under {output_dir}. Go on with it: "
-            f"{resume_command(plan)}; or give another --name."
-        )
+    check_is_free(plan.directory, resume_command(plan))
+    check_networks(plan, fetched_later=values["dry_run"] and values["download"])
     check_images(plan, runs=not values["dry_run"])  # last, as it may take minutes
     return plan
 
@@ -290,11 +297,14 @@ def resumed_plan(
         UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
             confirmation that it cannot have.
     """
+    from study.network_checks import check_networks
+    from study.places import check_store_is_there, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
     from study.plan_checks import check_data_root, check_images, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
 
     plan = existing_plan(name, output_dir)
+    refuse_copies(plan.directory)
     asked = _plan_values(given)
     if given.get("name") not in (None, name):
         raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
@@ -307,30 +317,41 @@ def resumed_plan(
     asked |= check_same_teacher(plan, given)
     # A budget is for one run: the next goes to the end unless it is given one of its own.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
-    confirmation = _confirmation_at_resume(plan, given.get("confirm"), given.get("seeds"), confirms=confirms)
+    confirmation = _confirmation_at_resume(
+        plan,
+        given.get("confirm"),
+        given.get("seeds"),
+        confirms=confirms,
+        sets_aside=given.get("set_aside_records", False),
+    )
     plan = resolve_plan({**plan.model_dump(), **execution, "confirmation": confirmation})
     for field in URI_FIELDS if runs else ("tracking_uri",):
         if REDACTED in (getattr(plan, field) or ""):
             flag = field.replace("_", "-")
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
+    check_store_is_there(plan)
     check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
+        check_networks(plan)
         check_images(plan, runs=True)
     return plan
 
 
 def _confirmation_at_resume(
-    plan: "StudyPlan", configs: int | None, seeds: int | None, *, confirms: bool
+    plan: "StudyPlan", configs: int | None, seeds: int | None, *, confirms: bool, sets_aside: bool
 ) -> dict[str, int] | None:
     """What is confirmed of a study that exists: as its plan has it, if nothing is asked for."""
     from study.confirmation import DEFAULT_SEEDS, asked_confirmation, request_of, what_is_left
+    from study.derivable import check_records
     from study.ledger import StudyLedger
 
     recorded = plan.confirmation
     if not confirms and configs is None and seeds is None:
         return recorded.model_dump() if recorded is not None else None
     ledger = StudyLedger(plan, read_only=True)
+    if not sets_aside:
+        check_records(ledger)
     if confirms or ledger.confirmation is not None or what_is_left(ledger) is None:
         return asked_confirmation(ledger, configs, seeds).model_dump()
     if configs is None:

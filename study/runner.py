@@ -21,15 +21,18 @@ import ray
 from ray import tune
 
 from study.confirmation import what_is_left
+from study.derivable import check_records, set_aside
 from study.errors import StudyError
-from study.ledger import StudyLedger, TrialEntry, epoch_rows, trial_row
+from study.ledger import StudyLedger, TrialEntry, describe_damage, epoch_rows, trial_row
 from study.lock import StudyLock
 from study.optuna_mirror import Put, mirrored
 from study.packing import Packing
+from study.places import settle_in
 from study.plan import StudyPlan
 from study.progress import StudyProgress
 from study.records import RecordWriter
 from study.request import resume_command
+from study.same_data import check_same_data
 from study.search import StudySearch, make_scheduler
 from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
@@ -201,7 +204,13 @@ def check_services(plan: StudyPlan) -> None:
 
 
 def run_study(
-    plan: StudyPlan, *, progress: StudyProgress, command: str, versions: dict[str, str], retry_failed: bool = False
+    plan: StudyPlan,
+    *,
+    progress: StudyProgress,
+    command: str,
+    versions: dict[str, str],
+    retry_failed: bool = False,
+    sets_aside: bool = False,
 ) -> tuple[StudyRun, "StudyTracker"]:
     """Run what is left of a study; the caller closes the tracker when it has the result.
 
@@ -211,9 +220,10 @@ def run_study(
         command: what the user typed, for the record.
         versions: which code runs, for the record.
         retry_failed: whether trials that failed are begun again.
+        sets_aside: whether records that the journal does not account for are moved away; the study is refused else.
 
     Raises:
-        StudyError: Ray or the tracking store cannot be used, or the disk refuses.
+        StudyError: Ray or the tracking store cannot be used, the disk refuses, or the journal has lost trials.
         UsageError: another process runs this study.
     """
     began = time.monotonic()
@@ -223,18 +233,19 @@ def run_study(
         mirrored(plan, progress.warn) as mirror,
     ):
         stop = Stop(plan.time_budget)
-        tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress)
-        ledger = StudyLedger(plan, lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop))
+        settle_in(plan.directory)
+        ledger = StudyLedger(
+            plan, lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop), read_only=True
+        )
+        _account_for_records(ledger, progress.say, sets_aside=sets_aside)
+        ledger.begin_writing()
+        tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress, ledger)
         stop.ledger = ledger
         if retry_failed:
             _retry(ledger, progress)
         records = _open_records(plan, ledger, progress.say)
         for entry in ledger.in_stage("search"):
             mirror(entry)
-        if ledger.damaged_lines:
-            progress.say(
-                f"journal.jsonl: lines {ledger.damaged_lines} are damaged and left out; their trials run again"
-            )
         with _interruptible(stop, progress):
             if _work_is_left(ledger):
                 try:
@@ -256,20 +267,25 @@ def run_study(
 
 
 @contextmanager
-def recorded_run(plan: StudyPlan, tell: Callable[[str], None] = lambda _: None) -> Iterator[StudyRun]:
+def recorded_run(
+    plan: StudyPlan, tell: Callable[[str], None] = lambda _: None, *, sets_aside: bool = False
+) -> Iterator[StudyRun]:
     """A study as its folder holds it, its records complete; nothing is run, and nobody else runs it meanwhile.
 
     Args:
         plan: the study.
-        tell: hears of records that are damaged and written anew.
+        tell: hears of damage, and of what is written again.
+        sets_aside: whether records that the journal does not account for are moved away; the study is refused else.
 
     Raises:
         UsageError: another process runs this study.
-        StudyError: its folder cannot be read or written.
+        StudyError: its folder cannot be read or written, or the journal has lost trials.
     """
     with StudyLock(plan.directory):
+        settle_in(plan.directory)
         ledger = StudyLedger(plan, read_only=True)
         try:
+            _account_for_records(ledger, tell, sets_aside=sets_aside)
             _open_records(plan, ledger, tell)
         except OSError as error:
             raise StudyError(f"the study's folder cannot be written: {error}") from error
@@ -286,11 +302,27 @@ def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
         return max(ended) - min(started) if ended else 0.0
 
 
-def _open_tracker(plan: StudyPlan, command: str, versions: dict[str, str], progress: StudyProgress) -> "StudyTracker":
+def _account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, sets_aside: bool) -> None:
+    """Check that the journal accounts for all records, or have those that it does not account for moved away."""
+    if sets_aside:
+        from study.tracking import delivered_trials
+
+        delivered = delivered_trials(ledger.plan)
+        ledger.begin_writing()
+        folder = set_aside(ledger, delivered)
+        say(f"the old records are in {folder}" if folder is not None else "the journal accounts for all records")
+    check_records(ledger)
+    if (damage := describe_damage(ledger)) is not None:
+        say(f"{damage}. Trials that it has lost run again")
+
+
+def _open_tracker(
+    plan: StudyPlan, command: str, versions: dict[str, str], progress: StudyProgress, ledger: StudyLedger
+) -> "StudyTracker":
     # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
     from study.tracking import open_tracker
 
-    return open_tracker(plan, command=command, versions=versions, tell=progress.say, watched=True)
+    return open_tracker(plan, command=command, versions=versions, tell=progress.say, watched=True, ledger=ledger)
 
 
 def _on_end(
@@ -336,6 +368,7 @@ def _search(
         if plan.address == "local":  # a cluster may grow
             Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
         slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent)
+        check_same_data(ledger, stopped=stop.stop_all)
         teachers: dict[str, str] = {}
         for whose, trial in plan.teachers.items():
             progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")
@@ -362,7 +395,7 @@ def _search(
         search = StudySearch(
             ledger,
             packing.trial_settings,
-            lambda entry: known.pop(entry.trial_id, None) or storage.newest_of(entry.trial_id),
+            lambda entry: _checkpoints(entry, known, storage),
             packing.slots,
         )
         callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop, storage)
@@ -379,6 +412,13 @@ def _search(
         # next, one of them ends the whole process.
         gc.collect()
         stop_ray()
+
+
+def _checkpoints(
+    entry: TrialEntry, known: dict[str, list[str | tune.Checkpoint]], storage: TrialStorage
+) -> list[str | tune.Checkpoint]:
+    """What a trial may go on from: nothing if the journal has lost epochs of it, which a checkpoint would leave out."""
+    return [] if entry.gaps else known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id)
 
 
 def _teacher_outputs(plan: StudyPlan) -> Any:
@@ -463,15 +503,12 @@ def _complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWrite
 
 
 def _open_records(plan: StudyPlan, ledger: StudyLedger, say: Callable[[str], None]) -> RecordWriter:
-    """The records of a study, as far as they are whole and say what its journal says; the rest is written anew."""
+    """The records of a study, as far as they are whole and agree with its journal; the rest is written from that."""
     records = RecordWriter(plan.directory)
-    for path in records.remove_damaged():
-        say(f"{path} is damaged; what it held is written anew from the journal")
-    for trial_id, (status, error) in records.recorded().items():
-        entry = ledger.entries.get(trial_id)
-        if entry is None or (entry.status, entry.error) != (status, error):
-            records.clear()  # a trial that runs again, or whose line in the journal is damaged
-            break
+    for path in records.set_damaged_aside():
+        say(f"{path} is damaged: it is moved to {plan.directory / 'set-aside'} and written again from the journal")
+    ends = {entry.trial_id: (entry.status, entry.error) for entry in ledger.entries.values()}
+    records.drop({trial_id for trial_id, ended in records.recorded().items() if ends[trial_id] != ended})
     if ledger.entries:
         _complete_records(plan, ledger, records)
     return records

@@ -27,7 +27,8 @@ from ray.tune.search.optuna import OptunaSearch
 from study.choosing import choose
 from study.confirmation import student_path
 from study.control_tuning import tuning_trials
-from study.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry
+from study.errors import StudyError
+from study.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_words
 from study.plan import PlannedTrial
 from study.promising import promising_configs as promising_configs
 from study.samplers import make_sampler
@@ -90,7 +91,13 @@ class StudySearch(OptunaSearch):
         self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
         self._proposed = Counter(entry.config.config_id for entry in ledger.in_stage("search"))
         for entry in ledger.in_stage("search"):
-            self._restore_optuna_trial(entry)
+            try:
+                self._restore_optuna_trial(entry)
+            except Exception as error:  # Optuna's own, and whatever Python makes of a distribution that is none
+                raise StudyError(
+                    f"{plan.directory / 'journal.jsonl'}: the sampler's proposal for trial {entry.trial_id} cannot be "
+                    f"read ({type(error).__name__}: {first_words(error)}): restore the file from a copy"
+                ) from error
 
     @property
     def optuna_study(self) -> optuna.Study:

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from study.places import own_store
 from study.plan import StudyPlan
 from trainables.modality import is_text
 from trainables.uris import redact
@@ -72,7 +73,7 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield name, value
     if plan.output_dir != Path("study_results"):
         yield "output_dir", plan.output_dir
-    if plan.tracking_uri != f"sqlite:///{(plan.output_dir / 'mlflow.db').absolute()}":
+    if plan.tracking_uri != own_store(plan.output_dir):
         yield "tracking_uri", plan.tracking_uri
 
 
@@ -85,6 +86,8 @@ def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
     yield "teacher_checkpoint", plan.teacher_checkpoint
     if is_text(plan.base.dataset):
         return
+    if plan.teacher_weights is not None and not plan.teacher_weights.is_plain:
+        yield "teacher_weights", plan.teacher_weights.choice
     if plan.teacher_normalisation is not None and not _tells_itself(plan.teacher_checkpoint):
         mean, std = (",".join(map(repr, values)) for values in plan.teacher_normalisation)
         yield "teacher_normalisation", f"{mean}/{std}"

@@ -5,6 +5,7 @@ It is the student of the first confirmed seed, not of the seed that did best on 
 champion of another study stays one where its config has the higher mean on that split.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.model_card import card_of, card_path
 from study.plan import StudyPlan
+from trainables.data.registry import FOLDER_PREFIX
 from trainables.models import CheckpointError
 from trainables.storage import StoredFileError, write_atomically
 from trainables.student_file import Student, load_kept
@@ -38,6 +40,8 @@ LOADER: Final = "trainables.student_file"
 _SCORE: Final = "test_score"
 _ALIAS_GIVEN: Final = "alias_given"
 _STAYS: Final = "champion_stays"
+_DIGEST: Final = 8  # characters of a digest in a name
+_LONGEST_NAME: Final = 250  # characters; MLflow's stores take 256
 _LONGEST_DESCRIPTION: Final = 5_000  # characters; PostgreSQL refuses more
 
 
@@ -64,14 +68,15 @@ def publish_student(
         return None
     path = student_path(plan, entry.trial_id)
     beats = any(each.clear for each in result.of_first(control=BASELINE))
-    card = card_of(plan, entry, first, result, registered_as=model_name(plan))
+    name = model_name(plan, (ledger.dataset or {}).get("digest"))
+    card = card_of(plan, entry, first, result, registered_as=name)
     published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
         write_atomically(card_path(path), card.encode())  # whatever becomes of the rest
         client = mlflow_store.open_client(plan.tracking_uri)
         version = _registered(client, plan)
         if version is None:
-            version = _register(client, plan, entry, path, card, parent_id, score=first.test_accuracy.value)
+            version = _register(client, plan, entry, path, card, parent_id, name=name, score=first.test_accuracy.value)
         alias, better = version.tags.get(_ALIAS_GIVEN), version.tags.get(_STAYS)
         if alias is None:  # once: a later study may have it since
             better = _better_champion(client, version) if beats else None
@@ -85,12 +90,27 @@ def publish_student(
         raise StudyError(f"the best student could not be logged to MLflow: {error}") from error
 
 
-def model_name(plan: StudyPlan) -> str:
-    """Under which the students of a dataset and an architecture are registered."""
+def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
+    """The name under which the students of a dataset and an architecture are registered.
+
+    A folder of images adds to its own name what is in it, as folders of one name may hold anything: the digest of its
+    images and of their split. It keeps the name where it is moved to, and gets another one when its images change, with
+    which scores on the test split cannot be compared.
+
+    Args:
+        plan: the study.
+        data_digest: of a folder's content, as its trials reported it; without one, the digest of its path is taken.
+    """
     dataset = plan.base.dataset
-    if ":" in dataset:  # a folder of images: its own name
-        dataset = Path(dataset.partition(":")[2]).name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")
+    if dataset.startswith(FOLDER_PREFIX):
+        content = data_digest or hashlib.sha256(dataset.encode()).hexdigest()
+        dataset = f"{Path(dataset.removeprefix(FOLDER_PREFIX)).name}-{content[:_DIGEST]}"
+    else:  # of `glue:sst2`, the task
+        dataset = dataset.rpartition(":")[2]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - _DIGEST - 1]}-{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
 
 
 def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
@@ -109,12 +129,20 @@ def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
 
 def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
     """The version that the study has registered already."""
-    own = client.search_model_versions(f"name = '{model_name(plan)}' and tags.study_id = '{plan.study_id}'")
+    own = client.search_model_versions(f"tags.study_id = '{plan.study_id}'")  # an earlier version named them otherwise
     return own[0] if own else None
 
 
 def _register(
-    client: MlflowClient, plan: StudyPlan, entry: TrialEntry, path: Path, card: str, parent_id: str, *, score: float
+    client: MlflowClient,
+    plan: StudyPlan,
+    entry: TrialEntry,
+    path: Path,
+    card: str,
+    parent_id: str,
+    *,
+    name: str,
+    score: float,
 ) -> ModelVersion:
     kept = load_kept(path)
     with _tracking_at(plan.tracking_uri), mlflow.start_run(run_id=parent_id, log_system_metrics=False):
@@ -126,8 +154,8 @@ def _register(
             input_example=kept.images[:1].numpy(),
             pip_requirements=_requirements(text=bool(kept.student.about)),
             tags={"trial_id": entry.trial_id, "study": plan.name, "config_id": entry.config.config_id},
+            metadata={"class_names": list(kept.student.class_names)} if kept.student.class_names else None,
         )
-    name = model_name(plan)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}

@@ -31,6 +31,7 @@ def sync(
     name: options.Synced,
     tracking_uri: options.TrackingUri = None,
     output_dir: options.OutputDir = Path("study_results"),
+    set_aside_records: options.SetAsideRecords = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -41,7 +42,8 @@ def sync(
     take everything.
     """
     given = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
-    _deliver(resumed_plan(name, output_dir, given, runs=False), quiet=quiet, verbose=verbose)
+    plan = resumed_plan(name, output_dir, given, runs=False)
+    _deliver(plan, sets_aside=set_aside_records, quiet=quiet, verbose=verbose)
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
     leave_with_exit_code(app)
 
 
-def _deliver(plan: "StudyPlan", *, quiet: bool, verbose: bool) -> None:
+def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool) -> None:
     with stdout_for_results_only(verbose=verbose) as stdout:
         from study.errors import ExitCode
         from study.progress import StudyProgress
@@ -60,11 +62,15 @@ def _deliver(plan: "StudyPlan", *, quiet: bool, verbose: bool) -> None:
 
         check_tracking_uri(plan.tracking_uri)
         progress = StudyProgress(plan, quiet=quiet)
-        with recorded_run(plan, progress.say) as run:
+        with recorded_run(plan, progress.say, sets_aside=sets_aside) as run:
             from study.outcome import conclude
 
             tracker = open_tracker(
-                plan, command=command_line("study.sync"), versions=running_versions(), tell=progress.say
+                plan,
+                command=command_line("study.sync"),
+                versions=running_versions(),
+                tell=progress.say,
+                ledger=run.ledger,
             )
             progress.say(f"delivering {len(run.ledger.entries)} trials to {redact(plan.tracking_uri)}")
             tracker.catch_up(run.ledger)

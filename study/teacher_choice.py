@@ -33,8 +33,9 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
     """
     path: Path | None = values["teacher_checkpoint"]
     if path is None:
-        if values["teacher_normalisation"] is not None:
-            raise UsageError("--teacher-normalisation is for a teacher from --teacher-checkpoint")
+        for name in ("teacher_normalisation", "teacher_weights"):
+            if values.get(name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for a teacher from --teacher-checkpoint")
         if is_text(values["dataset"]):
             _check_pretrained(values, given)
         return {}
@@ -44,9 +45,12 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
                 f"--{name.replace('_', '-')} says how to train a teacher, and --teacher-checkpoint gives one that is "
                 "trained: leave out one of the two"
             )
-    teacher = _read(path, values["dataset"], given.get("teacher"), values["teacher_normalisation"])
+    teacher = _read(
+        path, values["dataset"], given.get("teacher"), values["teacher_normalisation"], values.get("teacher_weights")
+    )
     if is_text(values["dataset"]):
-        _check_pretrained({**values, "teacher": teacher.identity["architecture"]}, given, names=("student",))
+        _check_given_text(teacher, path, values)
+        _check_pretrained(values, given, names=("student",), tokeniser=teacher.tokeniser)
     return {
         "base": {
             "teacher": teacher.identity["architecture"],
@@ -56,13 +60,39 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
         },
         "teacher_checkpoint": path.absolute(),
         "teacher_normalisation": tuple(teacher.normalisation),
+        "teacher_weights": teacher.taken,
     }
 
 
+def _check_given_text(teacher: "GivenTeacher", path: Path, values: dict[str, Any]) -> None:
+    """Whether a language model that was given has a position for each token of the task's sentences."""
+    from trainables.data.text.tokeniser import parse_tokeniser
+    from trainables.models.pretrained import check_positions
+
+    positions = teacher.identity["model"]["max_position_embeddings"]
+    assert teacher.tokeniser is not None
+    try:
+        tokeniser = parse_tokeniser(teacher.tokeniser, where=str(path))
+        check_positions(positions, values["dataset"], values["data_root"], tokeniser, where=str(path))
+    except ValueError as error:
+        raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
 def _check_pretrained(
-    values: dict[str, Any], given: dict[str, Any], names: tuple[str, ...] = ("teacher", "student")
+    values: dict[str, Any],
+    given: dict[str, Any],
+    names: tuple[str, ...] = ("teacher", "student"),
+    *,
+    tokeniser: str | None = None,
 ) -> None:
-    """Whether the language models that are named by a folder or by the Hub's name are there, and can be distilled."""
+    """Whether the language models that are named by a folder or by the Hub's name are there, and can be distilled.
+
+    Args:
+        values: every option's value.
+        given: those that the user gave.
+        names: of the options to check, those that settle the tokeniser first.
+        tokeniser: content of the tokenizer.json of a teacher that was given; else the first model's tokeniser is used.
+    """
     from trainables.models.names import check_text_model_name, is_pretrained_text_name
 
     for name in names:
@@ -71,11 +101,16 @@ def _check_pretrained(
             continue
         try:
             check_text_model_name(model, student=name == "student")
-            if is_pretrained_text_name(model):
-                from trainables.models.pretrained import find_folder, read_config
+            if is_pretrained_text_name(model) and not (values["download"] and values["dry_run"]):
+                # Without a download: what would be fetched is not there yet.
+                from trainables.data.text.tokeniser import load_tokeniser, parse_tokeniser
+                from trainables.models.pretrained import check_folder, find_folder, read_config
 
-                if not (values["download"] and values["dry_run"]):  # what would be fetched is not there yet
-                    read_config(find_folder(model, download=values["download"]))
+                folder = find_folder(model, download=values["download"])
+                read_config(folder)  # a model of another kind is refused before its tokeniser is
+                reads = parse_tokeniser(tokeniser, where="the teacher") if tokeniser else load_tokeniser(folder)
+                tokeniser = reads.json
+                check_folder(folder, values["dataset"], values["data_root"], tokeniser=reads)
         except ValueError as error:
             raise UsageError(f"--{name}: {error}") from None
 
@@ -95,18 +130,53 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
     """
     path: Path | None = given.get("teacher_checkpoint")
     text: str | None = given.get("teacher_normalisation")
-    if path is None and text is None:
+    weights: str | None = given.get("teacher_weights")
+    if path is None and text is None and weights is None:
         return {}
     own = plan.base.teacher_digest
     if not own:
         raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave the checkpoint out")
-    teacher = _read(path or plan.teacher_checkpoint, plan.base.dataset, plan.base.teacher, text)
+    teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
     if teacher.digest != own:
         raise UsageError(
             f"study {plan.name!r} has another teacher: the digest of {path or plan.teacher_checkpoint} is "
             f"{teacher.digest}, the study's is {own}. Leave it out to go on with the teacher that the study keeps."
         )
-    return {"teacher_checkpoint": path.absolute()} if path is not None else {}
+    return {"teacher_checkpoint": path.absolute(), "teacher_weights": teacher.taken} if path is not None else {}
+
+
+def _read_again(
+    plan: StudyPlan,
+    path: Path | None,
+    normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
+    weights: str | None = None,
+) -> "GivenTeacher":
+    """The teacher in a study's checkpoint, which may have been saved again in another layout.
+
+    Args:
+        plan: the study's.
+        path: where the checkpoint lies now.
+        normalisation: as given, or as planned.
+        weights: which of the file's weights; if not given, those that are the study's teacher, if they are there.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    taken = plan.teacher_weights
+    choices = [weights] if weights is not None or taken is None else [taken.place or None, taken.kind, None]
+    errors = []
+    teacher: GivenTeacher | None = None
+    for choice in dict.fromkeys(choices):
+        try:
+            teacher = _read(path, plan.base.dataset, plan.base.teacher, normalisation, choice)
+        except UsageError as error:
+            errors.append(error)
+            continue
+        if teacher.digest == plan.base.teacher_digest:
+            break
+    if teacher is None:
+        raise errors[-1]
+    return teacher
 
 
 def keep_teacher(plan: StudyPlan) -> None:
@@ -124,7 +194,7 @@ def keep_teacher(plan: StudyPlan) -> None:
     normalisation = plan.teacher_normalisation
     assert plan.teacher_checkpoint is not None
     try:
-        teacher = _read(plan.teacher_checkpoint, plan.base.dataset, plan.base.teacher, normalisation)
+        teacher = _read_again(plan, plan.teacher_checkpoint, normalisation)
     except UsageError as error:
         raise StudyError(
             f"the study's copy of its teacher is gone, and so is what it was copied from: {error}"
@@ -165,13 +235,31 @@ def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
         for_whom = "" if shared else f", for {', '.join(whom)}"
         return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{for_whom}"
     if is_text(base.dataset):
-        return f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
+        return (
+            f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
+            + _classes_of(plan)
+        )
     assert plan.teacher_normalisation is not None
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
+    weights = plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     return (
-        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), its images normalised by "
-        f"{mean} / {std}"
+        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}{weights}), its images normalised "
+        f"by {mean} / {std}"
     )
+
+
+def _classes_of(plan: StudyPlan) -> str:
+    """How the classes of a language model that was given became the task's; nothing if its folder is gone."""
+    from trainables.models.class_order import ClassNamesError, read_class_order
+
+    path, task = plan.teacher_checkpoint, dataset_info(plan.base.dataset).task
+    assert task is not None
+    if path is None or not path.is_dir():
+        return ""
+    try:
+        return f"; {read_class_order(path, task).note}"
+    except ClassNamesError:
+        return ""
 
 
 def _read(
@@ -179,6 +267,7 @@ def _read(
     dataset: str,
     architecture: str | None,
     normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
+    weights: str | None,
 ) -> "GivenTeacher":
     # torch is imported from here on: there is no telling without it what a checkpoint holds.
     from trainables.models import CheckpointError
@@ -191,10 +280,14 @@ def _read(
 
         if isinstance(normalisation, str):
             raise UsageError("--teacher-normalisation is of images: leave it out")
+        if weights is not None:
+            raise UsageError("--teacher-weights is for checkpoints of nets for images: leave it out")
         try:
             return read_given_text_teacher(path, dataset, architecture=architecture)
         except CheckpointError as error:
             raise UsageError(f"--teacher-checkpoint: {error}") from None
+    if architecture is not None:
+        _check_name(architecture)
     info = dataset_info(dataset)
     shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
     try:
@@ -202,9 +295,18 @@ def _read(
             wanted = None if is_ours(path) else Normalisation(*normalisation)
         else:
             wanted = parse_normalisation(normalisation) if normalisation is not None else None
-        return read_given_teacher(path, shape, architecture=architecture, normalisation=wanted)
+        return read_given_teacher(path, shape, architecture=architecture, normalisation=wanted, weights=weights)
     except (CheckpointError, ValueError) as error:
         raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
+def _check_name(architecture: str) -> None:
+    from trainables.models.names import check_model_name
+
+    try:
+        check_model_name(architecture)
+    except ValueError as error:
+        raise UsageError(f"--teacher: {error}") from None
 
 
 def parse_normalisation(text: str) -> "Normalisation":
@@ -213,7 +315,7 @@ def parse_normalisation(text: str) -> "Normalisation":
     Raises:
         ValueError: it is written otherwise, or a standard deviation is not positive.
     """
-    from trainables.teacher.given import Normalisation
+    from trainables.teacher.given import NORMALISATION_BOUNDS, Normalisation, is_normalisation
 
     try:
         mean, std = (tuple(float(word) for word in part.split(",")) for part in text.split("/"))
@@ -222,6 +324,6 @@ def parse_normalisation(text: str) -> "Normalisation":
             f"--teacher-normalisation {text!r}: write means, a slash and standard deviations, one each a channel, such "
             "as 0.5071,0.4867,0.4408/0.2675,0.2565,0.2761"
         ) from None
-    if not all(-10 < value < 10 for value in mean) or not all(0 < value < 10 for value in std):
-        raise ValueError(f"--teacher-normalisation {text!r}: both are of pixels in [0, 1], standard deviations above 0")
-    return Normalisation(mean, std)
+    if not is_normalisation(normalisation := Normalisation(mean, std)):
+        raise ValueError(f"--teacher-normalisation {text!r}: {NORMALISATION_BOUNDS}")
+    return normalisation

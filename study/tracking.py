@@ -8,7 +8,7 @@ Ray's own callback costs ten times as much and cannot do that.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from study.delivery import PATIENCE, Delivery, RefusedError, first_line
+from study.derivable import DeliveredTrial, check_delivered
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.plan import StudyPlan
@@ -27,6 +28,7 @@ from study.start_command import start_command
 from study.teacher_choice import describe_teacher
 from study.tracking_inputs import MachineWatch, dataset_inputs
 from study.tracking_view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
+from trainables.measures import COST_FACTS
 from trainables.methods import METHODS
 from trainables.uris import redact
 
@@ -67,6 +69,57 @@ def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
         ) from None
 
 
+def delivered_trials(plan: StudyPlan) -> dict[str, DeliveredTrial]:
+    """The trials of a study that have ended according to MLflow, by identifier.
+
+    Raises:
+        StudyError: the store cannot be opened or does not answer.
+    """
+    client = _open_client(plan)
+    try:
+        experiment = client.get_experiment_by_name(_experiment_name(plan))
+        parent = _find_parent(client, experiment.experiment_id, plan) if experiment is not None else None
+        if experiment is None or parent is None:
+            return {}
+        return _delivered(_search_children(client, experiment.experiment_id, parent.info.run_id))
+    except MlflowException as error:
+        why = redact(first_line(error))
+        raise StudyError(f"MLflow at {redact(plan.tracking_uri)} does not answer ({why})") from None
+
+
+def _experiment_name(plan: StudyPlan) -> str:
+    return f"{plan.base.dataset}: {plan.space}"
+
+
+def _find_parent(client: MlflowClient, experiment_id: str, plan: StudyPlan) -> Run | None:
+    query = f"tags.study_id = '{plan.study_id}' and tags.kind = 'study'"
+    found = client.search_runs([experiment_id], query, max_results=1)
+    return found[0] if found else None
+
+
+def _search_children(
+    client: MlflowClient, experiment_id: str, parent_id: str, trial_id: str | None = None
+) -> Iterator[Run]:
+    """The runs of all trials of a study, or of one."""
+    token, one = None, "" if trial_id is None else f" and tags.trial_id = '{trial_id}'"
+    query = f"tags.mlflow.parentRunId = '{parent_id}'{one}"
+    while True:
+        page = client.search_runs([experiment_id], query, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _delivered(runs: Iterable[Run]) -> dict[str, DeliveredTrial]:
+    """The trials among runs that have ended."""
+    return {
+        tags["trial_id"]: DeliveredTrial(tags["status"], int(tags.get(_ATTEMPT, 1)))
+        for run in runs
+        if "trial_id" in (tags := run.data.tags) and "status" in tags and run.info.end_time
+    }
+
+
 class StudyTracker:
     """Delivers one study to MLflow.
 
@@ -77,6 +130,10 @@ class StudyTracker:
         tell: hears, in a line, when the store is away and when it is back.
         patience: seconds for which a store that is away is waited for when the study has ended.
         watched: whether the run of the study has measures of this machine as well, while it runs.
+        ledger: the study's trials; runs of other trials are left as they are.
+
+    Raises:
+        StudyError: MLflow has trials of the study that its journal has lost; nothing is changed.
     """
 
     def __init__(
@@ -88,8 +145,10 @@ class StudyTracker:
         tell: Callable[[str], None] = lambda _: None,
         patience: float = PATIENCE,
         watched: bool = False,
+        ledger: StudyLedger | None = None,
     ) -> None:
         self._plan = plan
+        self._ledger = ledger
         self._client = _open_client(plan)
         self._experiment_id = self._find_experiment()
         tags = {
@@ -109,20 +168,25 @@ class StudyTracker:
             **{name: str(value) for name, value in _constants(plan).items()},
             **versions,
         }
-        parent = self._find_parent()
+        parent = _find_parent(self._client, self._experiment_id, plan)
+        found = [] if parent is None else list(_search_children(self._client, self._experiment_id, parent.info.run_id))
+        if ledger is not None:
+            check_delivered(ledger, _delivered(found))
         if parent is None:
             parent = self._client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
         else:
             self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            if parent.data.tags.get("study") != plan.name:  # its folder was renamed
+                self._client.set_tag(parent.info.run_id, "study", plan.name)
+                self._client.set_tag(parent.info.run_id, "mlflow.runName", plan.name)
         self.parent_id: str = parent.info.run_id
         self._write_note()
         self._save_view()
         self._dataset: dict[str, Any] | None = None
         self._known_dataset: dict[str, Any] | None = None
         self._reads_test = False
-        self._runs = {run.data.tags["trial_id"]: run for run in self._children() if "trial_id" in run.data.tags}
-        ended = {i: run for i, run in self._runs.items() if "status" in run.data.tags and run.info.end_time}
-        self._ended = {i: int(run.data.tags.get(_ATTEMPT, 1)) for i, run in ended.items()}
+        self._runs = {run.data.tags["trial_id"]: run for run in found if "trial_id" in run.data.tags}
+        self._ended = {trial_id: each.attempt for trial_id, each in _delivered(found).items()}
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
         self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)
@@ -207,7 +271,7 @@ class StudyTracker:
 
     def _end(self, status: str, result_note: str, metrics: dict[str, float], artifacts: Sequence[Path]) -> None:
         for run in self._children():
-            if run.info.status == "RUNNING":
+            if run.info.status == "RUNNING" and self._is_ours(run):
                 self._client.set_terminated(run.info.run_id, status="KILLED")
         self._log_dataset()
         if result_note:
@@ -222,37 +286,22 @@ class StudyTracker:
             log(self.parent_id, str(path), *([path.name] if path.is_dir() else []))
         self._client.set_terminated(self.parent_id, status=status)
 
+    def _is_ours(self, run: Run) -> bool:
+        """Whether a run is of a trial that the journal knows; of one that it has lost, nothing is known."""
+        return self._ledger is None or run.data.tags.get("trial_id") in self._ledger.entries
+
     def _find_experiment(self) -> str:
         return mlflow_store.find_experiment(
             self._client,
             self._plan.tracking_uri,
-            f"{self._plan.base.dataset}: {self._plan.space}",
+            _experiment_name(self._plan),
             artifacts=self._plan.output_dir / "mlartifacts",
             note=self._plan.search_space.question,
         )
 
-    def _find_parent(self) -> Run | None:
-        found = self._client.search_runs(
-            [self._experiment_id],
-            f"tags.study_id = '{self._plan.study_id}' and tags.kind = 'study'",
-            max_results=1,
-        )
-        return found[0] if found else None
-
     def _children(self, trial_id: str | None = None) -> Iterator[Run]:
         """The runs of all trials, or of one."""
-        token, one = None, "" if trial_id is None else f" and tags.trial_id = '{trial_id}'"
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id],
-                f"tags.mlflow.parentRunId = '{self.parent_id}'{one}",
-                max_results=1000,
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+        return _search_children(self._client, self._experiment_id, self.parent_id, trial_id)
 
     def _log_dataset(self) -> None:
         dataset, self._dataset = self._dataset, None
@@ -315,7 +364,8 @@ class StudyTracker:
         ]
         if epochs and not done:  # what it costs by what it is, before its first epoch
             began = int(entry.started * 1000)
-            metrics = [Metric(name, value, began, 0) for name, value in entry.facts.items()] + metrics
+            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in COST_FACTS]
+            metrics = costs + metrics
         tags = _end_tags(entry) if status is not None else []
         # What does not fit into one request goes first, so that the tag `status` says that all is there.
         while len(metrics) > METRICS_PER_BATCH:

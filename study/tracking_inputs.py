@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
+from study.data_preview import class_names
 from study.plan import StudyPlan
-from trainables.data.registry import dataset_info
+from trainables.data.registry import FOLDER_PREFIX, dataset_info
 
 _DIGEST: Final = 16  # characters; MLflow takes 36, and shows them all
 _SECONDS_TO_END: Final = 5.0
@@ -28,6 +29,10 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
         dataset = {**dataset, "test": dataset_info(plan.base.dataset).split_sizes[-1]}
     name = plan.base.dataset
     source = str(plan.data_root) if plan.data_root is not None else "scikit-learn"
+    if name.startswith(FOLDER_PREFIX):
+        source = name.removeprefix(FOLDER_PREFIX)
+    classes = class_names(plan)
+    named = {"class_names": list(classes)} if classes else {}
     return [
         DatasetInput(
             Dataset(
@@ -35,7 +40,7 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
                 digest=dataset["digest"][:_DIGEST],
                 source_type="local",
                 source=json.dumps({"uri": source}),
-                profile=json.dumps({"num_rows": dataset[split], "sha256": dataset["digest"]}),
+                profile=json.dumps({"num_rows": dataset[split], "sha256": dataset["digest"], **named}),
             ),
             [InputTag("mlflow.data.context", context)],
         )

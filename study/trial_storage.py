@@ -61,14 +61,15 @@ class TrialStorage:
     """
 
     def __init__(self, plan: StudyPlan) -> None:
-        place, own = plan.storage_path, f"{plan.name}-{plan.study_id[:8]}"
+        place = plan.storage_path
         self._remote: RemoteFolder | None = None
         self._shared: SharedStorage | None = None
         if place is not None and is_uri(place):
-            self._root = own
             self._remote, self._shared = RemoteFolder(place), share(place)
+            self._root = _folder_of(plan, self._names(""))
         else:
-            folder = plan.directory / "tune" if place is None else Path(place) / own
+            own = "tune" if place is None else _folder_of(plan, self._names(place))
+            folder = (plan.directory if place is None else Path(place)) / own
             self._root = str(folder.absolute())
             folder.mkdir(parents=True, exist_ok=True)
         found = (_RUN.fullmatch(name) for name in self._names(self._root))
@@ -146,6 +147,17 @@ class TrialStorage:
     def _remove(self, folder: str) -> None:
         assert self._remote is not None
         self._remote.delete_folder(folder)
+
+
+def _folder_of(plan: StudyPlan, there: set[str]) -> str:
+    """A study's folder in a storage that studies share: of a study that was renamed, the one that it has.
+
+    Args:
+        plan: the study.
+        there: names of the folders that are there.
+    """
+    ending = f"-{plan.study_id[:8]}"
+    return next((name for name in sorted(there) if name.endswith(ending)), f"{plan.name}{ending}")
 
 
 def life_folder(trial_id: str, life: int) -> str:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from trainables.batch_sizes import batch_sizes
 from trainables.data.dataset import Dataset, Split
 from trainables.data.views import (
     Normaliser,
@@ -86,15 +87,22 @@ class BatchSource(Protocol):
 class EpochBatches:
     """The train split of a trial, batch by batch.
 
+    Batches have `config.batch_size` samples, the last one what is left over. A single sample that is left over joins
+    the batch before it, see `trainables.batch_sizes`.
+
     Args:
         config: the trial.
         dataset: its dataset.
         device: where the batches are wanted; images and labels stay there.
+
+    Raises:
+        ValueError: the train split has fewer than two samples.
     """
 
     def __init__(self, config: TrialConfig, dataset: Dataset, device: torch.device) -> None:
         table = view_table(dataset.info, config.augmentation)
         self._config = config
+        self._sizes = batch_sizes(len(dataset.train), config.batch_size)
         self.slots = num_slots(len(table), config.epochs)
         views = views_of_slots(len(dataset.train), len(table), self.slots, seed=config.split_seed)
         self._views = views.to(device)
@@ -110,10 +118,10 @@ class EpochBatches:
         return self._config.data_seed, epoch, slot, self._config.batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._labels) // self._config.batch_size)
+        return len(self._sizes)
 
     def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
-        """Every sample once, the last batch holding what is left over.
+        """Every sample once, in batches of the sizes that `batch_sizes` gives.
 
         Args:
             epoch: counted from 0.
@@ -122,12 +130,14 @@ class EpochBatches:
         config = self._config
         slot = slot_of_epoch(epoch, self.slots, data_seed=config.data_seed)
         order = batch_order(len(self._labels), data_seed=config.data_seed, epoch=epoch).to(self._device)
-        for indices in order.split(self._batches_at_once(teacher_outputs) * config.batch_size):
+        at_once = self._batches_at_once(teacher_outputs)
+        groups = [self._sizes[first : first + at_once] for first in range(0, len(self._sizes), at_once)]
+        for indices, sizes in zip(order.split([sum(group) for group in groups]), groups, strict=True):
             gathered = self.batch(indices, slot, teacher_outputs)
-            columns = [each.split(config.batch_size) for each in (indices, gathered.inputs, gathered.labels)]
-            teacher: list[TeacherBatch | None] = [None] * len(columns[0])
+            columns = [each.split(sizes) for each in (indices, gathered.inputs, gathered.labels)]
+            teacher: list[TeacherBatch | None] = [None] * len(sizes)
             if gathered.teacher is not None:
-                parts = (each.split(config.batch_size) for each in (gathered.teacher.feature, gathered.teacher.logits))
+                parts = (each.split(sizes) for each in (gathered.teacher.feature, gathered.teacher.logits))
                 teacher = [TeacherBatch(*each) for each in zip(*parts, strict=True)]
             for rows, inputs, labels, outputs in zip(*columns, teacher, strict=True):
                 yield Batch(rows, slot, inputs, labels, outputs)
@@ -145,7 +155,7 @@ class EpochBatches:
         config = self._config
         slot = slot_of_epoch(epoch, self.slots, data_seed=config.data_seed)
         order = batch_order(len(self._labels), data_seed=config.data_seed, epoch=epoch).to(self._device)
-        for indices in order.split(config.batch_size):
+        for indices in order.split(self._sizes):
             own = self.batch(indices[rows(len(indices))], slot, teacher_outputs)
             yield own._replace(whole=(indices, self._labels[indices]))
 

@@ -1,8 +1,8 @@
 """What an epoch of a trial cost, but for its energy: time, memory, and who had to be there for it."""
 
-import math
 from typing import TYPE_CHECKING
 
+from trainables.batch_sizes import count_batches
 from trainables.compute import peak_memory
 from trainables.optimisation import count_parameters
 
@@ -21,7 +21,7 @@ def epoch_costs(run: "DistillationRun", *, seconds: float, teacher_forwards: int
     examples = len(run.dataset.train)
     costs = {
         "cost/seconds": seconds,
-        "cost/seconds_per_step": run.training_seconds / math.ceil(examples / run.config.batch_size),
+        "cost/seconds_per_step": run.training_seconds / count_batches(examples, run.config.batch_size),
         "cost/examples_per_second": examples / run.training_seconds,
         "cost/teacher_forwards": float(teacher_forwards),
         "cost/trainable_parameters": float(count_parameters(each.module for each in run.trainers.values())),

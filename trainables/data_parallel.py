@@ -120,13 +120,25 @@ def share_norms(module: nn.Module, workers: Workers) -> None:
     """Let every BatchNorm of a network normalise by the whole batch in training, in place.
 
     The modules stay what they are, with their parameters, buffers and names: a checkpoint is that of one process.
+
+    Raises:
+        ValueError: for a kind of BatchNorm that would normalise by this worker's rows alone; nothing is changed then.
     """
+    if kinds := unshared_norms(module):
+        raise ValueError(f"{', '.join(kinds)} cannot normalise over several workers: train this network by one")
     for each in module.modules():
         shared = _SHARED.get(type(each))
         if shared is not None:
             each.__class__ = shared
             assert isinstance(each, _SharedNorm)
             each.workers = workers
+
+
+def unshared_norms(module: nn.Module) -> list[str]:
+    """Kinds of BatchNorm in a network that `share_norms` does not know, such as timm's `BatchNormAct2d`."""
+    shared = {*_SHARED, *_SHARED.values()}
+    norms = (each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm))
+    return sorted({type(each).__name__ for each in norms if type(each) not in shared})
 
 
 class _SharedNorm(nn.modules.batchnorm._BatchNorm):

@@ -63,11 +63,14 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
         raise describe_full_disk(error, path, size) from None
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` whole or not at all, without waiting for the disk.
+def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Replace `path` by `content` whole or not at all.
 
-    `trainables.storage.write_atomically` waits, so that it survives a power cut; this is for what can be made again, or
-    is written once a trial.
+    Args:
+        path: the file.
+        content: all of it.
+        durable: whether to wait for the disk, so that it survives a power cut, as
+            `trainables.storage.write_atomically` does; not for what can be made again, or is written once a trial.
 
     Raises:
         OSError: as `describe_full_disk` tells of it; nothing half-written is left.
@@ -76,9 +79,22 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         with writing(path, len(content)):
             partial.write_bytes(content)
+            if durable:
+                _sync(partial)
             partial.replace(path)
+            if durable:
+                _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _free(path: Path) -> str:

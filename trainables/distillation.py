@@ -194,7 +194,7 @@ def keep_if_asked(run: DistillationRun, path: str | None) -> None:
 def report(
     run: DistillationRun, epochs: Sequence[Mapping[str, float]], *, saved_at: float, trials: int = 1
 ) -> dict[str, Any]:
-    """What Tune is told of a trial, and beside it its data, `facts`, what it costs by what it is, and its calibration.
+    """What Tune is told of a trial: its epochs, its data, its calibration, and `facts` on its costs and splits.
 
     Args:
         run: the trial.
@@ -207,11 +207,12 @@ def report(
         **{name: epochs[-1][name] for name in OBJECTIVES if name in epochs[-1]},
         "epoch": run.epoch,
         "epochs": epochs,
-        "facts": _facts_of(run),
+        "facts": {**_facts_of(run), **run.data_facts()},
         "dataset": {
             "digest": run.dataset.digest,
             "train": len(run.dataset.train),
             "validation": len(run.dataset.validation),
+            **run.dataset.source_counts,
         },
         **({"calibration": run.calibration} if run.finished else {}),
         "finished": run.finished,
@@ -279,6 +280,20 @@ def prepare_teacher(
     path = ensure_teacher(trial, dataset, Path(folder), progress=tell)
     notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
     return PreparedTeacher(str(path), notes)
+
+
+def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -> str:
+    """Read a study's dataset and return the digest of its content and split.
+
+    Args:
+        config: fields of a `TrialConfig` of the study.
+        data_root: where the dataset lies.
+        folder: where teachers are kept; one that was given has its tokeniser there.
+    """
+    use_one_thread()
+    trial = TrialConfig(**config)
+    kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
+    return _dataset(trial, data_root, kept).digest
 
 
 class FillReport(NamedTuple):

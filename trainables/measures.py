@@ -19,6 +19,10 @@ processes trained the epoch together; the time and memory of the first are told.
 `cost/teacher_training_seconds` is what the training of a trial's teacher took, once for all trials that share it, where
 the method is taught by one that was trained here.
 
+`DATA_FACTS` are what the trial's splits are, recorded once: samples, and the best score of a network that gives every
+sample the same class, by the dataset's objective (for accuracy, the share of the largest class). Those of the test
+split are of trials that confirm; a trial of an earlier version has none.
+
 Beside its measures a trial that finishes tells, once, how well calibrated each network is (`CALIBRATION`, by split and
 network): in each of 15 bins of equal width over the confidence how many predictions there are (`count`), the sum of
 their confidences (`confidence`), and how many of them are right (`correct`). Who stands for the teacher, and who is the
@@ -102,6 +106,7 @@ COST_FACTS: Final = (
     "cost/stored_bytes",
     "cost/stored_passes",
 )
+DATA_FACTS: Final = ("data/val_samples", "data/val_constant_score", "data/test_samples", "data/test_constant_score")
 TEST_MEASURES: Final = ("test/accuracy",)
 CALIBRATION: Final = (
     "calibration/val_student",

@@ -23,6 +23,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from trainables.moved_store import find_artifacts_again
 from trainables.storage import locked
 from trainables.uris import redact
 
@@ -82,6 +83,8 @@ def open_client(uri: str) -> MlflowClient:
         with nullcontext() if path is None else locked(path.with_suffix(".lock")):
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)
+            if path is not None:
+                find_artifacts_again(path)
     except Exception as error:
         raise TrackingError(f"the MLflow store cannot be opened ({redact(uri)}): {redact(str(error))}") from None
     return client

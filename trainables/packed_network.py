@@ -16,14 +16,14 @@ from trainables.models import DistillationModel
 from trainables.models.bottleneck_resnet import BottleneckBlock, BottleneckResNet
 from trainables.models.cnn import SmallCNN
 from trainables.models.mobilenet import InvertedResidual, MobileNetV2
-from trainables.models.resnet import BasicBlock, ResNet
+from trainables.models.resnet import BasicBlock, ResNet, ZeroPad, ZeroPadResNet
 from trainables.models.vgg import VGG
 from trainables.models.wide_resnet import PreActivationBlock, WideResNet, WideStage
 
 # Modules that put nothing across channels but their layers. ShuffleNets deal channels out over the whole map.
 _CHANNELWISE: Final = (
     BasicBlock, BottleneckBlock, BottleneckResNet, InvertedResidual, MobileNetV2, PreActivationBlock, ResNet, SmallCNN,
-    VGG, WideResNet, WideStage, nn.Identity, nn.ModuleList, nn.ReLU, nn.Sequential,
+    VGG, WideResNet, WideStage, ZeroPad, ZeroPadResNet, nn.Identity, nn.ModuleList, nn.ReLU, nn.Sequential,
 )  # fmt: skip
 
 
@@ -76,6 +76,24 @@ class SideBySideBatchNorm2d(nn.Module):
         return functional.batch_norm(
             maps, *self._statistics, *self._affine, self.training, self._momentum, self._eps
         )  # fmt: skip
+
+
+class GroupedZeroPad(nn.Module):
+    """K zero-padded shortcuts: zero channels are added on both sides of each group.
+
+    Args:
+        alone: one of them.
+        count: K.
+    """
+
+    def __init__(self, alone: ZeroPad, count: int) -> None:
+        super().__init__()
+        self._count, self._stride, self._padding = count, alone.stride, (alone.before, alone.after)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, K · in, H, W) to (B, K · out, H / stride, W / stride)."""
+        sampled = maps[:, :, :: self._stride, :: self._stride].unflatten(1, (self._count, -1))
+        return functional.pad(sampled, (0, 0, 0, 0, *self._padding)).flatten(1, 2)
 
 
 class BatchedLinear(nn.Module):
@@ -162,6 +180,8 @@ class PackedNetwork:
         if isinstance(module, nn.Linear):
             assert weight is not None
             return BatchedLinear(self.count, weight, bias)
+        if isinstance(module, ZeroPad):
+            return GroupedZeroPad(module, self.count)
         return None
 
 

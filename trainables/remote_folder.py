@@ -72,7 +72,7 @@ class RemoteFolder:
         Raises:
             RemoteFolderError: the storage does not answer, or refuses.
         """
-        selector = pafs.FileSelector(self._path(folder), allow_not_found=True)
+        selector = pafs.FileSelector(self._path(folder).rstrip("/"), allow_not_found=True)
         return {info.base_name for info in self._patiently(lambda: self._system[0].get_file_info(selector))}
 
     def read_into(self, name: str, file: BinaryIO) -> None:

@@ -1,20 +1,22 @@
 """A trained student as a program of its own: ONNX, or what `torch.export` saves; it runs without this package.
 
-The program takes uint8 images (N, C, H, W), N of any size and C, H and W those of the student's data, normalises them
-itself and gives the logits (N, classes). That of a student that reads text takes sentences (N, 2, L) int32, token ids
-and segment ids, N and L of any size that the model knows; the tokeniser that makes them goes with the program. A file
-gets its name only after it was read back and answered as the student does.
+The program takes uint8 images (batch, C, H, W), of any batch and C, H and W those of the student's data, normalises
+them itself and gives the logits (batch, classes). That of a student that reads text takes sentences (batch, 2, tokens)
+int32, token ids and segment ids, of any batch and of as many tokens as the model knows; the tokeniser that makes them
+goes with the program. The axes have these names in ONNX. The names of the classes go with the program too. A file gets
+its name only after it was read back and answered as the student does.
 """
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from trainables.data.views import Normaliser
 from trainables.models.text import TextClassifier
 from trainables.randomness import generator_from
 from trainables.storage import atomic_file
-from trainables.student_file import LOGITS_TOLERANCE, KeptStudent, Student
+from trainables.student_file import CLASS_NAMES, LOGITS_TOLERANCE, KeptStudent, Student
 from trainables.teacher.card import TOKENISER, TOKENISER_FILE
 from trainables.teacher.files import MODEL
 
@@ -34,6 +36,9 @@ SUFFIXES: Final[dict[ExportFormat, str]] = {"onnx": ".onnx", "torch-export": ".p
 IMAGES: Final = "images"
 SENTENCES: Final = "sentences"
 OUTPUT: Final = "logits"
+# Names of the axes whose size is open.
+BATCH: Final = "batch"
+TOKENS: Final = "tokens"
 # Sizes of the batches of random pixels, or tokens, that are compared beside the kept example. One is a case of its own:
 # a batch of one may be squeezed away.
 CHECKED_BATCHES: Final = (1, 2, 7)
@@ -77,7 +82,8 @@ def export_student(
         path: the file; one that is there is replaced, once the new one is found good.
         kind: its format.
         facts: about the student, for whoever opens the file: metadata of ONNX, `pesfkd.json` in the other format.
-            The tokeniser of one that reads text lies beside them as `tokenizer.json`.
+            The tokeniser of one that reads text lies beside them as `tokenizer.json`, the names of the classes as
+            `class_names`, in JSON (in the other format `class_names.json`), if they are known.
 
     Raises:
         ExportError: it cannot be exported, or the program that was read back says something else than the student;
@@ -203,11 +209,15 @@ class _DeployedReader(nn.Module):
 
 
 def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
-    student, sizes = kept.student, {0: Dim("batch", min=1)}
+    student, sizes = kept.student, {0: Dim(BATCH, min=1)}
     deployed, takes = (_DeployedReader(student), SENTENCES) if student.about else (_Deployed(student), IMAGES)
+    named = {0: BATCH}
     carried = {"pesfkd.json": json.dumps(dict(facts), sort_keys=True)} if kind == "torch-export" else dict(facts)
+    if student.class_names:
+        carried[CLASS_NAMES + (".json" if kind == "torch-export" else "")] = json.dumps(student.class_names)
     if student.about:
-        sizes[2] = Dim("length", min=2, max=_longest(student))
+        sizes[2] = Dim(TOKENS, min=2, max=_longest(student))
+        named[2] = TOKENS
         carried[TOKENISER_FILE] = student.about[TOKENISER]
     try:
         with _quietly(), torch.no_grad():
@@ -217,7 +227,7 @@ def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str])
                 dynamic_shapes={takes: sizes},
                 strict=False,
             )
-            return _as_onnx(program, takes, carried) if kind == "onnx" else _as_torch(program, carried)
+            return _as_onnx(program, takes, named, carried) if kind == "onnx" else _as_torch(program, carried)
     except Exception as error:  # whatever of PyTorch's exporters and the net at hand do not go together
         raise ExportError(f"{student.info.architecture} cannot be exported as {kind}: {_in_a_line(error)}") from error
 
@@ -228,7 +238,7 @@ def _as_torch(program: ExportedProgram, files: dict[str, str]) -> bytes:
     return content.getvalue()
 
 
-def _as_onnx(program: ExportedProgram, takes: str, properties: dict[str, str]) -> bytes:
+def _as_onnx(program: ExportedProgram, takes: str, axes: Mapping[int, str], properties: dict[str, str]) -> bytes:
     import onnx
 
     written = torch.onnx.export(
@@ -236,9 +246,20 @@ def _as_onnx(program: ExportedProgram, takes: str, properties: dict[str, str]) -
     )
     assert written is not None
     model = written.model_proto
+    _name_axes(model.graph, axes)
     onnx.helper.set_model_props(model, properties)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
+    """Name the sizes of an ONNX graph that its input leaves open, which the exporter numbers, in all of its tensors."""
+    sizes = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
+    names = {sizes[axis]: name for axis, name in axes.items() if sizes[axis]}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:  # an expression, such as 2*s34
+                size.dim_param = re.sub(r"\w+", lambda found: names.get(found[0], found[0]), size.dim_param)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainables.batches import EpochBatches
 from trainables.data.views import Normaliser
-from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata, save_model
+from trainables.models import CheckpointError, CheckpointInfo, build_model, load_checkpoint, read_metadata, save_model
 from trainables.models.interface import DistillationModel
 from trainables.storage import StoredFileError, read_tensors, write_tensors
 from trainables.teacher.card import TOKENISER
@@ -27,6 +27,8 @@ from trainables.training import DistillationRun
 
 # By how much two machines, or two libraries, may differ in a logit, absolutely and of the logit itself.
 LOGITS_TOLERANCE: Final = 1e-4
+# In the file's metadata: the names of the classes, in JSON.
+CLASS_NAMES: Final = "class_names"
 _EXAMPLES: Final = 2
 _ROWS: Final = 2  # of a sentence: token ids and segment ids
 _BATCH: Final = 512
@@ -42,12 +44,15 @@ class Student:
         trial: the config of its trial, in JSON.
         about: what the file of one that reads text says of it beside: `model`, its configuration, and `tokeniser`, the
             content of the tokenizer.json that gives its token ids; both in JSON.
+        class_names: names of the classes, in the order of the logits; nothing where the file has none, as those of
+            earlier versions.
     """
 
     model: DistillationModel
     info: CheckpointInfo
     trial: str
     about: Mapping[str, str] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ class Student:
             return self._of_sentences(images)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.info.in_channels:
             raise ValueError(
-                f"this student takes uint8 images (B, {self.info.in_channels}, H, W) of pixels from 0 to 255, not "
+                f"this student takes uint8 images (B, {self.info.in_channels}, H, W), not normalised, not "
                 f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
             )
         normalise = Normaliser(self.info.mean, self.info.std, torch.device("cpu"))
@@ -110,6 +115,8 @@ def keep_student(run: DistillationRun, path: Path) -> None:
     about = {name: each if isinstance(each, str) else json.dumps(each) for name, each in described(run.student).items()}
     if about:
         about[TOKENISER] = tokeniser_of(data)
+    if data.info.class_names:
+        about[CLASS_NAMES] = json.dumps(data.info.class_names)
     save_model(run.student, path, metadata={**info.to_metadata(), "trial": run.config.model_dump_json(), **about})
     if isinstance(run.batches, EpochBatches):
         images = data.validation.images[:_EXAMPLES].cpu().contiguous()
@@ -169,7 +176,30 @@ def load_student(path: Path) -> Student:
     else:
         model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
     load_checkpoint(model, path)
-    return Student(model.eval(), info, metadata.get("trial", ""), about)
+    names = class_names_in(metadata.get(CLASS_NAMES), info.num_classes, where=str(path))
+    return Student(model.eval(), info, metadata.get("trial", ""), about, names)
+
+
+def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[str, ...]:
+    """The names of the classes in a file's metadata; nothing without them.
+
+    Args:
+        text: a list of names, in JSON.
+        num_classes: how many they must be.
+        where: names the file.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    if text is None:
+        return ()
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(each, str) for each in names):
+        raise CheckpointError(f"{where}: {CLASS_NAMES} in the file is no list of {num_classes} names: {text[:100]!r}")
+    return tuple(names)
 
 
 def _load_pyfunc(path: str) -> Student:

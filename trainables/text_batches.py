@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from trainables.batch_sizes import batch_sizes
 from trainables.batches import Batch
 from trainables.data.dataset import Dataset, Split
 from trainables.data.text.dataset import TextDataset, TextSplit
@@ -20,10 +21,15 @@ EVALUATION_BATCH: Final = 64
 class TextBatches:
     """The splits of a trial on text, batch by batch; a sample has one view.
 
+    Batches have the sizes of `trainables.batch_sizes`: a single sample that is left over joins another batch.
+
     Args:
         config: the trial.
         dataset: its dataset.
         device: where the batches are wanted; tokens and labels stay there.
+
+    Raises:
+        ValueError: the train split has fewer than two samples.
     """
 
     slots = 1
@@ -34,13 +40,14 @@ class TextBatches:
         self._device = device
         self._train = on_device(dataset.train, device)
         self._lengths = dataset.train.lengths
+        self._count = len(batch_sizes(len(self._lengths), config.batch_size))
 
     def order(self, epoch: int) -> tuple[int, ...]:
         """What two trials on the same data have in common where they go through them alike in an epoch."""
         return self._config.data_seed, epoch, self._config.batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._lengths) // self._config.batch_size)
+        return self._count
 
     def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
         """Every sample of the train split once, in batches of similar length.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trainables.adapter import TeacherAdapter
 from trainables.adapter_gradients import AdapterStep
+from trainables.batch_sizes import largest_batch
 from trainables.batches import Batch, BatchSource, EpochBatches
 from trainables.closed_form import ClosedForm
 from trainables.compute import arithmetic, forget_peak_memory, forward_pass, place
@@ -112,7 +113,8 @@ class DistillationRun:
         # Workers each have a share of the gradient, which the formulas have not.
         self._closed_form = self.method.gradients(values) if workers is None else None
         self._gradients: NumpyForm | ClosedForm | None = self._closed_form
-        if self._closed_form is not None and fits_form(self.device, config.batch_size, dataset.info.num_classes):
+        self._largest_batch = largest_batch(len(dataset.train), config.batch_size)
+        if self._closed_form is not None and fits_form(self.device, self._largest_batch, dataset.info.num_classes):
             self._gradients = NumpyForm(self._closed_form)
         self.batches = build_batches(config, dataset, self.device)
         self._build_networks()
@@ -131,7 +133,7 @@ class DistillationRun:
             self.adapter = build_adapter(config, self.teacher.head, self.device)
             self.adapter_trainer = adapter_trainer(config, self.adapter, len(self.batches))
             if self._closed_form is not None:
-                small = fits_adapter(self.adapter, self.device, config.batch_size) and self.adapter_trainer.is_plain
+                small = fits_adapter(self.adapter, self.device, self._largest_batch) and self.adapter_trainer.is_plain
                 self._adapter_step = (NumpyAdapterStep if small else AdapterStep)(self.adapter, self.adapter_trainer)
         self.parts: nn.Module | None = None
         self.parts_trainer: Trainer | None = None
@@ -199,7 +201,7 @@ class DistillationRun:
         return costs
 
     def train_epoch(self) -> dict[str, float]:
-        """Go once through the train split, the last batch holding what is left over.
+        """Go once through the train split, the last batch holding what is left over; see `trainables.batch_sizes`.
 
         The losses are looked at once, when the epoch is over: asking after each batch would make a GPU wait.
         So a loss that is not finite is reported at the end of its epoch, with the first batch that had it.
@@ -395,6 +397,17 @@ class DistillationRun:
     def test_at_the_end(self) -> dict[str, float]:
         """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""
         return self.evaluate_test() if self.reads_test and self.finished else {}
+
+    def data_facts(self) -> dict[str, float]:
+        """`DATA_FACTS` on the validation split and, once the trial has read it, on the test split."""
+        splits = {"val": self.dataset.validation}
+        if self.reads_test and self.finished:
+            splits["test"] = self.dataset.test
+        facts = {}
+        for prefix, split in splits.items():
+            facts[f"data/{prefix}_samples"] = float(len(split))
+            facts[f"data/{prefix}_constant_score"] = self.dataset.constant_score(split)
+        return facts
 
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
         """A split's samples as networks take them; images in the split's own order."""

@@ -6,7 +6,7 @@ It imports neither torch nor ray, so that a plan can be checked and printed in w
 import hashlib
 import json
 from functools import cached_property
-from typing import Any, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -37,6 +37,12 @@ Ensemble = Literal["mean", "linear", "min_logit"]
 GapControl = Literal["none", "paper", "centred", "placebo"]
 
 ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
+
+# Upper bounds are far above what anybody uses and keep every value within what files, databases and float32 hold.
+LARGEST_BATCH: Final = 1_000_000
+LARGEST_WEIGHT: Final = 1e9
+LARGEST_RATE: Final = 1e38  # of float32; a rate that is too high ends a trial with its epoch and batch named
+SEEDS: Final = 2**63  # of SQLite's integers
 
 # What tells one repetition of a config from another, and so takes no part in its digest.
 SEED_FIELDS = frozenset({"seed", "data_seed"})
@@ -109,13 +115,17 @@ class TrialConfig(BaseModel):
     teacher_epochs: int = Field(0, ge=0, le=100_000, description="of its training; as the recipe says if not given")
     teacher_digest: str = Field("", pattern="^([0-9a-f]{16})?$", description="of a teacher that was given")
     epochs: int = Field(15, ge=1, le=100_000, description="passes over the training split")
-    batch_size: int = Field(64, ge=1, description="samples per step")
+    batch_size: int = Field(64, ge=1, le=LARGEST_BATCH, description="samples per step")
     precision: Precision = Field("fp32", description="of the convolutions in training; the rest is float32")
 
     temperature: float = Field(4.0, gt=0, le=1000, description="softens both sides of the distillation loss")
-    ce_weight: float = Field(1.0, ge=0, description="weight of the student's cross-entropy")
-    kd_weight: float = Field(0.9, ge=0, description="weight of the distillation loss (T² included in it)")
-    adapter_ce_weight: float = Field(1.0, ge=0, description="weight of the adapted teacher's cross-entropy")
+    ce_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the student's cross-entropy")
+    kd_weight: float = Field(
+        0.9, ge=0, le=LARGEST_WEIGHT, description="weight of the distillation loss (T² included in it)"
+    )
+    adapter_ce_weight: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the adapted teacher's cross-entropy"
+    )
 
     adapter: bool = Field(False, description="train an adapter beside dkd, dist or logit_standardisation")
     adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
@@ -130,33 +140,49 @@ class TrialConfig(BaseModel):
     gap_target: float = Field(
         0.0, ge=-100, le=100, description="pesf_kd: the gap to impose, or what a placebo adds to the logits, nats"
     )
-    gap_weight: float = Field(1.0, ge=0, description="pesf_kd: of the penalty (gap - gap_target)²")
+    gap_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="pesf_kd: of the penalty (gap - gap_target)²")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each label spread over all classes")
-    warmup_epochs: int = Field(0, ge=0, description="dkd: epochs in which its weight grows linearly")
-    dkd_alpha: float = Field(1.0, ge=0, description="dkd: weight of the target class's part")
-    dkd_beta: float = Field(8.0, ge=0, description="dkd: weight of the other classes' part; depends on the pair")
-    dist_beta: float = Field(1.0, ge=0, description="dist: weight of the relations within each sample")
-    dist_gamma: float = Field(1.0, ge=0, description="dist: weight of the relations within each class")
+    warmup_epochs: int = Field(0, ge=0, le=100_000, description="dkd: epochs in which its weight grows linearly")
+    dkd_alpha: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the target class's part")
+    dkd_beta: float = Field(
+        8.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the other classes' part; depends on the pair"
+    )
+    dist_beta: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="dist: weight of the relations within each sample"
+    )
+    dist_gamma: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="dist: weight of the relations within each class"
+    )
     ttm_gamma: float = Field(0.1, gt=0, le=1, description="ttm, wttm: exponent of the teacher's probabilities")
     ctkd_temperature_start: float = Field(1.0, gt=0, le=1000, description="ctkd: lowest temperature")
     ctkd_temperature_range: float = Field(20.0, gt=0, le=1000, description="ctkd: highest temperature less the lowest")
-    ctkd_curriculum_epochs: int = Field(10, ge=1, description="ctkd: epochs until the temperature opposes in full")
-    rkd_distance_weight: float = Field(25.0, ge=0, description="rkd: weight of the distances")
-    rkd_angle_weight: float = Field(50.0, ge=0, description="rkd: weight of the angles")
+    ctkd_curriculum_epochs: int = Field(
+        10, ge=1, le=100_000, description="ctkd: epochs until the temperature opposes in full"
+    )
+    rkd_distance_weight: float = Field(25.0, ge=0, le=LARGEST_WEIGHT, description="rkd: weight of the distances")
+    rkd_angle_weight: float = Field(50.0, ge=0, le=LARGEST_WEIGHT, description="rkd: weight of the angles")
     crd_dim: int = Field(128, ge=1, le=65_536, description="crd: width of the embeddings")
     crd_negatives: int = Field(16_384, ge=1, le=1_000_000, description="crd: samples of other classes for each sample")
     crd_temperature: float = Field(0.07, gt=0, le=1000, description="crd: divides the embeddings' products")
     crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
     kdcl_ensemble: Ensemble = Field("min_logit", description="kdcl: how the two networks' logits become one")
-    dual_student_peer_weight: float = Field(0.5, ge=0, description="dual_student: of the peer, beside the teacher's 1")
+    dual_student_peer_weight: float = Field(
+        0.5, ge=0, le=LARGEST_WEIGHT, description="dual_student: of the peer, beside the teacher's 1"
+    )
     sftn_temperature: float = Field(
         4.0, gt=0, le=1000, description="sftn: softens teacher and branches in its training"
     )
-    sftn_ce_weight: float = Field(1.0, ge=0, description="sftn: of the teacher's cross-entropy in its training")
-    sftn_kl_weight: float = Field(3.0, ge=0, description="sftn: of its divergence from the branches")
-    sftn_branch_ce_weight: float = Field(1.0, ge=0, description="sftn: of the branches' cross-entropy")
+    sftn_ce_weight: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="sftn: of the teacher's cross-entropy in its training"
+    )
+    sftn_kl_weight: float = Field(3.0, ge=0, le=LARGEST_WEIGHT, description="sftn: of its divergence from the branches")
+    sftn_branch_ce_weight: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="sftn: of the branches' cross-entropy"
+    )
 
-    pkd_weight: float = Field(100.0, ge=0, description="pkd: weight of the distances between [CLS] states")
+    pkd_weight: float = Field(
+        100.0, ge=0, le=LARGEST_WEIGHT, description="pkd: weight of the distances between [CLS] states"
+    )
     pea_threshold: float = Field(
         0.9, ge=0, le=1, description="pea_kd: from which probability on the teacher counts as confident"
     )
@@ -164,22 +190,24 @@ class TrialConfig(BaseModel):
 
     student_layers: StudentLayers = Field("skip", description="student bert:N: every so many-th, first or last layers")
     optimiser: Optimiser = Field("sgd", description="of everybody who learns")
-    clip_norm: float = Field(0.0, ge=0, description="longest gradient of each who learns; 0: none is cut")
+    clip_norm: float = Field(
+        0.0, ge=0, le=LARGEST_WEIGHT, description="longest gradient of each who learns; 0: none is cut"
+    )
     rate_warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which a linear schedule rises")
-    student_learning_rate: float = Field(0.05, gt=0, description="student")
+    student_learning_rate: float = Field(0.05, gt=0, le=LARGEST_RATE, description="student")
     student_momentum: float = Field(0.9, ge=0, lt=1, description="student: SGD (Nesterov off); AdamW's beta 1")
-    student_weight_decay: float = Field(5e-4, ge=0, description="student")
+    student_weight_decay: float = Field(5e-4, ge=0, le=LARGEST_WEIGHT, description="student")
     student_schedule: Schedule = Field("cosine", description="the student's own learning-rate schedule")
-    adapter_learning_rate: float = Field(0.005, gt=0, description="adapter (full_teacher: teacher)")
+    adapter_learning_rate: float = Field(0.005, gt=0, le=LARGEST_RATE, description="adapter (full_teacher: teacher)")
     adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
-    adapter_weight_decay: float = Field(5e-4, ge=0, description="adapter")
+    adapter_weight_decay: float = Field(5e-4, ge=0, le=LARGEST_WEIGHT, description="adapter")
     adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
 
     augmentation: Augmentation = Field("views", description="the dataset's table of views, or none")
-    teacher_seed: int = Field(0, ge=0, description="draws the teacher's weights and batch order")
-    split_seed: int = Field(0, ge=0, description="draws the train, validation and test splits")
-    data_seed: int = Field(0, ge=0, description="draws the batch order and the views")
-    seed: int = Field(0, ge=0, description="draws the initial weights")
+    teacher_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the teacher's weights and batch order")
+    split_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the train, validation and test splits")
+    data_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the batch order and the views")
+    seed: int = Field(0, ge=0, lt=SEEDS, description="draws the initial weights")
 
     @model_validator(mode="before")
     @classmethod

@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from study.errors import ExitCode, StudyError, UsageError
+from trainables.standard_streams import prepare_standard_streams
 
+_KEPT: Final = ("plan.json", "journal.jsonl", "summary.json")  # a report is made of them, and never over them
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
@@ -34,6 +36,8 @@ def report(
     # What reads and draws is imported here, so that help and mistakes answer at once.
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out {out}: name a file in a folder that exists")
+    if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix == ".parquet"):
+        raise UsageError(f"--out {out}: a study keeps that file; name another, such as report.html")
     from analysis.report.folder import find_folder
     from analysis.report.writing import write_report
 
@@ -42,9 +46,10 @@ def report(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    prepare_standard_streams()
     try:
         app(prog_name="python -m analysis.report")
-    except (UsageError, StudyError) as error:
+    except (UsageError, StudyError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
 

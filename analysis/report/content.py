@@ -12,6 +12,7 @@ import numpy as np
 from analysis.association import Association, between_configs, within_configs
 from analysis.calibration import TEST, VALIDATION, compute_reliability
 from analysis.confirmation import ConfirmationResult, verdict
+from analysis.constant import split_warnings
 from analysis.costs import ConfigCost, config_costs
 from analysis.drawing import capitalised
 from analysis.figures import (
@@ -256,6 +257,7 @@ def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
     failed = select(study.records.trials, statuses=["failed"]).num_rows
     if failed:
         warnings.append(f"{counted(failed, 'trial')} failed; see below.")
+    warnings += split_warnings(study.records.trials, found.configs, found.confirmed)
     return (*warnings, *(f"{each.message}." for each in found.ranges))
 
 
@@ -270,7 +272,9 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         texts += verdict(found.confirmed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
+        above = split_warnings(study.records.trials, found.configs, found.confirmed)
         notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
+        notes = [note for note in notes if note not in above]
         texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]
         texts += _agreement(study)
     drawn = found.confirmed_methods or found.configs

@@ -55,8 +55,8 @@ class StudyFolder:
 
     @property
     def name(self) -> str:
-        """The study's name."""
-        return str(self.plan.get("name") or self.directory.resolve().name)
+        """The study's name: that of its folder, which may have been renamed."""
+        return self.directory.resolve().name
 
     @property
     def space(self) -> str:

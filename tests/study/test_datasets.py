@@ -1,12 +1,16 @@
 """Whole studies on datasets that are files."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 
+from study.launch import main
 from study.records import read_trials
+from tests.analysis.report.studies import Page
+from trainables.data.registry import list_image_folder
 
 SHORT = ("--space", "adapter_width", "--smoke", "--student", "cnn_3_4", "--teacher", "cnn_8_16", "--teacher-recipe",
          "short", "--teacher-epochs", 1, "--json")  # fmt: skip
@@ -32,7 +36,20 @@ def test_a_study_runs_on_an_image_folder(launch, images, tmp_path, monkeypatch):
     trials = read_trials(tmp_path / "out" / "folder").to_pylist()
     assert {trial["dataset"] for trial in trials} == {f"image_folder:{images}"}
     assert {trial["status"] for trial in trials} == {"finished"}
-    assert json.loads(done.stdout)["study"] == "folder"
+    summary = json.loads(done.stdout)
+    assert summary["study"] == "folder"
+    # 12 images validate, 4 of each class: what is small, or no better than one class for all, is said everywhere.
+    assert {trial["data/val_samples"] for trial in trials} == {12.0}
+    assert {trial["data/val_constant_score"] for trial in trials} == {4 / 12}
+    small = "The validation split has 12 images: one of them is worth 8.3 points of accuracy"
+    assert f"warning: {small}" in done.stderr
+    warnings = [note for note in summary["notes"] if small in note or "No better than a constant answer" in note]
+    assert warnings
+    assert summary["notes"][: len(warnings)] == warnings
+    page = Page((tmp_path / "out" / "folder" / "report.html").read_text(encoding="utf-8"))
+    for warning in warnings:
+        assert warning in page.said["warnings"]
+        assert warning not in page.said["results"]
 
 
 @pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
@@ -77,6 +94,46 @@ def test_a_dry_run_states_the_splits(launch, images, tmp_path):
     done = launch("--space", "joint", "--dataset", f"image_folder:{images}", "--dry-run", "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "data       96 train, 12 validation (stratified, seed 0), 12 test (never read by a search)" in done.stdout
+    assert "\nclasses    3: dark, light, medium\n" in done.stdout
+    assert "\nwarning    The validation split has 12 images: one of them is worth 8.3 points" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kept", "with_test", "warnings"),
+    [
+        ({"dark": 1}, True, ["The validation split has no image of these classes: dark (1 image)."]),
+        ({"dark": 2}, True, []),
+        ({"dark": 2, "light": 3}, False,
+         ["The test split has no image of these classes: dark (2 images), light (3 images)."]),
+    ],
+)  # fmt: skip
+def test_a_dry_run_names_classes_that_a_split_lacks(command, images, tmp_path, kept, with_test, warnings):
+    shrink(images, kept)
+    if with_test:
+        shutil.copytree(images / "train", images / "test")
+    flags = ("--space", "joint", "--dataset", f"image_folder:{images}", "--dry-run", "--output-dir", tmp_path / "out")
+    done = command(main, *flags, "--json")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert told["classes"] == ["dark", "light", "medium"]
+    assert [each for each in told["warnings"] if "no image" in each] == warnings
+
+
+def test_a_folder_whose_splits_cannot_hold_every_class_is_refused_before_any_work(command, images, tmp_path):
+    shrink(images, {"dark": 1, "light": 2, "medium": 1})
+    done = command(main, *SHORT, "--dataset", f"image_folder:{images}", "--output-dir", tmp_path / "out")
+    assert done.code == 2
+    assert f"{images}/train: 4 samples of 3 classes are too few" in done.err
+    assert "Smallest classes: dark (1), medium (1), light (2). Add samples to them, or remove them" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def shrink(images, kept):
+    """Leave so many images of these classes."""
+    list_image_folder.cache_clear()
+    for name, count in kept.items():
+        for path in sorted((images / "train" / name).iterdir())[count:]:
+            path.unlink()
 
 
 def test_a_dry_run_states_how_the_files_of_a_folder_are_read(launch, images, tmp_path):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from study.ledger import StudyLedger
 from tests.study.factories import make_plan
 from tests.study.test_student_model import confirmed_study
 from trainables.data import load_dataset
+from trainables.storage import read_tensors, write_tensors
 from trainables.student_export import read_program
 from trainables.student_file import example_path, load_student
 from trainables.training import DistillationRun
@@ -34,6 +36,15 @@ def study(tmp_path, run):
     return ledger
 
 
+def carried_names(path):
+    """The names of the classes in an exported file."""
+    if path.suffix == ".onnx":
+        return json.loads(onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map["class_names"])
+    files = {"class_names.json": ""}
+    torch.export.load(path, extra_files=files)
+    return json.loads(files["class_names.json"])
+
+
 def test_help_answers_without_heavy_imports_and_ends_with_three_examples(launch):
     done = launch("--help", module="study.export", PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 0
@@ -52,7 +63,9 @@ def test_the_student_of_the_first_seed_is_exported_beside_its_weights(study, com
                 key=lambda entry: entry.replicate)  # fmt: skip
     weights = student_path(study.plan, first.trial_id)
     assert told["file"] == str(weights.with_suffix(suffix))
-    assert (told["trial_id"], told["takes"], told["gives"]) == (first.trial_id, ["N", 1, 8, 8], ["N", 10])
+    assert (told["trial_id"], told["takes"], told["gives"]) == (first.trial_id, ["batch", 1, 8, 8], ["batch", 10])
+    assert (told["pixels"], told["class_names"]) == ([0, 240], list("0123456789"))
+    assert carried_names(weights.with_suffix(suffix)) == list("0123456789")
     assert told["largest_difference"] <= told["tolerance"] == 1e-4
     images = load_dataset("digits", None).validation.images
     logits = read_program(weights.with_suffix(suffix), kind)(images)
@@ -64,7 +77,8 @@ def test_a_file_that_is_there_is_replaced_only_if_that_is_wanted(study, command,
     arguments = ("planned", "--format", "torch-export", "--out", path, "--output-dir", tmp_path)
     done = command(main, *arguments)
     assert done.code == 0, done.err
-    for words in (f"written   {path} (torch-export, ", "takes     images: uint8 (N, 1, 8, 8)", "(N, 10)", "at most "):
+    takes, gives = "takes     images: uint8 (batch, 1, 8, 8), pixels 0 to 240, ", "(batch, 10) of 0, 1, 2, "
+    for words in (f"written   {path} (torch-export, ", takes, gives, "at most "):
         assert words in done.out
     path.write_bytes(b"precious")
     done = command(main, *arguments)
@@ -132,6 +146,27 @@ def test_a_student_that_could_not_be_kept_gives_way_to_the_next_seed_and_none_is
     done = command(main, "planned", "--output-dir", tmp_path)
     assert done.code == 1
     assert f"the student of {first.trial_id} is not there" in done.err
+
+
+def test_a_student_of_an_earlier_version_gets_the_names_of_a_published_datasets_classes(study, command, tmp_path):
+    weights = student_path(study.plan, first_confirmed(study).trial_id)
+    tensors, metadata = read_tensors(weights)
+    assert json.loads(metadata.pop("class_names")) == list("0123456789")
+    write_tensors(weights, tensors, metadata)
+    assert load_student(weights).class_names == ()
+    done = command(main, "planned", "--format", "torch-export", "--output-dir", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert carried_names(weights.with_suffix(".pt2")) == json.loads(done.out)["class_names"] == list("0123456789")
+
+
+@pytest.mark.parametrize("names", ["3", '["0", "1"]', "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]", "no JSON"])
+def test_a_file_that_names_its_classes_wrongly_is_refused(study, command, tmp_path, names):
+    weights = student_path(study.plan, first_confirmed(study).trial_id)
+    tensors, metadata = read_tensors(weights)
+    write_tensors(weights, tensors, {**metadata, "class_names": names})
+    done = command(main, "planned", "--format", "torch-export", "--output-dir", tmp_path)
+    assert done.code == 1
+    assert "class_names in the file is no list of 10 names" in done.err
 
 
 def test_a_damaged_student_is_not_exported(study, command, tmp_path):

@@ -1,6 +1,7 @@
 """Studies that are stopped, killed or made to fail, for real."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -226,3 +227,44 @@ def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch
     finally:
         os.killpg(head.pid, signal.SIGTERM)
         head.wait(timeout=120)
+
+
+@pytest.mark.fault
+def test_a_study_whose_folders_moved_keeps_its_runs_and_one_whose_journal_is_lost_keeps_its_records(
+    small_study, launch, tmp_path
+):
+    original, hidden, moved = small_study.parent, small_study.parent.with_name("hidden"), tmp_path / "moved"
+    shutil.copytree(original, moved)
+    (moved / "small").rename(moved / "renamed")
+    directory, sync = moved / "renamed", ("renamed", "--output-dir", moved)
+    refused = launch(*sync, module="study.sync")
+    assert refused.returncode == 2
+    assert f"is a copy of {small_study}" in refused.stderr
+
+    original.rename(hidden)  # as if it had been moved, and not copied
+    try:
+        done = launch(*sync, module="study.sync")
+        assert done.returncode == 0, done.stderr
+        assert not original.exists(), "the old folder was made again"
+        assert_whole(directory)
+        parent, _ = runs_of(load_plan(directory))
+        assert parent.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
+        assert (moved / "mlartifacts" / parent.info.run_id / "artifacts" / "summary.json").is_file()
+
+        trials = finished_before(directory)
+        (directory / "journal.jsonl").write_bytes(b"")
+        for module, words in (("study.sync", sync), ("study.launch", ("--resume", *sync))):
+            refused = launch(*words, module=module)
+            assert refused.returncode == 1, refused.stderr
+            assert f"the records hold {len(trials)} ended trials, its journal accounts for 0 of them" in refused.stderr
+            assert finished_before(directory) == trials
+        done = launch(*sync, "--set-aside-records", module="study.sync")
+        assert done.returncode == 0, done.stderr
+        (aside,) = (directory / "set-aside").iterdir()
+        assert finished_before(aside) == trials
+        assert {path.name for path in aside.iterdir()} == {"records", "summary.json", "figures", "report.html"}
+        _, children = runs_of(load_plan(directory))
+        assert {run.data.tags["trial_id"] for run in children} == set(trials)
+        assert {run.info.status for run in children} == {"FINISHED"}
+    finally:
+        hidden.rename(original)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import random
 import re
@@ -11,6 +12,7 @@ import sys
 import zlib
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ import typer.main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study import launch
+from analysis.report import __main__ as report
+from study import confirm, export, launch, rerun, sync
+from study.cluster_files import __main__ as cluster_files
 from study.errors import StudyError, UsageError
 from study.journal import read_journal
 from study.ledger import StudyLedger, epoch_rows, trial_row
@@ -27,6 +31,7 @@ from study.records import DamagedRecordsError, RecordWriter, read_epochs, read_t
 from study.search import StudySearch
 from tests.study.factories import PretendedTune, make_plan
 from trainables.storage import StoredFileError, read_tensors, write_tensors
+from trainables.teacher import command as teacher
 from trainables.teacher_outputs_file import TeacherOutputsFileError, map_rows, write_rows
 
 pytestmark = pytest.mark.fault
@@ -63,11 +68,15 @@ WORDS = st.sampled_from(sorted(OPTIONS)).flatmap(
 
 
 def run_launcher(arguments: list[str]) -> tuple[int, str]:
+    return run_command(launch, arguments)
+
+
+def run_command(command: ModuleType, arguments: list[str]) -> tuple[int, str]:
     out, code = io.StringIO(), 0
     before, sys.argv = sys.argv, ["", *arguments]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            launch.main()
+            command.main()
     except SystemExit as leaving:
         code = int(leaving.code or 0)
     finally:
@@ -93,6 +102,52 @@ def test_any_command_line_is_planned_or_refused_in_our_words(nowhere, words, spa
     assert said
     assert "Traceback" not in said
     assert not nowhere.exists()
+
+
+# Commands that name a study, with none to be found, and a teacher that is only planned.
+OTHER_COMMANDS = {
+    "confirm": (confirm, []),
+    "sync": (sync, []),
+    "rerun": (rerun, []),
+    "export": (export, []),
+    "report": (report, []),
+    "cluster_files": (cluster_files, []),
+    "teacher": (teacher, ["--dry-run", "--dataset", "digits", "--model", "cnn_3_4"]),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_COMMANDS)
+def test_any_command_line_of_the_other_commands_is_answered_in_our_words(name, nowhere):
+    command, start = OTHER_COMMANDS[name]
+    options = {
+        option: parameter.is_flag
+        for parameter in typer.main.get_command(command.app).params
+        for option in parameter.opts
+        if option.startswith("--") and option not in ("--output-dir", "--verbose", "--help")
+    }
+    place = [] if command is cluster_files else ["--output-dir", str(nowhere)]
+    words = st.sampled_from(sorted(options) or ["--help"]).flatmap(
+        lambda option: st.just([option]) if options.get(option, True) else VALUES.map(lambda value: [option, value])
+    )
+
+    @many(100)
+    @given(VALUES, st.lists(words, max_size=3))
+    def attempt(first: str, more: list[list[str]]) -> None:
+        TRIED["other command lines"] += 1
+        code, said = run_command(command, [*(start or [first]), *itertools.chain(*more), *place])
+        assert code in (0, 1, 2), said
+        assert said
+        assert "Traceback" not in said
+        assert not nowhere.exists()
+
+    attempt()
+
+
+def test_a_name_that_is_longer_than_a_file_name_may_be_is_refused(nowhere):
+    for command in (confirm, sync, rerun, export, report):
+        code, said = run_command(command, ["x" * 5000, "--output-dir", str(nowhere)])
+        assert code in (1, 2)
+        assert "error: " in said
 
 
 JSON = st.recursive(
@@ -178,8 +233,11 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     def read(is_whole: bool) -> None:
         events, _ = read_journal(path)
         assert {json.dumps(event) for event in events} <= set(known)
-        ledger = StudyLedger(study, read_only=True)
-        assert StudySearch(ledger, {}).has_more in (True, False)
+        if path.read_bytes().strip(b"\0") and not events:  # refused, unless a torn line is all that there is
+            with contextlib.suppress(StudyError):
+                StudyLedger(study, read_only=True)
+            return
+        assert StudySearch(StudyLedger(study, read_only=True), {}).has_more in (True, False)
 
     try_all(path, "journals", 800, read)
 

@@ -1,13 +1,15 @@
 import errno
 import itertools
+import json
 import subprocess
 import sys
+import zlib
 
 import pytest
 from ray.tune.search import Searcher
 
 from study.errors import StudyError, UsageError
-from study.ledger import StudyLedger, trial_name, trial_row
+from study.ledger import StudyLedger, describe_damage, trial_name, trial_row
 from study.lock import StudyLock
 from study.search import StudySearch
 from tests.study.factories import PretendedTune, make_plan
@@ -56,6 +58,17 @@ def test_what_a_trial_costs_by_what_it_is_is_entered_once_and_kept(tmp_path):
     assert row["cost/stored_bytes"] is None
 
 
+def test_facts_that_are_known_later_join_the_earlier_ones(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    entry = ledger.open_trial("control", TrialConfig(), 1)
+    ledger.record_facts(entry.trial_id, {"data/val_samples": 360.0})
+    ledger.record_facts(entry.trial_id, {"data/val_samples": 1.0, "data/test_samples": 12.0})
+    again = StudyLedger(ledger.plan).entries[entry.trial_id]
+    assert again.facts == entry.facts == {"data/val_samples": 360.0, "data/test_samples": 12.0}
+    row = trial_row(ledger.plan, again)
+    assert (row["data/val_samples"], row["data/test_samples"], row["data/val_constant_score"]) == (360.0, 12.0, None)
+
+
 def test_how_well_calibrated_a_trial_is_is_entered_once_and_is_a_list_of_bins_in_its_row(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path))
     entry = ledger.open_trial("control", TrialConfig(), 1)
@@ -90,7 +103,7 @@ def test_times_never_go_back_when_the_clock_does_and_a_study_goes_on_after_them(
 def test_an_event_that_no_version_wrote_is_named(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path))
     ledger._append({"event": "trial", "trial_id": "planned-0000", "config": {"depth": 3}})
-    with pytest.raises(StudyError, match="no event that this version writes"):
+    with pytest.raises(StudyError, match="none of its lines is one that this version writes"):
         StudyLedger(ledger.plan)
 
 
@@ -147,7 +160,7 @@ def test_configs_that_would_be_called_alike_are_numbered_and_stay_so(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path))
     slow, fast = TrialConfig(), TrialConfig(adapter_learning_rate=0.01)
     for number, config in enumerate((slow, fast, slow, fast)):
-        ledger.open_trial("search" if number < 2 else "replicate", config, number // 2)
+        ledger.open_trial("control" if number < 2 else "replicate", config, number // 2)
     names = [entry.name for entry in ledger.entries.values()]
     assert names == ["w16-T4.0-s0", "w16-T4.0#2-s0", "w16-T4.0-s1", "w16-T4.0#2-s1"]
     ledger.close()
@@ -185,3 +198,166 @@ def test_one_driver_at_a_time(tmp_path):
         pass
     with StudyLock(tmp_path):
         pass
+
+
+def write_event(path, **event):
+    content = json.dumps(event).encode()
+    with path.open("ab") as file:
+        file.write(b"%08x %s\n" % (zlib.crc32(content), content))
+
+
+EPOCH = {"event": "epoch", "trial_id": "planned-0000", "time": 9e4, "measures": {ACCURACY: 0.5}}
+TRIAL = {"event": "trial", "trial_id": "planned-0005", "ordinal": 5, "stage": "control", "replicate": 1, "started": 9e4}
+END = {"event": "end", "trial_id": "planned-0001", "error": None, "time": 9e4}
+IMPOSSIBLE = {
+    "an unknown trial": ({**EPOCH, "trial_id": "planned-0777", "epoch": 1}, "not before it"),
+    "a trial of another study": ({**EPOCH, "trial_id": "other-0000", "epoch": 1}, "another study"),
+    "a path for a name": ({**EPOCH, "trial_id": "../../x-0000", "epoch": 1}, "trial_id cannot be"),
+    "epoch 0": ({**EPOCH, "epoch": 0}, "epoch cannot be '0'"),
+    "a negative epoch": ({**EPOCH, "epoch": -3}, "epoch cannot be"),
+    "half an epoch": ({**EPOCH, "epoch": 1.5}, "epoch cannot be"),
+    "a truth for an epoch": ({**EPOCH, "epoch": True}, "epoch cannot be"),
+    "an epoch past the last": ({**EPOCH, "epoch": 5}, "has 4"),
+    "an epoch that is there, otherwise": ({**EPOCH, "epoch": 4}, "is there already"),
+    "no epoch": (EPOCH, "epoch is missing"),
+    "a word for a measure": ({**EPOCH, "epoch": 3, "measures": {ACCURACY: "high"}}, "measures cannot be"),
+    "a list of measures": ({**EPOCH, "epoch": 3, "measures": []}, "measures cannot be"),
+    "a number too large for a column": ({**EPOCH, "epoch": 3, "measures": {ACCURACY: 10**400}}, "measures cannot be"),
+    "a time before 1970": ({**EPOCH, "epoch": 3, "time": -1}, "time cannot be"),
+    "no time": ({**EPOCH, "epoch": 3, "time": None}, "time cannot be"),
+    "an event of no version": ({"event": "begin"}, "there is no event 'begin'"),
+    "an event that is a list": ({"event": ["trial"]}, "there is no event"),
+    "another status": ({**END, "status": "done"}, "status cannot be"),
+    "half a character": ({**END, "status": "failed", "error": "\ud800"}, "is not Unicode"),
+    "a retry of what has not failed": ({"event": "retry", "trial_id": "planned-0001", "time": 9e4}, "has not failed"),
+    "a trial begun twice": ({**TRIAL, "trial_id": "planned-0001", "ordinal": 1, "config": {}}, "was begun before"),
+    "a trial of another number": ({**TRIAL, "ordinal": 7, "config": {}}, "has number 7"),
+    "a config of no version": ({**TRIAL, "config": {"depth": 3}}, "trial: "),
+    "a config that is a number": ({**TRIAL, "config": 3}, "config cannot be"),
+    "a trial that has ended already": ({**TRIAL, "config": {}, "status": "finished"}, "there is no 'status'"),
+    "a search without a proposal": ({**TRIAL, "stage": "search", "config": {}}, "has no search"),
+    "another stage": ({**TRIAL, "stage": "last", "config": {}}, "stage cannot be"),
+    "bins that differ in number": (
+        {"event": "calibration", "trial_id": "planned-0001",
+         "calibration": {"calibration/val_student": {"count": [1, 2], "confidence": [0.5], "correct": [1]}}},
+        "calibration cannot be",
+    ),
+    "passes that are negative": ({"event": "fill", "time": 1, "forwards": -5}, "forwards cannot be"),
+    "a confirmation of nothing": ({"event": "confirmation", "confirmation": {}}, "confirmation: "),
+    "data without a digest": ({"event": "dataset", "dataset": {"train": 3}}, "dataset cannot be"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_trials(tmp_path_factory):
+    """A journal with a trial that has run two of four epochs and one that has finished."""
+    ledger = StudyLedger(make_plan(tmp_path_factory.mktemp("two")))
+    for epochs in ((1, 2), (1, 2, 3, 4)):
+        entry = ledger.open_trial("control", TrialConfig(epochs=4), len(epochs))
+        for epoch in epochs:
+            ledger.record_epoch(entry.trial_id, epoch, {ACCURACY: 0.5})
+    ledger.end_trial(entry.trial_id, "finished")
+    ledger.record_epoch("planned-0000", 4, {ACCURACY: 0.5})
+    ledger.close()
+    return ledger.plan
+
+
+@pytest.mark.parametrize(("event", "why"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_a_line_with_a_valid_checksum_and_impossible_content_is_damage_by_its_number(two_trials, event, why):
+    path = two_trials.directory / "journal.jsonl"
+    whole = path.read_bytes()
+    before = known(StudyLedger(two_trials, read_only=True))
+    number = whole.count(b"\n") + 1
+    try:
+        write_event(path, **event)
+        ledger = StudyLedger(two_trials, read_only=True)
+    finally:
+        path.write_bytes(whole)
+    assert ledger.damaged_lines == [number]
+    assert why in ledger.damage[number]
+    assert f"line {number}: " in describe_damage(ledger)
+    assert known(ledger) == before
+
+
+def test_a_trial_that_ended_and_has_lost_an_epoch_runs_again_from_its_beginning(two_trials, tmp_path):
+    lines = (two_trials.directory / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if not (b"planned-0001" in line and b'"epoch":3' in line)]
+    assert len(kept) == len(lines) - 1
+    plan = make_plan(tmp_path, study_id=two_trials.study_id)
+    (plan.directory / "journal.jsonl").write_bytes(b"".join(kept))
+    ledger = StudyLedger(plan)
+    assert ledger.incomplete == ["planned-0001"]
+    assert "epochs are missing of planned-0001" in describe_damage(ledger)
+    entry = ledger.entries["planned-0001"]
+    assert (entry.status, entry.gaps, ledger.ended) == (None, [3], 0)
+    assert ledger.entries["planned-0000"].gaps == [3]
+    for epoch in (1, 2, 3, 4):
+        ledger.record_epoch(entry.trial_id, epoch, {ACCURACY: 0.5})
+    ledger.end_trial(entry.trial_id, "finished")
+    ledger.close()
+    again = StudyLedger(plan, read_only=True)
+    assert (again.incomplete, again.ended, again.entries[entry.trial_id].gaps) == ([], 1, [])
+
+
+@pytest.mark.parametrize("clock", [7.0, 1e9])
+def test_a_trial_that_fails_again_at_the_same_moment_has_failed_again(tmp_path, monkeypatch, clock):
+    """Equal lines count once, so no two events may be equal, whatever the clock says."""
+    monkeypatch.setattr("time.time", lambda: clock)
+    ledger = StudyLedger(make_plan(tmp_path))
+    entry = ledger.open_trial("control", TrialConfig(), 1)
+    for _ in range(3):
+        ledger.end_trial(entry.trial_id, "failed", "why")
+        ledger.retry_failed()
+    ledger.end_trial(entry.trial_id, "failed", "why")
+    ledger.close()
+    again = StudyLedger(ledger.plan, read_only=True)
+    assert (again.entries[entry.trial_id].attempt, again.count("failed"), again.ended) == (4, 1, 1)
+    assert not again.damage
+
+
+def test_the_journal_of_another_study_is_refused_by_its_name_and_by_its_identifier(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    entry = ledger.open_trial("control", TrialConfig(), 1)
+    other = make_plan(tmp_path, name="other")
+    path = other.directory / "journal.jsonl"
+    path.write_bytes((ledger.plan.directory / "journal.jsonl").read_bytes())
+    with pytest.raises(StudyError, match=f"of another study: its trials are called {entry.trial_id}"):
+        StudyLedger(other, read_only=True)
+    path.unlink()
+    StudyLedger(other, read_only=True).begin_writing()
+    for again in (other, make_plan(tmp_path, name="other")):
+        if again is other:
+            assert StudyLedger(again, read_only=True).damage == {}
+        else:
+            with pytest.raises(StudyError, match=f"another study .'other', id {other.study_id[:8]}"):
+                StudyLedger(again, read_only=True)
+
+
+def test_a_journal_that_is_a_folder_is_refused_by_its_path(tmp_path):
+    plan = make_plan(tmp_path)
+    (plan.directory / "journal.jsonl").mkdir()
+    with pytest.raises(StudyError, match=r"journal\.jsonl cannot be read .Is a directory.: restore it"):
+        StudyLedger(plan, read_only=True)
+
+
+def test_a_journal_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+    ledger = StudyLedger(make_plan(tmp_path), read_only=True)
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("study.ledger.Journal", refuse)
+    with pytest.raises(StudyError, match=r"journal\.jsonl cannot be written .Permission denied."):
+        ledger.begin_writing()
+
+
+def test_a_study_that_was_renamed_names_its_trials_as_before(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path), read_only=True)
+    ledger.begin_writing()
+    first = ledger.open_trial("control", TrialConfig(), 1)
+    ledger.close()
+    ledger.plan.directory.rename(tmp_path / "renamed")
+    again = StudyLedger(ledger.plan.model_copy(update={"name": "renamed"}))
+    second = again.open_trial("control", TrialConfig(), 2)
+    assert (first.trial_id, second.trial_id) == ("planned-0000", "planned-0001")
+    assert trial_row(again.plan, second)["study"] == "planned"

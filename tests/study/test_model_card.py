@@ -8,6 +8,7 @@ from study.confirmation import first_confirmed, student_path
 from study.model_card import card_of, card_path
 from tests.study.test_student_model import confirmed_study
 from trainables.data import load_dataset
+from trainables.models.taken_weights import FoundWeights, TakenWeights
 from trainables.training import DistillationRun
 from trainables.trial import TrialConfig
 
@@ -41,6 +42,19 @@ def test_a_card_says_what_it_is_and_what_it_learnt_from(written):
         assert words in card
 
 
+def test_a_card_names_the_weights_that_a_given_teacher_has(tmp_path, run):
+    ledger, result = confirmed_study(tmp_path, run)
+    base = ledger.plan.base.model_copy(update={"teacher_digest": "0123456789abcdef"})
+    taken = TakenWeights("ema", "model_ema", (FoundWeights("raw", "model"),))
+    plan = ledger.plan.model_copy(update={"base": base, "teacher_weights": taken})
+    first = next(config for config in result.configs if config.rank == 1)
+    card = card_of(plan, first_confirmed(ledger), first, result, registered_as=None)
+    assert (
+        "- teacher: `cnn_32_64`, given as a checkpoint, digest `0123456789abcdef`, EMA weights under 'model_ema'; the "
+        "file also has raw weights under 'model' (--teacher-weights raw)"
+    ) in card
+
+
 def test_every_accuracy_has_its_interval_and_n(written):
     card, _, first, result = written
     test, validation = first.test_accuracy, first.accuracy
@@ -57,7 +71,9 @@ def test_every_accuracy_has_its_interval_and_n(written):
 
 def test_a_card_says_how_to_load_the_student(written):
     card, entry, *_ = written
-    assert "Takes uint8 images (N, 1, 8, 8), pixels 0 to 255, not normalised; gives logits (N, classes)." in card
+    digits = "pixels 0 to 240 (scikit-learn's 0 to 16, times 15)"
+    assert f"Takes uint8 images (batch, 1, 8, 8), {digits}, not normalised; gives logits (batch, classes)." in card
+    assert "Classes, in the order of the logits: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card
     assert 'mlflow.pyfunc.load_model("models:/pesfkd-digits-cnn_3_4@ALIAS").predict(images)' in card
     assert f'load_student(Path("{entry.trial_id}.safetensors"))' in card
 

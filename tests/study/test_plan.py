@@ -29,7 +29,7 @@ def test_the_same_study_has_the_same_digest_wherever_it_runs(tmp_path):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"trials": 0}, "trials: Input should be greater than or equal to 1 (given: 0)"),
+        ({"trials": 0}, "--trials: Input should be greater than or equal to 1 (given: 0)"),
         ({"space": "adapter_widht"}, "did you mean 'adapter_width'"),
         ({"base": {"method": "pesfkd"}}, "did you mean 'pesf_kd'"),
         ({"base": {"dataset": "digit"}}, "did you mean 'digits'"),
@@ -38,7 +38,7 @@ def test_the_same_study_has_the_same_digest_wherever_it_runs(tmp_path):
         ({"name": "../elsewhere"}, "use 1 to 100 letters"),
         ({"name": ""}, "use 1 to 100 letters"),
         ({"sampler": "grid"}, "sampler"),
-        ({"time_budget": 0}, "time_budget"),
+        ({"time_budget": 0}, "--time-budget"),
         ({"seed": -1}, "seed"),
     ],
 )

@@ -7,7 +7,7 @@ from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError, Rec
 from study.runner import recorded_run
 from study.search import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from trainables.measures import CALIBRATION, COST_FACTS, MEASURES
+from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES
 from trainables.trial import TrialConfig
 
 
@@ -45,7 +45,7 @@ def test_records_say_what_the_ledger_knows(ended):
 
 def test_every_config_field_and_measure_has_a_column():
     fields = {"epochs_planned" if name == "epochs" else name for name in TrialConfig.model_fields}
-    assert fields | set(MEASURES) | set(COST_FACTS) | set(CALIBRATION) <= set(TRIALS_SCHEMA.names)
+    assert fields | set(MEASURES) | set(COST_FACTS) | set(DATA_FACTS) | set(CALIBRATION) <= set(TRIALS_SCHEMA.names)
     assert set(MEASURES) <= set(EPOCHS_SCHEMA.names)
     assert len(set(TRIALS_SCHEMA.names)) == len(TRIALS_SCHEMA.names)
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from contextlib import closing
 
 import pytest
 import torch
 
 from study.confirmation import Choice, Confirmation, ConfirmationRequest
-from study.errors import UsageError
+from study.errors import StudyError, UsageError
+from study.journal import Journal
 from study.ledger import PROCESS_DIED, StudyLedger
 from study.reproduction import Difference, compare, find_trial, reasons_to_differ, reproduce
 from study.rerun import main
@@ -115,6 +117,22 @@ def test_a_trial_has_the_same_bits_again_and_nothing_is_written(tmp_path, study_
     (first, last) = found.entry.epochs.values()
     assert found.numbers == sum(name.startswith(("train/", "val/")) for name in [*first, *last]) > 2 * 8
     assert contents(tmp_path) == before
+
+
+def test_a_trial_of_other_data_or_of_another_split_is_refused_before_a_teacher_is_trained_on_them(plan):
+    trial_id = record(plan)
+    sizes = {"train": 1077, "validation": 360}
+    with closing(StudyLedger(plan)) as ledger:
+        ledger.record_dataset({"digest": load_dataset("digits", None).digest, **sizes})
+    assert again(plan, trial_id).matches
+    with closing(Journal(plan.directory / "journal.jsonl")) as journal:
+        journal.append({"event": "dataset", "dataset": {"digest": "0" * 64, **sizes}})
+    shutil.rmtree(plan.teachers_folder)
+    before, said = contents(plan.output_dir), []
+    with pytest.raises(StudyError, match=f"on other data or on another split.*its trials have {'0' * 16}"):
+        reproduce(*find_trial(trial_id, None, plan.output_dir), said.append)
+    assert not said
+    assert contents(plan.output_dir) == before
 
 
 def test_what_of_the_teacher_is_gone_is_made_anew_elsewhere(plan):

@@ -1,5 +1,7 @@
 """The best student's way into a real MLflow store: under which alias, once, and read back as it was."""
 
+import re
+
 import mlflow
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from study.student_model import model_name, publish_student
 from tests.analysis.synthetic import trials_table
 from tests.study.factories import make_plan
 from tests.study.test_confirmation import PretendedSeeds
+from tests.trainables.data.conftest import random_images, write_images
 from trainables.data import load_dataset
 from trainables.student_file import keep_student, load_student
 from trainables.training import DistillationRun
@@ -47,6 +50,61 @@ def confirmed_study(folder, run, *, name="planned", gains=GAINS):
     chosen = [choice.as_row() for choice in ledger.confirmation.choices]
     result = summarise_confirmation(trials_table(rows), chosen, baseline=None)
     return ledger, result
+
+
+def folder_plan(tmp_path, place, *, student="cnn_3_4", seed=0):
+    """The plan of a study on a folder of images at a place."""
+    for label, name in enumerate(("cat", "dog")):
+        write_images(tmp_path / place / "train" / name, random_images(6, 1, 8, 8, seed=seed + label))
+    base = {"dataset": f"image_folder:{tmp_path / place}", "student": student}
+    return make_plan(tmp_path, name="on-a-folder", base=base)
+
+
+def registered_name(plan):
+    """As it is registered, by the digest that the study's trials report."""
+    return model_name(plan, load_dataset(plan.base.dataset, None).digest)
+
+
+def test_folders_of_one_name_are_registered_apart_and_one_keeps_its_name_where_it_is_moved_to(tmp_path):
+    names = [
+        registered_name(folder_plan(tmp_path, place, seed=seed)) for place, seed in (("a/photos", 0), ("b/photos", 9))
+    ]
+    assert all(re.fullmatch(r"pesfkd-photos-[0-9a-f]{8}-cnn_3_4", name) for name in names)
+    assert len(set(names)) == 2
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert registered_name(folder_plan(tmp_path, "moved/photos")) == names[0]
+
+
+def test_a_folder_is_not_registered_as_the_published_dataset_of_its_name(tmp_path):
+    published = model_name(make_plan(tmp_path))
+    assert published == "pesfkd-digits-cnn_3_4"
+    assert registered_name(folder_plan(tmp_path, "digits")) != published
+    assert (
+        model_name(make_plan(tmp_path, base={"dataset": "glue:sst2", "student": "bert_2_32"}))
+        == "pesfkd-sst2-bert_2_32"
+    )
+
+
+def test_a_folder_of_any_name_has_a_name_that_mlflow_takes(tmp_path):
+    for place in ("hund-ö (1) #5%20", "p" * 240):
+        plan = folder_plan(tmp_path, place)
+        name = registered_name(plan)
+        assert len(name) <= 250
+        client, _ = begin_run(plan)
+        client.create_registered_model(name)
+        assert client.get_registered_model(name).name == name
+
+
+def test_a_student_that_an_earlier_version_registered_under_another_name_is_not_registered_again(tmp_path, run):
+    ledger, result = confirmed_study(tmp_path, run)
+    plan = ledger.plan
+    client, parent = begin_run(plan)
+    client.create_registered_model("pesfkd-digits")
+    client.create_model_version(
+        "pesfkd-digits", "file:///nowhere", tags={"study_id": plan.study_id, "alias_given": "challenger"}
+    )
+    published = publish_student(plan, ledger, result, parent_id=parent)
+    assert (published["model"], published["alias"]) == ("models:/pesfkd-digits/1", "challenger")
 
 
 def begin_run(plan):
@@ -84,6 +142,7 @@ def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_chal
         served.predict(images.numpy()), load_student(plan.directory / "students" / f"{own.trial_id}.safetensors")
         .logits(images).numpy()
     )  # fmt: skip
+    assert served.metadata.metadata == {"class_names": list("0123456789")}
     assert served.metadata.signature.outputs.inputs[0].shape == (-1, 10)
 
     ledger, result = confirmed_study(tmp_path, run, name="second", gains=[0.05, -0.05] * 3)

@@ -13,8 +13,10 @@ import torch
 
 from study.errors import StudyError, UsageError
 from study.journal import read_journal
+from study.launch import main
 from study.plan import load_plan
 from study.records import read_trials
+from study.start_command import start_command
 from study.teacher_choice import check_same_teacher, choose_teacher, describe_teacher, keep_teacher, parse_normalisation
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
@@ -22,11 +24,12 @@ from trainables.data import load_dataset
 from trainables.data.views import Normaliser
 from trainables.distillation import fill_teacher_outputs, prepare_teacher
 from trainables.models import CheckpointInfo, build_model, save_checkpoint
+from trainables.models.taken_weights import TakenWeights
 from trainables.teacher.files import is_kept, stored_path
 
 NOTHING = {
-    "teacher_checkpoint": None, "teacher_normalisation": None, "dataset": "digits", "teacher_recipe": "short",
-    "teacher_epochs": None,
+    "teacher_checkpoint": None, "teacher_normalisation": None, "teacher_weights": None, "dataset": "digits",
+    "teacher_recipe": "short", "teacher_epochs": None,
 }  # fmt: skip
 
 
@@ -49,6 +52,19 @@ def foreign(network, tmp_path):
     path = tmp_path / "foreign.pth"
     torch.save({"model": network.state_dict()}, path)
     return path
+
+
+@pytest.fixture
+def averaged(network, tmp_path):
+    """A checkpoint with raw weights and their average, which is another network."""
+    path = tmp_path / "averaged.pth"
+    raw = network.state_dict()
+    average = {key: value + 0.25 if value.is_floating_point() else value for key, value in raw.items()}
+    torch.save({"state_dict": raw, "state_dict_ema": average, "epoch": 3}, path)
+    return path
+
+
+GIVEN_AVERAGED = {"teacher": "cnn_4_6", "teacher_normalisation": "0.3/0.4"}
 
 
 def choose(**given):
@@ -95,11 +111,15 @@ FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}
     ("options", "says"),
     [
         ({"teacher_normalisation": "0.5/0.5"}, "--teacher-normalisation is for a teacher from --teacher-checkpoint"),
+        ({"teacher_weights": "ema"}, "--teacher-weights is for a teacher from --teacher-checkpoint"),
+        ({"teacher_checkpoint": "ours", "teacher_weights": "ema"}, "but raw weights: leave out --teacher-weights"),
+        ({"teacher_checkpoint": "foreign", "teacher": "resnet18"}, "did you mean 'torchvision:resnet18'"),
+        ({**FOREIGN, "teacher": "resnet8"}, "its weights fit --teacher cnn_4_6"),
         ({"teacher_checkpoint": "ours", "teacher_epochs": 3}, "leave out one of the two"),
         ({"teacher_checkpoint": "ours", "teacher_recipe": "short"}, "--teacher-recipe says how to train"),
         ({"teacher_checkpoint": "ours", "teacher": "cnn_9_9"}, "architecture is 'cnn_4_6', and 'cnn_9_9' is needed"),
         ({"teacher_checkpoint": "ours", "teacher_normalisation": "0.5/0.5"}, "says how its images were normalised"),
-        ({"teacher_checkpoint": "foreign"}, "name it (--teacher MODEL)"),
+        ({"teacher_checkpoint": "foreign"}, "name it (--teacher MODEL); its weights fit --teacher cnn_4_6"),
         (FOREIGN, "--teacher-normalisation MEANS/STDS"),
         ({**FOREIGN, "teacher": "cnn_4_7", "teacher_normalisation": "0/1"}, "cnn_4_7 for digits"),
         (
@@ -110,7 +130,10 @@ FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}
             {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6", "teacher_normalisation": "0.5"},
             "write means, a slash",
         ),
-        ({**FOREIGN, "teacher_normalisation": "0.5/0"}, "above 0"),
+        *(
+            ({**FOREIGN, "teacher_normalisation": bad}, "deviations between 0.001 and 10")
+            for bad in ("0.5/0", "0.5/-1", "0.5/nan", "nan/0.5", "0.5/inf", "-inf/0.5", "0.5/1e-300", "0.5/1e400")
+        ),
         (
             {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6", "teacher_normalisation": "127/64"},
             "pixels in [0, 1]",
@@ -161,9 +184,13 @@ def test_a_study_whose_teacher_is_nowhere_or_has_changed_says_so(plan, ours, net
 def test_at_a_resume_the_checkpoint_may_have_moved_but_not_changed(plan, ours, foreign, network, tmp_path):
     assert check_same_teacher(plan, {}) == {}
     moved = ours.rename(tmp_path / "moved.safetensors")
-    assert check_same_teacher(plan, {"teacher_checkpoint": moved}) == {"teacher_checkpoint": moved}
+    plain = TakenWeights("raw", "")
+    changed = {"teacher_checkpoint": moved, "teacher_weights": plain}
+    assert check_same_teacher(plan, {"teacher_checkpoint": moved}) == changed
     as_pth = {"teacher_checkpoint": foreign, "teacher_normalisation": "0.3/0.4"}
-    assert check_same_teacher(plan, as_pth) == {"teacher_checkpoint": foreign}
+    changed = {"teacher_checkpoint": foreign, "teacher_weights": TakenWeights("raw", "model")}
+    assert check_same_teacher(plan, as_pth) == changed
+    assert check_same_teacher(plan, {"teacher_checkpoint": foreign}) == changed  # normalised as the plan has it
     with pytest.raises(UsageError, match="has another teacher: the digest of"):
         check_same_teacher(plan, {**as_pth, "teacher_normalisation": "0.3/0.5"})
     with pytest.raises(UsageError, match="has trained its own teacher"):
@@ -178,6 +205,58 @@ def test_a_dry_run_shows_the_teacher_and_writes_nothing(launch, ours, tmp_path):
     assert f"cnn_4_6 from {ours} (digest" in done.stdout
     assert "cnn_4_6 -> cnn_3_4 on digits" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("asked", "place"), [(None, "state_dict"), ("raw", "state_dict"), ("ema", "state_dict_ema")])
+def test_the_plan_names_the_weights_that_were_taken_and_the_others(averaged, asked, place, command, tmp_path):
+    words = ["--space", "joint", "--teacher", "cnn_4_6", "--teacher-normalisation", "0.3/0.4"]
+    words += ["--teacher-checkpoint", averaged, "--dry-run", "--output-dir", tmp_path / "out"]
+    words += ["--teacher-weights", asked] if asked else []
+    kinds = {"state_dict": "raw", "state_dict_ema": "EMA"}
+    other = next(each for each in kinds if each != place)
+    done = command(main, *words)
+    assert done.code == 0, done.said
+    assert (
+        f"{kinds[place]} weights under '{place}'; the file also has {kinds[other]} weights under '{other}'" in done.out
+    )
+    assert f"(--teacher-weights {kinds[other].lower()})" in done.out
+    planned = json.loads(command(main, *words, "--json").out)["plan"]
+    others = [{"kind": kinds[other].lower(), "place": other}]
+    assert planned["teacher_weights"] == {"kind": kinds[place].lower(), "place": place, "others": others}
+    chosen = choose(teacher_checkpoint=averaged, **GIVEN_AVERAGED, **({"teacher_weights": asked} if asked else {}))
+    assert planned["base"]["teacher_digest"] == chosen["base"]["teacher_digest"]
+    plan = make_plan(tmp_path / "out", **chosen)
+    assert f"--teacher-weights {kinds[place].lower()}" in start_command(plan)
+    assert f"{kinds[place]} weights under '{place}'" in describe_teacher(plan)
+
+
+def test_raw_weights_and_their_average_are_two_teachers_and_a_resume_keeps_to_its_own(averaged, foreign, tmp_path):
+    raw, ema = (
+        make_plan(tmp_path / kind, **choose(teacher_checkpoint=averaged, teacher_weights=kind, **GIVEN_AVERAGED))
+        for kind in ("raw", "ema")
+    )
+    assert raw.base.teacher_digest != ema.base.teacher_digest
+    assert raw.digest != ema.digest
+    for plan, place in ((raw, "state_dict"), (ema, "state_dict_ema")):
+        plan.save()
+        assert load_plan(plan.directory) == plan
+        assert check_same_teacher(plan, {"teacher_checkpoint": averaged})["teacher_weights"].place == place
+        keep_teacher(plan)
+        stored_path(plan.teachers_folder, plan.base.teacher_digest).unlink()
+        keep_teacher(plan)  # from the checkpoint again
+    # A file with the raw weights alone serves the study of the raw ones.
+    assert check_same_teacher(raw, {"teacher_checkpoint": foreign})["teacher_weights"] == TakenWeights("raw", "model")
+    for plan, given in ((ema, {"teacher_checkpoint": foreign}), (raw, {"teacher_weights": "ema"})):
+        with pytest.raises(UsageError, match="has another teacher: the digest of"):
+            check_same_teacher(plan, given)
+
+
+def test_a_plan_from_before_there_was_a_choice_of_weights_keeps_its_digest(averaged, tmp_path):
+    plan = make_plan(tmp_path, **choose(teacher_checkpoint=averaged, **GIVEN_AVERAGED))
+    older = plan.model_copy(update={"teacher_weights": None})
+    assert older.digest == plan.digest
+    assert "weights under" not in describe_teacher(older)
+    assert check_same_teacher(older, {"teacher_checkpoint": averaged})["teacher_weights"].kind == "raw"
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_before_any_work(launch, tmp_path):
@@ -212,13 +291,14 @@ def test_trials_hear_the_given_teacher_as_it_knows_its_images(plan, network, tmp
 
 
 @pytest.mark.slow
-def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch, foreign, output_dir):
+def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch, averaged, output_dir):
     directory = output_dir / "given"
     process = subprocess.Popen(
         [
             sys.executable, "-m", "study.launch", "--space", "adapter_width", "--trials", "3", "--promising", "1",
-            "--replicates", "1", "--epochs", "8", "--teacher", "cnn_4_6", "--teacher-checkpoint", str(foreign),
-            "--teacher-normalisation", "0.1/0.7", "--name", "given", "--output-dir", str(output_dir),
+            "--replicates", "1", "--epochs", "8", "--teacher", "cnn_4_6", "--teacher-checkpoint", str(averaged),
+            "--teacher-weights", "ema", "--teacher-normalisation", "0.1/0.7", "--name", "given",
+            "--output-dir", str(output_dir),
         ],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -231,7 +311,7 @@ def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch
     assert process.poll() is None, process.communicate()[1]
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    foreign.unlink()
+    averaged.unlink()
     done = launch("--resume", "given", "--output-dir", output_dir, "--json")
     assert done.returncode == 0, done.stderr
     assert_whole(directory)
@@ -242,3 +322,5 @@ def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch
     assert set(trials["teacher_digest"].to_pylist()) == {digest}
     assert set(trials["teacher_recipe"].to_pylist()) == {"checkpoint"}
     assert "what it was trained on is not known" in done.stderr
+    taken = "EMA weights under 'state_dict_ema'; the file also has raw weights under 'state_dict'"
+    assert taken in " ".join(done.stderr.split())

@@ -141,8 +141,8 @@ def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
     [
         ({"teacher_outputs": "disk"}, "'auto', 'stored' or 'live'"),
         ({"teacher_outputs_dtype": "float64"}, "'float16', 'bfloat16' or 'float32'"),
-        ({"teacher_outputs_limit": "plenty"}, "teacher_outputs_limit"),
-        ({"teacher_outputs_limit": "-1"}, "teacher_outputs_limit"),
+        ({"teacher_outputs_limit": "plenty"}, "--teacher-outputs-limit: give a number of bytes"),
+        ({"teacher_outputs_limit": "-1"}, "--teacher-outputs-limit: give a number of bytes"),
         ({"teacher_outputs_path": "s3:/bucket/outputs"}, "a URI with two slashes, such as s3://BUCKET/FOLDER"),
         ({"teacher_outputs_path": ""}, "name a folder, or a URI"),
     ],

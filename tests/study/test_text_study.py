@@ -1,17 +1,23 @@
 """Studies of text, by the real command lines: GLUE's files with sentences of ours, networks of one layer."""
 
 import json
+import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import transformers
 
+from study.journal import Journal, read_journal
 from study.launch import main
 from tests.conftest import run_launcher
 from tests.text_tasks import write_rte
+from trainables.data import load_dataset
+from trainables.teacher.command import main as train_teacher
 
 TASK = ("--space", "adapter_width", "--dataset", "glue:rte")
 NETS = ("--teacher", "bert_2_32", "--student", "bert:1")
@@ -44,6 +50,77 @@ def test_a_space_has_other_bounds_on_text_and_another_adapter(command, root):
     assert "adapter_learning_rate [1e-06, 0.001], log" in done.out
     configs = json.loads(command(main, *TASK, "--data-root", root, "--dry-run", "--json").out)["first_configs"]
     assert all(1e-6 <= config["adapter_learning_rate"] <= 1e-3 for config in configs)
+
+
+def test_a_dry_run_shows_how_many_sources_validate(command, root):
+    done = command(main, *TASK, "--data-root", root, "--dry-run")
+    shown = re.search(r"2,241 train, 249 validation \((\d+) of ([\d,]+) sources, stratified as far as", done.out)
+    counts = json.loads(command(main, *TASK, "--data-root", root, "--dry-run", "--json").out)
+    assert shown
+    assert (int(shown[1]), int(shown[2].replace(",", ""))) == (counts["validation_sources"], counts["sources"])
+    assert counts["sources"] < 2490  # short sentences of few words come twice
+
+
+@pytest.fixture(scope="module")
+def folder(root, tmp_path_factory):
+    """Writes a fine-tuned BERT in Hugging Face's layout, with the task's tokeniser."""
+    tokeniser = load_dataset("glue:rte", root).tokeniser
+
+    def write(**changes):
+        path = tmp_path_factory.mktemp("model")
+        config = transformers.BertConfig(
+            **{
+                "vocab_size": tokeniser.vocabulary_size, "hidden_size": 32, "num_hidden_layers": 1,
+                "num_attention_heads": 1, "intermediate_size": 32,
+                "id2label": {0: "Not_Entailment", 1: "Entailment"}, **changes,
+            }
+        )  # fmt: skip
+        transformers.BertForSequenceClassification(config).save_pretrained(path)
+        (path / "tokenizer.json").write_text(tokeniser.json, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_dry_run_shows_how_the_teachers_classes_became_those_of_the_task(command, root, folder):
+    given = "--data-root", root, "--dry-run", "--teacher-checkpoint"
+    done = command(main, *TASK, *given, folder())
+    assert "reordered by name, from Not_Entailment, Entailment to entailment, not_entailment" in done.out
+    unnamed = command(main, *TASK, *given, folder(id2label={0: "LABEL_0", 1: "LABEL_1"}))
+    assert "no names in its config.json; they are taken as entailment, not_entailment" in unnamed.out
+    other = command(main, *TASK, *given, folder(id2label={0: "joy", 1: "anger"}))
+    assert other.code == 2
+    assert "has the classes joy, anger, and glue:rte has entailment, not_entailment" in other.err
+
+
+@pytest.mark.parametrize("flag", ["--teacher", "--student", "--teacher-checkpoint"])
+def test_a_model_that_cannot_read_the_tasks_sentences_is_refused_in_a_dry_run(command, root, folder, tmp_path, flag):
+    given = *TASK, "--data-root", root, "--output-dir", tmp_path, "--dry-run", flag
+    assert command(main, *given, folder(max_position_embeddings=40)).code == 0
+    few = command(main, *given, folder(max_position_embeddings=16))
+    assert (few.code, "has 16 positions, and the sentences of glue:rte need 24" in few.err) == (2, True), few.err
+    assert f"error: {flag}: " in few.err
+    tokens = command(main, *given, folder(vocab_size=20))
+    assert (tokens.code, "embeds 20 tokens, and the tokeniser has" in tokens.err) == (2, True), tokens.err
+    for name, says in (("tokenizer.json", "no tokeniser in it"), ("model.safetensors", "but no weights at all")):
+        path = folder()
+        (path / name).unlink()
+        done = command(main, *given, path)
+        assert (done.code, says in done.err) == (2, True), done.err
+    pickled = folder()
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    done = command(main, *given, pickled)
+    assert "but pytorch_model.bin. Only safetensors are read, as pickles may run code" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_is_not_begun_from_a_model_that_cannot_read_the_tasks_sentences(command, root, folder, tmp_path):
+    given = "--dataset", "glue:rte", "--data-root", root, "--output-dir", tmp_path, "--no-mlflow", "--model"
+    for dry in ((), ("--dry-run",)):
+        done = command(train_teacher, *given, folder(max_position_embeddings=16), *dry)
+        assert (done.code, "has 16 positions" in done.err) == (2, True), done.err
+    assert command(train_teacher, *given, folder(), "--dry-run").code == 0
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +166,7 @@ def test_a_study_of_text_runs_confirms_and_keeps_a_student_that_reads_tokens(roo
     exported = run_launcher("text", "--output-dir", tmp_path, "--json", module="study.export")
     assert exported.returncode == 0, exported.stderr
     told = json.loads(exported.stdout)
-    assert told["takes"] == ["N", 2, "length"]
+    assert told["takes"] == ["batch", 2, "tokens"]
     session = onnxruntime.InferenceSession(told["file"])
     kept = load_kept(Path(told["file"]).with_suffix(".safetensors"))
     (logits,) = session.run(None, {"sentences": kept.images.numpy()})
@@ -107,9 +184,23 @@ def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(root, tmp_
     card = Path(json.loads(trained.stdout)["card"]).read_text()
     assert "AdamW at 0.0005 (linear)" in card
     assert "tokeniser" in card
+    assert "- classes entailment, not_entailment, in this order" in card
     done = run_launcher(
         *TASK, "--student", "bert:1", "--teacher-checkpoint", checkpoint, "--data-root", root, "--smoke",
         "--name", "given", "--output-dir", tmp_path, "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["failed"] == 0
+    journal = tmp_path / "given" / "journal.jsonl"
+    events, _ = read_journal(journal)
+    (dataset,) = [event["dataset"] for event in events if event["event"] == "dataset"]
+    assert dataset["sources"] > dataset["validation_sources"] > 0
+    with closing(Journal(journal)) as writer:  # as if this version split the data otherwise
+        writer.append({"event": "dataset", "dataset": dataset | {"digest": "0" * 64}})
+    content = journal.read_bytes()
+    refused = run_launcher("given", "--confirm", "1", "--output-dir", tmp_path, module="study.confirm")
+    assert refused.returncode == 1
+    assert "study 'given' ran on other data or on another split" in refused.stderr
+    assert "row by row" in refused.stderr
+    assert {event["event"] for event in read_journal(journal)[0][len(events) + 1 :]} <= {"confirmation"}
+    assert journal.read_bytes().startswith(content)

@@ -1,5 +1,14 @@
 import argparse
+import collections
+import datetime
+import enum
+import functools
+import logging
 import os
+import pathlib
+import subprocess
+import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -110,21 +119,32 @@ def test_what_a_layout_does_not_keep_is_all_that_differs(layout, trained, tmp_pa
             assert torch.allclose(model.state_dict()[key], value, rtol=1e-3, atol=1e-6), key
 
 
-def test_the_teacher_of_a_distiller_is_read_when_asked_for(trained, tmp_path):
+def test_of_a_distillers_checkpoint_that_half_is_taken_which_fits(trained, tmp_path):
     path = tmp_path / "latest"
     torch.save(LAYOUTS["mdistiller, distiller"](trained.state_dict()), path)
-    teacher = build("vgg8", seed=5)
-    with pytest.raises(CheckpointError, match="part='teacher'"):
-        load_checkpoint(teacher, path)
-    load_checkpoint(teacher, path, part="teacher")
-    assert same(teacher, build("vgg8", seed=0))
+    for part in ("teacher", "student"):
+        teacher = build("vgg8", seed=5)
+        assert load_checkpoint(teacher, path, part=part).place == "model.teacher"
+        assert same(teacher, build("vgg8", seed=0))
 
 
-def test_a_distiller_without_a_teacher_says_so(trained, tmp_path):
+def test_of_a_distiller_with_two_equal_nets_the_preferred_half_is_taken_and_both_are_named(trained, tmp_path):
     path = tmp_path / "latest"
-    torch.save(LAYOUTS["mdistiller, vanilla"](trained.state_dict()), path)
-    with pytest.raises(CheckpointError, match="a student but no teacher"):
-        load_checkpoint(build(), path, part="teacher")
+    halves = {"teacher": build(seed=3), "student": trained}
+    torch.save(
+        {"model": {k: v for n, m in halves.items() for k, v in prefixed(f"module.{n}.", m.state_dict()).items()}}, path
+    )
+    for part, net in halves.items():
+        model = build()
+        taken = load_checkpoint(model, path, part=part)
+        assert same(model, net)
+        (other,) = halves.keys() - {part}
+        assert str(taken) == (
+            f"raw weights under 'model.{part}'; the file also has raw weights under 'model.{other}' "
+            f"(--teacher-weights model.{other})"
+        )
+        load_checkpoint(model, path, part=part, wanted=f"model.{other}")
+        assert same(model, halves[other])
 
 
 def test_our_own_format_gives_back_weights_and_what_rebuilds_them(trained, tmp_path):
@@ -141,7 +161,7 @@ def test_any_metadata_of_strings_can_be_stored(trained, tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(trained, path, metadata={"note": "naïve", "epochs": "3"})
     assert read_metadata(path) == {"note": "naïve", "epochs": "3"}
-    with pytest.raises(CheckpointError, match=r"architecture.*save_checkpoint"):
+    with pytest.raises(CheckpointError, match=r"architecture.*python -m trainables\.teacher"):
         CheckpointInfo.from_metadata(read_metadata(path))
 
 
@@ -196,12 +216,46 @@ def test_models_are_saved_under_the_suffix_by_which_they_are_read(trained, tmp_p
         save_model(trained, tmp_path / "model.pth", metadata={})
 
 
-@pytest.mark.parametrize("content", [b"", b"hello world", b"PK\x03\x04 cut short"])
-def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
-    path = tmp_path / "model.pth"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+NO_CHECKPOINTS = {
+    "nothing": (b"", "is empty"),
+    "text": (b"hello world", "no torch checkpoint"),
+    "a cut archive": (b"PK\x03\x04 cut short", "no torch checkpoint"),
+    "a pointer": (POINTER, "git lfs pull"),
+    "a page": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><body>Sign in</body></html>", "is a web page"),
+    "an index": (b'{"metadata": {}, "weight_map": {}}', "is JSON text"),
+    "gzip": (b"\x1f\x8b\x08\x00rest", "gunzip or tar -xzf"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    "a short pickle": (b"\x80\x02}q\x00.", "no torch checkpoint"),
+    "a negative memo": (b"\x80\x02}r\xff\xff\xff\xff.", "no torch checkpoint"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("name", NO_CHECKPOINTS)
+def test_a_file_that_is_no_checkpoint_is_refused_with_what_it_is(name, suffix, tmp_path):
+    content, says = NO_CHECKPOINTS[name]
+    path = tmp_path / f"model{suffix}"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="no torch checkpoint"):
+    with pytest.raises(CheckpointError, match=f"model{suffix}") as refusal:
         load_checkpoint(build(), path)
+    if suffix == ".pth" or name in ("nothing", "a pointer", "a page"):
+        assert says in str(refusal.value)
+    else:
+        assert "no" in str(refusal.value)
+
+
+def test_archives_that_hold_no_weights_are_refused_with_what_they_hold(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive:
+        archive.writestr("photos/cat.png", b"no weights")
+    with pytest.raises(CheckpointError, match=r"zip archive without weights .*cat\.png"):
+        load_checkpoint(build(), tmp_path / "photos.pth")
+    with tarfile.open(tmp_path / "run.tar", "w") as archive:
+        archive.add(tmp_path / "photos.pth", "model.pth")
+    with pytest.raises(CheckpointError, match="tar -xf"):
+        load_checkpoint(build(), tmp_path / "run.tar")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load_checkpoint(build(), tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -211,8 +265,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_file_without_weights_says_what_it_has(tmp_path):
     path = tmp_path / "model.pth"
-    torch.save({"epoch": 3, "weights": {"conv1.weight": torch.zeros(1)}}, path)
-    with pytest.raises(CheckpointError, match=r"no weights at its top level .*it has epoch, weights"):
+    torch.save({"epoch": 3, "log": [1.0]}, path)
+    with pytest.raises(CheckpointError, match=r"no weights are in it \(it has epoch, log\)"):
         load_checkpoint(build(), path)
     torch.save([torch.zeros(1)], path)
     with pytest.raises(CheckpointError, match="holds a list"):
@@ -231,54 +285,92 @@ class Plain:
     pass
 
 
+class Slotted:
+    __slots__ = ("value",)
+
+
+class Settings(dict):
+    pass
+
+
+class Mode(enum.Enum):
+    TRAIN = "train"
+
+
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(zipped, trained, tmp_path):
+def test_a_checkpoint_that_would_run_commands_is_refused_and_runs_nothing(zipped, trained, tmp_path):
     victim = tmp_path / "written by the attacker"
     calls = (
         (os.system, (f"touch '{victim}'",)),
         (eval, (f"open({str(victim)!r}, 'w')",)),
         (os.mkdir, (str(victim),)),
+        (subprocess.run, (["touch", str(victim)],)),
     )
     path = tmp_path / "model.pth"
     model = build()
     for call in calls:
-        torch.save(
-            {"model": trained.state_dict(), "opt": RunsCode(call)},
-            path,
-            _use_new_zipfile_serialization=zipped,
-        )
-        with pytest.raises(CheckpointError, match=r"only weights are read.*convert it"):
+        content = {"model": trained.state_dict(), "opt": RunsCode(call)}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        with pytest.raises(CheckpointError, match=r"would call .*nothing was run"):
             load_checkpoint(model, path)
         assert not victim.exists()
     assert same(model, build())
 
 
-def test_names_that_are_ignored_do_not_let_attributes_of_theirs_through(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_any_other_call_or_object_beside_the_weights_is_left_unread(zipped, trained, tmp_path):
+    victim = tmp_path / "written by the attacker"
+    slotted = Slotted()
+    slotted.value = 1
+    besides = (
+        RunsCode((np.save, (str(victim), 1))),
+        RunsCode((logging.FileHandler, (str(victim),))),
+        Plain(),
+        slotted,
+        Settings(a=1),
+        {Mode.TRAIN: 1},
+        collections.defaultdict(list, {"a": [1.0]}),
+        collections.deque([1, 2], maxlen=5),
+        functools.partial(print, 1),
+        pathlib.PurePosixPath("/data"),
+        datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+        torch.device("cuda:0"),
+        np.random.default_rng(0),
+        np.arange(3.0),
+        np.float64(1),
+    )
     path = tmp_path / "model.pth"
-    torch.save({"model": {}, "x": RunsCode((np.load, ("/dev/null",)))}, path)
-    with pytest.raises(CheckpointError, match="numpy"):
-        load_checkpoint(build(), path)
+    for each in besides:
+        content = {"model": trained.state_dict(), "other": each}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        model = build()
+        assert load_checkpoint(model, path).place == "model", each
+        assert same(model, trained)
+        assert not victim.exists()
 
 
-def test_ignoring_is_over_when_the_file_is_read(trained, tmp_path):
+def test_stand_ins_are_gone_when_the_file_is_read(trained, tmp_path):
     path = tmp_path / "model.pth"
-    torch.save(trained.state_dict(), path)
+    torch.save({"model": trained.state_dict(), "args": argparse.Namespace(lr=0.1)}, path)
+    before = set(torch.serialization.get_safe_globals())
     load_checkpoint(build(), path)
-    assert not any("checkpoints" in str(allowed) for allowed in torch.serialization.get_safe_globals())
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_a_pickled_object_is_refused_with_its_type(tmp_path):
-    path = tmp_path / "model.pth"
-    torch.save({"model": {}, "config": Plain()}, path)
-    with pytest.raises(CheckpointError, match=r"test_checkpoints\.Plain beside its weights"):
-        load_checkpoint(build(), path)
+def test_a_module_that_names_itself_as_its_child_ends(tmp_path, trained):
+    trained.layer1.own = trained.layer1
+    content = {"net": trained}
+    content["again"] = content
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_checkpoint(build(), tmp_path / "model.pth")
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_by_its_first_keys(tmp_path):
     path = tmp_path / "model.pth"
     torch.save(build("wrn_16_2").state_dict(), path)
     model = build()
-    expected = r"lacks layer1\..* more; it has besides block1\.layer\.0\.bn1.* more.*another architecture"
+    expected = r"lacks layer1\..* more; it has besides block1\.layer\.0\.bn1.* more.*its weights fit --teacher wrn_16_2"
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(model, path)
     assert same(model, build())
@@ -287,7 +379,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_its_first_keys(tmp_p
 def test_a_checkpoint_of_another_width_is_refused_by_its_shapes(tmp_path):
     path = tmp_path / "model.pth"
     torch.save(build("resnet20").state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"besides layer1\.1\.conv1\.weight"):
+    with pytest.raises(CheckpointError, match=r"besides layer1\.1\.conv1\.weight.*fit --teacher resnet20"):
         load_checkpoint(build(), path)
     torch.save(build("wrn_40_2").state_dict(), path)
     with pytest.raises(CheckpointError, match="another architecture"):
@@ -295,16 +387,17 @@ def test_a_checkpoint_of_another_width_is_refused_by_its_shapes(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_a_checkpoint_for_other_classes_or_channels_says_how_to_build_its_model(suffix, tmp_path):
+def test_a_checkpoint_for_other_classes_or_channels_is_refused_with_both_counts(suffix, tmp_path):
     path = tmp_path / f"model.{suffix}"
     stored = build(num_classes=100, in_channels=3)
     save_model(stored, path, metadata={}) if suffix == "safetensors" else torch.save(stored.state_dict(), path)
-    with pytest.raises(CheckpointError, match=r"fc\.weight \(100, 64\) for \(10, 64\).*num_classes=100"):
+    classes = "for 100 classes, where 10 are needed"
+    with pytest.raises(CheckpointError, match=rf"fc\.weight \(100, 64\) for \(10, 64\).*{classes}: .*--dataset"):
         load_checkpoint(build(num_classes=10), path)
-    grey = build(num_classes=100, in_channels=1)
-    with pytest.raises(CheckpointError, match=r"conv1\.weight \(16, 3, 3, 3\) for .*in_channels=3"):
-        load_checkpoint(grey, path)
-    with pytest.raises(CheckpointError, match="in_channels=3, num_classes=100"):
+    channels = "for 3 image channels, where 1 are needed"
+    with pytest.raises(CheckpointError, match=rf"conv1\.weight \(16, 3, 3, 3\) for .*{channels}"):
+        load_checkpoint(build(num_classes=100, in_channels=1), path)
+    with pytest.raises(CheckpointError, match=f"3 image channels, where 1 are needed and {classes}"):
         load_checkpoint(build(num_classes=10, in_channels=1), path)
 
 
@@ -337,5 +430,5 @@ def test_a_checkpoint_of_a_librarys_own_net_loads_and_answers_as_it_does(name, l
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), theirs.eval()(images))
-    with pytest.raises(CheckpointError, match="num_classes=7"):
+    with pytest.raises(CheckpointError, match="for 7 classes, where 8 are needed"):
         load_checkpoint(build(name, num_classes=8), path)

@@ -52,6 +52,13 @@ def test_resnet20_takes_twice_its_40_8_million_multiplications():
     assert backward == 2 * (forward - first_layer)
 
 
+def test_a_zero_padded_shortcut_takes_no_flops():
+    images = torch.zeros(2, 3, 32, 32)
+    padded, _ = both_ways(build_model("resnet20a", num_classes=10), images)
+    projected, _ = both_ways(build_model("resnet20", num_classes=10), images)
+    assert projected - padded == 2 * 2 * (16 * 16 * 16 * 32 + 8 * 8 * 32 * 64)
+
+
 def test_the_counter_says_what_pytorchs_own_says():
     model, images = build_model("wrn_16_2", num_classes=10), torch.zeros(2, 3, 16, 16)
     with FlopCounterMode(display=False) as theirs:

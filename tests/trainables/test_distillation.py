@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trainables.distillation import DistillationTrainable, begin_run, report, take_notes
-from trainables.measures import ACCURACY, CALIBRATION, COST_FACTS
+from trainables.measures import ACCURACY, CALIBRATION, COST_FACTS, DATA_FACTS
 from trainables.training import DistillationRun
 
 from .conftest import small_config
@@ -71,10 +71,18 @@ def test_an_epoch_that_goes_wrong_leaves_those_before_it_told_of(teacher_file, m
     assert "no third epoch" in told["failed"]
 
 
-def test_every_report_tells_what_the_trial_costs_by_what_it_is(digits, teacher):
-    run = DistillationRun(small_config(), digits, teacher)
-    for _ in range(2):
-        assert set(report(run, [run.run_epoch()], saved_at=0.0)["facts"]) == set(COST_FACTS)
+@pytest.mark.parametrize("confirms", [False, True])
+def test_every_report_tells_what_the_trial_costs_by_what_it_is_and_what_its_splits_are(digits, teacher, confirms):
+    run = DistillationRun(small_config(epochs=2), digits, teacher, reads_test=confirms)
+    for last in (False, True):
+        facts = report(run, [run.run_epoch()], saved_at=0.0)["facts"]
+        known = DATA_FACTS if confirms and last else DATA_FACTS[:2]
+        assert set(facts) == {*COST_FACTS, *known}
+        for prefix, split in (("val", digits.validation), ("test", digits.test)):
+            if f"data/{prefix}_samples" in known:
+                largest = split.labels.bincount().max().item()
+                assert facts[f"data/{prefix}_samples"] == len(split)
+                assert facts[f"data/{prefix}_constant_score"] == largest / len(split)
 
 
 def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monkeypatch):
@@ -87,7 +95,7 @@ def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monk
     monkeypatch.setattr("trainables.cost_ledger._known", {})
     run.objective = refuse
     told = report(run, [measures], saved_at=0.0)
-    assert told["facts"] == {}
+    assert set(told["facts"]) == set(DATA_FACTS[:2])
     (note,) = told["notes"]
     assert note.startswith("what sp costs could not be counted, RuntimeError: no such batch (in refuse")
     assert take_notes() == []

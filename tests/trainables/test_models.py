@@ -37,12 +37,21 @@ LITERATURE = {
     "MobileNetV2": (320, 812_836, "1d33c767e6932802"),
     "ShuffleV1": (296, 949_258, "71642334400d1ab6"),
     "ShuffleV2": (338, 1_355_528, "1b75a3aad615f94d"),
+    # Those of pytorch_resnet_cifar10 (resnet20a and resnet56a have their real checkpoints in test_models_golden.py).
+    "resnet8a": (44, 81_140, "34db3612fce71867"),
+    "resnet14a": (80, 178_356, "52fc09ba61bd3d27"),
+    "resnet20a": (116, 275_572, "6d78b5a01f12aae0"),
+    "resnet32a": (188, 470_004, "3e38afac6aa2db77"),
+    "resnet44a": (260, 664_436, "12a42a3b15caf5c2"),
+    "resnet56a": (332, 858_868, "776529269dd914b8"),
+    "resnet110a": (656, 1_733_812, "cf99319a0424d710"),
 }
 
 # One of each family, and both small nets: what holds for blocks holds for any number of them.
 FAMILIES = (
     "cnn_3_4",
     "resnet8",
+    "resnet8a",
     "resnet8x4",
     "wrn_16_1",
     "wrn_16_2",
@@ -197,6 +206,11 @@ def test_convolutions_start_with_hes_variance():
     [
         ("resnet50", "ResNet50"),
         ("resnt20", "resnet20"),
+        ("resnet20A", "resnet20a"),
+        ("resnet18", "torchvision:resnet18"),
+        ("mobilenet_v3_small", "torchvision:mobilenet_v3_small"),
+        ("vit_tiny_patch16_224", "timm:vit_tiny_patch16_224"),
+        ("resnet50.a1_in1k", "timm:resnet50.a1_in1k"),
         ("wrn-40-2", "wrn_40_2"),
         ("mobile_half", "MobileNetV2"),
         ("vgg13_bn", "vgg13"),
@@ -207,6 +221,13 @@ def test_convolutions_start_with_hes_variance():
 def test_an_unknown_name_is_refused_with_the_nearest_known_one(given, meant):
     with pytest.raises(ValueError, match=f"unknown model '{given}'; did you mean '{meant}'"):
         check_model_name(given)
+
+
+def test_a_name_of_two_nets_is_refused_with_both():
+    with pytest.raises(ValueError, match="did you mean 'ResNet50' or 'torchvision:resnet50'"):
+        check_model_name("resnet50")
+    with pytest.raises(ValueError, match="did you mean 'vgg13' or 'torchvision:vgg13_bn'"):
+        check_model_name("vgg13_bn")
 
 
 @pytest.mark.parametrize("sizes", [{"num_classes": 0}, {"num_classes": 10, "in_channels": 0}])

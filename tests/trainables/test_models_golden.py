@@ -45,3 +45,14 @@ def test_a_checkpoint_of_the_literature_loads_and_gives_its_answers(name, golden
     for found, answer in ((outputs.logits, expected["logits"]), (outputs.feature, expected["feature"])):
         answer = torch.tensor(answer)
         assert ((found - answer).norm() / answer.norm()).item() < 1e-4
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_a_real_checkpoint_with_parameter_free_shortcuts_gives_its_networks_logits(depth, golden_root):
+    expected = json.loads((golden_root / "option_a" / "expected.json").read_text())[f"resnet{depth}"]
+    model = build_model(f"resnet{depth}a", num_classes=10).eval()
+    load_checkpoint(model, golden_root / "option_a" / expected["file"])
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected["params"]
+    images = torch.tensor(np.random.default_rng(7).standard_normal((4, 3, 32, 32)), dtype=torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), torch.tensor(expected["logits"]), rtol=0, atol=1e-4)

@@ -121,7 +121,8 @@ def assert_same_measures(ours: dict[str, float], theirs: dict[str, float], toler
 
 @pytest.mark.parametrize(
     ("student", "size", "channels", "batch"),
-    [("cnn_3_4", 8, 1, 128), ("cnn_8_16", 28, 1, 16), ("resnet8", 32, 3, 16), ("wrn_16_1", 16, 3, 20),
+    [("cnn_3_4", 8, 1, 128), ("cnn_8_16", 28, 1, 16), ("resnet8", 32, 3, 16), ("resnet8a", 9, 3, 16),
+     ("wrn_16_1", 16, 3, 20),
      pytest.param("vgg8", 16, 3, 20, marks=pytest.mark.slow),
      pytest.param("MobileNetV2", 16, 3, 40, marks=pytest.mark.slow)],
 )  # fmt: skip

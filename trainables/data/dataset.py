@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from trainables.data.registry import DatasetInfo
+from trainables.data.splits import class_shares
+from trainables.data.text.metrics import constant_score
 from trainables.data.views import AnyViewedImages, AnyViewTable, ResizedCrops, ResizedCropTable, ViewedImages
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Dataset:
         self._decoded = decoded
         self._read_test = read_test
         self._test: Split | None = None
+        self.source_counts: dict[str, int] = {}  # of images that are split one by one
 
     @property
     def test(self) -> Split:
@@ -87,6 +90,11 @@ class Dataset:
         if self._test is None:
             self._test = self._read_test()
         return self._test
+
+    def constant_score(self, split: Split) -> float:
+        """The best score of a network that gives every sample of a split the same class, by the dataset's objective."""
+        task = self.info.task
+        return constant_score(split.labels, "accuracy" if task is None else task.objective, self.num_classes)
 
     @cached_property
     def mean(self) -> tuple[float, ...]:
@@ -122,36 +130,36 @@ class Dataset:
         return ViewedImages(self.train.source, table, pixels=self._decoded.pixels(table), rows=self.train.indices)
 
 
-def stratified_split(labels: np.ndarray, sizes: tuple[int, int, int], *, seed: int) -> tuple[np.ndarray, ...]:
+def stratified_split(
+    labels: np.ndarray, sizes: tuple[int, int, int], *, seed: int, names: Sequence[str] = ()
+) -> tuple[np.ndarray, ...]:
     """Indices of three disjoint splits in which each class has its share, to within a sample.
+
+    Every class keeps a training sample and, if it has two or more, a validation sample; see `trainables.data.splits`.
 
     Args:
         labels: (N,) integers.
         sizes: samples in (train, validation, test); they sum to N.
         seed: draws which samples go where.
+        names: names of the classes, by label, for the error.
 
     Returns:
         Three sorted arrays of indices.
+
+    Raises:
+        ValueError: naming the smallest classes, if the splits have too few samples for all classes.
     """
     assert sum(sizes) == len(labels), f"splits of {sizes} need {sum(sizes)} samples, there are {len(labels)}"
     random = np.random.default_rng(seed)
     classes = np.unique(labels)
     pools = [random.permutation(np.flatnonzero(labels == label)) for label in classes]
-    splits = []
-    for size in reversed(sizes):
-        counts = _shares(np.array([len(pool) for pool in pools]), size)
-        splits.append(np.sort(np.concatenate([pool[:n] for pool, n in zip(pools, counts, strict=True)])))
-        pools = [pool[n:] for pool, n in zip(pools, counts, strict=True)]
-    return tuple(reversed(splits))
-
-
-def _shares(available: np.ndarray, size: int) -> np.ndarray:
-    """`size` samples shared out over classes in proportion to `available`, by the largest remainders."""
-    exact = available * (size / available.sum())
-    counts = np.floor(exact + 1e-9).astype(np.int64)
-    largest_first = np.argsort(-(exact - counts), kind="stable")
-    counts[largest_first[: size - counts.sum()]] += 1
-    return counts
+    known = [names[label] if len(names) > label else f"class {label}" for label in classes.tolist()]
+    shares = class_shares([len(pool) for pool in pools], sizes, names=known)
+    drawn: list[list[np.ndarray]] = [[], [], []]
+    for pool, (_, validation, test) in zip(pools, shares, strict=True):
+        for split, samples in zip(drawn, np.split(pool, [test, test + validation])[::-1], strict=True):
+            split.append(samples)
+    return tuple(np.sort(np.concatenate(split)) for split in drawn)
 
 
 def digest_of(name: str, *arrays: np.ndarray) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from trainables.data.class_names import with_class_names
 from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
 from trainables.data.decoded import Decoded, decode_part
 from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, list_image_folder
@@ -30,6 +31,7 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
         DataError: naming a file that is damaged or does not fit.
     """
     cache = node_cache() / "datasets"
+    info = with_class_names(info, root)
     part = decode_part(info, root, "train", cache)
     listed = list_image_folder(Path(info.source)) if info.name.startswith(FOLDER_PREFIX) else None
     if listed is not None and listed.validation:
@@ -37,7 +39,7 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
     own_test = listed is None or bool(listed.test)
     sizes = (*info.split_sizes[:2], 0) if own_test else info.split_sizes
     _check_count(info, part, sum(sizes))
-    train, validation, test = stratified_split(part.labels, sizes, seed=seed)
+    train, validation, test = stratified_split(part.labels, sizes, seed=seed, names=info.class_names)
 
     @functools.cache
     def read_test() -> Split:

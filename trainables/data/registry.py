@@ -1,12 +1,15 @@
 """What is known of a dataset before it is read; imports no torch, so that a plan is checked in no time."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from trainables.data.class_names import CIFAR10, CIFAR100, DIGITS, FASHION_MNIST
 from trainables.data.image_folder import ImageFolder as ImageFolder
 from trainables.data.image_folder import list_image_folder as list_image_folder
+from trainables.data.splits import class_shares
 from trainables.data.text.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
 from trainables.naming import unknown_name
 
@@ -38,6 +41,9 @@ class DatasetInfo:
         download: whether torchvision can fetch it.
         resized_crops: so many random resized crops are the augmented views instead, as usual for photographs.
         task: of text, which has neither channels nor a size in pixels, and a single view; None for images.
+        class_names: names of the classes, in the order of their labels; nothing where only the files tell them (see
+            `trainables.data.class_names`).
+        largest_pixel: the largest value that a pixel can have; the smallest is 0.
     """
 
     name: str
@@ -52,6 +58,8 @@ class DatasetInfo:
     download: bool = False
     resized_crops: int = 0
     task: GlueTask | None = None
+    class_names: tuple[str, ...] = ()
+    largest_pixel: int = 255
 
     @property
     def num_views(self) -> int:
@@ -129,6 +137,8 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             mirrored=False,
             layouts=(),
             source="scikit-learn's load_digits (UCI optical recognition of handwritten digits, test part)",
+            class_names=DIGITS,
+            largest_pixel=240,  # ink counts from 0 to 16, times 15
         ),
         DatasetInfo(
             name="fashion_mnist",
@@ -141,6 +151,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             layouts=(_idx_files("FashionMNIST"),),
             source="Xiao, Rasul and Vollgraf, Fashion-MNIST (2017)",
             download=True,
+            class_names=FASHION_MNIST,
         ),
         DatasetInfo(
             name="mnist",
@@ -153,6 +164,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             layouts=(_idx_files("MNIST"),),
             source="LeCun, Cortes and Burges, The MNIST database of handwritten digits",
             download=True,
+            class_names=DIGITS,
         ),
         DatasetInfo(
             name="cifar10",
@@ -168,6 +180,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             ),
             source=_CIFAR,
             download=True,
+            class_names=CIFAR10,
         ),
         DatasetInfo(
             name="cifar100",
@@ -183,6 +196,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             ),
             source=_CIFAR,
             download=True,
+            class_names=CIFAR100,
         ),
         DatasetInfo(
             name="tiny_imagenet",
@@ -215,6 +229,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
                 source=f"GLUE's {task.title}, Wang et al. (2019); its labelled development part is the test split here",
                 download=True,
                 task=task,
+                class_names=task.labels,
             )
             for task in GLUE_TASKS.values()
         ),
@@ -259,6 +274,11 @@ def dataset_info(name: str) -> DatasetInfo:
     return scan_image_folder(Path(name.removeprefix(FOLDER_PREFIX)))
 
 
+def largest_pixel(name: str) -> int:
+    """The largest value that a pixel of a dataset can have, without a look at the files; see `DatasetInfo`."""
+    return DATASETS[name].largest_pixel if name in DATASETS else DatasetInfo.largest_pixel
+
+
 def check_files(info: DatasetInfo, root: Path | None) -> None:
     """Check that a dataset's files are there.
 
@@ -294,9 +314,12 @@ def scan_image_folder(path: Path) -> DatasetInfo:
         sizes = (total, len(listed.validation), len(listed.test))
     else:
         share = max(len(listed.classes), round(_VALIDATION_SHARE * total))
-        sizes = (total - share - (0 if listed.test else share), share, len(listed.test) or share)
-    if sizes[0] < len(listed.classes):
-        raise ValueError(f"{path}: {total} training images are too few to split for {len(listed.classes)} classes")
+        drawn = 0 if listed.test else share
+        sizes = (total - share - drawn, share, len(listed.test) or share)
+        try:
+            class_shares(class_sizes(listed), (sizes[0], share, drawn), names=listed.classes)
+        except ValueError as error:
+            raise ValueError(f"{path / dict(listed.folders).get('train', '')}: {error}") from None
     edge = listed.scan.edge
     return DatasetInfo(
         name=f"{FOLDER_PREFIX}{path}",
@@ -309,4 +332,11 @@ def scan_image_folder(path: Path) -> DatasetInfo:
         layouts=(),
         source=str(path),
         resized_crops=0 if edge else RESIZED_CROPS,
+        class_names=listed.classes,
     )
+
+
+def class_sizes(listed: ImageFolder) -> list[int]:
+    """Training images of each class, by label."""
+    counts = Counter(label for _, label in listed.train)
+    return [counts[label] for label in range(len(listed.classes))]

@@ -11,7 +11,6 @@ from trainables.models.names import check_model_name
 
 if TYPE_CHECKING:
     from trainables.models.checkpoints import (
-        CheckpointError,
         CheckpointInfo,
         load_checkpoint,
         read_metadata,
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
         save_model,
     )
     from trainables.models.interface import DistillationModel, FeatureMaps
+    from trainables.models.taken_weights import CheckpointError
     from trainables.models.zoo import build_model
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _MODULES: Final[dict[str, str]] = {
-    "CheckpointError": "checkpoints",
+    "CheckpointError": "taken_weights",
     "CheckpointInfo": "checkpoints",
     "DistillationModel": "interface",
     "FeatureMaps": "interface",

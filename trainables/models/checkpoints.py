@@ -1,62 +1,23 @@
-"""Weights on disk: written as safetensors, read from those or from the literature's pickled checkpoints.
-
-Pickles run code when they are read, so `torch.load` is called with `weights_only=True` and nothing else.
-"""
+"""Weights on disk: written as safetensors, read from those or from the literature's pickled checkpoints."""
 
 import json
 import os
-import pickle
-import re
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trainables.models.interface import DistillationModel
+from trainables.models.layouts import MisfitError, Part, find_weights, head_name, name_some, tensor_dicts
+from trainables.models.taken_weights import CheckpointError, TakenWeights
+from trainables.models.torch_files import check_is_there, is_no_binary, read_torch_file
 from trainables.storage import HEADER, StoredFileError, read_tensors, write_tensors
 
-Part = Literal["student", "teacher"]
-
-# The header entry by which our files are told from other people's safetensors, and verified.
-# Under which key training scripts store the weights beside epoch, accuracy and optimiser state.
-WEIGHT_KEYS = ("model", "state_dict", "net")
-# What DataParallel and torch.compile put before every key.
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-# How many keys an error names of each kind.
-NAMED_KEYS = 3
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or that is of another model; the message says what to do."""
-
-
-class _Ignored:
-    """Stands in for what training scripts pickle beside the weights; keeps and does nothing."""
-
-    def __init__(self, *_args: object) -> None:
-        pass
-
-    def __setstate__(self, _state: object) -> None:
-        pass
-
-
-# RepDistiller's and mdistiller's learning rates are numpy scalars once decayed, and the former's last
-# checkpoint holds its parsed arguments: weights_only refuses the whole file for them. Their names are bound
-# to an inert class, so that neither numpy nor argparse takes part in reading.
-IGNORED_GLOBALS = (
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.ndarray",
-    "numpy.dtype",
-    "argparse.Namespace",
-)
+_LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file
 
 
 @dataclass(frozen=True)
@@ -103,7 +64,7 @@ class CheckpointInfo:
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"a model file's metadata needs {', '.join(cls.__dataclass_fields__)}, and has "
-                f"{dict(metadata)} ({type(error).__name__}: {error}). Write it with save_checkpoint"
+                f"{dict(metadata)} ({type(error).__name__}: {error}). python -m trainables.teacher writes such a file"
             ) from error
 
 
@@ -135,7 +96,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     Raises:
         CheckpointError: for a file that is missing, damaged or of another kind.
     """
-    _check_file(Path(path))
+    check_is_there(Path(path))
     try:
         _, metadata = read_tensors(Path(path))
     except StoredFileError as error:
@@ -143,38 +104,56 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, part: Part = "student") -> None:
+def load_checkpoint(
+    model: nn.Module, path: str | os.PathLike[str], *, part: Part = "student", wanted: str | None = None
+) -> TakenWeights:
     """Fills `model` with the weights in a file: all of them, or the model stays as it was.
 
-    A .safetensors file is a bare state dict, verified if we wrote it. Any other is read as a torch
-    checkpoint: a bare state dict or one under `model`, `state_dict` or `net`, its keys with or without
-    `module.`, or inside mdistiller's distiller, where the keys of student and teacher begin with `student.`
-    and `teacher.`. Nets of torchvision and timm have their weights as those libraries name them, or as ours do.
+    A safetensors file is a bare state dict, verified if we wrote it. Any other is read as a torch checkpoint, without
+    running code from it. Weights are found under any key, with or without a prefix such as `module.`, `_orig_mod.`,
+    `model.` or, in mdistiller's distillers, `student.` and `teacher.`; see `trainables.models.layouts`. Nets of
+    torchvision and timm have their weights as those libraries name them, or as ours do.
 
     Args:
         model: of the checkpoint's architecture, classes and input channels.
         path: the file.
-        part: which half of a distiller's checkpoint is meant.
+        part: which half of a distiller's checkpoint is preferred where both fit.
+        wanted: `raw`, `ema`, or the key of the weights in the file; if not given, raw weights before averages.
+
+    Returns:
+        Which weights were taken, and which others the file has.
 
     Raises:
-        CheckpointError: for a file that is missing, damaged or holds more than weights; and for weights of
-            another architecture or number of classes, naming the first keys that differ.
+        CheckpointError: for a file that is missing or damaged; for weights of another architecture or number of
+            classes, naming the first keys that differ; for several sets of weights that fit and differ.
     """
     file = Path(path)
-    _check_file(file)
-    ours = file.suffix == ".safetensors"
-    weights = _load_safetensors(file) if ours else _unwrap(_load_pickle(file), file, part)
+    content = _read(file)
+    try:
+        weights, taken = find_weights(content, model, part=part, wanted=wanted)
+    except MisfitError as misfit:
+        raise CheckpointError(f"{str(file)!r} does not fit the network: {_describe_misfit(misfit, model)}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{str(file)!r}: {error}") from None
     expected = model.state_dict()
-    if isinstance(model, DistillationModel) and not weights.keys() & expected.keys():
-        weights = {model.own_key(key): value for key, value in weights.items()}
-    _add_missing_counters(weights, expected)
-    _check_fit(weights, expected, file)
-    model.load_state_dict(weights)
+    model.load_state_dict({key: _as_needed(key, value, expected[key], file) for key, value in weights.items()})
+    return taken
 
 
-def _check_file(file: Path) -> None:
-    if not file.is_file():
-        raise CheckpointError(f"there is no checkpoint file {str(file)!r}")
+def likely_architecture(path: str | os.PathLike[str]) -> str | None:
+    """The name of an architecture that weights in a file fit; None if none is known.
+
+    Raises:
+        CheckpointError: for a file that is missing, damaged or of another format.
+    """
+    from trainables.models.recognition import recognise
+
+    return recognise(tensor_dicts(_read(Path(path))))
+
+
+def _read(file: Path) -> object:
+    check_is_there(file)
+    return _load_safetensors(file) if _is_safetensors(file) else read_torch_file(file)
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
@@ -184,8 +163,8 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
         CheckpointError: for a file that is missing, or is named .safetensors and is damaged.
     """
     file = Path(path)
-    _check_file(file)
-    if file.suffix != ".safetensors":
+    check_is_there(file)
+    if not _is_safetensors(file):
         return False
     try:
         with safe_open(file, framework="pt") as opened:
@@ -194,119 +173,86 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
         raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
 
 
+def _is_safetensors(file: Path) -> bool:
+    """By its content, as files are renamed; by its name where the content is damaged."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # a zip archive or a pickle
+        return False
+    if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= _LONGEST_HEADER:
+        return True
+    # A pointer, a page or nothing under this name is described by the reader of other files.
+    return file.suffix == ".safetensors" and not is_no_binary(file)
+
+
 def _load_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return read_tensors(file)[0] if is_ours(file) else load_file(file)
-    except (SafetensorError, StoredFileError) as error:
+    except (SafetensorError, StoredFileError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
 
 
-def _load_pickle(file: Path) -> object:
-    """What the file holds, read without running code from it."""
-    ignored: list[Any] = [(_Ignored, name) for name in IGNORED_GLOBALS]
-    try:
-        with torch.serialization.safe_globals(ignored):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", str(error))
-        if refused is None:
-            raise _damaged(file, error) from error
+def _as_needed(key: str, value: Tensor, needed: Tensor, file: Path) -> Tensor:
+    """One tensor in the type and layout of the network's own.
+
+    Raises:
+        CheckpointError: it has no values, no plain ones, or infinite or undefined ones.
+    """
+    if value.is_meta:
         raise CheckpointError(
-            f"{str(file)!r} holds {refused[1]} beside its weights, and only weights are read, as anything "
-            "else may run code. If you trust who made it, convert it where it can do no harm: "
-            'torch.save(torch.load(PATH, weights_only=False)["model"], NEW_PATH), with the key of its weights'
-        ) from error
-    # torch.load has no error of its own for a file that is not its format.
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> CheckpointError:
-    reason = str(error).partition("\n")[0]
-    return CheckpointError(
-        f"{str(file)!r} is damaged or is no torch checkpoint ({type(error).__name__}: {reason}). "
-        "Fetch it again, or give a file that torch.save wrote"
-    )
-
-
-def _unwrap(content: object, file: Path, part: Part) -> dict[str, Tensor]:
-    """The state dict inside whatever layout a training script chose."""
-    for key in WEIGHT_KEYS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{str(file)!r} holds a {type(content).__name__} where a state dict is needed")
-    weights = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    if not weights:
-        raise CheckpointError(
-            f"{str(file)!r} has no weights at its top level nor under {', '.join(WEIGHT_KEYS)}; "
-            f"it has {_name_some(map(str, content))}"
+            f"{str(file)!r} has only the shape of {key}, not its values (a meta tensor): fetch it again"
         )
-    weights = _strip_wrappers(weights)
-    if any(key.startswith("student.") for key in weights):
-        prefix = f"{part}."
-        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-        if not weights:
-            raise CheckpointError(f"{str(file)!r} has a student but no {part}: leave out part={part!r}")
-        weights = _strip_wrappers(weights)
-    return weights
+    if value.is_quantized or (needed.is_floating_point() and not (value.is_floating_point() or value.is_complex())):
+        raise CheckpointError(
+            f"{str(file)!r} has quantised weights: {key} is {value.dtype}. Give the checkpoint from before quantisation"
+        )
+    if value.is_complex():
+        raise CheckpointError(f"{str(file)!r} has complex weights: {key} is {value.dtype}, and real ones are needed")
+    dense = value.detach() if value.layout == torch.strided else value.detach().to_dense()
+    converted = dense.to(needed.dtype)
+    if needed.is_floating_point() and not converted.isfinite().all():
+        raise CheckpointError(
+            f"{str(file)!r} has infinite or undefined weights in {key}: its training diverged, take an earlier "
+            "checkpoint"
+        )
+    return converted
 
 
-def _strip_wrappers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in WRAPPER_PREFIXES * 2:
-        if all(key.startswith(prefix) for key in weights):
-            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
-
-
-def _add_missing_counters(weights: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Checkpoints older than torch 0.4.1 lack the batch counters, which nothing reads at a fixed momentum."""
-    for key, value in expected.items():
-        if key.endswith("num_batches_tracked"):
-            weights.setdefault(key, value)
-
-
-def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
-    missing = [key for key in expected if key not in weights]
-    unexpected = [key for key in weights if key not in expected]
-    reshaped = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
+def _describe_misfit(misfit: MisfitError, model: nn.Module) -> str:
+    expected, weights = model.state_dict(), misfit.weights
+    missing, unexpected, reshaped = misfit.difference
     problems = []
     if missing:
-        problems.append(f"it lacks {_name_some(missing)}")
+        problems.append(f"it lacks {name_some(missing)}")
     if unexpected:
-        problems.append(f"it has besides {_name_some(unexpected)}")
+        problems.append(f"it has besides {name_some(unexpected)}")
     if reshaped:
-        shapes = (f"{key} {tuple(weights[key].shape)} for {tuple(expected[key].shape)}" for key in reshaped)
-        problems.append(f"it has {_name_some(shapes)}")
-    if problems:
-        advice = _advice(missing + unexpected, [(weights[key], expected[key]) for key in reshaped])
-        raise CheckpointError(f"{str(file)!r} does not fit the model: {'; '.join(problems)}. {advice}")
-    bad = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise CheckpointError(
-            f"{str(file)!r} has infinite or undefined weights in {_name_some(bad)}: its training diverged, "
-            "take an earlier checkpoint"
-        )
+        shapes = [f"{key} {tuple(weights[key].shape)} for {tuple(expected[key].shape)}" for key in reshaped]
+        problems.append(f"it has {name_some(shapes)}")
+    return f"{'; '.join(problems)}. {_advice(misfit, model, expected)}"
 
 
-def _advice(other_keys: list[str], reshaped: list[tuple[Tensor, Tensor]]) -> str:
-    """What to change, from the keys that differ and the (found, needed) tensors of other shapes."""
-    sizes = {}
-    for found, needed in reshaped:
-        if found.ndim == needed.ndim <= 2 and found.shape[1:] == needed.shape[1:]:
-            sizes["num_classes"] = found.shape[0]
-        elif found.ndim == needed.ndim == 4 and found[:, 0].shape == needed[:, 0].shape:
-            sizes["in_channels"] = found.shape[1]
+def _advice(misfit: MisfitError, model: nn.Module, expected: Mapping[str, Tensor]) -> str:
+    """What to change, from the keys that differ and the tensors of other shapes."""
+    head, sizes = head_name(model), {}
+    another = bool(misfit.difference.missing or misfit.difference.unexpected)
+    for key in misfit.difference.reshaped:
+        found, needed = misfit.weights[key].shape, expected[key].shape
+        if len(found) == len(needed) and key.rpartition(".")[0] == head and found[1:] == needed[1:]:
+            sizes["classes"] = (found[0], needed[0])
+        elif len(found) == len(needed) == 4 and (found[0], *found[2:]) == (needed[0], *needed[2:]):
+            sizes["image channels"] = (found[1], needed[1])
         else:
-            other_keys = ["a layer of another size"]
-    if other_keys:
-        return "It is of another architecture: build that one (a distiller's teacher: part='teacher')"
-    needs = ", ".join(f"{name}={size}" for name, size in sizes.items())
-    return f"It is for other classes or images: build the model with {needs}"
+            another = True
+    if not another:
+        texts = [f"for {found} {what}, where {needed} are needed" for what, (found, needed) in sizes.items()]
+        return (
+            f"It is of this architecture, but {' and '.join(texts)}: give a checkpoint that was trained on such data, "
+            "or study the data of this one (--dataset)"
+        )
+    from trainables.models.recognition import recognise
 
-
-def _name_some(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    more = f" and {len(keys) - NAMED_KEYS} more" if len(keys) > NAMED_KEYS else ""
-    return ", ".join(keys[:NAMED_KEYS]) + more
+    name = recognise(misfit.candidates)
+    if name is None:
+        return "It is of another architecture: name that one (--teacher MODEL)"
+    return f"It is of another architecture: its weights fit --teacher {name}"

@@ -12,7 +12,7 @@ CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
 CNN_EXAMPLES = ("cnn_3_4", "cnn_8_16", "cnn_32_64")
 
 # The nets of the CIFAR distillation literature, by the names under which its tables have them.
-CIFAR_NAMES: Final[tuple[str, ...]] = (
+LITERATURE_NAMES: Final[tuple[str, ...]] = (
     "resnet8",
     "resnet14",
     "resnet20",
@@ -36,6 +36,9 @@ CIFAR_NAMES: Final[tuple[str, ...]] = (
     "ShuffleV1",
     "ShuffleV2",
 )
+# Residual nets with zero-padded shortcuts (option A), such as akamaster's for CIFAR-10.
+ZERO_PAD_NAMES: Final = tuple(f"resnet{depth}a" for depth in (8, 14, 20, 32, 44, 56, 110))
+CIFAR_NAMES: Final[tuple[str, ...]] = (*LITERATURE_NAMES, *ZERO_PAD_NAMES)
 
 # D, the width of the penultimate feature.
 _CIFAR_FEATURES: Final[dict[str, int]] = {
@@ -61,10 +64,23 @@ _HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-
 BERT_EXAMPLES: Final = ("bert_2_128", "bert_4_128")
 _HIDDEN_MULTIPLE: Final = 32  # units of the narrowest attention head
 
+# Names that torchvision and timm give to nets which are unknown here, or are other nets here.
+_TORCHVISION_FORM: Final = re.compile(
+    r"resnet(18|34|50|101|152)|wide_resnet(50|101)_2|resnext(50_32x4d|101_32x8d|101_64x4d)|vgg(11|13|16|19)(_bn)?|"
+    r"densenet(121|161|169|201)|mobilenet_v(2|3_small|3_large)|efficientnet_(b[0-7]|v2_[sml])|mnasnet\d_\d+|alexnet|"
+    r"convnext_(tiny|small|base|large)|vit_([bl]_(16|32)|h_14)|swin(_v2)?_[tsb]|regnet_[xy]_\d+(_\d)?(mf|gf)|"
+    r"shufflenet_v2_x\d_\d|maxvit_t"
+)
+_TIMM_FORM: Final = re.compile(
+    r"(vit|deit|deit3|swin|swinv2|beit|mixer|eva)_.*_patch\d+.*|tf_.+|mobilenetv[1-4]_.+|convnextv2_.+|resnet\d+d|"
+    r"mobilevit.*|[a-z0-9_]+\.[a-z0-9_]+_in(1|21|22)k.*"
+)
+_LIBRARY_FORMS: Final = {"torchvision": _TORCHVISION_FORM, "timm": _TIMM_FORM}
+
 # What other code bases call a net that has another name here.
 FOREIGN_NAMES: Final[dict[str, str]] = {
     "mobile_half": "MobileNetV2",
-    **{f"{name}_bn": name for name in CIFAR_NAMES if name.startswith("vgg")},
+    **{f"{name}_bn": name for name in LITERATURE_NAMES if name.startswith("vgg")},
 }
 
 
@@ -182,9 +198,11 @@ def _refusal(name: str) -> str:
     forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME and timm:NAME)"
     # difflib takes resnet50 for a slip of resnet56 rather than of ResNet50.
     same_letters = {_letters(candidate): candidate for candidate in known}
-    meant = FOREIGN_NAMES.get(name) or same_letters.get(_letters(name))
-    if meant is not None:
-        return f"unknown model {name!r}; did you mean {meant!r}? Known: {', '.join(known)}{forms}"
+    library = next((f"{kind}:{name}" for kind, form in _LIBRARY_FORMS.items() if form.fullmatch(name)), None)
+    meant = [each for each in (FOREIGN_NAMES.get(name) or same_letters.get(_letters(name)), library) if each]
+    if meant:
+        guess = " or ".join(map(repr, meant))
+        return f"unknown model {name!r}; did you mean {guess}? Known: {', '.join(known)}{forms}"
     return unknown_name("model", name, known) + forms
 
 

@@ -5,13 +5,16 @@ Nothing is fetched unless that is asked for, and of weights only safetensors are
 
 import functools
 import hashlib
+import json
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from trainables.data.text.glue import GlueTask
+from trainables.models.class_order import ClassNamesError, read_class_order
 from trainables.models.names import is_folder_name
 from trainables.models.text import (
     TextClassifier,
@@ -22,9 +25,18 @@ from trainables.models.text import (
     require_transformers,
 )
 
+if TYPE_CHECKING:
+    from trainables.data.text.tokeniser import Tokeniser
+
 WEIGHTS: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
 CONFIG: Final = "config.json"
-_FETCHED: Final = (CONFIG, WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+_SUFFIX: Final = ".safetensors"
+_LONGEST_REASON: Final = 200  # characters
+_SHARDS: Final = "model-*-of-*.safetensors"
+_FETCHED: Final = (
+    CONFIG, WEIGHTS, INDEX, _SHARDS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"
+)  # fmt: skip
 # What weights are called by a model without a head, and what older checkpoints call a normalisation's.
 _OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -69,8 +81,8 @@ def read_config(folder: Path) -> Any:
         raise TextModelError(f"{folder}: there is no {CONFIG} in it")
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise TextModelError(f"{folder / CONFIG} cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # the library's errors are many
+        raise TextModelError(f"{folder / CONFIG} cannot be read: {_in_a_line(error)}") from error
     try:
         layout_of(config)
     except TextModelError as error:
@@ -78,39 +90,184 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def load_pretrained(folder: Path, *, num_classes: int, needs_head: bool = False) -> TextClassifier:
-    """A model of a folder, with the weights that lie there.
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
-    Args:
-        folder: has `config.json` and `model.safetensors`, of a model for sequence classification or of one that was
-            only pretrained, such as bert-base-uncased; whatever heads that has are left out.
-        num_classes: C.
-        needs_head: whether its last layer has to be there, for those classes; otherwise one is drawn fresh, from
-            torch's global generator, where there is none.
+
+def weight_files(folder: Path) -> list[Path]:
+    """List a folder's weights: one safetensors file, or the shards that its index names. They are not read.
 
     Raises:
-        TextModelError: something is missing, damaged or of another shape, or of other classes.
+        TextModelError: there are none, the index is damaged, or shards are missing, naming them.
     """
-    config = read_config(folder)
-    path = folder / WEIGHTS
-    if not path.is_file():
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    index = folder / INDEX
+    if not index.is_file():
         others = ", ".join(sorted(each.name for each in folder.glob("*.bin"))) or "no weights at all"
         raise TextModelError(
             f"{folder}: there is no {WEIGHTS} in it, but {others}. Only safetensors are read, as pickles may run code; "
             "transformers' save_pretrained writes them"
         )
+    names = sorted(set(_weight_map(index).values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise TextModelError(f"{folder}: {INDEX} names files that are not there: {', '.join(missing)}")
+    return [folder / name for name in names]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of each weight, by the weight's name; every file lies in the folder itself."""
     try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise TextModelError(f"{path} is not a whole safetensors file: {error}") from error
-    model = build_described(description_of(config), num_classes=num_classes)
-    _fill(model, weights, path, num_classes=num_classes, needs_head=needs_head)
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TextModelError(f"{index} cannot be read: {error}") from error
+    found = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(found, dict) or not found:
+        raise TextModelError(f"{index}: there is no weight_map in it, which names the file of each weight")
+    for name in found.values():
+        if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(_SUFFIX):
+            raise TextModelError(f"{index} names {name!r}: a shard is a {_SUFFIX} file in the same folder")
+    return found
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a folder, by name.
+
+    Raises:
+        TextModelError: a file is damaged, or lacks a weight that the index has in it.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            weights |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise TextModelError(f"{path} is not a whole safetensors file: {error}") from error
+    if not (folder / WEIGHTS).is_file():
+        named = _weight_map(folder / INDEX)
+        lacking = sorted(named.keys() - weights.keys())
+        if lacking:
+            raise TextModelError(
+                f"{folder / named[lacking[0]]} lacks {', '.join(lacking[:3])}, which {INDEX} has in it"
+            )
+    return weights
+
+
+def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "Tokeniser") -> None:
+    """Check, without loading weights, that a folder's model can read the sentences of a task.
+
+    Args:
+        folder: of the model.
+        dataset: canonical name of the task.
+        root: the data root.
+        tokeniser: what the sentences are tokenised with.
+
+    Raises:
+        TextModelError: a file is missing or damaged, or the model has too few positions.
+        ValueError: the tokeniser does not belong to the model.
+    """
+    from trainables.data.text.tokeniser import check_vocabulary
+
+    config = read_config(folder)
+    for path in weight_files(folder):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise TextModelError(f"{path} is not a whole safetensors file: {error}") from error
+    check_vocabulary(tokeniser, config.vocab_size, where=str(folder))
+    check_positions(config.max_position_embeddings, dataset, root, tokeniser, where=str(folder))
+
+
+def check_positions(positions: int, dataset: str, root: Path | None, tokeniser: "Tokeniser", *, where: str) -> None:
+    """Check that a model has a position for every token of a task's longest sentence.
+
+    Nothing is checked if the task's files are not there; that is an error of its own, unless they are to be fetched.
+
+    Args:
+        positions: of the model.
+        dataset: canonical name of the task.
+        root: the data root.
+        tokeniser: what the sentences are tokenised with.
+        where: names the model.
+
+    Raises:
+        TextModelError: naming both numbers.
+    """
+    from trainables.data.registry import dataset_info
+    from trainables.data.text.dataset import longest_batch
+    from trainables.data.text.tokeniser import MAX_LENGTH
+
+    if positions >= MAX_LENGTH:
+        return
+    info = dataset_info(dataset)
+    if info.missing_files(root):
+        return
+    needed = longest_batch(info, root, tokeniser)
+    if positions < needed:
+        raise TextModelError(
+            f"{where} has {positions} positions, and the sentences of {dataset} need {needed} (they are cut at "
+            f"{MAX_LENGTH} tokens): choose a model with {needed} positions or more"
+        )
+
+
+def load_pretrained(
+    folder: Path, *, num_classes: int, needs_head: bool = False, task: GlueTask | None = None
+) -> TextClassifier:
+    """A model of a folder, with the weights that lie there.
+
+    Args:
+        folder: has `config.json` and `model.safetensors` (or its shards and their index), of a model for sequence
+            classification or of one that was only pretrained, such as bert-base-uncased; whatever heads that has are
+            left out.
+        num_classes: C.
+        needs_head: whether its last layer has to be there, for those classes; otherwise one is drawn fresh, from
+            torch's global generator, where there is none.
+        task: for whose classes it is wanted: the last layer's rows are put in their order, by the names that
+            `config.json` has for them.
+
+    Raises:
+        TextModelError: something is missing, damaged or of another shape, or of other classes.
+    """
+    config = read_config(folder)
+    weights = _read_weights(folder)
+    try:
+        model = build_described(description_of(config), num_classes=num_classes)
+    except TextModelError:
+        raise
+    except Exception as error:  # the library builds whatever sizes it is given, and fails as torch does
+        raise TextModelError(
+            f"{folder / CONFIG} describes a model that cannot be built: {_in_a_line(error)}"
+        ) from error
+    order: tuple[int, ...] | None = tuple(range(num_classes))
+    if task is not None:
+        try:
+            order = read_class_order(folder, task).order
+        except ClassNamesError as error:
+            if needs_head:
+                raise TextModelError(str(error)) from error
+            order = None
+    _fill(model, weights, folder, order=order, needs_head=needs_head)
     return model
 
 
 def _fill(
-    model: TextClassifier, weights: dict[str, torch.Tensor], path: Path, *, num_classes: int, needs_head: bool
+    model: TextClassifier,
+    weights: dict[str, torch.Tensor],
+    path: Path,
+    *,
+    order: tuple[int, ...] | None,
+    needs_head: bool,
 ) -> None:
+    """Load a folder's weights.
+
+    Args:
+        model: takes them.
+        weights: by the library's names.
+        path: names them.
+        order: for each class, its row in the last layer; None if that is of other classes.
+        needs_head: see `load_pretrained`.
+    """
     own = model.state_dict()
     base = model.layers_path.partition(".")[0]
     renamed = {}
@@ -127,13 +284,16 @@ def _fill(
             f"{path} has no layer for classes: it was pretrained and not fine-tuned. Name it as the architecture "
             "(--teacher), which a study fine-tunes, or fine-tune it: python -m trainables.teacher --model FOLDER"
         )
-    if found is not None and found.shape[0] != num_classes:
+    num_classes = model.head.out_features
+    if found is not None and found.dim() and found.shape[0] != num_classes:
         if needs_head:
             raise TextModelError(f"{path} tells {found.shape[0]} classes, and {num_classes} are needed")
         found = None
     for key in head:
-        if found is None:
+        if found is None or order is None:
             renamed[key] = own[key]
+        elif key in renamed and renamed[key].shape == own[key].shape:
+            renamed[key] = renamed[key][list(order)]
     # A pooler, or what stands in its place, is part of the head in some models and absent where only pretrained.
     missing = [key for key in own if key not in renamed]
     inside = [key for key in missing if f".{base}." in f".{key}" and not _is_pooler(key)]
@@ -165,13 +325,12 @@ def folder_digest(folder: Path) -> str:
     """Sixteen hex digits of a folder's weights and configuration.
 
     Raises:
-        TextModelError: one of the two is missing.
+        TextModelError: one of them is missing.
     """
+    if not (folder / CONFIG).is_file():
+        raise TextModelError(f"{folder}: there is no {CONFIG} in it")
     digests = []
-    for name in (CONFIG, WEIGHTS):
-        path = folder / name
-        if not path.is_file():
-            raise TextModelError(f"{folder}: there is no {name} in it")
+    for path in (folder / CONFIG, *weight_files(folder)):
         state = path.stat()
         digests.append(_digest(path, state.st_size, state.st_mtime_ns))
     return hashlib.sha256("|".join(digests).encode()).hexdigest()[:16]

@@ -1,9 +1,12 @@
 """Residual nets for 32 × 32 images: resnet8 to resnet110, and the four times wider resnet8x4 and resnet32x4.
 
 Parameter names are those of RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..3`, `fc`.
+
+resnet8a to resnet110a have shortcuts without parameters. Their parameter names are those of akamaster's
+pytorch_resnet_cifar10, the most used CIFAR-10 checkpoints: `conv1`, `bn1`, `layer1..3`, `linear`.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,19 +26,51 @@ RESNETS: Final[dict[str, tuple[int, tuple[int, int, int, int]]]] = {
     "resnet8x4": (8, (32, 64, 128, 256)),
     "resnet32x4": (32, (32, 64, 128, 256)),
 }
+# name: depth, of the nets with zero-padded shortcuts; their channels are those of the nets above
+ZERO_PAD_RESNETS: Final[dict[str, int]] = {
+    f"resnet{depth}a": depth for depth in (8, 14, 20, 32, 44, 56, 110)
+}  # fmt: skip
+
+Shortcut = Literal["projection", "zero_pad"]
+
+
+class ZeroPad(nn.Module):
+    """A shortcut without parameters: every `stride`-th position, with zero channels added on both sides.
+
+    Args:
+        in_channels: of the maps.
+        out_channels: larger than `in_channels`; half of the difference is added on each side.
+        stride: in both directions.
+
+    Source: He et al. 2016, section 4.2, option A. The paper does not say where the zero channels lie; here they lie as
+    in pytorch_resnet_cifar10.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.before = (out_channels - in_channels) // 2
+        self.after = out_channels - in_channels - self.before
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        sampled = maps[:, :, :: self.stride, :: self.stride]
+        return functional.pad(sampled, (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
     """Two 3 × 3 convolutions beside a shortcut; gives the sum before its ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, shortcut: Shortcut = "projection") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample: nn.Sequential | None = None
-        if stride != 1 or in_channels != out_channels:
+        self.downsample: nn.Module | None = None
+        if shortcut == "zero_pad" and in_channels != out_channels:
+            self.downsample = ZeroPad(in_channels, out_channels, stride)
+        elif stride != 1 or in_channels != out_channels:
             projection = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
@@ -47,9 +82,11 @@ class BasicBlock(nn.Module):
         return residual.add_(shortcut)
 
 
-def make_stage(blocks: int, in_channels: int, out_channels: int, stride: int) -> nn.ModuleList:
+def make_stage(
+    blocks: int, in_channels: int, out_channels: int, stride: int, *, shortcut: Shortcut = "projection"
+) -> nn.ModuleList:
     """`blocks` basic blocks, the first of which changes width and resolution."""
-    first = BasicBlock(in_channels, out_channels, stride)
+    first = BasicBlock(in_channels, out_channels, stride, shortcut=shortcut)
     return nn.ModuleList([first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))])
 
 
@@ -84,6 +121,45 @@ class ResNet(DistillationModel):
     def head(self) -> nn.Linear:
         """The last linear layer."""
         return self.fc
+
+    def stages(self, images: Tensor) -> StageOutputs:
+        """The stem's and three stages' maps, and the feature (B, D)."""
+        stem = functional.relu_(self.bn1(self.conv1(images)))
+        maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
+        return StageOutputs(maps, preactivations, global_average(maps[-1]))
+
+    def resume(self, index: int, maps: Tensor) -> Tensor:
+        """The feature that follows from the stem's map, 0, or a stage's."""
+        return global_average(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])
+
+
+class ZeroPadResNet(DistillationModel):
+    """A `ResNet` of 16, 16, 32 and 64 channels with zero-padded shortcuts, and `linear` in place of `fc`.
+
+    Args:
+        depth: 6n + 2, with n blocks a stage.
+        num_classes: C.
+        in_channels: of the images.
+
+    Source: He et al. 2016, section 4.2, option A; layers are named as in pytorch_resnet_cifar10. That code draws
+    weights by fan-in; here they are drawn by fan-out as in all other nets.
+    """
+
+    def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
+        blocks = depth // 6
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = make_stage(blocks, 16, 16, 1, shortcut="zero_pad")
+        self.layer2 = make_stage(blocks, 16, 32, 2, shortcut="zero_pad")
+        self.layer3 = make_stage(blocks, 32, 64, 2, shortcut="zero_pad")
+        self.linear = nn.Linear(64, num_classes)
+        initialise_he(self)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer."""
+        return self.linear
 
     def stages(self, images: Tensor) -> StageOutputs:
         """The stem's and three stages' maps, and the feature (B, D)."""

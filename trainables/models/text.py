@@ -88,16 +88,21 @@ class TextClassifier(DistillationModel):
         """Rows of its embedding of tokens."""
         return int(self.network.config.vocab_size)
 
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest sentence that it takes."""
+        return int(self.network.config.max_position_embeddings)
+
     def stages(self, images: Tensor) -> StageOutputs:
         """[CLS] states (B, H), those of the embeddings first, and the feature (B, D), for inputs (B, 2, L) int32."""
-        outputs = self._run(images, hidden=True)
-        states = tuple(each[:, 0] for each in outputs.hidden_states)
-        return StageOutputs(states, states, outputs.logits)
+        outputs = self._run(_at_least_one(images), hidden=True)
+        states = tuple(_rows_of(images, each[:, 0]) for each in outputs.hidden_states)
+        return StageOutputs(states, states, _rows_of(images, outputs.logits))
 
     def features(self, images: Tensor) -> Tensor:
         """The feature (B, D) of inputs (B, 2, L) int32."""
-        feature: Tensor = self._run(images, hidden=False).logits
-        return feature
+        feature: Tensor = self._run(_at_least_one(images), hidden=False).logits
+        return _rows_of(images, feature)
 
     def _run(self, inputs: Tensor, *, hidden: bool) -> Any:
         tokens, segments = inputs.unbind(1)
@@ -132,6 +137,21 @@ class TextClassifier(DistillationModel):
     def layers_path(self) -> str:
         """Where they lie in `network`."""
         return self._layout.layers
+
+
+def _at_least_one(inputs: Tensor) -> Tensor:
+    """The inputs (B, 2, L), or one sentence of no meaning where there are none.
+
+    A worker of a data-parallel trial may get no row of a small batch, and the library cannot reshape empty states. Rows
+    that `_rows_of` cuts off get zero gradient.
+    """
+    # Not `len`, which would fix the batch's size in an exported model.
+    return inputs.new_ones(1, *inputs.shape[1:]) if inputs.shape[0] == 0 else inputs
+
+
+def _rows_of(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """The outputs (B, ...) of `_at_least_one(inputs)` that belong to inputs (B, 2, L)."""
+    return outputs[:0] if inputs.shape[0] == 0 else outputs
 
 
 def require_transformers() -> Any:

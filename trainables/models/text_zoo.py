@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from trainables.models.names import BERT_PATTERN
 from trainables.models.pretrained import find_folder, load_pretrained
-from trainables.models.text import TextClassifier, build_bert
+from trainables.models.text import TextClassifier, TextModelError, build_bert
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
@@ -23,10 +23,16 @@ def build_text_model(name: str, dataset: "Dataset") -> TextClassifier:
     """
     from trainables.data.text.dataset import TextDataset
     from trainables.data.text.tokeniser import check_vocabulary
+    from trainables.data.text.tokens import padded_length
 
     assert isinstance(dataset, TextDataset)
     if BERT_PATTERN.fullmatch(name):
         return build_bert(name, num_classes=dataset.num_classes, vocabulary_size=dataset.vocabulary_size)
-    model = load_pretrained(find_folder(name), num_classes=dataset.num_classes)
+    model = load_pretrained(find_folder(name), num_classes=dataset.num_classes, task=dataset.task)
     check_vocabulary(dataset.tokeniser, model.vocabulary_size, where=name)
+    needed = padded_length(int(dataset.train.tokens.lengths.max()))
+    if model.positions < needed:
+        raise TextModelError(
+            f"{name} has {model.positions} positions, and the sentences of {dataset.name} need {needed}"
+        )
     return model

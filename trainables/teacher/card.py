@@ -85,6 +85,7 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         f"- architecture `{metadata['architecture']}`, {metadata['parameters']:,} parameters, "
         f"{metadata['num_classes']} classes",
         _inputs(metadata),
+        *([f"- {metadata['classes']}"] if "classes" in metadata else []),
         f"- data `{metadata['dataset']}`, train split of {metadata['train_samples']:,}, split seed "
         f"{metadata['split_seed']}, digest `{metadata['data_digest']}`",
         f"- weights `{file_name}`, digest `{metadata['weights']}`",

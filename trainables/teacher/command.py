@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from trainables.standard_streams import prepare_standard_streams
 from trainables.uris import redact
 
 if TYPE_CHECKING:
@@ -151,7 +152,11 @@ def teacher(
     asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads", "pretrained")
     request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
     name = check_name(values["name"] or request.default_name)
+    from trainables.teacher.job import check_network  # torch is imported from here on
+
+    check_network(request, fetched_later=download)
     if dry_run:
+        _check_model(request, values)
         folder = output_dir / "teachers" / name
         plan = {**request.values, "milestones": request.recipe.milestones, "folder": str(folder)}
         typer.echo(json.dumps(plan, indent=2) if as_json else f"trains  {request.description}\nwrites  {folder}")
@@ -159,15 +164,33 @@ def teacher(
     _run(request, values)
 
 
+def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
+    """Refuse, in a dry run too, a language model that cannot be used; what would be fetched is not there yet."""
+    from trainables.modality import is_text
+    from trainables.models.names import is_pretrained_text_name
+    from trainables.teacher.request import RequestError
+
+    if values["download"] or not (is_text(request.dataset) and is_pretrained_text_name(request.model)):
+        return
+    from trainables.models.pretrained import find_folder  # imports torch
+    from trainables.teacher.job import check_fits
+
+    try:
+        check_fits(request, find_folder(request.model), values["data_root"])
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from trainables.teacher.request import RequestError
 
+    prepare_standard_streams()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         app(prog_name="python -m trainables.teacher")
-    except (ValueError, RuntimeError) as error:
-        if verbose or not _is_ours(error):
+    except (ValueError, RuntimeError, OSError) as error:
+        if verbose or not (isinstance(error, OSError) or _is_ours(error)):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, RequestError) else ExitCode.ERROR)
@@ -179,9 +202,8 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
-    # torch is imported from here on.
     from trainables.storage import locked
-    from trainables.teacher.job import open_data, open_folder, set_up, train_into
+    from trainables.teacher.job import open_data, open_folder, refuse_other_data, set_up, train_into
     from trainables.teacher.progress import TeacherProgress
     from trainables.teacher.request import RequestError
 
@@ -194,6 +216,7 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
     name = values["name"] or request.default_name
     folder = values["output_dir"] / "teachers" / name
     teacher_id = open_folder(request, folder)
+    refuse_other_data(folder, request, dataset)
     tracker: TeacherTracker | None = None
     try:
         with locked(folder / ".lock", wait=False), _terminable():

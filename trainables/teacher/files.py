@@ -35,6 +35,7 @@ from trainables.trial import TrialConfig
 _FORMAT: Final = "pesfkd-teacher-2"
 _PREPARED_FOR: Final = "prepared_for"
 MODEL: Final = "model"
+CLASSES: Final = "classes"
 # A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
@@ -280,7 +281,8 @@ def keep_given_teacher(teacher: GivenTeacher, folder: Path) -> Path:
         from trainables.teacher.given_text import keep_tokeniser  # imports what text needs
 
         keep_tokeniser(teacher, path)
-    write_tensors(path, teacher.weights, teacher.identity | {"data_digest": teacher.data_digest})
+    classes = {CLASSES: teacher.classes} if teacher.classes else {}
+    write_tensors(path, teacher.weights, teacher.identity | {"data_digest": teacher.data_digest} | classes)
     return path
 
 
@@ -320,7 +322,10 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
         notes.append(
             "warning: that is little better than chance: are these its classes, in this order, and its normalisation?"
         )
-    data_digest = read_tensors(path)[1]["data_digest"]
+    about = read_tensors(path)[1]
+    if CLASSES in about:
+        notes.append(f"the teacher's {about[CLASSES]}")
+    data_digest = about["data_digest"]
     if data_digest != dataset.digest:
         known = data_digest != UNKNOWN_DATA
         notes.append(

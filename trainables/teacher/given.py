@@ -6,6 +6,7 @@ and how its images were normalised has to be known.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from trainables.models import (
     load_checkpoint,
     read_metadata,
 )
-from trainables.models.checkpoints import is_ours
-from trainables.models.names import LIBRARY_PATTERN
+from trainables.models.checkpoints import is_ours, likely_architecture
+from trainables.models.names import LIBRARY_PATTERN, ZERO_PAD_NAMES
+from trainables.models.taken_weights import TakenWeights
 from trainables.storage import tensors_digest
 
 GIVEN_FORMAT: Final = "pesfkd-given-teacher-1"
@@ -52,6 +54,17 @@ _USUAL: Final[dict[str, Normalisation]] = {
 _IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+NORMALISATION_BOUNDS: Final = (
+    "means are of pixels in [0, 1] and lie between -10 and 10, standard deviations between 0.001 and 10"
+)
+
+
+def is_normalisation(normalisation: Normalisation) -> bool:
+    """Whether all numbers are finite and within the bounds above."""
+    means = all(math.isfinite(value) and -10 < value < 10 for value in normalisation.mean)
+    return means and all(0.001 <= value < 10 for value in normalisation.std)
+
+
 class DataShape(NamedTuple):
     """What a teacher's images look like.
 
@@ -77,12 +90,16 @@ class GivenTeacher:
         weights: by name.
         data_digest: of the data that it was trained on, if the checkpoint says so.
         tokeniser: of a teacher on text, the content of its tokenizer.json.
+        classes: of one in Hugging Face's layout, how its classes became those of the task.
+        taken: which of the file's weights these are; None for a teacher on text.
     """
 
     identity: dict[str, Any]
     weights: dict[str, Tensor]
     data_digest: str
     tokeniser: str | None = None
+    classes: str = ""
+    taken: TakenWeights | None = None
 
     @property
     def digest(self) -> str:
@@ -106,11 +123,18 @@ def usual_normalisation(dataset: str, architecture: str) -> Normalisation | None
     """What a checkpoint of that architecture for that dataset was most likely trained with; None if none is usual."""
     if LIBRARY_PATTERN.fullmatch(architecture):
         return _IMAGENET
+    if architecture in ZERO_PAD_NAMES and dataset == "cifar10":
+        return _IMAGENET  # pytorch_resnet_cifar10 normalises CIFAR-10 so
     return _USUAL.get(dataset)
 
 
 def read_given_teacher(
-    path: Path, shape: DataShape, *, architecture: str | None = None, normalisation: Normalisation | None = None
+    path: Path,
+    shape: DataShape,
+    *,
+    architecture: str | None = None,
+    normalisation: Normalisation | None = None,
+    weights: str | None = None,
 ) -> GivenTeacher:
     """A checkpoint as the teacher of a dataset.
 
@@ -120,12 +144,13 @@ def read_given_teacher(
         shape: of the data.
         architecture: needed where the checkpoint does not say; checked where it does.
         normalisation: likewise.
+        weights: which of the file's weights: `raw`, `ema`, or their key; if not given, raw ones before averages.
 
     Raises:
         CheckpointError: the file is missing, damaged, or of another architecture, other classes or other images than
             asked for; or something that it does not say was not given.
     """
-    if is_ours(path):
+    if ours := is_ours(path):
         info = CheckpointInfo.from_metadata(metadata := read_metadata(path))
         _check_claims(path, info, shape, architecture, normalisation)
         if metadata.get("image_size", str(shape.image_size)) != str(shape.image_size):
@@ -134,26 +159,32 @@ def read_given_teacher(
                 f"{shape.image_size}: give a checkpoint that was trained on such"
             )
     else:
-        info = _assumed(path, shape, architecture, normalisation)
+        info = CheckpointInfo(
+            _named(path, architecture), shape.num_classes, shape.in_channels, mean=(), std=(), data_digest=UNKNOWN_DATA
+        )
     model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
     try:
-        _load(model, path)
+        taken = load_checkpoint(model, path, part="teacher", wanted=weights)
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}. Asked for: {info.architecture} for {shape.dataset}, which has {shape.num_classes} classes and "
             f"images of {shape.in_channels} x {shape.image_size} x {shape.image_size}"
         ) from error
+    known = Normalisation(info.mean, info.std)
+    if not ours:
+        known = normalisation or _assumed_normalisation(path, shape, info.architecture)
+    _check_normalisation(path, known, shape)
     _check_answers(model, path, shape)
     identity = {
         "format": GIVEN_FORMAT,
         "architecture": info.architecture,
         "num_classes": info.num_classes,
         "in_channels": info.in_channels,
-        "mean": list(info.mean),
-        "std": list(info.std),
+        "mean": list(known.mean),
+        "std": list(known.std),
         "weights": tensors_digest(model.state_dict()),
     }
-    return GivenTeacher(identity, model.state_dict(), info.data_digest)
+    return GivenTeacher(identity, model.state_dict(), info.data_digest, taken=taken)
 
 
 def _check_claims(
@@ -178,34 +209,37 @@ def _check_claims(
             )
 
 
-def _assumed(
-    path: Path, shape: DataShape, architecture: str | None, normalisation: Normalisation | None
-) -> CheckpointInfo:
-    if architecture is None:
-        raise CheckpointError(f"{path} does not say of which architecture it is: name it (--teacher MODEL)")
-    if normalisation is None:
-        usual = usual_normalisation(shape.dataset, architecture)
-        normalisation = usual if usual is not None and len(usual.mean) == shape.in_channels else None
-    if normalisation is None:
+def _named(path: Path, architecture: str | None) -> str:
+    """The architecture that was given for weights that do not tell theirs."""
+    if architecture is not None:
+        return architecture
+    likely = likely_architecture(path)
+    raise CheckpointError(
+        f"{path} does not say of which architecture it is: name it (--teacher MODEL)"
+        + (f"; its weights fit --teacher {likely}" if likely else "")
+    )
+
+
+def _assumed_normalisation(path: Path, shape: DataShape, architecture: str) -> Normalisation:
+    usual = usual_normalisation(shape.dataset, architecture)
+    if usual is None or len(usual.mean) != shape.in_channels:
         raise CheckpointError(
             f"{path} does not say how its images were normalised, and for {shape.dataset} nothing is usual: give it "
             "(--teacher-normalisation MEANS/STDS, such as 0.5,0.5,0.5/0.25,0.25,0.25)"
         )
-    counts = {len(normalisation.mean), len(normalisation.std)}
-    if counts != {shape.in_channels}:
+    return usual
+
+
+def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataShape) -> None:
+    """Whether there is one finite mean and one positive deviation a channel, of pixels in [0, 1]."""
+    mean, std = normalisation
+    if {len(mean), len(std)} != {shape.in_channels}:
         raise CheckpointError(
-            f"the normalisation has {len(normalisation.mean)} means and {len(normalisation.std)} standard deviations, "
+            f"{path}: the normalisation has {len(mean)} means and {len(std)} standard deviations, "
             f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: one each"
         )
-    return CheckpointInfo(architecture, shape.num_classes, shape.in_channels, *normalisation, UNKNOWN_DATA)
-
-
-def _load(model: DistillationModel, path: Path) -> None:
-    """Of a distiller's checkpoint its teacher, or its student where that is what fits."""
-    try:
-        load_checkpoint(model, path, part="teacher")
-    except CheckpointError:
-        load_checkpoint(model, path, part="student")
+    if not is_normalisation(normalisation):
+        raise CheckpointError(f"{path}: its normalisation is {mean} / {std}: {NORMALISATION_BOUNDS}")
 
 
 @torch.no_grad()
@@ -220,3 +254,5 @@ def _check_answers(model: DistillationModel, path: Path, shape: DataShape) -> No
             f"{shape.image_size} x {shape.image_size}: {error}"
         ) from error
     assert logits.shape == (2, shape.num_classes)
+    if not logits.isfinite().all():
+        raise CheckpointError(f"{path}: its logits are not finite, even for black images: take another checkpoint")

@@ -6,13 +6,14 @@ What they know of sentences is their tokeniser: it is part of what they are, and
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from trainables.data.registry import dataset_info
 from trainables.models import CheckpointError, DistillationModel, load_checkpoint, read_metadata
 from trainables.models.checkpoints import is_ours
+from trainables.models.class_order import ClassNamesError, read_class_order, read_raw_config
 from trainables.models.pretrained import find_folder, load_pretrained
 from trainables.models.text import TextClassifier, TextModelError, build_described
 from trainables.storage import tensors_digest, write_atomically
@@ -65,11 +66,13 @@ def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | Non
         if not path.is_file():
             folder = find_folder(str(path))
             check_classes(task, _classes_of(folder, len(task.labels)), where=str(folder))
-            model = load_pretrained(folder, num_classes=len(task.labels), needs_head=True)
+            classes = read_class_order(folder, task).note
+            model = load_pretrained(folder, num_classes=len(task.labels), needs_head=True, task=task)
             tokeniser, name, data_digest = load_tokeniser(folder), str(folder), UNKNOWN_DATA
         else:
             model, metadata = _read_ours(path)
             check_classes(task, model.head.out_features, where=str(path))
+            classes = ""
             name, data_digest = metadata["architecture"], metadata["data_digest"]
             if architecture not in (None, name):
                 raise CheckpointError(f"{path}: its architecture is {name!r}, and {architecture!r} was asked for")
@@ -89,17 +92,17 @@ def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | Non
         "model": model.description,
         TOKENISER: hashlib.sha256(tokeniser.json.encode()).hexdigest(),
     }
-    return GivenTeacher(identity, model.state_dict(), data_digest, tokeniser.json)
+    return GivenTeacher(identity, model.state_dict(), data_digest, tokeniser.json, classes)
 
 
 def _classes_of(folder: Path, default: int) -> int:
-    """Classes that a folder's configuration tells; of a model that was never fine-tuned it tells nothing of use."""
-    try:
-        content: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TextModelError(f"{folder}: its config.json cannot be read ({error})") from error
+    """The number of classes in a folder's configuration; of a model that was never fine-tuned, the default."""
+    content = read_raw_config(folder)
     labels = content.get("id2label")
-    return len(labels) if labels else int(content.get("num_labels", default))
+    try:
+        return len(labels) if labels else int(content.get("num_labels", default))
+    except (TypeError, ValueError):
+        raise ClassNamesError(f"{folder}: its config.json does not say how many classes it has") from None
 
 
 def _read_ours(path: Path) -> tuple[TextClassifier, dict[str, str]]:
@@ -119,6 +122,10 @@ def _read_ours(path: Path) -> tuple[TextClassifier, dict[str, str]]:
 
 @torch.no_grad()
 def _check_answers(model: DistillationModel, path: Path) -> None:
-    logits = model.eval()(torch.ones(2, 2, 8, dtype=torch.int32) * torch.tensor([[1], [0]], dtype=torch.int32))
+    sentences = torch.ones(2, 2, 8, dtype=torch.int32) * torch.tensor([[1], [0]], dtype=torch.int32)
+    try:
+        logits = model.eval()(sentences)
+    except (RuntimeError, IndexError) as error:
+        raise CheckpointError(f"{path}: it cannot read a sentence of 8 tokens ({error})") from error
     if not logits.isfinite().all():
         raise CheckpointError(f"{path}: its answers are not finite")

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from trainables import shape_check
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.data.registry import dataset_info
 from trainables.learners import build_network
 from trainables.modality import is_text
 from trainables.models import DistillationModel, build_model
@@ -25,11 +27,11 @@ from trainables.optimisation import count_parameters
 from trainables.randomness import seeded
 from trainables.storage import read_tensors, tensors_digest, write_atomically, write_tensors
 from trainables.teacher.card import accuracies, model_card
-from trainables.teacher.files import described, teacher_metadata
+from trainables.teacher.files import CLASSES, described, teacher_metadata
 from trainables.teacher.given_text import TOKENISER, tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
-from trainables.training import use_one_thread
+from trainables.training import one_thread, use_one_thread
 from trainables.trial import derive_seed
 from trainables.versions import running_versions
 
@@ -98,10 +100,10 @@ def set_up(request: TeacherRequest) -> None:
 
 
 def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> tuple[Dataset, DistillationModel]:
-    """The request's data, and its network, which has been tried on an image of them.
+    """The request's data, and its network with its first weights.
 
     Raises:
-        RequestError: there are no such data, or the network does not take them.
+        RequestError: there are no such data, or the network cannot be built.
     """
     try:
         tokeniser = None
@@ -109,6 +111,7 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
             from trainables.models.pretrained import find_folder  # imports transformers
 
             tokeniser = find_folder(request.model, download=download)
+            check_fits(request, tokeniser, root)
         dataset = load_dataset(request.dataset, root, seed=request.split_seed, download=download, tokeniser=tokeniser)
         info = dataset.info
         with seeded(derive_seed("student", request.seed)):  # a head for other than the published classes is drawn
@@ -122,18 +125,43 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
             )
     except ValueError as error:
         raise RequestError(str(error)) from error
-    _try_one_image(model, request, info.channels, info.image_size)
     return dataset, model
 
 
-@torch.no_grad()
-def _try_one_image(model: DistillationModel, request: TeacherRequest, channels: int, size: int) -> None:
+def check_fits(request: TeacherRequest, folder: Path, root: Path | None) -> None:
+    """Check, without loading weights, that a language model's folder is whole and can read the request's sentences.
+
+    Raises:
+        ValueError: it is not, or cannot.
+    """
+    from trainables.data.text.tokeniser import load_tokeniser
+    from trainables.models.pretrained import check_folder, read_config
+
+    read_config(folder)  # a model of another kind is refused before its tokeniser is
+    check_folder(folder, request.dataset, root, tokeniser=load_tokeniser(folder))
+
+
+def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> None:
+    """Check that the network takes the dataset's samples, before any of them is read.
+
+    Args:
+        request: which teacher.
+        fetched_later: whether a model of the Hub may be missing, as in a dry run of a training that will fetch it.
+
+    Raises:
+        RequestError: naming the reason and a network that fits.
+    """
+    info = dataset_info(request.dataset)
     try:
-        model.eval()(torch.zeros(1, channels, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise RequestError(
-            f"--model {request.model} cannot take images of {channels} x {size} x {size} ({request.dataset}): {error}"
-        ) from error
+        shape_check.check_samples(info, request.recipe.batch_size)
+        with one_thread():
+            if not is_text(request.dataset):
+                wanted = shape_check.Wanted(info, request.recipe.batch_size)
+                shape_check.check_network(request.model, wanted, flag="--model")
+            elif not (fetched_later and is_pretrained_text_name(request.model)):
+                shape_check.check_text_network(request.model, request.model, info, layers="skip", flag="--model")
+    except shape_check.ShapeError as error:
+        raise RequestError(str(error)) from None
 
 
 def open_folder(request: TeacherRequest, folder: Path) -> str:
@@ -170,6 +198,24 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
             f"{folder} is another teacher's:\n  {differences}\nGive this one a --name, or remove the folder."
         )
     return teacher_id
+
+
+def refuse_other_data(folder: Path, request: TeacherRequest, dataset: Dataset) -> None:
+    """Check that a teacher that is trained already was trained on the data that the request has now.
+
+    Raises:
+        RequestError: it was trained on other data, or on another split of them.
+        StoredFileError: its file is damaged.
+    """
+    path = folder / TEACHER_FILE
+    if not path.exists():
+        return
+    recorded = str(read_tensors(path)[1]["data_digest"])
+    if recorded != dataset.digest:
+        raise RequestError(
+            f"{folder} has a teacher that was trained on other data, or on another split of {request.dataset} (digest "
+            f"{recorded[:16]}, here {dataset.digest[:16]}): give this one a --name, or remove the folder"
+        )
 
 
 def train_into(
@@ -246,8 +292,24 @@ def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraini
         "versions": {name: versions[name] for name in _VERSIONS if name in versions},
         "command": request.command,
         **described(training.model),
-        **({TOKENISER: tokeniser_of(dataset)} if is_text(request.dataset) else {}),
+        **({TOKENISER: tokeniser_of(dataset), CLASSES: _classes(request, dataset)} if is_text(request.dataset) else {}),
     }
+
+
+def _classes(request: TeacherRequest, dataset: Dataset) -> str:
+    """The classes of a text, and how those of the weights that the training began from became them."""
+    from trainables.models.class_order import ClassNamesError, read_class_order
+    from trainables.models.pretrained import find_folder
+
+    task = dataset.info.task
+    assert task is not None
+    plain = f"classes {', '.join(task.labels)}, in this order"
+    if not is_pretrained_text_name(request.model):
+        return plain
+    try:
+        return f"{plain}; the weights that it began from: {read_class_order(find_folder(request.model), task).note}"
+    except ClassNamesError:
+        return f"{plain}; the weights that it began from have other classes, so its last layer began afresh"
 
 
 def _delivered(tracker: "TeacherTracker | None", history: list[dict[str, float]]) -> Exception | None:

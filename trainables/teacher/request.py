@@ -16,7 +16,11 @@ from trainables.text_defaults import TEACHER_TRAINING
 from trainables.trial import TrialConfig
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
-_DEVICE: Final = re.compile(r"cpu|cuda(:\d+)?")
+_DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
+_MOST_THREADS: Final = 1024
+
+
+_FLAGS: Final = {"student": "model", "data_seed": "seed"}
 
 
 class RequestError(ValueError):
@@ -166,8 +170,8 @@ def resolve_request(
         found = find_recipe(recipe, dataset=dataset, model=model)
         if not _DEVICE.fullmatch(device):
             raise ValueError(f"--device {device!r}: use cpu, cuda or cuda:N")
-        if threads < 1:
-            raise ValueError(f"--threads {threads}: use 1 or more")
+        if not 1 <= threads <= _MOST_THREADS:
+            raise ValueError(f"--threads {threads}: use 1 to {_MOST_THREADS}")
         if pretrained and not LIBRARY_PATTERN.fullmatch(model):
             raise ValueError(f"--pretrained: weights are published for torchvision:NAME and timm:NAME, not for {model}")
         resolved = resolve_precision(precision, student=model, image_size=size, device=device)
@@ -178,7 +182,7 @@ def resolve_request(
     try:
         request.training_config()
     except ValidationError as error:
-        raise RequestError("\n".join(map(_in_words, error.errors()))) from None
+        raise RequestError("\n".join(dict.fromkeys(map(_in_words, error.errors())))) from None
     return request
 
 
@@ -200,5 +204,5 @@ def _in_words(finding: Any) -> str:
     if not finding["loc"]:
         return message
     field = str(finding["loc"][0])
-    flag = "model" if field == "student" else field.removeprefix("student_").replace("_", "-")
+    flag = _FLAGS.get(field, field.removeprefix("student_").replace("_", "-"))
     return f"--{flag}: {message} (given: {finding['input']!r})"

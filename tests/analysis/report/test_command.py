@@ -98,6 +98,19 @@ def test_a_place_that_cannot_hold_a_file_is_refused(report, tmp_path):
     assert "name a file in a folder that exists" in said
 
 
+@pytest.mark.parametrize(
+    "name", ["journal.jsonl", "plan.json", "summary.json", "Journal.JSONL", "link.html", "x.parquet"]
+)
+def test_a_report_is_not_written_over_what_a_study_keeps(report, tmp_path, name):
+    write_study(tmp_path / "s", trials_table([]), epochs_table([]))
+    (tmp_path / "s" / "journal.jsonl").write_text("kept")
+    (tmp_path / "s" / "link.html").symlink_to("journal.jsonl")
+    code, _, said = report("s", "--output-dir", tmp_path, "--out", tmp_path / "s" / name)
+    assert code == 2
+    assert "a study keeps that file" in said
+    assert (tmp_path / "s" / "journal.jsonl").read_text() == "kept"
+
+
 @pytest.mark.parametrize("name", ["plan.json", "summary.json"])
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_damaged_file_is_an_error_that_names_it(report, tmp_path, name, content):

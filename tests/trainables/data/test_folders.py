@@ -50,6 +50,32 @@ def test_without_a_test_part_one_is_carved_out(folder):
     assert dataset.test.labels.bincount().tolist() == [2, 2]
 
 
+@pytest.mark.parametrize(
+    ("rare", "with_test", "kept"),
+    [(2, True, (1, 1)), (1, True, (1, 0)), (2, False, (1, 1)), (3, False, (2, 1))],
+)
+def test_a_rare_class_keeps_a_training_and_a_validation_image(rare, with_test, kept, folder):
+    write_images(folder / "train" / "cat", random_images(60, 3, 32, 32))
+    for path in sorted((folder / "train" / "dog").iterdir())[rare:]:
+        path.unlink()
+    if not with_test:
+        (folder / "val").rename(folder / "kept")
+    dataset = load(folder)
+    assert sum(dataset.info.split_sizes) == 60 + rare + (6 if with_test else 0)
+    found = [split.labels.bincount(minlength=2).tolist()[1] for split in (dataset.train, dataset.validation)]
+    assert tuple(found) == kept
+
+
+def test_a_folder_too_small_for_its_classes_is_refused_with_the_smallest_of_them(folder):
+    for name, count in (("cat", 2), ("dog", 1)):
+        for path in sorted((folder / "train" / name).iterdir())[count:]:
+            path.unlink()
+    with pytest.raises(
+        ValueError, match=rf"{folder}/train: 3 samples of 2 classes are too few: .*: dog \(1\), cat \(2\)"
+    ):
+        dataset_info(f"image_folder:{folder}")
+
+
 def test_where_a_folder_lies_does_not_change_the_dataset(folder, tmp_path_factory):
     digest = load(folder).digest
     moved = tmp_path_factory.mktemp("elsewhere") / "images"

@@ -17,7 +17,8 @@ from trainables.teacher import TeacherFileError, ensure_teacher, load_teacher, t
 from trainables.training import DistillationRun
 
 PAIRS = [("resnet32x4", "resnet8x4"), ("wrn_16_2", "ShuffleV1"), ("resnet14", "ShuffleV2"), ("vgg13", "MobileNetV2"),
-         ("ResNet50", "vgg8"), ("cnn_8_16", "resnet8"), ("resnet8", "cnn_3_4"), ("wrn_16_2", "wrn_16_1")]  # fmt: skip
+         ("ResNet50", "vgg8"), ("cnn_8_16", "resnet8"), ("resnet8", "cnn_3_4"), ("wrn_16_2", "wrn_16_1"),
+         ("resnet14a", "resnet8a")]  # fmt: skip
 
 
 def config(**changes):

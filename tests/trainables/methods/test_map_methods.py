@@ -260,6 +260,7 @@ def test_a_pair_of_residual_nets_passes_the_checks_of_every_method(check, method
         ("cnn_3_4", "cnn_32_64", 8, "fp32"),
         ("resnet8", "vgg8", 14, "fp32"),  # 7 to 3 pixels, and 4 to 1
         ("ShuffleV1", "resnet8x4", 16, "bf16"),
+        ("resnet8a", "resnet14a", 9, "bf16"),
         pytest.param("ShuffleV1", "resnet32x4", 32, "fp32", marks=pytest.mark.slow),
         pytest.param("MobileNetV2", "wrn_40_2", 32, "bf16", marks=pytest.mark.slow),
         pytest.param("ShuffleV2", "vgg13", 30, "fp32", marks=pytest.mark.slow),

@@ -94,7 +94,7 @@ def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(ours, shape, asked, s
         (DIGITS, {"architecture": "cnn_4_6"}, "for digits nothing is usual"),
         (DIGITS, {"architecture": "cnn_4_6", "normalisation": Normalisation((0.1, 0.2), (0.3,))}, "2 means and 1"),
         (DIGITS, {"architecture": "cnn_4_7", "normalisation": GREY}, "cnn_4_7 for digits, which has 10 classes"),
-        (DataShape("digits", 12, 1, 8), {"architecture": "cnn_4_6", "normalisation": GREY}, "num_classes=10"),
+        (DataShape("digits", 12, 1, 8), {"architecture": "cnn_4_6", "normalisation": GREY}, "for 10 classes, where 12"),
     ],
 )
 def test_a_foreign_checkpoint_that_does_not_fit_is_refused(foreign, shape, asked, says):
@@ -127,6 +127,48 @@ def test_the_usual_normalisation_of_a_dataset_is_assumed_where_there_is_one():
     assert usual_normalisation("cifar100", "resnet56").mean == (0.5071, 0.4867, 0.4408)
     assert usual_normalisation("image_folder:/x", "torchvision:resnet18").std == (0.229, 0.224, 0.225)
     assert usual_normalisation("digits", "cnn_4_6") is None
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_a_published_cifar10_net_is_given_by_its_name_with_the_normalisation_it_was_trained_with(depth, golden_root):
+    (path,) = (golden_root / "option_a").glob(f"resnet{depth}-*.th")
+    shape = DataShape("cifar10", 10, 3, 32)
+    given = read_given_teacher(path, shape, architecture=f"resnet{depth}a")
+    assert given.normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    with pytest.raises(CheckpointError, match=f"its weights fit --teacher resnet{depth}a"):
+        read_given_teacher(path, shape, architecture=f"resnet{depth}")
+    with pytest.raises(CheckpointError, match=f"name it .*fit --teacher resnet{depth}a"):
+        read_given_teacher(path, shape)
+    with pytest.raises(CheckpointError, match="for 10 classes, where 100 are needed"):
+        read_given_teacher(path, CIFAR, architecture=f"resnet{depth}a")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.3,), (float("nan"),)), ((float("inf"),), (0.4,)), ((0.3,), (0.0,)), ((0.3, 0.3), (0.4, 0.4)), ((), ())],
+)
+def test_a_checkpoint_of_ours_with_an_impossible_normalisation_is_refused(network, mean, std, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_checkpoint(network, path, CheckpointInfo("cnn_4_6", 10, 1, mean, std, "feed"))
+    with pytest.raises(CheckpointError, match="normalisation"):
+        read_given_teacher(path, DIGITS)
+
+
+def test_a_net_with_impossible_statistics_is_refused(network, tmp_path):
+    network.bn1.running_var.fill_(-1.0)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match="logits are not finite"):
+        read_given_teacher(tmp_path / "net.pth", DIGITS, architecture="cnn_4_6", normalisation=GREY)
+
+
+def test_the_weights_of_a_torchvision_net_name_it(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save({"model": build_model("torchvision:resnet18", num_classes=10).backbone.state_dict()
+                | {"fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}}, path)  # fmt: skip
+    shape = DataShape("cifar10", 10, 3, 32)
+    with pytest.raises(CheckpointError, match="its weights fit --teacher torchvision:resnet18"):
+        read_given_teacher(path, shape, architecture="resnet20", normalisation=Normalisation((0.5,) * 3, (0.25,) * 3))
+    assert read_given_teacher(path, shape, architecture="torchvision:resnet18").taken.place == "model"
 
 
 def config_of(teacher):

@@ -123,10 +123,14 @@ def test_an_exported_student_takes_sentences_of_any_number_and_length_and_carrie
         inputs = text.validation.batch(places)
         torch.testing.assert_close(program(inputs), kept.student.logits(inputs), atol=1e-4, rtol=1e-4)
     if kind == "onnx":
-        carried = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+        session = onnxruntime.InferenceSession(path)
+        assert session.get_inputs()[0].shape == ["batch", 2, "tokens"]
+        assert session.get_outputs()[0].shape == ["batch", 2]
+        carried, names = session.get_modelmeta().custom_metadata_map, "class_names"
     else:
-        carried = {"tokenizer.json": "", "pesfkd.json": ""}
+        carried, names = {"tokenizer.json": "", "pesfkd.json": "", "class_names.json": ""}, "class_names.json"
         torch.export.load(path, extra_files=carried)
+    assert json.loads(carried[names]) == ["negative", "positive"]
     content = carried["tokenizer.json"]
     assert (content if isinstance(content, str) else content.decode()) == text.tokeniser.json
     assert tokenizers.Tokenizer.from_str(text.tokeniser.json).encode("a film").ids[0] == 2  # [CLS]

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
+from trainables.data.dataset import Dataset, Split, digest_of
 from trainables.data.registry import DatasetInfo
-from trainables.data.sources import Part
+from trainables.data.sources import DataError, Part
 from trainables.data.text.glue import GlueTask
 from trainables.data.text.samples import Samples, read_samples
+from trainables.data.text.source_split import COMMON, SourceSplit, sources_of, split_by_source
 from trainables.data.text.tokeniser import (
     DEFAULT_VOCABULARY,
     MAX_LENGTH,
@@ -32,12 +33,12 @@ from trainables.data.text.tokeniser import (
     load_tokeniser,
     train_tokeniser,
 )
-from trainables.data.text.tokens import TokenFiles, Tokens, tokenise
+from trainables.data.text.tokens import TokenFiles, Tokens, padded_length, tokenise
 from trainables.remote_folder import node_cache
 from trainables.storage import StoredFileError, locked, read_tensors, write_atomically, write_tensors
 
 Kept = TypeVar("Kept")
-_FORMAT: Final = 1  # another one means that reading changed
+_FORMAT: Final = 2  # another one means that reading changed
 
 
 class TextSplit(Split):
@@ -89,6 +90,7 @@ class TextDataset(Dataset):
         digest: sha256 of texts, labels, tokeniser, longest sample and split, hexadecimal.
         tokeniser: gave the tokens.
         max_length: of a sample in tokens.
+        source_counts: of `count_sources`; nothing if the split is not by source.
     """
 
     train: TextSplit
@@ -105,12 +107,14 @@ class TextDataset(Dataset):
         digest: str,
         tokeniser: Tokeniser,
         max_length: int,
+        source_counts: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(info, train=train, validation=validation, read_test=read_test, seed=seed, digest=digest)
         assert info.task is not None
         self.task: GlueTask = info.task
         self.tokeniser = tokeniser
         self.max_length = max_length
+        self.source_counts = dict(source_counts or {})
         self.vocabulary_size = tokeniser.vocabulary_size
         self.mean = self.std = ()  # of no channels
 
@@ -131,7 +135,7 @@ def load_text_dataset(
     vocabulary_size: int = DEFAULT_VOCABULARY,
     max_length: int = MAX_LENGTH,
 ) -> TextDataset:
-    """A task whose files are there; the validation split is carved out of the training part.
+    """A task whose files are there; the validation split is whole sources of the training part.
 
     Args:
         info: the dataset.
@@ -147,8 +151,8 @@ def load_text_dataset(
     """
     cache = node_cache() / "datasets"
     part = _Part(info, root, "train", cache)
-    sizes = (len(part.labels) - info.split_sizes[1], info.split_sizes[1], 0)
-    train, validation, _ = stratified_split(part.labels, sizes, seed=seed)
+    split = part.split(info, seed=seed)
+    train, validation = split.train, split.validation
     if tokeniser_folder is not None:
         tokeniser = load_tokeniser(tokeniser_folder)
     else:
@@ -169,7 +173,44 @@ def load_text_dataset(
         digest=digest_of(f"{info.name}|{part.digest}|{tokeniser.digest}|{max_length}", train, validation),
         tokeniser=tokeniser,
         max_length=max_length,
+        source_counts=_source_counts(split),
     )
+
+
+def count_sources(info: DatasetInfo, root: Path | None, *, seed: int) -> dict[str, int]:
+    """Count a task's sources without tokenising: `sources` in the training part, and `validation_sources`.
+
+    Args:
+        info: the dataset.
+        root: the data root, which is only read.
+        seed: draws the split.
+
+    Raises:
+        DataError: naming file, row and what is wrong.
+    """
+    return _source_counts(_Part(info, root, "train", node_cache() / "datasets").split(info, seed=seed))
+
+
+def longest_batch(info: DatasetInfo, root: Path | None, tokeniser: Tokeniser) -> int:
+    """Tokens that a batch with a task's longest sample is padded to, in either part of the task.
+
+    Of the development part the lengths alone are looked at.
+
+    Args:
+        info: the dataset.
+        root: the data root, which is only read.
+        tokeniser: gives the tokens.
+
+    Raises:
+        DataError: naming file, row and what is wrong.
+    """
+    parts: tuple[Part, Part] = ("train", "test")
+    tokens = (_Part(info, root, part, node_cache() / "datasets").tokens(tokeniser, MAX_LENGTH) for part in parts)
+    return padded_length(max(int(each.lengths.max()) for each in tokens))
+
+
+def _source_counts(split: SourceSplit) -> dict[str, int]:
+    return {"sources": split.sources, "validation_sources": split.validation_sources}
 
 
 def _split(part: "_Part", tokens: Tokens, rows: np.ndarray) -> TextSplit:
@@ -178,9 +219,10 @@ def _split(part: "_Part", tokens: Tokens, rows: np.ndarray) -> TextSplit:
 
 @dataclass(frozen=True)
 class _Summary:
-    """What is kept of a part beside its tokens."""
+    """What is kept of a part beside its tokens; of the development part no sources."""
 
     labels: np.ndarray
+    sources: np.ndarray
     digest: str
 
 
@@ -200,6 +242,14 @@ class _Part:
         self._folder = cache / f"{info.name.replace(':', '-')}-{part}-{self._key[:16]}"
         summary = self._kept(self._read_summary, self._write_summary, self._summarise)
         self.labels, self.digest = summary.labels, summary.digest
+        self._sources = summary.sources
+
+    def split(self, info: DatasetInfo, *, seed: int) -> SourceSplit:
+        """The training part's rows for training and validation, whole sources each."""
+        try:
+            return split_by_source(self.labels, self._sources, info.split_sizes[1], seed=seed)
+        except DataError as error:
+            raise DataError(f"{self._path}: {error}") from None
 
     @functools.cached_property
     def _samples(self) -> Samples:
@@ -249,11 +299,16 @@ class _Part:
             tensors, about = read_tensors(self._folder / "samples.safetensors")
         except StoredFileError:
             return None
-        return _Summary(tensors["labels"].numpy(), about["digest"]) if about["key"] == self._key else None
+        if about["key"] != self._key:
+            return None
+        return _Summary(tensors["labels"].numpy(), tensors["sources"].numpy(), about["digest"])
 
     def _write_summary(self, summary: _Summary) -> None:
         about = {"key": self._key, "digest": summary.digest}
-        write_tensors(self._folder / "samples.safetensors", {"labels": torch.from_numpy(summary.labels)}, about)
+        tensors = {name: torch.from_numpy(getattr(summary, name)) for name in ("labels", "sources")}
+        write_tensors(self._folder / "samples.safetensors", tensors, about)
 
     def _summarise(self) -> _Summary:
-        return _Summary(self._samples.labels, self._samples.digest)
+        texts, labels, digest = self._samples.texts, self._samples.labels, self._samples.digest
+        sources = sources_of(texts, self._task.sources) if self._training else np.full(len(labels), COMMON)
+        return _Summary(labels, sources, digest)

@@ -2,7 +2,7 @@
 
 Source: Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding (2019).
 The labels of the published test parts are secret, so the development part stands for the test split here, and
-validation is drawn out of the training part.
+validation is drawn out of the training part, by source.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from typing import Final, Literal
 GLUE_PREFIX: Final = "glue:"
 HUB_DATASET: Final = "nyu-mll/glue"
 Metric = Literal["accuracy", "matthews", "f1"]
+# How rows of the training part share a source; see `trainables.data.text.source_split`.
+SourceRule = Literal["phrase", "first", "any"]
 _VALIDATION_SHARE: Final = 0.1
 _LARGEST_VALIDATION: Final = 5_000
 
@@ -34,6 +36,7 @@ class GlueTask:
         rows: samples in (the training part, the development part).
         metrics: what is measured; accuracy always is.
         objective: the measure that decides.
+        sources: how rows of the training part share a source, by which validation is drawn.
         columns_without_header: how many columns the TSV files have, if they have no header; else 0.
         broken_rows: so many rows of the training part may lack cells, since the published file has such, and are left
             out.
@@ -52,6 +55,7 @@ class GlueTask:
     test_part: tuple[str, str] = ("dev", "validation")
     metrics: tuple[Metric, ...] = ("accuracy",)
     objective: Metric = "accuracy"
+    sources: SourceRule = "any"
     columns_without_header: int = 0
     broken_rows: int = 0
 
@@ -95,6 +99,7 @@ def _mnli(name: str, kind: str, development: int) -> GlueTask:
         parquet_folder="mnli",
         test_part=(f"dev_{kind}", f"validation_{kind}"),
         rows=(392_702, development),
+        sources="first",  # three hypotheses were written about each premise
     )
 
 
@@ -112,6 +117,7 @@ GLUE_TASKS: Final[dict[str, GlueTask]] = {
             folder="SST-2",
             parquet_folder="sst2",
             rows=(67_349, 872),
+            sources="phrase",
         ),
         GlueTask(
             name="cola",
@@ -153,6 +159,7 @@ GLUE_TASKS: Final[dict[str, GlueTask]] = {
             folder="RTE",
             parquet_folder="rte",
             rows=(2_490, 277),
+            sources="first",
         ),
         GlueTask(
             name="qnli",

@@ -1,7 +1,8 @@
 """Batches of samples of similar length, so that little of a batch is padding.
 
 An epoch's samples are shuffled and dealt to buckets of 50 batches; each bucket is sorted by length and cut into
-batches, and the batches of all buckets are shuffled.
+batches, and the batches of all buckets are shuffled. A single sample that is left over goes to the last bucket, and
+there to the batch of the longest samples.
 """
 
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from trainables.batch_sizes import batch_sizes
 from trainables.randomness import generator_from
 from trainables.trial import derive_seed
 
@@ -27,12 +29,19 @@ def length_bucketed_batches(lengths: Tensor, *, batch_size: int, data_seed: int,
         epoch: counted from 0.
 
     Returns:
-        ⌈N / batch_size⌉ batches, each (B,) int64 of sample indices; every sample once.
+        Batches of the sizes that `batch_sizes` gives, in any order, each (B,) int64 of sample indices; every sample
+        once.
+
+    Raises:
+        ValueError: there are fewer than two samples.
     """
     random = generator_from(derive_seed("batches by length", data_seed, epoch))
+    sizes = batch_sizes(len(lengths), batch_size)
+    groups = [sizes[first : first + BATCHES_PER_BUCKET] for first in range(0, len(sizes), BATCHES_PER_BUCKET)]
     batches: list[Tensor] = []
-    for bucket in torch.randperm(len(lengths), generator=random).split(BATCHES_PER_BUCKET * batch_size):
-        batches += bucket[lengths[bucket].argsort(stable=True)].split(batch_size)
+    shuffled = torch.randperm(len(lengths), generator=random)
+    for bucket, group in zip(shuffled.split([sum(group) for group in groups]), groups, strict=True):
+        batches += bucket[lengths[bucket].argsort(stable=True)].split(group)
     return [batches[number] for number in torch.randperm(len(batches), generator=random).tolist()]
 
 

@@ -54,6 +54,19 @@ def matthews(predictions: Tensor, labels: Tensor) -> Tensor:
     return torch.where(spread > 0, covariance / spread.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
 
 
+def constant_score(labels: Tensor, metric: Metric, num_classes: int) -> float:
+    """The best score of a network that gives every sample the same class.
+
+    For accuracy this is the share of the largest class; for Matthews's correlation it is 0.
+
+    Args:
+        labels: (N,) int64.
+        metric: what is measured.
+        num_classes: number of classes.
+    """
+    return max(float(METRICS[metric](torch.full_like(labels, label), labels)) for label in range(num_classes))
+
+
 METRICS: Final[dict[Metric, Callable[[Tensor, Tensor], Tensor]]] = {
     "accuracy": accuracy,
     "matthews": matthews,

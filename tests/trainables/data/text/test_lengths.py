@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from trainables.batch_sizes import batch_sizes
 from trainables.data.text.lengths import BATCHES_PER_BUCKET, batches_sorted_by_length, length_bucketed_batches
 
 
@@ -12,7 +13,7 @@ def padded(batches, lengths):
     return sum(int(lengths[batch].max()) * len(batch) for batch in batches)
 
 
-@pytest.mark.parametrize("count", [1, 31, 32, 33, 3_205, 32 * BATCHES_PER_BUCKET])
+@pytest.mark.parametrize("count", [2, 31, 32, 3_205, 32 * BATCHES_PER_BUCKET])
 @pytest.mark.parametrize("kind", ["shuffled", "sorted"])
 def test_every_sample_comes_once_and_one_batch_holds_what_is_left_over(count, kind):
     lengths = lengths_of(count)
@@ -23,6 +24,15 @@ def test_every_sample_comes_once_and_one_batch_holds_what_is_left_over(count, ki
     assert torch.equal(torch.cat(batches).sort().values, torch.arange(count))
     assert len(batches) == -(-count // 32)
     assert sorted(len(batch) for batch in batches)[1:] == [32] * (len(batches) - 1)
+
+
+@pytest.mark.parametrize("count", [33, 65, 32 * BATCHES_PER_BUCKET + 1])
+def test_one_sample_that_is_left_over_joins_another_batch_in_training_and_in_evaluation_stays_alone(count):
+    lengths = lengths_of(count)
+    batches = length_bucketed_batches(lengths, batch_size=32, data_seed=1, epoch=2)
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(count))
+    assert sorted(map(len, batches)) == sorted(batch_sizes(count, 32))
+    assert [len(batch) for batch in batches_sorted_by_length(lengths, batch_size=32)][-2:] == [32, 1]
 
 
 def test_an_order_depends_on_data_seed_and_epoch_and_on_nothing_else():

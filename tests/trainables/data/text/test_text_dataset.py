@@ -161,6 +161,8 @@ def test_a_batch_on_another_device_is_the_same(small_task):
 def test_sst2_is_read_whole(data_root: Path):
     data = load_dataset("glue:sst2", data_root)
     assert (len(data.train), len(data.validation), len(data.test)) == (62_349, 5_000, 872)
+    assert data.source_counts == {"sources": 6_722, "validation_sources": 508}
+    assert data.validation.labels.bincount().tolist() == [2_211, 2_789]
     assert data.vocabulary_size == 8_000
     counts = torch.cat([data.train.labels, data.validation.labels]).bincount().tolist()
     assert counts == [29_780, 37_569]

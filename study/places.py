@@ -1,0 +1,338 @@
+"""Where a study lies: how its folder is begun, found after a move, told from a copy, and kept apart from other files.
+
+The folder is the study: its name is the study's name, and what lies in the output folder is found there, wherever that
+is now. `plan.json` keeps under `home` where the folder was. If a study of the same identifier is still there, this
+folder is a copy of it: it may be read, and nothing of the original is touched.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+from study.errors import UsageError
+from study.lock import StudyLock
+from trainables.disk import replace_file
+from trainables.uris import is_uri
+
+if TYPE_CHECKING:
+    from study.plan import StudyPlan
+
+_PLAN: Final = "plan.json"
+_STORE: Final = "mlflow.db"
+_SQLITE: Final = "sqlite:///"
+# Folders of an output folder that are no studies.
+_SHARED: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"})
+# What a study writes into its folder; everything hidden as well.
+_OWN_FILES: Final = frozenset({
+    _PLAN, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
+    "teacher_progress.json",
+})  # fmt: skip
+# Windows, and so a share of it, opens a device by these names.
+_DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+# What a start leaves behind that was killed before it had written the plan.
+_LEFTOVER: Final = re.compile(r"\.lock|\.writable-[0-9]+|\..*\.partial")
+_PATHS: Final = ("teacher_checkpoint", "optuna_storage", "data_root", "storage_path", "teacher_outputs_path")
+
+
+def own_store(output_dir: Path) -> str:
+    """The tracking URI of the store that an output folder has of its own."""
+    return f"{_SQLITE}{(output_dir / _STORE).absolute()}"
+
+
+def check_study_name(name: str) -> None:
+    """Check that a new study's folder does not collide with other files, on file systems of any kind.
+
+    Raises:
+        UsageError: it does.
+    """
+    folded = name.casefold()
+    if folded in _SHARED or folded.startswith("mlflow."):
+        raise UsageError(f"--name {name}: the output folder keeps something else under that name; choose another")
+    if name.endswith("."):
+        raise UsageError(f"--name {name}: some file systems drop a dot at the end; leave it out")
+    if _DEVICE.fullmatch(name):
+        raise UsageError(f"--name {name}: on Windows that is a device, not a folder; choose another")
+
+
+def check_is_free(directory: Path, go_on: str) -> None:
+    """Check that a new study can have a folder; what a start left that was killed before its plan is no obstacle.
+
+    Args:
+        directory: the folder.
+        go_on: the command that resumes a study of that name.
+
+    Raises:
+        UsageError: a study or something else is there.
+    """
+    name, parent = directory.name, directory.parent
+    if (directory / _PLAN).exists():
+        raise UsageError(
+            f"a study named {name!r} exists under {parent}. Go on with it: {go_on}; or give another --name."
+        )
+    if directory.exists() and not _is_leftover(directory):
+        raise UsageError(
+            f"--name {name}: {directory} is there, and is no study's folder ({_PLAN} is missing): give another --name, "
+            "or restore the file from a copy"
+        )
+
+
+def _is_leftover(directory: Path) -> bool:
+    return directory.is_dir() and all(_LEFTOVER.fullmatch(path.name) for path in directory.iterdir())
+
+
+def begin_study(plan: "StudyPlan", go_on: str) -> None:
+    """Make the folder of a new study and write its plan, unless another process has begun a study of that name.
+
+    Args:
+        plan: the study.
+        go_on: the command that resumes a study of that name.
+
+    Raises:
+        UsageError: a study of that name exists or is being begun; nothing of it is changed.
+    """
+    check_is_free(plan.directory, go_on)
+    try:
+        plan.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--output-dir: cannot write in {plan.output_dir} ({error.strerror}); name a folder that you may write"
+        ) from None
+    with StudyLock(plan.directory):
+        check_is_free(plan.directory, go_on)
+        plan.save()
+
+
+def missing_plan(directory: Path) -> str:
+    """Why a folder has no plan, and what to do, for a person; or that there is no such folder."""
+    parent, name = directory.parent, directory.name
+    if directory.is_dir() and _is_leftover(directory):
+        return f"the start of study {name!r} was interrupted before its plan was written: start it again as before"
+    if directory.is_dir() and (directory / "journal.jsonl").exists():
+        return f"{directory} has a journal and no {_PLAN}: restore that file from a copy"
+    known = sorted(entry.parent.name for entry in parent.glob(f"*/{_PLAN}"))
+    listed = f"studies there: {', '.join(known)}" if known else "there is no study there"
+    return f"no study {name!r} under {parent}; {listed}"
+
+
+def with_home(plan: "StudyPlan", content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a plan as its file has it: with its place, and without that of a store that moves with it."""
+    is_own = plan.tracking_uri == own_store(plan.output_dir)
+    return {**content, "home": str(plan.directory.absolute()), **({"tracking_uri": None} if is_own else {})}
+
+
+def settled(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """The values of a plan, of which a file was read, where its folder is now.
+
+    Args:
+        content: of the file.
+        directory: the study's folder.
+    """
+    home, output_dir = _home(content), directory.parent
+    values = {key: value for key, value in content.items() if key != "home"}
+    if _has_own_store(content):
+        values["tracking_uri"] = own_store(output_dir)
+    for name in _PATHS if home is not None else ():
+        if isinstance(values.get(name), str):
+            values[name] = _followed(values[name], home, directory)  # type: ignore[arg-type]  # not None
+    values["output_dir"] = str(output_dir)
+    if not _is_same(output_dir / str(content.get("name")), directory):  # renamed; a link to it is not
+        values["name"] = directory.name
+    return values
+
+
+def _followed(place: str, home: Path, directory: Path) -> str:
+    """A path inside a folder that was moved, where it is now; any other as it is."""
+    if is_uri(place):
+        return place
+    path = Path(place)
+    for old, new in ((home, directory.absolute()), (home.parent, directory.parent.absolute())):
+        if path.is_relative_to(old) and old != new:
+            moved = new / path.relative_to(old)
+            return str(moved) if not path.exists() and (moved.exists() or not old.exists()) else place
+    return place
+
+
+def recorded_name(directory: Path) -> str | None:
+    """The name that a study's plan has, which a folder that was renamed does not have; None if it cannot be read."""
+    name = _read(directory).get("name")
+    return name if isinstance(name, str) else None
+
+
+def original_of(directory: Path) -> Path | None:
+    """The folder that this one is a copy of, if that is still there; None for an original, or one that was moved.
+
+    Two copies of a study without its original stand in each other's way: one is the other's original then.
+    """
+    content = _read(directory)
+    home, name = _home(content), content.get("name")
+    if home is not None and _is_same(home, directory):
+        return None
+    if home is not None and _holds(home, content):
+        return home
+    if directory.name == name:
+        return None
+    others = (path.parent for path in sorted(directory.parent.glob(f"*/{_PLAN}")))
+    return next((other for other in others if not _is_same(other, directory) and _holds(other, content)), None)
+
+
+def refuse_copies(directory: Path) -> None:
+    """Check that acting on a study does not act on the one that its folder was copied from.
+
+    Raises:
+        UsageError: it would.
+    """
+    original = original_of(directory)
+    if original is not None:
+        command = shlex.join(
+            ["python", "-m", "study.launch", "--resume", original.name, "--output-dir", str(original.parent)]
+        )
+        raise UsageError(
+            f"{directory} is a copy of {original}, and both are one study to MLflow: to resume, confirm or deliver the "
+            f"copy would change the original's runs and checkpoints. Go on with the original:\n  {command}\n"
+            "or remove the original, or move it away, to go on with the copy. Reports, exports and reruns work for "
+            "both."
+        )
+
+
+def settle_in(directory: Path) -> None:
+    """Write down where a study's folder is, if it was moved or renamed; for who holds its lock.
+
+    Raises:
+        UsageError: it is a copy.
+    """
+    refuse_copies(directory)
+    content = _read(directory)
+    home = content.get("home")
+    if not content or (isinstance(home, str) and _is_same(Path(home), directory)):
+        return
+    changed = settled(content, directory) | {"home": str(directory.absolute())}
+    if _has_own_store(content):
+        changed["tracking_uri"] = None
+    replace_file(directory / _PLAN, (json.dumps(changed, indent=2) + "\n").encode(), durable=True)
+
+
+def check_store_is_there(plan: "StudyPlan") -> None:
+    """Check that the folder of the store that a study names is there: a store is not begun anew in an absent one.
+
+    Raises:
+        UsageError: it is not.
+    """
+    store = _sqlite_file(plan.tracking_uri)
+    if store is not None and not store.parent.is_dir():
+        raise UsageError(
+            f"the study delivers to MLflow's store in {store.parent}, and that folder is not there any more: name the "
+            "store with --tracking-uri"
+        )
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of a store in SQLite."""
+    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
+
+
+def _read(directory: Path) -> Mapping[str, Any]:
+    """The content of a plan's file; nothing where it cannot be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads((directory / _PLAN).read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _home(content: Mapping[str, Any]) -> Path | None:
+    """Where the study's folder was when its plan was written; earlier versions wrote it into the store's URI alone."""
+    home, name = content.get("home"), content.get("name")
+    if isinstance(home, str) and home:
+        return Path(home)
+    folder = _folder_of_store(content)
+    return folder / name if folder is not None and folder.is_absolute() and isinstance(name, str) else None
+
+
+def _has_own_store(content: Mapping[str, Any]) -> bool:
+    return content.get("tracking_uri") is None or _folder_of_store(content) is not None
+
+
+def _folder_of_store(content: Mapping[str, Any]) -> Path | None:
+    """The output folder, if a plan of an earlier version has the store that this folder has of its own."""
+    uri, output_dir = content.get("tracking_uri"), content.get("output_dir")
+    if not (isinstance(uri, str) and isinstance(output_dir, str) and uri.startswith(_SQLITE)):
+        return None
+    named = tuple(part for part in Path(output_dir).parts if part != "..")
+    path = uri.removeprefix(_SQLITE)
+    for store in (Path(path), Path(unquote(path))):
+        if store.name == _STORE and named and store.parent.parts[-len(named) :] == named:
+            return store.parent
+    return None
+
+
+def _holds(directory: Path, content: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the study of a plan."""
+    study_id = content.get("study_id")
+    return study_id is not None and _read(directory).get("study_id") == study_id
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return first.absolute() == second.absolute()
+
+
+def check_mirror_place(plan: "StudyPlan") -> None:
+    """Check that the file of `--optuna-storage`, and its lock, are none that a study or MLflow writes.
+
+    Raises:
+        UsageError: one of them is.
+    """
+    path = plan.optuna_storage
+    if path is None:
+        return
+    try:
+        real = path.resolve()
+        files = (real, real.with_name(f"{real.name}.lock"))
+        use = next((use for file in files if (use := _use_of(file, plan)) is not None), None)
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that is too long
+        raise UsageError(f"--optuna-storage {path}: {error}; name a file, such as studies.journal") from None
+    if use is not None:
+        raise UsageError(
+            f"--optuna-storage {path}: that file, or its lock, is {use}; name another file, such as "
+            f"{plan.output_dir / 'studies.journal'}"
+        )
+
+
+def _use_of(file: Path, plan: "StudyPlan") -> str | None:
+    """What else a file is for, in words."""
+    own, output_dir = plan.directory.resolve(), plan.output_dir.resolve()
+    if file == own:
+        return "the study's folder"
+    if file.is_relative_to(output_dir) and file != output_dir:
+        first = file.relative_to(output_dir).parts[0].casefold()
+        if first in _SHARED or first.startswith("mlflow."):
+            return f"under {first}, which the output folder keeps for itself"
+    store = _sqlite_file(plan.tracking_uri)
+    if store is not None:
+        store = store.resolve()
+        if file in {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), _lock_of(store)}:
+            return "MLflow's store"
+    for study in _studies_around(file, own):
+        if file == study:
+            return f"the folder of study {study.name!r}"
+        inside = file.relative_to(study).parts[0]
+        if inside.casefold() in _OWN_FILES or inside.startswith("."):
+            return f"a file that study {study.name!r} writes"
+    return None
+
+
+def _lock_of(store: Path) -> Path:
+    return store.with_suffix(".lock")
+
+
+def _studies_around(file: Path, own: Path) -> Iterator[Path]:
+    for folder in (file, *file.parents):
+        if folder == own or (folder / _PLAN).is_file():
+            yield folder

@@ -1,0 +1,76 @@
+"""A study's networks are tried on the shape of its data before any work, in a dry run and at a resume too."""
+
+from pathlib import Path
+
+import pytest
+
+from study import launch as launcher
+from study.errors import UsageError
+from study.network_checks import check_networks
+
+from .factories import make_plan
+
+
+@pytest.mark.parametrize("more", [("--dry-run",), ()], ids=["dry run", "run"])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--student", "timm:vit_tiny_patch16_224"), "--student timm:vit_tiny_patch16_224: it cannot take images of "),
+        (("--teacher", "torchvision:resnet81"), "did you mean 'torchvision:resnet18'?"),
+        (("--teacher", "torchvision:fasterrcnn_resnet50_fpn"), "torchvision has no classifier"),
+        (("--student", "vgg8", "--set", "batch_size=1"), "give --set batch_size=2"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused_before_any_work(command, tmp_path, arguments, says, more):
+    out = tmp_path / "out"
+    done = command(launcher.main, "--space", "adapter_width", *arguments, *more, "--output-dir", out)
+    assert done.code == 2, done.said
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert not out.exists()
+
+
+def test_what_is_suggested_can_be_pasted(command, tmp_path):
+    words = ("--space", "adapter_width", "--dry-run", "--output-dir", tmp_path / "out")
+    refused = command(launcher.main, *words, "--student", "timm:vit_tiny_patch16_224")
+    suggested = refused.err.rpartition("One that fits: ")[2].split()
+    assert suggested[0] == "--student"
+    assert command(launcher.main, *words, *suggested).code == 0
+
+
+def test_a_resumed_study_is_checked_too(command, tmp_path):
+    make_plan(tmp_path, base={"student": "torchvision:resnet81"}).save()
+    done = command(launcher.main, "--resume", "planned", "--output-dir", tmp_path)
+    assert done.code == 2
+    assert "did you mean 'torchvision:resnet18'" in done.err
+
+
+def test_a_peer_is_trained_as_the_student_is_and_checked_so(tmp_path):
+    make = lambda method, **base: make_plan(  # noqa: E731
+        tmp_path, space="temperature", overrides={"batch_size": 1}, base={"method": method, "teacher": "vgg8", **base}
+    )
+    with pytest.raises(UsageError, match=r"--teacher vgg8: its maps shrink to one position"):
+        check_networks(make("dml"))
+    check_networks(make("kd"))  # its teacher is trained by a recipe of its own, in batches of more
+
+
+def test_every_method_of_a_comparison_is_tried(command, tmp_path):
+    words = ("--space", "method", "--dry-run", "--output-dir", tmp_path / "out")
+    assert command(launcher.main, *words).code == 0
+    folder = _folder_of_images(tmp_path, 9)
+    words = (*words, "--dataset", f"image_folder:{folder}", "--teacher", "resnet8")
+    refused = command(launcher.main, *words, "--methods", "kd,sftn")
+    assert refused.code == 2
+    assert "--methods sftn cannot match teacher resnet8 and student cnn_3_4" in refused.err
+    assert command(launcher.main, *words, "--methods", "kd,fitnet").code == 0
+
+
+def _folder_of_images(folder: Path, size: int) -> Path:
+    from PIL import Image
+
+    for label in range(2):
+        (folder / "images" / "train" / f"class-{label}").mkdir(parents=True)
+        for number in range(12):
+            image = Image.new("RGB", (size, size), (90 * label, number, 0))
+            image.save(folder / "images" / "train" / f"class-{label}" / f"{number}.png")
+    return folder / "images"

@@ -1,0 +1,292 @@
+"""The layouts in which training scripts keep weights: where a network's weights are in the content of a file.
+
+Nothing here goes by the names of wrapper keys. Each dict of tensors in the file is tried against the network: with its
+keys as they are, without a prefix, and each group of keys with a common prefix by itself. Names only tell averages of
+the weights (EMA) from the weights themselves, and a distiller's teacher from its student.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from trainables.models.interface import DistillationModel
+from trainables.models.taken_weights import CheckpointError, FoundWeights, TakenWeights, WeightsKind
+
+Part = Literal["student", "teacher"]
+
+# Counters that thop adds to every module, and the one of torch's AveragedModel.
+_COUNTERS: Final = frozenset({"total_ops", "total_params"})
+_AVERAGED: Final = "n_averaged"
+_BATCHES: Final = "num_batches_tracked"
+_EMA: Final = re.compile(r"(?:^|[^a-z])(?:ema|swa|avg|averaged?|shadow|polyak)|(?:ema|swa)(?:$|[^a-z])")
+_DEEPEST: Final = 6  # dicts in dicts, and prefixes of prefixes
+_NAMED: Final = 3  # keys of each kind that an error lists
+
+
+class Candidate(NamedTuple):
+    """A dict of tensors that may be the network's weights.
+
+    Args:
+        weights: by the names that they have without `place`.
+        place: keys and prefixes that lead to it, joined by dots.
+        words: the same and all prefixes that every key has, lower-case.
+        averaged: whether a counter of averaged weights was among the tensors.
+    """
+
+    weights: dict[str, Tensor]
+    place: str
+    words: tuple[str, ...]
+    averaged: bool
+
+    @property
+    def found(self) -> FoundWeights:
+        """Kind and place."""
+        ema = self.averaged or any(_EMA.search(word) for word in self.words)
+        kind: WeightsKind = "ema" if ema else "raw"
+        return FoundWeights(kind, self.place)
+
+    @property
+    def part(self) -> Part | None:
+        """Which part of a distiller it is, if its name tells."""
+        for word in reversed(self.words):
+            if "teacher" in word:
+                return "teacher"
+            if "student" in word:
+                return "student"
+        return None
+
+
+class Difference(NamedTuple):
+    """How weights differ from what a network needs.
+
+    Args:
+        missing: names that only the network has.
+        unexpected: names that only the weights have.
+        reshaped: names that both have, in different shapes.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    reshaped: list[str]
+
+    @property
+    def size(self) -> int:
+        """Number of names."""
+        return len(self.missing) + len(self.unexpected) + len(self.reshaped)
+
+
+def find_weights(
+    content: object, model: nn.Module, *, part: Part, wanted: str | None = None
+) -> tuple[dict[str, Tensor], TakenWeights]:
+    """A network's weights in the content of a file, by the network's own names.
+
+    Raw weights are taken unless the file has averages (EMA) alone: that is what the training script evaluates under
+    the plain key, and what was taken before there was a choice.
+
+    Args:
+        content: of a file.
+        model: the network.
+        part: which part of a distiller's checkpoint is preferred where several fit.
+        wanted: `raw`, `ema`, or the place of the weights in the file; None leaves the choice.
+
+    Raises:
+        CheckpointError: nothing fits, nothing of the wanted kind does, or several sets fit that differ.
+        MisfitError: there are weights, and they do not fit.
+    """
+    candidates = list(_candidates(content, model))
+    if not candidates:
+        raise CheckpointError(f"no weights are in it ({_contents(content)})")
+    expected = model.state_dict()
+    tried = [(each, *_nearest(each.weights, model, expected)) for each in candidates]
+    fitting = [(each, own) for each, own, difference in tried if not difference.size]
+    if not fitting:
+        closest = min(tried, key=lambda row: row[2].size)
+        raise MisfitError(closest[1], closest[2], [each.weights for each in candidates])
+    taken, own = _choose(fitting, part, wanted)
+    others = tuple(each.found for each, weights in fitting if each is not taken and not _equal(own, weights))
+    return own, TakenWeights(*_fields(taken.found), others)
+
+
+class MisfitError(CheckpointError):
+    """Weights that do not fit a network.
+
+    Args:
+        weights: those that come closest, by the network's names where they have one.
+        difference: how they differ.
+        candidates: all dicts of tensors in the file.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, Tensor], difference: Difference, candidates: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        super().__init__("the weights do not fit the network")
+        self.weights, self.difference, self.candidates = weights, difference, candidates
+
+
+def tensor_dicts(content: object) -> list[Mapping[str, Tensor]]:
+    """Every dict of tensors in the content of a file, without prefixes, and every group of its keys."""
+    return [candidate.weights for candidate in _candidates(content, None)]
+
+
+def fits(weights: Mapping[str, Tensor], model: nn.Module) -> bool:
+    """Whether tensors have the names and shapes that a network needs, or names that are known to mean the same."""
+    return not _nearest(dict(weights), model, model.state_dict())[1].size
+
+
+def head_name(model: nn.Module) -> str | None:
+    """Name of a network's last linear layer among its modules; None for a module that is no classifier."""
+    if not isinstance(model, DistillationModel):
+        return None
+    return next((name for name, module in model.named_modules() if module is model.head), None)
+
+
+def name_some(keys: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+    return ", ".join(keys[:_NAMED]) + more
+
+
+def _fields(found: FoundWeights) -> tuple[WeightsKind, str]:
+    return found.kind, found.place
+
+
+def _contents(content: object) -> str:
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}, not a state dict"
+    return f"it has {name_some(list(map(str, content)))}" if content else "it is an empty dict"
+
+
+def _choose(
+    fitting: list[tuple[Candidate, dict[str, Tensor]]], part: Part, wanted: str | None
+) -> tuple[Candidate, dict[str, Tensor]]:
+    found = [each.found for each, _ in fitting]
+    if wanted is None:
+        wanted = "raw" if any(each.kind == "raw" for each in found) else "ema"
+    chosen = [row for row in fitting if row[0].place == wanted] or [
+        row for row in fitting if row[0].found.kind == wanted
+    ]
+    if not chosen:
+        raise CheckpointError(
+            f"there are no weights --teacher-weights {wanted} in it, but {', '.join(map(str, found))}: leave out "
+            f"--teacher-weights, or give {' or '.join(dict.fromkeys(each.kind for each in found))}"
+        )
+    for preferred in (part, None):
+        same = [row for row in chosen if row[0].part == preferred]
+        if same:
+            chosen = same
+            break
+    first, *others = chosen
+    if any(not _equal(first[1], own) for _, own in others):
+        places = " or ".join(f"--teacher-weights {each.place or each.found.kind}" for each, _ in chosen)
+        raise CheckpointError(
+            f"several different sets of weights in it fit: {', '.join(str(each.found) for each, _ in chosen)}. "
+            f"Choose one: {places}"
+        )
+    return first
+
+
+def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    pairs = ((first[key], second[key]) for key in first if not key.endswith(_BATCHES))
+    return all(a is b or (_is_plain(a) and _is_plain(b) and a.dtype == b.dtype and a.equal(b)) for a, b in pairs)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized)
+
+
+def _candidates(content: object, model: nn.Module | None) -> Iterator[Candidate]:
+    """Every dict of tensors in the content, and every group of its keys that is large enough for the network."""
+    least = 2 if model is None else sum(not key.endswith(_BATCHES) for key in model.state_dict())
+    seen: set[int] = set()
+    for path, mapping in _mappings(content, (), seen):
+        weights = {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        if weights:
+            words = tuple(word.lower() for word in path)
+            yield from _groups(Candidate(weights, ".".join(path), words, averaged=False), model, least, 0)
+
+
+def _mappings(
+    content: object, path: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    if not isinstance(content, Mapping) or id(content) in seen or len(path) > _DEEPEST:
+        return
+    seen.add(id(content))
+    yield path, content
+    for key, value in content.items():
+        if isinstance(key, str):
+            yield from _mappings(value, (*path, key), seen)
+
+
+def _groups(candidate: Candidate, model: nn.Module | None, least: int, depth: int) -> Iterator[Candidate]:
+    """A dict of tensors and, if it does not fit, each group of its keys with a common prefix."""
+    kept, averaged = {}, candidate.averaged
+    for key, value in candidate.weights.items():
+        name = key.rpartition(".")[2]
+        averaged = averaged or name == _AVERAGED
+        if name not in _COUNTERS and name != _AVERAGED:
+            kept[key] = value
+    candidate = candidate._replace(weights=kept, averaged=averaged)
+    if model is not None and fits(kept, model):
+        yield candidate
+        return
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, value in kept.items():
+        prefix, dot, rest = key.partition(".")
+        if dot:
+            groups.setdefault(prefix, {})[rest] = value
+    whole = len(groups) == 1 and sum(map(len, groups.values())) == len(kept)
+    if not whole or depth >= _DEEPEST:
+        yield candidate
+    for prefix, group in groups.items():
+        if depth < _DEEPEST and (whole or len(group) >= least):
+            place = candidate.place if whole else f"{candidate.place}.{prefix}".lstrip(".")
+            words = (*candidate.words, prefix.lower())
+            yield from _groups(Candidate(group, place, words, averaged), model, least, depth + 1)
+
+
+def _nearest(
+    weights: dict[str, Tensor], model: nn.Module, expected: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Difference]:
+    """Weights by the network's names, and how they differ from what it needs."""
+    named = [weights]
+    if isinstance(model, DistillationModel):
+        named.append({model.own_key(key): value for key, value in weights.items()})
+    rows = []
+    for each in named:
+        own = _with_own_head({**each, **_missing_counters(each, expected)}, model, expected)
+        rows.append((own, _difference(own, expected)))
+    return min(rows, key=lambda row: row[1].size)
+
+
+def _missing_counters(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Batch counters where there are none, as before torch 0.4.1: nothing reads them at a fixed momentum."""
+    counters = ((key, value) for key, value in expected.items() if key.endswith(_BATCHES))
+    return {key: value for key, value in counters if key not in weights or weights[key].shape != value.shape}
+
+
+def _with_own_head(weights: dict[str, Tensor], model: nn.Module, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with the last layer under the network's name for it, if they have one other layer of that kind."""
+    head = head_name(model)
+    missing = {key for key in expected if key not in weights}
+    unexpected = sorted(key for key in weights if key not in expected)
+    if head is None or missing != {key for key in expected if key.startswith(f"{head}.")}:
+        return weights
+    names = {key.rpartition(".")[0] for key in unexpected}
+    if len(names) != 1 or {key.rpartition(".")[2] for key in unexpected} != {k.rpartition(".")[2] for k in missing}:
+        return weights
+    (name,) = names
+    matrix, needed = weights[f"{name}.weight"], expected[f"{head}.weight"]
+    if matrix.ndim != needed.ndim or matrix.shape[1:] != needed.shape[1:]:
+        return weights
+    return {(f"{head}.{key.rpartition('.')[2]}" if key in unexpected else key): value for key, value in weights.items()}
+
+
+def _difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Difference:
+    return Difference(
+        [key for key in expected if key not in weights],
+        [key for key in weights if key not in expected],
+        [key for key, value in expected.items() if key in weights and weights[key].shape != value.shape],
+    )

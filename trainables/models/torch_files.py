@@ -1,0 +1,336 @@
+"""Files of torch.save, read without running code from them.
+
+Pickles run code when they are read, so `torch.load` is called with `weights_only=True` and nothing else. Training
+scripts keep other objects with the weights: parsed arguments, NumPy scalars, the model itself. Each of their classes is
+replaced by a stand-in that keeps data and runs nothing, so that neither NumPy nor the script's own code takes part.
+"""
+
+import json
+import math
+import pickle
+import pickletools
+import re
+import shlex
+import warnings
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Final
+
+import torch
+from torch import Tensor
+
+from trainables.models.taken_weights import CheckpointError
+
+# Nobody keeps these with weights: a file with one of them was made to run commands.
+_DANGEROUS_MODULES: Final = frozenset({
+    "commands", "ctypes", "importlib", "nt", "os", "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys",
+    "webbrowser",
+})  # fmt: skip
+_BUILTINS: Final = ("builtins", "__builtin__")
+_DANGEROUS_BUILTINS: Final = frozenset({"__import__", "breakpoint", "compile", "eval", "exec", "input", "open"})
+_SEQUENCES: Final = frozenset({"collections.deque"})
+# torch's types by NumPy's codes for them.
+_NUMPY_TYPES: Final = {
+    "f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i1": torch.int8, "i2": torch.int16,
+    "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8, "b1": torch.bool,
+}  # fmt: skip
+_LEGACY_PICKLES: Final = 5  # magic number, protocol, system, content, keys of the storages
+_MOST_GLOBALS: Final = 10_000
+_DEEPEST: Final = 64  # modules within modules
+_POINTER: Final = b"version https://git-lfs"
+_BLANK: Final = b"\xef\xbb\xbf \t\r\n"  # with the mark that some texts begin with
+
+
+class _Recorded:
+    """Stand-in for an object whose state is not a dict: keeps arguments and state."""
+
+    def __init__(self, *args: object) -> None:
+        self.args = args
+        self.state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _RecordedArray(_Recorded):
+    """Stand-in for a NumPy array."""
+
+
+class _RecordedType(_Recorded):
+    """Stand-in for a NumPy type."""
+
+
+class _AsDict:
+    """Stand-in for any other object: an ordered dict, which torch's unpickler lets be filled and given attributes."""
+
+    def __new__(cls, *_args: object) -> Any:
+        """An empty dict, whatever the arguments are."""
+        return OrderedDict()
+
+
+class _AsList:
+    """Stand-in for a sequence."""
+
+    def __new__(cls, *_args: object) -> Any:
+        """An empty list, whatever the arguments are."""
+        return []
+
+
+_NUMPY: Final[dict[str, type]] = {
+    **{f"numpy.{core}.multiarray._reconstruct": _RecordedArray for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _Recorded for core in ("core", "_core")},
+    "numpy.dtype": _RecordedType,
+    "functools.partial": _Recorded,
+}
+
+
+def read_torch_file(file: Path) -> object:
+    """The content of a file of torch.save, with stand-ins for everything but tensors and plain containers.
+
+    NumPy arrays come as tensors, and pickled modules as their state dicts.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, of another format, or would run commands.
+    """
+    _check_format(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            names = _names_of_globals(file)
+            _check_harmless(file, names)
+            return _plain(_load(file, names), {})
+    except CheckpointError:
+        raise
+    # torch.load has no error of its own for a file that is not its format.
+    except Exception as error:
+        raise _damaged(file, error) from error
+
+
+def check_is_there(file: Path) -> None:
+    """Whether a file can be opened.
+
+    Raises:
+        CheckpointError: it is missing, a folder, or may not be read.
+    """
+    if file.is_dir():
+        raise CheckpointError(f"{str(file)!r} is a folder: give a file in it")
+    if not file.is_file():
+        raise CheckpointError(f"there is no checkpoint file {str(file)!r}")
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{str(file)!r} cannot be read: {error.strerror}") from error
+
+
+def is_no_binary(file: Path) -> bool:
+    """Whether a file is empty, a pointer or a page where weights should be."""
+    with file.open("rb") as stream:
+        start = stream.read(512)
+    return not start or start.startswith(_POINTER) or start.lstrip(_BLANK).startswith(b"<")
+
+
+def _load(file: Path, names: set[str]) -> object:
+    try:
+        return _load_with(file, names, _AsDict)
+    except (pickle.UnpicklingError, TypeError, ValueError):  # an object with slots, or one that is a key
+        return _load_with(file, names, _Recorded)
+
+
+def _load_with(file: Path, names: set[str], usual: type) -> object:
+    stand_ins: list[Any] = []
+    for name in names:
+        base = _NUMPY.get(name) or (_AsList if name in _SEQUENCES else usual)
+        stand_ins.append((type("StandIn", (base,), {}), name))
+    # As a stream: torch 2.15 goes by a path's suffix.
+    with torch.serialization.safe_globals(stand_ins), file.open("rb") as stream:
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _names_of_globals(file: Path) -> set[str]:
+    """Classes and functions that the file's pickle names, by their names in Python 2 and 3.
+
+    torch.save pickles by protocol 2, in which modules have their names of Python 2. What torch's unpickler allows by
+    itself it resolves before it looks for a stand-in.
+    """
+    found: set[str] = set()
+    for stream in _pickles(file):
+        for code, argument, _ in pickletools.genops(stream):
+            if code.name == "GLOBAL":
+                module, name = str(argument).split(" ", 1)
+                found.add(f"{module}.{name}")
+                module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+                found.add(f"{module}.{name}")
+    return found
+
+
+def _pickles(file: Path) -> Iterator[IO[bytes]]:
+    """The file's pickles that may name classes, each as a stream at its beginning."""
+    if _is_archive(file):
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.namelist():
+                if entry.endswith("/data.pkl"):
+                    with archive.open(entry) as stream:
+                        yield stream
+    else:
+        with file.open("rb") as stream:
+            for _ in range(_LEGACY_PICKLES):
+                yield stream
+
+
+def _check_harmless(file: Path, names: set[str]) -> None:
+    if len(names) > _MOST_GLOBALS:
+        raise CheckpointError(f"{str(file)!r} names {len(names):,} classes: it is no checkpoint of a network")
+    for name in sorted(names):
+        module, _, rest = name.partition(".")
+        if module in _DANGEROUS_MODULES or (module in _BUILTINS and rest in _DANGEROUS_BUILTINS):
+            raise CheckpointError(
+                f"{str(file)!r} would call {name} where it is opened with pickle. Only weights are read here, so "
+                "nothing was run. Do not open it elsewhere; take the weights from a source that you trust"
+            )
+
+
+def _check_format(file: Path) -> None:
+    """Refuse formats that torch.load does not read, with the command that converts them."""
+    with file.open("rb") as stream:
+        start = stream.read(512)
+    if not start:
+        raise CheckpointError(f"{str(file)!r} is empty (0 bytes): fetch it again")
+    if start.startswith(_POINTER):
+        raise CheckpointError(
+            f"{str(file)!r} is a Git LFS pointer, not the weights themselves: run git lfs pull in its repository, or "
+            "fetch the file by its download link"
+        )
+    if start.lstrip(_BLANK).startswith(b"<"):
+        raise CheckpointError(
+            f"{str(file)!r} is a web page, not a checkpoint: its link leads to a page about the file. Fetch the file "
+            "itself"
+        )
+    if start.lstrip(_BLANK).startswith(b"{"):
+        raise CheckpointError(f"{str(file)!r} is JSON text, not a checkpoint: give the file of the weights themselves")
+    if start[257:262] == b"ustar":
+        raise CheckpointError(
+            f"{str(file)!r} is a tar archive: unpack it (tar -xf {shlex.quote(str(file))}) and give a file from it"
+        )
+    if start.startswith(b"\x1f\x8b"):
+        raise CheckpointError(f"{str(file)!r} is compressed by gzip: unpack it first (gunzip or tar -xzf)")
+    if start.startswith(b"\x89HDF"):
+        raise CheckpointError(f"{str(file)!r} is an HDF5 file, as Keras writes: give weights that torch.save wrote")
+    if _is_archive(file):
+        _check_archive(file)
+
+
+def _is_archive(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def _check_archive(file: Path) -> None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _damaged(file, error) from error
+    quoted = json.dumps(str(file))
+    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
+        what, read = "a TorchScript program", f'torch.jit.load({quoted}, map_location="cpu").state_dict()'
+    elif "archive_format" in names or any(name.startswith("models/") for name in names):
+        what, read = "a program of torch.export", f"dict(torch.export.load({quoted}).state_dict)"
+    elif "data.pkl" in names:
+        return
+    else:
+        some = ", ".join(sorted(names)[:3])
+        raise CheckpointError(
+            f"{str(file)!r} is a zip archive without weights of torch.save (it has {some}): unpack it and give a file "
+            "from it"
+        )
+    command = f'import torch; torch.save({read}, "weights.pth")'
+    raise CheckpointError(
+        f"{str(file)!r} is {what}, and programs are not run here. If you trust who made it, write its weights to a "
+        f"file of their own: python -c {shlex.quote(command)}"
+    )
+
+
+def _damaged(file: Path, error: Exception) -> CheckpointError:
+    # torch puts advice about its own arguments before the reason.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    reason = re.sub(r"\s+", " ", text.partition("\n")[0].partition(" <")[0])[:200]
+    if any(words in reason for words in ("Unsupported operand", "persistent_load", "unrecognized function")):
+        loaded = f'torch.load({json.dumps(str(file))}, map_location="cpu", weights_only=False)'
+        command = f'import torch; torch.save({loaded}, "weights.pth")'
+        return CheckpointError(
+            f"{str(file)!r} is pickled otherwise than torch.save does by itself ({reason}). If you trust who made it, "
+            f"write it again: python -c {shlex.quote(command)}"
+        )
+    return CheckpointError(
+        f"{str(file)!r} is damaged or is no torch checkpoint ({type(error).__name__}: {reason}). "
+        "Fetch it again, or give a file that torch.save wrote"
+    )
+
+
+def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
+    """`content` with modules as state dicts and arrays as tensors, in its dicts of dicts.
+
+    Args:
+        content: as it was read.
+        done: what has become of each container, by its id: a pickle may have cycles.
+        depth: containers around `content`.
+    """
+    if _is_module(content):
+        return dict(_state_of(content))
+    if not isinstance(content, Mapping) or depth > _DEEPEST:
+        return content
+    if id(content) not in done:
+        result: dict[object, object] = {}
+        done[id(content)] = result
+        # A training's history may lie with tensors; only a dict without tensors has arrays as its weights.
+        arrays = not any(isinstance(value, Tensor) for value in content.values())
+        for key, value in content.items():
+            is_weight = arrays and isinstance(value, _RecordedArray)
+            result[key] = _tensor_of(value) if is_weight else _plain(value, done, depth + 1)
+    return done[id(content)]
+
+
+def _attributes(stand_in: object) -> Mapping[str, Any]:
+    """Attributes that the pickle gave to an object."""
+    found = stand_in.state if isinstance(stand_in, _Recorded) else getattr(stand_in, "__dict__", None)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _is_module(content: object) -> bool:
+    """Whether an object was a module: `torch.save(model)` pickles it whole."""
+    if not isinstance(content, OrderedDict | _Recorded):
+        return False
+    attributes = _attributes(content)
+    return all(isinstance(attributes.get(name), Mapping) for name in ("_modules", "_parameters", "_buffers"))
+
+
+def _state_of(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    """The state dict of a pickled module, in the order of `Module.state_dict`."""
+    attributes = _attributes(module)
+    hidden = attributes.get("_non_persistent_buffers_set")
+    buffers = {k: v for k, v in attributes["_buffers"].items() if not isinstance(hidden, set) or k not in hidden}
+    for name, value in (*attributes["_parameters"].items(), *buffers.items()):
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value.detach()
+    for name, child in attributes["_modules"].items():
+        if depth < _DEEPEST and _is_module(child):
+            yield from _state_of(child, f"{prefix}{name}.", depth + 1)
+
+
+def _tensor_of(array: _RecordedArray) -> object:
+    """The tensor of a pickled NumPy array; the array's stand-in where its type is no plain number."""
+    match array.state:
+        case (_, tuple(shape), _RecordedType(args=(str(code), *_), state=(_, order, *_)), fortran, bytes(content)):
+            dtype = _NUMPY_TYPES.get(code)
+        case _:
+            return array
+    count = math.prod(shape)
+    if dtype is None or order not in ("<", "=", "|") or count * dtype.itemsize != len(content):
+        return array
+    values = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
+    if fortran:
+        return values.reshape(shape[::-1]).permute(*reversed(range(len(shape))))
+    return values.reshape(shape)

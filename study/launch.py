@@ -19,6 +19,7 @@ from search_spaces import COMPARISONS, SPACES, space_names
 from study import options
 from study.errors import ExitCode, StudyError, UsageError
 from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
+from trainables.data.image_progress import hide_progress
 from trainables.standard_streams import prepare_standard_streams
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def launch(
     compare distillation methods instead: every one of them, as published or each tuned equally long, on equal seeds.
     What is found so is chosen by its own score; --confirm runs the best again on fresh seeds and on the test split.
     """
+    if quiet:
+        hide_progress()
     values = dict(context.params)
     given = options.given_options(context)
     if version:
@@ -299,13 +302,16 @@ def _show_spaces(*, as_json: bool) -> None:
 
 def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
     from study.data_preview import class_names, data_warnings
+    from study.image_preview import images_summary
     from study.preview import count_plan_sources, describe_plan, first_configs
 
     configs = first_configs(plan)
+    images = images_summary(plan)
     if as_json:
         summary = {
             "plan": plan.without_secrets().model_dump(mode="json"),
             "first_configs": configs,
+            **({} if images is None else {"images": images}),
             "classes": class_names(plan),
             "warnings": data_warnings(plan),
             "trials": plan.total_trials + plan.confirm_trials,

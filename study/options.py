@@ -99,7 +99,8 @@ Dataset = Annotated[
     str,
     _what(
         help="digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images in "
-        "PATH/train/CLASS/ (and PATH/test/CLASS/ or val), or a task of GLUE, such as glue:sst2."
+        "PATH/train/CLASS/ (with test/ or val/ beside train/, or both) or PATH/CLASS/, or a task of GLUE, such as "
+        "glue:sst2."
     ),
 ]
 DataRoot = Annotated[

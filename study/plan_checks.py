@@ -1,12 +1,15 @@
 """What goes around a plan: its controls, and whether its data are there, its method answers, its study is the same."""
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from study.errors import UsageError
 from study.places import check_mirror_place
 from study.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
-from trainables.data.registry import check_files, dataset_info
+from trainables.data.image_folder import Part, list_image_folder
+from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, check_files, dataset_info
 from trainables.methods import METHODS
 
 _OPERATION: Final = 4096  # bytes; the name of the first one stands at its beginning
@@ -64,6 +67,35 @@ def check_data_root(plan: StudyPlan) -> None:
         check_files(dataset_info(plan.base.dataset), plan.data_root)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def check_images(plan: StudyPlan, *, runs: bool) -> None:
+    """Check that every file of an image folder can be decoded; those that were not decoded before are.
+
+    Args:
+        plan: the study.
+        runs: whether trials will run. If they do on this machine, the decoded images to learn from are kept for them.
+
+    Raises:
+        UsageError: naming the files that cannot be used.
+    """
+    name = plan.base.dataset
+    if not name.startswith(FOLDER_PREFIX):
+        return
+    from trainables.data.image_scan import check_images as check_all
+
+    decode = partial(_decode, dataset_info(name)) if runs and plan.address == "local" else None
+    try:
+        check_all(list_image_folder(Path(name.removeprefix(FOLDER_PREFIX))), decode)
+    except ValueError as error:
+        raise UsageError(f"--dataset: {error}") from None
+
+
+def _decode(info: DatasetInfo, part: Part) -> None:
+    from trainables.data.decoded import decode_part  # imports torch
+    from trainables.remote_folder import node_cache  # imports pyarrow
+
+    decode_part(info, None, part, node_cache() / "datasets")
 
 
 def check_optuna_storage(plan: StudyPlan) -> None:

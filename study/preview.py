@@ -8,6 +8,7 @@ from study.confirmation import PUBLISHED
 from study.control_tuning import tuned_configs
 from study.data_preview import classes_line, data_warnings
 from study.errors import UsageError
+from study.image_preview import image_lines, validation_origin
 from study.plan import StudyPlan
 from study.samplers import make_sampler
 from study.teacher_choice import describe_teacher
@@ -60,6 +61,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"question   {plan.search_space.question}",
         f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
+        *image_lines(plan),
         f"classes    {classes_line(plan)}",
         *(f"warning    {warning}" for warning in data_warnings(plan)),
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
@@ -108,7 +110,7 @@ def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
 def _split(plan: StudyPlan) -> str:
     seed = f"seed {plan.base.split_seed}"
     if dataset_info(plan.base.dataset).task is None:
-        return f"stratified, {seed}"
+        return validation_origin(plan)
     counts = count_plan_sources(plan)
     known = f"{counts['validation_sources']:,} of {counts['sources']:,} sources" if counts else "whole sources"
     return f"{known}, stratified as far as they allow, {seed}"

@@ -164,7 +164,13 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.network_checks import check_networks
     from study.places import check_is_free, check_study_name, own_store
     from study.plan import resolve_plan
-    from study.plan_checks import check_data_root, check_optuna_storage, check_space_fits_method, controls_for
+    from study.plan_checks import (
+        check_data_root,
+        check_images,
+        check_optuna_storage,
+        check_space_fits_method,
+        controls_for,
+    )
     from study.teacher_choice import choose_teacher
 
     output_dir: Path = values["output_dir"]
@@ -199,6 +205,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         check_data_root(plan)
     check_is_free(plan.directory, resume_command(plan))
     check_networks(plan, fetched_later=values["dry_run"] and values["download"])
+    check_images(plan, runs=not values["dry_run"])  # last, as it may take minutes
     return plan
 
 
@@ -293,7 +300,7 @@ def resumed_plan(
     from study.network_checks import check_networks
     from study.places import check_store_is_there, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
-    from study.plan_checks import check_data_root, check_optuna_storage, refuse_differences
+    from study.plan_checks import check_data_root, check_images, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
 
     plan = existing_plan(name, output_dir)
@@ -327,6 +334,7 @@ def resumed_plan(
     check_optuna_storage(plan)
     if runs:
         check_networks(plan)
+        check_images(plan, runs=True)
     return plan
 
 

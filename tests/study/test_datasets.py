@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from torchvision.io import write_png
+from PIL import Image
 
 from study.launch import main
 from study.records import read_trials
@@ -23,7 +23,8 @@ def images(tmp_path):
         for number in range(40):
             path = tmp_path / "images" / "train" / name / f"{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_png(torch.randint(80 * label, 80 * label + 96, (3, 16, 16), generator=generator).byte(), str(path))
+            pixels = torch.randint(80 * label, 80 * label + 96, (16, 16, 3), generator=generator).byte().numpy()
+            Image.fromarray(pixels).quantize(64).save(path)
     return tmp_path / "images"
 
 
@@ -51,14 +52,24 @@ def test_a_study_runs_on_an_image_folder(launch, images, tmp_path, monkeypatch):
         assert warning not in page.said["results"]
 
 
-def test_a_damaged_image_ends_the_study_before_its_trials_with_the_files_name(launch, images, tmp_path):
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_all_damaged_images_are_named_before_any_work(dry_run, launch, images, tmp_path):
     broken = images / "train" / "medium" / "07.png"
-    broken.write_bytes(broken.read_bytes()[:50])
+    broken.write_bytes(broken.read_bytes()[:200])
+    (images / "train" / "dark" / "11.png").write_bytes(b"")
+    (images / "test" / "light").mkdir(parents=True)
+    Image.new("RGB", (16, 17)).save(images / "test" / "light" / "0.png")
     done = launch(*SHORT, "--dataset", f"image_folder:{images}", "--output-dir", tmp_path / "out", "--name", "broken",
-                  PESFKD_CACHE=str(tmp_path / "cache"))  # fmt: skip
-    assert done.returncode == 1
-    assert f"{broken}: not a readable image" in done.stderr
-    assert "Traceback" not in done.stderr
+                  *dry_run, PESFKD_CACHE=str(tmp_path / "cache"))  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: --dataset: {images}: 3 of 121 images cannot be used:\n"
+        "  train/dark/11.png: empty (0 bytes)\n"
+        "  train/medium/07.png: truncated\n"
+        "  test/light/0.png: 16 x 17 pixels: most images have 16 x 16, so all must\n"
+        "Repair, convert or remove these files and start again.\n"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +134,39 @@ def shrink(images, kept):
     for name, count in kept.items():
         for path in sorted((images / "train" / name).iterdir())[count:]:
             path.unlink()
+
+
+def test_a_dry_run_states_how_the_files_of_a_folder_are_read(launch, images, tmp_path):
+    (images / "train" / "dark" / "more").mkdir()
+    (images / "train" / "dark" / "00.png").rename(images / "train" / "dark" / "more" / "00.PNG")
+    for part, name in (("val", "dark"), ("val", "light"), ("test", "dark"), ("test", "medium"), ("test", "light")):
+        (images / part / name).mkdir(parents=True)
+        Image.new("L", (16, 16)).save(images / part / name / "0.jfif", format="JPEG")
+    (images / "train" / "light" / "a.heic").touch()
+    (images / "train" / "light" / "._a.png").touch()
+    (images / "train" / ".ipynb_checkpoints").mkdir()
+    flags = ("--space", "joint", "--dataset", f"image_folder:{images}", "--dry-run", "--output-dir", tmp_path)
+    cache = {"PESFKD_CACHE": str(tmp_path / "cache")}
+    text, parsed = launch(*flags, **cache), launch(*flags, "--json", **cache)
+    assert text.returncode == 0, text.stderr
+    assert (
+        "data       120 train, 2 validation (val/), 3 test (never read by a search)\n"
+        "images     train from train/, validation from val/, test from test/; 16 x 16 pixels, RGB\n"
+        "           converted to RGB: 120 palette, 5 grey\n"
+        "           skipped: 1 .heic\n"
+        "           val/ has no images of medium (1 of 3 classes)\n"
+    ) in text.stdout
+    assert text.stderr == ""
+    assert json.loads(parsed.stdout)["images"] == {
+        "splits": {"train": "train/", "validation": "val/", "test": "test/"},
+        "decoded_as": "RGB",
+        "image_size": 16,
+        "photographs": False,
+        "converted": {"palette": 120, "grey": 5},
+        "skipped": {".heic": 1},
+        "outside_classes": 0,
+        "notes": ["val/ has no images of medium (1 of 3 classes)"],
+    }
 
 
 def test_a_dry_run_downloads_nothing(launch, tmp_path):

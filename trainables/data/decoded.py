@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor
 
 from trainables.data.folders import LabelledFiles, decode_images, folder_files, labels_of, tiny_imagenet_files
-from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, list_image_folder
+from trainables.data.image_folder import list_image_folder
+from trainables.data.image_scan import check_peaks
+from trainables.data.registry import FOLDER_PREFIX, DatasetInfo
 from trainables.data.sources import Part, read_files
 from trainables.data.views import ViewTable, padded_pixels
 from trainables.storage import StoredFileError, locked, read_tensors, write_tensors
 from trainables.teacher_outputs_file import map_rows, write_rows
 
 _FORMAT: Final = 1  # another one means that decoding changed
+_IMAGE_FORMAT: Final = f"2 Pillow {PIL.__version__}"  # the same for image files, which Pillow decodes
 _CHUNK: Final = 1024
 
 
@@ -110,11 +114,14 @@ class _Source:
         self._part = part
         self._files = info.find_files(root) or {}
         self._listed: LabelledFiles | None = None
+        self._folder: Path | None = None  # that names in errors are relative to
         if info.name.startswith(FOLDER_PREFIX):
-            self._listed = folder_files(list_image_folder(Path(info.name.removeprefix(FOLDER_PREFIX))), part)
+            self._folder = Path(info.name.removeprefix(FOLDER_PREFIX))
+            self._listed = folder_files(list_image_folder(self._folder), part)
         elif info.name == "tiny_imagenet":
             self._listed = tiny_imagenet_files(info, self._files, part)
-        what = [_FORMAT, info.name.split(":")[0], part, info.channels, info.stored_size, *self._contents()]
+        form = _FORMAT if self._listed is None else _IMAGE_FORMAT
+        what = [form, info.name.split(":")[0], part, info.channels, info.stored_size, *self._contents()]
         self.key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def _contents(self) -> Iterator[Any]:
@@ -124,7 +131,11 @@ class _Source:
                     yield [name, path.suffix, hashlib.file_digest(file, "sha256").hexdigest()]
         else:  # thousands of files: what a listing says of them
             for path, label in self._listed:
-                status = path.stat()
+                try:
+                    status = path.stat()
+                except OSError:  # reading it gives the reason
+                    yield [str(path), label]
+                    continue
                 yield [str(path), label, status.st_size, status.st_mtime_ns]
 
     def decode(self, scratch: Path | None = None) -> tuple[Tensor, np.ndarray]:
@@ -135,7 +146,11 @@ class _Source:
         """
         if self._listed is not None:
             paths = [path for path, _ in self._listed]
-            images = decode_images(self.info, paths, size=self.info.stored_size, scratch=scratch)
+            images, peaks = decode_images(
+                self.info, paths, size=self.info.stored_size, folder=self._folder, scratch=scratch
+            )
+            if self._part == "train":
+                check_peaks(peaks)
             return images, labels_of(self._listed)
         pixels, labels = read_files(self.info, self._files, self._part)
         return torch.from_numpy(np.array(pixels.transpose(0, 2, 3, 1), order="C")).permute(0, 3, 1, 2), labels

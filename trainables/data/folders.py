@@ -1,22 +1,23 @@
-"""Datasets that are folders of image files, decoded and resized by torchvision."""
+"""Datasets that are folders of image files: decoded by Pillow, resized by torchvision."""
 
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
-from torchvision.io import ImageReadMode
 from torchvision.transforms.v2 import functional as transforms
 
-from trainables.data.registry import IMAGE_SUFFIXES, DatasetInfo, ImageFolder
-from trainables.data.sources import DataError, Part, unpacked
+from trainables.data.image_folder import ImageFolder, Part, is_hidden, is_image_name
+from trainables.data.image_pixels import ImageError, read_pixels
+from trainables.data.image_progress import with_progress
+from trainables.data.image_scan import run_in_threads, unusable
+from trainables.data.registry import DatasetInfo
+from trainables.data.sources import DataError, unpacked
 
 LabelledFiles = list[tuple[Path, int]]
 _MUCH: Final = 1 << 30
@@ -24,7 +25,7 @@ _MUCH: Final = 1 << 30
 
 def folder_files(listed: ImageFolder, part: Part) -> LabelledFiles:
     """The image files of one part of a folder with their labels, in the order of classes and names."""
-    return [(listed.path / name, label) for name, label in (listed.test if part == "test" else listed.train)]
+    return [(listed.path / name, label) for name, label in listed.files(part)]
 
 
 def tiny_imagenet_files(info: DatasetInfo, files: Mapping[str, Path], part: Part) -> LabelledFiles:
@@ -50,13 +51,15 @@ def tiny_imagenet_files(info: DatasetInfo, files: Mapping[str, Path], part: Part
 
 
 def _images_in(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(path for path in folder.glob("*") if is_image_name(path.name) and not is_hidden(path.name))
     if not found:
         raise DataError(f"{folder}: no image in it")
     return found
 
 
-def decode_images(info: DatasetInfo, files: Sequence[Path], *, size: int, scratch: Path | None = None) -> Tensor:
+def decode_images(
+    info: DatasetInfo, files: Sequence[Path], *, size: int, folder: Path | None = None, scratch: Path | None = None
+) -> tuple[Tensor, list[int]]:
     """Image files as one tensor.
 
     Images of a size that networks take are kept as they are, and must all have it. Photographs are resized
@@ -66,20 +69,29 @@ def decode_images(info: DatasetInfo, files: Sequence[Path], *, size: int, scratc
         info: the dataset: channels, and whether it holds photographs.
         files: N of them.
         size: height and width wanted.
+        folder: that files are named relative to in errors, if it holds them all.
         scratch: folder for a nameless file that holds the result while it is used, if it takes much memory.
 
     Returns:
-        (N, C, size, size) uint8, in memory with the channels last.
+        (N, C, size, size) uint8, in memory with the channels last; and the largest value of each 16-bit image.
 
     Raises:
-        DataError: naming the first file that is damaged or has another size or other channels.
+        UnusableImagesError: naming every file that is damaged or has another size.
     """
     images = _room((len(files), size, size, info.channels), scratch)
-    decode = partial(_decode, info, size)
-    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-        for number, image in enumerate(pool.map(decode, files)):
-            images[number] = image
-    return images.permute(0, 3, 1, 2)
+    results = run_in_threads(partial(_decode, info, size), files, threads=torch.get_num_threads())
+    problems: dict[str, str] = {}
+    peaks: list[int] = []
+    for number, result in enumerate(with_progress(results, "decoding images", len(files))):
+        if isinstance(result, ImageError):
+            path = files[number]
+            problems[str(path if folder is None else path.relative_to(folder))] = str(result)
+            continue
+        images[number], peak = result
+        peaks += [peak] if peak is not None else []
+    if problems:
+        raise unusable(folder, problems, len(files))
+    return images.permute(0, 3, 1, 2), peaks
 
 
 def _room(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
@@ -90,24 +102,16 @@ def _room(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
         return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))  # keeps the file as long as it lives
 
 
-def _decode(info: DatasetInfo, size: int, path: Path) -> Tensor:
-    """(H, W, C) uint8."""
-    try:
-        image = torchvision.io.decode_image(torchvision.io.read_file(str(path)), mode=ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
-        raise DataError(f"{path}: not a readable image ({str(error).splitlines()[0]})") from error
-    if info.expands_grey and len(image) == 1:
-        image = image.expand(info.channels, -1, -1)
-    if len(image) != info.channels or image.dtype != torch.uint8:
-        raise DataError(
-            f"{path}: {len(image)} channels of {image.dtype}, the dataset has {info.channels} of torch.uint8; "
-            "convert the image"
-        )
+def _decode(info: DatasetInfo, size: int, path: Path) -> tuple[Tensor, int | None]:
+    """(H, W, C) uint8, and the largest value of a 16-bit image."""
+    array, peak = read_pixels(path, "L" if info.channels == 1 else "RGB")
     if info.resized_crops:
+        image = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
         image = transforms.center_crop(transforms.resize(image, [size], antialias=True), [size, size])
-    elif tuple(image.shape[1:]) != (size, size):
-        raise DataError(f"{path}: {image.shape[2]} x {image.shape[1]} pixels, the dataset has {size} x {size}")
-    return image.permute(1, 2, 0)
+        return image.permute(1, 2, 0), peak
+    if array.shape[:2] != (size, size):
+        raise ImageError(f"{array.shape[1]} x {array.shape[0]} pixels, the dataset has {size} x {size}")
+    return torch.from_numpy(array.copy()), peak
 
 
 def labels_of(files: LabelledFiles) -> np.ndarray:

@@ -18,9 +18,9 @@ _NAME_IN_DIGEST: Final = "image_folder"  # where a folder lies does not matter
 
 
 def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Dataset:
-    """A dataset whose files are there; the validation split is carved out of the training part.
+    """A dataset whose files are there; the validation split is drawn from the training part.
 
-    An image folder without a test part has its test split carved out likewise.
+    An image folder may have a validation part of its own. Without a test part its test split is drawn too.
 
     Args:
         info: the dataset.
@@ -33,18 +33,19 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
     cache = node_cache() / "datasets"
     info = with_class_names(info, root)
     part = decode_part(info, root, "train", cache)
-    own_test = not (info.name.startswith(FOLDER_PREFIX) and not list_image_folder(Path(info.source)).test)
+    listed = list_image_folder(Path(info.source)) if info.name.startswith(FOLDER_PREFIX) else None
+    if listed is not None and listed.validation:
+        return _three_parts(info, part, cache, seed=seed)
+    own_test = listed is None or bool(listed.test)
     sizes = (*info.split_sizes[:2], 0) if own_test else info.split_sizes
-    if sum(sizes) != len(part.labels):
-        raise DataError(f"{info.name}: {len(part.labels)} training images, {sum(sizes)} when it was looked through")
+    _check_count(info, part, sum(sizes))
     train, validation, test = stratified_split(part.labels, sizes, seed=seed, names=info.class_names)
 
     @functools.cache
     def read_test() -> Split:
         if not own_test:
             return _split(info, part, test)
-        whole = decode_part(info, root, "test", cache)
-        return _split(info, whole, np.arange(len(whole.labels)))
+        return _whole(info, decode_part(info, root, "test", cache))
 
     name = _NAME_IN_DIGEST if info.name.startswith(FOLDER_PREFIX) else info.name
     return Dataset(
@@ -56,6 +57,36 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
         digest=digest_of(f"{name}|{part.digest}", train, validation, test),
         decoded=part,
     )
+
+
+def _three_parts(info: DatasetInfo, train: Decoded, cache: Path, *, seed: int) -> Dataset:
+    """An image folder that has all three parts, so that nothing is drawn; the seed is only kept."""
+    validation = decode_part(info, None, "validation", cache)
+    for part, size in zip((train, validation), info.split_sizes, strict=False):
+        _check_count(info, part, size)
+
+    @functools.cache
+    def read_test() -> Split:
+        return _whole(info, decode_part(info, None, "test", cache))
+
+    return Dataset(
+        info,
+        train=_whole(info, train),
+        validation=_whole(info, validation),
+        read_test=read_test,
+        seed=seed,
+        digest=digest_of(f"{_NAME_IN_DIGEST}|{train.digest}|{validation.digest}"),
+        decoded=train,
+    )
+
+
+def _check_count(info: DatasetInfo, part: Decoded, expected: int) -> None:
+    if len(part.labels) != expected:
+        raise DataError(f"{info.name}: {len(part.labels)} images, {expected} when it was looked through: start again")
+
+
+def _whole(info: DatasetInfo, part: Decoded) -> Split:
+    return _split(info, part, np.arange(len(part.labels)))
 
 
 def _split(info: DatasetInfo, part: Decoded, rows: np.ndarray) -> Split:

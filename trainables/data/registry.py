@@ -1,7 +1,5 @@
 """What is known of a dataset before it is read; imports no torch, so that a plan is checked in no time."""
 
-import functools
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from trainables.data.class_names import CIFAR10, CIFAR100, DIGITS, FASHION_MNIST
+from trainables.data.image_folder import ImageFolder as ImageFolder
+from trainables.data.image_folder import list_image_folder as list_image_folder
 from trainables.data.splits import class_shares
 from trainables.data.text.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
 from trainables.naming import unknown_name
@@ -16,13 +16,9 @@ from trainables.naming import unknown_name
 FOLDER_PREFIX: Final = "image_folder:"
 # A file may lie there packed.
 PACKINGS: Final = ("", ".gz", ".xz")
-IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
-_TEST_FOLDERS: Final = ("test", "val", "validation")
 _VALIDATION_SHARE: Final = 0.1
 _LISTED: Final = 4
-# Square images up to this size are used as they are; others are photographs, brought to the size that networks of
-# ImageNet's kind take.
-_LARGEST_KEPT: Final = 96
+# Photographs are brought to the size that networks of ImageNet's kind take.
 _PHOTOGRAPH_SIZE: Final = 224
 RESIZED_CROPS: Final = 64
 
@@ -44,7 +40,6 @@ class DatasetInfo:
         source: where it comes from.
         download: whether torchvision can fetch it.
         resized_crops: so many random resized crops are the augmented views instead, as usual for photographs.
-        expands_grey: whether grey images among coloured ones are taken, as three equal channels.
         task: of text, which has neither channels nor a size in pixels, and a single view; None for images.
         class_names: names of the classes, in the order of their labels; nothing where only the files tell them (see
             `trainables.data.class_names`).
@@ -62,7 +57,6 @@ class DatasetInfo:
     source: str
     download: bool = False
     resized_crops: int = 0
-    expands_grey: bool = False
     task: GlueTask | None = None
     class_names: tuple[str, ...] = ()
     largest_pixel: int = 255
@@ -221,7 +215,6 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
                 ),
             ),
             source="Stanford CS231n, Tiny ImageNet; its labelled validation part is the test split here",
-            expands_grey=True,
         ),
         *(
             DatasetInfo(
@@ -304,91 +297,41 @@ def check_files(info: DatasetInfo, root: Path | None) -> None:
     )
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """The image files of a folder in ImageNet's layout.
-
-    Args:
-        path: the folder.
-        classes: their names, sorted; a label is a position in this list.
-        train: (path relative to the folder, label) of every file, in the order of classes and names.
-        test: the same of the part that is kept for the end; empty where the folder has none.
-    """
-
-    path: Path
-    classes: tuple[str, ...]
-    train: tuple[tuple[str, int], ...]
-    test: tuple[tuple[str, int], ...]
-
-
-@functools.lru_cache(maxsize=8)
-def list_image_folder(path: Path) -> ImageFolder:
-    """Lists `path/train/CLASS/*` and, where it is there, `path/test/CLASS/*` (or `val`, or `validation`).
-
-    Raises:
-        ValueError: naming the folder or class that is missing or has no image.
-    """
-    if not (path / "train").is_dir():
-        raise ValueError(f"{path}: an image folder has its images in {path}/train/CLASS/, and there is no such folder")
-    classes = tuple(sorted(entry.name for entry in (path / "train").iterdir() if entry.is_dir()))
-    if len(classes) < 2:
-        raise ValueError(f"{path / 'train'}: {len(classes)} class folders; at least 2 are needed")
-    train = _list_classes(path, "train", classes)
-    test_name = next((name for name in _TEST_FOLDERS if (path / name).is_dir()), None)
-    if test_name is None:
-        return ImageFolder(path, classes, train, ())
-    strange = sorted({e.name for e in (path / test_name).iterdir() if e.is_dir()} - set(classes))
-    if strange:
-        raise ValueError(f"{path / test_name}: classes that {path / 'train'} does not have: {', '.join(strange[:5])}")
-    return ImageFolder(path, classes, train, _list_classes(path, test_name, classes))
-
-
-def _list_classes(path: Path, part: str, classes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    files = []
-    for label, name in enumerate(classes):
-        folder = path / part / name
-        images = (
-            sorted(f.name for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
-        )
-        if not images:
-            raise ValueError(f"{folder}: no image in it ({', '.join(IMAGE_SUFFIXES)}); remove the class or fill it")
-        files += [(f"{part}/{name}/{image}", label) for image in images]
-    return tuple(files)
-
-
 def scan_image_folder(path: Path) -> DatasetInfo:
     """What a plan has to know of an image folder: classes, sizes of the splits, size of an image.
 
-    The first image tells the kind: small square images are used as they are and must all be alike; anything else is
-    photographs of any size, in colour.
-    A tenth of the training images is for validation and, where there is no test part, another tenth for the test.
+    If most images are small squares of one size, all must be, and they are used as they are; otherwise they are
+    photographs of any size. Images are grey if all of them are.
+    Where there is no validation part, a tenth of the training images is for validation, and where there is no test part
+    either, another tenth for the test.
 
     Raises:
-        ValueError: see `list_image_folder`.
+        ValueError: see `list_image_folder`; or no image is readable.
     """
     listed = list_image_folder(path)
     total = len(listed.train)
-    share = max(len(listed.classes), round(_VALIDATION_SHARE * total))
-    test = len(listed.test) or share
-    train = total - share - (0 if listed.test else share)
-    try:
-        class_shares(class_sizes(listed), (train, share, 0 if listed.test else share), names=listed.classes)
-    except ValueError as error:
-        raise ValueError(f"{path / 'train'}: {error}") from None
-    channels, width, height = _first_image(path / listed.train[0][0])
-    photographs = width != height or width > _LARGEST_KEPT
+    if listed.validation:
+        sizes = (total, len(listed.validation), len(listed.test))
+    else:
+        share = max(len(listed.classes), round(_VALIDATION_SHARE * total))
+        drawn = 0 if listed.test else share
+        sizes = (total - share - drawn, share, len(listed.test) or share)
+        try:
+            class_shares(class_sizes(listed), (sizes[0], share, drawn), names=listed.classes)
+        except ValueError as error:
+            raise ValueError(f"{path / dict(listed.folders).get('train', '')}: {error}") from None
+    edge = listed.scan.edge
     return DatasetInfo(
         name=f"{FOLDER_PREFIX}{path}",
         num_classes=len(listed.classes),
-        channels=3 if photographs else channels,
-        image_size=_PHOTOGRAPH_SIZE if photographs else width,
-        split_sizes=(train, share, test),
-        padding=0 if photographs else max(1, width // 8),
+        channels=1 if listed.scan.mode == "L" else 3,
+        image_size=edge or _PHOTOGRAPH_SIZE,
+        split_sizes=sizes,
+        padding=max(1, edge // 8) if edge else 0,
         mirrored=True,
         layouts=(),
         source=str(path),
-        resized_crops=RESIZED_CROPS if photographs else 0,
-        expands_grey=photographs,
+        resized_crops=0 if edge else RESIZED_CROPS,
         class_names=listed.classes,
     )
 
@@ -397,14 +340,3 @@ def class_sizes(listed: ImageFolder) -> list[int]:
     """Training images of each class, by label."""
     counts = Counter(label for _, label in listed.train)
     return [counts[label] for label in range(len(listed.classes))]
-
-
-def _first_image(path: Path) -> tuple[int, int, int]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            (width, height), bands = image.size, len(image.getbands())
-    except (OSError, UnidentifiedImageError, struct.error) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
-    return bands, width, height

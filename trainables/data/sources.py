@@ -7,13 +7,12 @@ import pickle
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
+from trainables.data.image_folder import Part as Part
 from trainables.data.registry import DatasetInfo
-
-Part = Literal["train", "test"]
 
 # A row of CIFAR's binary files begins with its labels; CIFAR-100's has the coarse one first.
 _CIFAR_LABEL_BYTES: Final = {"cifar10": 1, "cifar100": 2}

@@ -1,4 +1,3 @@
-import re
 from dataclasses import replace
 
 import pytest
@@ -154,42 +153,41 @@ def test_a_folder_without_training_images_is_refused(tmp_path):
         dataset_info(f"image_folder:{tmp_path}")
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_an_empty_class_is_refused_by_name(part, folder):
-    for path in (folder / part / "dog").iterdir():
+def test_a_class_without_training_images_is_refused_by_name(folder):
+    for path in (folder / "train" / "dog").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=rf"{folder}/{part}/dog: no image in it"):
+    with pytest.raises(ValueError, match=rf"{folder}/train/dog: no image in it"):
         dataset_info(f"image_folder:{folder}")
 
 
-def test_a_test_class_that_was_not_learnt_is_refused(folder):
-    write_images(folder / "val" / "horse", random_images(1, 3, 32, 32))
-    with pytest.raises(ValueError, match=r"val: classes that .*train does not have: horse"):
-        dataset_info(f"image_folder:{folder}")
+def test_a_validation_part_of_the_folder_validates_and_nothing_is_drawn(folder):
+    (folder / "val").rename(folder / "test")
+    write_images(folder / "val" / "cat", random_images(2, 3, 32, 32, seed=20))
+    write_images(folder / "val" / "dog", random_images(3, 3, 32, 32, seed=21))
+    dataset, other_seed = load(folder), load_dataset(f"image_folder:{folder}", None, seed=1)
+    assert dataset.info.split_sizes == (40, 5, 6)
+    for name, split in (("train", dataset.train), ("val", dataset.validation), ("test", dataset.test)):
+        expected = datasets.ImageFolder(folder / name, transform=v2.PILToTensor())
+        assert torch.equal(split.images, torch.stack([image for image, _ in expected]))
+        assert split.labels.tolist() == expected.targets
+    assert dataset.digest == other_seed.digest
+    table = view_table(dataset.info, "views")
+    batch = dataset.viewed(table, torch.device("cpu")).batch(torch.tensor([3]), torch.tensor([0]))
+    assert torch.equal(batch, dataset.train.images[[3]])
+    write_images(folder / "val" / "cat", random_images(1, 3, 32, 32, seed=30))  # the digest sees validation images
+    assert load(folder).digest != dataset.digest
 
 
 def test_a_damaged_image_is_refused_by_name(folder):
     path = folder / "train" / "dog" / "004.png"
     path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: not a readable image"):
+    with pytest.raises(ValueError, match=rf"{folder}: 1 of 40 images cannot be used:\n  train/dog/004.png: truncated"):
         load(folder)
 
 
 def test_an_image_of_another_size_is_refused_by_name(folder):
     write_images(folder / "train" / "dog", random_images(1, 3, 32, 31))
     with pytest.raises(ValueError, match=r"train/dog/000.png: 31 x 32 pixels, the dataset has 32 x 32"):
-        load(folder)
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_an_image_of_other_channels_is_refused_by_name(channels, folder):
-    from PIL import Image
-
-    image = random_images(1, channels, 32, 32)[0]
-    Image.fromarray((image[0] if channels == 1 else image.permute(1, 2, 0)).numpy()).save(
-        folder / "train" / "dog" / "000.png"
-    )
-    with pytest.raises(ValueError, match=rf"train/dog/000.png: {channels} channels of .*, the dataset has 3"):
         load(folder)
 
 
@@ -200,6 +198,7 @@ def tiny(tmp_path, shrink):
     for number, name in enumerate(names):
         write_images(root / "train" / name / "images", random_images(10, 3, 64, 64, seed=number), kind="jpg")
     write_images(root / "train" / "n03" / "images", random_images(1, 1, 64, 64), kind="jpg")  # some are grey
+    (root / "train" / "n03" / "images" / "._000.jpg").write_bytes(b"left by macOS")
     write_images(root / "val" / "images", random_images(20, 3, 64, 64, seed=9), kind="jpg")
     lines = [f"{i:03d}.jpg\t{names[i % 4]}\t0\t0\t62\t62\n" for i in range(20)]
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
@@ -210,9 +209,13 @@ def tiny(tmp_path, shrink):
 
 def test_tiny_imagenet_is_read_with_its_labelled_validation_part_as_the_test(tiny):
     dataset = load_dataset("tiny_imagenet", tiny)
-    expected = datasets.ImageFolder(tiny / "tiny-imagenet-200" / "train", transform=v2.PILToTensor())
+    expected = datasets.ImageFolder(
+        tiny / "tiny-imagenet-200" / "train",
+        transform=v2.PILToTensor(),
+        is_valid_file=lambda path: "/._" not in path,
+    )
     for index, image, label in zip(dataset.train.indices, dataset.train.images, dataset.train.labels, strict=True):
-        assert (image.int() - expected[index][0].int()).abs().max() <= 3  # two JPEG decoders
+        assert torch.equal(image, expected[index][0])
         assert label == expected[index][1]
     # Classes are numbered by their sorted names: n02 is 1, n01 is 0.
     assert dataset.test.labels.tolist() == [1, 0, 2, 3] * 5

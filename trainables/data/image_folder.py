@@ -1,0 +1,345 @@
+"""Which files below a folder are images, of which class and for which split; reads names alone, no file.
+
+A folder is read as torchvision's `ImageFolder` reads it: the sorted names of the class folders are numbered, and a
+class has all images below its folder, links followed. Hidden files and what systems leave on disks are ignored.
+"""
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from trainables.data.image_scan import ImageScan
+
+Part = Literal["train", "validation", "test"]
+Labelled = tuple[tuple[str, int], ...]
+
+# torchvision's IMG_EXTENSIONS, two more names of JPEG, and GIF.
+IMAGE_SUFFIXES: Final = (
+    ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".jfif", ".jpe", ".gif",
+)  # fmt: skip
+_PART_NAMES: Final[dict[str, Part]] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+# Names without a leading dot that macOS, Windows and network disks leave, in lower case.
+_LEFT_BY_SYSTEMS: Final = frozenset(
+    {
+        "__macosx", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin",
+        "system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r",
+    }
+)  # fmt: skip
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The image files of a folder.
+
+    Args:
+        path: the folder.
+        classes: their names, sorted; a label is a position in this list.
+        train: (path relative to the folder, label) of every file, in the order of classes, sub-folders and names.
+        test: files of the test part; empty where the folder has none.
+        validation: files of the validation part; empty where the folder has none of its own.
+        folders: name of the sub-folder of each part that the folder has; empty for a plain `CLASS/*` folder.
+        skipped: number of files with other suffixes than an image's, by suffix, most frequent first.
+        outside: number of image files that lie in no class folder.
+        notes: what else a person has to know about how the folder is read.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    train: Labelled
+    test: Labelled
+    validation: Labelled = ()
+    folders: tuple[tuple[Part, str], ...] = ()
+    skipped: tuple[tuple[str, int], ...] = ()
+    outside: int = 0
+    notes: tuple[str, ...] = ()
+
+    def files(self, part: Part) -> Labelled:
+        """Files of one part."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[part]
+
+    @property
+    def names(self) -> list[str]:
+        """Paths of all files, relative to the folder: train, validation, test."""
+        return [name for part in (self.train, self.validation, self.test) for name, _ in part]
+
+    @functools.cached_property
+    def scan(self) -> "ImageScan":
+        """Mode and size of every image; see `trainables.data.image_scan`."""
+        from trainables.data.image_scan import scan_headers  # imports Pillow and NumPy
+
+        return scan_headers(self.path, self.names)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no part of a dataset (`.ipynb_checkpoints`, `@eaDir`, `Thumbs.db`)."""
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a million names
+
+
+def shown(name: object) -> str:
+    """A path as it can be printed: bytes that are no text, and line breaks, are escaped."""
+    return str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+
+
+@functools.lru_cache(maxsize=8)
+def list_image_folder(path: Path) -> ImageFolder:
+    """List `path/train/CLASS/*` with `val` and `test` beside `train`, or a plain `path/CLASS/*`.
+
+    `train`, `val` (or `valid`, `validation`) and `test` may be written in any case. With all three, `val` is the
+    validation part. One of `val` and `test` alone is the test part, as in ImageNet.
+
+    Raises:
+        ValueError: naming the folder or class that is missing, empty or ambiguous.
+    """
+    if not path.is_dir():
+        raise ValueError(_no_folder(path))
+    folders = _sub_folders(path)
+    parts: dict[Part, str] = {}
+    for name in folders:
+        if (part := _PART_NAMES.get(name.lower())) is None:
+            continue
+        if part in parts:
+            raise ValueError(
+                f"{shown(path)}: {parts[part]}/ and {name}/ both name the {part} part: keep one, or join them"
+            )
+        parts[part] = name
+    if "train" in parts and _has_images_below(path / parts["train"]):
+        return _list_parts(path, folders, parts)
+    _refuse_parts_without_classes(path, folders, parts)
+    return _list_plain(path, folders)
+
+
+def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> ImageFolder:
+    """A folder with `train/CLASS/*`."""
+    train_folder = parts["train"]
+    others = [name for name in folders if name not in parts.values() and _has_images(path / name)]
+    labelled = [part for part, name in parts.items() if part != "train" and _has_images_below(path / name)]
+    like_classes = [name for name in others if any(map(is_image_name, _entries(path / name)[1]))]
+    if like_classes and not labelled:
+        raise ValueError(
+            f"{shown(path)}: is {train_folder}/ the training part, or a class like {_few(like_classes)}? If it is the "
+            f"training part, move {_few(like_classes)} out of this folder; if it is a class, move its images out of "
+            "its sub-folders"
+        )
+    notes = [f"{_few(others)} beside {train_folder}/ is not read"] if others else []
+    skipped: Counter[str] = Counter()
+    classes = tuple(_sub_folders(path / train_folder))
+    _need_two(path / train_folder, classes)
+    found: dict[Part, Labelled] = {"train": _list_classes(path, train_folder, classes, skipped)}
+    outside = _count_outside(path / train_folder, skipped)
+    for part in ("validation", "test"):
+        if part not in parts:
+            continue
+        name = parts[part]
+        outside += _count_outside(path / name, skipped)
+        if part not in labelled:
+            notes.append(f"{name}/ has no images in class folders and is not read")
+            continue
+        strange = [
+            each for each in _sub_folders(path / name) if each not in classes and _has_images(path / name / each)
+        ]
+        if strange:
+            raise ValueError(
+                f"{shown(path / name)}: classes that {shown(path / train_folder)} does not have: {_few(strange)}. "
+                "Every class needs training images: add them, or remove these folders"
+            )
+        found[part] = _list_classes(path, name, classes, skipped, all_of_them=False)
+        present = {label for _, label in found[part]}
+        if lacking := [each for label, each in enumerate(classes) if label not in present]:
+            notes.append(f"{name}/ has no images of {_few(lacking)} ({len(lacking)} of {len(classes)} classes)")
+    # One labelled part beside train is the test, whatever its name.
+    if "validation" in found and "test" not in found:
+        found["test"] = found.pop("validation")
+        parts = {**parts, "test": parts["validation"]}
+    return ImageFolder(
+        path,
+        classes,
+        train=found["train"],
+        validation=found.get("validation", ()),
+        test=found.get("test", ()),
+        folders=tuple((part, parts[part]) for part in found),
+        skipped=tuple(skipped.most_common()),
+        outside=outside,
+        notes=tuple(notes),
+    )
+
+
+def _list_plain(path: Path, folders: Sequence[str]) -> ImageFolder:
+    """A folder with `CLASS/*`."""
+    if len(folders) == 1 and len(_sub_folders(path / folders[0])) > 1:
+        inner = path / folders[0]
+        raise ValueError(f"{shown(path)}: 1 class folder; at least 2 are needed. Did you mean {shown(inner)}?")
+    if not folders:
+        raise ValueError(_no_folder(path))
+    _need_two(path, folders)
+    for name in folders:
+        inner_parts = {_PART_NAMES.get(each.lower()) for each in _sub_folders(path / name)} - {None}
+        if "train" in inner_parts and len(inner_parts) > 1:
+            raise ValueError(
+                f"{shown(path / name)} is split into train and test itself: name it as the dataset, or put the classes "
+                f"into {shown(path)}/train/ and {shown(path)}/test/"
+            )
+    skipped: Counter[str] = Counter()
+    train = _list_classes(path, "", folders, skipped)
+    outside = _count_outside(path, skipped)
+    notes = [f"{name}/ is read as a class" for name in folders if name.lower() in _PART_NAMES]
+    return ImageFolder(
+        path,
+        tuple(folders),
+        train=train,
+        test=(),
+        skipped=tuple(skipped.most_common()),
+        outside=outside,
+        notes=tuple(notes),
+    )
+
+
+def _refuse_parts_without_classes(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> None:
+    """Refuse what would be read as classes named train and test."""
+    named = [name for name in parts.values() if _has_images(path / name)]
+    below = [name for name in named if _has_images_below(path / name)]
+    if len(named) > 1 or below or (named and len(folders) == 1):
+        what = "has no training part" if below else "has images that are in no class folder"
+        raise ValueError(
+            f"{shown(path)}: {_few(named)} {what}: an image folder has its images in {shown(path)}/train/CLASS/, and "
+            "there is no such folder"
+        )
+    if "train" in parts and not named and set(folders) <= set(parts.values()):
+        classes = _sub_folders(path / parts["train"])
+        _need_two(path / parts["train"], classes)
+        raise ValueError(_no_image(path / parts["train"] / classes[0]))
+
+
+def _no_folder(path: Path) -> str:
+    place = shown(path)
+    return (
+        f"{place}: an image folder has its images in {place}/CLASS/ or {place}/train/CLASS/, "
+        "and there is no such folder"
+    )
+
+
+def _need_two(folder: Path, classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f"{shown(folder)}: {len(classes)} class folder{'' if len(classes) == 1 else 's'}; at least 2 are needed"
+        )
+
+
+def _list_classes(
+    path: Path, part: str, classes: Sequence[str], skipped: Counter[str], *, all_of_them: bool = True
+) -> Labelled:
+    files: list[tuple[str, int]] = []
+    for label, name in enumerate(classes):
+        relative = f"{part}/{name}" if part else name
+        before = len(files)
+        if all_of_them or (path / relative).is_dir():
+            files += [(each, label) for each in _images_of_class(path, relative, skipped)]
+        if all_of_them and len(files) == before:
+            raise ValueError(_no_image(path / relative))
+    return tuple(files)
+
+
+def _no_image(folder: Path) -> str:
+    return f"{shown(folder)}: no image in it ({', '.join(IMAGE_SUFFIXES)}); remove the class or fill it"
+
+
+def _images_of_class(path: Path, relative: str, skipped: Counter[str]) -> list[str]:
+    """Images below a class folder, in the order of torchvision's `ImageFolder`: by folder, then by name."""
+    by_folder: list[tuple[str, list[str]]] = []
+    for folder, names in _walk(path, relative):
+        images = [name for name in names if is_image_name(name)]
+        by_folder.append((folder, images))
+        if len(images) < len(names):
+            skipped.update(_suffix(name) for name in names if not is_image_name(name))
+    return [f"{folder}/{name}" for folder, names in sorted(by_folder) for name in sorted(names)]
+
+
+def _walk(
+    path: Path, relative: str, above: frozenset[tuple[int, int]] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """Every visible folder from `relative` on with the names of its visible files.
+
+    Links to folders are followed, except to a folder that the walk lies in.
+    """
+    here = _identity(path / relative)
+    if above is None:
+        above = frozenset(map(_identity, (path / relative).resolve().parents))
+    if here in above:
+        return
+    folders, files = _entries(path / relative)
+    yield relative, files
+    for name in folders:
+        yield from _walk(path, f"{relative}/{name}", above | {here})
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the visible folders, sorted, and files of a folder."""
+    folders: list[str] = []
+    files: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                is_folder = False
+                with suppress(OSError):  # a link to itself is no folder
+                    is_folder = entry.is_dir()
+                (folders if is_folder else files).append(entry.name)
+    except OSError as error:
+        raise ValueError(
+            f"{shown(folder)} cannot be listed ({error.strerror}): make it readable or remove it"
+        ) from None
+    return sorted(folders), files
+
+
+def _sub_folders(folder: Path) -> list[str]:
+    return _entries(folder)[0]
+
+
+def _has_images(folder: Path) -> bool:
+    return any(is_image_name(name) for _, names in _walk(folder.parent, folder.name) for name in names)
+
+
+def _has_images_below(folder: Path) -> bool:
+    return any(_has_images(folder / name) for name in _sub_folders(folder))
+
+
+def _count_outside(folder: Path, skipped: Counter[str]) -> int:
+    """Count the images that lie beside the class folders; other files there are added to `skipped`."""
+    names = _entries(folder)[1]
+    skipped.update(_suffix(name) for name in names if not is_image_name(name))
+    return sum(map(is_image_name, names))
+
+
+def _suffix(name: str) -> str:
+    return shown(os.path.splitext(name)[1].lower()) or "no suffix"  # noqa: PTH122
+
+
+def _few(names: Sequence[str]) -> str:
+    """Names with commas between; of many, the first ones."""
+    listed = ", ".join(shown(name) for name in names[:_NAMED])
+    return listed + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

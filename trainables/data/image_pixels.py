@@ -1,0 +1,154 @@
+"""One image file to pixels: exactly what Pillow's `convert("RGB")` or `convert("L")` gives, as `ImageFolder` has them.
+
+Two kinds of pixels have no such conversion and are treated apart:
+
+- Grey images of 16 bits: `convert` cuts everything above 255 to white. The upper 8 bits are kept instead, which is what
+  Pillow itself does with 16-bit colour and libpng's `png_set_strip_16` with both.
+- Integers of 32 bits and floats: nothing tells their black and white, so they are refused.
+
+Of animations the first frame is taken. An orientation in the EXIF data is not applied, as in `ImageFolder`.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+PixelMode = Literal["L", "RGB"]
+
+# Pillow would open some thirty formats, one of them by running another program.
+_FORMATS: Final = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+_GREY: Final = frozenset({"1", "L", "LA", "La", "I", "F"})
+SIXTEEN_BITS: Final = "I;16"
+# Pillow reads 16-bit files of these formats as 32-bit integers, scaled to 16 bits (PNG: up to Pillow 10.2).
+_SIXTEEN_BITS_AS_32: Final = ("PNG", "PPM")
+_MODES_IN_WORDS: Final = {
+    "1": "1-bit",
+    "L": "grey",
+    "LA": "grey with alpha",
+    "La": "grey with alpha",
+    "I;16": "16-bit grey (upper 8 bits)",
+    "P": "palette",
+    "PA": "palette with alpha",
+    "RGB": "RGB",
+    "RGBA": "RGB with alpha",
+    "RGBa": "RGB with alpha",
+    "RGBX": "RGB with padding",
+}
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message is the reason, without the file's name."""
+
+
+class Header(NamedTuple):
+    """Mode (Pillow's name) and size of an image in pixels."""
+
+    mode: str
+    width: int
+    height: int
+
+
+class Pixels(NamedTuple):
+    """Pixels of an image.
+
+    Args:
+        array: (H, W, 1 or 3) uint8.
+        peak: largest value of a 16-bit grey image before it was cut to 8 bits; None for other images.
+    """
+
+    array: np.ndarray
+    peak: int | None
+
+
+def is_grey(mode: str) -> bool:
+    """Whether images of this mode have no colour."""
+    return mode in _GREY or mode.startswith(SIXTEEN_BITS)
+
+
+def mode_in_words(mode: str) -> str:
+    """A mode of Pillow for a person."""
+    return _MODES_IN_WORDS.get(SIXTEEN_BITS if mode.startswith(SIXTEEN_BITS) else mode, mode)
+
+
+def read_header(path: Path | str) -> Header:
+    """Mode and size of an image, from the beginning of its file.
+
+    Raises:
+        ImageError: the file cannot be opened, or is no image.
+    """
+    with _reasons(path), _open(path) as image:
+        if 0 in image.size:
+            raise ImageError("it has no pixels")
+        return Header(_mode(image), *image.size)
+
+
+def read_pixels(path: Path | str, mode: PixelMode) -> Pixels:
+    """Pixels of an image, decoded to the end.
+
+    Args:
+        path: the file.
+        mode: "L" for (H, W, 1) of an image without colour, "RGB" for (H, W, 3).
+
+    Raises:
+        ImageError: the file is no whole image, its pixels have no agreed black and white, or it is in colour where grey
+            was asked for.
+    """
+    with _reasons(path), _open(path) as image:
+        found = _mode(image)
+        if found in ("I", "F"):
+            kind = "32-bit integers" if found == "I" else "floats"
+            raise ImageError(f"pixels are {kind}, of which nothing tells black and white: save it with 8 or 16 bits")
+        if mode == "L" and not is_grey(found):
+            raise ImageError(
+                "it is in colour, and all images were grey when the folder was looked through: start again"
+            )
+        if found.startswith(SIXTEEN_BITS):
+            values = np.asarray(image).astype(np.uint32)
+            grey = (np.minimum(values, 0xFFFF) >> 8).astype(np.uint8)[..., None]
+            return Pixels(grey if mode == "L" else grey.repeat(3, axis=2), int(values.max()))
+        image.load()
+        array = np.asarray(image if image.mode == mode else image.convert(mode))
+        return Pixels(array if array.ndim == 3 else array[..., None], None)
+
+
+def _open(path: Path | str) -> Image.Image:
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - opening a pipe would wait for a writer
+        raise ImageError("not a file")
+    return Image.open(path, formats=_FORMATS)
+
+
+def _mode(image: Image.Image) -> str:
+    return SIXTEEN_BITS if image.mode == "I" and image.format in _SIXTEEN_BITS_AS_32 else image.mode
+
+
+@contextmanager
+def _reasons(path: Path | str) -> Iterator[None]:
+    """Turn whatever a damaged file raises into an `ImageError`."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, KeyError and more
+        raise ImageError(_reason(path, error)) from error
+
+
+def _reason(path: Path | str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "a link to a file that is not there" if os.path.islink(path) else "it is no longer there"  # noqa: PTH114
+    if isinstance(error, UnidentifiedImageError):
+        with suppress(OSError):
+            if os.path.getsize(path) == 0:  # noqa: PTH202
+                return "empty (0 bytes)"
+        return f"not an image: its content is damaged from the start, or none of {', '.join(_FORMATS)}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: make it smaller"
+    if isinstance(error, OSError) and error.strerror:
+        return f"it cannot be opened ({error.strerror})"
+    text = str(error).strip().partition("\n")[0] or type(error).__name__
+    return "truncated" if "truncated" in text.lower() else f"damaged ({text})"

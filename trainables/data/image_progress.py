@@ -1,0 +1,51 @@
+"""Progress of work on many image files, on stderr: a bar on a terminal; elsewhere one line, if it takes long."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeVar
+
+_MANY: Final = 200  # files; fewer are done before a bar could be read
+_SECONDS_BEFORE_LINE: Final = 20.0
+_LEAST_SECONDS_LEFT: Final = 60.0
+_hidden = False
+
+T = TypeVar("T")
+
+
+def hide_progress() -> None:
+    """Show no progress in this process, from now on."""
+    global _hidden
+    _hidden = True
+
+
+def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Pass results on, showing how many of `total` there were.
+
+    Args:
+        results: of the work, as they come.
+        what: what is done, such as "reading images".
+        total: number of results.
+    """
+    if _hidden or total < _MANY:
+        yield from results
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(results, what, total, console=Console(file=sys.stderr), transient=True)
+    else:
+        yield from _with_a_line(results, what, total)
+
+
+def _with_a_line(results: Iterable[T], what: str, total: int) -> Iterator[T]:
+    began, decided = time.monotonic(), False
+    for done, result in enumerate(results, start=1):
+        seconds = time.monotonic() - began
+        if not decided and seconds > _SECONDS_BEFORE_LINE:
+            decided = True
+            left = seconds / done * (total - done)
+            if left > _LEAST_SECONDS_LEFT:
+                text = f"{what}: {done:,} of {total:,} done, about {left / 60:.0f} minutes left"
+                print(text, file=sys.stderr, flush=True)
+        yield result

@@ -1,0 +1,360 @@
+"""What the images of a folder are: their modes and sizes, and whether each can be decoded to its end.
+
+Headers are read when the dataset is first asked for. They decide between grey and colour, and between small squares and
+photographs. Before a study does any work, `check_images` decodes every file once and lists all that cannot be used.
+
+Results are kept in the cache by path, size and time of change, so that only files that changed are read again. A file
+of the cache has a checksum, the version of Pillow and one row for each image; one that differs in any of these is not
+used.
+"""
+
+import hashlib
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import PIL
+
+from trainables.data.image_folder import ImageFolder, Part, shown
+from trainables.data.image_pixels import (
+    SIXTEEN_BITS,
+    ImageError,
+    PixelMode,
+    is_grey,
+    mode_in_words,
+    read_header,
+    read_pixels,
+)
+from trainables.data.image_progress import with_progress
+from trainables.data.sources import DataError
+from trainables.disk import replace_file
+
+# Square images up to this size are used as they are; others are photographs.
+LARGEST_KEPT: Final = 96
+# A photograph longer than this is no photograph, and would take gigabytes when its short side is enlarged.
+_MOST_ELONGATED: Final = 50
+# 16-bit images that stay below this have fewer than 17 grey levels in their upper 8 bits.
+_LEAST_PEAK: Final = 0x1000
+_FORMAT: Final = 1
+_ROW: Final = np.dtype(
+    [("key", "S16"), ("mode", "S8"), ("width", "<u4"), ("height", "<u4"), ("peak", "<u2"), ("whole", "?")]
+)
+_MOST_BYTES: Final = 1 << 30
+_MOST_SCANS: Final = 64
+_CHUNK: Final = 32
+_LISTED: Final = 10
+
+T = TypeVar("T")
+Problems = dict[str, str]
+
+
+class UnusableImagesError(DataError):
+    """Image files that cannot be used.
+
+    Args:
+        message: the error for a person.
+        problems: reason by the name of the file, for all of them.
+    """
+
+    def __init__(self, message: str, problems: Problems) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class ImageScan:
+    """Headers of the images of a folder.
+
+    Args:
+        path: the folder.
+        names: N paths relative to it.
+        rows: (N,) with `mode` (Pillow's name), `width`, `height`, `whole` (decoded to its end before) and then, of
+            16-bit images, `peak`, their largest value.
+        unreadable: reason by name, for files without a header.
+    """
+
+    path: Path
+    names: list[str]
+    rows: np.ndarray
+    unreadable: Problems
+
+    @cached_property
+    def modes(self) -> dict[str, int]:
+        """Number of readable images by Pillow's mode, the most frequent first."""
+        found, counts = np.unique(self.rows["mode"][self._readable], return_counts=True)
+        return dict(Counter(dict(zip([mode.decode() for mode in found], counts.tolist(), strict=True))).most_common())
+
+    @property
+    def mode(self) -> PixelMode:
+        """The mode that all images are converted to: grey if all are."""
+        return "L" if all(map(is_grey, self.modes)) else "RGB"
+
+    @property
+    def converted(self) -> dict[str, int]:
+        """Number of images that are not of the mode they are converted to, by their kind in words."""
+        counts: Counter[str] = Counter()
+        for mode, count in self.modes.items():
+            if mode != self.mode:
+                counts[mode_in_words(mode)] += count
+        return dict(counts.most_common())
+
+    @cached_property
+    def edge(self) -> int | None:
+        """Height and width in pixels if most images are small squares of one size; None for photographs."""
+        sizes = np.stack(self._sizes)[:, self._readable]
+        found, counts = np.unique(sizes, axis=1, return_counts=True)
+        width, height = found[:, counts.argmax()].tolist()
+        most = counts.max() * 2 > sizes.shape[1]
+        return int(width) if most and width == height <= LARGEST_KEPT else None
+
+    @property
+    def problems(self) -> Problems:
+        """Reason by name, for every file that its header shows to be of no use."""
+        width, height = self._sizes
+        if self.edge is not None:
+            wrong = (width != self.edge) | (height != self.edge)
+            rule = f"most images have {self.edge} x {self.edge}, so all must"
+        else:
+            wrong = np.maximum(width, height) > _MOST_ELONGATED * np.minimum(width, height)
+            rule = f"longer than {_MOST_ELONGATED} times its width"
+        sizes = {
+            self.names[i]: f"{width[i]} x {height[i]} pixels: {rule}" for i in np.flatnonzero(wrong & self._readable)
+        }
+        return self.unreadable | sizes
+
+    @property
+    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.rows["width"].astype(np.int64), self.rows["height"].astype(np.int64)
+
+    @property
+    def _readable(self) -> np.ndarray:
+        return self.rows["width"] > 0
+
+
+def scan_headers(path: Path, names: list[str]) -> ImageScan:
+    """Read the headers of images, as far as they are not in the cache.
+
+    Args:
+        path: the folder.
+        names: files, relative to it.
+
+    Raises:
+        UnusableImagesError: none of them is readable.
+    """
+    rows, unreadable = np.zeros(len(names), _ROW), Problems()
+    rows["key"] = _keys(path, names)
+    unread = _take_known(path, rows)
+    results = run_in_threads(read_header, [path / names[number] for number in unread])
+    try:
+        for number, result in zip(unread, with_progress(results, "reading headers", len(unread)), strict=True):
+            if isinstance(result, ImageError):
+                unreadable[names[number]] = str(result)
+            else:
+                rows["mode"][number], rows["width"][number], rows["height"][number] = result
+    finally:  # what was read before Ctrl-C need not be read again
+        if len(unread) > len(unreadable):
+            _keep(path, rows)
+    if len(unreadable) == len(names):
+        raise unusable(path, unreadable, len(names))
+    return ImageScan(path, names, rows, unreadable)
+
+
+def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = None) -> None:
+    """Decode every image that was not decoded before, and refuse all that cannot be used at once.
+
+    Args:
+        listed: the folder.
+        decode: decodes one part into the cache that trials read, or raises `UnusableImagesError`. With it the images
+            to learn from are decoded once instead of twice. Not given, pixels are not kept.
+
+    Raises:
+        UnusableImagesError: naming the files, and what to do.
+    """
+    scan, problems = listed.scan, listed.scan.problems
+    whole, peaks = scan.rows["whole"], scan.rows["peak"]
+    deep = np.char.startswith(scan.rows["mode"], SIXTEEN_BITS.encode())
+    try:
+        if decode is not None and not problems:
+            _decode_parts(listed, decode, whole, problems)
+        left = [number for number in np.flatnonzero(~whole) if scan.names[number] not in problems]
+        results = run_in_threads(
+            lambda path: read_pixels(path, scan.mode).peak, [scan.path / scan.names[i] for i in left]
+        )
+        for number, result in zip(left, with_progress(results, "checking images", len(left)), strict=True):
+            if isinstance(result, ImageError):
+                problems[scan.names[number]] = str(result)
+            else:
+                peaks[number], whole[number] = result or 0, True
+    finally:
+        _keep(scan.path, scan.rows)
+    if problems:
+        raise unusable(scan.path, {name: problems[name] for name in scan.names if name in problems}, len(scan.names))
+    check_peaks(peaks[deep].tolist())
+
+
+def _decode_parts(listed: ImageFolder, decode: Callable[[Part], object], whole: np.ndarray, problems: Problems) -> None:
+    """Decode the parts that have images which were not decoded before, except the test part.
+
+    16-bit images are not taken for checked by it, as their largest values are still to be found.
+    """
+    eight_bits = ~np.char.startswith(listed.scan.rows["mode"], SIXTEEN_BITS.encode())
+    first = 0
+    for part in ("train", "validation"):
+        files = listed.files(part)
+        rows = slice(first, first + len(files))
+        first += len(files)
+        if whole[rows].all():
+            continue
+        try:
+            decode(part)
+            whole[rows] = eight_bits[rows]
+        except UnusableImagesError as error:
+            problems |= error.problems
+            whole[rows] = eight_bits[rows] & [name not in error.problems for name, _ in files]
+
+
+def check_peaks(values: Sequence[int]) -> None:
+    """Check that 16-bit images use their upper 8 bits, which are all that is kept of them.
+
+    Args:
+        values: largest value of each 16-bit image.
+
+    Raises:
+        DataError: they would be nearly black.
+    """
+    if values and max(values) < _LEAST_PEAK:
+        raise DataError(
+            f"{len(values):,} 16-bit images have no value above {max(values):,} of 65,535, and only their upper 8 bits "
+            f"are kept: at most {(max(values) >> 8) + 1} grey levels would be left. Scale their pixels to 16 bits, or "
+            "save them with 8 bits, and start again"
+        )
+
+
+def unusable(path: Path | None, problems: Problems, total: int) -> UnusableImagesError:
+    """An error that names the first files, and where all of them are listed.
+
+    Args:
+        path: folder that the names are relative to; None for absolute names.
+        problems: reason by name.
+        total: number of files among which these are.
+    """
+    lines = [f"{shown(name)}: {reason}" for name, reason in problems.items()]
+    few = lines if len(lines) <= _LISTED else [*lines[:_LISTED], _rest(path, lines)]
+    where = f"{shown(path)}: " if path is not None else ""
+    text = "\n  ".join([f"{where}{len(problems):,} of {total:,} images cannot be used:", *few])
+    return UnusableImagesError(f"{text}\nRepair, convert or remove these files and start again.", problems)
+
+
+def _rest(path: Path | None, lines: list[str]) -> str:
+    file = _cache() / f"unusable-{_short_hash(path)}.txt"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, ("\n".join(lines) + "\n").encode())
+    except OSError:
+        return f"and {len(lines) - _LISTED:,} more (to have all listed, set PESFKD_CACHE to a folder of yours)"
+    return f"and {len(lines) - _LISTED:,} more; all are listed in {file}"
+
+
+def run_in_threads(
+    work: Callable[[Path], T], paths: Sequence[Path], threads: int | None = None
+) -> Iterator[T | ImageError]:
+    """The result for each path in order, or the `ImageError` that it raised.
+
+    Args:
+        work: is done for each path; Pillow decodes outside Python's lock.
+        paths: files.
+        threads: number of threads; one for each core if not given.
+    """
+
+    def attempt(chunk: Sequence[Path]) -> list[T | ImageError]:
+        results: list[T | ImageError] = []
+        for path in chunk:
+            try:
+                results.append(work(path))
+            except ImageError as error:
+                results.append(error)
+        return results
+
+    chunks = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=threads or _cores()) as pool:
+        # Of odd metadata, transparent palettes, and photographs of more than 89 million pixels.
+        warnings.simplefilter("ignore")
+        for results in pool.map(attempt, chunks):
+            yield from results
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _keys(path: Path, names: list[str]) -> list[bytes]:
+    """A key by name, size and time of change of every file; nothing for a file that is not there."""
+    keys = []
+    for name in names:
+        try:
+            status = os.stat(f"{path}/{name}")  # noqa: PTH116 - a million of them
+        except OSError:  # the reason is found out when it is read
+            keys.append(b"")
+            continue
+        about = f"{status.st_size}|{status.st_mtime_ns}|{name}".encode("utf-8", "surrogateescape")
+        keys.append(hashlib.blake2b(about, digest_size=_ROW["key"].itemsize).digest())
+    return keys
+
+
+def _take_known(path: Path, rows: np.ndarray) -> list[int]:
+    """Fill in the rows that the cache has; the numbers of the others."""
+    known = _load(path)
+    places = np.searchsorted(known["key"], rows["key"])
+    places[places == len(known)] = 0
+    found = (known["key"][places] == rows["key"]) & (rows["key"] != b"") if len(known) else np.zeros(len(rows), bool)
+    rows[found] = known[places[found]]
+    return np.flatnonzero(~found).tolist()
+
+
+def _cache() -> Path:
+    from trainables.remote_folder import node_cache  # imports pyarrow
+
+    return node_cache() / "datasets"
+
+
+def _short_hash(path: Path | None) -> str:
+    return hashlib.sha256(os.fsencode(path.absolute() if path is not None else "")).hexdigest()[:16]
+
+
+def _origin(content: bytes) -> dict[str, Any]:
+    return {"format": _FORMAT, "pillow": PIL.__version__, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _load(path: Path) -> np.ndarray:
+    """Rows that were kept, sorted by key; none if there are none that can be used."""
+    file = _cache() / f"scan-{_short_hash(path)}"
+    with suppress(OSError, ValueError):  # no such file, no JSON, or not a whole number of rows
+        if file.stat().st_size <= _MOST_BYTES:
+            header, _, content = file.read_bytes().partition(b"\n")
+            if json.loads(header) == _origin(content):
+                return np.sort(np.frombuffer(content, _ROW), order="key")
+    return np.zeros(0, _ROW)
+
+
+def _keep(path: Path, rows: np.ndarray) -> None:
+    """Keep the rows that are known; where there can be no cache, every process reads the files for itself."""
+    content = rows[(rows["width"] > 0) & (rows["key"] != b"")].tobytes()
+    folder = _cache()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / f"scan-{_short_hash(path)}", json.dumps(_origin(content)).encode() + b"\n" + content)
+        by_age = sorted(
+            (each for kind in ("scan-", "unusable-") for each in folder.glob(f"{kind}*")),
+            key=lambda each: each.stat().st_mtime,
+        )
+        for old in by_age[:-_MOST_SCANS]:
+            old.unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from study.plan import StudyPlan
 from trainables.modality import is_text
-from trainables.uris import redact
+from trainables.sqlite_uri import sqlite_uri
+from trainables.uris import redact_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ def start_command(plan: StudyPlan) -> str:
     """
     words = ["python", "-m", "study.launch", "--space", plan.space]
     for name, value in _options(plan):
-        words += [f"--{name.replace('_', '-')}", *([] if value is True else [redact(str(value))])]
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [redact_place(str(value))])]
     return shlex.join(words)
 
 
@@ -72,7 +73,7 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield name, value
     if plan.output_dir != Path("study_results"):
         yield "output_dir", plan.output_dir
-    if plan.tracking_uri != f"sqlite:///{(plan.output_dir / 'mlflow.db').absolute()}":
+    if plan.tracking_uri != sqlite_uri(plan.output_dir / "mlflow.db"):
         yield "tracking_uri", plan.tracking_uri
 
 

@@ -55,7 +55,7 @@ def _deliver(plan: "StudyPlan", *, quiet: bool, verbose: bool) -> None:
         from study.progress import StudyProgress
         from study.runner import recorded_run
         from study.tracking import check_tracking_uri, open_tracker
-        from trainables.uris import redact
+        from trainables.uris import redact_place
         from trainables.versions import running_versions
 
         check_tracking_uri(plan.tracking_uri)
@@ -66,7 +66,7 @@ def _deliver(plan: "StudyPlan", *, quiet: bool, verbose: bool) -> None:
             tracker = open_tracker(
                 plan, command=command_line("study.sync"), versions=running_versions(), tell=progress.say
             )
-            progress.say(f"delivering {len(run.ledger.entries)} trials to {redact(plan.tracking_uri)}")
+            progress.say(f"delivering {len(run.ledger.entries)} trials to {redact_place(plan.tracking_uri)}")
             tracker.catch_up(run.ledger)
             outcome = conclude(plan, run, tracker, progress)
         if outcome.tracking_error is not None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from trainables.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.uris import redact
 
 if TYPE_CHECKING:
@@ -228,7 +229,12 @@ def _check_mlflow(values: dict[str, Any]) -> None:
 
 
 def _tracking_uri(values: dict[str, Any]) -> str:
-    return values["tracking_uri"] or f"sqlite:///{(values['output_dir'] / 'mlflow.db').absolute()}"
+    try:
+        return values["tracking_uri"] or sqlite_uri(values["output_dir"] / "mlflow.db")
+    except SQLitePathError as error:
+        from trainables.teacher.request import RequestError
+
+        raise RequestError(f"--output-dir: {error}") from None
 
 
 def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, teacher_id: str) -> "TeacherTracker":

@@ -43,6 +43,7 @@ _SECONDS_TO_CONNECT: Final = 25.0
 _SECONDS_FOR_ANOTHER: Final = 25.0  # that makes the store
 _SECONDS_FOR_TABLES: Final = 120  # that another process makes in a database
 _LONGEST_REASON: Final = 300  # characters
+_WELL: Final = b"OK"  # says MLflow's server under /health
 _WEB: Final = frozenset({"http", "https"})
 _DATABASES: Final = ("postgresql", "mysql", "mssql", "sqlite")
 _OTHERS: Final = frozenset({"databricks", "databricks-uc", "uc"})
@@ -94,9 +95,10 @@ def _check_server(uri: str) -> None:
             f"--tracking-uri {redact_place(uri)} is no URI ({redact(str(error), uri)}): write it as http://HOST:PORT, "
             "with %XX for special characters in a password"
         ) from None
+    is_well = False
     try:
-        with urlopen(request, timeout=_SECONDS_TO_ANSWER):  # noqa: S310 - http(s) only, above
-            pass
+        with urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:  # noqa: S310 - http(s) only, above
+            is_well = answer.read(len(_WELL) + 1) == _WELL
     except HTTPError:
         pass  # something answers: MLflow's client finds out what
     except (OSError, ValueError) as error:
@@ -106,7 +108,10 @@ def _check_server(uri: str) -> None:
         ) from None
     try:
         with _without_retries():
-            _within(_SECONDS_TO_CONNECT - _SECONDS_TO_ANSWER, lambda: _ask(MlflowClient(tracking_uri=uri)))
+            _within(
+                _SECONDS_TO_CONNECT - _SECONDS_TO_ANSWER,
+                lambda: _ask(MlflowClient(tracking_uri=uri), takes_nothing_for_an_answer=is_well),
+            )
     except Exception as error:
         status = error.get_http_status_code() if isinstance(error, MlflowException) else None
         if status in (401, 403) or any(f"error code {code}" in str(error) for code in (401, 403)):
@@ -219,8 +224,10 @@ def _suggested(path: Path) -> str:
     return sqlite_uri(path if path.suffix else path / "mlflow.db")
 
 
-def _ask(client: MlflowClient) -> None:
-    client.search_experiments(max_results=1)
+def _ask(client: MlflowClient, *, takes_nothing_for_an_answer: bool = True) -> None:
+    # To MLflow's client an empty page of any web server is a store without experiments.
+    if not client.search_experiments(max_results=1) and not takes_nothing_for_an_answer:
+        raise ValueError("it does not answer as MLflow does")
 
 
 def _within(seconds: float, action: Callable[[], Any]) -> None:
@@ -272,10 +279,11 @@ def open_client(uri: str) -> MlflowClient:
             _ask(client)
     except TrackingError:
         raise
+    except SchemaError as error:
+        raise TrackingError(f"the MLflow store cannot be opened ({redact_place(uri)}): {error}") from None
     except Exception as error:
-        raise TrackingError(
-            f"the MLflow store cannot be opened ({redact_place(uri)}): {_reason(error, uri)}{_what_to_do(error, uri)}"
-        ) from None
+        why = f"{_reason(error, uri)}{_what_to_do(str(error), uri)}"
+        raise TrackingError(f"the MLflow store cannot be opened ({redact_place(uri)}): {why}") from None
     return client
 
 
@@ -315,7 +323,7 @@ def _locked(path: Path) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise TrackingError(
                         f"another process has been making the MLflow store {path} for {_SECONDS_FOR_ANOTHER:.0f} s (it "
-                        f"holds {lock}): wait for it, or end it"
+                        f"holds {lock}): wait for it, end it, or name another store with --tracking-uri"
                     ) from None
             time.sleep(0.1)
         yield
@@ -342,10 +350,7 @@ def _upgrade_command(uri: str) -> str:
     return shlex.join(["mlflow", "db", "upgrade", redact_place(uri)])
 
 
-def _what_to_do(error: Exception, uri: str) -> str:
-    said = str(error)
-    if isinstance(error, SchemaError):
-        return ""
+def _what_to_do(said: str, uri: str) -> str:
     if "database is locked" in said or "database table is locked" in said:
         return (
             ". Another program is writing to it and has not finished: a database browser, a backup, a study on another "

@@ -92,8 +92,8 @@ def redact_uri(uri: str) -> str:
     scheme, separator, rest = uri.partition("://")
     start, hidden = f"{scheme}{separator}", f"{scheme}{separator}{REDACTED}"
     if scheme.lower().startswith("sqlite") and rest.startswith("/"):  # a file: only what follows ? can hold a secret
-        path, question, query = rest.partition("?")
-        return f"{start}{path}{question}{_without_values(query)}"
+        file, question, parameters = rest.partition("?")
+        return f"{start}{file}{question}{_without_values(parameters)}"
     rest = _without_user(scheme.lower(), rest)
     place, query, fragment = _split(rest)
     host, slash, path = place.partition("/")
@@ -243,4 +243,9 @@ def _secrets(uri: str) -> Iterator[str]:
     for name, value in parse_qsl((_split(rest)[1] or "").replace(";", "&")):
         if not _is_harmless(name, value):
             yield value
-            yield from (setting["value"].strip("{}'\"") for setting in _SETTING.finditer(value))
+            yield from (_without_quotes(setting["value"]) for setting in _SETTING.finditer(value))
+
+
+def _without_quotes(value: str) -> str:
+    """The value of a setting of a connection string."""
+    return value[1:-1].replace("}}", "}") if value[0] == "{" and value[-1] == "}" else value.strip("'\"")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from trainables.sqlite_uri import SQLitePathError, sqlite_uri
-from trainables.uris import redact
+from trainables.uris import redact, redact_tracebacks
 
 if TYPE_CHECKING:
     from trainables.teacher.job import Result
@@ -164,6 +164,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     from trainables.teacher.request import RequestError
 
+    redact_tracebacks()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         app(prog_name="python -m trainables.teacher")

@@ -27,7 +27,9 @@ _VERSIONS: Final = "alembic_version"
 # Migrations fill these; all other rows are a user's, or made when a complete store is opened.
 _FILLED_BY_MIGRATIONS: Final = frozenset({_VERSIONS, "workspaces"})
 _BEGUN_TABLE: Final = "_alembic_tmp_"
-_TRIES: Final = 3
+_TRIES: Final = 6
+_SECONDS_OF_QUIET: Final = 3.0
+_SECONDS_TO_BE_MADE: Final = 20.0  # by a program that does not wait for ours
 
 _State = Literal["empty", "whole", "half-made", "older", "newer", "foreign", "damaged"]
 
@@ -74,7 +76,8 @@ def prepare_file(path: Path, upgrade: str) -> None:
             return
         if state not in ("empty", "half-made"):
             raise SchemaError(f"{path} {_why(state)}. {_advice(state, upgrade)}")
-        _clear_away(path)
+        if not _waited_for_quiet(path):
+            _clear_away(path)
     raise SchemaError(f"{path} is changed by another program while MLflow's tables are made: end that program")
 
 
@@ -239,6 +242,24 @@ def _clear_away(path: Path) -> None:
 def _holds(connection: sqlite3.Connection, name: str) -> bool:
     quoted = name.replace('"', '""')
     return connection.execute(f'SELECT 1 FROM "{quoted}" LIMIT 1').fetchone() is not None  # noqa: S608
+
+
+def _waited_for_quiet(path: Path) -> bool:
+    """Wait until a file no longer changes, as a program without our lock, such as `mlflow ui`, may be making the store.
+
+    Returns:
+        Whether there was need to, so that the file has to be looked at again.
+    """
+    waited, deadline = False, time.monotonic() + _SECONDS_TO_BE_MADE
+    while abs(time.time() - _last_change(path)) < _SECONDS_OF_QUIET and time.monotonic() < deadline:
+        time.sleep(0.2)
+        waited = True
+    return waited
+
+
+def _last_change(path: Path) -> float:
+    files = (path.with_name(path.name + end) for end in ("", "-wal", "-journal"))
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
 def _free_name(path: Path) -> Path:

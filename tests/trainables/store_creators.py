@@ -1,4 +1,4 @@
-"""Processes that make an MLflow store and are killed at it: `python -m tests.trainables.store_creators MODE FOLDER`.
+"""Processes that make a store, at once or killed at it: `python -m tests.trainables.store_creators MODE URI FOLDER`.
 
 MLflow is imported once, by the process that forks all others, as that takes longer than making a store.
 """
@@ -6,6 +6,7 @@ MLflow is imported once, by the process that forks all others, as that takes lon
 import json
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,15 +21,27 @@ from sqlalchemy.engine import Engine
 TOGETHER = 4
 
 
-def main(mode: str, folder: Path) -> None:
-    uri = f"sqlite:///{folder}/mlflow.db"
-    warm = folder / "warm"
-    mlflow_store.open_client(f"sqlite:///{warm}/mlflow.db")
+def creators(mode: str, folder: Path, uri: str | None = None) -> list:
+    """What this program prints: see `killed` and `together`."""
+    uri = uri or f"sqlite:///{folder}/mlflow.db"
+    command = [sys.executable, "-m", "tests.trainables.store_creators", mode, uri, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def main(mode: str, uri: str, folder: Path) -> None:
+    mlflow_store.open_client(f"sqlite:///{folder}/warm/mlflow.db")
     if mode == "killed":
         print(json.dumps(killed(uri, folder)))
     else:
-        creators = [forked(lambda: mlflow_store.open_client(uri)) for _ in range(TOGETHER)]
-        print(json.dumps([os.waitpid(pid, 0)[1] for pid in creators]))
+        print(json.dumps(together(uri)))
+
+
+def together(uri: str) -> list[int]:
+    """How several creators of one store ended."""
+    pids = [forked(lambda: mlflow_store.open_client(uri)) for _ in range(TOGETHER)]
+    return [os.waitpid(pid, 0)[1] for pid in pids]
 
 
 def killed(uri: str, folder: Path) -> list[list[str]]:
@@ -72,4 +85,4 @@ def forked(action: Callable[[], object]) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

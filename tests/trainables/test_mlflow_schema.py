@@ -1,12 +1,10 @@
 """Stores in SQLite: made whole, at once by several, after kills, and never changed where they hold anything."""
 
-import json
 import os
 import shlex
 import shutil
 import sqlite3
-import subprocess
-import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import sqlalchemy
 from click.testing import CliRunner
 
+from tests.trainables.store_creators import creators
 from trainables import mlflow_schema
 from trainables.mlflow_store import TrackingError, open_client
 from trainables.sqlite_uri import sqlite_uri
@@ -23,13 +22,6 @@ from mlflow.cli import cli
 from mlflow.store.db import utils
 
 EXPERIMENT = "INSERT INTO experiments (name, lifecycle_stage) VALUES ('mine', 'active')"
-
-
-def creators(mode: str, folder: Path) -> list:
-    command = [sys.executable, "-m", "tests.trainables.store_creators", mode, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +44,8 @@ def half_made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     sqlalchemy.event.listen(engine, "before_cursor_execute", copy)
     utils._initialize_tables(engine)
     engine.dispose()
+    for copied in folder.glob("*/*"):
+        os.utime(copied, (0, 0))  # nobody is making it now
     return copies
 
 
@@ -118,7 +112,7 @@ def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_asid
     assert tables >= set(range(60))
 
 
-@pytest.mark.parametrize("table", [0, 7, 30, -1])
+@pytest.mark.parametrize("table", [0, 7, -1])
 def test_a_folder_with_half_a_store_of_an_earlier_version_opens(half_made, tmp_path, table):
     shutil.copytree(half_made[table].parent, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "mlflow.db").read_bytes()
@@ -133,6 +127,7 @@ def test_an_empty_file_becomes_a_store_and_a_link_stays_one(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     target, link = tmp_path / "elsewhere" / "runs.db", tmp_path / "mlflow.db"
     target.touch()
+    os.utime(target, (0, 0))
     link.symlink_to(target)
     open_client(f"sqlite:///{link}")
     assert link.is_symlink()
@@ -158,6 +153,21 @@ def test_a_half_made_store_that_another_program_has_open_is_not_moved(half_made,
         other.execute("SELECT count(*) FROM experiments").fetchone()
         with pytest.raises(TrackingError, match="another program has it open"):
             open_client(f"sqlite:///{path}")
+    assert not list(tmp_path.glob("*.half-made-*"))
+
+
+def test_a_store_that_a_program_without_our_lock_is_making_is_waited_for(half_made, complete, tmp_path, monkeypatch):
+    monkeypatch.setattr(mlflow_schema, "_SECONDS_OF_QUIET", 1.0)
+    path = tmp_path / "mlflow.db"
+    shutil.copyfile(half_made[30], path)
+    finished = tmp_path / "finished"
+    shutil.copy(complete, finished)
+    changed(finished, EXPERIMENT)
+    ends = threading.Timer(0.5, lambda: finished.replace(path))
+    ends.start()
+    client = open_client(f"sqlite:///{path}")
+    ends.join()
+    assert "mine" in {each.name for each in client.search_experiments()}
     assert not list(tmp_path.glob("*.half-made-*"))
 
 
@@ -218,7 +228,9 @@ def test_the_database_of_another_program_is_refused_and_left_as_it_is(tmp_path, 
     assert path.read_bytes() == before
 
 
-def test_a_lock_never_empties_a_file_that_has_its_name(tmp_path):
+def test_a_lock_never_empties_a_file_that_has_its_name(complete, tmp_path):
+    for name in ("notes.db", "store.lock"):
+        shutil.copy(complete, tmp_path / name)
     (tmp_path / "notes.lock").write_text("mine")
     open_client(f"sqlite:///{tmp_path}/notes.db")
     assert (tmp_path / "notes.lock").read_text() == "mine"

@@ -75,7 +75,10 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         if isinstance(path := plain.get(flag), Path):
             plain[flag] = path.absolute()
     if uri := plain.get("tracking_uri"):
-        plain["tracking_uri"] = absolute_uri(uri)
+        try:
+            plain["tracking_uri"] = absolute_uri(uri)
+        except SQLitePathError as error:
+            raise UsageError(f"--tracking-uri: {error}") from None
     if (place := plain.get("storage_path")) and not is_uri(place) and ":/" not in place:  # a mistyped URI is refused
         plain["storage_path"] = str(Path(place).absolute())
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:

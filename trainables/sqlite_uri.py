@@ -69,9 +69,9 @@ def sqlite_file(uri: str) -> Path | None:
 
         try:
             url = make_url(uri)
+            database = (url.database or "") if url.get_backend_name() == "sqlite" else ""
+            if database.startswith("file:"):
+                database = unquote(urlsplit(database).path)
         except (ArgumentError, ValueError):
             return None
-        database = (url.database or "") if url.get_backend_name() == "sqlite" else ""
-    if database.startswith("file:"):
-        database = unquote(urlsplit(database).path)
     return None if database in ("", ":memory:") else Path(database)

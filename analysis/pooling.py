@@ -33,7 +33,7 @@ from analysis.trials import (
     varied_fields,
 )
 from study.records import SCHEMAS, DamagedRecordsError
-from trainables.uris import is_uri, redact
+from trainables.uris import is_uri, redact, redact_place
 
 Place: TypeAlias = str | Path
 Answer = TypeVar("Answer")
@@ -245,13 +245,13 @@ def _source(place: Place, name: str | None) -> _Source:
     text = str(place)
     if not is_uri(text):
         return _Source(text, pafs.LocalFileSystem(), Path(text).absolute().as_posix(), name)
-    shown = redact(text.partition("?")[0]).rstrip("/")
+    shown = redact_place(text).partition("?")[0].rstrip("/")
     try:
         system, path = pafs.FileSystem.from_uri(text)
     except (ValueError, OSError, pa.ArrowException) as error:
         # Not chained: pyarrow's own message repeats the URI with all that is in it.
         raise ValueError(
-            f"{shown} cannot be read ({redact(str(error))}): give a folder, or a URI such as s3://BUCKET/STUDY "
+            f"{shown} cannot be read ({redact(str(error), text)}): give a folder, or a URI such as s3://BUCKET/STUDY "
             "(?endpoint_override=HOST:PORT&scheme=http for a server of your own)"
         ) from None
     return _Source(shown, system, path.rstrip("/"), name)

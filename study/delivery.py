@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from study.ledger import TrialEntry
+from trainables.uris import redact
 
 PATIENCE: Final = 60.0
 _SECONDS_TO_GATHER: Final = 3.0
@@ -138,7 +139,13 @@ def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tu
     return list(waiting.values()), True
 
 
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, as far as it goes into a line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+def first_line(error: Exception, *uris: str) -> str:
+    """The first line of an error's message, without secrets, as far as it goes into a line.
+
+    Args:
+        error: the error.
+        uris: those of which it may repeat secrets; see `redact`.
+    """
+    # Cut first, a URI would no longer be known by what follows its password.
+    lines = redact(str(error), *uris).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]

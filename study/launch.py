@@ -6,7 +6,6 @@ heavy is imported before the arguments are known to be good, so that help and mi
 
 import json
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from study.errors import ExitCode, StudyError, UsageError
 from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
 from trainables.data.image_progress import hide_progress
 from trainables.standard_streams import prepare_standard_streams
+from trainables.uris import redact_tracebacks
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -137,6 +137,7 @@ def main() -> None:
 def leave_with_exit_code(command: Callable[[], object]) -> None:
     """Run a command, its mistakes and failures told in a line."""
     prepare_standard_streams()
+    redact_tracebacks()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         command()
@@ -223,10 +224,9 @@ def _told_how_to_go_on(plan: "StudyPlan") -> Iterator[None]:
 def undelivered(plan: "StudyPlan", error: Exception) -> str:
     """What to tell, and to do, where MLflow has not all of a study."""
     from study.delivery import first_line
-    from trainables.uris import redact
 
     return (
-        f"MLflow does not have everything ({redact(first_line(error))}); the study's own records do. To deliver it "
+        f"MLflow does not have everything ({first_line(error)}); the study's own records do. To deliver it "
         f"later:\n  {sync_command(plan)}"
     )
 
@@ -261,9 +261,9 @@ def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
 
 def command_line(module: str) -> str:
     """What the user typed, without the secrets of a URI."""
-    from trainables.uris import redact
+    from trainables.uris import redact_command
 
-    return redact(shlex.join(["python", "-m", module, *sys.argv[1:]]))
+    return redact_command(["python", "-m", module, *sys.argv[1:]])
 
 
 def _show_spaces(*, as_json: bool) -> None:

@@ -57,7 +57,7 @@ from study.runner import StudyRun
 from study.tracking_view import NOTE_FIGURES, NOTE_WIDTH
 from trainables.measures import objective_in_words
 from trainables.storage import write_atomically
-from trainables.uris import redact
+from trainables.uris import redact_place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -198,8 +198,8 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
 def ui_command(plan: StudyPlan) -> str:
     """How to look at the runs in MLflow's UI."""
     if plan.tracking_uri.startswith("http"):
-        return redact(plan.tracking_uri)
-    command = ["mlflow", "ui", "--backend-store-uri", redact(plan.tracking_uri), "--host", "127.0.0.1"]
+        return redact_place(plan.tracking_uri)
+    command = ["mlflow", "ui", "--backend-store-uri", redact_place(plan.tracking_uri), "--host", "127.0.0.1"]
     return shlex.join(command)
 
 

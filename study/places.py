@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from study.errors import UsageError
 from study.lock import StudyLock
 from trainables.disk import replace_file
+from trainables.sqlite_uri import PLAIN, SQLitePathError, sqlite_file, sqlite_uri
 from trainables.uris import is_uri
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _PLAN: Final = "plan.json"
 _STORE: Final = "mlflow.db"
-_SQLITE: Final = "sqlite:///"
 # Folders of an output folder that are no studies.
 _SHARED: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"})
 # What a study writes into its folder; everything hidden as well.
@@ -40,8 +40,15 @@ _PATHS: Final = ("teacher_checkpoint", "optuna_storage", "data_root", "storage_p
 
 
 def own_store(output_dir: Path) -> str:
-    """The tracking URI of the store that an output folder has of its own."""
-    return f"{_SQLITE}{(output_dir / _STORE).absolute()}"
+    """The tracking URI of the store that an output folder has of its own.
+
+    Raises:
+        UsageError: the folder's path has a character that no such URI can have.
+    """
+    try:
+        return sqlite_uri(output_dir / _STORE)
+    except SQLitePathError as error:
+        raise UsageError(f"--output-dir: {error}") from None
 
 
 def check_study_name(name: str) -> None:
@@ -222,17 +229,12 @@ def check_store_is_there(plan: "StudyPlan") -> None:
     Raises:
         UsageError: it is not.
     """
-    store = _sqlite_file(plan.tracking_uri)
+    store = sqlite_file(plan.tracking_uri)
     if store is not None and not store.parent.is_dir():
         raise UsageError(
             f"the study delivers to MLflow's store in {store.parent}, and that folder is not there any more: name the "
             "store with --tracking-uri"
         )
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """The file of a store in SQLite."""
-    return Path(unquote(uri.removeprefix(_SQLITE).partition("?")[0])) if uri.startswith(_SQLITE) else None
 
 
 def _read(directory: Path) -> Mapping[str, Any]:
@@ -260,10 +262,10 @@ def _has_own_store(content: Mapping[str, Any]) -> bool:
 def _folder_of_store(content: Mapping[str, Any]) -> Path | None:
     """The output folder, if a plan of an earlier version has the store that this folder has of its own."""
     uri, output_dir = content.get("tracking_uri"), content.get("output_dir")
-    if not (isinstance(uri, str) and isinstance(output_dir, str) and uri.startswith(_SQLITE)):
+    if not (isinstance(uri, str) and isinstance(output_dir, str) and uri.startswith(PLAIN)):
         return None
     named = tuple(part for part in Path(output_dir).parts if part != "..")
-    path = uri.removeprefix(_SQLITE)
+    path = uri.removeprefix(PLAIN)
     for store in (Path(path), Path(unquote(path))):
         if store.name == _STORE and named and store.parent.parts[-len(named) :] == named:
             return store.parent
@@ -314,7 +316,7 @@ def _use_of(file: Path, plan: "StudyPlan") -> str | None:
         first = file.relative_to(output_dir).parts[0].casefold()
         if first in _SHARED or first.startswith("mlflow."):
             return f"under {first}, which the output folder keeps for itself"
-    store = _sqlite_file(plan.tracking_uri)
+    store = sqlite_file(plan.tracking_uri)
     if store is not None:
         store = store.resolve()
         if file in {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), _lock_of(store)}:

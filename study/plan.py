@@ -46,7 +46,7 @@ from trainables.modality import is_text
 from trainables.models.names import is_known_to_draw_nothing, is_packable
 from trainables.models.taken_weights import TakenWeights
 from trainables.trial import SEEDS, TrialConfig
-from trainables.uris import redact
+from trainables.uris import redact_place
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
@@ -473,7 +473,7 @@ class StudyPlan(BaseModel):
     def without_secrets(self) -> Self:
         """The plan as it may be shown and written."""
         places = {name: getattr(self, name) for name in URI_FIELDS}
-        return self.model_copy(update={name: redact(uri) for name, uri in places.items() if uri is not None})
+        return self.model_copy(update={name: redact_place(uri) for name, uri in places.items() if uri is not None})
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:

@@ -16,7 +16,7 @@ from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
 from trainables.measures import ACCURACY
 from trainables.methods import METHODS
-from trainables.uris import redact
+from trainables.uris import redact_place
 
 _SHOWN: Final = 5
 _LEVEL: Final = 0.05
@@ -78,7 +78,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
         f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan) + _shared(plan),
         f"writes     {plan.directory}"
-        + (f", checkpoints under {redact(plan.storage_path)}" if plan.storage_path is not None else ""),
+        + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {', '.join(names)}: {reason}" for reason, names in left_out(plan).items() if plan.compared),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
         "each as published" if plan.compared else "first configs",

@@ -16,6 +16,7 @@ from study.errors import UsageError
 from trainables.data.registry import FOLDER_PREFIX
 from trainables.modality import is_text
 from trainables.models.names import absolute_name
+from trainables.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.uris import REDACTED, is_uri
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     for flag in ("data_root", "optuna_storage"):
         if isinstance(path := plain.get(flag), Path):
             plain[flag] = path.absolute()
+    if uri := plain.get("tracking_uri"):
+        try:
+            plain["tracking_uri"] = absolute_uri(uri)
+        except SQLitePathError as error:
+            raise UsageError(f"--tracking-uri: {error}") from None
     if (place := plain.get("storage_path")) and not is_uri(place) and ":/" not in place:  # a mistyped URI is refused
         plain["storage_path"] = str(Path(place).absolute())
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
@@ -142,6 +148,10 @@ def _download(values: dict[str, Any]) -> None:
         raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder to put the files in")
     if not info.missing_files(root) or values["dry_run"]:
         return
+    if values["tracking_uri"] is not None:  # one that does not answer is found out before hours of fetching
+        from study.tracking import check_tracking_uri
+
+        check_tracking_uri(values["tracking_uri"])
     from trainables.data.download import download_files  # imports torchvision
 
     try:
@@ -191,7 +201,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         _download(values)
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
-    asked["tracking_uri"] = values["tracking_uri"] or own_store(output_dir)
+    asked["tracking_uri"] = asked.get("tracking_uri") or own_store(output_dir)
     asked["confirmation"] = _confirmation(values)
     chosen = choose_teacher(values, given)
     asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}

@@ -42,7 +42,7 @@ from study.trial_storage import TrialStorage, check_trial_storage, life_folder
 from study.watchdog import Watchdog
 from trainables.disk import is_no_room
 from trainables.measures import MEASURES
-from trainables.uris import is_uri, redact
+from trainables.uris import is_uri, redact_place
 
 if TYPE_CHECKING:
     from study.tracking import StudyTracker
@@ -251,6 +251,8 @@ def run_study(
                 try:
                     _search(plan, ledger, tracker_opens, mirror, progress, stop)
                 except StudyError:
+                    if tracker_opens.done() and tracker_opens.exception() is not None:
+                        raise
                     tracker_opens.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
                     raise
         tracker = tracker_opens.result()
@@ -368,6 +370,7 @@ def _search(
         if plan.address == "local":  # a cluster may grow
             Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
         slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent)
+        tracker.result()  # a store that refuses what is written ends the study before a teacher is trained
         check_same_data(ledger, stopped=stop.stop_all)
         teachers: dict[str, str] = {}
         for whose, trial in plan.teachers.items():
@@ -431,7 +434,7 @@ def _teacher_outputs(plan: StudyPlan) -> Any:
         "dtype": plan.teacher_outputs_dtype,
     }
     # Tune writes the configs of trials into its own files; a reference says nothing there.
-    return ray.put(settings) if redact(location) != location else settings
+    return ray.put(settings) if redact_place(location) != location else settings
 
 
 def _filled(

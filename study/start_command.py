@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from study.places import own_store
 from study.plan import StudyPlan
 from trainables.modality import is_text
-from trainables.uris import redact
+from trainables.uris import redact_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def start_command(plan: StudyPlan) -> str:
     """
     words = ["python", "-m", "study.launch", "--space", plan.space]
     for name, value in _options(plan):
-        words += [f"--{name.replace('_', '-')}", *([] if value is True else [redact(str(value))])]
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [redact_place(str(value))])]
     return shlex.join(words)
 
 

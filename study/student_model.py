@@ -34,6 +34,7 @@ from trainables.data.registry import FOLDER_PREFIX
 from trainables.models import CheckpointError
 from trainables.storage import StoredFileError, write_atomically
 from trainables.student_file import Student, load_kept
+from trainables.uris import redact
 
 LOADER: Final = "trainables.student_file"
 # Tags of a version: its config's mean on the test split, the alias that it got, and which champion stayed one.
@@ -87,7 +88,9 @@ def publish_student(
             client.set_model_version_tag(version.name, version.version, _ALIAS_GIVEN, alias)
         return {"model": f"models:/{version.name}/{version.version}", "alias": alias, "champion": better, **published}
     except (CheckpointError, StoredFileError, OSError, MlflowException, mlflow_store.TrackingError) as error:
-        raise StudyError(f"the best student could not be logged to MLflow: {error}") from error
+        raise StudyError(
+            f"the best student could not be logged to MLflow: {redact(str(error), plan.tracking_uri)}"
+        ) from error
 
 
 def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:

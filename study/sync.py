@@ -57,7 +57,7 @@ def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool)
         from study.progress import StudyProgress
         from study.runner import recorded_run
         from study.tracking import check_tracking_uri, open_tracker
-        from trainables.uris import redact
+        from trainables.uris import redact_place
         from trainables.versions import running_versions
 
         check_tracking_uri(plan.tracking_uri)
@@ -72,7 +72,7 @@ def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool)
                 tell=progress.say,
                 ledger=run.ledger,
             )
-            progress.say(f"delivering {len(run.ledger.entries)} trials to {redact(plan.tracking_uri)}")
+            progress.say(f"delivering {len(run.ledger.entries)} trials to {redact_place(plan.tracking_uri)}")
             tracker.catch_up(run.ledger)
             outcome = conclude(plan, run, tracker, progress)
         if outcome.tracking_error is not None:

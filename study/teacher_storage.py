@@ -9,7 +9,7 @@ from pydantic import ByteSize
 from trainables.data.registry import dataset_info
 from trainables.methods import METHODS
 from trainables.models.names import feature_dim
-from trainables.uris import is_uri, redact
+from trainables.uris import is_uri, redact_place
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -79,8 +79,8 @@ def describe_teacher_storage(plan: "StudyPlan") -> str:
     copies = ", a copy on each node" if is_uri(plan.teacher_outputs_location) else ""
     return (
         f"outputs stored as {plan.teacher_outputs_dtype} ({storage.why}): at most {size_in_words(storage.size)} in "
-        f"{redact(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} passes of the teacher over the "
-        f"train split instead of {storage.passes_live}, {storage.passes_saved} saved; " + _when_it_pays(storage)
+        f"{redact_place(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} passes of the teacher over "
+        f"the train split instead of {storage.passes_live}, {storage.passes_saved} saved; " + _when_it_pays(storage)
     )
 
 

@@ -30,7 +30,7 @@ from study.tracking_inputs import MachineWatch, dataset_inputs
 from study.tracking_view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
 from trainables.measures import COST_FACTS
 from trainables.methods import METHODS
-from trainables.uris import redact
+from trainables.uris import redact, redact_place
 
 METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
 _REPORT: Final = "report.html"
@@ -43,10 +43,10 @@ _log = logging.getLogger(__name__)
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Check that a tracking server answers, before any work.
+    """Open the tracking store, or check that a server answers, before any work.
 
     Raises:
-        StudyError: nothing answers there within ten seconds.
+        StudyError: it cannot be used, or does not answer within 30 seconds.
     """
     try:
         mlflow_store.check_tracking_uri(uri)
@@ -64,8 +64,8 @@ def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
         return StudyTracker(plan, **options)
     except MlflowException as error:
         raise StudyError(
-            f"MLflow at {redact(plan.tracking_uri)} takes nothing ({redact(first_line(error))}): mend it, or give "
-            "another --tracking-uri"
+            f"MLflow at {redact_place(plan.tracking_uri)} takes nothing ({first_line(error, plan.tracking_uri)}): "
+            "mend it, or give another --tracking-uri"
         ) from None
 
 

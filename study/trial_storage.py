@@ -18,7 +18,7 @@ from study.errors import StudyError
 from study.plan import StudyPlan
 from study.search import WORKER_RESTARTS
 from trainables.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder, open_storage
-from trainables.uris import is_uri, redact
+from trainables.uris import is_uri, redact_place
 
 _CHECKPOINTS_KEPT: Final = 2
 _RUN: Final = re.compile(r"run-(\d+)")
@@ -47,7 +47,7 @@ class SharedStorage(pafs.SubTreeFileSystem):
 
 def share(uri: str) -> SharedStorage:
     """The file system under a URI, its secrets kept in Ray's object store; Ray has to run."""
-    return SharedStorage(uri if redact(uri) == uri else ray.put(uri))
+    return SharedStorage(uri if redact_place(uri) == uri else ray.put(uri))
 
 
 class TrialStorage:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from trainables.uris import redact
+from trainables.uris import redact, redact_place
 
 _SECONDS_BETWEEN_TRIES: Final = (0.5, 1.5)  # after those that the client makes itself, S3's for some six seconds
 _SECONDS_OF_REST: Final = 60.0
@@ -64,7 +64,7 @@ class RemoteFolder:
         self._resting_until = 0.0
 
     def __str__(self) -> str:
-        return redact(self._uri.partition("?")[0])
+        return redact_place(self._uri).partition("?")[0]
 
     def names(self, folder: str) -> set[str]:
         """The names of what lies in a folder; none if there is no such folder.
@@ -181,7 +181,7 @@ class RemoteFolder:
                     # Every slot would wait for as long again, where a trial can compute its rows meanwhile.
                     self._resting_until = time.monotonic() + _SECONDS_OF_REST
                 if pause is None or final:
-                    raise RemoteFolderError(f"{self}: {redact(str(error))}") from None
+                    raise RemoteFolderError(f"{self}: {redact(str(error), self._uri)}") from None
                 time.sleep(pause)
         raise AssertionError("unreachable")
 
@@ -213,7 +213,7 @@ def check_remote_folder(
     Raises:
         RemoteFolderError: saying what is wrong and what to do.
     """
-    shown, advice = redact(uri), _ADVICE.format(flag=flag)
+    shown, advice = redact_place(uri), _ADVICE.format(flag=flag)
     try:
         check = subprocess.run(  # noqa: S603 - our own interpreter and text
             [sys.executable, "-c", _CHECK],
@@ -229,7 +229,7 @@ def check_remote_folder(
     if check.returncode != 0:
         reason = (check.stderr.strip().splitlines() or ["no reason given"])[-1]
         reason = reason.removeprefix("trainables.remote_folder.RemoteFolderError: ")
-        raise RemoteFolderError(f"{shown} cannot be used for {purpose}: {redact(reason)}. {advice}")
+        raise RemoteFolderError(f"{shown} cannot be used for {purpose}: {redact(reason, uri)}. {advice}")
 
 
 def node_cache() -> Path:

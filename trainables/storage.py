@@ -109,7 +109,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         BlockingIOError: somebody else is, and this is not to wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("a") as file:  # a file that is there keeps its content, whatever it is
         # Released when the file closes, and when the process dies.
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -1,16 +1,56 @@
-"""Places named by a URI or by a folder, and what of a URI nobody should read."""
+"""Places named by a URI or by a folder, and the secrets of URIs, which are neither written nor shown.
+
+A URI is judged by the parsers of the libraries that open it: urllib's, and SQLAlchemy's for all but the protocols of
+the web. A part that one of them takes for a secret is replaced, and so is the whole URI if a parser cannot read it. Of
+a query, parameters keep their values only if they are on a list of harmless ones.
+"""
 
 import re
-from typing import Final
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 REDACTED: Final = "***"
 
-_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# Also with a slash in a password, which should have been written as %2F: a mistake must not show it.
-_USER: Final = re.compile(r"://(?:[^/@\s]+|[^/@\s:]+:(?!\d+[/?])[^@\s]+)@")
-_SECRET_PARAMETER: Final = re.compile(
-    r"([?&](?:[^=&\s]*(?:secret|token|password|key|credential)[^=&\s]*|sig|sas)=)[^&\s'\"]+", re.IGNORECASE
+_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]+://"
+_URI: Final = re.compile(_SCHEME)
+_URI_IN_TEXT: Final = re.compile(rf"(?<![A-Za-z0-9+.-]){_SCHEME}\S*")
+# Several URIs in one word, as in a list or in Python's notation.
+_NEXT_URI: Final = re.compile(rf"(?<=[,;|'\"`()\[\]{{}}<>]){_SCHEME}")
+_AFTER_A_URI: Final = ")]}>.,;:'\"`"
+_LONGEST_PASSWORD: Final = 200  # characters that are looked at for the end of a password with blanks
+# In these, digits after a colon are a port. Elsewhere `name:123/abc@host` is read as SQLAlchemy does, with a password.
+_WITH_PORTS: Final = frozenset({"http", "https", "hdfs", "viewfs", "webhdfs", "ray", "grpc", "tcp", "ftp", "ws", "wss"})
+# Azure writes the container where others have the user.
+_CONTAINER_FIRST: Final = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+_HOSTS: Final = re.compile(r"(?:[\w.*~%-]|\[[\w:.%]*\]|[,:])*")
+_HARMLESS: Final = frozenset({
+    # pyarrow.fs
+    "scheme", "region", "endpoint_override", "allow_bucket_creation", "allow_bucket_deletion",
+    "force_virtual_addressing", "retry_limit_seconds", "project_id", "enable_tls", "blob_storage_authority",
+    "blob_storage_scheme", "dfs_storage_authority", "dfs_storage_scheme", "client_id", "tenant_id", "sv", "replication",
+    "buffer_size", "default_block_size",
+    # Databases
+    "host", "port", "dbname", "sslmode", "charset", "driver", "timeout", "connect_timeout", "application_name",
+    "target_session_attrs", "mode", "cache", "uri", "encrypt", "trustservercertificate",
+})  # fmt: skip
+_HARMLESS_VALUE: Final = re.compile(r"[A-Za-z0-9._:/\[\]+,~-]*")
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAMED_SO: Final = (
+    r"[A-Za-z0-9_.-]*(?:passw(?:or)?d|pwd|passphrase|secret|token|credentials?|signature|\bsig|"
+    r"(?:api|access|account|secret|private)[_-]?key(?:[_-]?id)?)"
 )
+# `password=...` as in connection strings of databases (libpq's, ODBC's) and in Python's and JSON's notation.
+_SETTING: Final = re.compile(
+    rf"(?P<name>\b{_NAMED_SO}['\"]?\s?(?:=|%3D|(?<=['\"])\s?:|(?<=['\"]\s):)\s?)"
+    r"(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\{(?:[^}]|\}\})*\}|[^\s;&]+)",
+    re.IGNORECASE,
+)
+_SHORTEST_KNOWN: Final = 4  # characters of a secret that is looked for wherever it stands in a text
 
 
 def is_uri(place: str) -> bool:
@@ -18,9 +58,194 @@ def is_uri(place: str) -> bool:
     return _URI.match(place) is not None
 
 
-def redact(text: str) -> str:
-    """`text` with the secrets of every URI blotted out: its user part, and parameters that are named like a secret.
+def redact(text: str, *uris: str | None) -> str:
+    """`text` with the secrets of every URI and connection string in it replaced.
 
-    The user part is that of `scheme://user:password@host`.
+    Args:
+        text: such as an error message.
+        uris: whose secrets are replaced wherever they stand: an error may repeat a password without its URI.
     """
-    return _SECRET_PARAMETER.sub(rf"\g<1>{REDACTED}", _USER.sub(f"://{REDACTED}@", text))
+    for secret in sorted(_secrets_of(uris), key=len, reverse=True):
+        text = text.replace(secret, REDACTED)
+    return _without_settings("".join(_without_secrets(text)))
+
+
+def redact_place(place: str) -> str:
+    """A URI or a path without its secrets; unlike `redact`, all of it is one place, whatever characters it has."""
+    return redact_uri(place) if is_uri(place) else redact(place)
+
+
+def redact_command(words: Iterable[str]) -> str:
+    """The words of a command line as one would type them, without the secrets of URIs."""
+    shown = []
+    for word in words:
+        flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
+        shown.append(f"{flag}{separator}{redact_place(value)}" if separator or not flag else redact_place(word))
+    return shlex.join(shown)
+
+
+def redact_uri(uri: str) -> str:
+    """A URI with its secrets replaced: the user part, and query parameters that are not known to be harmless.
+
+    Of a URI that a parser cannot read, the scheme alone is left.
+    """
+    scheme, separator, rest = uri.partition("://")
+    start, hidden = f"{scheme}{separator}", f"{scheme}{separator}{REDACTED}"
+    if scheme.lower().startswith("sqlite") and rest.startswith("/"):  # a file: only what follows ? can hold a secret
+        file, question, parameters = rest.partition("?")
+        return f"{start}{file}{question}{_without_values(parameters)}"
+    rest = _without_user(scheme.lower(), rest)
+    place, query, fragment = _split(rest)
+    host, slash, path = place.partition("/")
+    shown = f"{start}{host}{slash}{_without_settings(path) if host else path}"
+    shown += f"?{_without_values(query)}" if query is not None else ""
+    if fragment is not None:
+        shown += f"#{REDACTED if any(sign in fragment for sign in '=@?') else fragment}"
+    return shown if _is_clean(shown) else hidden
+
+
+def redact_tracebacks() -> None:
+    """Have this process print no secret of a URI where it ends by an exception, such as with `--verbose`."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, trace)
+        else:
+            sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+    sys.excepthook = show
+
+
+def _without_user(scheme: str, rest: str) -> str:
+    """What follows a scheme, with everything up to the last @ replaced if a parser finds a user part.
+
+    A password with a slash, an @ or a question mark should have been percent-encoded: the mistake must not show it.
+    """
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    user, at, _ = authority.rpartition("@")
+    if at and scheme in _CONTAINER_FIRST and ":" not in user and "@" not in rest[len(authority) :]:
+        return rest
+    if not at:
+        _, colon, port = authority.rpartition(":")
+        is_port = scheme in _WITH_PORTS and port.isdigit()
+        at = "@" if colon and not authority.endswith("]") and not is_port and "@" in rest else ""
+    return f"{REDACTED}@{rest.rpartition('@')[2]}" if at else rest
+
+
+def _split(rest: str) -> tuple[str, str | None, str | None]:
+    """Host and path, query and fragment; None for one that is not there."""
+    rest, hash_sign, fragment = rest.partition("#")
+    rest, question, query = rest.partition("?")
+    return rest, query if question else None, fragment if hash_sign else None
+
+
+def _without_values(query: str) -> str:
+    """A query with the values of all parameters replaced that are not known to be harmless."""
+    parts = re.split(r"([&;])", query)
+    return "".join(part if index % 2 else _without_value(part) for index, part in enumerate(parts))
+
+
+def _without_value(parameter: str) -> str:
+    name, equals, value = parameter.partition("=")
+    if not parameter or (equals and _is_harmless(name, value)):
+        return parameter
+    return f"{name}={REDACTED}" if equals and _NAME.fullmatch(name) else REDACTED
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    return name.lower() in _HARMLESS and (value == REDACTED or _HARMLESS_VALUE.fullmatch(value) is not None)
+
+
+def _is_clean(shown: str) -> bool:
+    """Whether the parsers find no secret in a URI."""
+    try:
+        parts = urlsplit(shown)
+        host = parts.netloc.rpartition("@")[2]
+        if "," not in host:  # PostgreSQL takes several hosts, each with a port
+            _ = parts.port
+    except ValueError:
+        return False
+    scheme = parts.scheme.lower()
+    users = [parts.username, parts.password]
+    if scheme in _CONTAINER_FIRST:
+        users[0] = None
+    if parts.netloc and scheme not in _WITH_PORTS:
+        url = _sqlalchemy_url(shown)
+        users += [url.username, url.password] if url is not None and scheme not in _CONTAINER_FIRST else []
+    return _HOSTS.fullmatch(host) is not None and all(user in (None, REDACTED) for user in users)
+
+
+def _sqlalchemy_url(uri: str) -> Any:
+    """A URI as SQLAlchemy reads it; None if it cannot, or where it is not installed, as on a node of a cluster."""
+    try:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+    except ImportError:
+        return None
+    try:
+        return make_url(uri)
+    except (ArgumentError, ValueError):
+        return None
+
+
+def _without_secrets(text: str) -> Iterator[str]:
+    """A text in pieces, its URIs without their secrets."""
+    position = 0
+    while (found := _URI_IN_TEXT.search(text, position)) is not None:
+        yield text[position : found.start()]
+        following = _NEXT_URI.search(text, found.start() + 1, found.end())
+        end = following.start() if following is not None else _end_of_uri(text, found)
+        uri = text[found.start() : end]
+        kept = len(uri.rstrip(_AFTER_A_URI))
+        yield redact_uri(uri[:kept]) if _URI.fullmatch(uri[:kept]) is None else uri[:kept]
+        yield uri[kept:]
+        position = end
+    yield text[position:]
+
+
+def _end_of_uri(text: str, found: re.Match[str]) -> int:
+    """Where a URI ends: with its word, or later if its password has blanks."""
+    authority = re.split(r"[/?#]", found.group().partition("://")[2], maxsplit=1)[0]
+    _, colon, port = authority.rpartition(":")
+    if not colon or "@" in found.group() or authority.endswith("]") or port.rstrip(_AFTER_A_URI).isdigit():
+        return found.end()
+    rest = re.compile(r"[^\n@]*@\S*").match(text, found.end(), found.end() + _LONGEST_PASSWORD)
+    return rest.end() if rest is not None and "://" not in rest.group() else found.end()
+
+
+def _without_settings(text: str) -> str:
+    def hide(found: re.Match[str]) -> str:
+        value = found["value"]
+        quotes = value[0] if value[0] in "'\"" and value[0] == value[-1] else ""
+        return f"{found['name']}{quotes}{REDACTED}{quotes}"
+
+    return _SETTING.sub(hide, text)
+
+
+def _secrets_of(uris: Iterable[str | None]) -> set[str]:
+    """The secrets of URIs as they may be repeated elsewhere: as they are, decoded and encoded."""
+    found = {secret for uri in uris if uri is not None and is_uri(uri) for secret in _secrets(uri)}
+    plain = found | {unquote(each) for each in found} | {unquote_plus(each) for each in found}
+    forms = plain | {quote(each, safe="") for each in plain} | {quote_plus(each) for each in plain}
+    return {each for each in forms if len(each) >= _SHORTEST_KNOWN and each != REDACTED}
+
+
+def _secrets(uri: str) -> Iterator[str]:
+    """Passwords, users without one, and values of a query that are not known to be harmless."""
+    scheme, _, rest = uri.partition("://")
+    if (url := _sqlalchemy_url(uri)) is not None:
+        # A name with a password is no secret, and error messages need it.
+        yield from filter(None, [url.password or (None if scheme.lower() in _CONTAINER_FIRST else url.username)])
+    if (hidden := _without_user(scheme.lower(), rest)) != rest:
+        user = rest[: len(rest) - len(hidden.partition("@")[2]) - 1]
+        name, _, password = user.partition(":")
+        yield password or name
+    for name, value in parse_qsl((_split(rest)[1] or "").replace(";", "&")):
+        if not _is_harmless(name, value):
+            yield value
+            yield from (_without_quotes(setting["value"]) for setting in _SETTING.finditer(value))
+
+
+def _without_quotes(value: str) -> str:
+    """The value of a setting of a connection string."""
+    return value[1:-1].replace("}}", "}") if value[0] == "{" and value[-1] == "}" else value.strip("'\"")

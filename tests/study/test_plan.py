@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -9,8 +10,9 @@ from search_spaces import SPACES
 from study.errors import UsageError
 from study.plan import StudyPlan, load_plan, resolve_plan
 from study.plan_checks import check_space_fits_method, controls_for, refuse_differences
+from study.request import resumed_plan
 from tests.study.factories import make_plan
-from trainables.uris import redact
+from trainables.sqlite_uri import sqlite_uri
 
 
 def test_a_plan_survives_its_file(tmp_path):
@@ -93,10 +95,30 @@ def test_a_damaged_plan_is_refused_by_path(tmp_path):
         load_plan(path.parent)
 
 
-def test_passwords_in_uris_are_not_kept(tmp_path):
-    plan = make_plan(tmp_path, tracking_uri="postgresql://me:secret@host/db")
-    assert "secret" not in plan.save().read_text()
-    assert redact("https://u:p@h/x and file:///a@b") == "https://***@h/x and file:///a@b"
+@pytest.mark.parametrize(
+    ("uri", "kept"),
+    [
+        ("postgresql://me:hushhush@host/db", "postgresql://***@host/db"),
+        ("postgresql://me:a@hushhush@host/db", "postgresql://***@host/db"),
+        ("postgresql://host/db?user=me&passwd=hushhush&sslmode=require", "postgresql://host/db?user=***&passwd=***&sslmode=require"),
+        ("mssql+pyodbc:///?odbc_connect=PWD%3Dhushhush", "mssql+pyodbc:///?odbc_connect=***"),
+    ],
+)  # fmt: skip
+def test_secrets_of_uris_are_not_kept_and_asked_for_again_also_of_earlier_plans(tmp_path, uri, kept):
+    plan = make_plan(tmp_path, tracking_uri=uri)
+    written = json.loads(plan.save().read_text())
+    assert written["tracking_uri"] == kept
+    assert "hushhush" not in json.dumps(written)
+    with pytest.raises(UsageError, match="give --tracking-uri again"):
+        resumed_plan(plan.name, tmp_path, {})
+    assert resumed_plan(plan.name, tmp_path, {"tracking_uri": uri}).tracking_uri == uri
+
+
+def test_a_store_in_a_folder_of_any_name_is_kept_as_it_is(tmp_path):
+    uri = sqlite_uri(tmp_path / "a?b %41 #c=d@e" / "mlflow.db")
+    plan = make_plan(tmp_path, tracking_uri=uri)
+    plan.save()
+    assert resumed_plan(plan.name, tmp_path, {}).tracking_uri == uri
 
 
 @pytest.mark.parametrize("space", SPACES)

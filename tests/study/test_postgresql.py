@@ -3,13 +3,21 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import alembic.command
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
+from mlflow.store.db import utils
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 
+from study.errors import StudyError
+from study.launch import main as launch_study
 from study.plan import load_plan
 from study.records import read_trials
+from study.tracking import check_tracking_uri
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.servers import PASSWORD, PostgreSQL, free_port, mlflow_server, postgresql_server
+from tests.trainables.store_creators import creators
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -71,6 +79,53 @@ def test_a_study_on_the_database_itself_shows_its_password_to_nobody(postgresql,
     again = launch("--resume", "direct", "--output-dir", tmp_path)
     assert again.returncode == 2
     assert "give --tracking-uri again" in again.stderr
+
+
+def test_a_database_that_cannot_be_used_is_told_before_any_work(postgresql, tmp_path, command):
+    uri = postgresql.new_database("refusing")
+    administrator = postgresql.connect("refusing")
+    administrator.execute(f"CREATE ROLE reader LOGIN PASSWORD '{PASSWORD}'")
+    administrator.close()
+    reader = uri.replace("owner:", "reader:")
+    wrong = {
+        uri.replace(PASSWORD, "wrong-horse"): "password authentication failed",
+        uri.replace("/refusing", "/absent"): 'database "absent" does not exist',
+        reader: "permission denied",
+    }
+    for place, says in wrong.items():
+        begun = command(
+            launch_study, "--space", "adapter_width", "--smoke", "--name", "x", "--output-dir", tmp_path / "out",
+            "--tracking-uri", place,
+        )  # fmt: skip
+        assert begun.code == 1, begun.said
+        assert says in begun.err
+        assert not [secret for secret in (PASSWORD, "wrong-horse") if secret in begun.said]
+        assert not (tmp_path / "out" / "x").exists()
+    check_tracking_uri(uri)
+    with pytest.raises(StudyError, match="permission denied"):  # the tables are there now, and not the reader's
+        check_tracking_uri(reader)
+
+
+def test_a_database_of_an_older_mlflow_is_refused_with_the_command_that_upgrades_it(postgresql):
+    uri = postgresql.new_database("old")
+    engine = sqlalchemy.create_engine(uri)
+    InitialBase.metadata.create_all(engine)
+    config = utils._get_alembic_config("")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "cbc13b556ace")
+        connection.execute(sqlalchemy.text("INSERT INTO experiments (name, lifecycle_stage) VALUES ('mine', 'active')"))
+    with pytest.raises(StudyError, match=r"older MLflow.*\n  mlflow db upgrade .*@127.0.0.1") as error:
+        check_tracking_uri(uri)
+    assert PASSWORD not in str(error.value)
+    utils._upgrade_db(engine)
+    engine.dispose()
+    check_tracking_uri(uri)
+    assert "mine" in {each.name for each in MlflowClient(uri).search_experiments()}
+
+
+def test_processes_that_make_the_tables_of_a_database_at_once_all_get_them(postgresql, tmp_path):
+    assert set(creators("together", tmp_path, postgresql.new_database("together"))) == {0}
 
 
 def _files(folder: Path) -> Iterator[Path]:

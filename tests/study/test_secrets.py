@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -19,7 +20,8 @@ from study.rerun import main as rerun
 from study.sync import main as sync
 from tests.study.inspection import assert_whole
 
-SECRET = "hushhush-0815"
+SECRET = "hush@hush/08:15"
+ENCODED = quote(SECRET, safe="")
 
 
 @pytest.fixture
@@ -55,9 +57,9 @@ def test_no_password_of_a_uri_is_written_or_said_anywhere(s3, server, launch, tm
     sessions = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a longer path would be too long for a socket
     arguments = (
         "--space", "adapter_width", "--smoke", "--name", "quiet", "--output-dir", out, "-v",
-        "--tracking-uri", f"http://someone:{SECRET}@127.0.0.1:{port}",
-        "--storage-path", s3.uri(f"{bucket}/checkpoints", user=f"someone:{SECRET}@"),
-        "--teacher-outputs-path", s3.uri(f"{bucket}/outputs", user=f"someone:{SECRET}@"),
+        f"--tracking-uri=http://someone:{ENCODED}@127.0.0.1:{port}",
+        "--storage-path", s3.uri(f"{bucket}/checkpoints", user=f"someone:{ENCODED}@"),
+        "--teacher-outputs-path", s3.uri(f"{bucket}/outputs", user=f"someone:{ENCODED}@"),
     )  # fmt: skip
     try:
         done = launch(*arguments, timeout=500, RAY_TMPDIR=str(sessions), PESFKD_CACHE=str(tmp_path / "cache"))
@@ -66,12 +68,19 @@ def test_no_password_of_a_uri_is_written_or_said_anywhere(s3, server, launch, tm
         again = launch("--resume", "quiet", "--output-dir", out)
         assert again.returncode == 2
         assert "give --tracking-uri again" in again.stderr
-        assert SECRET not in done.stdout + done.stderr + again.stderr
+        said = done.stdout + done.stderr + again.stderr
+        assert not [secret for secret in (SECRET, ENCODED) if secret in said]
         places = [str(place) for place in (out, folder, tmp_path / "cache", sessions)]
         assert list(sessions.rglob("raylet.out")), "Ray's own files are looked through as well"
-        written = subprocess.run(["grep", "-rlaF", SECRET, *places], capture_output=True, text=True, check=False)
+        written = subprocess.run(
+            ["grep", "-rlaF", "-e", SECRET, "-e", ENCODED, *places], capture_output=True, text=True, check=False
+        )
         assert (written.returncode, written.stdout) == (1, "")
-        assert not [name for name, content in s3.objects(bucket).items() if SECRET.encode() in content]
+        assert not [
+            name
+            for name, content in s3.objects(bucket).items()
+            if SECRET.encode() in content or ENCODED.encode() in content
+        ]
     finally:
         shutil.rmtree(sessions, ignore_errors=True)
 

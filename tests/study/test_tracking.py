@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from study.errors import StudyError
+from study.launch import main as launch_study
 from study.ledger import StudyLedger
 from study.search import StudySearch
 from study.start_command import start_command
@@ -19,6 +20,7 @@ from study.tracking import StudyTracker, check_tracking_uri, trial_params
 from study.tracking_view import NOTE_FIGURES, VIEW_TAG, command_block, view_key
 from tests.study.factories import PretendedTune, make_plan
 from trainables.measures import ACCURACY
+from trainables.teacher.command import main as train_teacher
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +296,9 @@ def test_a_tracking_server_is_asked_before_any_work():
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
+            self.wfile.write(b'{"experiments": [{"experiment_id": "0", "name": "Default"}]}')
+
+        do_POST = do_GET
 
         def log_message(self, *args):
             pass
@@ -306,6 +311,38 @@ def test_a_tracking_server_is_asked_before_any_work():
     server.server_close()
     with pytest.raises(StudyError, match="no MLflow tracking server answers"):
         check_tracking_uri(uri.replace("//", "//me:secret@"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///data/mlruns", "no longer keeps runs in folders of files"),
+        ("http://me:hushhush@127.0.0.1:9", "no MLflow tracking server answers at http://127.0.0.1:9"),
+        (
+            "postgresql://me:hushhush@127.0.0.1:9/runs",
+            "the database at --tracking-uri postgresql://***@127.0.0.1:9/runs",
+        ),
+        ("sqlite:////dev", "/dev is a folder: name a file"),
+    ],
+)
+def test_a_store_that_cannot_be_used_ends_a_start_before_any_work(command, tmp_path, uri, says):
+    out, data = tmp_path / "out", tmp_path / "data"
+    data.mkdir()
+    arguments = ("--space", "adapter_width", "--smoke", "--name", "x", "--output-dir", out, "--tracking-uri", uri)
+    fetching = ("--dataset", "fashion_mnist", "--data-root", data, "--download")
+    teacher = ("--dataset", "fashion_mnist", "--model", "resnet8", "--output-dir", out, "--tracking-uri", uri)
+    for main, words in (
+        (launch_study, arguments),
+        (launch_study, (*arguments, *fetching)),
+        (train_teacher, (*teacher, *fetching[2:])),
+    ):
+        begun = command(main, *words)
+        assert begun.code == 1, begun.said
+        assert says in begun.err
+        assert "--tracking-uri" in begun.err
+        assert "hushhush" not in begun.said
+        assert not list(data.iterdir())
+        assert not out.exists() or not list(out.iterdir())
 
 
 def test_an_error_about_a_server_does_not_repeat_its_password():

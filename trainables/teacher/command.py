@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from trainables.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.standard_streams import prepare_standard_streams
-from trainables.uris import redact
+from trainables.uris import redact, redact_tracebacks
 
 if TYPE_CHECKING:
     from trainables.teacher.job import Result
@@ -186,6 +187,7 @@ def main() -> None:
     from trainables.teacher.request import RequestError
 
     prepare_standard_streams()
+    redact_tracebacks()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         app(prog_name="python -m trainables.teacher")
@@ -251,7 +253,12 @@ def _check_mlflow(values: dict[str, Any]) -> None:
 
 
 def _tracking_uri(values: dict[str, Any]) -> str:
-    return values["tracking_uri"] or f"sqlite:///{(values['output_dir'] / 'mlflow.db').absolute()}"
+    try:
+        return values["tracking_uri"] or sqlite_uri(values["output_dir"] / "mlflow.db")
+    except SQLitePathError as error:
+        from trainables.teacher.request import RequestError
+
+        raise RequestError(f"--output-dir: {error}") from None
 
 
 def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, teacher_id: str) -> "TeacherTracker":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trainables.mlflow_store import TrackingError, find_experiment, open_client
+from trainables.uris import redact
 
 # isort: split
 from mlflow.entities import Metric, Param, RunTag
@@ -46,6 +47,7 @@ class TeacherTracker:
         params: Mapping[str, Any],
         tags: Mapping[str, str],
     ) -> None:
+        self._uri = uri
         self._client = open_client(uri)
         self._delivered = 0
         note = "Teachers trained by `python -m trainables.teacher`."
@@ -65,7 +67,7 @@ class TeacherTracker:
                 given = [Param(key, str(value)) for key, value in params.items()]
                 self._client.log_batch(self.run_id, params=given)
         except MlflowException as error:
-            raise TrackingError(f"MLflow does not answer as it should: {error}") from None
+            raise TrackingError(f"MLflow does not answer as it should: {redact(str(error), uri)}") from None
 
     def deliver(self, history: Sequence[Mapping[str, float]]) -> None:
         """Whatever of the epochs is not there yet.
@@ -81,7 +83,7 @@ class TeacherTracker:
                 self._client.log_batch(self.run_id, metrics=metrics)
                 self._delivered = epoch
         except MlflowException as error:
-            raise TrackingError(f"MLflow did not take epoch {epoch}: {error}") from None
+            raise TrackingError(f"MLflow did not take epoch {epoch}: {redact(str(error), self._uri)}") from None
 
     def finish(
         self, status: str, *, metrics: Mapping[str, float] | None = None, note: str = "", artifacts: Sequence[Path] = ()
@@ -106,7 +108,9 @@ class TeacherTracker:
                 self._client.log_artifact(self.run_id, str(path))
             self._client.set_terminated(self.run_id, status=status)
         except (MlflowException, OSError) as error:
-            raise TrackingError(f"MLflow did not take the end of the training: {error}") from None
+            raise TrackingError(
+                f"MLflow did not take the end of the training: {redact(str(error), self._uri)}"
+            ) from None
 
     @property
     def ended(self) -> bool:
@@ -114,4 +118,4 @@ class TeacherTracker:
         try:
             return bool(self._client.get_run(self.run_id).info.status == "FINISHED")
         except MlflowException as error:
-            raise TrackingError(f"MLflow does not answer: {error}") from None
+            raise TrackingError(f"MLflow does not answer: {redact(str(error), self._uri)}") from None

@@ -1,0 +1,256 @@
+"""Tracking stores and servers that cannot be used: each is found out soon, and told in words that help."""
+
+import http.server
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from trainables import mlflow_schema, mlflow_store
+from trainables.mlflow_store import TrackingError, check_tracking_uri, open_client
+from trainables.sqlite_uri import SQLitePathError, absolute_uri, sqlite_file, sqlite_uri
+
+SECRET = "hushhush"
+CHARACTERS = "a?b %41 #c;d é+e&f'g\"h\\i=j@k:l,m{n}[o]$*~%"
+
+
+@contextmanager
+def silent_socket() -> Iterator[int]:
+    """The port of a program that takes connections and never answers, as a firewall that drops packets looks like."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@contextmanager
+def web_server(status: int, body: bytes, **headers: str) -> Iterator[int]:
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def refusal(uri: str) -> str:
+    began = time.monotonic()
+    with pytest.raises(TrackingError) as error:
+        check_tracking_uri(uri)
+    assert time.monotonic() - began < 30
+    message = str(error.value)
+    assert "--tracking-uri" in message
+    assert SECRET not in message
+    return message
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_store, "_SECONDS_TO_ANSWER", 2)
+    monkeypatch.setattr(mlflow_store, "_SECONDS_TO_CONNECT", 5.0)
+
+
+@pytest.mark.parametrize("scheme", ["http://me:hushhush@", "postgresql://me:hushhush@"])
+@pytest.mark.parametrize("which", ["closed", "silent"])
+def test_a_server_that_is_not_there_or_never_answers_is_found_out_soon(scheme, which, hurried):
+    with silent_socket() as silent:
+        port = silent if which == "silent" else closed_port()
+        message = refusal(f"{scheme}127.0.0.1:{port}/x")
+    assert f"127.0.0.1:{port}" in message
+    assert ("refused" in message) == (which == "closed")
+    assert ("tim" in message) == (which == "silent")  # "timed out", "timeout"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, b"", "not a working MLflow tracking server"),
+        (200, b"<html>hello</html>", "not a working MLflow tracking server"),
+        (404, b"not found", "not a working MLflow tracking server"),
+        (500, b"out of order", "not a working MLflow tracking server"),
+        (401, b"who are you?", "refuses access"),
+        (403, b'{"error_code": "PERMISSION_DENIED", "message": "no"}', "refuses access"),
+    ],
+)
+def test_a_server_that_is_not_mlflows_or_lets_nobody_in_is_told_from_one_that_is_away(status, body, says):
+    with web_server(status, body) as port:
+        assert says in refusal(f"http://me:{SECRET}@127.0.0.1:{port}")
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" in os.environ
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] != "0", "the study's own patience is as it was"
+
+
+def test_a_server_that_answers_as_mlflow_does_is_taken():
+    with web_server(200, b'{"experiments": [{"experiment_id": "0", "name": "Default"}]}') as port:
+        check_tracking_uri(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("file:///data/mlruns", "no longer keeps runs in folders of files; write sqlite:////data/mlruns/mlflow.db"),
+        ("file:mlruns", "no longer keeps runs in folders of files"),
+        ("mlruns", "is a path: MLflow keeps runs in a database; write sqlite:///"),
+        ("/data/runs.db", "is a path: MLflow keeps runs in a database; write sqlite:////data/runs.db"),
+        ("sqllite:///runs.db", "sqlite:// is near"),
+        ("htp://host:5000", "http:// is near"),
+        ("postgres://u:hushhush@h/d", "postgresql:// is near"),
+        ("postgresql+nothing://u:hushhush@127.0.0.1/d", "is not the URI of a database"),
+        ("postgresql://u:hushhush@127.0.0.1:54x2/d", "is not the URI of a database"),
+        ("mysql+pymysql://u:hushhush@127.0.0.1/d", "needs the Python package pymysql"),
+        ("postgresql+psycopg2://u:hushhush@127.0.0.1/d", "pip install 'psycopg2-binary'"),
+        ("http://[::1", "is no URI"),
+        ("http://127.0.0.1:50x0", "is no URI"),
+        ("http://127.0.0.1:99999", "is no URI"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+    ],
+)
+def test_what_is_no_tracking_store_is_refused_with_what_to_write_instead(uri, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = refusal(uri)
+    assert says in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_nobody_looks_up_is_given_up_on(hurried, monkeypatch):
+    monkeypatch.setattr(mlflow_store, "_look_at", lambda *given: time.sleep(20))
+    assert "no answer within 5 s" in refusal(f"postgresql://u:{SECRET}@host/d")
+
+
+def test_a_path_that_is_a_folder_or_no_database_is_told(tmp_path):
+    assert "is a folder: name a file" in refusal(f"sqlite:///{tmp_path}")
+    path = tmp_path / "mlflow.db"
+    path.write_text("not a database, and long enough to be read as one" * 100)
+    before = path.read_bytes()
+    assert "is not a database of SQLite" in refusal(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+    (tmp_path / "file").touch()
+    assert "cannot be opened" in refusal(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+LOCK = (
+    "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN EXCLUSIVE'); print(1, flush=True); input()"
+)
+
+
+def test_a_store_that_another_process_has_locked_is_told_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(mlflow_schema, "SECONDS_FOR_A_LOCK", 0.5)
+    monkeypatch.setattr(mlflow_store, "SECONDS_FOR_A_LOCK", 0.5)
+    path = tmp_path / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (tmp_path / "old").mkdir()
+    old = tmp_path / "old" / "mlflow.db"
+    old.write_bytes(path.read_bytes())
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    for each in (path, old):
+        holder = subprocess.Popen([sys.executable, "-c", LOCK, each], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            holder.stdout.readline()
+            message = refusal(f"sqlite:///{each}")
+        finally:
+            holder.communicate(b"\n")
+        assert "database is locked" in message
+        assert "Close it and start again" in message
+        check_tracking_uri(f"sqlite:///{each}")
+
+
+def test_one_that_is_being_made_is_waited_for_and_not_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(mlflow_store, "_SECONDS_FOR_ANOTHER", 0.5)
+    with mlflow_store.locked(tmp_path / "mlflow.lock"):
+        assert "another process has been making" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may not write")
+def test_a_store_that_may_not_be_written_is_told(tmp_path):
+    path = tmp_path / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    tmp_path.chmod(0o555)
+    for file in tmp_path.iterdir():
+        file.chmod(0o444)
+    for folder in tmp_path.parents:
+        if folder.owner() == "root" and folder != Path("/") and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    os.seteuid(65534)
+    try:
+        message = refusal(f"sqlite:///{path}")
+        fresh = refusal(f"sqlite:///{tmp_path}/other.db")
+    finally:
+        os.seteuid(0)
+    assert "cannot be opened" in message
+    assert "Permission denied" in message + fresh or "readonly" in message
+
+
+@pytest.fixture(scope="module")
+def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("odd") / CHARACTERS
+    folder.mkdir()
+    return folder
+
+
+def test_every_character_of_a_path_reaches_sqlite_and_the_artifacts(odd_folder):
+    uri = sqlite_uri(odd_folder / "mlflow.db")
+    client = open_client(uri)
+    experiment = mlflow_store.find_experiment(client, uri, "one", artifacts=odd_folder / "mlartifacts", note="")
+    run = client.create_run(experiment).info.run_id
+    (odd_folder / "a.txt").write_text("hello")
+    client.log_artifact(run, str(odd_folder / "a.txt"))
+    plain = MlflowClient(uri)
+    assert Path(plain.download_artifacts(run, "a.txt")).read_text() == "hello"
+    assert {path.name for path in odd_folder.iterdir()} >= {"mlflow.db", "mlflow.lock", "mlartifacts"}
+    assert [path.name for path in odd_folder.parent.iterdir()] == [CHARACTERS], "no second folder of a similar name"
+
+
+@pytest.mark.parametrize("character", sorted(set(CHARACTERS)))
+def test_a_uri_names_the_file_that_it_was_made_of(character):
+    for path in (Path(f"/a{character}b/x.db"), Path(f"/{character}/x.db"), Path(f"/a/{character}{character}")):
+        if character not in "\\/":
+            assert sqlite_file(sqlite_uri(path)) == path
+    assert sqlite_uri(Path("/plain/x.db")) == "sqlite:////plain/x.db"
+
+
+def test_a_path_that_is_no_text_is_refused_by_its_character():
+    with pytest.raises(SQLitePathError, match=r"has the character '\\udcff'"):
+        sqlite_uri(Path(os.fsdecode(b"/tmp/\xff/mlflow.db")))
+
+
+def test_a_relative_uri_holds_in_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri("sqlite:///runs/x.db") == f"sqlite:///{tmp_path}/runs/x.db"
+    for other in (
+        "sqlite:////runs/x.db",
+        "http://host:5000",
+        "postgresql://h/d",
+        "sqlite://",
+        "sqlite:///x.db?mode=ro",
+    ):
+        assert absolute_uri(other) == other

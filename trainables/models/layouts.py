@@ -1,8 +1,8 @@
 """Find a network's weights in the content of a file, in the layouts that training scripts write.
 
-Wrapper keys are not listed by name. Each dict of tensors in the file is compared with the network: with all keys, without
-a common prefix, and each group of keys that share a prefix. Names only separate averages of the weights (EMA) from the
-weights themselves, and the teacher in a distiller's file from the student.
+Wrapper keys are not listed by name. Each dict of tensors in the file is compared with the network: with all keys,
+without a common prefix, and each group of keys that share a prefix. Names only separate averages of the weights (EMA)
+from the weights themselves, and the teacher in a distiller's file from the student.
 """
 
 import re

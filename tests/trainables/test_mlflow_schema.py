@@ -112,15 +112,13 @@ def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_asid
     assert tables >= set(range(60))
 
 
-@pytest.mark.parametrize("table", [0, 7, -1])
-def test_a_folder_with_half_a_store_of_an_earlier_version_opens(half_made, tmp_path, table):
-    shutil.copytree(half_made[table].parent, tmp_path, dirs_exist_ok=True)
+def test_a_folder_with_half_a_store_of_an_earlier_version_opens(half_made, tmp_path):
+    shutil.copytree(half_made[7].parent, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "mlflow.db").read_bytes()
     client = open_client(f"sqlite:///{tmp_path}/mlflow.db")
     assert client.get_run(client.create_run(client.create_experiment("one")).info.run_id)
-    aside = list(tmp_path.glob("mlflow.db.half-made-*"))
-    assert len(aside) == (1 if table else 0)
-    assert all(len(path.read_bytes()) >= len(before) for path in aside)
+    (aside,) = tmp_path.glob("mlflow.db.half-made-*")
+    assert len(aside.read_bytes()) >= len(before)
 
 
 def test_an_empty_file_becomes_a_store_and_a_link_stays_one(tmp_path):

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -139,9 +140,10 @@ def test_what_is_no_tracking_store_is_refused_with_what_to_write_instead(uri, sa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_that_nobody_looks_up_is_given_up_on(hurried, monkeypatch):
+def test_a_name_that_nobody_looks_up_is_given_up_on(monkeypatch):
     monkeypatch.setattr(mlflow_store, "_look_at", lambda *given: time.sleep(20))
-    assert "no answer within 5 s" in refusal(f"postgresql://u:{SECRET}@host/d")
+    monkeypatch.setattr(mlflow_store, "_SECONDS_TO_CONNECT", 1.0)
+    assert "no answer within 1 s" in refusal(f"postgresql://u:{SECRET}@host/d")
 
 
 def test_a_path_that_is_a_folder_or_no_database_is_told(tmp_path):
@@ -155,24 +157,29 @@ def test_a_path_that_is_a_folder_or_no_database_is_told(tmp_path):
     assert "cannot be opened" in refusal(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("complete") / "mlflow.db"
+    open_client(f"sqlite:///{path}")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
 LOCK = (
     "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN EXCLUSIVE'); print(1, flush=True); input()"
 )
 
 
-def test_a_store_that_another_process_has_locked_is_told_with_what_to_do(tmp_path, monkeypatch):
+def test_a_store_that_another_process_has_locked_is_told_with_what_to_do(complete, tmp_path, monkeypatch):
     monkeypatch.setattr(mlflow_schema, "SECONDS_FOR_A_LOCK", 0.5)
     monkeypatch.setattr(mlflow_store, "SECONDS_FOR_A_LOCK", 0.5)
-    path = tmp_path / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    (tmp_path / "old").mkdir()
-    old = tmp_path / "old" / "mlflow.db"
-    old.write_bytes(path.read_bytes())
-    with closing(sqlite3.connect(old)) as connection:
-        connection.execute("PRAGMA journal_mode=DELETE")
-    for each in (path, old):
+    for mode in ("WAL", "DELETE"):
+        each = tmp_path / mode / "mlflow.db"
+        each.parent.mkdir()
+        shutil.copy(complete, each)
+        with closing(sqlite3.connect(each)) as connection:
+            connection.execute(f"PRAGMA journal_mode={mode}")
         holder = subprocess.Popen([sys.executable, "-c", LOCK, each], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             holder.stdout.readline()
@@ -191,9 +198,9 @@ def test_one_that_is_being_made_is_waited_for_and_not_for_ever(tmp_path, monkeyp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may not write")
-def test_a_store_that_may_not_be_written_is_told(tmp_path):
+def test_a_store_that_may_not_be_written_is_told(complete, tmp_path):
     path = tmp_path / "mlflow.db"
-    open_client(f"sqlite:///{path}")
+    shutil.copy(complete, path)
     tmp_path.chmod(0o555)
     for file in tmp_path.iterdir():
         file.chmod(0o444)

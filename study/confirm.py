@@ -12,6 +12,7 @@ import typer
 from study import options
 from study.launch import leave_with_exit_code, run_plan
 from study.request import resumed_plan
+from trainables.data.image_progress import hide_progress
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -61,6 +62,8 @@ def confirm_study(
     test split, which is read for this one choice. A confirmation that was stopped goes on; one that is done is shown
     again; another choice is refused. Exit codes are those of study.launch.
     """
+    if quiet:
+        hide_progress()
     values = dict(context.params)
     given = options.given_options(context)
     plan = resumed_plan(name, output_dir, given, confirms=True)

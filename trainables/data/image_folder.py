@@ -110,7 +110,11 @@ def list_image_folder(path: Path) -> ImageFolder:
     Raises:
         ValueError: naming the folder or class that is missing, empty or ambiguous.
     """
-    if not path.is_dir():
+    try:
+        there = path.is_dir()
+    except OSError as error:  # a folder above that may not be read, or a name that is too long
+        raise _cannot_be_listed(path, error) from None
+    if not there:
         raise ValueError(_no_folder(path))
     folders = _sub_folders(path)
     parts: dict[Part, str] = {}
@@ -292,7 +296,10 @@ def _walk(
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise _cannot_be_listed(folder, error) from None
     return status.st_dev, status.st_ino
 
 
@@ -310,10 +317,12 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
                     is_folder = entry.is_dir()
                 (folders if is_folder else files).append(entry.name)
     except OSError as error:
-        raise ValueError(
-            f"{shown(folder)} cannot be listed ({error.strerror}): make it readable or remove it"
-        ) from None
+        raise _cannot_be_listed(folder, error) from None
     return sorted(folders), files
+
+
+def _cannot_be_listed(folder: Path, error: OSError) -> ValueError:
+    return ValueError(f"{shown(folder)} cannot be listed ({error.strerror}): make it readable or remove it")
 
 
 def _sub_folders(folder: Path) -> list[str]:

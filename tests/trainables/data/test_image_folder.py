@@ -158,6 +158,13 @@ def test_a_folder_that_cannot_be_understood_is_refused(case, fill):
         list_image_folder(fill(*names))
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "\0", "file"])
+def test_a_path_that_is_no_folder_is_refused(name, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot be listed \(File name too long\)|there is no such folder"):
+        list_image_folder(tmp_path / name)
+
+
 @pytest.mark.parametrize("layout", ["train/", ""])
 def test_a_class_without_images_is_refused_by_name(layout, fill):
     folder = fill(f"{layout}cat/0.png", f"{layout}dog/0.png")

@@ -7,7 +7,7 @@ from study.comparison import BASELINE, ComparedMethod, comparison_notes, left_ou
 from study.confirmation import PUBLISHED
 from study.control_tuning import tuned_configs
 from study.plan import StudyPlan
-from study.samplers import make_sampler
+from study.samplers import make_sampler, sampler_notes
 from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
@@ -75,6 +75,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         + (f", checkpoints under {redact(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {', '.join(names)}: {reason}" for reason, names in left_out(plan).items() if plan.compared),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
+        *(f"note       {note}" for note in sampler_notes(plan)),
         "each as published" if plan.compared else "first configs",
     ]
     lines += [

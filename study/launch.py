@@ -16,7 +16,7 @@ import typer
 
 from search_spaces import COMPARISONS, SPACES, space_names
 from study import options
-from study.errors import ExitCode, StudyError, UsageError
+from study.errors import ClusterLostError, ExitCode, StudyError, UsageError, leave_at_once
 from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
 from trainables.data.image_progress import hide_progress
 from trainables.standard_streams import prepare_standard_streams
@@ -99,8 +99,9 @@ def launch(
 
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
     plain KD) on fresh seeds, and ends with a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong
-    usage, 3 done but trials failed or MLflow has not all of it, 130 interrupted. --space method and method_tuned
-    compare distillation methods instead: every one of them, as published or each tuned equally long, on equal seeds.
+    usage, 3 done but trials failed or MLflow has not all of it, 4 not done within --time-budget, 130 interrupted.
+    --space method and method_tuned compare distillation methods instead: every one of them, as published or each
+    tuned equally long, on equal seeds.
     What is found so is chosen by its own score; --confirm runs the best again on fresh seeds and on the test split.
     """
     if quiet:
@@ -141,6 +142,8 @@ def leave_with_exit_code(command: Callable[[], object]) -> None:
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
     try:
         command()
+    except ClusterLostError as error:
+        leave_at_once(str(error))
     except (UsageError, StudyError) as error:
         if verbose:
             raise
@@ -207,6 +210,10 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         raise typer.Exit(ExitCode.INTERRUPTED)
     if outcome.tracking_error:
         typer.echo(undelivered(plan, outcome.tracking_error), err=True)
+    if run.out_of_time:
+        typer.echo(f"out of time (--time-budget {plan.time_budget:g}); to go on:\n  {resume_command(plan)}", err=True)
+        raise typer.Exit(ExitCode.OUT_OF_TIME)
+    if outcome.tracking_error:
         raise typer.Exit(ExitCode.UNDELIVERED)
     raise typer.Exit(ExitCode.FAILED_TRIALS if outcome.summary["trials"]["failed"] else ExitCode.OK)
 
@@ -304,6 +311,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
     from study.data_preview import class_names, data_warnings
     from study.image_preview import images_summary
     from study.preview import count_plan_sources, describe_plan, first_configs
+    from study.samplers import sampler_notes
 
     configs = first_configs(plan)
     images = images_summary(plan)
@@ -317,6 +325,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
             "trials": plan.total_trials + plan.confirm_trials,
             "epochs": plan.epochs_total(),
             **count_plan_sources(plan),
+            "notes": sampler_notes(plan),
             "teacher_outputs": {
                 **plan.teacher_storage._asdict(),
                 "passes_saved": plan.teacher_storage.passes_saved,

@@ -146,10 +146,19 @@ TrialTimeout = Annotated[
         "its data take.",
     ),
 ]
-TimeBudget = Annotated[float | None, _how_much(help="Stop after so many seconds; --resume goes on.")]
+TimeBudget = Annotated[
+    float | None,
+    _how_much(help="Stop after so many seconds, with exit code 4 if the study is not done; --resume goes on."),
+]
 Smoke = Annotated[bool, _how_much("--smoke", help="Two configs, one seed, one epoch: does it run?")]
 
-Sampler = Annotated[SamplerName, _search(help="Optuna sampler.")]
+Sampler = Annotated[
+    SamplerName,
+    _search(
+        help="Optuna sampler. cmaes draws categorical parameters at random. With --scheduler asha, gp, cmaes and nsga2 "
+        "learn from a stopped trial by its value at its last epoch."
+    ),
+]
 Scheduler = Annotated[
     SchedulerName,
     _search(

@@ -27,6 +27,7 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
+from analysis.landmark import Landmark, at_landmark
 from analysis.methods import draw_accuracy_against_cost, draw_methods, methods_table, settings_of
 from analysis.statistics import Estimate
 from analysis.trials import (
@@ -54,6 +55,7 @@ from study.plan import StudyPlan
 from study.progress import StudyProgress, duration
 from study.report import about_study, write_study_report
 from study.runner import StudyRun
+from study.samplers import sampler_notes
 from study.tracking_view import NOTE_FIGURES, NOTE_WIDTH
 from trainables.measures import objective_in_words
 from trainables.storage import write_atomically
@@ -81,6 +83,7 @@ class Outcome:
         summary: everything below as JSON, as in `summary.json`.
         configs: controls first, then the promising configs, best first; where methods are compared, all best first.
         correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
+        landmark: the trials that it is of, at the epoch that it is of.
         costs: of the configs, by their ids.
         confirmed: what the confirmation found; None without one.
         confirmed_texts: what must be said beside that.
@@ -92,6 +95,7 @@ class Outcome:
     summary: dict[str, Any]
     configs: list[ConfigSummary]
     correlation: Estimate
+    landmark: Landmark
     costs: dict[str, ConfigCost]
     confirmed: ConfirmationResult | None
     confirmed_texts: list[str]
@@ -109,9 +113,10 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     confirmed = find_confirmed(run.ledger, records.trials)
     # Before the last trial of a confirmation nobody looks at the test split.
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
+    landmark = at_landmark(records, searched=True)
     notes = [*warnings, *_notes(plan, run, records, configs)]
     costs = config_costs(records)
-    summary = _summary(plan, run, configs, correlation, notes)
+    summary = _summary(plan, run, configs, correlation, landmark, notes)
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
     if confirmed is not None:
@@ -131,15 +136,15 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     above = [confirmation_note(run.ledger, confirmed), "**Before**"] if confirmed is not None else []
     if tested:
         above.insert(1, methods_table(tested, costs))
-    result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation), *notes])
+    result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation, landmark), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
     artifacts += [report] if report is not None else []
-    metrics = _study_metrics(plan, configs, correlation)
+    metrics = _study_metrics(plan, configs, correlation, landmark)
     metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
     error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
     texts = confirmation_texts(run.ledger, confirmed) if confirmed is not None else []
-    return Outcome(plan, summary, configs, correlation, costs, confirmed, texts, notes, error)
+    return Outcome(plan, summary, configs, correlation, landmark, costs, confirmed, texts, notes, error)
 
 
 def _publish(
@@ -165,7 +170,7 @@ def print_outcome(outcome: Outcome, stream: TextIO) -> None:
         table = comparison_table if plan.compared else _table
         console.print(table(outcome.configs, outcome.costs))
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
-    for text in [*methods, *_correlation_lines(plan, outcome.correlation), *outcome.notes]:
+    for text in [*methods, *_correlation_lines(plan, outcome.correlation, outcome.landmark), *outcome.notes]:
         console.print(text, markup=False)
     if outcome.confirmed is not None:
         console.print("\nConfirmed on fresh seeds", style="bold")
@@ -286,17 +291,19 @@ def _short(field: str) -> str:
     return field.removeprefix("adapter_").replace("learning_rate", "lr").replace("_", " ")
 
 
-def _correlation_text(correlation: Estimate, words: str) -> str:
-    subject = f"Sharpness gap and {words} over the search's configs (exploratory)"
+def _correlation_text(correlation: Estimate, words: str, landmark: Landmark) -> str:
+    subject = f"Sharpness gap and {words} over the search's configs, {landmark.place} (exploratory)"
     if math.isnan(correlation.value):
         return f"{subject}: {correlation.method}, n = {correlation.n}"
     interval = "" if math.isnan(correlation.low) else f" [{correlation.low:+.2f}, {correlation.high:+.2f}]"
     return f"{subject}: rank correlation {correlation.value:+.2f}{interval}, n = {correlation.n}; {correlation.method}"
 
 
-def _correlation_lines(plan: StudyPlan, correlation: Estimate) -> list[str]:
+def _correlation_lines(plan: StudyPlan, correlation: Estimate, landmark: Landmark) -> list[str]:
     words = objective_in_words(plan.base.dataset)
-    return [_correlation_text(correlation, words)] if plan.searches else []  # nothing was searched, nothing correlates
+    return (
+        [_correlation_text(correlation, words, landmark)] if plan.searches else []
+    )  # nothing was searched, nothing correlates
 
 
 def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
@@ -315,20 +322,26 @@ def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
 
 
 def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords, configs: list[ConfigSummary]) -> list[str]:
-    notes = [*_first_notes(plan, configs), _COST_NOTE]
+    notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
     survivors = survivor_note(records.trials)
     if survivors:
         notes.append(survivors)
     if not run.complete:
-        why = "interrupted" if run.interrupted else "out of time" if run.out_of_time else "unfinished"
-        notes.append(f"Incomplete ({why}): {run.ledger.ended} of {run.ledger.planned} trials have ended.")
+        notes.append(
+            f"Incomplete ({run.incomplete_because}): {run.ledger.ended} of {run.ledger.planned} trials have ended."
+        )
     failed = [entry for entry in run.ledger.entries.values() if entry.status == "failed"]
     notes += [f"Failed: {entry.name} ({entry.trial_id}): {entry.error}" for entry in failed[:5]]
     return notes
 
 
 def _summary(
-    plan: StudyPlan, run: StudyRun, configs: list[ConfigSummary], correlation: Estimate, notes: list[str]
+    plan: StudyPlan,
+    run: StudyRun,
+    configs: list[ConfigSummary],
+    correlation: Estimate,
+    landmark: Landmark,
+    notes: list[str],
 ) -> dict[str, Any]:
     trials = {status: run.ledger.count(status) for status in ("finished", "pruned", "failed")}
     return {
@@ -338,6 +351,7 @@ def _summary(
         "plan_digest": plan.digest,
         "objective": plan.objective,
         "complete": run.complete,
+        "incomplete_because": run.incomplete_because,
         "trials": {**trials, "planned": run.ledger.planned},
         "seconds": run.seconds,
         "teacher": {
@@ -348,7 +362,12 @@ def _summary(
         },
         "teacher_forwards": _teacher_forwards(run),
         "configs": [_json_ready(asdict(config)) for config in configs],
-        "gap_accuracy_correlation": _json_ready(asdict(correlation)),
+        "gap_accuracy_correlation": {
+            **_json_ready(asdict(correlation)),
+            "trials": landmark.trials.num_rows,
+            "epoch": landmark.epoch,
+            "last_epoch": landmark.last_epoch,
+        },
         "notes": notes,
         **about_study(plan),
         "records": str(plan.directory / "records"),
@@ -365,8 +384,13 @@ def _teacher_forwards(run: StudyRun) -> dict[str, int]:
     return {"ahead": run.ledger.teacher_forwards_ahead, "in_trials": in_trials}
 
 
-def _study_metrics(plan: StudyPlan, configs: list[ConfigSummary], correlation: Estimate) -> dict[str, float]:
+def _study_metrics(
+    plan: StudyPlan, configs: list[ConfigSummary], correlation: Estimate, landmark: Landmark
+) -> dict[str, float]:
     metrics = {"gap_accuracy_correlation": correlation.value}
+    if plan.searches and math.isfinite(correlation.value):
+        metrics["gap_accuracy_correlation_trials"] = float(landmark.trials.num_rows)
+        metrics["gap_accuracy_correlation_epoch"] = float(landmark.epoch)
     named = [(config.method, config) for config in configs if plan.compared or config.stage == "control"]
     best = [("best", config) for config in configs if plan.compared or config.stage == "replicate"]
     for prefix, config in (*best[:1], *named):

@@ -10,7 +10,7 @@ from study.data_preview import classes_line, data_warnings
 from study.errors import UsageError
 from study.image_preview import image_lines, validation_origin
 from study.plan import StudyPlan
-from study.samplers import make_sampler
+from study.samplers import make_sampler, sampler_notes
 from study.teacher_choice import describe_teacher
 from study.teacher_storage import describe_teacher_storage
 from trainables.data.registry import dataset_info
@@ -81,6 +81,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {', '.join(names)}: {reason}" for reason, names in left_out(plan).items() if plan.compared),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
+        *(f"note       {note}" for note in sampler_notes(plan)),
         "each as published" if plan.compared else "first configs",
     ]
     lines += [

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,9 +20,10 @@ from study.cluster import Slots, check_address, start_ray, stop_ray
 import ray
 from ray import tune
 
+from study.cluster_watch import ClusterWatch, connected_cluster
 from study.confirmation import what_is_left
 from study.derivable import check_records, set_aside
-from study.errors import StudyError
+from study.errors import ClusterLostError, StudyError
 from study.ledger import StudyLedger, TrialEntry, describe_damage, epoch_rows, trial_row
 from study.lock import StudyLock
 from study.optuna_mirror import Put, mirrored
@@ -61,7 +62,7 @@ class StudyRun:
     Args:
         ledger: the study's trials.
         interrupted: a person stopped it.
-        out_of_time: the time budget did.
+        out_of_time: the time budget was used up with work left.
         seconds: wall time of this run.
     """
 
@@ -75,6 +76,13 @@ class StudyRun:
         """Whether no trial is left to run."""
         return not (self.interrupted or self.out_of_time) and not self.ledger.unfinished
 
+    @property
+    def incomplete_because(self) -> str | None:
+        """Why there is work left, in words; None if there is none."""
+        if self.complete:
+            return None
+        return "interrupted" if self.interrupted else "out of time" if self.out_of_time else "unfinished"
+
 
 class Stop(tune.Stopper):
     """Ends the search between two results: when a person asks, when time is up, or when recording fails.
@@ -87,6 +95,8 @@ class Stop(tune.Stopper):
         self.interrupted = threading.Event()
         self.failure: Exception | None = None
         self.ledger: StudyLedger | None = None
+        self.watch: ClusterWatch | None = None
+        self.last_words: Callable[[], None] = lambda: None
         self._deadline = time.monotonic() + time_budget if time_budget is not None else None
 
     @property
@@ -102,7 +112,22 @@ class Stop(tune.Stopper):
         """Whether to end now; trials that are running are left to be resumed."""
         if self.failure is None and self.ledger is not None:
             self.failure = self.ledger.failure
-        return self.interrupted.is_set() or self.out_of_time or self.failure is not None
+        return self.interrupted.is_set() or self.out_of_time or self.failure is not None or self._cluster_is_lost
+
+    @property
+    def _cluster_is_lost(self) -> bool:
+        return self.watch is not None and self.watch.lost is not None
+
+    def lost_the_cluster(self) -> bool:
+        """Whether the cluster is gone, asked now: what goes wrong may be noticed before that is."""
+        return self.watch is not None and self.watch.check() is not None
+
+    def __enter__(self) -> "Stop":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.watch is not None:
+            self.watch.dismiss()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -228,11 +253,11 @@ def run_study(
     """
     began = time.monotonic()
     with (
+        Stop(plan.time_budget) as stop,
         StudyLock(plan.directory),
         ThreadPoolExecutor(1, "mlflow-open") as pool,
         mirrored(plan, progress.warn) as mirror,
     ):
-        stop = Stop(plan.time_budget)
         settle_in(plan.directory)
         ledger = StudyLedger(
             plan, lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop), read_only=True
@@ -246,15 +271,19 @@ def run_study(
         records = _open_records(plan, ledger, progress.say)
         for entry in ledger.in_stage("search"):
             mirror(entry)
+        stop.last_words = _last_words(plan, ledger, records, tracker_opens)
         with _interruptible(stop, progress):
-            if _work_is_left(ledger):
-                try:
+            try:
+                if _work_is_left(ledger):
                     _search(plan, ledger, tracker_opens, mirror, progress, stop)
-                except StudyError:
-                    if tracker_opens.done() and tracker_opens.exception() is not None:
-                        raise
-                    tracker_opens.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+            except ClusterLostError:
+                stop.last_words()
+                raise
+            except StudyError:
+                if tracker_opens.done() and tracker_opens.exception() is not None:
                     raise
+                tracker_opens.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+                raise
         tracker = tracker_opens.result()
         if stop.failure is not None:
             tracker.finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
@@ -263,8 +292,9 @@ def run_study(
             ) from stop.failure
         _complete_records(plan, ledger, records)
         tracker.catch_up(ledger)
+        out_of_time = stop.out_of_time and _work_is_left(ledger)
         ledger.close()
-    run = StudyRun(ledger, stop.interrupted.is_set(), stop.out_of_time, time.monotonic() - began)
+    run = StudyRun(ledger, stop.interrupted.is_set(), out_of_time, time.monotonic() - began)
     return run, tracker
 
 
@@ -364,8 +394,7 @@ def _search(
 ) -> None:
     keep_teacher(plan)
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
-    start_ray(plan.address, ship_code=plan.ship_code)
-    try:
+    with _watched_cluster(plan, progress, stop):
         cpus, gpus = plan.cpus_per_trial, plan.gpus_per_trial
         if plan.address == "local":  # a cluster may grow
             Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
@@ -400,6 +429,7 @@ def _search(
             packing.trial_settings,
             lambda entry: _checkpoints(entry, known, storage),
             packing.slots,
+            stop.lost_the_cluster,
         )
         callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop, storage)
         progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
@@ -410,11 +440,53 @@ def _search(
                 stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
                 if stop.failure is None:
                     raise
+
+
+@contextmanager
+def _watched_cluster(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator[None]:
+    """Ray, connected to the plan's cluster; whatever goes wrong once that is gone is a `ClusterLostError`."""
+    start_ray(plan.address, ship_code=plan.ship_code)
+
+    def parting(lost: str) -> str:
+        return f"{lost}. What ran up to then is kept; to go on:\n  {resume_command(plan)}"
+
+    stop.watch = watch = ClusterWatch(
+        connected_cluster(plan.address),
+        lambda lost: progress.say(f"{lost}; ending the study"),
+        last_words=stop.last_words,
+        parting=parting,
+    )
+    try:
+        yield
+    except Exception:  # whatever Ray makes of it
+        if watch.end() is None:
+            raise
     finally:
-        # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
-        # next, one of them ends the whole process.
-        gc.collect()
-        stop_ray()
+        if watch.end() is None:
+            # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
+            # next, one of them ends the whole process.
+            gc.collect()
+            stop_ray()
+        else:  # Ray would wait for what is gone
+            watch.end_processes()
+    if watch.lost is not None:
+        raise ClusterLostError(parting(watch.lost))
+
+
+def _last_words(
+    plan: StudyPlan, ledger: StudyLedger, records: RecordWriter, tracker: "Future[StudyTracker]"
+) -> Callable[[], None]:
+    """What is still to be done for a study whose cluster is gone, once, by whichever thread comes to it."""
+    begun = threading.Lock()
+
+    def say() -> None:
+        if begun.acquire(blocking=False):
+            _complete_records(plan, ledger, records)
+            with suppress(StudyError):
+                tracker.result().catch_up(ledger)
+                tracker.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+
+    return say
 
 
 def _checkpoints(

@@ -3,14 +3,46 @@
 A sampler's random state cannot be written down, and a sampler made again from the study's seed proposes its first
 points again. Seeding by (study seed, number of the suggestion) makes a resumed study propose what it would have
 proposed, whatever the sampler; what a sampler has learnt, it reads from the trials.
+
+How Optuna 5's samplers treat a trial that ASHA stopped, which is PRUNED in Optuna's terms:
+
+| sampler | PRUNED trials | what the sampler gets here |
+| --- | --- | --- |
+| random | are ignored, as all results are | PRUNED |
+| qmc | count as points of the sequence | PRUNED |
+| tpe | rank below every finished trial, later rungs first, then by value | PRUNED |
+| gp | are ignored, and do not count towards its 10 random points | COMPLETE, with the value at the last rung |
+| cmaes | are ignored, and do not count towards a generation | COMPLETE, with the value at the last rung |
+| nsga2 | are ignored, and do not count towards a generation | COMPLETE, with the value at the last rung |
+
+ASHA stops most trials before one finishes, so gp and nsga2 would propose random search's configs, and cmaes would learn
+from survivors alone. The price of COMPLETE is a bias: a stopped trial has its value at an earlier epoch than a finished
+one, which is lower than its value at the end would be. It was stopped for being in the lower part of its rung, so its
+rank below the survivors is right; how far it lies below them is exaggerated. nsga2 and cmaes read ranks alone, gp reads
+the distances. CMA-ES has an option for pruned trials (`consider_pruned_trials`), but as long as no trial has finished
+it finds no search space. The journal, the records and the mirror call such a trial pruned, whatever the sampler.
+
+A failed trial is FAIL for every sampler and counts for nothing: the search learns from the other trials, and neither a
+generation nor the random points of gp get shorter by it.
 """
 
+import math
 import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 import optuna
+from optuna.trial import TrialState
 
-from study.plan import Sampler
+from search_spaces import MethodComparison, SearchSpace
+from study.plan import Sampler, StudyPlan
 from trainables.trial import derive_seed
+
+if TYPE_CHECKING:
+    from study.ledger import Status
+
+_IGNORE_PRUNED: Final = frozenset({"gp", "cmaes", "nsga2"})
+_STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.samplers.BaseSampler:
@@ -37,3 +69,47 @@ def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.sampl
                 return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
             case "nsga2":
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=12)
+
+
+def sampler_outcome(sampler: Sampler, status: "Status", scores: Mapping[int, float]) -> tuple[TrialState, float | None]:
+    """State and value with which a sampler gets a trial that ended; see the table above.
+
+    Args:
+        sampler: of the study.
+        status: how the trial ended.
+        scores: the objective by epoch, where it is a number.
+
+    Returns:
+        The state and, unless it is FAIL, the objective at the last epoch that has one. A trial without such an epoch
+        is FAIL if it finished.
+    """
+    last = scores[max(scores)] if scores else math.nan
+    if status == "failed" or (status == "finished" and not scores):
+        return TrialState.FAIL, None
+    if status == "pruned" and not scores:
+        return TrialState.PRUNED, None
+    return TrialState.COMPLETE if sampler in _IGNORE_PRUNED else _STATES[status], last
+
+
+def sampler_notes(plan: StudyPlan) -> list[str]:
+    """What the choice of a sampler means for a study, for the plan."""
+    notes = []
+    categorical = _categorical(plan.search_space)
+    if plan.sampler == "cmaes" and plan.searches and categorical:
+        notes.append(
+            f"cmaes draws categorical parameters at random, without learning from results: {', '.join(categorical)}. "
+            "tpe, gp and nsga2 learn about them too"
+        )
+    if plan.scheduler == "asha" and plan.sampler in _IGNORE_PRUNED:
+        notes.append(
+            f"{plan.sampler} learns from a trial that asha stopped by its value at its last epoch, which is lower than "
+            "at the end"
+        )
+    return notes
+
+
+def _categorical(space: SearchSpace | MethodComparison) -> list[str]:
+    """The categorical parameters that a search varies; a comparison tunes numbers alone."""
+    if isinstance(space, MethodComparison):
+        return []
+    return [each.name for each in space.parameters if each.role != "fixed" and each.kind == "categorical"]

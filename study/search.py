@@ -1,7 +1,8 @@
 """What Tune runs next: configs from Optuna, the controls, fresh seeds of the best configs, and what is confirmed.
 
-`StudySearch` is Ray's `OptunaSearch` with three differences. A trial that was stopped early reaches Optuna as PRUNED
-with its value and a failed one as FAIL (Ray tells COMPLETE for both, or leaves them RUNNING). It is rebuilt from the
+`StudySearch` is Ray's `OptunaSearch` with three differences. A trial that was stopped early reaches Optuna's sampler in
+the state from which that sampler learns (see `study.samplers`), and a failed one as FAIL (Ray reports COMPLETE for a
+stopped trial, and leaves one without a value RUNNING). It is rebuilt from the
 study's ledger instead of a pickle. And the search is one of four stages, in which several methods may each be searched
 by a sampler of its own; a comparison of methods as they are has no search at all. The last stage, a confirmation, is
 there if the plan asks for one; it is chosen from all the others, and its trials alone read the test split.
@@ -25,20 +26,20 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from study.choosing import choose
+from study.cma_state import UntrustedStateError, trusted_attributes
 from study.confirmation import student_path
 from study.control_tuning import tuning_trials
 from study.errors import StudyError
 from study.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_words
 from study.plan import PlannedTrial
 from study.promising import promising_configs as promising_configs
-from study.samplers import make_sampler
+from study.samplers import make_sampler, sampler_outcome
 from trainables.trial import TrialConfig
 
 # A line for every config would drown the study's own progress.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 WORKER_RESTARTS: Final = 3
-_STATES = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 class StudySearch(OptunaSearch):
@@ -50,6 +51,7 @@ class StudySearch(OptunaSearch):
         checkpoints: what an unfinished trial may go on from, newest first.
         slots: how many trials fit at once. A trial handed out ahead of its slot would have Tune start a process for
             it, and the process that becomes free, everything loaded, would be ended: a second lost per trial.
+        cluster_is_lost: whether the cluster is gone, and not the process of one trial.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class StudySearch(OptunaSearch):
         trial_settings: dict[str, Any],
         checkpoints: Callable[[TrialEntry], list[str | tune.Checkpoint]] = lambda _: [],
         slots: Callable[[], int] = lambda: 1_000_000,
+        cluster_is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         plan = ledger.plan
         super().__init__(
@@ -71,6 +74,7 @@ class StudySearch(OptunaSearch):
         self._trial_settings = trial_settings
         self._checkpoints = checkpoints
         self._slots = slots
+        self._cluster_is_lost = cluster_is_lost
         self._trial_ids: dict[str, str] = {}
         self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
@@ -254,6 +258,8 @@ class StudySearch(OptunaSearch):
         entry = self._ledger.entries[self._trial_ids[trial_id]]
         status, message = _how_it_ended(result)
         if error and entry.status is None:
+            if self._cluster_is_lost():  # no trial fails by that: it goes on when the study does
+                return
             self._deaths[entry.trial_id] += 1
             message = self._given_up.pop(entry.trial_id, None)
             if message is None and self._deaths[entry.trial_id] <= WORKER_RESTARTS:
@@ -272,24 +278,25 @@ class StudySearch(OptunaSearch):
         if trial is not None:
             for epoch, score in entry.scores.items():
                 trial.report(score, epoch)
-            trial.study.tell(trial, entry.score if status == "finished" else None, state=_STATES[status])
+            state, value = sampler_outcome(self._plan.sampler, status, entry.scores)
+            # Optuna takes no value for a pruned trial: it finds the last one that was reported.
+            trial.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
         name, saved = self._plan.search_of(entry.config), entry.optuna
         study = self._studies[name]
-        state = TrialState.RUNNING if entry.status is None else _STATES[entry.status]
+        state, value = TrialState.RUNNING, None
+        if entry.status is not None:
+            state, value = sampler_outcome(self._plan.sampler, entry.status, entry.scores)
         ended = state.is_finished()
         reported = entry.scores if ended else {}
-        value = entry.score if state == TrialState.COMPLETE else None
-        if state == TrialState.PRUNED and reported:
-            value = reported[max(reported)]
         frozen: FrozenTrial = optuna.trial.create_trial(
             state=state,
             value=value,
             params=saved["params"],
             distributions={k: json_to_distribution(d) for k, d in saved["distributions"].items()},
-            system_attrs=saved["system_attrs"],
+            system_attrs=_trusted(entry),
             intermediate_values=reported,
         )
         study.add_trial(frozen)
@@ -329,6 +336,19 @@ def _first_not_begun(waiting: deque[PlannedTrial], begun: list[TrialEntry]) -> P
 
 def _identity(entry: TrialEntry) -> tuple[str, int]:
     return entry.config.config_id, entry.replicate
+
+
+def _trusted(entry: TrialEntry) -> dict[str, Any]:
+    """The attributes that the sampler keeps with a trial, of which one is a pickle that Optuna would load."""
+    assert entry.optuna is not None
+    try:
+        return trusted_attributes(entry.optuna["system_attrs"])
+    except UntrustedStateError as error:
+        raise StudyError(
+            f"journal.jsonl: what {entry.trial_id} keeps for the sampler is no state of CMA-ES: {error}. Nothing of it "
+            "was run, and nothing was changed. Resume the study from an intact copy of its journal, or start a new one "
+            "under another name"
+        ) from None
 
 
 def _how_it_ended(result: dict[str, Any] | None) -> tuple[Status | None, str | None]:

@@ -120,6 +120,8 @@ def _section(key: str, name: str, *, shown: bool) -> dict[str, Any]:
 
 def _charts(plan: StudyPlan, params: list[str]) -> list[dict[str, Any]]:
     score, words = plan.objective, objective_in_words(plan.base.dataset)
+    if plan.scheduler == "asha":  # the page knows a run's last value alone
+        words += ", each trial at its own last epoch"
     charts = [_scatter("gap", SHARPNESS_GAP, "METRIC", score, f"Sharpness gap against {words}")]
     for name in plan.search_space.scientific[:2]:
         title = f"{name.replace('_', ' ').capitalize()} against {words}"

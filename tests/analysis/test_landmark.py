@@ -25,6 +25,12 @@ def test_without_early_stopping_the_landmark_is_the_last_epoch():
     landmark = at_landmark(records(rows), searched=True)
     assert (landmark.epoch, landmark.trials.num_rows, landmark.evidence) == (3, 4, "exploratory")
     assert landmark.note == "4 trials at epoch 3, their last"
+    assert landmark.place == "4 trials at epoch 3"
+
+
+def test_without_a_trial_the_landmark_says_so():
+    landmark = at_landmark(records([trial(0, status="failed")]), searched=True)
+    assert (landmark.epoch, landmark.last_epoch, landmark.place) == (0, 0, landmark.note)
 
 
 def test_stopped_trials_are_in_it_with_all_others_as_they_were_then():
@@ -35,6 +41,7 @@ def test_stopped_trials_are_in_it_with_all_others_as_they_were_then():
     assert trial_scores(landmark.trials).tolist() == [0.3, 0.2]
     assert numbers(landmark.trials, "val/sharpness_gap").tolist() == [3.0, 2.0]
     assert "1 were stopped early" in landmark.note
+    assert landmark.place == "2 trials at epoch 2 of 3, the last that all reached"
     assert "no survivor is selected" in landmark.note
 
 

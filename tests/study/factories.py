@@ -1,11 +1,13 @@
 """Small plans and trials for tests that need no Ray."""
 
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from study.ledger import StudyLedger
 from study.plan import StudyPlan, resolve_plan
-from study.search import StudySearch
+from study.search import SearchASHA, StudySearch
 from trainables.measures import ACCURACY
 
 
@@ -66,3 +68,59 @@ class PretendedTune:
             self.finish(*got)
             ran.append(got[1])
         return ran
+
+
+class TuneTrial:
+    """All that ASHA asks of a trial of Tune's."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.config = settings
+        self.trial_id = "tune's own"
+
+
+def search_with_asha(
+    ledger: StudyLedger,
+    *,
+    slots: int = 1,
+    proposals: int | None = None,
+    fails: Callable[[int], bool] = lambda ordinal: False,
+) -> tuple[StudySearch, list[dict[str, Any]]]:
+    """Run the search of a study, `slots` trials at once, each stopped when ASHA says so.
+
+    Args:
+        ledger: of the study; one that was stopped goes on.
+        slots: trials at once, which take turns to report an epoch.
+        proposals: trials to hand out, the last of which are left running after an epoch; all trials if None.
+        fails: whether the trial of that number fails in its first epoch.
+
+    Returns:
+        The search, and the config of each trial that it handed out.
+    """
+    search, scheduler = StudySearch(ledger, {}), SearchASHA(ledger)
+    tune, running, configs = PretendedTune(search, ledger), deque[tuple[str, dict[str, Any], int]](), []
+    while True:
+        while len(running) < slots and (proposals is None or len(configs) < proposals):
+            got = tune.next()
+            if got is None or got[1]["stage"] != "search":
+                break
+            scheduler.on_trial_add(None, TuneTrial(got[1]))
+            configs.append(got[1]["config"])
+            running.append((*got, 1))
+        if not running:
+            return search, configs
+        tune_id, settings, epoch = running.popleft()
+        trial, score = TuneTrial(settings), accuracy_of(settings["config"], epoch)
+        if fails(ledger.entries[settings["trial_id"]].ordinal):
+            scheduler.on_trial_error(None, trial)
+            search.on_trial_complete(tune_id, {"finished": False, "failed": "why"})
+            continue
+        tune.report(settings, epoch, score)
+        if len(configs) == proposals:
+            return search, configs
+        result = {"epoch": epoch, ACCURACY: score}
+        is_last = epoch == settings["config"]["epochs"]
+        if scheduler.on_trial_result(None, trial, result) == "CONTINUE" and not is_last:
+            running.append((tune_id, settings, epoch + 1))
+            continue
+        scheduler.on_trial_complete(None, trial, result)
+        search.on_trial_complete(tune_id, {"finished": is_last})

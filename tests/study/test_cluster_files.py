@@ -214,6 +214,42 @@ class Slurm:
         )  # fmt: skip
 
 
+# In place of Python: Ray's commands succeed, and a study ends with the code in `code`.
+_PYTHON = """#!/bin/bash
+case "$*" in
+    *ray.scripts.scripts*start*) exec sleep 600 ;;
+    *study.launch*) echo "$@" >> "$STAND_IN_LOG"; exit "$(cat "${0%/*}/code")" ;;
+esac
+"""
+
+
+def test_a_slurm_job_is_queued_again_if_its_study_was_stopped_or_ran_out_of_time_and_keeps_its_budget(tmp_path):
+    slurm = Slurm(tmp_path)
+    (tmp_path / "python").write_text(_PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin", "STAND_IN_LOG": str(slurm.log), "SLURM_JOB_ID": "7", "STUDY": "queued",
+        "SLURM_JOB_NODELIST": "one,two", "SLURM_CPUS_PER_TASK": "1", "OUTPUT_DIR": str(tmp_path / "out"),
+    }  # fmt: skip
+    asked = ["--space", "adapter_width", "--time-budget", "3600"]
+    first = ["--name", "queued", *asked]
+    again = ["--resume", "queued", "--time-budget", "3600"]
+    for code, is_queued in ((4, True), (0, False), (1, False), (3, False), (130, True)):
+        slurm.log.write_text("")
+        (tmp_path / "code").write_text(str(code))
+        done = subprocess.run(
+            ["bash", slurm.folder / "slurm.sbatch", *asked], env=environment, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        log = slurm.log.read_text()
+        assert ("scontrol requeue 7" in log) == is_queued
+        (launched,) = [line for line in log.splitlines() if "study.launch" in line]
+        assert f"study.launch {' '.join(first if code == 4 else again)} --output-dir" in launched
+        (tmp_path / "out" / "queued").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / "queued" / "plan.json").touch()
+
+
 @pytest.mark.fault
 def test_the_slurm_script_runs_a_study_on_two_nodes_stops_it_when_told_and_goes_on(tmp_path):
     slurm = Slurm(tmp_path)

@@ -1,6 +1,8 @@
 """Studies that are stopped, killed or made to fail, for real."""
 
+import json
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -9,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -18,6 +21,7 @@ from study.plan import load_plan
 from study.records import read_trials
 from study.tracking import check_tracking_uri
 from tests.study.inspection import assert_whole, runs_of
+from tests.study.test_cma_state import Payload
 
 STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
 
@@ -130,22 +134,68 @@ def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     assert all(row["stage"] == "search" and row["epochs"] < 6 for row in pruned)
     assert all(row["epochs"] == 6 for row in rows if row["status"] == "finished")
     assert "Survivors only" in done.stdout
+    # The correlation is of all of them, at the last epoch that all reached.
+    found = json.loads((directory / "summary.json").read_text())["gap_accuracy_correlation"]
+    reached = min(row["epochs"] for row in rows if row["stage"] == "search")
+    assert (found["trials"], found["epoch"], found["last_epoch"]) == (9, reached, 6)
+    place = f"over the search's configs, 9 trials at epoch {reached} of 6, the last that all reached (exploratory)"
+    assert place in " ".join(done.stdout.split())
+    parent, _ = runs_of(load_plan(directory))
+    assert place in parent.data.tags["mlflow.note.content"]
+    measured = parent.data.metrics
+    assert (measured["gap_accuracy_correlation_trials"], measured["gap_accuracy_correlation_epoch"]) == (9, reached)
 
 
 @pytest.mark.fault
-def test_a_time_budget_ends_a_study_that_can_be_gone_on_with(output_dir, launch):
-    done = launch(*STUDY, "--name", "brief", "--output-dir", output_dir, "--time-budget", "1")
-    assert done.returncode == 0, done.stderr
+def test_a_study_out_of_time_or_without_its_cluster_says_how_to_go_on_and_is_whole_in_the_end(output_dir, launch):
+    directory, marker = output_dir / "bereft", output_dir / "ran"
+    resumed = ["--resume", "bereft", "--output-dir", str(output_dir)]
+    command = f"python -m study.launch {' '.join(resumed)}"
+    done = launch(*STUDY, "--epochs", "20", "--name", "bereft", "--output-dir", output_dir, "--time-budget", "1")
+    assert done.returncode == 4, done.stderr
+    assert f"out of time (--time-budget 1); to go on:\n  {command}" in done.stderr
     assert "out of time" in done.stdout
-    done = launch("--resume", "brief", "--output-dir", output_dir)
+    summary = json.loads((directory / "summary.json").read_text())
+    assert (summary["complete"], summary["incomplete_because"]) == (False, "out of time")
+    for victim in ("raylet", "gcs_server"):
+        before = len(read_journal(directory / "journal.jsonl")[0]) if (directory / "journal.jsonl").exists() else 0
+        process = subprocess.Popen(
+            [sys.executable, "-m", "study.launch", *resumed],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        wait_for_trials(process, directory, before + 15)
+        rays = [each for each in psutil.Process(process.pid).children(recursive=True) if is_rays(each)]
+        (killed,) = [each for each in rays if each.name() == victim]
+        killed.kill()
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 1, said
+        assert f"to go on:\n  {command}" in said
+        assert "Traceback" not in said
+        _, alive = psutil.wait_procs(rays, timeout=10)
+        assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+        assert read_journal(directory / "journal.jsonl")[1] == []
+        parent, children = runs_of(load_plan(directory))
+        assert "RUNNING" not in {parent.info.status, *(run.info.status for run in children)}
+        # What Ray has left behind is not read: here it would make a file.
+        left = [path for path in (directory / "tune").rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+        assert left
+        for path in left:
+            path.write_bytes(pickle.dumps(Payload(marker)))
+    done = launch(*resumed)
     assert done.returncode == 0, done.stderr
-    assert_whole(output_dir / "brief")
+    assert_whole(directory)
+    assert not [entry for entry in read_trials(directory)["status"].to_pylist() if entry != "finished"]
+    assert not marker.exists()
+
+
+def is_rays(process: psutil.Process) -> bool:
+    return process.name() in ("raylet", "gcs_server") or "ray" in " ".join(process.cmdline())
 
 
 @pytest.mark.fault
 def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
-    import psutil
-
     process = start("maimed", output_dir, "--epochs", "60")
     wait_for_trials(process, output_dir / "maimed", 90)
     workers = [

@@ -61,8 +61,9 @@ def all_ends(tune):
     return running
 
 
-def test_every_trial_of_the_search_is_there_as_it_ended(tmp_path):
-    ledger, tune = begin(tmp_path)
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])  # gp gets a stopped trial as COMPLETE
+def test_every_trial_of_the_search_is_there_as_it_ended(tmp_path, sampler):
+    ledger, tune = begin(tmp_path, sampler=sampler)
     all_ends(tune)
     warnings = []
     write(ledger, warnings)

@@ -1,14 +1,16 @@
 import math
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from study.ledger import PROCESS_DIED, StudyLedger
 from study.plan import SAMPLERS
+from study.samplers import make_sampler
 from study.search import WORKER_RESTARTS, SearchASHA, StudySearch, promising_configs
-from tests.study.factories import PretendedTune, make_plan
+from tests.study.factories import PretendedTune, TuneTrial, accuracy_of, make_plan, search_with_asha
 from trainables.measures import ACCURACY
 
 
@@ -197,7 +199,7 @@ def test_failed_configs_are_not_promising(tmp_path):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
-    trials = 30 if sampler == "nsga2" else 16  # past each sampler's random start
+    trials = {"nsga2": 30, "gp": 13}.get(sampler, 16)  # past each sampler's random start
     _, _, tune = begin(tmp_path / "whole", trials=trials, sampler=sampler)
     whole = [t["config"] for t in tune.run()]
     ledger, _, tune = begin(tmp_path / "killed", trials=trials, sampler=sampler)
@@ -213,6 +215,81 @@ def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(tmp_path,
     assert len({e.trial_id for e in ledger.entries.values()}) == ledger.plan.total_trials
 
 
+# Random points that a sampler begins with.
+STARTS = {"tpe": 10, "gp": 10, "cmaes": 1, "nsga2": 12, "qmc": 0}
+HALVED = {"trials": 24, "scheduler": "asha", "base": {"epochs": 9}}
+
+
+@pytest.fixture(scope="module")
+def random_configs(tmp_path_factory):
+    """The configs of random search, which no result changes."""
+    plan = make_plan(tmp_path_factory.mktemp("random"), sampler="random", **HALVED)
+    return search_with_asha(StudyLedger(plan))[1]
+
+
+@pytest.mark.parametrize("sampler", STARTS)
+def test_with_asha_every_sampler_leaves_random_search_and_goes_on_so_after_a_kill(tmp_path, sampler, random_configs):
+    plan = make_plan(tmp_path, sampler=sampler, **HALVED)
+    ledger = StudyLedger(plan)
+    whole = search_with_asha(ledger)[1]
+    assert {entry.status for entry in ledger.in_stage("search")} == {"finished", "pruned"}
+    assert len(whole) == 24
+    start = STARTS[sampler]
+    if sampler in ("gp", "nsga2"):
+        assert whole[:start] == random_configs[:start]
+    learnt = [config != other for config, other in zip(whole[start:], random_configs[start:], strict=True)]
+    assert sum(learnt) > len(learnt) / 2, "it proposes what random search does"
+    # What a kill leaves in the first epoch of trial 21.
+    journal = plan.directory / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    begun = next(number for number, line in enumerate(lines) if b'"event":"trial"' in line and b'"ordinal":21' in line)
+    journal.write_bytes(b"".join(lines[: begun + 2]))
+    assert search_with_asha(StudyLedger(plan))[1] == whole[21:]
+
+
+@pytest.mark.parametrize("sampler", ["cmaes", "nsga2"])
+def test_several_trials_at_once_of_which_many_fail_teach_a_sampler_what_it_knows_after_a_kill(tmp_path, sampler):
+    plan = make_plan(tmp_path, sampler=sampler, **{**HALVED, "trials": 40})
+    search, _ = search_with_asha(StudyLedger(plan), slots=3, proposals=38, fails=lambda number: number % 3 == 0)
+    ledger = StudyLedger(plan)
+    again = StudySearch(ledger, {})
+    known, restored = search.optuna_study.trials, again.optuna_study.trials
+    for name in ("state", "values", "params", "distributions"):
+        assert [getattr(each, name) for each in restored] == [getattr(each, name) for each in known], name
+    generation = "NSGAIISampler:generation" if sampler == "nsga2" else "cma:generation"
+    generations = [[each.system_attrs.get(generation, 0) for each in trials] for trials in (known, restored)]
+    assert generations[0] == generations[1]
+    states = {"finished": TrialState.COMPLETE, "pruned": TrialState.COMPLETE, "failed": TrialState.FAIL}
+    entries = ledger.in_stage("search")
+    assert [trial.state for trial in restored] == [states.get(entry.status, TrialState.RUNNING) for entry in entries]
+    assert {entry.status for entry in entries} >= {"finished", "pruned", "failed"}
+    assert max(generations[0]) >= 1, "trials that failed hold it up"
+    ledger.retry_failed()
+    search, _ = search_with_asha(ledger, slots=3)
+    assert {trial.state for trial in search.optuna_study.trials} == {TrialState.COMPLETE}
+
+
+def test_a_search_of_which_every_trial_fails_is_random_search(tmp_path, random_configs):
+    ledger = StudyLedger(make_plan(tmp_path, sampler="gp", **HALVED))
+    search, configs = search_with_asha(ledger, fails=lambda number: True)
+    assert configs == random_configs
+    assert {trial.state for trial in search.optuna_study.trials} == {TrialState.FAIL}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_without_asha_a_sampler_proposes_what_it_does_in_a_plain_loop_of_optuna(tmp_path, sampler):
+    trials = 12 if sampler == "gp" else 24
+    ledger, _, tune = begin(tmp_path, sampler=sampler, trials=trials)
+    proposed = [settings["config"] for settings in tune.run(trials)]
+    study, (search,) = optuna.create_study(direction="maximize"), ledger.plan.searches
+    for number, config in enumerate(proposed):
+        study.sampler = make_sampler(sampler, study_seed=ledger.plan.seed, number=number)
+        trial = study.ask()
+        point = search.suggest(trial)
+        assert {name: config[name] for name in point} == point
+        study.tell(trial, accuracy_of(config, config["epochs"]))
+
+
 def test_an_unfinished_trial_is_told_where_its_checkpoints_are(tmp_path):
     ledger, _, tune = begin(tmp_path)
     _, settings = tune.next()
@@ -220,12 +297,6 @@ def test_an_unfinished_trial_is_told_where_its_checkpoints_are(tmp_path):
     ledger = StudyLedger(ledger.plan)
     search = StudySearch(ledger, {}, checkpoints=lambda entry: [f"of-{entry.trial_id}"])
     assert search.suggest("again")["checkpoints"] == [f"of-{settings['trial_id']}"]
-
-
-class TuneTrial:
-    def __init__(self, settings):
-        self.config = settings
-        self.trial_id = "tune's own"
 
 
 def rungs(scheduler):

@@ -1,0 +1,39 @@
+"""What a sampler gets of a trial that ended, and what the plan says of samplers."""
+
+import pytest
+from optuna.trial import TrialState
+
+from search_spaces import SPACES
+from study.plan import SAMPLERS
+from study.preview import describe_plan
+from study.samplers import sampler_outcome
+from tests.study.factories import make_plan
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_get_a_stopped_trial_as_they_learn_from_it(sampler):
+    learns = sampler in ("gp", "cmaes", "nsga2")
+    state = TrialState.COMPLETE if learns else TrialState.PRUNED
+    assert sampler_outcome(sampler, "pruned", {1: 0.5, 3: 0.25}) == (state, 0.25)
+    assert sampler_outcome(sampler, "finished", {1: 0.5, 3: 0.25}) == (TrialState.COMPLETE, 0.25)
+    assert sampler_outcome(sampler, "failed", {1: 0.5}) == (TrialState.FAIL, None)
+    assert sampler_outcome(sampler, "pruned", {}) == (TrialState.PRUNED, None)
+    assert sampler_outcome(sampler, "finished", {}) == (TrialState.FAIL, None)
+
+
+@pytest.mark.parametrize("space", [name for name in SPACES if name != "gap_target"])
+def test_the_plan_names_the_parameters_that_cmaes_draws_at_random(tmp_path, space):
+    drawn = [each.name for each in SPACES[space].parameters if each.role != "fixed" and each.kind == "categorical"]
+    shown = describe_plan(make_plan(tmp_path, space=space, sampler="cmaes"), [])
+    warning = f"draws categorical parameters at random, without learning from results: {', '.join(drawn)}."
+    assert (warning in shown) == bool(drawn)
+    assert "at random" not in describe_plan(make_plan(tmp_path, space=space, sampler="gp"), [])
+
+
+def test_the_plan_says_how_a_sampler_learns_from_stopped_trials(tmp_path):
+    shown = {name: describe_plan(make_plan(tmp_path, sampler=name, scheduler="asha"), []) for name in SAMPLERS}
+    assert [name for name in SAMPLERS if "learns from a trial that asha stopped" in shown[name]] == [
+        "gp",
+        "cmaes",
+        "nsga2",
+    ]

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 from study.errors import UsageError
 from study.lock import StudyLock
 from trainables.disk import replace_file
-from trainables.sqlite_uri import PLAIN, SQLitePathError, sqlite_file, sqlite_uri
+from trainables.sqlite_uri import PLAIN, SQLitePathError, lock_of, sqlite_file, sqlite_uri
 from trainables.uris import is_uri
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ def _use_of(file: Path, plan: "StudyPlan") -> str | None:
     store = sqlite_file(plan.tracking_uri)
     if store is not None:
         store = store.resolve()
-        if file in {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), _lock_of(store)}:
+        if file in {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), lock_of(store)}:
             return "MLflow's store"
     for study in _studies_around(file, own):
         if file == study:
@@ -328,10 +328,6 @@ def _use_of(file: Path, plan: "StudyPlan") -> str | None:
         if inside.casefold() in _OWN_FILES or inside.startswith("."):
             return f"a file that study {study.name!r} writes"
     return None
-
-
-def _lock_of(store: Path) -> Path:
-    return store.with_suffix(".lock")
 
 
 def _studies_around(file: Path, own: Path) -> Iterator[Path]:

@@ -35,7 +35,7 @@ from sqlalchemy.pool import NullPool
 
 from trainables.mlflow_schema import SECONDS_FOR_A_LOCK, SchemaError, check_database, prepare_file
 from trainables.moved_store import find_artifacts_again
-from trainables.sqlite_uri import sqlite_file
+from trainables.sqlite_uri import lock_of, sqlite_file
 from trainables.storage import locked
 from trainables.uris import redact, redact_place
 
@@ -313,8 +313,7 @@ def _open_file(uri: str) -> MlflowClient:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a store, for which another process that makes the same store is waited for."""
-    # Never the store itself, whatever it is called.
-    lock = path.with_suffix(".lock") if path.suffix != ".lock" else path.with_name(f"{path.name}.lock")
+    lock = lock_of(path)
     deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
     with ExitStack() as stack:
         while True:

@@ -52,6 +52,11 @@ def absolute_uri(uri: str) -> str:
     return uri if path is None or path.is_absolute() else sqlite_uri(path)
 
 
+def lock_of(store: Path) -> Path:
+    """The lock file of a store: never the store itself, whatever it is called."""
+    return store.with_suffix(".lock") if store.suffix != ".lock" else store.with_name(f"{store.name}.lock")
+
+
 def _kept(text: str) -> str:
     """The characters of a path that stay as they are."""
     return "".join(set(text) - _READ_OTHERWISE)

@@ -19,13 +19,16 @@ from study import cluster as study_cluster  # sets Ray's environment before Ray 
 # isort: split
 from ray.cluster_utils import Cluster
 
+from study import runner
 from study.journal import read_journal
 from study.plan import load_plan
+from study.progress import StudyProgress
 from study.records import read_trials
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab
 from tests.study.inspection import assert_whole, runs_of, wait_until
 from tests.study.test_faults import start, wait_for_trials
+from trainables import distillation
 
 pytestmark = pytest.mark.fault
 ROOT = Path(__file__).parents[2]
@@ -91,6 +94,37 @@ def test_trials_move_from_a_node_that_goes_and_work_begins_on_one_that_comes(tmp
     assert elsewhere, "no trial moved"
     assert all(each.epoch > 1 for each in elsewhere.values()), "a trial that moved began from scratch"
     assert came[0].node_id in {each.node for each in work}, "the new node had nothing to do"
+
+
+def test_a_time_budget_that_is_used_up_in_any_phase_leaves_work_and_after_the_last_trial_none(tmp_path):
+    """While the teacher is trained: `test_faults.py`, by the command line."""
+    lab = Lab(tmp_path / "lab")
+    plan = make_plan(
+        tmp_path, trials=2, promising=1, replicates=1, sampler="random", base={"epochs": 2},
+        confirmation={"configs": 1, "seeds": 2},
+    )  # fmt: skip
+    plan.save()
+    reached = {
+        "filling": lambda stop: "teacher outputs stored" in lab.said.getvalue(),
+        "search": lambda stop: any(entry.epochs for entry in stop.ledger.in_stage("search")),
+        "confirmation": lambda stop: any(entry.epochs for entry in stop.ledger.in_stage("confirm")),
+        "end": lambda stop: stop.ledger.ended == stop.ledger.planned,
+    }
+    ended = []
+    for phase, is_used_up in reached.items():
+        lab.said.truncate(0)
+        with (
+            mock.patch.object(distillation, "DistillationTrainable", lab.trainable),
+            mock.patch.object(runner.Stop, "out_of_time", property(is_used_up)),
+        ):
+            progress = StudyProgress(plan, stream=lab.said)
+            run, tracker = runner.run_study(plan, progress=progress, command="", versions={})
+        assert tracker.finish("FINISHED" if run.complete else "KILLED") is None
+        assert (run.out_of_time, run.complete) == (phase != "end", phase == "end"), phase
+        assert run.incomplete_because == ("out of time" if phase != "end" else None)
+        ended.append(run.ledger.ended)
+    assert ended[0] == 0 < ended[2] < ended[3]
+    assert_whole(plan.directory)
 
 
 def begun(lab):

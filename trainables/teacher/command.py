@@ -249,7 +249,9 @@ def _check_mlflow(values: dict[str, Any]) -> None:
         from trainables.teacher.request import RequestError
 
         raise RequestError("MLflow is not installed here: pip install mlflow, or give --no-mlflow") from None
-    check_tracking_uri(_tracking_uri(values))
+    # A store that is yet to be made waits until the request is known to be good: a mistake leaves no folder behind.
+    if values["tracking_uri"] or (values["output_dir"] / "mlflow.db").exists():
+        check_tracking_uri(_tracking_uri(values))
 
 
 def _tracking_uri(values: dict[str, Any]) -> str:

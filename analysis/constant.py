@@ -54,7 +54,7 @@ def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tu
     if not below:
         return None
     words = objective(trials)
-    named = ", ".join(f"{label} {value:.3f}" for label, value in [*below.items()][:_MOST_NAMED])
+    named = "; ".join(f"{label} {value:.3f}" for label, value in [*below.items()][:_MOST_NAMED])
     more = f" and {len(below) - _MOST_NAMED} more" if len(below) > _MOST_NAMED else ""
     score = "the share of its largest class" if words == "accuracy" else f"the {words} of one class for all"
     return (

@@ -39,7 +39,7 @@ def test_students_at_or_below_the_largest_classs_share_are_named():
     (warning,) = warned(rows)
     assert warning == (
         "No better than a constant answer on the validation split, where the share of its largest class is 0.550 "
-        "(n = 2,000 images): ce 0.550, kd 0.500."
+        "(n = 2,000 images): ce 0.550; kd 0.500."
     )
     assert warned(controls({"ce": 0.56}, **FACTS | {"data/val_samples": 2_000.0})) == []
 

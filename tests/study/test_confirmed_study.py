@@ -58,7 +58,7 @@ def assert_the_student_is_the_same_both_ways(directory, plan, result):
         if (each["config_id"], each["against"]) == (first["config_id"], kd["config_id"])
     }
     assert {kept["alias"] == "champion"} == clear
-    for words in ("# cnn_3_4 on digits, distilled from cnn_32_64", f"| {kd['label']} | ", "logits (N, classes)"):
+    for words in ("# cnn_3_4 on digits, distilled from cnn_32_64", f"| {kd['label']} | ", "logits (batch, classes)"):
         assert words in version.description
     assert Path(kept["card"]).read_text() == version.description
     assert kept["card"] == str(path.with_suffix(".md"))

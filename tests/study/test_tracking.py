@@ -123,7 +123,7 @@ def test_the_data_are_inputs_of_the_studys_run_once_with_their_digest(tmp_path, 
     assert sorted(each.dataset.name for each in inputs) == ["digits: train", "digits: validation"]
     assert {each.dataset.digest for each in inputs} == {"0a" * 8}
     rows = {each.dataset.name: json.loads(each.dataset.profile) for each in inputs}
-    assert rows["digits: train"] == {"num_rows": 1077, "sha256": "0a" * 32}
+    assert rows["digits: train"] == {"num_rows": 1077, "sha256": "0a" * 32, "class_names": list("0123456789")}
     assert {tag.value for each in inputs for tag in each.tags} == {"training", "validation"}
 
 

@@ -36,6 +36,8 @@ def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UntrustedStateError: the state is damaged, or names what no state of CMA-ES needs. Nothing of it was called.
     """
+    if not isinstance(attributes, Mapping):
+        raise UntrustedStateError(f"its attributes are {str(attributes)[:80]!r}")
     chunks = {name: value for name, value in attributes.items() if name.startswith(_PREFIX)}
     if not chunks:
         return dict(attributes)

@@ -174,10 +174,12 @@ def its_losses_are_finite_in_bfloat16_too(case: Case, bench: Bench) -> None:
     assert all(math.isfinite(value) for value in measures.values())
 
 
-def a_last_batch_of_one_sample_is_finite(case: Case, bench: Bench) -> None:
+def a_single_sample_that_is_left_over_joins_the_batch_before_it(case: Case, bench: Bench) -> None:
     run = bench.start(case, batch_size=269)
     sizes = [len(batch.indices) for batch in run.batches.of_epoch(0, None)]
-    assert sizes.count(1) == 1
+    assert sum(sizes) % 269 == 1
+    assert sizes.count(270) == 1
+    assert 1 not in sizes
     assert all(math.isfinite(value) for value in run.run_epoch().values())
 
 
@@ -448,7 +450,7 @@ CHECKS: list[Callable[[Case, Bench], None]] = [
     its_published_values_are_a_valid_trial,
     its_losses_are_finite_and_named,
     its_losses_are_finite_in_bfloat16_too,
-    a_last_batch_of_one_sample_is_finite,
+    a_single_sample_that_is_left_over_joins_the_batch_before_it,
     deterministic_algorithms_suffice,
     gradient_reaches_who_learns_and_nobody_else,
     its_own_loss_reaches_whom_it_should,

@@ -264,10 +264,10 @@ def run_study(
         )
         _account_for_records(ledger, progress.say, sets_aside=sets_aside)
         ledger.begin_writing()
-        tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress, ledger)
         stop.ledger = ledger
         if retry_failed:
             _retry(ledger, progress)
+        tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress, ledger)
         records = _open_records(plan, ledger, progress.say)
         for entry in ledger.in_stage("search"):
             mirror(entry)

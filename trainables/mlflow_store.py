@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
@@ -258,7 +258,8 @@ def _within(seconds: float, action: Callable[[], Any]) -> None:
 
 def _reason(error: Exception, uri: str) -> str:
     """What went wrong, in a line, without secrets and without the advice of libraries."""
-    found = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    found: object = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    found = found.reason if isinstance(found, URLError) else found
     lines = [line.strip() for line in redact(str(found), uri).splitlines() if "sqlalche.me" not in line]
     text = " ".join(line for line in lines if line) or type(found).__name__
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

@@ -287,7 +287,7 @@ def test_a_trial_that_ended_and_has_lost_an_epoch_runs_again_from_its_beginning(
     (plan.directory / "journal.jsonl").write_bytes(b"".join(kept))
     ledger = StudyLedger(plan)
     assert ledger.incomplete == ["planned-0001"]
-    assert "epochs are missing of planned-0001" in describe_damage(ledger)
+    assert "epochs are missing of planned-0000, planned-0001" in describe_damage(ledger)  # one had not ended
     entry = ledger.entries["planned-0001"]
     assert (entry.status, entry.gaps, ledger.ended) == (None, [3], 0)
     assert ledger.entries["planned-0000"].gaps == [3]

@@ -115,7 +115,9 @@ def test_secrets_of_uris_are_not_kept_and_asked_for_again_also_of_earlier_plans(
 
 
 def test_a_store_in_a_folder_of_any_name_is_kept_as_it_is(tmp_path):
-    uri = sqlite_uri(tmp_path / "a?b %41 #c=d@e" / "mlflow.db")
+    folder = tmp_path / "a?b %41 #c=d@e"
+    folder.mkdir()
+    uri = sqlite_uri(folder / "mlflow.db")
     plan = make_plan(tmp_path, tracking_uri=uri)
     plan.save()
     assert resumed_plan(plan.name, tmp_path, {}).tracking_uri == uri

@@ -122,10 +122,11 @@ class RecordWriter:
 
     def recorded(self) -> dict[str, tuple[str, str | None]]:
         """Status and error of each trial whose row and epochs are both on disk, by identifier."""
-        trials = _read(self._folders["trials"], ["trial_id", "status", "error"]).to_pylist()
+        trials = _read(self._folders["trials"], ["trial_id", "status", "error", "epochs"]).to_pylist()
         with_epochs = set(_read(self._folders["epochs"], ["trial_id"])["trial_id"].to_pylist())
         # What was written last comes first.
-        return {r["trial_id"]: (r["status"], r["error"]) for r in reversed(trials) if r["trial_id"] in with_epochs}
+        whole = [row for row in reversed(trials) if row["trial_id"] in with_epochs or row["epochs"] == 0]
+        return {row["trial_id"]: (row["status"], row["error"]) for row in whole}
 
     def set_damaged_aside(self) -> list[Path]:
         """Move away files that are not what was written; their trials are in the journal."""

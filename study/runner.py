@@ -31,7 +31,7 @@ from study.packing import Packing
 from study.places import settle_in
 from study.plan import StudyPlan
 from study.progress import StudyProgress
-from study.records import RecordWriter
+from study.records import RecordWriter, recorded_trials
 from study.request import resume_command
 from study.same_data import check_same_data
 from study.search import StudySearch, make_scheduler
@@ -583,7 +583,8 @@ def _open_records(plan: StudyPlan, ledger: StudyLedger, say: Callable[[str], Non
     for path in records.set_damaged_aside():
         say(f"{path} is damaged: it is moved to {plan.directory / 'set-aside'} and written again from the journal")
     ends = {entry.trial_id: (entry.status, entry.error) for entry in ledger.entries.values()}
-    records.drop({trial_id for trial_id, ended in records.recorded().items() if ends[trial_id] != ended})
+    recorded = recorded_trials(plan.directory)
+    records.drop({each for each, found in recorded.items() if ends[each] != (found.status, found.error)})
     if ledger.entries:
         _complete_records(plan, ledger, records)
     return records

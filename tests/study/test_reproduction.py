@@ -79,7 +79,7 @@ def settings_of(plan, config):
     }
 
 
-def record(plan, *, change=lambda epoch, measures: measures, epochs=None, stage="search", **fields):
+def record(plan, *, change=lambda epoch, measures: measures, epochs=None, stage="control", **fields):
     """A trial that runs as in a study, and is entered as there; its identifier."""
     ledger = StudyLedger(plan)
     config = plan.configure({**plan.search_space.default_point(), **fields}).with_seeds(plan.seed, len(ledger.entries))
@@ -177,7 +177,7 @@ def test_a_trial_that_failed_fails_again_in_the_same_way(plan):
     assert found.error == found.entry.error
     ledger = StudyLedger(plan)
     config = ledger.entries[trial_id].config.model_copy(update={"student_learning_rate": 0.05})
-    healthy = ledger.open_trial("search", config, 1).trial_id
+    healthy = ledger.open_trial("control", config, 1).trial_id
     ledger.end_trial(healthy, "failed", "NonFiniteLossError: not finite")
     ledger.close()
     found = again(plan, healthy)
@@ -188,7 +188,7 @@ def test_a_trial_that_failed_fails_again_in_the_same_way(plan):
 def test_a_confirmed_trial_does_not_read_the_test_split_again(plan, monkeypatch):
     ledger = StudyLedger(plan)
     choice, asked = Choice(label="first", config=plan.example_config, rank=1), ConfirmationRequest(configs=1, seeds=2)
-    ledger.record_confirmation(Confirmation(request=asked, first_replicate=0, choices=(choice,), chosen_at=0.0))
+    ledger.record_confirmation(Confirmation(request=asked, first_replicate=1, choices=(choice,), chosen_at=0.0))
     ledger.close()
     trial_id = record(plan, stage="confirm")
     _, entry = find_trial(trial_id, None, plan.output_dir)
@@ -231,8 +231,8 @@ def test_the_nearest_trials_are_named_where_there_is_none_of_that_name(plan):
 def test_a_trial_of_which_nothing_was_recorded_is_refused(plan):
     ledger = StudyLedger(plan)
     config = plan.example_config.with_seeds(0, 0)
-    ledger.open_trial("search", config, 0)
-    died = ledger.open_trial("search", config, 1).trial_id
+    ledger.open_trial("control", config, 0)
+    died = ledger.open_trial("control", config, 1).trial_id
     ledger.end_trial(died, "failed", PROCESS_DIED)
     ledger.close()
     for trial_id in ("planned-0000", died):

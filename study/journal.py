@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from trainables.disk import describe_full_disk
+from trainables.disk import describe_full_disk, sync
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # The beginning of a line, cut at any byte: JSON is written in ASCII, without control characters.
@@ -38,7 +38,7 @@ class Journal:
         if ends_within_a_line:
             self._file.write(b"\n")
         if is_new:
-            _sync_folder(path.parent)
+            sync(path.parent)
 
     def append(self, event: dict[str, Any], *, durable: bool = False) -> None:
         """Write one event; `durable` also waits for the disk, so that it survives a power cut.
@@ -139,12 +139,3 @@ def _mend_end(path: Path) -> bool:
         if torn:
             file.truncate(len(content) - len(torn))
         return bool(kept)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have a new file's name survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -80,15 +80,15 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
         with writing(path, len(content)):
             partial.write_bytes(content)
             if durable:
-                _sync(partial)
+                sync(partial)
             partial.replace(path)
             if durable:
-                _sync(path.parent)
+                sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

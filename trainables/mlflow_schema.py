@@ -22,6 +22,8 @@ from mlflow.store.db.base_sql_model import Base
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 from sqlalchemy.pool import NullPool
 
+from trainables.disk import sync
+
 SECONDS_FOR_A_LOCK: Final = 10.0
 _VERSIONS: Final = "alembic_version"
 # Migrations fill these; all other rows are a user's, or made when a complete store is opened.
@@ -195,9 +197,9 @@ def _create(path: Path) -> None:
             # The file is read by nobody until it is complete, and on disk.
             sqlalchemy.event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
             utils._initialize_tables(engine)
-        _sync(partial)
+        sync(partial)
         _publish(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         _remove(partial)
 
@@ -288,12 +290,3 @@ def _remove_leftovers(path: Path) -> None:
 def _remove(partial: Path) -> None:
     for end in ("", "-journal", "-wal", "-shm"):
         partial.with_name(partial.name + end).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -37,7 +37,7 @@ def class_shares(class_sizes: Sequence[int], sizes: Sizes, *, names: Sequence[st
     left = list(class_sizes)
     shares = [[0, 0, 0] for _ in left]
     for split in (_TEST, _VALIDATION):
-        for share, count in zip(shares, _proportional(left, sizes[split]), strict=True):
+        for share, count in zip(shares, proportional(left, sizes[split]), strict=True):
             share[split] = count
         left = [size - sum(share) for size, share in zip(class_sizes, shares, strict=True)]
     for share, count in zip(shares, left, strict=True):
@@ -61,7 +61,7 @@ def small_validation(samples: int, what: str) -> str | None:
     )
 
 
-def _proportional(available: Sequence[int], size: int) -> list[int]:
+def proportional(available: Sequence[int], size: int) -> list[int]:
     """`size` samples shared out over classes in proportion to `available`, by the largest remainders."""
     factor = size / sum(available)
     exact = [count * factor for count in available]

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from trainables.data.sources import DataError
+from trainables.data.splits import proportional
 from trainables.data.text.glue import SourceRule
 
 COMMON: Final = -1
@@ -87,7 +88,7 @@ def split_by_source(labels: np.ndarray, sources: np.ndarray, size: int, *, seed:
     rows = counts.sum(1)
     order = np.random.default_rng(seed).permutation(number)
     order = order[rows[order] <= max(1, _LARGEST_SHARE * size)]
-    free = _quotas(np.bincount(codes, minlength=len(classes)), size)
+    free = np.array(proportional(np.bincount(codes, minlength=len(classes)).tolist(), size), dtype=np.int64)
     taken = np.zeros(number, dtype=bool)
     left = size
     for by_class in (True, False):
@@ -112,14 +113,6 @@ def split_by_source(labels: np.ndarray, sources: np.ndarray, size: int, *, seed:
 
 def _normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _quotas(available: np.ndarray, size: int) -> np.ndarray:
-    """`size` rows shared out over classes in proportion to `available`, by the largest remainders."""
-    exact = available * (size / available.sum())
-    counts = np.floor(exact + 1e-9).astype(np.int64)
-    counts[np.argsort(-(exact - counts), kind="stable")[: size - counts.sum()]] += 1
-    return counts
 
 
 def _connected(columns: Sequence[list[str]]) -> np.ndarray:

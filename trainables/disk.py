@@ -45,7 +45,7 @@ def describe_full_disk(error: OSError, path: Path, size: int | None = None) -> O
         return error if error.filename else OSError(error.errno, error.strerror, str(path))
     needs = "it needs room" if size is None else f"it needs {size:,} bytes"
     return NoRoomError(
-        error.errno, f"{path} cannot be written ({os.strerror(error.errno)}): {needs}, and there are {_free(path)}"
+        error.errno, f"{path} cannot be written ({os.strerror(error.errno)}): {needs}, and there are {free_space(path)}"
     )
 
 
@@ -97,7 +97,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _free(path: Path) -> str:
+def free_space(path: Path) -> str:
+    """Describe how much room there is for a file, such as "12 bytes free in /data"."""
     there = next((each for each in path.absolute().parents if each.exists()), Path("/"))
     with suppress(OSError):
         free, left = shutil.disk_usage(there).free, os.statvfs(there).f_favail

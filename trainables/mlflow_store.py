@@ -33,6 +33,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from trainables.disk import free_space
 from trainables.mlflow_schema import SECONDS_FOR_A_LOCK, SchemaError, check_database, prepare_file
 from trainables.moved_store import find_artifacts_again
 from trainables.sqlite_uri import lock_of, sqlite_file
@@ -273,6 +274,8 @@ def open_client(uri: str) -> MlflowClient:
     """
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs, with a traceback, each database error that it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         if uri.lower().startswith("sqlite"):
             return _open_file(uri)
@@ -353,6 +356,9 @@ def _upgrade_command(uri: str) -> str:
 
 
 def _what_to_do(said: str, uri: str) -> str:
+    path = sqlite_file(uri)
+    if "disk is full" in said and path is not None:
+        return f": there are {free_space(path)}. Make room there, or name another store with --tracking-uri"
     if "database is locked" in said or "database table is locked" in said:
         return (
             ". Another program is writing to it and has not finished: a database browser, a backup, a study on another "

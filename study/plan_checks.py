@@ -1,15 +1,13 @@
 """What goes around a plan: its controls, and whether its data are there, its method answers, its study is the same."""
 
 import os
-from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from study.errors import UsageError
 from study.places import check_mirror_place
 from study.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
-from trainables.data.image_folder import Part, list_image_folder
-from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, check_files, dataset_info
+from study.teacher_storage import check_teacher_storage
+from trainables.data.registry import FOLDER_PREFIX, check_files, dataset_info
 from trainables.methods import METHODS
 
 _OPERATION: Final = 4096  # bytes; the name of the first one stands at its beginning
@@ -69,6 +67,18 @@ def check_data_root(plan: StudyPlan) -> None:
         raise UsageError(str(error)) from None
 
 
+def check_teacher_outputs(plan: StudyPlan) -> None:
+    """Check that the teacher's outputs of a study that goes on keep within the limit, which may be another now.
+
+    Raises:
+        UsageError: they take more.
+    """
+    try:
+        check_teacher_storage(plan)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def check_images(plan: StudyPlan, *, runs: bool) -> None:
     """Check that every file of an image folder can be decoded; those that were not decoded before are.
 
@@ -79,23 +89,14 @@ def check_images(plan: StudyPlan, *, runs: bool) -> None:
     Raises:
         UsageError: naming the files that cannot be used.
     """
-    name = plan.base.dataset
-    if not name.startswith(FOLDER_PREFIX):
+    if not plan.base.dataset.startswith(FOLDER_PREFIX):
         return
-    from trainables.data.image_scan import check_images as check_all
+    from trainables.data.image_check import check_image_folder
 
-    decode = partial(_decode, dataset_info(name)) if runs and plan.address == "local" else None
     try:
-        check_all(list_image_folder(Path(name.removeprefix(FOLDER_PREFIX))), decode)
+        check_image_folder(plan.base.dataset, keep=runs and plan.address == "local")
     except ValueError as error:
         raise UsageError(f"--dataset: {error}") from None
-
-
-def _decode(info: DatasetInfo, part: Part) -> None:
-    from trainables.data.decoded import decode_part  # imports torch
-    from trainables.remote_folder import node_cache  # imports pyarrow
-
-    decode_part(info, None, part, node_cache() / "datasets")
 
 
 def check_optuna_storage(plan: StudyPlan) -> None:

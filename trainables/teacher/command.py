@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from trainables.data.image_progress import hide_progress
 from trainables.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.standard_streams import prepare_standard_streams
 from trainables.uris import redact, redact_tracebacks
@@ -145,6 +146,8 @@ def teacher(
     epoch, and on CPU the result is the same to the bit. The network is that of the last epoch. Exit codes: 0 done, 1
     error, 2 wrong usage, 130 interrupted.
     """
+    if quiet:
+        hide_progress()
     values = dict(context.params)
     from trainables.teacher.request import check_name, resolve_request
 
@@ -153,9 +156,10 @@ def teacher(
     asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads", "pretrained")
     request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
     name = check_name(values["name"] or request.default_name)
-    from trainables.teacher.job import check_network  # torch is imported from here on
+    from trainables.teacher.job import check_network, check_samples  # torch is imported from here on
 
     check_network(request, fetched_later=download)
+    check_samples(request, keep=not dry_run)
     if dry_run:
         _check_model(request, values)
         folder = output_dir / "teachers" / name

@@ -18,6 +18,7 @@ import torch
 from trainables import shape_check
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
+from trainables.data.image_check import check_image_folder
 from trainables.data.registry import dataset_info
 from trainables.learners import build_network
 from trainables.modality import is_text
@@ -162,6 +163,22 @@ def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> No
                 shape_check.check_text_network(request.model, request.model, info, layers="skip", flag="--model")
     except shape_check.ShapeError as error:
         raise RequestError(str(error)) from None
+
+
+def check_samples(request: TeacherRequest, *, keep: bool) -> None:
+    """Check that every file of an image folder can be decoded, those of the test split included.
+
+    Args:
+        request: which teacher.
+        keep: whether the decoded images are kept for the training.
+
+    Raises:
+        RequestError: naming all files that cannot be used.
+    """
+    try:
+        check_image_folder(request.dataset, keep=keep)
+    except ValueError as error:
+        raise RequestError(f"--dataset: {error}") from None
 
 
 def open_folder(request: TeacherRequest, folder: Path) -> str:

@@ -4,6 +4,12 @@ from trainables.data import image_progress
 from trainables.data.image_progress import with_progress
 
 
+@pytest.fixture(autouse=True)
+def not_hidden(monkeypatch):
+    """As in a process of its own, whatever other tests have hidden."""
+    monkeypatch.setattr(image_progress, "_hidden", False)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A second for each result."""
@@ -23,8 +29,7 @@ def test_less_is_not_told_of(total, clock, capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
-def test_hidden_progress_is_not_shown(clock, capsys, monkeypatch):
-    monkeypatch.setattr(image_progress, "_hidden", False)
+def test_hidden_progress_is_not_shown(clock, capsys):
     image_progress.hide_progress()
     assert list(with_progress(range(400), "checking images", 400)) == list(range(400))
     assert capsys.readouterr() == ("", "")

@@ -14,7 +14,9 @@ import torch
 from mlflow import MlflowClient
 from torchvision.io import write_png
 
+from tests.trainables.data.conftest import random_images, write_images
 from trainables.checkpoint import CHECKPOINT_FILE
+from trainables.data import image_progress
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata
 from trainables.storage import read_tensors, write_tensors
 from trainables.teacher.card import accuracies
@@ -245,6 +247,40 @@ def test_a_training_can_begin_with_published_weights(tmp_path, monkeypatch):
         if not key.startswith("classifier.3"):  # a head of its own classes
             torch.testing.assert_close(weights[f"backbone.{key}"], value.detach(), atol=1e-6, rtol=0)
     assert "--pretrained" in result["command"]
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_all_damaged_images_are_named_before_any_work_those_of_the_test_part_too(dry_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PESFKD_CACHE", str(tmp_path / "cache"))
+    for part in ("train", "test"):
+        for label in range(2):
+            write_images(tmp_path / "photos" / part / f"class-{label}", random_images(6, 3, 16, 16, seed=label))
+    for name in ("train/class-0/001.png", "test/class-1/003.png"):
+        (tmp_path / "photos" / name).write_bytes((tmp_path / "photos" / name).read_bytes()[:200])
+    done = run("--dataset", f"image_folder:{tmp_path}/photos", *SMALL[2:], "--output-dir", tmp_path / "out", *dry_run)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: --dataset: {tmp_path}/photos: 2 of 24 images cannot be used:\n"
+        "  train/class-0/001.png: truncated\n"
+        "  test/class-1/003.png: truncated\n"
+        "Repair, convert or remove these files and start again.\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_the_progress_of_looking_through_images_is_shown_unless_it_is_not_wanted(quiet, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_progress, "_hidden", False)
+    monkeypatch.setattr(image_progress, "_MANY", 10)
+    for setting in ("_SECONDS_BEFORE_LINE", "_LEAST_SECONDS_LEFT"):
+        monkeypatch.setattr(image_progress, setting, 0.0)
+    monkeypatch.setenv("PESFKD_CACHE", str(tmp_path / "cache"))
+    for label in range(2):
+        write_images(tmp_path / "photos" / f"class-{label}", random_images(20, 3, 16, 16, seed=label))
+    done = run("--dataset", f"image_folder:{tmp_path}/photos", *SMALL[2:], "--dry-run", *quiet)
+    assert done.returncode == 0, done.stderr
+    assert ("checking images: 1 of 40 done" in done.stderr) == (not quiet)
+    assert not quiet or not done.stderr
 
 
 def imported_by(*arguments: str | Path) -> set[str]:

@@ -1,0 +1,31 @@
+"""The check of an image folder before any work: every file can be decoded."""
+
+from functools import partial
+from pathlib import Path
+
+from trainables.data.image_folder import Part, list_image_folder
+from trainables.data.image_scan import check_images
+from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, dataset_info
+
+
+def check_image_folder(dataset: str, *, keep: bool) -> None:
+    """Check that every file of an image folder can be decoded; those that were not decoded before are.
+
+    Args:
+        dataset: canonical name; nothing is checked of other datasets than image folders.
+        keep: whether the decoded images to learn from are kept for this machine's trials.
+
+    Raises:
+        ValueError: naming the files that cannot be used.
+    """
+    if not dataset.startswith(FOLDER_PREFIX):
+        return
+    decode = partial(_decode, dataset_info(dataset)) if keep else None
+    check_images(list_image_folder(Path(dataset.removeprefix(FOLDER_PREFIX))), decode)
+
+
+def _decode(info: DatasetInfo, part: Part) -> None:
+    from trainables.data.decoded import decode_part  # imports torch
+    from trainables.remote_folder import node_cache  # imports pyarrow
+
+    decode_part(info, None, part, node_cache() / "datasets")

@@ -16,6 +16,7 @@ _LARGEST: Final = 2**63
 _MOST_BINS: Final = 10_000
 STATUSES: Final = ("finished", "pruned", "failed")
 STAGES: Final = ("search", "control", "replicate", "tune", "confirm")
+_COUNTS_OF_DATA: Final = ("train", "validation", "test", "channels", "image_size")
 _BIN: Final = frozenset({"count", "confidence", "correct"})
 
 
@@ -116,10 +117,16 @@ def _are_bins(sums: Any) -> bool:
 
 
 def _is_dataset(value: Any) -> bool:
-    """The digest of the data, and the number of samples in each split."""
+    """The digest of the data and the number of samples in each split; of image folders also what the images are."""
     if not isinstance(value, dict) or not isinstance(value.get("digest"), str):
         return False
-    return all(_is_large_count(value[name]) for name in ("train", "validation", "test") if name in value)
+    if "class_names" in value and not (value.keys() >= set(_COUNTS_OF_DATA) and _are_names(value["class_names"])):
+        return False
+    return all(_is_large_count(value[name]) for name in _COUNTS_OF_DATA if name in value)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_object(value: Any) -> bool:

@@ -13,8 +13,8 @@ from analysis.confirmation import ConfirmationResult, ConfirmedConfig, with_inte
 from analysis.statistics import Estimate
 from study.ledger import TrialEntry
 from study.plan import StudyPlan
-from trainables.data.class_names import in_words, with_class_names
-from trainables.data.registry import dataset_info
+from study.study_data import StudyData
+from trainables.data.class_names import in_words
 from trainables.modality import is_text, samples_of
 from trainables.teacher.card import Proportion
 from trainables.trial import TrialConfig
@@ -30,7 +30,13 @@ def card_path(student: Path) -> Path:
 
 
 def card_of(
-    plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, *, registered_as: str
+    plan: StudyPlan,
+    entry: TrialEntry,
+    first: ConfirmedConfig,
+    result: ConfirmationResult,
+    *,
+    data: StudyData,
+    registered_as: str,
 ) -> str:
     """The card, in Markdown.
 
@@ -39,6 +45,7 @@ def card_of(
         entry: the trial whose student it is.
         first: the confirmation's first choice, whose trial that is.
         result: of the confirmation.
+        data: of the study.
         registered_as: the student's name in MLflow.
     """
     base, config = plan.base, entry.config
@@ -46,13 +53,13 @@ def card_of(
     lines = [
         f"# {base.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
         "",
-        *_accuracies(plan, entry, first, result),
+        *_accuracies(plan, entry, first, result, data),
         "",
-        *_use(plan, entry, registered_as),
+        *_use(plan, entry, data, registered_as),
         "",
         "## Training",
         "",
-        *_training(plan, entry),
+        *_training(plan, entry, data),
         "",
         "## Limits",
         "",
@@ -64,8 +71,10 @@ def card_of(
     return "\n".join(lines) + "\n"
 
 
-def _accuracies(plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult) -> list[str]:
-    _, validation, test = dataset_info(plan.base.dataset).split_sizes
+def _accuracies(
+    plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, data: StudyData
+) -> list[str]:
+    _, validation, test = data.split_sizes
     samples = samples_of(plan.base.dataset)
     compared = [
         f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
@@ -107,9 +116,8 @@ def _tested_for(objective: str) -> str:
     return "accuracy" if objective == "accuracy" else f"{objective} and accuracy"
 
 
-def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
-    info = dataset_info(entry.config.dataset)
-    size = info.image_size
+def _use(plan: StudyPlan, entry: TrialEntry, data: StudyData, registered_as: str) -> list[str]:
+    size = data.image_size
     if is_text(entry.config.dataset):
         return [
             "## Use",
@@ -117,7 +125,7 @@ def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
             "Takes sentences as int32 (batch, 2, tokens): token ids, 0 behind the last one, and segment ids; gives "
             "logits (batch, classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a "
             "tokenizer.json).",
-            *_classes(plan),
+            *_classes(data.class_names),
             "",
             "```python",
             f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(tokens)  # needs pesfkd[text]',
@@ -128,9 +136,9 @@ def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
     return [
         "## Use",
         "",
-        f"Takes uint8 images (batch, {info.channels}, {size}, {size}), pixels 0 to {info.largest_pixel}"
-        f"{_SCALED.get(info.name, '')}, not normalised; gives logits (batch, classes).",
-        *_classes(plan),
+        f"Takes uint8 images (batch, {data.channels}, {size}, {size}), pixels 0 to {data.largest_pixel}"
+        f"{_SCALED.get(plan.base.dataset, '')}, not normalised; gives logits (batch, classes).",
+        *_classes(data.class_names),
         "",
         "```python",
         f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(images)  # needs pesfkd to be installed',
@@ -141,21 +149,19 @@ def _use(plan: StudyPlan, entry: TrialEntry, registered_as: str) -> list[str]:
     ]
 
 
-def _classes(plan: StudyPlan) -> list[str]:
+def _classes(names: tuple[str, ...]) -> list[str]:
     """The names of the classes; of many, some."""
-    names = with_class_names(dataset_info(plan.base.dataset), plan.data_root).class_names
     if not names:
         return []
     rest = "" if len(names) <= _NAMED_CLASSES else "; all of them are in the file's metadata (`class_names`)"
     return ["", f"Classes, in the order of the logits: {in_words(names, most=_NAMED_CLASSES)}{rest}."]
 
 
-def _training(plan: StudyPlan, entry: TrialEntry) -> list[str]:
+def _training(plan: StudyPlan, entry: TrialEntry, data: StudyData) -> list[str]:
     base, config = plan.base, entry.config
-    info = dataset_info(base.dataset)
-    samples = ", ".join(f"{count:,}" for count in info.split_sizes)
+    samples = ", ".join(f"{count:,}" for count in data.split_sizes)
     return [
-        f"- data: `{base.dataset}` ({info.source}), {info.num_classes} classes; {samples} "
+        f"- data: `{base.dataset}` ({data.source}), {data.num_classes} classes; {samples} "
         f"{samples_of(base.dataset)} to train, validate and test, split seed {config.split_seed}",
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "

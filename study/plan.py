@@ -35,8 +35,8 @@ from study.teacher_storage import (
     OutputsMode,
     OutputsSource,
     TeacherStorage,
+    check_teacher_storage,
     reckon_teacher_storage,
-    size_in_words,
 )
 from study.validation import describe_validation
 from trainables.disk import replace_file
@@ -310,14 +310,8 @@ class StudyPlan(BaseModel):
 
     @model_validator(mode="after")
     def _decide_on_teacher_outputs(self) -> Self:
-        storage = reckon_teacher_storage(self)
-        if storage.source == "stored" and storage.size > self.teacher_outputs_limit:
-            raise ValueError(
-                f"storing the teacher's outputs takes {size_in_words(storage.size)}, over the limit of "
-                f"{size_in_words(self.teacher_outputs_limit)}: raise --teacher-outputs-limit, "
-                "or start a study with --teacher-outputs live"
-            )
-        object.__setattr__(self, "teacher_outputs_used", storage.source)
+        if self.teacher_outputs_used is None:  # once: an image folder may be gone when the plan is read again
+            object.__setattr__(self, "teacher_outputs_used", check_teacher_storage(self).source)
         return self
 
     @model_validator(mode="before")

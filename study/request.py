@@ -310,7 +310,13 @@ def resumed_plan(
     from study.network_checks import check_networks
     from study.places import check_store_is_there, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
-    from study.plan_checks import check_data_root, check_images, check_optuna_storage, refuse_differences
+    from study.plan_checks import (
+        check_data_root,
+        check_images,
+        check_optuna_storage,
+        check_teacher_outputs,
+        refuse_differences,
+    )
     from study.teacher_choice import check_same_teacher
 
     plan = existing_plan(name, output_dir)
@@ -340,9 +346,11 @@ def resumed_plan(
             flag = field.replace("_", "-")
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_store_is_there(plan)
-    check_data_root(plan)
+    if runs:
+        check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
+        check_teacher_outputs(plan)
         check_networks(plan)
         check_images(plan, runs=True)
     return plan

@@ -35,6 +35,7 @@ from study.records import RecordWriter, recorded_trials
 from study.request import resume_command
 from study.same_data import check_same_data
 from study.search import StudySearch, make_scheduler
+from study.study_data import described
 from study.teacher_choice import describe_one_teacher, keep_teacher
 from study.teacher_fill import TeacherFill, check_outputs_location
 from study.teacher_preparation import prepare_study_teacher
@@ -172,8 +173,10 @@ class StudyCallback(tune.Callback):
         for note in result.get("notes", ()):
             self._progress.warn(note)
         try:
-            if self._ledger.record_dataset(result.get("dataset", {})):
-                self._tracker.know_dataset(result["dataset"])
+            if self._ledger.dataset is None and (dataset := result.get("dataset")):
+                dataset = described(self._ledger.plan, dataset)
+                self._ledger.record_dataset(dataset)
+                self._tracker.know_dataset(dataset)
             self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
             for epoch in result["epochs"]:
                 measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}

@@ -23,13 +23,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from analysis.confirmation import ConfirmationResult
+from analysis.confirmation import ConfirmationResult, ConfirmedConfig
 from study.comparison import BASELINE
 from study.confirmation import first_confirmed, student_path
 from study.errors import StudyError
 from study.ledger import StudyLedger, TrialEntry
 from study.model_card import card_of, card_path
 from study.plan import StudyPlan
+from study.study_data import data_of
 from trainables.data.registry import FOLDER_PREFIX
 from trainables.models import CheckpointError
 from trainables.storage import StoredFileError, write_atomically
@@ -70,7 +71,7 @@ def publish_student(
     path = student_path(plan, entry.trial_id)
     beats = any(each.clear for each in result.of_first(control=BASELINE))
     name = model_name(plan, (ledger.dataset or {}).get("digest"))
-    card = card_of(plan, entry, first, result, registered_as=name)
+    card = _card(ledger, entry, first, result, registered_as=name)
     published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
         write_atomically(card_path(path), card.encode())  # whatever becomes of the rest
@@ -91,6 +92,24 @@ def publish_student(
         raise StudyError(
             f"the best student could not be logged to MLflow: {redact(str(error), plan.tracking_uri)}"
         ) from error
+
+
+def _card(
+    ledger: StudyLedger, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, *, registered_as: str
+) -> str:
+    """The model card; the one that is there if the images are gone and the journal does not describe them."""
+    plan = ledger.plan
+    try:
+        data = data_of(plan, ledger.dataset)
+    except ValueError as error:
+        try:
+            return card_path(student_path(plan, entry.trial_id)).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise StudyError(
+                f"the best student could not be described and logged to MLflow, as its images cannot be looked up "
+                f"({error}). Put them back, and deliver it by python -m study.sync"
+            ) from None
+    return card_of(plan, entry, first, result, data=data, registered_as=registered_as)
 
 
 def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:

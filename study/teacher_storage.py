@@ -70,6 +70,22 @@ def reckon_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
     return TeacherStorage(source, why, size, slots * teachers + own, passes_live, live if source == "stored" else {})
 
 
+def check_teacher_storage(plan: "StudyPlan") -> TeacherStorage:
+    """The plan's storage of teacher outputs, checked against its limit.
+
+    Raises:
+        ValueError: they take more bytes, or they cannot be stored.
+    """
+    storage = reckon_teacher_storage(plan)
+    if storage.source == "stored" and storage.size > plan.teacher_outputs_limit:
+        raise ValueError(
+            f"storing the teacher's outputs takes {size_in_words(storage.size)}, over the limit of "
+            f"{size_in_words(plan.teacher_outputs_limit)}: raise --teacher-outputs-limit, "
+            "or start a study with --teacher-outputs live"
+        )
+    return storage
+
+
 def describe_teacher_storage(plan: "StudyPlan") -> str:
     """Where the teacher's outputs come from and why, for a person."""
     storage = reckon_teacher_storage(plan)

@@ -4,13 +4,14 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
-from study.data_preview import class_names
 from study.plan import StudyPlan
-from trainables.data.registry import FOLDER_PREFIX, dataset_info
+from study.study_data import data_of
+from trainables.data.registry import FOLDER_PREFIX
 
 _DIGEST: Final = 16  # characters; MLflow takes 36, and shows them all
 _SECONDS_TO_END: Final = 5.0
@@ -22,17 +23,19 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
 
     Args:
         plan: the study.
-        dataset: `digest`, hexadecimal, and the number of samples in each split, as its trials tell.
+        dataset: `digest`, hexadecimal, and the number of samples in each split; see `study.study_data.described`.
         reads_test: whether a trial of the confirmation is among them, which alone reads the test split.
     """
-    if reads_test:
-        dataset = {**dataset, "test": dataset_info(plan.base.dataset).split_sizes[-1]}
-    name = plan.base.dataset
+    name, data = plan.base.dataset, None
+    with suppress(ValueError):  # the images are gone, and the journal of an earlier version does not describe them
+        data = data_of(plan, dataset)
+    sizes = {split: dataset[split] for split in ("train", "validation") if split in dataset}
+    if reads_test and data is not None:
+        sizes["test"] = data.split_sizes[-1]
     source = str(plan.data_root) if plan.data_root is not None else "scikit-learn"
     if name.startswith(FOLDER_PREFIX):
         source = name.removeprefix(FOLDER_PREFIX)
-    classes = class_names(plan)
-    named = {"class_names": list(classes)} if classes else {}
+    named = {"class_names": list(data.class_names)} if data is not None and data.class_names else {}
     return [
         DatasetInput(
             Dataset(
@@ -40,12 +43,12 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
                 digest=dataset["digest"][:_DIGEST],
                 source_type="local",
                 source=json.dumps({"uri": source}),
-                profile=json.dumps({"num_rows": dataset[split], "sha256": dataset["digest"], **named}),
+                profile=json.dumps({"num_rows": sizes[split], "sha256": dataset["digest"], **named}),
             ),
             [InputTag("mlflow.data.context", context)],
         )
         for split, context in _SPLITS.items()
-        if split in dataset
+        if split in sizes
     ]
 
 

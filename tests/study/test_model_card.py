@@ -6,6 +6,7 @@ import pytest
 
 from study.confirmation import first_confirmed, student_path
 from study.model_card import card_of, card_path
+from study.study_data import data_of
 from tests.study.test_student_model import confirmed_study
 from trainables.data import load_dataset
 from trainables.models.taken_weights import FoundWeights, TakenWeights
@@ -25,7 +26,9 @@ def written(tmp_path, run):
     entry.last["val/accuracy_teacher"] = 0.987
     entry.last["test/accuracy"] = 0.85
     first = next(config for config in result.configs if config.rank == 1)
-    return card_of(ledger.plan, entry, first, result, registered_as="pesfkd-digits-cnn_3_4"), entry, first, result
+    data = data_of(ledger.plan, None)
+    card = card_of(ledger.plan, entry, first, result, data=data, registered_as="pesfkd-digits-cnn_3_4")
+    return card, entry, first, result
 
 
 def test_a_card_says_what_it_is_and_what_it_learnt_from(written):
@@ -48,7 +51,7 @@ def test_a_card_names_the_weights_that_a_given_teacher_has(tmp_path, run):
     taken = TakenWeights("ema", "model_ema", (FoundWeights("raw", "model"),))
     plan = ledger.plan.model_copy(update={"base": base, "teacher_weights": taken})
     first = next(config for config in result.configs if config.rank == 1)
-    card = card_of(plan, first_confirmed(ledger), first, result, registered_as=None)
+    card = card_of(plan, first_confirmed(ledger), first, result, data=data_of(plan, None), registered_as="a-name")
     assert (
         "- teacher: `cnn_32_64`, given as a checkpoint, digest `0123456789abcdef`, EMA weights under 'model_ema'; the "
         "file also has raw weights under 'model' (--teacher-weights raw)"
@@ -85,7 +88,7 @@ def test_commands_name_the_folder_that_the_study_lies_in_unless_it_is_the_usual_
         (ledger.plan, f" --output-dir '{tmp_path}/a place'"),
         (ledger.plan.model_copy(update={"output_dir": Path("study_results")}), ""),
     ):
-        card = card_of(plan, entry, first, result, registered_as="pesfkd-digits-cnn_3_4")
+        card = card_of(plan, entry, first, result, data=data_of(plan, None), registered_as="pesfkd-digits-cnn_3_4")
         assert f"`python -m study.rerun {entry.trial_id}{where}`" in card
         assert f"`python -m study.export planned --format onnx{where}` (or" in card
 

@@ -31,9 +31,10 @@ def run():
     return run
 
 
-def confirmed_study(folder, run, *, name="planned", gains=GAINS):
+def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=()):
     """A pretended study whose first choice gains so much on kd, seed by seed, with students that were really kept."""
-    ledger = StudyLedger(make_plan(folder, name=name, confirmation={"configs": 1, "seeds": len(gains)}))
+    plan = make_plan(folder, name=name, confirmation={"configs": 1, "seeds": len(gains)}, base=dict(base))
+    ledger = StudyLedger(plan)
     tune = PretendedSeeds(StudySearch(ledger, {}), ledger)
     for settings in tune.run():
         if settings["student_path"] is not None:

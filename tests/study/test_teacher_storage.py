@@ -4,7 +4,7 @@ import pytest
 
 from study.errors import UsageError
 from study.plan import EXECUTION_FIELDS, load_plan, resolve_plan
-from study.plan_checks import refuse_differences
+from study.plan_checks import check_teacher_outputs, refuse_differences
 from study.preview import describe_plan
 from study.request import resumed_plan
 from study.teacher_storage import OutputsDtype, describe_teacher_storage
@@ -133,7 +133,7 @@ def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
     assert "as when the study was started" in describe_teacher_storage(roomier)
     stored = make_plan(tmp_path)
     with pytest.raises(UsageError, match="over the limit"):
-        resolve_plan({**stored.model_dump(), "teacher_outputs_limit": "1MiB"})
+        check_teacher_outputs(resolve_plan({**stored.model_dump(), "teacher_outputs_limit": "1MiB"}))
 
 
 @pytest.mark.parametrize(

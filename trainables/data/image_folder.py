@@ -6,8 +6,10 @@ class has all images below its folder, links followed. Hidden files and what sys
 
 import functools
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ _PART_NAMES: Final[dict[str, Part]] = {
     "test": "test",
     "testing": "test",
 }
+# Names of parts as Kaggle has them: training_set, test_set, seg_train, TrainImages.
+_LIKE_PART: Final = re.compile(r"(?<![a-z])(train|val|valid|test)(ing|ation)?[ _-]?(set|data|images)?(?![a-z])")
 # Names without a leading dot that macOS, Windows and network disks leave, in lower case.
 _LEFT_BY_SYSTEMS: Final = frozenset(
     {
@@ -95,6 +99,11 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a million names
 
 
+def _is_text(name: str, *, besides: Sequence[str] = ()) -> bool:
+    """Whether a name is Unicode without control characters, but for those of these categories."""
+    return not any(unicodedata.category(letter) in {"Cs", "Cc"} - {*besides} for letter in name)
+
+
 def shown(name: object) -> str:
     """A path as it can be printed: bytes that are no text, and line breaks, are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
@@ -110,6 +119,8 @@ def list_image_folder(path: Path) -> ImageFolder:
     Raises:
         ValueError: naming the folder or class that is missing, empty or ambiguous.
     """
+    if not _is_text(str(path), besides=["Cc"]):  # plans and journals are UTF-8
+        raise ValueError(f"{shown(path)} is no text in UTF-8: rename the folder, or give a link with another name")
     try:
         there = path.is_dir()
     except OSError as error:  # a folder above that may not be read, or a name that is too long
@@ -147,7 +158,7 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
     notes = [f"{_few(others)} beside {train_folder}/ is not read"] if others else []
     skipped: Counter[str] = Counter()
     classes = tuple(_sub_folders(path / train_folder))
-    _need_two(path / train_folder, classes)
+    _check_classes(path / train_folder, classes)
     found: dict[Part, Labelled] = {"train": _list_classes(path, train_folder, classes, skipped)}
     outside = _count_outside(path / train_folder, skipped)
     for part in ("validation", "test"):
@@ -174,6 +185,8 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
         parts = {**parts, "test": parts["validation"]}
+    if "validation" in found:
+        _check_validation(path, parts, classes, found)
     return ImageFolder(
         path,
         classes,
@@ -187,6 +200,20 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
     )
 
 
+def _check_validation(
+    path: Path, parts: Mapping[Part, str], classes: Sequence[str], found: Mapping[Part, Labelled]
+) -> None:
+    """Check that a validation part has an image of every class that has two images to learn from."""
+    sizes, present = Counter(label for _, label in found["train"]), {label for _, label in found["validation"]}
+    if lacking := [name for label, name in enumerate(classes) if label not in present and sizes[label] > 1]:
+        place = shown(path / parts["validation"])
+        raise ValueError(
+            f"{place}: no image of {_few(lacking)} ({len(lacking)} of {len(classes)} classes). Every class of two "
+            f"images or more needs one to validate on: move some of its images there; or move {place} elsewhere, and a "
+            f"tenth of {parts['train']}/ validates"
+        )
+
+
 def _list_plain(path: Path, folders: Sequence[str]) -> ImageFolder:
     """A folder with `CLASS/*`."""
     if len(folders) == 1 and len(_sub_folders(path / folders[0])) > 1:
@@ -194,7 +221,7 @@ def _list_plain(path: Path, folders: Sequence[str]) -> ImageFolder:
         raise ValueError(f"{shown(path)}: 1 class folder; at least 2 are needed. Did you mean {shown(inner)}?")
     if not folders:
         raise ValueError(_no_folder(path))
-    _need_two(path, folders)
+    _check_classes(path, folders)
     for name in folders:
         inner_parts = {_PART_NAMES.get(each.lower()) for each in _sub_folders(path / name)} - {None}
         if "train" in inner_parts and len(inner_parts) > 1:
@@ -202,6 +229,7 @@ def _list_plain(path: Path, folders: Sequence[str]) -> ImageFolder:
                 f"{shown(path / name)} is split into train and test itself: name it as the dataset, or put the classes "
                 f"into {shown(path)}/train/ and {shown(path)}/test/"
             )
+    _refuse_parts_of_other_names(path, folders)
     skipped: Counter[str] = Counter()
     train = _list_classes(path, "", folders, skipped)
     outside = _count_outside(path, skipped)
@@ -229,8 +257,20 @@ def _refuse_parts_without_classes(path: Path, folders: Sequence[str], parts: dic
         )
     if "train" in parts and not named and set(folders) <= set(parts.values()):
         classes = _sub_folders(path / parts["train"])
-        _need_two(path / parts["train"], classes)
+        _check_classes(path / parts["train"], classes)
         raise ValueError(_no_image(path / parts["train"] / classes[0]))
+
+
+def _refuse_parts_of_other_names(path: Path, folders: Sequence[str]) -> None:
+    """Refuse training_set/CLASS and test_set/CLASS, which would be read as two classes."""
+    named = {name: found[1] for name in folders if (found := _LIKE_PART.search(name.lower()))}
+    parts = [name for name in named if not any(map(is_image_name, _entries(path / name)[1]))]
+    kinds = {named[name] for name in parts if _has_images_below(path / name)}
+    if "train" in kinds and len(kinds) > 1:
+        raise ValueError(
+            f"{shown(path)}: are {_few(parts)} the parts of a dataset? Name them train/, val/ and test/. If they are "
+            "classes, move their images out of their sub-folders"
+        )
 
 
 def _no_folder(path: Path) -> str:
@@ -241,10 +281,15 @@ def _no_folder(path: Path) -> str:
     )
 
 
-def _need_two(folder: Path, classes: Sequence[str]) -> None:
+def _check_classes(folder: Path, classes: Sequence[str]) -> None:
     if len(classes) < 2:
         raise ValueError(
             f"{shown(folder)}: {len(classes)} class folder{'' if len(classes) == 1 else 's'}; at least 2 are needed"
+        )
+    if unprintable := [name for name in classes if not _is_text(name)]:
+        raise ValueError(
+            f"{shown(folder)}: class names that are no text in UTF-8, or have line breaks or other control characters: "
+            f"{_few(unprintable)}. Rename these folders"
         )
 
 

@@ -98,6 +98,16 @@ def test_a_plain_folder_of_classes_is_taken(fill):
     assert not found.folders
 
 
+def test_classes_may_have_names_like_those_of_parts(fill):
+    names = ["Test tube/0.png", "attraction/a/0.png", "contest/a/0.png", "train station/0.png", "training shoe/a/0.png"]
+    assert list_image_folder(fill(*names)).classes == tuple(name.partition("/")[0] for name in names)
+
+
+def test_names_of_classes_may_be_in_any_script(fill):
+    names = ("hund-ö", "می\u200cشود", "犬", "no\u00a0break")
+    assert set(list_image_folder(fill(*(f"{name}/0.png" for name in names))).classes) == set(names)
+
+
 def test_a_class_may_be_called_train_in_a_plain_folder(fill):
     found = list_image_folder(fill("bus/0.png", "car/0.png", "train/0.png"))
     assert found.classes == ("bus", "car", "train")
@@ -109,6 +119,12 @@ def test_with_all_three_parts_val_validates(validation, fill):
     names = [f"{part}/{name}/0.png" for part in ("train", validation, "test") for name in ("cat", "dog")]
     found = listed(fill(*names))
     assert found == {"train": names[:2], "validation": names[2:4], "test": names[4:]}
+
+
+def test_a_class_of_one_image_need_not_be_in_the_validation_part(fill):
+    found = list_image_folder(fill("train/cat/0.png", "train/dog/0.png", "val/dog/0.png", "test/dog/0.png"))
+    assert [name for name, _ in found.validation] == ["val/dog/0.png"]
+    assert "val/ has no images of cat (1 of 2 classes)" in found.notes
 
 
 @pytest.mark.parametrize("part", ["val", "test", "valid", "Test", "testing"])
@@ -146,6 +162,18 @@ REFUSED = {
         ("train/cat/0.png", "train/dog/0.png", "val/cat/0.png", "valid/cat/0.png"), "val/ and valid/ both name"),
     "train as a class with sub-folders": (
         ("bus/0.png", "car/0.png", "train/steam/0.png", "train/electric/0.png"), "or a class like bus, car"),
+    "parts of other names": (
+        ("training_set/cat/0.png", "training_set/dog/0.png", "test_set/cat/0.png", "test_set/dog/0.png"),
+        "are test_set, training_set the parts of a dataset"),
+    "wrapped parts": (
+        ("seg_train/seg_train/cat/0.png", "seg_train/seg_train/dog/0.png", "seg_test/seg_test/cat/0.png",
+         "seg_pred/0.png"), "are seg_test, seg_train the parts"),
+    "a class name that is no text": (
+        ("train/cat/0.png", "train/caf\udce9/0.png"), r"no text in UTF-8, or .*: caf\\udce9"),
+    "a class name of two lines": (("cat/0.png", "do\ng/0.png"), r"line breaks or other control characters: do\\ng"),
+    "a class that is not validated": (
+        ("train/cat/0.png", "train/cat/1.png", "train/dog/0.png", "val/dog/0.png", "test/dog/0.png"),
+        r"val: no image of cat \(1 of 2 classes\). Every class of two images or more needs one"),
     "datasets in a folder": (
         ("a/train/cat/0.png", "a/test/cat/0.png", "b/train/cat/0.png"), "a is split into train and test itself"),
 }  # fmt: skip
@@ -158,10 +186,14 @@ def test_a_folder_that_cannot_be_understood_is_refused(case, fill):
         list_image_folder(fill(*names))
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "\0", "file"])
+@pytest.mark.parametrize("name", ["x" * 300, "\0", "file", "caf\udce9"])
 def test_a_path_that_is_no_folder_is_refused(name, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"cannot be listed \(File name too long\)|there is no such folder"):
+    (tmp_path / "caf\udce9").mkdir()
+    with pytest.raises(
+        ValueError,
+        match=r"cannot be listed \(File name too long\)|there is no such folder|caf\\udce9 is no text in UTF-8",
+    ):
         list_image_folder(tmp_path / name)
 
 

@@ -139,7 +139,7 @@ def shrink(images, kept):
 def test_a_dry_run_states_how_the_files_of_a_folder_are_read(launch, images, tmp_path):
     (images / "train" / "dark" / "more").mkdir()
     (images / "train" / "dark" / "00.png").rename(images / "train" / "dark" / "more" / "00.PNG")
-    for part, name in (("val", "dark"), ("val", "light"), ("test", "dark"), ("test", "medium"), ("test", "light")):
+    for part, name in (("val", "dark"), ("val", "light"), ("val", "medium"), ("test", "dark"), ("test", "light")):
         (images / part / name).mkdir(parents=True)
         Image.new("L", (16, 16)).save(images / part / name / "0.jfif", format="JPEG")
     (images / "train" / "light" / "a.heic").touch()
@@ -150,11 +150,11 @@ def test_a_dry_run_states_how_the_files_of_a_folder_are_read(launch, images, tmp
     text, parsed = launch(*flags, **cache), launch(*flags, "--json", **cache)
     assert text.returncode == 0, text.stderr
     assert (
-        "data       120 train, 2 validation (val/), 3 test (never read by a search)\n"
+        "data       120 train, 3 validation (val/), 2 test (never read by a search)\n"
         "images     train from train/, validation from val/, test from test/; 16 x 16 pixels, RGB\n"
         "           converted to RGB: 120 palette, 5 grey\n"
         "           skipped: 1 .heic\n"
-        "           val/ has no images of medium (1 of 3 classes)\n"
+        "           test/ has no images of medium (1 of 3 classes)\n"
     ) in text.stdout
     assert text.stderr == ""
     assert json.loads(parsed.stdout)["images"] == {
@@ -165,7 +165,7 @@ def test_a_dry_run_states_how_the_files_of_a_folder_are_read(launch, images, tmp
         "converted": {"palette": 120, "grey": 5},
         "skipped": {".heic": 1},
         "outside_classes": 0,
-        "notes": ["val/ has no images of medium (1 of 3 classes)"],
+        "notes": ["test/ has no images of medium (1 of 3 classes)"],
     }
 
 

@@ -13,6 +13,7 @@ from study import options
 from study.environment import restart_as_worker
 from study.errors import ExitCode
 from study.launch import leave_with_exit_code
+from trainables.data.image_progress import hide_progress
 
 if TYPE_CHECKING:
     from study.reproduction import Difference, Reproduction
@@ -52,6 +53,8 @@ def rerun(
     costs are not, and the test split is not read again. Exit codes: 0 all bits match, 1 some do not (or an error),
     2 wrong usage, 130 interrupted.
     """
+    if quiet:
+        hide_progress()
     if __name__ == "__main__":  # not where a test calls it
         restart_as_worker()
     from study.plan_checks import check_data_root

@@ -14,7 +14,7 @@ from study.ledger import PROCESS_DIED, StudyLedger
 from study.reproduction import Difference, compare, find_trial, reasons_to_differ, reproduce
 from study.rerun import main
 from tests.study.factories import make_plan
-from trainables.data import load_dataset
+from trainables.data import image_progress, load_dataset
 from trainables.distillation import begin_run, describe_error
 from trainables.loss_log import NonFiniteLossError
 from trainables.measures import MEASURES
@@ -248,7 +248,8 @@ def test_why_bits_may_differ_is_told_by_the_plan(tmp_path):
     assert "this one on the CPU now" in reasons_to_differ(on_gpus, "cpu")[1]
 
 
-def test_the_command_tells_by_its_exit_code_whether_the_bits_match(plan, command):
+def test_the_command_tells_by_its_exit_code_whether_the_bits_match(plan, command, monkeypatch):
+    monkeypatch.setattr(image_progress, "_hidden", False)
     same = record(plan)
     other = record(plan, change=lambda epoch, measures: {**measures, "train/loss": measures["train/loss"] + epoch / 8})
     done = command(main, same, "--output-dir", plan.output_dir)
@@ -260,6 +261,7 @@ def test_the_command_tells_by_its_exit_code_whether_the_bits_match(plan, command
     done = command(main, other, "--output-dir", plan.output_dir, "--quiet")
     assert done.code == 1
     assert done.err == ""
+    assert image_progress._hidden
     assert "2 differ" in done.out
     assert "first     epoch 1, train/loss: " in done.out
     assert "largest   epoch 2, train/loss: " in done.out

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from study.launch import main
+from study.ledger import StudyLedger
+from study.plan import load_plan
 from study.records import read_trials
 from tests.analysis.report.studies import Page
 from trainables.data.registry import list_image_folder
@@ -36,6 +38,8 @@ def test_a_study_runs_on_an_image_folder(launch, images, tmp_path, monkeypatch):
     trials = read_trials(tmp_path / "out" / "folder").to_pylist()
     assert {trial["dataset"] for trial in trials} == {f"image_folder:{images}"}
     assert {trial["status"] for trial in trials} == {"finished"}
+    recorded = StudyLedger(load_plan(tmp_path / "out" / "folder"), read_only=True).dataset
+    assert recorded["class_names"] == ["dark", "light", "medium"]
     summary = json.loads(done.stdout)
     assert summary["study"] == "folder"
     # 12 images validate, 4 of each class: what is small, or no better than one class for all, is said everywhere.

@@ -244,6 +244,11 @@ IMPOSSIBLE = {
     ),
     "passes that are negative": ({"event": "fill", "time": 1, "forwards": -5}, "forwards cannot be"),
     "a confirmation of nothing": ({"event": "confirmation", "confirmation": {}}, "confirmation: "),
+    "classes without names": (
+        {"event": "dataset", "dataset": {"digest": "0", "train": 3, "validation": 1, "test": 1, "channels": 3,
+                                         "image_size": 8, "class_names": [1, 2]}}, "dataset cannot be"),
+    "classes without the sizes of their images": (
+        {"event": "dataset", "dataset": {"digest": "0", "train": 3, "class_names": ["a", "b"]}}, "dataset cannot be"),
     "data without a digest": ({"event": "dataset", "dataset": {"train": 3}}, "dataset cannot be"),
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ import pytest
 
 from study.errors import UsageError
 from study.plan import EXECUTION_FIELDS, load_plan, resolve_plan
-from study.plan_checks import check_teacher_outputs, refuse_differences
+from study.plan_checks import refuse_differences
 from study.preview import describe_plan
 from study.request import resumed_plan
 from study.teacher_storage import OutputsDtype, describe_teacher_storage
@@ -131,9 +131,9 @@ def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
     roomier = resolve_plan({**recorded.model_dump(), "teacher_outputs_limit": "1GiB"})
     assert roomier.teacher_outputs_used == "live"
     assert "as when the study was started" in describe_teacher_storage(roomier)
-    stored = make_plan(tmp_path)
+    make_plan(tmp_path, name="stored").save()
     with pytest.raises(UsageError, match="over the limit"):
-        check_teacher_outputs(resolve_plan({**stored.model_dump(), "teacher_outputs_limit": "1MiB"}))
+        resumed_plan("stored", tmp_path, {"teacher_outputs_limit": "1MiB"})
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def study(tmp_path_factory):
     data = load_dataset(base["dataset"], None)
     run = DistillationRun(TrialConfig(method="ce", epochs=1, **base), data, None)
     run.run_epoch()
-    ledger, _ = confirmed_study(tmp_path, run, base=base)
+    ledger, _ = confirmed_study(tmp_path, run, base=base, gains=(0.03, 0.05))
     sizes = {"train": len(data.train), "validation": len(data.validation)}
     ledger.record_dataset(described(ledger.plan, {"digest": data.digest, **sizes}))
     ledger.plan.save()

@@ -214,7 +214,14 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
         check_data_root(plan)
     check_is_free(plan.directory, resume_command(plan))
-    check_networks(plan, fetched_later=values["dry_run"] and values["download"])
+    left_out = check_networks(
+        plan,
+        fetched_later=values["dry_run"] and values["download"],
+        leaves_out=comparison is not None and values["methods"] is None,
+    )
+    if left_out:
+        fitting = tuple(method for method in plan.compared if method.name not in left_out)
+        plan = resolve_plan({**asked, "compared": fitting})
     check_images(plan, runs=not values["dry_run"])  # last, as it may take minutes
     return plan
 

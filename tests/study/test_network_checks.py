@@ -1,6 +1,8 @@
 """A study's networks are tried on the shape of its data before any work, in a dry run and at a resume too."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,15 +56,29 @@ def test_a_peer_is_trained_as_the_student_is_and_checked_so(tmp_path):
     check_networks(make("kd"))  # its teacher is trained by a recipe of its own, in batches of more
 
 
-def test_every_method_of_a_comparison_is_tried(command, tmp_path):
-    words = ("--space", "method", "--dry-run", "--output-dir", tmp_path / "out")
-    assert command(launcher.main, *words).code == 0
+def test_a_method_that_cannot_match_the_networks_is_refused_by_name_and_otherwise_left_out(command, tmp_path):
+    out = tmp_path / "out"
+    words = ("--space", "method", "--dry-run", "--output-dir", out)
+    everything = json.loads(command(launcher.main, *words, "--json").out)
+    assert "sftn" in _names(everything)
+    assert not any("cannot match" in reason for reason in everything["left_out"])
     folder = _folder_of_images(tmp_path, 9)
     words = (*words, "--dataset", f"image_folder:{folder}", "--teacher", "resnet8")
     refused = command(launcher.main, *words, "--methods", "kd,sftn")
     assert refused.code == 2
     assert "--methods sftn cannot match teacher resnet8 and student cnn_3_4" in refused.err
     assert command(launcher.main, *words, "--methods", "kd,fitnet").code == 0
+    planned = json.loads(command(launcher.main, *words, "--json").out)
+    assert set(_names(planned)) == set(_names(everything)) - {"sftn"}
+    shown = command(launcher.main, *words)
+    assert shown.code == 0
+    says = "left out   sftn: cannot match teacher resnet8 and student cnn_3_4 (the teacher's maps of 5 × 5"
+    assert says in shown.out
+    assert not out.exists()
+
+
+def _names(planned: dict[str, Any]) -> list[str]:
+    return [method["name"] for method in planned["plan"]["compared"]]
 
 
 def _folder_of_images(folder: Path, size: int) -> Path:

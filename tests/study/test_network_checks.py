@@ -1,10 +1,12 @@
 """A study's networks are tried on the shape of its data before any work, in a dry run and at a resume too."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from study import launch as launcher
 from study.errors import UsageError
@@ -38,6 +40,23 @@ def test_what_is_suggested_can_be_pasted(command, tmp_path):
     suggested = refused.err.rpartition("One that fits: ")[2].split()
     assert suggested[0] == "--student"
     assert command(launcher.main, *words, *suggested).code == 0
+
+
+def test_an_architecture_that_does_not_fit_is_refused_before_a_checkpoint_of_it_is_read(command, tmp_path):
+    checkpoint = tmp_path / "net.pth"
+    torch.save({"weight": torch.ones(1)}, checkpoint)
+    words = ("--space", "adapter_width", "--dry-run", "--output-dir", tmp_path / "out", "--teacher-checkpoint")
+    for name, reason in (
+        (
+            "timm:vit_tiny_patch16_224",
+            r"takes images of 224 pixels alone .*One that fits: --teacher timm:resnet18, with a",
+        ),
+        ("torchvision:resnet81", r"did you mean 'torchvision:resnet18'"),
+        ("cnn_9999_9999", r"some 900 million parameters"),
+    ):
+        refused = command(launcher.main, *words, checkpoint, "--teacher", name)
+        assert refused.code == 2
+        assert re.search(f"error: --teacher {name}: .*{reason}", refused.err), refused.err
 
 
 def test_a_resumed_study_is_checked_too(command, tmp_path):

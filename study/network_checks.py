@@ -23,10 +23,11 @@ def check_networks(plan: "StudyPlan", *, fetched_later: bool = False, leaves_out
     Args:
         plan: the study.
         fetched_later: whether models of the Hub may be missing, as in a dry run of a study that will fetch them.
-        leaves_out: whether compared methods that cannot make a step are returned; otherwise they are refused.
+        leaves_out: whether compared methods that cannot make a step are returned instead of refused, as where nobody
+            named them, or where a study of an earlier version has them and its other methods can go on.
 
     Returns:
-        The reason for each compared method that has to be left out, by its name.
+        The reason for each compared method that cannot, by its name; nothing unless `leaves_out`.
 
     Raises:
         UsageError: naming the flag, the reason and a network that fits.
@@ -39,7 +40,7 @@ def check_networks(plan: "StudyPlan", *, fetched_later: bool = False, leaves_out
         with one_thread():  # two samples on several threads took ten times as long on a busy machine
             if not (_check_text(plan, fetched_later=fetched_later) if info.task is not None else _check_images(plan)):
                 return {}
-            if leaves_out:
+            if plan.compared and leaves_out:
                 reasons = {method.name: misfit(plan, method) for method in plan.compared}
                 return {name: reason for name, reason in reasons.items() if reason is not None}
             for config in _configs(plan):

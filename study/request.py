@@ -327,6 +327,8 @@ def resumed_plan(
         raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
     if given.get("smoke"):
         raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
+    if given.get("dry_run"):
+        raise UsageError(f"--dry-run is for a new study: what --resume {name} goes on with is in {plan.directory}")
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
@@ -350,7 +352,7 @@ def resumed_plan(
     check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
-        check_networks(plan)
+        check_networks(plan, leaves_out=True)
         check_images(plan, runs=True)
     return plan
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainables.teacher.given import Normalisation
 
 _FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
+_OF_CHECKPOINTS: Final = ("teacher_checkpoint", "teacher_normalisation", "teacher_weights")
 
 
 def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
     """
     path: Path | None = values["teacher_checkpoint"]
     if path is None:
-        for name in ("teacher_normalisation", "teacher_weights"):
+        for name in _OF_CHECKPOINTS:
             if values.get(name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} is for a teacher from --teacher-checkpoint")
         if is_text(values["dataset"]):
@@ -135,7 +136,9 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
         return {}
     own = plan.base.teacher_digest
     if not own:
-        raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave the checkpoint out")
+        asked = [name for name in _OF_CHECKPOINTS if given.get(name) is not None]
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave out {flags}")
     teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
     if teacher.digest != own:
         raise UsageError(

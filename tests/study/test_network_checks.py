@@ -1,4 +1,4 @@
-"""A study's networks are tried on the shape of its data before any work, in a dry run and at a resume too."""
+"""A study's networks are tried on the shape of its data before any work: in a dry run, and when it is resumed."""
 
 import json
 import re
@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from study import launch as launcher
+from study.comparison import choose_methods
 from study.errors import UsageError
 from study.network_checks import check_networks
+from study.request import resumed_plan
 
 from .factories import make_plan
 
@@ -66,6 +68,16 @@ def test_a_resumed_study_is_checked_too(command, tmp_path):
     assert "did you mean 'torchvision:resnet18'" in done.err
 
 
+def test_a_dry_run_never_resumes_a_study(command, tmp_path):
+    plan = make_plan(tmp_path)
+    plan.save()
+    before = sorted(plan.directory.iterdir())
+    done = command(launcher.main, "--resume", "planned", "--dry-run", "--output-dir", tmp_path)
+    assert done.code == 2
+    assert "--dry-run is for a new study" in done.err
+    assert sorted(plan.directory.iterdir()) == before
+
+
 def test_a_peer_is_trained_as_the_student_is_and_checked_so(tmp_path):
     make = lambda method, **base: make_plan(  # noqa: E731
         tmp_path, space="temperature", overrides={"batch_size": 1}, base={"method": method, "teacher": "vgg8", **base}
@@ -94,6 +106,17 @@ def test_a_method_that_cannot_match_the_networks_is_refused_by_name_and_otherwis
     says = "left out   sftn: cannot match teacher resnet8 and student cnn_3_4 (the teacher's maps of 5 × 5"
     assert says in shown.out
     assert not out.exists()
+
+
+def test_a_comparison_that_has_a_method_which_cannot_match_its_networks_is_resumed_all_the_same(tmp_path):
+    """Plans of earlier versions have such methods; their trials fail, and those of the others go on."""
+    base = {"dataset": f"image_folder:{_folder_of_images(tmp_path, 9)}", "teacher": "resnet8", "method": "kd"}
+    compared = choose_methods(["kd", "sftn"], base, {})
+    plan = make_plan(tmp_path, space="method", base=base, compared=compared, controls=())
+    plan.save()
+    with pytest.raises(UsageError, match="--methods sftn cannot match"):
+        check_networks(plan)
+    assert resumed_plan("planned", tmp_path, {}).compared == compared
 
 
 def _names(planned: dict[str, Any]) -> list[str]:

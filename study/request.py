@@ -327,7 +327,7 @@ def resumed_plan(
         raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
     if given.get("smoke"):
         raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
-    if given.get("dry_run"):
+    if given.get("dry_run") and not confirms:
         raise UsageError(f"--dry-run is for a new study: what --resume {name} goes on with is in {plan.directory}")
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]

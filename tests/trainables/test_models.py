@@ -237,7 +237,7 @@ def test_no_classes_or_no_channels_are_refused(sizes):
 
 
 def test_our_own_nets_have_no_published_weights():
-    with pytest.raises(ValueError, match="load_checkpoint"):
+    with pytest.raises(ValueError, match="give a checkpoint of yours"):
         build_model("resnet20", num_classes=10, pretrained=True)
 
 

@@ -119,14 +119,28 @@ def why_not(method: ComparedMethod, base: Mapping[str, Any], overrides: Mapping[
 
 def left_out(plan: "StudyPlan") -> dict[str, list[str]]:
     """The methods that cannot run with the study's nets, by the reason."""
+    from study.network_checks import misfit
+
     base = plan.base.model_dump()
     there = {method.name for method in plan.compared}
     reasons: dict[str, list[str]] = {}
     for name, method in known_methods(plan.base.dataset).items():
-        if name not in there and (reason := why_not(method, base, plan.overrides)) is not None:
-            statement = reason.removeprefix(f"method {method.fields['method']!r} ").partition(": ")[0]
-            reasons.setdefault(statement, []).append(name)
+        if name in there:
+            continue
+        if (reason := why_not(method, base, plan.overrides)) is not None:
+            reason = reason.removeprefix(f"method {method.fields['method']!r} ").partition(": ")[0]
+        else:
+            reason = misfit(plan, method)
+        if reason is not None:
+            reasons.setdefault(reason, []).append(name)
     return reasons
+
+
+def left_out_lines(plan: "StudyPlan") -> list[str]:
+    """The methods that a comparison does without as they cannot run with its nets, a line for each reason."""
+    if not plan.compared:
+        return []
+    return [f"{', '.join(names)}: {reason}" for reason, names in left_out(plan).items()]
 
 
 def _example(plan: "StudyPlan") -> str:

@@ -127,6 +127,8 @@ def launch(
         if dry_run:
             _show_plan(plan, as_json=as_json)
         else:
+            if methods is None:
+                _show_left_out(plan)
             run_plan(plan, values, resumed=False)
 
 
@@ -307,7 +309,15 @@ def _show_spaces(*, as_json: bool) -> None:
             typer.echo(f"    {tuned.name:24} {tuned.domain:28} nuisance, where read: {tuned.why}")
 
 
+def _show_left_out(plan: "StudyPlan") -> None:
+    from study.comparison import left_out_lines
+
+    for line in left_out_lines(plan):
+        typer.echo(f"left out {line}", err=True)
+
+
 def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
+    from study.comparison import left_out
     from study.data_preview import class_names, data_warnings
     from study.image_preview import images_summary
     from study.preview import count_plan_sources, describe_plan, first_configs
@@ -326,6 +336,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
             "epochs": plan.epochs_total(),
             **count_plan_sources(plan),
             "notes": sampler_notes(plan),
+            **({"left_out": left_out(plan)} if plan.compared else {}),
             "teacher_outputs": {
                 **plan.teacher_storage._asdict(),
                 "passes_saved": plan.teacher_storage.passes_saved,

@@ -13,30 +13,71 @@ from trainables.models.names import is_pretrained_text_name
 from trainables.trial import TrialConfig
 
 if TYPE_CHECKING:
+    from study.comparison import ComparedMethod
     from study.plan import StudyPlan
 
 
-def check_networks(plan: "StudyPlan", *, fetched_later: bool = False) -> None:
+def check_networks(plan: "StudyPlan", *, fetched_later: bool = False, leaves_out: bool = False) -> dict[str, str]:
     """Check that student and teacher take the dataset's samples, and that each method can make a step with them.
 
     Args:
         plan: the study.
         fetched_later: whether models of the Hub may be missing, as in a dry run of a study that will fetch them.
+        leaves_out: whether compared methods that cannot make a step are returned instead of refused, as where nobody
+            named them, or where a study of an earlier version has them and its other methods can go on.
+
+    Returns:
+        The reason for each compared method that cannot, by its name; nothing unless `leaves_out`.
 
     Raises:
         UsageError: naming the flag, the reason and a network that fits.
     """
-    from trainables.shape_check import ShapeError
+    from trainables.shape_check import ShapeError, check_method
     from trainables.threads import one_thread
 
+    info = dataset_info(plan.base.dataset)
     try:
         with one_thread():  # two samples on several threads took ten times as long on a busy machine
-            if is_text(plan.base.dataset):
-                _check_text(plan, fetched_later=fetched_later)
-            else:
-                _check_images(plan)
+            if not (_check_text(plan, fetched_later=fetched_later) if info.task is not None else _check_images(plan)):
+                return {}
+            if plan.compared and leaves_out:
+                reasons = {method.name: misfit(plan, method) for method in plan.compared}
+                return {name: reason for name, reason in reasons.items() if reason is not None}
+            for config in _configs(plan):
+                check_method(config, info, flag="--methods" if plan.compared else "--method")
     except ShapeError as error:
         raise UsageError(str(error)) from None
+    return {}
+
+
+def misfit(plan: "StudyPlan", method: "ComparedMethod") -> str | None:
+    """Why a method cannot match a study's networks, which were checked before; None if it can, or it cannot be tried.
+
+    Args:
+        plan: the study.
+        method: one that the study compares or could compare.
+    """
+    from trainables.shape_check import method_problem
+    from trainables.threads import one_thread
+
+    if is_text(plan.base.dataset) and not all(map(_is_here, (plan.base.student, plan.base.teacher))):
+        return None
+    with one_thread():
+        reason = method_problem(plan.configure(method.fields), dataset_info(plan.base.dataset))
+    return f"cannot match teacher {plan.base.teacher} and student {plan.base.student} ({reason})" if reason else None
+
+
+def _is_here(name: str) -> bool:
+    """Whether a language model can be built: its folder, or the Hub's cache of it, is on this machine."""
+    from trainables.models.pretrained import find_folder
+    from trainables.models.text import TextModelError
+
+    if not is_pretrained_text_name(name):
+        return True
+    try:
+        return find_folder(name).is_dir()
+    except TextModelError:
+        return False
 
 
 def _configs(plan: "StudyPlan") -> list[TrialConfig]:
@@ -47,8 +88,9 @@ def _configs(plan: "StudyPlan") -> list[TrialConfig]:
     return [plan.example_config, *others]
 
 
-def _check_images(plan: "StudyPlan") -> None:
-    from trainables.shape_check import Wanted, check_method, check_network, check_samples
+def _check_images(plan: "StudyPlan") -> bool:
+    """Check the networks alone; whether methods can be tried with them, which is always so."""
+    from trainables.shape_check import Wanted, check_network, check_samples
 
     configs, base = _configs(plan), plan.base
     info, batch_size = dataset_info(base.dataset), configs[0].batch_size
@@ -60,23 +102,22 @@ def _check_images(plan: "StudyPlan") -> None:
         given = bool(base.teacher_digest)
         wanted = Wanted(info, batch_size if learns else 2, trains=learns or not given, shares_norms=learns and several)
         check_network(base.teacher, wanted, flag="--teacher", given=given)
-    for config in configs:
-        check_method(config, info, flag="--methods" if plan.compared else "--method")
+    return True
 
 
-def _check_text(plan: "StudyPlan", *, fetched_later: bool) -> None:
-    from trainables.shape_check import check_samples, check_text_method, check_text_network
+def _check_text(plan: "StudyPlan", *, fetched_later: bool) -> bool:
+    """Check the networks alone; whether methods can be tried with them, as the networks' descriptions are here."""
+    from trainables.shape_check import check_samples, check_text_network
 
     configs, base = _configs(plan), plan.base
     info = dataset_info(base.dataset)
     check_samples(info, configs[0].batch_size)
     names = {"--student": base.student} | ({"--teacher": base.teacher} if plan.teachers else {})
     if fetched_later and any(map(is_pretrained_text_name, names.values())):
-        return
+        return False
     # A teacher that was given was checked when it was read, and its folder may be gone since.
     if base.teacher_digest and is_pretrained_text_name(base.teacher) and not Path(base.teacher).is_dir():
-        return
+        return False
     for flag, name in names.items():
         check_text_network(name, base.teacher, info, layers=base.student_layers, flag=flag)
-    for config in configs:
-        check_text_method(config, info, flag="--methods" if plan.compared else "--method")
+    return True

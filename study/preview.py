@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from search_spaces import MethodComparison
-from study.comparison import BASELINE, ComparedMethod, comparison_notes, left_out
+from study.comparison import BASELINE, ComparedMethod, comparison_notes, left_out_lines
 from study.confirmation import PUBLISHED
 from study.control_tuning import tuned_configs
 from study.data_preview import classes_line, data_warnings
@@ -79,7 +79,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan) + _shared(plan),
         f"writes     {plan.directory}"
         + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
-        *(f"left out   {', '.join(names)}: {reason}" for reason, names in left_out(plan).items() if plan.compared),
+        *(f"left out   {line}" for line in left_out_lines(plan)),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
         *(f"note       {note}" for note in sampler_notes(plan)),
         "each as published" if plan.compared else "first configs",

@@ -214,7 +214,14 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
         check_data_root(plan)
     check_is_free(plan.directory, resume_command(plan))
-    check_networks(plan, fetched_later=values["dry_run"] and values["download"])
+    left_out = check_networks(
+        plan,
+        fetched_later=values["dry_run"] and values["download"],
+        leaves_out=comparison is not None and values["methods"] is None,
+    )
+    if left_out:
+        fitting = tuple(method for method in plan.compared if method.name not in left_out)
+        plan = resolve_plan({**asked, "compared": fitting})
     check_images(plan, runs=not values["dry_run"])  # last, as it may take minutes
     return plan
 
@@ -326,6 +333,8 @@ def resumed_plan(
         raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
     if given.get("smoke"):
         raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
+    if given.get("dry_run") and not confirms:
+        raise UsageError(f"--dry-run is for a new study: what --resume {name} goes on with is in {plan.directory}")
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
@@ -351,7 +360,7 @@ def resumed_plan(
     check_optuna_storage(plan)
     if runs:
         check_teacher_outputs(plan)
-        check_networks(plan)
+        check_networks(plan, leaves_out=True)
         check_images(plan, runs=True)
     return plan
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from study.errors import StudyError, UsageError
 from study.plan import StudyPlan
-from trainables.data.registry import dataset_info
+from trainables.data.registry import DatasetInfo, dataset_info
 from trainables.methods import METHODS
 from trainables.modality import is_text
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainables.teacher.given import Normalisation
 
 _FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
+_OF_CHECKPOINTS: Final = ("teacher_checkpoint", "teacher_normalisation", "teacher_weights")
 
 
 def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
     """
     path: Path | None = values["teacher_checkpoint"]
     if path is None:
-        for name in ("teacher_normalisation", "teacher_weights"):
+        for name in _OF_CHECKPOINTS:
             if values.get(name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} is for a teacher from --teacher-checkpoint")
         if is_text(values["dataset"]):
@@ -135,7 +136,9 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
         return {}
     own = plan.base.teacher_digest
     if not own:
-        raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave the checkpoint out")
+        asked = [name for name in _OF_CHECKPOINTS if given.get(name) is not None]
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave out {flags}")
     teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
     if teacher.digest != own:
         raise UsageError(
@@ -163,7 +166,7 @@ def _read_again(
         UsageError: it cannot be read.
     """
     taken = plan.teacher_weights
-    choices = [weights] if weights is not None or taken is None else [taken.place or None, taken.kind, None]
+    choices = [weights] if weights is not None or taken is None else [taken.place, taken.kind, None]
     errors = []
     teacher: GivenTeacher | None = None
     for choice in dict.fromkeys(choices):
@@ -286,9 +289,9 @@ def _read(
             return read_given_text_teacher(path, dataset, architecture=architecture)
         except CheckpointError as error:
             raise UsageError(f"--teacher-checkpoint: {error}") from None
-    if architecture is not None:
-        _check_name(architecture)
     info = dataset_info(dataset)
+    if architecture is not None:
+        _check_architecture(architecture, info)
     shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
     try:
         if isinstance(normalisation, tuple):  # a plan has it of every checkpoint; one of ours says it itself
@@ -300,11 +303,17 @@ def _read(
         raise UsageError(f"--teacher-checkpoint: {error}") from None
 
 
-def _check_name(architecture: str) -> None:
+def _check_architecture(name: str, info: DatasetInfo) -> None:
+    """Whether there is such an architecture, and it takes the dataset's images; before it is built for its weights."""
     from trainables.models.names import check_model_name
+    from trainables.shape_check import ShapeError, Wanted, check_network
+    from trainables.threads import one_thread
 
     try:
-        check_model_name(architecture)
+        with one_thread():
+            check_network(check_model_name(name), Wanted(info, trains=False), flag="--teacher", given=True)
+    except ShapeError as error:
+        raise UsageError(str(error)) from None
     except ValueError as error:
         raise UsageError(f"--teacher: {error}") from None
 

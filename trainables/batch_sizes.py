@@ -3,8 +3,8 @@
 It imports no torch, so that a plan can ask it.
 
 BatchNorm cannot normalise a single value: a last batch of one sample ends a training whose maps have shrunk to one
-position, and losses that relate samples to each other are not defined on it. So one sample that is left over joins the
-batch before it.
+position, and losses that relate samples to each other are zero or not defined on it. So one sample that is left over
+joins the batch before it.
 """
 
 

@@ -232,30 +232,53 @@ def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
     """Check that a method's step can be made with these two networks; both were checked by themselves before.
 
     Args:
-        config: a trial by the method, on images.
+        config: a trial by the method.
         info: of its dataset.
         flag: names the method on the command line.
 
     Raises:
         ShapeError: it cannot.
     """
+    reason = method_problem(config, info)
+    if reason is None:
+        return
+    advice = ""
+    if info.task is None:
+        others = "another method" if flag == "--method" else "name the other methods alone"
+        advice = f". Choose networks of one family, such as --teacher resnet56 --student resnet20, or {others}"
+    raise ShapeError(
+        f"{flag} {config.method} cannot match teacher {config.teacher} and student {config.student} on "
+        f"{Wanted(info).samples}: {reason}{advice}"
+    )
+
+
+@cache
+def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
+    """Why a method's step cannot be made with two networks, which were checked by themselves; None if it can.
+
+    Methods without parts of their own that match no maps are not tried: their losses see features and logits alone.
+
+    Args:
+        config: a trial by the method.
+        info: of its dataset.
+    """
     method = METHODS[config.method]
-    if not (method.needs_maps or method.parts is not None or method.teacher_method is not None):
-        return  # its losses see features and logits alone
+    if not (method.needs_maps or method.parts is not None or method.teacher_method is not None or method.shares_layers):
+        return None
     try:
         with seeded(0):
-            dataset = _noise(info, config.split_seed)
-            if method.teacher_method is not None:
-                _make_step(teacher_trial(config), dataset, None, method.teacher_method)
-            model = build_model(config.teacher, num_classes=info.num_classes, in_channels=info.channels)
-            _make_step(config, dataset, FrozenTeacher(model), method)
-    except Exception as error:
-        raise ShapeError(
-            f"{flag} {config.method} cannot match teacher {config.teacher} and student {config.student} on "
-            f"{Wanted(info).samples}: {_first_line(error)}. Choose "
-            "networks of one family, such as --teacher resnet56 --student resnet20, or "
-            + ("another method" if flag == "--method" else "name the other methods alone")
-        ) from error
+            (_try_on_images if info.task is None else _try_on_text)(config, info, method)
+    except Exception as error:  # another library's, of any kind
+        return _first_line(error)
+    return None
+
+
+def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
+    dataset = _noise(info, config.split_seed)
+    if method.teacher_method is not None:
+        _make_step(teacher_trial(config), dataset, None, method.teacher_method)
+    model = build_model(config.teacher, num_classes=info.num_classes, in_channels=info.channels)
+    _make_step(config, dataset, FrozenTeacher(model), method)
 
 
 def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> None:
@@ -312,41 +335,23 @@ def _text_problem(name: str, teacher: str, info: DatasetInfo, layers: StudentLay
         return _problem_with(model, _sentences(), Wanted(info))
 
 
-def check_text_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
-    """Check that a method's losses can be computed of these two language models; both were checked before.
-
-    Args:
-        config: a trial by the method, on text.
-        info: of its task.
-        flag: names the method on the command line.
-
-    Raises:
-        ShapeError: they cannot.
-    """
-    method = METHODS[config.method]
-    if not (method.needs_maps or method.parts is not None or method.shares_layers):
-        return
+@torch.no_grad()
+def _try_on_text(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
+    """Compute a method's losses of two language models."""
     values, sentences, labels = config.model_dump(), _sentences(), torch.arange(_SAMPLES) % info.num_classes
-    try:
-        with seeded(0), torch.no_grad():
-            student = _text_model(config.student, config.teacher, info.num_classes, config.student_layers)
-            teacher = _text_model(config.teacher, config.teacher, info.num_classes, config.student_layers)
-            if method.shares_layers:
-                from trainables.models.shared_layers import share_layers
+    student = _text_model(config.student, config.teacher, info.num_classes, config.student_layers)
+    teacher = _text_model(config.teacher, config.teacher, info.num_classes, config.student_layers)
+    if method.shares_layers:
+        from trainables.models.shared_layers import share_layers
 
-                share_layers(student)
-            own, theirs = student.feature_maps(sentences), teacher.feature_maps(sentences)
-            setting = PartsSetting(student.head.in_features, teacher.head.in_features, labels)
-            outputs = StepOutputs(
-                own.feature, own.logits, theirs.feature, theirs.logits, parts=method.build_parts(values, setting),
-                student_maps=own.maps, teacher_maps=theirs.maps,
-            )  # fmt: skip
-            method.objective(values)(outputs, labels)
-    except Exception as error:
-        raise ShapeError(
-            f"{flag} {config.method} cannot match teacher {config.teacher} and student {config.student} on "
-            f"{info.name}: {_first_line(error)}"
-        ) from error
+        share_layers(student)
+    own, theirs = student.feature_maps(sentences), teacher.feature_maps(sentences)
+    setting = PartsSetting(student.head.in_features, teacher.head.in_features, labels)
+    outputs = StepOutputs(
+        own.feature, own.logits, theirs.feature, theirs.logits, parts=method.build_parts(values, setting),
+        student_maps=own.maps, teacher_maps=theirs.maps,
+    )  # fmt: skip
+    method.objective(values)(outputs, labels)
 
 
 def _sentences() -> Tensor:

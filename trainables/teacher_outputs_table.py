@@ -182,7 +182,7 @@ class TeacherTables:
         if largest > torch.finfo(self._dtype).max:
             raise TeacherOutputsError(
                 f"the teacher's features reach {largest:g}, which {self.origin['dtype']} does not hold; "
-                "choose float32 or bfloat16, or a live teacher"
+                "choose --teacher-outputs-dtype bfloat16 or float32, or --teacher-outputs live"
             )
         return rows
 

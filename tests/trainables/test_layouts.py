@@ -102,6 +102,31 @@ LOADED = {
     "thop": (
         {**RAW, **dict.fromkeys(("total_ops", "total_params", "layer1.0.conv1.total_ops"), torch.zeros(1))}, "raw", "",
     ),
+    "a backbone and a head": (
+        {"state_dict": {("head.fc." + k[3:] if k.startswith("fc.") else f"backbone.{k}"): v for k, v in RAW.items()}},
+        "raw", "state_dict",
+    ),
+    "a backbone and a head in Lightning with a loss": (
+        {
+            "state_dict": {
+                **{("model.head" + k[2:] if k.startswith("fc.") else f"model.backbone.{k}"): v for k, v in RAW.items()},
+                "loss.weight": torch.ones(10),
+            }
+        },
+        "raw", "state_dict.model",
+    ),
+    "some blocks compiled": (
+        {key.replace("layer1.0.", "layer1.0._orig_mod."): value for key, value in RAW.items()}, "raw", "",
+    ),
+    "FSDP with recomputed blocks": (
+        {
+            "_fsdp_wrapped_module." + key.replace("layer2.0.", "layer2.0._checkpoint_wrapped_module."): value
+            for key, value in RAW.items()
+        },
+        "raw", "",
+    ),
+    "a list": ([RAW, OPTIMISER.state_dict()], "raw", "0"),
+    "a tuple of a model and its epoch": ((NET, 3), "raw", "0"),
     "NumPy scalars": ({"model": RAW, "best_acc": np.float64(77.1), "epoch": np.int64(3)}, "raw", "model"),
     "NumPy history": ({"model": RAW, "curve": np.arange(4.0)}, "raw", "model"),
     "NumPy arrays": ({key: value.numpy() for key, value in RAW.items()}, "raw", ""),
@@ -220,6 +245,42 @@ def test_of_several_sets_that_fit_none_is_guessed(tmp_path):
     load_checkpoint(model, path, wanted="best")
     with torch.no_grad():
         assert torch.equal(model.eval()(IMAGES), logits_of(EMA))
+
+
+def test_a_choice_can_be_pasted_into_a_shell_whatever_the_key_is(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save({**RAW, "my best": EMA}, path)
+    with pytest.raises(CheckpointError, match="several different sets") as refusal:
+        load_checkpoint(build(), path)
+    choices = str(refusal.value).rpartition("Choose one: ")[2].split(" or ")
+    for choice, state in zip(choices, (RAW, EMA), strict=True):
+        flag, wanted = shlex.split(choice)
+        assert flag == "--teacher-weights"
+        model = build(seed=5)
+        load_checkpoint(model, path, wanted=wanted)
+        with torch.no_grad():
+            assert torch.equal(model.eval()(IMAGES), logits_of(state))
+
+
+def test_weights_of_no_known_architecture_are_refused_with_what_can_be_done(tmp_path):
+    for content in ({**RAW, "layer4.weight": torch.ones(3)}, {k: v for k, v in RAW.items() if k != "fc.bias"}):
+        torch.save(content, tmp_path / "net.pth")
+        with pytest.raises(
+            CheckpointError, match=r"no known architecture fits.*--teacher timm:NAME.*leave out --teacher"
+        ):
+            load_checkpoint(build(), tmp_path / "net.pth")
+
+
+def test_a_file_without_weights_is_refused_with_how_to_write_them(tmp_path):
+    for content, has in (
+        ([1, 2], "holds a list"),
+        ([{}, 3], "it has 0"),
+        ({10: RAW}, "none of its keys is a name"),
+        (None, "NoneType"),
+    ):
+        torch.save(content, tmp_path / "net.pth")
+        with pytest.raises(CheckpointError, match=rf"no weights .*{has}.*state_dict\(\)"):
+            load_checkpoint(build(), tmp_path / "net.pth")
 
 
 def quantised():

@@ -237,7 +237,7 @@ def test_no_classes_or_no_channels_are_refused(sizes):
 
 
 def test_our_own_nets_have_no_published_weights():
-    with pytest.raises(ValueError, match="load_checkpoint"):
+    with pytest.raises(ValueError, match="give a checkpoint of yours"):
         build_model("resnet20", num_classes=10, pretrained=True)
 
 
@@ -283,7 +283,7 @@ def test_torchvision_nets_that_cannot_be_split_are_refused():
 def test_published_weights_that_cannot_be_fetched_are_a_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", _no_network)
-    with pytest.raises(ValueError, match=r"could not be fetched .*leave out pretrained"):
+    with pytest.raises(ValueError, match=r"could not be fetched .*leave out --pretrained"):
         build_model("torchvision:resnet18", num_classes=10, pretrained=True)
     with pytest.raises(ValueError, match="3 input channels"):
         build_model("torchvision:resnet18", num_classes=10, in_channels=1, pretrained=True)

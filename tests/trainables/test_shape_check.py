@@ -15,7 +15,6 @@ from trainables.shape_check import (
     check_method,
     check_network,
     check_samples,
-    check_text_method,
     check_text_network,
     relatives,
 )
@@ -130,7 +129,7 @@ def test_language_models_pass_and_what_cannot_be_matched_is_refused(tmp_path):
     with pytest.raises(ShapeError, match=r"--student bert:3: .*more than its teacher's 2"):
         check_text_network("bert:3", "bert_2_32", info, layers="skip", flag="--student")
     for method in ("pkd", "pea_kd", "kd"):
-        check_text_method(text_config(method=method), info, flag="--method")
+        check_method(text_config(method=method), info, flag="--method")
     # What a name does not tell: a folder's width.
     (tmp_path / "config.json").write_text(
         '{"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, '
@@ -139,7 +138,7 @@ def test_language_models_pass_and_what_cannot_be_matched_is_refused(tmp_path):
     check_text_network(str(tmp_path), "bert_2_32", info, layers="skip", flag="--student")
     config = text_config(method="pkd", student=str(tmp_path))
     with pytest.raises(ShapeError, match=r"--method pkd cannot match .*states of equal width"):
-        check_text_method(config, info, flag="--method")
+        check_method(config, info, flag="--method")
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "bert", "hidden_size": 65, "num_attention_heads": 2}')

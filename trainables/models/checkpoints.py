@@ -254,5 +254,8 @@ def _advice(misfit: MisfitError, model: nn.Module, expected: Mapping[str, Tensor
 
     name = recognise(misfit.candidates)
     if name is None:
-        return "It is of another architecture: name that one (--teacher MODEL)"
+        return (
+            "It is of another architecture, and no known architecture fits it: name it if it is one of timm's "
+            "(--teacher timm:NAME), or leave out --teacher-checkpoint, and the study trains a teacher"
+        )
     return f"It is of another architecture: its weights fit --teacher {name}"

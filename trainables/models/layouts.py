@@ -1,11 +1,13 @@
 """Find a network's weights in the content of a file, in the layouts that training scripts write.
 
 Wrapper keys are not listed by name. Each dict of tensors in the file is compared with the network: with all keys,
-without a common prefix, and each group of keys that share a prefix. Names only separate averages of the weights (EMA)
-from the weights themselves, and the teacher in a distiller's file from the student.
+without a common prefix, each group of keys that share a prefix, and such a group (a backbone) with the one linear layer
+outside it (its head). Names only separate averages of the weights (EMA) from the weights themselves, and the teacher in
+a distiller's file from the student.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
@@ -21,6 +23,8 @@ Part = Literal["student", "teacher"]
 _COUNTERS: Final = frozenset({"total_ops", "total_params"})
 _AVERAGED: Final = "n_averaged"
 _BATCHES: Final = "num_batches_tracked"
+# What torch.compile, FSDP and activation checkpointing put into the names of the modules that they wrap.
+_WRAPPERS: Final = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _EMA: Final = re.compile(r"(?:^|[^a-z])(?:ema|swa|avg|averaged?|shadow|polyak)|(?:ema|swa)(?:$|[^a-z])")
 _DEEPEST: Final = 6  # dicts in dicts, and prefixes of prefixes
 _NAMED: Final = 3  # keys of each kind that an error lists
@@ -98,7 +102,9 @@ def find_weights(
     """
     candidates = list(_candidates(content, model))
     if not candidates:
-        raise CheckpointError(f"no weights are in it ({_contents(content)})")
+        raise CheckpointError(
+            f"no weights are in it ({_contents(content)}): give a file that torch.save(model.state_dict(), PATH) wrote"
+        )
     expected = model.state_dict()
     tried = [(each, *_nearest(each.weights, model, expected)) for each in candidates]
     fitting = [(each, own) for each, own, difference in tried if not difference.size]
@@ -156,7 +162,10 @@ def _fields(found: FoundWeights) -> tuple[WeightsKind, str]:
 def _contents(content: object) -> str:
     if not isinstance(content, Mapping):
         return f"it holds a {type(content).__name__}, not a state dict"
-    return f"it has {name_some(list(map(str, content)))}" if content else "it is an empty dict"
+    if not content:
+        return "it is an empty dict"
+    names = [key for key in content if isinstance(key, str)]
+    return f"it has {name_some(names)}" if names else "none of its keys is a name"
 
 
 def _choose(
@@ -180,7 +189,7 @@ def _choose(
             break
     first, *others = chosen
     if any(not _equal(first[1], own) for _, own in others):
-        places = " or ".join(f"--teacher-weights {each.place or each.found.kind}" for each, _ in chosen)
+        places = " or ".join(f"--teacher-weights {shlex.quote(each.place)}" for each, _ in chosen)
         raise CheckpointError(
             f"several different sets of weights in it fit: {', '.join(str(each.found) for each, _ in chosen)}. "
             f"Choose one: {places}"
@@ -202,7 +211,8 @@ def _candidates(content: object, model: nn.Module | None) -> Iterator[Candidate]
     least = 2 if model is None else sum(not key.endswith(_BATCHES) for key in model.state_dict())
     seen: set[int] = set()
     for path, mapping in _mappings(content, (), seen):
-        weights = {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        tensors = ((key, value) for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor))
+        weights = {_WRAPPERS.sub("", key): value for key, value in tensors}
         if weights:
             words = tuple(word.lower() for word in path)
             yield from _groups(Candidate(weights, ".".join(path), words, averaged=False), model, least, 0)
@@ -245,6 +255,20 @@ def _groups(candidate: Candidate, model: nn.Module | None, least: int, depth: in
             place = candidate.place if whole else f"{candidate.place}.{prefix}".lstrip(".")
             words = (*candidate.words, prefix.lower())
             yield from _groups(Candidate(group, place, words, averaged), model, least, depth + 1)
+        if not whole and (together := _with_head(prefix, group, kept)) and (model is None or fits(together, model)):
+            yield candidate._replace(weights=together)
+
+
+def _with_head(prefix: str, group: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """A backbone's weights with those of the one linear layer that lies outside it; None if there is no such layer."""
+    outside = {key: value for key, value in weights.items() if not key.startswith(f"{prefix}.")}
+    names = [
+        key.removesuffix(".weight") for key, value in outside.items() if key.endswith(".weight") and value.ndim == 2
+    ]
+    if len(names) != 1:
+        return None
+    layer = {key: value for key, value in outside.items() if key.rpartition(".")[0] == names[0]}
+    return {**group, **layer} if not group.keys() & layer.keys() else None
 
 
 def _nearest(

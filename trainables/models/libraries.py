@@ -48,7 +48,7 @@ class TimmModel(DistillationModel):
         if not isinstance(network.get_classifier(), nn.Linear):
             raise ValueError(
                 f"this timm model ends in {type(network.get_classifier()).__name__}, not in a linear layer; "
-                "choose one whose get_classifier() is a Linear"
+                "choose one that ends in a linear layer, such as timm:resnet18"
             )
 
     @property
@@ -77,7 +77,7 @@ def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pr
         hint = f"; did you mean {f'torchvision:{nearest[0]}'!r}?" if nearest else "."
         raise ValueError(f"torchvision has no classifier {name!r}{hint} torchvision.models.list_models() lists all")
     if pretrained and in_channels != 3:
-        raise ValueError(f"torchvision's weights are for 3 input channels, not {in_channels}: leave out pretrained")
+        raise ValueError(f"torchvision's weights are for 3 input channels, not {in_channels}: leave out --pretrained")
     try:
         network = models.get_model(name, weights="DEFAULT" if pretrained else None)
     except (OSError, RuntimeError) as error:
@@ -105,7 +105,7 @@ def build_timm_model(name: str, *, num_classes: int, in_channels: int, pretraine
             raise ValueError(_cannot_fetch(f"timm:{name}", error, "~/.cache/huggingface")) from error
         nearest = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
         hint = f" Did you mean {f'timm:{nearest[0]}'!r}?" if nearest else ""
-        raise ValueError(f"timm could not build {name!r}: {error}.{hint}") from error
+        raise ValueError(f"timm could not build {name!r}: {str(error).rstrip('.')}.{hint}") from error
     return TimmModel(network)
 
 
@@ -152,5 +152,5 @@ def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
 def _cannot_fetch(name: str, error: Exception, cache: str) -> str:
     return (
         f"the published weights of {name} could not be fetched ({type(error).__name__}: {error}). "
-        f"Without a network, copy them into the library's cache ({cache}), or leave out pretrained"
+        f"Without a network, copy them into the library's cache ({cache}), or leave out --pretrained"
     )

@@ -26,6 +26,7 @@ _TIMM_NAMES: Final = (
 _TIMM_KEYS: Final = ("blocks.", "patch_embed.", "stages.", "conv_stem.", "conv1.0.")
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
 _SMALLEST_TORCHVISION: Final = 300_000  # parameters; shufflenet_v2_x0_5 has 341,792 without its last layer
+_PUBLISHED_CHANNELS: Final = 3  # of the images of torchvision's nets
 _LARGEST: Final = 10_000  # classes, image channels and channels of a small net that are believed
 
 
@@ -66,9 +67,11 @@ def _timm_names(weights: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _torchvision_names(weights: Mapping[str, Tensor], classes: int) -> Iterator[str]:
-    """Nets of torchvision with this number of parameters, but for their last layer."""
+    """Nets of torchvision with this number of parameters, but for their first and last layer."""
     learnt = (value for key, value in weights.items() if not key.endswith(_STATISTICS))
     parameters = sum(math.prod(value.shape) for value in learnt)
+    stem = next(value for key, value in weights.items() if key.endswith("weight") and value.ndim == 4)
+    parameters += (_PUBLISHED_CHANNELS - stem.shape[1]) * math.prod(stem.shape) // stem.shape[1]
     if parameters < _SMALLEST_TORCHVISION:
         return
     from torchvision import models  # takes a second or more

@@ -14,22 +14,18 @@ from torch.nn import functional
 from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.models.layers import activated_stages, global_average, initialise_he
 
+Widths = tuple[int, int, int, int]
+_DEPTHS: Final = (8, 14, 20, 32, 44, 56, 110)
+_THIN: Final[Widths] = (16, 16, 32, 64)
+
 # name: (depth, channels of the stem and of the three stages)
-RESNETS: Final[dict[str, tuple[int, tuple[int, int, int, int]]]] = {
-    "resnet8": (8, (16, 16, 32, 64)),
-    "resnet14": (14, (16, 16, 32, 64)),
-    "resnet20": (20, (16, 16, 32, 64)),
-    "resnet32": (32, (16, 16, 32, 64)),
-    "resnet44": (44, (16, 16, 32, 64)),
-    "resnet56": (56, (16, 16, 32, 64)),
-    "resnet110": (110, (16, 16, 32, 64)),
+RESNETS: Final[dict[str, tuple[int, Widths]]] = {
+    **{f"resnet{depth}": (depth, _THIN) for depth in _DEPTHS},
     "resnet8x4": (8, (32, 64, 128, 256)),
     "resnet32x4": (32, (32, 64, 128, 256)),
 }
-# name: depth, of the nets with zero-padded shortcuts; their channels are those of the nets above
-ZERO_PAD_RESNETS: Final[dict[str, int]] = {
-    f"resnet{depth}a": depth for depth in (8, 14, 20, 32, 44, 56, 110)
-}  # fmt: skip
+# name: depth, of the nets with zero-padded shortcuts
+ZERO_PAD_RESNETS: Final[dict[str, int]] = {f"resnet{depth}a": depth for depth in _DEPTHS}
 
 Shortcut = Literal["projection", "zero_pad"]
 
@@ -90,37 +86,25 @@ def make_stage(
     return nn.ModuleList([first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))])
 
 
-class ResNet(DistillationModel):
-    """A stem, three stages of basic blocks at full, half and quarter resolution, a global average, `fc`.
+class _BasicBlockNet(DistillationModel):
+    """A stem, three stages of basic blocks at full, half and quarter resolution, and a global average; no head.
 
     Args:
         depth: 6n + 2, with n blocks a stage.
         channels: of the stem and of the three stages.
-        num_classes: C.
         in_channels: of the images.
-
-    Source: He et al. 2016, section 4.2, with projection shortcuts where width or resolution changes (its
-    option B); the widths of the x4 nets are those of Tian et al. 2020 (CRD).
+        shortcut: where width or resolution changes.
     """
 
-    def __init__(
-        self, depth: int, channels: tuple[int, int, int, int], *, num_classes: int, in_channels: int = 3
-    ) -> None:
+    def __init__(self, depth: int, channels: Widths, *, in_channels: int, shortcut: Shortcut) -> None:
         super().__init__()
         blocks = depth // 6
         stem, first, second, third = channels
         self.conv1 = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.layer1 = make_stage(blocks, stem, first, 1)
-        self.layer2 = make_stage(blocks, first, second, 2)
-        self.layer3 = make_stage(blocks, second, third, 2)
-        self.fc = nn.Linear(third, num_classes)
-        initialise_he(self)
-
-    @property
-    def head(self) -> nn.Linear:
-        """The last linear layer."""
-        return self.fc
+        self.layer1 = make_stage(blocks, stem, first, 1, shortcut=shortcut)
+        self.layer2 = make_stage(blocks, first, second, 2, shortcut=shortcut)
+        self.layer3 = make_stage(blocks, second, third, 2, shortcut=shortcut)
 
     def stages(self, images: Tensor) -> StageOutputs:
         """The stem's and three stages' maps, and the feature (B, D)."""
@@ -133,7 +117,31 @@ class ResNet(DistillationModel):
         return global_average(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])
 
 
-class ZeroPadResNet(DistillationModel):
+class ResNet(_BasicBlockNet):
+    """Three stages of basic blocks, a global average, `fc`.
+
+    Args:
+        depth: 6n + 2, with n blocks a stage.
+        channels: of the stem and of the three stages.
+        num_classes: C.
+        in_channels: of the images.
+
+    Source: He et al. 2016, section 4.2, with projection shortcuts where width or resolution changes (its
+    option B); the widths of the x4 nets are those of Tian et al. 2020 (CRD).
+    """
+
+    def __init__(self, depth: int, channels: Widths, *, num_classes: int, in_channels: int = 3) -> None:
+        super().__init__(depth, channels, in_channels=in_channels, shortcut="projection")
+        self.fc = nn.Linear(channels[-1], num_classes)
+        initialise_he(self)
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer."""
+        return self.fc
+
+
+class ZeroPadResNet(_BasicBlockNet):
     """A `ResNet` of 16, 16, 32 and 64 channels with zero-padded shortcuts, and `linear` in place of `fc`.
 
     Args:
@@ -146,27 +154,11 @@ class ZeroPadResNet(DistillationModel):
     """
 
     def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:
-        super().__init__()
-        blocks = depth // 6
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = make_stage(blocks, 16, 16, 1, shortcut="zero_pad")
-        self.layer2 = make_stage(blocks, 16, 32, 2, shortcut="zero_pad")
-        self.layer3 = make_stage(blocks, 32, 64, 2, shortcut="zero_pad")
-        self.linear = nn.Linear(64, num_classes)
+        super().__init__(depth, _THIN, in_channels=in_channels, shortcut="zero_pad")
+        self.linear = nn.Linear(_THIN[-1], num_classes)
         initialise_he(self)
 
     @property
     def head(self) -> nn.Linear:
         """The last linear layer."""
         return self.linear
-
-    def stages(self, images: Tensor) -> StageOutputs:
-        """The stem's and three stages' maps, and the feature (B, D)."""
-        stem = functional.relu_(self.bn1(self.conv1(images)))
-        maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
-        return StageOutputs(maps, preactivations, global_average(maps[-1]))
-
-    def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the stem's map, 0, or a stage's."""
-        return global_average(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])

@@ -1,5 +1,6 @@
 """Which weights of a checkpoint were taken. It imports no torch: a plan keeps this."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -40,7 +41,7 @@ class TakenWeights(FoundWeights):
 
     def __str__(self) -> str:
         """For a person, with the flag that takes another set."""
-        others = (f"{other} (--teacher-weights {self.choice_of(other)})" for other in self.others)
+        others = (f"{other} (--teacher-weights {shlex.quote(self.choice_of(other))})" for other in self.others)
         listed = ", ".join(others)
         return super().__str__() + (f"; the file also has {listed}" if listed else "")
 
@@ -62,4 +63,4 @@ class TakenWeights(FoundWeights):
     def choice_of(self, found: FoundWeights) -> str:
         """Value of `--teacher-weights` that takes one of the file's sets: its kind if that is unique, or its place."""
         same = [each for each in (self, *self.others) if each.kind == found.kind]
-        return found.place if len(same) > 1 and found.place else found.kind
+        return found.place if len(same) > 1 else found.kind

@@ -90,7 +90,7 @@ _NUMPY: Final[dict[str, type]] = {
 def read_torch_file(file: Path) -> object:
     """The content of a file of torch.save, with stand-ins for everything but tensors and plain containers.
 
-    NumPy arrays come as tensors, and pickled modules as their state dicts.
+    NumPy arrays come as tensors, pickled modules as their state dicts, and a list or tuple as a dict by place.
 
     Raises:
         CheckpointError: the file is missing, damaged, of another format, or would run commands.
@@ -101,7 +101,7 @@ def read_torch_file(file: Path) -> object:
             warnings.simplefilter("ignore")
             names = _names_of_globals(file)
             _check_harmless(file, names)
-            return _plain(_load(file, names), {})
+            return _plain(_by_place(_load(file, names)), {})
     except CheckpointError:
         raise
     # torch.load has no error of its own for a file that is not its format.
@@ -268,6 +268,14 @@ def _damaged(file: Path, error: Exception) -> CheckpointError:
         f"{str(file)!r} is damaged or is no torch checkpoint ({type(error).__name__}: {reason}). "
         "Fetch it again, or give a file that torch.save wrote"
     )
+
+
+def _by_place(content: object) -> object:
+    """The dicts and modules in a list or tuple, such as (weights, epoch), as a dict by place; else `content`."""
+    if not isinstance(content, list | tuple):
+        return content
+    parts = {str(place): part for place, part in enumerate(content) if isinstance(part, Mapping | _Recorded)}
+    return parts or content
 
 
 def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:

@@ -195,7 +195,7 @@ def _check_claims(
     normalisation: Normalisation | None,
 ) -> None:
     if normalisation is not None:
-        raise CheckpointError(f"{path} says how its images were normalised: leave the normalisation out")
+        raise CheckpointError(f"{path} says how its images were normalised: leave out --teacher-normalisation")
     for what, found, wanted in (
         ("architecture", info.architecture, architecture or info.architecture),
         ("number of classes", info.num_classes, shape.num_classes),
@@ -204,7 +204,7 @@ def _check_claims(
         if found != wanted:
             raise CheckpointError(
                 f"{path}: its {what} is {found!r}, and {wanted!r} is needed"
-                + (": leave the architecture out, or give another file" if what == "architecture" else "")
+                + (": leave out --teacher, or give another file" if what == "architecture" else "")
                 + ("" if what == "architecture" else f" for {shape.dataset}: give a checkpoint of such a teacher")
             )
 

@@ -78,8 +78,8 @@ def test_of_a_distillers_checkpoint_the_teacher_is_taken_and_of_one_without_its_
     [
         (DataShape("digits", 12, 1, 8), {}, "number of classes is 10, and 12 is needed for digits"),
         (DataShape("digits", 10, 3, 8), {}, "number of image channels is 1, and 3 is needed"),
-        (DIGITS, {"architecture": "cnn_9_9"}, "architecture is 'cnn_4_6', and 'cnn_9_9' is needed"),
-        (DIGITS, {"normalisation": GREY}, "says how its images were normalised"),
+        (DIGITS, {"architecture": "cnn_9_9"}, "is 'cnn_4_6', and 'cnn_9_9' is needed: leave out --teacher, or give"),
+        (DIGITS, {"normalisation": GREY}, "its images were normalised: leave out --teacher-normalisation"),
     ],
 )
 def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(ours, shape, asked, says):
@@ -161,14 +161,20 @@ def test_a_net_with_impossible_statistics_is_refused(network, tmp_path):
         read_given_teacher(tmp_path / "net.pth", DIGITS, architecture="cnn_4_6", normalisation=GREY)
 
 
-def test_the_weights_of_a_torchvision_net_name_it(tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_weights_of_a_torchvision_net_name_it(channels, tmp_path):
     path = tmp_path / "net.pth"
-    torch.save({"model": build_model("torchvision:resnet18", num_classes=10).backbone.state_dict()
+    model = build_model("torchvision:resnet18", num_classes=10, in_channels=channels)
+    torch.save({"model": model.backbone.state_dict()
                 | {"fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}}, path)  # fmt: skip
-    shape = DataShape("cifar10", 10, 3, 32)
+    shape = DataShape("cifar10", 10, channels, 32)
+    normalisation = Normalisation((0.5,) * channels, (0.25,) * channels)
     with pytest.raises(CheckpointError, match="its weights fit --teacher torchvision:resnet18"):
-        read_given_teacher(path, shape, architecture="resnet20", normalisation=Normalisation((0.5,) * 3, (0.25,) * 3))
-    assert read_given_teacher(path, shape, architecture="torchvision:resnet18").taken.place == "model"
+        read_given_teacher(path, shape, architecture="resnet20", normalisation=normalisation)
+    assert (
+        read_given_teacher(path, shape, architecture="torchvision:resnet18", normalisation=normalisation).taken.place
+        == "model"
+    )
 
 
 def config_of(teacher):

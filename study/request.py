@@ -356,6 +356,9 @@ def resumed_plan(
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
     check_store_is_there(plan)
     if runs:
+        if given.get("download"):
+            fetched = {"dataset": plan.base.dataset, "data_root": plan.data_root, "tracking_uri": plan.tracking_uri}
+            _download({**fetched, "dry_run": bool(given.get("dry_run"))})
         check_data_root(plan)
     check_optuna_storage(plan)
     if runs:

@@ -250,6 +250,16 @@ class TrialConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _batches_of_samples_that_can_be_compared(self) -> Self:
+        smallest = METHODS.entry(self.method).smallest_batch
+        if self.batch_size < smallest:
+            raise ValueError(
+                f"method {self.method!r} compares the samples of a batch with each other, and batch_size "
+                f"{self.batch_size} leaves nothing to compare: give batch_size {smallest} or more"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_teacher_of_its_own_where_it_can_be_trained(self) -> Self:
         if METHODS.entry(self.method).teacher_fields and self.teacher_recipe == "checkpoint":
             raise ValueError(f"method {self.method!r} trains a teacher of its own for the student: it cannot be given")

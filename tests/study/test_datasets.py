@@ -7,11 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from study.errors import UsageError
 from study.launch import main
 from study.ledger import StudyLedger
 from study.plan import load_plan
 from study.records import read_trials
+from study.request import resumed_plan
 from tests.analysis.report.studies import Page
+from tests.study.factories import make_plan
 from trainables.data.registry import list_image_folder
 
 SHORT = ("--space", "adapter_width", "--smoke", "--student", "cnn_3_4", "--teacher", "cnn_8_16", "--teacher-recipe",
@@ -92,6 +95,16 @@ def test_a_dataset_that_is_not_there_is_a_mistake_in_usage(launch, flags, said, 
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_study_fetches_its_files_too_if_that_is_asked_for(tmp_path):
+    base = {"dataset": "tiny_imagenet", "student": "resnet8", "teacher": "resnet20"}
+    (tmp_path / "data").mkdir()
+    make_plan(tmp_path, base=base, data_root=tmp_path / "data").save()
+    with pytest.raises(UsageError, match="tiny_imagenet is not complete"):
+        resumed_plan("planned", tmp_path, {})
+    with pytest.raises(UsageError, match=r"--download: .*tiny_imagenet cannot be downloaded"):
+        resumed_plan("planned", tmp_path, {"download": True})
 
 
 def test_a_dry_run_states_the_splits(launch, images, tmp_path):

@@ -135,3 +135,10 @@ def test_a_plan_keeps_its_digest_when_fields_are_added_and_tells_configs_that_us
     assert not {"gap_control", "gap_target", "gap_weight"} & set(TrialConfig().content_of_plan)
     assert TrialConfig(gap_control="paper").content_of_plan == TrialConfig().content_of_plan | {"gap_control": "paper"}
     assert TrialConfig().content_of_plan["dkd_alpha"] == 1.0
+
+
+@pytest.mark.parametrize(("method", "smallest"), [("dist", 2), ("pkt", 2), ("sp", 2), ("rkd", 3)])
+def test_a_method_that_compares_samples_refuses_batches_with_nothing_to_compare(method, smallest):
+    assert TrialConfig(method=method, batch_size=smallest).batch_size == smallest
+    with pytest.raises(ValidationError, match=f"'{method}' compares the samples.*give batch_size {smallest} or more"):
+        TrialConfig(method=method, batch_size=smallest - 1)

@@ -46,6 +46,7 @@ class MethodEntry:
             empty where the teacher is an ordinary one.
         trains_teacher: whether the teacher itself goes on learning, so that its outputs cannot be stored.
         shares_layers: whether the student's layers run twice; see `trainables.models.shared_layers`.
+        smallest_batch: samples that a batch must have, for losses that compare the samples of a batch.
         modality: which data it can run on; `images` where it matches maps of height and width, `text` where it matches
             layers of language models.
         published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
@@ -64,6 +65,7 @@ class MethodEntry:
     teacher_fields: frozenset[str] = frozenset()
     trains_teacher: bool = False
     shares_layers: bool = False
+    smallest_batch: int = 1
     modality: Literal["any", "images", "text"] = "any"
     published: Mapping[str, float | str] = field(default_factory=dict)
     published_on_text: Mapping[str, float | str] = field(default_factory=dict)
@@ -127,6 +129,7 @@ _ENTRIES: Final = {
         "trainables.methods.dist",
         _DISTILLATION | {"dist_beta", "dist_gamma"},
         takes_adapter=True,
+        smallest_batch=2,
         published={"temperature": 4.0, "ce_weight": 1.0, "kd_weight": 2.0, "dist_beta": 1.0, "dist_gamma": 1.0},
     ),
     "logit_standardisation": MethodEntry(
@@ -156,10 +159,13 @@ _ENTRIES: Final = {
         _WEIGHTS | {"ttm_gamma"},
         published={"ce_weight": 1.0, "kd_weight": 3.0, "ttm_gamma": 0.1},
     ),
-    "pkt": MethodEntry("trainables.methods.pkt", _WEIGHTS, published={"ce_weight": 1.0, "kd_weight": 30_000.0}),
+    "pkt": MethodEntry(
+        "trainables.methods.pkt", _WEIGHTS, smallest_batch=2, published={"ce_weight": 1.0, "kd_weight": 30_000.0}
+    ),
     "rkd": MethodEntry(
         "trainables.methods.rkd",
         _WEIGHTS | {"rkd_distance_weight", "rkd_angle_weight"},
+        smallest_batch=3,  # an angle has three corners
         published={"ce_weight": 1.0, "kd_weight": 1.0, "rkd_distance_weight": 25.0, "rkd_angle_weight": 50.0},
     ),
     "crd": MethodEntry(
@@ -233,6 +239,7 @@ _ENTRIES: Final = {
         "trainables.methods.sp",
         _WEIGHTS,
         needs_maps=True,
+        smallest_batch=2,
         modality="images",
         published={"ce_weight": 1.0, "kd_weight": 3000.0},
     ),

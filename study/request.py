@@ -172,7 +172,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     """
     from study.comparison import choose_methods
     from study.network_checks import check_networks
-    from study.places import check_is_free, check_study_name, own_store
+    from study.places import check_is_free, check_store_place, check_study_name, own_store
     from study.plan import resolve_plan
     from study.plan_checks import (
         check_data_root,
@@ -209,6 +209,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
     plan = resolve_plan(asked)
     check_study_name(plan.name)
+    check_store_place(plan, is_new=True)
     check_space_fits_method(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
@@ -308,7 +309,7 @@ def resumed_plan(
             confirmation that it cannot have.
     """
     from study.network_checks import check_networks
-    from study.places import check_store_is_there, refuse_copies
+    from study.places import check_store_place, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
     from study.plan_checks import check_data_root, check_images, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
@@ -339,12 +340,12 @@ def resumed_plan(
         if REDACTED in (getattr(plan, field) or ""):
             flag = field.replace("_", "-")
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
-    check_store_is_there(plan)
+    check_store_place(plan, is_new=False)
     check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
         check_networks(plan)
-        check_images(plan, runs=True)
+        check_images(plan, runs=not given.get("dry_run", False))
     return plan
 
 

@@ -415,6 +415,11 @@ def sync_command(plan: "StudyPlan") -> str:
     return _command(plan, "study.sync", plan.name)
 
 
+def confirm_command(plan: "StudyPlan") -> str:
+    """What to type to confirm the best configs of a study."""
+    return _command(plan, "study.confirm", plan.name)
+
+
 def _command(plan: "StudyPlan", *words: str) -> str:
     command = ["python", "-m", *words]
     if plan.output_dir != Path("study_results"):

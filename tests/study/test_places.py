@@ -143,6 +143,12 @@ def test_a_trial_of_a_renamed_study_is_found_by_its_identifier(begun):
     begun.directory.rename(begun.output_dir / "second")
     plan, entry = find_trial("first-0000", None, begun.output_dir)
     assert (plan.name, entry.trial_id) == ("second", "first-0000")
+    new = begun.model_copy(update={"study_id": "another"})  # of the name that is free again
+    begin_study(new, "go on")
+    shutil.copy(plan.directory / "journal.jsonl", new.directory)
+    with pytest.raises(UsageError, match=r"2 studies have a trial 'first-0000'.* with --name \(first, second\)"):
+        find_trial("first-0000", None, begun.output_dir)
+    assert find_trial("first-0000", "second", begun.output_dir)[0].name == "second"
 
 
 @pytest.mark.parametrize("place", ["beside", "elsewhere", "with its output folder"])

@@ -360,7 +360,7 @@ def _confirmation_at_resume(
     recorded = plan.confirmation
     if not confirms and configs is None and seeds is None:
         return recorded.model_dump() if recorded is not None else None
-    ledger = StudyLedger(plan, read_only=True)
+    ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
     if confirms or ledger.confirmation is not None or what_is_left(ledger) is None:

@@ -5,16 +5,16 @@ replace them by less. Such a study is refused, with both counts, until the journ
 explicitly set aside.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from study.errors import StudyError
-from study.journal_events import ordinal_in
-from study.ledger import StudyLedger, TrialEntry, describe_damage
+from study.journal_events import STATUSES, ordinal_in
+from study.ledger import SET_ASIDE_FLAG, StudyLedger, TrialEntry, describe_damage
 from study.records import RecordedTrial, recorded_trials, set_records_aside
 
-FLAG: Final = "--set-aside-records"
 _MOST_NAMED: Final = 5
 
 
@@ -31,13 +31,16 @@ class DeliveredTrial(NamedTuple):
 
 
 def check_records(ledger: StudyLedger) -> None:
-    """Check that the journal accounts for every trial of the records.
+    """Check that the journal accounts for every trial of the records, and for as many as the result counts.
 
     Raises:
         StudyError: it does not; says how many trials each of them has.
     """
     recorded = recorded_trials(ledger.plan.directory)
-    _refuse(ledger, "records hold", len(recorded), lost_records(ledger, recorded))
+    if lost := lost_records(ledger, recorded):
+        raise StudyError(_refusal(ledger, "records hold", len(recorded), lost))
+    if lost_results(ledger):
+        raise StudyError(_refusal(ledger, "result in summary.json counts", summarised_trials(ledger.plan.directory)))
 
 
 def check_trial(ledger: StudyLedger, trial_id: str) -> None:
@@ -61,7 +64,8 @@ def check_delivered(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]
     Raises:
         StudyError: it does not.
     """
-    _refuse(ledger, "runs in MLflow are", len(delivered), lost_runs(ledger, delivered))
+    if lost := lost_runs(ledger, delivered):
+        raise StudyError(_refusal(ledger, "runs in MLflow are", len(delivered), lost))
 
 
 def lost_records(ledger: StudyLedger, recorded: Mapping[str, RecordedTrial]) -> list[str]:
@@ -77,6 +81,24 @@ def _has_less(entry: TrialEntry | None, found: RecordedTrial) -> bool:
     return found.status == "finished" and entry.status != "finished"
 
 
+def lost_results(ledger: StudyLedger) -> bool:
+    """Whether the study's result counts more trials than the journal knows the end of; records may be gone too."""
+    return summarised_trials(ledger.plan.directory) > _ends_known(ledger)
+
+
+def _ends_known(ledger: StudyLedger) -> int:
+    return sum(entry.status is not None or entry.attempt > 1 for entry in ledger.entries.values())
+
+
+def summarised_trials(directory: Path) -> int:
+    """How many trials had ended when a study's `summary.json` was written; 0 if that cannot be read."""
+    try:
+        counts = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["trials"]
+        return sum(int(counts[status]) for status in STATUSES if status in counts)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return 0
+
+
 def lost_runs(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> list[str]:
     """Identifiers of trials that ended according to MLflow and of which the journal does not know that."""
     lost = []
@@ -90,38 +112,51 @@ def lost_runs(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> l
     return lost
 
 
-def _refuse(ledger: StudyLedger, what: str, there: int, lost: list[str]) -> None:
-    if not lost:
-        return
+def _refusal(ledger: StudyLedger, what: str, there: int, lost: Sequence[str] | None = None) -> str:
+    """Why a study cannot go on: both counts, and what to do.
+
+    Args:
+        ledger: of the study.
+        what: holds more than the journal.
+        there: how many trials that has.
+        lost: identifiers of those that the journal does not account for; None if they are not known.
+    """
     plan, path = ledger.plan, ledger.plan.directory / "journal.jsonl"
-    names = ", ".join(lost[:_MOST_NAMED]) + ", ..." * (len(lost) > _MOST_NAMED)
+    counts = f"accounts for {_ends_known(ledger)}"
+    if lost is not None:
+        names = ", ".join(lost[:_MOST_NAMED]) + ", ..." * (len(lost) > _MOST_NAMED)
+        counts = f"accounts for {there - len(lost)} of them (not for {names})"
     why = describe_damage(ledger) or ("journal.jsonl is incomplete" if path.exists() else "journal.jsonl is missing")
-    raise StudyError(
-        f"study {plan.name!r}: the {what} {there} ended trials, its journal accounts for {there - len(lost)} of them "
-        f"(not for {names}). {why[0].upper()}{why[1:]}. Nothing has been changed.\nRestore {path} from a copy; or give "
-        f"{FLAG} to go on from what the journal holds: the records, and the result made of them, are then moved to "
-        f"{plan.directory / 'set-aside'} and kept."
+    return (
+        f"study {plan.name!r}: the {what} {there} ended trials, its journal {counts}: {why}. Nothing has been changed."
+        f"\nRestore {path} from a copy; or give {SET_ASIDE_FLAG} to go on from what the journal holds: the records, "
+        f"and the result made of them, are then moved to {plan.directory / 'set-aside'} and kept."
     )
 
 
 def set_aside(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> Path | None:
     """Move records away that the journal does not account for, and have its trials that they held run again.
 
+    A journal that cannot be read is moved too, and a new one begins.
+
     Args:
-        ledger: of the study; it can write.
+        ledger: of the study; it can write from then on.
         delivered: what MLflow has of the study.
 
     Returns:
         Where they are; None if the journal accounts for all, and nothing was done, or there were none.
     """
-    recorded = recorded_trials(ledger.plan.directory)
+    directory = ledger.plan.directory
+    recorded, counted = recorded_trials(directory), summarised_trials(directory)
     lost = {*lost_records(ledger, recorded), *lost_runs(ledger, delivered)}
-    if not lost:
+    if not (lost or lost_results(ledger) or ledger.is_unreadable):
         return None
-    folder = set_records_aside(ledger.plan.directory)
+    folder = set_records_aside(directory, *(["journal.jsonl"] if ledger.is_unreadable else []))
+    ledger.forget_unreadable()
+    ledger.begin_writing()
     ledger.set_aside(
-        str(folder.relative_to(ledger.plan.directory)) if folder is not None else None,
-        1 + _highest([*recorded, *delivered, *ledger.entries]),
+        str(folder.relative_to(directory)) if folder is not None else None,
+        1 + max(_highest([*recorded, *delivered, *ledger.entries]), counted - 1),
         {
             each: 1 + _attempts(ledger.entries[each], delivered.get(each))
             for each in sorted(lost & ledger.entries.keys())

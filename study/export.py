@@ -15,7 +15,7 @@ import typer
 from study import options
 from study.errors import StudyError, UsageError
 from study.launch import leave_with_exit_code
-from study.request import existing_plan
+from study.request import confirm_command, existing_plan
 
 if TYPE_CHECKING:
     from study.ledger import TrialEntry
@@ -123,7 +123,7 @@ def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
 
     ledger = StudyLedger(plan, read_only=True)
     check_records(ledger)
-    confirm = f"python -m study.confirm {plan.name}"
+    confirm = confirm_command(plan)
     if ledger.confirmation is None:
         raise UsageError(
             f"study {plan.name!r} has no confirmation, and so no student that was kept: run {confirm} first"

@@ -118,18 +118,17 @@ def launch(
         raise UsageError("--retry-failed is for a study that exists: give --resume NAME too")
     elif set_aside_records and resume is None:
         raise UsageError("--set-aside-records is for a study that exists: give --resume NAME too")
-    elif resume is not None:
-        run_plan(resumed_plan(resume, output_dir, given), values, resumed=True)
-    elif space is None:
+    elif resume is None and space is None:
         raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
     else:
-        plan = new_plan(values, given)
+        plan = new_plan(values, given) if resume is None else resumed_plan(resume, output_dir, given)
         if dry_run:
-            _show_plan(plan, as_json=as_json)
+            ended = None if resume is None else _ended_trials(plan, sets_aside=set_aside_records)
+            _show_plan(plan, ended, as_json=as_json)
         else:
-            if methods is None:
+            if resume is None and methods is None:
                 _show_left_out(plan)
-            run_plan(plan, values, resumed=False)
+            run_plan(plan, values, resumed=resume is not None)
 
 
 def main() -> None:
@@ -316,7 +315,17 @@ def _show_left_out(plan: "StudyPlan") -> None:
         typer.echo(f"left out {line}", err=True)
 
 
-def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
+def _ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
+    from study.derivable import check_records
+    from study.ledger import StudyLedger
+
+    ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
+    if not sets_aside:
+        check_records(ledger)
+    return ledger.ended
+
+
+def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
     from study.comparison import left_out
     from study.data_preview import class_names, data_warnings
     from study.image_preview import images_summary
@@ -333,6 +342,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
             "classes": class_names(plan),
             "warnings": data_warnings(plan),
             "trials": plan.total_trials + plan.confirm_trials,
+            **({} if ended is None else {"ended": ended}),
             "epochs": plan.epochs_total(),
             **count_plan_sources(plan),
             "notes": sampler_notes(plan),
@@ -344,7 +354,7 @@ def _show_plan(plan: "StudyPlan", *, as_json: bool) -> None:
         }
         typer.echo(json.dumps(summary, indent=2))
     else:
-        typer.echo(describe_plan(plan, configs))
+        typer.echo(describe_plan(plan, configs, ended))
 
 
 if __name__ == "__main__":

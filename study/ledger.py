@@ -17,11 +17,14 @@ from study.journal import Journal, read_lines
 from study.journal_events import fault_of, ordinal_in
 from study.places import recorded_name
 from study.plan import Stage, StudyPlan
+from study.records import recorded_trials
 from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, objective_of
 from trainables.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
 
+# Moves records, and a journal that cannot be read, away; nothing of them is deleted.
+SET_ASIDE_FLAG: Final = "--set-aside-records"
 # The error of a trial that failed without a word of its own.
 PROCESS_DIED: Final = "the trial's process died more often than is allowed"
 # How the error of one begins whose process was ended because it hung.
@@ -134,6 +137,7 @@ class StudyLedger:
         plan: the study.
         on_end: called with each trial once it has ended.
         read_only: whether to leave the journal as it is; nothing can be entered then.
+        sets_aside: whether a journal of which no line can be read is to be moved away; it is refused else.
 
     Raises:
         StudyError: the journal cannot be read, is another study's, or has lost what is confirmed.
@@ -142,13 +146,19 @@ class StudyLedger:
         confirmation: what is confirmed, once that was chosen.
         dataset: digest of the data of all trials, and the number of samples in each split, once a trial has told.
         damage: why a line of the journal is left out, by its number, counted from 1.
+        is_unreadable: whether no line of the journal can be read, and it is to be moved away.
         incomplete: identifiers of trials that had ended and run again, as the journal has lost epochs of theirs.
         first_unreserved: trials with a lower number may be known elsewhere alone, since records were set aside.
         failure: why the journal could not be written, once that happened; nothing is entered any more then.
     """
 
     def __init__(
-        self, plan: StudyPlan, on_end: Callable[[TrialEntry], None] | None = None, *, read_only: bool = False
+        self,
+        plan: StudyPlan,
+        on_end: Callable[[TrialEntry], None] | None = None,
+        *,
+        read_only: bool = False,
+        sets_aside: bool = False,
     ) -> None:
         self.plan = plan
         self.confirmation: Confirmation | None = None
@@ -164,12 +174,15 @@ class StudyLedger:
         self._prefix: str | None = None  # of the trials' identifiers: the name that the study began with
         self._is_signed = False
         self.damage: dict[int, str] = {}
+        self.is_unreadable = False
         self.incomplete: list[str] = []
         self.failure: OSError | None = None
         self._on_end = on_end
         self._path = plan.directory / "journal.jsonl"
         if self._path.exists():
             self._load()
+            if self.is_unreadable and not sets_aside:
+                raise StudyError(self._why_unreadable())
             check_journal(self)
         self._journal = None if read_only else Journal(self._path)
 
@@ -203,17 +216,22 @@ class StudyLedger:
                     self.damage[number] = fault
         except OSError as error:
             raise StudyError(f"{self._path} cannot be read ({error.strerror}): restore it from a copy") from error
-        if self.damage and not events:
-            number, why = next(iter(self.damage.items()))
-            raise StudyError(
-                f"{self._path}: none of its lines is one that this version writes (line {number}: {why}); was another "
-                "version at work, or another hand? Restore it from a copy"
-            )
+        self.is_unreadable = bool(self.damage) and not events
         for entry in self.entries.values():
             if entry.status in ("finished", "pruned") and entry.gaps:
                 self.ended -= 1
                 entry.status = entry.error = entry.ended = None  # the same attempt, as it did not fail
                 self.incomplete.append(entry.trial_id)
+
+    def _why_unreadable(self) -> str:
+        directory, (number, why) = self.plan.directory, next(iter(self.damage.items()))
+        return (
+            f"study {self.plan.name!r}: the records hold {len(recorded_trials(directory))} ended trials, its journal "
+            f"accounts for 0 of them: none of its lines is one that this version writes (line {number}: {why}). Was "
+            "another version at work, or another hand? Nothing has been changed.\n"
+            f"Restore {self._path} from a copy; or give {SET_ASIDE_FLAG} to begin again: the journal, the records, and "
+            f"the result made of them, are then moved to {directory / 'set-aside'} and kept."
+        )
 
     def _enter_event(self, event: dict[str, Any]) -> str | None:
         """Take an event that is sound by itself; why it does not go with those before, if it does not."""
@@ -313,6 +331,11 @@ class StudyLedger:
             if trial_id in self.entries:
                 self._reopen(self.entries[trial_id])
                 self.entries[trial_id].attempt = max(self.entries[trial_id].attempt, attempt)
+
+    def forget_unreadable(self) -> None:
+        """Begin a new journal, as the one that could not be read was moved away."""
+        self.is_unreadable = False
+        self.damage.clear()
 
     def set_aside(self, folder: str | None, next_ordinal: int, again: dict[str, int]) -> None:
         """Enter that records which the journal could not account for were moved away.

@@ -278,7 +278,7 @@ SetAsideRecords = Annotated[
         "in the study's folder, and go on from the journal.",
     ),
 ]
-DryRun = Annotated[bool, _how("--dry-run", help="Show the plan and its cost, write nothing.")]
+DryRun = Annotated[bool, _how("--dry-run", help="Show the plan and its cost; run and write nothing.")]
 AsJson = Annotated[bool, _how("--json", help="One JSON document on stdout, nothing else.")]
 Quiet = Annotated[bool, _how("--quiet", "-q", help="No progress.")]
 Verbose = Annotated[bool, _how("--verbose", "-v", help="Say more when something fails.")]

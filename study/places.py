@@ -223,18 +223,44 @@ def settle_in(directory: Path) -> None:
     replace_file(directory / _PLAN, (json.dumps(changed, indent=2) + "\n").encode(), durable=True)
 
 
-def check_store_is_there(plan: "StudyPlan") -> None:
-    """Check that the folder of the store that a study names is there: a store is not begun anew in an absent one.
+def check_store_place(plan: "StudyPlan", *, is_new: bool) -> None:
+    """Check that MLflow's store lies in a folder that is there, and in no file that a study writes.
+
+    Args:
+        plan: the study.
+        is_new: whether it is yet to begin; the store's folder is made then.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it does not.
     """
     store = sqlite_file(plan.tracking_uri)
-    if store is not None and not store.parent.is_dir():
+    if store is None:
+        return
+    if not is_new and not store.parent.is_dir():
         raise UsageError(
             f"the study delivers to MLflow's store in {store.parent}, and that folder is not there any more: name the "
             "store with --tracking-uri"
         )
+    own = plan.directory.resolve()
+    for file in sorted(_files_of(store.resolve())):
+        if _folded(file) == _folded(own):
+            raise UsageError(
+                f"--name {plan.name}: MLflow's store {store} keeps a file of that name, or may; choose another"
+            )
+        if is_new and file.is_relative_to(own):
+            raise UsageError(f"--tracking-uri: {file} lies in the study's own folder; name a file outside of it")
+        if (use := _use_in_a_study(file, own)) is not None:
+            raise UsageError(f"--tracking-uri: {file} is {use}; name another file, such as {plan.output_dir / _STORE}")
+
+
+def _files_of(store: Path) -> set[Path]:
+    """The store itself, the files that SQLite keeps beside it, and its lock."""
+    return {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), lock_of(store)}
+
+
+def _folded(path: Path) -> str:
+    """Equal for paths that are one on a file system which ignores case."""
+    return str(path).casefold()
 
 
 def _read(directory: Path) -> Mapping[str, Any]:
@@ -317,10 +343,13 @@ def _use_of(file: Path, plan: "StudyPlan") -> str | None:
         if first in _SHARED or first.startswith("mlflow."):
             return f"under {first}, which the output folder keeps for itself"
     store = sqlite_file(plan.tracking_uri)
-    if store is not None:
-        store = store.resolve()
-        if file in {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), lock_of(store)}:
-            return "MLflow's store"
+    if store is not None and _folded(file) in map(_folded, _files_of(store.resolve())):
+        return "MLflow's store"
+    return _use_in_a_study(file, own)
+
+
+def _use_in_a_study(file: Path, own: Path) -> str | None:
+    """What a study uses a file for, in words; `own` is the folder of one that may be yet to begin."""
     for study in _studies_around(file, own):
         if file == study:
             return f"the folder of study {study.name!r}"

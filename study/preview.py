@@ -50,8 +50,14 @@ def _reads(plan: StudyPlan, method: ComparedMethod) -> dict[str, Any]:
     return {"method": method.name, **{name: getattr(config, name) for name in shown}}
 
 
-def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
-    """The plan for a person."""
+def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | None = None) -> str:
+    """The plan for a person.
+
+    Args:
+        plan: of a study.
+        configs: those that the search proposes first.
+        ended: how many trials have ended, of a study that is resumed.
+    """
     base = plan.base
     info = dataset_info(base.dataset)
     train, validation, test = info.split_sizes
@@ -68,7 +74,8 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]]) -> str:
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + ("; one sampler a method, from the published settings on" if plan.compared and plan.searches else ""),
-        f"trials     {plan.total_trials} = {_sum_of_trials(plan)}",
+        f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
+        + ("" if ended is None else f"; {ended} have ended, and only the rest run"),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
         f"cost       {plan.epochs_total()} student epochs at most ({base.epochs} a trial)"
         + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else "")

@@ -221,13 +221,17 @@ def _rows_there(study_directory: Path, kind: str, columns: list[str]) -> list[di
     return rows
 
 
-def set_records_aside(study_directory: Path) -> Path | None:
+def set_records_aside(study_directory: Path, *others: str) -> Path | None:
     """Move the records, and all that was made of them, to a new folder in `set-aside`, and name it.
+
+    Args:
+        study_directory: the study's folder.
+        others: names of further files in it to move.
 
     Returns:
         None if there is nothing to move.
     """
-    there = [path for name in _MADE_OF_RECORDS if (path := study_directory / name).exists()]
+    there = [path for name in (*_MADE_OF_RECORDS, *others) if (path := study_directory / name).exists()]
     if not there:
         return None
     aside = _new_folder(study_directory)

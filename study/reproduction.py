@@ -6,6 +6,7 @@ a temporary folder. Its test split is not read again.
 """
 
 import difflib
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -98,13 +99,7 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
         UsageError: there is no such study or trial, naming the nearest, or nothing was recorded of it.
         StudyError: the journal has less of the trial than the records.
     """
-    study = trial_id.rpartition("-")[0] if name is None else name
-    if name is None and study not in _studies(output_dir):
-        study = next(_studies_with(trial_id, output_dir), study)  # its folder was renamed
-    if name is None and study not in _studies(output_dir):
-        raise UsageError(
-            f"there is no trial {trial_id!r} under {output_dir}; {_nearest_anywhere(trial_id, output_dir)}"
-        )
+    study = _study_of(trial_id, output_dir) if name is None else name
     plan = existing_plan(study, output_dir)
     ledger = StudyLedger(plan, read_only=True)
     check_trial(ledger, trial_id)
@@ -121,12 +116,31 @@ def _studies(output_dir: Path) -> list[str]:
     return sorted(path.parent.name for path in output_dir.glob("*/plan.json"))
 
 
-def _studies_with(trial_id: str, output_dir: Path) -> Iterator[str]:
-    """Studies whose journal knows a trial."""
+def _study_of(trial_id: str, output_dir: Path) -> str:
+    """The study of a trial: its identifier begins with the name that the study had when it began."""
+    named, holding = trial_id.rpartition("-")[0], _studies_with(trial_id, output_dir)
+    if len(set(holding.values())) > 1:  # a copy of a study is the same
+        raise UsageError(
+            f"{len(holding)} studies have a trial {trial_id!r}, as one of them was renamed: name the one that you mean "
+            f"with --name ({', '.join(holding)})"
+        )
+    if named in holding or named in _studies(output_dir):
+        return named
+    if not holding:
+        raise UsageError(
+            f"there is no trial {trial_id!r} under {output_dir}; {_nearest_anywhere(trial_id, output_dir)}"
+        )
+    return next(iter(holding))
+
+
+def _studies_with(trial_id: str, output_dir: Path) -> dict[str, str]:
+    """Names and identifiers of the studies that have begun a trial of that name."""
+    begun, found = f'{{"event":"trial","trial_id":{json.dumps(trial_id)},'.encode(), {}
     for study in _studies(output_dir):
-        with suppress(UsageError, StudyError):  # of another version, or damaged
-            if trial_id in StudyLedger(existing_plan(study, output_dir), read_only=True).entries:
-                yield study
+        with suppress(UsageError, OSError):  # of another version, or without a journal
+            if begun in (output_dir / study / "journal.jsonl").read_bytes():
+                found[study] = existing_plan(study, output_dir).study_id
+    return found
 
 
 def _nearest_anywhere(trial_id: str, output_dir: Path) -> str:

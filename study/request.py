@@ -172,7 +172,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     """
     from study.comparison import choose_methods
     from study.network_checks import check_networks
-    from study.places import check_is_free, check_study_name, own_store
+    from study.places import check_is_free, check_store_place, check_study_name, own_store
     from study.plan import resolve_plan
     from study.plan_checks import (
         check_data_root,
@@ -209,6 +209,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
     plan = resolve_plan(asked)
     check_study_name(plan.name)
+    check_store_place(plan, is_new=True)
     check_space_fits_method(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
@@ -315,7 +316,7 @@ def resumed_plan(
             confirmation that it cannot have.
     """
     from study.network_checks import check_networks
-    from study.places import check_store_is_there, refuse_copies
+    from study.places import check_store_place, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
     from study.plan_checks import (
         check_data_root,
@@ -333,8 +334,6 @@ def resumed_plan(
         raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
     if given.get("smoke"):
         raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
-    if given.get("dry_run") and not confirms:
-        raise UsageError(f"--dry-run is for a new study: what --resume {name} goes on with is in {plan.directory}")
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
@@ -354,7 +353,7 @@ def resumed_plan(
         if REDACTED in (getattr(plan, field) or ""):
             flag = field.replace("_", "-")
             raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
-    check_store_is_there(plan)
+    check_store_place(plan, is_new=False)
     if runs:
         if given.get("download"):
             fetched = {"dataset": plan.base.dataset, "data_root": plan.data_root, "tracking_uri": plan.tracking_uri}
@@ -364,7 +363,7 @@ def resumed_plan(
     if runs:
         check_teacher_outputs(plan)
         check_networks(plan, leaves_out=True)
-        check_images(plan, runs=True)
+        check_images(plan, runs=not given.get("dry_run", False))
     return plan
 
 
@@ -379,7 +378,7 @@ def _confirmation_at_resume(
     recorded = plan.confirmation
     if not confirms and configs is None and seeds is None:
         return recorded.model_dump() if recorded is not None else None
-    ledger = StudyLedger(plan, read_only=True)
+    ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
     if confirms or ledger.confirmation is not None or what_is_left(ledger) is None:
@@ -432,6 +431,11 @@ def resume_command(plan: "StudyPlan") -> str:
 def sync_command(plan: "StudyPlan") -> str:
     """What to type to deliver a study to MLflow."""
     return _command(plan, "study.sync", plan.name)
+
+
+def confirm_command(plan: "StudyPlan") -> str:
+    """What to type to confirm the best configs of a study."""
+    return _command(plan, "study.confirm", plan.name)
 
 
 def _command(plan: "StudyPlan", *words: str) -> str:

@@ -263,7 +263,10 @@ def run_study(
     ):
         settle_in(plan.directory)
         ledger = StudyLedger(
-            plan, lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop), read_only=True
+            plan,
+            lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop),
+            read_only=True,
+            sets_aside=sets_aside,
         )
         _account_for_records(ledger, progress.say, sets_aside=sets_aside)
         ledger.begin_writing()
@@ -318,7 +321,7 @@ def recorded_run(
     """
     with StudyLock(plan.directory):
         settle_in(plan.directory)
-        ledger = StudyLedger(plan, read_only=True)
+        ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
         try:
             _account_for_records(ledger, tell, sets_aside=sets_aside)
             _open_records(plan, ledger, tell)
@@ -342,9 +345,7 @@ def _account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, set
     if sets_aside:
         from study.tracking import delivered_trials
 
-        delivered = delivered_trials(ledger.plan)
-        ledger.begin_writing()
-        folder = set_aside(ledger, delivered)
+        folder = set_aside(ledger, delivered_trials(ledger.plan))
         say(f"the old records are in {folder}" if folder is not None else "the journal accounts for all records")
     check_records(ledger)
     if (damage := describe_damage(ledger)) is not None:

@@ -164,13 +164,9 @@ def _content(connection: sqlalchemy.Connection) -> _Content:
     if _VERSIONS in tables:
         found = connection.execute(sqlalchemy.text(f"SELECT version_num FROM {_VERSIONS}")).first()  # noqa: S608
         version = str(found[0]) if found is not None else None
-    rows = any(_has_rows(connection, name) for name in tables - _FILLED_BY_MIGRATIONS)
+    filled = [sqlalchemy.exists().select_from(sqlalchemy.table(name)) for name in tables - _FILLED_BY_MIGRATIONS]
+    rows = bool(filled) and bool(connection.execute(sqlalchemy.select(sqlalchemy.or_(*filled))).scalar())
     return _Content(tables, version, rows)
-
-
-def _has_rows(connection: sqlalchemy.Connection, name: str) -> bool:
-    query = sqlalchemy.select(sqlalchemy.literal(1)).select_from(sqlalchemy.table(name)).limit(1)
-    return connection.execute(query).first() is not None
 
 
 @cache

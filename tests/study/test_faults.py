@@ -17,8 +17,10 @@ from mlflow import MlflowClient
 
 from study.errors import StudyError
 from study.journal import read_journal
+from study.launch import main as launch_main
 from study.plan import load_plan
 from study.records import read_trials
+from study.sync import main as sync_main
 from study.tracking import check_tracking_uri
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.test_cma_state import Payload
@@ -281,15 +283,15 @@ def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch
 
 @pytest.mark.fault
 def test_a_study_whose_folders_moved_keeps_its_runs_and_one_whose_journal_is_lost_keeps_its_records(
-    small_study, launch, tmp_path
+    small_study, launch, command, tmp_path
 ):
     original, hidden, moved = small_study.parent, small_study.parent.with_name("hidden"), tmp_path / "moved"
     shutil.copytree(original, moved)
     (moved / "small").rename(moved / "renamed")
     directory, sync = moved / "renamed", ("renamed", "--output-dir", moved)
-    refused = launch(*sync, module="study.sync")
-    assert refused.returncode == 2
-    assert f"is a copy of {small_study}" in refused.stderr
+    refused = command(sync_main, *sync)
+    assert refused.code == 2
+    assert f"is a copy of {small_study}" in refused.err
 
     original.rename(hidden)  # as if it had been moved, and not copied
     try:
@@ -303,10 +305,10 @@ def test_a_study_whose_folders_moved_keeps_its_runs_and_one_whose_journal_is_los
 
         trials = finished_before(directory)
         (directory / "journal.jsonl").write_bytes(b"")
-        for module, words in (("study.sync", sync), ("study.launch", ("--resume", *sync))):
-            refused = launch(*words, module=module)
-            assert refused.returncode == 1, refused.stderr
-            assert f"the records hold {len(trials)} ended trials, its journal accounts for 0 of them" in refused.stderr
+        for main, words in ((sync_main, sync), (launch_main, ("--resume", *sync))):
+            refused = command(main, *words)
+            assert refused.code == 1, refused.err
+            assert f"the records hold {len(trials)} ended trials, its journal accounts for 0 of them" in refused.err
             assert finished_before(directory) == trials
         done = launch(*sync, "--set-aside-records", module="study.sync")
         assert done.returncode == 0, done.stderr

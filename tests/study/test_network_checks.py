@@ -68,16 +68,6 @@ def test_a_resumed_study_is_checked_too(command, tmp_path):
     assert "did you mean 'torchvision:resnet18'" in done.err
 
 
-def test_a_dry_run_never_resumes_a_study(command, tmp_path):
-    plan = make_plan(tmp_path)
-    plan.save()
-    before = sorted(plan.directory.iterdir())
-    done = command(launcher.main, "--resume", "planned", "--dry-run", "--output-dir", tmp_path)
-    assert done.code == 2
-    assert "--dry-run is for a new study" in done.err
-    assert sorted(plan.directory.iterdir()) == before
-
-
 def test_a_peer_is_trained_as_the_student_is_and_checked_so(tmp_path):
     make = lambda method, **base: make_plan(  # noqa: E731
         tmp_path, space="temperature", overrides={"batch_size": 1}, base={"method": method, "teacher": "vgg8", **base}

@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from study.plan import load_plan
+from study.sync import main as sync_main
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.servers import free_port, running
 
@@ -17,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CHARACTERS = "a?b %41 #c;d é+e&f'g\"h=j@k$"
 
 
-def test_a_study_its_artifacts_and_the_command_that_it_prints_work_in_a_folder_of_any_name(launch, tmp_path):
+def test_a_study_its_artifacts_and_the_command_that_it_prints_work_in_a_folder_of_any_name(launch, command, tmp_path):
     out = tmp_path / CHARACTERS
     done = launch("--space", "adapter_width", "--smoke", "--name", "odd", "--output-dir", out, timeout=500)
     assert done.returncode == 0, done.stderr
@@ -52,6 +53,6 @@ def test_a_study_its_artifacts_and_the_command_that_it_prints_work_in_a_folder_o
         assert run.info.status == "FINISHED"
         shown = f"http://127.0.0.1:{port}/get-artifact?path=plan.json&run_uuid={run.info.run_id}"
         assert urlopen(shown, timeout=60).read() == (directory / "plan.json").read_bytes()
-    synced = launch("odd", "--output-dir", out, module="study.sync")
-    assert synced.returncode == 0, synced.stderr
+    synced = command(sync_main, "odd", "--output-dir", out)
+    assert synced.code == 0, synced.err
     assert {path.name for path in tmp_path.iterdir()} == {CHARACTERS, "elsewhere", "log"}

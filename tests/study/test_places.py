@@ -143,6 +143,12 @@ def test_a_trial_of_a_renamed_study_is_found_by_its_identifier(begun):
     begun.directory.rename(begun.output_dir / "second")
     plan, entry = find_trial("first-0000", None, begun.output_dir)
     assert (plan.name, entry.trial_id) == ("second", "first-0000")
+    new = begun.model_copy(update={"study_id": "another"})  # of the name that is free again
+    begin_study(new, "go on")
+    shutil.copy(plan.directory / "journal.jsonl", new.directory)
+    with pytest.raises(UsageError, match=r"2 studies have a trial 'first-0000'.* with --name \(first, second\)"):
+        find_trial("first-0000", None, begun.output_dir)
+    assert find_trial("first-0000", "second", begun.output_dir)[0].name == "second"
 
 
 @pytest.mark.parametrize("place", ["beside", "elsewhere", "with its output folder"])
@@ -288,6 +294,51 @@ def test_a_mirror_in_a_store_that_lies_elsewhere_or_in_a_circle_of_links_is_refu
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UsageError, match="--optuna-storage"):
         check_mirror_place(plan_of(tmp_path, optuna_storage=tmp_path / "a" / "x"))
+
+
+@pytest.mark.parametrize("name", ["runs.db", "RUNS.DB", "runs.db-wal", "runs.db-shm", "runs.db-journal", "runs.lock"])
+def test_a_name_that_is_a_file_of_the_store_that_is_asked_for_is_refused(tmp_path, command, name):
+    words = ("--space", "adapter_width", "--output-dir", tmp_path, "--tracking-uri", f"sqlite:///{tmp_path}/runs.db")
+    done = command(launch_main, *words, "--name", name, "--dry-run")
+    assert (done.code, f"--name {name}: MLflow's store {tmp_path}/runs.db keeps" in done.err) == (2, True), done.err
+    assert command(launch_main, *words, "--name", "runs", "--dry-run").code == 0
+
+
+@pytest.mark.parametrize(
+    "store", ["first/summary.json", "first/plan.json", "first/records/x.db", "first/.lock", "first"]
+)
+def test_a_store_in_a_file_that_a_study_writes_is_refused(begun, command, store):
+    before = everything(begun.output_dir)
+    uri = ("--tracking-uri", f"sqlite:///{begun.output_dir}/{store}", "--output-dir", begun.output_dir)
+    for main, words in (
+        (launch_main, ("--space", "adapter_width", "--name", "second")),
+        (launch_main, ("--resume", "first")),
+        (sync_main, ("first",)),
+    ):
+        done = command(main, *words, *uri)
+        assert (done.code, "MLflow's store" in done.err or "--tracking-uri: " in done.err) == (2, True), done.said
+    assert everything(begun.output_dir) == before
+
+
+def test_a_store_in_the_folder_of_the_study_that_is_to_begin_is_refused(tmp_path, command):
+    store = tmp_path / "first" / "runs.db"
+    words = ("--space", "adapter_width", "--name", "first", "--output-dir", tmp_path)
+    done = command(launch_main, *words, "--tracking-uri", f"sqlite:///{store}")
+    assert (done.code, f"{store} lies in the study's own folder" in done.err) == (2, True), done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_of_a_resume_shows_what_is_left_and_changes_nothing(begun, command):
+    before = everything(begun.output_dir)
+    words = ("--resume", "first", "--output-dir", begun.output_dir, "--dry-run")
+    shown = command(launch_main, *words)
+    assert (shown.code, "; 1 have ended, and only the rest run" in shown.out) == (0, True), shown.said
+    assert json.loads(command(launch_main, *words, "--json").out)["ended"] == 1
+    (begun.directory / "journal.jsonl").write_bytes(b"")
+    refused = command(launch_main, *words)
+    assert (refused.code, "the records hold 1 ended trials" in refused.err) == (1, True), refused.said
+    (begun.directory / "journal.jsonl").write_bytes(before[Path("first/journal.jsonl")])
+    assert everything(begun.output_dir) == before
 
 
 @pytest.mark.parametrize("place", ["studies.journal", "first/optuna.journal", "elsewhere/a.journal"])

@@ -124,8 +124,8 @@ def test_a_database_of_an_older_mlflow_is_refused_with_the_command_that_upgrades
     assert "mine" in {each.name for each in MlflowClient(uri).search_experiments()}
 
 
-def test_processes_that_make_the_tables_of_a_database_at_once_all_get_them(postgresql, tmp_path):
-    assert set(creators("together", tmp_path, postgresql.new_database("together"))) == {0}
+def test_processes_that_make_the_tables_of_a_database_at_once_all_get_them(postgresql):
+    assert set(creators(postgresql.new_database("together")).together) == {0}
 
 
 def _files(folder: Path) -> Iterator[Path]:

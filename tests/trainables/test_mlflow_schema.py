@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy
 from click.testing import CliRunner
 
-from tests.trainables.store_creators import creators
+from tests.trainables.store_creators import Creators, creators
 from trainables import mlflow_schema
 from trainables.mlflow_store import TrackingError, open_client
 from trainables.sqlite_uri import sqlite_uri
@@ -71,27 +71,39 @@ def changed(path: Path, *statements: str) -> bytes:
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def created(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Creators]:
+    """A folder in which several processes made a store at once, and what is left where creators were killed."""
+    folder = tmp_path_factory.mktemp("together")
+    return folder, creators(f"sqlite:///{folder}/mlflow.db", tmp_path_factory.mktemp("killed"))
+
+
 @pytest.mark.fault
-def test_a_creator_killed_at_any_table_leaves_a_folder_in_which_the_next_makes_the_store(tmp_path):
-    left = creators("killed", tmp_path)
-    assert len(left) > 50
-    for names in left:
+def test_a_creator_killed_at_any_table_leaves_a_folder_in_which_the_next_makes_the_store(created):
+    def partial(names: list[str]) -> str:
         assert "mlflow.lock" in names
-        assert "mlflow.db" not in names
-        partial = [name for name in names if name.startswith(".mlflow.db.")]
-        assert len(names) == 1 + len(partial)
-        assert len([name for name in partial if name.endswith(".partial")]) == 1, "leftovers of those before go"
-    assert not list(tmp_path.glob(".*.partial*"))
-    client = open_client(f"sqlite:///{tmp_path}/mlflow.db")
-    assert client.get_run(client.create_run(client.create_experiment("one")).info.run_id)
+        found = [name for name in names if name.startswith(".mlflow.db.")]
+        assert len(names) == 1 + len(found), "nothing else, and no mlflow.db"
+        (one,) = [name for name in found if name.endswith(".partial")]
+        return one
+
+    _, (_, killed) = created
+    assert len(killed) > 50
+    for _, names, next_names in killed:
+        assert partial(names) != partial(next_names), "the leftover goes, and the next creator begins"
+    for place, *_ in killed[:: len(killed) // 3]:
+        client = open_client(f"sqlite:///{place}/mlflow.db")
+        assert not list(place.glob(".*.partial*"))
+        assert client.get_run(client.create_run(client.create_experiment("one")).info.run_id)
 
 
 @pytest.mark.fault
-def test_creators_at_once_all_get_the_same_store(tmp_path):
-    assert set(creators("together", tmp_path)) == {0}
-    assert {path.name for path in tmp_path.iterdir()} >= {"mlflow.db", "mlflow.lock"}
-    assert not list(tmp_path.glob(".*"))
-    assert [each.name for each in open_client(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()] == ["Default"]
+def test_creators_at_once_all_get_the_same_store(created):
+    folder, (ends, _) = created
+    assert set(ends) == {0}
+    assert {path.name for path in folder.iterdir()} >= {"mlflow.db", "mlflow.lock"}
+    assert not list(folder.glob(".*"))
+    assert [each.name for each in open_client(f"sqlite:///{folder}/mlflow.db").search_experiments()] == ["Default"]
 
 
 def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_aside_at_every_table(half_made, tmp_path):

@@ -2,8 +2,7 @@
 
 import shutil
 import sqlite3
-import subprocess
-import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,8 @@ import pytest
 from trainables.mlflow_store import find_experiment, open_client
 from trainables.moved_store import find_artifacts_again
 
-# In a process of its own: MLflow remembers for good where the artifacts of a run are.
-READ_AND_WRITE = """
-import sys
-from pathlib import Path
-from trainables.mlflow_store import open_client
-client = open_client(sys.argv[1])
-print(Path(client.download_artifacts(sys.argv[2], "f.txt", sys.argv[3])).read_text())
-client.log_artifact(sys.argv[2], sys.argv[4])
-"""
+# isort: split
+from mlflow.tracking._tracking_service import utils
 
 
 def places(store):
@@ -43,7 +35,7 @@ def made(tmp_path_factory):
     return folder, run.info.run_id
 
 
-def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_again(made, tmp_path):
+def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_again(made, tmp_path, monkeypatch):
     folder, run_id = made
     old, new = tmp_path / "old", tmp_path / "moved here"
     shutil.copytree(folder, old)
@@ -51,12 +43,11 @@ def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_aga
     assert all(place.startswith((old / "mlartifacts").as_uri()) for place in places(old / "mlflow.db"))
     old.rename(new)
     (tmp_path / "g.txt").write_text("new")
-    done = subprocess.run(
-        [sys.executable, "-c", READ_AND_WRITE, f"sqlite:///{new}/mlflow.db", run_id, tmp_path, tmp_path / "g.txt"],
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "kept" in done.stdout
+    # A process remembers for good where the artifacts of a run are; another one does not.
+    monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
+    client = open_client(f"sqlite:///{new}/mlflow.db")
+    assert Path(client.download_artifacts(run_id, "f.txt", str(tmp_path))).read_text() == "kept"
+    client.log_artifact(run_id, str(tmp_path / "g.txt"))
     assert (new / "mlartifacts" / run_id / "artifacts" / "g.txt").read_text() == "new"
     assert all(place.startswith((new / "mlartifacts").as_uri()) for place in places(new / "mlflow.db"))
     assert not old.exists()

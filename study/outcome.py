@@ -160,10 +160,17 @@ def _publish(
         return None
 
 
-def print_outcome(outcome: Outcome, stream: TextIO) -> None:
-    """The result for a person."""
-    plan = outcome.plan
+def outcome_in_words(outcome: Outcome, stream: TextIO) -> str:
+    """The result for a person, as wide and as coloured as a stream's terminal takes it."""
     console = Console(file=stream, highlight=False)
+    # Printed at once, as rich ends the process with exit code 1 if the stream is a closed pipe.
+    with console.capture() as text:
+        _print_outcome(outcome, console)
+    return text.get()
+
+
+def _print_outcome(outcome: Outcome, console: Console) -> None:
+    plan = outcome.plan
     console.print()
     console.print(plan.search_space.question, style="bold")
     if outcome.configs:

@@ -94,6 +94,26 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_text(given: dict[str, Any]) -> None:
+    """Check that all values are text, as file names in other encodings than UTF-8 are not: Ray takes nothing else.
+
+    Args:
+        given: the options that the user gave.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    for flag, value in given.items():
+        for word in value if isinstance(value, list) else [value]:
+            try:
+                str(word).encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(
+                    f"--{flag.replace('_', '-')} {str(word)!r}: {str(word)[error.start]!r} is no character of UTF-8; "
+                    "give a name that is text in UTF-8"
+                ) from None
+
+
 def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]:
     """Fields to hold, checked one by one and in their own type."""
     from pydantic import ValidationError
@@ -170,6 +190,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
+    from study.cluster_address import check_address_form
     from study.comparison import choose_methods
     from study.network_checks import check_networks
     from study.places import check_is_free, check_study_name, own_store
@@ -183,6 +204,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     )
     from study.teacher_choice import choose_teacher
 
+    _check_text(given)
     output_dir: Path = values["output_dir"]
     values = _for_these_data(values, given)
     asked = _plan_values(values)
@@ -209,6 +231,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
     plan = resolve_plan(asked)
     check_study_name(plan.name)
+    check_address_form(plan.address)
     check_space_fits_method(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
@@ -307,12 +330,14 @@ def resumed_plan(
         UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
             confirmation that it cannot have.
     """
+    from study.cluster_address import check_address_form
     from study.network_checks import check_networks
     from study.places import check_store_is_there, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
     from study.plan_checks import check_data_root, check_images, check_optuna_storage, refuse_differences
     from study.teacher_choice import check_same_teacher
 
+    _check_text(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
     asked = _plan_values(given)
@@ -343,6 +368,7 @@ def resumed_plan(
     check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
+        check_address_form(plan.address)
         check_networks(plan)
         check_images(plan, runs=True)
     return plan

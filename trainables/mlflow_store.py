@@ -14,6 +14,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -103,7 +104,7 @@ def _check_server(uri: str) -> None:
             is_well = answer.read(len(_WELL) + 1) == _WELL
     except HTTPError:
         pass  # something answers: MLflow's client finds out what
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:  # the last from what does not speak HTTP
         raise TrackingError(
             f"no MLflow tracking server answers at {shown} ({_reason(error, uri)}). Check --tracking-uri, start the "
             f"server, {_WITHOUT_IT}."

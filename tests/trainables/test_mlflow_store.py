@@ -107,6 +107,26 @@ def test_a_server_that_is_not_mlflows_or_lets_nobody_in_is_told_from_one_that_is
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] != "0", "the study's own patience is as it was"
 
 
+@pytest.mark.parametrize(
+    "banner", [b"SSH-2.0-OpenSSH_9.2\r\n", b"-ERR unknown command\r\n", b"\x15\x03\x01\x00\x02\x02\x16", b""]
+)
+def test_a_port_where_something_speaks_another_protocol_is_told(banner):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            while True:
+                try:
+                    with listening.accept()[0] as asked:
+                        asked.sendall(banner)
+                except OSError:
+                    return
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = listening.getsockname()[1]
+        assert f"no MLflow tracking server answers at http://127.0.0.1:{port}" in refusal(f"http://127.0.0.1:{port}")
+        listening.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_server_that_answers_as_mlflow_does_is_taken():
     with web_server(200, b'{"experiments": [{"experiment_id": "0", "name": "Default"}]}') as port:
         check_tracking_uri(f"http://127.0.0.1:{port}")
@@ -129,7 +149,11 @@ def test_a_server_that_answers_as_mlflow_does_is_taken():
         ("http://[::1", "is no URI"),
         ("http://127.0.0.1:50x0", "is no URI"),
         ("http://127.0.0.1:99999", "is no URI"),
+        ("http://127.0.0.1:9/a b", "no MLflow tracking server answers at http://127.0.0.1:9"),
+        ("http://a..b", "no MLflow tracking server answers at http://a..b"),
         ("sqlite://", "names no file"),
+        ("sqlite://runs/mlflow.db", "names no file: write it as sqlite:////FOLDER/mlflow.db"),
+        ("sqlite:////nowhere/x.db?mode=ro&uri=true", "names no file"),
         ("sqlite:///:memory:", "names no file"),
     ],
 )
@@ -153,6 +177,9 @@ def test_a_path_that_is_a_folder_or_no_database_is_told(tmp_path):
     before = path.read_bytes()
     assert "is not a database of SQLite" in refusal(f"sqlite:///{path}")
     assert path.read_bytes() == before
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a device or a pipe: name a file" in refusal(f"sqlite:///{tmp_path}/pipe")
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").touch()
     assert "cannot be opened" in refusal(f"sqlite:///{tmp_path}/file/mlflow.db")
 
@@ -253,11 +280,14 @@ def test_a_path_that_is_no_text_is_refused_by_its_character():
 def test_a_relative_uri_holds_in_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute_uri("sqlite:///runs/x.db") == f"sqlite:///{tmp_path}/runs/x.db"
+    assert absolute_uri("sqlite:///x.db?timeout=30") == f"sqlite:///{tmp_path}/x.db?timeout=30"
+    assert absolute_uri("sqlite:///file:x.db?nolock=1&uri=true") == f"sqlite:///file:{tmp_path}/x.db?nolock=1&uri=true"
     for other in (
         "sqlite:////runs/x.db",
+        "sqlite:////runs/x.db?timeout=30",
         "http://host:5000",
         "postgresql://h/d",
         "sqlite://",
-        "sqlite:///x.db?mode=ro",
+        "sqlite://runs/x.db",
     ):
         assert absolute_uri(other) == other

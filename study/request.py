@@ -17,7 +17,7 @@ from trainables.data.registry import FOLDER_PREFIX
 from trainables.modality import is_text
 from trainables.models.names import absolute_name
 from trainables.sqlite_uri import SQLitePathError, absolute_uri
-from trainables.uris import REDACTED, is_uri
+from trainables.uris import REDACTED, is_uri, redact_place
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -431,17 +431,23 @@ def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
 
 
 def resume_command(plan: "StudyPlan") -> str:
-    """What to type to go on with a study."""
-    return _command(plan, "study.launch", "--resume", plan.name)
+    """What to type to go on with a study; `***` stands for secrets of URIs, which have to be given again."""
+    from study.plan import URI_FIELDS
+
+    return _command(plan, "study.launch", "--resume", plan.name, again=URI_FIELDS)
 
 
 def sync_command(plan: "StudyPlan") -> str:
-    """What to type to deliver a study to MLflow."""
-    return _command(plan, "study.sync", plan.name)
+    """What to type to deliver a study to MLflow; as above."""
+    return _command(plan, "study.sync", plan.name, again=("tracking_uri",))
 
 
-def _command(plan: "StudyPlan", *words: str) -> str:
+def _command(plan: "StudyPlan", *words: str, again: Sequence[str]) -> str:
     command = ["python", "-m", *words]
     if plan.output_dir != Path("study_results"):
         command += ["--output-dir", str(plan.output_dir)]
+    for field in again:
+        uri = getattr(plan, field)
+        if uri is not None and (shown := redact_place(uri)) != uri:
+            command += [f"--{field.replace('_', '-')}", shown]
     return shlex.join(command)

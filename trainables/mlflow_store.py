@@ -77,7 +77,7 @@ def check_tracking_uri(uri: str) -> None:
     """
     scheme = uri.partition(":")[0].lower()
     dialect = scheme.partition("+")[0]
-    if scheme in _WEB:
+    if scheme in _WEB and "://" in uri:
         _check_server(uri)
     elif dialect in _DATABASES and "://" in uri:
         if dialect != "sqlite":
@@ -200,6 +200,12 @@ def _look_at(engine: sqlalchemy.Engine, upgrade: str) -> None:
 def _check_other(uri: str, scheme: str) -> None:
     """Anything but a server or a database: what MLflow says of it, in our words."""
     if "://" not in uri and scheme not in _OTHERS | {"file"}:
+        if "@" in uri or scheme in _WEB:
+            shown = f"***@{uri.rpartition('@')[2]}" if "@" in uri else uri
+            raise TrackingError(
+                f"--tracking-uri {shown} is no URI: write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or "
+                "name a file of SQLite as sqlite:////FOLDER/mlflow.db"
+            )
         raise TrackingError(
             f"--tracking-uri {redact(uri)} is a path: MLflow keeps runs in a database; write "
             f"{_suggested(Path(uri))}, {_WITHOUT_IT}."

@@ -1,10 +1,12 @@
 """Tracking stores and servers that cannot be used: each is found out soon, and told in words that help."""
 
+import datetime
 import http.server
 import os
 import shutil
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +16,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from mlflow import MlflowClient
 
 from trainables import mlflow_schema, mlflow_store
@@ -32,7 +39,7 @@ def silent_socket() -> Iterator[int]:
 
 
 @contextmanager
-def web_server(status: int, body: bytes, **headers: str) -> Iterator[int]:
+def web_server(status: int, body: bytes, context: ssl.SSLContext | None = None, **headers: str) -> Iterator[int]:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -48,6 +55,8 @@ def web_server(status: int, body: bytes, **headers: str) -> Iterator[int]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_port
@@ -105,6 +114,23 @@ def test_a_server_that_is_not_mlflows_or_lets_nobody_in_is_told_from_one_that_is
         assert says in refusal(f"http://me:{SECRET}@127.0.0.1:{port}")
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" in os.environ
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] != "0", "the study's own patience is as it was"
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_certificate_is_judged_by_mlflows_client_and_its_settings(tmp_path, monkeypatch):
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    (tmp_path / "server.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    with web_server(200, b'{"experiments": [{"experiment_id": "0", "name": "Default"}]}', context) as port:
+        assert "is not trusted here (self-signed certificate). Name its file in" in refusal(f"https://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        check_tracking_uri(f"https://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +195,10 @@ def test_what_is_no_tracking_store_is_refused_with_what_to_write_instead(uri, sa
 
 
 def test_a_name_that_nobody_looks_up_is_given_up_on(monkeypatch):
+    monkeypatch.setattr(mlflow_store, "_SECONDS_TO_ANSWER", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", lambda *given, **named: time.sleep(20))
+        assert "no answer within 2 s" in refusal("http://host:5000")
     monkeypatch.setattr(mlflow_store, "_look_at", lambda *given: time.sleep(20))
     monkeypatch.setattr(mlflow_store, "_SECONDS_TO_CONNECT", 1.0)
     assert "no answer within 1 s" in refusal(f"postgresql://u:{SECRET}@host/d")

@@ -37,6 +37,7 @@ set_unless_set(_ENVIRONMENT | WORKERS)
 import ray
 from ray._private import ray_constants
 
+from study.cluster_address import host_and_port
 from study.errors import StudyError
 from study.node_code import check_node_code, shipped_code
 
@@ -49,7 +50,7 @@ def check_address(address: str) -> None:
     """Check that a cluster answers, before any work and within 30 seconds.
 
     Args:
-        address: `local` (a cluster of its own on this machine), `auto`, `host:port` or `ray://host:port`.
+        address: `local` (a cluster of its own on this machine), `auto` or `host:port`.
 
     Raises:
         StudyError: nothing that speaks Ray answers there.
@@ -60,14 +61,10 @@ def check_address(address: str) -> None:
         "Give --address local, or the address that `ray start --head` printed; a cluster with token authentication, "
         "Ray's default, also needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)."
     )
-    target = address.removeprefix("ray://")
     if address != "auto":
-        host, _, port = target.rpartition(":")
-        if not host or not port.isdigit():
-            raise StudyError(f"--address {address!r} is not local, auto, host:port or ray://host:port. {advice}")
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-        except OSError as error:
+            socket.create_connection(host_and_port(address), timeout=5).close()
+        except (OSError, ValueError) as error:  # the latter from a host that is no name
             raise StudyError(f"no Ray cluster answers at {address} ({error}). {advice}") from None
     # A port that is open may belong to anything, and a client that waits for it cannot be interrupted: ask from a
     # process that can be ended.

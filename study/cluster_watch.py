@@ -24,6 +24,7 @@ import study.cluster  # noqa: F401 - sets Ray's environment before Ray is import
 import psutil  # which Ray brings along
 import ray
 
+from study.cluster_address import host_and_port
 from study.errors import leave_at_once
 
 # Nothing that answers within a minute may take longer than these together.
@@ -41,7 +42,7 @@ class Cluster:
 
     Args:
         head: host and port of the head.
-        raylet: the socket of this machine's raylet; None for a client of a cluster.
+        raylet: the socket of this machine's raylet; None where it is no file, as on Windows.
         node: Ray's handle on a cluster that this process started; None for one that others run.
     """
 
@@ -56,12 +57,10 @@ def connected_cluster(address: str) -> Cluster:
     Args:
         address: of the plan.
     """
-    if address.startswith("ray://"):
-        return Cluster(_host_and_port(address.removeprefix("ray://")))
     node: Any = ray._private.worker._global_node
     raylet = str(node.raylet_socket_name)
     return Cluster(
-        _host_and_port(ray.get_runtime_context().gcs_address),
+        host_and_port(ray.get_runtime_context().gcs_address),
         raylet if raylet.startswith("/") else None,
         node if address == "local" else None,
     )
@@ -185,11 +184,6 @@ class ClusterWatch:
     def _of_head(self) -> str:
         missing = "ended" if self._is_own else f"has not answered for {self._seconds_away:g} s"
         return f"the head of the Ray cluster (GCS, {self._cluster.head[0]}:{self._cluster.head[1]}) {missing}"
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 def _answers(place: tuple[str, int] | str, *, is_near: bool = True) -> bool:

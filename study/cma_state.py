@@ -21,6 +21,8 @@ _CHUNK: Final = 2045  # letters; as Optuna splits it, for databases with short c
 _MOST_LETTERS: Final = 20_000_000
 _MOST_PARAMETERS: Final = 1_000
 _MOST: Final = 1_000_000  # of any count; Optuna's are in the hundreds
+_NOT_INITIALISED: Final = frozenset({"_funhist_values"})  # holds anything until as many generations have ended
+_ROUNDING: Final = 1e-6
 
 
 class UntrustedStateError(ValueError):
@@ -169,8 +171,15 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
         fits = (value is None and like is None) or _shape(value) == shapes.get(name, _shape(like))
         if isinstance(like, int):  # bool included
             fits = type(value) is type(like) and (type(like) is bool or _is_count(value))
+        elif fits and value is not None and name not in _NOT_INITIALISED:
+            fits = bool(np.isfinite(value).all())
         if not fits:
             raise UntrustedStateError(f"its {name} is {str(value)[:80]!r}")
+    low, high = state["_bounds"].T
+    if not (state["_sigma"] > 0 and (low < high).all()):
+        raise UntrustedStateError(f"its _sigma is {state['_sigma']}, its _bounds are {str(state['_bounds'])[:80]!r}")
+    if not ((low - _ROUNDING <= state["_mean"]) & (state["_mean"] <= high + _ROUNDING)).all():
+        raise UntrustedStateError(f"its _mean {str(state['_mean'])[:80]!r} is out of its bounds")
     return state
 
 

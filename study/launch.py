@@ -19,7 +19,7 @@ from study import options
 from study.errors import ClusterLostError, ExitCode, StudyError, UsageError, leave_at_once
 from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
 from trainables.data.image_progress import hide_progress
-from trainables.standard_streams import prepare_standard_streams
+from trainables.standard_streams import prepare_standard_streams, show_result
 from trainables.uris import redact_tracebacks
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
         # Ray, Optuna, MLflow and pyarrow are imported from here on.
         from study.data_preview import data_warnings
-        from study.outcome import conclude, print_outcome
+        from study.outcome import conclude, outcome_in_words
         from study.places import begin_study
         from study.progress import StudyProgress
         from study.runner import check_services, run_study
@@ -197,15 +197,9 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
             sets_aside=values.get("set_aside_records", False),
         )
         outcome = conclude(plan, run, tracker, progress)
-        try:
-            if values["as_json"]:
-                print(json.dumps(outcome.summary, indent=2), file=stdout)
-            else:
-                print_outcome(outcome, stdout)
-            stdout.flush()
-        except OSError as error:  # the reader of a pipe is gone, or the disk of a file is full
-            summary = plan.directory / "summary.json"
-            typer.echo(f"warning: the result cannot be printed ({error.strerror}); it is in {summary}", err=True)
+        as_json = values["as_json"]
+        text = json.dumps(outcome.summary, indent=2) + "\n" if as_json else outcome_in_words(outcome, stdout)
+        show_result(text, stdout, elsewhere=f"it is in {plan.directory / 'summary.json'}")
     if run.interrupted:
         typer.echo(f"interrupted; to go on:\n  {resume_command(plan)}", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED)
@@ -259,7 +253,7 @@ def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
         os.dup2(2 if verbose else nowhere.fileno(), 1)
     try:
-        with os.fdopen(os.dup(real), "w", encoding="utf-8") as stdout:
+        with os.fdopen(os.dup(real), "w", encoding="utf-8", errors="backslashreplace") as stdout:
             yield stdout
     finally:
         sys.stdout.flush()

@@ -171,7 +171,7 @@ Seed = Annotated[int, _search(help="Study seed.")]
 MaxConcurrent = Annotated[int | None, _where(help="Trials at once; as many as fit if not given.")]
 CpusPerTrial = Annotated[float, _where(help="Cores a trial.")]
 GpusPerTrial = Annotated[float, _where(help="GPUs a trial; 0.25 puts four on one.")]
-Address = Annotated[str, _where(help="Ray: local, auto, host:port or ray://host:port.")]
+Address = Annotated[str, _where(help="Ray: local, auto or host:port.")]
 ShipCode = Annotated[
     bool,
     _where(

@@ -38,7 +38,6 @@ from analysis.trials import (
     objective_of_all,
     open_study,
     summarise_configs,
-    survivor_note,
 )
 from study.comparison import BASELINE, comparison_notes
 from study.confirmed import (
@@ -114,7 +113,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     # Before the last trial of a confirmation nobody looks at the test split.
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
     landmark = at_landmark(records, searched=True)
-    notes = [*warnings, *_notes(plan, run, records, configs)]
+    notes = [*warnings, *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, landmark, notes)
     for row in summary["configs"]:
@@ -160,10 +159,17 @@ def _publish(
         return None
 
 
-def print_outcome(outcome: Outcome, stream: TextIO) -> None:
-    """The result for a person."""
-    plan = outcome.plan
+def outcome_in_words(outcome: Outcome, stream: TextIO) -> str:
+    """The result for a person, as wide and as coloured as a stream's terminal takes it."""
     console = Console(file=stream, highlight=False)
+    # Printed at once, as rich ends the process with exit code 1 if the stream is a closed pipe.
+    with console.capture() as text:
+        _print_outcome(outcome, console)
+    return text.get()
+
+
+def _print_outcome(outcome: Outcome, console: Console) -> None:
+    plan = outcome.plan
     console.print()
     console.print(plan.search_space.question, style="bold")
     if outcome.configs:
@@ -296,14 +302,14 @@ def _correlation_text(correlation: Estimate, words: str, landmark: Landmark) -> 
     if math.isnan(correlation.value):
         return f"{subject}: {correlation.method}, n = {correlation.n}"
     interval = "" if math.isnan(correlation.low) else f" [{correlation.low:+.2f}, {correlation.high:+.2f}]"
-    return f"{subject}: rank correlation {correlation.value:+.2f}{interval}, n = {correlation.n}; {correlation.method}"
+    found = f"rank correlation {correlation.value:+.2f}{interval}, n = {correlation.n} configs"
+    return f"{subject}: {found}; {correlation.method}"
 
 
 def _correlation_lines(plan: StudyPlan, correlation: Estimate, landmark: Landmark) -> list[str]:
-    words = objective_in_words(plan.base.dataset)
-    return (
-        [_correlation_text(correlation, words, landmark)] if plan.searches else []
-    )  # nothing was searched, nothing correlates
+    if not plan.searches:
+        return []
+    return [_correlation_text(correlation, objective_in_words(plan.base.dataset), landmark)]
 
 
 def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
@@ -321,11 +327,10 @@ def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
     return notes + comparison_notes(plan)
 
 
-def _notes(plan: StudyPlan, run: StudyRun, records: StudyRecords, configs: list[ConfigSummary]) -> list[str]:
+def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
     notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
-    survivors = survivor_note(records.trials)
-    if survivors:
-        notes.append(survivors)
+    if plan.searches and landmark.trials.num_rows and not landmark.is_last:
+        notes.append(f"The correlation is of {landmark.note}.")
     if not run.complete:
         notes.append(
             f"Incomplete ({run.incomplete_because}): {run.ledger.ended} of {run.ledger.planned} trials have ended."

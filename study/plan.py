@@ -192,7 +192,7 @@ class StudyPlan(BaseModel):
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod
     def _a_number_that_ray_can_share_out(cls, count: float) -> float:
-        if abs(count - round(count, 4)) > 1e-9 * max(1.0, count):
+        if 0 < count < 0.0001 or abs(count - round(count, 4)) > 1e-9 * max(1.0, count):
             raise ValueError(f"Ray shares out cores and GPUs in steps of 0.0001: give {max(0.0001, round(count, 4)):g}")
         return count
 

@@ -113,6 +113,8 @@ def check_optuna_storage(plan: StudyPlan) -> None:
     if ":/" in str(path):
         raise UsageError(f"--optuna-storage {path}: name a file, such as studies.journal, not a URI")
     check_mirror_place(plan)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe would wait for ever
+        raise UsageError(f"--optuna-storage {path} is a device or a pipe: name a file")
     try:
         with path.open("rb") as file:
             if (start := file.readline(_OPERATION)) and b'"op_code"' not in start:

@@ -17,7 +17,7 @@ from trainables.data.registry import FOLDER_PREFIX
 from trainables.modality import is_text
 from trainables.models.names import absolute_name
 from trainables.sqlite_uri import SQLitePathError, absolute_uri
-from trainables.uris import REDACTED, is_uri
+from trainables.uris import REDACTED, is_uri, redact_place
 
 if TYPE_CHECKING:
     from study.plan import StudyPlan
@@ -92,6 +92,26 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
         "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if plain.get(flag) is not None},
     }
+
+
+def _check_text(given: dict[str, Any]) -> None:
+    """Check that all values are text, as file names in other encodings than UTF-8 are not: Ray takes nothing else.
+
+    Args:
+        given: the options that the user gave.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    for flag, value in given.items():
+        for word in value if isinstance(value, list) else [value]:
+            try:
+                str(word).encode()
+            except UnicodeEncodeError as error:
+                raise UsageError(
+                    f"--{flag.replace('_', '-')} {str(word)!r}: {str(word)[error.start]!r} is no character of UTF-8; "
+                    "give a name that is text in UTF-8"
+                ) from None
 
 
 def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]:
@@ -170,6 +190,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     Raises:
         UsageError: values that are out of bounds or do not go together, or a study of that name exists.
     """
+    from study.cluster_address import check_address_form
     from study.comparison import choose_methods
     from study.network_checks import check_networks
     from study.places import check_is_free, check_store_place, check_study_name, own_store
@@ -183,6 +204,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     )
     from study.teacher_choice import choose_teacher
 
+    _check_text(given)
     output_dir: Path = values["output_dir"]
     values = _for_these_data(values, given)
     asked = _plan_values(values)
@@ -210,6 +232,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     plan = resolve_plan(asked)
     check_study_name(plan.name)
     check_store_place(plan, is_new=True)
+    check_address_form(plan.address)
     check_space_fits_method(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
@@ -315,6 +338,7 @@ def resumed_plan(
         UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
             confirmation that it cannot have.
     """
+    from study.cluster_address import check_address_form
     from study.network_checks import check_networks
     from study.places import check_store_place, refuse_copies
     from study.plan import EXECUTION_FIELDS, URI_FIELDS, resolve_plan
@@ -327,6 +351,7 @@ def resumed_plan(
     )
     from study.teacher_choice import check_same_teacher
 
+    _check_text(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
     asked = _plan_values(given)
@@ -361,6 +386,7 @@ def resumed_plan(
         check_data_root(plan)
     check_optuna_storage(plan)
     if runs:
+        check_address_form(plan.address)
         check_teacher_outputs(plan)
         check_networks(plan, leaves_out=True)
         check_images(plan, runs=not given.get("dry_run", False))
@@ -424,22 +450,30 @@ def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
 
 
 def resume_command(plan: "StudyPlan") -> str:
-    """What to type to go on with a study."""
-    return _command(plan, "study.launch", "--resume", plan.name)
+    """What to type to go on with a study; `***` stands for secrets of URIs, which have to be given again."""
+    from study.plan import URI_FIELDS
+
+    return _command(plan, "study.launch", "--resume", plan.name, again=URI_FIELDS)
 
 
 def sync_command(plan: "StudyPlan") -> str:
-    """What to type to deliver a study to MLflow."""
-    return _command(plan, "study.sync", plan.name)
+    """What to type to deliver a study to MLflow; as above."""
+    return _command(plan, "study.sync", plan.name, again=("tracking_uri",))
 
 
 def confirm_command(plan: "StudyPlan") -> str:
-    """What to type to confirm the best configs of a study."""
-    return _command(plan, "study.confirm", plan.name)
+    """What to type to confirm the best configs of a study; as above."""
+    from study.plan import URI_FIELDS
+
+    return _command(plan, "study.confirm", plan.name, again=URI_FIELDS)
 
 
-def _command(plan: "StudyPlan", *words: str) -> str:
+def _command(plan: "StudyPlan", *words: str, again: Sequence[str]) -> str:
     command = ["python", "-m", *words]
     if plan.output_dir != Path("study_results"):
         command += ["--output-dir", str(plan.output_dir)]
+    for field in again:
+        uri = getattr(plan, field)
+        if uri is not None and (shown := redact_place(uri)) != uri:
+            command += [f"--{field.replace('_', '-')}", shown]
     return shlex.join(command)

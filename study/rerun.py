@@ -4,6 +4,7 @@ Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -14,6 +15,7 @@ from study.environment import restart_as_worker
 from study.errors import ExitCode
 from study.launch import leave_with_exit_code
 from trainables.data.image_progress import hide_progress
+from trainables.standard_streams import show_result
 
 if TYPE_CHECKING:
     from study.reproduction import Difference, Reproduction
@@ -73,7 +75,8 @@ def rerun(
         typer.echo("interrupted", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     reasons = [] if found.matches else reasons_to_differ(plan, device_of(plan))
-    typer.echo(json.dumps(_as_json(found, reasons), indent=2) if as_json else _in_words(found, reasons))
+    text = json.dumps(_as_json(found, reasons), indent=2) if as_json else _in_words(found, reasons)
+    show_result(f"{text}\n", sys.stdout, elsewhere="the exit code is 0 if all bits match, 1 if they differ")
     raise typer.Exit(ExitCode.OK if found.matches else ExitCode.ERROR)
 
 

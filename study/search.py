@@ -97,6 +97,12 @@ class StudySearch(OptunaSearch):
         for entry in ledger.in_stage("search"):
             try:
                 self._restore_optuna_trial(entry)
+            except UntrustedStateError as error:
+                raise StudyError(
+                    f"{plan.directory / 'journal.jsonl'}: what {entry.trial_id} keeps for the sampler is no state of "
+                    f"CMA-ES: {error}. Nothing of it was run, and nothing was changed. Resume the study from an intact "
+                    "copy of its journal, or start a new one under another name"
+                ) from None
             except Exception as error:  # Optuna's own, and whatever Python makes of a distribution that is none
                 raise StudyError(
                     f"{plan.directory / 'journal.jsonl'}: the sampler's proposal for trial {entry.trial_id} cannot be "
@@ -296,7 +302,7 @@ class StudySearch(OptunaSearch):
             value=value,
             params=saved["params"],
             distributions={k: json_to_distribution(d) for k, d in saved["distributions"].items()},
-            system_attrs=_trusted(entry),
+            system_attrs=trusted_attributes(saved["system_attrs"]),  # of which one is a pickle that Optuna loads
             intermediate_values=reported,
         )
         study.add_trial(frozen)
@@ -336,19 +342,6 @@ def _first_not_begun(waiting: deque[PlannedTrial], begun: list[TrialEntry]) -> P
 
 def _identity(entry: TrialEntry) -> tuple[str, int]:
     return entry.config.config_id, entry.replicate
-
-
-def _trusted(entry: TrialEntry) -> dict[str, Any]:
-    """The attributes that the sampler keeps with a trial, of which one is a pickle that Optuna would load."""
-    assert entry.optuna is not None
-    try:
-        return trusted_attributes(entry.optuna["system_attrs"])
-    except UntrustedStateError as error:
-        raise StudyError(
-            f"journal.jsonl: what {entry.trial_id} keeps for the sampler is no state of CMA-ES: {error}. Nothing of it "
-            "was run, and nothing was changed. Resume the study from an intact copy of its journal, or start a new one "
-            "under another name"
-        ) from None
 
 
 def _how_it_ended(result: dict[str, Any] | None) -> tuple[Status | None, str | None]:

@@ -57,6 +57,7 @@ def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool)
         from study.progress import StudyProgress
         from study.runner import recorded_run
         from study.tracking import check_tracking_uri, open_tracker
+        from trainables.standard_streams import show_result
         from trainables.uris import redact_place
         from trainables.versions import running_versions
 
@@ -79,7 +80,8 @@ def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool)
             typer.echo(undelivered(plan, outcome.tracking_error), err=True)
             raise typer.Exit(ExitCode.UNDELIVERED)
         ended = sum(entry.status is not None for entry in run.ledger.entries.values())
-        print(f"MLflow has all {ended} trials of {plan.name} that have ended, and the result", file=stdout)
+        text = f"MLflow has all {ended} trials of {plan.name} that have ended, and the result\n"
+        show_result(text, stdout, elsewhere="everything is delivered")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -82,6 +83,19 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return Said(int(code or 0), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def full_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A device that takes no byte. Where there is no /dev/full, a redirection to that name would make a file."""
+    device = Path("/dev/full")
+    if not device.is_char_device():
+        device = tmp_path_factory.mktemp("devices") / "full"
+        try:
+            os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 7))
+        except PermissionError:
+            pytest.skip("this machine has no /dev/full")
+    return device
 
 
 @pytest.fixture(scope="session")

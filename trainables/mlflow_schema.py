@@ -123,6 +123,8 @@ def _advice(state: _State, upgrade: str) -> str:
 def _state_of_file(path: Path) -> _State:
     if path.is_dir():
         raise SchemaError(f"{path} is a folder: name a file, such as sqlite:///{path}/mlflow.db, with --tracking-uri")
+    if not path.is_file():  # it would be replaced by a file
+        raise SchemaError(f"{path} is a device or a pipe: name a file with --tracking-uri")
     # The file is opened by SQLite alone: closing it otherwise would release the locks of this process's connections.
     try:
         with _engine(path) as engine, engine.connect() as connection:

@@ -9,11 +9,13 @@ import logging
 import os
 import shlex
 import sqlite3
+import ssl
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
@@ -76,7 +78,7 @@ def check_tracking_uri(uri: str) -> None:
     """
     scheme = uri.partition(":")[0].lower()
     dialect = scheme.partition("+")[0]
-    if scheme in _WEB:
+    if scheme in _WEB and "://" in uri:
         _check_server(uri)
     elif dialect in _DATABASES and "://" in uri:
         if dialect != "sqlite":
@@ -97,24 +99,32 @@ def _check_server(uri: str) -> None:
             f"--tracking-uri {redact_place(uri)} is no URI ({redact(str(error), uri)}): write it as http://HOST:PORT, "
             "with %XX for special characters in a password"
         ) from None
-    is_well = False
+    answers: list[bytes] = []
+    untrusted = None
     try:
-        with urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:  # noqa: S310 - http(s) only, above
-            is_well = answer.read(len(_WELL) + 1) == _WELL
+        # The look-up of a name has no time limit, and a server may send byte by byte.
+        _within(_SECONDS_TO_ANSWER + 1, lambda: answers.append(_answer_to(request)))
     except HTTPError:
         pass  # something answers: MLflow's client finds out what
-    except (OSError, ValueError) as error:
-        raise TrackingError(
-            f"no MLflow tracking server answers at {shown} ({_reason(error, uri)}). Check --tracking-uri, start the "
-            f"server, {_WITHOUT_IT}."
-        ) from None
+    except (OSError, ValueError, HTTPException) as error:  # the last from what does not speak HTTP
+        if not (isinstance(error, URLError) and isinstance(error.reason, ssl.SSLCertVerificationError)):
+            raise TrackingError(
+                f"no MLflow tracking server answers at {shown} ({_reason(error, uri)}). Check --tracking-uri, start "
+                f"the server, {_WITHOUT_IT}."
+            ) from None
+        untrusted = error.reason.verify_message  # MLflow's client may have been told to trust it
     try:
         with _without_retries():
             _within(
                 _SECONDS_TO_CONNECT - _SECONDS_TO_ANSWER,
-                lambda: _ask(MlflowClient(tracking_uri=uri), takes_nothing_for_an_answer=is_well),
+                lambda: _ask(MlflowClient(tracking_uri=uri), takes_nothing_for_an_answer=answers == [_WELL]),
             )
     except Exception as error:
+        if untrusted is not None and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise TrackingError(
+                f"the certificate of the MLflow tracking server at {shown} is not trusted here ({untrusted}). Name its "
+                f"file in MLFLOW_TRACKING_SERVER_CERT_PATH, check --tracking-uri, {_WITHOUT_IT}."
+            ) from None
         status = error.get_http_status_code() if isinstance(error, MlflowException) else None
         if status in (401, 403) or any(f"error code {code}" in str(error) for code in (401, 403)):
             raise TrackingError(
@@ -136,6 +146,11 @@ def _health_of(parts: SplitResult) -> Request:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         request.add_header("Authorization", f"Basic {b64encode(pair.encode()).decode()}")
     return request
+
+
+def _answer_to(request: Request) -> bytes:
+    with urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:  # noqa: S310 - http(s) only
+        return bytes(answer.read(len(_WELL) + 1))
 
 
 @contextmanager
@@ -199,6 +214,12 @@ def _look_at(engine: sqlalchemy.Engine, upgrade: str) -> None:
 def _check_other(uri: str, scheme: str) -> None:
     """Anything but a server or a database: what MLflow says of it, in our words."""
     if "://" not in uri and scheme not in _OTHERS | {"file"}:
+        if "@" in uri or scheme in _WEB:
+            shown = f"***@{uri.rpartition('@')[2]}" if "@" in uri else uri
+            raise TrackingError(
+                f"--tracking-uri {shown} is no URI: write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or "
+                "name a file of SQLite as sqlite:////FOLDER/mlflow.db"
+            )
         raise TrackingError(
             f"--tracking-uri {redact(uri)} is a path: MLflow keeps runs in a database; write "
             f"{_suggested(Path(uri))}, {_WITHOUT_IT}."

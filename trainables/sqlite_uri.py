@@ -8,6 +8,7 @@ PLAIN: Final = "sqlite:///"
 # MLflow makes the folder that stands behind `sqlite:///` before it decodes the path, so it would make a second one.
 _ENCODED: Final = "sqlite+pysqlite:///"
 _READ_OTHERWISE: Final = frozenset("?%")
+_URI_OF_SQLITE: Final = "file:"  # SQLite's own notation, for which `uri=true` is needed
 
 
 class SQLitePathError(ValueError):
@@ -48,8 +49,14 @@ def sqlite_uri(path: Path) -> str:
 
 def absolute_uri(uri: str) -> str:
     """A URI of a file of SQLite that holds in every working folder; any other as it is."""
-    path = sqlite_file(uri) if "?" not in uri else None
-    return uri if path is None or path.is_absolute() else sqlite_uri(path)
+    path = sqlite_file(uri)
+    if path is None or path.is_absolute():
+        return uri
+    before, question, query = uri.partition("?")
+    absolute = sqlite_uri(path)
+    if question and f"///{_URI_OF_SQLITE}" in before:
+        absolute = absolute.replace("///", f"///{_URI_OF_SQLITE}", 1)
+    return f"{absolute}{question}{query}"
 
 
 def lock_of(store: Path) -> Path:
@@ -74,9 +81,12 @@ def sqlite_file(uri: str) -> Path | None:
 
         try:
             url = make_url(uri)
-            database = (url.database or "") if url.get_backend_name() == "sqlite" else ""
-            if database.startswith("file:"):
+            has_host = any((url.host, url.port, url.username, url.password))  # two slashes where three are needed
+            database = (url.database or "") if url.get_backend_name() == "sqlite" and not has_host else ""
+            if database.startswith(_URI_OF_SQLITE):
                 database = unquote(urlsplit(database).path)
+            elif "uri" in url.query:  # the rest of the query would be part of the name
+                return None
         except (ArgumentError, ValueError):
             return None
     return None if database in ("", ":memory:") else Path(database)

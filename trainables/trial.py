@@ -42,6 +42,7 @@ ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 LARGEST_BATCH: Final = 1_000_000
 LARGEST_WEIGHT: Final = 1e9
 LARGEST_RATE: Final = 1e38  # of float32; a rate that is too high ends a trial with its epoch and batch named
+LOWEST_TEMPERATURE: Final = 1e-6  # what divides logits and products: less would overflow float32
 SEEDS: Final = 2**63  # of SQLite's integers
 
 # What tells one repetition of a config from another, and so takes no part in its digest.
@@ -118,7 +119,9 @@ class TrialConfig(BaseModel):
     batch_size: int = Field(64, ge=1, le=LARGEST_BATCH, description="samples per step")
     precision: Precision = Field("fp32", description="of the convolutions in training; the rest is float32")
 
-    temperature: float = Field(4.0, gt=0, le=1000, description="softens both sides of the distillation loss")
+    temperature: float = Field(
+        4.0, ge=LOWEST_TEMPERATURE, le=1000, description="softens both sides of the distillation loss"
+    )
     ce_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the student's cross-entropy")
     kd_weight: float = Field(
         0.9, ge=0, le=LARGEST_WEIGHT, description="weight of the distillation loss (T² included in it)"
@@ -154,7 +157,7 @@ class TrialConfig(BaseModel):
         1.0, ge=0, le=LARGEST_WEIGHT, description="dist: weight of the relations within each class"
     )
     ttm_gamma: float = Field(0.1, gt=0, le=1, description="ttm, wttm: exponent of the teacher's probabilities")
-    ctkd_temperature_start: float = Field(1.0, gt=0, le=1000, description="ctkd: lowest temperature")
+    ctkd_temperature_start: float = Field(1.0, ge=LOWEST_TEMPERATURE, le=1000, description="ctkd: lowest temperature")
     ctkd_temperature_range: float = Field(20.0, gt=0, le=1000, description="ctkd: highest temperature less the lowest")
     ctkd_curriculum_epochs: int = Field(
         10, ge=1, le=100_000, description="ctkd: epochs until the temperature opposes in full"
@@ -163,14 +166,16 @@ class TrialConfig(BaseModel):
     rkd_angle_weight: float = Field(50.0, ge=0, le=LARGEST_WEIGHT, description="rkd: weight of the angles")
     crd_dim: int = Field(128, ge=1, le=65_536, description="crd: width of the embeddings")
     crd_negatives: int = Field(16_384, ge=1, le=1_000_000, description="crd: samples of other classes for each sample")
-    crd_temperature: float = Field(0.07, gt=0, le=1000, description="crd: divides the embeddings' products")
+    crd_temperature: float = Field(
+        0.07, ge=LOWEST_TEMPERATURE, le=1000, description="crd: divides the embeddings' products"
+    )
     crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
     kdcl_ensemble: Ensemble = Field("min_logit", description="kdcl: how the two networks' logits become one")
     dual_student_peer_weight: float = Field(
         0.5, ge=0, le=LARGEST_WEIGHT, description="dual_student: of the peer, beside the teacher's 1"
     )
     sftn_temperature: float = Field(
-        4.0, gt=0, le=1000, description="sftn: softens teacher and branches in its training"
+        4.0, ge=LOWEST_TEMPERATURE, le=1000, description="sftn: softens teacher and branches in its training"
     )
     sftn_ce_weight: float = Field(
         1.0, ge=0, le=LARGEST_WEIGHT, description="sftn: of the teacher's cross-entropy in its training"

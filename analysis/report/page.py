@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.report.content import Report
+from trainables.disk import replace_file
 
 _TEMPLATES: Final = Path(__file__).parent / "template"
 # In JSON these are the same characters; in a page they can neither end a script nor begin a comment.
@@ -47,12 +48,7 @@ def write_page(report: Report, path: Path) -> None:
     Raises:
         OSError: it cannot be written there.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(page(report), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, page(report).encode())
 
 
 def _policy(scripts: Sequence[str]) -> str:

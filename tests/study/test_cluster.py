@@ -12,7 +12,8 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from study.cluster import Slots, _fitting, start_ray, stop_ray
+from study.cluster import Slots, _fitting, check_address, start_ray, stop_ray
+from study.cluster_address import check_address_form, host_and_port
 from study.errors import StudyError, UsageError
 from study.packing import Packing
 from study.progress import StudyProgress
@@ -143,3 +144,42 @@ def test_four_trials_share_a_gpu_and_none_goes_to_a_node_without(uneven, tmp_pat
     assert {result.metrics["node"] for result in results} == with_gpu
     assert [result.metrics["devices"] for result in results] == ["0"] * 4
     ray.kill(desk)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "head", ":6379", "head:", "head:x", "head:-1", "head:0", "head:99999", "head:²", "head:" + "9" * 5000,
+     "head:6379/x", "http://head:6379", "LOCAL"],
+)  # fmt: skip
+def test_what_is_no_address_of_a_cluster_is_refused(address, monkeypatch):
+    with pytest.raises(UsageError, match=r"^--address .*give local, auto, or HOST:PORT"):
+        check_address_form(address)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(UsageError, match=r"^--address auto with RAY_ADDRESS"):
+            check_address_form("auto")
+
+
+def test_ray_client_is_refused_without_its_password_as_it_would_run_the_search_apart_from_the_journal(monkeypatch):
+    with pytest.raises(UsageError, match=r"^--address ray://\*\*\*@head:10001: a study cannot run through Ray Client"):
+        check_address_form("ray://me:hush@head:10001")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    check_address_form("local")
+    with pytest.raises(UsageError, match=r"^--address auto with RAY_ADDRESS ray://head:10001"):
+        check_address_form("auto")
+
+
+@pytest.mark.parametrize("address", ["local", "auto", "head:6379", "[::1]:6379", "::1:6379", "192.0.2.1:1"])
+def test_addresses_of_clusters_are_taken(address, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    check_address_form(address)
+    if ":" in address:
+        host, port = host_and_port(address)
+        assert "[" not in host
+        assert address.endswith(f":{port}")
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff", "no such host"])
+def test_a_name_that_no_host_has_is_refused(host):
+    with pytest.raises(StudyError, match=r"^no Ray cluster answers at "):
+        check_address(f"{host}:6379")

@@ -231,9 +231,10 @@ def test_a_slurm_job_is_queued_again_if_its_study_was_stopped_or_ran_out_of_time
         "PATH": f"{tmp_path}:/usr/bin:/bin", "STAND_IN_LOG": str(slurm.log), "SLURM_JOB_ID": "7", "STUDY": "queued",
         "SLURM_JOB_NODELIST": "one,two", "SLURM_CPUS_PER_TASK": "1", "OUTPUT_DIR": str(tmp_path / "out"),
     }  # fmt: skip
-    asked = ["--space", "adapter_width", "--time-budget", "3600"]
+    kept = ["--time-budget", "3600", "--tracking-uri=http://me:hush@host:5000"]  # a plan has no password
+    asked = ["--space", "adapter_width", *kept, "--seed", "1"]
     first = ["--name", "queued", *asked]
-    again = ["--resume", "queued", "--time-budget", "3600"]
+    again = ["--resume", "queued", *kept]
     for code, is_queued in ((4, True), (0, False), (1, False), (3, False), (130, True)):
         slurm.log.write_text("")
         (tmp_path / "code").write_text(str(code))

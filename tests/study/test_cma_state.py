@@ -119,6 +119,12 @@ def test_nothing_is_called_or_set_by_a_pickle_of_any_other_shape(content):
         ("_mean", np.zeros(3, dtype=np.int64), "type 'i8'"),
         ("_mean", np.array([None] * 3), "type 'O8'"),
         ("_mean", [0.0, 0.0, 0.0], "_mean"),
+        ("_mean", np.full(3, np.nan), "_mean"),
+        ("_mean", np.full(3, 1e300), "out of its bounds"),
+        ("_c_1d", np.full(6, np.inf), "_c_1d"),
+        ("_bounds", np.tile([1.0, 0.0], (3, 1)), "_bounds"),
+        ("_sigma", float("nan"), "_sigma"),
+        ("_sigma", -0.1, "_sigma"),
         ("_sigma", "0.1", "_sigma"),
         ("_n_dim", 10**9, "1000000000 parameters"),
         ("_popsize", -1, "population of -1"),
@@ -158,6 +164,12 @@ def test_a_study_with_a_payload_in_its_journal_is_refused_in_words_and_runs_noth
         journal.append(event)
     ledger = StudyLedger(plan)
     assert json.dumps(events[0]) == json.dumps(read_journal(path)[0][0])
-    with pytest.raises(StudyError, match=rf"{states[-1]['trial_id']} keeps for the sampler is no state of CMA-ES"):
+    with pytest.raises(StudyError) as refused:
         StudySearch(ledger, {})
+    assert str(refused.value).startswith(
+        f"{path}: what {states[-1]['trial_id']} keeps for the sampler is no state of CMA-ES: it names pathlib."
+    )
+    assert str(refused.value).endswith(
+        "Resume the study from an intact copy of its journal, or start a new one under another name"
+    )
     assert not marker.exists()

@@ -135,7 +135,9 @@ def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     assert pruned
     assert all(row["stage"] == "search" and row["epochs"] < 6 for row in pruned)
     assert all(row["epochs"] == 6 for row in rows if row["status"] == "finished")
-    assert "Survivors only" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert f"{len(pruned)} were stopped early and are in it as they were then, so no survivor is selected" in said
+    assert "Survivors only" not in said
     # The correlation is of all of them, at the last epoch that all reached.
     found = json.loads((directory / "summary.json").read_text())["gap_accuracy_correlation"]
     reached = min(row["epochs"] for row in rows if row["stage"] == "search")

@@ -162,7 +162,7 @@ def test_a_dry_run_as_json_is_one_document(command, tmp_path):
         (("--space", "joint", "--student", "cnn_3"), "cnn_3"),
         (("--space", "joint", "--trials", "0"), "greater than or equal to 1"),
         (("--space", "joint", "--trials", "many"), "--trials"),
-        (("--space", "adapter_width", "--temperature", "-1"), "greater than 0"),
+        (("--space", "adapter_width", "--temperature", "-1"), "greater than or equal to 0.000001"),
         (("--space", "adapter_width", "--set", "temprature=3"), "did you mean 'temperature'"),
         (("--space", "adapter_width", "--set", "temperature"), "FIELD=VALUE"),
         (("--space", "temperature", "--temperature", "3"), "varies temperature"),
@@ -194,6 +194,8 @@ def test_a_dry_run_as_json_is_one_document(command, tmp_path):
         (("--space", "joint", "--confirm", "25"), "the search proposes 24 configs, so --confirm is at most 24"),
         (("--space", "joint", "--confirm", "3", "--seeds", "1"), "one seed has no interval and no test"),
         (("--space", "joint", "--seeds", "5"), "give --confirm too"),
+        (("--space", "joint", "--optuna-storage", "/tmp/caf\udce9"), "--optuna-storage '/tmp/caf\\udce9': "),
+        (("--space", "joint", "--optuna-storage", "/dev/null"), "is a device or a pipe: name a file"),
         (("--space", "method", "--methods", "ce,dkd", "--confirm", "2"), "compares 1 method(s) beside ce and kd"),
     ],
 )

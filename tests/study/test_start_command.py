@@ -8,8 +8,9 @@ import typer
 
 from study.launch import app
 from study.plan import EXECUTION_FIELDS, StudyPlan
-from study.request import new_plan
+from study.request import new_plan, resume_command, sync_command
 from study.start_command import start_command
+from tests.study.factories import make_plan
 
 
 def plan_of(words: list[str]) -> StudyPlan:
@@ -48,3 +49,15 @@ def test_a_password_is_in_no_command(tmp_path: Path) -> None:
     command = start_command(plan_of(words))
     assert "hidden" not in command
     assert "http://***@host:1" in command
+
+
+def test_the_command_to_go_on_shows_which_uris_have_to_be_given_again_and_no_secret(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("study_results")
+    plain = make_plan(folder, tracking_uri="http://host:5000")
+    assert resume_command(plain) == "python -m study.launch --resume planned"
+    plan = make_plan(folder, tracking_uri="http://me:hush@host:5000", storage_path="s3://id:hush@b/x")
+    assert resume_command(plan) == (
+        "python -m study.launch --resume planned --tracking-uri 'http://***@host:5000' --storage-path 's3://***@b/x'"
+    )
+    assert sync_command(plan) == "python -m study.sync planned --tracking-uri 'http://***@host:5000'"

@@ -131,7 +131,9 @@ def begun(lab):
     return lab.work() if (lab.folder / "work").exists() else []
 
 
-def test_ctrl_c_twice_ends_a_study_at_once_and_it_can_be_gone_on_with_where_nothing_can_be_printed(output_dir):
+def test_ctrl_c_twice_ends_a_study_at_once_and_it_can_be_gone_on_with_where_nothing_can_be_printed(
+    output_dir, full_device
+):
     directory = output_dir / "hurried"
     process = start("hurried", output_dir, "--epochs", "40")
     try:
@@ -146,8 +148,11 @@ def test_ctrl_c_twice_ends_a_study_at_once_and_it_can_be_gone_on_with_where_noth
     assert f"--resume hurried --output-dir {output_dir}" in said
     assert "Traceback" not in said
     command = shlex.join([sys.executable, "-m", "study.launch", "--resume", "hurried", "--output-dir", str(output_dir)])
-    done = subprocess.run(["sh", "-c", f"{command} >&- 2> /dev/full"], timeout=240, check=False)
+    done = subprocess.run(["sh", "-c", f"{command} >&- 2> {full_device}"], timeout=240, check=False)
     assert done.returncode == 0, "run it again without the redirections to see why"
+    again = subprocess.run(f"{command} > {full_device}", shell=True, stderr=subprocess.PIPE, timeout=240, check=False)
+    assert again.returncode == 0, again.stderr
+    assert f"it is in {directory / 'summary.json'}" in again.stderr.decode()
     assert_whole(directory)
 
 

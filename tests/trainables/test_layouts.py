@@ -5,6 +5,7 @@ import collections
 import pathlib
 import shlex
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -386,3 +387,20 @@ def test_a_damaged_file_is_refused_or_read_whatever_byte_is_wrong(layout, zipped
         except CheckpointError:
             refused += 1
     assert refused >= 3
+
+
+def test_a_checkpoint_that_unpacks_to_far_more_than_its_file_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save({"model": RAW}, path)
+    with zipfile.ZipFile(path) as whole:
+        contents = {name: whole.read(name) for name in whole.namelist()}
+    largest = max(contents, key=lambda name: len(contents[name]))
+    for padding, is_read in ((0, True), (1 << 27, False)):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content + bytes(padding if name == largest else 0))
+        if is_read:
+            load_checkpoint(build(), path)
+            continue
+        with pytest.raises(CheckpointError, match=r"would unpack to .* bytes, more than 100 times the file"):
+            load_checkpoint(build(), path)

@@ -1,10 +1,12 @@
 """Tracking stores and servers that cannot be used: each is found out soon, and told in words that help."""
 
+import datetime
 import http.server
 import os
 import shutil
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +16,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from mlflow import MlflowClient
 
 from trainables import mlflow_schema, mlflow_store
@@ -32,7 +39,7 @@ def silent_socket() -> Iterator[int]:
 
 
 @contextmanager
-def web_server(status: int, body: bytes, **headers: str) -> Iterator[int]:
+def web_server(status: int, body: bytes, context: ssl.SSLContext | None = None, **headers: str) -> Iterator[int]:
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -48,6 +55,8 @@ def web_server(status: int, body: bytes, **headers: str) -> Iterator[int]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server.server_port
@@ -107,6 +116,43 @@ def test_a_server_that_is_not_mlflows_or_lets_nobody_in_is_told_from_one_that_is
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] != "0", "the study's own patience is as it was"
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_certificate_is_judged_by_mlflows_client_and_its_settings(tmp_path, monkeypatch):
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+    (tmp_path / "server.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem")
+    with web_server(200, b'{"experiments": [{"experiment_id": "0", "name": "Default"}]}', context) as port:
+        assert "is not trusted here (self-signed certificate). Name its file in" in refusal(f"https://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+        check_tracking_uri(f"https://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    "banner", [b"SSH-2.0-OpenSSH_9.2\r\n", b"-ERR unknown command\r\n", b"\x15\x03\x01\x00\x02\x02\x16", b""]
+)
+def test_a_port_where_something_speaks_another_protocol_is_told(banner):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer():
+            while True:
+                try:
+                    with listening.accept()[0] as asked:
+                        asked.sendall(banner)
+                except OSError:
+                    return
+
+        threading.Thread(target=answer, daemon=True).start()
+        port = listening.getsockname()[1]
+        assert f"no MLflow tracking server answers at http://127.0.0.1:{port}" in refusal(f"http://127.0.0.1:{port}")
+        listening.shutdown(socket.SHUT_RDWR)
+
+
 def test_a_server_that_answers_as_mlflow_does_is_taken():
     with web_server(200, b'{"experiments": [{"experiment_id": "0", "name": "Default"}]}') as port:
         check_tracking_uri(f"http://127.0.0.1:{port}")
@@ -119,6 +165,10 @@ def test_a_server_that_answers_as_mlflow_does_is_taken():
         ("file:mlruns", "no longer keeps runs in folders of files"),
         ("mlruns", "is a path: MLflow keeps runs in a database; write sqlite:///"),
         ("/data/runs.db", "is a path: MLflow keeps runs in a database; write sqlite:////data/runs.db"),
+        ("me:hushhush@host:5000", "--tracking-uri ***@host:5000 is no URI: write it as http://HOST:PORT or"),
+        ("http:127.0.0.1", "is no URI: write it as http://HOST:PORT"),
+        ("http:/me:hushhush@host:5000", "is no URI"),
+        ("postgresql:me:hushhush@host/d", "is no URI"),
         ("sqllite:///runs.db", "sqlite:// is near"),
         ("htp://host:5000", "http:// is near"),
         ("postgres://u:hushhush@h/d", "postgresql:// is near"),
@@ -129,7 +179,11 @@ def test_a_server_that_answers_as_mlflow_does_is_taken():
         ("http://[::1", "is no URI"),
         ("http://127.0.0.1:50x0", "is no URI"),
         ("http://127.0.0.1:99999", "is no URI"),
+        ("http://127.0.0.1:9/a b", "no MLflow tracking server answers at http://127.0.0.1:9"),
+        ("http://a..b", "no MLflow tracking server answers at http://a..b"),
         ("sqlite://", "names no file"),
+        ("sqlite://runs/mlflow.db", "names no file: write it as sqlite:////FOLDER/mlflow.db"),
+        ("sqlite:////nowhere/x.db?mode=ro&uri=true", "names no file"),
         ("sqlite:///:memory:", "names no file"),
     ],
 )
@@ -141,6 +195,10 @@ def test_what_is_no_tracking_store_is_refused_with_what_to_write_instead(uri, sa
 
 
 def test_a_name_that_nobody_looks_up_is_given_up_on(monkeypatch):
+    monkeypatch.setattr(mlflow_store, "_SECONDS_TO_ANSWER", 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", lambda *given, **named: time.sleep(20))
+        assert "no answer within 2 s" in refusal("http://host:5000")
     monkeypatch.setattr(mlflow_store, "_look_at", lambda *given: time.sleep(20))
     monkeypatch.setattr(mlflow_store, "_SECONDS_TO_CONNECT", 1.0)
     assert "no answer within 1 s" in refusal(f"postgresql://u:{SECRET}@host/d")
@@ -153,6 +211,9 @@ def test_a_path_that_is_a_folder_or_no_database_is_told(tmp_path):
     before = path.read_bytes()
     assert "is not a database of SQLite" in refusal(f"sqlite:///{path}")
     assert path.read_bytes() == before
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a device or a pipe: name a file" in refusal(f"sqlite:///{tmp_path}/pipe")
+    assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").touch()
     assert "cannot be opened" in refusal(f"sqlite:///{tmp_path}/file/mlflow.db")
 
@@ -253,11 +314,14 @@ def test_a_path_that_is_no_text_is_refused_by_its_character():
 def test_a_relative_uri_holds_in_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute_uri("sqlite:///runs/x.db") == f"sqlite:///{tmp_path}/runs/x.db"
+    assert absolute_uri("sqlite:///x.db?timeout=30") == f"sqlite:///{tmp_path}/x.db?timeout=30"
+    assert absolute_uri("sqlite:///file:x.db?nolock=1&uri=true") == f"sqlite:///file:{tmp_path}/x.db?nolock=1&uri=true"
     for other in (
         "sqlite:////runs/x.db",
+        "sqlite:////runs/x.db?timeout=30",
         "http://host:5000",
         "postgresql://h/d",
         "sqlite://",
-        "sqlite:///x.db?mode=ro",
+        "sqlite://runs/x.db",
     ):
         assert absolute_uri(other) == other

@@ -7,7 +7,7 @@ import pickle
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from trainables.data.registry import DatasetInfo
 _CIFAR_LABEL_BYTES: Final = {"cifar10": 1, "cifar100": 2}
 _CIFAR_LABEL_KEYS: Final = {"cifar10": "labels", "cifar100": "fine_labels"}
 _IDX_UBYTE: Final = 0x08
+LARGEST_FILE: Final = 2**30  # bytes; the largest of a dataset's has 184 million
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -76,15 +77,22 @@ def unpacked(path: Path) -> bytes:
     """A file's content, unpacked if its name ends in .gz or .xz.
 
     Raises:
-        DataError: naming the file, if it cannot be read or unpacked to its end.
+        DataError: naming the file, if it cannot be read or unpacked to its end, or is larger than any of a dataset.
     """
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            return gzip.decompress(content)
-        return lzma.decompress(content) if path.suffix == ".xz" else content
+        with _opened(path) as file:
+            content = file.read(LARGEST_FILE + 1)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path}: truncated or damaged ({error})") from error
+    if len(content) > LARGEST_FILE:
+        raise DataError(f"{path}: more than {LARGEST_FILE:,} bytes unpacked, which no file of a dataset has")
+    return content
+
+
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile | lzma.LZMAFile:
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    return lzma.open(path) if path.suffix == ".xz" else path.open("rb")
 
 
 def _is_test(name: str) -> bool:

@@ -39,6 +39,7 @@ _NUMPY_TYPES: Final = {
 }  # fmt: skip
 _LEGACY_PICKLES: Final = 5  # magic number, protocol, system, content, keys of the storages
 _MOST_GLOBALS: Final = 10_000
+_LARGEST_RATIO: Final = 100  # of unpacked bytes to the file's; a checkpoint that somebody compressed has 2 or so
 _DEEPEST: Final = 64  # modules within modules
 _POINTER: Final = b"version https://git-lfs"
 _BLANK: Final = b"\xef\xbb\xbf \t\r\n"  # with the mark that some texts begin with
@@ -231,8 +232,14 @@ def _check_archive(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             names = {name.partition("/")[2] for name in archive.namelist()}
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _damaged(file, error) from error
+    if unpacked > _LARGEST_RATIO * file.stat().st_size:
+        raise CheckpointError(
+            f"{str(file)!r} would unpack to {unpacked:,} bytes, more than {_LARGEST_RATIO} times the file: it is no "
+            "checkpoint of torch.save, which does not compress"
+        )
     quoted = json.dumps(str(file))
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         what, read = "a TorchScript program", f'torch.jit.load({quoted}, map_location="cpu").state_dict()'

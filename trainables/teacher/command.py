@@ -17,7 +17,7 @@ import typer
 
 from trainables.data.image_progress import hide_progress
 from trainables.sqlite_uri import SQLitePathError, sqlite_uri
-from trainables.standard_streams import prepare_standard_streams
+from trainables.standard_streams import prepare_standard_streams, show_result
 from trainables.uris import redact, redact_tracebacks
 
 if TYPE_CHECKING:
@@ -313,16 +313,18 @@ class _terminable:  # noqa: N801
 
 def _show(result: "Result", *, as_json: bool) -> None:
     summary = result.summary
-    if as_json:
-        typer.echo(json.dumps(summary, indent=2))
-    else:
-        for split in ("validation", "test"):
-            share = summary[split]
-            interval = f"[{share['low']:.4f}, {share['high']:.4f}]"
-            typer.echo(f"{split:<11} {share['accuracy']:.4f} {interval} (Wilson, 95%), n = {share['n']:,}")
-        typer.echo(f"{'checkpoint':<11} {summary['checkpoint']}")
-        typer.echo(f"{'model card':<11} {summary['card']}")
+    lines = [json.dumps(summary, indent=2)] if as_json else _in_words(summary)
+    show_result("\n".join(lines) + "\n", sys.stdout, elsewhere=f"the teacher is in {summary['checkpoint']}")
     if result.tracking_error is not None:
         typer.echo(f"error: {result.tracking_error}. The same command delivers it again.", err=True)
         raise typer.Exit(ExitCode.ERROR)
     raise typer.Exit(ExitCode.OK)
+
+
+def _in_words(summary: dict[str, Any]) -> list[str]:
+    lines = []
+    for split in ("validation", "test"):
+        share = summary[split]
+        interval = f"[{share['low']:.4f}, {share['high']:.4f}]"
+        lines.append(f"{split:<11} {share['accuracy']:.4f} {interval} (Wilson, 95%), n = {share['n']:,}")
+    return [*lines, f"{'checkpoint':<11} {summary['checkpoint']}", f"{'model card':<11} {summary['card']}"]

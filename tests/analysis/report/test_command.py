@@ -1,5 +1,6 @@
 """`python -m analysis.report`: fast help, clear refusals, exit codes as everywhere."""
 
+import os
 import re
 import subprocess
 import sys
@@ -96,6 +97,9 @@ def test_a_place_that_cannot_hold_a_file_is_refused(report, tmp_path):
     code, _, said = report("s", "--output-dir", tmp_path, "--out", tmp_path / "none" / "page.html")
     assert code == 2
     assert "name a file in a folder that exists" in said
+    os.mkfifo(tmp_path / "pipe")
+    code, _, said = report("s", "--output-dir", tmp_path, "--out", tmp_path / "pipe")
+    assert (code, (tmp_path / "pipe").is_fifo()) == (2, True), said
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
+import gzip
+import lzma
 import pickle
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import torch
 from torchvision import datasets
 
 from tests.trainables.data.conftest import TEST, TRAIN, VALIDATION, write, write_cifar, write_idx
-from trainables.data import load_dataset
+from trainables.data import load_dataset, sources
 from trainables.data.registry import DATASETS
 
 IDX = ("fashion_mnist", "mnist")
@@ -124,6 +127,18 @@ def test_a_truncated_idx_file_is_refused_by_name(which, packing, shrink, tmp_pat
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}.*truncated"):
         load_dataset("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("packing", [".gz", ".xz"])
+def test_a_file_that_unpacks_to_more_than_a_dataset_has_is_refused_and_not_held_whole(packing, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "LARGEST_FILE", 1 << 20)
+    path = tmp_path / f"x-ubyte{packing}"
+    path.write_bytes((gzip if packing == ".gz" else lzma).compress(bytes(64 << 20)))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: more than 1,048,576 bytes unpacked"):
+        sources.unpacked(path)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
 
 
 def test_idx_images_of_another_size_are_refused(shrink, tmp_path):

@@ -16,6 +16,7 @@ from study.errors import UsageError
 from trainables.data.registry import FOLDER_PREFIX
 from trainables.modality import is_text
 from trainables.models.names import absolute_name
+from trainables.naming import describe_other_text
 from trainables.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.uris import REDACTED, is_uri, redact_place
 
@@ -95,23 +96,8 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_text(given: dict[str, Any]) -> None:
-    """Check that all values are text, as file names in other encodings than UTF-8 are not: Ray takes nothing else.
-
-    Args:
-        given: the options that the user gave.
-
-    Raises:
-        UsageError: naming the flag.
-    """
-    for flag, value in given.items():
-        for word in value if isinstance(value, list) else [value]:
-            try:
-                str(word).encode()
-            except UnicodeEncodeError as error:
-                raise UsageError(
-                    f"--{flag.replace('_', '-')} {str(word)!r}: {str(word)[error.start]!r} is no character of UTF-8; "
-                    "give a name that is text in UTF-8"
-                ) from None
+    if (found := describe_other_text(given)) is not None:
+        raise UsageError(found)
 
 
 def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]:

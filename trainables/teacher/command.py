@@ -149,8 +149,11 @@ def teacher(
     if quiet:
         hide_progress()
     values = dict(context.params)
-    from trainables.teacher.request import check_name, resolve_request
+    from trainables.naming import describe_other_text
+    from trainables.teacher.request import RequestError, check_name, resolve_request
 
+    if (other := describe_other_text(values)) is not None:
+        raise RequestError(other)
     plain: dict[str, Any] = {key: value.value if isinstance(value, StrEnum) else value for key, value in values.items()}
     overrides = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "schedule", "augmentation")
     asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads", "pretrained")

@@ -187,6 +187,7 @@ def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
         (("--device", "tpu"), "use cpu, cuda or cuda:N"),
         (("--precision", "fp8"), "did you mean 'fp32'"),
         (("--threads", "0"), "--threads"),
+        (("--data-root", "/tmp/caf\udce9"), "--data-root '/tmp/caf\\udce9': '\\udce9' is no character of UTF-8"),
         (("--name", "../out"), "use 1 to 150 letters"),
         (("--tracking-uri", "http://127.0.0.1:9"), "no MLflow tracking server answers"),
     ],

@@ -131,6 +131,11 @@ def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
     return charts
 
 
+def point_name(config: ConfigSummary) -> str:
+    """The name of a config in the cost figure of a search: of a control the method, of a confirmed one the label."""
+    return config.method if config.stage == "control" and config.split != "test" else config.name
+
+
 def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Chart:
     """Accuracy over the FLOPs of training, with the front that no cheaper config beats.
 
@@ -147,7 +152,7 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
     line["line"]["shape"] = "hv"
     traces, named = [line], []
     for place, (ratio, each) in enumerate(points):
-        name, below = each.method if compares or each.stage == "control" else each.name, each.accuracy.value < floor
+        name, below = each.method if compares else point_name(each), each.accuracy.value < floor
         colour = ORANGE if each.method == BASELINE else BLUE if place in front else SKY
         marker = "v" if below else "o" if place in front else "X"
         hover = f"{config_label(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}<br>cost {ratio:.3g} × ce"

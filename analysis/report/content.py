@@ -331,7 +331,7 @@ def _curves(study: StudyFolder, found: _Found) -> Section:
     confirmed = shown.labels if shown.is_confirmed else None
     curves = compute_learning_curves(study.records.trials, study.records.epochs, confirmed)
     drawn = [curve for curve in curves if np.isfinite(curve.accuracy).any()]
-    pictures = (curves_picture(drawn, always=shown.always),) if drawn else ()
+    pictures = (curves_picture(drawn, always=shown.always, baseline=shown.baseline),) if drawn else ()
     return Section("curves", "Learning curves", _said_of(shown, drawn), pictures=pictures)
 
 

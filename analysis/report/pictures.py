@@ -74,17 +74,20 @@ def history_picture(history: History) -> Picture:
     return _picture("history", lambda: draw_history(history), charts.history_chart(history))
 
 
-def curves_picture(curves: Sequence[LearningCurve], *, always: Sequence[str] = (BASELINE,)) -> Picture:
+def curves_picture(
+    curves: Sequence[LearningCurve], *, always: Sequence[str] = (BASELINE,), baseline: str = BASELINE
+) -> Picture:
     """Learning curves; of many these and those that end best.
 
     Args:
         curves: of methods, or of confirmed configs.
         always: names of those that are shown however many there are.
+        baseline: name of the one that is shown beside the best four.
     """
-    shown, most = list(curves), _MOST_OTHERS + any(curve.method == BASELINE for curve in curves)
+    shown, most = list(curves), _MOST_OTHERS + any(curve.method == baseline for curve in curves)
     if len(shown) > most:
         ends = {curve.method: float(curve.accuracy[-1, 0]) if len(curve.epoch) else -np.inf for curve in shown}
-        shown.sort(key=lambda curve: (curve.method != BASELINE, curve.method not in always, -ends[curve.method]))
+        shown.sort(key=lambda curve: (curve.method != baseline, curve.method not in always, -ends[curve.method]))
         shown = shown[:most]
     picture = _picture("curves", lambda: draw_learning_curves(shown), *charts.curve_charts(shown))
     if len(shown) == len(curves):
@@ -123,11 +126,12 @@ def methods_picture(configs: Sequence[ConfigSummary]) -> Picture:
 
 def cost_picture(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Picture:
     """Accuracy against cost, with the front."""
-    named = configs
+    named, baseline = configs, BASELINE
     if not compares:  # there a row is called by its method, of which all but the controls have the same
-        named = [each if each.stage == "control" else replace(each, method=each.name) for each in configs]
+        named = [replace(each, method=charts.point_name(each)) for each in configs]
+        baseline = next((charts.point_name(each) for each in configs if each.method == BASELINE), BASELINE)
     drawn = charts.cost_chart(configs, costs, compares=compares)
-    return _picture("cost", lambda: draw_accuracy_against_cost(named, costs), drawn)
+    return _picture("cost", lambda: draw_accuracy_against_cost(named, costs, baseline=baseline), drawn)
 
 
 def importance_picture(found: Sequence[Importance]) -> Picture:

@@ -26,6 +26,7 @@ class Shown:
         labels: what diagrams call each config, by identifier.
         in_diagrams: identifiers of those in the reliability diagrams.
         always: names of those that are among the learning curves however many there are.
+        baseline: name of the config that the others are compared with.
         note: of which trials they are; None for repetitions, of which the figures say so themselves.
     """
 
@@ -36,6 +37,7 @@ class Shown:
     labels: Mapping[str, str]
     in_diagrams: tuple[str, ...]
     always: tuple[str, ...]
+    baseline: str
     note: str | None
 
     @property
@@ -75,6 +77,7 @@ def whom_to_show(
         labels={each.config_id: each.label for each in own},
         in_diagrams=tuple(each.config_id for each in own if each in kept),
         always=tuple(each.label for each in first),
+        baseline=next((each.label for each in own if each.control == BASELINE), BASELINE),
         note=f"Of the confirmation's trials: n = {each_on} for each of {all_of_them}.",
     )
 
@@ -96,6 +99,7 @@ def _repeated(configs: Sequence[ConfigSummary], *, compares: bool) -> Shown:
         labels=labels,
         in_diagrams=tuple(each.config_id for each in kept),
         always=(BASELINE,),
+        baseline=BASELINE,
         note=None,
     )
 

@@ -253,7 +253,9 @@ def test_a_folder_that_cannot_be_made_costs_no_trial(digits, teacher, make_store
 def test_features_that_the_dtype_does_not_hold_are_refused(digits, teacher, make_store):
     with torch.no_grad():
         teacher.model.bn2.weight.mul_(1e6)
-    with pytest.raises(TeacherOutputsError, match="float16 does not hold; choose float32 or bfloat16"):
+    with pytest.raises(
+        TeacherOutputsError, match="float16 does not hold; choose --teacher-outputs-dtype bfloat16 or float32"
+    ):
         make_store(dtype="float16").slot(0)
     assert not list(make_store(dtype="float16").folder.glob("*.arrow"))
 

@@ -68,7 +68,10 @@ def test_the_curves_are_of_the_confirmed_configs_by_their_labels() -> None:
     shown, records = shown_of("sst2-adapter-width"), open_study(EXAMPLES / "sst2-adapter-width")
     lines = [trace for trace in shown.charts["curves"][0]["data"] if trace.get("name")]
     named = {line["name"].replace("<br>", " ").replace("\u00a0", " "): line for line in lines}
-    expected = ["1: w2-T4.0, adapter lr 7.9e-05", "2: w83-T4.0, adapter lr 3.2e-06", "ce", "kd", "pesf_kd as published"]
+    expected = [
+        "1: w3-T4.0, adapter lr 1.6e-05", "2: w83-T4.0, adapter lr 3.2e-06", "ce", "kd at tuned temperature 2",
+        "pesf_kd as published",
+    ]  # fmt: skip
     assert set(named) == {f"{label}, n = 5" for label in expected}
     confirmed = read_folder(EXAMPLES / "sst2-adapter-width").confirmation()
     assert confirmed is not None

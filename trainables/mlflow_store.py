@@ -224,16 +224,16 @@ def _check_other(uri: str, scheme: str) -> None:
             f"--tracking-uri {redact(uri)} is a path: MLflow keeps runs in a database; write "
             f"{_suggested(Path(uri))}, {_WITHOUT_IT}."
         )
+    if scheme == "file":  # refused here, as earlier versions of MLflow still take them
+        folder = Path(unquote(urlsplit(uri).path))
+        raise TrackingError(
+            f"--tracking-uri {redact_place(uri)}: MLflow no longer keeps runs in folders of files; write "
+            f"{_suggested(folder)}, {_WITHOUT_IT}. `mlflow migrate-filestore --help` tells how to take runs along."
+        )
     try:
         with _without_retries():
             _within(_SECONDS_TO_CONNECT, lambda: _ask(MlflowClient(tracking_uri=uri)))
     except Exception as error:
-        if scheme == "file":
-            folder = Path(unquote(urlsplit(uri).path))
-            raise TrackingError(
-                f"--tracking-uri {redact_place(uri)}: MLflow no longer keeps runs in folders of files; write "
-                f"{_suggested(folder)}, {_WITHOUT_IT}. `mlflow migrate-filestore --help` tells how to take runs along."
-            ) from None
         near = difflib.get_close_matches(scheme, (*_WEB, *_DATABASES), n=1)
         raise TrackingError(
             f"--tracking-uri {redact_place(uri)} cannot be used ({_reason(error, uri)}): it begins with http://, "

@@ -145,19 +145,20 @@ def _precision(values: dict[str, Any]) -> str:
         raise UsageError(f"--precision: {error}") from None
 
 
-def _download(values: dict[str, Any]) -> None:
-    """Fetch the dataset's files, if they are asked for and not there."""
+def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_run: bool) -> None:
+    """Fetch the missing files of a dataset; a dry run only checks that this can be done."""
     from trainables.data.registry import dataset_info
 
-    info, root = dataset_info(values["dataset"]), values["data_root"]
+    info = dataset_info(dataset)
     if info.layouts and root is None:
         raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder to put the files in")
-    if not info.missing_files(root) or values["dry_run"]:
+    if not info.missing_files(root) or dry_run:
         return
-    if values["tracking_uri"] is not None:  # one that does not answer is found out before hours of fetching
+    assert root is not None, "a dataset that lacks files has layouts"
+    if tracking_uri is not None:  # one that does not answer is found out before hours of fetching
         from study.tracking import check_tracking_uri
 
-        check_tracking_uri(values["tracking_uri"])
+        check_tracking_uri(tracking_uri)
     from trainables.data.download import download_files  # imports torchvision
 
     try:
@@ -206,7 +207,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     else:
         asked = _as_comparison(comparison, asked, given)
     if values["download"]:
-        _download(values)
+        _download(values["dataset"], values["data_root"], values["tracking_uri"], dry_run=values["dry_run"])
     asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
     asked["output_dir"] = output_dir
     asked["tracking_uri"] = asked.get("tracking_uri") or own_store(output_dir)
@@ -367,8 +368,8 @@ def resumed_plan(
     check_store_place(plan, is_new=False)
     if runs:
         if given.get("download"):
-            fetched = {"dataset": plan.base.dataset, "data_root": plan.data_root, "tracking_uri": plan.tracking_uri}
-            _download({**fetched, "dry_run": bool(given.get("dry_run"))})
+            dry_run = given.get("dry_run", False)
+            _download(plan.base.dataset, plan.data_root, plan.tracking_uri, dry_run=dry_run)
         check_data_root(plan)
     check_optuna_storage(plan)
     if runs:

@@ -34,10 +34,8 @@ def report(
     study has them. Nothing in the study is changed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
     # What reads and draws is imported here, so that help and mistakes answer at once.
-    is_special = (
-        out is not None and out.exists() and not out.is_file()
-    )  # a folder, or a device, which would be replaced
-    if out is not None and (is_special or not out.absolute().parent.is_dir()):
+    # Neither a folder nor a device, which would be replaced.
+    if out is not None and ((out.exists() and not out.is_file()) or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out {out}: name a file in a folder that exists")
     if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix == ".parquet"):
         raise UsageError(f"--out {out}: a study keeps that file; name another, such as report.html")

@@ -8,7 +8,7 @@ folder is a copy of it: it may be read, and nothing of the original is touched.
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -77,19 +77,21 @@ def check_is_free(directory: Path, go_on: str) -> None:
         UsageError: a study or something else is there.
     """
     name, parent = directory.name, directory.parent
-    if (directory / _PLAN).exists():
+    # Listed once: between two looks, another start may write its plan.
+    found = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    if _PLAN in found:
         raise UsageError(
             f"a study named {name!r} exists under {parent}. Go on with it: {go_on}; or give another --name."
         )
-    if directory.exists() and not _is_leftover(directory):
+    if not _are_leftovers(found) or (directory.exists() and not directory.is_dir()):
         raise UsageError(
             f"--name {name}: {directory} is there, and is no study's folder ({_PLAN} is missing): give another --name, "
             "or restore the file from a copy"
         )
 
 
-def _is_leftover(directory: Path) -> bool:
-    return directory.is_dir() and all(_LEFTOVER.fullmatch(path.name) for path in directory.iterdir())
+def _are_leftovers(names: Iterable[str]) -> bool:
+    return all(_LEFTOVER.fullmatch(name) for name in names)
 
 
 def begin_study(plan: "StudyPlan", go_on: str) -> None:
@@ -117,7 +119,7 @@ def begin_study(plan: "StudyPlan", go_on: str) -> None:
 def missing_plan(directory: Path) -> str:
     """Why a folder has no plan, and what to do, for a person; or that there is no such folder."""
     parent, name = directory.parent, directory.name
-    if directory.is_dir() and _is_leftover(directory):
+    if directory.is_dir() and _are_leftovers(path.name for path in directory.iterdir()):
         return f"the start of study {name!r} was interrupted before its plan was written: start it again as before"
     if directory.is_dir() and (directory / "journal.jsonl").exists():
         return f"{directory} has a journal and no {_PLAN}: restore that file from a copy"

@@ -12,9 +12,9 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -264,8 +264,8 @@ def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporters' remarks to their own developers."""
-    with warnings.catch_warnings():
+    """Without the exporters' remarks to their own developers; some are printed among the JSON that we print."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)

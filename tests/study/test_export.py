@@ -72,6 +72,19 @@ def test_the_student_of_the_first_seed_is_exported_beside_its_weights(study, com
     torch.testing.assert_close(logits, load_student(weights).logits(images), atol=1e-4, rtol=1e-4)
 
 
+def test_what_an_exporter_prints_is_not_among_the_json(study, command, tmp_path, monkeypatch):
+    real = torch.onnx.export
+
+    def loud(*arguments, **options):
+        print("Applied 6 of general pattern rewrite rules.")  # as onnxscript of PyTorch 2.9 does
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(torch.onnx, "export", loud)
+    out = tmp_path / "student.onnx"
+    done = command(main, "planned", "--format", "onnx", "--out", out, "--output-dir", tmp_path, "--json")
+    assert json.loads(done.out)["file"] == str(out)
+
+
 def test_a_file_that_is_there_is_replaced_only_if_that_is_wanted(study, command, tmp_path):
     path = tmp_path / "elsewhere" / "student.pt2"
     arguments = ("planned", "--format", "torch-export", "--out", path, "--output-dir", tmp_path)

@@ -4,6 +4,7 @@ import warnings
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -96,6 +97,10 @@ def as_image_folder_reads(path, mode):
 def test_an_image_of_any_kind_has_the_pixels_that_pillow_converts_it_to(name, tmp_path):
     path = tmp_path / name
     (IN_COLOUR | WITHOUT_COLOUR)[name](path)
+    if name == "ycbcr.tiff" and int(PIL.__version__.split(".")[0]) < 13:
+        with pytest.raises(ImageError):
+            read_pixels(path, "RGB")
+        pytest.skip("Pillow before 13 cannot read such a TIFF, not even one of its own; it is refused by name")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a transparent palette
         pixels = read_pixels(path, "RGB").array

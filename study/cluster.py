@@ -5,7 +5,6 @@ import math
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -43,7 +42,12 @@ from study.node_code import check_node_code, shipped_code
 
 _SECONDS_TO_ANSWER: Final = 25
 _SECONDS_BETWEEN_COUNTS: Final = 3.0
-_PROBE: Final = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+# The port is tried before Ray is imported. Looking up a name has no time limit of its own, so it is done here too.
+_PROBE: Final = (
+    "import socket, sys; address, *place = sys.argv[1:]\n"
+    "if place: socket.create_connection((place[0], int(place[1])), timeout=5).close()\n"
+    "import ray; ray.init(address=address, log_to_driver=False, logging_level='ERROR')"
+)
 
 
 def check_address(address: str) -> None:
@@ -61,24 +65,20 @@ def check_address(address: str) -> None:
         "Give --address local, or the address that `ray start --head` printed; a cluster with token authentication, "
         "Ray's default, also needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)."
     )
-    if address != "auto":
-        try:
-            socket.create_connection(host_and_port(address), timeout=5).close()
-        except (OSError, ValueError) as error:  # the latter from a host that is no name
-            raise StudyError(f"no Ray cluster answers at {address} ({error}). {advice}") from None
+    place = map(str, host_and_port(address)) if address != "auto" else ()
     # A port that is open may belong to anything, and a client that waits for it cannot be interrupted: ask from a
     # process that can be ended.
     try:
         probe = subprocess.run(  # noqa: S603 - our own interpreter and text
-            [sys.executable, "-c", _PROBE, address],
+            [sys.executable, "-c", _PROBE, address, *place],
             capture_output=True,
             timeout=_SECONDS_TO_ANSWER,
             check=False,
         )
+    except ValueError as error:  # a host that is no text
+        raise StudyError(f"no Ray cluster answers at {address!a} ({error}). {advice}") from None
     except subprocess.TimeoutExpired:
-        raise StudyError(
-            f"what listens at {address} did not answer as a Ray cluster within {_SECONDS_TO_ANSWER} s. {advice}"
-        ) from None
+        raise StudyError(f"{address} did not answer as a Ray cluster within {_SECONDS_TO_ANSWER} s. {advice}") from None
     if probe.returncode != 0:
         last = probe.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
         raise StudyError(f"no Ray cluster answers at {address} ({last[0]}). {advice}")

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from study.errors import UsageError
+
 
 def given_options(context: typer.Context) -> dict[str, Any]:
     """The options that the user gave, by name."""
@@ -69,6 +71,18 @@ class StudentLayersName(StrEnum):
     LAST = "last"
 
 
+def _in_home(dataset: str) -> str:
+    """The dataset's name, the path of an image folder in the user's home written out."""
+    if "~" not in dataset:
+        return dataset
+    from trainables.data.registry import expand_home
+
+    try:
+        return expand_home(dataset)
+    except ValueError as error:
+        raise UsageError(f"--dataset {error}") from None
+
+
 _what = partial(typer.Option, rich_help_panel="What")
 _how_much = partial(typer.Option, rich_help_panel="How much")
 _search = partial(typer.Option, rich_help_panel="Search")
@@ -98,9 +112,10 @@ Adapter = Annotated[
 Dataset = Annotated[
     str,
     _what(
+        callback=_in_home,
         help="digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images in "
         "PATH/train/CLASS/ (with test/ or val/ beside train/, or both) or PATH/CLASS/, or a task of GLUE, such as "
-        "glue:sst2."
+        "glue:sst2.",
     ),
 ]
 DataRoot = Annotated[

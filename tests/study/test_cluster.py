@@ -12,6 +12,7 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
+from study import cluster as cluster_module
 from study.cluster import Slots, _fitting, check_address, start_ray, stop_ray
 from study.cluster_address import check_address_form, host_and_port
 from study.errors import StudyError, UsageError
@@ -183,3 +184,15 @@ def test_addresses_of_clusters_are_taken(address, monkeypatch):
 def test_a_name_that_no_host_has_is_refused(host):
     with pytest.raises(StudyError, match=r"^no Ray cluster answers at "):
         check_address(f"{host}:6379")
+
+
+def test_a_look_up_of_a_name_that_takes_for_ever_ends_in_time(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, time\nsocket.getaddrinfo = lambda *a, **k: time.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(cluster_module, "_SECONDS_TO_ANSWER", 2)
+    began = time.monotonic()
+    with pytest.raises(StudyError, match=r"^head:6379 did not answer as a Ray cluster within 2 s"):
+        check_address("head:6379")
+    assert time.monotonic() - began < 60

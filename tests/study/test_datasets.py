@@ -15,7 +15,7 @@ from study.records import read_trials
 from study.request import resumed_plan
 from tests.analysis.report.studies import Page
 from tests.study.factories import make_plan
-from trainables.data.registry import list_image_folder
+from trainables.data.registry import DATASETS, check_files, list_image_folder
 
 SHORT = ("--space", "adapter_width", "--smoke", "--student", "cnn_3_4", "--teacher", "cnn_8_16", "--teacher-recipe",
          "short", "--teacher-epochs", 1, "--json")  # fmt: skip
@@ -95,6 +95,30 @@ def test_a_dataset_that_is_not_there_is_a_mistake_in_usage(launch, flags, said, 
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_missing_files_are_named_once_and_so_is_another_layout_that_would_do(tmp_path):
+    (tmp_path / "cifar-100-python").mkdir()
+    (tmp_path / "cifar-100-python" / "train.gz").touch()
+    with pytest.raises(ValueError, match="not complete") as raised:
+        check_files(DATASETS["cifar100"], tmp_path)
+    said = str(raised.value)
+    assert f"under {tmp_path}: cifar-100-python/test is missing (each may be packed, as .gz or .xz; " in said
+    assert "instead of them all, cifar-100-binary/train.bin, cifar-100-binary/test.bin would do)" in said
+    assert said.count("cifar-100-python") == 1
+
+
+@pytest.mark.parametrize("of_a_teacher", [False, True])
+def test_an_image_folder_may_be_named_from_the_home_folder(of_a_teacher, launch, images, tmp_path):
+    flags = ("--model", "cnn_3_4") if of_a_teacher else ("--space", "joint")
+    done = launch(*flags, "--dataset", f"image_folder:~/{images.name}", "--dry-run", "--output-dir", tmp_path / "out",
+                  module="trainables.teacher" if of_a_teacher else "study.launch", HOME=str(images.parent))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"on image_folder:{images}" in done.stdout
+    done = launch(*flags, "--dataset", "image_folder:~nobody-of-this-name/x", "--dry-run",
+                  module="trainables.teacher" if of_a_teacher else "study.launch")  # fmt: skip
+    assert done.returncode == 2
+    assert "there is no such home; give the folder's whole path" in done.stderr
 
 
 def test_a_resumed_study_fetches_its_files_too_if_that_is_asked_for(tmp_path):

@@ -90,19 +90,14 @@ class DatasetInfo:
                 return {name: path for name, path in found.items() if path is not None}
         return None if self.layouts else {}
 
-    def missing_files(self, root: Path | None) -> list[Path]:
-        """What is missing under `root` of the layout that lacks least; nothing if one is complete."""
+    def missing_files(self, root: Path | None) -> list[str]:
+        """What is missing under `root` of the layout that lacks least, relative to it; nothing if one is complete."""
         base = root if root is not None else Path()
-        lacking = [[base / name for name in layout if self._find(base, name) is None] for layout in self.layouts]
+        lacking = [[name for name in layout if self._find(base, name) is None] for layout in self.layouts]
         return min(lacking, key=len, default=[])
 
     def _find(self, base: Path, name: str) -> Path | None:
         return _find(base / name) or (cached_by_hub(name) if self.task is not None else None)
-
-    @property
-    def layouts_in_words(self) -> str:
-        """Which files are looked for."""
-        return "; or ".join(_shortened(layout) for layout in self.layouts) + " (each also as .gz or .xz)"
 
 
 def _shortened(names: Sequence[object]) -> str:
@@ -252,6 +247,20 @@ def check_dataset_name(name: str) -> str:
     return name
 
 
+def expand_home(name: str) -> str:
+    """A dataset's name; the folder of `image_folder:~/pets` is in the user's home, which no shell puts in its place.
+
+    Raises:
+        ValueError: the user that `~NAME` names has no home.
+    """
+    if not name.startswith(f"{FOLDER_PREFIX}~"):
+        return name
+    try:
+        return f"{FOLDER_PREFIX}{Path(name.removeprefix(FOLDER_PREFIX)).expanduser()}"
+    except RuntimeError:
+        raise ValueError(f"{name}: there is no such home; give the folder's whole path") from None
+
+
 def _refused_regression(name: str, meaning: str) -> str:
     from trainables.methods import METHODS
 
@@ -289,9 +298,12 @@ def check_files(info: DatasetInfo, root: Path | None) -> None:
     if not missing:
         return
     where = f"under {root}" if root is not None else "without a data root"
+    others = [_shortened(layout) for layout in info.layouts if missing[0] not in layout]
     raise ValueError(
-        f"dataset {info.name} is not complete {where}: there is no {_shortened(missing)}. Pass the folder that holds "
-        f"{info.layouts_in_words} as --data-root or PESFKD_DATA_ROOT"
+        f"dataset {info.name} is not complete {where}: {_shortened(missing)} "
+        f"{'is' if len(missing) == 1 else 'are'} missing (each may be packed, as .gz or .xz"
+        + "".join(f"; instead of them all, {other} would do" for other in others)
+        + "). Pass the folder that holds them as --data-root or PESFKD_DATA_ROOT"
         + ("; or let --download fetch them there" if info.download else "")
         + f". Source: {info.source}"
     )

@@ -159,10 +159,10 @@ def teacher(
     asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads", "pretrained")
     request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
     name = check_name(values["name"] or request.default_name)
-    from trainables.teacher.job import check_network, check_samples  # torch is imported from here on
+    from trainables.teacher.job import check_images, check_network  # torch is imported from here on
 
     check_network(request, fetched_later=download)
-    check_samples(request, keep=not dry_run)
+    check_images(request, keep=not dry_run)
     if dry_run:
         _check_model(request, values)
         folder = output_dir / "teachers" / name

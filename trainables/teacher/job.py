@@ -165,7 +165,7 @@ def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> No
         raise RequestError(str(error)) from None
 
 
-def check_samples(request: TeacherRequest, *, keep: bool) -> None:
+def check_images(request: TeacherRequest, *, keep: bool) -> None:
     """Check that every file of an image folder can be decoded, those of the test split included.
 
     Args:

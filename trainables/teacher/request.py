@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from trainables.data.registry import dataset_info
+from trainables.data.registry import dataset_info, expand_home
 from trainables.modality import is_text
 from trainables.models.names import LIBRARY_PATTERN, absolute_name, check_model_name, check_text_model_name
 from trainables.precision import Precision, resolve_precision
@@ -165,6 +165,7 @@ def resolve_request(
         RequestError: with one line per value that is out of its bounds.
     """
     try:
+        dataset = expand_home(dataset)
         size = dataset_info(dataset).image_size
         model = absolute_name(check_text_model_name(model)) if is_text(dataset) else check_model_name(model)
         found = find_recipe(recipe, dataset=dataset, model=model)

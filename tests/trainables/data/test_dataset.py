@@ -1,5 +1,4 @@
 import hashlib
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -108,10 +107,10 @@ def test_a_dataset_whose_files_are_missing_names_them_and_the_root(tmp_path, mon
     monkeypatch.setitem(DATASETS, "letters", info)
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/train.bin.xz").touch()
-    with pytest.raises(ValueError, match=r"there is no .*letters/test\.bin\. Pass") as caught:
+    with pytest.raises(ValueError, match=r": letters/test\.bin is missing \(") as caught:
         load_dataset("letters", tmp_path)
     assert str(tmp_path) in str(caught.value)
-    assert not re.search(r"there is no [^.]*letters/train\.bin", str(caught.value))
+    assert "letters/train.bin" not in str(caught.value)
     assert "--download" not in str(caught.value)
     with pytest.raises(ValueError, match=r"without a data root.*letters/train\.bin"):
         load_dataset("letters", None)

@@ -145,7 +145,7 @@ def test_files_in_the_hubs_cache_are_found_without_a_data_root(small_task, tmp_p
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text("abc")
-    with pytest.raises(ValueError, match=r"without a data root: there is no RTE/train\.tsv, RTE/dev\.tsv"):
+    with pytest.raises(ValueError, match=r"without a data root: RTE/train\.tsv, RTE/dev\.tsv are missing"):
         check_files(DATASETS["glue:rte"], None)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     check_files(DATASETS["glue:rte"], None)

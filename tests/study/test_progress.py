@@ -6,7 +6,7 @@ from tests.study.factories import make_plan
 
 def test_a_long_line_in_a_log_is_not_broken(tmp_path):
     stream = io.StringIO()
-    text = "replicate w31-T4.0-s1 finished " * 20
+    text = " ".join(["replicate w31-T4.0-s1 finished"] * 20)
     StudyProgress(make_plan(tmp_path), stream=stream).say(text)
     assert stream.getvalue() == text + "\n"
 

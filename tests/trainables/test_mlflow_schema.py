@@ -106,7 +106,9 @@ def test_creators_at_once_all_get_the_same_store(created):
     assert [each.name for each in open_client(f"sqlite:///{folder}/mlflow.db").search_experiments()] == ["Default"]
 
 
-def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_aside_at_every_table(half_made, tmp_path):
+def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_aside_at_every_table(
+    half_made, complete, tmp_path
+):
     tables = set()
     for number, copy in enumerate(half_made):
         folder = tmp_path / str(number)
@@ -121,7 +123,9 @@ def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_asid
         kept = [each.name for each in folder.iterdir()]
         assert [name.startswith("mlflow.db.half-made-") for name in kept] == [True] * bool(count)
         shutil.rmtree(folder)
-    assert tables >= set(range(60))
+    with closing(sqlite3.connect(complete)) as connection:
+        (whole,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
+    assert tables >= set(range(whole - 5))  # some are made beside those that they replace
 
 
 def test_a_folder_with_half_a_store_of_an_earlier_version_opens(half_made, tmp_path):

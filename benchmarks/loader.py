@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
 from trainables.data.views import Normaliser, ViewedImages, crop_views
-from trainables.training import use_one_thread
+from trainables.process.threads import use_one_thread
 
 BATCH = 64
 WARM_UP = 1

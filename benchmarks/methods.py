@@ -37,26 +37,28 @@ from benchmarks.step import (
     random_dataset,
     timed,
 )
-from study.environment import restart_as_worker
 from trainables.data.dataset import Dataset
-from trainables.loss_log import LossLog
-from trainables.methods import METHODS
+from trainables.methods.registry import METHODS
 from trainables.models import build_model
-from trainables.precision import resolve_precision
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
-from trainables.training import DistillationRun, use_one_thread
-from trainables.trial import TrialConfig
+from trainables.process.environment import restart_as_worker
+from trainables.process.threads import use_one_thread
+from trainables.run.run import DistillationRun
+from trainables.spec.methods import method_spec
+from trainables.spec.precision import resolve_precision
+from trainables.spec.trial import TrialConfig
+from trainables.steps.loss_log import LossLog
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
 LIVE = "pesf_kd, live teacher"
-OF_IMAGES = [name for name in METHODS if METHODS.entry(name).modality != "text"]
+OF_IMAGES = [name for name in METHODS if method_spec(name).modality != "text"]
 PAIRS = {"small": SMALL[:1], "cifar": CIFAR[1:2], "all": (*SMALL[:1], *CIFAR[1:2])}
 
 
 def build_step(pair: Pair, arm: str, dataset: Dataset, teacher: FrozenTeacher, folder: Path) -> Callable[[], object]:
     """One step of that method on the next batch."""
     method = arm.split(",")[0]
-    entry = METHODS.entry(method)
+    entry = method_spec(method)
     teacher, stored = copy.deepcopy(teacher), None  # one that learns is nobody else's
     if entry.needs_teacher and not entry.needs_live_teacher and arm != LIVE:
         store = TeacherOutputsStore(folder, teacher, dataset, architecture=pair.teacher, augmentation="views")

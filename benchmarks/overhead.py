@@ -25,13 +25,14 @@ from unittest import mock
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
 # isort: split
-from study import runner
-from study.plan import resolve_plan
-from study.progress import StudyProgress
+from study.cli.progress import StudyProgress
+from study.plan.resolve import resolve_plan
 from study.records import read_trials
-from trainables import distillation
-from trainables.measures import ACCURACY, CALIBRATION, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
-from trainables.trial import TrialConfig
+from study.running import runner
+from trainables.spec.measures import ACCURACY, CALIBRATION, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
+from trainables.spec.trial import TrialConfig
+from trainables.tune import session, tasks
+from trainables.tune import trainable as distillation
 
 
 class IdleRun:
@@ -40,7 +41,6 @@ class IdleRun:
     def __init__(self, config: TrialConfig, seconds_per_epoch: float) -> None:
         self.config = config
         self.epoch = 0
-        self.cost = SimpleNamespace(facts={})
         self.dataset = SimpleNamespace(digest="0" * 64, train=range(1077), validation=range(360))
         bins = dict.fromkeys(("count", "confidence", "correct"), [1.0] * 15)
         self.calibration = dict.fromkeys(CALIBRATION[:3], bins)
@@ -51,7 +51,7 @@ class IdleRun:
         """Whether that was the last epoch."""
         return self.epoch >= self.config.epochs
 
-    def run_epoch(self) -> dict[str, float]:
+    def wait(self) -> dict[str, float]:
         """One epoch of waiting."""
         time.sleep(self._seconds)
         self.epoch += 1
@@ -64,11 +64,15 @@ class IdleTrainable(distillation.DistillationTrainable):
 
     seconds_per_epoch = 0.0
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        super()._begin(config)
-        self._saved_at = math.inf  # no checkpoint is ever due
+    def _begin_if_new(self) -> None:
+        super()._begin_if_new()
+        self._session.reporting.saved_at = math.inf  # no checkpoint is ever due
+
+    def _run_epoch(self, run: Any) -> dict[str, float]:
+        return run.wait()
 
     def _start(self, settings: dict[str, Any]) -> Any:
+        session.count_costs = lambda _: SimpleNamespace(facts={})  # of this process
         return IdleRun(TrialConfig(**settings["config"]), self.seconds_per_epoch)
 
 
@@ -86,7 +90,7 @@ def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
     plan.directory.mkdir(parents=True)
     with (
         mock.patch.object(distillation, "DistillationTrainable", IdleTrainable),
-        mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
+        mock.patch.object(runner, "prepare_study_teacher", return_value=tasks.PreparedTeacher("none", [])),
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     error = tracker.finish("FINISHED")

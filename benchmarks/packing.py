@@ -25,15 +25,16 @@ from typing import NamedTuple
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
 from benchmarks.step import random_dataset
-from study.environment import restart_as_worker
 from trainables.models import build_model
-from trainables.packing import Pack
-from trainables.packing_probe import COUNTS, LEAST_GAIN
-from trainables.precision import Precision, resolve_precision
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
-from trainables.training import DistillationRun, use_one_thread
-from trainables.trial import TrialConfig
+from trainables.packing.pack import Pack
+from trainables.packing.probe import COUNTS, LEAST_GAIN
+from trainables.process.environment import restart_as_worker
+from trainables.process.threads import use_one_thread
+from trainables.run.run import DistillationRun
+from trainables.spec.precision import Precision, resolve_precision
+from trainables.spec.trial import TrialConfig
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
 WARM_UP = 2
 

@@ -27,11 +27,13 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from scipy import stats
 
+from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
-from trainables.teacher import ensure_teacher, load_teacher
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
-from trainables.training import DistillationRun, use_one_thread
-from trainables.trial import TrialConfig
+from trainables.process.threads import use_one_thread
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
+from trainables.teacher.files import ensure_teacher, load_teacher
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
 MEASURES = ("val/accuracy", "val/loss", "val/sharpness_gap")
 CORES = len(os.sched_getaffinity(0))
@@ -75,7 +77,7 @@ def run_trial(config: TrialConfig, outputs: str, data_root: Path | None, folder:
     run = DistillationRun(config, dataset, teacher, teacher_outputs=stored)
     measures: dict[str, float] = {}
     while not run.finished:
-        measures = run.run_epoch()
+        measures = run_epoch(run)
     return {name: measures[name] for name in MEASURES}
 
 

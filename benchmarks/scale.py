@@ -32,19 +32,21 @@ from unittest import mock
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
 # isort: split
-from study import runner  # sets Ray's environment before Ray is imported
+from study.running import runner  # sets Ray's environment before Ray is imported
 
 # isort: split
 import psutil
 from ray import tune
 from ray.tune.execution.tune_controller import TuneController
 
-from study.ledger import StudyLedger
-from study.plan import StudyPlan, resolve_plan
-from study.progress import StudyProgress
+from study.cli.progress import StudyProgress
+from study.ledger.ledger import StudyLedger
+from study.plan.plan import StudyPlan
+from study.plan.resolve import resolve_plan
 from study.records import read_epochs, read_trials
-from trainables import distillation
-from trainables.measures import CALIBRATION, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
+from trainables.spec.measures import CALIBRATION, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
+from trainables.tune import tasks
+from trainables.tune import trainable as distillation
 
 CHUNK = 20
 
@@ -154,7 +156,7 @@ def _run(plan: StudyPlan, trials: int, epochs: int) -> Measured:
     watch.start()
     with (
         mock.patch.object(distillation, "DistillationTrainable", NoWork),
-        mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
+        mock.patch.object(runner, "prepare_study_teacher", return_value=tasks.PreparedTeacher("none", [])),
         mock.patch.object(StudyLedger, "__init__", remember),
         mock.patch.object(TuneController, "save_to_dir", timed),
         redirect_stdout(io.StringIO()),  # Tune prints a table there whatever it is told

@@ -28,15 +28,20 @@ from unittest import mock
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
 # isort: split
-from study import cluster, runner  # sets Ray's environment before Ray is imported
+from study.running import (
+    cluster,  # sets Ray's environment before Ray is imported
+    runner,  # sets Ray's environment before Ray is imported
+)
 
 # isort: split
 from ray.cluster_utils import Cluster
 
 from benchmarks.overhead import IdleTrainable
-from study.plan import StudyPlan, resolve_plan
-from study.progress import StudyProgress
-from trainables import distillation
+from study.cli.progress import StudyProgress
+from study.plan.plan import StudyPlan
+from study.plan.resolve import resolve_plan
+from trainables.tune import tasks
+from trainables.tune import trainable as distillation
 
 SLOTS_PER_NODE = 4
 WAITING_EPOCHS = 5
@@ -105,7 +110,7 @@ def on_simulated_nodes(nodes: int, trials_per_slot: int) -> float:
         )  # fmt: skip
         with (
             mock.patch.object(distillation, "DistillationTrainable", WaitingTrainable),
-            mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
+            mock.patch.object(runner, "prepare_study_teacher", return_value=tasks.PreparedTeacher("none", [])),
         ):
             return throughput(plan, slots)
     finally:

@@ -15,7 +15,8 @@ is the process's own: on one thread, and with nothing to wait for, it is wall ti
 first; `over_plain` is the time of a plain step of PESF-KD with a live teacher over this arm's. `loop` is that step as
 published code makes it: the same precision and layout, images of a DataLoader with torchvision's transforms, autograd's
 gradients, the optimiser's defaults, losses and accuracies read after every batch, in a process of its own; `over_loop`
-is its time over this arm's. All other arms run in the environment of a study's workers (`study/environment.py`).
+is its time over this arm's. All other arms run in the environment of a study's workers
+(`trainables/process/environment.py`).
 
     python benchmarks/step.py [--quick] [--pairs cifar|small|tiny|all] [--rounds N] [--json PATH]
 """
@@ -42,21 +43,22 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 sys.path[0] = str(Path(__file__).parents[1])  # for the loader beside this file, by its full name
 
 from benchmarks.loader import Shape, torchvision_batches
-from study.environment import WORKERS, restart_as_worker
-from trainables.adapter import TeacherAdapter
-from trainables.batches import Batch
-from trainables.compute import arithmetic, feature_and_logits, place
+from trainables.batches.images import Batch
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DATASETS
-from trainables.loss_log import LossLog
-from trainables.losses import kd_loss
+from trainables.losses.logits import kd_loss
 from trainables.models import build_model
-from trainables.optimisation import Trainer
-from trainables.precision import Precision, computes_bfloat16, resolve_precision
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
-from trainables.training import DistillationRun, use_one_thread
-from trainables.trial import TrialConfig
+from trainables.models.compute import arithmetic, feature_and_logits, place
+from trainables.process.environment import WORKERS, restart_as_worker
+from trainables.process.threads import use_one_thread
+from trainables.run.run import DistillationRun
+from trainables.spec.datasets import DATASETS
+from trainables.spec.precision import Precision, computes_bfloat16, resolve_precision
+from trainables.spec.trial import TrialConfig
+from trainables.steps.adapter import TeacherAdapter
+from trainables.steps.loss_log import LossLog
+from trainables.steps.sgd import Trainer
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
 BATCH = 64
 WARM_UP = 2

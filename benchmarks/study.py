@@ -31,8 +31,8 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[1])  # this file is a study too, and not the package
 
-from study.environment import WORKERS
 from study.records import read_epochs
+from trainables.process.environment import WORKERS
 
 CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
@@ -48,9 +48,10 @@ ONE_TRIAL = """
 import json, sys
 from pathlib import Path
 from trainables.data import load_dataset
-from trainables.teacher import ensure_teacher, load_teacher
-from trainables.training import DistillationRun, use_one_thread
-from trainables.trial import TrialConfig
+from trainables.teacher.files import ensure_teacher, load_teacher
+from trainables.process.threads import use_one_thread
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
 use_one_thread()
 config = TrialConfig(**json.loads(sys.argv[1]))
 dataset = load_dataset(config.dataset, None, seed=config.split_seed)
@@ -63,8 +64,8 @@ print(json.dumps(measures))
 # A process that has what a trial needs, or the trial itself after an epoch; it says so and waits to be looked at.
 LIBRARIES = """
 import sys
-import trainables.distillation, torch, pyarrow, sklearn.datasets
-from trainables.training import use_one_thread
+import trainables.tune.trainable, torch, pyarrow, sklearn.datasets
+from trainables.process.threads import use_one_thread
 use_one_thread()
 print("ready", flush=True)
 sys.stdin.read()
@@ -72,14 +73,15 @@ sys.stdin.read()
 TRIAL_OVER_A_LARGE_FILE = """
 import json, sys
 from pathlib import Path
-import trainables.distillation, torch
+import trainables.tune.trainable, torch
 from trainables.data import load_dataset
 from trainables.models import build_model
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs import TeacherBatch
-from trainables.teacher_outputs_file import map_rows
-from trainables.training import DistillationRun, use_one_thread
-from trainables.trial import TrialConfig
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.batch import TeacherBatch
+from trainables.storage.rows import map_rows
+from trainables.process.threads import use_one_thread
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
 
 class LargeFile:
     forwards = 0
@@ -253,8 +255,8 @@ def memory_part(*, quick: bool, data_root: Path | None) -> list[dict]:
     """What another concurrent trial adds to a node's memory, beyond its libraries."""
     import torch
 
-    from trainables.models.names import feature_dim
-    from trainables.teacher_outputs_file import write_rows
+    from trainables.spec.architectures import feature_dim
+    from trainables.storage.rows import write_rows
 
     size = 2**26 if quick else 2**30
     width = feature_dim(MEMORY_TEACHER)

@@ -35,21 +35,22 @@ from torch import Tensor
 
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
-from study.environment import restart_as_worker
-from trainables.batches import Batch
+from trainables.batches.images import Batch
 from trainables.data import load_dataset
-from trainables.data.registry import DATASETS
 from trainables.data.text.dataset import TextDataset, TextSplit
 from trainables.data.text.lengths import length_bucketed_batches
 from trainables.data.text.tokeniser import MAX_LENGTH, train_tokeniser
 from trainables.data.text.tokens import tokenise
-from trainables.loss_log import LossLog
 from trainables.models.text_zoo import build_text_model
-from trainables.randomness import seeded
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
-from trainables.training import DistillationRun, use_one_thread
-from trainables.trial import TrialConfig
+from trainables.process.environment import restart_as_worker
+from trainables.process.randomness import seeded
+from trainables.process.threads import use_one_thread
+from trainables.run.run import DistillationRun
+from trainables.spec.datasets import DATASETS
+from trainables.spec.trial import TrialConfig
+from trainables.steps.loss_log import LossLog
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
 WARM_UP = 1
 ARMS = ("student_only", "padded_to_128", "shuffled", "kd_stored", "pesf_kd_stored", "pesf_kd_live")

@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
 
 # isort: split
-from study.ledger import StudyLedger
-from study.plan import load_plan
+from study.ledger.ledger import StudyLedger
+from study.plan.resolve import load_plan
 
 
 def utilisation(directory: Path, cores: int) -> dict[str, float]:

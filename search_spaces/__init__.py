@@ -1,7 +1,4 @@
-"""What a study may vary, by name: `SPACES["adapter_width"].suggest(trial)` gives fields of a trial's config.
-
-`COMPARISONS` are the studies that compare methods. Importing this package imports no optimiser and no tensor library.
-"""
+"""What a study may vary, by name: `SPACES["adapter_width"].suggest(trial)` gives fields of a trial's config."""
 
 import difflib
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from study import options
-from study.launch import leave_with_exit_code, run_plan
-from study.request import resumed_plan
+from study.cli import options
+from study.cli.app import epilog_of, given_options, leave_with_exit_code
+from study.cli.request import resumed_plan
+from study.running.session import run_plan
 from trainables.data.image_progress import hide_progress
 
 if TYPE_CHECKING:
-    from study.plan import StudyPlan
+    from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
     ("what would be confirmed, and what that costs", "python -m study.confirm NAME --dry-run"),
@@ -26,7 +27,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 
 
 @app.command(
-    epilog=options.epilog_of(_EXAMPLES),
+    epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def confirm_study(
@@ -65,7 +66,7 @@ def confirm_study(
     if quiet:
         hide_progress()
     values = dict(context.params)
-    given = options.given_options(context)
+    given = given_options(context)
     plan = resumed_plan(name, output_dir, given, confirms=True)
     if dry_run:
         _show(plan, as_json=as_json)
@@ -79,9 +80,9 @@ def main() -> None:
 
 
 def _show(plan: "StudyPlan", *, as_json: bool) -> None:
-    from study.choosing import choose
-    from study.control_tuning import tuning_trials
-    from study.ledger import StudyLedger
+    from study.ledger.ledger import StudyLedger
+    from study.plan.control_tuning import tuning_trials
+    from study.stages.choosing import choose
 
     ledger = StudyLedger(plan, read_only=True)
     confirmation = ledger.confirmation or choose(ledger)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from study import options
-from study.errors import StudyError, UsageError
-from study.launch import leave_with_exit_code
-from study.request import confirm_command, existing_plan
+from study.cli import options
+from study.cli.app import epilog_of, leave_with_exit_code
+from study.cli.request import confirm_command, existing_plan
+from trainables.process.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
-    from study.ledger import TrialEntry
-    from study.plan import StudyPlan
-    from trainables.student_export import ExportedStudent
-    from trainables.student_file import KeptStudent, Student
+    from study.ledger.ledger import TrialEntry
+    from study.plan.plan import StudyPlan
+    from trainables.students.export import ExportedStudent
+    from trainables.students.file import KeptStudent, Student
 
 _EXAMPLES: Final = (
     ("the confirmed student as ONNX, beside its weights", "python -m study.export NAME"),
@@ -56,7 +56,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a file that is the
 
 
 @app.command(
-    epilog=options.epilog_of(_EXAMPLES),
+    epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def export(
@@ -82,9 +82,9 @@ def export(
     path = out if out is not None else weights.with_suffix(kind.suffix)
     _check_place(path, kind, force=force)
     from trainables.models import CheckpointError
-    from trainables.storage import StoredFileError
-    from trainables.student_export import BATCH, TOKENS, ExportError, export_student
-    from trainables.student_file import load_kept
+    from trainables.storage.tensors import StoredFileError
+    from trainables.students.export import BATCH, TOKENS, ExportError, export_student
+    from trainables.students.file import load_kept
 
     try:
         kept = _with_class_names(plan, load_kept(weights))
@@ -117,9 +117,9 @@ def _check_installed(kind: FormatName) -> None:
 
 def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
     """The trial whose student is exported, and that student's file."""
-    from study.confirmation import first_confirmed, student_path
-    from study.derivable import check_records
-    from study.ledger import StudyLedger
+    from study.ledger.derivable import check_records
+    from study.ledger.ledger import StudyLedger
+    from study.ledger.students import first_confirmed, student_path
 
     ledger = StudyLedger(plan, read_only=True)
     check_records(ledger)
@@ -128,7 +128,7 @@ def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
         raise UsageError(
             f"study {plan.name!r} has no confirmation, and so no student that was kept: run {confirm} first"
         )
-    if not ledger.confirmation.is_complete(ledger):
+    if not ledger.is_confirmed:
         ended = sum(entry.status is not None for entry in ledger.in_stage("confirm"))
         raise UsageError(
             f"the confirmation of study {plan.name!r} is not complete: {ended} of {ledger.confirmation.size} trials "
@@ -158,7 +158,7 @@ def _with_class_names(plan: "StudyPlan", kept: "KeptStudent") -> "KeptStudent":
     A folder of images may have changed since: the names of its classes are not looked up.
     """
     from trainables.data.class_names import with_class_names
-    from trainables.data.registry import DATASETS
+    from trainables.spec.datasets import DATASETS
 
     known = DATASETS.get(plan.base.dataset)
     if kept.student.class_names or known is None:
@@ -190,7 +190,7 @@ def _result(
     shape: list[int | str],
     student: "Student",
 ) -> dict[str, Any]:
-    from trainables.student_file import LOGITS_TOLERANCE
+    from trainables.students.file import LOGITS_TOLERANCE
 
     return {
         "file": str(exported.path),
@@ -209,7 +209,7 @@ def _result(
 
 
 def _largest_pixel(entry: "TrialEntry") -> int:
-    from trainables.data.registry import largest_pixel
+    from trainables.spec.datasets import largest_pixel
 
     return largest_pixel(entry.config.dataset)
 

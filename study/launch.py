@@ -5,25 +5,23 @@ heavy is imported before the arguments are known to be good, so that help and mi
 """
 
 import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from search_spaces import COMPARISONS, SPACES, space_names
-from study import options
-from study.errors import ClusterLostError, ExitCode, StudyError, UsageError, leave_at_once
-from study.request import keep_confirmation, new_plan, resume_command, resumed_plan, sync_command
+from study.cli import options
+from study.cli.app import epilog_of, given_options, leave_with_exit_code
+from study.cli.request import new_plan, resumed_plan
+from study.plan.size import confirm_trials, epochs_total
+from study.plan.teacher_storage import reckon_teacher_storage
+from study.running.session import run_plan
 from trainables.data.image_progress import hide_progress
-from trainables.standard_streams import prepare_standard_streams, show_result
-from trainables.uris import redact_tracebacks
+from trainables.process.errors import UsageError
 
 if TYPE_CHECKING:
-    from study.plan import StudyPlan
+    from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
     ("the default study, about a minute on two cores", "python -m study.launch --space adapter_width"),
@@ -34,7 +32,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 
 
 @app.command(
-    epilog=options.epilog_of(_EXAMPLES),
+    epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def launch(
@@ -107,7 +105,7 @@ def launch(
     if quiet:
         hide_progress()
     values = dict(context.params)
-    given = options.given_options(context)
+    given = given_options(context)
     if version:
         from study import __version__
 
@@ -134,138 +132,6 @@ def launch(
 def main() -> None:
     """Run the command line and leave with its exit code."""
     leave_with_exit_code(app)
-
-
-def leave_with_exit_code(command: Callable[[], object]) -> None:
-    """Run a command, its mistakes and failures told in a line."""
-    prepare_standard_streams()
-    redact_tracebacks()
-    verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
-    try:
-        command()
-    except ClusterLostError as error:
-        leave_at_once(str(error))
-    except (UsageError, StudyError) as error:
-        if verbose:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
-    except OSError as error:  # a disk that is full, a folder that went away
-        if verbose:
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(ExitCode.ERROR)
-
-
-def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, command: str = "study.launch") -> None:
-    """Run what is left of a study, and show and keep its result.
-
-    Args:
-        plan: the study.
-        values: of the options `quiet`, `verbose` and `as_json`.
-        resumed: whether the study is there already.
-        command: the module that was run, for the record.
-
-    Raises:
-        typer.Exit: always, with the exit code.
-    """
-    _make_folder(plan.output_dir)
-    with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
-        # Ray, Optuna, MLflow and pyarrow are imported from here on.
-        from study.data_preview import data_warnings
-        from study.outcome import conclude, outcome_in_words
-        from study.places import begin_study
-        from study.progress import StudyProgress
-        from study.runner import check_services, run_study
-        from trainables.versions import running_versions
-
-        check_services(plan)
-        if resumed:
-            keep_confirmation(plan)
-        else:
-            begin_study(plan, resume_command(plan))
-        progress = StudyProgress(plan, quiet=values["quiet"])
-        for warning in data_warnings(plan):
-            progress.warn(warning)
-        typed = command_line(command)
-        run, tracker = run_study(
-            plan,
-            progress=progress,
-            command=typed,
-            versions=running_versions(),
-            retry_failed=values.get("retry_failed", False),
-            sets_aside=values.get("set_aside_records", False),
-        )
-        outcome = conclude(plan, run, tracker, progress)
-        as_json = values["as_json"]
-        text = json.dumps(outcome.summary, indent=2) + "\n" if as_json else outcome_in_words(outcome, stdout)
-        show_result(text, stdout, elsewhere=f"it is in {plan.directory / 'summary.json'}")
-    if run.interrupted:
-        typer.echo(f"interrupted; to go on:\n  {resume_command(plan)}", err=True)
-        raise typer.Exit(ExitCode.INTERRUPTED)
-    if outcome.tracking_error:
-        typer.echo(undelivered(plan, outcome.tracking_error), err=True)
-    if run.out_of_time:
-        typer.echo(f"out of time (--time-budget {plan.time_budget:g}); to go on:\n  {resume_command(plan)}", err=True)
-        raise typer.Exit(ExitCode.OUT_OF_TIME)
-    if outcome.tracking_error:
-        raise typer.Exit(ExitCode.UNDELIVERED)
-    raise typer.Exit(ExitCode.FAILED_TRIALS if outcome.summary["trials"]["failed"] else ExitCode.OK)
-
-
-@contextmanager
-def _told_how_to_go_on(plan: "StudyPlan") -> Iterator[None]:
-    """What is needed after Ctrl-C that ends everything at once."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted at once; to go on:\n  {resume_command(plan)}", err=True)
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
-
-
-def undelivered(plan: "StudyPlan", error: Exception) -> str:
-    """What to tell, and to do, where MLflow has not all of a study."""
-    from study.delivery import first_line
-
-    return (
-        f"MLflow does not have everything ({first_line(error)}); the study's own records do. To deliver it "
-        f"later:\n  {sync_command(plan)}"
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"--output-dir: cannot write in {folder} ({error.strerror}); name a folder that you may write"
-        ) from None
-
-
-@contextmanager
-def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
-    """The real stdout; what else is written to descriptor 1 meanwhile (by Ray) goes to stderr or nowhere."""
-    sys.stdout.flush()
-    real = os.dup(1)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-        os.dup2(2 if verbose else nowhere.fileno(), 1)
-    try:
-        with os.fdopen(os.dup(real), "w", encoding="utf-8", errors="backslashreplace") as stdout:
-            yield stdout
-    finally:
-        sys.stdout.flush()
-        os.dup2(real, 1)
-        os.close(real)
-
-
-def command_line(module: str) -> str:
-    """What the user typed, without the secrets of a URI."""
-    from trainables.uris import redact_command
-
-    return redact_command(["python", "-m", module, *sys.argv[1:]])
 
 
 def _show_spaces(*, as_json: bool) -> None:
@@ -303,15 +169,15 @@ def _show_spaces(*, as_json: bool) -> None:
 
 
 def _show_left_out(plan: "StudyPlan") -> None:
-    from study.comparison import left_out_lines
+    from study.plan.notes import left_out_lines
 
     for line in left_out_lines(plan):
         typer.echo(f"left out {line}", err=True)
 
 
 def _ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
-    from study.derivable import check_records
-    from study.ledger import StudyLedger
+    from study.ledger.derivable import check_records
+    from study.ledger.ledger import StudyLedger
 
     ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
@@ -320,11 +186,11 @@ def _ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
 
 
 def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
-    from study.comparison import left_out
-    from study.data_preview import class_names, data_warnings
-    from study.image_preview import images_summary
-    from study.preview import count_plan_sources, describe_plan, first_configs
-    from study.samplers import sampler_notes
+    from study.cli.data_preview import class_names, data_warnings
+    from study.cli.image_preview import images_summary
+    from study.cli.preview import count_plan_sources, describe_plan
+    from study.plan.notes import left_out, sampler_notes
+    from study.search.preview import first_configs
 
     configs = first_configs(plan)
     images = images_summary(plan)
@@ -335,15 +201,15 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
             **({} if images is None else {"images": images}),
             "classes": class_names(plan),
             "warnings": data_warnings(plan),
-            "trials": plan.total_trials + plan.confirm_trials,
+            "trials": plan.total_trials + confirm_trials(plan),
             **({} if ended is None else {"ended": ended}),
-            "epochs": plan.epochs_total(),
+            "epochs": epochs_total(plan),
             **count_plan_sources(plan),
             "notes": sampler_notes(plan),
             **({"left_out": left_out(plan)} if plan.compared else {}),
             "teacher_outputs": {
-                **plan.teacher_storage._asdict(),
-                "passes_saved": plan.teacher_storage.passes_saved,
+                **reckon_teacher_storage(plan)._asdict(),
+                "passes_saved": reckon_teacher_storage(plan).passes_saved,
             },
         }
         typer.echo(json.dumps(summary, indent=2))

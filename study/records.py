@@ -8,7 +8,7 @@ Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, meth
 error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at the trial's last
 epoch; null where the method does not have it), one per fact of its cost and of its splits (`COST_FACTS`, `DATA_FACTS`;
 null where an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins,
-each of `count`, `confidence` and `correct`, of trials that finished (see `trainables.measures`). `stage` is search
+each of `count`, `confidence` and `correct`, of trials that finished (see `trainables.spec.measures`). `stage` is search
 (proposed by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study
 compares as published), replicate (a promising config on fresh seeds), tune (the control `kd` at another temperature,
 from which its best is confirmed) or confirm (a chosen config, or a control, on seeds that no stage before had; these
@@ -35,9 +35,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainables.disk import replace_file
-from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, unit_of
-from trainables.trial import TrialConfig
+from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, unit_of
+from trainables.spec.trial import TrialConfig
+from trainables.storage.files import replace_file
 
 SEGMENT_TRIALS: Final = 64
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from study import options
-from study.environment import restart_as_worker
-from study.errors import ExitCode
-from study.launch import leave_with_exit_code
+from study.cli import options
+from study.cli.app import epilog_of, leave_with_exit_code
 from trainables.data.image_progress import hide_progress
-from trainables.standard_streams import show_result
+from trainables.process.environment import restart_as_worker
+from trainables.process.errors import ExitCode
+from trainables.process.standard_streams import show_result
 
 if TYPE_CHECKING:
-    from study.reproduction import Difference, Reproduction
+    from study.result.reproduction import Difference, Reproduction
 
 _EXAMPLES: Final = (
     ("a trial of the study NAME, by its identifier in the records", "python -m study.rerun NAME-0007"),
@@ -36,7 +36,7 @@ Study = Annotated[
 
 
 @app.command(
-    epilog=options.epilog_of(_EXAMPLES),
+    epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def rerun(
@@ -59,14 +59,14 @@ def rerun(
         hide_progress()
     if __name__ == "__main__":  # not where a test calls it
         restart_as_worker()
-    from study.plan_checks import check_data_root
-    from study.reproduction import device_of, find_trial, reasons_to_differ, reproduce
+    from study.plan.checks import check_data_root
+    from study.result.reproduction import device_of, find_trial, reasons_to_differ, reproduce
 
     plan, entry = find_trial(trial_id, name, output_dir)
     if data_root is not None:
         plan = plan.model_copy(update={"data_root": data_root.absolute()})
     check_data_root(plan)
-    from trainables.threads import use_one_thread  # imports torch
+    from trainables.process.threads import use_one_thread  # imports torch
 
     use_one_thread()
     try:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from study import options
-from study.launch import command_line, leave_with_exit_code, stdout_for_results_only, undelivered
-from study.request import resumed_plan
+from study.cli import options
+from study.cli.app import command_line, epilog_of, leave_with_exit_code, stdout_for_results_only
+from study.cli.request import resumed_plan
+from study.running.session import undelivered
 
 if TYPE_CHECKING:
-    from study.plan import StudyPlan
+    from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
     ("what the server missed, once it is back", "python -m study.sync NAME"),
@@ -24,7 +25,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 
 
 @app.command(
-    epilog=options.epilog_of(_EXAMPLES),
+    epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def sync(
@@ -53,18 +54,19 @@ def main() -> None:
 
 def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool) -> None:
     with stdout_for_results_only(verbose=verbose) as stdout:
-        from study.errors import ExitCode
-        from study.progress import StudyProgress
-        from study.runner import recorded_run
-        from study.tracking import check_tracking_uri, open_tracker
-        from trainables.standard_streams import show_result
-        from trainables.uris import redact_place
-        from trainables.versions import running_versions
+        from study.cli.progress import StudyProgress
+        from study.running.runner import recorded_run
+        from study.tracking.tracker import open_tracker
+        from trainables.process.errors import ExitCode
+        from trainables.process.standard_streams import show_result
+        from trainables.process.versions import running_versions
+        from trainables.storage.mlflow_store import check_tracking_uri
+        from trainables.storage.uris import redact_place
 
         check_tracking_uri(plan.tracking_uri)
         progress = StudyProgress(plan, quiet=quiet)
         with recorded_run(plan, progress.say, sets_aside=sets_aside) as run:
-            from study.outcome import conclude
+            from study.result.outcome import conclude
 
             tracker = open_tracker(
                 plan,

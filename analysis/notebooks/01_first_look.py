@@ -30,7 +30,7 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-from analysis.figures import (
+from analysis.figures.study import (
     compute_gap_against_accuracy,
     compute_history,
     compute_learning_curves,
@@ -40,8 +40,7 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
-from analysis.report.folder import read_folder
-from analysis.trials import (
+from analysis.reading.trials import (
     find_study,
     markdown_table,
     open_study,
@@ -50,7 +49,8 @@ from analysis.trials import (
     survivor_note,
     varied_fields,
 )
-from analysis.wording import confirmed_in_words
+from analysis.report.folder import read_folder
+from analysis.wording.sentences import confirmed_in_words
 
 directory = find_study(os.environ.get("PESFKD_STUDY"), Path("study_results"))
 records = open_study(directory)

@@ -35,15 +35,15 @@ from pathlib import Path
 from IPython.display import Markdown
 from IPython.display import display as show
 
-from analysis.drawing import draw_estimates
-from analysis.figures import compute_parameter_effect, draw_parameter_effect
-from analysis.importance import range_warnings
-from analysis.mediation import gap_mediation
-from analysis.parameters import corrected, in_common, parameter_associations, searched_among
+from analysis.figures.drawing import draw_estimates
+from analysis.figures.study import compute_parameter_effect, draw_parameter_effect
+from analysis.questions.importance import range_warnings
+from analysis.questions.mediation import gap_mediation
+from analysis.questions.parameters import corrected, in_common, parameter_associations, searched_among
+from analysis.questions.stability import rank_stability
+from analysis.reading.trials import EXAMPLES, markdown_table, open_study, summarise_configs
 from analysis.report.folder import read_folder
-from analysis.stability import rank_stability
-from analysis.trials import EXAMPLES, markdown_table, open_study, summarise_configs
-from analysis.wording import (
+from analysis.wording.sentences import (
     by_verdict,
     comparisons_in_brief,
     comparisons_in_words,

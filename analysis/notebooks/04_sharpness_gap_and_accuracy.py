@@ -37,16 +37,17 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-from analysis.association import gap_associations
-from analysis.drawing import draw_estimates
-from analysis.figures import compute_gap_against_accuracy, draw_gap_against_accuracy
-from analysis.intervention import draw_imposed_gaps, imposed_gaps
-from analysis.landmark import nuisance_fields
-from analysis.mediation import gap_mediation
-from analysis.mixed import gap_mixed_model
-from analysis.parameters import corrected, scientific_fields
-from analysis.trials import EXAMPLES, open_study
-from analysis.wording import (
+from analysis.figures.drawing import draw_estimates
+from analysis.figures.intervention import draw_imposed_gaps
+from analysis.figures.study import compute_gap_against_accuracy, draw_gap_against_accuracy
+from analysis.questions.association import gap_associations
+from analysis.questions.intervention import imposed_gaps
+from analysis.questions.mediation import gap_mediation
+from analysis.questions.mixed import gap_mixed_model
+from analysis.questions.parameters import corrected, scientific_fields
+from analysis.reading.landmark import nuisance_fields
+from analysis.reading.trials import EXAMPLES, open_study
+from analysis.wording.sentences import (
     association_in_words,
     by_verdict,
     how_many,

@@ -32,12 +32,13 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-from analysis.costs import config_costs
-from analysis.figures import compute_learning_curves, draw_learning_curves
-from analysis.methods import draw_accuracy_against_cost, draw_methods, methods_table, pareto_front
-from analysis.stability import rank_stability
-from analysis.trials import BASELINE, EXAMPLES, compare_methods, open_study
-from analysis.wording import (
+from analysis.figures.methods import draw_accuracy_against_cost, draw_methods, pareto_front
+from analysis.figures.study import compute_learning_curves, draw_learning_curves
+from analysis.questions.costs import config_costs
+from analysis.questions.methods import methods_table
+from analysis.questions.stability import rank_stability
+from analysis.reading.trials import BASELINE, EXAMPLES, compare_methods, open_study
+from analysis.wording.sentences import (
     comparisons_in_brief,
     comparisons_in_words,
     listed,

@@ -33,13 +33,13 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
-from analysis.association import between_configs, within_configs
-from analysis.drawing import draw_estimates
-from analysis.landmark import GAPS
-from analysis.mixed import mixed_model_at
-from analysis.parameters import corrected
-from analysis.pool_figure import draw_points_by_study, points_by_study
-from analysis.pooling import (
+from analysis.figures.drawing import draw_estimates
+from analysis.figures.pool import draw_points_by_study, points_by_study
+from analysis.questions.association import between_configs, within_configs
+from analysis.questions.mixed import mixed_model_at
+from analysis.questions.parameters import corrected
+from analysis.reading.landmark import GAPS
+from analysis.reading.pooling import (
     compare_within_studies,
     distinct_runs,
     fields_varied,
@@ -50,8 +50,8 @@ from analysis.pooling import (
     study_names,
     unequal_settings,
 )
-from analysis.trials import EXAMPLES
-from analysis.wording import by_verdict, how_many, listed, quoted, quoted_points, verdict
+from analysis.reading.trials import EXAMPLES
+from analysis.wording.sentences import by_verdict, how_many, listed, quoted, quoted_points, verdict
 
 # Your own studies go here: folders, or URIs such as s3://BUCKET/STUDY, all of a folder by
 # studies_in("s3://BUCKET/FOLDER"); or into the environment, with blanks between them.

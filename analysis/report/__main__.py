@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from study.errors import ExitCode, StudyError, UsageError
-from trainables.standard_streams import prepare_standard_streams
+from trainables.process.errors import ExitCode, StudyError, UsageError
+from trainables.process.standard_streams import prepare_standard_streams
 
 _KEPT: Final = ("plan.json", "journal.jsonl", "summary.json")  # a report is made of them, and never over them
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from analysis.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, standing
-from analysis.figures import GapAgainstAccuracy
-from analysis.intervention import ImposedGap
+from analysis.figures.study import GapAgainstAccuracy
+from analysis.questions.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, standing
+from analysis.questions.intervention import ImposedGap
+from analysis.reading.trials import BASELINE, SEARCH, ConfigSummary, select, trial_scores
 from analysis.report.folder import StudyFolder
-from analysis.report.wording import bounded, config_label, p_phrase
-from analysis.statistics import Estimate
-from analysis.trials import BASELINE, SEARCH, ConfigSummary, select, trial_scores
+from analysis.statistics.estimates import Estimate
+from analysis.wording.numbers import bounded, config_label, p_phrase
 
 Basis = Literal["confirmed", "repeated", "searched", "nothing"]
 _LEVEL: Final = 0.05

@@ -1,7 +1,7 @@
 """The interactive figures, as plotly.js takes them: plain dictionaries of lists.
 
-They show what the `compute_…` functions of `analysis.figures` and their like found, and nothing of their own. What
-comes from records may stand in a legend or a label, which plotly reads as markup: it goes through `plain`.
+They show what the `compute_…` functions of `analysis.figures.study` and their like found, and nothing of their own.
+What comes from records may stand in a legend or a label, which plotly reads as markup: it goes through `plain`.
 """
 
 import html
@@ -12,18 +12,21 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from analysis.calibration import Reliability, dot_sizes, networks_of
-from analysis.costs import ConfigCost
-from analysis.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, bars, style_of
-from analysis.figures import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
-from analysis.importance import Importance
-from analysis.intervention import ARM_STYLES, ImposedGap, fitted_line
-from analysis.methods import floor_of, pareto_front, ratio_ticks, reach, settings_of, split_of
+from analysis.figures.calibration import dot_sizes
+from analysis.figures.drawing import BLUE, GREY, INK, ORANGE, SKY, VERMILION, Style, bars, style_of
+from analysis.figures.intervention import ARM_STYLES
+from analysis.figures.methods import floor_of, pareto_front, ratio_ticks, reach
+from analysis.figures.study import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
+from analysis.questions.calibration import Reliability, networks_of
+from analysis.questions.costs import ConfigCost
+from analysis.questions.importance import Importance
+from analysis.questions.intervention import ImposedGap, fitted_line
+from analysis.questions.methods import settings_of, split_of
+from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
 from analysis.report.labels import AWAY, place_labels
-from analysis.report.wording import UNBROKEN, bounded, config_label, number
-from analysis.resampling import Floats
-from analysis.statistics import MIN_UNITS, Estimate
-from analysis.trials import BASELINE, ConfigSummary, objective_of_all
+from analysis.statistics.estimates import MIN_UNITS, Estimate
+from analysis.statistics.resampling import Floats
+from analysis.wording.numbers import UNBROKEN, bounded, config_label, number
 
 Chart: TypeAlias = dict[str, Any]
 Trace: TypeAlias = dict[str, Any]

@@ -9,22 +9,32 @@ from typing import Any, Final
 
 import numpy as np
 
-from analysis.association import Association, between_configs, within_configs
-from analysis.calibration import TEST, VALIDATION, compute_reliability
-from analysis.confirmation import ConfirmationResult, verdict
-from analysis.constant import split_warnings
-from analysis.costs import ConfigCost, config_costs
-from analysis.drawing import capitalised
-from analysis.figures import (
+from analysis.figures.drawing import capitalised
+from analysis.figures.study import (
     GapAgainstAccuracy,
     compute_gap_against_accuracy,
     compute_history,
     compute_learning_curves,
     compute_parameter_effect,
 )
-from analysis.importance import Importance, RangeWarning, importances, range_warnings
-from analysis.intervention import ImposedGap, imposed_gaps
-from analysis.landmark import GapName, at_landmark, nuisance_fields
+from analysis.questions.association import Association, between_configs, within_configs
+from analysis.questions.calibration import TEST, VALIDATION, compute_reliability
+from analysis.questions.confirmation import ConfirmationResult, verdict
+from analysis.questions.constant import split_warnings
+from analysis.questions.costs import ConfigCost, config_costs
+from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
+from analysis.questions.intervention import ImposedGap, imposed_gaps
+from analysis.questions.stability import rank_stability
+from analysis.reading.landmark import GapName, at_landmark, nuisance_fields
+from analysis.reading.trials import (
+    SEARCH,
+    ConfigSummary,
+    compare_methods,
+    select,
+    summarise_configs,
+    survivor_note,
+    varied_fields,
+)
 from analysis.report import tables
 from analysis.report.answer import Answer, answer
 from analysis.report.folder import StudyFolder
@@ -42,18 +52,8 @@ from analysis.report.pictures import (
 )
 from analysis.report.shown import Shown, whom_to_show
 from analysis.report.tables import Table
-from analysis.report.wording import bounded, counted, duration, p_phrase, with_minus
-from analysis.stability import rank_stability
-from analysis.trials import (
-    SEARCH,
-    ConfigSummary,
-    compare_methods,
-    select,
-    summarise_configs,
-    survivor_note,
-    varied_fields,
-)
-from trainables.uris import REDACTED
+from analysis.wording.numbers import bounded, counted, duration, p_phrase, with_minus
+from trainables.storage.uris import REDACTED
 
 _SLICED: Final = ("adapter_width", "temperature")
 _FEW_DRAWS: Final = 100

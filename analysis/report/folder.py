@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from analysis.confirmation import ConfirmationResult, summarise_confirmation
-from analysis.trials import BASELINE, StudyRecords, open_study
-from study.errors import StudyError, UsageError
+from analysis.questions.confirmation import ConfirmationResult, summarise_confirmation
+from analysis.reading.trials import BASELINE, StudyRecords, open_study
 from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError
+from trainables.process.errors import StudyError, UsageError
 
 _MOST_NAMED: Final = 8
 _CHOSEN: Final = ("config_id", "label", "rank", "control", "winner", "bound", "search_score")
@@ -18,7 +18,7 @@ _CHOSEN: Final = ("config_id", "label", "rank", "control", "winner", "bound", "s
 
 @dataclass(frozen=True)
 class Searched:
-    """A parameter that a study searched, with its bounds: a `analysis.importance.Dimension`.
+    """A parameter that a study searched, with its bounds: a `analysis.questions.importance.Dimension`.
 
     Args:
         name: field of the config.

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.report.content import Report
-from trainables.disk import replace_file
+from trainables.storage.files import replace_file
 
 _TEMPLATES: Final = Path(__file__).parent / "template"
 # In JSON these are the same characters; in a page they can neither end a script nor begin a comment.

@@ -13,10 +13,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.calibration import Reliability, draw_reliability
-from analysis.costs import ConfigCost
-from analysis.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, new_figure, style_of
-from analysis.figures import (
+from analysis.figures.calibration import draw_reliability
+from analysis.figures.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, new_figure, style_of
+from analysis.figures.intervention import draw_imposed_gaps
+from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
+from analysis.figures.study import (
     GapAgainstAccuracy,
     History,
     LearningCurve,
@@ -26,13 +27,14 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
-from analysis.importance import Importance
-from analysis.intervention import ImposedGap, draw_imposed_gaps
-from analysis.methods import draw_accuracy_against_cost, draw_methods
+from analysis.questions.calibration import Reliability
+from analysis.questions.costs import ConfigCost
+from analysis.questions.importance import Importance
+from analysis.questions.intervention import ImposedGap
+from analysis.reading.trials import BASELINE, CONFIRM, ConfigSummary
 from analysis.report import charts
 from analysis.report.charts import Chart
-from analysis.report.wording import with_minus
-from analysis.trials import BASELINE, CONFIRM, ConfigSummary
+from analysis.wording.numbers import with_minus
 
 # Curves that can be told apart in one panel: that of kd, which has a look of its own, and as many others.
 _MOST_OTHERS: Final = 4

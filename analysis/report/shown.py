@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from analysis.confirmation import ConfirmationResult, ConfirmedConfig, described
-from analysis.report.wording import config_label, counted
-from analysis.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary
+from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig, described
+from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary
+from analysis.wording.numbers import config_label, counted
 
 MOST_IN_DIAGRAMS: Final = 4  # configs that can be told apart in one panel
 

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.association import Association
-from analysis.calibration import TEST, calibration_errors
-from analysis.confirmation import ConfirmationResult, described
-from analysis.costs import ConfigCost, times
-from analysis.importance import Importance
-from analysis.methods import settings_of, split_of
-from analysis.report.folder import StudyFolder
-from analysis.report.shown import Shown
-from analysis.report.wording import bounded, duration, number, p_in_words, with_minus
-from analysis.statistics import Estimate, mean_interval, within_range
-from analysis.trials import (
+from analysis.questions.association import Association
+from analysis.questions.calibration import TEST, calibration_errors
+from analysis.questions.confirmation import ConfirmationResult, described
+from analysis.questions.costs import ConfigCost, times
+from analysis.questions.importance import Importance
+from analysis.questions.methods import settings_of, split_of
+from analysis.reading.trials import (
     BASELINE,
     ConfigSummary,
     numbers,
@@ -26,6 +22,10 @@ from analysis.trials import (
     select,
     trial_scores,
 )
+from analysis.report.folder import StudyFolder
+from analysis.report.shown import Shown
+from analysis.statistics.estimates import Estimate, mean_interval, within_range
+from analysis.wording.numbers import bounded, duration, number, p_in_words, with_minus
 
 _MOST_ROWS = 40
 _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))

@@ -1,4 +1,9 @@
-"""From a study's folder to its page: what the command and the end of a study share."""
+"""From a study's folder to its page: what the command and the end of a study share.
+
+`folder` reads a study's folder, `answer` says in two sentences what was found, `tables`, `charts` and `pictures` show
+it, `content` decides which section there is, and `page` makes the file. Every number is worked out from the records;
+the plan and the summary only say what was asked for.
+"""
 
 from pathlib import Path
 from typing import Final
@@ -6,7 +11,7 @@ from typing import Final
 from analysis.report.content import make_report
 from analysis.report.folder import read_folder
 from analysis.report.page import write_page
-from study.errors import StudyError
+from trainables.process.errors import StudyError
 
 NAME: Final = "report.html"
 

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
+from study.cli.app import leave_with_exit_code
 from study.cluster_files import CLUSTER_FILES, read_cluster_file
-from study.errors import UsageError
-from study.launch import leave_with_exit_code
-from trainables.naming import unknown_name
+from trainables.process.errors import UsageError
+from trainables.spec.naming import unknown_name
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-import analysis.association
-import analysis.resampling
+import analysis.questions.association
+import analysis.statistics.resampling
 
 FEW = 500
 
@@ -11,5 +11,5 @@ FEW = 500
 @pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of the draws: a simulation is about how often an interval covers, not about the digits of one."""
-    monkeypatch.setattr(analysis.resampling, "RESAMPLES", FEW)
-    monkeypatch.setattr(analysis.association, "PERMUTATIONS", FEW)
+    monkeypatch.setattr(analysis.statistics.resampling, "RESAMPLES", FEW)
+    monkeypatch.setattr(analysis.questions.association, "PERMUTATIONS", FEW)

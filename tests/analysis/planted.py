@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.trials import StudyRecords
+from analysis.reading.trials import StudyRecords
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
 

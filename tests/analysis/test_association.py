@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.association import _orders_of_seeds, between_configs, gap_associations, within_configs
-from analysis.landmark import at_landmark
-from analysis.trials import EXAMPLE, open_study
+from analysis.questions.association import _orders_of_seeds, between_configs, gap_associations, within_configs
+from analysis.reading.landmark import at_landmark
+from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import measured, records, repeated, searched
 from tests.analysis.synthetic import trial
 

@@ -5,15 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.calibration import (
-    TEST,
-    calibration_errors,
-    compute_reliability,
-    draw_reliability,
-    pooled,
-    reliability_caption,
-)
-from analysis.drawing import BLUE, Style
+from analysis.figures.calibration import draw_reliability
+from analysis.figures.drawing import BLUE, Style
+from analysis.questions.calibration import TEST, calibration_errors, compute_reliability, pooled, reliability_caption
 from tests.analysis.synthetic import trial, trials_table
 
 BINS = 15

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.confirmation import (
+from analysis.questions.confirmation import (
     Scores,
     best_first,
     confirmation_table,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from analysis.confirmation import summarise_confirmation
-from analysis.constant import split_warnings
-from analysis.trials import compare_methods, summarise_configs
+from analysis.questions.confirmation import summarise_confirmation
+from analysis.questions.constant import split_warnings
+from analysis.reading.trials import compare_methods, summarise_configs
 from tests.analysis.synthetic import trial, trials_table
 
 FACTS = {"data/val_samples": 60.0, "data/val_constant_score": 0.55}

@@ -1,7 +1,7 @@
 import pytest
 
-from analysis.costs import config_costs
-from analysis.trials import EXAMPLE, StudyRecords, open_study
+from analysis.questions.costs import config_costs
+from analysis.reading.trials import EXAMPLE, StudyRecords, open_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
 # 100 examples an epoch, two epochs; the student's own step takes 30 FLOPs an example, a pass of the teacher 1,000.

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from analysis.drawing import bars, draw_estimates, style_of_number
-from analysis.statistics import Estimate
+from analysis.figures.drawing import bars, draw_estimates, style_of_number
+from analysis.statistics.estimates import Estimate
 
 
 def test_every_estimate_has_a_row_with_its_interval_and_an_undefined_one_says_so():

@@ -11,8 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis.association import between_configs
-from analysis.figures import (
+from analysis.figures.study import (
     compute_gap_against_accuracy,
     compute_history,
     compute_learning_curves,
@@ -22,8 +21,9 @@ from analysis.figures import (
     draw_learning_curves,
     draw_parameter_effect,
 )
-from analysis.landmark import at_landmark
-from analysis.trials import EXAMPLES, StudyRecords, numbers, open_study
+from analysis.questions.association import between_configs
+from analysis.reading.landmark import at_landmark
+from analysis.reading.trials import EXAMPLES, StudyRecords, numbers, open_study
 from tests.analysis.planted import records
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
@@ -217,6 +217,6 @@ def test_a_study_with_next_to_nothing_in_it_is_still_drawn(rows: list[dict[str, 
 
 def test_figures_leave_pyplot_alone_and_the_analysis_loads_no_torch_and_no_ray() -> None:
     names = ["matplotlib.pyplot", "torch", "ray", "mlflow", "optuna"]
-    program = f"import sys, analysis.figures; print([name for name in {names} if name in sys.modules])"
+    program = f"import sys, analysis.figures.study; print([name for name in {names} if name in sys.modules])"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import importance
-from analysis.importance import importances, range_warnings
-from analysis.trials import EXAMPLE, StudyRecords, open_study
+from analysis.questions import importance
+from analysis.questions.importance import importances, range_warnings
+from analysis.reading.trials import EXAMPLE, StudyRecords, open_study
 from search_spaces import SPACES
 from search_spaces.space import Parameter
 from tests.analysis.planted import measured, records

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.intervention import draw_imposed_gaps, imposed_gaps
-from analysis.trials import EXAMPLE, EXAMPLES, StudyRecords, open_study
+from analysis.figures.intervention import draw_imposed_gaps
+from analysis.questions.intervention import imposed_gaps
+from analysis.reading.trials import EXAMPLE, EXAMPLES, StudyRecords, open_study
 from tests.analysis.planted import measured, records
 from tests.analysis.synthetic import trial
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.landmark import GAPS, at_landmark, config_columns, config_means, nuisance_fields
-from analysis.trials import numbers, select, trial_scores
+from analysis.reading.landmark import GAPS, at_landmark, config_columns, config_means, nuisance_fields
+from analysis.reading.trials import numbers, select, trial_scores
 from search_spaces import SPACES
 from tests.analysis.planted import measured, records
 from tests.analysis.synthetic import trial, trials_table

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.mediation import gap_mediation, split_effect
-from analysis.trials import EXAMPLE, open_study
+from analysis.questions.mediation import gap_mediation, split_effect
+from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import repeated, searched
 
 STUDIES = 60

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from analysis.costs import ConfigCost, config_costs
-from analysis.methods import draw_accuracy_against_cost, draw_methods, floor_of, methods_table, pareto_front
-from analysis.statistics import Estimate, holm, paired_difference
-from analysis.trials import EXAMPLES, compare_methods, open_study, summarise_configs
-from study.comparison import BASELINE, row_name
+from analysis.figures.methods import draw_accuracy_against_cost, draw_methods, floor_of, pareto_front
+from analysis.questions.costs import ConfigCost, config_costs
+from analysis.questions.methods import methods_table
+from analysis.reading.trials import EXAMPLES, compare_methods, open_study, summarise_configs
+from analysis.statistics.estimates import Estimate, holm, paired_difference
+from study.plan.methods import BASELINE, row_name
 from tests.analysis.synthetic import trial, trials_table
-from trainables.trial import TrialConfig
+from trainables.spec.trial import TrialConfig
 
 ACCURACIES = {"ce": (0.5, 0.6, 0.7, 0.6), "kd": (0.6, 0.6, 0.8, 0.7), "dkd": (0.9, 0.8, 0.9, 0.9)}
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from statsmodels.regression.mixed_linear_model import MixedLM
 
-from analysis.mixed import gap_mixed_model, mixed_effects, random_intercept
-from analysis.trials import EXAMPLE, open_study
+from analysis.questions.mixed import gap_mixed_model, mixed_effects, random_intercept
+from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import repeated, searched
 
 STUDIES = 300

@@ -21,14 +21,14 @@ import pytest
 from nbclient import NotebookClient
 
 import analysis
-from analysis.association import gap_associations
-from analysis.intervention import imposed_gaps
-from analysis.mediation import gap_mediation
-from analysis.parameters import parameter_associations
-from analysis.pooling import compare_within_studies, distinct_runs, pool_studies
-from analysis.statistics import holm
-from analysis.trials import EXAMPLES, open_study, summarise_configs
-from analysis.wording import quoted, quoted_points
+from analysis.questions.association import gap_associations
+from analysis.questions.intervention import imposed_gaps
+from analysis.questions.mediation import gap_mediation
+from analysis.questions.parameters import parameter_associations
+from analysis.reading.pooling import compare_within_studies, distinct_runs, pool_studies
+from analysis.reading.trials import EXAMPLES, open_study, summarise_configs
+from analysis.statistics.estimates import holm
+from analysis.wording.sentences import quoted, quoted_points
 from tests.analysis.notebook_cells import figures, prose, run_cells
 from tests.analysis.planted import measured, records, searched
 from tests.analysis.synthetic import trial, whole_study, write_records

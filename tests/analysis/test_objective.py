@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis.confirmation import confirmation_table, summarise_confirmation
-from analysis.figures import compute_gap_against_accuracy, compute_learning_curves, draw_gap_against_accuracy
-from analysis.methods import methods_table
-from analysis.trials import (
+from analysis.figures.study import compute_gap_against_accuracy, compute_learning_curves, draw_gap_against_accuracy
+from analysis.questions.confirmation import confirmation_table, summarise_confirmation
+from analysis.questions.methods import methods_table
+from analysis.reading.trials import (
     compare_methods,
     markdown_table,
     objective,
@@ -16,7 +16,7 @@ from analysis.trials import (
     summarise_configs,
     trial_scores,
 )
-from analysis.wording import study_in_words
+from analysis.wording.sentences import study_in_words
 from tests.analysis.planted import records
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.parameters import (
+from analysis.questions.parameters import (
     corrected,
     in_common,
     parameter_associations,
@@ -13,8 +13,8 @@ from analysis.parameters import (
     searched_among,
     searched_range,
 )
-from analysis.statistics import Estimate
-from analysis.trials import EXAMPLES, open_study
+from analysis.reading.trials import EXAMPLES, open_study
+from analysis.statistics.estimates import Estimate
 from tests.analysis.planted import measured, records, searched
 from tests.analysis.synthetic import trial
 

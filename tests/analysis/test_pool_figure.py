@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from analysis.association import gap_associations
-from analysis.pool_figure import draw_points_by_study, points_by_study
-from analysis.pooling import pool_studies
-from analysis.trials import EXAMPLES, numbers, open_study, select
+from analysis.figures.pool import draw_points_by_study, points_by_study
+from analysis.questions.association import gap_associations
+from analysis.reading.pooling import pool_studies
+from analysis.reading.trials import EXAMPLES, numbers, open_study, select
 
 FASHION = tuple(EXAMPLES / f"fashion-{space}" for space in ("adapter_width", "temperature", "joint"))
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.association import between_configs
-from analysis.landmark import at_landmark
-from analysis.pooling import (
+from analysis.questions.association import between_configs
+from analysis.reading.landmark import at_landmark
+from analysis.reading.pooling import (
     compare_within_studies,
     distinct_runs,
     fields_varied,
@@ -21,7 +21,7 @@ from analysis.pooling import (
     study_names,
     unequal_settings,
 )
-from analysis.trials import EXAMPLES, StudyRecords, numbers, open_study, summarise_configs
+from analysis.reading.trials import EXAMPLES, StudyRecords, numbers, open_study, summarise_configs
 from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study, write_records
 from tests.conftest import S3

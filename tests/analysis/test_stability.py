@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.stability import rank_stability, seed_agreement
-from analysis.trials import EXAMPLE, open_study
+from analysis.questions.stability import rank_stability, seed_agreement
+from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import records, repeated
 from tests.analysis.synthetic import trial
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.statistics import (
+from analysis.statistics.estimates import (
     MIN_STUDENTISED,
     Estimate,
     holm,

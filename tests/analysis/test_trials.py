@@ -8,9 +8,8 @@ import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
-from analysis.figures import compute_learning_curves
-from analysis.statistics import Estimate
-from analysis.trials import (
+from analysis.figures.study import compute_learning_curves
+from analysis.reading.trials import (
     EXAMPLE,
     ConfigSummary,
     find_study,
@@ -23,6 +22,7 @@ from analysis.trials import (
     varied_fields,
     within_reach,
 )
+from analysis.statistics.estimates import Estimate
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study, write_records
 
 

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from analysis.association import gap_associations
-from analysis.confirmation import verdict as confirmed_verdict
+from analysis.questions.association import gap_associations
+from analysis.questions.confirmation import verdict as confirmed_verdict
+from analysis.questions.stability import rank_stability
+from analysis.reading.trials import EXAMPLE, EXAMPLES, open_study, summarise_configs
 from analysis.report.folder import read_folder
-from analysis.stability import rank_stability
-from analysis.statistics import Estimate
-from analysis.trials import EXAMPLE, EXAMPLES, open_study, summarise_configs
-from analysis.wording import (
+from analysis.statistics.estimates import Estimate
+from analysis.wording.sentences import (
     association_in_words,
     by_verdict,
     comparisons_in_brief,

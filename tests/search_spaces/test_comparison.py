@@ -4,8 +4,9 @@ import pytest
 
 from search_spaces import COMPARISONS, SPACES, find_space, space_names
 from search_spaces.comparison import MethodComparison, TunedParameter
-from trainables.methods import METHODS
-from trainables.trial import TrialConfig
+from trainables.methods.registry import METHODS
+from trainables.spec.methods import method_spec
+from trainables.spec.trial import TrialConfig
 
 WEIGHT = TunedParameter(name="kd_weight", kind="float", low=0.01, high=10.0, relative=True, why="asked")
 WIDTH = TunedParameter(name="adapter_width", kind="int", low=2, high=64, why="asked")
@@ -39,7 +40,7 @@ def test_comparisons_are_found_beside_the_spaces_and_say_their_reasons() -> None
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_corner_of_what_is_tuned_of_a_method_is_a_valid_trial(method: str) -> None:
-    entry = METHODS.entry(method)
+    entry = method_spec(method)
     read = (
         {"dataset": "glue:sst2", "teacher": "bert_4_128", "student": "bert_2_128"} if entry.modality == "text" else {}
     )

@@ -11,7 +11,7 @@ from optuna.trial import FixedTrial
 from search_spaces import SPACES, find_space
 from search_spaces.baseline import BASELINE
 from search_spaces.space import ROLES, Parameter, SearchSpace, Value
-from trainables.trial import TrialConfig
+from trainables.spec.trial import TrialConfig
 
 EVERY_SPACE = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from study.ledger import StudyLedger
-from study.plan import StudyPlan, resolve_plan
-from study.search import SearchASHA, StudySearch
-from trainables.measures import ACCURACY
+from study.ledger.ledger import StudyLedger
+from study.plan.plan import StudyPlan
+from study.plan.resolve import resolve_plan
+from study.search.schedulers import SearchASHA
+from study.search.searcher import StudySearch
+from trainables.spec.measures import ACCURACY
 
 
 def make_plan(folder: Path, **values: Any) -> StudyPlan:

@@ -15,11 +15,12 @@ from unittest import mock
 import numpy as np
 import ray
 
-from study import runner
-from study.ledger import TrialEntry
-from study.plan import StudyPlan
-from study.progress import StudyProgress
-from trainables import distillation
+from study.cli.progress import StudyProgress
+from study.ledger.ledger import TrialEntry
+from study.plan.plan import StudyPlan
+from study.running import runner
+from trainables.tune import session
+from trainables.tune import trainable as distillation
 
 
 class FaultyTrainable(distillation.DistillationTrainable):
@@ -35,20 +36,20 @@ class FaultyTrainable(distillation.DistillationTrainable):
 
     def _start(self, settings: dict[str, Any]) -> Any:
         if self.saves_every_epoch:
-            distillation.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # of this process
+            session.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # of this process
         self._trial = settings["trial_id"]
         self._break("begin")
         run = super()._start(settings)
-        inner = run.run_epoch
+        inner = run.train_epoch
 
-        def run_epoch() -> dict[str, float]:
+        def train_epoch() -> dict[str, float]:
             with (self.folder / "work").open("a") as file:
                 file.write(f"{self._trial} {run.epoch + 1} {os.getpid()} {ray.get_runtime_context().get_node_id()}\n")
             self._break(run.epoch + 1)
             time.sleep(self.seconds_per_epoch)
             return inner()
 
-        run.run_epoch = run_epoch
+        run.train_epoch = train_epoch
         return run
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

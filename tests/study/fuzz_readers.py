@@ -10,9 +10,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["study.records", "trainables.teacher_outputs_file"]):
+with atheris.instrument_imports(include=["study.records", "trainables.storage.rows"]):
     from study import records
-    from trainables import teacher_outputs_file
+    from trainables.storage import rows as teacher_outputs_file
 
 _PLACE = Path(tempfile.mkdtemp(prefix="fuzz-"))
 _ORIGIN = {"of": "a test"}

@@ -8,8 +8,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from study.ledger import StudyLedger
-from study.plan import StudyPlan, load_plan
+from study.ledger.ledger import StudyLedger
+from study.plan.plan import StudyPlan
+from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 
 

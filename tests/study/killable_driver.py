@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from study import launch, search
+from study import launch
+from study.search import searcher as search
 from tests.study.faulty import FaultyTrainable
-from trainables import distillation
+from trainables.tune import trainable as distillation
 
 SECONDS_PER_EPOCH = 0.25
 

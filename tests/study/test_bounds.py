@@ -11,11 +11,11 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 
 from study import launch as launcher
-from study.confirmation import ConfirmationRequest
-from study.plan import StudyPlan
+from study.plan.confirmation import ConfirmationRequest
+from study.plan.plan import StudyPlan
 from tests.study.factories import make_plan
+from trainables.spec.trial import TrialConfig
 from trainables.teacher.request import RequestError, resolve_request
-from trainables.trial import TrialConfig
 
 MODELS = (StudyPlan, TrialConfig, ConfirmationRequest)
 BEYOND = (10**39, -(10**39), math.nan, math.inf, -math.inf, "1e400", 10**400)

@@ -12,19 +12,19 @@ import ray
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from study import cluster as cluster_module
-from study.cluster import Slots, _fitting, check_address, start_ray, stop_ray
-from study.cluster_address import check_address_form, host_and_port
-from study.errors import StudyError, UsageError
-from study.packing import Packing
-from study.progress import StudyProgress
+from study.cli.progress import StudyProgress
+from study.plan.cluster_address import check_address_form, host_and_port
+from study.running import cluster as cluster_module
+from study.running.cluster import Slots, _fitting, check_address, start_ray, stop_ray
+from study.running.resources import Packing
 from tests.study.factories import make_plan
+from trainables.process.errors import StudyError, UsageError
 
 LISTENERS = """
 import json
 import psutil
 import ray
-from study.cluster import start_ray, stop_ray
+from study.running.cluster import start_ray, stop_ray
 start_ray("local")
 ray.get(ray.remote(lambda: 1).remote())
 me = psutil.Process()

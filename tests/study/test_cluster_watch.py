@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from study.cluster_watch import Cluster, ClusterWatch
+from study.running.cluster_watch import Cluster, ClusterWatch
 from tests.study.inspection import wait_until
 
 
@@ -63,7 +63,7 @@ def test_a_head_elsewhere_is_lost_when_it_does_not_answer_for_some_time(head):
 
 STUCK = """
 import socket, sys, threading, time
-from study.cluster_watch import Cluster, ClusterWatch
+from study.running.cluster_watch import Cluster, ClusterWatch
 
 server = socket.socket(socket.AF_UNIX)
 server.bind(sys.argv[1])

@@ -8,13 +8,13 @@ import cmaes
 import numpy as np
 import pytest
 
-from study import cma_state
-from study.cma_state import UntrustedStateError, trusted_attributes
-from study.errors import StudyError
-from study.journal import Journal, read_journal
-from study.ledger import StudyLedger
-from study.search import StudySearch
+from study.ledger.journal import Journal, read_journal
+from study.ledger.ledger import StudyLedger
+from study.search import cma_state
+from study.search.cma_state import UntrustedStateError, trusted_attributes
+from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
+from trainables.process.errors import StudyError
 
 
 def an_optimizer(size=3):

@@ -6,19 +6,22 @@ from collections import Counter
 import pytest
 
 from search_spaces import COMPARISONS, find_space
-from study.comparison import choose_methods, comparison_notes, known_methods, left_out
-from study.errors import UsageError
-from study.ledger import StudyLedger
-from study.plan import load_plan, resolve_plan
-from study.preview import describe_plan, first_configs
-from study.request import resumed_plan
-from study.search import StudySearch, promising_configs
-from study.teacher_storage import describe_teacher_storage
-from study.tracking import note_text, trial_params
+from study.cli.preview import describe_plan
+from study.cli.request import resumed_plan
+from study.ledger.ledger import StudyLedger
+from study.plan.methods import choose_methods, known_methods
+from study.plan.notes import comparison_notes, describe_teacher_storage, left_out
+from study.plan.resolve import load_plan, resolve_plan
+from study.plan.teacher_storage import reckon_teacher_storage
+from study.search.preview import first_configs
+from study.search.searcher import StudySearch, promising_configs
+from study.tracking.tracker import note_text, trial_params
 from tests.study.factories import PretendedTune, make_plan
 from tests.trainables.conftest import IMAGE_METHODS
-from trainables.methods import METHODS
-from trainables.trial import TrialConfig
+from trainables.methods.registry import METHODS
+from trainables.process.errors import UsageError
+from trainables.spec.methods import method_spec
+from trainables.spec.trial import TrialConfig
 
 FEW = ["ce", "kd", "dkd", "dkd+adapter", "at"]
 
@@ -40,7 +43,7 @@ def test_every_method_of_the_registry_is_compared_and_twice_where_it_takes_an_ad
     names = [method.name for method in choose_methods(None, {}, {})]
     assert {name for name in names if "+" not in name} == set(IMAGE_METHODS)
     assert {name for name in names if "+" in name} == {
-        f"{name}+adapter" for name in METHODS if METHODS.entry(name).takes_adapter
+        f"{name}+adapter" for name in METHODS if method_spec(name).takes_adapter
     }
     assert len(set(names)) == len(names)
 
@@ -49,7 +52,7 @@ def test_a_method_is_compared_at_what_was_published_and_else_at_the_configs_defa
     plan = compare(tmp_path, methods=None)
     defaults = TrialConfig(epochs=4)
     for method in plan.compared:
-        config, entry = plan.configure(method.fields), METHODS.entry(method.fields["method"])
+        config, entry = plan.configure(method.fields), method_spec(method.fields["method"])
         given = {**entry.published, "method": config.method, "adapter": config.adapter}
         assert config == defaults.model_copy(update=given)
 
@@ -67,9 +70,9 @@ def test_on_text_pesf_kd_is_compared_as_its_language_code_has_it(tmp_path):
 def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):
     base = {"student": "torchvision:resnet18", "epochs": 4}
     plan = compare(tmp_path, methods=None, base=base)
-    needing = [name for name in IMAGE_METHODS if METHODS.entry(name).needs_maps]
+    needing = [name for name in IMAGE_METHODS if method_spec(name).needs_maps]
     reading = [name for name in METHODS if name not in IMAGE_METHODS]
-    branching = [name for name in METHODS if METHODS.entry(name).teacher_fields]
+    branching = [name for name in METHODS if method_spec(name).teacher_fields]
     assert needing
     assert branching
     assert {method.name for method in plan.compared} == set(known_methods("digits")) - {*needing, *branching, *reading}
@@ -144,7 +147,7 @@ def test_a_method_is_tuned_in_what_it_reads_and_nothing_else_from_its_published_
         first, *others = [e.config for e in ledger.in_stage("search") if ledger.plan.search_of(e.config) == method.name]
         published = ledger.plan.configure(method.fields)
         assert first.config_id == published.config_id
-        read = {name for name in tuned if name in published.method_entry.fields or name.startswith("student_")}
+        read = {name for name in tuned if name in published.method_spec.fields or name.startswith("student_")}
         for config in others:
             changed = {
                 name
@@ -183,23 +186,23 @@ def test_a_method_whose_search_failed_is_not_repeated_and_the_others_are(tmp_pat
 
 def test_methods_that_need_maps_have_the_teacher_live_and_the_others_its_stored_outputs(tmp_path):
     plan = compare(tmp_path)
-    storage = plan.teacher_storage
+    storage = reckon_teacher_storage(plan)
     assert (storage.source, list(storage.live)) == ("stored", ["at"])
     assert storage.passes_live == 4 * 2 * 4  # all but ce, on 2 seeds, in 4 epochs
     assert storage.passes_stored == 4 + 2 * 4  # a slot an epoch, and at's own
     assert "where a method has to ask the teacher itself: at cannot do without the maps" in describe_teacher_storage(
         plan
     )
-    assert "at" in compare(tmp_path, methods=["ce", "kd", "at"], teacher_outputs="stored").teacher_storage.live
-    assert compare(tmp_path, methods=["ce", "kd"]).teacher_storage.live == {}
-    live = compare(tmp_path, teacher_outputs="live").teacher_storage
+    assert "at" in reckon_teacher_storage(compare(tmp_path, methods=["ce", "kd", "at"], teacher_outputs="stored")).live
+    assert reckon_teacher_storage(compare(tmp_path, methods=["ce", "kd"])).live == {}
+    live = reckon_teacher_storage(compare(tmp_path, teacher_outputs="live"))
     assert (live.source, live.live) == ("live", {})
 
 
 def test_methods_in_which_more_than_the_student_learns_are_compared_with_the_teachers_that_they_have(tmp_path):
     plan = compare(tmp_path, methods=["dml", "kd", "sftn", "full_teacher", "at"])
     assert {whose: trial.method for whose, trial in plan.teachers.items()} == {"": "kd", "sftn": "sftn"}
-    storage = plan.teacher_storage
+    storage = reckon_teacher_storage(plan)
     assert list(storage.live) == ["full_teacher", "at"]
     assert storage.passes_live == 4 * 2 * 4  # all but dml, on 2 seeds, in 4 epochs
     assert storage.passes_stored == 2 * 4 + 2 * 2 * 4  # a slot an epoch of both teachers, and two methods' own
@@ -210,14 +213,15 @@ def test_methods_in_which_more_than_the_student_learns_are_compared_with_the_tea
 
 
 def test_a_trial_that_cannot_do_with_stored_outputs_asks_the_teacher_though_the_study_stores_them(tmp_path):
-    from trainables.distillation import begin_run, prepare_teacher
+    from trainables.tune.session import begin_run
+    from trainables.tune.tasks import prepare_teacher
 
     small = {"teacher": "cnn_4_8", "teacher_epochs": 1, "epochs": 2, "batch_size": 128}
     path = prepare_teacher({**small, "method": "kd"}, None, str(tmp_path)).path
     outputs = {"location": str(tmp_path / "outputs"), "dtype": "float16"}
     settings = {"data_root": None, "teacher_path": path, "own_teachers": {}, "teacher_outputs": outputs}
     for name in IMAGE_METHODS:
-        entry = METHODS.entry(name)
+        entry = method_spec(name)
         if entry.needs_teacher and not entry.teacher_fields:
             run = begin_run({**settings, "config": {**small, "method": name}})
             assert run.teacher_outputs.stored != entry.needs_live_teacher, name

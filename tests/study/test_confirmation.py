@@ -4,25 +4,22 @@ import json
 
 import pytest
 
-from study.choosing import choose
-from study.comparison import known_methods
+from study.cli.preview import describe_plan
+from study.cli.request import keep_confirmation, resumed_plan
 from study.confirm import main as confirm_main
-from study.confirmation import (
-    PUBLISHED,
-    ConfirmationRequest,
-    asked_confirmation,
-    what_is_left,
-)
-from study.errors import StudyError, UsageError
-from study.ledger import StudyLedger, trial_row
-from study.plan import load_plan
-from study.preview import describe_plan
-from study.request import keep_confirmation, resumed_plan
-from study.search import StudySearch
-from study.tracking import note_text
+from study.ledger.ledger import StudyLedger, trial_row
+from study.plan.confirmation import PUBLISHED, ConfirmationRequest
+from study.plan.methods import known_methods
+from study.plan.resolve import load_plan
+from study.plan.size import confirm_trials
+from study.search.searcher import StudySearch
+from study.stages.choosing import choose
+from study.stages.confirmation import asked_confirmation, what_is_left
+from study.tracking.tracker import note_text
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.test_comparison import compare
-from trainables.measures import ACCURACY
+from trainables.process.errors import StudyError, UsageError
+from trainables.spec.measures import ACCURACY
 
 ASKED = {"configs": 2, "seeds": 3}
 
@@ -77,7 +74,7 @@ def test_what_is_confirmed_runs_last_and_alone_reads_the_test_split(tmp_path):
     assert {trial["stage"] for trial in ran[before + tuned :]} == {"confirm"}
     assert [trial["reads_test"] for trial in ran] == [trial["stage"] == "confirm" for trial in ran]
     assert len(ran) == ledger.planned == before + tuned + ledger.confirmation.size
-    assert len(ran) <= before + ledger.plan.confirm_trials
+    assert len(ran) <= before + confirm_trials(ledger.plan)
     rows = [trial_row(ledger.plan, entry) for entry in ledger.entries.values()]
     assert all((row["test/accuracy"] is not None) == (row["stage"] == "confirm") for row in rows)
     assert what_is_left(ledger) is None

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from study.journal import read_journal
-from study.plan import load_plan
+from study.ledger.journal import read_journal
+from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
-from study.student_model import model_name
+from study.tracking.student import model_name
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.test_faults import finished_before
 from trainables.data import load_dataset
-from trainables.student_file import load_student, read_example
+from trainables.students.file import load_student, read_example
 
 STUDY = ("--space", "adapter_width", "--trials", "3", "--promising", "1", "--replicates", "2", "--epochs", "2")
 

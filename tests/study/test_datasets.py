@@ -7,15 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from study.errors import UsageError
+from study.cli.request import resumed_plan
 from study.launch import main
-from study.ledger import StudyLedger
-from study.plan import load_plan
+from study.ledger.ledger import StudyLedger
+from study.plan.resolve import load_plan
 from study.records import read_trials
-from study.request import resumed_plan
 from tests.analysis.report.studies import Page
 from tests.study.factories import make_plan
-from trainables.data.registry import DATASETS, check_files, list_image_folder
+from trainables.data.image_folder import list_image_folder
+from trainables.process.errors import UsageError
+from trainables.spec.datasets import DATASETS, check_files
 
 SHORT = ("--space", "adapter_width", "--smoke", "--student", "cnn_3_4", "--teacher", "cnn_8_16", "--teacher-recipe",
          "short", "--teacher-epochs", 1, "--json")  # fmt: skip

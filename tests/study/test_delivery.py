@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.delivery import Delivery, RefusedError
+from study.tracking.delivery import Delivery, RefusedError
 
 
 def trial(name):
@@ -32,8 +32,8 @@ class Server:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("study.delivery._FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("study.delivery._LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("study.tracking.delivery._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("study.tracking.delivery._LONGEST_PAUSE", 0.02)
 
 
 def begin(server, said, **settings):

@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from study.derivable import lost_records
-from study.errors import StudyError
-from study.ledger import StudyLedger, epoch_rows, trial_row
+from study.ledger.derivable import lost_records
+from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
 from study.records import (
     EPOCHS_SCHEMA,
     TRIALS_SCHEMA,
@@ -22,11 +21,12 @@ from study.records import (
     read_trials,
     recorded_trials,
 )
-from study.runner import recorded_run
-from study.search import StudySearch
-from study.tracking import StudyTracker
+from study.running.runner import recorded_run
+from study.search.searcher import StudySearch
+from study.tracking.tracker import StudyTracker
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.inspection import runs_of
+from trainables.process.errors import StudyError
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from study.environment import KEEP_FREED_MEMORY, WORKERS, set_unless_set
+from trainables.process.environment import KEEP_FREED_MEMORY, WORKERS, set_unless_set
 
 SHOW_A_WORKERS = """
-from study.cluster import start_ray, stop_ray
+from study.running.cluster import start_ray, stop_ray
 import os, ray
 start_ray("local")
 print(ray.get(ray.remote(lambda: os.environ["GLIBC_TUNABLES"]).remote()))

@@ -8,23 +8,24 @@ import onnxruntime
 import pytest
 import torch
 
-from study.confirmation import first_confirmed, student_path
 from study.export import main
-from study.ledger import StudyLedger
+from study.ledger.ledger import StudyLedger
+from study.ledger.students import first_confirmed, student_path
 from tests.study.factories import make_plan
 from tests.study.test_student_model import confirmed_study
+from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
-from trainables.storage import read_tensors, write_tensors
-from trainables.student_export import read_program
-from trainables.student_file import example_path, load_student
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
+from trainables.storage.tensors import read_tensors, write_tensors
+from trainables.students.export import read_program
+from trainables.students.file import example_path, load_student
 
 
 @pytest.fixture(scope="module")
 def run():
     run = DistillationRun(TrialConfig(method="ce", epochs=1), load_dataset("digits", None), None)
-    run.run_epoch()
+    run_epoch(run)
     return run
 
 

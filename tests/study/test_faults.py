@@ -15,15 +15,15 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from study.errors import StudyError
-from study.journal import read_journal
 from study.launch import main as launch_main
-from study.plan import load_plan
+from study.ledger.journal import read_journal
+from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.sync import main as sync_main
-from study.tracking import check_tracking_uri
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.test_cma_state import Payload
+from trainables.process.errors import StudyError
+from trainables.storage.mlflow_store import check_tracking_uri
 
 STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.journal import Journal, read_journal
-from study.ledger import StudyLedger, epoch_rows, trial_row
-from study.outcome import _write_json
+from study.ledger.journal import Journal, read_journal
+from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
 from study.records import RecordWriter, read_trials
-from study.search import StudySearch
+from study.result.outcome import _write_json
+from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.inspection import assert_whole
 from tests.study.test_faults import wait_for_trials
-from trainables.storage import write_tensors
-from trainables.teacher_outputs_file import map_rows, write_rows
+from trainables.storage.rows import map_rows, write_rows
+from trainables.storage.tensors import write_tensors
 
 pytestmark = pytest.mark.fault
 

@@ -11,10 +11,11 @@ from collections import Counter
 import pytest
 from optuna.trial import TrialState
 
-from study.journal import read_journal
-from study.ledger import StudyLedger
-from study.plan import load_plan
-from study.search import SearchASHA, StudySearch
+from study.ledger.journal import read_journal
+from study.ledger.ledger import StudyLedger
+from study.plan.resolve import load_plan
+from study.search.schedulers import SearchASHA
+from study.search.searcher import StudySearch
 from tests.study.inspection import assert_whole
 
 STUDY = (

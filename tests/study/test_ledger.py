@@ -8,13 +8,13 @@ import zlib
 import pytest
 from ray.tune.search import Searcher
 
-from study.errors import StudyError, UsageError
-from study.ledger import StudyLedger, describe_damage, trial_name, trial_row
-from study.lock import StudyLock
-from study.search import StudySearch
+from study.ledger.ledger import StudyLedger, describe_damage, trial_name, trial_row
+from study.plan.lock import StudyLock
+from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from trainables.measures import ACCURACY
-from trainables.trial import TrialConfig
+from trainables.process.errors import StudyError, UsageError
+from trainables.spec.measures import ACCURACY
+from trainables.spec.trial import TrialConfig
 
 
 def known(ledger):
@@ -172,7 +172,7 @@ def test_a_lock_that_a_crash_or_a_reboot_left_behind_holds_nobody_up(tmp_path):
     (tmp_path / ".lock").write_text("pid 1 on another-boot")
     with StudyLock(tmp_path):
         pass
-    script = "import sys, time; from pathlib import Path; from study.lock import StudyLock\n"
+    script = "import sys, time; from pathlib import Path; from study.plan.lock import StudyLock\n"
     script += "with StudyLock(Path(sys.argv[1])): print(1, flush=True); time.sleep(1000)"
     holder = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout.readline()
@@ -351,7 +351,7 @@ def test_a_journal_that_cannot_be_written_is_refused_before_any_work(tmp_path, m
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr("study.ledger.Journal", refuse)
+    monkeypatch.setattr("study.ledger.ledger.Journal", refuse)
     with pytest.raises(StudyError, match=r"journal\.jsonl cannot be written .Permission denied."):
         ledger.begin_writing()
 

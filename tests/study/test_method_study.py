@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from study.plan import load_plan
+from study.plan.resolve import load_plan
 from study.records import read_trials
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.test_faults import finished_before, wait_for_trials

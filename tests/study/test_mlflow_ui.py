@@ -11,12 +11,13 @@ import pytest
 from mlflow.entities import Run
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from study.plan import StudyPlan, load_plan
+from study.plan.plan import StudyPlan
+from study.plan.resolve import load_plan
 from study.records import read_trials
-from study.tracking_view import NOTE_WIDTH
+from study.tracking.view import NOTE_WIDTH
 from tests.study.inspection import runs_of
 from tests.study.servers import PATIENCE, free_port, mlflow_server, require
-from trainables.measures import ACCURACY, SHARPNESS_GAP
+from trainables.spec.measures import ACCURACY, SHARPNESS_GAP
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

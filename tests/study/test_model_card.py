@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from study.confirmation import first_confirmed, student_path
-from study.model_card import card_of, card_path
-from study.study_data import data_of
+from study.ledger.students import first_confirmed, student_path
+from study.ledger.study_data import data_of
+from study.tracking.student_card import card_of, card_path
 from tests.study.test_student_model import confirmed_study
 from trainables.data import load_dataset
 from trainables.models.taken_weights import FoundWeights, TakenWeights
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from study import launch as launcher
-from study.comparison import choose_methods
-from study.errors import UsageError
-from study.network_checks import check_networks
-from study.request import resumed_plan
+from study.cli.request import resumed_plan
+from study.plan.methods import choose_methods
+from study.plan.network_checks import check_networks
+from trainables.process.errors import UsageError
 
 from .factories import make_plan
 

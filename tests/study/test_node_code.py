@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from study.node_code import shipped_code
+from study.running.node_code import shipped_code
 from tests.study.inspection import assert_whole
-from trainables.versions import code_digest
+from trainables.process.versions import code_digest
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,11 +5,12 @@ import math
 import optuna
 import pytest
 
-from study.ledger import StudyLedger
-from study.search import SearchASHA, StudySearch
-from study.tracking_view import saved_view
+from study.ledger.ledger import StudyLedger
+from study.search.schedulers import SearchASHA
+from study.search.searcher import StudySearch
+from study.tracking.view import saved_view
 from tests.study.factories import PretendedTune, make_plan
-from trainables.measures import ACCURACY
+from trainables.spec.measures import ACCURACY
 
 MATTHEWS = "val/matthews"
 

@@ -8,7 +8,7 @@ from urllib.request import urlopen
 import pytest
 from mlflow import MlflowClient
 
-from study.plan import load_plan
+from study.plan.resolve import load_plan
 from study.sync import main as sync_main
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.servers import free_port, running

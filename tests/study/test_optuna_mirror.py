@@ -19,15 +19,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from study.errors import UsageError
-from study.ledger import StudyLedger
-from study.optuna_mirror import StudyMirror, mirrored
-from study.plan_checks import check_optuna_storage
+from study.ledger.ledger import StudyLedger
+from study.plan.checks import check_optuna_storage
 from study.records import read_trials
-from study.search import StudySearch
+from study.search.optuna_mirror import StudyMirror, mirrored
+from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.test_faults import start, wait_for_trials
-from trainables.measures import ACCURACY
+from trainables.process.errors import UsageError
+from trainables.spec.measures import ACCURACY
 
 
 def begin(folder, **values):

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from analysis.costs import ConfigCost
-from analysis.statistics import Estimate
-from analysis.trials import compare_methods
-from study.confirmed import plus_minus
-from study.outcome import comparison_table
+from analysis.questions.costs import ConfigCost
+from analysis.reading.trials import compare_methods
+from analysis.statistics.estimates import Estimate
+from study.result.confirmed import plus_minus
+from study.result.terminal import comparison_table
 from tests.analysis.synthetic import trial, trials_table
 
 

@@ -7,12 +7,15 @@ import time
 
 import pytest
 
-from study.preview import describe_plan
+from study.cli.preview import describe_plan
+from study.plan.teacher_storage import reckon_teacher_storage
 from study.records import read_trials
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
-from trainables.distillation import begin_run, prepare_teacher
-from trainables.storage import read_tensors
+from trainables.costs.epoch import run_epoch
+from trainables.storage.tensors import read_tensors
+from trainables.tune.session import begin_run
+from trainables.tune.tasks import prepare_teacher
 
 SMALL = {"teacher": "cnn_4_8", "teacher_epochs": 1, "epochs": 2, "batch_size": 128}
 
@@ -33,13 +36,14 @@ def test_weights_that_are_held_hold_for_a_methods_own_teacher(tmp_path):
 def test_a_study_that_needs_no_teacher_has_none(tmp_path):
     plan = make_plan(tmp_path, space="temperature", base={"method": "dml"}, controls=("ce",))
     assert plan.teachers == {}
-    assert (plan.teacher_outputs_used, plan.teacher_storage.passes_stored) == ("live", 0)
+    assert (plan.teacher_outputs_used, reckon_teacher_storage(plan).passes_stored) == ("live", 0)
     assert "teacher    none: no method of the study needs one" in describe_plan(plan, [])
 
 
 def test_outputs_of_two_teachers_take_twice_the_room_and_the_passes(tmp_path):
     one, two = (
-        make_plan(tmp_path, space="temperature", base={"method": method}).teacher_storage for method in ("kd", "sftn")
+        reckon_teacher_storage(make_plan(tmp_path, space="temperature", base={"method": method}))
+        for method in ("kd", "sftn")
     )
     assert two.size == 2 * one.size
     assert two.passes_stored == 2 * one.passes_stored
@@ -60,7 +64,7 @@ def test_a_trial_without_any_teacher_runs():
     settings = {"data_root": None, "teacher_path": None, "own_teachers": {}, "teacher_outputs": outputs}
     run = begin_run({**settings, "config": {**SMALL, "method": "dml"}})
     assert run.teacher is None
-    assert 0 < run.run_epoch()["val/accuracy_teacher"] <= 1
+    assert 0 < run_epoch(run)["val/accuracy_teacher"] <= 1
 
 
 @pytest.mark.slow

@@ -6,13 +6,13 @@ import sys
 import psutil
 import pytest
 
-from study.errors import UsageError
-from study.plan import load_plan
-from study.preview import describe_plan
+from study.cli.preview import describe_plan
+from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
 from tests.study.test_faults import start, wait_for_trials
+from trainables.process.errors import UsageError
 
 
 def first_and_last_losses(directory):
@@ -122,5 +122,5 @@ def test_what_cannot_be_packed_is_refused_before_any_work(values, says, tmp_path
 
 
 def test_a_packed_trials_own_process_needs_no_torch():
-    program = "import trainables.packed_distillation, sys; sys.exit('torch' in sys.modules)"
+    program = "import trainables.tune.packed, sys; sys.exit('torch' in sys.modules)"
     assert psutil.Popen([sys.executable, "-c", program]).wait(timeout=120) == 0

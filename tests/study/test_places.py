@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from study.errors import UsageError
+from study.cli.request import existing_plan, resumed_plan
 from study.launch import main as launch_main
-from study.ledger import StudyLedger
-from study.lock import StudyLock
-from study.places import begin_study, check_mirror_place, check_study_name, original_of, own_store, settle_in
-from study.plan import load_plan, resolve_plan
-from study.request import existing_plan, resumed_plan
-from study.runner import recorded_run
+from study.ledger.ledger import StudyLedger
+from study.plan.folder import check_study_name, original_of, own_store, settle_in
+from study.plan.lock import StudyLock
+from study.plan.places import begin_study, check_mirror_place
+from study.plan.resolve import load_plan, resolve_plan
+from study.running.runner import recorded_run
 from study.sync import main as sync_main
 from tests.study.factories import make_plan
-from trainables.trial import TrialConfig
+from trainables.process.errors import UsageError
+from trainables.spec.trial import TrialConfig
 
 
 def plan_of(folder, **values):
@@ -141,7 +142,7 @@ def test_a_renamed_folder_is_the_study_and_keeps_its_identifier(begun):
 
 
 def test_a_trial_of_a_renamed_study_is_found_by_its_identifier(begun):
-    from study.reproduction import find_trial
+    from study.result.reproduction import find_trial
 
     begun.directory.rename(begun.output_dir / "second")
     plan, entry = find_trial("first-0000", None, begun.output_dir)

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces import SPACES
-from study.errors import UsageError
-from study.plan import StudyPlan, load_plan, resolve_plan
-from study.plan_checks import check_space_fits_method, controls_for, refuse_differences
-from study.request import resumed_plan
+from study.cli.request import resumed_plan
+from study.plan.checks import check_space_fits_method, controls_for, refuse_differences
+from study.plan.plan import StudyPlan
+from study.plan.resolve import load_plan, resolve_plan
+from study.plan.size import epochs_total
 from tests.study.factories import make_plan
-from trainables.sqlite_uri import sqlite_uri
+from trainables.process.errors import UsageError
+from trainables.storage.sqlite_uri import sqlite_uri
 
 
 def test_a_plan_survives_its_file(tmp_path):
@@ -164,12 +166,12 @@ def test_the_cost_is_the_trials_times_their_epochs(trials, promising, replicates
         }
     )  # fmt: skip
     assert plan.total_trials == trials + 2 * replicates + min(promising, trials) * replicates
-    assert plan.epochs_total() == plan.total_trials * epochs
+    assert epochs_total(plan) == plan.total_trials * epochs
 
 
 def test_checking_a_plan_imports_nothing_heavy():
     script = (
-        "import sys, study.plan\n"
+        "import sys, study.plan.plan\n"
         "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )

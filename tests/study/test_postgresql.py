@@ -10,14 +10,14 @@ from mlflow import MlflowClient
 from mlflow.store.db import utils
 from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
 
-from study.errors import StudyError
 from study.launch import main as launch_study
-from study.plan import load_plan
+from study.plan.resolve import load_plan
 from study.records import read_trials
-from study.tracking import check_tracking_uri
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.servers import PASSWORD, PostgreSQL, free_port, mlflow_server, postgresql_server
 from tests.trainables.store_creators import creators
+from trainables.process.errors import StudyError
+from trainables.storage.mlflow_store import check_tracking_uri
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -7,11 +7,12 @@ from unittest import mock
 
 import pytest
 
-from study import runner
-from study.progress import StudyProgress
+from study.cli.progress import StudyProgress
+from study.running import runner
 from tests.study.factories import make_plan
-from trainables import distillation
-from trainables.measures import ACCURACY
+from trainables.spec.measures import ACCURACY
+from trainables.tune import tasks
+from trainables.tune import trainable as distillation
 
 
 def trials_by_process(folder: Path) -> Counter[str]:
@@ -58,7 +59,7 @@ def test_a_process_that_starts_late_still_comes_to_work(tmp_path, scheduler):
     )  # fmt: skip
     with (
         mock.patch.object(distillation, "DistillationTrainable", trainable),
-        mock.patch.object(runner, "prepare_study_teacher", return_value=distillation.PreparedTeacher("none", [])),
+        mock.patch.object(runner, "prepare_study_teacher", return_value=tasks.PreparedTeacher("none", [])),
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     assert tracker.finish("FINISHED") is None

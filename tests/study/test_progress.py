@@ -1,6 +1,6 @@
 import io
 
-from study.progress import StudyProgress
+from study.cli.progress import StudyProgress
 from tests.study.factories import make_plan
 
 

@@ -2,13 +2,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from study import records
-from study.ledger import StudyLedger, epoch_rows, trial_row
+from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
 from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError, RecordWriter, read_epochs, read_trials
-from study.runner import recorded_run
-from study.search import StudySearch
+from study.running.runner import recorded_run
+from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from trainables.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES
-from trainables.trial import TrialConfig
+from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES
+from trainables.spec.trial import TrialConfig
 
 
 @pytest.fixture

@@ -7,20 +7,22 @@ from contextlib import closing
 import pytest
 import torch
 
-from study.confirmation import Choice, Confirmation, ConfirmationRequest
-from study.errors import StudyError, UsageError
-from study.journal import Journal
-from study.ledger import PROCESS_DIED, StudyLedger
-from study.reproduction import Difference, compare, find_trial, reasons_to_differ, reproduce
+from study.ledger.confirmation import Choice, Confirmation
+from study.ledger.journal import Journal
+from study.ledger.ledger import PROCESS_DIED, StudyLedger
+from study.plan.confirmation import ConfirmationRequest
 from study.rerun import main
+from study.result.reproduction import Difference, compare, find_trial, reasons_to_differ, reproduce
 from tests.study.factories import make_plan
+from trainables.costs.epoch import run_epoch
 from trainables.data import image_progress, load_dataset
-from trainables.distillation import begin_run, describe_error
-from trainables.loss_log import NonFiniteLossError
-from trainables.measures import MEASURES
-from trainables.teacher import ensure_teacher
-from trainables.threads import one_thread
-from trainables.trial import TrialConfig
+from trainables.process.errors import StudyError, UsageError
+from trainables.process.threads import one_thread
+from trainables.spec.measures import MEASURES
+from trainables.spec.trial import TrialConfig
+from trainables.steps.loss_log import NonFiniteLossError
+from trainables.teacher.files import ensure_teacher
+from trainables.tune.session import begin_run, describe_error
 
 BASE = {"teacher": "cnn_8_16", "epochs": 2, "batch_size": 128}
 
@@ -88,7 +90,7 @@ def record(plan, *, change=lambda epoch, measures: measures, epochs=None, stage=
     status, error = "finished", None
     while not run.finished and run.epoch != epochs:
         try:
-            measures = run.run_epoch()
+            measures = run_epoch(run)
         except NonFiniteLossError as caught:
             status, error = "failed", describe_error(caught)
             break
@@ -197,7 +199,7 @@ def test_a_confirmed_trial_does_not_read_the_test_split_again(plan, monkeypatch)
     def read(run):
         raise AssertionError("the test split was read")
 
-    monkeypatch.setattr("trainables.training.DistillationRun.evaluate_test", read)
+    monkeypatch.setattr("trainables.run.run.DistillationRun.evaluate_test", read)
     assert reproduce(plan, entry, quiet).matches
 
 

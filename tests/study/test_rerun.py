@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from study.environment import WORKERS
 from study.records import read_trials
+from trainables.process.environment import WORKERS
 
 
 def test_help_answers_without_heavy_imports_and_ends_with_three_examples(launch):

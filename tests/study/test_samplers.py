@@ -4,9 +4,9 @@ import pytest
 from optuna.trial import TrialState
 
 from search_spaces import SPACES
-from study.plan import SAMPLERS
-from study.preview import describe_plan
-from study.samplers import sampler_outcome
+from study.cli.preview import describe_plan
+from study.plan.plan import SAMPLERS
+from study.search.samplers import sampler_outcome
 from tests.study.factories import make_plan
 
 

@@ -6,12 +6,13 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from study.ledger import PROCESS_DIED, StudyLedger
-from study.plan import SAMPLERS
-from study.samplers import make_sampler
-from study.search import WORKER_RESTARTS, SearchASHA, StudySearch, promising_configs
+from study.ledger.ledger import PROCESS_DIED, StudyLedger
+from study.plan.plan import SAMPLERS
+from study.search.samplers import make_sampler
+from study.search.schedulers import SearchASHA
+from study.search.searcher import WORKER_RESTARTS, StudySearch, promising_configs
 from tests.study.factories import PretendedTune, TuneTrial, accuracy_of, make_plan, search_with_asha
-from trainables.measures import ACCURACY
+from trainables.spec.measures import ACCURACY
 
 
 def begin(folder: Path, **values):
@@ -75,7 +76,7 @@ def test_replicates_wait_for_the_search_and_controls_do_not(tmp_path):
 def test_a_config_that_is_proposed_again_gets_new_seeds(tmp_path, monkeypatch):
     ledger, _, tune = begin(tmp_path, trials=8, space="adapter_training")
     point = ledger.plan.search_space.default_point()
-    monkeypatch.setattr("study.comparison.Search.suggest", lambda search, trial: {**search.start, **point})
+    monkeypatch.setattr("study.plan.methods.Search.suggest", lambda search, trial: {**search.start, **point})
     tune.run(2)
     resumed = PretendedTune(StudySearch(ledger, {}), ledger)
     resumed.run(2)

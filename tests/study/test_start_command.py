@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from study.cli.request import new_plan, resume_command, sync_command
+from study.cli.start_command import start_command
 from study.launch import app
-from study.plan import EXECUTION_FIELDS, StudyPlan
-from study.request import new_plan, resume_command, sync_command
-from study.start_command import start_command
+from study.plan.plan import EXECUTION_FIELDS, StudyPlan
 from tests.study.factories import make_plan
 
 

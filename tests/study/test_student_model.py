@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from analysis.confirmation import summarise_confirmation
-from study.errors import StudyError
-from study.ledger import StudyLedger, trial_row
-from study.search import StudySearch
-from study.student_model import model_name, publish_student
+from analysis.questions.confirmation import summarise_confirmation
+from study.ledger.ledger import StudyLedger, trial_row
+from study.search.searcher import StudySearch
+from study.tracking.student import model_name, publish_student
 from tests.analysis.synthetic import trials_table
 from tests.study.factories import make_plan
 from tests.study.test_confirmation import PretendedSeeds
 from tests.trainables.data.conftest import random_images, write_images
+from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
-from trainables.student_file import keep_student, load_student
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.process.errors import StudyError
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
+from trainables.students.file import keep_student, load_student
 
 GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
 
@@ -27,7 +28,7 @@ GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
 @pytest.fixture(scope="module")
 def run():
     run = DistillationRun(TrialConfig(method="ce", epochs=1), load_dataset("digits", None), None)
-    run.run_epoch()
+    run_epoch(run)
     return run
 
 

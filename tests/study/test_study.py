@@ -6,11 +6,12 @@ import pyarrow.compute as pc
 import pytest
 from mlflow import MlflowClient
 
-from study.ledger import StudyLedger
-from study.plan import load_plan
+from study.ledger.ledger import StudyLedger
+from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.inspection import assert_whole, runs_of
-from trainables.trial import TrialConfig
+from trainables.costs.epoch import run_epoch
+from trainables.spec.trial import TrialConfig
 
 
 def test_a_study_ends_with_every_trial_recorded_and_tracked_once(small_study):
@@ -85,9 +86,10 @@ def test_every_finished_trial_recorded_how_well_calibrated_its_networks_are(smal
 
 def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study, tmp_path):
     from trainables.data import load_dataset
-    from trainables.teacher import ensure_teacher, load_teacher
-    from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
-    from trainables.training import DistillationRun, use_one_thread
+    from trainables.process.threads import use_one_thread
+    from trainables.run.run import DistillationRun
+    from trainables.teacher.files import ensure_teacher, load_teacher
+    from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
     use_one_thread()
     plan = load_plan(small_study)
@@ -106,7 +108,7 @@ def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study, tmp_pat
     )  # fmt: skip
     run = DistillationRun(config, dataset, teacher, teacher_outputs=StoredTeacherOutputs(store))
     for epoch in range(1, config.epochs + 1):
-        measures = run.run_epoch()
+        measures = run_epoch(run)
         for name, value in entry.epochs[epoch].items():
             if not name.startswith("cost/"):
                 assert measures[name] == value, name

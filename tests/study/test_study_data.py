@@ -8,22 +8,23 @@ from dataclasses import replace
 import pytest
 
 from study.confirm import main as confirm_main
-from study.confirmation import first_confirmed, student_path
 from study.export import main as export_main
 from study.launch import main as launch_main
-from study.ledger import StudyLedger
-from study.model_card import card_path
-from study.plan import load_plan
+from study.ledger.ledger import StudyLedger
+from study.ledger.students import first_confirmed, student_path
+from study.ledger.study_data import data_of, described
+from study.plan.resolve import load_plan
 from study.rerun import main as rerun_main
-from study.study_data import data_of, described
 from study.sync import main as sync_main
+from study.tracking.student_card import card_path
 from tests.study.factories import make_plan
 from tests.study.test_student_model import confirmed_study
 from tests.trainables.data.conftest import random_images, write_images
+from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
-from trainables.data.registry import list_image_folder
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.data.image_folder import list_image_folder
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
 
 CLASSES = ("cat", "dog", "hen")
 
@@ -42,7 +43,7 @@ def study(tmp_path_factory):
     base = {"dataset": write_folder(tmp_path / "photos")}
     data = load_dataset(base["dataset"], None)
     run = DistillationRun(TrialConfig(method="ce", epochs=1, **base), data, None)
-    run.run_epoch()
+    run_epoch(run)
     ledger, _ = confirmed_study(tmp_path, run, base=base, gains=(0.03, 0.05))
     sizes = {"train": len(data.train), "validation": len(data.validation)}
     ledger.record_dataset(described(ledger.plan, {"digest": data.digest, **sizes}))

@@ -14,21 +14,21 @@ from unittest import mock
 
 import pytest
 
-from study import cluster as study_cluster  # sets Ray's environment before Ray is imported
+from study.running import cluster as study_cluster  # sets Ray's environment before Ray is imported
 
 # isort: split
 from ray.cluster_utils import Cluster
 
-from study import runner
-from study.journal import read_journal
-from study.plan import load_plan
-from study.progress import StudyProgress
+from study.cli.progress import StudyProgress
+from study.ledger.journal import read_journal
+from study.plan.resolve import load_plan
 from study.records import read_trials
+from study.running import runner
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab
 from tests.study.inspection import assert_whole, runs_of, wait_until
 from tests.study.test_faults import start, wait_for_trials
-from trainables import distillation
+from trainables.tune import trainable as distillation
 
 pytestmark = pytest.mark.fault
 ROOT = Path(__file__).parents[2]

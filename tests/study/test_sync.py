@@ -14,12 +14,12 @@ from itertools import takewhile
 
 import pytest
 
-from study.errors import StudyError
-from study.plan import load_plan
+from study.plan.resolve import load_plan
 from study.records import read_trials
-from study.tracking import check_tracking_uri
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.test_faults import start, wait_for_trials
+from trainables.process.errors import StudyError
+from trainables.storage.mlflow_store import check_tracking_uri
 
 STUDY = ("--space", "adapter_width", "--trials", "16", "--promising", "1", "--replicates", "2", "--epochs", "3")
 

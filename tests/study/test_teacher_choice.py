@@ -11,21 +11,27 @@ import pyarrow as pa
 import pytest
 import torch
 
-from study.errors import StudyError, UsageError
-from study.journal import read_journal
+from study.cli.start_command import start_command
 from study.launch import main
-from study.plan import load_plan
+from study.ledger.journal import read_journal
+from study.plan.resolve import load_plan
+from study.plan.teacher_choice import (
+    check_same_teacher,
+    choose_teacher,
+    describe_teacher,
+    keep_teacher,
+    parse_normalisation,
+)
 from study.records import read_trials
-from study.start_command import start_command
-from study.teacher_choice import check_same_teacher, choose_teacher, describe_teacher, keep_teacher, parse_normalisation
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
 from trainables.data import load_dataset
 from trainables.data.views import Normaliser
-from trainables.distillation import fill_teacher_outputs, prepare_teacher
 from trainables.models import CheckpointInfo, build_model, save_checkpoint
 from trainables.models.taken_weights import TakenWeights
+from trainables.process.errors import StudyError, UsageError
 from trainables.teacher.files import is_kept, stored_path
+from trainables.tune.tasks import fill_teacher_outputs, prepare_teacher
 
 NOTHING = {
     "teacher_checkpoint": None, "teacher_normalisation": None, "teacher_weights": None, "dataset": "digits",

@@ -15,26 +15,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.cluster import Slots, start_ray, stop_ray
+from study.running.cluster import Slots, start_ray, stop_ray
 
 # isort: split
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.errors import StudyError
-from study.journal import read_journal
-from study.plan import StudyPlan
-from study.progress import StudyProgress
+from study.cli.progress import StudyProgress
+from study.ledger.journal import read_journal
+from study.plan.plan import StudyPlan
 from study.records import read_epochs
-from study.runner import check_services
-from study.teacher_fill import Filling, TeacherFill, deal_out
+from study.running.runner import check_services
+from study.running.teacher_fill import Filling, TeacherFill, deal_out
 from tests.conftest import S3, S3_ENVIRONMENT, Launch
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole, wait_until
-from trainables.distillation import prepare_teacher
-from trainables.teacher_outputs_store import Shard
-from trainables.training import use_one_thread
+from trainables.process.errors import StudyError
+from trainables.process.threads import use_one_thread
+from trainables.teacher_outputs.store import Shard
+from trainables.tune.tasks import prepare_teacher
 
 TRAIN, VALIDATION = 1077, 360
 SHARDS = [Shard(slot, 0, 1000) for slot in range(10)]

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from study.plan import load_plan
+from study.plan.resolve import load_plan
 from study.records import read_trials
 from tests.study.inspection import assert_whole
-from trainables.storage import read_tensors
+from trainables.storage.tensors import read_tensors
 
 
 @pytest.mark.slow

@@ -2,38 +2,43 @@ from typing import get_args
 
 import pytest
 
-from study.errors import UsageError
-from study.plan import EXECUTION_FIELDS, load_plan, resolve_plan
-from study.plan_checks import refuse_differences
-from study.preview import describe_plan
-from study.request import resumed_plan
-from study.teacher_storage import OutputsDtype, describe_teacher_storage
+from study.cli.preview import describe_plan
+from study.cli.request import resumed_plan
+from study.plan.checks import refuse_differences
+from study.plan.notes import describe_teacher_storage
+from study.plan.outputs import OutputsDtype
+from study.plan.plan import EXECUTION_FIELDS
+from study.plan.resolve import load_plan, resolve_plan
+from study.plan.teacher_storage import reckon_teacher_storage
 from tests.study.factories import make_plan
-from trainables.teacher_outputs_file import DTYPES
-from trainables.teacher_outputs_file import OutputsDtype as StoredOutputsDtype
+from trainables.process.errors import UsageError
+from trainables.storage.rows import DTYPES
+from trainables.storage.rows import OutputsDtype as StoredOutputsDtype
 
 TRAIN, VALIDATION, FEATURE = 1077, 360, 4 * 64
 
 
 def test_storage_is_reckoned_from_slots_samples_and_the_width_of_the_feature(tmp_path):
-    storage = make_plan(tmp_path, base={"epochs": 4}).teacher_storage
+    storage = reckon_teacher_storage(make_plan(tmp_path, base={"epochs": 4}))
     assert storage.size == (4 * TRAIN + VALIDATION) * FEATURE * 2
-    assert make_plan(tmp_path, base={"epochs": 15}).teacher_storage.size == (9 * TRAIN + VALIDATION) * FEATURE * 2
-    assert make_plan(tmp_path, teacher_outputs_dtype="float32").teacher_storage.size == 2 * storage.size
-    unaugmented = make_plan(tmp_path, overrides={"augmentation": "none"}).teacher_storage
+    assert (
+        reckon_teacher_storage(make_plan(tmp_path, base={"epochs": 15})).size == (9 * TRAIN + VALIDATION) * FEATURE * 2
+    )
+    assert reckon_teacher_storage(make_plan(tmp_path, teacher_outputs_dtype="float32")).size == 2 * storage.size
+    unaugmented = reckon_teacher_storage(make_plan(tmp_path, overrides={"augmentation": "none"}))
     assert unaugmented.size == (TRAIN + VALIDATION) * FEATURE * 2
 
 
 @pytest.mark.parametrize("dtype", get_args(OutputsDtype))
 def test_a_plan_knows_the_dtypes_of_the_store_and_their_sizes(tmp_path, dtype):
     assert set(get_args(OutputsDtype)) == set(get_args(StoredOutputsDtype))
-    size = make_plan(tmp_path, teacher_outputs_dtype=dtype).teacher_storage.size
+    size = reckon_teacher_storage(make_plan(tmp_path, teacher_outputs_dtype=dtype)).size
     assert size == (4 * TRAIN + VALIDATION) * FEATURE * DTYPES[dtype].itemsize
 
 
 def test_passes_are_those_of_the_trials_that_a_teacher_teaches(tmp_path):
     # 5 of the search and 2 promising on 2 seeds are taught, and of the controls kd on 2 seeds.
-    storage = make_plan(tmp_path, base={"epochs": 4}).teacher_storage
+    storage = reckon_teacher_storage(make_plan(tmp_path, base={"epochs": 4}))
     assert (storage.passes_live, storage.passes_stored, storage.passes_saved) == (11 * 4, 4, 40)
 
 

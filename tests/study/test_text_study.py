@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 import transformers
 
-from study.journal import Journal, read_journal
 from study.launch import main
+from study.ledger.journal import Journal, read_journal
 from tests.conftest import run_launcher
 from tests.text_tasks import write_rte
 from trainables.data import load_dataset
@@ -144,7 +144,7 @@ def test_what_cannot_be_studied_is_refused_before_any_work(command, root, tmp_pa
 
 def test_a_study_of_images_imports_no_language_model():
     program = (
-        "import sys, trainables.training, trainables.teacher, trainables.student_file;"
+        "import sys, trainables.run.run, trainables.teacher, trainables.students.file;"
         "sys.exit(any(name in sys.modules for name in ('transformers', 'tokenizers')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -160,7 +160,7 @@ def test_a_study_of_text_runs_confirms_and_keeps_a_student_that_reads_tokens(roo
     result = json.loads(done.stdout)
     assert result["trials"]["failed"] == 0
     files = [path for path in (tmp_path / "text").rglob("*.safetensors") if "example" not in path.name]
-    from trainables.student_file import load_kept
+    from trainables.students.file import load_kept
 
     assert load_kept(files[0]).images.shape[:2] == (2, 2)
     exported = run_launcher("text", "--output-dir", tmp_path, "--json", module="study.export")

@@ -11,15 +11,16 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from study.errors import StudyError
+from study.cli.start_command import start_command
 from study.launch import main as launch_study
-from study.ledger import StudyLedger
-from study.search import StudySearch
-from study.start_command import start_command
-from study.tracking import StudyTracker, check_tracking_uri, trial_params
-from study.tracking_view import NOTE_FIGURES, VIEW_TAG, command_block, view_key
+from study.ledger.ledger import StudyLedger
+from study.search.searcher import StudySearch
+from study.tracking.tracker import StudyTracker, trial_params
+from study.tracking.view import NOTE_FIGURES, VIEW_TAG, command_block, view_key
 from tests.study.factories import PretendedTune, make_plan
-from trainables.measures import ACCURACY
+from trainables.process.errors import StudyError
+from trainables.spec.measures import ACCURACY
+from trainables.storage.mlflow_store import check_tracking_uri
 from trainables.teacher.command import main as train_teacher
 
 

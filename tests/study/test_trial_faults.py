@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from study.ledger import PROCESS_DIED, StudyLedger
+from study.ledger.ledger import PROCESS_DIED, StudyLedger
 from study.records import read_trials
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab, numbers_of
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_is_damaged_is_passed_over_for_the_one_before(tmp_path
 
 
 def journal_of(plan):
-    from study.journal import read_journal
+    from study.ledger.journal import read_journal
 
     events, damaged = read_journal(plan.directory / "journal.jsonl")
     assert not damaged

@@ -8,14 +8,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from study.errors import StudyError
-from study.plan import load_plan
+from study.cli.start_command import start_command
+from study.plan.resolve import load_plan
 from study.records import read_epochs
-from study.start_command import start_command
-from study.trial_storage import TrialStorage, check_trial_storage
+from study.running.trial_storage import TrialStorage, check_trial_storage
 from tests.conftest import S3
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole, wait_until
+from trainables.process.errors import StudyError
 
 TRAIN, VALIDATION = 1077, 360
 SECRET = "hush-hush"

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from study import watchdog
-from study.watchdog import Watchdog
+from study.running import watchdog
+from study.running.watchdog import Watchdog
 
 
 class Clock:

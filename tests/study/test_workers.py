@@ -8,13 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from study.errors import UsageError
-from study.journal import read_journal
-from study.plan import load_plan
+from study.cli.start_command import start_command
+from study.ledger.journal import read_journal
+from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
-from study.start_command import start_command
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole, runs_of, wait_until
+from trainables.process.errors import UsageError
 
 
 def epochs_in(directory: Path) -> int:

@@ -9,12 +9,14 @@ import torch
 from tests.text_tasks import small_text_dataset
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
-from trainables.methods import METHODS
-from trainables.teacher import FrozenTeacher, ensure_teacher, load_teacher
-from trainables.teacher_outputs_store import TeacherOutputsStore
-from trainables.trial import TrialConfig
+from trainables.methods.registry import METHODS
+from trainables.spec.methods import method_spec
+from trainables.spec.trial import TrialConfig
+from trainables.teacher.files import ensure_teacher, load_teacher
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import TeacherOutputsStore
 
-IMAGE_METHODS = [name for name in METHODS if METHODS.entry(name).modality != "text"]
+IMAGE_METHODS = [name for name in METHODS if method_spec(name).modality != "text"]
 MakeStore = Callable[..., TeacherOutputsStore]
 
 # A smaller teacher than the default: its training takes half a second.

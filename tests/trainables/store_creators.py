@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from trainables import mlflow_store  # before mlflow
+from trainables.storage import mlflow_store  # before mlflow
 
 # isort: split
 import sqlalchemy

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.adamw import AdamWTrainer
-from trainables.optimisation import Trainer, linear_factor
+from trainables.steps.adamw import AdamWTrainer
+from trainables.steps.sgd import Trainer, linear_factor
 
 SETTINGS = {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.1, "schedule": "constant", "epochs": 4}
 

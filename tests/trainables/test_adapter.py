@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.adapter import INITS, KINDS, TeacherAdapter
-from trainables.randomness import seeded
-from trainables.trial import ADAPTER_KINDS
+from trainables.process.randomness import seeded
+from trainables.spec.trial import ADAPTER_KINDS
+from trainables.steps.adapter import INITS, KINDS, TeacherAdapter
 
 FEATURE_DIM, CLASSES, WIDTH, BATCH = 12, 5, 3, 8
 

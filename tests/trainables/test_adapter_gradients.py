@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.adapter import KINDS, TeacherAdapter
-from trainables.adapter_gradients import AdapterGradients
-from trainables.randomness import seeded
+from trainables.process.randomness import seeded
+from trainables.steps.adapter import KINDS, TeacherAdapter
+from trainables.steps.adapter_formulas import AdapterGradients
 
 
 @pytest.mark.parametrize("batch", [1, 9])

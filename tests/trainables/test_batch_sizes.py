@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from tests.text_tasks import small_text_dataset
-from trainables.batch_sizes import batch_sizes, count_batches, largest_batch
-from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.packing import Pack
-from trainables.packing_probe import best_count
+from trainables.costs.epoch import run_epoch
+from trainables.packing.pack import Pack
+from trainables.packing.probe import best_count
+from trainables.run.checkpoint import load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.spec.batch_sizes import batch_sizes, count_batches, largest_batch
 from trainables.teacher.training import TeacherTraining
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsStore
-from trainables.training import DistillationRun
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
 from .conftest import small_config, text_config
 from .test_data_parallel import run_together, shared
@@ -69,7 +70,7 @@ def test_a_trial_whose_last_batch_would_be_one_sample_trains_on_it_in_a_batch_of
     assert [len(batch.labels) for batch in batches] == [65]
     assert len(run.batches) == 1
     assert run.student_trainer._steps == 1
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     assert measures["cost/seconds_per_step"] == pytest.approx(run.training_seconds)
     # PyTorch's own refusal of what the batches were before.
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -91,7 +92,7 @@ def test_batches_that_are_gathered_together_and_batches_of_a_worker_have_the_sam
     dataset = random_dataset(8, 1, samples)
     run = DistillationRun(small_config(method="ce", batch_size=64), dataset, None)
     whole = [batch.indices for batch in run.batches.of_epoch(1, None)]
-    monkeypatch.setattr("trainables.batches._GATHERED_BYTES", 1)  # one batch at a time
+    monkeypatch.setattr("trainables.batches.images._GATHERED_BYTES", 1)  # one batch at a time
     assert all(torch.equal(a.indices, b) for a, b in zip(run.batches.of_epoch(1, None), whole, strict=True))
     for rank in range(2):
         shares = list(run.batches.shares_of_epoch(1, None, lambda count, rank=rank: slice(rank, count, 2)))
@@ -105,13 +106,13 @@ def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_le
     make = lambda: DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it))  # noqa: E731
     whole, stopped = make(), make()
     for _ in range(3):
-        whole.run_epoch()
-    stopped.run_epoch()
+        run_epoch(whole)
+    run_epoch(stopped)
     save_checkpoint(stopped, tmp_path)
     resumed = make()
     load_checkpoint(resumed, tmp_path)
-    resumed.run_epoch()
-    resumed.run_epoch()
+    run_epoch(resumed)
+    run_epoch(resumed)
     assert_same_state(resumed, whole, 0.0)
 
 
@@ -130,7 +131,7 @@ def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
     for _ in range(2):
         found = pack.run_epoch().measures
         for name, run in alone.items():
-            assert_same_measures(found[name], run.run_epoch())
+            assert_same_measures(found[name], run_epoch(run))
     for name, run in alone.items():
         assert_same_state(together[name], run)
 
@@ -140,7 +141,7 @@ def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
 def test_workers_equal_one_process(method, size, one_left_over, teacher_of_it):
     config = small_config(**SHRINKING, method=method)
     alone = in_float64(DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it)))
-    expected = [alone.run_epoch() for _ in range(2)]
+    expected = [run_epoch(alone) for _ in range(2)]
     make = lambda workers: shared(config, one_left_over, teacher_of_it, workers)  # noqa: E731
     for run, measures in run_together(make, size, 2):
         for ours, theirs in zip(measures, expected, strict=True):
@@ -154,7 +155,7 @@ def test_workers_that_get_one_sample_of_a_batch_or_none_equal_one_process(sample
     dataset = random_dataset(4, 1, samples)
     config = small_config(**SHRINKING | {"batch_size": 64}, method="ce")
     alone = in_float64(DistillationRun(config, dataset, None))
-    expected = alone.run_epoch()
+    expected = run_epoch(alone)
     for run, measures in run_together(lambda workers: shared(config, dataset, None, workers), size, 1):
         assert_same_measures({**measures[0], "cost/workers": 1.0}, expected)
         assert_same_state(run, alone, 1e-11)  # norms of two values magnify a sum's order
@@ -172,7 +173,7 @@ def test_stored_outputs_of_the_teacher_come_along_with_the_sample_that_joined(on
     assert batch.teacher.logits.shape == (65, 10)
     torch.testing.assert_close(batch.teacher.logits, live.logits)
     live_run = DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it))
-    assert run.run_epoch()["train/loss"] == pytest.approx(live_run.run_epoch()["train/loss"], rel=1e-5)
+    assert run_epoch(run)["train/loss"] == pytest.approx(run_epoch(live_run)["train/loss"], rel=1e-5)
 
 
 def test_a_teacher_is_trained_where_one_sample_is_left_over_and_so_are_probed_packs(one_left_over, tmp_path):
@@ -212,14 +213,4 @@ def test_sentences_are_trained_on_alike_alone_and_by_workers(samples, sizes):
 
 
 def _train_together(make, size):
-    class Training:
-        def __init__(self, run):
-            self.run = run
-
-        def __getattr__(self, name):
-            return getattr(self.run, name)
-
-        def run_epoch(self):
-            return self.run.train_epoch()
-
-    return run_together(lambda workers: Training(make(workers)), size, 1)
+    return run_together(make, size, 1, epoch=DistillationRun.train_epoch)

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
-from trainables.measures import TIMED_MEASURES
-from trainables.optimisation import SCHEDULES
-from trainables.storage import read_tensors, write_tensors
-from trainables.teacher import FrozenTeacher
-from trainables.training import DistillationRun
+from trainables.costs.epoch import run_epoch
+from trainables.run.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.spec.measures import TIMED_MEASURES
+from trainables.steps.sgd import SCHEDULES
+from trainables.storage.tensors import read_tensors, write_tensors
+from trainables.teacher_outputs.frozen import FrozenTeacher
 
 from .conftest import small_config
 
@@ -34,7 +35,7 @@ def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(schedule, digi
     save_checkpoint(straight, tmp_path / "0")
     measures = []
     for epoch in range(1, 5):
-        measures.append(without_costs(straight.run_epoch()))
+        measures.append(without_costs(run_epoch(straight)))
         save_checkpoint(straight, tmp_path / str(epoch))
     for stopped_after in range(5):
         torch.manual_seed(stopped_after)  # what the process drew before must not matter
@@ -42,19 +43,19 @@ def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(schedule, digi
         load_checkpoint(resumed, tmp_path / str(stopped_after))
         assert resumed.epoch == stopped_after
         for epoch in range(stopped_after, 4):
-            assert without_costs(resumed.run_epoch()) == measures[epoch]
+            assert without_costs(run_epoch(resumed)) == measures[epoch]
         assert resumed.calibration == (straight.calibration if stopped_after < 4 else {})
         assert_same_state(resumed, straight)
 
 
 def test_a_run_that_went_on_can_be_taken_back_to_its_checkpoint(digits, teacher, tmp_path):
     run = DistillationRun(small_config(), digits, teacher)
-    run.run_epoch()
+    run_epoch(run)
     save_checkpoint(run, tmp_path)
-    second = without_costs(run.run_epoch())
+    second = without_costs(run_epoch(run))
     load_checkpoint(run, tmp_path)
     assert run.epoch == 1
-    assert without_costs(run.run_epoch()) == second
+    assert without_costs(run_epoch(run)) == second
 
 
 def test_a_checkpoint_is_one_file_which_the_next_one_replaces(digits, teacher, tmp_path):

@@ -3,9 +3,9 @@ import itertools
 import pytest
 import torch
 
-from trainables.closed_form import ClosedForm
-from trainables.methods import METHODS
-from trainables.methods.method import LossParts, StepOutputs
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.registry import METHODS
+from trainables.steps.closed_form import ClosedForm
 
 NUMBERS = [
     {"temperature": t, "ce_weight": a, "kd_weight": b, "adapter_ce_weight": c, "detach_adapter_target": detach}

@@ -3,13 +3,13 @@ import copy
 import pytest
 import torch
 
-from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.compute import arithmetic, feature_and_logits, forward_pass, place
+from trainables.costs.epoch import run_epoch
 from trainables.models import build_model
-from trainables.randomness import seeded
-from trainables.teacher import FrozenTeacher
-from trainables.teacher.frozen import Renormalisation
-from trainables.training import DistillationRun
+from trainables.models.compute import arithmetic, feature_and_logits, forward_pass, place
+from trainables.process.randomness import seeded
+from trainables.run.checkpoint import load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
 from .conftest import small_config
 
@@ -121,7 +121,7 @@ def test_a_teachers_logits_are_its_head_in_float32_whatever_surrounds_it():
 def test_a_trial_in_bfloat16_learns_as_one_in_float32_does(digits, teacher):
     runs = [DistillationRun(small_config(**WIDE, precision=p), digits, teacher) for p in ("fp32", "bf16")]
     for _ in range(2):
-        full, half = (run.run_epoch() for run in runs)
+        full, half = (run_epoch(run) for run in runs)
     assert half["train/loss"] != full["train/loss"]
     assert half["train/loss"] == pytest.approx(full["train/loss"], rel=0.05)
     assert half["val/accuracy"] == pytest.approx(full["val/accuracy"], abs=0.1)
@@ -135,11 +135,11 @@ def test_a_trial_in_bfloat16_learns_as_one_in_float32_does(digits, teacher):
 def test_a_wide_student_repeats_and_resumes_to_the_same_bits(precision, digits, teacher, tmp_path):
     config = small_config(**WIDE, precision=precision)
     whole, first, second = (DistillationRun(config, digits, teacher) for _ in range(3))
-    expected = [whole.run_epoch(), whole.run_epoch()][-1]
-    first.run_epoch()
+    expected = [run_epoch(whole), run_epoch(whole)][-1]
+    run_epoch(first)
     save_checkpoint(first, tmp_path)
     load_checkpoint(second, tmp_path)
-    measures = second.run_epoch()
+    measures = run_epoch(second)
     assert measures["train/loss"] == expected["train/loss"]
     assert measures["val/loss"] == expected["val/loss"]
     for name, tensor in whole.state_dict()["tensors"].items():

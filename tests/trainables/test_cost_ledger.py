@@ -5,16 +5,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables import cost_ledger
-from trainables.adapter import KINDS
-from trainables.cost_ledger import FlopCounter, Flops
+from trainables.costs import ledger as cost_ledger
+from trainables.costs.epoch import run_epoch
+from trainables.costs.ledger import FlopCounter, Flops, count_costs
 from trainables.data.dataset import Dataset
-from trainables.measures import COST_FACTS, COST_MEASURES, ENERGY_MEASURES, MEASURES, unit_of
 from trainables.models import build_model
-from trainables.packing import Pack
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs_store import StoredTeacherOutputs
-from trainables.training import DistillationRun
+from trainables.packing.pack import Pack
+from trainables.run.run import DistillationRun
+from trainables.spec.measures import COST_FACTS, COST_MEASURES, ENERGY_MEASURES, MEASURES, unit_of
+from trainables.steps.adapter import KINDS
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 from .conftest import small_config
 
@@ -38,7 +39,7 @@ def test_a_linear_layer_takes_two_flops_for_each_weight_and_as_many_for_each_gra
 
 def test_cnn_3_4_takes_what_its_layers_take_by_hand(digits, teacher):
     first, second, head = (2 * each for each in (8 * 8 * 9 * 1 * 3, 4 * 4 * 9 * 3 * 4, 16 * 10))
-    ledger = DistillationRun(small_config(method="ce"), digits, teacher).cost
+    ledger = count_costs(DistillationRun(small_config(method="ce"), digits, teacher))
     assert ledger.flops["student"] == (first + second + head, first + 2 * (second + head))
     assert ledger.step_flops == ledger.flops["student"].total
     assert ledger.to_ce == 1.0
@@ -87,16 +88,16 @@ def test_an_adapter_takes_what_its_layers_take_by_hand(kind, digits, teacher):
     forward = sum(2 * i * o for i, o, _, _ in layers)
     backward = sum(2 * i * o * (below + learns) for i, o, below, learns in layers)
     run = DistillationRun(small_config(adapter_kind=kind, adapter_width=width), digits, teacher)
-    assert run.cost.flops["adapter"] == (forward, backward)
-    assert run.cost.flops["method"] == (0, 0)
+    assert count_costs(run).flops["adapter"] == (forward, backward)
+    assert count_costs(run).flops["method"] == (0, 0)
 
 
 def test_a_stored_teacher_takes_its_head_and_a_live_one_a_whole_pass(digits, teacher, make_store):
     store = make_store(dtype="float16")
     config = small_config(method="kd")
-    live = DistillationRun(config, digits, teacher).cost
+    live = count_costs(DistillationRun(config, digits, teacher))
     run = DistillationRun(config, digits, teacher, teacher_outputs=StoredTeacherOutputs(store))
-    stored = run.cost
+    stored = count_costs(run)
     with FlopCounter() as counter:
         teacher(torch.zeros(1, 1, 8, 8))
     assert live.flops["teacher"] == (counter.flops, 0)
@@ -105,12 +106,11 @@ def test_a_stored_teacher_takes_its_head_and_a_live_one_a_whole_pass(digits, tea
     assert live.stored_bytes == 0
     assert stored.step_flops < live.step_flops
     while not run.finished:
-        run.run_epoch()
+        run_epoch(run)
     rows = [store.slot(slot).rows for slot in range(config.epochs)] + [store.validation().rows]
     assert stored.stored_bytes == sum(each.numel() * each.element_size() for each in rows)
-    ce = DistillationRun(
-        small_config(method="ce"), digits, teacher, teacher_outputs=StoredTeacherOutputs(make_store(dtype="float16"))
-    ).cost
+    outputs = StoredTeacherOutputs(make_store(dtype="float16"))
+    ce = count_costs(DistillationRun(small_config(method="ce"), digits, teacher, teacher_outputs=outputs))
     assert ce.teacher_pass is None
     assert ce.stored_bytes == rows[-1].numel() * 2
 
@@ -120,7 +120,7 @@ def test_precision_and_layout_change_no_count(digits):
         teacher = FrozenTeacher(build_model("cnn_16_32", num_classes=10, in_channels=1))
         config = small_config(student="cnn_16_32", teacher="cnn_16_32", **changes)
         cost_ledger._known.clear()
-        return DistillationRun(config, digits, teacher).cost
+        return count_costs(DistillationRun(config, digits, teacher))
 
     wide = ledger()
     assert ledger(precision="bf16") == wide
@@ -128,12 +128,12 @@ def test_precision_and_layout_change_no_count(digits):
 
 
 def test_what_has_the_same_shapes_is_counted_once_a_process(digits, teacher):
-    _ = DistillationRun(small_config(), digits, teacher).cost
+    _ = count_costs(DistillationRun(small_config(), digits, teacher))
     known = dict(cost_ledger._known)
     for changes in ({"seed": 3}, {"temperature": 2.0}, {"kd_weight": 0.3}):
-        _ = DistillationRun(small_config(**changes), digits, teacher).cost
+        _ = count_costs(DistillationRun(small_config(**changes), digits, teacher))
         assert cost_ledger._known == known
-    _ = DistillationRun(small_config(adapter_width=9), digits, teacher).cost
+    _ = count_costs(DistillationRun(small_config(adapter_width=9), digits, teacher))
     assert len(cost_ledger._known) == len(known) + 1
 
 
@@ -141,7 +141,7 @@ def test_counting_leaves_random_numbers_and_the_teachers_passes_alone(digits, te
     run = DistillationRun(small_config(method="fitnet"), digits, teacher)
     cost_ledger._known.clear()
     before = torch.get_rng_state()
-    _ = run.cost
+    _ = count_costs(run)
     assert torch.equal(torch.get_rng_state(), before)
     assert run.teacher_outputs is not None
     assert run.teacher_outputs.forwards == 0
@@ -152,28 +152,28 @@ def test_a_packed_trial_has_the_ledger_of_a_lone_one_and_learns_the_same_whether
     packs = [Pack.of_configs(configs, digits, teacher) for _ in range(2)]
     first = [pack.run_epoch() for pack in packs]
     cost_ledger._known.clear()
-    ledgers = [packs[0].run_of(name).cost for name in packs[0].members]
+    ledgers = [count_costs(packs[0].run_of(name)) for name in packs[0].members]
     last = [pack.run_epoch() for pack in packs]
     assert first[0].failures == last[0].failures == {}
     ours, theirs = ([pack.state_of(name)["tensors"] for name in pack.members] for pack in packs)
     for our, their in zip(ours, theirs, strict=True):
         assert all(torch.equal(our[name], their[name]) for name in their)
     cost_ledger._known.clear()
-    assert ledgers == [DistillationRun(config, digits, teacher).cost for config in configs]
+    assert ledgers == [count_costs(DistillationRun(config, digits, teacher)) for config in configs]
 
 
 def test_facts_have_their_names_and_what_is_not_there_is_nothing(digits, teacher):
     pesf_kd = DistillationRun(small_config(), digits, teacher)
-    facts = pesf_kd.cost.facts
+    facts = count_costs(pesf_kd).facts
     assert set(facts) == set(COST_FACTS)
     assert facts["cost/step_flops"] == sum(v for n, v in facts.items() if "ward_flops_" in n)
     own = facts["cost/forward_flops_student"] + facts["cost/backward_flops_student"]
     assert facts["cost/step_flops_to_ce"] == facts["cost/step_flops"] / own
     assert facts["cost/other_parameters"] == facts["cost/forward_flops_peer"] == 0
     assert facts["cost/train_examples"] == len(digits.train)
-    crd = DistillationRun(small_config(method="crd", crd_negatives=10), digits, teacher).cost.facts
+    crd = count_costs(DistillationRun(small_config(method="crd", crd_negatives=10), digits, teacher)).facts
     assert crd["cost/other_parameters"] == (16 + FEATURE) * 128 + 2 * 128
-    ce = DistillationRun(small_config(method="ce"), digits, None).cost.facts
+    ce = count_costs(DistillationRun(small_config(method="ce"), digits, None)).facts
     assert set(ce) == set(COST_FACTS) - {"cost/teacher_pass_flops"}
     assert ce["cost/forward_flops_teacher"] == ce["cost/stored_bytes"] == 0
 
@@ -189,7 +189,7 @@ def test_everything_that_costs_has_a_unit_and_nothing_else_has():
 
 def test_a_steps_seconds_are_the_epochs_by_its_steps(digits: Dataset, teacher: FrozenTeacher):
     run = DistillationRun(small_config(), digits, teacher)
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     assert measures["cost/seconds_per_step"] == pytest.approx(run.training_seconds / 9)
 
 

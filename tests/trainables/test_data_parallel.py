@@ -11,10 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.data_parallel import Workers, share_norms
-from trainables.teacher_outputs_store import StoredTeacherOutputs
-from trainables.training import DistillationRun
+from trainables.costs.epoch import run_epoch
+from trainables.costs.ledger import count_costs
+from trainables.run.checkpoint import load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.run.workers import Workers, share_norms
+from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 from .conftest import small_config
 from .test_packing import (
@@ -78,7 +80,7 @@ def gradients(run: DistillationRun) -> dict[str, torch.Tensor]:
 
 def first_step(run: DistillationRun) -> dict[str, torch.Tensor]:
     """The gradients of the first batch, by autograd, whichever way a lone run would find them."""
-    from trainables.loss_log import LossLog
+    from trainables.steps.loss_log import LossLog
 
     run._closed_form = run._gradients = run._adapter_step = None
     run.begin_drawing()
@@ -112,14 +114,19 @@ def test_the_gradient_of_two_workers_is_that_of_one(norms, method, digits, teach
             torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12 * max(1.0, scale), msg=name)
 
 
-def run_together(make: Callable[[Workers], DistillationRun], size: int, epochs: int) -> list[Any]:
+def run_together(
+    make: Callable[[Workers], DistillationRun],
+    size: int,
+    epochs: int,
+    epoch: Callable[[DistillationRun], dict[str, float]] = run_epoch,
+) -> list[Any]:
     """Each worker's run and its epochs' measures."""
     runs = [make(Workers(rank, size, None)) for rank in range(size)]
 
     def work(workers: Workers) -> tuple[DistillationRun, list[dict[str, float]]]:
         run = runs[workers.rank]
         run.workers.group = workers.group
-        return run, [run.run_epoch() for _ in range(epochs)]
+        return run, [epoch(run) for _ in range(epochs)]
 
     return together(size, work)
 
@@ -128,7 +135,7 @@ def run_together(make: Callable[[Workers], DistillationRun], size: int, epochs: 
 def test_a_trial_of_two_workers_is_the_trial_of_one(method, digits, teacher):
     config = small_config(method=method, epochs=2, crd_negatives=64)
     alone = in_float64(DistillationRun(config, digits, copy.deepcopy(teacher)))
-    expected = [alone.run_epoch() for _ in range(2)]
+    expected = [run_epoch(alone) for _ in range(2)]
     found = run_together(lambda workers: shared(config, digits, teacher, workers), 2, 2)
     for run, measures in found:
         assert_same_state(run, alone, 1e-11)
@@ -145,7 +152,7 @@ def test_a_last_batch_that_leaves_a_worker_nothing_is_no_trouble(size, samples, 
     dataset = random_dataset(8, 1, samples)
     config = small_config(epochs=1, batch_size=20)
     alone = in_float64(DistillationRun(config, dataset, copy.deepcopy(teacher)))
-    expected = alone.run_epoch()
+    expected = run_epoch(alone)
     for run, measures in run_together(lambda workers: shared(config, dataset, teacher, workers), size, 1):
         assert_same_state(run, alone, 1e-11)
         assert_same_measures({**measures[0], "cost/workers": 1.0}, expected, 1e-9)
@@ -154,7 +161,7 @@ def test_a_last_batch_that_leaves_a_worker_nothing_is_no_trouble(size, samples, 
 def test_stored_outputs_of_the_teacher_serve_workers_too(digits, teacher, make_store):
     config = small_config(epochs=1)
     alone = DistillationRun(config, digits, teacher, teacher_outputs=StoredTeacherOutputs(make_store()))
-    expected = alone.run_epoch()
+    expected = run_epoch(alone)
     make = lambda workers: DistillationRun(  # noqa: E731
         config, digits, teacher, workers=workers, teacher_outputs=StoredTeacherOutputs(make_store())
     )
@@ -167,7 +174,7 @@ def test_a_trial_goes_on_with_another_number_of_workers(digits, teacher, tmp_pat
     config = small_config(epochs=3)
     alone = in_float64(DistillationRun(config, digits, copy.deepcopy(teacher)))
     for _ in range(3):
-        expected = alone.run_epoch()
+        expected = run_epoch(alone)
     (two, _), _ = run_together(lambda workers: shared(config, digits, teacher, workers), 2, 1)
     save_checkpoint(two, tmp_path / "two")
 
@@ -181,7 +188,7 @@ def test_a_trial_goes_on_with_another_number_of_workers(digits, teacher, tmp_pat
     save_checkpoint(three, tmp_path / "three")
     one = in_float64(DistillationRun(config, digits, copy.deepcopy(teacher)))
     load_checkpoint(one, tmp_path / "three")
-    measures = one.run_epoch()
+    measures = run_epoch(one)
     assert_same_state(one, alone, 1e-11)
     assert measures["val/loss"] == pytest.approx(expected["val/loss"], rel=1e-9)
 
@@ -190,7 +197,7 @@ def test_a_copy_of_a_shared_network_computes_alone(digits, teacher):
     run = DistillationRun(small_config(), digits, copy.deepcopy(teacher), workers=Workers(0, 2, None))
     alone = DistillationRun(small_config(), digits, copy.deepcopy(teacher))
     assert copy.deepcopy(run.student).train()(torch.zeros(4, 1, 8, 8)).shape == (4, 10)
-    assert run.cost.facts == alone.cost.facts
+    assert count_costs(run).facts == count_costs(alone).facts
     assert run.state_dict()["tensors"].keys() == alone.state_dict()["tensors"].keys()
 
 

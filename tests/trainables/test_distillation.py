@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from trainables.distillation import DistillationTrainable, begin_run, report, take_notes
-from trainables.measures import ACCURACY, CALIBRATION, COST_FACTS, DATA_FACTS
-from trainables.training import DistillationRun
+from trainables.costs.epoch import run_epoch
+from trainables.run.run import DistillationRun
+from trainables.spec.measures import ACCURACY, CALIBRATION, COST_FACTS, DATA_FACTS
+from trainables.tune.session import begin_run, report, take_notes
+from trainables.tune.trainable import DistillationTrainable
 
 from .conftest import small_config
 
@@ -30,7 +32,7 @@ def test_a_trial_that_matches_maps_has_its_teacher_live_where_others_find_its_ou
         settings_of(teacher_file, method=method) | {"teacher_outputs": {"location": str(tmp_path), "dtype": "float16"}}
     )
     assert run.teacher_outputs.stored == stored
-    run.run_epoch()
+    run_epoch(run)
 
 
 def told_by(settings: dict[str, Any]) -> list[dict[str, Any]]:
@@ -56,14 +58,14 @@ def test_epochs_are_told_of_one_by_one_or_together_and_are_the_same(teacher_file
 
 
 def test_an_epoch_that_goes_wrong_leaves_those_before_it_told_of(teacher_file, monkeypatch):
-    whole = DistillationRun.run_epoch
+    whole = DistillationRun.train_epoch
 
     def fails_at_the_third(run):
         if run.epoch == 2:
             raise RuntimeError("no third epoch")
         return whole(run)
 
-    monkeypatch.setattr(DistillationRun, "run_epoch", fails_at_the_third)
+    monkeypatch.setattr(DistillationRun, "train_epoch", fails_at_the_third)
     (told,) = told_by({**settings_of(teacher_file, epochs=3), "seconds_between_reports": 100.0})
     assert [epoch["epoch"] for epoch in told["epochs"]] == [1, 2]
     assert math.isnan(told[ACCURACY])
@@ -75,7 +77,7 @@ def test_an_epoch_that_goes_wrong_leaves_those_before_it_told_of(teacher_file, m
 def test_every_report_tells_what_the_trial_costs_by_what_it_is_and_what_its_splits_are(digits, teacher, confirms):
     run = DistillationRun(small_config(epochs=2), digits, teacher, reads_test=confirms)
     for last in (False, True):
-        facts = report(run, [run.run_epoch()], saved_at=0.0)["facts"]
+        facts = report(run, [run_epoch(run)], saved_at=0.0)["facts"]
         known = DATA_FACTS if confirms and last else DATA_FACTS[:2]
         assert set(facts) == {*COST_FACTS, *known}
         for prefix, split in (("val", digits.validation), ("test", digits.test)):
@@ -91,8 +93,8 @@ def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monk
 
     take_notes()
     run = DistillationRun(small_config(method="sp"), digits, teacher)
-    measures = run.run_epoch()
-    monkeypatch.setattr("trainables.cost_ledger._known", {})
+    measures = run_epoch(run)
+    monkeypatch.setattr("trainables.costs.ledger._known", {})
     run.objective = refuse
     told = report(run, [measures], saved_at=0.0)
     assert set(told["facts"]) == set(DATA_FACTS[:2])

@@ -7,9 +7,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from trainables.energy import EnergyMeter, EnergyReading, rapl_zones
-from trainables.packing import Pack
-from trainables.training import DistillationRun
+from trainables.costs.energy import EnergyMeter, EnergyReading, rapl_zones
+from trainables.costs.epoch import run_epoch
+from trainables.packing.pack import Pack
+from trainables.run.run import DistillationRun
 
 from .conftest import small_config
 
@@ -117,7 +118,7 @@ def test_an_epoch_has_the_energy_that_the_counters_tell_and_a_pack_shares_it_out
     powercap, digits, teacher, monkeypatch
 ):
     meter = EnergyMeter(CPU, powercap)
-    for module in ("training", "packing"):
+    for module in ("costs.epoch", "packing.pack"):
         monkeypatch.setattr(f"trainables.{module}.energy_meter", lambda device: meter)
     train_epoch, spent = DistillationRun.train_epoch, 4_000_000
 
@@ -127,7 +128,7 @@ def test_an_epoch_has_the_energy_that_the_counters_tell_and_a_pack_shares_it_out
 
     monkeypatch.setattr(DistillationRun, "train_epoch", burn)
     run = DistillationRun(small_config(), digits, teacher)
-    assert run.run_epoch()["cost/cpu_energy_joules"] == pytest.approx(4.0)
+    assert run_epoch(run)["cost/cpu_energy_joules"] == pytest.approx(4.0)
 
     count(powercap, "intel-rapl:0", 1_000_000)
     pack = Pack.of_configs([small_config(seed=seed) for seed in range(4)], digits, teacher)

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from trainables.evaluation import calibration_of, measures_on_test, validation_measures
-from trainables.measures import VALIDATION_MEASURES
+from trainables.run.evaluation import calibration_of, measures_on_test, validation_measures
+from trainables.spec.measures import VALIDATION_MEASURES
 
 STUDENT = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, math.log(3)]])
 TEACHER = torch.tensor([[math.log(8), 0.0], [math.log(8), 0.0], [math.log(8), 0.0]])

@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.folding import FoldedCopy
+from trainables.costs.epoch import run_epoch
 from trainables.models import build_model
-from trainables.models.names import CIFAR_NAMES
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.models.folding import FoldedCopy
+from trainables.run.run import DistillationRun
+from trainables.spec.architectures import CIFAR_NAMES
+from trainables.spec.trial import TrialConfig
 
 
 def trained_a_little(name: str, channels: int = 3, size: int = 32) -> tuple[nn.Module, torch.Tensor]:
@@ -87,12 +88,12 @@ def test_what_cannot_be_folded_exactly_is_left(kind):
 
 def test_a_trial_measures_the_same_folded_and_not(digits, monkeypatch):
     def measures(least: int) -> dict[str, float]:
-        monkeypatch.setattr("trainables.split_answers._FOLDED_FROM", least)
+        monkeypatch.setattr("trainables.run.predictions._FOLDED_FROM", least)
         config = TrialConfig(method="ce", student="cnn_8_16", epochs=2)
         run = DistillationRun(config, digits, None)
-        run.run_epoch()
+        run_epoch(run)
         assert (run.answers.folded_student is not None) == (least == 0)
-        return {name: value for name, value in run.run_epoch().items() if name.startswith("val/")}
+        return {name: value for name, value in run_epoch(run).items() if name.startswith("val/")}
 
     folded, plain = measures(0), measures(10**9)
     assert folded == pytest.approx(plain, rel=1e-4, abs=1e-6)

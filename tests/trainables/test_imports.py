@@ -7,11 +7,11 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
-        "trainables.trial",
-        "trainables.measures",
-        "trainables.methods",
+        "trainables.spec.trial",
+        "trainables.spec.measures",
+        "trainables.spec.methods",
         "trainables.data.registry",
-        "trainables.models.names",
+        "trainables.spec.architectures",
     ],
 )
 def test_a_plan_is_checked_without_importing_torch(module):
@@ -21,7 +21,7 @@ def test_a_plan_is_checked_without_importing_torch(module):
 
 def test_a_trial_needs_neither_ray_nor_optuna_nor_mlflow():
     program = (
-        "import trainables.teacher, trainables.checkpoint, sys;"
+        "import trainables.teacher, trainables.run.checkpoint, sys;"
         "sys.exit(any(name in sys.modules for name in ('ray', 'optuna', 'mlflow')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -3,15 +3,16 @@
 import pytest
 import torch
 
-from trainables.adapter import KINDS, TeacherAdapter
-from trainables.methods import METHODS
-from trainables.methods.method import LossParts, StepOutputs
-from trainables.packed_step import PackedStep
-from trainables.packing import Pack
-from trainables.randomness import seeded
-from trainables.sharpness import sharpness_gap
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.costs.epoch import run_epoch
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.losses.sharpness import sharpness_gap
+from trainables.methods.registry import METHODS
+from trainables.packing.pack import Pack
+from trainables.packing.step import PackedStep
+from trainables.process.randomness import seeded
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
+from trainables.steps.adapter import KINDS, TeacherAdapter
 
 from .conftest import small_config
 from .test_packing import TIMED, assert_same_measures, assert_same_state, in_float64, make_runs
@@ -78,7 +79,7 @@ def test_a_trial_is_led_to_the_gap_that_is_imposed_on_it(control, digits, teache
     reached = []
     for target in (0.0, 1.0, 2.0):
         run = DistillationRun(small_config(**common, gap_target=target), digits, teacher)
-        measures = [run.run_epoch() for _ in range(8)]
+        measures = [run_epoch(run) for _ in range(8)]
         reached.append(measures[-1][measure])
         assert measures[-1]["train/loss_gap"] < measures[0]["train/loss_gap"] / 5
     # Pulled on batches of the train split, so that the validation split may be half a nat off.
@@ -94,7 +95,7 @@ def test_a_placebo_moves_the_papers_gap_by_its_constant_and_the_student_by_round
         for control in ("none", "placebo")
     )
     for _ in range(3):
-        expected, measures = free.run_epoch(), shifted.run_epoch()
+        expected, measures = run_epoch(free), run_epoch(shifted)
         assert set(measures) == set(expected)
         for name in set(expected) - set(TIMED) - MOVED_BY_A_SHIFT:
             assert measures[name] == pytest.approx(expected[name], abs=1e-10), name
@@ -168,7 +169,7 @@ def test_packed_trials_have_each_their_own_target_and_weight(control, digits, te
         together = packed.run_epoch()
         assert together.failures == {}
         for name, run in alone.items():
-            assert_same_measures(together.measures[name], run.run_epoch())
+            assert_same_measures(together.measures[name], run_epoch(run))
             assert_same_state(packed.run_of(name), run)
     assert together.measures["0"]["val/sharpness_gap"] != together.measures["1"]["val/sharpness_gap"]
 

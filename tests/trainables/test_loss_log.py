@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from trainables.closed_form import ClosedForm
-from trainables.loss_log import LossLog, NonFiniteLossError
-from trainables.methods.method import LossParts
+from trainables.losses.parts import LossParts
+from trainables.steps.closed_form import ClosedForm
+from trainables.steps.loss_log import LossLog, NonFiniteLossError
 
 FORM = ClosedForm(temperature=2.0, ce_weight=0.5, kd_weight=1.0, adapter_ce_weight=0.25)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from trainables.losses import (
+from trainables.losses.logits import (
     atkd_loss,
     dist_loss,
     dkd_loss,
@@ -14,7 +14,7 @@ from trainables.losses import (
     standardised_kd_loss,
     ttm_loss,
 )
-from trainables.sharpness import centred_sharpness
+from trainables.losses.sharpness import centred_sharpness
 
 
 def random_logits(rows: int = 5, classes: int = 7, *, seed: int = 0) -> torch.Tensor:

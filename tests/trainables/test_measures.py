@@ -1,7 +1,7 @@
 import pytest
 
-from trainables.data.text.glue import GLUE_TASKS
-from trainables.measures import (
+from trainables.spec.glue import GLUE_TASKS
+from trainables.spec.measures import (
     ACCURACY,
     MEASURES,
     OBJECTIVES,

@@ -13,9 +13,9 @@ import sqlalchemy
 from click.testing import CliRunner
 
 from tests.trainables.store_creators import Creators, creators
-from trainables import mlflow_schema
-from trainables.mlflow_store import TrackingError, open_client
-from trainables.sqlite_uri import sqlite_uri
+from trainables.storage import mlflow_schema
+from trainables.storage.mlflow_store import TrackingError, open_client
+from trainables.storage.sqlite_uri import sqlite_uri
 
 # isort: split
 from mlflow.cli import cli

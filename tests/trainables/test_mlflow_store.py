@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from mlflow import MlflowClient
 
-from trainables import mlflow_schema, mlflow_store
-from trainables.mlflow_store import TrackingError, check_tracking_uri, open_client
-from trainables.sqlite_uri import SQLitePathError, absolute_uri, sqlite_file, sqlite_uri
+from trainables.storage import mlflow_schema, mlflow_store
+from trainables.storage.mlflow_store import TrackingError, check_tracking_uri, open_client
+from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri, sqlite_file, sqlite_uri
 
 SECRET = "hushhush"
 CHARACTERS = "a?b %41 #c;d é+e&f'g\"h\\i=j@k:l,m{n}[o]$*~%"

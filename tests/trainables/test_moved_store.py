@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainables.mlflow_store import find_experiment, open_client
-from trainables.moved_store import find_artifacts_again
+from trainables.storage.mlflow_store import find_experiment, open_client
+from trainables.storage.moved_store import find_artifacts_again
 
 # isort: split
 from mlflow.tracking._tracking_service import utils

@@ -6,15 +6,15 @@ import threadpoolctl
 import torch
 from torch import Tensor, nn
 
-from trainables.adapter import KINDS, TeacherAdapter
-from trainables.adapter_gradients import AdapterStep
-from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.closed_form import ClosedForm
-from trainables.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
-from trainables.optimisation import Trainer
-from trainables.randomness import seeded
-from trainables.teacher_outputs_store import StoredTeacherOutputs
-from trainables.training import DistillationRun
+from trainables.process.randomness import seeded
+from trainables.run.checkpoint import load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.steps.adapter import KINDS, TeacherAdapter
+from trainables.steps.adapter_formulas import AdapterStep
+from trainables.steps.closed_form import ClosedForm
+from trainables.steps.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
+from trainables.steps.sgd import Trainer
+from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 from .conftest import small_config
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.optimisation import SCHEDULES, Trainer, count_parameters, schedule_factor
-from trainables.randomness import seeded
+from trainables.process.randomness import seeded
+from trainables.steps.sgd import SCHEDULES, Trainer, count_parameters, schedule_factor
 
 
 def build_trainer(**changes: object) -> Trainer:

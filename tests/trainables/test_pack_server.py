@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.loss_log import NonFiniteLossError
-from trainables.pack_server import PackServer
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.costs.epoch import run_epoch
+from trainables.packing.server import PackServer
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
+from trainables.steps.loss_log import NonFiniteLossError
 
 from .conftest import small_config
 
@@ -61,7 +62,7 @@ def test_clients_that_ask_together_are_packed_and_get_what_they_would_get_alone(
         answers = await asyncio.gather(*(server.step(client) for client in changes))
         assert packs_of(server) == [{"a", "b", "c"}]
         for answer, change in zip(answers, changes.values(), strict=True):
-            alone = begin_run(settings(**change)).run_epoch()
+            alone = run_epoch(begin_run(settings(**change)))
             assert answer.error is None
             assert answer.run.epoch == 1
             assert set(answer.measures) == set(alone)
@@ -135,7 +136,7 @@ def test_a_trial_by_itself_computes_the_bits_of_a_lone_one(serve, begin_run):
         answer = await server.step("a")
         assert packs_of(server) == []
         alone = begin_run(settings())
-        assert answer.measures["train/loss"] == alone.run_epoch()["train/loss"]
+        assert answer.measures["train/loss"] == run_epoch(alone)["train/loss"]
         for name, tensor in alone.state_dict()["tensors"].items():
             assert torch.equal(answer.run.state_dict()["tensors"][name], tensor), name
 

@@ -7,20 +7,22 @@ import torch
 from torch import Tensor
 
 from tests.trainables.conftest import IMAGE_METHODS
-from trainables.batches import BatchSource
-from trainables.checkpoint import load_checkpoint, save_checkpoint
+from trainables.batches.images import BatchSource
+from trainables.costs.epoch import run_epoch
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DATASETS
-from trainables.loss_log import NonFiniteLossError
-from trainables.measures import TIMED_MEASURES
-from trainables.methods import METHODS
+from trainables.methods.registry import METHODS
 from trainables.models import build_model
-from trainables.packing import Pack, PackingError
-from trainables.randomness import seeded
-from trainables.split_answers import SplitAnswers
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs_store import StoredTeacherOutputs
-from trainables.training import DistillationRun
+from trainables.packing.pack import Pack, PackingError
+from trainables.process.randomness import seeded
+from trainables.run.checkpoint import load_checkpoint, save_checkpoint
+from trainables.run.predictions import SplitAnswers
+from trainables.run.run import DistillationRun
+from trainables.spec.datasets import DATASETS
+from trainables.spec.measures import TIMED_MEASURES
+from trainables.spec.methods import method_spec
+from trainables.steps.loss_log import NonFiniteLossError
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 from .conftest import small_config
 
@@ -143,7 +145,7 @@ def test_packed_trials_are_what_they_are_alone(student, size, channels, batch, d
         expected = {name for name, run in alone.items() if epoch < run.config.epochs}
         assert set(together.measures) == expected
         for name in expected:
-            assert_same_measures(together.measures[name], alone[name].run_epoch())
+            assert_same_measures(together.measures[name], run_epoch(alone[name]))
     for name, run in alone.items():
         assert run.finished
         assert_same_state(packed.run_of(name), run)
@@ -162,7 +164,7 @@ def test_trials_that_see_the_same_batches_are_what_they_are_alone_with_every_kin
     for _ in range(2):
         together = packed.run_epoch()
         for name, run in alone.items():
-            assert_same_measures(together.measures[name], run.run_epoch())
+            assert_same_measures(together.measures[name], run_epoch(run))
             assert_same_state(packed.run_of(name), run)
 
 
@@ -170,7 +172,7 @@ def test_trials_that_see_the_same_batches_are_what_they_are_alone_with_every_kin
     "common",
     [
         *({"method": method} for method in IMAGE_METHODS if method != "pesf_kd"),
-        *({"method": method, "adapter": True} for method in METHODS if METHODS[method].takes_adapter),
+        *({"method": method, "adapter": True} for method in METHODS if method_spec(method).takes_adapter),
         {"method": "pesf_kd", "distance": "mse"},
     ],
     ids=lambda common: "-".join(map(str, common.values())),
@@ -187,11 +189,11 @@ def test_trials_of_every_method_are_packed(common, digits, teacher):
         together = packed.run_epoch()
         assert together.failures == {}
         for name, run in alone.items():
-            assert_same_measures(together.measures[name], run.run_epoch())
+            assert_same_measures(together.measures[name], run_epoch(run))
             assert_same_state(packed.run_of(name), run)
     left = packed.remove("0")
-    left.run_epoch()
-    alone["0"].run_epoch()
+    run_epoch(left)
+    run_epoch(alone["0"])
     assert_same_state(left, alone["0"])
 
 
@@ -212,7 +214,7 @@ def test_packed_residual_nets_have_their_own_maps_of_batches_that_they_share(met
     packed, alone = (make_runs(dataset, teacher, changes, **common) for _ in range(2))
     together = Pack(packed).run_epoch()
     for name, run in alone.items():
-        assert_same_measures(together.measures[name], run.run_epoch())
+        assert_same_measures(together.measures[name], run_epoch(run))
         assert_same_state(packed[name], run)
 
 
@@ -226,7 +228,7 @@ def test_stored_teacher_outputs_serve_a_pack(seeds, digits, teacher, make_store)
     together = packed.run_epoch()
     for number, config in enumerate(configs):
         run = DistillationRun(config, digits, teacher, teacher_outputs=StoredTeacherOutputs(store))
-        assert_same_measures(together.measures[str(number)], run.run_epoch(), tolerance=3e-5)  # 5 steps in float32
+        assert_same_measures(together.measures[str(number)], run_epoch(run), tolerance=3e-5)  # 5 steps in float32
     assert together.measures["0"]["cost/teacher_forwards"] > 0
     assert len(store.missing(3)) == 3 - len(set(seeds))  # of three slots; the validation split is there
 
@@ -336,7 +338,7 @@ def test_a_loss_that_is_not_finite_fails_its_own_trial_by_name(digits, teacher):
     assert together.failures == {}
     for name, run in alone.items():
         run.train_epoch()
-        assert_same_measures(together.measures[name], run.run_epoch())
+        assert_same_measures(together.measures[name], run_epoch(run))
         assert_same_state(packed.run_of(name), run)
 
 
@@ -385,7 +387,7 @@ def test_packed_trials_train_in_bfloat16(digits, teacher):
     packed = Pack.of_configs(configs, digits, teacher)
     together = packed.run_epoch()
     for number, config in enumerate(configs):
-        alone = DistillationRun(config, digits, teacher).run_epoch()
+        alone = run_epoch(DistillationRun(config, digits, teacher))
         assert together.measures[str(number)]["train/loss"] == pytest.approx(alone["train/loss"], rel=0.05)
 
 

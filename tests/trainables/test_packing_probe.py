@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DATASETS
 from trainables.models import build_model
-from trainables.models.names import CIFAR_NAMES, is_packable
-from trainables.packed_network import PackingError, check_packable
-from trainables.packing_probe import best_count
+from trainables.packing.network import PackingError, check_packable
+from trainables.packing.probe import best_count
+from trainables.spec.architectures import CIFAR_NAMES, is_packable
+from trainables.spec.datasets import DATASETS
 
 from .conftest import small_config
 

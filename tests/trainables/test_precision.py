@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from trainables import precision
-from trainables.precision import PRECISIONS, resolve_precision
+from trainables.spec import precision
+from trainables.spec.precision import PRECISIONS, resolve_precision
 
 
 @pytest.fixture(params=[False, True], ids=["without bfloat16", "with bfloat16"])
@@ -37,7 +37,7 @@ def test_an_unknown_precision_is_refused_naming_the_nearest():
 
 def test_what_the_machine_can_do_is_found_without_torch():
     program = (
-        "from trainables.precision import resolve_precision; import sys;"
+        "from trainables.spec.precision import resolve_precision; import sys;"
         "resolve_precision('auto', student='resnet20', image_size=32); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -1,6 +1,6 @@
 import torch
 
-from trainables.randomness import generator_from, seeded
+from trainables.process.randomness import generator_from, seeded
 
 
 def test_a_block_draws_the_same_from_the_same_seed_whatever_came_before():

@@ -12,8 +12,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.conftest import S3
-from trainables import remote_folder
-from trainables.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder, node_cache
+from trainables.storage import remote_folder
+from trainables.storage.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder, node_cache
 
 
 @pytest.fixture(params=["s3", "file"])
@@ -55,7 +55,7 @@ def test_a_folder_that_can_be_used_passes_the_check(remote):
 
 def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path):
     program = (
-        "import os, sys; import pyarrow as pa; from trainables.remote_folder import RemoteFolder\n"
+        "import os, sys; import pyarrow as pa; from trainables.storage.remote_folder import RemoteFolder\n"
         "remote = RemoteFolder(sys.argv[1]); system = remote._system[0]\n"
         "class Dies:\n"
         "    type_name = 'local'\n"

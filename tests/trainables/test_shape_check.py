@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from tests.trainables.conftest import IMAGE_METHODS, small_config, text_config
-from trainables import shape_check
-from trainables.data.registry import DATASETS
-from trainables.models.names import CIFAR_NAMES
-from trainables.shape_check import (
+from trainables.run import shape_check
+from trainables.run.shape_check import (
     ShapeError,
     Wanted,
     check_method,
@@ -18,6 +16,8 @@ from trainables.shape_check import (
     check_text_network,
     relatives,
 )
+from trainables.spec.architectures import CIFAR_NAMES
+from trainables.spec.datasets import DATASETS
 
 DIGITS = DATASETS["digits"]
 CIFAR = DATASETS["cifar10"]

@@ -6,7 +6,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from trainables.sharpness import (
+from trainables.losses.sharpness import (
     centred_sharpness,
     entropy,
     expected_calibration_error,

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from trainables.standard_streams import ForgivingStream
+from trainables.process.standard_streams import ForgivingStream
 
 REPORT = """
 import os, sys
-from trainables.standard_streams import prepare_standard_streams
+from trainables.process.standard_streams import prepare_standard_streams
 prepare_standard_streams()
 prepare_standard_streams()
 opened = open("opened", "w")
@@ -55,7 +55,7 @@ def test_output_that_can_be_written_is():
 
 RESULT = """
 import os, sys
-from trainables.standard_streams import prepare_standard_streams, show_result
+from trainables.process.standard_streams import prepare_standard_streams, show_result
 prepare_standard_streams()
 with os.fdopen(os.dup(1), "w") as stdout:
     show_result("the result\\n" * 9999, stdout, elsewhere="it is in the file")
@@ -79,7 +79,7 @@ def test_work_that_is_done_ends_as_it_does_where_its_result_cannot_be_printed(fu
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_character_that_a_terminal_lacks_is_shown_by_its_number(encoding):
-    program = "from trainables.standard_streams import *; prepare_standard_streams(); print('é−\\udcff')"
+    program = "from trainables.process.standard_streams import *; prepare_standard_streams(); print('é−\\udcff')"
     shown = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONIOENCODING": encoding},

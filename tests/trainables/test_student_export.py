@@ -8,15 +8,15 @@ import torch
 
 from trainables.data.views import Normaliser
 from trainables.models import CheckpointInfo, build_model, save_model
-from trainables.randomness import generator_from, seeded
-from trainables.storage import StoredFileError, write_tensors
-from trainables.student_export import (
+from trainables.process.randomness import generator_from, seeded
+from trainables.storage.tensors import StoredFileError, write_tensors
+from trainables.students.export import (
     ExportError,
     export_student,
     largest_difference,
     read_program,
 )
-from trainables.student_file import KeptStudent, Student, example_path, load_kept, load_student
+from trainables.students.file import KeptStudent, Student, example_path, load_kept, load_student
 
 FACTS = {"architecture": "cnn_3_4", "trial_id": "study-0001"}
 # Name, channels and size of the images. They have not learnt anything: what is tested is that they say the same.

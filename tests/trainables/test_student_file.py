@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.distillation import keep_if_asked, take_notes
+from trainables.costs.epoch import run_epoch
 from trainables.models import CheckpointError
-from trainables.storage import StoredFileError
-from trainables.student_file import _load_pyfunc, example_path, keep_student, load_student, read_example
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
+from trainables.storage.tensors import StoredFileError
+from trainables.students.file import _load_pyfunc, example_path, keep_student, load_student, read_example
+from trainables.tune.session import keep_if_asked, take_notes
 
 from .conftest import small_config
 
@@ -15,7 +16,7 @@ from .conftest import small_config
 @pytest.fixture
 def run(digits, teacher):
     run = DistillationRun(small_config(epochs=1), digits, teacher)
-    run.run_epoch()
+    run_epoch(run)
     return run
 
 
@@ -68,7 +69,7 @@ def test_a_student_is_kept_when_its_trial_is_over_and_a_full_disk_costs_no_trial
     run = DistillationRun(small_config(epochs=2), digits, teacher)
     path = tmp_path / "best.safetensors"
     for finished in (False, True):
-        run.run_epoch()
+        run_epoch(run)
         keep_if_asked(run, str(path))
         assert path.exists() == finished
     (tmp_path / "taken").write_text("a file where a folder should be")

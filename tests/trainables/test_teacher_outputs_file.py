@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.teacher_outputs_file import DTYPES, TeacherOutputsFileError, map_rows, write_rows
+from trainables.storage.rows import DTYPES, TeacherOutputsFileError, map_rows, write_rows
 
 ORIGIN = {"teacher_digest": "abc", "slot": 3}
 SHAPE = (100, 6)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.conftest import S3
-from trainables import remote_folder
-from trainables.remote_folder import RemoteFolder
-from trainables.teacher_outputs_store import Shard, TeacherOutputsStore
+from trainables.storage import remote_folder
+from trainables.storage.remote_folder import RemoteFolder
+from trainables.teacher_outputs.store import Shard, TeacherOutputsStore
 
 from .conftest import MakeStore
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from trainables import teacher_outputs_store
-from trainables.compute import place
 from trainables.models import build_model
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs_store import Shard, TeacherOutputsStore
+from trainables.models.compute import place
+from trainables.teacher_outputs import store as teacher_outputs_store
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import Shard, TeacherOutputsStore
 
 TRAIN, VALIDATION = 1077, 360
 FIRST, SECOND, THIRD = ((0, 512), (512, 1024), (1024, 1077))

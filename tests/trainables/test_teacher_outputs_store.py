@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
-from trainables.data.registry import DATASETS
 from trainables.data.views import Normaliser, slot_of_epoch, view_table, views_of_slots
-from trainables.losses import kd_loss
+from trainables.losses.logits import kd_loss
 from trainables.models.interface import DistillationModel, StageOutputs
-from trainables.teacher import FrozenTeacher, load_teacher
-from trainables.teacher_outputs import LiveTeacherOutputs
-from trainables.teacher_outputs_store import StoredTeacherOutputs, TeacherOutputsError, TeacherOutputsStore
-from trainables.training import DistillationRun
+from trainables.run.run import DistillationRun
+from trainables.spec.datasets import DATASETS
+from trainables.teacher.files import load_teacher
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.live import LiveTeacherOutputs
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsError, TeacherOutputsStore
 
 from .conftest import small_config
 
@@ -43,7 +45,7 @@ class OneByOne(DistillationModel):
 def run_trial(digits: Dataset, teacher: FrozenTeacher, store: TeacherOutputsStore | None, **changes: object):
     outputs = StoredTeacherOutputs(store) if store is not None else None
     run = DistillationRun(small_config(**changes), digits, teacher, teacher_outputs=outputs)
-    return run, [run.run_epoch() for _ in range(run.config.epochs)]
+    return run, [run_epoch(run) for _ in range(run.config.epochs)]
 
 
 def results(measures: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -121,7 +123,7 @@ def test_slots_are_filled_when_an_epoch_comes_to_them(digits, teacher, make_stor
     for epoch in range(3):
         slot = slot_of_epoch(epoch, 3, data_seed=0)
         assert not store.slot_path(slot).exists()
-        run.run_epoch()
+        run_epoch(run)
         assert store.slot_path(slot).exists()
     # A longer trial uses the same slots and more.
     _, longer = run_trial(digits, teacher, make_store(), epochs=5)
@@ -142,12 +144,12 @@ def test_a_resumed_trial_equals_an_uninterrupted_one(digits, teacher, make_store
     store = make_store(dtype="float16")
     whole, measures = run_trial(digits, teacher, store)
     begun = DistillationRun(small_config(), digits, teacher, teacher_outputs=StoredTeacherOutputs(store))
-    begun.run_epoch()
+    run_epoch(begun)
     resumed = DistillationRun(
         small_config(), digits, teacher, teacher_outputs=StoredTeacherOutputs(make_store(dtype="float16"))
     )
     resumed.load_state_dict(begun.state_dict())
-    assert results([resumed.run_epoch(), resumed.run_epoch()]) == results(measures[1:])
+    assert results([run_epoch(resumed), run_epoch(resumed)]) == results(measures[1:])
     for name, tensor in whole.state_dict()["tensors"].items():
         assert torch.equal(tensor, resumed.state_dict()["tensors"][name]), name
 
@@ -155,7 +157,7 @@ def test_a_resumed_trial_equals_an_uninterrupted_one(digits, teacher, make_store
 def test_a_process_maps_and_verifies_a_file_once(make_store, monkeypatch):
     store = make_store()
     first = store.slot(0).rows
-    monkeypatch.setattr("trainables.teacher_outputs_store.map_rows", lambda *_, **__: pytest.fail("verified again"))
+    monkeypatch.setattr("trainables.teacher_outputs.store.map_rows", lambda *_, **__: pytest.fail("verified again"))
     assert store.slot(0).rows.data_ptr() == first.data_ptr()
 
 

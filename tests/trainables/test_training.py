@@ -6,10 +6,12 @@ import scipy.special
 import torch
 
 from tests.trainables.conftest import IMAGE_METHODS
+from trainables.costs.epoch import run_epoch
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
-from trainables.loss_log import LossLog
-from trainables.measures import (
+from trainables.models import build_model
+from trainables.run.run import DistillationRun, NonFiniteLossError
+from trainables.spec.measures import (
     CALIBRATION,
     COST_MEASURES,
     ENERGY_MEASURES,
@@ -18,11 +20,10 @@ from trainables.measures import (
     TRAINING_MEASURES,
     VALIDATION_MEASURES,
 )
-from trainables.measures import MEASURES as ALL_MEASURES
-from trainables.models import build_model
-from trainables.optimisation import schedule_factor
-from trainables.teacher import FrozenTeacher
-from trainables.training import DistillationRun, NonFiniteLossError
+from trainables.spec.measures import MEASURES as ALL_MEASURES
+from trainables.steps.loss_log import LossLog
+from trainables.steps.sgd import schedule_factor
+from trainables.teacher_outputs.frozen import FrozenTeacher
 
 from .conftest import small_config
 
@@ -34,14 +35,14 @@ TIMED = ("cost/seconds", "cost/examples_per_second", "cost/peak_memory_bytes")
 
 
 def test_pesf_kd_reports_every_measure_but_the_test_splits_and_a_peers(digits, teacher):
-    measures = DistillationRun(small_config(), digits, teacher).run_epoch()
+    measures = run_epoch(DistillationRun(small_config(), digits, teacher))
     assert set(measures) - set(ENERGY_MEASURES) == set(MEASURES) - set(TEST_MEASURES) - ELSEWHERE
     assert all(np.isfinite(value) for value in measures.values())
 
 
 def test_a_method_leaves_out_what_it_does_not_have(digits, teacher):
-    kd = DistillationRun(small_config(method="kd"), digits, teacher).run_epoch()
-    ce = DistillationRun(small_config(method="ce"), digits, teacher).run_epoch()
+    kd = run_epoch(DistillationRun(small_config(method="kd"), digits, teacher))
+    ce = run_epoch(DistillationRun(small_config(method="ce"), digits, teacher))
     adapted = {"val/accuracy_adapted", "val/sharpness_adapted", "val/entropy_adapted", "val/ece_adapted"}
     everything = set(VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES) - ELSEWHERE - adapted
     everything -= set(ENERGY_MEASURES) - set(kd)
@@ -53,7 +54,7 @@ def test_a_method_leaves_out_what_it_does_not_have(digits, teacher):
 def test_the_teacher_never_touches_a_student_that_learns_by_cross_entropy(digits, teacher):
     with_teacher = DistillationRun(small_config(method="ce"), digits, teacher)
     alone = DistillationRun(small_config(method="ce"), digits, None)
-    first, second = with_teacher.run_epoch(), alone.run_epoch()
+    first, second = run_epoch(with_teacher), run_epoch(alone)
     assert first["val/accuracy"] == second["val/accuracy"]
     assert first["train/loss"] == second["train/loss"]
     assert "val/sharpness_gap" in first
@@ -69,7 +70,7 @@ def test_neither_training_nor_evaluation_reads_the_test_split(digits, teacher, m
     monkeypatch.setattr(digits, "_read_test", lambda: refuse(digits))
     for method in IMAGE_METHODS:
         run = DistillationRun(small_config(method=method, epochs=1), digits, teacher)
-        run.run_epoch()
+        run_epoch(run)
     with pytest.raises(pytest.fail.Exception, match="was read"):
         run.evaluate_test()
 
@@ -90,11 +91,11 @@ def test_a_trial_that_confirms_reads_the_test_split_at_its_last_epoch_and_else_d
     plain, confirming = (
         DistillationRun(small_config(epochs=2), digits, teacher, reads_test=reads_test) for reads_test in (False, True)
     )
-    assert "test/accuracy" not in confirming.run_epoch()
-    plain.run_epoch()
-    last = confirming.run_epoch()
+    assert "test/accuracy" not in run_epoch(confirming)
+    run_epoch(plain)
+    last = run_epoch(confirming)
     assert last["test/accuracy"] == confirming.evaluate_test()["test/accuracy"]
-    expected = plain.run_epoch()
+    expected = run_epoch(plain)
     assert {name: last[name] for name in expected if not name.startswith("cost/")} == {
         name: value for name, value in expected.items() if not name.startswith("cost/")
     }
@@ -102,9 +103,9 @@ def test_a_trial_that_confirms_reads_the_test_split_at_its_last_epoch_and_else_d
 
 def test_calibration_is_told_after_the_last_epoch_of_every_network_and_of_no_other_epoch(digits, teacher):
     run = DistillationRun(small_config(epochs=2), digits, teacher, reads_test=True)
-    run.run_epoch()
+    run_epoch(run)
     assert run.calibration == {}
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     assert tuple(run.calibration) == CALIBRATION
     for split, network in (("val", "student"), ("val", "teacher"), ("val", "adapted"), ("test", "student")):
         sums = run.calibration[f"calibration/{split}_{network}"]
@@ -125,7 +126,7 @@ def test_a_trial_without_an_adapter_and_one_without_a_teacher_tell_of_the_networ
         for method, given in (("kd", teacher), ("ce", None))
     )
     for run in (kd, ce):
-        run.run_epoch()
+        run_epoch(run)
     assert tuple(kd.calibration) == CALIBRATION[:2]
     assert tuple(ce.calibration) == CALIBRATION[:1]
 
@@ -176,7 +177,7 @@ def test_with_a_zero_adapter_that_does_not_move_pesf_kd_is_kd(digits, teacher):
     still = small_config(adapter_learning_rate=1e-30, adapter_momentum=0.0, adapter_weight_decay=0.0)
     pesf_kd = DistillationRun(still, digits, teacher)
     kd = DistillationRun(small_config(method="kd"), digits, teacher)
-    ours, theirs = pesf_kd.run_epoch(), kd.run_epoch()
+    ours, theirs = run_epoch(pesf_kd), run_epoch(kd)
     assert ours["train/loss_kd"] == theirs["train/loss_kd"]
     assert ours["val/sharpness_gap"] == theirs["val/sharpness_gap"]
     for name, tensor in kd.student.state_dict().items():
@@ -187,7 +188,7 @@ def test_with_a_zero_adapter_that_does_not_move_pesf_kd_is_kd(digits, teacher):
 def test_every_kind_of_adapter_is_trained(kind, digits, teacher):
     run = DistillationRun(small_config(adapter_kind=kind), digits, teacher)
     before = [parameter.detach().clone() for parameter in run.adapter.parameters()]
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     assert all(not torch.equal(old, new) for old, new in zip(before, run.adapter.parameters(), strict=True))
     counts = {"serial": 64 * 10 + 10 + 10 * 16 + 16, "parallel": 64 * 10 + 10 + 64 * 16 + 16}
     counts |= {"logit": 10 * 16 + 16, "feature": 64 * 16 + 16}
@@ -199,8 +200,8 @@ def test_every_kind_of_adapter_is_trained(kind, digits, teacher):
 
 def test_the_teacher_does_not_change_and_no_optimiser_knows_it(digits, teacher):
     run = DistillationRun(small_config(), digits, teacher)
-    run.run_epoch()
-    run.run_epoch()
+    run_epoch(run)
+    run_epoch(run)
     assert FrozenTeacher(teacher.model).digest == run.identity["teacher"]
     frozen = {id(parameter) for parameter in teacher.parameters()}
     for trainer in run.trainers.values():
@@ -209,9 +210,9 @@ def test_the_teacher_does_not_change_and_no_optimiser_knows_it(digits, teacher):
 
 
 def test_a_teacher_put_into_train_mode_changes_no_bit(digits, teacher):
-    first = DistillationRun(small_config(), digits, teacher).run_epoch()
+    first = run_epoch(DistillationRun(small_config(), digits, teacher))
     teacher.train()
-    second = DistillationRun(small_config(), digits, teacher).run_epoch()
+    second = run_epoch(DistillationRun(small_config(), digits, teacher))
     assert first["train/loss"] == second["train/loss"]
 
 
@@ -282,16 +283,16 @@ def test_the_loss_of_an_epoch_is_the_mean_over_samples_not_over_batches(digits, 
 
 def test_teacher_forwards_count_training_each_epoch_and_validation_once(digits, teacher):
     pesf_kd = DistillationRun(small_config(), digits, teacher)
-    counts = [pesf_kd.run_epoch()["cost/teacher_forwards"] for _ in range(3)]
+    counts = [run_epoch(pesf_kd)["cost/teacher_forwards"] for _ in range(3)]
     assert counts == [1077 + 360, 1077, 1077]
     ce = DistillationRun(small_config(method="ce"), digits, teacher)
-    assert [ce.run_epoch()["cost/teacher_forwards"] for _ in range(2)] == [360, 0]
+    assert [run_epoch(ce)["cost/teacher_forwards"] for _ in range(2)] == [360, 0]
 
 
 def test_every_validation_measure_agrees_with_numpy(digits, teacher):
     run = DistillationRun(small_config(temperature=3.0), digits, teacher)
-    run.run_epoch()
-    measures = run.run_epoch()
+    run_epoch(run)
+    measures = run_epoch(run)
     images = (digits.validation.images / 255 - digits.mean[0]) / digits.std[0]
     run.student.eval()
     with torch.no_grad():
@@ -343,7 +344,7 @@ def test_every_validation_measure_agrees_with_numpy(digits, teacher):
 
 def test_costs_are_plausible(digits, teacher):
     run = DistillationRun(small_config(), digits, teacher)
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     assert 0 < run.training_seconds < measures["cost/seconds"] < 60
     assert measures["cost/examples_per_second"] == pytest.approx(1077 / run.training_seconds)
     assert 10e6 < measures["cost/peak_memory_bytes"] < 100e9
@@ -352,9 +353,9 @@ def test_costs_are_plausible(digits, teacher):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system cannot forget a process's peak")
 def test_the_peak_of_memory_is_the_trials_own_and_not_of_what_the_process_did_before(digits, teacher):
     held = torch.ones(100_000_000)  # 400 MB
-    large = DistillationRun(small_config(), digits, teacher).run_epoch()["cost/peak_memory_bytes"]
+    large = run_epoch(DistillationRun(small_config(), digits, teacher))["cost/peak_memory_bytes"]
     del held
-    small = DistillationRun(small_config(), digits, teacher).run_epoch()["cost/peak_memory_bytes"]
+    small = run_epoch(DistillationRun(small_config(), digits, teacher))["cost/peak_memory_bytes"]
     assert large - small == pytest.approx(400e6, rel=0.25)
 
 
@@ -381,7 +382,7 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_every_part(digits, teac
 def test_a_rate_that_blows_up_ends_in_a_non_finite_loss(digits, teacher):
     run = DistillationRun(small_config(method="ce", student_learning_rate=1e38, epochs=5), digits, teacher)
     with pytest.raises(NonFiniteLossError, match=r"epoch 1 of 5.*lower learning rate"):
-        run.run_epoch()
+        run_epoch(run)
 
 
 def test_weights_spoilt_by_the_last_step_are_found_by_the_evaluation(digits, teacher):
@@ -428,7 +429,7 @@ def test_a_teacher_of_other_classes_is_refused(digits):
 def test_a_finished_trial_says_so(digits, teacher):
     run = DistillationRun(small_config(epochs=1), digits, teacher)
     assert not run.finished
-    run.run_epoch()
+    run_epoch(run)
     assert run.finished
     with pytest.raises(AssertionError, match="all 1 epochs are done"):
         run.train_epoch()

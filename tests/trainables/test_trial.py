@@ -3,7 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from trainables.trial import SEED_FIELDS, TrialConfig, derive_seed
+from trainables.spec.trial import SEED_FIELDS, TrialConfig, derive_seed
 
 
 def test_an_unknown_field_is_refused_naming_the_nearest_one():
@@ -92,12 +92,12 @@ def test_an_adapter_for_a_method_that_takes_none_is_refused_naming_those_that_do
 
 
 def test_a_trial_knows_whether_it_has_an_adapter():
-    assert TrialConfig(method="dkd", adapter=True).method_entry.has_adapter
-    assert not TrialConfig(method="dkd").method_entry.has_adapter
-    assert TrialConfig(method="pesf_kd").method_entry.has_adapter
-    assert TrialConfig(method="pesf_kd", adapter=True).method_entry.has_adapter
-    assert "adapter_width" in TrialConfig(method="dkd", adapter=True).method_entry.fields
-    assert "adapter_width" not in TrialConfig(method="dkd").method_entry.fields
+    assert TrialConfig(method="dkd", adapter=True).method_spec.has_adapter
+    assert not TrialConfig(method="dkd").method_spec.has_adapter
+    assert TrialConfig(method="pesf_kd").method_spec.has_adapter
+    assert TrialConfig(method="pesf_kd", adapter=True).method_spec.has_adapter
+    assert "adapter_width" in TrialConfig(method="dkd", adapter=True).method_spec.fields
+    assert "adapter_width" not in TrialConfig(method="dkd").method_spec.fields
 
 
 def test_a_config_keeps_its_id_and_seeds_when_later_versions_add_fields():

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL, make_url
 
-from trainables.uris import REDACTED, is_uri, redact, redact_command, redact_place, redact_uri
+from trainables.storage.uris import REDACTED, is_uri, redact, redact_command, redact_place, redact_uri
 
 SECRET = "q7Zx"  # in every generated secret; in no other part
 
@@ -96,7 +96,7 @@ def test_each_word_of_a_command_line_is_one_place_whatever_characters_it_has():
 
 def test_a_traceback_shows_no_secret():
     code = (
-        "from trainables.uris import redact_tracebacks\nredact_tracebacks()\n"
+        "from trainables.storage.uris import redact_tracebacks\nredact_tracebacks()\n"
         "try:\n    raise OSError('s3://key:hidden@bucket/x is gone')\n"
         "except OSError as error:\n    raise ValueError('postgresql://u:hidden@h/db') from error"
     )

@@ -1,12 +1,12 @@
-"""Datasets by name.
+"""Datasets by name."""
 
-Importing this package imports no torch: `trainables.data.registry` lies in it, and a plan is checked without.
-"""
+# Importing this package imports no torch, so that a plan is checked without.
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.data.registry import check_files, dataset_info
+from trainables.data.registry import dataset_info
+from trainables.spec.datasets import check_files
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset

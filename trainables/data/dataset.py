@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.registry import DatasetInfo
 from trainables.data.splits import class_shares
 from trainables.data.text.metrics import constant_score
 from trainables.data.views import AnyViewedImages, AnyViewTable, ResizedCrops, ResizedCropTable, ViewedImages
+from trainables.spec.datasets import DatasetInfo
 
 if TYPE_CHECKING:
     from trainables.data.decoded import Decoded

@@ -22,11 +22,11 @@ from torch import Tensor
 from trainables.data.folders import LabelledFiles, decode_images, folder_files, labels_of, tiny_imagenet_files
 from trainables.data.image_folder import list_image_folder
 from trainables.data.image_scan import check_peaks
-from trainables.data.registry import FOLDER_PREFIX, DatasetInfo
 from trainables.data.sources import Part, read_files
 from trainables.data.views import ViewTable, padded_pixels
-from trainables.storage import StoredFileError, locked, read_tensors, write_tensors
-from trainables.teacher_outputs_file import map_rows, write_rows
+from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
+from trainables.storage.rows import map_rows, write_rows
+from trainables.storage.tensors import StoredFileError, locked, read_tensors, write_tensors
 
 _FORMAT: Final = 1  # another one means that decoding changed
 _IMAGE_FORMAT: Final = f"2 Pillow {PIL.__version__}"  # the same for image files, which Pillow decodes

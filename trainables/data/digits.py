@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
-from trainables.data.registry import DatasetInfo
+from trainables.spec.datasets import DatasetInfo
 
 
 def load_digits_dataset(info: DatasetInfo, *, seed: int) -> Dataset:

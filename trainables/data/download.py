@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from trainables.data.registry import DATASETS, DatasetInfo
 from trainables.data.sources import DataError
-from trainables.data.text.glue import HUB_DATASET
+from trainables.spec.datasets import DATASETS, DatasetInfo
+from trainables.spec.glue import HUB_DATASET
 
 
 def download_files(info: DatasetInfo, root: Path) -> None:

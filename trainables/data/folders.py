@@ -16,8 +16,8 @@ from trainables.data.image_folder import ImageFolder, Part, is_hidden, is_image_
 from trainables.data.image_pixels import ImageError, read_pixels
 from trainables.data.image_progress import with_progress
 from trainables.data.image_scan import run_in_threads, unusable
-from trainables.data.registry import DatasetInfo
 from trainables.data.sources import DataError, unpacked
+from trainables.spec.datasets import DatasetInfo
 
 LabelledFiles = list[tuple[Path, int]]
 _MUCH: Final = 1 << 30

@@ -10,9 +10,10 @@ import torch
 from trainables.data.class_names import with_class_names
 from trainables.data.dataset import Dataset, Split, digest_of, stratified_split
 from trainables.data.decoded import Decoded, decode_part
-from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, list_image_folder
+from trainables.data.image_folder import list_image_folder
 from trainables.data.sources import DataError
-from trainables.remote_folder import node_cache
+from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
+from trainables.storage.remote_folder import node_cache
 
 _NAME_IN_DIGEST: Final = "image_folder"  # where a folder lies does not matter
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from trainables.data.image_folder import Part, list_image_folder
 from trainables.data.image_scan import check_images
-from trainables.data.registry import FOLDER_PREFIX, DatasetInfo, dataset_info
+from trainables.data.registry import dataset_info
+from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 
 
 def check_image_folder(dataset: str, *, keep: bool) -> None:
@@ -26,6 +27,6 @@ def check_image_folder(dataset: str, *, keep: bool) -> None:
 
 def _decode(info: DatasetInfo, part: Part) -> None:
     from trainables.data.decoded import decode_part  # imports torch
-    from trainables.remote_folder import node_cache  # imports pyarrow
+    from trainables.storage.remote_folder import node_cache  # imports pyarrow
 
     decode_part(info, None, part, node_cache() / "datasets")

@@ -13,10 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
-
-if TYPE_CHECKING:
-    from trainables.data.image_scan import ImageScan
+from typing import Final, Literal
 
 Part = Literal["train", "validation", "test"]
 Labelled = tuple[tuple[str, int], ...]
@@ -80,13 +77,6 @@ class ImageFolder:
     def names(self) -> list[str]:
         """Paths of all files, relative to the folder: train, validation, test."""
         return [name for part in (self.train, self.validation, self.test) for name, _ in part]
-
-    @functools.cached_property
-    def scan(self) -> "ImageScan":
-        """Mode and size of every image; see `trainables.data.image_scan`."""
-        from trainables.data.image_scan import scan_headers  # imports Pillow and NumPy
-
-        return scan_headers(self.path, self.names)
 
 
 def is_hidden(name: str) -> bool:

@@ -36,7 +36,7 @@ from trainables.data.image_pixels import (
 )
 from trainables.data.image_progress import with_progress
 from trainables.data.sources import DataError
-from trainables.disk import replace_file
+from trainables.storage.files import replace_file
 
 # Square images up to this size are used as they are; others are photographs.
 LARGEST_KEPT: Final = 96
@@ -140,6 +140,15 @@ class ImageScan:
         return self.rows["width"] > 0
 
 
+def scan_of(listed: ImageFolder) -> ImageScan:
+    """Mode and size of every image of a folder; looked up once for each listing."""
+    kept: dict[str, Any] = vars(listed)
+    if "_scan" not in kept:
+        kept["_scan"] = scan_headers(listed.path, listed.names)
+    scan: ImageScan = kept["_scan"]
+    return scan
+
+
 def scan_headers(path: Path, names: list[str]) -> ImageScan:
     """Read the headers of images, as far as they are not in the cache.
 
@@ -179,7 +188,7 @@ def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = 
     Raises:
         UnusableImagesError: naming the files, and what to do.
     """
-    scan, problems = listed.scan, listed.scan.problems
+    scan, problems = scan_of(listed), scan_of(listed).problems
     whole, peaks = scan.rows["whole"], scan.rows["peak"]
     deep = np.char.startswith(scan.rows["mode"], SIXTEEN_BITS.encode())
     try:
@@ -206,7 +215,7 @@ def _decode_parts(listed: ImageFolder, decode: Callable[[Part], object], whole: 
 
     16-bit images are not taken for checked by it, as their largest values are still to be found.
     """
-    eight_bits = ~np.char.startswith(listed.scan.rows["mode"], SIXTEEN_BITS.encode())
+    eight_bits = ~np.char.startswith(scan_of(listed).rows["mode"], SIXTEEN_BITS.encode())
     first = 0
     for part in ("train", "validation"):
         files = listed.files(part)
@@ -321,7 +330,7 @@ def _take_known(path: Path, rows: np.ndarray) -> list[int]:
 
 
 def _cache() -> Path:
-    from trainables.remote_folder import node_cache  # imports pyarrow
+    from trainables.storage.remote_folder import node_cache  # imports pyarrow
 
     return node_cache() / "datasets"
 

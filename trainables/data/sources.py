@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from trainables.data.image_folder import Part as Part
-from trainables.data.registry import DatasetInfo
+from trainables.spec.datasets import DatasetInfo
 
 # A row of CIFAR's binary files begins with its labels; CIFAR-100's has the coarse one first.
 _CIFAR_LABEL_BYTES: Final = {"cifar10": 1, "cifar100": 2}

@@ -24,9 +24,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainables.data.registry import DatasetInfo
-from trainables.randomness import generator_from
-from trainables.trial import derive_seed
+from trainables.process.randomness import generator_from
+from trainables.spec.datasets import DatasetInfo
+from trainables.spec.trial import derive_seed
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from trainables.losses.parts import LossParts, StepOutputs
 from trainables.methods.maps import MapPair, stage_pairs
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 def attention(maps: Tensor) -> Tensor:
@@ -59,4 +61,4 @@ def at_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weig
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="at", losses=at_losses, needs_maps=True)
+METHOD = Method(METHOD_SPECS["at"], at_losses)

@@ -3,7 +3,9 @@
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.methods.method import LossParts, Method, StepOutputs
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method
+from trainables.spec.methods import METHOD_SPECS
 
 
 def ce_losses(outputs: StepOutputs, labels: Tensor) -> LossParts:
@@ -20,4 +22,4 @@ def ce_losses(outputs: StepOutputs, labels: Tensor) -> LossParts:
     return LossParts(total=ce, ce=ce)
 
 
-METHOD = Method(name="ce", losses=ce_losses, needs_teacher=False)
+METHOD = Method(METHOD_SPECS["ce"], ce_losses)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
-from trainables.methods.method import LossParts, Method, PartsSetting, StepOutputs, weighted_sum
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, PartsSetting, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 _UNKNOWN: Final = -math.inf
 
@@ -156,4 +158,4 @@ def crd_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_wei
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="crd", losses=crd_losses, parts=contrastive_memory)
+METHOD = Method(METHOD_SPECS["crd"], crd_losses, parts=contrastive_memory)

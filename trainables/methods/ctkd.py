@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, PartsSetting, StepOutputs, weighted_sum
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, PartsSetting, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 class LearntTemperature(nn.Module):
@@ -88,4 +90,4 @@ def ctkd_losses(
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="ctkd", losses=ctkd_losses, parts=learnt_temperature)
+METHOD = Method(METHOD_SPECS["ctkd"], ctkd_losses, parts=learnt_temperature)

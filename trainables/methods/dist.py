@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
-from trainables.losses import dist_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.logits import dist_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 def dist_losses(
@@ -46,4 +48,4 @@ def dist_losses(
     )
 
 
-METHOD = Method(name="dist", losses=dist_losses, takes_adapter=True)
+METHOD = Method(METHOD_SPECS["dist"], dist_losses)

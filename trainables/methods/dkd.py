@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
-from trainables.losses import dkd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.logits import dkd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 def dkd_losses(
@@ -49,4 +51,4 @@ def dkd_losses(
     )
 
 
-METHOD = Method(name="dkd", losses=dkd_losses, takes_adapter=True)
+METHOD = Method(METHOD_SPECS["dkd"], dkd_losses)

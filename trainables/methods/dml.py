@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
-from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum_of_both
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum_of_both
+from trainables.spec.methods import METHOD_SPECS
 
 
 def dml_losses(
@@ -35,4 +37,4 @@ def dml_losses(
     return weighted_sum_of_both(outputs, labels, kd, back, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="dml", losses=dml_losses, needs_teacher=False, peer="teacher")
+METHOD = Method(METHOD_SPECS["dml"], dml_losses)

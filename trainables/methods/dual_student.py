@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor
 
-from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum_of_both
-from trainables.sharpness import entropy
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.losses.sharpness import entropy
+from trainables.methods.method import Method, weighted_sum_of_both
+from trainables.spec.methods import METHOD_SPECS
 
 
 def confidence(teacher_logits: Tensor) -> Tensor:
@@ -81,4 +83,4 @@ def dual_student_losses(
     return weighted_sum_of_both(outputs, labels, *both, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="dual_student", losses=dual_student_losses, peer="student")
+METHOD = Method(METHOD_SPECS["dual_student"], dual_student_losses)

@@ -3,8 +3,10 @@
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu
 
+from trainables.losses.parts import LossParts, StepOutputs
 from trainables.methods.maps import MapPair, at_hint, hint_pair
-from trainables.methods.method import LossParts, MapShape, Method, PartsSetting, StepOutputs, weighted_sum
+from trainables.methods.method import MapShape, Method, PartsSetting, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 class HintRegressor(nn.Module):
@@ -75,4 +77,4 @@ def fitnet_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="fitnet", losses=fitnet_losses, needs_maps=True, parts=hint_regressor)
+METHOD = Method(METHOD_SPECS["fitnet"], fitnet_losses, parts=hint_regressor)

@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
-from trainables.methods.method import LossParts, Method, StepOutputs
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method
 from trainables.methods.pesf_kd import pesf_kd_losses
+from trainables.spec.methods import METHOD_SPECS
 
 
 def full_teacher_losses(
@@ -54,4 +56,4 @@ def full_teacher_losses(
     )
 
 
-METHOD = Method(name="full_teacher", losses=full_teacher_losses, trains_teacher=True)
+METHOD = Method(METHOD_SPECS["full_teacher"], full_teacher_losses)

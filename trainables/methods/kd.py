@@ -2,9 +2,11 @@
 
 from torch import Tensor
 
-from trainables.closed_form import ClosedForm
-from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
+from trainables.steps.closed_form import ClosedForm
 
 
 def kd_losses(
@@ -29,4 +31,4 @@ def kd_losses(
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="kd", losses=kd_losses, closed_form=ClosedForm)
+METHOD = Method(METHOD_SPECS["kd"], kd_losses, closed_form=ClosedForm)

@@ -8,8 +8,10 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum_of_both
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum_of_both
+from trainables.spec.methods import METHOD_SPECS
 
 # Of 900 random batches, saturated ones among them, the worst ensemble's cross-entropy is then 1e-8 above the least.
 _STEPS: Final = 20
@@ -125,4 +127,4 @@ def _ensemble(first: Tensor, second: Tensor, labels: Tensor, kind: str) -> Tenso
     return (linear_ensemble if kind == "linear" else min_logit_ensemble)(first, second, labels)
 
 
-METHOD = Method(name="kdcl", losses=kdcl_losses, needs_teacher=False, peer="teacher")
+METHOD = Method(METHOD_SPECS["kdcl"], kdcl_losses)

@@ -3,7 +3,9 @@
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from trainables.methods.method import LossParts, Method, StepOutputs
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method
+from trainables.spec.methods import METHOD_SPECS
 
 
 def label_smoothing_losses(outputs: StepOutputs, labels: Tensor, *, label_smoothing: float) -> LossParts:
@@ -24,4 +26,4 @@ def label_smoothing_losses(outputs: StepOutputs, labels: Tensor, *, label_smooth
     return LossParts(total=ce, ce=ce)
 
 
-METHOD = Method(name="label_smoothing", losses=label_smoothing_losses, needs_teacher=False)
+METHOD = Method(METHOD_SPECS["label_smoothing"], label_smoothing_losses)

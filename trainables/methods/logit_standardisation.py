@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
-from trainables.losses import standardised_kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.logits import standardised_kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 def logit_standardisation_losses(
@@ -42,4 +44,4 @@ def logit_standardisation_losses(
     )
 
 
-METHOD = Method(name="logit_standardisation", losses=logit_standardisation_losses, takes_adapter=True)
+METHOD = Method(METHOD_SPECS["logit_standardisation"], logit_standardisation_losses)

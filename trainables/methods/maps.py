@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from trainables.methods.method import MapShape, StepOutputs
+from trainables.losses.parts import StepOutputs
+from trainables.methods.method import MapShape
 from trainables.models import DistillationModel
 
 HINT_STAGE: Final = 2

@@ -4,81 +4,16 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from trainables.losses.parts import LossParts, Objective, StepOutputs
+from trainables.spec.methods import MethodSpec
+
 if TYPE_CHECKING:
-    from trainables.closed_form import ClosedForm
-
-
-class StepOutputs(NamedTuple):
-    """What the networks say of one batch, and where in the trial it is; None for what the method does not have.
-
-    Args:
-        student_feature: (B, D of the student), its penultimate feature.
-        student_logits: (B, C).
-        teacher_feature: (B, D of the teacher), without gradient.
-        teacher_logits: (B, C), the frozen teacher's, without gradient.
-        adapted_logits: (B, C), with the gradient of the adapter, or of the teacher where it learns itself.
-        peer_logits: (B, C), of the network that learns beside the student, with its gradient.
-        parts: the method's own parts, trained with the student.
-        indices: (B,) int64, the samples' rows in the train split.
-        epoch: the one that is running, counted from 0.
-        generator: draws what the losses draw; it starts anew in every epoch.
-        student_maps: after the student's stem and each of its stages, (B, C_i, H_i, W_i); see `FeatureMaps`.
-        teacher_maps: the teacher's, in number, width and size as that net has them, without gradient.
-    """
-
-    student_feature: Tensor
-    student_logits: Tensor
-    teacher_feature: Tensor | None = None
-    teacher_logits: Tensor | None = None
-    adapted_logits: Tensor | None = None
-    peer_logits: Tensor | None = None
-    parts: nn.Module | None = None
-    indices: Tensor | None = None
-    epoch: int = 0
-    generator: torch.Generator | None = None
-    student_maps: tuple[Tensor, ...] | None = None
-    teacher_maps: tuple[Tensor, ...] | None = None
-
-    def taught_by(self, *, detached: bool = False) -> Tensor:
-        """The logits (B, C) that teach the student: the adapted ones where there is an adapter.
-
-        Args:
-            detached: without the adapter's gradient.
-        """
-        logits = self.teacher_logits if self.adapted_logits is None else self.adapted_logits
-        assert logits is not None
-        return logits.detach() if detached else logits
-
-
-class LossParts(NamedTuple):
-    """The loss of one batch in named parts, scalars; None for a part that the method does not have.
-
-    Args:
-        total: what is minimised, the weighted sum of the parts.
-        ce: the student's cross-entropy, before its weight.
-        kd: the distillation loss, T² included, before its weight.
-        adapter: the adapted teacher's cross-entropy, before its weight.
-        peer: all that the student's peer learns by, weighted.
-        gap: the penalty on a sharpness gap that is imposed, before its weight.
-    """
-
-    total: Tensor
-    ce: Tensor | None = None
-    kd: Tensor | None = None
-    adapter: Tensor | None = None
-    peer: Tensor | None = None
-    gap: Tensor | None = None
-
-    def detach(self) -> "LossParts":
-        """The same values without their graph."""
-        rest = (None if part is None else part.detach() for part in self[1:])
-        return LossParts(self.total.detach(), *rest)
+    from trainables.steps.closed_form import ClosedForm
 
 
 def weighted_sum(
@@ -152,26 +87,14 @@ class PartsSetting(NamedTuple):
     num_classes: int = 0
 
 
-# (outputs, labels (B,) int64) -> the batch's losses
-Objective = Callable[[StepOutputs, Tensor], LossParts]
-
-
 @dataclass(frozen=True)
 class Method:
     """A distillation method.
 
     Args:
-        name: its name in `METHODS`.
+        spec: what is known of it without its code; see `trainables.spec.methods`.
         losses: `losses(outputs, labels, *, ...)`; its keyword-only parameters are named as the fields of
             `TrialConfig` that they take their values from.
-        needs_teacher: the student is taught by a teacher.
-        needs_maps: the losses see the maps of both nets' stages, for which the teacher has to be live.
-        has_adapter: an adapter corrects the frozen teacher's logits and is trained with the student, always.
-        takes_adapter: the same where the trial asks for it.
-        peer: a network of the architecture that this field of the trial names learns beside the student, from first
-            weights of its own, and trained as the student is; None for a method without.
-        trains_teacher: the teacher itself learns, from the weights that it was trained to, in an adapter's place and by
-            an adapter's settings: its logits are the adapted ones.
         closed_form: takes those of `losses`' keyword-only parameters that it has and gives losses and gradients by
             formula; None, or a None that it returns, where autograd is to find them.
         parts: `parts(setting, *, ...)` builds what the method itself has, its keyword-only parameters as those of
@@ -179,26 +102,23 @@ class Method:
             are in every checkpoint. None for a method without.
         teacher_method: what its teacher is trained by, the network itself as that method's student; None where that is
             cross-entropy, as for all but methods that prepare the teacher for its student.
-        shares_layers: the student, a language model, runs its layers twice; see `trainables.models.shared_layers`.
     """
 
-    name: str
+    spec: MethodSpec
     losses: Callable[..., LossParts]
-    needs_teacher: bool = True
-    needs_maps: bool = False
-    has_adapter: bool = False
-    takes_adapter: bool = False
-    peer: Literal["student", "teacher"] | None = None
-    trains_teacher: bool = False
     closed_form: Callable[..., "ClosedForm | None"] | None = None
     parts: Callable[..., nn.Module] | None = None
     teacher_method: "Method | None" = None
-    shares_layers: bool = False
+
+    @property
+    def name(self) -> str:
+        """The method's name in `METHODS`."""
+        return self.spec.name
 
     @property
     def asks_frozen_teacher(self) -> bool:
         """Whether the frozen teacher's outputs are wanted for every batch."""
-        return self.needs_teacher and not self.trains_teacher
+        return self.spec.needs_teacher and not self.spec.trains_teacher
 
     @property
     def loss_fields(self) -> frozenset[str]:

@@ -3,8 +3,10 @@
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, PartsSetting, StepOutputs, weighted_sum
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, PartsSetting, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 _ANSWERS = 4  # right or wrong, confident or not
 
@@ -57,7 +59,7 @@ def pea_kd_losses(
     Source:
         Cho and Kang, "Pea-KD: Parameter-efficient and Accurate Knowledge Distillation on BERT" (2020): pretraining with
         the teacher's predictions, whose four classes these are. That the student's layers are shared and shuffled,
-        `trainables.models.shared_layers` sees to. Both from memory of the paper, not checked against its code; one
+        `trainables.models.text.share_layers` sees to. Both from memory of the paper, not checked against its code; one
         learning-rate schedule over both phases is ours.
     """
     assert isinstance(outputs.parts, nn.Linear)
@@ -72,4 +74,4 @@ def pea_kd_losses(
     return LossParts(kd_weight * told, ce=ce, kd=told)
 
 
-METHOD = Method(name="pea_kd", losses=pea_kd_losses, parts=answer_head, shares_layers=True)
+METHOD = Method(METHOD_SPECS["pea_kd"], pea_kd_losses, parts=answer_head)

@@ -4,10 +4,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from trainables.closed_form import ClosedForm
-from trainables.losses import kd_loss, probability_mse_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
-from trainables.sharpness import sharpness_gap
+from trainables.losses.logits import kd_loss, probability_mse_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.losses.sharpness import sharpness_gap
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
+from trainables.steps.closed_form import ClosedForm
 
 GapControl = Literal["none", "paper", "centred", "placebo"]
 
@@ -101,4 +103,4 @@ def closed_form(
     )
 
 
-METHOD = Method(name="pesf_kd", losses=pesf_kd_losses, has_adapter=True, closed_form=closed_form)
+METHOD = Method(METHOD_SPECS["pesf_kd"], pesf_kd_losses, closed_form=closed_form)

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss, normalize
 
-from trainables.layer_matching import matched_layers
-from trainables.losses import kd_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.layer_matching import matched_layers
+from trainables.spec.methods import METHOD_SPECS
 
 
 def patience_loss(
@@ -82,4 +84,4 @@ def pkd_losses(
     return parts._replace(total=parts.total + pkd_weight * patience)
 
 
-METHOD = Method(name="pkd", losses=pkd_losses, needs_maps=True)
+METHOD = Method(METHOD_SPECS["pkd"], pkd_losses)

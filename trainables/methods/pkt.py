@@ -3,7 +3,9 @@
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 _SMALL = 1e-7
 
@@ -55,4 +57,4 @@ def pkt_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_wei
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="pkt", losses=pkt_losses)
+METHOD = Method(METHOD_SPECS["pkt"], pkt_losses)

@@ -5,7 +5,9 @@ from typing import Final
 from torch import Tensor
 from torch.nn.functional import normalize, smooth_l1_loss
 
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 _SMALL: Final = 1e-12
 
@@ -93,4 +95,4 @@ def rkd_losses(
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="rkd", losses=rkd_losses)
+METHOD = Method(METHOD_SPECS["rkd"], rkd_losses)

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.closed_form import ClosedForm
-from trainables.losses import kd_loss
+from trainables.losses.logits import kd_loss
+from trainables.losses.parts import LossParts, StepOutputs
 from trainables.methods.kd import kd_losses
 from trainables.methods.maps import average_to, map_shapes
-from trainables.methods.method import LossParts, MapShape, Method, PartsSetting, StepOutputs
+from trainables.methods.method import MapShape, Method, PartsSetting
 from trainables.models import DistillationModel, build_model
+from trainables.spec.methods import METHOD_SPECS, MethodSpec
+from trainables.steps.closed_form import ClosedForm
 
 
 class Branch(nn.Module):
@@ -199,6 +201,6 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 FRIENDLY_TEACHER = Method(
-    name="sftn", losses=friendly_teacher_losses, needs_teacher=False, needs_maps=True, parts=branches
+    MethodSpec("sftn", needs_teacher=False, needs_maps=True), friendly_teacher_losses, parts=branches
 )
-METHOD = Method(name="sftn", losses=sftn_losses, closed_form=ClosedForm, teacher_method=FRIENDLY_TEACHER)
+METHOD = Method(METHOD_SPECS["sftn"], sftn_losses, closed_form=ClosedForm, teacher_method=FRIENDLY_TEACHER)

@@ -3,8 +3,10 @@
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from trainables.losses.parts import LossParts, StepOutputs
 from trainables.methods.maps import last_pair
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 def similarities(maps: Tensor) -> Tensor:
@@ -56,4 +58,4 @@ def sp_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weig
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="sp", losses=sp_losses, needs_maps=True)
+METHOD = Method(METHOD_SPECS["sp"], sp_losses)

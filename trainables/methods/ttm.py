@@ -2,8 +2,10 @@
 
 from torch import Tensor
 
-from trainables.losses import ttm_loss
-from trainables.methods.method import LossParts, Method, StepOutputs, weighted_sum
+from trainables.losses.logits import ttm_loss
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import Method, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 
 def ttm_losses(
@@ -28,4 +30,4 @@ def ttm_losses(
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="ttm", losses=ttm_losses)
+METHOD = Method(METHOD_SPECS["ttm"], ttm_losses)

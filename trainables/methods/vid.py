@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from trainables.losses.parts import LossParts, StepOutputs
 from trainables.methods.maps import MapPair, in_pairs, stage_pairs
-from trainables.methods.method import LossParts, Method, PartsSetting, StepOutputs, weighted_sum
+from trainables.methods.method import Method, PartsSetting, weighted_sum
+from trainables.spec.methods import METHOD_SPECS
 
 _FIRST_VARIANCE: Final = 5.0
 _LEAST_VARIANCE: Final = 1e-5
@@ -74,9 +76,9 @@ def vid_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_wei
         smaller's size, and no pair for the logits are of CRD's comparison (Tian et al., 2020), whose weight goes with
         them. Stages are matched in their order, the stems not, and what one net has more of is left out.
     """
-    regressors = cast(nn.ModuleList, outputs.parts)
+    regressors = cast("nn.ModuleList", outputs.parts)
     losses = [regressor(pair) for regressor, pair in zip(regressors, stage_pairs(outputs), strict=True)]
     return weighted_sum(outputs, labels, torch.stack(losses).sum(), ce_weight=ce_weight, kd_weight=kd_weight)
 
 
-METHOD = Method(name="vid", losses=vid_losses, needs_maps=True, parts=variational_regressors)
+METHOD = Method(METHOD_SPECS["vid"], vid_losses, parts=variational_regressors)

@@ -1,13 +1,11 @@
-"""Students and teachers, by name.
+"""Students and teachers, by name."""
 
-Importing this package imports no torch: `trainables.models.names` lies in it, and a plan is checked without.
-What is listed below is imported when it is first asked for.
-"""
+# Importing this package imports no torch: what is listed is imported when it is first asked for.
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from trainables.models.names import check_model_name
+from trainables.spec.architectures import check_model_name
 
 if TYPE_CHECKING:
     from trainables.models.checkpoints import (

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainables.data.text.glue import GlueTask
+from trainables.spec.glue import GlueTask
 
 _UNNAMED = re.compile(r"label_\d+")
 

@@ -86,7 +86,7 @@ class MobileNetV2(DistillationModel):
     @property
     def head(self) -> nn.Linear:
         """The last linear layer."""
-        return cast(nn.Linear, self.classifier[0])
+        return cast("nn.Linear", self.classifier[0])
 
     def stages(self, images: Tensor) -> StageOutputs:
         """The maps of the stem and of stages 2, 3, 5 and 7, and the feature (B, 1280)."""

@@ -13,9 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from trainables.data.text.glue import GlueTask
 from trainables.models.class_order import ClassNamesError, read_class_order
-from trainables.models.names import is_folder_name
 from trainables.models.text import (
     TextClassifier,
     TextModelError,
@@ -24,6 +22,8 @@ from trainables.models.text import (
     layout_of,
     require_transformers,
 )
+from trainables.spec.architectures import is_folder_name
+from trainables.spec.glue import GlueTask
 
 if TYPE_CHECKING:
     from trainables.data.text.tokeniser import Tokeniser

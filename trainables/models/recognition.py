@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trainables.models.interface import DistillationModel
 from trainables.models.layouts import fits
-from trainables.models.names import CIFAR_NAMES
 from trainables.models.zoo import build_model
+from trainables.spec.architectures import CIFAR_NAMES
 
 # Nets of timm whose weights people have; building each of its thousand would take minutes.
 _TIMM_NAMES: Final = (

@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainables.layer_matching import matched_layers
 from trainables.models.interface import DistillationModel, StageOutputs
-from trainables.models.names import BERT_PATTERN
+from trainables.spec.architectures import BERT_PATTERN
+from trainables.spec.layer_matching import matched_layers
+
+# By the kind of model: where a layer has its attention, and what that calls query and key.
+_ATTENTION: Final[dict[str, tuple[str, str, str]]] = {
+    "bert": ("attention.self", "query", "key"),
+    "electra": ("attention.self", "query", "key"),
+    "distilbert": ("attention", "q_lin", "k_lin"),
+}
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -212,8 +219,6 @@ def build_described(description: Mapping[str, Any], *, num_classes: int) -> Text
     content = {name: value for name, value in description.items() if name not in (_SHARES, "id2label", "label2id")}
     model = _build(transformers.AutoConfig.for_model(**{**content, "num_labels": num_classes}))
     if description.get(_SHARES):
-        from trainables.models.shared_layers import share_layers
-
         share_layers(model)
     return model
 
@@ -284,3 +289,46 @@ def _build(config: "PretrainedConfig") -> TextClassifier:
     config.problem_type = None
     network = transformers.AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     return TextClassifier(network).train()
+
+
+class ShuffledLayer(nn.Module):
+    """Another layer once more, with its query and key exchanged; it has no parameters of its own.
+
+    Args:
+        layer: the other one.
+        kind: of the model.
+    """
+
+    def __init__(self, layer: nn.Module, kind: str) -> None:
+        super().__init__()
+        self._other = (layer,)  # not as a part of this one: its parameters belong to where it is
+        self._kind = kind
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """What the layer gives, with query and key exchanged."""
+        (layer,) = self._other
+        path, query, key = _ATTENTION[self._kind]
+        attention = layer.get_submodule(path)
+        first, second = getattr(attention, query), getattr(attention, key)
+        setattr(attention, query, second)
+        setattr(attention, key, first)
+        try:
+            return layer(*inputs, **named)
+        finally:
+            setattr(attention, query, first)
+            setattr(attention, key, second)
+
+
+def share_layers(model: TextClassifier) -> None:
+    """Let a model's layers run twice, in place: all of them, and then all of them with query and key exchanged.
+
+    Source:
+        Cho and Kang, "Pea-KD: Parameter-efficient and Accurate Knowledge Distillation on BERT" (2020), where it is
+        called shuffled parameter sharing.
+    """
+    if model.shares_layers:
+        return
+    kind = model.network.config.model_type
+    for layer in list(model.layers):
+        model.layers.append(ShuffledLayer(layer, kind))
+    model.shares_layers = True

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from trainables.models.names import BERT_PATTERN
 from trainables.models.pretrained import find_folder, load_pretrained
 from trainables.models.text import TextClassifier, TextModelError, build_bert
+from trainables.spec.architectures import BERT_PATTERN
 
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset

@@ -9,11 +9,11 @@ from trainables.models.cnn import SmallCNN
 from trainables.models.interface import DistillationModel
 from trainables.models.libraries import build_timm_model, build_torchvision_model
 from trainables.models.mobilenet import MobileNetV2
-from trainables.models.names import CNN_PATTERN, LIBRARY_PATTERN, check_model_name
 from trainables.models.resnet import RESNETS, ZERO_PAD_RESNETS, ResNet, ZeroPadResNet
 from trainables.models.shufflenet import ShuffleNetV1, ShuffleNetV2
 from trainables.models.vgg import VGG, VGGS
 from trainables.models.wide_resnet import WIDE_RESNETS, WideResNet
+from trainables.spec.architectures import CNN_PATTERN, LIBRARY_PATTERN, check_model_name
 
 CIFAR_MODELS: Final[dict[str, Callable[..., DistillationModel]]] = {
     **{name: partial(ResNet, depth, channels) for name, (depth, channels) in RESNETS.items()},

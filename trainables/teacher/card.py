@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from trainables.modality import samples_of
+from trainables.spec.modality import samples_of
 
 TOKENISER: Final = "tokeniser"  # in the metadata of a teacher on text: the content of a tokenizer.json
 # As which its content lies in a folder, or in an exported program.

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from trainables.data.image_progress import hide_progress
-from trainables.sqlite_uri import SQLitePathError, sqlite_uri
-from trainables.standard_streams import prepare_standard_streams, show_result
-from trainables.uris import redact, redact_tracebacks
+from trainables.process.standard_streams import prepare_standard_streams, show_result
+from trainables.storage.sqlite_uri import SQLitePathError, sqlite_uri
+from trainables.storage.uris import redact, redact_tracebacks
 
 if TYPE_CHECKING:
     from trainables.teacher.job import Result
@@ -149,7 +149,7 @@ def teacher(
     if quiet:
         hide_progress()
     values = dict(context.params)
-    from trainables.naming import describe_other_text
+    from trainables.spec.naming import describe_other_text
     from trainables.teacher.request import RequestError, check_name, resolve_request
 
     if (other := describe_other_text(values)) is not None:
@@ -174,8 +174,8 @@ def teacher(
 
 def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
     """Refuse, in a dry run too, a language model that cannot be used; what would be fetched is not there yet."""
-    from trainables.modality import is_text
-    from trainables.models.names import is_pretrained_text_name
+    from trainables.spec.architectures import is_pretrained_text_name
+    from trainables.spec.modality import is_text
     from trainables.teacher.request import RequestError
 
     if values["download"] or not (is_text(request.dataset) and is_pretrained_text_name(request.model)):
@@ -211,7 +211,7 @@ def _is_ours(error: Exception) -> bool:
 
 
 def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
-    from trainables.storage import locked
+    from trainables.storage.tensors import locked
     from trainables.teacher.job import open_data, open_folder, refuse_other_data, set_up, train_into
     from trainables.teacher.progress import TeacherProgress
     from trainables.teacher.request import RequestError
@@ -251,7 +251,7 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
 
 def _check_mlflow(values: dict[str, Any]) -> None:
     try:
-        from trainables.mlflow_store import check_tracking_uri
+        from trainables.storage.mlflow_store import check_tracking_uri
     except ImportError:
         from trainables.teacher.request import RequestError
 
@@ -271,8 +271,8 @@ def _tracking_uri(values: dict[str, Any]) -> str:
 
 
 def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, teacher_id: str) -> "TeacherTracker":
+    from trainables.process.versions import running_versions
     from trainables.teacher.tracking import TeacherTracker
-    from trainables.versions import running_versions
 
     return TeacherTracker(
         _tracking_uri(values),
@@ -293,7 +293,7 @@ def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, 
 def _end(tracker: "TeacherTracker | None", status: str) -> None:
     if tracker is None:
         return
-    from trainables.mlflow_store import TrackingError
+    from trainables.storage.mlflow_store import TrackingError
 
     try:
         tracker.finish(status)

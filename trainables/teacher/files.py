@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset
-from trainables.methods import METHODS
-from trainables.modality import is_text
+from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel, build_model
-from trainables.models.names import is_pretrained_text_name
-from trainables.storage import (
+from trainables.process.threads import one_thread
+from trainables.run.run import build_batches
+from trainables.spec.architectures import is_pretrained_text_name
+from trainables.spec.modality import is_text
+from trainables.spec.recipes import TeacherRecipe
+from trainables.spec.teacher_trial import teacher_recipe, teacher_trial
+from trainables.spec.text_defaults import TEACHER_TRAINING
+from trainables.spec.trial import TrialConfig
+from trainables.storage.tensors import (
     StoredFileError,
     locked,
     read_tensors,
@@ -23,14 +29,9 @@ from trainables.storage import (
     write_atomically,
     write_tensors,
 )
-from trainables.teacher.frozen import FrozenTeacher, Renormalisation
 from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher, identity_digest
-from trainables.teacher.recipe import TeacherRecipe, find_recipe
-from trainables.teacher.request import training_config
 from trainables.teacher.training import TeacherTraining
-from trainables.text_defaults import TEACHER_TRAINING
-from trainables.training import build_batches, one_thread
-from trainables.trial import TrialConfig
+from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
 _FORMAT: Final = "pesfkd-teacher-2"
 _PREPARED_FOR: Final = "prepared_for"
@@ -47,30 +48,6 @@ TeacherProgress = Callable[[int, int, float], None]
 
 class TeacherFileError(ValueError):
     """A stored teacher that is damaged or is not the one that was asked for."""
-
-
-def teacher_recipe(config: TrialConfig) -> TeacherRecipe:
-    """How the teacher of `config` is trained."""
-    return find_recipe(
-        config.teacher_recipe, dataset=config.dataset, model=config.teacher, epochs=config.teacher_epochs
-    )
-
-
-def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """The trial that the teacher of `config` is itself: a network trained by cross-entropy alone.
-
-    Where the method trains a teacher of its own, the trial also names the student that it is for, as its `teacher`, and
-    has the fields that the training depends on.
-    """
-    trial = training_config(
-        teacher_recipe(config),
-        dataset=config.dataset,
-        model=config.teacher,
-        seed=config.teacher_seed,
-        split_seed=config.split_seed,
-    )
-    own = {name: getattr(config, name) for name in sorted(config.method_entry.teacher_fields)}
-    return TrialConfig.model_validate({**trial.model_dump(), **own, "teacher": config.student}) if own else trial
 
 
 def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
@@ -351,7 +328,7 @@ def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:
     origin = teacher_metadata(
         dataset, architecture=config.teacher, recipe=teacher_recipe(config), seed=config.teacher_seed
     )
-    own = {name: getattr(config, name) for name in sorted(config.method_entry.teacher_fields)}
+    own = {name: getattr(config, name) for name in sorted(config.method_spec.teacher_fields)}
     return origin | {_PREPARED_FOR: {"student": config.student, "method": config.method, **own}} if own else origin
 
 

@@ -24,9 +24,9 @@ from trainables.models import (
     read_metadata,
 )
 from trainables.models.checkpoints import is_ours, likely_architecture
-from trainables.models.names import LIBRARY_PATTERN, ZERO_PAD_NAMES
 from trainables.models.taken_weights import TakenWeights
-from trainables.storage import tensors_digest
+from trainables.spec.architectures import LIBRARY_PATTERN, ZERO_PAD_NAMES
+from trainables.storage.tensors import tensors_digest
 
 GIVEN_FORMAT: Final = "pesfkd-given-teacher-1"
 _IDENTITY: Final = ("format", "architecture", "num_classes", "in_channels", "mean", "std", "weights")

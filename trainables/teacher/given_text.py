@@ -16,7 +16,7 @@ from trainables.models.checkpoints import is_ours
 from trainables.models.class_order import ClassNamesError, read_class_order, read_raw_config
 from trainables.models.pretrained import find_folder, load_pretrained
 from trainables.models.text import TextClassifier, TextModelError, build_described
-from trainables.storage import tensors_digest, write_atomically
+from trainables.storage.tensors import tensors_digest, write_atomically
 from trainables.teacher.card import TOKENISER, TOKENISER_FILE
 from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher
 
@@ -57,8 +57,8 @@ def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | Non
     Raises:
         CheckpointError: it is missing, damaged, of another task, or its tokeniser is not its own.
     """
-    from trainables.data.text.glue import check_classes
     from trainables.data.text.tokeniser import check_vocabulary, load_tokeniser, parse_tokeniser
+    from trainables.spec.glue import check_classes
 
     task = dataset_info(dataset).task
     assert task is not None

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from trainables import shape_check
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.data.image_check import check_image_folder
 from trainables.data.registry import dataset_info
-from trainables.learners import build_network
-from trainables.modality import is_text
 from trainables.models import DistillationModel, build_model
-from trainables.models.names import is_pretrained_text_name
-from trainables.optimisation import count_parameters
-from trainables.randomness import seeded
-from trainables.storage import read_tensors, tensors_digest, write_atomically, write_tensors
+from trainables.process.randomness import seeded
+from trainables.process.threads import one_thread, use_one_thread
+from trainables.process.versions import running_versions
+from trainables.run import shape_check
+from trainables.run.learners import build_network
+from trainables.spec.architectures import is_pretrained_text_name
+from trainables.spec.modality import is_text
+from trainables.spec.trial import derive_seed
+from trainables.steps.sgd import count_parameters
+from trainables.storage.tensors import read_tensors, tensors_digest, write_atomically, write_tensors
 from trainables.teacher.card import accuracies, model_card
 from trainables.teacher.files import CLASSES, described, teacher_metadata
 from trainables.teacher.given_text import TOKENISER, tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
-from trainables.training import one_thread, use_one_thread
-from trainables.trial import derive_seed
-from trainables.versions import running_versions
 
 if TYPE_CHECKING:
     from trainables.teacher.tracking import TeacherTracker
@@ -333,7 +333,7 @@ def _delivered(tracker: "TeacherTracker | None", history: list[dict[str, float]]
     """What went wrong, if anything did: MLflow is no reason to stop a training."""
     if tracker is None:
         return None
-    from trainables.mlflow_store import TrackingError
+    from trainables.storage.mlflow_store import TrackingError
 
     try:
         tracker.deliver(history)
@@ -345,7 +345,7 @@ def _delivered(tracker: "TeacherTracker | None", history: list[dict[str, float]]
 def _delivered_wholly(folder: Path, metadata: dict[str, Any], tracker: "TeacherTracker | None") -> Exception | None:
     if tracker is None:
         return None
-    from trainables.mlflow_store import TrackingError
+    from trainables.storage.mlflow_store import TrackingError
 
     metrics: dict[str, float] = {}
     for split, share in accuracies(metadata).items():

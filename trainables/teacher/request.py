@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from trainables.data.registry import dataset_info, expand_home
-from trainables.modality import is_text
-from trainables.models.names import LIBRARY_PATTERN, absolute_name, check_model_name, check_text_model_name
-from trainables.precision import Precision, resolve_precision
-from trainables.teacher.recipe import TeacherRecipe, find_recipe
-from trainables.text_defaults import TEACHER_TRAINING
-from trainables.trial import TrialConfig
+from trainables.data.registry import dataset_info
+from trainables.spec.architectures import LIBRARY_PATTERN, absolute_name, check_model_name, check_text_model_name
+from trainables.spec.datasets import expand_home
+from trainables.spec.modality import is_text
+from trainables.spec.precision import Precision, resolve_precision
+from trainables.spec.recipes import TeacherRecipe, find_recipe
+from trainables.spec.teacher_trial import training_config
+from trainables.spec.trial import TrialConfig
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
@@ -98,35 +99,6 @@ class TeacherRequest:
             split_seed=self.split_seed,
             precision=self.precision,
         )
-
-
-def training_config(
-    recipe: TeacherRecipe, *, dataset: str, model: str, seed: int, split_seed: int, precision: Precision = "fp32"
-) -> TrialConfig:
-    """The trial that a teacher's training is: a network trained by cross-entropy alone.
-
-    Raises:
-        ValueError: for a value out of its bounds.
-    """
-    return TrialConfig.model_validate(
-        {
-            "method": "ce",
-            "dataset": dataset,
-            "student": model,
-            "epochs": recipe.epochs,
-            "batch_size": recipe.batch_size,
-            "precision": precision,
-            "student_learning_rate": recipe.learning_rate,
-            "student_momentum": recipe.momentum,
-            "student_weight_decay": recipe.weight_decay,
-            "student_schedule": recipe.schedule,
-            "augmentation": recipe.augmentation,
-            "split_seed": split_seed,
-            "seed": seed,
-            "data_seed": seed,
-            **(TEACHER_TRAINING if is_text(dataset) else {}),
-        }
-    )
 
 
 def optimiser_name(dataset: str) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from trainables.mlflow_store import TrackingError, find_experiment, open_client
-from trainables.uris import redact
+from trainables.storage.mlflow_store import TrackingError, find_experiment, open_client
+from trainables.storage.uris import redact
 
 # isort: split
 from mlflow.entities import Metric, Param, RunTag

@@ -8,12 +8,13 @@ from typing import Final
 
 import torch
 
-from trainables.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from trainables.costs.epoch import run_epoch
 from trainables.data.dataset import Dataset
 from trainables.methods.method import Method
 from trainables.models import DistillationModel
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.run.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
 
 # What a teacher has not, or what is said of it once and not of every epoch.
 _LEFT_OUT: Final = ("cost/teacher_forwards", "cost/adapter_parameters", "cost/trainable_parameters")
@@ -25,7 +26,7 @@ class TeacherTraining:
     A training that was killed and gone on with gives, on one machine, the same bits as one that never was.
 
     Args:
-        config: of `trainables.teacher.request.training_config`.
+        config: of `trainables.spec.teacher_trial.training_config`.
         dataset: its data.
         folder: holds its checkpoint.
         device: where it runs.
@@ -77,7 +78,7 @@ class TeacherTraining:
             NonFiniteLossError: naming the epoch.
         """
         while not self._run.finished:
-            measures = self._run.run_epoch()
+            measures = run_epoch(self._run)
             measures["learning_rate"] = self._run.student_trainer.rate
             self.history.append({_own_name(name): value for name, value in measures.items() if name not in _LEFT_OUT})
             self._save()

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.figures import compute_gap_against_accuracy
-from analysis.intervention import imposed_gaps
+from analysis.figures.study import compute_gap_against_accuracy
+from analysis.questions.intervention import imposed_gaps
+from analysis.reading.trials import summarise_configs
 from analysis.report.answer import Answer, answer
 from analysis.report.folder import StudyFolder, read_folder
-from analysis.trials import summarise_configs
 from tests.analysis.planted import measured, records
 from tests.analysis.report.studies import PLAN, SUMMARY, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study

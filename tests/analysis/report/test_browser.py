@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.reading.trials import EXAMPLE
 from analysis.report.writing import write_report
-from analysis.trials import EXAMPLE
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.costs import ConfigCost
-from analysis.figures import LearningCurve
+from analysis.figures.study import LearningCurve
+from analysis.questions.costs import ConfigCost
+from analysis.reading.trials import ConfigSummary
 from analysis.report.charts import cost_chart, curve_charts
 from analysis.report.pictures import cost_picture, curves_picture
-from analysis.statistics import Estimate
-from analysis.trials import ConfigSummary
+from analysis.statistics.estimates import Estimate
 
 
 def summary(name: str, value: float, half: float = 0.01) -> ConfigSummary:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.reading.trials import EXAMPLE
 from analysis.report.__main__ import main
-from analysis.trials import EXAMPLE
 from tests.analysis.report.studies import PLAN, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 

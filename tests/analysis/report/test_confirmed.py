@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from analysis.reading.trials import CONFIRM, EXAMPLES, numbers, open_study, select
 from analysis.report.content import make_report
 from analysis.report.folder import StudyFolder, read_folder
 from analysis.report.page import page
-from analysis.statistics import mean_interval
-from analysis.trials import CONFIRM, EXAMPLES, numbers, open_study, select
+from analysis.statistics.estimates import mean_interval
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 

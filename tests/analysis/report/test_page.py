@@ -10,12 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from analysis.importance import MIN_CONFIGS
-from analysis.report.content import make_report
-from analysis.report.folder import read_folder
-from analysis.report.page import page
-from analysis.report.writing import write_report
-from analysis.trials import (
+from analysis.questions.importance import MIN_CONFIGS
+from analysis.reading.trials import (
     EXAMPLE,
     SEARCH,
     SHARPNESS_GAP,
@@ -26,6 +22,10 @@ from analysis.trials import (
     summarise_configs,
     trial_scores,
 )
+from analysis.report.content import make_report
+from analysis.report.folder import read_folder
+from analysis.report.page import page
+from analysis.report.writing import write_report
 from tests.analysis.planted import measured, records
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.report.wording import with_minus
+from analysis.wording.numbers import with_minus
 
 
 @pytest.mark.parametrize(

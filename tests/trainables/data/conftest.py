@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.io import write_jpeg, write_png
 
-from trainables.data.registry import DATASETS, DatasetInfo
+from trainables.spec.datasets import DATASETS, DatasetInfo
 
 TRAIN, VALIDATION, TEST = 30, 10, 20
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}

@@ -8,7 +8,9 @@ from torchvision import datasets
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.data import load_dataset
 from trainables.data.class_names import in_words, with_class_names
-from trainables.data.registry import DATASETS, dataset_info, list_image_folder
+from trainables.data.image_folder import list_image_folder
+from trainables.data.registry import dataset_info
+from trainables.spec.datasets import DATASETS
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "tiny_imagenet"])

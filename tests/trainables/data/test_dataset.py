@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset, digest_of, stratified_split
-from trainables.data.registry import DATASETS
+from trainables.spec.datasets import DATASETS
 
 
 def test_the_digits_have_the_shapes_that_the_registry_says(digits):

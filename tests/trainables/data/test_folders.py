@@ -7,8 +7,10 @@ from torchvision.transforms import v2
 
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.data import load_dataset
-from trainables.data.registry import DATASETS, dataset_info, list_image_folder
+from trainables.data.image_folder import list_image_folder
+from trainables.data.registry import dataset_info
 from trainables.data.views import view_table
+from trainables.spec.datasets import DATASETS
 
 
 @pytest.fixture(autouse=True)

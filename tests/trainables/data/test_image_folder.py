@@ -6,6 +6,7 @@ from PIL import Image
 from torchvision import datasets
 
 from trainables.data.image_folder import IMAGE_SUFFIXES, list_image_folder
+from trainables.data.image_scan import scan_of
 
 
 @pytest.fixture(autouse=True)
@@ -213,4 +214,4 @@ def test_names_that_are_no_text_are_listed(fill):
     strange = os.fsencode(folder) + b"/cat/\xff\xfe.png"
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(os.fsdecode(strange), format="PNG")
     assert len(list_image_folder(folder).train) == 3
-    assert list_image_folder(folder).scan.modes == {"RGB": 2, "L": 1}
+    assert scan_of(list_image_folder(folder)).modes == {"RGB": 2, "L": 1}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from trainables.data import load_dataset
 from trainables.data.image_folder import list_image_folder
-from trainables.data.image_scan import UnusableImagesError, check_images
+from trainables.data.image_scan import UnusableImagesError, check_images, scan_of
 from trainables.data.registry import dataset_info
 
 RANDOM = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def test_a_folder_is_grey_if_all_its_images_are(folder):
     for number, path in enumerate(sorted(folder.rglob("*.png"))):
         grey = Image.fromarray(pixels(32, 32))
         save(path, grey.convert("LA" if number % 3 == 0 else "1" if number % 3 == 1 else "L"))
-    found = scanned(folder).scan
+    found = scan_of(scanned(folder))
     assert found.mode == "L"
     assert found.converted == {"grey with alpha": 7, "1-bit": 7}
     assert info_of(folder).channels == 1
@@ -64,7 +64,7 @@ def test_a_folder_is_grey_if_all_its_images_are(folder):
     with Image.open(path) as image:
         np.testing.assert_array_equal(dataset.validation.images[0, 0], np.asarray(image.convert("L")))
     save(folder / "cat" / "0.png", Image.fromarray(pixels(32, 32, 3)).quantize(8))
-    found = scanned(folder).scan
+    found = scan_of(scanned(folder))
     assert found.mode == "RGB"
     assert found.converted == {"1-bit": 7, "grey": 6, "grey with alpha": 6, "palette": 1}
     assert info_of(folder).channels == 3
@@ -78,7 +78,7 @@ def test_the_same_pixels_in_other_modes_are_the_same_dataset(folder):
             save(path, image.convert(mode))
         list_image_folder.cache_clear()
         dataset = load_dataset(f"image_folder:{folder}", None)
-        assert list_image_folder(folder).scan.converted == converted
+        assert scan_of(list_image_folder(folder)).converted == converted
         assert dataset.info.channels == 3
         digests.add(dataset.digest)
     assert len(digests) == 1

@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from tests.trainables.data.conftest import TEST, TRAIN, VALIDATION, write, write_cifar, write_idx
 from trainables.data import load_dataset, sources
-from trainables.data.registry import DATASETS
+from trainables.spec.datasets import DATASETS
 
 IDX = ("fashion_mnist", "mnist")
 

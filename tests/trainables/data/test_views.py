@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from trainables.data.registry import DATASETS
 from trainables.data.views import (
     NO_AUGMENTATION,
     Normaliser,
@@ -14,6 +13,7 @@ from trainables.data.views import (
     view_table,
     views_of_slots,
 )
+from trainables.spec.datasets import DATASETS
 
 TABLES = {
     "digits": crop_views(1, mirror=False),

@@ -10,19 +10,21 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.trainables.conftest import TEXT, MakeStore, small_config
-from trainables import cost_ledger
-from trainables.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from trainables.cost_ledger import FlopCounter
+from trainables.costs import ledger as cost_ledger
+from trainables.costs.epoch import run_epoch
+from trainables.costs.ledger import FlopCounter, count_costs
 from trainables.data.dataset import Dataset
-from trainables.loss_log import LossLog
-from trainables.measures import TIMED_MEASURES
-from trainables.methods import _ADAPTER, _ADAPTER_TRAINING, METHODS, MethodEntry
-from trainables.storage import read_tensors, write_tensors
-from trainables.teacher import FrozenTeacher
-from trainables.teacher_outputs import LiveTeacherOutputs
-from trainables.teacher_outputs_store import StoredTeacherOutputs
-from trainables.training import DistillationRun, NonFiniteLossError
-from trainables.trial import TrialConfig
+from trainables.methods.registry import METHODS
+from trainables.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun, NonFiniteLossError
+from trainables.spec.measures import TIMED_MEASURES
+from trainables.spec.methods import _ADAPTER, _ADAPTER_TRAINING, METHOD_SPECS, MethodSpec, method_spec
+from trainables.spec.trial import TrialConfig
+from trainables.steps.loss_log import LossLog
+from trainables.storage.tensors import read_tensors, write_tensors
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.live import LiveTeacherOutputs
+from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 # Fields by which a method costs seconds at its defaults and a fraction of one here.
 QUICK: dict[str, object] = {"crd_negatives": 100}
@@ -39,8 +41,8 @@ class Case(NamedTuple):
     on_text: bool = False
 
     @property
-    def entry(self) -> MethodEntry:
-        return METHODS.entry(self.method, adapter=self.adapter)
+    def entry(self) -> MethodSpec:
+        return method_spec(self.method, adapter=self.adapter)
 
     @property
     def learners(self) -> set[str]:
@@ -85,8 +87,8 @@ class Bench(NamedTuple):
 
 def cases_of(methods: Iterable[str]) -> list[Case]:
     methods = list(methods)
-    return [Case(name, on_text=METHODS.entry(name).modality == "text") for name in methods] + [
-        Case(name, True) for name in methods if METHODS.entry(name).takes_adapter
+    return [Case(name, on_text=method_spec(name).modality == "text") for name in methods] + [
+        Case(name, True) for name in methods if method_spec(name).takes_adapter
     ]
 
 
@@ -127,23 +129,22 @@ BARE = {
 }
 
 
-def it_says_of_itself_what_its_entry_says(case: Case, bench: Bench) -> None:
-    method, entry = METHODS[case.method], METHODS.entry(case.method)
+def its_specification_is_one_that_can_be_run(case: Case, bench: Bench) -> None:
+    method = METHODS[case.method]
+    spec = method.spec
+    assert spec is METHOD_SPECS[case.method]
     assert method.name == case.method
-    for said in (
-        "needs_teacher", "needs_maps", "has_adapter", "takes_adapter", "peer", "trains_teacher", "shares_layers"
-    ):  # fmt: skip
-        assert getattr(method, said) == getattr(entry, said)
-    assert method.needs_teacher or not (method.has_adapter or method.takes_adapter or method.parts or method.needs_maps)
-    assert not (method.trains_teacher and (not method.needs_teacher or method.has_adapter or method.takes_adapter))
-    assert not (method.closed_form and (method.needs_maps or method.peer or method.trains_teacher))
+    has_adapter = spec.has_adapter or spec.takes_adapter
+    assert spec.needs_teacher or not (has_adapter or method.parts or spec.needs_maps)
+    assert not (spec.trains_teacher and (not spec.needs_teacher or has_adapter))
+    assert not (method.closed_form and (spec.needs_maps or spec.peer or spec.trains_teacher))
     assert not (method.closed_form and method.parts)
-    assert (method.loss_fields | method.parts_fields | method.teacher_fields) - _ADAPTER == entry.fields - _ADAPTER
-    assert method.teacher_fields == entry.teacher_fields
+    assert (method.loss_fields | method.parts_fields | method.teacher_fields) - _ADAPTER == spec.fields - _ADAPTER
+    assert method.teacher_fields == spec.teacher_fields
     assert case.entry.fields & _ADAPTER == (
-        _ADAPTER if case.entry.has_adapter else _ADAPTER_TRAINING if entry.trains_teacher else set()
+        _ADAPTER if case.entry.has_adapter else _ADAPTER_TRAINING if spec.trains_teacher else set()
     )
-    assert entry.fields <= set(TrialConfig.model_fields)
+    assert spec.fields <= set(TrialConfig.model_fields)
 
 
 def its_published_values_are_a_valid_trial(case: Case, bench: Bench) -> None:
@@ -156,7 +157,7 @@ def its_published_values_are_a_valid_trial(case: Case, bench: Bench) -> None:
 def its_losses_are_finite_and_named(case: Case, bench: Bench) -> None:
     run = bench.start(case)
     for _ in range(2):
-        measures = run.run_epoch()
+        measures = run_epoch(run)
         assert all(math.isfinite(value) for value in measures.values())
         parts = {name for name in measures if name.startswith("train/loss")}
         expected = {"train/loss", "train/loss_ce"} | ({"train/loss_kd"} if "kd_weight" in case.entry.fields else set())
@@ -170,7 +171,7 @@ def its_losses_are_finite_and_named(case: Case, bench: Bench) -> None:
 
 
 def its_losses_are_finite_in_bfloat16_too(case: Case, bench: Bench) -> None:
-    measures = bench.start(case, precision="bf16").run_epoch()
+    measures = run_epoch(bench.start(case, precision="bf16"))
     assert all(math.isfinite(value) for value in measures.values())
 
 
@@ -180,14 +181,14 @@ def a_single_sample_that_is_left_over_joins_the_batch_before_it(case: Case, benc
     assert sum(sizes) % 269 == 1
     assert sizes.count(270) == 1
     assert 1 not in sizes
-    assert all(math.isfinite(value) for value in run.run_epoch().values())
+    assert all(math.isfinite(value) for value in run_epoch(run).values())
 
 
 def deterministic_algorithms_suffice(case: Case, bench: Bench) -> None:
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
-        bench.start(case).run_epoch()
+        run_epoch(bench.start(case))
     finally:
         torch.use_deterministic_algorithms(before)
 
@@ -251,9 +252,9 @@ def the_same_seed_gives_the_same_bits_and_another_others(case: Case, bench: Benc
     first, second, other = bench.start(case), bench.start(case), bench.start(case, seed=1)
     for _ in range(2):
         torch.rand(1)  # the global generator moves on between the epochs of the two
-        ours, theirs = first.run_epoch(), second.run_epoch()
+        ours, theirs = run_epoch(first), run_epoch(second)
         assert without_costs(ours) == without_costs(theirs)
-        assert ours["train/loss"] != other.run_epoch()["train/loss"]
+        assert ours["train/loss"] != run_epoch(other)["train/loss"]
     ours, theirs = state_of(first), state_of(second)
     assert set(ours) == set(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -265,14 +266,14 @@ def a_resumed_trial_equals_one_never_stopped(case: Case, bench: Bench) -> None:
     save_checkpoint(straight, bench.folder / "0")
     measures = []
     for epoch in range(1, 4):
-        measures.append(without_costs(straight.run_epoch()))
+        measures.append(without_costs(run_epoch(straight)))
         save_checkpoint(straight, bench.folder / str(epoch))
     for stopped_after in range(4):
         torch.manual_seed(stopped_after)  # what the process drew before must not matter
         resumed = bench.start(case, **changes)
         load_checkpoint(resumed, bench.folder / str(stopped_after))
         for epoch in range(stopped_after, 3):
-            assert without_costs(resumed.run_epoch()) == measures[epoch]
+            assert without_costs(run_epoch(resumed)) == measures[epoch]
         ours, theirs = state_of(resumed), state_of(straight)
         assert set(ours) == set(theirs)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -349,7 +350,7 @@ def its_losses_see_the_maps_of_both_nets_if_it_needs_them(case: Case, bench: Ben
         return objective(outputs, labels)
 
     run.objective = watch
-    run.run_epoch()
+    run_epoch(run)
     assert len(seen) == (0 if METHODS[case.method].gradients(run.config.model_dump()) else BATCHES)
     for outputs in seen:
         assert (outputs.student_maps is not None) == (outputs.teacher_maps is not None) == case.entry.needs_maps
@@ -360,7 +361,7 @@ def its_losses_see_the_maps_of_both_nets_if_it_needs_them(case: Case, bench: Ben
 
 
 def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) -> None:
-    live = bench.start(case).run_epoch()
+    live = run_epoch(bench.start(case))
     stored_outputs = StoredTeacherOutputs(bench.make_store())
     if case.entry.needs_maps:
         for outputs in (stored_outputs, LiveTeacherOutputs(bench.teacher)):
@@ -368,13 +369,13 @@ def stored_teacher_outputs_give_what_live_ones_give(case: Case, bench: Bench) ->
                 DistillationRun(case.config(), bench.data, bench.teacher, teacher_outputs=outputs)
         return
     stored = DistillationRun(case.config(), bench.data, bench.teacher, teacher_outputs=stored_outputs)
-    measures = stored.run_epoch()
+    measures = run_epoch(stored)
     # Kernels may round by the size of a batch, and nine steps carry that on.
     assert measures["train/loss"] == pytest.approx(live["train/loss"], rel=2e-3)
     again = DistillationRun(
         case.config(), bench.data, bench.teacher, teacher_outputs=StoredTeacherOutputs(bench.make_store())
     )
-    second = again.run_epoch()
+    second = run_epoch(again)
     assert without_costs(second) == without_costs(measures)
     own = len(bench.data.train) + len(bench.data.validation) if case.entry.trains_teacher else 0
     assert second["cost/teacher_forwards"] == own
@@ -405,7 +406,7 @@ def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
         outputs = StoredTeacherOutputs(bench.make_store()) if stored else None
         config = case.config(precision=precision)
         run = DistillationRun(config, bench.data, bench.teacher, teacher_outputs=outputs)
-        ledger = run.cost
+        ledger = count_costs(run)
         batch = next(run.batches.of_epoch(0, None))
         # Sentences as long as the ledger takes them to be on average.
         batch = batch._replace(inputs=run.batches.example(len(batch.labels))) if case.on_text else batch
@@ -432,21 +433,20 @@ def looking_at_its_cost_changes_no_bit(case: Case, bench: Bench) -> None:
     plain, looked_at = bench.start(case), bench.start(case)
     cost_ledger._known.clear()
     began = state_of(looked_at)
-    _ = looked_at.cost
+    _ = count_costs(looked_at)
     assert all(torch.equal(tensor, began[name]) for name, tensor in state_of(looked_at).items())
-    expected = without_costs(plain.run_epoch())
-    assert without_costs(looked_at.run_epoch()) == expected
+    expected = without_costs(run_epoch(plain))
+    assert without_costs(run_epoch(looked_at)) == expected
     cost_ledger._known.clear()
-    del looked_at.cost  # as in a trial that goes on from a checkpoint: between epochs
-    _ = looked_at.cost
-    plain.run_epoch()
-    looked_at.run_epoch()
+    _ = count_costs(looked_at)
+    run_epoch(plain)
+    run_epoch(looked_at)
     ours, theirs = state_of(looked_at), state_of(plain)
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
 CHECKS: list[Callable[[Case, Bench], None]] = [
-    it_says_of_itself_what_its_entry_says,
+    its_specification_is_one_that_can_be_run,
     its_published_values_are_a_valid_trial,
     its_losses_are_finite_and_named,
     its_losses_are_finite_in_bfloat16_too,

@@ -7,8 +7,8 @@ import pytest
 
 from tests.trainables.conftest import MakeStore
 from trainables.data.dataset import Dataset
-from trainables.methods import METHODS
-from trainables.teacher import FrozenTeacher
+from trainables.methods.registry import METHODS
+from trainables.teacher_outputs.frozen import FrozenTeacher
 
 from .conformance import CHECKS, Bench, Case, cases_of
 

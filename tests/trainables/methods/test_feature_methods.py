@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.methods import METHODS
+from trainables.losses.parts import StepOutputs
 from trainables.methods.crd import ContrastiveMemory
-from trainables.methods.method import PartsSetting, StepOutputs
+from trainables.methods.method import PartsSetting
 from trainables.methods.pkt import pkt_loss
+from trainables.methods.registry import METHODS
 from trainables.methods.rkd import rkd_angle_loss, rkd_distance_loss
-from trainables.trial import TrialConfig
+from trainables.spec.trial import TrialConfig
 
 RELATIONS = {"pkt": pkt_loss, "rkd_distance": rkd_distance_loss, "rkd_angle": rkd_angle_loss}
 EVERY_RELATION = pytest.mark.parametrize("loss", RELATIONS.values(), ids=RELATIONS)

@@ -8,13 +8,16 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 from tests.trainables.conftest import small_config
-from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.methods.method import PartsSetting, StepOutputs
+from trainables.costs.epoch import run_epoch
+from trainables.losses.parts import StepOutputs
+from trainables.methods.method import PartsSetting
 from trainables.methods.sftn import FRIENDLY_TEACHER, Branches, branch_points, friendly_teacher_losses
 from trainables.models import build_model
-from trainables.storage import read_tensors
-from trainables.teacher import TeacherFileError, ensure_teacher, load_teacher, teacher_digest, teacher_trial
-from trainables.training import DistillationRun
+from trainables.run.checkpoint import load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.spec.teacher_trial import teacher_trial
+from trainables.storage.tensors import read_tensors
+from trainables.teacher.files import TeacherFileError, ensure_teacher, load_teacher, teacher_digest
 
 PAIRS = [("resnet32x4", "resnet8x4"), ("wrn_16_2", "ShuffleV1"), ("resnet14", "ShuffleV2"), ("vgg13", "MobileNetV2"),
          ("ResNet50", "vgg8"), ("cnn_8_16", "resnet8"), ("resnet8", "cnn_3_4"), ("wrn_16_2", "wrn_16_1"),
@@ -96,7 +99,7 @@ def test_in_its_training_the_teacher_and_its_branches_learn_and_nobody_else(digi
     assert set(run.trainers) == {"student", "method"}
     assert run.student.head.in_features == build_model("cnn_8_16", num_classes=10, in_channels=1).head.in_features
     before = {who: [p.clone() for p in each.parameters.values()] for who, each in run.trainers.items()}
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     for who, each in run.trainers.items():
         assert all(not torch.equal(p, b) for p, b in zip(each.parameters.values(), before[who], strict=True))
     assert measures["train/loss"] > measures["train/loss_ce"]
@@ -147,9 +150,9 @@ def test_a_trial_says_what_its_teachers_training_took(digits, tmp_path):
     path = ensure_teacher(config(), digits, tmp_path)
     found = load_teacher(path, config(), digits)
     assert found.training_seconds == json.loads(path.with_suffix(".cost.json").read_text())["training_seconds"] > 0
-    taught = DistillationRun(config(), digits, found).run_epoch()
+    taught = run_epoch(DistillationRun(config(), digits, found))
     assert taught["cost/teacher_training_seconds"] == found.training_seconds
-    assert "cost/teacher_training_seconds" not in DistillationRun(config(method="ce"), digits, found).run_epoch()
+    assert "cost/teacher_training_seconds" not in run_epoch(DistillationRun(config(method="ce"), digits, found))
     path.with_suffix(".cost.json").unlink()
     assert load_teacher(path, config(), digits).training_seconds is None
 

@@ -10,24 +10,26 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from tests.trainables.conftest import IMAGE_METHODS, small_config
 from trainables.data.dataset import Dataset, Split
-from trainables.data.registry import DATASETS
-from trainables.methods import METHODS
+from trainables.losses.parts import StepOutputs
 from trainables.methods.at import at_loss, attention
 from trainables.methods.fitnet import HintRegressor
 from trainables.methods.maps import MapPair, average_to
-from trainables.methods.method import PartsSetting, StepOutputs
+from trainables.methods.method import PartsSetting
+from trainables.methods.registry import METHODS
 from trainables.methods.sp import sp_loss
 from trainables.methods.vid import VariationalRegressor
 from trainables.models import build_model
-from trainables.randomness import seeded
-from trainables.teacher import FrozenTeacher
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.process.randomness import seeded
+from trainables.run.run import DistillationRun
+from trainables.spec.datasets import DATASETS
+from trainables.spec.methods import method_spec
+from trainables.spec.trial import TrialConfig
+from trainables.teacher_outputs.frozen import FrozenTeacher
 
 from . import conformance
 from .conformance import Bench, Case
 
-MAP_METHODS = [name for name in IMAGE_METHODS if METHODS.entry(name).needs_maps]
+MAP_METHODS = [name for name in IMAGE_METHODS if method_spec(name).needs_maps]
 EVERY_METHOD = pytest.mark.parametrize("method", MAP_METHODS)
 LABELS = torch.tensor([0, 1, 2, 1])
 

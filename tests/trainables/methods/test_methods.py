@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from trainables.losses import (
+from trainables.losses.logits import (
     atkd_loss,
     dist_loss,
     dkd_loss,
@@ -14,9 +14,10 @@ from trainables.losses import (
     standardised_kd_loss,
     ttm_loss,
 )
-from trainables.methods import METHODS
-from trainables.methods.method import LossParts, PartsSetting, StepOutputs
-from trainables.trial import TrialConfig
+from trainables.losses.parts import LossParts, StepOutputs
+from trainables.methods.method import PartsSetting
+from trainables.methods.registry import METHODS
+from trainables.spec.trial import TrialConfig
 
 VALUES = TrialConfig(
     temperature=3.0, ce_weight=0.3, kd_weight=0.7, adapter_ce_weight=2.0, detach_adapter_target=False

@@ -10,8 +10,8 @@ import pytest
 import trainables.methods
 from tests.trainables.conftest import MakeStore
 from trainables.data.dataset import Dataset
-from trainables.methods import _WEIGHTS, MethodEntry
-from trainables.teacher import FrozenTeacher
+from trainables.spec.methods import _WEIGHTS, METHOD_SPECS, MethodSpec
+from trainables.teacher_outputs.frozen import FrozenTeacher
 
 from .conformance import CHECKS, Bench, Case
 
@@ -26,9 +26,8 @@ def _registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "logit_matching.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.setattr(trainables.methods, "__path__", [*trainables.methods.__path__, str(tmp_path)])
     importlib.invalidate_caches()
-    entries = eval(f"{{{ENTRY}}}", {"MethodEntry": MethodEntry, "_WEIGHTS": _WEIGHTS})
-    for name, entry in entries.items():
-        monkeypatch.setitem(trainables.methods._ENTRIES, name, entry)
+    spec = eval(ENTRY, {"MethodSpec": MethodSpec, "_WEIGHTS": _WEIGHTS})
+    monkeypatch.setitem(METHOD_SPECS, spec.name, spec)
 
 
 @pytest.mark.usefixtures("_registered")

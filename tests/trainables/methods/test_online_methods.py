@@ -9,13 +9,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from tests.trainables.conftest import small_config
-from trainables.methods import METHODS
+from trainables.costs.epoch import run_epoch
+from trainables.losses.parts import StepOutputs
 from trainables.methods.dual_student import confidence, confident_kd_loss
 from trainables.methods.kdcl import linear_ensemble, linear_weight, mean_ensemble, min_logit_ensemble
-from trainables.methods.method import StepOutputs
-from trainables.teacher.frozen import FrozenTeacher, Renormalisation
-from trainables.training import DistillationRun
-from trainables.trial import TrialConfig
+from trainables.methods.registry import METHODS
+from trainables.run.run import DistillationRun
+from trainables.spec.trial import TrialConfig
+from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
 LABELS = torch.tensor([0, 3, 1, 1, 4])
 WEIGHTS = {"ce_weight": 0.7, "kd_weight": 1.3}
@@ -199,7 +200,7 @@ def test_a_whole_teacher_that_does_not_learn_makes_the_student_of_distillation_w
     still = {"adapter_learning_rate": 1e-30, "adapter_weight_decay": 0.0, "detach_adapter_target": True}
     run = DistillationRun(small_config(method="full_teacher", **still), digits, teacher)
     before = {name: parameter.clone() for name, parameter in run.companion.model.named_parameters()}
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     assert all(torch.equal(p, before[name]) for name, p in run.companion.model.named_parameters())
     assert measures["train/loss_kd"] > 0
 
@@ -218,7 +219,7 @@ def test_measures_of_a_whole_teacher_are_the_adapted_ones_beside_those_of_the_fr
     first = run.evaluate()
     assert first["val/accuracy_adapted"] == first["val/accuracy_teacher"]
     assert first["val/sharpness_gap"] == pytest.approx(first["val/sharpness_gap_frozen"])
-    later = run.run_epoch()
+    later = run_epoch(run)
     assert later["val/sharpness_teacher"] == first["val/sharpness_teacher"]
     assert later["val/sharpness_adapted"] != first["val/sharpness_adapted"]
     gap = later["val/sharpness_adapted"] - later["val/sharpness_student"]
@@ -230,13 +231,13 @@ def test_measures_of_a_whole_teacher_are_the_adapted_ones_beside_those_of_the_fr
 @pytest.mark.parametrize("method", ["dml", "kdcl"])
 def test_a_peer_stands_for_the_teacher_where_none_is_trained(method, digits, teacher):
     with_one, alone = (DistillationRun(small_config(method=method), digits, t) for t in (teacher, None))
-    measures = with_one.run_epoch()
+    measures = run_epoch(with_one)
     assert measures["val/accuracy_teacher"] == measures["val/accuracy_peer"]
     gap = measures["val/sharpness_teacher"] - measures["val/sharpness_student"]
     assert measures["val/sharpness_gap"] == pytest.approx(gap)
     assert "val/sharpness_gap_frozen" not in measures
     assert measures["cost/teacher_forwards"] == 0
-    theirs = alone.run_epoch()
+    theirs = run_epoch(alone)
     assert {n: v for n, v in measures.items() if not n.startswith("cost/")} == {
         n: v for n, v in theirs.items() if not n.startswith("cost/")
     }
@@ -244,7 +245,7 @@ def test_a_peer_stands_for_the_teacher_where_none_is_trained(method, digits, tea
 
 def test_two_students_differ_in_their_first_weights_and_both_are_measured(digits, teacher):
     run = DistillationRun(small_config(method="dual_student"), digits, teacher)
-    measures = run.run_epoch()
+    measures = run_epoch(run)
     assert run.companion.model is not run.student
     assert type(run.companion.model) is type(run.student)
     assert 0 < measures["val/accuracy_peer"] <= 1

@@ -5,11 +5,13 @@ import torch
 from torch import nn
 
 from tests.trainables.conftest import text_config
-from trainables.layer_matching import matched_layers
-from trainables.methods.method import StepOutputs
+from trainables.costs.epoch import run_epoch
+from trainables.costs.ledger import count_costs
+from trainables.losses.parts import StepOutputs
 from trainables.methods.pea_kd import answers_of, pea_kd_losses
 from trainables.methods.pkd import patience_loss, pkd_losses
-from trainables.training import DistillationRun
+from trainables.run.run import DistillationRun
+from trainables.spec.layer_matching import matched_layers
 
 
 def test_the_patience_loss_of_one_pair_is_a_hand_value() -> None:
@@ -79,7 +81,8 @@ def test_pea_kd_first_tells_how_the_teacher_answers_and_is_kd_from_then_on() -> 
 
 def test_a_pea_kd_student_computes_twice_what_a_plain_one_does_with_as_many_parameters(text, text_teacher) -> None:
     plain, shared = (
-        DistillationRun(text_config(method=method), text, text_teacher).cost.facts for method in ("kd", "pea_kd")
+        count_costs(DistillationRun(text_config(method=method), text, text_teacher)).facts
+        for method in ("kd", "pea_kd")
     )
     assert shared["cost/student_parameters"] == plain["cost/student_parameters"]
     assert shared["cost/forward_flops_student"] > 1.8 * plain["cost/forward_flops_student"]
@@ -99,4 +102,4 @@ def test_pkd_is_patient_with_a_student_of_the_teachers_own_layers(text, text_tea
     run = DistillationRun(config, text, text_teacher)
     theirs, own = run.teacher.model.layers[0].state_dict(), run.student.layers[0].state_dict()
     assert all(torch.equal(each, theirs[name]) for name, each in own.items())
-    assert run.run_epoch()["val/accuracy"] > 0.5
+    assert run_epoch(run)["val/accuracy"] > 0.5

@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from torchvision.io import write_png
 
 from tests.trainables.data.conftest import random_images, write_images
-from trainables.checkpoint import CHECKPOINT_FILE
 from trainables.data import image_progress
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata
-from trainables.storage import read_tensors, write_tensors
+from trainables.run.checkpoint import CHECKPOINT_FILE
+from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher.card import accuracies
 from trainables.teacher.command import main
 

@@ -10,17 +10,12 @@ import trainables.teacher.files
 from tests.trainables.conftest import small_config
 from trainables.data import load_dataset
 from trainables.models import build_model
-from trainables.storage import read_tensors, tensors_digest, write_tensors
-from trainables.teacher import (
-    TeacherFileError,
-    ensure_teacher,
-    load_teacher,
-    teacher_digest,
-    teacher_trial,
-)
+from trainables.spec.teacher_trial import teacher_trial
+from trainables.spec.trial import TrialConfig
+from trainables.storage.tensors import read_tensors, tensors_digest, write_tensors
+from trainables.teacher.files import TeacherFileError, ensure_teacher, load_teacher, teacher_digest
 from trainables.teacher.request import resolve_request
 from trainables.teacher.training import TeacherTraining
-from trainables.trial import TrialConfig
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import torch
 
 from trainables.data.views import Normaliser
 from trainables.models import build_model
-from trainables.teacher import FrozenTeacher
-from trainables.teacher.frozen import Renormalisation
+from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
 OURS = ((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 ITS_OWN = ((0.48, 0.45, 0.41), (0.22, 0.23, 0.24))

@@ -8,12 +8,19 @@ from safetensors.torch import save_file
 from tests.trainables.test_models_golden import weight
 from trainables.data.views import Normaliser
 from trainables.models import CheckpointError, CheckpointInfo, build_model, save_checkpoint
-from trainables.storage import tensors_digest
-from trainables.teacher import FrozenTeacher, TeacherFileError, load_teacher
-from trainables.teacher.files import beats_guessing, is_kept, keep_given_teacher, notes_on_given_teacher, stored_path
-from trainables.teacher.frozen import Renormalisation
+from trainables.spec.trial import TrialConfig
+from trainables.storage.tensors import tensors_digest
+from trainables.teacher.files import (
+    TeacherFileError,
+    beats_guessing,
+    is_kept,
+    keep_given_teacher,
+    load_teacher,
+    notes_on_given_teacher,
+    stored_path,
+)
 from trainables.teacher.given import DataShape, Normalisation, read_given_teacher, usual_normalisation
-from trainables.trial import TrialConfig
+from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
 DIGITS = DataShape("digits", 10, 1, 8)
 CIFAR = DataShape("cifar100", 100, 3, 32)

@@ -1,9 +1,9 @@
 import pytest
 
-from trainables.data.registry import DATASETS
-from trainables.modality import is_text
-from trainables.optimisation import schedule_factor
-from trainables.teacher.recipe import RECIPES, default_epochs, find_recipe
+from trainables.spec.datasets import DATASETS
+from trainables.spec.modality import is_text
+from trainables.spec.recipes import RECIPES, default_epochs, find_recipe
+from trainables.steps.sgd import schedule_factor
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from mlflow import MlflowClient
 
-from trainables.mlflow_store import TrackingError
+from trainables.storage.mlflow_store import TrackingError
 from trainables.teacher.tracking import EXPERIMENT, TeacherTracker
 
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from trainables.data.text.glue import GLUE_TASKS
 from trainables.models.class_order import ClassNamesError, class_order
+from trainables.spec.glue import GLUE_TASKS
 
 
 def config(*names: str) -> dict[str, Any]:

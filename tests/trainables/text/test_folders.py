@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from tests.trainables.text.test_given import fine_tuned
 from tests.trainables.text.test_models import KINDS, sentences, written
 from trainables.data.text.dataset import TextDataset
-from trainables.data.text.glue import GLUE_TASKS
-from trainables.learners import build_network
 from trainables.models import CheckpointError
 from trainables.models.pretrained import INDEX, WEIGHTS, folder_digest, load_pretrained, weight_files
 from trainables.models.text import TextModelError
+from trainables.run.learners import build_network
+from trainables.spec.glue import GLUE_TASKS
 from trainables.teacher.given_text import read_given_text_teacher
 
 SST2 = GLUE_TASKS["sst2"]

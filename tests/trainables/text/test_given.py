@@ -10,16 +10,17 @@ import torch
 import transformers
 
 from tests.trainables.conftest import text_config
+from trainables.costs.epoch import run_epoch
 from trainables.data.text.dataset import TextDataset
 from trainables.data.text.tokeniser import load_tokeniser
 from trainables.models import CheckpointError
-from trainables.storage import read_tensors
-from trainables.student_export import SUFFIXES, ExportFormat, export_student, read_program
-from trainables.student_file import keep_student, load_kept, load_student
-from trainables.teacher import FrozenTeacher
+from trainables.run.run import DistillationRun
+from trainables.storage.tensors import read_tensors
+from trainables.students.export import SUFFIXES, ExportFormat, export_student, read_program
+from trainables.students.file import keep_student, load_kept, load_student
 from trainables.teacher.files import find_tokeniser, keep_given_teacher, load_teacher, notes_on_given_teacher
 from trainables.teacher.given_text import read_given_text_teacher
-from trainables.training import DistillationRun
+from trainables.teacher_outputs.frozen import FrozenTeacher
 
 
 def fine_tuned(folder: Path, text: TextDataset, *, classes: int = 2, **changes: object) -> Path:
@@ -58,7 +59,7 @@ def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDa
     assert torch.equal(teacher.head.weight, reference)
     assert teacher(inputs).logits.shape == (4, 2)
     assert "right on" in notes_on_given_teacher(path, config, text)[0]
-    assert DistillationRun(config, text, teacher).run_epoch()["val/accuracy_teacher"] >= 0
+    assert run_epoch(DistillationRun(config, text, teacher))["val/accuracy_teacher"] >= 0
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_a_student_that_was_kept_says_again_what_it_said_and_has_its_tokeniser(
     text: TextDataset, text_teacher: FrozenTeacher, tmp_path: Path, method: str
 ) -> None:
     run = DistillationRun(text_config(method=method, epochs=1), text, text_teacher)
-    run.run_epoch()
+    run_epoch(run)
     path = tmp_path / "student.safetensors"
     keep_student(run, path)
     kept = load_kept(path)
@@ -113,7 +114,7 @@ def test_an_exported_student_takes_sentences_of_any_number_and_length_and_carrie
     text: TextDataset, text_teacher: FrozenTeacher, tmp_path: Path, kind: ExportFormat
 ) -> None:
     run = DistillationRun(text_config(method="ce", epochs=1), text, text_teacher)
-    run.run_epoch()
+    run_epoch(run)
     keep_student(run, tmp_path / "student.safetensors")
     kept, path = load_kept(tmp_path / "student.safetensors"), tmp_path / f"student{SUFFIXES[kind]}"
     exported = export_student(kept, path, kind=kind, facts={"trial_id": "study-0001"})

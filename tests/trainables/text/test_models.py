@@ -8,10 +8,16 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from trainables.data.text.dataset import TextDataset
-from trainables.learners import build_network
 from trainables.models.pretrained import WEIGHTS, find_folder, folder_digest, load_pretrained
-from trainables.models.shared_layers import share_layers
-from trainables.models.text import TextClassifier, TextModelError, build_bert, build_described, student_of_layers
+from trainables.models.text import (
+    TextClassifier,
+    TextModelError,
+    build_bert,
+    build_described,
+    share_layers,
+    student_of_layers,
+)
+from trainables.run.learners import build_network
 
 VOCABULARY = 50
 KINDS = {

@@ -1,14 +1,15 @@
 import torch
 
 from tests.trainables.conftest import text_config
-from trainables.training import DistillationRun
+from trainables.costs.epoch import run_epoch
+from trainables.run.run import DistillationRun
 
 
 def test_a_student_of_text_learns(text):
     config = text_config(method="ce", student="bert_1_32", batch_size=32, epochs=6, student_learning_rate=2e-3)
     run = DistillationRun(config, text, None)
     while not run.finished:
-        measures = run.run_epoch()
+        measures = run_epoch(run)
     assert measures["val/accuracy"] > 0.75  # nine in ten sentences have a word that tells
 
 

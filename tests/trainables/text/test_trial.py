@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from trainables.trial import TrialConfig
+from trainables.spec.trial import TrialConfig
 
 
 def on_text(**changes: object) -> TrialConfig:

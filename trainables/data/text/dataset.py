@@ -3,6 +3,11 @@
 Texts are read and tokenised once for each (content of the file, tokeniser, longest sample), and kept beside decoded
 images in the cache; nothing in it is trusted, what is damaged is made anew. Where the cache cannot be written, each
 process keeps its own.
+
+What a network of text takes, everywhere: **one int32 tensor (B, 2, L)**. Row 0 of a sample holds its token ids, with 0
+(always `[PAD]`, which is checked) behind its last token; row 1 holds its segment ids, 0 for the first text and for the
+padding, 1 for the second text. The attention mask is `inputs[:, 0] != 0`. L is the length of the batch's longest
+sample, rounded up to a multiple of 8.
 """
 
 import functools
@@ -19,9 +24,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset, Split, digest_of
-from trainables.data.registry import DatasetInfo
 from trainables.data.sources import DataError, Part
-from trainables.data.text.glue import GlueTask
 from trainables.data.text.samples import Samples, read_samples
 from trainables.data.text.source_split import COMMON, SourceSplit, sources_of, split_by_source
 from trainables.data.text.tokeniser import (
@@ -34,8 +37,12 @@ from trainables.data.text.tokeniser import (
     train_tokeniser,
 )
 from trainables.data.text.tokens import TokenFiles, Tokens, padded_length, tokenise
-from trainables.remote_folder import node_cache
-from trainables.storage import StoredFileError, locked, read_tensors, write_atomically, write_tensors
+from trainables.spec.datasets import DatasetInfo
+from trainables.spec.glue import GlueTask
+from trainables.storage.remote_folder import node_cache
+from trainables.storage.tensors import StoredFileError, locked, read_tensors, write_atomically, write_tensors
+
+EVALUATION_BATCH: Final = 64
 
 Kept = TypeVar("Kept")
 _FORMAT: Final = 2  # another one means that reading changed
@@ -312,3 +319,8 @@ class _Part:
         texts, labels, digest = self._samples.texts, self._samples.labels, self._samples.digest
         sources = sources_of(texts, self._task.sources) if self._training else np.full(len(labels), COMMON)
         return _Summary(labels, sources, digest)
+
+
+def on_device(split: TextSplit, device: torch.device) -> TextSplit:
+    """The split, with its tokens where they are wanted; on the CPU that is the mapped file itself."""
+    return split if device.type == "cpu" else split.to(device)

@@ -10,9 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainables.batch_sizes import batch_sizes
-from trainables.randomness import generator_from
-from trainables.trial import derive_seed
+from trainables.process.randomness import generator_from
+from trainables.spec.batch_sizes import batch_sizes
+from trainables.spec.trial import derive_seed
 
 BATCHES_PER_BUCKET: Final = 50
 

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from trainables.data.text.glue import Metric
+from trainables.spec.glue import Metric
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Tensor:

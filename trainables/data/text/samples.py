@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trainables.data.sources import DataError, unpacked
-from trainables.data.text.glue import GlueTask
+from trainables.spec.glue import GlueTask
 
 _SHOWN: Final = 40
 

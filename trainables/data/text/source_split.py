@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from trainables.data.sources import DataError
 from trainables.data.splits import proportional
-from trainables.data.text.glue import SourceRule
+from trainables.spec.glue import SourceRule
 
 COMMON: Final = -1
 # Rows of so many tokens that lie in several sentences join them: these are near-duplicates. On SST-2 such joined

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainables.data.registry import DATASETS
-from trainables.data.text.glue import GLUE_TASKS, GlueTask
+from trainables.spec.datasets import DATASETS
+from trainables.spec.glue import GLUE_TASKS, GlueTask
 
 TRAIN, TEST = 40, 12
 _WORDS = [

@@ -1,8 +1,8 @@
 import pytest
 
-from trainables.data.registry import DATASETS, check_dataset_name
-from trainables.data.text.glue import GLUE_TASKS, check_classes
-from trainables.methods import METHODS
+from trainables.methods.registry import METHODS
+from trainables.spec.datasets import DATASETS, check_dataset_name
+from trainables.spec.glue import GLUE_TASKS, check_classes
 
 
 @pytest.mark.parametrize("name", GLUE_TASKS)

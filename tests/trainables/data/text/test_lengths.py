@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from trainables.batch_sizes import batch_sizes
 from trainables.data.text.lengths import BATCHES_PER_BUCKET, batches_sorted_by_length, length_bucketed_batches
+from trainables.spec.batch_sizes import batch_sizes
 
 
 def lengths_of(count, seed=0):

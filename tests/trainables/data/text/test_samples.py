@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.trainables.data.text.conftest import texts_of, tsv, write_parquet
 from trainables.data.sources import DataError
-from trainables.data.text.glue import GLUE_TASKS
 from trainables.data.text.samples import read_samples, read_tsv
+from trainables.spec.glue import GLUE_TASKS
 
 SST2, COLA, MNLI, QQP = (GLUE_TASKS[name] for name in ("sst2", "cola", "mnli", "qqp"))
 FILE = Path("dev.tsv")
@@ -97,7 +97,7 @@ def test_both_formats_give_the_same_samples_and_the_same_digest(name, tmp_path, 
     columns, labels = texts_of(task, 40, seed=0)
     write_parquet(tmp_path / "train.parquet", task, columns, labels)
     (tmp_path / "train.tsv.gz").write_bytes(gzip.compress(tsv(task, columns, labels)))
-    from trainables.data.registry import DATASETS
+    from trainables.spec.datasets import DATASETS
 
     small = DATASETS[task.dataset].task
     one, other = (read_samples(small, tmp_path / file, training=True) for file in ("train.parquet", "train.tsv.gz"))

@@ -9,12 +9,12 @@ from sklearn.linear_model import LogisticRegression
 
 from tests.trainables.data.text.conftest import tsv
 from trainables.data import load_dataset
-from trainables.data.registry import DATASETS
 from trainables.data.sources import DataError
 from trainables.data.text.dataset import count_sources
-from trainables.data.text.glue import GLUE_TASKS
 from trainables.data.text.samples import read_samples
 from trainables.data.text.source_split import COMMON, sources_of, split_by_source
+from trainables.spec.datasets import DATASETS
+from trainables.spec.glue import GLUE_TASKS
 
 
 def test_a_phrase_has_the_source_of_the_sentence_that_it_is_cut_from():

@@ -9,12 +9,12 @@ import torch
 
 from tests.trainables.data.text.conftest import TEST, TRAIN, texts_of
 from trainables.data import load_dataset
-from trainables.data.registry import DATASETS, check_files
 from trainables.data.sources import DataError
 from trainables.data.text import dataset as module
 from trainables.data.text.dataset import TextDataset
-from trainables.data.text.glue import GLUE_TASKS
 from trainables.data.text.tokeniser import load_tokeniser
+from trainables.spec.datasets import DATASETS, check_files
+from trainables.spec.glue import GLUE_TASKS
 
 
 @pytest.mark.parametrize("name", GLUE_TASKS)
@@ -125,7 +125,7 @@ def test_processes_that_begin_at_once_tokenise_once(small_task, tmp_path, own_ca
     root = small_task("sst2")
     program = (
         "import dataclasses, sys; from pathlib import Path\n"
-        "from trainables.data.registry import DATASETS as d\n"
+        "from trainables.spec.datasets import DATASETS as d\n"
         "i = d['glue:sst2']; t = dataclasses.replace(i.task, rows=(40, 12))\n"
         "d['glue:sst2'] = dataclasses.replace(i, task=t, split_sizes=t.split_sizes)\n"
         "from trainables.data import load_dataset\n"

@@ -1,0 +1,50 @@
+"""The figure of imposed gaps."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.figures.drawing import BLUE, GREY, VERMILION, Style, add_legend, new_figure, score_label
+from analysis.questions.intervention import Control, ImposedGap, fitted_line
+from analysis.statistics.estimates import MIN_UNITS
+from analysis.statistics.resampling import (
+    CONFIDENCE,
+)
+
+ARM_STYLES: Final[dict[Control, Style]] = {
+    "centred": Style(BLUE, "o", "-"),
+    "paper": Style(VERMILION, "s", "--"),
+    "placebo": Style(GREY, "^", ":"),
+}
+
+
+def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
+    """Accuracy over the imposed gap, and beside it what the gap came to.
+
+    Args:
+        arms: of one study.
+        seed: of the bands.
+    """
+    counts = ", ".join(f"{arm.control} {len(arm.target)}" for arm in arms) or "none"
+    caption = (
+        f"Trials: {counts}. Lines: least squares with the pointwise percentile bootstrap's {CONFIDENCE:.0%} band. A "
+        "placebo's target is a constant on all the teacher's logits, which no student sees. "
+    )
+    caption += f"{arms[0].evidence.capitalize()}: {arms[0].note}." if arms else ""
+    figure, panels = new_figure("An imposed gap", caption, panels=2, width=10.0)
+    for arm in arms:
+        style = ARM_STYLES[arm.control]
+        for panel, values in zip(panels, (arm.accuracy, arm.gap), strict=True):
+            panel.plot(arm.target, values, style.marker, color=style.colour, label=arm.control, alpha=0.7)
+            if np.ptp(arm.target) > 0 and len(arm.target) >= MIN_UNITS:
+                grid, line, low, high = fitted_line(arm.target, values, seed)
+                panel.plot(grid, line, style.dash, color=style.colour)
+                panel.fill_between(grid, low, high, color=style.colour, alpha=0.12, linewidth=0)
+    for panel in panels:
+        panel.set_xlabel("target, or a placebo's constant (nats)")
+    panels[0].set_ylabel(score_label(arms[0].objective if arms else "accuracy"))
+    panels[1].set_ylabel("the arm's own gap (nats)")
+    add_legend(panels[0])
+    return figure

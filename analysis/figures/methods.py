@@ -1,0 +1,207 @@
+"""Figures of compared methods: their accuracies, and accuracy against cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.drawing import BLUE, GREY, INK, ORANGE, bars, capitalised, new_figure, score_label
+from analysis.questions.costs import ConfigCost
+from analysis.questions.methods import split_of
+from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
+from analysis.statistics.estimates import Estimate
+
+_INCHES_PER_METHOD = 0.22
+
+
+_LABELS_HIGH = 30  # that many names, one above the other, fill the panel
+
+
+_COLLAPSED = 10.0  # interquartile ranges below the lower quartile
+
+
+_LEAST_FALL = 0.05  # a smaller one is no collapse, however near each other the rest are
+
+
+_FEWEST = 3  # of two, neither can be called the odd one
+
+
+_EDGE = 0.05  # of the panel's height: where those stand that lie below it
+
+
+_RATIOS = (1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
+
+
+_LEAST_TICKS = 3
+
+
+_SAME_COST = 1.25  # points whose costs are within this ratio share a column of names
+
+
+def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE) -> Figure:
+    """Accuracy of every method with its interval, the best on top; a line where the baseline lies."""
+    figure, (axes,) = new_figure("Methods", f"n = {_seeds(summaries)} seeds a method; {_how(summaries)}.")
+    figure.set_figheight(2.0 + _INCHES_PER_METHOD * max(6, len(summaries)))
+    for row, summary in enumerate(reversed(summaries)):
+        colour = ORANGE if summary.method == baseline else BLUE
+        lengths = bars(summary.accuracy)
+        axes.errorbar([summary.accuracy.value], [row], xerr=lengths, fmt="o", color=colour, capsize=3)
+        if summary.method == baseline:
+            axes.axvline(summary.accuracy.value, color=INK, linestyle=":", linewidth=1.2)
+    axes.set_yticks(range(len(summaries)), [summary.method for summary in reversed(summaries)], fontsize=8)
+    axes.set_xlabel(score_label(objective_of_all(summaries), split_of(summaries)))
+    return figure
+
+
+def _seeds(summaries: Sequence[ConfigSummary]) -> str:
+    counts = sorted({summary.accuracy.n for summary in summaries})
+    return " to ".join(str(count) for count in (counts if len(counts) < 3 else [counts[0], counts[-1]])) or "0"
+
+
+def _how(summaries: Sequence[ConfigSummary]) -> str:
+    return "; ".join(dict.fromkeys(each.accuracy.method for each in summaries)) or "nothing finished"
+
+
+def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+    """Which of these are not beaten by another that is both as cheap and as accurate, cheapest first."""
+    front: list[int] = []
+    for number in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i])):
+        if not front or accuracies[number] > accuracies[front[-1]]:
+            front.append(number)
+    return front
+
+
+def draw_accuracy_against_cost(
+    summaries: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, baseline: str = BASELINE
+) -> Figure:
+    """Every method's accuracy over the FLOPs of its training, with the front of those that no cheaper one beats.
+
+    Args:
+        summaries: the methods.
+        costs: theirs, by `config_id`; a method whose cost is not known is left out, and the caption says so.
+        baseline: the method that is drawn apart.
+    """
+    ratios = {config_id: cost.flops_to_ce for config_id, cost in costs.items() if cost.flops_to_ce is not None}
+    points = [(ratios[summary.config_id], summary) for summary in summaries if summary.config_id in ratios]
+    caption = (
+        "FLOPs of training as a ratio to cross-entropy on the same student, a stored teacher's passes shared out over "
+        f"the trials of this study. n = {_seeds(summaries)} seeds each; {_how(summaries)}. Line: what no cheaper or "
+        "equally cheap method's mean exceeds; intervals of methods on and off it may overlap."
+    )
+    accuracies = [summary.accuracy.value for _, summary in points]
+    floor = floor_of([summary.accuracy for _, summary in points])
+    below = [f"{summary.method} at {_signed(value)}" for (_, summary), value in zip(points, accuracies, strict=True)
+             if value < floor]  # fmt: skip
+    caption += f" Triangles at the lower edge lie below what is shown: {', '.join(below)}." if below else ""
+    missing = len(summaries) - len(points)
+    caption += f" Not drawn, for want of a cost: {missing}." if missing else ""
+    words = objective_of_all(summaries)
+    figure, (axes,) = new_figure(f"{capitalised(words)} against training cost", caption, width=9.0)
+    axes.set_xlabel("training FLOPs / those of ce (log scale)")
+    axes.set_ylabel(score_label(words, split_of(summaries)))
+    if not points:
+        return figure
+    figure.set_figheight(5.6)
+    front = pareto_front([cost for cost, _ in points], accuracies)
+    axes.set_xscale("log")
+    axes.step([points[i][0] for i in front], [accuracies[i] for i in front], where="post", color=GREY, linewidth=1.2)
+    for number, (cost, summary) in enumerate(points):
+        colour = ORANGE if summary.method == baseline else BLUE
+        if summary.accuracy.value < floor:
+            axes.plot([cost], [floor], marker="v", color=colour, markersize=6)
+            continue
+        axes.errorbar(
+            [cost], [summary.accuracy.value], yerr=bars(summary.accuracy), fmt="o" if number in front else "x",
+            color=colour, capsize=2, linewidth=0.8, markersize=5,
+        )  # fmt: skip
+    if below:
+        axes.set_ylim(bottom=floor - _EDGE * (axes.get_ylim()[1] - floor))
+    low, high = axes.get_ylim()
+    for column in _columns([cost for cost, _ in points]):
+        ordered = sorted(column, key=lambda i: accuracies[i])
+        shown = [max(accuracies[i], floor) for i in ordered]
+        least, collapsed = (high - low) / _LABELS_HIGH, sum(accuracies[i] < floor for i in ordered)
+        # At the edge there is no room to move down.
+        heights = [floor + number * least for number in range(collapsed)] + _apart(shown[collapsed:], least)
+        for number, at, height in zip(ordered, shown, heights, strict=True):
+            cost, summary = points[number]
+            mean = f" {_signed(summary.accuracy.value)}" if summary.accuracy.value < floor else ""
+            axes.annotate(
+                summary.method + mean, (cost, at), (max(points[i][0] for i in column) * 1.06, height),
+                fontsize=7, va="center", color=INK, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4},
+            )  # fmt: skip
+    cheapest, dearest = min(cost for cost, _ in points), max(cost for cost, _ in points)
+    axes.set_xlim(cheapest / 1.1, dearest * 1.6)
+    ticks = ratio_ticks(cheapest / 1.1, dearest * 1.6, _RATIOS)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    return figure
+
+
+def floor_of(accuracies: Sequence[Estimate]) -> float:
+    """Where those stand that have collapsed, below the intervals of all others; minus infinity where none has.
+
+    Drawn to scale they would leave the others no room. What lies below the floor is to be drawn there, with its value.
+    """
+    values = sorted(each.value for each in accuracies if math.isfinite(each.value))
+    if len(values) < _FEWEST:
+        return -math.inf
+    low, high = np.quantile(values[1:], [0.25, 0.75])  # of few, the one that collapsed would move them to itself
+    cut = low - max(_COLLAPSED * (high - low), _LEAST_FALL)
+    if values[0] >= cut:
+        return -math.inf
+    bottom, top = reach([each for each in accuracies if each.value >= cut])
+    return bottom - _EDGE * max(top - bottom, _LEAST_FALL)
+
+
+def reach(accuracies: Sequence[Estimate]) -> tuple[float, float]:
+    """The lowest and the highest end of these intervals; of an estimate without one it is its value."""
+    ends = [each.value + side for each in accuracies for side in _sides(each) if math.isfinite(each.value)]
+    return min(ends), max(ends)
+
+
+def _sides(estimate: Estimate) -> tuple[float, float]:
+    (below,), (above,) = bars(estimate) or [[0.0], [0.0]]
+    return -below, above
+
+
+def ratio_ticks(low: float, high: float, usual: Sequence[float]) -> list[float]:
+    """Ticks of a logarithmic axis of ratios: the usual ones, or finer ones where of those there are hardly any.
+
+    Args:
+        low: the axis' lower end.
+        high: its upper end.
+        usual: in rising order.
+    """
+    ticks = [tick for tick in usual if low <= tick <= high]
+    if len(ticks) >= _LEAST_TICKS:
+        return ticks
+    finer = MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in finer if low <= tick <= high]
+
+
+def _signed(value: float) -> str:
+    """Three decimals, with a minus that is none of a name's hyphens."""
+    return f"{value:.3f}".replace("-", "−")
+
+
+def _columns(costs: Sequence[float]) -> list[list[int]]:
+    """Indices of points of about equal cost, cheapest first."""
+    columns: list[list[int]] = []
+    for number in sorted(range(len(costs)), key=lambda i: costs[i]):
+        if columns and costs[number] <= costs[columns[-1][0]] * _SAME_COST:
+            columns[-1].append(number)
+        else:
+            columns.append([number])
+    return columns
+
+
+def _apart(heights: Sequence[float], least: float) -> list[float]:
+    """Rising heights moved as little as a pass up and a shift down do, until neighbours are `least` apart."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + least) if moved else height)
+    shift = sum(after - before for after, before in zip(moved, heights, strict=True)) / max(1, len(moved))
+    return [height - shift for height in moved]

@@ -1,0 +1,75 @@
+"""The gap against accuracy over the configs of several studies, each study by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.figures.drawing import GAP_LABEL, add_legend, new_figure, score_label, style_of_number
+from analysis.questions.association import Association, between_configs
+from analysis.reading.landmark import GAPS, Floats, GapName, at_landmark, config_means
+from analysis.reading.pooling import of_study, study_names
+from analysis.reading.trials import StudyRecords, objective, trial_scores
+from analysis.statistics.resampling import line_values
+
+
+@dataclass(frozen=True)
+class StudyPoints:
+    """One study's searched configs.
+
+    Args:
+        study: its name.
+        gap: (n,) nats.
+        accuracy: (n,) fractions.
+        association: of the two, within this study.
+        objective: what is given as accuracy, in words.
+    """
+
+    study: str
+    gap: Floats
+    accuracy: Floats
+    association: Association
+    objective: str = "accuracy"
+
+
+def points_by_study(records: StudyRecords, gap: GapName, *, seed: int = 0) -> list[StudyPoints]:
+    """The searched configs of every study of a pool that has some, each study at its own landmark.
+
+    Args:
+        records: a pool.
+        gap: which.
+        seed: of bootstrap and permutations.
+    """
+    found = []
+    for name in study_names(records):
+        landmark = at_landmark(of_study(records, name), searched=True)
+        if not landmark.trials.num_rows:
+            continue
+        columns = [GAPS[gap](landmark.trials), trial_scores(landmark.trials)]
+        (x, y), _ = config_means(columns, landmark.trials["config_id"].to_pylist())
+        found.append(StudyPoints(name, x, y, between_configs(landmark, gap, seed=seed), objective(landmark.trials)))
+    return found
+
+
+def draw_points_by_study(found: Sequence[StudyPoints], gap: GapName) -> Figure:
+    """Gap against accuracy, a colour and a line a study."""
+    counts = ", ".join(f"{each.study} {each.association.estimate}" for each in found) or "no study"
+    caption = (
+        "A point is a searched config, one seed each. Lines: least squares within a study, no band. Exploratory "
+        f"Spearman rank correlations within studies: {counts}."
+    )
+    several = {each.objective for each in found}
+    words = "score" if len(several) > 1 else next(iter(several), "accuracy")
+    figure, (axes,) = new_figure(f"Sharpness gap ({gap}) and {words} by study", caption)
+    for number, each in enumerate(found):
+        style = style_of_number(number)
+        axes.scatter(each.gap, each.accuracy, s=28, marker=style.marker, color=style.colour, zorder=3, label=each.study)
+        if len(each.gap) > 1 and np.ptp(each.gap) > 0:
+            grid = np.array([each.gap.min(), each.gap.max()])
+            line = line_values(np.column_stack([each.gap, each.accuracy]), np.ones((1, len(each.gap))), grid)[0]
+            axes.plot(grid, line, style.dash, color=style.colour, linewidth=1.2)
+    axes.set_xlabel(GAP_LABEL)
+    axes.set_ylabel(score_label(words))
+    add_legend(axes)
+    return figure

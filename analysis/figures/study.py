@@ -1,0 +1,462 @@
+"""The figures of a first look at a study, each split into what it shows (`compute_…`) and how (`draw_…`).
+
+What is computed is plain arrays and estimates, to be checked by value; what is drawn is a matplotlib `Figure`
+of its own, outside pyplot's state, so that a server without a display can draw it. Every caption carries n
+and the method.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from analysis.figures.drawing import (
+    BLUE,
+    GAP_LABEL,
+    GREY,
+    INK,
+    VERMILION,
+    add_legend,
+    bars,
+    draw_reference,
+    new_figure,
+    score_label,
+    style_of,
+)
+from analysis.questions.association import between_configs, rank_association
+from analysis.reading.landmark import GAPS, Landmark, at_epoch, at_landmark, config_means
+from analysis.reading.trials import (
+    CONFIRM,
+    REPEATED,
+    SEARCH,
+    SHARPNESS_GAP,
+    StudyRecords,
+    method_name,
+    numbers,
+    objective,
+    objective_measure,
+    select,
+    summarise_configs,
+    survivor_note,
+    trial_scores,
+    varied_fields,
+)
+from analysis.statistics.estimates import MIN_UNITS, Estimate
+from analysis.statistics.resampling import Floats, complete, line_values, percentile_interval, resampled
+
+_NOT_POOLED: Final = Estimate(
+    math.nan, math.nan, math.nan, 0, "rank correlation: the arms of imposed gaps are not pooled"
+)
+
+
+@dataclass(frozen=True)
+class History:
+    """How a search went: its trials in the order in which they started.
+
+    Args:
+        order: (n,) 1 for the first.
+        accuracy: (n,) validation accuracy at each trial's last epoch, a fraction; nan for a failed one
+            without any.
+        best: (n,) best accuracy of the finished trials so far; nan before the first.
+        status: (n,) finished, pruned or failed.
+        objective: what is shown as accuracy; the same of what follows.
+    """
+
+    order: NDArray[np.int64]
+    accuracy: Floats
+    best: Floats
+    status: tuple[str, ...]
+    objective: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class ParameterEffect:
+    """A parameter of the config against accuracy.
+
+    Args:
+        parameter: the config's field.
+        categories: its values where it is no number, which `searched` and `repeated` then number from 0; else
+            empty.
+        searched: (n, 2) parameter and accuracy of the finished search trials, at their end.
+        repeated: parameter, mean accuracy and config name of each promising config repeated on fresh seeds.
+        references: mean accuracy of each control, by its method.
+        correlation: exploratory rank correlation over all configs of the search at its landmark (see
+            `analysis.reading.landmark`), not over the survivors that are drawn; None for categories.
+        note: on survivors, and of which trials the correlation is then; or None.
+    """
+
+    parameter: str
+    categories: tuple[str, ...]
+    searched: Floats
+    repeated: tuple[tuple[float, Estimate, str], ...]
+    references: dict[str, Estimate]
+    correlation: Estimate | None
+    note: str | None
+    objective: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class GapAgainstAccuracy:
+    """Sharpness gap against accuracy over the configs of the search at its landmark, with a fitted line.
+
+    Args:
+        gap: (n,) nats, by config.
+        accuracy: (n,) fractions.
+        grid: (m,) gaps at which the line is given.
+        line: (m,) least-squares line.
+        low: (m,) lower end of its pointwise 95% bootstrap band; nan where there are too few trials for one.
+        high: (m,) upper end.
+        references: mean gap and mean accuracy of each control that has a gap, by its method, at the same epoch.
+        correlation: exploratory rank correlation, as `analysis.questions.association.between_configs` has it.
+        note: which trials these are at which epoch, where some did not finish; else None.
+        epoch: the landmark where that is not everybody's last; else None.
+        is_imposed: whether the search imposed gaps, whose arms are not pooled: there is no line and no correlation.
+    """
+
+    gap: Floats
+    accuracy: Floats
+    grid: Floats
+    line: Floats
+    low: Floats
+    high: Floats
+    references: dict[str, tuple[Estimate, Estimate]]
+    correlation: Estimate
+    note: str | None
+    epoch: int | None = None
+    is_imposed: bool = False
+    objective: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """One method's epochs: mean and standard deviation over its trials.
+
+    Args:
+        method: distillation method, or what a confirmed config is called.
+        stage: `repeated` (controls and promising configs on fresh seeds), `search` where nothing was repeated, or
+            `confirm`.
+        n: number of trials.
+        configs: number of different configs among them.
+        epoch: (E,) from 1.
+        accuracy: (E, 2) mean and standard deviation, fractions.
+        gap: (E, 2) mean and standard deviation, nats; nan for a method without one.
+    """
+
+    method: str
+    stage: str
+    n: int
+    configs: int
+    epoch: NDArray[np.int64]
+    accuracy: Floats
+    gap: Floats
+    objective: str = "accuracy"
+
+
+def compute_history(trials: pa.Table) -> History:
+    """The search's trials in order of their start; only a finished trial can be the best so far."""
+    searched = select(trials, stages=[SEARCH], statuses=None)
+    searched = searched.sort_by([("started", "ascending"), ("trial_id", "ascending")])
+    accuracy, status = trial_scores(searched), tuple(searched["status"].to_pylist())
+    counted = np.where(np.array(status, dtype=object) == "finished", accuracy, math.nan)
+    # fmax, unlike maximum, steps over nan.
+    return History(np.arange(1, len(status) + 1), accuracy, np.fmax.accumulate(counted), status, objective(searched))
+
+
+def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int = 0) -> ParameterEffect:
+    """A parameter against accuracy: the search's trials, the repeated configs and the controls.
+
+    Args:
+        records: of a study.
+        parameter: a field of the config.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if no column of the records has that name.
+    """
+    trials = records.trials
+    if parameter not in trials.column_names:
+        known = ", ".join(trials.column_names)
+        raise ValueError(f"the records have no column {parameter!r}; they have {known}")
+    searched = select(trials, stages=[SEARCH])
+    values = searched[parameter].to_pylist()
+    summaries = summarise_configs(trials)
+    promising = [s for s in summaries if s.stage == "replicate" and parameter in s.varied]
+    given = [*values, *(s.varied[parameter] for s in promising)]
+    categories: tuple[str, ...] = ()
+    if any(isinstance(value, bool | str) for value in given):
+        categories = tuple(sorted({str(value) for value in given}))
+    position = [float(categories.index(str(v))) if categories else _number(v) for v in given]
+    points, _ = complete([position[: len(values)], trial_scores(searched)])
+    landmark, survivors = at_landmark(records, searched=True), survivor_note(trials)
+    return ParameterEffect(
+        parameter=parameter,
+        categories=categories,
+        searched=points,
+        repeated=tuple((at, s.accuracy, s.name) for at, s in zip(position[len(values) :], promising, strict=True)),
+        references={s.method: s.accuracy for s in summaries if s.stage == "control"},
+        correlation=None if categories else _parameter_correlation(landmark, parameter, seed),
+        note=survivors and f"{survivors} The rank correlation is of all: {landmark.note}.",
+        objective=objective(trials),
+    )
+
+
+def _parameter_correlation(landmark: Landmark, parameter: str, seed: int) -> Estimate:
+    values = [numbers(landmark.trials, parameter), trial_scores(landmark.trials)]
+    (x, y), _ = config_means(values, landmark.trials["config_id"].to_pylist())
+    return rank_association(x, y, seed=seed)
+
+
+def _number(value: bool | int | float | str | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> GapAgainstAccuracy:
+    """Sharpness gap against accuracy over the configs of the search.
+
+    All of them, at the last epoch that every trial of the search reached: those that finished were selected by their
+    accuracy (see `analysis.reading.landmark`). Repeated configs would weigh the promising region twice and stay out of
+    the line. Where the search imposed gaps there is no line and no correlation: its arms are different questions
+    (`analysis.questions.intervention`).
+
+    Args:
+        records: of a study.
+        seed: of the bootstrap and the permutations.
+    """
+    landmark = at_landmark(records, searched=True)
+    values = [GAPS["paper"](landmark.trials), trial_scores(landmark.trials)]
+    (gap, accuracy), _ = config_means(values, landmark.trials["config_id"].to_pylist())
+    columns, units = complete([gap, accuracy])
+    arms = "gap_control" in varied_fields(landmark.trials)
+    spread = bool(len(gap)) and np.ptp(gap) > 0 and not arms
+    grid = np.linspace(gap.min(), gap.max(), 50) if spread else np.empty(0)
+    line = line_values(columns, np.ones((1, len(gap))), grid)[0] if spread else np.empty(0)
+    low = high = np.full_like(line, math.nan)
+    if spread and len(gap) >= MIN_UNITS:
+        lines = resampled(lambda c, counts: line_values(c, counts, grid), columns, units, seed)
+        low, high = np.array([percentile_interval(values)[:2] for values in lines.T]).T
+    trials = records.trials if landmark.is_last else at_epoch(records.trials, records.epochs, landmark.epoch)
+    controls = [s for s in summarise_configs(trials) if s.stage == "control" and s.gap.n]
+    return GapAgainstAccuracy(
+        gap=gap,
+        accuracy=accuracy,
+        grid=grid,
+        line=line,
+        low=low,
+        high=high,
+        references={s.method: (s.gap, s.accuracy) for s in controls},
+        correlation=_NOT_POOLED if arms else between_configs(landmark, "paper", seed=seed).estimate,
+        note=None if landmark.is_last else f"{landmark.note}.",
+        epoch=None if landmark.is_last else landmark.epoch,
+        is_imposed=arms,
+        objective=objective(records.trials),
+    )
+
+
+def compute_learning_curves(
+    trials: pa.Table, epochs: pa.Table, confirmed: Mapping[str, str] | None = None
+) -> list[LearningCurve]:
+    """Accuracy and gap per epoch of each method, over the finished repetitions on fresh seeds.
+
+    A study that repeated nothing shows its finished search trials instead, and says so in `stage`.
+
+    Args:
+        trials: of a study.
+        epochs: theirs.
+        confirmed: names of confirmed configs by `config_id`: the curves are then of these instead, each over its
+            finished trials of the confirmation.
+    """
+    shown, stage = select(trials, stages=REPEATED), "repeated"
+    if confirmed is not None:
+        shown, stage = select(trials, stages=[CONFIRM]), CONFIRM
+        shown = shown.filter(pc.is_in(shown["config_id"], pa.array(list(confirmed), pa.string())))
+    elif not shown.num_rows:
+        shown, stage = select(trials, stages=[SEARCH]), SEARCH
+    trial_ids, methods, configs = (shown[name].to_pylist() for name in ("trial_id", "method", "config_id"))
+    adapters = shown["adapter"].to_pylist() if "adapter" in shown.column_names else [None] * len(methods)
+    methods = [method_name(method, adapter) for method, adapter in zip(methods, adapters, strict=True)]
+    if confirmed is not None:
+        methods = [confirmed[config] for config in configs]
+    owners = np.array(epochs["trial_id"].to_pylist(), dtype=object)
+    numbered = numbers(epochs, "epoch").astype(np.int64)
+    measure = objective_measure(shown)
+    measures = {name: numbers(epochs, name) for name in (measure, SHARPNESS_GAP)}
+    curves = []
+    for method in dict.fromkeys(methods):
+        own = {trial for trial, of in zip(trial_ids, methods, strict=True) if of == method}
+        rows = np.isin(owners, list(own))
+        grid = np.unique(numbered[rows])
+        curves.append(
+            LearningCurve(
+                method=method,
+                stage=stage,
+                n=len(own),
+                configs=len({c for c, of in zip(configs, methods, strict=True) if of == method}),
+                epoch=grid,
+                accuracy=_mean_and_spread(numbered[rows], measures[measure][rows], grid),
+                gap=_mean_and_spread(numbered[rows], measures[SHARPNESS_GAP][rows], grid),
+                objective=objective(shown),
+            )
+        )
+    return curves
+
+
+def _mean_and_spread(epoch: NDArray[np.int64], values: Floats, grid: NDArray[np.int64]) -> Floats:
+    """Mean and standard deviation (E, 2) of the values at each epoch of the grid; nan where there is none."""
+    result = np.full((len(grid), 2), math.nan)
+    for row, at in enumerate(grid):
+        present = values[(epoch == at) & ~np.isnan(values)]
+        if len(present):
+            result[row] = present.mean(), present.std(ddof=1) if len(present) > 1 else 0.0
+    return result
+
+
+def draw_history(history: History) -> Figure:
+    """The optimisation history: every search trial, and the best finished one so far."""
+    counts = {status: history.status.count(status) for status in ("finished", "pruned", "failed")}
+    caption = (
+        f"n = {len(history.status)} search trials in the order of their start: "
+        + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        + ". One seed a trial: the best of many is optimistic by selection."
+    )
+    figure, (axes,) = new_figure("Optimisation history", caption)
+    finished = np.array([status == "finished" for status in history.status], dtype=bool)
+    axes.step(history.order, history.best, where="post", color=VERMILION, linewidth=1.6, label="best so far")
+    axes.scatter(history.order[finished], history.accuracy[finished], s=28, color=BLUE, zorder=3, label="finished")
+    stopped = ~finished & np.isfinite(history.accuracy)
+    if stopped.any():
+        axes.scatter(
+            history.order[stopped],
+            history.accuracy[stopped],
+            s=28,
+            facecolors="none",
+            edgecolors=GREY,
+            zorder=3,
+            label="pruned or failed, at its last epoch",
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(0, len(history.order) + 1)
+    axes.set_xlabel("search trial (order of start)")
+    axes.set_ylabel(score_label(history.objective))
+    add_legend(axes)
+    return figure
+
+
+def draw_parameter_effect(effect: ParameterEffect) -> Figure:
+    """A parameter against accuracy: search trials, repeated configs with intervals, and the controls."""
+    label = effect.parameter.replace("_", " ")
+    caption = f"n = {len(effect.searched)} search trials, one seed each; {_exploratory(effect.correlation)}."
+    if effect.repeated:
+        caption += f" Bars: {effect.repeated[0][1].method}, repetitions on fresh seeds alone."
+    figure, (axes,) = new_figure(f"{label.capitalize()} and {effect.objective}", _joined(caption, effect.note))
+    methods = tuple(effect.references)
+    for method, estimate in effect.references.items():
+        draw_reference(axes, estimate, method, style_of(method, methods))
+    values, accuracy = effect.searched.T
+    axes.scatter(values, accuracy, s=26, facecolors="none", edgecolors=BLUE, label="search trial (one seed)", zorder=3)
+    for number, (at, estimate, _) in enumerate(effect.repeated):
+        axes.errorbar(
+            [at],
+            [estimate.value],
+            yerr=bars(estimate),
+            fmt="o",
+            color=BLUE,
+            capsize=3,
+            markersize=7,
+            zorder=4,
+            label=f"promising config, mean of {estimate.n}" if number == 0 else None,
+        )
+    _scale_parameter(axes, effect)
+    axes.set_xlabel(label)
+    axes.set_ylabel(score_label(effect.objective))
+    add_legend(axes)
+    return figure
+
+
+def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
+    """Sharpness gap against accuracy, with the fitted line, its band and the exploratory rank correlation."""
+    caption = f"n = {len(found.gap)} configs of the search, one seed each; {_exploratory(found.correlation)}."
+    banded = bool(np.isfinite(found.low).any())
+    if len(found.line):
+        caption += " Line: least squares" + (", pointwise 0.95 bootstrap band." if banded else ", no band.")
+    figure, (axes,) = new_figure(f"Sharpness gap and {found.objective}", _joined(caption, found.note))
+    if len(found.line):
+        axes.plot(found.grid, found.line, color=INK, linewidth=1.4)
+    if banded:
+        axes.fill_between(found.grid, found.low, found.high, color=INK, alpha=0.10, linewidth=0)
+    axes.scatter(found.gap, found.accuracy, s=28, color=BLUE, zorder=3, label="search trial (one seed)")
+    for method, (gap, accuracy) in found.references.items():
+        style = style_of(method, tuple(found.references))
+        axes.errorbar(
+            [gap.value],
+            [accuracy.value],
+            xerr=bars(gap),
+            yerr=bars(accuracy),
+            fmt=style.marker,
+            color=style.colour,
+            capsize=3,
+            markersize=8,
+            zorder=4,
+            label=f"{method}, mean of {accuracy.n}",
+        )
+    axes.set_xlabel(GAP_LABEL)
+    axes.set_ylabel(score_label(found.objective))
+    add_legend(axes)
+    return figure
+
+
+def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
+    """Accuracy and sharpness gap per epoch and method: mean and one standard deviation over trials."""
+    methods = tuple(curve.method for curve in curves)
+    searched = any(curve.stage == SEARCH for curve in curves)
+    source = "search trials" if searched else "repetitions on fresh seeds"
+    counts = "; ".join(f"{c.method}: n = {c.n}, configs = {c.configs}" for c in curves) or "n = 0"
+    caption = f"Mean and one standard deviation (spread of trials, no interval) over {source}. {counts}."
+    figure, panels = new_figure("Learning curves", caption, panels=2, width=9.5)
+    for axes, measure in zip(panels, ("accuracy", "gap"), strict=True):
+        for curve in curves:
+            mean, spread = (curve.accuracy if measure == "accuracy" else curve.gap).T
+            if not np.isfinite(mean).any():
+                continue
+            style = style_of(curve.method, methods)
+            axes.plot(curve.epoch, mean, style.dash, color=style.colour, linewidth=1.6, label=curve.method)
+            axes.fill_between(curve.epoch, mean - spread, mean + spread, color=style.colour, alpha=0.15, linewidth=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        words = curves[0].objective if curves else "accuracy"
+        axes.set_ylabel(score_label(words) if measure == "accuracy" else GAP_LABEL)
+        add_legend(axes)
+    return figure
+
+
+def _exploratory(correlation: Estimate | None) -> str:
+    if correlation is None:
+        return "categories, so no rank correlation"
+    if math.isnan(correlation.value):
+        return f"exploratory {correlation.method} (n = {correlation.n})"
+    return f"exploratory {correlation.method}: {correlation}"
+
+
+def _joined(caption: str, note: str | None) -> str:
+    return caption if note is None else f"{caption} {note}"
+
+
+def _scale_parameter(axes: Axes, effect: ParameterEffect) -> None:
+    """Names on a categorical axis; a log scale where the values span more than a factor of ten."""
+    if effect.categories:
+        axes.set_xticks(range(len(effect.categories)), effect.categories)
+        axes.set_xlim(-0.5, len(effect.categories) - 0.5)
+        return
+    values = effect.searched[:, 0]
+    if len(values) and values.min() > 0 and values.max() / values.min() > 10:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())

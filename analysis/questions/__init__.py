@@ -1,0 +1,1 @@
+"""One question about the trials of a study in each module."""

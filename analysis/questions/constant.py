@@ -1,0 +1,78 @@
+"""What has to be known of a study's splits: whether they are small, and whether its students beat a constant answer.
+
+The records hold the number of samples in each split, and the best score of a network that gives every sample the same
+class (`data/...` in `study.records`). Records of earlier versions lack both, and nothing is said of them.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.questions.confirmation import ConfirmationResult, described
+from analysis.reading.trials import ConfigSummary, Split, numbers, objective
+from analysis.statistics.estimates import Estimate
+from trainables.data.splits import small_validation
+from trainables.spec.modality import samples_of
+
+_PREFIX: Final[dict[Split, str]] = {"validation": "val", "test": "test"}
+_MOST_NAMED: Final = 8
+_ROUNDING: Final = 1e-9  # of a mean of equal scores
+
+
+def split_warnings(
+    trials: pa.Table, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
+) -> list[str]:
+    """Warnings for a person, each a sentence or two; nothing where there is nothing to warn of.
+
+    Args:
+        trials: of one study.
+        configs: its repeated configs, on the validation split.
+        confirmed: its confirmation, once that is complete.
+    """
+    repeated = [(_named(each), each.accuracy) for each in configs if each.split == "validation"]
+    chosen = confirmed.configs if confirmed is not None else []
+    validated = [*repeated, *((described(each), each.accuracy) for each in chosen)]
+    found = [
+        _small(trials),
+        _no_better_than_constant(trials, "validation", validated),
+        _no_better_than_constant(trials, "test", [(described(each), each.test_accuracy) for each in chosen]),
+    ]
+    return [warning for warning in found if warning is not None]
+
+
+def _small(trials: pa.Table) -> str | None:
+    samples = _fact(trials, "data/val_samples")
+    return None if np.isnan(samples) else small_validation(int(samples), _samples(trials))
+
+
+def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tuple[str, Estimate]]) -> str | None:
+    """A warning that names the configs whose mean is at or below the best score of a constant answer."""
+    constant, samples = (_fact(trials, f"data/{_PREFIX[split]}_{name}") for name in ("constant_score", "samples"))
+    below = {label: each.value for label, each in scores if each.n and each.value <= constant + _ROUNDING}
+    if not below:
+        return None
+    words = objective(trials)
+    named = "; ".join(f"{label} {value:.3f}" for label, value in [*below.items()][:_MOST_NAMED])
+    more = f" and {len(below) - _MOST_NAMED} more" if len(below) > _MOST_NAMED else ""
+    score = "the share of its largest class" if words == "accuracy" else f"the {words} of one class for all"
+    return (
+        f"No better than a constant answer on the {split} split, where {score} is {constant:.3f} "
+        f"(n = {samples:,.0f} {_samples(trials)}): {named}{more}."
+    )
+
+
+def _fact(trials: pa.Table, name: str) -> float:
+    """A fact of the splits, which all trials share; nan where no trial has it."""
+    known = numbers(trials, name) if name in trials.column_names else np.array([])
+    return float(known[np.isfinite(known)].max()) if np.isfinite(known).any() else float("nan")
+
+
+def _samples(trials: pa.Table) -> str:
+    datasets = trials["dataset"].to_pylist() if "dataset" in trials.column_names else []
+    return samples_of(next((each for each in datasets if each), ""))
+
+
+def _named(config: ConfigSummary) -> str:
+    return config.method if config.stage == "control" else config.name

@@ -1,0 +1,212 @@
+"""How much of the effect of the adapter's width, or of the temperature, on accuracy goes through the sharpness gap.
+
+Linear mediation over configs: the treatment moves the gap, the gap goes with accuracy given the treatment, and the
+product of the two is what goes through. The effects are those of `analysis.statistics.estimates.mediation`; here they
+are of a study's records, with intervals for few configs, the share that is mediated, how strong an unmeasured common
+cause would have to be to explain it away, and the assumptions without which none of it is causal, in words that belong
+to the result.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.reading.landmark import (
+    GAPS,
+    Evidence,
+    Floats,
+    GapName,
+    at_landmark,
+    config_columns,
+    config_means,
+    nuisance_fields,
+)
+from analysis.reading.trials import StudyRecords, numbers, objective, trial_scores
+from analysis.statistics.estimates import Estimate, expanded_estimate
+from analysis.statistics.resampling import (
+    complete,
+    mediation_effects,
+    partial_correlations,
+    resampled,
+)
+
+# Fields whose ratios are the equal steps: an effect is then per doubling.
+_LOGARITHMIC: Final = frozenset({"adapter_width", "temperature", "adapter_ce_weight", "adapter_learning_rate"})
+# Enough degrees of freedom for the fit of the outcome to be more than a drawing of its points.
+_MIN_LEFT: Final = 4
+_NAMES: Final = (
+    "direct effect",
+    "indirect effect",
+    "total effect",
+    "share of the total effect that is mediated",
+    "correlation of mediator and outcome given the rest",
+)
+
+
+@dataclass(frozen=True)
+class GapMediation:
+    """A treatment's effect on accuracy, split into what goes through the gap and what does not.
+
+    Args:
+        treatment: field of the config.
+        unit: what the effects are per, such as `a doubling of adapter_width`.
+        gap: as in `analysis.reading.landmark.GAPS`.
+        held: fields that are held.
+        direct: what does not go through the gap, in accuracy per unit.
+        indirect: what does.
+        total: both.
+        share: indirect over total; undefined where the total's interval contains 0, as nothing is there to be shared.
+        robustness: the correlation of gap and accuracy given the treatment, −1 to 1: an unmeasured common cause that
+            leaves such a correlation between the rests of both explains the whole indirect effect away.
+        assumptions: what has to be true for the split to be causal.
+        evidence: exploratory or confirmatory, by the stage of its trials.
+        note: which trials it is of, at which epoch.
+    """
+
+    treatment: str
+    unit: str
+    gap: GapName
+    held: tuple[str, ...]
+    direct: Estimate
+    indirect: Estimate
+    total: Estimate
+    share: Estimate
+    robustness: Estimate
+    assumptions: tuple[str, ...]
+    evidence: Evidence
+    note: str
+
+
+def gap_mediation(
+    records: StudyRecords,
+    treatment: str,
+    gap: GapName,
+    *,
+    searched: bool = True,
+    held: Sequence[str] | None = None,
+    seed: int = 0,
+) -> GapMediation:
+    """The mediation over a study's configs, one point a config.
+
+    Args:
+        records: of a study that varied the treatment.
+        treatment: a numeric field of the config, such as `adapter_width` or `temperature`.
+        gap: which.
+        searched: over the configs as the search proposed them; else over means on fresh seeds.
+        held: fields to hold; the nuisance parameters if not given.
+        seed: of the bootstrap over configs.
+
+    Raises:
+        ValueError: for a treatment that is no numeric field of the records.
+    """
+    trials = records.trials
+    if treatment not in trials.column_names or not _is_numeric(trials[treatment].type):
+        raise ValueError(f"{treatment!r} is no numeric field of these trials' configs; adapter_width is one")
+    fields = tuple(nuisance_fields(trials) if held is None else held)
+    fields = tuple(name for name in fields if name != treatment)
+    landmark = at_landmark(records, searched=searched)
+    trials = landmark.trials
+    columns = [GAPS[gap](trials), trial_scores(trials)]
+    (mediator, outcome), first = config_means(columns, trials["config_id"].to_pylist())
+    configs = trials.take(first)
+    treated = numbers(configs, treatment)
+    logarithmic = treatment in _LOGARITHMIC and bool((treated > 0).all())
+    treated = np.log2(treated) if logarithmic else treated
+    split = split_effect(treated, mediator, outcome, config_columns(configs, fields), seed=seed)
+    return GapMediation(
+        treatment,
+        f"a doubling of {treatment}" if logarithmic else f"a step of 1 in {treatment}",
+        gap,
+        fields,
+        *split,
+        assumptions=_assumptions(treatment, gap, fields, landmark.evidence, objective(trials)),
+        evidence=landmark.evidence,
+        note=landmark.note,
+    )
+
+
+def split_effect(
+    treatment: Floats, mediator: Floats, outcome: Floats, covariates: Floats, *, seed: int = 0
+) -> tuple[Estimate, Estimate, Estimate, Estimate, Estimate]:
+    """Direct, indirect and total effect, the share that is mediated and its robustness, over independent units.
+
+    Args:
+        treatment: (n,).
+        mediator: (n,).
+        outcome: (n,).
+        covariates: (n, k), what is held; k may be 0.
+        seed: of the bootstrap.
+    """
+    n = len(treatment)
+    freedom = n - 3 - covariates.shape[1]
+    columns, units = complete([treatment, mediator, outcome, *covariates.T])
+    if freedom < _MIN_LEFT or len(columns) < n:
+        method = f"linear mediation: undefined, {n} configs are too few beside {covariates.shape[1]} held columns"
+        nothing = Estimate(math.nan, math.nan, math.nan, n, method)
+        return nothing, nothing, nothing, nothing, nothing
+    observed = _parts(columns, np.ones((1, n)))[0]
+    draws = resampled(_parts, columns, units, seed)
+    direct, indirect, total, share, robustness = (
+        _estimate(name, float(value), draw, n, freedom)
+        for name, value, draw in zip(_NAMES, observed, draws.T, strict=True)
+    )
+    if not (total.low > 0 or total.high < 0):
+        why = "undefined, the total effect's interval contains 0"
+        share = Estimate(math.nan, math.nan, math.nan, n, f"{_NAMES[3]}: {why}")
+    return direct, indirect, total, share, robustness
+
+
+def _parts(columns: Floats, counts: Floats) -> Floats:
+    """Direct, indirect and total effect, the share and the correlation of the rests (B, 5), for every resample."""
+    effects = mediation_effects(columns, counts)
+    total = np.where(effects[:, 2] == 0, math.nan, effects[:, 2])
+    treatment, mediator, outcome, *covariates = columns.T
+    rests = partial_correlations(np.column_stack([mediator, outcome, treatment, *covariates]), counts)
+    return np.column_stack([effects, effects[:, 1] / total, rests])
+
+
+def _estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
+    """The value with the interval of its resamples (B,).
+
+    The interval is expanded: with a plain percentile interval an absent indirect effect was found in 14 of 120
+    simulated studies of 30 configs.
+    """
+    if math.isnan(value):
+        return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
+    return expanded_estimate(f"{name}, linear mediation", value, draws, n, freedom)
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _assumptions(treatment: str, gap: GapName, held: Sequence[str], evidence: Evidence, score: str) -> tuple[str, ...]:
+    given = f"given {', '.join(held)}" if held else "with nothing held"
+    said = [
+        f"Nothing that is not held moves both {treatment} and the gap, or both {treatment} and {score}. "
+        + (
+            f"A sampler chose {treatment} by the {score} of earlier configs, so this is not granted."
+            if evidence == "exploratory"
+            else f"The configs that were repeated were chosen by their {score}, so this is not granted of {treatment}."
+        ),
+        f"Nothing unmeasured moves both gap and {score}, {given}. No sampler and no seed gives this: a config that "
+        "trains well can have a small gap and a good student without the one making the other. `robustness` says how "
+        "strong such a cause would have to be.",
+        f"{treatment} moves no cause that gap and {score} have in common, such as how well the adapted teacher "
+        "knows the labels.",
+        f"Effects are linear in {treatment} and the gap, and the gap's effect is the same at every {treatment}.",
+        f"The gap comes before the {score} and is measured without error. Both are measured on the same student, on "
+        "the same validation samples, at the same epoch: the gap contains the student's own sharpness, so part of it "
+        "is a consequence of how the student turned out.",
+    ]
+    if gap in ("paper", "tempered"):
+        said.append(
+            "A constant on all the teacher's logits moves this gap and cannot move the student, so an effect through "
+            "it is one through what else moves with it; the centred gap has no such part."
+        )
+    said.append("Where one of these fails the numbers split an association; the space `gap_target` intervenes instead.")
+    return tuple(said)

@@ -1,0 +1,1 @@
+"""The trials of one study or of many, read from their records."""

@@ -1,0 +1,188 @@
+"""Trials made comparable: all that ended, at one epoch that each of them reached, with what can be concluded of them.
+
+Early stopping looks at accuracy, so the trials that finish are selected by it: an association among survivors is that
+of a selected sample, which narrows the spread of accuracy and can bend or hide what there is. No survivor is selected
+here. The *landmark* is the last epoch that every trial reached that did not fail, and each trial enters with its
+measures at that epoch, whether it went on or not. What this costs is the epoch: an association is then of accuracy at
+the landmark, not at the end. Where nothing was stopped early the landmark is the last epoch.
+
+A trial that failed (its loss was not finite) enters if it reached the landmark before; otherwise there is nothing to
+enter, and the note counts it.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from analysis.reading.trials import SEARCH, StudyRecords, numbers, objective, select, varied_fields
+
+Floats: TypeAlias = NDArray[np.float64]
+Evidence = Literal["exploratory", "confirmatory"]
+GapName = Literal["paper", "centred", "tempered", "entropy"]
+
+# How fields are called that say how something is trained: what a space tunes so that a comparison is fair.
+_NUISANCE_ENDINGS: Final = ("_learning_rate", "_schedule", "_momentum", "_weight_decay")
+
+
+def _entropy_gap(trials: pa.Table) -> Floats:
+    return numbers(trials, "val/entropy_student") - numbers(trials, "val/entropy_adapted")
+
+
+def _column(name: str) -> Callable[[pa.Table], Floats]:
+    return lambda trials: numbers(trials, name)
+
+
+# Positive where the teacher is the sharper one, for all four. In nats; `tempered` at the trial's own temperature.
+GAPS: Final[Mapping[GapName, Callable[[pa.Table], Floats]]] = {
+    "paper": _column("val/sharpness_gap"),
+    "centred": _column("val/sharpness_gap_centred"),
+    "tempered": _column("val/sharpness_gap_tempered"),
+    "entropy": _entropy_gap,
+}
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """Trials at one epoch.
+
+    Args:
+        trials: one row a trial, its `val/...` measures those of the landmark.
+        epoch: the landmark, counted from 1; 0 where there is no trial.
+        is_last: whether every trial is in it, at its last epoch.
+        evidence: `exploratory` as soon as one of the trials was proposed by a search, which chose it by the outcome;
+            `confirmatory` where all ran on fresh seeds.
+        note: which trials these are and what became of those that were stopped, in words.
+    """
+
+    trials: pa.Table
+    epoch: int
+    evidence: Evidence
+    note: str
+    is_last: bool = True
+
+    @property
+    def last_epoch(self) -> int:
+        """The last epoch that any of the trials reached; 0 where there is no trial."""
+        return int(pc.max(self.trials["epochs"]).as_py()) if self.trials.num_rows else 0
+
+    @property
+    def place(self) -> str:
+        """Which trials these are and at which epoch, e.g. `24 trials at epoch 3 of 15, the last that all reached`."""
+        if not self.trials.num_rows:
+            return self.note
+        of_all = f" of {self.last_epoch}, the last that all reached" if self.epoch < self.last_epoch else ""
+        return f"{self.trials.num_rows} trials at epoch {self.epoch}{of_all}"
+
+
+def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[str] | None = None) -> Landmark:
+    """The trials of a search, or those on fresh seeds, at the last epoch that all of them reached.
+
+    Args:
+        records: of a study.
+        searched: those that the search proposed, each config once; else every other stage, configs over fresh seeds.
+        methods: only trials of these; None takes the methods that were searched, or all where nothing was.
+    """
+    stages = records.trials["stage"].to_pylist()
+    trials = records.trials.filter(pa.array([(stage == SEARCH) == searched for stage in stages], pa.bool_()))
+    if methods is None:
+        methods = set(select(records.trials, stages=[SEARCH], statuses=None)["method"].to_pylist())
+    if methods:
+        trials = trials.filter(pc.is_in(trials["method"], pa.array(sorted(methods), pa.string())))
+    evidence: Evidence = "exploratory" if searched else "confirmatory"
+    running = select(trials, statuses=("finished", "pruned"))
+    if not running.num_rows:
+        return Landmark(trials.slice(0, 0), 0, evidence, "no trial finished or was stopped early")
+    epoch = int(pc.min(running["epochs"]).as_py())
+    reached = at_epoch(trials, records.epochs, epoch)
+    note = _note(trials, reached, epoch)
+    if not searched and SEARCH in stages:
+        note += (
+            f"; fresh seeds of configs that were chosen by {objective(trials)}, which narrows what lies between them"
+        )
+    is_last = reached.num_rows == trials.num_rows and epoch == int(pc.max(trials["epochs"]).as_py())
+    return Landmark(reached, epoch, evidence, note, is_last)
+
+
+def at_epoch(trials: pa.Table, epochs: pa.Table, epoch: int) -> pa.Table:
+    """The trials that have a row of that epoch, with its measures on the validation split.
+
+    Args:
+        trials: any of a study.
+        epochs: of that study.
+        epoch: from 1.
+    """
+    rows = epochs.filter(pc.equal(epochs["epoch"], epoch))
+    place = {trial_id: number for number, trial_id in enumerate(rows["trial_id"].to_pylist())}
+    ids = trials["trial_id"].to_pylist()
+    trials = trials.filter(pa.array([trial_id in place for trial_id in ids], pa.bool_()))
+    rows = rows.take(pa.array([place[trial_id] for trial_id in ids if trial_id in place], pa.int64()))
+    for name in rows.column_names:
+        if name.startswith("val/") and name in trials.column_names:
+            trials = trials.set_column(trials.column_names.index(name), name, rows[name])
+    return trials
+
+
+def _note(trials: pa.Table, reached: pa.Table, epoch: int) -> str:
+    statuses = trials["status"].to_pylist()
+    pruned, absent = statuses.count("pruned"), trials.num_rows - reached.num_rows
+    longest = int(pc.max(trials["epochs"]).as_py())
+    note = f"{reached.num_rows} trials at epoch {epoch}"
+    if pruned:
+        note += (
+            f" of {longest}, the last that all of them reached: {pruned} were stopped early and are in it as they were "
+            "then, so no survivor is selected, and nothing is said of the last epoch"
+        )
+    elif epoch == longest:
+        note += ", their last"
+    else:
+        note += f" of {longest}, the last that all of them reached"
+    return note + (f"; {absent} failed before it and cannot be in it" if absent else "")
+
+
+def nuisance_fields(trials: pa.Table) -> tuple[str, ...]:
+    """The fields that the search varied and that only say how something is trained: rates, schedules, momenta, decay.
+
+    Records do not hold the roles of a space's parameters, so they are told by their names.
+    """
+    return tuple(name for name in varied_fields(trials) if name.endswith(_NUISANCE_ENDINGS))
+
+
+def config_columns(trials: pa.Table, fields: Sequence[str]) -> Floats:
+    """Fields of the configs as columns (n, k): numbers as they are, indicators for the values of what is none.
+
+    Every value of a categorical field but its first has a column, and a field that does not vary has none.
+    """
+    columns: list[Floats] = []
+    for name in fields:
+        values = trials[name].to_pylist()
+        if any(isinstance(value, str | bool) for value in values):
+            kinds = sorted({str(value) for value in values})
+            columns += [np.array([str(value) == kind for value in values], dtype=np.float64) for kind in kinds[1:]]
+        else:
+            column = numbers(trials, name)
+            columns += [column] if len(np.unique(column)) > 1 else []
+    return np.column_stack(columns) if columns else np.empty((trials.num_rows, 0))
+
+
+def config_means(values: Sequence[Floats], config_ids: Sequence[str]) -> tuple[list[Floats], NDArray[np.intp]]:
+    """Means over the trials of each config, in the order in which the configs first appear.
+
+    Args:
+        values: columns (n,); a trial with a nan in one of them enters no mean.
+        config_ids: (n,).
+
+    Returns:
+        The columns' means (configs,), and the first trial of each config (configs,).
+    """
+    kept: list[bool] = np.all(np.isfinite(np.column_stack(values)), axis=1).tolist()
+    of_config: dict[str, list[int]] = {}
+    for number, config_id in enumerate(config_ids):
+        if kept[number]:
+            of_config.setdefault(config_id, []).append(number)
+    means = [np.array([column[rows].mean() for rows in of_config.values()]) for column in values]
+    return means, np.array([rows[0] for rows in of_config.values()], dtype=np.intp)

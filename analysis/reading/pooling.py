@@ -1,0 +1,377 @@
+"""Records of several studies as one table, from folders and from storage that a URI names.
+
+The result is what one study's records are (`analysis.reading.trials.StudyRecords`), so everything in `analysis` takes
+it; the column `study` says where a row is from. Three things are to be known before studies are pooled, and each has
+its function here: whether they share their setting (`unequal_settings`), whether they share runs (`distinct_runs`), and
+what each of them says by itself (`of_study`).
+
+Studies that were recorded by different versions differ in their columns: what a study does not have is null.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+
+from analysis.reading.landmark import Landmark, at_landmark
+from analysis.reading.trials import (
+    BASELINE,
+    REPEATED,
+    ConfigSummary,
+    StudyRecords,
+    Value,
+    objective_note,
+    select,
+    summarise_configs,
+    varied_fields,
+)
+from analysis.statistics.estimates import holm
+from study.records import SCHEMAS, DamagedRecordsError
+from trainables.storage.uris import is_uri, redact, redact_place
+
+Place: TypeAlias = str | Path
+Answer = TypeVar("Answer")
+
+# Where these differ, so do the accuracies that can be reached, whatever is varied.
+SETTINGS: Final = (
+    "dataset", "student", "teacher", "teacher_recipe", "teacher_epochs", "teacher_digest", "teacher_seed",
+    "split_seed", "epochs_planned", "batch_size", "precision", "augmentation",
+)  # fmt: skip
+
+_KEYS: Final = {"trials": ("trial_id",), "epochs": ("trial_id", "epoch")}
+_ORDER: Final = {"trials": ("started", "trial_id"), "epochs": ("trial_id", "epoch")}
+_FORMAT: Final = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a study lies.
+
+    Args:
+        shown: what messages call it, without secrets.
+        system: the file system, or the object store.
+        path: of the study's folder in it.
+        name: what the pool is to call the study; None for what the study calls itself.
+    """
+
+    shown: str
+    system: pafs.FileSystem
+    path: str
+    name: str | None = None
+
+    def folder(self, kind: str) -> str:
+        return f"{self.path}/records/{kind}"
+
+
+def pool_studies(places: Sequence[Place] | Mapping[str, Place]) -> StudyRecords:
+    """The records of several studies, in the order given.
+
+    Args:
+        places: studies' folders, or URIs that `pyarrow.fs` knows, such as `s3://BUCKET/STUDY`. A mapping gives each
+            study the name that its `study` column then has, and puts it before its trials' identifiers.
+
+    Returns:
+        Trials and epochs, both with the column `study`. A trial is there once, wherever in its study it lies.
+
+    Raises:
+        FileNotFoundError: a place has no records.
+        ValueError: no place is given, a study is given twice, two studies have one name, or a column's types do not
+            go together.
+        DamagedRecordsError: a file is not what was written.
+        OSError: a storage does not answer, or refuses.
+    """
+    named = places.items() if isinstance(places, Mapping) else [(None, place) for place in places]
+    sources = [_source(place, name) for name, place in named]
+    if not sources:
+        raise ValueError("no study is given: name at least one study's folder, or a URI of one")
+    trials, epochs = _read(sources, "trials"), _read(sources, "epochs")
+    _check_distinct(sources, trials)
+    for number, (source, own) in enumerate(zip(sources, trials, strict=True)):
+        names = {row["trial_id"]: source.name or row["study"] for row in own.select(["trial_id", "study"]).to_pylist()}
+        trials[number], epochs[number] = (
+            _named(table, names, prefixed=source.name is not None) for table in (own, epochs[number])
+        )
+    return StudyRecords(pa.concat_tables(trials), pa.concat_tables(epochs))
+
+
+def studies_in(place: Place) -> list[str]:
+    """The studies whose folders lie in a folder, or under a URI, by name; for `pool_studies`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: a storage does not answer, or refuses.
+    """
+    source = _source(place, None)
+    found = _studies_under(source)
+    if not found:
+        raise FileNotFoundError(f"{source.shown} has no folder of a study with records; is it a folder of studies?")
+    base, mark, parameters = str(place).partition("?") if is_uri(str(place)) else (str(place), "", "")
+    return [f"{base.rstrip('/')}/{name}{mark}{parameters}" for name in found]
+
+
+def of_study(records: StudyRecords, name: str) -> StudyRecords:
+    """What a pool has of one study."""
+    return StudyRecords(*(table.filter(pc.equal(table["study"], name)) for table in (records.trials, records.epochs)))
+
+
+def study_names(records: StudyRecords) -> list[str]:
+    """The studies of a pool, in its order."""
+    return list(dict.fromkeys(records.trials["study"].to_pylist()))
+
+
+def distinct_runs(records: StudyRecords) -> StudyRecords:
+    """The pool with every run once.
+
+    Studies of equal seeds train equal controls, to the bit on one machine: the same config, initial weights and batch
+    order. That is one observation, however many studies have it. The first one that finished stays, or else the first.
+    """
+    trials = records.trials
+    keys = list(zip(*(trials[name].to_pylist() for name in ("config_id", "seed", "data_seed")), strict=True))
+    chosen: dict[tuple[Any, ...], int] = {}
+    statuses = trials["status"].to_pylist()
+    for number, key in enumerate(keys):
+        kept = chosen.setdefault(key, number)
+        if statuses[kept] != "finished" and statuses[number] == "finished":
+            chosen[key] = number
+    trials = trials.take(pa.array(sorted(chosen.values()), pa.int64()))
+    epochs = records.epochs
+    return StudyRecords(trials, epochs.filter(pc.is_in(epochs["trial_id"], trials["trial_id"].combine_chunks())))
+
+
+def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
+    """The trials of a pool, those of each study at that study's own landmark.
+
+    One landmark for all would be the earliest: a single study that stopped trials early would drag all others to the
+    epoch at which it did.
+
+    Args:
+        records: a pool.
+        searched: those that searches proposed, each config once; else configs over fresh seeds.
+    """
+    found = {name: at_landmark(of_study(records, name), searched=searched) for name in study_names(records)}
+    present = {name: each for name, each in found.items() if each.trials.num_rows}
+    if not present:
+        return at_landmark(records, searched=searched)
+    note = "; ".join(f"{name}: {each.note}" for name, each in present.items())
+    evidence = next(iter(present.values())).evidence
+    trials = pa.concat_tables(each.trials for each in present.values())
+    return Landmark(trials, max(each.epoch for each in present.values()), evidence, note)
+
+
+def fields_varied(records: StudyRecords) -> tuple[str, ...]:
+    """The fields that the search of any study varied; not those in which studies differ as wholes."""
+    varied = (varied_fields(of_study(records, name).trials) for name in study_names(records))
+    return tuple(dict.fromkeys(field for fields in varied for field in fields))
+
+
+def unequal_settings(trials: pa.Table) -> dict[str, dict[str, list[Value]]]:
+    """What differs between studies of what accuracy depends on: their values by setting and study.
+
+    A value that is not recorded is unknown, and differs from nothing.
+    """
+    found: dict[str, dict[str, list[Value]]] = {}
+    for setting in (name for name in SETTINGS if name in trials.column_names):
+        values: dict[str, list[Value]] = {}
+        for study, value in zip(trials["study"].to_pylist(), trials[setting].to_pylist(), strict=True):
+            if value is not None and value not in values.setdefault(study, []):
+                values[study].append(value)
+        if len({frozenset(each) for each in values.values() if each}) > 1:
+            found[setting] = values
+    return found
+
+
+def compare_within_studies(
+    records: StudyRecords, *, baseline: str = BASELINE, seed: int = 0
+) -> list[tuple[str, ConfigSummary]]:
+    """The repeated configs of every study against that study's own baseline, p-values corrected for all of them.
+
+    Replicates are paired within a study alone: what another study of other seeds calls replicate 1 is another one.
+
+    Args:
+        records: a pool, before `distinct_runs`, so that each study has its own controls.
+        baseline: method of the control.
+        seed: of the bootstrap intervals.
+
+    Returns:
+        Study and config, in the order of the pool; controls are left out.
+    """
+    found = [
+        (name, summary)
+        for name in study_names(records)
+        for summary in summarise_configs(of_study(records, name).trials, baseline=baseline, seed=seed)
+        if summary.stage != "control"
+    ]
+    p_values = [summary.against_baseline.p_value if summary.against_baseline else None for _, summary in found]
+    corrected = holm([float("nan") if p_value is None else p_value for p_value in p_values])
+    return [
+        (name, replace(summary, corrected_p=None if p_value is None else each))
+        for (name, summary), p_value, each in zip(found, p_values, corrected, strict=True)
+    ]
+
+
+def pool_table(records: StudyRecords) -> str:
+    """The studies of a pool as a Markdown table: what each is of, and how much of it there is."""
+    lines = ["| study | space | dataset | teacher → student | epochs | searched | repeated | controls |"]
+    lines.append("|" + " --- |" * 8)
+    for name in study_names(records):
+        trials = of_study(records, name).trials
+        said = [_values(trials, "space"), _values(trials, "dataset")]
+        said += [f"{_values(trials, 'teacher')} → {_values(trials, 'student')}", _values(trials, "epochs_planned")]
+        searched = select(trials, stages=["search"], statuses=None)
+        stages = [select(trials, stages=[stage]) for stage in reversed(REPEATED)]
+        said += [str(searched.num_rows), *map(_configs_and_trials, stages)]
+        lines.append("| " + " | ".join([name, *said]) + " |")
+    note = objective_note(records.trials)
+    return "\n".join([*lines, "", note] if note else lines)
+
+
+def _values(trials: pa.Table, name: str) -> str:
+    return ", ".join(str(value) for value in dict.fromkeys(trials[name].to_pylist()) if value is not None) or "unknown"
+
+
+def _configs_and_trials(trials: pa.Table) -> str:
+    return f"{pc.count_distinct(trials['config_id']).as_py()} configs, {trials.num_rows} trials"
+
+
+def _source(place: Place, name: str | None) -> _Source:
+    text = str(place)
+    if not is_uri(text):
+        return _Source(text, pafs.LocalFileSystem(), Path(text).absolute().as_posix(), name)
+    shown = redact_place(text).partition("?")[0].rstrip("/")
+    try:
+        system, path = pafs.FileSystem.from_uri(text)
+    except (ValueError, OSError, pa.ArrowException) as error:
+        # Not chained: pyarrow's own message repeats the URI with all that is in it.
+        raise ValueError(
+            f"{shown} cannot be read ({redact(str(error), text)}): give a folder, or a URI such as s3://BUCKET/STUDY "
+            "(?endpoint_override=HOST:PORT&scheme=http for a server of your own)"
+        ) from None
+    return _Source(shown, system, path.rstrip("/"), name)
+
+
+def _infos(source: _Source, folder: str) -> list[pafs.FileInfo]:
+    try:
+        return list(source.system.get_file_info(pafs.FileSelector(folder, allow_not_found=True)))
+    except OSError as error:
+        raise OSError(
+            f"{source.shown} cannot be read ({redact(str(error))}): is it a study's folder, and are there credentials "
+            "for its storage in the environment?"
+        ) from error
+
+
+def _files(source: _Source, kind: str) -> list[str]:
+    """The paths of a study's records; parts of single trials first, as the newest row of a trial is there."""
+    folder = source.folder(kind)
+    names = [info.base_name for info in _infos(source, folder) if info.type == pafs.FileType.File]
+    known = (name for name in names if name.endswith(".parquet"))
+    loose_first = sorted(
+        (name.startswith("segment-"), name) for name in known if name.startswith(("trial-", "segment-"))
+    )
+    if not loose_first:
+        under = _studies_under(source)
+        hint = f"It holds studies, though ({', '.join(under[:3])}): give studies_in(…) of it" if under else ""
+        raise FileNotFoundError(
+            f"{source.shown} holds no records (no Parquet file in records/{kind}). "
+            + (hint or "Is it a study's folder, and has a trial of it ended?")
+        )
+    return [f"{folder}/{name}" for _, name in loose_first]
+
+
+def _studies_under(source: _Source) -> list[str]:
+    """Names of the folders in a place that have records."""
+    folders = [info for info in _infos(source, source.path) if info.type == pafs.FileType.Directory]
+    with_records = (info.base_name for info in folders if _infos(source, f"{info.path}/records/trials"))
+    return sorted(with_records)
+
+
+def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
+    """The rows of each study, all of one schema."""
+    datasets = [ds.dataset(_files(each, kind), SCHEMAS[kind], _FORMAT, each.system) for each in sources]
+    schema: pa.Schema = SCHEMAS[kind]
+    for source, dataset in zip(sources, datasets, strict=True):
+        schemas = _guarded(source, kind, partial(_schemas, dataset))
+        try:
+            schema = pa.unify_schemas([schema, *schemas], promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+            raise ValueError(
+                f"the {kind} of {source.shown} do not go with what this version and the studies before it record "
+                f"({error}): were they written by pesfkd?"
+            ) from error
+    tables = []
+    for source, dataset in zip(sources, datasets, strict=True):
+        table = _guarded(source, kind, dataset.replace_schema(schema).to_table)
+        tables.append(_once(table, _KEYS[kind]).sort_by([(name, "ascending") for name in _ORDER[kind]]))
+    return tables
+
+
+def _schemas(dataset: ds.Dataset) -> list[pa.Schema]:
+    """Of every file, as a study that was resumed by a later version has files of both."""
+    return [fragment.physical_schema for fragment in dataset.get_fragments()]
+
+
+def _guarded(source: _Source, kind: str, action: Callable[[], Answer]) -> Answer:
+    """What reading answers, its errors in words that name the study."""
+    try:
+        return action()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"a file of {source.shown} vanished while it was read, as happens while a study runs: try again"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedRecordsError(
+            f"a file in {source.shown}/records/{kind} is damaged or cannot be read ({redact(str(error)).strip()}); "
+            "restore it from a copy"
+        ) from error
+
+
+def _once(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The first row of each key: a crash while files are merged leaves a trial in two of them."""
+    seen: dict[tuple[Any, ...], int] = {}
+    for number, key in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True)):
+        seen.setdefault(key, number)
+    return table if len(seen) == table.num_rows else table.take(pa.array(list(seen.values()), pa.int64()))
+
+
+def _check_distinct(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> None:
+    """Refuse a study that is there twice, and two of one name."""
+    starts: dict[tuple[Any, ...], _Source] = {}
+    studies: dict[str, _Source] = {}
+    for source, table in zip(sources, trials, strict=True):
+        for key in zip(table["trial_id"].to_pylist(), table["started"].to_pylist(), strict=True):
+            other = starts.setdefault(key, source)
+            if other is not source:
+                raise ValueError(
+                    f"{other.shown} and {source.shown} both have trial {key[0]}, started at {key[1]}: they are "
+                    "the same study, whose trials would count twice; give one of them"
+                )
+        for study in _own_names(source, table):
+            other = studies.setdefault(study, source)
+            if other is not source:
+                raise ValueError(
+                    f"{other.shown} and {source.shown} are different studies of one name, {study!r}: name them "
+                    f"apart, as in pool_studies({{'first': {other.shown!r}, 'second': {source.shown!r}}})"
+                )
+
+
+def _own_names(source: _Source, trials: pa.Table) -> Iterable[str]:
+    return [source.name] if source.name is not None else dict.fromkeys(trials["study"].to_pylist())
+
+
+def _named(table: pa.Table, names: Mapping[str, str], *, prefixed: bool) -> pa.Table:
+    """The rows with their study, and with its name before their trial where it was given one."""
+    ids = table["trial_id"].to_pylist()
+    studies = pa.array([names.get(trial_id) for trial_id in ids], pa.string())
+    if prefixed:
+        ids = [f"{names.get(trial_id)}/{trial_id}" for trial_id in ids]
+        table = table.set_column(table.column_names.index("trial_id"), "trial_id", pa.array(ids, pa.string()))
+    if "study" in table.column_names:
+        return table.set_column(table.column_names.index("study"), "study", studies)
+    return table.add_column(1, "study", studies)

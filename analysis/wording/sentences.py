@@ -1,0 +1,250 @@
+"""Estimates in words, so that what prose says is computed from the numbers that stand beside it.
+
+An estimate is called *clear* where its interval leaves out 0 and its test, where there is one, agrees after correction.
+With few units the two can disagree; then it is open.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.questions.association import Association
+from analysis.questions.confirmation import ConfirmationResult, confirmation_table
+from analysis.questions.confirmation import verdict as verdict_of
+from analysis.questions.methods import settings_of
+from analysis.questions.stability import RankStability
+from analysis.reading.trials import (
+    BASELINE,
+    REPEATED,
+    SEARCH,
+    ConfigSummary,
+    objective_note,
+    select,
+    survivor_note,
+    varied_fields,
+)
+from analysis.statistics.estimates import EXACT_PAIRS, Estimate, holm
+from analysis.statistics.resampling import CONFIDENCE
+
+Verdict: TypeAlias = Literal["up", "down", "open", "undefined"]
+
+_LEVEL: Final = 1 - CONFIDENCE
+
+
+def verdict(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
+    """What can be said of an estimate's sign.
+
+    Args:
+        estimate: with its interval.
+        corrected_p: its p-value corrected for others; the estimate's own if not given.
+
+    Returns:
+        `up` or `down` where the sign is clear, `open` where 0 is possible, `undefined` without a value or an interval.
+    """
+    if not all(map(math.isfinite, (estimate.value, estimate.low, estimate.high))):
+        return "undefined"
+    p_value = estimate.p_value if corrected_p is None else corrected_p
+    if p_value is not None and p_value > _LEVEL:
+        return "open"
+    return "up" if estimate.low > 0 else "down" if estimate.high < 0 else "open"
+
+
+def by_verdict(
+    estimate: Estimate, *, up: str, down: str, unsure: str, undefined: str, corrected_p: float | None = None
+) -> str:
+    """The one of four phrases that the estimate allows (`verdict`)."""
+    return {"up": up, "down": down, "open": unsure, "undefined": undefined}[verdict(estimate, corrected_p)]
+
+
+def quoted(estimate: Estimate, *, digits: int = 2, corrected_p: float | None = None) -> str:
+    """A signed estimate with its interval and n, such as `−0.68 (95% interval −0.91 to −0.04, n = 12)`."""
+    return _quoted(estimate, 1.0, digits, "", corrected_p)
+
+
+def quoted_points(estimate: Estimate, *, digits: int = 1, corrected_p: float | None = None) -> str:
+    """A difference of accuracies in percentage points, with its interval and n."""
+    return _quoted(estimate, 100.0, digits, " points", corrected_p)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, but for one that rounds to nothing."""
+    shown = f"{value:+.{digits}f}"
+    return f"{abs(value):.{digits}f}" if float(shown) == 0 else shown.replace("-", "−")
+
+
+def how_many(number: int) -> str:
+    """`none is`, `one is`, `2 are`."""
+    return "none is" if not number else "one is" if number == 1 else f"{number} are"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`; `nothing` for none."""
+    if len(names) < 2:
+        return names[0] if names else "nothing"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def study_in_words(trials: pa.Table, name: str) -> str:
+    """What a study is of and how much of it there is, in a paragraph of Markdown.
+
+    Raises:
+        ValueError: no trial of it has ended.
+    """
+    if not trials.num_rows:
+        raise ValueError(f"no trial of {name} has ended yet, so there is nothing to look at: try again when some have")
+    searched = select(trials, stages=[SEARCH], statuses=None)
+    said = [
+        f"**{name}**: a student {_only(trials, 'student')} of a teacher {_only(trials, 'teacher')} on "
+        f"{_only(trials, 'dataset')}, {_only(trials, 'epochs_planned')} epochs a trial.",
+        f"The search trained {_counted(searched.num_rows, 'config')} once each and varied "
+        f"{listed(varied_fields(trials))}."
+        if searched.num_rows
+        else "Nothing was searched.",
+    ]
+    said += [note for note in (objective_note(trials), survivor_note(trials)) if note is not None]
+    stages = {
+        "replicate": "promising config",
+        "control": "control",
+        "tune": "further kd control",
+        "confirm": "confirmed config",
+    }
+    for stage, what in stages.items():
+        rows = select(trials, stages=[stage])
+        if rows.num_rows:
+            configs, seeds = (pc.count_distinct(rows[column]).as_py() for column in ("config_id", "replicate"))
+            said.append(f"{_counted(configs, what)} ran on {_counted(seeds, 'fresh seed')} ({rows.num_rows} trials).")
+    if not select(trials, stages=[*REPEATED, "confirm"]).num_rows:
+        said.append("Nothing ran again on fresh seeds, so nothing here is confirmed.")
+    return " ".join(said)
+
+
+def association_in_words(found: Association) -> str:
+    """Between or within which configs an association is, and what was held."""
+    configs = "searched" if found.evidence == "exploratory" else "repeated"
+    held = found.held if len(found.held) < 3 else [f"{len(found.held)} fields"]
+    return f"{found.level} {configs} configs" + (f", {listed(held)} held" if held else "")
+
+
+def comparisons_in_words(
+    summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE, controls: bool = False
+) -> str:
+    """The promising configs against the baseline on fresh seeds, as Markdown: an item each, corrected for all.
+
+    Where no difference could have been clear, as the exact test of so few pairs cannot give so small a p-value, that is
+    said as well.
+
+    Args:
+        summaries: of the study's repeated configs.
+        baseline: the method that they are compared with.
+        controls: the controls as well, which are what a study of methods compares.
+    """
+    compared = _compared(summaries, controls)
+    if not compared:
+        return f"No config ran on the same fresh seeds as {baseline}, so none is compared with it."
+    lines = []
+    for each, against, p_value in compared:
+        aside = "above" if against.low > 0 else "below" if against.high < 0 else ""
+        said = by_verdict(
+            against, up=f"better than {baseline}", down=f"worse than {baseline}", corrected_p=p_value,
+            unsure=f"its interval lies {aside} 0, but the corrected test does not bear it out" if aside
+            else f"not told apart from {baseline}",
+            undefined=f"on too few seeds for an interval against {baseline}",
+        )  # fmt: skip
+        settings = settings_of(each) if len(each.varied) < 4 else ""
+        named = f"{each.name} ({settings})" if settings else each.name
+        if controls and not named.startswith(each.method):
+            named = f"{each.method}, {named}"
+        lines.append(f"- {named}: {quoted_points(against, corrected_p=p_value)}; {said}.")
+    return "\n".join([*lines, *_too_few(compared)])
+
+
+def comparisons_in_brief(
+    summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE, controls: bool = False
+) -> str:
+    """The same in a sentence, with the numbers of those that are clear either way."""
+    compared = _compared(summaries, controls)
+    if not compared:
+        return f"no config ran on the same fresh seeds as {baseline}"
+    verdicts = [verdict(against, p_value) for _, against, p_value in compared]
+    seeds = sorted({against.n for _, against, _ in compared})
+    return (
+        f"of {_counted(len(compared), 'config')} on {' to '.join(map(str, (seeds[0], seeds[-1])[: len(seeds)]))} "
+        f"fresh seeds, {how_many(verdicts.count('up'))} clearly better than {baseline} and "
+        f"{how_many(verdicts.count('down'))} clearly worse"
+        + (" (on so few seeds none could have been)" if _too_few(compared) else "")
+    )
+
+
+def _compared(summaries: Sequence[ConfigSummary], controls: bool) -> list[tuple[ConfigSummary, Estimate, float]]:
+    """The compared configs with their difference and its corrected p-value."""
+    pairs = [(each, each.against_baseline) for each in summaries if controls or each.stage != "control"]
+    known = [(each, against) for each, against in pairs if against is not None]
+    p_values = holm([math.nan if against.p_value is None else against.p_value for _, against in known])
+    return [(each, against, p_value) for (each, against), p_value in zip(known, p_values, strict=True)]
+
+
+def _too_few(compared: Sequence[tuple[ConfigSummary, Estimate, float]]) -> list[str]:
+    """That the study could not have settled anything, if so."""
+    n = max(against.n for _, against, _ in compared)
+    smallest = 2 / 2**n
+    floor = min(1.0, len(compared) * smallest)
+    if n > EXACT_PAIRS or floor <= _LEVEL:
+        return []
+    corrected = f", nor below {floor:.2g} once corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
+    return [
+        f"\nNo difference could have been clear here, however large: the exact test of {_counted(n, 'pair')} cannot "
+        f"fall below p = {min(1.0, smallest):.2g}{corrected}. Only more seeds can settle it."
+    ]
+
+
+def stability_in_words(stability: RankStability, names: Mapping[str, str]) -> str:
+    """How far seeds agree on the order of the repeated configs.
+
+    Args:
+        stability: of a study.
+        names: of configs by their digest.
+    """
+    if not math.isfinite(stability.agreement.value):
+        return f"How far seeds agree on an order cannot be told from {stability.note}."
+    config_id, share = next(iter(stability.best.items()))
+    return (
+        f"Over {stability.note}, two seeds agree on the order of the configs by a mean rank correlation of "
+        f"{quoted(stability.agreement)}; {names.get(config_id, config_id)} has the highest mean in {share:.0%} of the "
+        "resamples of seeds."
+    )
+
+
+def _quoted(estimate: Estimate, factor: float, digits: int, unit: str, corrected_p: float | None) -> str:
+    if not math.isfinite(estimate.value):
+        return f"undefined (n = {estimate.n})"
+    value, low, high = (signed(factor * each, digits) for each in (estimate.value, estimate.low, estimate.high))
+    interval = f"{CONFIDENCE:.0%} interval {low} to {high}" if math.isfinite(estimate.low) else "no interval"
+    p_value = ""
+    if corrected_p is not None and math.isfinite(corrected_p):
+        p_value = f", p = {corrected_p:.2g} after Holm's correction"
+    elif estimate.p_value is not None:
+        p_value = f", p = {estimate.p_value:.2g}"
+    return f"{value}{unit} ({interval}{p_value}, n = {estimate.n})"
+
+
+def _only(trials: pa.Table, name: str) -> str:
+    return listed([str(each) for each in dict.fromkeys(trials[name].to_pylist()) if each is not None])
+
+
+def confirmed_in_words(found: ConfirmationResult | None, name: str) -> str:
+    """What a study's confirmation found on the test split, as Markdown; or that nothing was confirmed.
+
+    Args:
+        found: of a confirmation that is complete, else None.
+        name: of the study.
+    """
+    if found is None:
+        return f"The test split of {name} was not read: no confirmation is complete (`python -m study.confirm {name}`)."
+    return "\n\n".join(["Confirmed, on the test split:", *verdict_of(found), confirmation_table(found)])
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,68 @@
+"""What the study's commands have in common: exit codes, and an stdout for results alone."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import typer
+
+from trainables.process.errors import ClusterLostError, ExitCode, StudyError, UsageError, leave_at_once
+from trainables.process.standard_streams import prepare_standard_streams
+from trainables.storage.uris import redact_tracebacks
+
+
+def leave_with_exit_code(command: Callable[[], object]) -> None:
+    """Run a command, its mistakes and failures told in a line."""
+    prepare_standard_streams()
+    redact_tracebacks()
+    verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
+    try:
+        command()
+    except ClusterLostError as error:
+        leave_at_once(str(error))
+    except (UsageError, StudyError) as error:
+        if verbose:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
+    except OSError as error:  # a disk that is full, a folder that went away
+        if verbose:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(ExitCode.ERROR)
+
+
+@contextmanager
+def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
+    """The real stdout; what else is written to descriptor 1 meanwhile (by Ray) goes to stderr or nowhere."""
+    sys.stdout.flush()
+    real = os.dup(1)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(2 if verbose else nowhere.fileno(), 1)
+    try:
+        with os.fdopen(os.dup(real), "w", encoding="utf-8", errors="backslashreplace") as stdout:
+            yield stdout
+    finally:
+        sys.stdout.flush()
+        os.dup2(real, 1)
+        os.close(real)
+
+
+def command_line(module: str) -> str:
+    """What the user typed, without the secrets of a URI."""
+    from trainables.storage.uris import redact_command
+
+    return redact_command(["python", "-m", module, *sys.argv[1:]])
+
+
+def given_options(context: typer.Context) -> dict[str, Any]:
+    """The options that the user gave, by name."""
+    sources = ((flag, value, context.get_parameter_source(flag)) for flag, value in context.params.items())
+    return {flag: value for flag, value, source in sources if source is not None and source.name != "DEFAULT"}
+
+
+def epilog_of(examples: Iterable[tuple[str, str]]) -> str:
+    """The end of a command's help, from what each example does and its command."""
+    return "Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in examples)

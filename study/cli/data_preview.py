@@ -1,0 +1,51 @@
+"""The data in a plan, for a person: the names of the classes, and what has to be known of small splits."""
+
+from pathlib import Path
+
+from study.plan.plan import StudyPlan
+from trainables.data.class_names import in_words, with_class_names
+from trainables.data.image_folder import list_image_folder
+from trainables.data.registry import class_sizes, dataset_info
+from trainables.data.splits import class_shares, small_validation
+from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
+from trainables.spec.modality import samples_of
+
+
+def class_names(plan: StudyPlan) -> tuple[str, ...]:
+    """The names of the classes, in the order of their labels; nothing where they are not known yet."""
+    return with_class_names(dataset_info(plan.base.dataset), plan.data_root).class_names
+
+
+def classes_line(plan: StudyPlan) -> str:
+    """The number and the names of the classes; a long list is shortened."""
+    names, number = class_names(plan), dataset_info(plan.base.dataset).num_classes
+    return f"{number}: {in_words(names)}" if names else f"{number}"
+
+
+def data_warnings(plan: StudyPlan) -> list[str]:
+    """What a small dataset means for the study, in sentences."""
+    info = dataset_info(plan.base.dataset)
+    small = small_validation(info.split_sizes[1], samples_of(info.name))
+    return [*([small] if small is not None else []), *_lacking(info)]
+
+
+def _lacking(info: DatasetInfo) -> list[str]:
+    """Which classes of an image folder a drawn split has no image of."""
+    if not info.name.startswith(FOLDER_PREFIX):
+        return []
+    listed = list_image_folder(Path(info.name.removeprefix(FOLDER_PREFIX)))
+    train, validation, test = info.split_sizes
+    sizes, drawn = class_sizes(listed), 0 if listed.test else test
+    if sum(sizes) != train + validation + drawn:  # none is drawn
+        return []
+    shares = class_shares(sizes, (train, validation, drawn), names=listed.classes)
+    warnings = []
+    for place, split in ((1, "validation"), *(((2, "test"),) if drawn else ())):
+        none = tuple(
+            f"{name} ({size} image{'s' if size > 1 else ''})"
+            for name, size, share in zip(listed.classes, sizes, shares, strict=True)
+            if not share[place]
+        )
+        if none:
+            warnings.append(f"The {split} split has no image of these classes: {in_words(none)}.")
+    return warnings

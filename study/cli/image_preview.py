@@ -1,0 +1,84 @@
+"""What a plan shows of an image folder: where each split comes from, and how its files are read."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from study.plan.plan import StudyPlan
+from trainables.data.image_folder import ImageFolder, list_image_folder
+from trainables.data.registry import dataset_info
+from trainables.spec.datasets import FOLDER_PREFIX
+
+_MODES: Final = {"L": "grey", "RGB": "RGB"}
+_MOST_SUFFIXES: Final = 8
+
+
+def images_summary(plan: StudyPlan) -> dict[str, Any] | None:
+    """How the files of an image folder are read, for a program; None for other datasets.
+
+    Returns:
+        `splits` (where each comes from), `decoded_as`, `image_size`, `photographs`, `converted` (number of images by
+        kind), `skipped` (number of files by suffix), `outside_classes` and `notes`.
+    """
+    if (listed := _folder(plan)) is None:
+        return None
+    from trainables.data.image_scan import scan_of  # imports Pillow and NumPy
+
+    info, scan = dataset_info(plan.base.dataset), scan_of(listed)
+    return {
+        "splits": _origins(listed),
+        "decoded_as": _MODES[scan.mode],
+        "image_size": info.image_size,
+        "photographs": bool(info.resized_crops),
+        "converted": scan.converted,
+        "skipped": dict(listed.skipped),
+        "outside_classes": listed.outside,
+        "notes": list(listed.notes),
+    }
+
+
+def validation_origin(plan: StudyPlan) -> str:
+    """Where the validation split comes from, in the line of the splits."""
+    listed = _folder(plan)
+    if listed is not None and listed.validation:
+        return _origins(listed)["validation"]
+    return f"stratified, seed {plan.base.split_seed}"
+
+
+def image_lines(plan: StudyPlan) -> list[str]:
+    """How the files of an image folder are read, for a person; nothing for other datasets."""
+    summary = images_summary(plan)
+    if summary is None:
+        return []
+    size = summary["image_size"]
+    shape = f"photographs, resized to {size}" if summary["photographs"] else f"{size} x {size} pixels"
+    origins = ", ".join(f"{split} from {origin}" for split, origin in summary["splits"].items())
+    converted = ", ".join(f"{count:,} {kind}" for kind, count in summary["converted"].items())
+    lines = [
+        f"images     {origins}; {shape}, {summary['decoded_as']}",
+        f"           converted to {summary['decoded_as']}: {converted or 'none'}",
+    ]
+    suffixes = list(summary["skipped"].items())
+    skipped = [f"{count:,} {suffix}" for suffix, count in suffixes[:_MOST_SUFFIXES]]
+    if rest := suffixes[_MOST_SUFFIXES:]:
+        skipped.append(f"{sum(count for _, count in rest):,} with {len(rest)} other suffixes")
+    if summary["outside_classes"]:
+        skipped.append(f"{summary['outside_classes']:,} images outside class folders")
+    if skipped:
+        lines.append(f"           skipped: {', '.join(skipped)}")
+    return lines + [f"           {note}" for note in summary["notes"]]
+
+
+def _folder(plan: StudyPlan) -> ImageFolder | None:
+    name = plan.base.dataset
+    return list_image_folder(Path(name.removeprefix(FOLDER_PREFIX))) if name.startswith(FOLDER_PREFIX) else None
+
+
+def _origins(listed: ImageFolder) -> dict[str, str]:
+    folders = dict(listed.folders)
+    train = f"{folders['train']}/" if "train" in folders else "the class folders"
+    drawn = f"a tenth of {train}"
+    return {
+        "train": train,
+        "validation": f"{folders['validation']}/" if "validation" in folders else drawn,
+        "test": f"{folders['test']}/" if "test" in folders else drawn,
+    }

@@ -1,0 +1,184 @@
+"""What a dry run shows: the resolved plan, the first configs, the number of trials and their cost."""
+
+from typing import Any, Final
+
+from search_spaces import MethodComparison
+from study.cli.data_preview import classes_line, data_warnings
+from study.cli.image_preview import image_lines, validation_origin
+from study.plan.confirmation import PUBLISHED
+from study.plan.control_tuning import tuned_configs
+from study.plan.methods import BASELINE
+from study.plan.notes import comparison_notes, describe_teacher_storage, left_out_lines, sampler_notes
+from study.plan.plan import StudyPlan
+from study.plan.size import confirm_trials, epochs_total
+from study.plan.teacher_choice import describe_teacher
+from trainables.data.registry import dataset_info
+from trainables.process.errors import UsageError
+from trainables.spec.measures import ACCURACY
+from trainables.spec.methods import method_spec
+from trainables.storage.uris import redact_place
+
+_LEVEL: Final = 0.05
+
+
+def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | None = None) -> str:
+    """The plan for a person.
+
+    Args:
+        plan: of a study.
+        configs: those that the search proposes first.
+        ended: how many trials have ended, of a study that is resumed.
+    """
+    base = plan.base
+    info = dataset_info(base.dataset)
+    train, validation, test = info.split_sizes
+    split = _split(plan)
+    lines = [
+        f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
+        f"question   {plan.search_space.question}",
+        f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
+        f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
+        *image_lines(plan),
+        f"classes    {classes_line(plan)}",
+        *(f"warning    {warning}" for warning in data_warnings(plan)),
+        *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
+        f"varies     {_varies(plan)}",
+        f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
+        + ("; one sampler a method, from the published settings on" if plan.compared and plan.searches else ""),
+        f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
+        + ("" if ended is None else f"; {ended} have ended, and only the rest run"),
+        *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
+        f"cost       {epochs_total(plan)} student epochs at most ({base.epochs} a trial)"
+        + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else "")
+        + _beside(plan),
+        f"teacher    {describe_teacher(plan)}",
+        f"           {describe_teacher_storage(plan)}",
+        f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
+        f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan) + _shared(plan),
+        f"writes     {plan.directory}"
+        + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
+        *(f"left out   {line}" for line in left_out_lines(plan)),
+        *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
+        *(f"note       {note}" for note in sampler_notes(plan)),
+        "each as published" if plan.compared else "first configs",
+    ]
+    lines += [
+        "           " + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.items())
+        for config in configs
+    ]
+    return "\n".join(lines)
+
+
+def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
+    """Count the sources of a text; nothing for images, or if the files are not there yet.
+
+    Raises:
+        UsageError: a file of the dataset cannot be used.
+    """
+    info = dataset_info(plan.base.dataset)
+    if info.task is None or info.missing_files(plan.data_root):
+        return {}
+    from trainables.data.text.dataset import count_sources  # imports torch
+
+    try:
+        return count_sources(info, plan.data_root, seed=plan.base.split_seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _split(plan: StudyPlan) -> str:
+    seed = f"seed {plan.base.split_seed}"
+    if dataset_info(plan.base.dataset).task is None:
+        return validation_origin(plan)
+    counts = count_plan_sources(plan)
+    known = f"{counts['validation_sources']:,} of {counts['sources']:,} sources" if counts else "whole sources"
+    return f"{known}, stratified as far as they allow, {seed}"
+
+
+def _by(plan: StudyPlan) -> str:
+    if plan.compared:
+        return f"by {len(plan.compared)} methods"
+    return f"by {plan.base.method}{' with an adapter' if plan.base.adapter else ''}"
+
+
+def _varies(plan: StudyPlan) -> str:
+    space = plan.search_space
+    if isinstance(space, MethodComparison):
+        tuned = ", ".join(f"{p.name} {p.domain}" for p in space.tuned)
+        return f"the method; of each, what it reads of {tuned}" if tuned else "the method"
+    return ", ".join(f"{p.name} {p.domain}" for p in space.parameters if p.role != "fixed")
+
+
+def _sum_of_trials(plan: StudyPlan) -> str:
+    seeds, methods = f"x {plan.replicates} seeds", f"{len(plan.compared)} methods"
+    if not plan.searches:
+        return f"{methods} {seeds}"
+    promising = min(plan.promising, plan.trials)
+    if plan.compared:
+        return f"{methods} x ({plan.trials} of its search + {promising} best {seeds})"
+    return (
+        f"{plan.trials} of the search + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
+        f"+ {promising} promising {seeds}"
+    )
+
+
+def _test_reader(plan: StudyPlan) -> str:
+    return "never read by a search" + (", once by the confirmation" if plan.confirmation is not None else "")
+
+
+def describe_confirmation(plan: StudyPlan) -> str:
+    """What is confirmed when all else has run, for a person."""
+    request = plan.confirmation
+    if request is None:
+        return "nothing"
+    if plan.compared:
+        what = f"the {request.configs} best methods, ce and kd"
+    else:
+        configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
+        what = f"the {configs} (by a lower bound), the search's winner, {', '.join(plan.controls)} and {PUBLISHED}"
+    texts = [f"{what} on {request.seeds} fresh seeds: at most {confirm_trials(plan)} trials more"]
+    tuned = tuned_configs(plan)
+    if tuned:
+        texts[0] += (
+            f", {plan.replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the validation "
+            f"split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
+        )
+    comparisons = request.configs * (1 if plan.compared else len(plan.controls) + 1) + bool(plan.compared)
+    floor = 2 / 2**request.seeds
+    if floor * comparisons >= _LEVEL:
+        texts.append(
+            f"no paired p-value can fall below {floor:.3g}, nor below {min(1.0, floor * comparisons):.3g} when "
+            f"corrected for {comparisons} comparisons: read the intervals, or take more --seeds"
+        )
+    return "; ".join(texts)
+
+
+def _networks(plan: StudyPlan) -> str:
+    base, entry = plan.base, plan.base.method_spec
+    if entry.peer == "teacher" and not entry.needs_teacher:
+        return f"trains     {base.student} and, as its peer, {base.teacher}, both from scratch,"
+    second = f" and a second {base.student}" if entry.peer == "student" else ""
+    learning = ", which goes on learning," if entry.trains_teacher else ""
+    return f"distils    {base.teacher}{learning} -> {base.student}{second}"
+
+
+def _beside(plan: StudyPlan) -> str:
+    if plan.compared:
+        learning = [m.name for m in plan.compared if method_spec(str(m.fields["method"])).companion is not None]
+        return f"; by {', '.join(learning)} another network learns beside the student" if learning else ""
+    beside = plan.base.method_spec.companion
+    if beside is None:
+        return ""
+    epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
+    return f"; beside {epochs} of them a {getattr(plan.base, beside)} learns too"
+
+
+def _shared(plan: StudyPlan) -> str:
+    workers = plan.workers_per_trial
+    return f", {workers} workers a trial, each with so much, data-parallel" if workers > 1 else ""
+
+
+def _packed(plan: StudyPlan) -> str:
+    if plan.pack == "auto":
+        return ", packed as many as is tried out to be fastest"
+    return f", packed by {plan.pack}" if plan.pack > 1 else ""

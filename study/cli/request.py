@@ -1,0 +1,471 @@
+"""From the command line's values to a plan: a new one, or that of a study that goes on.
+
+The plan and what it imports are loaded inside the functions, so that help and mistakes answer at once.
+"""
+
+import shlex
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from search_spaces import COMPARISONS, MethodComparison
+from trainables.process.errors import UsageError
+from trainables.spec.architectures import absolute_name
+from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.spec.modality import is_text
+from trainables.spec.naming import describe_other_text
+from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
+from trainables.storage.uris import REDACTED, is_uri, redact_place
+
+if TYPE_CHECKING:
+    from study.plan.plan import StudyPlan
+
+# Each option of a plan: its flag's parameter, and where its value goes.
+_CONFIG_FLAGS: Final = (
+    "method",
+    "adapter",
+    "dataset",
+    "student",
+    "teacher",
+    "teacher_recipe",
+    "teacher_epochs",
+    "epochs",
+    "student_layers",
+)
+# What these are by default depends on the data: of text, the trial's own defaults say it.
+_OF_IMAGES: Final = ("student", "teacher", "epochs")
+# Fields of a config that other flags settle.
+_SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
+_PLAN_FLAGS: Final = (
+    "space",
+    "trials",
+    "promising",
+    "replicates",
+    "sampler",
+    "scheduler",
+    "seed",
+    "max_concurrent",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "workers_per_trial",
+    "pack",
+    "time_budget",
+    "trial_timeout",
+    "address",
+    "data_root",
+    "tracking_uri",
+    "optuna_storage",
+    "teacher_outputs",
+    "teacher_outputs_dtype",
+    "teacher_outputs_limit",
+    "teacher_outputs_path",
+    "storage_path",
+    "ship_code",
+)
+_SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
+_SMOKE_SEEDS: Final = 2
+
+
+def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
+    hold: list[str] = plain.get("hold") or []
+    overrides = _overrides(hold, plain.get("temperature"))
+    # Other processes and nodes have other working folders.
+    for flag in ("data_root", "optuna_storage"):
+        if isinstance(path := plain.get(flag), Path):
+            plain[flag] = path.absolute()
+    if uri := plain.get("tracking_uri"):
+        try:
+            plain["tracking_uri"] = absolute_uri(uri)
+        except SQLitePathError as error:
+            raise UsageError(f"--tracking-uri: {error}") from None
+    if (place := plain.get("storage_path")) and not is_uri(place) and ":/" not in place:  # a mistyped URI is refused
+        plain["storage_path"] = str(Path(place).absolute())
+    if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
+        plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
+    if is_text(plain.get("dataset", "")):
+        plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
+    return {
+        **({"overrides": overrides} if overrides else {}),
+        **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
+        "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if plain.get(flag) is not None},
+    }
+
+
+def _check_text(given: dict[str, Any]) -> None:
+    if (found := describe_other_text(given)) is not None:
+        raise UsageError(found)
+
+
+def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]:
+    """Fields to hold, checked one by one and in their own type."""
+    from pydantic import ValidationError
+
+    from study.plan.validation import describe_validation
+    from trainables.spec.trial import TrialConfig
+
+    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    for setting in settings:
+        field, separator, value = setting.partition("=")
+        if not separator:
+            raise UsageError(f"--set {setting!r}: write it as FIELD=VALUE, such as --set ce_weight=0.5")
+        given[field.strip()] = value.strip()
+    flags = {**{field: field.replace("_", "-") for field in _CONFIG_FLAGS}, **_SETTLED}
+    settled = sorted(given.keys() & flags.keys())
+    if settled:
+        raise UsageError(f"--set {settled[0]}: there is a flag for it, --{flags[settled[0]]}")
+    try:
+        config = TrialConfig(**given)
+    except ValidationError as error:
+        raise UsageError(describe_validation(error, name=partial(_flag_of_setting, temperature is not None))) from None
+    return {field: getattr(config, field) for field in given}
+
+
+def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> str:
+    field = str(location[-1])
+    return "--temperature" if has_temperature and field == "temperature" else f"--set {field}"
+
+
+def _precision(values: dict[str, Any]) -> str:
+    """`fp32` or `bf16`, settled before the plan: a trial means the same on every machine."""
+    from trainables.data.registry import dataset_info
+    from trainables.spec.precision import resolve_precision
+
+    device = "cuda" if values["gpus_per_trial"] > 0 else "cpu"
+    try:
+        size = dataset_info(values["dataset"]).image_size
+    except ValueError as error:
+        raise UsageError(f"--dataset: {error}") from None
+    try:
+        return resolve_precision(values["precision"], student=values["student"], image_size=size, device=device)
+    except ValueError as error:
+        raise UsageError(f"--precision: {error}") from None
+
+
+def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_run: bool) -> None:
+    """Fetch the missing files of a dataset; a dry run only checks that this can be done."""
+    from trainables.data.registry import dataset_info
+
+    info = dataset_info(dataset)
+    if info.layouts and root is None:
+        raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder to put the files in")
+    if not info.missing_files(root) or dry_run:
+        return
+    assert root is not None, "a dataset that lacks files has layouts"
+    if tracking_uri is not None:  # one that does not answer is found out before hours of fetching
+        from trainables.storage.mlflow_store import check_tracking_uri
+
+        check_tracking_uri(tracking_uri)
+    from trainables.data.download import download_files  # imports torchvision
+
+    try:
+        download_files(info, root)
+    except ValueError as error:
+        raise UsageError(f"--download: {error}") from None
+
+
+def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
+    """The plan of a study that does not exist yet, checked.
+
+    Args:
+        values: every option's value.
+        given: those that the user gave.
+
+    Raises:
+        UsageError: values that are out of bounds or do not go together, or a study of that name exists.
+    """
+    from study.plan.checks import (
+        check_data_root,
+        check_images,
+        check_optuna_storage,
+        check_space_fits_method,
+        controls_for,
+    )
+    from study.plan.cluster_address import check_address_form
+    from study.plan.folder import check_is_free, check_study_name, own_store
+    from study.plan.methods import choose_methods
+    from study.plan.network_checks import check_networks
+    from study.plan.places import check_store_place
+    from study.plan.resolve import resolve_plan
+    from study.plan.teacher_choice import choose_teacher
+
+    _check_text(given)
+    output_dir: Path = values["output_dir"]
+    values = _for_these_data(values, given)
+    asked = _plan_values(values)
+    if values["smoke"]:
+        asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
+        asked["base"] |= {} if "epochs" in given else {"epochs": 1}
+    asked["base"]["precision"] = _precision(values)
+    comparison = COMPARISONS.get(values["space"])
+    if comparison is None:
+        if values["methods"] is not None:
+            raise UsageError(f"--methods is for --space {' or '.join(COMPARISONS)}; --method names one method")
+        asked["controls"] = controls_for(values["method"], adapter=values["adapter"])
+    else:
+        asked = _as_comparison(comparison, asked, given)
+    if values["download"]:
+        _download(values["dataset"], values["data_root"], values["tracking_uri"], dry_run=values["dry_run"])
+    asked["name"] = values["name"] or f"{values['space']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    asked["output_dir"] = output_dir
+    asked["tracking_uri"] = asked.get("tracking_uri") or own_store(output_dir)
+    asked["confirmation"] = _confirmation(values)
+    chosen = choose_teacher(values, given)
+    asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
+    if comparison is not None:
+        asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
+    plan = resolve_plan(asked)
+    check_study_name(plan.name)
+    check_store_place(plan, is_new=True)
+    check_address_form(plan.address)
+    check_space_fits_method(plan)
+    check_optuna_storage(plan)
+    if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
+        check_data_root(plan)
+    check_is_free(plan.directory, resume_command(plan))
+    left_out = check_networks(
+        plan,
+        fetched_later=values["dry_run"] and values["download"],
+        leaves_out=comparison is not None and values["methods"] is None,
+    )
+    if left_out:
+        fitting = tuple(method for method in plan.compared if method.name not in left_out)
+        plan = resolve_plan({**asked, "compared": fitting})
+    check_images(plan, runs=not values["dry_run"])  # last, as it may take minutes
+    return plan
+
+
+def _for_these_data(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The options' values, without defaults that are meant for images where the data are text."""
+    from trainables.spec.text_defaults import text_defaults
+
+    if not is_text(values["dataset"]):
+        if "student_layers" in given:
+            raise UsageError("--student-layers is for a student bert:N of a text dataset, such as --dataset glue:sst2")
+        return {**values, "student_layers": None}
+    own = text_defaults({})
+    return {**values, **{name: own[name] for name in _OF_IMAGES if name not in given}}
+
+
+def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
+    """What is asked for of a study that is yet to run."""
+    from study.plan.confirmation import DEFAULT_SEEDS, request_of
+
+    configs, seeds = values["confirm"], values["seeds"]
+    if configs is None:
+        if seeds is not None:
+            raise UsageError("--seeds counts the fresh seeds of what --confirm confirms: give --confirm too")
+        return None
+    usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
+    return request_of(configs, usual if seeds is None else seeds).model_dump()
+
+
+def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values of a plan that compares methods."""
+    from study.plan.methods import BASELINE
+
+    for flag in ("method", "adapter"):
+        if flag in given:
+            raise UsageError(
+                f"--{flag} is for a study of one method; --space {comparison.name} compares those that --methods "
+                "names, such as --methods ce,kd,dkd+adapter"
+            )
+    meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler")
+    for flag in meaningless:
+        if flag in given:
+            why = "repeats the best config of each method" if comparison.tuned else "searches nothing"
+            raise UsageError(f"--space {comparison.name} {why}: leave out --{flag}")
+    counts = {"promising": 1} if "replicates" in given else {"promising": 1, "replicates": comparison.replicates}
+    if given.get("smoke"):
+        counts["replicates"] = asked["replicates"]
+    return {**asked, **counts, "controls": (), "base": {**asked["base"], "method": BASELINE, "adapter": False}}
+
+
+def _names(methods: str | None) -> list[str] | None:
+    if methods is None:
+        return None
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--methods names no method: write it as --methods ce,kd,dkd")
+    return names
+
+
+def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
+    """The plan of a study that exists.
+
+    Args:
+        name: the study.
+        output_dir: where it lies.
+
+    Raises:
+        UsageError: there is no such study, or its plan is not one that this version wrote.
+    """
+    from study.plan.plan import NAME_PATTERN
+    from study.plan.resolve import load_plan
+
+    if not NAME_PATTERN.fullmatch(name):
+        raise UsageError(f"{name!r} is not the name of a study")
+    return load_plan(output_dir / name)
+
+
+def resumed_plan(
+    name: str, output_dir: Path, given: dict[str, Any], *, confirms: bool = False, runs: bool = True
+) -> "StudyPlan":
+    """The plan that a study was started with, and what may differ when it goes on.
+
+    Args:
+        name: the study.
+        output_dir: where it lies.
+        given: the options that the user gave.
+        confirms: whether the study has to be one that has finished, and is to be confirmed.
+        runs: whether trials will run, which need the places that the plan names.
+
+    Raises:
+        UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
+            confirmation that it cannot have.
+    """
+    from study.plan.checks import (
+        check_data_root,
+        check_images,
+        check_optuna_storage,
+        check_teacher_outputs,
+        refuse_differences,
+    )
+    from study.plan.cluster_address import check_address_form
+    from study.plan.folder import refuse_copies
+    from study.plan.network_checks import check_networks
+    from study.plan.places import check_store_place
+    from study.plan.plan import EXECUTION_FIELDS, URI_FIELDS
+    from study.plan.resolve import resolve_plan
+    from study.plan.teacher_choice import check_same_teacher
+
+    _check_text(given)
+    plan = existing_plan(name, output_dir)
+    refuse_copies(plan.directory)
+    asked = _plan_values(given)
+    if given.get("name") not in (None, name):
+        raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
+    if given.get("smoke"):
+        raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
+    if given.get("precision") not in (None, "auto"):
+        asked["base"]["precision"] = given["precision"]
+    refuse_differences(plan, asked)
+    _refuse_other_methods(plan, _names(given.get("methods")))
+    asked |= check_same_teacher(plan, given)
+    # A budget is for one run: the next goes to the end unless it is given one of its own.
+    execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
+    confirmation = _confirmation_at_resume(
+        plan,
+        given.get("confirm"),
+        given.get("seeds"),
+        confirms=confirms,
+        sets_aside=given.get("set_aside_records", False),
+    )
+    plan = resolve_plan({**plan.model_dump(), **execution, "confirmation": confirmation})
+    for field in URI_FIELDS if runs else ("tracking_uri",):
+        if REDACTED in (getattr(plan, field) or ""):
+            flag = field.replace("_", "-")
+            raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
+    check_store_place(plan, is_new=False)
+    if runs:
+        if given.get("download"):
+            dry_run = given.get("dry_run", False)
+            _download(plan.base.dataset, plan.data_root, plan.tracking_uri, dry_run=dry_run)
+        check_data_root(plan)
+    check_optuna_storage(plan)
+    if runs:
+        check_address_form(plan.address)
+        check_teacher_outputs(plan)
+        check_networks(plan, leaves_out=True)
+        check_images(plan, runs=not given.get("dry_run", False))
+    return plan
+
+
+def _confirmation_at_resume(
+    plan: "StudyPlan", configs: int | None, seeds: int | None, *, confirms: bool, sets_aside: bool
+) -> dict[str, int] | None:
+    """What is confirmed of a study that exists: as its plan has it, if nothing is asked for."""
+    from study.ledger.derivable import check_records
+    from study.ledger.ledger import StudyLedger
+    from study.plan.confirmation import DEFAULT_SEEDS, request_of
+    from study.stages.confirmation import asked_confirmation, what_is_left
+
+    recorded = plan.confirmation
+    if not confirms and configs is None and seeds is None:
+        return recorded.model_dump() if recorded is not None else None
+    ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
+    if not sets_aside:
+        check_records(ledger)
+    if confirms or ledger.confirmation is not None or what_is_left(ledger) is None:
+        return asked_confirmation(ledger, configs, seeds).model_dump()
+    if configs is None:
+        if recorded is None:
+            raise UsageError("--seeds counts the fresh seeds of what --confirm confirms: give --confirm too")
+        configs = recorded.configs
+    usual = recorded.seeds if recorded is not None else DEFAULT_SEEDS
+    return request_of(configs, usual if seeds is None else seeds).model_dump()
+
+
+def keep_confirmation(plan: "StudyPlan") -> None:
+    """Write down in the plan of a study that exists what is confirmed of it, for the next resume.
+
+    Raises:
+        UsageError: another process runs the study, or something else is confirmed of it meanwhile.
+    """
+    from study.ledger.ledger import StudyLedger
+    from study.plan.lock import StudyLock
+    from study.plan.resolve import load_plan
+    from study.stages.confirmation import asked_again
+
+    recorded = load_plan(plan.directory)
+    if plan.confirmation is None or recorded.confirmation == plan.confirmation:
+        return
+    with StudyLock(plan.directory):
+        chosen = StudyLedger(recorded, read_only=True).confirmation
+        if chosen is not None:
+            asked_again(plan, chosen, plan.confirmation.configs, plan.confirmation.seeds)
+        recorded.model_copy(update={"confirmation": plan.confirmation}).save()
+
+
+def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
+    from study.plan.methods import BASELINE
+
+    compared = [method.name for method in plan.compared]
+    if names is not None and {*names, BASELINE} != set(compared):
+        raise UsageError(
+            f"study {plan.name!r} cannot be resumed with other methods: it compares {', '.join(compared) or 'none'}, "
+            f"asked for {', '.join(names)}. Leave out --methods, or start a new study under another name."
+        )
+
+
+def resume_command(plan: "StudyPlan") -> str:
+    """What to type to go on with a study; `***` stands for secrets of URIs, which have to be given again."""
+    from study.plan.plan import URI_FIELDS
+
+    return _command(plan, "study.launch", "--resume", plan.name, again=URI_FIELDS)
+
+
+def sync_command(plan: "StudyPlan") -> str:
+    """What to type to deliver a study to MLflow; as above."""
+    return _command(plan, "study.sync", plan.name, again=("tracking_uri",))
+
+
+def confirm_command(plan: "StudyPlan") -> str:
+    """What to type to confirm the best configs of a study; as above."""
+    from study.plan.plan import URI_FIELDS
+
+    return _command(plan, "study.confirm", plan.name, again=URI_FIELDS)
+
+
+def _command(plan: "StudyPlan", *words: str, again: Sequence[str]) -> str:
+    command = ["python", "-m", *words]
+    if plan.output_dir != Path("study_results"):
+        command += ["--output-dir", str(plan.output_dir)]
+    for field in again:
+        uri = getattr(plan, field)
+        if uri is not None and (shown := redact_place(uri)) != uri:
+            command += [f"--{field.replace('_', '-')}", shown]
+    return shlex.join(command)

@@ -1,0 +1,104 @@
+"""The command that starts a study like one that ran: what it was asked for, without its name.
+
+It is worked out of the plan, not remembered as typed: a study that was resumed, confirmed later or begun with `--smoke`
+has no one line that was ever typed for all of it. What belongs to the study is given even where it is the default, as a
+later version may have other defaults; how it ran is given where it is not the default.
+"""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from study.plan.folder import own_store
+from study.plan.plan import StudyPlan
+from trainables.spec.modality import is_text
+from trainables.storage.uris import redact_place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BASE: Final = ("dataset", "student", "teacher", "epochs", "precision")
+_IF_OTHERWISE: Final = (
+    "trial_timeout", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "pack", "address",
+    "data_root",
+    "optuna_storage",
+    "teacher_outputs", "teacher_outputs_dtype", "teacher_outputs_limit", "teacher_outputs_path",
+    "storage_path", "ship_code",
+)  # fmt: skip
+
+
+def start_command(plan: StudyPlan) -> str:
+    """What to type for the same study under a new name; secrets of URIs are blotted out.
+
+    Args:
+        plan: of the study.
+    """
+    words = ["python", "-m", "study.launch", "--space", plan.space]
+    for name, value in _options(plan):
+        words += [f"--{name.replace('_', '-')}", *([] if value is True else [redact_place(str(value))])]
+    return shlex.join(words)
+
+
+def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
+    """Options with their values, in the order of the command's help; True for a flag."""
+    base = plan.base
+    if plan.compared:
+        yield "methods", ",".join(method.name for method in plan.compared)
+    else:
+        yield "method", base.method
+        if base.adapter:
+            yield "adapter", True
+    for name in _BASE:
+        yield name, getattr(base, name)
+    if base.begins_as_teacher:
+        yield "student_layers", base.student_layers
+    for field, value in plan.overrides.items():
+        yield "set", f"{field}={value}"
+    if plan.searches:
+        yield "trials", plan.trials
+        if not plan.compared:
+            yield "promising", plan.promising
+        yield "sampler", plan.sampler
+    yield "replicates", plan.replicates
+    if plan.confirmation is not None:
+        yield "confirm", plan.confirmation.configs
+        yield "seeds", plan.confirmation.seeds
+    if not plan.compared:
+        yield "scheduler", plan.scheduler
+    yield "seed", plan.seed
+    yield from _teacher(plan)
+    for name in _IF_OTHERWISE:
+        value = getattr(plan, name)
+        if value != StudyPlan.model_fields[name].default:
+            yield name, value
+    if plan.output_dir != Path("study_results"):
+        yield "output_dir", plan.output_dir
+    if plan.tracking_uri != own_store(plan.output_dir):
+        yield "tracking_uri", plan.tracking_uri
+
+
+def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
+    if plan.teacher_checkpoint is None:
+        yield "teacher_recipe", plan.base.teacher_recipe
+        if plan.base.teacher_epochs:
+            yield "teacher_epochs", plan.base.teacher_epochs
+        return
+    yield "teacher_checkpoint", plan.teacher_checkpoint
+    if is_text(plan.base.dataset):
+        return
+    if plan.teacher_weights is not None and not plan.teacher_weights.is_plain:
+        yield "teacher_weights", plan.teacher_weights.choice
+    if plan.teacher_normalisation is not None and not _tells_itself(plan.teacher_checkpoint):
+        mean, std = (",".join(map(repr, values)) for values in plan.teacher_normalisation)
+        yield "teacher_normalisation", f"{mean}/{std}"
+
+
+def _tells_itself(checkpoint: Path) -> bool:
+    """Whether a checkpoint says how its images were normalised, and must not be told."""
+    from trainables.models import CheckpointError
+    from trainables.models.checkpoints import is_ours
+
+    try:
+        return is_ours(checkpoint)
+    except CheckpointError:  # it is gone: the study has its copy
+        return checkpoint.suffix == ".safetensors"

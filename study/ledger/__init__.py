@@ -1,0 +1,1 @@
+"""What happened in a study: its journal, its trials, its records."""

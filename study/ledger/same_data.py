@@ -1,0 +1,76 @@
+"""Check that a study goes on with the data that its trials have seen.
+
+The journal holds the digest of the data and their split. Another digest means that the files have changed, or that
+this version splits them otherwise: GLUE's validation splits, for one, were not always drawn by source.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from study.plan.plan import StudyPlan
+from trainables.process.errors import StudyError
+from trainables.spec.modality import is_text
+
+if TYPE_CHECKING:
+    from study.ledger.ledger import StudyLedger
+
+_SHOWN: Final = 16
+_SECONDS_BETWEEN_LOOKS: Final = 0.25
+
+
+def check_same_data(ledger: "StudyLedger", *, stopped: Callable[[], bool]) -> None:
+    """Check, by a task of Ray, the data of a study that goes on; its worker has them for the teacher's preparation too.
+
+    Args:
+        ledger: the study's trials.
+        stopped: whether to end now, unchecked.
+
+    Raises:
+        StudyError: the trials that are recorded have seen other data, or another split of them; or the data cannot be
+            read.
+    """
+    if ledger.dataset is None:
+        return
+    import ray
+
+    from trainables.tune.tasks import dataset_digest
+
+    plan = ledger.plan
+    data_root = str(plan.data_root) if plan.data_root is not None else None
+    config = plan.base.model_dump(mode="json")
+    running = ray.remote(num_cpus=1)(dataset_digest).remote(config, data_root, str(plan.teachers_folder))
+    try:
+        while not ray.wait([running], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
+            if stopped():
+                ray.cancel(running, force=True)
+                return
+        found: str = ray.get(running)
+    except ray.exceptions.RayTaskError as error:
+        raise StudyError(f"the dataset could not be read: {error.cause}") from None
+    except ray.exceptions.RayError as error:
+        raise StudyError(f"the dataset could not be read: {type(error).__name__}: {error}") from None
+    refuse_other_data(plan, ledger.dataset["digest"], found)
+
+
+def refuse_other_data(plan: StudyPlan, recorded: str, found: str) -> None:
+    """Refuse data that are not those of the recorded trials.
+
+    Args:
+        plan: the study.
+        recorded: digest of the data of its trials.
+        found: of the data here.
+
+    Raises:
+        StudyError: the two differ.
+    """
+    if found == recorded:
+        return
+    by_source = " Earlier versions drew validation splits of text row by row, not by source." * is_text(
+        plan.base.dataset
+    )
+    raise StudyError(
+        f"study {plan.name!r} ran on other data or on another split: the digest of {plan.base.dataset} is "
+        f"{found[:_SHOWN]} here, its trials have {recorded[:_SHOWN]}. Their scores cannot be compared, so nothing was "
+        f"run. Its records can still be read and reported.{by_source} Start a new study under another name, or put "
+        "back the files and the version that it began with."
+    )

@@ -1,0 +1,1 @@
+"""What was asked of a study: its plan, and the checks before any work."""

@@ -1,0 +1,150 @@
+"""What goes around a plan: its controls, and whether its data are there, its method answers, its study is the same."""
+
+import os
+from typing import Any, Final
+
+from study.plan.places import check_mirror_place
+from study.plan.plan import CONTROLS, EXECUTION_FIELDS, StudyPlan
+from study.plan.teacher_storage import check_teacher_storage
+from trainables.data.registry import dataset_info
+from trainables.process.errors import UsageError
+from trainables.spec.datasets import FOLDER_PREFIX, check_files
+from trainables.spec.methods import METHOD_SPECS, method_spec
+
+_OPERATION: Final = 4096  # bytes; the name of the first one stands at its beginning
+
+
+def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
+    """The controls of a new study: where the method has an adapter that it could do without, it stands beside it alone.
+
+    Args:
+        method: of the study; an unknown one is refused by the plan.
+        adapter: whether the study gives it one.
+    """
+    alone = adapter and method in METHOD_SPECS and method_spec(method).takes_adapter
+    return (*CONTROLS, method) if alone else CONTROLS
+
+
+def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
+    """Check that the values asked for at a resume are those of the plan on disk.
+
+    Args:
+        recorded: the plan on disk.
+        asked: plan fields (a config's fields under `base`) that the command line gave explicitly.
+
+    Raises:
+        UsageError: naming every field that differs, with both values.
+    """
+    differences = []
+    flat = {**{k: v for k, v in asked.items() if k != "base"}, **asked.get("base", {})}
+    for field, value in flat.items():
+        if field in EXECUTION_FIELDS:
+            continue
+        source = recorded.base if field in asked.get("base", {}) else recorded
+        if getattr(source, field) != value:
+            differences.append(f"{field}: the study has {getattr(source, field)!r}, asked for {value!r}")
+    current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
+    if current != recorded.space_digest:
+        differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
+    if differences:
+        raise UsageError(
+            f"study {recorded.name!r} cannot be resumed with another plan:\n  "
+            + "\n  ".join(differences)
+            + "\nLeave those flags out to go on as planned, or start a new study under another name."
+        )
+
+
+def check_data_root(plan: StudyPlan) -> None:
+    """Check that the dataset's files are there.
+
+    Raises:
+        UsageError: listing the files that are expected and missing, or saying what is wrong with an image folder.
+    """
+    if plan.data_root is not None and not plan.data_root.is_dir():
+        raise UsageError(f"--data-root {plan.data_root} is not a folder")
+    try:
+        check_files(dataset_info(plan.base.dataset), plan.data_root)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def check_teacher_outputs(plan: StudyPlan) -> None:
+    """Check that the teacher's outputs of a study that goes on keep within the limit, which may be another now.
+
+    Raises:
+        UsageError: they take more.
+    """
+    try:
+        check_teacher_storage(plan)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def check_images(plan: StudyPlan, *, runs: bool) -> None:
+    """Check that every file of an image folder can be decoded; those that were not decoded before are.
+
+    Args:
+        plan: the study.
+        runs: whether trials will run. If they do on this machine, the decoded images to learn from are kept for them.
+
+    Raises:
+        UsageError: naming the files that cannot be used.
+    """
+    if not plan.base.dataset.startswith(FOLDER_PREFIX):
+        return
+    from trainables.data.image_check import check_image_folder
+
+    try:
+        check_image_folder(plan.base.dataset, keep=runs and plan.address == "local")
+    except ValueError as error:
+        raise UsageError(f"--dataset: {error}") from None
+
+
+def check_optuna_storage(plan: StudyPlan) -> None:
+    """Check that the search can be mirrored where the plan says.
+
+    Raises:
+        UsageError: nothing is searched, the file holds something else, or it cannot be written.
+    """
+    path = plan.optuna_storage
+    if path is None:
+        return
+    if not plan.searches:
+        raise UsageError(f"--optuna-storage mirrors a search, and space {plan.space!r} has none: leave it out")
+    if ":/" in str(path):
+        raise UsageError(f"--optuna-storage {path}: name a file, such as studies.journal, not a URI")
+    check_mirror_place(plan)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe would wait for ever
+        raise UsageError(f"--optuna-storage {path} is a device or a pipe: name a file")
+    try:
+        with path.open("rb") as file:
+            if (start := file.readline(_OPERATION)) and b'"op_code"' not in start:
+                raise UsageError(f"--optuna-storage {path} is no journal of Optuna's: name another file, or a new one")
+    except FileNotFoundError:
+        folder = next(each for each in path.parents if each.exists())
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise UsageError(f"--optuna-storage: cannot write in {folder}; name a file in a folder of yours") from None
+    except OSError as error:
+        raise UsageError(f"--optuna-storage {path} cannot be read ({error.strerror}): name a file") from None
+
+
+def check_space_fits_method(plan: StudyPlan) -> None:
+    """Check that the method reads what the space asks about.
+
+    Raises:
+        UsageError: naming the parameters that the method ignores.
+    """
+    read = plan.base.method_spec.fields  # a comparison asks about no field
+    ignored = [name for name in plan.search_space.scientific if name not in read]
+    if ignored:
+        asked = set(plan.search_space.scientific)
+        able = [method for method in METHOD_SPECS if asked <= method_spec(method).fields]
+        able += [
+            f"{method} with --adapter"
+            for method in METHOD_SPECS
+            if method not in able and asked <= method_spec(method, adapter=True).fields
+        ]
+        raise UsageError(
+            f"space {plan.space!r} asks about {', '.join(ignored)}, which method {plan.base.method!r} does not read; "
+            f"methods that do: {', '.join(able) or 'none'}"
+        )

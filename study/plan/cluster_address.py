@@ -1,0 +1,58 @@
+"""Addresses of Ray clusters, as `--address` takes them; neither Ray nor the network is needed to check one."""
+
+import os
+import re
+from typing import Final
+
+from trainables.process.errors import UsageError
+from trainables.storage.uris import redact_place
+
+_PORT: Final = re.compile("[0-9]{1,5}")
+_HIGHEST_PORT: Final = 65_535
+
+
+def check_address_form(address: str) -> None:
+    """Check that an address is `local`, `auto` or `host:port`, before any work.
+
+    Ray Client (`ray://host:port`) is refused: it would run the search in a process of the cluster, without the journal
+    and the records of the study.
+
+    Args:
+        address: of the plan.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if address == "local":
+        return
+    meant = (os.environ.get("RAY_ADDRESS") or "auto") if address == "auto" else address
+    named = "--address auto with RAY_ADDRESS" if address == "auto" else "--address"
+    if meant.lower().startswith("ray://"):
+        raise UsageError(
+            f"{named} {redact_place(meant)}: a study cannot run through Ray Client, which would run the search apart "
+            "from the journal. Start the study on a machine of the cluster, with --address auto or HOST:PORT as "
+            "`ray start --head` printed it, or by `ray job submit`"
+        )
+    if meant not in ("auto", "local") and _parts(meant) is None:
+        raise UsageError(
+            f"{named} {redact_place(meant)!r}: give local, auto, or HOST:PORT as `ray start --head` printed it"
+        )
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Host and port of an address such as `head:6379` or `[::1]:6379`.
+
+    Raises:
+        ValueError: it has none.
+    """
+    parts = _parts(address)
+    if parts is None:
+        raise ValueError(f"{address!r} has no host and port")
+    return parts
+
+
+def _parts(address: str) -> tuple[str, int] | None:
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    known = bool(host) and "/" not in host and _PORT.fullmatch(port) is not None and 0 < int(port) <= _HIGHEST_PORT
+    return (host, int(port)) if known else None

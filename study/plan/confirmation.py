@@ -1,0 +1,55 @@
+"""The confirmation that is asked of a study: how many configs, on how many fresh seeds."""
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from study.plan.methods import BASELINE
+from trainables.process.errors import UsageError
+
+DEFAULT_CONFIGS: Final = 3
+
+
+DEFAULT_SEEDS: Final = 10
+
+
+_MOST_SEEDS: Final = 10_000
+
+
+_MOST_CONFIGS: Final = 1_000_000
+
+
+PUBLISHED: Final = "pesf_kd as published"
+
+
+BESIDE: Final = ("ce", BASELINE)  # of a comparison, confirmed whatever they reached
+
+
+class ConfirmationRequest(BaseModel):
+    """What is asked of a confirmation.
+
+    Args:
+        configs: how many of the best; of a study that compares methods, how many methods beside `ce` and `kd`.
+        seeds: fresh ones for each config. With one there is no interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    configs: int = Field(ge=1, le=_MOST_CONFIGS)
+    seeds: int = Field(ge=2, le=_MOST_SEEDS)
+
+
+def request_of(configs: int, seeds: int) -> ConfirmationRequest:
+    """The request with these counts, which the command line gave.
+
+    Raises:
+        UsageError: naming the option that is out of its bounds.
+    """
+    if not 1 <= configs <= _MOST_CONFIGS:
+        raise UsageError(
+            f"--confirm {configs}: confirm at least one config (at most {_MOST_CONFIGS:,}), or leave it out for none"
+        )
+    if not 2 <= seeds <= _MOST_SEEDS:
+        why = "one seed has no interval and no test; " if seeds == 1 else ""
+        raise UsageError(f"--seeds {seeds}: {why}give a number from 2 to {_MOST_SEEDS:,}, such as {DEFAULT_SEEDS}")
+    return ConfirmationRequest(configs=configs, seeds=seeds)

@@ -1,0 +1,120 @@
+"""Whether a study's networks take its data and go with its methods, tried before any work.
+
+torch is imported inside the function: a plan is resolved without it.
+"""
+
+from pathlib import Path
+
+from study.plan.methods import ComparedMethod
+from study.plan.plan import StudyPlan
+from trainables.data.registry import dataset_info
+from trainables.process.errors import UsageError
+from trainables.spec.architectures import is_pretrained_text_name
+from trainables.spec.modality import is_text
+from trainables.spec.trial import TrialConfig
+
+
+def check_networks(plan: StudyPlan, *, fetched_later: bool = False, leaves_out: bool = False) -> dict[str, str]:
+    """Check that student and teacher take the dataset's samples, and that each method can make a step with them.
+
+    Args:
+        plan: the study.
+        fetched_later: whether models of the Hub may be missing, as in a dry run of a study that will fetch them.
+        leaves_out: whether compared methods that cannot make a step are returned instead of refused, as where nobody
+            named them, or where a study of an earlier version has them and its other methods can go on.
+
+    Returns:
+        The reason for each compared method that cannot, by its name; nothing unless `leaves_out`.
+
+    Raises:
+        UsageError: naming the flag, the reason and a network that fits.
+    """
+    from trainables.process.threads import one_thread
+    from trainables.run.shape_check import ShapeError, check_method
+
+    info = dataset_info(plan.base.dataset)
+    try:
+        with one_thread():  # two samples on several threads took ten times as long on a busy machine
+            if not (_check_text(plan, fetched_later=fetched_later) if info.task is not None else _check_images(plan)):
+                return {}
+            if plan.compared and leaves_out:
+                reasons = {method.name: misfit(plan, method) for method in plan.compared}
+                return {name: reason for name, reason in reasons.items() if reason is not None}
+            for config in _configs(plan):
+                check_method(config, info, flag="--methods" if plan.compared else "--method")
+    except ShapeError as error:
+        raise UsageError(str(error)) from None
+    return {}
+
+
+def misfit(plan: StudyPlan, method: ComparedMethod) -> str | None:
+    """Why a method cannot match a study's networks, which were checked before; None if it can, or it cannot be tried.
+
+    Args:
+        plan: the study.
+        method: one that the study compares or could compare.
+    """
+    from trainables.process.threads import one_thread
+    from trainables.run.shape_check import method_problem
+
+    if is_text(plan.base.dataset) and not all(map(_is_here, (plan.base.student, plan.base.teacher))):
+        return None
+    with one_thread():
+        reason = method_problem(plan.configure(method.fields), dataset_info(plan.base.dataset))
+    return f"cannot match teacher {plan.base.teacher} and student {plan.base.student} ({reason})" if reason else None
+
+
+def _is_here(name: str) -> bool:
+    """Whether a language model can be built: its folder, or the Hub's cache of it, is on this machine."""
+    from trainables.models.pretrained import find_folder
+    from trainables.models.text import TextModelError
+
+    if not is_pretrained_text_name(name):
+        return True
+    try:
+        return find_folder(name).is_dir()
+    except TextModelError:
+        return False
+
+
+def _configs(plan: StudyPlan) -> list[TrialConfig]:
+    """A trial of each method of the study."""
+    if plan.compared:
+        return [plan.configure(method.fields) for method in plan.compared]
+    others = [plan.control_config(method) for method in plan.controls if method != plan.base.method]
+    return [plan.example_config, *others]
+
+
+def _check_images(plan: StudyPlan) -> bool:
+    """Check the networks alone; whether methods can be tried with them, which is always so."""
+    from trainables.run.shape_check import Wanted, check_network, check_samples
+
+    configs, base = _configs(plan), plan.base
+    info, batch_size = dataset_info(base.dataset), configs[0].batch_size
+    several = plan.workers_per_trial > 1
+    check_samples(info, batch_size)
+    check_network(base.student, Wanted(info, batch_size, shares_norms=several), flag="--student")
+    learns = any(each.method_spec.companion == "teacher" for each in configs)
+    if plan.teachers or learns:
+        given = bool(base.teacher_digest)
+        wanted = Wanted(info, batch_size if learns else 2, trains=learns or not given, shares_norms=learns and several)
+        check_network(base.teacher, wanted, flag="--teacher", given=given)
+    return True
+
+
+def _check_text(plan: StudyPlan, *, fetched_later: bool) -> bool:
+    """Check the networks alone; whether methods can be tried with them, as the networks' descriptions are here."""
+    from trainables.run.shape_check import check_samples, check_text_network
+
+    configs, base = _configs(plan), plan.base
+    info = dataset_info(base.dataset)
+    check_samples(info, configs[0].batch_size)
+    names = {"--student": base.student} | ({"--teacher": base.teacher} if plan.teachers else {})
+    if fetched_later and any(map(is_pretrained_text_name, names.values())):
+        return False
+    # A teacher that was given was checked when it was read, and its folder may be gone since.
+    if base.teacher_digest and is_pretrained_text_name(base.teacher) and not Path(base.teacher).is_dir():
+        return False
+    for flag, name in names.items():
+        check_text_network(name, base.teacher, info, layers=base.student_layers, flag=flag)
+    return True

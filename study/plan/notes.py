@@ -1,0 +1,131 @@
+"""What a person is told of a plan before it runs: methods that are left out, and notes on a comparison."""
+
+from typing import Final
+
+from search_spaces import MethodComparison, SearchSpace
+from study.plan.methods import known_methods, why_not
+from study.plan.network_checks import misfit
+from study.plan.plan import StudyPlan
+from study.plan.teacher_storage import TeacherStorage, methods_in_words, reckon_teacher_storage, size_in_words
+from trainables.spec.architectures import LITERATURE_NAMES
+from trainables.spec.modality import is_text
+from trainables.storage.uris import is_uri, redact_place
+
+IGNORE_PRUNED: Final = frozenset({"gp", "cmaes", "nsga2"})
+
+_TOO_HEAVY: Final = ("at", "fitnet", "sp")  # at their published weights, for nets of a few channels
+
+
+def left_out(plan: StudyPlan) -> dict[str, list[str]]:
+    """The methods that cannot run with the study's nets, by the reason."""
+    base = plan.base.model_dump()
+    there = {method.name for method in plan.compared}
+    reasons: dict[str, list[str]] = {}
+    for name, method in known_methods(plan.base.dataset).items():
+        if name in there:
+            continue
+        if (reason := why_not(method, base, plan.overrides)) is not None:
+            reason = reason.removeprefix(f"method {method.fields['method']!r} ").partition(": ")[0]
+        else:
+            reason = misfit(plan, method)
+        if reason is not None:
+            reasons.setdefault(reason, []).append(name)
+    return reasons
+
+
+def left_out_lines(plan: StudyPlan) -> list[str]:
+    """The methods that a comparison does without as they cannot run with its nets, a line for each reason."""
+    if not plan.compared:
+        return []
+    return [f"{', '.join(names)}: {reason}" for reason, names in left_out(plan).items()]
+
+
+def _example(plan: StudyPlan) -> str:
+    heavy = [method.name for method in plan.compared if method.name in _TOO_HEAVY]
+    if not heavy:
+        return ""
+    return (
+        f": those of {', '.join(heavy)} are far too heavy for tiny nets (at on digits, cnn_32_64 to cnn_3_4, n = 5: "
+        "accuracy 0.467 at its published weight 1000, 0.841 at weight 1)"
+    )
+
+
+def comparison_notes(plan: StudyPlan) -> list[str]:
+    """What a reader of the comparison has to know, before it runs and beside its result."""
+    configs = {method.name: plan.configure(method.fields) for method in plan.compared}
+    notes = []
+    if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(LITERATURE_NAMES):
+        on_text = is_text(plan.base.dataset)
+        elsewhere = ", those of pesf_kd, pkd and pea_kd for GLUE and BERT; on others" if on_text else ", and on others"
+        notes.append(
+            f"Published settings are for CIFAR-100 and its nets{elsewhere} a method may do badly for its settings "
+            f"alone{_example(plan)}. "
+            + (
+                "Here each search begins at them."
+                if plan.searches
+                else "--space method_tuned tunes each method equally."
+            )
+        )
+    long = [
+        f"{name} ({field} {getattr(config, field)})"
+        for name, config in configs.items()
+        for field in sorted(config.method_spec.fields)
+        if field.endswith("_epochs") and getattr(config, field) > config.epochs
+    ]
+    if long:
+        notes.append(
+            f"Published for longer trainings: {', '.join(long)} would take longer than the {plan.base.epochs} epochs "
+            "of a trial; --set changes a field for all."
+        )
+    others, floor = len(plan.compared) - 1, 2 / 2**plan.replicates
+    if others and floor * others >= 0.05:
+        notes.append(
+            f"Over {plan.replicates} fresh seed(s) no paired p-value can fall below {floor:.3g}, nor below "
+            f"{min(1.0, floor * others):.3g} when corrected for {others} differences: read the intervals, or take more "
+            "--replicates."
+        )
+    return notes
+
+
+def describe_teacher_storage(plan: StudyPlan) -> str:
+    """Where the teacher's outputs come from and why, for a person."""
+    storage = reckon_teacher_storage(plan)
+    passes = f"{storage.passes_live} passes of the teacher over the train split"
+    if storage.source == "live":
+        return f"outputs live ({storage.why}): {passes} at most"
+    copies = ", a copy on each node" if is_uri(plan.teacher_outputs_location) else ""
+    return (
+        f"outputs stored as {plan.teacher_outputs_dtype} ({storage.why}): at most {size_in_words(storage.size)} in "
+        f"{redact_place(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} passes of the teacher over "
+        f"the train split instead of {storage.passes_live}, {storage.passes_saved} saved; " + _when_it_pays(storage)
+    )
+
+
+def _when_it_pays(storage: TeacherStorage) -> str:
+    if not storage.live:
+        return f"it pays once trials x epochs exceed {storage.passes_stored}"
+    return f"live all the same where a method has to ask the teacher itself: {methods_in_words(storage.live)}"
+
+
+def sampler_notes(plan: StudyPlan) -> list[str]:
+    """What the choice of a sampler means for a study, for the plan."""
+    notes = []
+    categorical = _categorical(plan.search_space)
+    if plan.sampler == "cmaes" and plan.searches and categorical:
+        notes.append(
+            f"cmaes draws categorical parameters at random, without learning from results: {', '.join(categorical)}. "
+            "tpe, gp and nsga2 learn about them too"
+        )
+    if plan.scheduler == "asha" and plan.sampler in IGNORE_PRUNED:
+        notes.append(
+            f"{plan.sampler} learns from a trial that asha stopped by its value at its last epoch, which is lower than "
+            "at the end"
+        )
+    return notes
+
+
+def _categorical(space: SearchSpace | MethodComparison) -> list[str]:
+    """The categorical parameters that a search varies; a comparison tunes numbers alone."""
+    if isinstance(space, MethodComparison):
+        return []
+    return [each.name for each in space.parameters if each.role != "fixed" and each.kind == "categorical"]

@@ -1,0 +1,16 @@
+"""Where the frozen teacher's outputs come from, as a plan names it."""
+
+from typing import Final, Literal
+
+from pydantic import ByteSize
+
+OutputsMode = Literal["auto", "stored", "live"]
+
+
+OutputsSource = Literal["stored", "live"]
+
+
+OutputsDtype = Literal["float16", "bfloat16", "float32"]
+
+
+DEFAULT_LIMIT: Final = ByteSize(20 * 2**30)

@@ -1,0 +1,338 @@
+"""Which teacher a study has: one that it trains, or one from a checkpoint, which it keeps a copy of.
+
+A checkpoint is read and checked when the study is planned, before any work. From then on the study knows it by its
+digest: of weights, architecture and normalisation. It is copied to where all teachers are kept, so that resuming the
+study needs the checkpoint itself no more.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from study.plan.plan import StudyPlan
+from trainables.data.registry import dataset_info
+from trainables.process.errors import StudyError, UsageError
+from trainables.spec.datasets import DatasetInfo
+from trainables.spec.methods import method_spec
+from trainables.spec.modality import is_text
+
+if TYPE_CHECKING:
+    from trainables.teacher.given import GivenTeacher, Normalisation
+
+_FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
+_OF_CHECKPOINTS: Final = ("teacher_checkpoint", "teacher_normalisation", "teacher_weights")
+
+
+def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What the plan of a new study says of its teacher beside its architecture and recipe.
+
+    Args:
+        values: every option's value.
+        given: those that the user gave.
+
+    Raises:
+        UsageError: options that do not go together, or a checkpoint that is not one of a teacher of these data.
+    """
+    path: Path | None = values["teacher_checkpoint"]
+    if path is None:
+        for name in _OF_CHECKPOINTS:
+            if values.get(name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is for a teacher from --teacher-checkpoint")
+        if is_text(values["dataset"]):
+            _check_pretrained(values, given)
+        return {}
+    for name in _FOR_TRAINING:
+        if name in given:
+            raise UsageError(
+                f"--{name.replace('_', '-')} says how to train a teacher, and --teacher-checkpoint gives one that is "
+                "trained: leave out one of the two"
+            )
+    teacher = _read(
+        path, values["dataset"], given.get("teacher"), values["teacher_normalisation"], values.get("teacher_weights")
+    )
+    if is_text(values["dataset"]):
+        _check_given_text(teacher, path, values)
+        _check_pretrained(values, given, names=("student",), tokeniser=teacher.tokeniser)
+    return {
+        "base": {
+            "teacher": teacher.identity["architecture"],
+            "teacher_recipe": "checkpoint",
+            "teacher_epochs": 0,
+            "teacher_digest": teacher.digest,
+        },
+        "teacher_checkpoint": path.absolute(),
+        "teacher_normalisation": tuple(teacher.normalisation),
+        "teacher_weights": teacher.taken,
+    }
+
+
+def _check_given_text(teacher: "GivenTeacher", path: Path, values: dict[str, Any]) -> None:
+    """Whether a language model that was given has a position for each token of the task's sentences."""
+    from trainables.data.text.tokeniser import parse_tokeniser
+    from trainables.models.pretrained import check_positions
+
+    positions = teacher.identity["model"]["max_position_embeddings"]
+    assert teacher.tokeniser is not None
+    try:
+        tokeniser = parse_tokeniser(teacher.tokeniser, where=str(path))
+        check_positions(positions, values["dataset"], values["data_root"], tokeniser, where=str(path))
+    except ValueError as error:
+        raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
+def _check_pretrained(
+    values: dict[str, Any],
+    given: dict[str, Any],
+    names: tuple[str, ...] = ("teacher", "student"),
+    *,
+    tokeniser: str | None = None,
+) -> None:
+    """Whether the language models that are named by a folder or by the Hub's name are there, and can be distilled.
+
+    Args:
+        values: every option's value.
+        given: those that the user gave.
+        names: of the options to check, those that settle the tokeniser first.
+        tokeniser: content of the tokenizer.json of a teacher that was given; else the first model's tokeniser is used.
+    """
+    from trainables.spec.architectures import check_text_model_name, is_pretrained_text_name
+
+    for name in names:
+        model = given.get(name)
+        if model is None:
+            continue
+        try:
+            check_text_model_name(model, student=name == "student")
+            if is_pretrained_text_name(model) and not (values["download"] and values["dry_run"]):
+                # Without a download: what would be fetched is not there yet.
+                from trainables.data.text.tokeniser import load_tokeniser, parse_tokeniser
+                from trainables.models.pretrained import check_folder, find_folder, read_config
+
+                folder = find_folder(model, download=values["download"])
+                read_config(folder)  # a model of another kind is refused before its tokeniser is
+                reads = parse_tokeniser(tokeniser, where="the teacher") if tokeniser else load_tokeniser(folder)
+                tokeniser = reads.json
+                check_folder(folder, values["dataset"], values["data_root"], tokeniser=reads)
+        except ValueError as error:
+            raise UsageError(f"--{name}: {error}") from None
+
+
+def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]:
+    """At a resume: the checkpoint may lie elsewhere now, and has to hold the same teacher.
+
+    Args:
+        plan: the study's.
+        given: the options that the user gave.
+
+    Returns:
+        What changes in the plan.
+
+    Raises:
+        UsageError: it is another teacher.
+    """
+    path: Path | None = given.get("teacher_checkpoint")
+    text: str | None = given.get("teacher_normalisation")
+    weights: str | None = given.get("teacher_weights")
+    if path is None and text is None and weights is None:
+        return {}
+    own = plan.base.teacher_digest
+    if not own:
+        asked = [name for name in _OF_CHECKPOINTS if given.get(name) is not None]
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave out {flags}")
+    teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
+    if teacher.digest != own:
+        raise UsageError(
+            f"study {plan.name!r} has another teacher: the digest of {path or plan.teacher_checkpoint} is "
+            f"{teacher.digest}, the study's is {own}. Leave it out to go on with the teacher that the study keeps."
+        )
+    return {"teacher_checkpoint": path.absolute(), "teacher_weights": teacher.taken} if path is not None else {}
+
+
+def _read_again(
+    plan: StudyPlan,
+    path: Path | None,
+    normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
+    weights: str | None = None,
+) -> "GivenTeacher":
+    """The teacher in a study's checkpoint, which may have been saved again in another layout.
+
+    Args:
+        plan: the study's.
+        path: where the checkpoint lies now.
+        normalisation: as given, or as planned.
+        weights: which of the file's weights; if not given, those that are the study's teacher, if they are there.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    taken = plan.teacher_weights
+    choices = [weights] if weights is not None or taken is None else [taken.place, taken.kind, None]
+    errors = []
+    teacher: GivenTeacher | None = None
+    for choice in dict.fromkeys(choices):
+        try:
+            teacher = _read(path, plan.base.dataset, plan.base.teacher, normalisation, choice)
+        except UsageError as error:
+            errors.append(error)
+            continue
+        if teacher.digest == plan.base.teacher_digest:
+            break
+    if teacher is None:
+        raise errors[-1]
+    return teacher
+
+
+def keep_teacher(plan: StudyPlan) -> None:
+    """Have a teacher that was given where the study's teachers are kept, whole.
+
+    Raises:
+        StudyError: it is not there, and neither is the checkpoint that it was read from.
+    """
+    if not plan.base.teacher_digest:
+        return
+    from trainables.teacher.files import is_kept, keep_given_teacher
+
+    if is_kept(plan.teachers_folder, plan.base.teacher_digest):
+        return
+    normalisation = plan.teacher_normalisation
+    assert plan.teacher_checkpoint is not None
+    try:
+        teacher = _read_again(plan, plan.teacher_checkpoint, normalisation)
+    except UsageError as error:
+        raise StudyError(
+            f"the study's copy of its teacher is gone, and so is what it was copied from: {error}"
+        ) from None
+    if teacher.digest != plan.base.teacher_digest:
+        raise StudyError(
+            f"the study's copy of its teacher is gone, and {plan.teacher_checkpoint} has changed since: its digest is "
+            f"{teacher.digest}, the study's teacher has {plan.base.teacher_digest}. Give the file that it was: "
+            "--resume NAME --teacher-checkpoint PATH"
+        )
+    keep_given_teacher(teacher, plan.teachers_folder)
+
+
+def describe_teacher(plan: StudyPlan) -> str:
+    """Which teachers and where they are from, for a person."""
+    if not plan.teachers:
+        return "none: no method of the study needs one"
+    without = "" if plan.base.method_spec.needs_teacher else f" ({plan.base.method} does without)"
+    return "; ".join(describe_one_teacher(plan, whose) for whose in plan.teachers) + without
+
+
+def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
+    """One of `plan.teachers`, for a person.
+
+    Args:
+        plan: the study.
+        whose: the method that has it to itself; empty for the one that all others share.
+    """
+    base = plan.base
+    if whose:
+        return (
+            f"{base.teacher} of {whose}'s own, trained for {base.teacher_epochs} epochs of recipe "
+            f"{base.teacher_recipe} with branches that end as {base.student} does, once for all its trials"
+        )
+    if not base.teacher_digest:
+        whom = [method for method in plan.controls if method_spec(method).needs_teacher]
+        shared = base.method_spec.needs_teacher and not base.method_spec.teacher_fields
+        for_whom = "" if shared else f", for {', '.join(whom)}"
+        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{for_whom}"
+    if is_text(base.dataset):
+        return (
+            f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
+            + _classes_of(plan)
+        )
+    assert plan.teacher_normalisation is not None
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
+    weights = plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
+    return (
+        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}{weights}), its images normalised "
+        f"by {mean} / {std}"
+    )
+
+
+def _classes_of(plan: StudyPlan) -> str:
+    """How the classes of a language model that was given became the task's; nothing if its folder is gone."""
+    from trainables.models.class_order import ClassNamesError, read_class_order
+
+    path, task = plan.teacher_checkpoint, dataset_info(plan.base.dataset).task
+    assert task is not None
+    if path is None or not path.is_dir():
+        return ""
+    try:
+        return f"; {read_class_order(path, task).note}"
+    except ClassNamesError:
+        return ""
+
+
+def _read(
+    path: Path | None,
+    dataset: str,
+    architecture: str | None,
+    normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
+    weights: str | None,
+) -> "GivenTeacher":
+    # torch is imported from here on: there is no telling without it what a checkpoint holds.
+    from trainables.models import CheckpointError
+    from trainables.models.checkpoints import is_ours
+    from trainables.teacher.given import DataShape, Normalisation, read_given_teacher
+
+    assert path is not None
+    if is_text(dataset):
+        from trainables.teacher.given_text import read_given_text_teacher
+
+        if isinstance(normalisation, str):
+            raise UsageError("--teacher-normalisation is of images: leave it out")
+        if weights is not None:
+            raise UsageError("--teacher-weights is for checkpoints of nets for images: leave it out")
+        try:
+            return read_given_text_teacher(path, dataset, architecture=architecture)
+        except CheckpointError as error:
+            raise UsageError(f"--teacher-checkpoint: {error}") from None
+    info = dataset_info(dataset)
+    if architecture is not None:
+        _check_architecture(architecture, info)
+    shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
+    try:
+        if isinstance(normalisation, tuple):  # a plan has it of every checkpoint; one of ours says it itself
+            wanted = None if is_ours(path) else Normalisation(*normalisation)
+        else:
+            wanted = parse_normalisation(normalisation) if normalisation is not None else None
+        return read_given_teacher(path, shape, architecture=architecture, normalisation=wanted, weights=weights)
+    except (CheckpointError, ValueError) as error:
+        raise UsageError(f"--teacher-checkpoint: {error}") from None
+
+
+def _check_architecture(name: str, info: DatasetInfo) -> None:
+    """Whether there is such an architecture, and it takes the dataset's images; before it is built for its weights."""
+    from trainables.process.threads import one_thread
+    from trainables.run.shape_check import ShapeError, Wanted, check_network
+    from trainables.spec.architectures import check_model_name
+
+    try:
+        with one_thread():
+            check_network(check_model_name(name), Wanted(info, trains=False), flag="--teacher", given=True)
+    except ShapeError as error:
+        raise UsageError(str(error)) from None
+    except ValueError as error:
+        raise UsageError(f"--teacher: {error}") from None
+
+
+def parse_normalisation(text: str) -> "Normalisation":
+    """`0.5,0.5,0.5/0.25,0.25,0.25`: means and standard deviations, of pixels in [0, 1].
+
+    Raises:
+        ValueError: it is written otherwise, or a standard deviation is not positive.
+    """
+    from trainables.teacher.given import NORMALISATION_BOUNDS, Normalisation, is_normalisation
+
+    try:
+        mean, std = (tuple(float(word) for word in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        raise ValueError(
+            f"--teacher-normalisation {text!r}: write means, a slash and standard deviations, one each a channel, such "
+            "as 0.5071,0.4867,0.4408/0.2675,0.2565,0.2761"
+        ) from None
+    if not is_normalisation(normalisation := Normalisation(mean, std)):
+        raise ValueError(f"--teacher-normalisation {text!r}: {NORMALISATION_BOUNDS}")
+    return normalisation

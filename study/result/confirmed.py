@@ -1,0 +1,131 @@
+"""What a confirmation found, for the screen, `summary.json` and MLflow."""
+
+import math
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+
+from analysis.questions.confirmation import (
+    ConfirmationResult,
+    confirmation_table,
+    described,
+    summarise_confirmation,
+    verdict,
+    with_interval,
+)
+from analysis.statistics.estimates import Estimate
+from study.ledger.ledger import StudyLedger
+from study.plan.methods import BASELINE
+from trainables.spec.measures import OBJECTIVE_WORDS
+
+_READ_ONCE = (
+    "Only configs of this table were run on the test split, at their last epoch, on seeds that nothing was chosen by; "
+    "what is confirmed was chosen, by the lower bound of its validation accuracy, before the first of these trials."
+)
+_NOT_COMPLETE = "The confirmation is not complete: no verdict yet."
+
+
+def find_confirmed(ledger: StudyLedger, trials: pa.Table) -> ConfirmationResult | None:
+    """What the trials of the confirmation say; None for a study without one, or before it was chosen."""
+    chosen = ledger.confirmation
+    if chosen is None:
+        return None
+    baseline = BASELINE if ledger.plan.compared else None
+    rows = [choice.as_row() for choice in chosen.choices]
+    return summarise_confirmation(trials, rows, baseline=baseline, seed=ledger.plan.seed)
+
+
+def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dict[str, Any]:
+    """The confirmation as in `summary.json`, but for NaN."""
+    chosen = ledger.confirmation
+    assert chosen is not None
+    entries = ledger.in_stage("confirm")
+    finished = sum(entry.status == "finished" for entry in entries)
+    fields = {choice.config.config_id: choice.config.model_dump(mode="json") for choice in chosen.choices}
+    found = result.as_dict()
+    for config in found["configs"]:
+        own = fields[config["config_id"]]
+        config["fields"] = {name: value for name, value in own.items() if name not in ("seed", "data_seed")}
+    return {
+        **chosen.request.model_dump(),
+        "first_replicate": chosen.first_replicate,
+        "chosen_at": chosen.chosen_at,
+        "trials": {"planned": chosen.size, "begun": len(entries), "finished": finished},
+        **found,
+        "verdict": _verdict(ledger, result),
+    }
+
+
+def _verdict(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
+    """The answer, once all of it is there: one that is looked at meanwhile tempts to stop where it pleases."""
+    assert ledger.confirmation is not None
+    return verdict(result) if ledger.is_confirmed else [_NOT_COMPLETE]
+
+
+def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
+    """The confirmation in Markdown, for the study's page in MLflow."""
+    texts = ["**Confirmed on fresh seeds**", *_verdict(ledger, result), confirmation_table(result), _READ_ONCE]
+    return "\n\n".join(texts)
+
+
+def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
+    """What a person reads below the tables."""
+    methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
+    return [*_verdict(ledger, result), *methods, _READ_ONCE]
+
+
+def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
+    """Measures of the study for MLflow's table of studies: the first choice's, as far as they are known."""
+    first, promised = result.first, result.promised
+    if first is None or promised is None:
+        return {}
+    name = {words: name for name, words in OBJECTIVE_WORDS.items()}[result.objective]
+    metrics = {f"confirmed/test_{name}": first.test_accuracy.value, f"confirmed/val_{name}": first.accuracy.value}
+    if promised.optimism is not None:
+        metrics["confirmed/optimism"] = promised.optimism.value
+    for each in result.of_first(control=BASELINE):
+        metrics[f"confirmed/test_{name}_less_kd"] = each.difference.value
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def confirmed_tables(result: ConfirmationResult) -> list[Table]:
+    """The configs and their comparisons, for a terminal of 80 columns and more."""
+    words = result.objective.removesuffix(" correlation")
+    configs = _table("confirmed", "n", f"test {words}", f"val {words}", "score\nbefore", "optimism")
+    for config in result.configs:
+        configs.add_row(
+            described(config),
+            str(config.test_accuracy.n),
+            plus_minus(config.test_accuracy),
+            plus_minus(config.accuracy),
+            "" if config.search_score is None else f"{config.search_score:.3f}",
+            "" if config.optimism is None or not config.optimism.n else plus_minus(config.optimism, sign="+"),
+        )
+    if not result.comparisons:
+        return [configs]
+    compared = _table(f"test {words} of", "less that of", "difference", "p", "p\n(Holm)")
+    for each in result.comparisons:
+        p_values = (each.difference.p_value, each.corrected_p)
+        cells = ["" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.0e}" for p in p_values]
+        compared.add_row(each.label, each.against_label, with_interval(each.difference, sign="+"), *cells)
+    return [configs, compared]
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold", min_width=14)
+    for name in others:
+        if name == "less that of":
+            table.add_column(name, overflow="fold", min_width=10)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def plus_minus(estimate: Estimate, *, places: int = 3, sign: str = "") -> str:
+    """An estimate with half of its interval; of one that was cut to what is possible, with the half that was not."""
+    if not estimate.n:
+        return ""
+    half = max(estimate.high - estimate.value, estimate.value - estimate.low)
+    return f"{estimate.value:{sign}.{places}f}" + ("" if math.isnan(half) else f" ± {half:.{places}f}")

@@ -1,0 +1,75 @@
+"""A study's figures, as files in its folder."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
+from analysis.figures.study import (
+    compute_gap_against_accuracy,
+    compute_history,
+    compute_learning_curves,
+    compute_parameter_effect,
+    draw_gap_against_accuracy,
+    draw_history,
+    draw_learning_curves,
+    draw_parameter_effect,
+)
+from analysis.questions.costs import ConfigCost
+from analysis.reading.trials import (
+    ConfigSummary,
+    StudyRecords,
+)
+from study.plan.plan import StudyPlan
+from study.tracking.view import NOTE_FIGURES, NOTE_WIDTH
+
+_MOST_CURVES = 7  # methods that can be told apart in one panel
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_figures(
+    plan: StudyPlan,
+    records: StudyRecords,
+    configs: list[ConfigSummary],
+    tested: list[ConfigSummary],
+    costs: dict[str, ConfigCost],
+) -> None:
+    """Draw the figures of a study's result into its folder.
+
+    Args:
+        plan: the study.
+        records: its records.
+        configs: the rows of its table.
+        tested: the rows of its table on the test split; empty where it has none.
+        costs: the cost of each config, by its identifier.
+    """
+    folder = plan.directory / "figures"
+    (folder / NOTE_FIGURES).mkdir(parents=True, exist_ok=True)
+    trials, epochs = records.trials, records.epochs
+    figures: dict[str, Callable[[], Figure]] = {
+        "learning_curves": lambda: draw_learning_curves(compute_learning_curves(trials, epochs)),
+    }
+    if len(plan.compared) > _MOST_CURVES:
+        del figures["learning_curves"]
+    if plan.searches:
+        figures |= {
+            "history": lambda: draw_history(compute_history(trials)),
+            "gap_against_accuracy": lambda: draw_gap_against_accuracy(
+                compute_gap_against_accuracy(records, seed=plan.seed)
+            ),
+        }
+    if plan.compared:
+        figures["methods"] = lambda: draw_methods(configs)
+        figures["accuracy_against_cost"] = lambda: draw_accuracy_against_cost(configs, costs)
+        if tested:
+            figures["methods_confirmed"] = lambda: draw_methods(tested)
+            figures["accuracy_against_cost_confirmed"] = lambda: draw_accuracy_against_cost(tested, costs)
+    for parameter in plan.search_space.scientific:
+        figures[f"{parameter}_against_accuracy"] = lambda name=parameter: draw_parameter_effect(  # type: ignore[misc]
+            compute_parameter_effect(records, name, seed=plan.seed)
+        )
+    for name, draw in figures.items():
+        figure = draw()
+        figure.savefig(folder / f"{name}.png", dpi=150)
+        figure.savefig(folder / NOTE_FIGURES / f"{name}.png", dpi=min(100.0, NOTE_WIDTH / figure.get_figwidth()))

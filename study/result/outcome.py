@@ -1,0 +1,270 @@
+"""What a study found: the table that a person reads, `summary.json`, figures, and their way into MLflow.
+
+The only door from the study to the analysis, which itself reads nothing but the records.
+"""
+
+import json
+import math
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.figures.study import (
+    compute_gap_against_accuracy,
+)
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.constant import split_warnings
+from analysis.questions.costs import ConfigCost, config_costs
+from analysis.questions.methods import methods_table
+from analysis.reading.landmark import Landmark, at_landmark
+from analysis.reading.trials import (
+    ConfigSummary,
+    compare_methods,
+    markdown_table,
+    open_study,
+    summarise_configs,
+)
+from analysis.statistics.estimates import Estimate
+from study.cli.progress import StudyProgress
+from study.ledger.run import StudyRun
+from study.plan.methods import BASELINE
+from study.plan.notes import comparison_notes, sampler_notes
+from study.plan.plan import StudyPlan
+from study.result.confirmed import (
+    confirmation_metrics,
+    confirmation_note,
+    confirmation_summary,
+    confirmation_texts,
+    find_confirmed,
+)
+from study.result.figures import draw_figures
+from study.result.report import about_study, write_study_report
+from trainables.process.errors import StudyError
+from trainables.spec.measures import objective_in_words
+from trainables.storage.tensors import write_atomically
+from trainables.storage.uris import redact_place
+
+if TYPE_CHECKING:
+    from study.tracking.tracker import StudyTracker
+
+_COST_NOTE = (
+    "`cost x ce` is the FLOPs of training over those of cross-entropy on the same student, the teacher's passes for "
+    "stored outputs shared out; measured times are in summary.json."
+)
+_SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study found.
+
+    Args:
+        plan: the study.
+        summary: everything below as JSON, as in `summary.json`.
+        configs: controls first, then the promising configs, best first; where methods are compared, all best first.
+        correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
+        landmark: the trials that it is of, at the epoch that it is of.
+        costs: of the configs, by their ids.
+        confirmed: what the confirmation found; None without one.
+        confirmed_texts: what must be said beside that.
+        notes: what must be said beside the table.
+        tracking_error: why MLflow does not have all of it, if so.
+    """
+
+    plan: StudyPlan
+    summary: dict[str, Any]
+    configs: list[ConfigSummary]
+    correlation: Estimate
+    landmark: Landmark
+    costs: dict[str, ConfigCost]
+    confirmed: ConfirmationResult | None
+    confirmed_texts: list[str]
+    notes: list[str]
+    tracking_error: Exception | None
+
+
+def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: StudyProgress) -> Outcome:
+    """Gather what a run of a study found, and hand it to MLflow."""
+    progress.say("gathering the result")
+    records = open_study(plan.directory)
+    summarise = compare_methods if plan.compared else summarise_configs
+    configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
+    correlation = compute_gap_against_accuracy(records, seed=plan.seed).correlation
+    confirmed = find_confirmed(run.ledger, records.trials)
+    # Before the last trial of a confirmation nobody looks at the test split.
+    warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
+    landmark = at_landmark(records, searched=True)
+    notes = [*warnings, *_notes(plan, run, landmark, configs)]
+    costs = config_costs(records)
+    summary = _summary(plan, run, configs, correlation, landmark, notes)
+    for row in summary["configs"]:
+        row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
+    if confirmed is not None:
+        summary["confirmation"] = _json_ready(confirmation_summary(run.ledger, confirmed))
+        if run.complete:
+            summary["confirmation"]["student"] = _publish(plan, run, confirmed, tracker, notes)
+    _write_json(plan.directory / "summary.json", summary)
+    tested = []
+    if plan.compared and run.complete and confirmed is not None:  # before its last trial nobody looks at the test split
+        tested = compare_methods(records.trials, confirmed=True, seed=plan.seed)
+    draw_figures(plan, records, configs, tested, costs)
+    report = write_study_report(plan, notes)
+    if report is None:  # the notes have grown by one
+        summary["report"] = None
+        _write_json(plan.directory / "summary.json", summary)
+    table = methods_table(configs, costs) if plan.compared else markdown_table(configs)
+    above = [confirmation_note(run.ledger, confirmed), "**Before**"] if confirmed is not None else []
+    if tested:
+        above.insert(1, methods_table(tested, costs))
+    result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation, landmark), *notes])
+    status = "FINISHED" if run.complete else "KILLED"
+    artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
+    artifacts += [report] if report is not None else []
+    metrics = _study_metrics(plan, configs, correlation, landmark)
+    metrics |= confirmation_metrics(confirmed) if confirmed is not None else {}
+    error = tracker.finish(status, result_note=result_note, metrics=metrics, artifacts=artifacts)
+    texts = confirmation_texts(run.ledger, confirmed) if confirmed is not None else []
+    return Outcome(plan, summary, configs, correlation, landmark, costs, confirmed, texts, notes, error)
+
+
+def _publish(
+    plan: StudyPlan, run: StudyRun, confirmed: ConfirmationResult, tracker: "StudyTracker", notes: list[str]
+) -> dict[str, Any] | None:
+    """The best student's way into MLflow; what goes wrong there is a note, as the result stands without it."""
+    from study.tracking.student import publish_student
+
+    try:
+        return publish_student(plan, run.ledger, confirmed, parent_id=tracker.parent_id)
+    except StudyError as error:
+        notes.append(f"{error}.")
+        return None
+
+
+def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
+    notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
+    if plan.searches and landmark.trials.num_rows and not landmark.is_last:
+        notes.append(f"The correlation is of {landmark.note}.")
+    if not run.complete:
+        notes.append(
+            f"Incomplete ({run.incomplete_because}): {run.ledger.ended} of {run.ledger.planned} trials have ended."
+        )
+    failed = [entry for entry in run.ledger.entries.values() if entry.status == "failed"]
+    notes += [f"Failed: {entry.name} ({entry.trial_id}): {entry.error}" for entry in failed[:5]]
+    return notes
+
+
+def _summary(
+    plan: StudyPlan,
+    run: StudyRun,
+    configs: list[ConfigSummary],
+    correlation: Estimate,
+    landmark: Landmark,
+    notes: list[str],
+) -> dict[str, Any]:
+    trials = {status: run.ledger.count(status) for status in ("finished", "pruned", "failed")}
+    return {
+        "study": plan.name,
+        "study_id": plan.study_id,
+        "question": plan.search_space.question,
+        "plan_digest": plan.digest,
+        "objective": plan.objective,
+        "complete": run.complete,
+        "incomplete_because": run.incomplete_because,
+        "trials": {**trials, "planned": run.ledger.planned},
+        "seconds": run.seconds,
+        "teacher": {
+            "architecture": plan.base.teacher,
+            "recipe": plan.base.teacher_recipe,
+            "epochs": plan.base.teacher_epochs or None,
+            "digest": plan.base.teacher_digest or None,
+        },
+        "teacher_forwards": _teacher_forwards(run),
+        "configs": [_json_ready(asdict(config)) for config in configs],
+        "gap_accuracy_correlation": {
+            **_json_ready(asdict(correlation)),
+            "trials": landmark.trials.num_rows,
+            "epoch": landmark.epoch,
+            "last_epoch": landmark.last_epoch,
+        },
+        "notes": notes,
+        **about_study(plan),
+        "records": str(plan.directory / "records"),
+        "figures": str(plan.directory / "figures"),
+        "report": str(plan.directory / "report.html"),
+        "ui": ui_command(plan),
+    }
+
+
+def _teacher_forwards(run: StudyRun) -> dict[str, int]:
+    """Samples that went through the teacher itself, in all runs of the study: ahead of the trials, and in them."""
+    epochs = [measures for entry in run.ledger.entries.values() for measures in entry.epochs.values()]
+    in_trials = int(sum(measures.get("cost/teacher_forwards", 0.0) for measures in epochs))
+    return {"ahead": run.ledger.teacher_forwards_ahead, "in_trials": in_trials}
+
+
+def _study_metrics(
+    plan: StudyPlan, configs: list[ConfigSummary], correlation: Estimate, landmark: Landmark
+) -> dict[str, float]:
+    metrics = {"gap_accuracy_correlation": correlation.value}
+    if plan.searches and math.isfinite(correlation.value):
+        metrics["gap_accuracy_correlation_trials"] = float(landmark.trials.num_rows)
+        metrics["gap_accuracy_correlation_epoch"] = float(landmark.epoch)
+    named = [(config.method, config) for config in configs if plan.compared or config.stage == "control"]
+    best = [("best", config) for config in configs if plan.compared or config.stage == "replicate"]
+    for prefix, config in (*best[:1], *named):
+        place = prefix.replace("+", "_with_")  # MLflow knows no plus
+        metrics[f"{place}/{plan.objective.replace('/', '_')}"] = config.accuracy.value
+        metrics[f"{place}/sharpness_gap"] = config.gap.value
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _json_ready(value: Any) -> Any:
+    """NaN is no JSON: what is not known is null."""
+    if isinstance(value, dict):
+        return {key: _json_ready(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_json_ready(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def ui_command(plan: StudyPlan) -> str:
+    """How to look at the runs in MLflow's UI."""
+    if plan.tracking_uri.startswith("http"):
+        return redact_place(plan.tracking_uri)
+    command = ["mlflow", "ui", "--backend-store-uri", redact_place(plan.tracking_uri), "--host", "127.0.0.1"]
+    return shlex.join(command)
+
+
+def _correlation_text(correlation: Estimate, words: str, landmark: Landmark) -> str:
+    subject = f"Sharpness gap and {words} over the search's configs, {landmark.place} (exploratory)"
+    if math.isnan(correlation.value):
+        return f"{subject}: {correlation.method}, n = {correlation.n}"
+    interval = "" if math.isnan(correlation.low) else f" [{correlation.low:+.2f}, {correlation.high:+.2f}]"
+    found = f"rank correlation {correlation.value:+.2f}{interval}, n = {correlation.n} configs"
+    return f"{subject}: {found}; {correlation.method}"
+
+
+def _correlation_lines(plan: StudyPlan, correlation: Estimate, landmark: Landmark) -> list[str]:
+    if not plan.searches:
+        return []
+    return [_correlation_text(correlation, objective_in_words(plan.base.dataset), landmark)]
+
+
+def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
+    in_search = "Means are over fresh seeds; `in search` is the one seed that a config was chosen by, and flatters it. "
+    if not plan.compared:
+        return [in_search + "p-values are not corrected for the number of rows."]
+    notes = [
+        (in_search if plan.searches else "Means are over equal seeds of all methods. ")
+        + f"Differences from {BASELINE} are paired by replicate; `p (Holm)` is corrected for the number of rows. "
+        "Scores are of the validation split."
+    ]
+    absent = [method.name for method in plan.compared if method.name not in {config.method for config in configs}]
+    if absent:
+        notes.append(f"Without a finished repetition, and so not in the table: {', '.join(absent)}.")
+    return notes + comparison_notes(plan)

@@ -1,0 +1,322 @@
+"""A recorded trial run again, and compared with its record, number by number.
+
+It runs as it did in its study, of the same config, data, teacher and teacher outputs, and on one thread, but in this
+process. Nothing is written into the study: what of the teacher or of its outputs is not there any more is made anew, in
+a temporary folder. Its test split is not read again.
+"""
+
+import difflib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from study.cli.request import existing_plan
+from study.ledger.derivable import check_trial
+from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.same_data import refuse_other_data
+from study.plan.plan import StudyPlan
+from trainables.costs.epoch import run_epoch
+from trainables.process.errors import StudyError, UsageError
+from trainables.storage.uris import is_uri
+
+if TYPE_CHECKING:
+    from trainables.run.run import DistillationRun
+
+COMPARED: Final = ("train/", "val/")
+_NEAREST: Final = 3
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure that is not what was recorded.
+
+    Args:
+        epoch: from 1.
+        measure: its name.
+        recorded: its value.
+        again: the value now; None if the measure is not there any more.
+    """
+
+    epoch: int
+    measure: str
+    recorded: float
+    again: float | None
+
+    @property
+    def size(self) -> float:
+        """How far apart the two are, absolutely."""
+        return float("inf") if self.again is None else abs(self.again - self.recorded)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of running a trial again.
+
+    Args:
+        entry: the trial as it was recorded.
+        numbers: how many were compared.
+        differences: in the order of epochs, then as recorded.
+        error: how it failed now, if it did.
+        error_compared: whether the recorded error, or that there was none, is part of the comparison.
+    """
+
+    entry: TrialEntry
+    numbers: int
+    differences: tuple[Difference, ...]
+    error: str | None = None
+    error_compared: bool = True
+
+    @property
+    def errors_match(self) -> bool:
+        """Whether it failed as it had, or did not as it had not."""
+        return not self.error_compared or _essence(self.error) == _essence(self.entry.error)
+
+    @property
+    def matches(self) -> bool:
+        """Whether all bits are the same."""
+        return not self.differences and self.errors_match
+
+    @property
+    def largest(self) -> Difference | None:
+        """The largest difference."""
+        return max(self.differences, key=lambda each: each.size, default=None)
+
+
+def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[StudyPlan, TrialEntry]:
+    """A trial that was recorded, and its study.
+
+    Args:
+        trial_id: as the records have it.
+        name: the study; the identifier's own beginning, if not given.
+        output_dir: where studies lie.
+
+    Raises:
+        UsageError: there is no such study or trial, naming the nearest, or nothing was recorded of it.
+        StudyError: the journal has less of the trial than the records.
+    """
+    study = _study_of(trial_id, output_dir) if name is None else name
+    plan = existing_plan(study, output_dir)
+    ledger = StudyLedger(plan, read_only=True)
+    check_trial(ledger, trial_id)
+    entries = ledger.entries
+    if trial_id not in entries:
+        raise UsageError(f"study {study!r} has no trial {trial_id!r}; {_nearest(trial_id, list(entries))}")
+    entry = entries[trial_id]
+    if not entry.epochs and not entry.told_its_error:
+        raise UsageError(f"nothing was recorded of trial {trial_id!r}: it has no epoch to compare")
+    return plan, entry
+
+
+def _studies(output_dir: Path) -> list[str]:
+    return sorted(path.parent.name for path in output_dir.glob("*/plan.json"))
+
+
+def _study_of(trial_id: str, output_dir: Path) -> str:
+    """The study of a trial: its identifier begins with the name that the study had when it began."""
+    named, holding = trial_id.rpartition("-")[0], _studies_with(trial_id, output_dir)
+    if len(set(holding.values())) > 1:  # a copy of a study is the same
+        raise UsageError(
+            f"{len(holding)} studies have a trial {trial_id!r}, as one of them was renamed: name the one that you mean "
+            f"with --name ({', '.join(holding)})"
+        )
+    if named in holding or named in _studies(output_dir):
+        return named
+    if not holding:
+        raise UsageError(
+            f"there is no trial {trial_id!r} under {output_dir}; {_nearest_anywhere(trial_id, output_dir)}"
+        )
+    return next(iter(holding))
+
+
+def _studies_with(trial_id: str, output_dir: Path) -> dict[str, str]:
+    """Names and identifiers of the studies that have begun a trial of that name."""
+    begun, found = f'{{"event":"trial","trial_id":{json.dumps(trial_id)},'.encode(), {}
+    for study in _studies(output_dir):
+        with suppress(UsageError, OSError):  # of another version, or without a journal
+            if begun in (output_dir / study / "journal.jsonl").read_bytes():
+                found[study] = existing_plan(study, output_dir).study_id
+    return found
+
+
+def _nearest_anywhere(trial_id: str, output_dir: Path) -> str:
+    studies = _studies(output_dir)
+    if not studies:
+        return "there is no study there"
+    near = difflib.get_close_matches(trial_id.rpartition("-")[0] or trial_id, studies, n=_NEAREST, cutoff=0.0)
+    known: list[str] = []
+    for study in near:
+        with suppress(UsageError, StudyError):  # of another version, or damaged
+            known += StudyLedger(existing_plan(study, output_dir), read_only=True).entries
+    return _nearest(trial_id, known)
+
+
+def _nearest(trial_id: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(trial_id, known, n=_NEAREST, cutoff=0.0)
+    return f"the nearest: {', '.join(near)}" if near else "no trial of it was begun"
+
+
+def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
+    """Run a trial again, as far as it was recorded.
+
+    One that failed runs on until it fails, or has one epoch more.
+
+    Args:
+        plan: its study.
+        entry: the trial; nothing happens to it.
+        say: told of each epoch, and of what is made anew.
+
+    Raises:
+        StudyError: it cannot be run, or fails where it did not.
+    """
+    from trainables.tune.session import begin_run, describe_error, take_notes
+
+    recorded = StudyLedger(plan, read_only=True).dataset
+    error: str | None = None
+    again: dict[int, dict[str, float]] = {}
+    failed = entry.told_its_error
+    with tempfile.TemporaryDirectory(prefix="pesfkd-rerun-") as scratch:
+        try:
+            run = begin_run(_settings(plan, entry, Path(scratch), say))
+            if recorded is not None:
+                refuse_other_data(plan, recorded["digest"], run.dataset.digest)
+            for epoch, measures in _epochs(run, max(entry.epochs, default=0) + failed):
+                again[epoch] = measures
+                say(_progress(entry, epoch, measures))
+        except StudyError:
+            raise
+        except Exception as caught:
+            error = describe_error(caught)
+            if not failed:
+                raise StudyError(f"trial {entry.trial_id} could not be run again: {error}") from caught
+        for note in take_notes():
+            say(f"warning: {note}")
+    differences = compare(entry.epochs, again)
+    numbers = sum(len(_compared(measures)) for measures in entry.epochs.values())
+    return Reproduction(entry, numbers, tuple(differences), error, error_compared=failed)
+
+
+def _epochs(run: "DistillationRun", count: int) -> Iterator[tuple[int, dict[str, float]]]:
+    while run.epoch < count and not run.finished:
+        measures = run_epoch(run)
+        yield run.epoch, measures
+
+
+def _progress(entry: TrialEntry, epoch: int, measures: dict[str, float]) -> str:
+    of = f"epoch {epoch} of {max(entry.epochs, default=0)}"
+    if epoch not in entry.epochs:
+        return f"{of}: not recorded"
+    different = sum(1 for _ in compare({epoch: entry.epochs[epoch]}, {epoch: measures}))
+    return f"{of}: {f'{different} numbers differ' if different else 'the same'}"
+
+
+def compare(recorded: dict[int, dict[str, float]], again: dict[int, dict[str, float]]) -> Iterator[Difference]:
+    """What of the record is not, to the bit, what it is now; costs and the test split are left out.
+
+    Args:
+        recorded: measures by epoch.
+        again: the same, now.
+    """
+    for epoch, measures in sorted(recorded.items()):
+        now = _compared(again.get(epoch, {}))
+        for name, value in _compared(measures).items():
+            found = now.get(name)
+            if found is None or found.hex() != value.hex():
+                yield Difference(epoch, name, value, found)
+
+
+def _compared(measures: dict[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in measures.items() if name.startswith(COMPARED)}
+
+
+def _essence(error: str | None) -> str | None:
+    """An error without the line of code that it was in."""
+    return None if error is None else error.rpartition(" (in ")[0] or error
+
+
+def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
+    """Why a trial of that study may have other bits here, though nothing is wrong.
+
+    Args:
+        plan: the study.
+        device: on which it ran again.
+    """
+    reasons = [
+        "Trials that ran on another machine, with other versions of the libraries, on more threads or packed may "
+        "differ in rounding, which grows from epoch to epoch."
+    ]
+    if plan.pack != 1:
+        reasons.append(
+            f"This study was planned to pack its trials (--pack {plan.pack}): they are not equal to the bit."
+        )
+    if plan.workers_per_trial != 1:
+        reasons.append(
+            f"This study was planned with {plan.workers_per_trial} workers a trial: their sums are rounded otherwise."
+        )
+    if plan.gpus_per_trial > 0:
+        where = "a GPU again, and not every kernel of it is deterministic" if device == "cuda" else "the CPU now"
+        reasons.append(f"Its trials ran on GPUs, this one on {where}.")
+    return reasons
+
+
+def device_of(plan: StudyPlan) -> str:
+    """Where a trial of the study is run again: where it ran, if there is a GPU here."""
+    import torch
+
+    return "cuda" if plan.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
+
+
+def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> dict[str, Any]:
+    """What Tune would give the trial; see `trainables.tune.trainable.DistillationTrainable`."""
+    outputs = None
+    if plan.teacher_outputs_used != "live":
+        outputs = {"location": str(_linked_outputs(plan, scratch / "outputs")), "dtype": plan.teacher_outputs_dtype}
+    return {
+        "config": entry.config.model_dump(mode="json"),
+        "data_root": str(plan.data_root) if plan.data_root is not None else None,
+        "teacher_path": _teacher(plan, entry, scratch, say),
+        "teacher_outputs": outputs,
+        "device": device_of(plan),
+    }
+
+
+def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str | None:
+    """The file of the trial's teacher: the study's, or one made anew where that is gone."""
+    from study.plan.teacher_choice import keep_teacher
+    from trainables.data import load_dataset
+    from trainables.spec.modality import is_text
+    from trainables.teacher.files import ensure_teacher, find_tokeniser, stored_path, teacher_digest
+
+    trial = plan.teachers.get(entry.config.method, plan.teachers.get(""))
+    if trial is None:
+        return None
+    given = stored_path(plan.teachers_folder, trial.teacher_digest) if is_text(trial.dataset) else None
+    tokeniser = find_tokeniser(trial, given)
+    dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)
+    if (recorded := StudyLedger(plan, read_only=True).dataset) is not None:
+        refuse_other_data(plan, recorded["digest"], dataset.digest)  # before a teacher is trained on them
+    path = stored_path(plan.teachers_folder, teacher_digest(trial, dataset))
+    if path.exists():
+        return str(path)
+    say(f"the study's teacher is not at {path} any more: it is made anew, for this run alone")
+    elsewhere = plan.model_copy(update={"output_dir": scratch})
+    keep_teacher(elsewhere)
+    return str(ensure_teacher(trial, dataset, elsewhere.teachers_folder))
+
+
+def _linked_outputs(plan: StudyPlan, folder: Path) -> Path:
+    """A folder that looks like the one with the teacher's outputs, and into which what is missing there is written."""
+    from trainables.storage.remote_folder import node_cache
+
+    location = plan.teacher_outputs_location
+    stored = node_cache() / "teacher_outputs" if is_uri(location) else Path(location)
+    for path in stored.glob("*/*.arrow"):
+        link = folder / path.relative_to(stored)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.absolute())
+    return folder

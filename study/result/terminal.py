@@ -1,0 +1,153 @@
+"""A study's result on the terminal."""
+
+import math
+import shlex
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from analysis.questions.costs import ConfigCost, times
+from analysis.questions.methods import settings_of
+from analysis.reading.trials import (
+    ConfigSummary,
+    objective_of_all,
+)
+from analysis.statistics.estimates import Estimate
+from study.cli.progress import duration
+from study.plan.methods import BASELINE
+from study.result.confirmed import (
+    confirmed_tables,
+    plus_minus,
+)
+from study.result.outcome import _SYMBOLS, Outcome, _correlation_lines, ui_command
+
+
+def outcome_in_words(outcome: Outcome, stream: TextIO) -> str:
+    """The result for a person, as wide and as coloured as a stream's terminal takes it."""
+    console = Console(file=stream, highlight=False)
+    # Printed at once, as rich ends the process with exit code 1 if the stream is a closed pipe.
+    with console.capture() as text:
+        _print_outcome(outcome, console)
+    return text.get()
+
+
+def _print_outcome(outcome: Outcome, console: Console) -> None:
+    plan = outcome.plan
+    console.print()
+    console.print(plan.search_space.question, style="bold")
+    if outcome.configs:
+        table = comparison_table if plan.compared else _table
+        console.print(table(outcome.configs, outcome.costs))
+    methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
+    for text in [*methods, *_correlation_lines(plan, outcome.correlation, outcome.landmark), *outcome.notes]:
+        console.print(text, markup=False)
+    if outcome.confirmed is not None:
+        console.print("\nConfirmed on fresh seeds", style="bold")
+        for shown in confirmed_tables(outcome.confirmed):
+            console.print(shown)
+        for text in outcome.confirmed_texts:
+            console.print(text, markup=False)
+    student = outcome.summary.get("confirmation", {}).get("student")
+    if student is not None:
+        stays = f", as {student['champion']}, stays champion" if student["champion"] else ""
+        console.print(
+            f"\nstudent   {student['model']} ({student['alias']}{stays}); {student['file']}",
+            markup=False,
+            soft_wrap=True,
+        )
+    trials = outcome.summary["trials"]
+    counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])
+    console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)
+    console.print(f"records   {plan.directory / 'records'}", markup=False, soft_wrap=True)
+    console.print(f"figures   {plan.directory / 'figures'}", markup=False, soft_wrap=True)
+    if (report := outcome.summary["report"]) is not None:
+        console.print(f"report    {report}", markup=False, soft_wrap=True)
+    console.print(f"compare   {ui_command(plan)}", markup=False, soft_wrap=True)
+    if plan.optuna_storage is not None:
+        console.print(
+            f"search    {shlex.join(['optuna-dashboard', str(plan.optuna_storage)])}", markup=False, soft_wrap=True
+        )
+
+
+def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("config", overflow="fold", min_width=18)
+    words = _short_words(configs)
+    for name in ("n", f"val {words}", "gap (nats)", f"{words} - kd", "cost\nx ce", "in\nsearch"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for config in configs:
+        table.add_row(
+            f"{config.method} (control)" if config.stage == "control" else _label(config),
+            str(config.accuracy.n),
+            plus_minus(config.accuracy),
+            plus_minus(config.gap, places=2),
+            _difference(config.against_baseline),
+            times(costs[config.config_id].flops_to_ce),
+            _in_search(config),
+        )
+    return table
+
+
+def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
+    """The methods that a study compared, for a terminal of 80 columns and more."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("method", overflow="fold", min_width=10)
+    searched = any(config.search_accuracy is not None for config in configs)
+    words = _short_words(configs)
+    heads = ["n", f"val {words}", "gap (nats)", f"{words} - {BASELINE}", "p\n(Holm)", "cost\nx ce"]
+    for name in [*heads, "in\nsearch"] if searched else heads:
+        table.add_column(name, justify="right", no_wrap=True)
+    for config in configs:
+        against, settings = config.against_baseline, settings_of(config)
+        cells = [
+            f"{config.method}\n  {settings}" if settings else config.method,
+            str(config.accuracy.n),
+            plus_minus(config.accuracy),
+            plus_minus(config.gap, places=2),
+            "(baseline)" if against is None else _with_bounds(against, "\n" if searched else " "),
+            _p_in_words(config.corrected_p),
+            times(costs[config.config_id].flops_to_ce),
+        ]
+        table.add_row(*cells, *([_in_search(config)] if searched else []))
+    return table
+
+
+def _short_words(configs: list[ConfigSummary]) -> str:
+    """What the objective is called where there is little room."""
+    return objective_of_all(configs).removesuffix(" correlation")
+
+
+def _with_bounds(against: Estimate, between: str) -> str:
+    bounds = "" if math.isnan(against.low) else f"{between}[{against.low:+.3f}, {against.high:+.3f}]"
+    return f"{against.value:+.3f}{bounds}"
+
+
+def _p_in_words(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return f"{p_value:.2f}" if p_value >= 0.01 else f"{p_value:.0e}"
+
+
+def _in_search(config: ConfigSummary) -> str:
+    return "" if config.search_accuracy is None else f"{config.search_accuracy:.3f}"
+
+
+def _difference(against: Estimate | None) -> str:
+    if against is None:
+        return ""
+    if against.p_value is None:
+        return f"{against.value:+.3f}"
+    return f"{against.value:+.3f}, p {_p_in_words(against.p_value)}"
+
+
+def _label(config: ConfigSummary) -> str:
+    values = [
+        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in ((_short(name), value) for name, value in config.varied.items())
+    ]
+    return f"{config.method} {', '.join(values)}"
+
+
+def _short(field: str) -> str:
+    return field.removeprefix("adapter_").replace("learning_rate", "lr").replace("_", " ")

@@ -1,0 +1,1 @@
+"""How trials run: resources, storage, watchdog."""

@@ -1,0 +1,71 @@
+"""How the trials of a study share slots: each has one of its own, or several, or several are packed in one."""
+
+import math
+from typing import Any
+
+import ray
+from ray import tune
+
+from study.cli.progress import StudyProgress
+from study.plan.plan import StudyPlan
+from study.running.cluster import Slots
+
+
+class Packing:
+    """What a study's trials run in.
+
+    Args:
+        plan: the study.
+        settings: what every trial needs beside its config.
+        progress: hears how many are packed.
+
+    Attributes:
+        count: trials of a pack; 1 if each is by itself.
+        slots: how many trials the cluster holds.
+        trial_settings: the settings, and what packed trials need beside them.
+        trainable: what Tune runs, with its resources.
+    """
+
+    def __init__(self, plan: StudyPlan, settings: dict[str, Any], progress: StudyProgress) -> None:
+        self.count = _tried_out(plan, settings, progress) if plan.pack == "auto" else plan.pack
+        # Ray counts in ten-thousandths.
+        share = math.floor(10_000 * plan.cpus_per_trial / self.count) / 10_000
+        cpus = plan.cpus_per_trial if self.count == 1 else share
+        self._workers = plan.workers_per_trial
+        self.slots = Slots(cpus=cpus, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent, workers=self._workers)
+        self.trial_settings = settings
+        resources: Any = {"cpu": cpus, "gpu": plan.gpus_per_trial}
+        if self._workers > 1:
+            each = {"cpus": cpus, "gpus": plan.gpus_per_trial}
+            self.trial_settings = {**settings, "workers": {"count": self._workers, **each}}
+            bundle = {name: amount for name, amount in (("CPU", cpus), ("GPU", plan.gpus_per_trial)) if amount}
+            resources = tune.PlacementGroupFactory([bundle] * self._workers, strategy="PACK")
+        self.trainable = tune.with_resources(self._trainable(), resources)
+
+    def _trainable(self) -> Any:
+        if self._workers > 1:
+            from trainables.tune.parallel import ParallelTrainable
+
+            return ParallelTrainable
+        if self.count == 1:
+            from trainables.tune.trainable import DistillationTrainable
+
+            return DistillationTrainable
+        from trainables.tune.packed import PackedTrainable, start_desk
+
+        desk, self._desk = start_desk(self.count)
+        self.trial_settings = {**self.trial_settings, "desk": desk}
+        return PackedTrainable
+
+
+def _tried_out(plan: StudyPlan, settings: dict[str, Any], progress: StudyProgress) -> int:
+    from trainables.tune.packed import probe_pack
+
+    progress.say("trying out how many trials to pack")
+    task: Any = ray.remote(num_cpus=min(1.0, plan.cpus_per_trial), max_retries=2)(probe_pack)
+    config = plan.example_config.model_dump(mode="json")
+    count: int
+    count, gains = ray.get(task.remote({**settings, "config": config}, settings["teacher_outputs"] is not None))
+    tried = ", ".join(f"{gain:.2f} x by {number}" for number, gain in gains.items()) or "they cannot be"
+    progress.say(f"{'packed by ' + str(count) if count > 1 else 'not packed'} (steps a second: {tried})")
+    return count

@@ -1,0 +1,429 @@
+"""One study from plan to result: prepare, search, gather. Started anew or gone on with, it is the same code."""
+
+import gc
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from study.running.cluster import Slots, check_address, start_ray, stop_ray
+
+# isort: split
+import ray
+from ray import tune
+
+from study.cli.progress import StudyProgress
+from study.cli.request import resume_command
+from study.ledger.derivable import check_records, set_aside
+from study.ledger.ledger import StudyLedger, TrialEntry, describe_damage, epoch_rows, trial_row
+from study.ledger.recording import complete_records, open_records
+from study.ledger.run import StudyRun
+from study.ledger.same_data import check_same_data
+from study.plan.folder import settle_in
+from study.plan.lock import StudyLock
+from study.plan.notes import describe_teacher_storage
+from study.plan.plan import StudyPlan
+from study.plan.teacher_choice import describe_one_teacher, keep_teacher
+from study.records import RecordWriter
+from study.running.callback import Stop, StudyCallback
+from study.running.cluster_watch import ClusterWatch, connected_cluster
+from study.running.resources import Packing
+from study.running.teacher_fill import TeacherFill, check_outputs_location
+from study.running.teacher_preparation import prepare_study_teacher
+from study.running.trial_storage import TrialStorage, check_trial_storage, life_folder
+from study.running.watchdog import Watchdog
+from study.search.optuna_mirror import Put, mirrored
+from study.search.schedulers import make_scheduler
+from study.search.searcher import StudySearch
+from study.stages.confirmation import what_is_left
+from trainables.process.errors import ClusterLostError, StudyError
+from trainables.storage.files import is_no_room
+from trainables.storage.uris import is_uri, redact_place
+
+if TYPE_CHECKING:
+    from study.tracking.tracker import StudyTracker
+
+# What Tune does for a report costs the driver milliseconds, and all trials share that one thread. Short epochs are told
+# of together, unless a scheduler has to hear of each.
+_SECONDS_BETWEEN_REPORTS: Final = 0.5
+_SECONDS_TO_SAY_FAILED: Final = 5.0
+_log = logging.getLogger(__name__)
+
+
+def check_services(plan: StudyPlan) -> None:
+    """Check, before any work, that what the plan relies on answers.
+
+    Raises:
+        StudyError: the cluster, the tracking server or the storage for teacher outputs or checkpoints does not.
+    """
+    from trainables.storage.mlflow_store import check_tracking_uri
+
+    check_address(plan.address)
+    check_tracking_uri(plan.tracking_uri)
+    check_outputs_location(plan)
+    check_trial_storage(plan)
+
+
+def run_study(
+    plan: StudyPlan,
+    *,
+    progress: StudyProgress,
+    command: str,
+    versions: dict[str, str],
+    retry_failed: bool = False,
+    sets_aside: bool = False,
+) -> tuple[StudyRun, "StudyTracker"]:
+    """Run what is left of a study; the caller closes the tracker when it has the result.
+
+    Args:
+        plan: the study; its folder exists.
+        progress: where a person sees how it goes.
+        command: what the user typed, for the record.
+        versions: which code runs, for the record.
+        retry_failed: whether trials that failed are begun again.
+        sets_aside: whether records that the journal does not account for are moved away; the study is refused else.
+
+    Raises:
+        StudyError: Ray or the tracking store cannot be used, the disk refuses, or the journal has lost trials.
+        UsageError: another process runs this study.
+    """
+    began = time.monotonic()
+    with (
+        Stop(plan.time_budget) as stop,
+        StudyLock(plan.directory),
+        ThreadPoolExecutor(1, "mlflow-open") as pool,
+        mirrored(plan, progress.warn) as mirror,
+    ):
+        settle_in(plan.directory)
+        ledger = StudyLedger(
+            plan,
+            lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop),
+            read_only=True,
+            sets_aside=sets_aside,
+        )
+        account_for_records(ledger, progress.say, sets_aside=sets_aside)
+        ledger.begin_writing()
+        stop.ledger = ledger
+        if retry_failed:
+            _retry(ledger, progress)
+        tracker_opens = pool.submit(_open_tracker, plan, command, versions, progress, ledger)
+        records = open_records(plan, ledger, progress.say)
+        for entry in ledger.in_stage("search"):
+            mirror(entry)
+        stop.last_words = _last_words(plan, ledger, records, tracker_opens)
+        with _interruptible(stop, progress):
+            try:
+                if _work_is_left(ledger):
+                    _search(plan, ledger, tracker_opens, mirror, progress, stop)
+            except ClusterLostError:
+                stop.last_words()
+                raise
+            except StudyError:
+                if tracker_opens.done() and tracker_opens.exception() is not None:
+                    raise
+                tracker_opens.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+                raise
+        tracker = tracker_opens.result()
+        if stop.failure is not None:
+            tracker.finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+            raise StudyError(
+                f"the study cannot be written down: {stop.failure}. Mend that, then:\n  {resume_command(plan)}"
+            ) from stop.failure
+        complete_records(plan, ledger, records)
+        tracker.catch_up(ledger)
+        out_of_time = stop.out_of_time and _work_is_left(ledger)
+        ledger.close()
+    run = StudyRun(ledger, stop.interrupted.is_set(), out_of_time, time.monotonic() - began)
+    return run, tracker
+
+
+@contextmanager
+def recorded_run(
+    plan: StudyPlan, tell: Callable[[str], None] = lambda _: None, *, sets_aside: bool = False
+) -> Iterator[StudyRun]:
+    """A study as its folder holds it, its records complete; nothing is run, and nobody else runs it meanwhile.
+
+    Args:
+        plan: the study.
+        tell: hears of damage, and of what is written again.
+        sets_aside: whether records that the journal does not account for are moved away; the study is refused else.
+
+    Raises:
+        UsageError: another process runs this study.
+        StudyError: its folder cannot be read or written, or the journal has lost trials.
+    """
+    with StudyLock(plan.directory):
+        settle_in(plan.directory)
+        ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
+        try:
+            account_for_records(ledger, tell, sets_aside=sets_aside)
+            open_records(plan, ledger, tell)
+        except OSError as error:
+            raise StudyError(f"the study's folder cannot be written: {error}") from error
+        yield StudyRun(ledger, what_is_left(ledger) is not None, False, _seconds_taken(plan, ledger))
+
+
+def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
+    """What the study's own last run took, as its summary says; without one, from its first trial's start."""
+    try:
+        return float(json.loads((plan.directory / "summary.json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError):
+        started = [entry.started for entry in ledger.entries.values()]
+        ended = [entry.ended for entry in ledger.entries.values() if entry.ended is not None]
+        return max(ended) - min(started) if ended else 0.0
+
+
+def _open_tracker(
+    plan: StudyPlan, command: str, versions: dict[str, str], progress: StudyProgress, ledger: StudyLedger
+) -> "StudyTracker":
+    # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
+    from study.tracking.tracker import open_tracker
+
+    return open_tracker(plan, command=command, versions=versions, tell=progress.say, watched=True, ledger=ledger)
+
+
+def _on_end(
+    plan: StudyPlan,
+    entry: TrialEntry,
+    records: RecordWriter,
+    tracker: "Future[StudyTracker]",
+    mirror: Put,
+    stop: Stop,
+) -> None:
+    mirror(entry)
+    try:
+        records.write(trial_row(plan, entry), epoch_rows(entry))
+    except OSError as error:
+        stop.failure = error
+    tracker.result().deliver(entry)
+
+
+def _retry(ledger: StudyLedger, progress: StudyProgress) -> None:
+    again = ledger.retry_failed()
+    names = ", ".join(entry.trial_id for entry in again[:5]) + (", ..." if len(again) > 5 else "")
+    progress.say(f"running {len(again)} trials that failed again: {names}" if again else "no trial has failed")
+
+
+def _work_is_left(ledger: StudyLedger) -> bool:
+    search = StudySearch(ledger, {})
+    return bool(ledger.unfinished) or search.has_more
+
+
+def _search(
+    plan: StudyPlan,
+    ledger: StudyLedger,
+    tracker: "Future[StudyTracker]",
+    mirror: Put,
+    progress: StudyProgress,
+    stop: Stop,
+) -> None:
+    keep_teacher(plan)
+    progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
+    with _watched_cluster(plan, progress, stop):
+        cpus, gpus = plan.cpus_per_trial, plan.gpus_per_trial
+        if plan.address == "local":  # a cluster may grow
+            Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
+        slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent)
+        tracker.result()  # a store that refuses what is written ends the study before a teacher is trained
+        check_same_data(ledger, stopped=stop.stop_all)
+        teachers: dict[str, str] = {}
+        for whose, trial in plan.teachers.items():
+            progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")
+            prepared = prepare_study_teacher(plan, trial, progress, stopped=stop.stop_all)
+            if prepared is None:
+                return
+            teachers[whose] = prepared.path
+        settings = {
+            "data_root": str(plan.data_root) if plan.data_root is not None else None,
+            "teacher_path": teachers.pop("", None),
+            "own_teachers": teachers,
+            "teacher_outputs": _teacher_outputs(plan),
+            "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
+            "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
+        }
+        progress.say(f"teacher {describe_teacher_storage(plan)}")
+        if settings["teacher_outputs"] is not None and not _filled(plan, settings, slots, ledger, progress, stop):
+            return
+        packing = Packing(plan, settings, progress)
+        storage = TrialStorage(plan)
+        # Known before the first trial begins, as a storage that does not answer ends the study; those of a trial whose
+        # process died are asked for then.
+        known = {entry.trial_id: storage.checkpoints_of(entry.trial_id) for entry in ledger.unfinished}
+        search = StudySearch(
+            ledger,
+            packing.trial_settings,
+            lambda entry: _checkpoints(entry, known, storage),
+            packing.slots,
+            stop.lost_the_cluster,
+        )
+        callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop, storage)
+        progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
+        with progress, closing(storage):
+            try:
+                _tuner(plan, packing.trainable, search, ledger, callback, stop, storage).fit()
+            except Exception as error:  # Tune writes files of its own, beside ours
+                stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
+                if stop.failure is None:
+                    raise
+
+
+@contextmanager
+def _watched_cluster(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator[None]:
+    """Ray, connected to the plan's cluster; whatever goes wrong once that is gone is a `ClusterLostError`."""
+    start_ray(plan.address, ship_code=plan.ship_code)
+
+    def parting(lost: str) -> str:
+        return f"{lost}. What ran up to then is kept; to go on:\n  {resume_command(plan)}"
+
+    stop.watch = watch = ClusterWatch(
+        connected_cluster(plan.address),
+        lambda lost: progress.say(f"{lost}; ending the study"),
+        last_words=stop.last_words,
+        parting=parting,
+    )
+    try:
+        yield
+    except Exception:  # whatever Ray makes of it
+        if watch.end() is None:
+            raise
+    finally:
+        if watch.end() is None:
+            # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
+            # next, one of them ends the whole process.
+            gc.collect()
+            stop_ray()
+        else:  # Ray would wait for what is gone
+            watch.end_processes()
+    if watch.lost is not None:
+        raise ClusterLostError(parting(watch.lost))
+
+
+def _last_words(
+    plan: StudyPlan, ledger: StudyLedger, records: RecordWriter, tracker: "Future[StudyTracker]"
+) -> Callable[[], None]:
+    """What is still to be done for a study whose cluster is gone, once, by whichever thread comes to it."""
+    begun = threading.Lock()
+
+    def say() -> None:
+        if begun.acquire(blocking=False):
+            complete_records(plan, ledger, records)
+            with suppress(StudyError):
+                tracker.result().catch_up(ledger)
+                tracker.result().finish("FAILED", patience=_SECONDS_TO_SAY_FAILED)
+
+    return say
+
+
+def _checkpoints(
+    entry: TrialEntry, known: dict[str, list[str | tune.Checkpoint]], storage: TrialStorage
+) -> list[str | tune.Checkpoint]:
+    """What a trial may go on from: nothing if the journal has lost epochs of it, which a checkpoint would leave out."""
+    return [] if entry.gaps else known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id)
+
+
+def _teacher_outputs(plan: StudyPlan) -> Any:
+    if plan.teacher_outputs_used == "live":
+        return None
+    location = plan.teacher_outputs_location
+    local = not is_uri(location)
+    settings = {
+        "location": str(Path(location).absolute()) if local else location,
+        "dtype": plan.teacher_outputs_dtype,
+    }
+    # Tune writes the configs of trials into its own files; a reference says nothing there.
+    return ray.put(settings) if redact_place(location) != location else settings
+
+
+def _filled(
+    plan: StudyPlan, settings: dict[str, Any], slots: Slots, ledger: StudyLedger, progress: StudyProgress, stop: Stop
+) -> bool:
+    """Fill the teachers' outputs ahead of the trials; False if the study is to end first."""
+    for trial in plan.teachers.values():
+        fill = TeacherFill(
+            plan,
+            {**settings, "config": trial.model_dump(mode="json")},
+            slots,
+            progress,
+            entered=lambda report: ledger.record_fill(report.forwards, len(report.filled), report.seconds),
+            stopped=stop.stop_all,
+        )
+        fill.run()
+    return not stop.stop_all()
+
+
+def _tuner(
+    plan: StudyPlan,
+    trainable: Any,
+    search: StudySearch,
+    ledger: StudyLedger,
+    callback: StudyCallback,
+    stop: Stop,
+    storage: TrialStorage,
+) -> tune.Tuner:
+    # A process that died is told of by the callback; Tune would print its traceback as well.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    callbacks: list[tune.Callback] = [callback]
+    if plan.trial_timeout is not None:
+        callbacks.append(Watchdog(plan.trial_timeout, search.give_up))
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=make_scheduler(ledger),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.config["trial_id"]),
+            trial_dirname_creator=_folder_of,
+        ),
+        run_config=tune.RunConfig(
+            **storage.next_run,
+            callbacks=callbacks,
+            stop=stop,
+            verbose=0,
+            # Its own default is a checkpoint when a trial ends, which is when none is needed any more.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),  # the search begins them again
+        ),
+    )
+
+
+def _folder_of(trial: Any) -> str:
+    """Where Tune keeps a trial: each process that it has one after the other begins to count checkpoints anew."""
+    return life_folder(str(trial.config["trial_id"]), trial.config["life"])
+
+
+@contextmanager
+def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
+    """Ctrl-C once ends the study tidily, twice at once."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if stop.interrupted.is_set():
+            raise KeyboardInterrupt
+        stop.interrupted.set()
+        progress.say("stopping after the steps that are running; once more to stop at once")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, sets_aside: bool) -> None:
+    """Check that the journal accounts for all records, or have those that it does not account for moved away."""
+    if sets_aside:
+        from study.tracking.tracker import delivered_trials
+
+        folder = set_aside(ledger, delivered_trials(ledger.plan))
+        say(f"the old records are in {folder}" if folder is not None else "the journal accounts for all records")
+    check_records(ledger)
+    if (damage := describe_damage(ledger)) is not None:
+        say(f"{damage}. Trials that it has lost run again")

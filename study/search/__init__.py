@@ -1,0 +1,1 @@
+"""How configs are proposed and stopped."""

@@ -1,0 +1,191 @@
+"""The search as Optuna sees it, written to a journal file while it runs: what optuna-dashboard opens.
+
+A mirror, and no more: the study itself never reads it, proposes from memory, and is resumed from its own journal. So it
+may fail, or lag by a second, and a study neither waits for it nor ends with it. A trial is found by its `trial_id`,
+which is what lets a resumed study go on in the same file; one file may hold many studies. It is written by one thread.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+from optuna.distributions import json_to_distribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from study.ledger.ledger import TrialEntry
+from study.plan.plan import StudyPlan
+from study.tracking.delivery import first_line, gather
+
+Put = Callable[[TrialEntry], None]
+
+_SECONDS_TO_GATHER: Final = 1.0
+# Longer than Optuna waits for the lock of a process that was killed while it held it.
+PATIENCE: Final = 45.0
+_STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+@contextmanager
+def mirrored(plan: StudyPlan, warn: Callable[[str], None]) -> Iterator[Put]:
+    """What takes the trials of a study for its mirror, each as it is by then; nothing happens where none is wanted.
+
+    Args:
+        plan: the study.
+        warn: hears why there is no mirror, if it fails.
+    """
+    if plan.optuna_storage is None:
+        yield lambda _: None
+        return
+    mirror = StudyMirror(plan, plan.optuna_storage, warn=warn)
+    try:
+        yield mirror.put
+    finally:
+        mirror.close()
+
+
+class StudyMirror:
+    """Writes the trials of a study's searches to a journal file of Optuna's.
+
+    Args:
+        plan: the study.
+        path: the file, which other studies may be in as well; made if missing.
+        warn: hears, once, that it cannot be written.
+        patience: seconds for which `close` waits for a slow disk.
+    """
+
+    def __init__(self, plan: StudyPlan, path: Path, *, warn: Callable[[str], None], patience: float = PATIENCE) -> None:
+        self._plan = plan
+        self._path = path
+        self._warn = warn
+        self._patience = patience
+        self._queue: queue.SimpleQueue[TrialEntry | None] = queue.SimpleQueue()
+        self._failed = False
+        self._thread = threading.Thread(target=self._write_all, name="optuna-mirror", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: TrialEntry) -> None:
+        """Take a trial that has started, gone on or ended; returns at once. Only those of a search are mirrored."""
+        if entry.stage == "search" and not self._failed:
+            self._queue.put(entry)
+
+    def close(self) -> None:
+        """Write what is left, and end."""
+        self._queue.put(None)
+        self._thread.join(self._patience)
+        if self._thread.is_alive():
+            self._say(f"it takes longer than {self._patience:g} s")
+
+    def _write_all(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            storage = JournalStorage(JournalFileBackend(str(self._path)))
+            studies = {search.name: _MirroredSearch(storage, self._plan, search.name) for search in self._plan.searches}
+            closing = False
+            while not closing:
+                entries, closing = gather(self._queue, _SECONDS_TO_GATHER)
+                for entry in entries:
+                    studies[self._plan.search_of(entry.config)].write(entry)
+        except Exception as error:  # whatever it is: the study is worth more than its mirror
+            self._failed = True
+            self._say(first_line(error))
+
+    def _say(self, why: str) -> None:
+        self._warn(
+            f"the mirror for optuna-dashboard is not written to {self._path} ({why}). The study goes on without it; "
+            "a resumed study writes all of it to the file that --optuna-storage names"
+        )
+
+
+class _MirroredSearch:
+    """One search of a study in the file.
+
+    Args:
+        storage: of the file.
+        plan: the study.
+        search: the name of the search; empty where the study has but one.
+    """
+
+    def __init__(self, storage: JournalStorage, plan: StudyPlan, search: str) -> None:
+        self._storage = storage
+        self._study_id = _open_study(storage, plan, search)
+        trials = storage.get_all_trials(self._study_id, deepcopy=False)
+        self._known = {each.user_attrs["trial_id"]: each._trial_id for each in trials if "trial_id" in each.user_attrs}
+
+    def write(self, entry: TrialEntry) -> None:
+        """Bring the file to what the trial is now; what is there already is left as it is."""
+        status, scores = entry.status, entry.scores
+        if entry.trial_id not in self._known:
+            frozen = _frozen(entry, status, scores)
+            self._known[entry.trial_id] = self._storage.create_new_trial(self._study_id, frozen)
+            return
+        number = self._known[entry.trial_id]
+        there = self._storage.get_trial(number)
+        if there.state.is_finished():
+            return
+        for epoch, accuracy in scores.items():
+            if epoch not in there.intermediate_values:
+                self._storage.set_trial_intermediate_value(number, epoch, accuracy)
+        if status == "failed" and entry.error:
+            self._storage.set_trial_user_attr(number, "error", entry.error)
+        if status is not None:
+            self._storage.set_trial_state_values(number, _STATES[status], _values(status, scores))
+
+
+def _open_study(storage: JournalStorage, plan: StudyPlan, search: str) -> int:
+    """The number of a search's study in the file; made if it is not there."""
+    wanted = f"{plan.name} {search}".strip()
+    taken = {study.study_name: study for study in storage.get_all_studies()}
+    if wanted in taken and taken[wanted].user_attrs.get("study_id") != plan.study_id:
+        wanted = f"{wanted} {plan.study_id[:8]}"  # another study of that name was there before
+    if wanted in taken:
+        return taken[wanted]._study_id
+    number = storage.create_new_study([StudyDirection.MAXIMIZE], wanted)
+    facts = {
+        "study_id": plan.study_id,
+        "question": plan.search_space.question,
+        "space": plan.space,
+        "sampler": plan.sampler,
+        "scheduler": plan.scheduler,
+        "plan_digest": plan.digest,
+    }
+    for name, value in facts.items():
+        storage.set_study_user_attr(number, name, value)
+    # `Study.set_metric_names` would warn that it is experimental.
+    storage.set_study_system_attr(number, "study:metric_names", [plan.objective])
+    return number
+
+
+def _values(status: str, scores: dict[int, float]) -> list[float] | None:
+    """What Optuna is told of a trial's end; a pruned one has its last value, as `Study.tell` would give it."""
+    return [scores[max(scores)]] if status != "failed" and scores else None
+
+
+def _frozen(entry: TrialEntry, status: str | None, scores: dict[int, float]) -> FrozenTrial:
+    """A trial as it is now; what a sampler keeps with it is the sampler's own, and left out."""
+    assert entry.optuna is not None
+    told: dict[str, Any] = {} if status is None else {"values": _values(status, scores)}
+    frozen = optuna.trial.create_trial(
+        state=TrialState.RUNNING if status is None else _STATES[status],
+        params=entry.optuna["params"],
+        distributions={name: json_to_distribution(each) for name, each in entry.optuna["distributions"].items()},
+        user_attrs={
+            "trial_id": entry.trial_id,
+            "name": entry.name,
+            "config_id": entry.config.config_id,
+            "replicate": entry.replicate,
+            **({"error": entry.error} if status == "failed" and entry.error else {}),
+        },
+        intermediate_values=scores,
+        **told,
+    )
+    frozen.datetime_start = datetime.fromtimestamp(entry.started, UTC)
+    if status is not None and entry.ended is not None:
+        frozen.datetime_complete = datetime.fromtimestamp(entry.ended, UTC)
+    return frozen

@@ -1,0 +1,350 @@
+"""What Tune runs next: configs from Optuna, the controls, fresh seeds of the best configs, and what is confirmed.
+
+`StudySearch` is Ray's `OptunaSearch` with three differences. A trial that was stopped early reaches Optuna's sampler in
+the state from which that sampler learns (see `study.search.samplers`), and a failed one as FAIL (Ray reports COMPLETE
+for a stopped trial, and leaves one without a value RUNNING). It is rebuilt from the
+study's ledger instead of a pickle. And the search is one of four stages, in which several methods may each be searched
+by a sampler of its own; a comparison of methods as they are has no search at all. The last stage, a confirmation, is
+there if the plan asks for one; it is chosen from all the others, and its trials alone read the test split.
+
+Controls are handed out while the last configs of the search are still running, so that no core waits for them.
+"""
+
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import FrozenTrial, TrialState
+from ray import tune
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_words
+from study.ledger.students import student_path
+from study.plan.control_tuning import tuning_trials
+from study.plan.stages import PlannedTrial
+from study.search.cma_state import UntrustedStateError, trusted_attributes
+from study.search.samplers import make_sampler, sampler_outcome
+from study.stages.choosing import choose
+from study.stages.promising import promising_configs as promising_configs
+from trainables.process.errors import StudyError
+from trainables.spec.trial import TrialConfig
+
+# A line for every config would drown the study's own progress.
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+WORKER_RESTARTS: Final = 3
+
+
+class StudySearch(OptunaSearch):
+    """Hands trials to Tune, and tells Optuna how those of the search ended.
+
+    Args:
+        ledger: the study's trials; those that have not ended are handed out first.
+        trial_settings: what every trial needs beside its config, given to the trainable as it is.
+        checkpoints: what an unfinished trial may go on from, newest first.
+        slots: how many trials fit at once. A trial handed out ahead of its slot would have Tune start a process for
+            it, and the process that becomes free, everything loaded, would be ended: a second lost per trial.
+        cluster_is_lost: whether the cluster is gone, and not the process of one trial.
+    """
+
+    def __init__(
+        self,
+        ledger: StudyLedger,
+        trial_settings: dict[str, Any],
+        checkpoints: Callable[[TrialEntry], list[str | tune.Checkpoint]] = lambda _: [],
+        slots: Callable[[], int] = lambda: 1_000_000,
+        cluster_is_lost: Callable[[], bool] = lambda: False,
+    ) -> None:
+        plan = ledger.plan
+        super().__init__(
+            space=lambda _: {},
+            metric=plan.objective,
+            mode="max",
+            sampler=make_sampler(plan.sampler, study_seed=plan.seed, number=0),
+        )
+        self._plan = plan
+        self._ledger = ledger
+        self._trial_settings = trial_settings
+        self._checkpoints = checkpoints
+        self._slots = slots
+        self._cluster_is_lost = cluster_is_lost
+        self._trial_ids: dict[str, str] = {}
+        self._running: set[str] = set()
+        self._optuna_trials: dict[str, optuna.trial.Trial] = {}
+        self._to_resume = ledger.unfinished
+        self._controls = _not_begun(plan.control_trials(), ledger.in_stage("control"))
+        self._to_repeat: deque[PlannedTrial] | None = None
+        self._deaths: Counter[str] = Counter()
+        self._given_up: dict[str, str] = {}
+        self._to_tune: deque[PlannedTrial] | None = None
+        self._to_confirm: deque[PlannedTrial] | None = None
+        self._searches = plan.searches
+        # Each search has a study of Optuna's; where there is but one, it is the one that Ray's class made.
+        self._studies: dict[str, optuna.Study] = {
+            search.name: self.optuna_study if len(self._searches) == 1 else optuna.create_study(direction="maximize")
+            for search in self._searches
+        }
+        # Some samplers keep their state in the study: entered when it changes.
+        self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
+        self._proposed = Counter(entry.config.config_id for entry in ledger.in_stage("search"))
+        for entry in ledger.in_stage("search"):
+            try:
+                self._restore_optuna_trial(entry)
+            except UntrustedStateError as error:
+                raise StudyError(
+                    f"{plan.directory / 'journal.jsonl'}: what {entry.trial_id} keeps for the sampler is no state of "
+                    f"CMA-ES: {error}. Nothing of it was run, and nothing was changed. Resume the study from an intact "
+                    "copy of its journal, or start a new one under another name"
+                ) from None
+            except Exception as error:  # Optuna's own, and whatever Python makes of a distribution that is none
+                raise StudyError(
+                    f"{plan.directory / 'journal.jsonl'}: the sampler's proposal for trial {entry.trial_id} cannot be "
+                    f"read ({type(error).__name__}: {first_words(error)}): restore the file from a copy"
+                ) from error
+
+    @property
+    def optuna_study(self) -> optuna.Study:
+        """The study that Optuna sees, where there is one search."""
+        assert self._ot_study is not None
+        return self._ot_study
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is, or may come, a trial that nobody has been handed yet."""
+        searched = len(self._ledger.in_stage("search"))
+        return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != Searcher.FINISHED
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
+        """The next trial, None while it waits for a slot or for others to end, or `FINISHED`.
+
+        It is not finished while a trial runs, as that one may have to be begun again. A journal that cannot be written
+        ends the study; `StudyLedger.failure` says why.
+        """
+        finished: str = Searcher.FINISHED
+        if self._ledger.failure is not None:
+            return finished
+        if len(self._running) >= self._slots():
+            return None
+        try:
+            following = self._following(trial_id)
+        except OSError:
+            if self._ledger.failure is None:
+                raise
+            return finished
+        return None if following == Searcher.FINISHED and self._running else following
+
+    def _following(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._to_resume:
+            entry = self._to_resume.pop(0)
+            again = {"checkpoints": self._checkpoints(entry), "life": self._deaths[entry.trial_id]}
+            return {**self._hand_out(trial_id, entry), **again}
+        if len(self._ledger.in_stage("search")) < self._plan.searched:
+            return self._hand_out(trial_id, self._open_search_trial())
+        planned = self._next_planned()
+        if isinstance(planned, PlannedTrial):
+            entry = self._ledger.open_trial(planned.stage, planned.config, planned.replicate)
+            return self._hand_out(trial_id, entry)
+        return planned
+
+    def _hand_out(self, tune_id: str, entry: TrialEntry) -> dict[str, Any]:
+        self._trial_ids[tune_id] = entry.trial_id
+        self._running.add(tune_id)
+        return {
+            "trial_id": entry.trial_id,
+            "stage": entry.stage,
+            "reads_test": entry.stage == "confirm",
+            "student_path": self._student_path(entry),
+            "checkpoints": [],
+            "life": 0,
+            "config": entry.config.model_dump(mode="json"),
+            **self._trial_settings,
+        }
+
+    def _student_path(self, entry: TrialEntry) -> str | None:
+        """Where a trial's student is kept: of the first choice alone."""
+        chosen = self._ledger.confirmation
+        if entry.stage != "confirm" or chosen is None or not chosen.is_first_choice(entry.config):
+            return None
+        return str(student_path(self._plan, entry.trial_id).absolute())
+
+    def _open_search_trial(self) -> TrialEntry:
+        # Searches take turns, so that a study that is stopped has tuned all methods about equally.
+        number, turn = divmod(len(self._ledger.in_stage("search")), len(self._searches))
+        search = self._searches[turn]
+        study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
+        study.sampler = make_sampler(self._plan.sampler, study_seed=self._plan.seed, number=number)
+        if search.first is not None and number == 0:
+            study.enqueue_trial(search.first)
+        trial = study.ask()
+        config = self._plan.configure(search.suggest(trial))
+        replicate = self._replicate_for(config)
+        frozen = study._storage.get_trial(trial._trial_id)
+        study_attrs = study._storage.get_study_system_attrs(study._study_id)
+        entry = self._ledger.open_trial(
+            "search",
+            config.with_seeds(self._plan.seed, replicate, paired=False),
+            replicate,
+            optuna={
+                "params": frozen.params,
+                "distributions": {k: distribution_to_json(d) for k, d in frozen.distributions.items()},
+                "system_attrs": frozen.system_attrs,
+                "study_attrs": {k: v for k, v in study_attrs.items() if known_attrs.get(k) != v},
+            },
+        )
+        self._study_attrs[search.name] = dict(study_attrs)
+        self._optuna_trials[entry.trial_id] = trial
+        self._proposed[entry.config.config_id] += 1
+        return entry
+
+    def _replicate_for(self, config: TrialConfig) -> int:
+        """0, or the next free number if the sampler proposes a config again: new seeds tell more than the same bits."""
+        earlier = self._proposed[config.config_id]
+        return self._plan.replicates + earlier if earlier else 0
+
+    def _next_planned(self) -> PlannedTrial | str | None:
+        planned = _first_not_begun(self._controls, self._ledger.in_stage("control"))
+        if planned is not None:
+            return planned
+        if self._to_repeat is None:
+            if any(entry.status is None for entry in self._ledger.in_stage("search")):
+                return None
+            promising = promising_configs(self._ledger)
+            self._to_repeat = _not_begun(
+                (
+                    PlannedTrial("replicate", config.with_seeds(self._plan.seed, replicate), replicate)
+                    for replicate in range(1, self._plan.replicates + 1)
+                    for config in promising
+                ),
+                self._ledger.in_stage("replicate"),
+            )
+        return _first_not_begun(self._to_repeat, self._ledger.in_stage("replicate")) or self._next_confirmed()
+
+    def _next_confirmed(self) -> PlannedTrial | str | None:
+        finished: str = Searcher.FINISHED
+        if self._ledger.confirmation is None and self._plan.confirmation is not None:
+            tuned = self._ledger.in_stage("tune")
+            if self._to_tune is None:
+                self._to_tune = _not_begun(tuning_trials(self._plan), tuned)
+            following = _first_not_begun(self._to_tune, tuned)
+            if following is not None:
+                return following
+            if self._ledger.unfinished:  # it is chosen from everything
+                return None
+            chosen = choose(self._ledger)
+            if chosen is not None:
+                self._ledger.record_confirmation(chosen)
+        if self._ledger.confirmation is None:
+            return finished
+        begun = self._ledger.in_stage("confirm")
+        if self._to_confirm is None:
+            self._to_confirm = _not_begun(self._ledger.confirmation.trials(self._plan.seed), begun)
+        return _first_not_begun(self._to_confirm, begun) or finished
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: `StudyCallback` enters results into the ledger, and Optuna hears of them at the trial's end."""
+
+    def give_up(self, trial_id: str, reason: str) -> None:
+        """Hear why the process of a trial is ended from outside; it fails then, and is not begun again."""
+        self._given_up[trial_id] = reason
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Enter how a trial ended, and tell Optuna if it belongs to the search.
+
+        A trial whose process died goes on from its newest whole checkpoint, as one of a study that is resumed does.
+        Tune itself would lose one whose process dies between two trials, and unpickles what lies beside a checkpoint.
+        """
+        self._running.discard(trial_id)
+        entry = self._ledger.entries[self._trial_ids[trial_id]]
+        status, message = _how_it_ended(result)
+        if error and entry.status is None:
+            if self._cluster_is_lost():  # no trial fails by that: it goes on when the study does
+                return
+            self._deaths[entry.trial_id] += 1
+            message = self._given_up.pop(entry.trial_id, None)
+            if message is None and self._deaths[entry.trial_id] <= WORKER_RESTARTS:
+                self._to_resume.append(entry)
+                return
+            status, message = "failed", message or PROCESS_DIED
+        if status is None:
+            return
+        try:
+            self._ledger.end_trial(entry.trial_id, status, message)
+        except OSError:
+            if self._ledger.failure is None:
+                raise
+            return
+        trial = self._optuna_trials.pop(entry.trial_id, None)
+        if trial is not None:
+            for epoch, score in entry.scores.items():
+                trial.report(score, epoch)
+            state, value = sampler_outcome(self._plan.sampler, status, entry.scores)
+            # Optuna takes no value for a pruned trial: it finds the last one that was reported.
+            trial.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+
+    def _restore_optuna_trial(self, entry: TrialEntry) -> None:
+        assert entry.optuna is not None
+        name, saved = self._plan.search_of(entry.config), entry.optuna
+        study = self._studies[name]
+        state, value = TrialState.RUNNING, None
+        if entry.status is not None:
+            state, value = sampler_outcome(self._plan.sampler, entry.status, entry.scores)
+        ended = state.is_finished()
+        reported = entry.scores if ended else {}
+        frozen: FrozenTrial = optuna.trial.create_trial(
+            state=state,
+            value=value,
+            params=saved["params"],
+            distributions={k: json_to_distribution(d) for k, d in saved["distributions"].items()},
+            system_attrs=trusted_attributes(saved["system_attrs"]),  # of which one is a pickle that Optuna loads
+            intermediate_values=reported,
+        )
+        study.add_trial(frozen)
+        for key, attribute in saved["study_attrs"].items():
+            study._storage.set_study_system_attr(study._study_id, key, attribute)
+        self._study_attrs[name].update(saved["study_attrs"])
+        if not ended:
+            number = len(study.get_trials(deepcopy=False)) - 1
+            trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+            self._optuna_trials[entry.trial_id] = optuna.trial.Trial(study, trial_id)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save, the ledger has it all; but Tune asks for a file."""
+        Path(checkpoint_path).write_text(json.dumps({"see": "journal.jsonl"}), encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never used: a search is rebuilt from the ledger."""
+        raise NotImplementedError("a study is resumed from its journal")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles the searcher into its own snapshot; there it must neither hold the journal nor be trusted.
+        return {}
+
+
+def _not_begun(planned: Iterable[PlannedTrial], begun: list[TrialEntry]) -> deque[PlannedTrial]:
+    """Those of a stage's trials that nobody has been handed; by what they are, as the journal may have lost some."""
+    known = {_identity(entry) for entry in begun}
+    return deque(each for each in planned if (each.config.config_id, each.replicate) not in known)
+
+
+def _first_not_begun(waiting: deque[PlannedTrial], begun: list[TrialEntry]) -> PlannedTrial | None:
+    """The next of a stage's trials; the one that was handed out last is left out from here on."""
+    if waiting and begun and (waiting[0].config.config_id, waiting[0].replicate) == _identity(begun[-1]):
+        waiting.popleft()
+    return waiting[0] if waiting else None
+
+
+def _identity(entry: TrialEntry) -> tuple[str, int]:
+    return entry.config.config_id, entry.replicate
+
+
+def _how_it_ended(result: dict[str, Any] | None) -> tuple[Status | None, str | None]:
+    if not result or "finished" not in result:
+        return None, None
+    if result.get("failed"):
+        return "failed", str(result["failed"])
+    return ("finished" if result["finished"] else "pruned"), None

@@ -1,0 +1,1 @@
+"""The stages of a study: repeat, tune, choose, confirm."""

@@ -1,0 +1,194 @@
+"""What is confirmed of a study: the best configs by a lower bound of what they reach, and the controls.
+
+The bounds are `analysis.questions.confirmation.lower_bounds`; here stands what they are of.
+"""
+
+import time
+from typing import Any, Final
+
+from analysis.questions.confirmation import Scores, best_first, lower_bounds
+from analysis.statistics.estimates import Estimate
+from study.ledger.confirmation import Choice, Confirmation
+from study.ledger.ledger import StudyLedger, TrialEntry, by_config, trial_name
+from study.plan.confirmation import BESIDE, PUBLISHED
+from study.plan.methods import BASELINE, known_methods, row_name, why_not
+from study.plan.plan import StudyPlan
+from study.plan.stages import Stage
+from study.stages.control_tuning import best_of_tuned
+from trainables.spec.trial import TrialConfig
+
+_NAMED: Final = 2  # fields beside width and temperature
+
+
+def choose(ledger: StudyLedger) -> Confirmation | None:
+    """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
+
+    A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
+    a search are those of the study, with `kd` at the temperature that was best for it (`study.stages.control_tuning`),
+    and PESF-KD as it was published, as far as the fields of a trial's config say it. The config with the best score of
+    the search is confirmed too, whatever its bound, as what its score promised is the search's optimism. Nothing is
+    written here.
+    """
+    plan = ledger.plan
+    assert plan.confirmation is not None
+    choices = _choose_methods(ledger) if plan.compared else _choose_configs(ledger)
+    if all(choice.rank is None for choice in choices):
+        return None
+    return Confirmation(
+        request=plan.confirmation,
+        first_replicate=1 + max((entry.replicate for entry in ledger.entries.values()), default=0),
+        choices=tuple(choices),
+        chosen_at=time.time(),
+    )
+
+
+def count_candidates(ledger: StudyLedger) -> int:
+    """How many configs could be chosen, beside the controls."""
+    if not ledger.plan.compared:
+        return len(_candidates(ledger.in_stage("search"), ledger.in_stage("replicate")))
+    return sum(name not in BESIDE for name in _method_candidates(ledger))
+
+
+def _scores(entries: list[TrialEntry]) -> tuple[float, ...]:
+    return tuple(entry.score for entry in entries if entry.status == "finished")
+
+
+def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tuple[TrialConfig, Scores]]:
+    """Each config of these trials that never failed and finished at least once, oldest first, and what it reached."""
+    in_search, on_fresh = by_config(searched), by_config(fresh)
+    found = []
+    for config_id in {**in_search, **on_fresh}:
+        tried, repeated = in_search.get(config_id, []), on_fresh.get(config_id, [])
+        scores = Scores(_scores(tried), _scores(repeated))
+        if (scores.searched or scores.fresh) and all(entry.status != "failed" for entry in (*tried, *repeated)):
+            found.append(((tried + repeated)[0].config, scores))
+    return found
+
+
+def _repetitions(ledger: StudyLedger) -> list[dict[int, float]]:
+    """What everything that was repeated reached, config by config, by the number of the repetition."""
+    groups = by_config((*ledger.in_stage("control"), *ledger.in_stage("replicate"))).values()
+    return [{entry.replicate: entry.score for entry in group if entry.status == "finished"} for group in groups]
+
+
+def _ranked(
+    candidates: list[tuple[TrialConfig, Scores]], repetitions: list[dict[int, float]]
+) -> list[tuple[TrialConfig, Scores, dict[str, Any]]]:
+    """The candidates, best bound first, each with what is written down of its bound."""
+    if not candidates:
+        return []
+    scores = [each for _, each in candidates]
+    bounds = lower_bounds(scores, repetitions)
+    order = best_first(scores, bounds)
+    return [(*candidates[i], _written(bounds[i])) for i in order]
+
+
+def _written(bound: Estimate) -> dict[str, Any]:
+    low = None if bound.low != bound.low else bound.low  # JSON has no NaN
+    return {"value": bound.value, "low": low, "n": bound.n, "method": bound.method}
+
+
+def _choose_configs(ledger: StudyLedger) -> list[Choice]:
+    plan = ledger.plan
+    assert plan.confirmation is not None
+    candidates = _candidates(ledger.in_stage("search"), ledger.in_stage("replicate"))
+    ranked = _ranked(candidates, _repetitions(ledger))
+    by_score = sorted((each for each in ranked if each[1].searched), key=lambda each: -max(each[1].searched))
+    winner = by_score[0][0].config_id if by_score else None
+    choices = []
+    for number, (config, scores, bound) in enumerate(ranked, start=1):
+        won, chosen = config.config_id == winner, number <= plan.confirmation.configs
+        if won or chosen:
+            choices.append(
+                Choice(
+                    label=f"{number}: {_name_of(plan, config)}",
+                    config=config,
+                    rank=number if chosen else None,
+                    winner=won,
+                    search_score=max(scores.searched) if scores.searched else scores.value,
+                    bound=bound,
+                )
+            )
+    return _with_controls(choices, _control_choices(ledger))
+
+
+def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
+    """What tells a config of a search from the others, as far as there is room."""
+    name = trial_name(config, 0).removesuffix("-s0")
+    others = [field for field in plan.search_space.varied if field not in ("adapter_width", "temperature")]
+    if len(others) > _NAMED:
+        return name
+    values = ((field.replace("learning_rate", "lr").replace("_", " "), getattr(config, field)) for field in others)
+    words = [f"{field} {value:.2g}" if isinstance(value, float) else f"{field} {value}" for field, value in values]
+    return ", ".join([name, *words])
+
+
+def _control_choices(ledger: StudyLedger) -> list[Choice]:
+    """The controls of a search."""
+    plan, tuned = ledger.plan, best_of_tuned(ledger)
+    choices = []
+    for control in plan.controls:
+        if control == BASELINE and tuned is not None:
+            config, score = tuned
+            label = f"{control} at tuned temperature {config.temperature:.3g}"
+            choices.append(Choice(label=label, config=config, control=control, search_score=score))
+        else:
+            choices.append(Choice(label=control, config=plan.control_config(control), control=control))
+    published = known_methods(plan.base.dataset)["pesf_kd"]
+    if why_not(published, plan.base.model_dump(), plan.overrides) is None:
+        config = plan.configure(published.fields)
+        changed = [name for name, value in published.fields.items() if getattr(config, name) != value]
+        label = f"{PUBLISHED} but for {', '.join(changed)}" if changed else PUBLISHED
+        choices.append(Choice(label=label, config=config, control=PUBLISHED))
+    return choices
+
+
+def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice]:
+    """Both, each config once: where a control was chosen itself, it is both."""
+    merged = {choice.config.config_id: choice for choice in choices}
+    for control in controls:
+        known = merged.get(control.config.config_id)
+        if known is None:
+            merged[control.config.config_id] = control
+        elif known.control is None:
+            update = {"control": control.control, "label": f"{known.label} = {control.label}"}
+            merged[control.config.config_id] = known.model_copy(update=update)
+    return list(merged.values())
+
+
+def _method_candidates(ledger: StudyLedger) -> dict[str, list[tuple[TrialConfig, Scores]]]:
+    """The candidates of each method that is compared and has some."""
+    plan = ledger.plan
+    by_method: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {
+        method.name: ([], []) for method in plan.compared
+    }
+    stages: tuple[Stage, ...] = ("search", "control", "replicate")
+    for stage in stages:
+        for entry in ledger.in_stage(stage):
+            by_method[row_name(entry.config)][stage != "search"].append(entry)
+    found = {name: _candidates(*entries) for name, entries in by_method.items()}
+    return {name: candidates for name, candidates in found.items() if candidates}
+
+
+def _choose_methods(ledger: StudyLedger) -> list[Choice]:
+    """Of each method its best config, and of the methods the best, with `ce` and `kd` whatever they reached."""
+    plan, repetitions = ledger.plan, _repetitions(ledger)
+    assert plan.confirmation is not None
+    best = {name: _ranked(each, repetitions)[0] for name, each in _method_candidates(ledger).items()}
+    names = list(best)
+    scores = [best[name][1] for name in names]
+    bounds = lower_bounds(scores, repetitions)
+    order = best_first(scores, bounds)
+    places = iter(range(1, plan.confirmation.configs + 1))
+    choices = []
+    for number in order:
+        name, bound = names[number], _written(bounds[number])
+        config, reached, _ = best[name]
+        control = name if name in BESIDE else None
+        rank = None if control else next(places, None)
+        if control or rank:
+            score = max(reached.searched) if reached.searched else reached.value
+            choices.append(
+                Choice(label=name, config=config, rank=rank, control=control, search_score=score, bound=bound)
+            )
+    return choices

@@ -1,0 +1,221 @@
+"""The student of a confirmation's first choice in MLflow: logged with signature and example, registered, and described.
+
+It is the student of the first confirmed seed, not of the seed that did best on the test split. It is registered as
+`champion` where the first choice beats `kd` on the test split with the interval clear of zero, else as `challenger`. A
+champion of another study stays one where its config has the higher mean on that split.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from trainables.storage import mlflow_store  # before mlflow, which reads its environment when it is imported
+
+# isort: split
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig
+from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.students import first_confirmed, student_path
+from study.ledger.study_data import data_of
+from study.plan.methods import BASELINE
+from study.plan.plan import StudyPlan
+from study.tracking.student_card import card_of, card_path
+from trainables.models import CheckpointError
+from trainables.process.errors import StudyError
+from trainables.spec.datasets import FOLDER_PREFIX
+from trainables.storage.tensors import StoredFileError, write_atomically
+from trainables.storage.uris import redact
+from trainables.students.file import Student, load_kept
+
+LOADER: Final = "trainables.student_file"
+# Tags of a version: its config's mean on the test split, the alias that it got, and which champion stayed one.
+_SCORE: Final = "test_score"
+_ALIAS_GIVEN: Final = "alias_given"
+_STAYS: Final = "champion_stays"
+_DIGEST: Final = 8  # characters of a digest in a name
+_LONGEST_NAME: Final = 250  # characters; MLflow's stores take 256
+_LONGEST_DESCRIPTION: Final = 5_000  # characters; PostgreSQL refuses more
+
+
+def publish_student(
+    plan: StudyPlan, ledger: StudyLedger, result: ConfirmationResult, *, parent_id: str
+) -> dict[str, Any] | None:
+    """Write the model card of the first choice's student; log and register the student, once.
+
+    Args:
+        plan: the study.
+        ledger: its trials, all of them ended.
+        result: of its confirmation.
+        parent_id: the study's run.
+
+    Returns:
+        `model` (its URI), `alias`, `file`, `card` and `trial_id`; `champion`, the version that stays one though this
+        student beats its control, or None. All of it None where no trial of the first choice finished.
+
+    Raises:
+        StudyError: the file is not there or is damaged, the card cannot be written, or MLflow does not take it.
+    """
+    first, entry = result.first, first_confirmed(ledger)
+    if first is None or entry is None:
+        return None
+    path = student_path(plan, entry.trial_id)
+    beats = any(each.clear for each in result.of_first(control=BASELINE))
+    name = model_name(plan, (ledger.dataset or {}).get("digest"))
+    card = _card(ledger, entry, first, result, registered_as=name)
+    published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
+    try:
+        write_atomically(card_path(path), card.encode())  # whatever becomes of the rest
+        client = mlflow_store.open_client(plan.tracking_uri)
+        version = _registered(client, plan)
+        if version is None:
+            version = _register(client, plan, entry, path, card, parent_id, name=name, score=first.test_accuracy.value)
+        alias, better = version.tags.get(_ALIAS_GIVEN), version.tags.get(_STAYS)
+        if alias is None:  # once: a later study may have it since
+            better = _better_champion(client, version) if beats else None
+            alias = "champion" if beats and better is None else "challenger"
+            client.set_registered_model_alias(version.name, alias, version.version)
+            if better is not None:
+                client.set_model_version_tag(version.name, version.version, _STAYS, better)
+            client.set_model_version_tag(version.name, version.version, _ALIAS_GIVEN, alias)
+        return {"model": f"models:/{version.name}/{version.version}", "alias": alias, "champion": better, **published}
+    except (CheckpointError, StoredFileError, OSError, MlflowException, mlflow_store.TrackingError) as error:
+        raise StudyError(
+            f"the best student could not be logged to MLflow: {redact(str(error), plan.tracking_uri)}"
+        ) from error
+
+
+def _card(
+    ledger: StudyLedger, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, *, registered_as: str
+) -> str:
+    """The model card; the one that is there if the images are gone and the journal does not describe them."""
+    plan = ledger.plan
+    try:
+        data = data_of(plan, ledger.dataset)
+    except ValueError as error:
+        try:
+            return card_path(student_path(plan, entry.trial_id)).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise StudyError(
+                f"the best student could not be described and logged to MLflow, as its images cannot be looked up "
+                f"({error}). Put them back, and deliver it by python -m study.sync"
+            ) from None
+    return card_of(plan, entry, first, result, data=data, registered_as=registered_as)
+
+
+def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
+    """The name under which the students of a dataset and an architecture are registered.
+
+    A folder of images adds to its own name what is in it, as folders of one name may hold anything: the digest of its
+    images and of their split. It keeps the name where it is moved to, and gets another one when its images change, with
+    which scores on the test split cannot be compared.
+
+    Args:
+        plan: the study.
+        data_digest: of a folder's content, as its trials reported it; without one, the digest of its path is taken.
+    """
+    dataset = plan.base.dataset
+    if dataset.startswith(FOLDER_PREFIX):
+        content = data_digest or hashlib.sha256(dataset.encode()).hexdigest()
+        dataset = f"{Path(dataset.removeprefix(FOLDER_PREFIX)).name}-{content[:_DIGEST]}"
+    else:  # of `glue:sst2`, the task
+        dataset = dataset.rpartition(":")[2]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[: _LONGEST_NAME - _DIGEST - 1]}-{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
+
+
+def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
+    """The version that is champion now, in words, where its mean on the test split is higher than this one's."""
+    holders = client.search_model_versions(f"name = '{version.name}'")
+    aliases = client.get_registered_model(version.name).aliases
+    holder = next((each for each in holders if str(each.version) == str(aliases.get("champion"))), None)
+    if holder is None or holder.version == version.version or _SCORE not in holder.tags.keys() & version.tags.keys():
+        return None
+    theirs, own = float(holder.tags[_SCORE]), float(version.tags[_SCORE])
+    if not theirs > own:
+        return None
+    study = holder.tags.get("study", "another study")
+    return f"version {holder.version} of {study}, whose mean on the test split is {theirs:.3f}, here {own:.3f}"
+
+
+def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
+    """The version that the study has registered already."""
+    own = client.search_model_versions(f"tags.study_id = '{plan.study_id}'")  # an earlier version named them otherwise
+    return own[0] if own else None
+
+
+def _register(
+    client: MlflowClient,
+    plan: StudyPlan,
+    entry: TrialEntry,
+    path: Path,
+    card: str,
+    parent_id: str,
+    *,
+    name: str,
+    score: float,
+) -> ModelVersion:
+    kept = load_kept(path)
+    with _tracking_at(plan.tracking_uri), mlflow.start_run(run_id=parent_id, log_system_metrics=False):
+        logged = mlflow.pyfunc.log_model(
+            name="student",
+            loader_module=LOADER,
+            data_path=str(path),
+            signature=_signature(kept.student, tuple(kept.images.shape[1:])),
+            input_example=kept.images[:1].numpy(),
+            pip_requirements=_requirements(text=bool(kept.student.about)),
+            tags={"trial_id": entry.trial_id, "study": plan.name, "config_id": entry.config.config_id},
+            metadata={"class_names": list(kept.student.class_names)} if kept.student.class_names else None,
+        )
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
+    tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}
+    with _tracking_at(plan.tracking_uri):  # where the model is looked up by its identifier
+        return client.create_model_version(
+            name,
+            logged.model_uri,
+            parent_id,
+            tags=tags,
+            description=card[:_LONGEST_DESCRIPTION],
+            model_id=logged.model_id,
+        )
+
+
+def _signature(student: Student, shape: tuple[int, ...]) -> ModelSignature:
+    tokens = bool(student.about)
+    inputs = TensorSpec(np.dtype(np.int32), (-1, 2, -1)) if tokens else TensorSpec(np.dtype(np.uint8), (-1, *shape))
+    return ModelSignature(
+        inputs=Schema([inputs]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, student.info.num_classes))]),
+    )
+
+
+def _requirements(*, text: bool) -> list[str]:
+    from trainables.process.versions import running_versions
+
+    versions = running_versions()
+    named = ("pesfkd", "torch", "transformers") if text else ("pesfkd", "torch")
+    known = {name: versions[f"version.{name}"] for name in named if f"version.{name}" in versions}
+    return [f"{name}=={version}" for name, version in known.items() if version[0].isdigit()]
+
+
+@contextmanager
+def _tracking_at(uri: str) -> Iterator[None]:
+    """Models are logged by MLflow's global state, which is left as it was."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -1,0 +1,209 @@
+"""The model card of a confirmation's student: one page of Markdown, beside its weights and with its version in MLflow.
+
+It says what the student is, what it learnt from, how good it is and how sure that is, how to load it, and where what is
+known of it ends.
+"""
+
+import math
+import shlex
+from pathlib import Path
+from typing import Final
+
+from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig, with_interval
+from analysis.statistics.estimates import Estimate
+from study.ledger.ledger import TrialEntry
+from study.ledger.study_data import StudyData
+from study.plan.plan import StudyPlan
+from trainables.data.class_names import in_words
+from trainables.spec.modality import is_text, samples_of
+from trainables.spec.trial import TrialConfig
+from trainables.teacher.card import Proportion
+
+_NAMED_CLASSES: Final = 20
+# What pixels are, where they are no brightness from black to white.
+_SCALED: Final = {"digits": " (scikit-learn's 0 to 16, times 15)"}
+
+
+def card_path(student: Path) -> Path:
+    """Where the card of a student's file lies."""
+    return student.with_suffix(".md")
+
+
+def card_of(
+    plan: StudyPlan,
+    entry: TrialEntry,
+    first: ConfirmedConfig,
+    result: ConfirmationResult,
+    *,
+    data: StudyData,
+    registered_as: str,
+) -> str:
+    """The card, in Markdown.
+
+    Args:
+        plan: the study.
+        entry: the trial whose student it is.
+        first: the confirmation's first choice, whose trial that is.
+        result: of the confirmation.
+        data: of the study.
+        registered_as: the student's name in MLflow.
+    """
+    base, config = plan.base, entry.config
+    of_that_kind = "of their length and kind" if is_text(base.dataset) else "of that size"
+    lines = [
+        f"# {base.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
+        "",
+        *_accuracies(plan, entry, first, result, data),
+        "",
+        *_use(plan, entry, data, registered_as),
+        "",
+        "## Training",
+        "",
+        *_training(plan, entry, data),
+        "",
+        "## Limits",
+        "",
+        f"Nothing is known of it beyond {samples_of(base.dataset)} like those of {base.dataset}, {of_that_kind} and of "
+        "those classes: what it says of others, it says without a warning. It was tested for "
+        f"{_tested_for(result.objective)} alone, not for fairness between groups, robustness or calibration under a "
+        "change of data. The intervals over seeds are of training again on these data, not on others.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracies(
+    plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, data: StudyData
+) -> list[str]:
+    _, validation, test = data.split_sizes
+    samples = samples_of(plan.base.dataset)
+    compared = [
+        f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
+        f"{'' if each.corrected_p is None else f'{each.corrected_p:.2g}'} |"
+        for each in result.of_first()
+    ]
+    return [
+        "| accuracy of | split | mean or share | 95% interval | n |",
+        "| --- | --- | ---: | --- | --- |",
+        _over_seeds("test", first.test_accuracy, result.objective),
+        _over_seeds("validation", first.accuracy, result.objective),
+        _of_these_weights("test", entry.last.get("test/accuracy"), test, samples),
+        _of_these_weights("validation", entry.last.get("val/accuracy"), validation, samples),
+        "",
+        f"Over seeds: {first.test_accuracy.method}. These weights are of the first of those seeds, whichever did best, "
+        f"at the last epoch; their intervals are Wilson's, over the {samples} that might have been drawn. The config "
+        "was chosen on the validation split, before the test split was read.",
+        "",
+        f"| test {result.objective} less that of | difference | n | p (Holm) |",
+        "| --- | --- | --- | --- |",
+        *compared,
+    ]
+
+
+def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
+    whose = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
+    interval = "" if math.isnan(accuracy.low) else f"[{accuracy.low:.3f}, {accuracy.high:.3f}]"
+    return f"| {whose} | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
+
+
+def _of_these_weights(split: str, accuracy: float | None, size: int, samples: str) -> str:
+    if accuracy is None:
+        return f"| these weights | {split} | not measured | | |"
+    share = Proportion.of(round(accuracy * size), size)
+    return f"| these weights | {split} | {accuracy:.3f} | [{share.low:.3f}, {share.high:.3f}] | {size:,} {samples} |"
+
+
+def _tested_for(objective: str) -> str:
+    return "accuracy" if objective == "accuracy" else f"{objective} and accuracy"
+
+
+def _use(plan: StudyPlan, entry: TrialEntry, data: StudyData, registered_as: str) -> list[str]:
+    size = data.image_size
+    if is_text(entry.config.dataset):
+        return [
+            "## Use",
+            "",
+            "Takes sentences as int32 (batch, 2, tokens): token ids, 0 behind the last one, and segment ids; gives "
+            "logits (batch, classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a "
+            "tokenizer.json).",
+            *_classes(data.class_names),
+            "",
+            "```python",
+            f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(tokens)  # needs pesfkd[text]',
+            f'student = trainables.students.file.load_student(Path("{entry.trial_id}.safetensors"))',
+            'tokenizers.Tokenizer.from_str(student.about["tokeniser"])',
+            "```",
+        ]
+    return [
+        "## Use",
+        "",
+        f"Takes uint8 images (batch, {data.channels}, {size}, {size}), pixels 0 to {data.largest_pixel}"
+        f"{_SCALED.get(plan.base.dataset, '')}, not normalised; gives logits (batch, classes).",
+        *_classes(data.class_names),
+        "",
+        "```python",
+        f'mlflow.pyfunc.load_model("models:/{registered_as}@ALIAS").predict(images)  # needs pesfkd to be installed',
+        f'trainables.students.file.load_student(Path("{entry.trial_id}.safetensors")).logits(torch.from_numpy(images))',
+        "```",
+        "",
+        f"Without pesfkd: `{_command(plan, 'study.export', plan.name, '--format', 'onnx')}` (or `torch-export`).",
+    ]
+
+
+def _classes(names: tuple[str, ...]) -> list[str]:
+    """The names of the classes; of many, some."""
+    if not names:
+        return []
+    rest = "" if len(names) <= _NAMED_CLASSES else "; all of them are in the file's metadata (`class_names`)"
+    return ["", f"Classes, in the order of the logits: {in_words(names, most=_NAMED_CLASSES)}{rest}."]
+
+
+def _training(plan: StudyPlan, entry: TrialEntry, data: StudyData) -> list[str]:
+    base, config = plan.base, entry.config
+    samples = ", ".join(f"{count:,}" for count in data.split_sizes)
+    return [
+        f"- data: `{base.dataset}` ({data.source}), {data.num_classes} classes; {samples} "
+        f"{samples_of(base.dataset)} to train, validate and test, split seed {config.split_seed}",
+        f"- teacher: {_teacher(plan, entry)}",
+        f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "
+        f"{_settings(config)}",
+        f"- study `{plan.name}`, trial `{entry.trial_id}`; the same trial again: "
+        f"`{_command(plan, 'study.rerun', entry.trial_id)}`",
+    ]
+
+
+def _command(plan: StudyPlan, *words: str) -> str:
+    """What to type, with the folder that the study lies in where that is not the usual one."""
+    elsewhere = plan.output_dir != type(plan).model_fields["output_dir"].default
+    return shlex.join(["python", "-m", *words, *(["--output-dir", str(plan.output_dir)] if elsewhere else [])])
+
+
+def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
+    config = entry.config
+    if not config.method_spec.needs_teacher:
+        return f"none: {config.method} learns without one that was trained before"
+    if plan.base.teacher_digest:
+        origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`{_classes_of_teacher(plan)}"
+        origin += plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
+    else:
+        origin = f"trained for {config.teacher_epochs} epochs by recipe `{config.teacher_recipe}`, seed "
+        origin += str(config.teacher_seed)
+    accuracy = entry.last.get("val/accuracy_teacher")
+    known = "" if accuracy is None else f"; accuracy {accuracy:.3f} on the validation split"
+    return f"`{config.teacher}`, {origin}{known}"
+
+
+def _classes_of_teacher(plan: StudyPlan) -> str:
+    """How the classes of a teacher in Hugging Face's layout became those of the task, as its kept copy has it."""
+    from trainables.storage.tensors import StoredFileError, read_tensors
+    from trainables.teacher.files import CLASSES, stored_path
+
+    try:
+        _, metadata = read_tensors(stored_path(plan.teachers_folder, plan.base.teacher_digest))
+    except StoredFileError:
+        return ""
+    return f", {metadata[CLASSES]}" if CLASSES in metadata else ""
+
+
+def _settings(config: TrialConfig) -> str:
+    read = sorted(config.method_spec.fields | {name for name in type(config).model_fields if name[:8] == "student_"})
+    return ", ".join(f"{name} {getattr(config, name)}" for name in read)

@@ -1,0 +1,484 @@
+"""MLflow, from the driver only: one experiment per dataset and question, a parent run per study, a child per trial.
+
+Trials are delivered by one background thread, so that a slow store never holds a trial up, and one that was away gets
+everything when it is back (`study.tracking.delivery`); what is delivered can be delivered again without harm. Runs are
+found by their `trial_id` tag before any is made, which is what keeps a study that was killed and resumed at one run a
+trial. Ray's own callback costs ten times as much and cannot do that.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from trainables.storage import mlflow_store  # before mlflow, which reads its environment when it is imported
+
+# isort: split
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from study.cli.start_command import start_command
+from study.ledger.derivable import DeliveredTrial, check_delivered
+from study.ledger.ledger import StudyLedger, TrialEntry
+from study.plan.plan import StudyPlan
+from study.plan.teacher_choice import describe_teacher
+from study.tracking.delivery import PATIENCE, Delivery, RefusedError, first_line
+from study.tracking.inputs import MachineWatch, dataset_inputs
+from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_block, links, saved_view, view_key
+from trainables.process.errors import StudyError
+from trainables.spec.measures import COST_FACTS
+from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.storage.uris import redact, redact_place
+
+METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
+_REPORT: Final = "report.html"
+_LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts what is longer, wherever that is
+_REST_ELSEWHERE: Final = "*All of the result is in `report.html`, among this run's artifacts.*"
+_FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # of the figures in a study's note
+_ATTEMPT: Final = "attempt"
+_TRY_AGAIN: Final = frozenset({408, 429})  # of what HTTP calls the client's mistakes, those that pass
+_log = logging.getLogger(__name__)
+
+
+def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
+    """A `StudyTracker`, with its options.
+
+    Raises:
+        StudyError: the store takes nothing.
+    """
+    try:
+        return StudyTracker(plan, **options)
+    except MlflowException as error:
+        raise StudyError(
+            f"MLflow at {redact_place(plan.tracking_uri)} takes nothing ({first_line(error, plan.tracking_uri)}): "
+            "mend it, or give another --tracking-uri"
+        ) from None
+
+
+def delivered_trials(plan: StudyPlan) -> dict[str, DeliveredTrial]:
+    """The trials of a study that have ended according to MLflow, by identifier.
+
+    Raises:
+        StudyError: the store cannot be opened or does not answer.
+    """
+    client = mlflow_store.open_client(plan.tracking_uri)
+    try:
+        experiment = client.get_experiment_by_name(_experiment_name(plan))
+        parent = _find_parent(client, experiment.experiment_id, plan) if experiment is not None else None
+        if experiment is None or parent is None:
+            return {}
+        return _delivered(_search_children(client, experiment.experiment_id, parent.info.run_id))
+    except MlflowException as error:
+        why = redact(first_line(error))
+        raise StudyError(f"MLflow at {redact(plan.tracking_uri)} does not answer ({why})") from None
+
+
+def _experiment_name(plan: StudyPlan) -> str:
+    return f"{plan.base.dataset}: {plan.space}"
+
+
+def _find_parent(client: MlflowClient, experiment_id: str, plan: StudyPlan) -> Run | None:
+    query = f"tags.study_id = '{plan.study_id}' and tags.kind = 'study'"
+    found = client.search_runs([experiment_id], query, max_results=1)
+    return found[0] if found else None
+
+
+def _search_children(
+    client: MlflowClient, experiment_id: str, parent_id: str, trial_id: str | None = None
+) -> Iterator[Run]:
+    """The runs of all trials of a study, or of one."""
+    token, one = None, "" if trial_id is None else f" and tags.trial_id = '{trial_id}'"
+    query = f"tags.mlflow.parentRunId = '{parent_id}'{one}"
+    while True:
+        page = client.search_runs([experiment_id], query, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _delivered(runs: Iterable[Run]) -> dict[str, DeliveredTrial]:
+    """The trials among runs that have ended."""
+    return {
+        tags["trial_id"]: DeliveredTrial(tags["status"], int(tags.get(_ATTEMPT, 1)))
+        for run in runs
+        if "trial_id" in (tags := run.data.tags) and "status" in tags and run.info.end_time
+    }
+
+
+class StudyTracker:
+    """Delivers one study to MLflow.
+
+    Args:
+        plan: the study.
+        command: what the user typed, for the record.
+        versions: tags that say which code ran (`git.commit`, `ray.version`, ...).
+        tell: hears, in a line, when the store is away and when it is back.
+        patience: seconds for which a store that is away is waited for when the study has ended.
+        watched: whether the run of the study has measures of this machine as well, while it runs.
+        ledger: the study's trials; runs of other trials are left as they are.
+
+    Raises:
+        StudyError: MLflow has trials of the study that its journal has lost; nothing is changed.
+    """
+
+    def __init__(
+        self,
+        plan: StudyPlan,
+        *,
+        command: str,
+        versions: dict[str, str],
+        tell: Callable[[str], None] = lambda _: None,
+        patience: float = PATIENCE,
+        watched: bool = False,
+        ledger: StudyLedger | None = None,
+    ) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._client = mlflow_store.open_client(plan.tracking_uri)
+        self._experiment_id = self._find_experiment()
+        tags = {
+            "kind": "study",
+            "study": plan.name,
+            "study_id": plan.study_id,
+            "space": plan.space,
+            "question": plan.search_space.question,
+            "sampler": plan.sampler,
+            "scheduler": plan.scheduler,
+            "study_seed": str(plan.seed),
+            "plan_digest": plan.digest,
+            "workers_per_trial": str(plan.workers_per_trial),
+            "command": command,
+            "mlflow.source.name": "study.launch",
+            "mlflow.source.type": "LOCAL",
+            **{name: str(value) for name, value in _constants(plan).items()},
+            **versions,
+        }
+        parent = _find_parent(self._client, self._experiment_id, plan)
+        found = [] if parent is None else list(_search_children(self._client, self._experiment_id, parent.info.run_id))
+        if ledger is not None:
+            check_delivered(ledger, _delivered(found))
+        if parent is None:
+            parent = self._client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
+        else:
+            self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+            if parent.data.tags.get("study") != plan.name:  # its folder was renamed
+                self._client.set_tag(parent.info.run_id, "study", plan.name)
+                self._client.set_tag(parent.info.run_id, "mlflow.runName", plan.name)
+        self.parent_id: str = parent.info.run_id
+        self._write_note()
+        self._save_view()
+        self._dataset: dict[str, Any] | None = None
+        self._known_dataset: dict[str, Any] | None = None
+        self._reads_test = False
+        self._runs = {run.data.tags["trial_id"]: run for run in found if "trial_id" in run.data.tags}
+        self._ended = {trial_id: each.attempt for trial_id, each in _delivered(found).items()}
+        self._delivered: dict[str, int] = {}
+        self._uncertain: set[str] = set()
+        self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)
+        self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
+
+    def _write_note(self, *result: str) -> None:
+        """What the page of the study's run begins with; of a long note it shows the first lines only.
+
+        A result that MLflow has no room for ends after a whole paragraph, or table, and says where the rest is.
+        """
+        command = command_block(start_command(self._plan))
+        before = [note_text(self._plan), links(self._plan, self._experiment_id)]
+        paragraphs = [each for part in result for each in part.split("\n\n")]
+        whole = _joined([*before, *paragraphs, command])
+        kept = len(paragraphs)
+        while len(whole) > _LONGEST_NOTE and kept:
+            kept -= 1
+            whole = _joined([*before, *paragraphs[:kept], _REST_ELSEWHERE, command])
+        self._client.set_tag(self.parent_id, "mlflow.note.content", whole)
+
+    def _save_view(self) -> None:
+        """Have the experiment's page offer the study's trials as charts; a server that refuses has them as a table."""
+        tag = f"{VIEW_TAG}{view_key(self._plan)}"
+        try:
+            self._client.set_experiment_tag(self._experiment_id, tag, saved_view(self._plan, self.parent_id))
+        except MlflowException as error:
+            _log.warning("MLflow does not take the view of the study: %s", redact(str(error)))
+
+    def know_dataset(self, dataset: dict[str, Any]) -> None:
+        """Hear of the data of all trials; they become inputs of the study's run with the next that is delivered.
+
+        Args:
+            dataset: see `study.tracking.inputs.dataset_inputs`.
+        """
+        self._dataset = self._known_dataset = dataset
+
+    def deliver(self, entry: TrialEntry) -> None:
+        """Hand over a trial that has started, gone on or ended; returns at once."""
+        self._delivery.put(entry)
+
+    def catch_up(self, ledger: StudyLedger) -> None:
+        """Hand over every trial that has ended and that MLflow does not know as ended; for a resumed study."""
+        if ledger.dataset is not None:
+            self.know_dataset(ledger.dataset)
+        for entry in ledger.entries.values():
+            if entry.status is not None and self._ended.get(entry.trial_id) != entry.attempt:
+                self.deliver(entry)
+
+    def finish(
+        self,
+        status: str,
+        *,
+        result_note: str = "",
+        metrics: dict[str, float] | None = None,
+        artifacts: Sequence[Path] = (),
+        patience: float | None = None,
+    ) -> Exception | None:
+        """Wait for what is on its way, close every run, and end the parent.
+
+        Args:
+            status: MLflow's status of the parent: FINISHED, FAILED or KILLED.
+            result_note: Markdown, shown under the question on the parent's page.
+            metrics: measures of the study as a whole, for the table of studies.
+            artifacts: files and folders to attach to the parent.
+            patience: seconds to wait for a store that is away, if not those that the tracker was made with.
+
+        Returns:
+            What went wrong in delivering, if anything did.
+        """
+        if self._watch is not None:
+            self._watch.end()
+        if patience is not None:
+            self._delivery.patience = patience
+        failure = self._delivery.close()
+        if failure is not None and not isinstance(failure, RefusedError):
+            return failure
+        try:
+            self._delivery.persist(lambda: _answered(lambda: self._end(status, result_note, metrics or {}, artifacts)))
+        except (RefusedError, MlflowException, OSError) as error:
+            return error
+        return failure
+
+    def _end(self, status: str, result_note: str, metrics: dict[str, float], artifacts: Sequence[Path]) -> None:
+        for run in self._children():
+            if run.info.status == "RUNNING" and self._is_ours(run):
+                self._client.set_terminated(run.info.run_id, status="KILLED")
+        self._log_dataset()
+        if result_note:
+            shown = artifact_links(
+                self._experiment_id, self.parent_id, _figures(artifacts), report=_REPORT in [a.name for a in artifacts]
+            )
+            self._write_note(result_note, shown)
+        now = int(time.time() * 1000)
+        self._client.log_batch(self.parent_id, metrics=[Metric(name, value, now, 0) for name, value in metrics.items()])
+        for path in artifacts:
+            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            log(self.parent_id, str(path), *([path.name] if path.is_dir() else []))
+        self._client.set_terminated(self.parent_id, status=status)
+
+    def _is_ours(self, run: Run) -> bool:
+        """Whether a run is of a trial that the journal knows; of one that it has lost, nothing is known."""
+        return self._ledger is None or run.data.tags.get("trial_id") in self._ledger.entries
+
+    def _find_experiment(self) -> str:
+        return mlflow_store.find_experiment(
+            self._client,
+            self._plan.tracking_uri,
+            _experiment_name(self._plan),
+            artifacts=self._plan.output_dir / "mlartifacts",
+            note=self._plan.search_space.question,
+        )
+
+    def _children(self, trial_id: str | None = None) -> Iterator[Run]:
+        """The runs of all trials, or of one."""
+        return _search_children(self._client, self._experiment_id, self.parent_id, trial_id)
+
+    def _log_dataset(self) -> None:
+        dataset, self._dataset = self._dataset, None
+        if dataset is None:
+            return
+        try:
+            inputs = dataset_inputs(self._plan, dataset, reads_test=self._reads_test)
+            _answered(lambda: self._client.log_inputs(self.parent_id, datasets=inputs))
+        except RefusedError as error:  # it is worth no trial's delivery
+            _log.warning("MLflow does not take the dataset as an input of the study: %s", error)
+        except Exception:
+            self._dataset = dataset
+            raise
+
+    def _hand_over(self, entry: TrialEntry) -> None:
+        if entry.stage == "confirm" and not self._reads_test:
+            self._reads_test, self._dataset = True, self._known_dataset
+        try:
+            self._log_dataset()
+            _answered(lambda: self._deliver(entry, self._delivered))
+        except Exception:
+            self._uncertain.add(entry.trial_id)
+            raise
+        self._uncertain.discard(entry.trial_id)
+
+    def _run_of(self, entry: TrialEntry) -> Run | None:
+        """The trial's run, if there is one; also one that was made by a request whose answer got lost."""
+        run = self._runs.get(entry.trial_id)
+        if run is None and entry.trial_id in self._uncertain:
+            run = next(self._children(entry.trial_id), None)
+            if run is not None:
+                self._runs[entry.trial_id] = run
+        return run
+
+    def _deliver(self, entry: TrialEntry, delivered: dict[str, int]) -> None:
+        run = self._run_of(entry)
+        if run is None:
+            run = self._client.create_run(
+                self._experiment_id,
+                start_time=int(entry.started * 1000),
+                tags=self._trial_tags(entry),
+                run_name=entry.name,
+            )
+            self._runs[entry.trial_id] = run
+        elif run.info.status != "RUNNING" and entry.trial_id not in delivered:
+            self._client.update_run(run.info.run_id, status="RUNNING")
+        params = []
+        if entry.trial_id not in delivered:
+            wanted = trial_params(self._plan, entry).items()
+            params = [Param(name, str(value)) for name, value in wanted if name not in run.data.params]
+        run_id = run.info.run_id
+        done, status = delivered.get(entry.trial_id, 0), entry.status
+        epochs = sorted(epoch for epoch in list(entry.epochs) if epoch > done)
+        metrics = [
+            Metric(name, value, int(entry.epoch_times[epoch] * 1000), epoch)
+            for epoch in epochs
+            for name, value in entry.epochs[epoch].items()
+            # Most costs of an epoch are those of the one before: they are no curves, and a row each is MLflow's work.
+            if not (name.startswith("cost/") and entry.epochs.get(epoch - 1, {}).get(name) == value)
+        ]
+        if epochs and not done:  # what it costs by what it is, before its first epoch
+            began = int(entry.started * 1000)
+            costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in COST_FACTS]
+            metrics = costs + metrics
+        tags = _end_tags(entry) if status is not None else []
+        # What does not fit into one request goes first, so that the tag `status` says that all is there.
+        while len(metrics) > METRICS_PER_BATCH:
+            self._client.log_batch(run_id, metrics=metrics[:METRICS_PER_BATCH])
+            metrics = metrics[METRICS_PER_BATCH:]
+        if metrics or params or tags:
+            self._client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+        delivered[entry.trial_id] = max(epochs, default=done)
+        if status is not None:
+            ended = "FAILED" if status == "failed" else "FINISHED"
+            self._client.set_terminated(run_id, status=ended, end_time=int((entry.ended or time.time()) * 1000))
+            self._ended[entry.trial_id] = entry.attempt
+
+    def _trial_tags(self, entry: TrialEntry) -> dict[str, str]:
+        return {
+            "mlflow.parentRunId": self.parent_id,
+            "kind": "trial",
+            "trial_id": entry.trial_id,
+            "study": self._plan.name,
+            "study_id": self._plan.study_id,
+            "stage": entry.stage,
+            "config_id": entry.config.config_id,
+            **{name: str(value) for name, value in _constants(self._plan).items()},
+        }
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _answered(send: Callable[[], None]) -> None:
+    """Send something, and tell a refusal from a server that is away, slow or out of order.
+
+    Raises:
+        RefusedError: the server would not take it again either, or the mistake is ours.
+        MlflowException: it may, later; an `OSError` says the same.
+    """
+    try:
+        send()
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        if 400 <= status < 500 and status not in _TRY_AGAIN:
+            raise RefusedError(redact(str(error))) from error
+        raise
+    except OSError:
+        raise
+    except Exception as error:
+        raise RefusedError(f"{type(error).__name__}: {redact(str(error))}") from error
+
+
+def _figures(artifacts: Sequence[Path]) -> list[tuple[str, str]]:
+    """Title and path of the pictures among the artifacts of a study, those that say most first."""
+    folder = next((path for path in artifacts if path.name == "figures" and path.is_dir()), None)
+    found = sorted((folder / NOTE_FIGURES).glob("*.png"), key=_rank) if folder is not None else []
+    return [(path.stem.replace("_", " "), f"figures/{NOTE_FIGURES}/{path.name}") for path in found]
+
+
+def _rank(figure: Path) -> tuple[int, str]:
+    ranks = (rank for rank, part in enumerate(_FIRST_SHOWN) if part in figure.stem)
+    return next(ranks, len(_FIRST_SHOWN)), figure.stem
+
+
+def _end_tags(entry: TrialEntry) -> list[RunTag]:
+    tags = [RunTag("status", str(entry.status))]
+    tags += [RunTag(_ATTEMPT, str(entry.attempt))] if entry.attempt > 1 else []
+    if entry.error or entry.attempt > 1:  # the error of an attempt before is no longer this one's
+        tags.append(RunTag("error", (entry.error or "")[:5000]))
+    return tags
+
+
+def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
+    """What varies between a study's trials, and only what this trial's method reads."""
+    fields = entry.config.method_spec.fields
+    return {
+        "method": entry.config.method,
+        "replicate": entry.replicate,
+        "seed": entry.config.seed,
+        **{
+            name: getattr(entry.config, name)
+            for name in plan.differing
+            if name in fields or name == "adapter" or name.startswith("student_")
+        },
+    }
+
+
+def note_text(plan: StudyPlan) -> str:
+    """What the parent's note begins with: question, and plan in a sentence."""
+    return (
+        f"**{plan.search_space.question}**\n\n"
+        f"{_what_is_run(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
+        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}."
+        f"{_what_is_confirmed(plan)}"
+    )
+
+
+def _what_is_confirmed(plan: StudyPlan) -> str:
+    if plan.confirmation is None:
+        return ""
+    return f" Then the {plan.confirmation.configs} best are confirmed on {plan.confirmation.seeds} seeds more."
+
+
+def _what_is_run(plan: StudyPlan) -> str:
+    methods = ", ".join(method.name for method in plan.compared)
+    if not plan.compared:
+        return (
+            f"{plan.trials} configs by {plan.sampler}, the {min(plan.promising, plan.trials)} best and the controls "
+            f"({', '.join(plan.controls)})"
+        )
+    if plan.searches:
+        return f"For each method {plan.trials} configs by {plan.sampler}, and the best of them ({methods})"
+    return f"The methods {methods} at their published settings"
+
+
+def _constants(plan: StudyPlan) -> dict[str, Any]:
+    """What all trials have in common, but for the fields that no method of the study reads."""
+    seeds = {"seed", "data_seed", "method"} | _unread_fields(plan)
+    config = plan.example_config.model_dump(mode="json")
+    left_out = seeds | set(plan.differing) | (set() if plan.base.teacher_digest else {"teacher_digest"})
+    return {k: v for k, v in config.items() if k not in left_out}
+
+
+def _unread_fields(plan: StudyPlan) -> set[str]:
+    used = [dict(method.fields) for method in plan.compared]
+    used += [{"method": name} for name in plan.controls]
+    used += [] if plan.compared else [{"method": plan.base.method, "adapter": plan.base.adapter}]
+    entries = [method_spec(str(each["method"]), adapter=bool(each.get("adapter"))) for each in used]
+    everywhere = (method_spec(method, adapter=True) for method in METHOD_SPECS)
+    return {field for entry in everywhere for field in entry.fields} - {f for entry in entries for f in entry.fields}

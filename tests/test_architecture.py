@@ -1,0 +1,83 @@
+"""The structure of the packages: contracts between rooms, no import cycles, few modules outside, a line about each."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("analysis", "search_spaces", "study", "trainables")
+# The names that others rely on, whose code lies in a room.
+SHORT_NAMES = {"trainables": {"adapter", "sharpness", "student_file"}, "analysis": {"pooling"}}
+COMMANDS = {"launch", "confirm", "sync", "rerun", "export"}
+
+
+def loose_modules(package: str) -> set[str]:
+    return {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+
+
+def cycles(graph: grimp.ImportGraph) -> list[list[str]]:
+    """Modules that import each other, however indirectly."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for imported in sorted(graph.find_modules_directly_imported_by(module)):
+            if imported not in order:
+                visit(imported)
+                lowest[module] = min(lowest[module], lowest[imported])
+            elif imported in stack:
+                lowest[module] = min(lowest[module], order[imported])
+        if lowest[module] == order[module]:
+            component = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for module in sorted(graph.modules):
+        if module not in order:
+            visit(module)
+    return found
+
+
+def test_no_module_imports_itself_through_others_lazily_or_for_types_alone():
+    assert cycles(grimp.build_graph(*PACKAGES, cache_dir=None)) == []
+
+
+def test_a_cycle_would_be_found():
+    graph = grimp.ImportGraph()
+    for importer, imported in (("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")):
+        graph.add_import(importer=importer, imported=imported)
+    assert cycles(graph) == [["b", "c"]]
+
+
+def test_the_import_contracts_are_kept():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [*SHORT_NAMES.items(), ("study", COMMANDS | {"records"})],
+)
+def test_outside_the_rooms_there_are_only_names_that_others_rely_on(package, allowed):
+    assert loose_modules(package) == allowed
+
+
+@pytest.mark.parametrize(
+    "init", sorted(path for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")), ids=str
+)
+def test_every_package_says_its_purpose_in_a_line(init):
+    purpose = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8")))
+    assert purpose is not None
+    assert "\n" not in purpose

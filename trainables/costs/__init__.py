@@ -1,0 +1,1 @@
+"""The costs of a run and of an epoch, measured from outside."""

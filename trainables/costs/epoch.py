@@ -1,0 +1,53 @@
+"""The costs of an epoch: time, memory, energy, and the modules that were needed for it."""
+
+import time
+
+from trainables.costs.energy import energy_meter
+from trainables.process.memory import peak_memory
+from trainables.run.run import DistillationRun
+from trainables.spec.batch_sizes import count_batches
+from trainables.steps.sgd import count_parameters
+
+
+def run_epoch(run: DistillationRun) -> dict[str, float]:
+    """Train one epoch and evaluate: every measure that the method has, costs included.
+
+    `cost/seconds` is the wall time of training and evaluation; `cost/examples_per_second` is of training alone;
+    `cost/teacher_forwards` counts the samples that went through the teacher itself since the epoch before (see
+    `DistillationRun.take_forwards`). A method without an adapter has 0 adapter parameters. The time of the test split,
+    which the last epoch of a trial that `reads_test` evaluates, is in no cost.
+
+    Args:
+        run: the trial.
+
+    Raises:
+        NonFiniteLossError: see `DistillationRun.train_epoch`.
+    """
+    started, meter = time.perf_counter(), energy_meter(run.device)
+    energy = meter.read()
+    measures = run.train_epoch() | run.evaluate()
+    costs = epoch_costs(run, time.perf_counter() - started) | meter.since(energy)
+    return measures | costs | run.test_at_the_end()
+
+
+def epoch_costs(run: DistillationRun, seconds: float) -> dict[str, float]:
+    """`cost/*` of the epoch that was trained and evaluated last, but for its energy.
+
+    Args:
+        run: the trial.
+        seconds: what training and evaluation took.
+    """
+    examples = len(run.dataset.train)
+    costs = {
+        "cost/seconds": seconds,
+        "cost/seconds_per_step": run.training_seconds / count_batches(examples, run.config.batch_size),
+        "cost/examples_per_second": examples / run.training_seconds,
+        "cost/teacher_forwards": float(run.take_forwards()),
+        "cost/trainable_parameters": float(count_parameters(each.module for each in run.trainers.values())),
+        "cost/adapter_parameters": float(count_parameters([run.adapter] if run.adapter is not None else [])),
+        "cost/peak_memory_bytes": float(peak_memory(run.device)),
+        "cost/workers": float(run.workers.size if run.workers is not None else 1),
+    }
+    if run.method.spec.needs_teacher and run.teacher is not None and run.teacher.training_seconds is not None:
+        costs["cost/teacher_training_seconds"] = run.teacher.training_seconds
+    return costs

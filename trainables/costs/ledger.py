@@ -1,0 +1,293 @@
+"""What a trial costs by what it is: numbers that learn, and FLOPs of its steps, by whose they are.
+
+FLOPs are PyTorch's own count (the formulas of `torch.utils.flop_counter`): of products of matrices, convolutions and
+attention, a multiplication and an addition as two. Normalisation, activations, losses without such products, and the
+optimisers' steps count as nothing. So resnet20's 40.8 million multiplications are 81.6 MFLOPs forward; backward takes
+twice that less the first layer's gradient for the images, which nobody wants.
+
+They are counted of a real step, by autograd, whichever way the trial's own steps are computed: networks with two
+images each, as their FLOPs are in proportion; losses and the method's own parts with a batch of the trial's size, as
+theirs may not be. It is counted once a process for everything that has the same shapes, on copies of all that learns,
+in float32 and with random numbers of its own: nothing that the trial has changes.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainables.batches.images import Batch
+from trainables.models import DistillationModel
+from trainables.models.compute import forward_pass
+from trainables.process.randomness import generator_from, seeded
+from trainables.run.run import DistillationRun
+from trainables.spec.measures import COST_PARTS
+from trainables.steps.sgd import count_parameters
+from trainables.teacher_outputs.batch import TeacherBatch
+
+_FEW: Final = 2  # BatchNorm needs more than one value of a channel
+_COPIED: Final = ("student", "adapter", "parts", "companion")
+
+
+class Flops(NamedTuple):
+    """Of one example, one way and the other."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Of both ways."""
+        return self.forward + self.backward
+
+
+@dataclass(frozen=True)
+class CostLedger:
+    """What a trial costs by what it is; per example of the train split, where it is FLOPs.
+
+    Args:
+        parameters: numbers that learn, by whose they are (`student`, `adapter`, `method`, `peer`, `teacher`).
+        flops: of one step, by `COST_PARTS`. The frozen teacher's are a whole pass where it is live, and where its
+            feature is stored the head alone; the passes that storing took are not among them, as many trials share
+            them.
+        teacher_pass: FLOPs of one whole pass of the teacher that the trial is taught by; None where it is not.
+        stored_bytes: what the stored outputs that it reads take; 0 where nothing is stored.
+        stored_passes: passes of the teacher over the train split that it learns from as they are stored; 0 where it
+            does not.
+        train_examples: in an epoch.
+    """
+
+    parameters: Mapping[str, int]
+    flops: Mapping[str, Flops]
+    teacher_pass: float | None
+    stored_bytes: int
+    stored_passes: int
+    train_examples: int
+
+    @property
+    def step_flops(self) -> float:
+        """FLOPs of a step, of all parts."""
+        return sum(part.total for part in self.flops.values())
+
+    @property
+    def to_ce(self) -> float:
+        """The same, of the student's own part: a step of cross-entropy, or two where the layers run twice."""
+        return self.step_flops / self.flops["student"].total
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Everything by the names of `COST_FACTS`; what the trial has not is 0, but for the teacher's pass, absent."""
+        own = self.parameters.get("student", 0) + self.parameters.get("adapter", 0)
+        facts = {
+            "cost/train_examples": self.train_examples,
+            "cost/student_parameters": self.parameters["student"],
+            "cost/other_parameters": sum(self.parameters.values()) - own,
+            **{f"cost/forward_flops_{who}": part.forward for who, part in self.flops.items()},
+            **{f"cost/backward_flops_{who}": part.backward for who, part in self.flops.items()},
+            "cost/step_flops": self.step_flops,
+            "cost/step_flops_to_ce": self.to_ce,
+            "cost/stored_bytes": self.stored_bytes,
+            "cost/stored_passes": self.stored_passes,
+        }
+        if self.teacher_pass is not None:
+            facts["cost/teacher_pass_flops"] = self.teacher_pass
+        return {name: float(value) for name, value in facts.items()}
+
+
+def count_costs(run: DistillationRun) -> CostLedger:
+    """A trial's ledger.
+
+    Args:
+        run: the trial, at any time between steps; it is as it was afterwards.
+    """
+    asks_teacher = run.method.spec.needs_teacher and "teacher" not in run.trainers
+    outputs = run.teacher_outputs
+    slots = run.batches.slots if asks_teacher else 0
+    return CostLedger(
+        parameters={who: count_parameters([trainer.module]) for who, trainer in run.trainers.items()},
+        flops={who: Flops() for who in COST_PARTS} | _flops_of(run, asks_teacher=asks_teacher),
+        teacher_pass=_teacher_pass(run) if asks_teacher else None,
+        stored_bytes=outputs.stored_bytes(slots) if outputs is not None else 0,
+        stored_passes=slots if outputs is not None and outputs.stored else 0,
+        train_examples=len(run.dataset.train),
+    )
+
+
+class FlopCounter(TorchDispatchMode):
+    """Adds up PyTorch's formulas for the operations within its block, backward passes too.
+
+    The same sums as `torch.utils.flop_counter.FlopCounterMode`, which on its first use imports PyTorch's compiler: a
+    second of computing, once a process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Imported here: a tenth of a second, which who only imports this module need not wait.
+        from torch.utils.flop_counter import flop_registry
+
+        self.flops = 0
+        self._formulas: Mapping[Any, Callable[..., int]] = flop_registry
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # PyTorch's name: otherwise it wraps the function below so that the compiler, once imported, leaves it alone.
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        formula = self._formulas.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+_known: dict[tuple[object, ...], Flops] = {}
+
+
+def _once(key: tuple[object, ...], count: Callable[[], Flops]) -> Flops:
+    if key not in _known:
+        _known[key] = count()
+    return _known[key]
+
+
+def _shape_of(run: DistillationRun) -> tuple[object, ...]:
+    return run.batches.shape(), run.dataset.num_classes, run.method.spec.shares_layers, str(run.device)
+
+
+def _flops_of(run: DistillationRun, *, asks_teacher: bool) -> dict[str, Flops]:
+    config, shape = run.config, _shape_of(run)
+    flops = {"student": _once((config.student, *shape), lambda: _network(run, run.student))}
+    beside = {who: each.module for who, each in run.trainers.items() if who not in ("student", "adapter", "method")}
+    for who, module in beside.items():
+        key = (who, run.method.name, config.student, config.teacher, *shape)
+        flops[who] = _once(key, lambda module=module: _network(run, module))  # type: ignore[misc]
+    if asks_teacher:
+        assert run.teacher is not None
+        assert run.teacher_outputs is not None
+        head = Flops(2.0 * run.teacher.head.in_features * run.teacher.head.out_features)
+        flops["teacher"] = head if run.teacher_outputs.stored else Flops(_teacher_pass(run))
+    adapter = Flops()
+    if run.adapter is not None:
+        key = ("adapter", config.adapter_kind, config.adapter_width, config.teacher, *shape)
+        adapter = flops["adapter"] = _once(key, lambda: _adapter(run))
+    others = [adapter, *(flops[who] for who in beside)]
+    key = ("method", *_method_key(run), *shape)
+    flops["method"] = _once(key, lambda: _method(run, others))
+    return flops
+
+
+def _teacher_pass(run: DistillationRun) -> float:
+    """Of one example, in eval mode and without gradient, which changes nothing in the teacher itself."""
+    assert run.teacher is not None
+    model = run.teacher.model
+
+    def count() -> Flops:
+        with _counting(run) as counter, torch.no_grad():
+            model.head(model.features(run.batches.example(_FEW)))
+        return Flops(counter.flops / _FEW)
+
+    return _once(("frozen", run.config.teacher, *_shape_of(run)), count).forward
+
+
+def _network(run: DistillationRun, module: nn.Module) -> Flops:
+    model = copy.deepcopy(module).train()
+    assert isinstance(model, DistillationModel)
+    inputs = run.batches.example(_FEW)
+    return _both_ways(run, lambda: model.head(model.features(inputs)).sum(), _FEW)
+
+
+def _adapter(run: DistillationRun) -> Flops:
+    # No copy, as it keeps nothing of what passes through it: a search over its width counts once a trial.
+    assert run.teacher is not None
+    adapter, head = run.adapter, run.teacher.head
+    assert adapter is not None
+    feature, logits = (torch.zeros(_FEW, size, device=run.device) for size in (head.in_features, head.out_features))
+    return _both_ways(run, lambda: adapter(feature, logits).sum(), _FEW, list(adapter.parameters()))
+
+
+def _method_key(run: DistillationRun) -> tuple[object, ...]:
+    """Whatever the shapes of the losses' products can depend on: a number that only weighs or softens is none."""
+    fields = sorted(run.method.loss_fields | run.method.parts_fields)
+    values = ((name, getattr(run.config, name)) for name in fields)
+    shaping = tuple((name, value != 0 if isinstance(value, float) else value) for name, value in values)
+    config = run.config
+    return run.method.name, run.adapter is not None, config.student, config.teacher, config.batch_size, shaping
+
+
+def _method(run: DistillationRun, others: list[Flops]) -> Flops:
+    """The losses with all that takes part in them, less what the others' own passes take."""
+    apart = _apart(run)
+    apart.epoch = run.config.epochs - 1  # the first ones of a method may do something else
+    apart.begin_drawing()
+    batch = _batch(run)
+    size = len(batch.labels)
+    feature, logits, maps = _said_by_student(run, batch.inputs)
+    own = _both_ways(run, lambda: apart.losses(feature, logits, batch.teacher, batch, maps).total, size)
+    return Flops(
+        own.forward - sum(each.forward for each in others), own.backward - sum(each.backward for each in others)
+    )
+
+
+def _both_ways(
+    run: DistillationRun, forward: Callable[[], Tensor], examples: int, learns: Sequence[Tensor] = ()
+) -> Flops:
+    """Of a loss and its gradients: those of `learns`, which are left as they are, or of all that is a copy."""
+    with _counting(run) as counter:
+        loss = forward()
+        there = counter.flops
+        if learns:
+            torch.autograd.grad(loss, learns)
+        else:
+            loss.backward()
+    return Flops(there / examples, (counter.flops - there) / examples)
+
+
+@contextmanager
+def _counting(run: DistillationRun) -> Iterator[FlopCounter]:
+    # Attention by its products, which is what there are formulas for on every device.
+    with seeded(0, run.device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
+        yield counter
+
+
+def _apart(run: DistillationRun) -> DistillationRun:
+    """The same trial, whose networks are copies."""
+    apart = copy.copy(run)
+    apart.workers = None
+    copied: dict[int, Any] = {id(run.teacher): run.teacher}
+    for name in _COPIED:
+        setattr(apart, name, copy.deepcopy(getattr(run, name, None), copied))
+    return apart
+
+
+def _batch(run: DistillationRun) -> Batch:
+    """The first samples of the train split, with inputs of their shape and outputs of the teacher that are random."""
+    size = min(run.config.batch_size, len(run.dataset.train))
+    inputs = run.batches.example(size)
+    teacher = None
+    if run.teacher is not None:
+        few = run.teacher(inputs[:_FEW], maps=run.method.spec.needs_maps)
+        maps = tuple(_like(each, size) for each in few.maps) if few.maps is not None else None
+        teacher = TeacherBatch(_like(few.feature, size), _like(few.logits, size), maps)
+    labels = run.dataset.train.labels[:size].to(run.device)
+    return Batch(torch.arange(size, device=run.device), 0, inputs, labels, teacher)
+
+
+def _said_by_student(run: DistillationRun, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+    """Random feature, logits and maps of the student's shapes, from which gradient is wanted."""
+    with torch.no_grad():
+        few = forward_pass(copy.deepcopy(run.student).eval(), inputs[:_FEW], maps=run.method.spec.needs_maps)
+    size = len(inputs)
+    seen = tuple(_like(each, size).requires_grad_() for each in few[2]) if few[2] is not None else None
+    return _like(few[0], size).requires_grad_(), _like(few[1], size).requires_grad_(), seen
+
+
+def _like(few: Tensor, size: int) -> Tensor:
+    random = torch.randn(size, *few.shape[1:], generator=generator_from(0))
+    return random.to(few.device)

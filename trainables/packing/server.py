@@ -1,0 +1,272 @@
+"""Trials of many clients, trained as packs: whoever waits for an epoch at the same time gets it in the same pack.
+
+It knows nothing of Ray: clients are names, and what makes a trial of a client's settings is given.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from trainables.costs.epoch import run_epoch
+from trainables.packing.pack import Pack, PackingError
+from trainables.packing.step import SHARED_FIELDS
+from trainables.process.threads import use_one_thread
+from trainables.run.checkpoint import load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+
+# How long an epoch waits for others once somebody asks for it: for trials that begin, of which several usually begin
+# together, and for those of the last epoch, whose results are on their way; for them at least that share of the time
+# that an epoch takes, since who is not in time waits for a whole one.
+_SECONDS_FOR_BEGINNERS: Final = 0.1
+_SECONDS_FOR_MEMBERS: Final = 0.5
+_SHARE_FOR_MEMBERS: Final = 0.1
+
+Result = TypeVar("Result")
+
+
+# Makes a trial of a client's settings.
+BeginRun = Callable[[dict[str, Any]], DistillationRun]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client hears of its epoch.
+
+    Args:
+        run: its trial.
+        measures: the epoch's.
+        error: what went wrong, if something did.
+    """
+
+    run: DistillationRun
+    measures: dict[str, float] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+class PackedTrials:
+    """The trials themselves, in as many packs as there are kinds of them; for one thread.
+
+    Args:
+        begin_run: makes trials.
+    """
+
+    def __init__(self, begin_run: BeginRun) -> None:
+        self._begin_run = begin_run
+        self._runs: dict[str, DistillationRun] = {}
+        self._packs: dict[tuple[object, ...], Pack] = {}
+
+    def begin(self, client: str, settings: dict[str, Any]) -> None:
+        """Begin, or resume, a client's trial, in place of the one that it had."""
+        self.end(client)
+        self._runs[client] = self._begin_run(settings)
+
+    def end(self, client: str) -> None:
+        """Forget a client's trial."""
+        self._runs.pop(client, None)
+
+    def run_of(self, client: str) -> DistillationRun:
+        """A client's trial."""
+        return self._runs[client]
+
+    def load(self, client: str, folder: Path) -> None:
+        """Let a client's trial go on from a checkpoint of its own."""
+        run = self._runs[client]
+        for pack in self._packs.values():
+            if client in pack.members:
+                pack.remove(client)
+        load_checkpoint(run, folder)
+
+    def train(self, clients: Collection[str]) -> dict[str, Answer]:
+        """The next epoch of each of these clients' trials, those that are alike as one pack."""
+        kinds: dict[tuple[object, ...], dict[str, DistillationRun]] = {}
+        for client in sorted(clients):
+            run = self._runs[client]
+            kinds.setdefault(_kind(run), {})[client] = run
+        for kind, pack in list(self._packs.items()):
+            pack.set_members({name: run for name, run in kinds.get(kind, {}).items() if name in pack.members})
+            if not pack.members:
+                del self._packs[kind]
+        answers: dict[str, Answer] = {}
+        for kind, runs in kinds.items():
+            answers |= self._train_kind(kind, runs)
+        return answers
+
+    def _train_kind(self, kind: tuple[object, ...], runs: Mapping[str, DistillationRun]) -> dict[str, Answer]:
+        pack = self._packs.pop(kind, None)
+        try:
+            if len(runs) == 1:
+                raise PackingError("one trial is no pack")
+            if pack is None:
+                pack = Pack(runs)
+            else:
+                pack.set_members(runs)
+        except PackingError:
+            if pack is not None:
+                pack.set_members({})
+            return {name: _train_alone(run) for name, run in runs.items()}
+        try:
+            measures, failures = pack.run_epoch()
+        except Exception as error:
+            # Whatever it was, nobody knows how far each trial came: all of them have failed.
+            return {name: Answer(run, error=error) for name, run in runs.items()}
+        self._packs[kind] = pack
+        return {name: Answer(run, measures.get(name, {}), failures.get(name)) for name, run in runs.items()}
+
+
+def _kind(run: DistillationRun) -> tuple[object, ...]:
+    shared = (getattr(run.config, name) for name in SHARED_FIELDS)
+    return *shared, run.identity["dataset"], run.identity["teacher"], str(run.device)
+
+
+def _train_alone(run: DistillationRun) -> Answer:
+    try:
+        return Answer(run, run_epoch(run))
+    except Exception as error:
+        return Answer(run, error=error)
+
+
+class PackServer:
+    """Serves clients that each have one trial at a time; everything is computed by one thread.
+
+    An epoch begins when all trials that are under way have been asked for, or after a short wait for those that have
+    not: a client may have gone, or may wait for the study to propose its next trial.
+
+    Args:
+        begin_run: makes trials.
+        size: clients at most.
+    """
+
+    def __init__(self, begin_run: BeginRun, size: int) -> None:
+        self._trials = PackedTrials(begin_run)
+        self._size = size
+        self._clients: dict[str, int] = {}  # and the process of each
+        self._under_way: set[str] = set()
+        self._asking: dict[str, asyncio.Future[Answer]] = {}
+        self._changed = asyncio.Event()
+        self._beginning = 0
+        self._last_begin = 0.0
+        self._patience = _SECONDS_FOR_MEMBERS
+        self._thread = ThreadPoolExecutor(1, "pack", initializer=use_one_thread)
+        self._work: asyncio.Task[None] | None = None
+
+    async def admit(self, client: str, process: int) -> bool:
+        """Whether the client has a place here; it keeps it until it leaves or its process, on this node, ends."""
+        for other, number in list(self._clients.items()):
+            if not _is_alive(number):
+                await self.leave(other)
+        if len(self._clients) >= self._size:
+            return False
+        self._clients[client] = process
+        return True
+
+    async def leave(self, client: str) -> None:
+        """Give the place back."""
+        self._clients.pop(client, None)
+        self._under_way.discard(client)
+        self._asking.pop(client, None)
+        self._changed.set()
+        await self._compute(self._trials.end, client)
+
+    async def begin(self, client: str, settings: dict[str, Any]) -> None:
+        """Begin a trial of that client's."""
+        self._under_way.discard(client)
+        self._beginning += 1
+        try:
+            await self._compute(self._trials.begin, client, settings)
+            self._under_way.add(client)
+        finally:
+            self._beginning -= 1
+            self._last_begin = time.monotonic()
+            self._changed.set()
+
+    async def step(self, client: str) -> Answer:
+        """The next epoch of the client's trial.
+
+        Raises:
+            KeyError: the client has none here; this may be another process than the one that it began in.
+        """
+        self._trials.run_of(client)
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._serve())
+        answer = asyncio.get_running_loop().create_future()
+        self._asking[client] = answer
+        self._under_way.add(client)
+        self._changed.set()
+        return await answer
+
+    async def save(self, client: str, folder: Path) -> None:
+        """Write the state of the client's trial."""
+        await self._compute(lambda: save_checkpoint(self._trials.run_of(client), folder))
+
+    async def look_at(self, client: str, look: Callable[[DistillationRun], None]) -> None:
+        """Have a look at the client's trial, while nothing trains."""
+        await self._compute(lambda: look(self._trials.run_of(client)))
+
+    async def load(self, client: str, folder: Path) -> None:
+        """Let the client's trial go on from a state of its own."""
+        await self._compute(self._trials.load, client, folder)
+
+    async def _compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    async def _serve(self) -> None:
+        while True:
+            await self._gather()
+            asking, self._asking = self._asking, {}
+            began = time.monotonic()
+            try:
+                answers = await self._compute(self._trials.train, list(asking))
+            except Exception as error:  # a bug of ours: whoever waits must hear of it
+                for future in asking.values():
+                    _answer(future, error)
+                continue
+            self._patience = max(_SECONDS_FOR_MEMBERS, _SHARE_FOR_MEMBERS * (time.monotonic() - began))
+            for client, answer in answers.items():
+                if answer.error is not None or answer.run.finished:
+                    self._under_way.discard(client)
+                _answer(asking[client], answer)
+
+    async def _gather(self) -> None:
+        """Wait until an epoch is worth beginning."""
+        first_asked = None
+        while True:
+            seconds = None
+            if self._asking and not self._beginning:
+                now = time.monotonic()
+                first_asked = now if first_asked is None else first_asked
+                absent = self._under_way - self._asking.keys()
+                begin_at = self._last_begin + _SECONDS_FOR_BEGINNERS
+                if absent:
+                    begin_at = max(begin_at, first_asked + self._patience)
+                if now >= begin_at or len(self._asking) >= len(self._clients):
+                    self._under_way -= absent
+                    return
+                seconds = begin_at - now
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), seconds)
+
+
+def _answer(future: "asyncio.Future[Answer]", answer: Answer | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""This process: threads, random seeds, memory, energy, versions, streams."""

@@ -1,0 +1,1 @@
+"""One trial: modules that are trained, an epoch, evaluation, checkpoint, workers."""

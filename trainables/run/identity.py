@@ -1,0 +1,72 @@
+"""What a trial belongs to, and what a state must belong to, to be its own."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from trainables.data.dataset import Dataset
+from trainables.spec.methods import method_spec
+from trainables.spec.trial import TrialConfig
+
+if TYPE_CHECKING:
+    from trainables.teacher_outputs.batch import TeacherOutputs
+    from trainables.teacher_outputs.frozen import FrozenTeacher
+
+
+def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | None") -> None:
+    """Whether a trial can run on that dataset with that teacher.
+
+    Raises:
+        ValueError: saying what does not fit.
+    """
+    if dataset.name != config.dataset:
+        raise ValueError(f"the trial is of dataset {config.dataset!r} and was given {dataset.name!r}")
+    if dataset.seed != config.split_seed:
+        raise ValueError(f"the trial has split_seed {config.split_seed}, the dataset was split by {dataset.seed}")
+    if teacher is None:
+        if method_spec(config.method).needs_teacher:
+            raise ValueError(f"method {config.method!r} needs a teacher: pass one (see ensure_teacher, load_teacher)")
+        if config.begins_as_teacher:
+            raise ValueError(f"student {config.student!r} begins with layers of its teacher, and there is none")
+    elif teacher.head.out_features != dataset.num_classes:
+        raise ValueError(
+            f"the teacher knows {teacher.head.out_features} classes, dataset {dataset.name!r} has {dataset.num_classes}"
+        )
+
+
+def check_outputs(config: TrialConfig, outputs: "TeacherOutputs | None") -> None:
+    """Whether a trial finds all that its method needs in those outputs of the teacher.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if method_spec(config.method).needs_maps and not getattr(outputs, "gives_maps", False):
+        raise ValueError(
+            f"method {config.method!r} matches maps of both nets, which stored outputs of the teacher do not have: "
+            "give the trial no teacher_outputs, or LiveTeacherOutputs(teacher, maps=True)"
+        )
+
+
+def check_identity(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
+    """Whether a saved state is of this trial.
+
+    Args:
+        theirs: the identity that was saved with the state.
+        ours: see `DistillationRun.identity`.
+
+    Raises:
+        ValueError: naming the first part that differs and, of a config, the fields.
+    """
+    for name, expected in ours.items():
+        found = theirs.get(name)
+        if found != expected:
+            difference = f"{found} (here {expected})"
+            if name == "config" and found is not None:
+                difference = _different_fields(found, expected)
+            raise ValueError(f"the state is of another trial: its {name} has {difference}")
+
+
+def _different_fields(theirs: str, ours: str) -> str:
+    found, here = json.loads(theirs), json.loads(ours)
+    names = [name for name in sorted(found | here) if found.get(name) != here.get(name)]
+    return ", ".join(f"{name} {found.get(name)!r} (here {here.get(name)!r})" for name in names)

@@ -1,0 +1,175 @@
+"""Who learns in a trial: student, adapter, the method's own parts, a network beside the student; with their trainers.
+
+Each begins from its own seed, so that who else there is changes nobody's first weights.
+"""
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from trainables.batches.images import BatchSource
+from trainables.data.dataset import Dataset
+from trainables.methods.maps import map_shapes
+from trainables.methods.method import Method, PartsSetting
+from trainables.models import DistillationModel, build_model
+from trainables.models.compute import place
+from trainables.process.randomness import seeded
+from trainables.run.companion import Companion
+from trainables.spec.modality import is_text
+from trainables.spec.trial import TrialConfig, derive_seed
+from trainables.steps.adamw import AdamWTrainer
+from trainables.steps.adapter import TeacherAdapter
+from trainables.steps.sgd import Trainer
+
+if TYPE_CHECKING:
+    from trainables.teacher_outputs.frozen import FrozenTeacher
+
+
+def build_student(
+    config: TrialConfig, dataset: Dataset, device: torch.device, teacher: "FrozenTeacher | None" = None
+) -> DistillationModel:
+    """The student with its first weights; `bert:N` takes them from the teacher."""
+    with seeded(derive_seed("student", config.seed)):
+        if config.begins_as_teacher:
+            assert teacher is not None
+            student = layers_of_teacher(config, teacher.model)
+        else:
+            student = build_network(config.student, dataset)
+        if config.method_spec.shares_layers:
+            from trainables.models.text import TextClassifier, share_layers
+
+            assert isinstance(student, TextClassifier)
+            share_layers(student)
+    return place(student, device, config.precision)
+
+
+def build_network(name: str, dataset: Dataset) -> DistillationModel:
+    """The architecture of that name for a dataset, with weights from torch's global generator or from its folder."""
+    if is_text(dataset.name):
+        from trainables.models.text_zoo import build_text_model  # transformers is imported there
+
+        return build_text_model(name, dataset)
+    return build_model(name, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
+
+
+def layers_of_teacher(config: TrialConfig, teacher: DistillationModel) -> DistillationModel:
+    """The student `bert:N`, whose first weights are layers of the teacher, and a last layer of its own."""
+    from trainables.models.text import TextClassifier, student_of_layers
+
+    assert isinstance(teacher, TextClassifier)
+    count = int(config.student.partition(":")[2])
+    return student_of_layers(teacher, count, which=config.student_layers)
+
+
+def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter:
+    """The adapter of the teacher with that head."""
+    is_placebo = config.gap_control == "placebo" and "gap_control" in config.method_spec.fields
+    with seeded(derive_seed("adapter", config.seed)):
+        adapter = TeacherAdapter(
+            head.in_features,
+            head.out_features,
+            config.adapter_width,
+            kind=config.adapter_kind,
+            init=config.adapter_init,
+            head=head,
+            shift=config.gap_target if is_placebo else 0.0,
+        )
+    return adapter.to(device)
+
+
+def build_parts(
+    config: TrialConfig,
+    method: Method,
+    student: DistillationModel,
+    teacher: "FrozenTeacher | None",
+    dataset: Dataset,
+    batches: BatchSource,
+) -> nn.Module | None:
+    """What the method itself has, on the student's device; None if it has nothing."""
+    example = batches.example(1)
+    setting = PartsSetting(
+        student_dim=student.head.in_features,
+        teacher_dim=teacher.head.in_features if teacher is not None else 0,
+        labels=dataset.train.labels,
+        student_maps=map_shapes(student, example) if method.spec.needs_maps else (),
+        teacher_maps=map_shapes(teacher.model, example) if method.spec.needs_maps and teacher is not None else (),
+        image=batches.shape(),
+        num_classes=dataset.num_classes,
+    )
+    with seeded(derive_seed("method", config.seed)):
+        parts = method.build_parts(config.model_dump(), setting)
+    return parts.to(student.head.weight.device) if parts is not None else None
+
+
+def student_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Trainer:
+    """Trains the student, or what is trained as the student is: a peer, and a method's own parts.
+
+    Args:
+        config: the trial.
+        module: who learns.
+        steps: in an epoch.
+    """
+    return _trainer(config)(
+        module,
+        learning_rate=config.student_learning_rate,
+        momentum=config.student_momentum,
+        weight_decay=config.student_weight_decay,
+        schedule=config.student_schedule,
+        epochs=config.epochs,
+        steps=steps,
+        warmup=config.rate_warmup,
+        clip_norm=config.clip_norm,
+    )
+
+
+def adapter_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Trainer:
+    """Trains the adapter, or what learns in its place: the teacher.
+
+    Args:
+        config: the trial.
+        module: who learns.
+        steps: in an epoch.
+    """
+    return _trainer(config)(
+        module,
+        learning_rate=config.adapter_learning_rate,
+        momentum=config.adapter_momentum,
+        weight_decay=config.adapter_weight_decay,
+        schedule=config.adapter_schedule,
+        epochs=config.epochs,
+        steps=steps,
+        warmup=config.rate_warmup,
+        clip_norm=config.clip_norm,
+    )
+
+
+def _trainer(config: TrialConfig) -> type[Trainer]:
+    return AdamWTrainer if config.optimiser == "adamw" else Trainer
+
+
+def build_companion(
+    config: TrialConfig,
+    method: Method,
+    dataset: Dataset,
+    teacher: "FrozenTeacher | None",
+    device: torch.device,
+    steps: int,
+) -> Companion | None:
+    """The network that learns beside the student, if the method has one."""
+    if method.spec.trains_teacher:
+        assert teacher is not None
+        model = copy.deepcopy(teacher.model).requires_grad_(True)
+        return Companion("teacher", model, adapter_trainer(config, model, steps), prepare=teacher.renormalised)
+    if method.spec.peer is None:
+        return None
+    architecture = config.teacher if method.spec.peer == "teacher" else config.student
+    with seeded(derive_seed("peer", config.seed)):
+        if method.spec.peer == "student" and config.begins_as_teacher:
+            assert teacher is not None
+            model = layers_of_teacher(config, teacher.model)
+        else:
+            model = build_network(architecture, dataset)
+    model = place(model, device, config.precision)
+    return Companion("peer", model, student_trainer(config, model, steps))

@@ -1,0 +1,381 @@
+"""Whether networks take the samples of a dataset: tried on two samples of noise before any work begins.
+
+A network's name says nothing about the images it takes: some nets accept 224 pixels alone, the maps of others shrink
+to nothing on small images. Here each network is built and runs once in train mode and once in eval mode, and a step of
+each method that has parts of its own, or matches maps, is made. The weights are fresh and the samples are noise (blank
+ones would divide by zero in nets that normalise them), so only shapes and finiteness are checked.
+
+A network is refused with the reason and with another one that was tried in the same way and fits.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from trainables.data.dataset import Dataset, Split
+from trainables.losses.parts import StepOutputs
+from trainables.methods.method import Method, PartsSetting
+from trainables.methods.registry import METHODS
+from trainables.models import DistillationModel, build_model
+from trainables.process.randomness import generator_from, seeded
+from trainables.run.run import DistillationRun
+from trainables.run.workers import unshared_norms
+from trainables.spec.architectures import (
+    BERT_PATTERN,
+    CIFAR_NAMES,
+    CNN_EXAMPLES,
+    CNN_PATTERN,
+    LAYERS_PATTERN,
+    LIBRARY_PATTERN,
+)
+from trainables.spec.batch_sizes import batch_sizes
+from trainables.spec.datasets import DatasetInfo
+from trainables.spec.teacher_trial import teacher_trial
+from trainables.spec.trial import StudentLayers, TrialConfig
+from trainables.steps.loss_log import LossLog
+from trainables.teacher_outputs.frozen import FrozenTeacher
+
+if TYPE_CHECKING:
+    from trainables.models.text import TextClassifier
+
+_SAMPLES: Final = 2  # BatchNorm needs more than one value of a channel
+_VOCABULARY: Final = 32  # shapes do not depend on it
+_LENGTH: Final = 16
+_MOST_PARAMETERS: Final = 500_000_000  # BERT-large has 335 million
+# Suggested where no relative fits; the first net of each group that does is named.
+_LIBRARY_FALLBACK: Final = "resnet18"
+_ZOO_FALLBACKS: Final = ("resnet8", "resnet20", "cnn_8_16", "cnn_32_64")
+# What libraries' errors mean, by a part of their text.
+_MEANINGS: Final = (
+    (r"more than 1 value per channel", "its maps shrink to one position, where BatchNorm needs two samples or more"),
+    (r"[Oo]utput size is too small|[Kk]ernel size can't be greater|padded input size|non-positive|negative", "its maps "
+     "shrink to nothing"),
+    (r"Wrong image (?:height|width)! Expected (\d+)", "it takes images of {0} pixels alone"),
+    (r"Input (?:height|width) \(\d+\) doesn't match model \((\d+)\)", "it takes images of {0} pixels alone"),
+    (r"shape '\[.*\]' is invalid|cannot reshape|divisible", "it takes images of certain sizes alone"),
+)  # fmt: skip
+
+
+class ShapeError(ValueError):
+    """A network that does not take a dataset's samples; the message names the flag, the reason and what to do."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network is to do.
+
+    Args:
+        info: of the dataset that it gets samples of.
+        batch_size: samples per step of its training.
+        trains: whether it is trained here, and not only asked.
+        shares_norms: whether several workers train it together.
+    """
+
+    info: DatasetInfo
+    batch_size: int = _SAMPLES
+    trains: bool = True
+    shares_norms: bool = False
+
+    @property
+    def samples(self) -> str:
+        """The dataset's samples in words."""
+        info = self.info
+        if info.task is not None:
+            return f"sentences of {info.name}"
+        return f"images of {info.name}, {info.channels} x {info.image_size} x {info.image_size}"
+
+
+def check_samples(info: DatasetInfo, batch_size: int) -> None:
+    """Check that there are enough training samples.
+
+    Raises:
+        ShapeError: there are fewer than two.
+    """
+    try:
+        batch_sizes(info.split_sizes[0], batch_size)
+    except ValueError as error:
+        raise ShapeError(f"--dataset {info.name}: {error}") from None
+
+
+def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) -> None:
+    """Check that an architecture takes the samples of a dataset and gives a feature and logits for them.
+
+    Args:
+        name: one that `check_model_name` accepts.
+        wanted: what it is to do.
+        flag: names it on the command line, such as `--student`.
+        given: whether its weights come from a checkpoint, so that another name alone does not help.
+
+    Raises:
+        ShapeError: it does not, with the reason, and another architecture that does.
+    """
+    reason = _problem(name, wanted)
+    if reason is None:
+        return
+    advice = ""
+    if "did you mean" not in reason.lower():
+        fitting = next((other for other in relatives(name) if _problem(other, wanted) is None), None)
+        if fitting is not None:
+            advice = f". One that fits: {flag} {fitting}" + ", with a checkpoint of it" * given
+    raise ShapeError(f"{flag} {name}: {reason}{advice}")
+
+
+def relatives(name: str) -> Iterator[str]:
+    """Architectures to suggest in place of one, the nearest first: its own family, smaller ones before larger ones."""
+    library = LIBRARY_PATTERN.fullmatch(name)
+    if library:
+        yield f"{library[1]}:{_LIBRARY_FALLBACK}"
+    family = [each for each in CIFAR_NAMES if _family(each) == _family(name)]
+    if name in family:
+        place = family.index(name)
+        yield from reversed(family[:place])
+        yield from family[place + 1 :]
+    elif _family(name) == _family(CNN_EXAMPLES[0]):
+        yield from CNN_EXAMPLES
+    yield from (each for each in _ZOO_FALLBACKS if each not in family)
+
+
+def _family(name: str) -> str:
+    return re.match(r"[A-Za-z]*", name)[0]  # type: ignore[index]
+
+
+@cache
+def _problem(name: str, wanted: Wanted) -> str | None:
+    """Why an architecture cannot do what is wanted; None if it can."""
+    info = wanted.info
+    if (reason := _too_large(name)) is not None:
+        return reason
+    try:
+        with seeded(0), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, about names and first weights
+            model = build_model(name, num_classes=info.num_classes, in_channels=info.channels)
+    except Exception as error:  # another library's, of any kind
+        return _first_line(error) if isinstance(error, ValueError) else f"it cannot be built ({_named(error)})"
+    if wanted.shares_norms and (norms := unshared_norms(model)):
+        return (
+            f"its {', '.join(norms)} cannot normalise over several workers: leave out --workers-per-trial or choose "
+            "another network"
+        )
+    with seeded(0):
+        samples = torch.randn(_SAMPLES, info.channels, info.image_size, info.image_size, generator=generator_from(0))
+        return _problem_with(model, samples, wanted)
+
+
+def _too_large(name: str) -> str | None:
+    """Why a network whose name gives its size is not even built; an estimate from its largest layers."""
+    parameters = 0
+    if match := CNN_PATTERN.fullmatch(name):
+        parameters = 9 * int(match[1]) * int(match[2])
+    elif match := BERT_PATTERN.fullmatch(name):
+        parameters = 12 * int(match[1]) * int(match[2]) ** 2
+    if parameters <= _MOST_PARAMETERS:
+        return None
+    return (
+        f"it has some {parameters / 1e6:,.0f} million parameters; networks of up to {_MOST_PARAMETERS / 1e6:,.0f} fit"
+    )
+
+
+def _problem_with(model: DistillationModel, samples: Tensor, wanted: Wanted) -> str | None:
+    modes = [(True, min(_SAMPLES, wanted.batch_size))] * wanted.trains + [(False, _SAMPLES)]
+    for training, count in modes:
+        try:
+            with torch.no_grad():
+                feature = model.train(training).features(samples[:count])
+                reason = _wrong_feature(model, feature, count)
+                if reason is None:
+                    reason = _wrong_logits(model.head(feature), count, wanted.info.num_classes)
+        except Exception as error:  # another library's, of any kind
+            reason = f"{_meaning(error)} ({_named(error)})"
+            if count < _SAMPLES and "more than 1 value" in str(error):
+                return f"{reason}; give --set batch_size=2, or more"
+        if reason is not None:
+            return f"it cannot take {wanted.samples}: {reason}"
+    return None
+
+
+def _wrong_feature(model: DistillationModel, feature: object, count: int) -> str | None:
+    expected = (count, model.head.in_features)
+    if not isinstance(feature, Tensor):
+        return f"it gives a {type(feature).__name__} of outputs and is no plain classifier"
+    if tuple(feature.shape) != expected:
+        return f"its feature has shape {tuple(feature.shape)}, and its last layer takes {expected}"
+    return None
+
+
+def _wrong_logits(logits: Tensor, count: int, classes: int) -> str | None:
+    if tuple(logits.shape) != (count, classes):
+        return f"its logits have shape {tuple(logits.shape)} instead of {(count, classes)}"
+    return None if bool(logits.isfinite().all()) else "its logits are not finite"
+
+
+def _meaning(error: Exception) -> str:
+    for pattern, meaning in _MEANINGS:
+        if found := re.search(pattern, str(error)):
+            return meaning.format(*found.groups())
+    return "it fails on them"
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
+    """Check that a method's step can be made with these two networks; both were checked by themselves before.
+
+    Args:
+        config: a trial by the method.
+        info: of its dataset.
+        flag: names the method on the command line.
+
+    Raises:
+        ShapeError: it cannot.
+    """
+    reason = method_problem(config, info)
+    if reason is None:
+        return
+    advice = ""
+    if info.task is None:
+        others = "another method" if flag == "--method" else "name the other methods alone"
+        advice = f". Choose networks of one family, such as --teacher resnet56 --student resnet20, or {others}"
+    raise ShapeError(
+        f"{flag} {config.method} cannot match teacher {config.teacher} and student {config.student} on "
+        f"{Wanted(info).samples}: {reason}{advice}"
+    )
+
+
+@cache
+def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
+    """Why a method's step cannot be made with two networks, which were checked by themselves; None if it can.
+
+    Methods without parts of their own that match no maps are not tried: their losses see features and logits alone.
+
+    Args:
+        config: a trial by the method.
+        info: of its dataset.
+    """
+    method = METHODS[config.method]
+    if not (
+        method.spec.needs_maps
+        or method.parts is not None
+        or method.teacher_method is not None
+        or method.spec.shares_layers
+    ):
+        return None
+    try:
+        with seeded(0):
+            (_try_on_images if info.task is None else _try_on_text)(config, info, method)
+    except Exception as error:  # another library's, of any kind
+        return _first_line(error)
+    return None
+
+
+def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
+    dataset = _noise(info, config.split_seed)
+    if method.teacher_method is not None:
+        _make_step(teacher_trial(config), dataset, None, method.teacher_method)
+    model = build_model(config.teacher, num_classes=info.num_classes, in_channels=info.channels)
+    _make_step(config, dataset, FrozenTeacher(model), method)
+
+
+def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> None:
+    # In float32 whatever the trial's precision: shapes are the same.
+    config = config.model_copy(update={"precision": "fp32", "batch_size": _SAMPLES})
+    run = DistillationRun(config, dataset, teacher, method=method)
+    run.begin_drawing()
+    for trainer in run.trainers.values():
+        trainer.module.train()
+        trainer.begin_epoch(0)
+    for batch in run.batches.of_epoch(0, None):
+        run.train_batch(batch, LossLog(None))
+
+
+def _noise(info: DatasetInfo, seed: int) -> Dataset:
+    """A dataset of two images of noise, of two classes."""
+    size = info.stored_size
+    pixels = torch.randint(
+        256, (_SAMPLES, info.channels, size, size), dtype=torch.uint8, generator=generator_from(0)
+    )  # fmt: skip
+    labels = torch.arange(_SAMPLES) % info.num_classes
+    split = Split(pixels, labels, torch.arange(_SAMPLES), image_size=info.image_size)
+    return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=seed, digest="noise")
+
+
+def check_text_network(name: str, teacher: str, info: DatasetInfo, *, layers: StudentLayers, flag: str) -> None:
+    """Check that a language model can be built and gives a feature and logits for sentences.
+
+    Args:
+        name: one that `check_text_model_name` accepts; a folder, or what the Hub's cache has.
+        teacher: the model that `bert:N` takes its layers from.
+        info: of the task.
+        layers: which layers `bert:N` takes.
+        flag: names it on the command line.
+
+    Raises:
+        ShapeError: it does not, with the reason.
+    """
+    reason = _text_problem(name, teacher, info, layers)
+    if reason is not None:
+        raise ShapeError(f"{flag} {name}: {reason}")
+
+
+@cache
+def _text_problem(name: str, teacher: str, info: DatasetInfo, layers: StudentLayers) -> str | None:
+    if (reason := _too_large(name)) is not None:
+        return reason
+    try:
+        with seeded(0):
+            model = _text_model(name, teacher, info.num_classes, layers)
+    except Exception as error:  # the library's, of any kind
+        return _first_line(error) if isinstance(error, ValueError) else f"it cannot be built ({_named(error)})"
+    with seeded(0):
+        return _problem_with(model, _sentences(), Wanted(info))
+
+
+@torch.no_grad()
+def _try_on_text(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
+    """Compute a method's losses of two language models."""
+    values, sentences, labels = config.model_dump(), _sentences(), torch.arange(_SAMPLES) % info.num_classes
+    student = _text_model(config.student, config.teacher, info.num_classes, config.student_layers)
+    teacher = _text_model(config.teacher, config.teacher, info.num_classes, config.student_layers)
+    if method.spec.shares_layers:
+        from trainables.models.text import share_layers
+
+        share_layers(student)
+    own, theirs = student.feature_maps(sentences), teacher.feature_maps(sentences)
+    setting = PartsSetting(student.head.in_features, teacher.head.in_features, labels)
+    outputs = StepOutputs(
+        own.feature, own.logits, theirs.feature, theirs.logits, parts=method.build_parts(values, setting),
+        student_maps=own.maps, teacher_maps=theirs.maps,
+    )  # fmt: skip
+    method.objective(values)(outputs, labels)
+
+
+def _sentences() -> Tensor:
+    """Sentences (B, 2, L) of one token over and over."""
+    sentences = torch.ones(_SAMPLES, 2, _LENGTH, dtype=torch.int32)
+    sentences[:, 1] = 0
+    return sentences
+
+
+def _text_model(name: str, teacher: str, classes: int, layers: StudentLayers) -> "TextClassifier":
+    """A language model with fresh weights and few tokens."""
+    from trainables.models.pretrained import find_folder, read_config  # transformers is imported from here on
+    from trainables.models.text import build_bert, build_described, description_of, student_of_layers
+
+    if BERT_PATTERN.fullmatch(name):
+        return build_bert(name, num_classes=classes, vocabulary_size=_VOCABULARY)
+    if match := LAYERS_PATTERN.fullmatch(name):
+        whole = _text_model(teacher, teacher, classes, layers)
+        return student_of_layers(whole, int(match[1]), which=layers)
+    description = description_of(read_config(find_folder(name)))
+    return build_described({**description, "vocab_size": _VOCABULARY}, num_classes=classes)

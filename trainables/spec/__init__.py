@@ -1,0 +1,1 @@
+"""What a trial is, without torch: config, methods, datasets, architectures, recipes, measures."""

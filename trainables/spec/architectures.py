@@ -1,0 +1,210 @@
+"""Which architecture names `build_model` knows; imports no torch, so that a plan is checked in no time."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from trainables.spec.naming import unknown_name
+
+# cnn_32_64: a small convolutional net for small images, its name gives the channels of its convolutions.
+CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
+
+CNN_EXAMPLES = ("cnn_3_4", "cnn_8_16", "cnn_32_64")
+
+# The nets of the CIFAR distillation literature, by the names under which its tables have them.
+LITERATURE_NAMES: Final[tuple[str, ...]] = (
+    "resnet8",
+    "resnet14",
+    "resnet20",
+    "resnet32",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "resnet8x4",
+    "resnet32x4",
+    "ResNet50",
+    "wrn_16_1",
+    "wrn_16_2",
+    "wrn_40_1",
+    "wrn_40_2",
+    "vgg8",
+    "vgg11",
+    "vgg13",
+    "vgg16",
+    "vgg19",
+    "MobileNetV2",
+    "ShuffleV1",
+    "ShuffleV2",
+)
+# Residual nets with zero-padded shortcuts (option A), such as akamaster's for CIFAR-10.
+ZERO_PAD_NAMES: Final = tuple(f"resnet{depth}a" for depth in (8, 14, 20, 32, 44, 56, 110))
+CIFAR_NAMES: Final[tuple[str, ...]] = (*LITERATURE_NAMES, *ZERO_PAD_NAMES)
+
+# D, the width of the penultimate feature.
+_CIFAR_FEATURES: Final[dict[str, int]] = {
+    **dict.fromkeys(CIFAR_NAMES, 64),
+    **dict.fromkeys(("resnet8x4", "resnet32x4"), 256),
+    **dict.fromkeys(("wrn_16_2", "wrn_40_2"), 128),
+    **dict.fromkeys(("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"), 512),
+    "ResNet50": 2048,
+    "MobileNetV2": 1280,
+    "ShuffleV1": 960,
+    "ShuffleV2": 1024,
+}
+_CNN_POSITIONS: Final = 4  # 2 × 2 positions of the last map reach the head
+
+# torchvision:resnet18 and timm:vit_tiny_patch16_224 name the architectures of those libraries.
+LIBRARY_PATTERN = re.compile(r"(torchvision|timm):([A-Za-z0-9_.\-]+)")
+
+# bert_4_128: a BERT of so many layers and hidden units, from first weights; bert:6: so many of the teacher's layers.
+BERT_PATTERN: Final = re.compile(r"bert_(\d{1,2})_(\d{1,4})")
+LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
+# A name on the Hugging Face Hub, as in bert-base-uncased and google/electra-small-discriminator.
+_HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+BERT_EXAMPLES: Final = ("bert_2_128", "bert_4_128")
+_HIDDEN_MULTIPLE: Final = 32  # units of the narrowest attention head
+
+# Names that torchvision and timm give to nets which are unknown here, or are other nets here.
+_TORCHVISION_FORM: Final = re.compile(
+    r"resnet(18|34|50|101|152)|wide_resnet(50|101)_2|resnext(50_32x4d|101_32x8d|101_64x4d)|vgg(11|13|16|19)(_bn)?|"
+    r"densenet(121|161|169|201)|mobilenet_v(2|3_small|3_large)|efficientnet_(b[0-7]|v2_[sml])|mnasnet\d_\d+|alexnet|"
+    r"convnext_(tiny|small|base|large)|vit_([bl]_(16|32)|h_14)|swin(_v2)?_[tsb]|regnet_[xy]_\d+(_\d)?(mf|gf)|"
+    r"shufflenet_v2_x\d_\d|maxvit_t"
+)
+_TIMM_FORM: Final = re.compile(
+    r"(vit|deit|deit3|swin|swinv2|beit|mixer|eva)_.*_patch\d+.*|tf_.+|mobilenetv[1-4]_.+|convnextv2_.+|resnet\d+d|"
+    r"mobilevit.*|[a-z0-9_]+\.[a-z0-9_]+_in(1|21|22)k.*"
+)
+_LIBRARY_FORMS: Final = {"torchvision": _TORCHVISION_FORM, "timm": _TIMM_FORM}
+
+# What other code bases call a net that has another name here.
+FOREIGN_NAMES: Final[dict[str, str]] = {
+    "mobile_half": "MobileNetV2",
+    **{f"{name}_bn": name for name in LITERATURE_NAMES if name.startswith("vgg")},
+}
+
+
+def check_model_name(name: str) -> str:
+    """`name`, if `build_model` knows it; of `torchvision:` and `timm:` names, only the form is checked.
+
+    Raises:
+        ValueError: naming the nearest known name.
+    """
+    match = CNN_PATTERN.fullmatch(name)
+    if match and all(int(channels) >= 1 for channels in match.groups()):
+        return name
+    if name in CIFAR_NAMES or LIBRARY_PATTERN.fullmatch(name):
+        return name
+    if is_text_model_name(name):
+        raise ValueError(f"model {name!r} reads text, and the dataset is of images: name one for images, as cnn_8_16")
+    raise ValueError(_refusal(name))
+
+
+def check_text_model_name(name: str, *, student: bool = False) -> str:
+    """`name`, if `trainables.models.text` can build it; whether a folder or a Hub's name is there is not looked at.
+
+    Args:
+        name: `bert_L_H`, a folder in Hugging Face's layout, a name on the Hub, or, of a student, `bert:N`.
+        student: whether it names one.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    small, layers = BERT_PATTERN.fullmatch(name), LAYERS_PATTERN.fullmatch(name)
+    allowed = (
+        "for text name bert_L_H (L layers, H hidden units in multiples of 32, such as bert_4_128), "
+        + "bert:N (N of the teacher's layers), " * student
+        + "a folder in Hugging Face's layout, or a name on its Hub, such as bert-base-uncased"
+    )
+    if small:
+        if int(small[1]) < 1 or int(small[2]) < 1 or int(small[2]) % _HIDDEN_MULTIPLE:
+            raise ValueError(f"model {name!r}: {allowed}")
+        return name
+    if layers:
+        if not student or int(layers[1]) < 1:
+            raise ValueError(f"model {name!r}: {allowed}")
+        return name
+    if _is_image_model(name) or not (is_folder_name(name) or _HUB_PATTERN.fullmatch(name)):
+        raise ValueError(f"model {name!r}: {allowed}")
+    return name
+
+
+def layers_and_width(name: str) -> tuple[int, int | None] | None:
+    """Layers and hidden units that a text model's name tells, None for the width of `bert:N`; None if it tells none."""
+    small, layers = BERT_PATTERN.fullmatch(name), LAYERS_PATTERN.fullmatch(name)
+    if small:
+        return int(small[1]), int(small[2])
+    return (int(layers[1]), None) if layers else None
+
+
+def is_text_model_name(name: str) -> bool:
+    """Whether a name is one of a text model and can be of no other."""
+    return bool(BERT_PATTERN.fullmatch(name) or LAYERS_PATTERN.fullmatch(name))
+
+
+def is_pretrained_text_name(name: str) -> bool:
+    """Whether a text model's name stands for weights that lie in a folder or in the Hub's cache."""
+    return not is_text_model_name(name)
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether a text model's name is a path rather than a name on the Hub."""
+    return name.startswith(("/", "./", "../", "~"))
+
+
+def absolute_name(name: str) -> str:
+    """A text model's name for processes with other working folders: of a folder its absolute path."""
+    folder = Path(name).expanduser()
+    return (
+        str(folder.absolute()) if is_folder_name(name) or (is_pretrained_text_name(name) and folder.is_dir()) else name
+    )
+
+
+def _is_image_model(name: str) -> bool:
+    known = CNN_PATTERN.fullmatch(name) or LIBRARY_PATTERN.fullmatch(name)
+    return bool(known) or name in CIFAR_NAMES or name in FOREIGN_NAMES
+
+
+def feature_dim(name: str) -> int | None:
+    """D, the width of that architecture's penultimate feature; None for other libraries' names."""
+    text = BERT_PATTERN.fullmatch(name)
+    if text:
+        return int(text[2])
+    small = CNN_PATTERN.fullmatch(name)
+    return _CNN_POSITIONS * int(small[2]) if small else _CIFAR_FEATURES.get(name)
+
+
+def has_maps(name: str) -> bool:
+    """Whether nets of that architecture give the maps of their stages; see `trainables.models.interface`."""
+    return LIBRARY_PATTERN.fullmatch(name) is None
+
+
+def is_packable(name: str) -> bool:
+    """Whether several students of that architecture can train as one; see `trainables.packing.network`."""
+    return (
+        not is_text_model_name(name)
+        and name not in ("ShuffleV1", "ShuffleV2")
+        and LIBRARY_PATTERN.fullmatch(name) is None
+    )
+
+
+def is_known_to_draw_nothing(name: str) -> bool:
+    """Whether networks of that architecture are known to draw no random numbers in training."""
+    return not is_text_model_name(name) and LIBRARY_PATTERN.fullmatch(name) is None
+
+
+def _refusal(name: str) -> str:
+    known = (*CNN_EXAMPLES, *CIFAR_NAMES)
+    forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME and timm:NAME)"
+    # difflib takes resnet50 for a slip of resnet56 rather than of ResNet50.
+    same_letters = {_letters(candidate): candidate for candidate in known}
+    library = next((f"{kind}:{name}" for kind, form in _LIBRARY_FORMS.items() if form.fullmatch(name)), None)
+    meant = [each for each in (FOREIGN_NAMES.get(name) or same_letters.get(_letters(name)), library) if each]
+    if meant:
+        guess = " or ".join(map(repr, meant))
+        return f"unknown model {name!r}; did you mean {guess}? Known: {', '.join(known)}{forms}"
+    return unknown_name("model", name, known) + forms
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold())

@@ -1,0 +1,292 @@
+"""Published datasets by name: shape, splits and files. Imports no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from trainables.spec.class_names import CIFAR10, CIFAR100, DIGITS, FASHION_MNIST
+from trainables.spec.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, GlueTask, Metric, cached_by_hub
+from trainables.spec.naming import unknown_name
+
+FOLDER_PREFIX: Final = "image_folder:"
+# A file may lie there packed.
+PACKINGS: Final = ("", ".gz", ".xz")
+_LISTED: Final = 4
+RESIZED_CROPS: Final = 64
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A dataset's shape, splits and files.
+
+    Args:
+        name: canonical name, as flags take it.
+        num_classes: classes.
+        channels: image channels.
+        image_size: height and width in pixels.
+        split_sizes: samples in (train, validation, test).
+        padding: augmented views are all crops of the image padded by so many black pixels, ...
+        mirrored: ... and with it their mirror images.
+        layouts: sets of files of which one must lie under the data root, relative to it, each file as it is or
+            packed (.gz, .xz); nothing for a dataset that ships with a library.
+        source: where it comes from.
+        download: whether torchvision can fetch it.
+        resized_crops: so many random resized crops are the augmented views instead, as usual for photographs.
+        task: of text, which has neither channels nor a size in pixels, and a single view; None for images.
+        class_names: names of the classes, in the order of their labels; nothing where only the files tell them (see
+            `trainables.data.class_names`).
+        largest_pixel: the largest value that a pixel can have; the smallest is 0.
+    """
+
+    name: str
+    num_classes: int
+    channels: int
+    image_size: int
+    split_sizes: tuple[int, int, int]
+    padding: int
+    mirrored: bool
+    layouts: tuple[tuple[str, ...], ...]
+    source: str
+    download: bool = False
+    resized_crops: int = 0
+    task: GlueTask | None = None
+    class_names: tuple[str, ...] = ()
+    largest_pixel: int = 255
+
+    @property
+    def num_views(self) -> int:
+        """Augmented views of each sample, the unchanged one included."""
+        return self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured of predicted classes."""
+        return ("accuracy",) if self.task is None else self.task.metrics
+
+    @property
+    def stored_size(self) -> int:
+        """Height and width of the training images that views are cut from: 256 for views of 224 pixels."""
+        return round(self.image_size * 8 / 7) if self.resized_crops else self.image_size
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the layout that is looked for first."""
+        return self.layouts[0] if self.layouts else ()
+
+    def find_files(self, root: Path | None) -> dict[str, Path] | None:
+        """The files of the first layout that is complete under `root`, by name; None if none is."""
+        base = root if root is not None else Path()
+        for layout in self.layouts:
+            found = {name: self._find(base, name) for name in layout}
+            if all(found.values()):
+                return {name: path for name, path in found.items() if path is not None}
+        return None if self.layouts else {}
+
+    def missing_files(self, root: Path | None) -> list[str]:
+        """What is missing under `root` of the layout that lacks least, relative to it; nothing if one is complete."""
+        base = root if root is not None else Path()
+        lacking = [[name for name in layout if self._find(base, name) is None] for layout in self.layouts]
+        return min(lacking, key=len, default=[])
+
+    def _find(self, base: Path, name: str) -> Path | None:
+        return _find(base / name) or (cached_by_hub(name) if self.task is not None else None)
+
+
+def _shortened(names: Sequence[object]) -> str:
+    """The names with commas between; of many, the first ones and the last."""
+    few = [*map(str, names)]
+    return ", ".join(few if len(few) <= _LISTED else [*few[:2], "...", few[-1]])
+
+
+def _find(path: Path) -> Path | None:
+    packed = (path.with_name(path.name + packing) for packing in PACKINGS)
+    return next((each for each in packed if each.exists()), None)
+
+
+def _idx_files(folder: str) -> tuple[str, ...]:
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    return tuple(f"{folder}/raw/{name}-ubyte" for name in names)
+
+
+_CIFAR10_BATCHES: Final = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_CIFAR: Final = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009)"
+
+
+DATASETS: Final[dict[str, DatasetInfo]] = {
+    info.name: info
+    for info in (
+        DatasetInfo(
+            name="digits",
+            num_classes=10,
+            channels=1,
+            image_size=8,
+            split_sizes=(1077, 360, 360),
+            padding=1,
+            mirrored=False,
+            layouts=(),
+            source="scikit-learn's load_digits (UCI optical recognition of handwritten digits, test part)",
+            class_names=DIGITS,
+            largest_pixel=240,  # ink counts from 0 to 16, times 15
+        ),
+        DatasetInfo(
+            name="fashion_mnist",
+            num_classes=10,
+            channels=1,
+            image_size=28,
+            split_sizes=(55_000, 5_000, 10_000),
+            padding=2,
+            mirrored=True,
+            layouts=(_idx_files("FashionMNIST"),),
+            source="Xiao, Rasul and Vollgraf, Fashion-MNIST (2017)",
+            download=True,
+            class_names=FASHION_MNIST,
+        ),
+        DatasetInfo(
+            name="mnist",
+            num_classes=10,
+            channels=1,
+            image_size=28,
+            split_sizes=(55_000, 5_000, 10_000),
+            padding=2,
+            mirrored=False,  # a mirrored digit is another sign
+            layouts=(_idx_files("MNIST"),),
+            source="LeCun, Cortes and Burges, The MNIST database of handwritten digits",
+            download=True,
+            class_names=DIGITS,
+        ),
+        DatasetInfo(
+            name="cifar10",
+            num_classes=10,
+            channels=3,
+            image_size=32,
+            split_sizes=(45_000, 5_000, 10_000),
+            padding=4,
+            mirrored=True,
+            layouts=(
+                tuple(f"cifar-10-batches-py/{name}" for name in _CIFAR10_BATCHES),
+                tuple(f"cifar-10-batches-bin/{name}.bin" for name in _CIFAR10_BATCHES),
+            ),
+            source=_CIFAR,
+            download=True,
+            class_names=CIFAR10,
+        ),
+        DatasetInfo(
+            name="cifar100",
+            num_classes=100,
+            channels=3,
+            image_size=32,
+            split_sizes=(45_000, 5_000, 10_000),
+            padding=4,
+            mirrored=True,
+            layouts=(
+                ("cifar-100-python/train", "cifar-100-python/test"),
+                ("cifar-100-binary/train.bin", "cifar-100-binary/test.bin"),
+            ),
+            source=_CIFAR,
+            download=True,
+            class_names=CIFAR100,
+        ),
+        DatasetInfo(
+            name="tiny_imagenet",
+            num_classes=200,
+            channels=3,
+            image_size=64,
+            split_sizes=(90_000, 10_000, 10_000),
+            padding=8,
+            mirrored=True,
+            layouts=(
+                (
+                    "tiny-imagenet-200/wnids.txt",
+                    "tiny-imagenet-200/train",
+                    "tiny-imagenet-200/val/val_annotations.txt",
+                    "tiny-imagenet-200/val/images",
+                ),
+            ),
+            source="Stanford CS231n, Tiny ImageNet; its labelled validation part is the test split here",
+        ),
+        *(
+            DatasetInfo(
+                name=task.dataset,
+                num_classes=len(task.labels),
+                channels=0,
+                image_size=0,
+                split_sizes=task.split_sizes,
+                padding=0,
+                mirrored=False,
+                layouts=task.layouts,
+                source=f"GLUE's {task.title}, Wang et al. (2019); its labelled development part is the test split here",
+                download=True,
+                task=task,
+                class_names=task.labels,
+            )
+            for task in GLUE_TASKS.values()
+        ),
+    )
+}
+
+
+def check_dataset_name(name: str) -> str:
+    """`name`, if it is a known dataset or names an image folder.
+
+    Raises:
+        ValueError: naming the nearest known name.
+    """
+    if name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX:
+        return name
+    if (meaning := REGRESSION_TASKS.get(name.removeprefix(GLUE_PREFIX))) and name.startswith(GLUE_PREFIX):
+        raise ValueError(_refused_regression(name, meaning))
+    if name not in DATASETS:
+        raise ValueError(unknown_name("dataset", name, [*DATASETS, f"{FOLDER_PREFIX}PATH"]))
+    return name
+
+
+def expand_home(name: str) -> str:
+    """A dataset's name; the folder of `image_folder:~/pets` is in the user's home, which no shell puts in its place.
+
+    Raises:
+        ValueError: the user that `~NAME` names has no home.
+    """
+    if not name.startswith(f"{FOLDER_PREFIX}~"):
+        return name
+    try:
+        return f"{FOLDER_PREFIX}{Path(name.removeprefix(FOLDER_PREFIX)).expanduser()}"
+    except RuntimeError:
+        raise ValueError(f"{name}: there is no such home; give the folder's whole path") from None
+
+
+def _refused_regression(name: str, meaning: str) -> str:
+    from trainables.spec.methods import METHOD_SPECS
+
+    classified = ", ".join(known for known in DATASETS if known.startswith(GLUE_PREFIX))
+    methods = ", ".join(METHOD_SPECS)
+    return (
+        f"dataset {name!r} is a regression: its labels are {meaning}, and every method here ({methods}) learns from "
+        f"classes. Of GLUE there are {classified}"
+    )
+
+
+def largest_pixel(name: str) -> int:
+    """The largest value that a pixel of a dataset can have, without a look at the files; see `DatasetInfo`."""
+    return DATASETS[name].largest_pixel if name in DATASETS else DatasetInfo.largest_pixel
+
+
+def check_files(info: DatasetInfo, root: Path | None) -> None:
+    """Check that a dataset's files are there.
+
+    Raises:
+        ValueError: naming the files that are expected under the root and missing, and what to do.
+    """
+    missing = info.missing_files(root)
+    if not missing:
+        return
+    where = f"under {root}" if root is not None else "without a data root"
+    others = [_shortened(layout) for layout in info.layouts if missing[0] not in layout]
+    raise ValueError(
+        f"dataset {info.name} is not complete {where}: {_shortened(missing)} "
+        f"{'is' if len(missing) == 1 else 'are'} missing (each may be packed, as .gz or .xz"
+        + "".join(f"; instead of them all, {other} would do" for other in others)
+        + "). Pass the folder that holds them as --data-root or PESFKD_DATA_ROOT"
+        + ("; or let --download fetch them there" if info.download else "")
+        + f". Source: {info.source}"
+    )

@@ -1,0 +1,124 @@
+"""How teachers are trained: named sets of hyperparameters, of which each may be given otherwise.
+
+It imports no torch, so that a plan is checked in no time.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from trainables.spec.architectures import is_pretrained_text_name
+from trainables.spec.modality import is_text
+from trainables.spec.naming import unknown_name
+from trainables.spec.text_defaults import rate_of
+
+RecipeName = Literal["short", "literature"]
+# How a trial's teacher came about.
+TeacherOrigin = Literal["short", "literature", "checkpoint"]
+
+RECIPES: Final[tuple[str, ...]] = get_args(RecipeName)
+
+# Of the epochs: 150, 180 and 210 of 240, as CRD, PESF-KD and most of the CIFAR-100 distillation literature.
+STEP_MILESTONES: Final = (0.625, 0.75, 0.875)
+# The same train these at a fifth of the others' rate.
+_SLOWER: Final = frozenset({"MobileNetV2", "ShuffleV1", "ShuffleV2"})
+_LEARNING_RATE: Final = 0.05
+_SLOWER_LEARNING_RATE: Final = 0.01
+_LITERATURE_EPOCHS: Final = 240
+# By dataset, as long as its teachers gain much by it; what is before a colon names the dataset.
+_SHORT_EPOCHS: Final[dict[str, int]] = {
+    "digits": 30,
+    "mnist": 10,
+    "fashion_mnist": 15,
+    "cifar10": 30,
+    "cifar100": 40,
+    "tiny_imagenet": 30,
+    "image_folder": 20,
+    "glue": 5,
+}
+# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and of the rates that were tried there the least.
+_LITERATURE_TEXT_EPOCHS: Final = 3
+_LITERATURE_TEXT_RATE: Final = 2e-5
+_OTHER_SHORT_EPOCHS: Final = 30
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """Every hyperparameter that matters to a teacher's training, so that no default of a trial changes a teacher.
+
+    Args:
+        name: of the set that it began as.
+        epochs: passes over the train split.
+        batch_size: samples per step.
+        learning_rate: of the first epoch; SGD, Nesterov off, or AdamW on text.
+        momentum: of SGD; AdamW's β₁.
+        weight_decay: on all parameters; AdamW's on matrices alone.
+        schedule: cosine, step, linear or constant (see `trainables.steps.sgd`); step divides the rate by ten at
+            62.5, 75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
+        augmentation: the dataset's views, or none.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    schedule: str
+    augmentation: str
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """After how many finished epochs the rate is divided by ten."""
+        if self.schedule != "step":
+            return ()
+        return tuple(math.ceil(milestone * self.epochs) for milestone in STEP_MILESTONES)
+
+
+def default_epochs(recipe: str, dataset: str) -> int:
+    """How many epochs a recipe takes where nothing else is asked for.
+
+    Raises:
+        ValueError: for an unknown recipe.
+    """
+    if recipe not in RECIPES:
+        raise ValueError(unknown_name("teacher recipe", recipe, RECIPES))
+    if recipe == "literature":
+        return _LITERATURE_TEXT_EPOCHS if is_text(dataset) else _LITERATURE_EPOCHS
+    return _SHORT_EPOCHS.get(dataset.partition(":")[0], _OTHER_SHORT_EPOCHS)
+
+
+def find_recipe(name: str, *, dataset: str, model: str, epochs: int | None = None) -> TeacherRecipe:
+    """The recipe of that name for a dataset and an architecture.
+
+    Args:
+        name: literature or short.
+        dataset: canonical name.
+        model: architecture.
+        epochs: instead of the recipe's own.
+
+    Raises:
+        ValueError: for an unknown recipe.
+    """
+    if is_text(dataset):
+        fine_tuned = name == "literature" and is_pretrained_text_name(model)
+        return TeacherRecipe(
+            name=name,
+            epochs=epochs or default_epochs(name, dataset),
+            batch_size=32,
+            learning_rate=_LITERATURE_TEXT_RATE if fine_tuned else rate_of(model),
+            momentum=0.9,
+            weight_decay=0.01,
+            schedule="linear",
+            augmentation="none",
+        )
+    return TeacherRecipe(
+        name=name,
+        epochs=epochs or default_epochs(name, dataset),
+        batch_size=64,
+        learning_rate=_SLOWER_LEARNING_RATE if model in _SLOWER else _LEARNING_RATE,
+        momentum=0.9,
+        weight_decay=5e-4,
+        schedule="step" if name == "literature" else "cosine",
+        augmentation="views",
+    )

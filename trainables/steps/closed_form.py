@@ -1,0 +1,157 @@
+"""The objective's gradients by formula, for nets so small that autograd's bookkeeping would cost a third of a step.
+
+Notation, for one batch: s, a: the student's logits and those it is taught by (the adapted teacher's, or the frozen
+teacher's), (..., B, C); y: labels, (..., B); T: temperature; p(z) = softmax(z); K = mean over the batch of
+KL(p(a / T) || p(s / T)). With the objective
+
+    ce_weight · CE(s, y) + kd_weight · T² K + adapter_ce_weight · CE(a, y)
+
+the gradients are, row by row and with d = log p(a / T) - log p(s / T),
+
+    in s:  ce_weight (p(s) - onehot(y)) / B + kd_weight T (p(s / T) - p(a / T)) / B
+    in a:  adapter_ce_weight (p(a) - onehot(y)) / B + kd_weight T p(a / T) (d - Σ p(a / T) d) / B
+
+Leading dimensions (...) hold objectives side by side, each with numbers of its own. The methods' own losses are what
+this is tested against.
+
+Among the convolutions of a step every call costs 5 to 10 µs however little it computes, so few are made: all but the
+last term is linear in the four distributions and the labels, hence one matrix product. Classes come before samples in
+memory, (C, B), where PyTorch's softmax takes a third of the time.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainables.losses.parts import LossParts
+
+# One for all objectives, or a tensor (...) with one for each.
+Number = float | Tensor
+
+
+class Gradients(NamedTuple):
+    """What a step needs of a batch, and what its losses are computed from later.
+
+    Args:
+        student: (..., B, C), the gradient in the student's logits.
+        taught_by: (..., B, C), the gradient in the logits that it is taught by; None where nobody learns from it.
+        log_p: (..., 4, C, B), the logarithms of p(s), p(a), p(s / T) and p(a / T).
+    """
+
+    student: Tensor
+    taught_by: Tensor | None
+    log_p: Tensor
+
+
+class ClosedForm:
+    """The objective of `kd` and `pesf_kd` with its numbers.
+
+    Args:
+        temperature: softens both sides of the divergence.
+        ce_weight: weight of the student's cross-entropy.
+        kd_weight: weight of the divergence.
+        adapter_ce_weight: weight of the adapted teacher's cross-entropy; None where there is no adapter.
+        detach_adapter_target: the divergence's gradient does not reach the adapter.
+
+    Attributes:
+        has_adapter: whether what teaches learns too.
+        linear: what the gradients in s and a weigh p(s), p(a), p(s / T), p(a / T) and the labels by, times B.
+        pull_on_adapter: the same for the gradient's last term; None where it has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: Number,
+        ce_weight: Number,
+        kd_weight: Number,
+        adapter_ce_weight: Number | None = None,
+        detach_adapter_target: bool = False,
+    ) -> None:
+        self.has_adapter = adapter_ce_weight is not None
+        adapter: Number = 0.0 if adapter_ce_weight is None else adapter_ce_weight
+        self.temperature = temperature
+        self._numbers = temperature, ce_weight, kd_weight, adapter
+        pull = kd_weight * temperature
+        self.linear: list[list[Number]] = [
+            [ce_weight, 0.0, pull, -pull, -ce_weight],
+            [0.0, adapter, 0.0, 0.0, -adapter],
+        ]
+        self.pull_on_adapter: Number | None = pull if self.has_adapter and not detach_adapter_target else None
+        self._shape: tuple[object, ...] = ()
+
+    @torch.no_grad()
+    def __call__(self, student_logits: Tensor, taught_by: Tensor, labels: Tensor) -> Gradients:
+        """The gradients of one batch, or of several side by side.
+
+        Args:
+            student_logits: (..., B, C) float.
+            taught_by: (..., B, C), the adapted or the frozen teacher's logits.
+            labels: (..., B) int64.
+        """
+        if self._shape != (student_logits.shape, student_logits.dtype):
+            self._prepare(student_logits)
+        logits = torch.stack([student_logits.mT, taught_by.mT], dim=-3)
+        log_p = torch.log_softmax(torch.cat([logits, logits * self._coldness], dim=-3), dim=-2)
+        terms = self._terms
+        torch.exp(log_p, out=self._p)
+        if labels.dim() == 1:
+            torch.index_select(self._unit, 1, labels, out=self._truth)
+        else:
+            self._truth.copy_(self._unit[labels].mT)
+        gradients = (self._weights @ terms.flatten(-2)).view(self._paired)
+        student, teacher = gradients.unbind(-3)
+        if self.pull_on_adapter is not None:
+            self._add_pull(teacher, log_p)
+        return Gradients(student.mT, teacher.mT if self.has_adapter else None, log_p)
+
+    def _add_pull(self, teacher: Tensor, log_p: Tensor) -> None:
+        p = self._soft_teacher
+        difference = log_p.select(-3, 3) - log_p.select(-3, 2)
+        difference -= (p * difference).sum(dim=-2, keepdim=True)
+        teacher.add_(difference.mul_(p).mul_(self._pull))
+
+    def _prepare(self, logits: Tensor) -> None:
+        """Buffers and matrices for batches of this shape."""
+        *sides, batch, classes = logits.shape
+        self._shape = logits.shape, logits.dtype
+        self._paired = (*sides, 2, classes, batch)
+        self._terms = logits.new_empty((*sides, 5, classes, batch))
+        self._p, self._truth = self._terms[..., :4, :, :], self._terms[..., 4, :, :]
+        self._soft_teacher = self._terms[..., 3, :, :]
+        self._unit = torch.eye(classes, dtype=logits.dtype, device=logits.device)
+        self._coldness = _matrix([[1 / self._numbers[0]]], sides, logits).unsqueeze(-1)
+        self._weights = _matrix(self.linear, sides, logits) / batch
+        if self.pull_on_adapter is not None:
+            self._pull = _matrix([[self.pull_on_adapter]], sides, logits) / batch
+
+    @torch.no_grad()
+    def parts(self, log_p: Tensor, labels: Tensor) -> LossParts:
+        """The losses of batches whose gradients were computed.
+
+        Args:
+            log_p: (..., 4, C, B), as in `Gradients`; more leading dimensions are more batches.
+            labels: (..., B) int64.
+
+        Returns:
+            Each part (...).
+        """
+        temperature, ce_weight, kd_weight, adapter_ce_weight = self._numbers
+        student, teacher, soft_student, soft_teacher = log_p.unbind(-3)
+        index = labels.unsqueeze(-2)
+        ce = -student.gather(-2, index).mean(dim=(-2, -1))
+        divergence = (soft_teacher.exp() * (soft_teacher - soft_student)).sum(dim=-2).mean(dim=-1)
+        kd = divergence * temperature**2
+        total = ce * ce_weight + kd * kd_weight
+        if not self.has_adapter:
+            return LossParts(total, ce=ce, kd=kd)
+        adapter = -teacher.gather(-2, index).mean(dim=(-2, -1))
+        return LossParts(total + adapter * adapter_ce_weight, ce=ce, kd=kd, adapter=adapter)
+
+
+def _matrix(rows: Sequence[Sequence[Number]], sides: Sequence[int], like: Tensor) -> Tensor:
+    """Numbers, and tensors (...) of them, as one tensor (..., rows, columns)."""
+    numbers = [[torch.as_tensor(each, dtype=like.dtype, device=like.device).expand(sides) for each in r] for r in rows]
+    return torch.stack([torch.stack(row, dim=-1) for row in numbers], dim=-2)

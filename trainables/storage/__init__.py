@@ -1,0 +1,1 @@
+"""Files that are whole or refused, on disk or in object storage."""

@@ -1,0 +1,418 @@
+"""MLflow's store, opened with care: for studies and for the teacher's command line.
+
+The only modules of `trainables` that import MLflow are this one and `trainables.teacher.tracking`; nobody imports them
+unless something is to be delivered.
+"""
+
+import difflib
+import logging
+import os
+import shlex
+import sqlite3
+import ssl
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+from urllib.error import HTTPError, URLError
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.request import Request, urlopen
+
+# Before mlflow is imported: no telemetry, and a dead server is given up on in seconds, not minutes.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+# Two lines for every run that ends on a server; the study says where its runs are.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+import sqlalchemy
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from trainables.process.errors import StudyError
+from trainables.storage.files import free_space
+from trainables.storage.mlflow_schema import SECONDS_FOR_A_LOCK, SchemaError, check_database, prepare_file
+from trainables.storage.moved_store import find_artifacts_again
+from trainables.storage.sqlite_uri import lock_of, sqlite_file
+from trainables.storage.tensors import locked
+from trainables.storage.uris import redact, redact_place
+
+_SECONDS_TO_ANSWER: Final = 10
+_SECONDS_TO_CONNECT: Final = 25.0
+_SECONDS_FOR_ANOTHER: Final = 25.0  # that makes the store
+_SECONDS_FOR_TABLES: Final = 120  # that another process makes in a database
+_LONGEST_REASON: Final = 300  # characters
+_WELL: Final = b"OK"  # says MLflow's server under /health
+_WEB: Final = frozenset({"http", "https"})
+_DATABASES: Final = ("postgresql", "mysql", "mssql", "sqlite")
+_OTHERS: Final = frozenset({"databricks", "databricks-uc", "uc"})
+# How each driver calls the seconds after which it gives up.
+_TIMEOUTS: Final = {
+    "psycopg": "connect_timeout", "psycopg2": "connect_timeout", "asyncpg": "timeout", "pg8000": "timeout",
+    "pymysql": "connect_timeout", "mysqldb": "connect_timeout", "mysqlconnector": "connection_timeout",
+    "pyodbc": "timeout", "pymssql": "login_timeout",
+}  # fmt: skip
+_PACKAGES: Final = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+_WITHOUT_IT: Final = "or leave --tracking-uri out to use a store in the output folder"
+# Any number, the same for all: of those who make the tables of one database, one at a time.
+_ADVISORY_LOCK: Final = 7_291_533
+
+
+class TrackingError(StudyError):
+    """An MLflow store or server that cannot be used; the message has no secrets."""
+
+
+def check_tracking_uri(uri: str) -> None:
+    """Open a tracking store or ask a server, before any work; within 30 seconds if it does not answer.
+
+    Args:
+        uri: of a server (`http://`), a database or a file of SQLite, whose tables are made if they are not there.
+
+    Raises:
+        TrackingError: it cannot be used.
+    """
+    scheme = uri.partition(":")[0].lower()
+    dialect = scheme.partition("+")[0]
+    if scheme in _WEB and "://" in uri:
+        _check_server(uri)
+    elif dialect in _DATABASES and "://" in uri:
+        if dialect != "sqlite":
+            _check_database(uri)
+        open_client(uri)
+    else:
+        _check_other(uri, scheme)
+
+
+def _check_server(uri: str) -> None:
+    """Check that a server answers, that it is MLflow's, and that it lets this user in."""
+    try:
+        parts = urlsplit(uri)
+        shown = f"{parts.scheme}://{parts.hostname or '?'}:{parts.port or '?'}"
+        request = _health_of(parts)
+    except ValueError as error:
+        raise TrackingError(
+            f"--tracking-uri {redact_place(uri)} is no URI ({redact(str(error), uri)}): write it as http://HOST:PORT, "
+            "with %XX for special characters in a password"
+        ) from None
+    answers: list[bytes] = []
+    untrusted = None
+    try:
+        # The look-up of a name has no time limit, and a server may send byte by byte.
+        _within(_SECONDS_TO_ANSWER + 1, lambda: answers.append(_answer_to(request)))
+    except HTTPError:
+        pass  # something answers: MLflow's client finds out what
+    except (OSError, ValueError, HTTPException) as error:  # the last from what does not speak HTTP
+        if not (isinstance(error, URLError) and isinstance(error.reason, ssl.SSLCertVerificationError)):
+            raise TrackingError(
+                f"no MLflow tracking server answers at {shown} ({_reason(error, uri)}). Check --tracking-uri, start "
+                f"the server, {_WITHOUT_IT}."
+            ) from None
+        untrusted = error.reason.verify_message  # MLflow's client may have been told to trust it
+    try:
+        with _without_retries():
+            _within(
+                _SECONDS_TO_CONNECT - _SECONDS_TO_ANSWER,
+                lambda: _ask(MlflowClient(tracking_uri=uri), takes_nothing_for_an_answer=answers == [_WELL]),
+            )
+    except Exception as error:
+        if untrusted is not None and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise TrackingError(
+                f"the certificate of the MLflow tracking server at {shown} is not trusted here ({untrusted}). Name its "
+                f"file in MLFLOW_TRACKING_SERVER_CERT_PATH, check --tracking-uri, {_WITHOUT_IT}."
+            ) from None
+        status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+        if status in (401, 403) or any(f"error code {code}" in str(error) for code in (401, 403)):
+            raise TrackingError(
+                f"the MLflow tracking server at {shown} refuses access ({_reason(error, uri)}). Give user and password "
+                "as --tracking-uri http://USER:PASSWORD@HOST:PORT, or in MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD"
+            ) from None
+        raise TrackingError(
+            f"what answers at {shown} is not a working MLflow tracking server ({_reason(error, uri)}). Check host and "
+            f"port of --tracking-uri, mend the server, {_WITHOUT_IT}."
+        ) from None
+
+
+def _health_of(parts: SplitResult) -> Request:
+    """Asks a server whether it is well; user and password of the URI go where HTTP wants them."""
+    address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], f"{parts.path.rstrip('/')}/health", "", ""))
+    request = Request(address)  # noqa: S310 - http(s) only
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        request.add_header("Authorization", f"Basic {b64encode(pair.encode()).decode()}")
+    return request
+
+
+def _answer_to(request: Request) -> bytes:
+    with urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:  # noqa: S310 - http(s) only
+        return bytes(answer.read(len(_WELL) + 1))
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """MLflow's client asks once and waits for seconds: a server that is not there shall be found out soon."""
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_SECONDS_TO_ANSWER)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _check_database(uri: str) -> None:
+    """Check that a database on a server can be reached, read and written, and that its tables are MLflow's."""
+    shown = redact_place(uri)
+    try:
+        url = sqlalchemy.engine.make_url(uri)
+        driver = url.get_driver_name()
+        name = _TIMEOUTS.get(driver)
+        options = {name: _SECONDS_TO_ANSWER} if name is not None and name not in url.query else {}
+        engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=options)
+    except ImportError as error:
+        package = _PACKAGES.get(str(error.name), error.name)
+        raise TrackingError(
+            f"--tracking-uri {shown} needs the Python package {error.name}, which is not installed here: "
+            f"pip install '{package}'"
+        ) from None
+    except (SQLAlchemyError, ValueError) as error:
+        raise TrackingError(
+            f"--tracking-uri {shown} is not the URI of a database ({_reason(error, uri)}): write it as "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %XX for special characters in a password"
+        ) from None
+    try:
+        _within(_SECONDS_TO_CONNECT, lambda: _look_at(engine, _upgrade_command(uri)))
+    except SchemaError as error:
+        raise TrackingError(f"MLflow cannot use --tracking-uri {shown}: {error}") from None
+    except Exception as error:
+        raise TrackingError(
+            f"the database at --tracking-uri {shown} cannot be used ({_reason(error, uri)}). Check that it runs, and "
+            f"host, port, user, password and name of the database, {_WITHOUT_IT}."
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def _look_at(engine: sqlalchemy.Engine, upgrade: str) -> None:
+    with engine.connect() as connection:
+        check_database(connection, upgrade)
+        if sqlalchemy.inspect(connection).has_table("experiments"):
+            # Changes nothing, and is refused where nothing may be changed.
+            connection.execute(sqlalchemy.text("UPDATE experiments SET name = name WHERE 1 = 0"))
+        connection.rollback()
+
+
+def _check_other(uri: str, scheme: str) -> None:
+    """Anything but a server or a database: what MLflow says of it, in our words."""
+    if "://" not in uri and scheme not in _OTHERS | {"file"}:
+        if "@" in uri or scheme in _WEB:
+            shown = f"***@{uri.rpartition('@')[2]}" if "@" in uri else uri
+            raise TrackingError(
+                f"--tracking-uri {shown} is no URI: write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or "
+                "name a file of SQLite as sqlite:////FOLDER/mlflow.db"
+            )
+        raise TrackingError(
+            f"--tracking-uri {redact(uri)} is a path: MLflow keeps runs in a database; write "
+            f"{_suggested(Path(uri))}, {_WITHOUT_IT}."
+        )
+    if scheme == "file":  # refused here, as earlier versions of MLflow still take them
+        folder = Path(unquote(urlsplit(uri).path))
+        raise TrackingError(
+            f"--tracking-uri {redact_place(uri)}: MLflow no longer keeps runs in folders of files; write "
+            f"{_suggested(folder)}, {_WITHOUT_IT}. `mlflow migrate-filestore --help` tells how to take runs along."
+        )
+    try:
+        with _without_retries():
+            _within(_SECONDS_TO_CONNECT, lambda: _ask(MlflowClient(tracking_uri=uri)))
+    except Exception as error:
+        near = difflib.get_close_matches(scheme, (*_WEB, *_DATABASES), n=1)
+        raise TrackingError(
+            f"--tracking-uri {redact_place(uri)} cannot be used ({_reason(error, uri)}): it begins with http://, "
+            f"https://, sqlite:///, postgresql://, mysql:// or mssql://" + (f"; {near[0]}:// is near" if near else "")
+        ) from None
+
+
+def _suggested(path: Path) -> str:
+    from trainables.storage.sqlite_uri import sqlite_uri
+
+    return sqlite_uri(path if path.suffix else path / "mlflow.db")
+
+
+def _ask(client: MlflowClient, *, takes_nothing_for_an_answer: bool = True) -> None:
+    # To MLflow's client an empty page of any web server is a store without experiments.
+    if not client.search_experiments(max_results=1) and not takes_nothing_for_an_answer:
+        raise ValueError("it does not answer as MLflow does")
+
+
+def _within(seconds: float, action: Callable[[], Any]) -> None:
+    """Do something that may hang, such as a look-up of a name, and give up on it.
+
+    Raises:
+        TimeoutError: it did not end; its thread is left alone.
+        Exception: whatever it raised.
+    """
+    raised: list[BaseException | None] = []
+
+    def run() -> None:
+        try:
+            action()
+            raised.append(None)
+        except BaseException as error:  # handed over below
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="tracking-check", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not raised:
+        raise TimeoutError(f"no answer within {seconds:.0f} s")
+    if raised[0] is not None:
+        raise raised[0]
+
+
+def _reason(error: Exception, uri: str) -> str:
+    """What went wrong, in a line, without secrets and without the advice of libraries."""
+    found: object = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    found = found.reason if isinstance(found, URLError) else found
+    lines = [line.strip() for line in redact(str(found), uri).splitlines() if "sqlalche.me" not in line]
+    text = " ".join(line for line in lines if line) or type(found).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+def open_client(uri: str) -> MlflowClient:
+    """A client of the store at `uri`; a file's schema is made if it is not there.
+
+    Raises:
+        TrackingError: it cannot be opened.
+    """
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It logs, with a traceback, each database error that it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    try:
+        if uri.lower().startswith("sqlite"):
+            return _open_file(uri)
+        with _alone(uri):
+            client = MlflowClient(tracking_uri=uri)
+            _ask(client)
+    except TrackingError:
+        raise
+    except SchemaError as error:
+        raise TrackingError(f"the MLflow store cannot be opened ({redact_place(uri)}): {error}") from None
+    except Exception as error:
+        why = f"{_reason(error, uri)}{_what_to_do(str(error), uri)}"
+        raise TrackingError(f"the MLflow store cannot be opened ({redact_place(uri)}): {why}") from None
+    return client
+
+
+def _open_file(uri: str) -> MlflowClient:
+    path = sqlite_file(uri)
+    if path is None:
+        raise TrackingError(
+            f"--tracking-uri {redact_place(uri)} names no file: write it as sqlite:////FOLDER/mlflow.db (a database in "
+            f"memory is lost with its process), {_WITHOUT_IT}."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Of several processes that make the schema at once, all but one fail.
+    with _locked(path):
+        prepare_file(path, _upgrade_command(uri))
+        with closing(sqlite3.connect(path, timeout=SECONDS_FOR_A_LOCK, isolation_level=None)) as connection:
+            # Readers (the UI) and the writer then do not wait for each other; the setting stays with the file.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("BEGIN IMMEDIATE")  # refused where nothing can be written
+            connection.execute("ROLLBACK")
+        client = MlflowClient(tracking_uri=uri)
+        _ask(client)
+        find_artifacts_again(path)
+    return client
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a store, for which another process that makes the same store is waited for."""
+    lock = lock_of(path)
+    deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(lock, wait=False))
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TrackingError(
+                        f"another process has been making the MLflow store {path} for {_SECONDS_FOR_ANOTHER:.0f} s (it "
+                        f"holds {lock}): wait for it, end it, or name another store with --tracking-uri"
+                    ) from None
+            time.sleep(0.1)
+        yield
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Hold a lock in a PostgreSQL database: of several processes that make its tables at once, all but one fail."""
+    if not uri.lower().startswith("postgresql"):
+        yield
+        return
+    engine = sqlalchemy.create_engine(uri, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            if not sqlalchemy.inspect(connection).has_table("alembic_version"):
+                connection.execute(sqlalchemy.text(f"SET lock_timeout = '{_SECONDS_FOR_TABLES}s'"))
+                connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_ADVISORY_LOCK)))
+            yield  # the lock goes with the connection
+    finally:
+        engine.dispose()
+
+
+def _upgrade_command(uri: str) -> str:
+    return shlex.join(["mlflow", "db", "upgrade", redact_place(uri)])
+
+
+def _what_to_do(said: str, uri: str) -> str:
+    path = sqlite_file(uri)
+    if "disk is full" in said and path is not None:
+        return f": there are {free_space(path)}. Make room there, or name another store with --tracking-uri"
+    if "database is locked" in said or "database table is locked" in said:
+        return (
+            ". Another program is writing to it and has not finished: a database browser, a backup, a study on another "
+            "machine? Close it and start again, or name another store with --tracking-uri"
+        )
+    if "out-of-date database schema" in said or "Can't locate revision" in said:
+        return (
+            ". It was made by another version of MLflow than is installed here: make a copy of it, then upgrade it:\n  "
+            f"{_upgrade_command(uri)}\nor name another store with --tracking-uri"
+        )
+    return ". Name another store with --tracking-uri, or mend this one"
+
+
+def find_experiment(client: MlflowClient, uri: str, name: str, *, artifacts: Path, note: str) -> str:
+    """The identifier of an experiment, made if it is not there.
+
+    Args:
+        client: of the store.
+        uri: the store's.
+        name: the experiment's.
+        artifacts: the folder for those of a store in a file or a database; a server knows where to put them.
+        note: Markdown for a new experiment's page.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    location = None if uri.startswith(("http:", "https:")) else artifacts.absolute().as_uri()
+    try:
+        created = client.create_experiment(name, artifact_location=location, tags={"mlflow.note.content": note})
+    except MlflowException:  # another process made it in this moment
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        return str(experiment.experiment_id)
+    return str(created)

@@ -1,0 +1,1 @@
+"""The frozen teacher's outputs, live or stored, behind one protocol."""

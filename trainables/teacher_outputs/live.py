@@ -1,0 +1,44 @@
+"""Where a trial gets its frozen teacher's outputs from, and the simplest source: the teacher, batch by batch."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from trainables.teacher_outputs.batch import TeacherBatch
+
+if TYPE_CHECKING:
+    from trainables.teacher_outputs.frozen import FrozenTeacher
+
+
+class LiveTeacherOutputs:
+    """The teacher itself, asked anew for every batch.
+
+    Args:
+        teacher: the frozen teacher.
+        maps: whether batches of the train split are to have its maps.
+    """
+
+    stored = False
+
+    def __init__(self, teacher: "FrozenTeacher", *, maps: bool = False) -> None:
+        self._teacher = self.source = teacher
+        self.gives_maps = maps
+        self.numbers_per_sample = teacher.head.in_features + teacher.head.out_features
+        self.forwards = 0
+
+    def stored_bytes(self, slots: int) -> int:  # noqa: ARG002
+        """0: nothing is stored."""
+        return 0
+
+    def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
+        """One forward pass; indices and slot, by which outputs can be stored, are not looked at."""
+        return self._ask(images, maps=self.gives_maps)
+
+    def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
+        """One forward pass, without maps."""
+        return self._ask(images, maps=False)
+
+    def _ask(self, images: Tensor, *, maps: bool) -> TeacherBatch:
+        self.forwards += len(images)
+        outputs: TeacherBatch = self._teacher(images, maps=maps)
+        return outputs

@@ -1,0 +1,206 @@
+"""Which rows the files of a teacher's outputs hold, whose they are, and how they are computed."""
+
+import copy
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from trainables.data.dataset import Dataset, Split, digest_of
+from trainables.data.views import AnyViewedImages, AnyViewTable, Normaliser, view_table, views_of_slots
+from trainables.models.compute import place
+from trainables.process.threads import one_thread
+from trainables.spec.modality import is_text
+from trainables.storage.rows import DTYPES, OutputsDtype
+from trainables.teacher_outputs.frozen import FrozenTeacher
+
+FILL_BATCH: Final = 512  # part of the format: another size may change the last bits
+_FORMAT: Final = "pesfkd-teacher-outputs-1"
+
+
+class TeacherOutputsError(ValueError):
+    """The teacher's outputs cannot be stored as asked."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file.
+
+    Args:
+        name: of the file, without its suffix.
+        origin: whose rows they are, by names; goes into the file.
+        start: the first row, of the split.
+        stop: the row after the last one.
+        inputs: gives those from one row to another, batch by batch: their rows, and they as networks take them.
+    """
+
+    name: str
+    origin: dict[str, Any]
+    start: int
+    stop: int
+    inputs: Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return self.stop - self.start
+
+    @property
+    def file_name(self) -> str:
+        """The file's name."""
+        return f"{self.name}.arrow"
+
+    def rows(self, start: int, stop: int) -> "Table":
+        """Some of the rows, for a file of their own."""
+        name = f"{self.name}.rows-{start:08d}-{stop:08d}"
+        return Table(name, self.origin | {"rows": [start, stop]}, start, stop, self.inputs)
+
+
+class TeacherTables:
+    """All tables of one teacher on one dataset.
+
+    Args:
+        teacher: the frozen teacher, on the device.
+        dataset: its data.
+        architecture: the teacher's name.
+        augmentation: which views, as in `TrialConfig`.
+        dtype: of the rows.
+        device: where the teacher runs.
+    """
+
+    def __init__(
+        self,
+        teacher: FrozenTeacher,
+        dataset: Dataset,
+        *,
+        architecture: str,
+        augmentation: str,
+        dtype: OutputsDtype,
+        device: torch.device,
+    ) -> None:
+        self.width = teacher.head.in_features
+        self._teacher = teacher
+        self._dataset = dataset
+        self._dtype = DTYPES[dtype]
+        self._device = device
+        self._views_table = view_table(dataset.info, augmentation)
+        self._normalise = Normaliser(dataset.mean, dataset.std, device)
+        self.origin: dict[str, Any] = {
+            "format": _FORMAT,
+            "batch": FILL_BATCH,
+            "architecture": architecture,
+            "teacher_digest": teacher.digest,
+            "dataset": dataset.name,
+            "dataset_digest": dataset.digest,
+            "split_seed": dataset.seed,
+            "views": len(self._views_table),
+            "views_digest": _table_digest(self._views_table),
+            "feature_dim": teacher.head.in_features,
+            "dtype": dtype,
+            "byte_order": sys.byteorder,
+            # Other kernels round otherwise, and a trial must give the same bits from found as from new rows.
+            "device": device.type,
+            "torch": torch.__version__,
+        }
+        if is_text(dataset.name):
+            from trainables.data.text.dataset import EVALUATION_BATCH
+
+            self.origin["sentences"] = EVALUATION_BATCH  # at once, of similar length
+        content = json.dumps(self.origin, sort_keys=True)
+        self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def num_views(self) -> int:
+        """How many views, and so at most slots, there are."""
+        return len(self._views_table)
+
+    def count_rows(self, slots: int) -> int:
+        """How many rows the first `slots` slots and the validation split have together."""
+        return slots * len(self._dataset.train) + len(self._dataset.validation)
+
+    def slot(self, slot: int) -> Table:
+        """The train split, every sample in its view of that slot."""
+        views = self._views[slot]
+        origin = {"split": "train", "slot": slot, "slot_digest": digest_of("slot", views.numpy())}
+
+        def images(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.arange(start, stop, device=self._device).split(FILL_BATCH):
+                pixels = self._viewed.batch(rows, views[rows.cpu()].long().to(self._device))
+                yield rows, self._normalise(pixels.to(self._device))
+
+        inputs = images if not is_text(self._dataset.name) else self._sentences(self._dataset.train)
+        return Table(f"slot-{slot:04d}", self.origin | origin, 0, len(views), inputs)
+
+    @property
+    def validation(self) -> Table:
+        """The validation split, every image as it is."""
+        split = self._dataset.validation
+
+        def images(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.arange(start, stop).split(FILL_BATCH):
+                yield rows, self._normalise(split.images[rows[0] : rows[-1] + 1].to(self._device))
+
+        inputs = images if not is_text(self._dataset.name) else self._sentences(split)
+        return Table("validation", self.origin | {"split": "validation"}, 0, len(split), inputs)
+
+    def _sentences(self, split: Split) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
+        """Sentences of every so many rows in batches of similar length, whichever range they are part of."""
+        from trainables.data.text.dataset import EVALUATION_BATCH, TextSplit, on_device
+
+        assert isinstance(split, TextSplit)
+        placed, lengths = on_device(split, self._device), split.lengths
+
+        def sentences(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in torch.arange(start, stop).split(FILL_BATCH):
+                for some in rows[lengths[rows].argsort(stable=True)].split(EVALUATION_BATCH):
+                    yield some, placed.batch(some.to(self._device))
+
+        return sentences
+
+    def compute(self, table: Table) -> Tensor:
+        """A table's rows (N, D) on the CPU: one pass of the teacher over its images, on one thread.
+
+        Raises:
+            TeacherOutputsError: a feature is not finite, or does not fit the dtype.
+        """
+        rows = torch.empty(table.count, self.width, dtype=self._dtype)
+        largest = torch.zeros((), device=self._device)
+        with one_thread():
+            for places, inputs in table.inputs(table.start, table.stop):
+                exact = self._placed_teacher(inputs).feature
+                largest = torch.maximum(largest, exact.abs().max())
+                rows[places.cpu() - table.start] = exact.to(self._dtype).cpu()
+        if not largest.isfinite():
+            raise TeacherOutputsError("the teacher's features are not finite: its weights are of no use")
+        if largest > torch.finfo(self._dtype).max:
+            raise TeacherOutputsError(
+                f"the teacher's features reach {largest:g}, which {self.origin['dtype']} does not hold; "
+                "choose --teacher-outputs-dtype bfloat16 or float32, or --teacher-outputs live"
+            )
+        return rows
+
+    @cached_property
+    def _placed_teacher(self) -> FrozenTeacher:
+        # Its own copy, always laid out alike: trials move theirs to the layout that suits their precision, and rows
+        # must not depend on who computes them.
+        return place(copy.deepcopy(self._teacher), self._device, "fp32")
+
+    @cached_property
+    def _views(self) -> Tensor:
+        # (V, N): all slots, of which a trial's are the first.
+        count = self.num_views
+        return views_of_slots(len(self._dataset.train), count, count, seed=self._dataset.seed)
+
+    @cached_property
+    def _viewed(self) -> AnyViewedImages:
+        return self._dataset.viewed(self._views_table, self._device)
+
+
+def _table_digest(table: AnyViewTable) -> str:
+    return hashlib.sha256(json.dumps(asdict(table)).encode()).hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""What the trials of a process share: datasets, teachers, stores of teacher outputs."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from trainables.data import load_dataset
+from trainables.data.dataset import Dataset
+from trainables.spec.trial import TrialConfig
+from trainables.storage.remote_folder import RemoteFolder, node_cache
+from trainables.storage.uris import is_uri
+from trainables.teacher.files import (
+    find_tokeniser,
+    load_teacher,
+    teacher_digest,
+)
+from trainables.teacher_outputs.frozen import FrozenTeacher
+from trainables.teacher_outputs.store import ROWS_PER_SHARD, StoredTeacherOutputs, TeacherOutputsStore
+
+
+def dataset_of(config: TrialConfig, root: str | None, teacher_path: str | Path | None) -> Dataset:
+    """The dataset of a trial, read once in a process.
+
+    Args:
+        config: the trial.
+        root: where the dataset lies.
+        teacher_path: the file of a teacher of text, whose tokeniser the dataset is read by.
+    """
+    return _loaded(config.dataset, root, config.split_seed, find_tokeniser(config, teacher_path))
+
+
+@cache
+def _loaded(name: str, root: str | None, split_seed: int, tokeniser: Path | None) -> Dataset:
+    return load_dataset(name, root, seed=split_seed, tokeniser=tokeniser)
+
+
+def teacher_path_of(settings: dict[str, Any], config: TrialConfig) -> str | None:
+    """The file of a trial's teacher; None for a trial without.
+
+    Args:
+        settings: see `trainables.tune.trainable.DistillationTrainable`.
+        config: the trial.
+    """
+    path: str | None = settings.get("own_teachers", {}).get(config.method, settings["teacher_path"])
+    return path
+
+
+_teachers: dict[tuple[str, str], FrozenTeacher] = {}
+
+
+def teacher_of(path: str, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
+    """The frozen teacher in a file, read once in a process.
+
+    Args:
+        path: the file.
+        config: a trial that it teaches.
+        dataset: that trial's.
+    """
+    key = path, teacher_digest(config, dataset)
+    if key not in _teachers:
+        _teachers[key] = load_teacher(Path(path), config, dataset)
+    return _teachers[key]
+
+
+stores: dict[tuple[str, ...], TeacherOutputsStore] = {}
+
+
+def teacher_outputs_of(
+    settings: Any, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
+) -> StoredTeacherOutputs | None:
+    """Stored outputs of a trial's teacher; None where it is to be asked live.
+
+    Args:
+        settings: `location` and `dtype` of the stored outputs, or None.
+        config: the trial.
+        dataset: its dataset.
+        teacher: its teacher.
+        device: where the trial runs.
+    """
+    if settings is None:
+        return None
+    return StoredTeacherOutputs(store_of(settings, config, dataset, teacher, device))
+
+
+def store_of(
+    settings: Any, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
+) -> TeacherOutputsStore:
+    """The store of a teacher's outputs, opened once in a process.
+
+    Args:
+        settings: `location` and `dtype`.
+        config: a trial that reads it.
+        dataset: that trial's.
+        teacher: whose outputs they are.
+        device: where missing ones are computed.
+    """
+    location, rows_per_shard = settings["location"], settings.get("rows_per_shard", ROWS_PER_SHARD)
+    key = (
+        location,
+        settings["dtype"],
+        str(rows_per_shard),
+        teacher.digest,
+        dataset.digest,
+        config.augmentation,
+        device,
+    )
+    if key not in stores:
+        remote = is_uri(location)
+        stores[key] = TeacherOutputsStore(
+            node_cache() / "teacher_outputs" if remote else Path(location),
+            teacher,
+            dataset,
+            architecture=config.teacher,
+            augmentation=config.augmentation,
+            dtype=settings["dtype"],
+            device=device,
+            remote=RemoteFolder(location) if remote else None,
+            rows_per_shard=rows_per_shard,
+        )
+    return stores[key]

@@ -1,0 +1,213 @@
+"""A trial of several workers as Ray Tune sees it: glue only, between Tune's process, its fellow actors and their group.
+
+Ray Train would start and end its own workers for every trial, and keep its own checkpoints and reports beside Tune's.
+Here the actors of a trial stay for the next one, as Tune's own process does, and the checkpoint is the trial's.
+"""
+
+import socket
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+import torch.distributed as dist
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from trainables.costs.epoch import run_epoch
+from trainables.process.threads import use_one_thread
+from trainables.run.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from trainables.run.run import DistillationRun
+from trainables.run.workers import Workers
+from trainables.steps.loss_log import NonFiniteLossError
+from trainables.tune.session import WorkerLostError, begin_run, describe_error
+from trainables.tune.settings import resolved
+from trainables.tune.trainable import DistillationTrainable
+
+# The first that comes to a slot of the teacher's outputs may have to fill it.
+_PATIENCE: Final = timedelta(minutes=30)
+_dist: Any = dist  # its types leave out what is used here
+_SECONDS_TO_SAY_WHY: Final = 60.0
+
+
+def process_group(store: Any, rank: int, size: int, *, device: str, address: str) -> Any:
+    """A process group of `torch.distributed` between a trial's workers: nccl for GPUs, gloo for CPUs.
+
+    Args:
+        store: where they find each other.
+        rank: this worker's number.
+        size: how many there are.
+        device: `cuda` or `cpu`.
+        address: of this node, on which alone gloo listens.
+    """
+    if device == "cuda":
+        return _dist.ProcessGroupNCCL(store, rank, size, timeout=_PATIENCE)
+    options: Any = _dist.ProcessGroupGloo._Options()
+    options._timeout = _PATIENCE
+    options._devices = [_dist.ProcessGroupGloo.create_device(hostname=address)]
+    return _dist.ProcessGroupGloo(store, rank, size, options)
+
+
+class TrialWorker:
+    """A process that trains a trial with the one that Tune started.
+
+    Args:
+        device: `cuda` or `cpu`.
+    """
+
+    def __init__(self, device: str) -> None:
+        use_one_thread()
+        self._device = device
+
+    def join(self, host: str, port: int, rank: int, size: int) -> None:
+        """Join the others of the trial, whose store is there."""
+        store = _dist.TCPStore(host, port, is_master=False)
+        address = ray.util.get_node_ip_address()
+        self._workers = Workers(rank, size, process_group(store, rank, size, device=self._device, address=address))
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Begin a trial, from nothing: where it goes on from, the first worker knows."""
+        self._run = begin_run({**resolved(settings), "checkpoints": []}, workers=self._workers)
+
+    def load(self, state: bytes) -> None:
+        """Go on from a state."""
+        _load(self._run, state)
+
+    def run_epoch(self) -> str | None:
+        """Take part in an epoch.
+
+        Returns:
+            What went wrong here alone; what everybody finds, such as a loss that is not finite, the first worker tells.
+        """
+        try:
+            run_epoch(self._run)
+        except NonFiniteLossError:
+            return None
+        except Exception as error:
+            self._workers.group = None  # closes its connections, so that nobody waits for this worker
+            return describe_error(error)
+        return None
+
+
+class Crew:
+    """A trial's workers, as the first of them has them.
+
+    Args:
+        count: how many, the first one included.
+        cpus: cores of each.
+        gpus: GPUs of each.
+        device: `cuda` or `cpu`.
+    """
+
+    def __init__(self, count: int, *, cpus: float, gpus: float, device: str) -> None:
+        self.broken = False
+        placed = ray.util.get_current_placement_group()
+        self._others: list[Any] = []
+        for bundle in range(1, count):
+            where: Any = PlacementGroupSchedulingStrategy(placed, bundle) if placed else "SPREAD"
+            other: Any = ray.remote(TrialWorker).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=where)
+            self._others.append(other.remote(device))
+        # A process that does not start is told of here; the group would be waited for much longer.
+        ray.get([other.__ray_ready__.remote() for other in self._others])
+        address = ray.util.get_node_ip_address()
+        listening = socket.create_server((address, 0))
+        port = listening.getsockname()[1]
+        # Left to itself, the store would listen on all interfaces.
+        store = _dist.TCPStore(
+            address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+        )
+        joining = [other.join.remote(address, port, rank, count) for rank, other in enumerate(self._others, start=1)]
+        self.workers = Workers(0, count, process_group(store, 0, count, device=device, address=address))
+        ray.get(joining)
+
+    def begin(self, settings: dict[str, Any]) -> DistillationRun:
+        """Have all of them begin a trial; this worker's run of it."""
+        beginning = [other.begin.remote(settings) for other in self._others]
+        run = begin_run(settings, workers=self.workers)
+        ray.get(beginning)
+        self.share_state(run)
+        return run
+
+    def share_state(self, run: DistillationRun) -> None:
+        """Have all of them go on from where this worker's run is."""
+        if run.epoch:
+            with tempfile.TemporaryDirectory() as folder:
+                state = ray.put(save_checkpoint(run, Path(folder)).read_bytes())
+            ray.get([other.load.remote(state) for other in self._others])
+
+    def run_epoch(self, run: DistillationRun) -> dict[str, float]:
+        """An epoch of all of them.
+
+        Raises:
+            NonFiniteLossError: see `DistillationRun.train_epoch`.
+            WorkerLostError: a worker's process has ended.
+            RuntimeError: something went wrong in another worker.
+        """
+        running = [other.run_epoch.remote() for other in self._others]
+        try:
+            measures = run_epoch(run)
+        except NonFiniteLossError:
+            ray.wait(running, num_returns=len(running), timeout=_SECONDS_TO_SAY_WHY)
+            raise
+        except Exception:
+            self.broken = True
+            self.workers.group = None
+            self._complain(running)
+            raise
+        self._complain(running)
+        return measures
+
+    def _complain(self, running: list[Any]) -> None:
+        try:
+            told = ray.get(running, timeout=_SECONDS_TO_SAY_WHY)
+        except ray.exceptions.RayError as error:
+            self.broken = True
+            raise WorkerLostError(f"a worker of the trial was lost ({type(error).__name__})") from None
+        wrong = [f"worker {rank}: {text}" for rank, text in enumerate(told, start=1) if text is not None]
+        if wrong:
+            self.broken = True
+            raise RuntimeError("; ".join(wrong))
+
+    def end(self) -> None:
+        """End the other processes."""
+        self.workers.group = None
+        for other in self._others:
+            ray.kill(other)
+
+
+class ParallelTrainable(DistillationTrainable):
+    """One trial, trained by several workers.
+
+    Its Tune config is that of `DistillationTrainable` and `workers`: `count`, and the `cpus` and `gpus` of each.
+    """
+
+    _crew: Crew | None = None
+
+    def _start(self, settings: dict[str, Any]) -> DistillationRun:
+        if self._crew is not None and self._crew.broken:
+            self._crew.end()
+            self._crew = None
+        if self._crew is None:
+            self._crew = Crew(**settings["workers"], device=settings["device"])
+        return self._crew.begin(settings)
+
+    def _run_epoch(self, run: DistillationRun) -> dict[str, float]:
+        assert self._crew is not None
+        return self._crew.run_epoch(run)
+
+    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
+        """Go on from a trial's state, all workers."""
+        super().load_checkpoint(checkpoint)
+        assert self._crew is not None
+        self._crew.share_state(self._session.run)
+
+    def cleanup(self) -> None:
+        """The trial's process ends, and its workers with it."""
+        if self._crew is not None:
+            self._crew.end()
+
+
+def _load(run: DistillationRun, state: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / CHECKPOINT_FILE).write_bytes(state)
+        load_checkpoint(run, Path(folder))

@@ -1,1 +1,1 @@
-"""What a study found, read from its records: estimates with their uncertainty, figures, reports."""
+"""Analysis of recorded studies: estimates with uncertainty, figures and reports."""

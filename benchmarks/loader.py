@@ -1,10 +1,10 @@
-"""How many images a second our batches give, over torchvision's transforms and PyTorch's DataLoader.
+"""Throughput of our batches relative to torchvision's transforms in PyTorch's DataLoader, in images per second.
 
-All make the same batches of 64 from images that lie in memory as uint8: shuffled, cropped at random after padding,
-mirrored at random where the dataset's augmentation says so, as normalised float32. One process, one thread, no
-workers; the loaders take turns, and a ratio is the median over rounds of the ratio within a round, in the process's
-own time. `tensor` compares with a DataLoader over tensors, `pil` with the PIL images that torchvision's own datasets
-hand out.
+All loaders produce the same kind of mini-batches of 64 from uint8 images in memory: shuffled, randomly cropped after
+padding, randomly mirrored if the dataset's augmentation includes it, and normalised to float32. Everything runs in one
+process on one thread without workers. The loaders take turns. A ratio is the median over rounds of the ratio within a
+round, in process time. `tensor` is a DataLoader over tensors. `pil` is a DataLoader over PIL images, as returned by
+torchvision's own datasets.
 
     python benchmarks/loader.py [--quick] [--rounds N] [--json PATH]
 """
@@ -35,7 +35,7 @@ MEAN, STD = 0.5, 0.25
 
 
 class Shape(NamedTuple):
-    """A dataset's images and its augmentation."""
+    """Image shape and augmentation of a dataset."""
 
     name: str
     channels: int
@@ -59,7 +59,7 @@ class _Samples(TorchDataset):
 
 
 def our_batches(shape: Shape, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches as a trial makes them."""
+    """Yield mini-batches the way a trial does, without end."""
     table = crop_views(shape.padding, mirror=shape.mirror)
     viewed = ViewedImages(images, table)
     normalise = Normaliser([MEAN] * shape.channels, [STD] * shape.channels, images.device)
@@ -70,7 +70,7 @@ def our_batches(shape: Shape, images: Tensor, labels: Tensor) -> Iterator[tuple[
 
 
 def torchvision_batches(shape: Shape, images: Tensor, labels: Tensor, *, pil: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of torchvision's transforms, sample by sample, in a DataLoader."""
+    """Yield mini-batches from a DataLoader with torchvision's transforms per sample, without end."""
     transform = v2.Compose(
         [
             v2.RandomCrop(shape.size, padding=shape.padding),
@@ -87,7 +87,7 @@ def torchvision_batches(shape: Shape, images: Tensor, labels: Tensor, *, pil: bo
 
 
 def measure(shape: Shape, samples: int, batches: int, rounds: int) -> list[dict]:
-    """One row for each of torchvision's loaders, timed in turn with ours."""
+    """Return one row per torchvision loader, timed in turn with ours."""
     images = torch.randint(256, (samples, shape.channels, shape.size, shape.size), dtype=torch.uint8)
     labels = torch.randint(10, (samples,))
     load = os.getloadavg()[0]

@@ -1,16 +1,17 @@
-"""What a training step of every method costs over a step of cross-entropy on the same student.
+"""Cost of a training step of every method, relative to a cross-entropy step on the same student.
 
     python benchmarks/methods.py [--quick] [--pairs small|cifar|all] [--rounds N] [--json PATH]
 
-Every method at its published settings, by the product's own runs, on random images, in the precision that `auto`
-chooses here. A method that stored teacher outputs suffice for reads them from a mapped file of float16; filling it is
-left out, and so is a teacher that a method trains before the student (`sftn`). `pesf_kd, live teacher` is PESF-KD
-without the store. Peers have the teacher's architecture where the method is of a large and a small net (`dml`, `kdcl`).
-`over_ce` is what to compare methods by; `pesf_kd_is` is a step of PESF-KD, stored, over one of that method.
+Every method runs at the published settings, with the product's own runs, on random images, in the precision that `auto`
+selects on this machine. Methods that can use stored teacher outputs read them from a memory-mapped float16 file.
+Filling the file is not timed, and neither is a teacher trained before the student (`sftn`). `pesf_kd, live teacher` is
+PESF-KD without stored outputs. Peers have the teacher's architecture in methods with a large and a small network
+(`dml`, `kdcl`). Use `over_ce` to compare methods. `pesf_kd_is` is the time of a PESF-KD step with stored outputs,
+divided by the time of a step of the method.
 
-All take turns in one process on one thread, in an order drawn anew each round; a ratio is the median over rounds of the
-ratio within a round, of the process's own time. CRD's memory holds 1,280 samples here: a larger one misses the
-processor's caches more often.
+All methods take turns in one process on one thread, in a new random order each round. A ratio is the median over rounds
+of the ratio within a round, in process time. CRD's memory bank holds 1,280 samples here. A larger bank causes more
+cache misses.
 """
 
 import argparse
@@ -56,10 +57,10 @@ PAIRS = {"small": SMALL[:1], "cifar": CIFAR[1:2], "all": (*SMALL[:1], *CIFAR[1:2
 
 
 def build_step(pair: Pair, arm: str, dataset: Dataset, teacher: FrozenTeacher, folder: Path) -> Callable[[], object]:
-    """One step of that method on the next batch."""
+    """Return a function that runs one training step of the method on the next mini-batch."""
     method = arm.split(",")[0]
     entry = method_spec(method)
-    teacher, stored = copy.deepcopy(teacher), None  # one that learns is nobody else's
+    teacher, stored = copy.deepcopy(teacher), None  # some methods train the teacher
     if entry.needs_teacher and not entry.needs_live_teacher and arm != LIVE:
         store = TeacherOutputsStore(folder, teacher, dataset, architecture=pair.teacher, augmentation="views")
         stored = StoredTeacherOutputs(store)
@@ -79,7 +80,7 @@ def build_step(pair: Pair, arm: str, dataset: Dataset, teacher: FrozenTeacher, f
 
 
 def measure(pair: Pair, rounds: int, folder: Path) -> list[dict]:
-    """One row a method, dearest last."""
+    """Return one row per method, the most expensive last."""
     dataset = random_dataset(pair.image_size, pair.num_classes, 20 * BATCH)
     teacher = FrozenTeacher(build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels))
     steps = {arm: build_step(pair, arm, dataset, teacher, folder / pair.name) for arm in (*OF_IMAGES, LIVE)}

@@ -1,8 +1,8 @@
-"""What a study costs beside its trials' own computing: ms per trial, and how it grows with the number of trials.
+"""Overhead of a study per trial in ms, and its growth with the number of trials.
 
-Trials that do no work, on a real local Ray with the searcher, journal, records and MLflow of a real study: what is
-left between the first and the last trial's end is the driver's and Ray's. The figure is wall time per trial, with
-`--concurrent` of them at once as in a real study.
+The trials do no work, but use a real local Ray with the searcher, journal, records and MLflow of a real study. The time
+between the ends of the first and the last trial is therefore spent in the driver and in Ray. The result is wall time
+per trial, with `--concurrent` trials at once as in a real study.
 
     python benchmarks/overhead.py [--quick] [--trials 200] [--epochs 5] [--runs 5] [--json PATH]
 """
@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
 
 # isort: split
 from study.cli.progress import StudyProgress
@@ -36,7 +36,7 @@ from trainables.tune import trainable as distillation
 
 
 class IdleRun:
-    """Stands in a trial's place: waits for an epoch's end as if a device computed it, and has every measure of it."""
+    """Substitute for a run: waits for each epoch as if a device computed it, and reports every measure."""
 
     def __init__(self, config: TrialConfig, seconds_per_epoch: float) -> None:
         self.config = config
@@ -48,11 +48,11 @@ class IdleRun:
 
     @property
     def finished(self) -> bool:
-        """Whether that was the last epoch."""
+        """Whether the last epoch has ended."""
         return self.epoch >= self.config.epochs
 
     def wait(self) -> dict[str, float]:
-        """One epoch of waiting."""
+        """Wait for one epoch and return the measures."""
         time.sleep(self._seconds)
         self.epoch += 1
         names = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES
@@ -60,24 +60,24 @@ class IdleRun:
 
 
 class IdleTrainable(distillation.DistillationTrainable):
-    """Reports as a trial does, without having computed anything."""
+    """Trainable that reports like a trial but computes nothing."""
 
     seconds_per_epoch = 0.0
 
     def _begin_if_new(self) -> None:
         super()._begin_if_new()
-        self._session.reporting.saved_at = math.inf  # no checkpoint is ever due
+        self._session.reporting.saved_at = math.inf  # a checkpoint is never due
 
     def _run_epoch(self, run: Any) -> dict[str, float]:
         return run.wait()
 
     def _start(self, settings: dict[str, Any]) -> Any:
-        session.count_costs = lambda _: SimpleNamespace(facts={})  # of this process
+        session.count_costs = lambda _: SimpleNamespace(facts={})  # replaced in this worker process only
         return IdleRun(TrialConfig(**settings["config"]), self.seconds_per_epoch)
 
 
 def measure(trials: int, epochs: int, concurrent: int) -> list[float]:
-    """Seconds between consecutive ends of trials, in order."""
+    """Return the seconds between consecutive ends of trials, in order."""
     folder = Path(tempfile.mkdtemp(prefix="overhead-"))
     plan = resolve_plan(
         {

@@ -1,13 +1,15 @@
-"""How many steps a second K packed trials make, over the same trials one after the other, on one thread.
+"""Steps per second of K packed trials, relative to the same trials one after the other, on one thread.
 
-Whole training epochs of PESF-KD with stored teacher outputs on random images, by the product's own runs: K trials of
-mixed adapter widths, temperatures and learning rates as one `Pack`, against K `DistillationRun`s of the same configs
-that take turns. The two arms alternate in one process; a ratio is the median over rounds of the ratio within a round,
-the first rounds are left out. Time is the process's own, in the environment of a study's workers.
+The benchmark runs whole training epochs of PESF-KD with stored teacher outputs on random images, with the product's own
+runs. K trials with different adapter widths, temperatures and learning rates form one `Pack`. The baseline is K
+`DistillationRun`s of the same configs, one after the other. The two arms alternate in one process. A ratio is the
+median over rounds of the ratio within a round, without the first rounds. Time is process time, in the environment of a
+study's workers.
 
-`batches` is `shared` where all trials go through the data alike, as the configs of one replicate of a study do, and
-`own` where each has its own order. `fp32` and `bf16` are the product's precisions. At the end stands the K with the
-highest rate of steps, 1 where none gains a tenth: about what `--pack auto` finds, which tries it out for itself.
+`batches` is `shared` if all trials see the same mini-batches, as the configs of one replicate in a study do. With
+`own`, each trial has another order. `fp32` and `bf16` are the product's precisions. The last lines show the K with the
+highest rate of steps, or 1 if no K gains a tenth. This is approximately the result of `--pack auto`, which measures the
+rates itself.
 
     python benchmarks/packing.py [--quick] [--cases small|cifar|all] [--rounds N] [--json PATH]
 """
@@ -22,7 +24,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
 
 from benchmarks.step import random_dataset
 from trainables.models import build_model
@@ -40,18 +42,18 @@ WARM_UP = 2
 
 
 class Case(NamedTuple):
-    """A student, the images it sees and how many at a time."""
+    """Student, image size and batch size."""
 
     student: str
     image_size: int
     num_classes: int
     batch: int
-    steps: int  # of an epoch
+    steps: int  # per epoch
     rounds: int
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Name in tables."""
         return f"{self.student}@{self.image_size}"
 
 
@@ -71,7 +73,7 @@ QUICK = (Case("cnn_3_4", 8, 10, 32, 2, 3),)
 
 
 def configs(case: Case, dataset: str, count: int, precision: Precision, *, shared: bool) -> list[TrialConfig]:
-    """K trials that differ as a study's do."""
+    """Return `count` trial configs that differ like those of a study."""
     return [
         TrialConfig(
             dataset=dataset, student=case.student, teacher="cnn_32_64", precision=precision, batch_size=case.batch,
@@ -83,7 +85,7 @@ def configs(case: Case, dataset: str, count: int, precision: Precision, *, share
 
 
 def measure(case: Case, precision: Precision, count: int, rounds: int, folder: Path, *, shared: bool) -> dict:
-    """One row: packed against one after the other, timed in turn."""
+    """Return one row: packed trials against trials one after the other, timed in turn."""
     dataset = random_dataset(case.image_size, case.num_classes, case.batch * case.steps)
     teacher = FrozenTeacher(build_model("cnn_32_64", num_classes=case.num_classes, in_channels=dataset.info.channels))
     store = TeacherOutputsStore(folder / f"{case}", teacher, dataset, architecture="cnn_32_64", augmentation="none")
@@ -119,7 +121,10 @@ def measure(case: Case, precision: Precision, count: int, rounds: int, folder: P
 
 
 def best_counts(rows: list[dict]) -> dict[str, int]:
-    """For each case, with its precision and batches, the K that makes most steps a second; 1 if none gains."""
+    """Return the K with the highest ratio for each case, precision and kind of batches.
+
+    K is 1 if no ratio exceeds `LEAST_GAIN`.
+    """
     best: dict[str, tuple[float, int]] = {}
     for row in rows:
         key = f"{row['case']} batch {row['batch']} {row['precision']} {row['batches']}"

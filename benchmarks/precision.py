@@ -1,12 +1,12 @@
-"""What rounding does to a student: bf16 against fp32, and stored teacher outputs against a live teacher.
+"""Effect of rounding on a student: bf16 against fp32, and stored teacher outputs against a live teacher.
 
-Every arm trains the same PESF-KD trials on Fashion-MNIST (same initial weights, batches and views, n seeds), so the
-differences are paired by seed. Shown are the means of the differences in the last epoch's validation measures, with
-Student t intervals (0.95).
+Every arm trains the same PESF-KD trials on Fashion-MNIST, with the same initial weights, batches and views, on n seeds.
+The differences are therefore paired by seed. The output shows the mean differences in the validation measures of the
+last epoch, with Student t intervals (0.95).
 
     python benchmarks/precision.py --data-root FOLDER [--quick] [--seeds N] [--first-seed N] [--epochs N] [--json PATH]
 
-`--quick` runs on the digits, which need no files: two seeds of two epochs.
+`--quick` uses the digits, which need no files, for two seeds of two epochs.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-# Python puts this file's folder first, where study.py would stand for the package.
+# The folder of this script comes first in sys.path and has a study.py that would hide the package.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from scipy import stats
@@ -40,10 +40,10 @@ CORES = len(os.sched_getaffinity(0))
 
 
 class Arm(NamedTuple):
-    """How the trials of an arm compute."""
+    """Precision and teacher outputs of an arm."""
 
     precision: str
-    outputs: str  # live, or the dtype of stored ones
+    outputs: str  # live, or the dtype of stored outputs
 
 
 ARMS = {
@@ -63,7 +63,7 @@ COMPARISONS = (
 
 
 def run_trial(config: TrialConfig, outputs: str, data_root: Path | None, folder: Path) -> dict[str, float]:
-    """The last epoch's validation measures."""
+    """Train a trial and return the validation measures of the last epoch."""
     use_one_thread()
     dataset = load_dataset(config.dataset, data_root, seed=config.split_seed)
     teacher = load_teacher(ensure_teacher(config, dataset, folder / "teachers"), config, dataset)
@@ -82,7 +82,7 @@ def run_trial(config: TrialConfig, outputs: str, data_root: Path | None, folder:
 
 
 def paired_rows(found: dict[tuple[str, int], dict[str, float]], seeds: range, about: dict[str, object]) -> list[dict]:
-    """A row for each comparison and measure."""
+    """Return a row for each comparison and measure."""
     rows = []
     for arm, against in COMPARISONS:
         for measure in MEASURES:

@@ -1,14 +1,14 @@
-"""What a study costs its driver when it has thousands of trials on dozens of slots: time, memory, Tune's snapshot.
+"""Cost of a study for the driver with thousands of trials on dozens of slots: time, memory, and Tune's snapshot.
 
-Trials that do no work, on a real local Ray with Tune, the searcher, journal, records and MLflow (SQLite) of a real
-study. Their processes import no torch, so that 64 of them fit on a small machine: what is measured is the driver. As
-nothing else is waited for, the wall time between two ends is what the driver takes for a trial; `cpu` is its processor
-time, all its threads together, of which the loop that all trials share is one.
+The trials do no work, but use a real local Ray with Tune, and the searcher, journal, records and MLflow (SQLite) of a
+real study. Trial processes do not import torch, so that 64 of them fit on a small machine. Nothing else takes time, so
+the wall time between two ends is the driver's time per trial. `cpu` is the processor time of all threads of the driver,
+including the loop shared by all trials.
 
-Rows, one per quarter of the trials: the median of milliseconds per trial over chunks of 20 trials, the driver's
-processor time per trial, its resident memory, and megabytes per thousand trials since the quarter before. Then Tune's
-snapshot, which the study writes at its ends only: bytes, bytes per trial, and seconds to write it; and beside it the
-journal, the records and MLflow's database.
+The output has one row per quarter of the trials: the median milliseconds per trial over chunks of 20 trials, the
+driver's processor time per trial, the driver's resident memory, and megabytes per thousand trials since the previous
+quarter. Then follow Tune's snapshot (bytes, bytes per trial, and seconds to write, only at the start and end of the
+study) and the sizes of the journal, the records and MLflow's database.
 
     python benchmarks/scale.py [--quick] [--trials 5000] [--slots 64] [--epochs 5] [--sampler random] [--json PATH]
 """
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
 
 # isort: split
 from study.running import runner  # sets Ray's environment before Ray is imported
@@ -52,7 +52,7 @@ CHUNK = 20
 
 
 class NoWork(tune.Trainable):
-    """Reports all that a trial does, at once, without torch and without having computed anything."""
+    """Trainable that reports a complete trial at once, without torch and without computing anything."""
 
     names = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES
     bins = CALIBRATION[:3]
@@ -76,7 +76,7 @@ class NoWork(tune.Trainable):
 
 
 class Sample(NamedTuple):
-    """The driver at one moment."""
+    """State of the driver at one moment: trials ended, processor time in seconds, and resident memory in bytes."""
 
     ended: int
     cpu: float
@@ -84,7 +84,7 @@ class Sample(NamedTuple):
 
 
 class Watch(threading.Thread):
-    """Notes the driver's processor time and memory while trials end."""
+    """Thread that samples the driver's processor time and memory while trials end."""
 
     def __init__(self, ledgers: list[StudyLedger]) -> None:
         super().__init__(daemon=True)
@@ -99,18 +99,18 @@ class Watch(threading.Thread):
             self.samples.append(Sample(ended, time.process_time(), self._driver.memory_info().rss))
 
     def at(self, ended: int) -> Sample:
-        """The first sample with so many trials ended."""
+        """Return the first sample with at least `ended` trials ended."""
         return next((each for each in self.samples if each.ended >= ended), self.samples[-1])
 
 
 class Measured(NamedTuple):
-    """A study that has run.
+    """Measurements of a finished study.
 
     Args:
-        ends: when each trial ended, in order.
-        watch: the driver meanwhile.
-        sizes: bytes of what it left, by name.
-        snapshots: seconds that each of Tune's snapshots took.
+        ends: end times of the trials, in order.
+        watch: samples of the driver.
+        sizes: bytes of the files left by the study, by name.
+        snapshots: seconds to write each of Tune's snapshots.
     """
 
     ends: list[float]
@@ -120,7 +120,7 @@ class Measured(NamedTuple):
 
 
 def measure(trials: int, slots: int, epochs: int, sampler: str) -> Measured:
-    """Run a study of so many trials."""
+    """Run a study with `trials` trials and return the measurements."""
     folder = Path(tempfile.mkdtemp(prefix="scale-"))
     cores = len(os.sched_getaffinity(0))
     plan = resolve_plan(
@@ -159,7 +159,7 @@ def _run(plan: StudyPlan, trials: int, epochs: int) -> Measured:
         mock.patch.object(runner, "prepare_study_teacher", return_value=tasks.PreparedTeacher("none", [])),
         mock.patch.object(StudyLedger, "__init__", remember),
         mock.patch.object(TuneController, "save_to_dir", timed),
-        redirect_stdout(io.StringIO()),  # Tune prints a table there whatever it is told
+        redirect_stdout(io.StringIO()),  # Tune prints a table regardless of settings
     ):
         run, tracker = runner.run_study(plan, progress=StudyProgress(plan, quiet=True), command="", versions={})
     watch.over.set()
@@ -186,7 +186,7 @@ def _sizes(plan: StudyPlan) -> dict[str, int]:
 
 
 def rows_of(measured: Measured, trials: int) -> list[dict[str, Any]]:
-    """A row for each quarter of the trials."""
+    """Return a row for each quarter of the trials."""
     rows = []
     quarter = trials // 4
     for number in range(4):

@@ -1,22 +1,23 @@
-"""What a step of each method costs over a step of the student alone, and over PESF-KD as it is usually run.
+"""Cost of a step of each method, relative to a step of the student alone and to PESF-KD as usually implemented.
 
-Every arm makes real steps of the product's own runs (`DistillationRun.train_batch`) on random images, a step's share of
-gathering its batches included. All arms of a
-pair take turns in one process on one thread, in an order drawn anew each round, so that whatever else the machine does
-falls on all of them; a ratio is the median over rounds of the ratio within a round. The first rounds are left out. Time
-is the process's own: on one thread, and with nothing to wait for, it is wall time less what other processes took.
+Every arm runs real steps of the product's own runs (`DistillationRun.train_batch`) on random images, including the
+gathering of batches. All arms of a pair take turns in one process on one thread, in a new random order each round, so
+that other load on the machine affects all of them. A ratio is the median over rounds of the ratio within a round,
+without the first rounds. Time is process time: on one thread without waiting, this is wall time minus the time taken by
+other processes.
 
-- `student_only`: cross-entropy. `kd_live`, `pesf_kd_live`: the frozen teacher computes every batch.
-- `pesf_kd_stored`: its outputs come from the product's store, features mapped from a file of float16; filling it is
-  left out.
-- `dml`: student and a peer of the teacher's architecture, both trained, each taught by the other's detached logits.
+- `student_only`: cross-entropy.
+- `kd_live`, `pesf_kd_live`: the frozen teacher computes every batch.
+- `pesf_kd_stored`: teacher outputs are read from the product's store, with features in a memory-mapped float16 file.
+  Filling the store is not timed.
+- `dml`: student and a peer with the teacher's architecture. Both are trained, each on the detached logits of the other.
 
-`fp32` and `bf16` are the product's precisions. `plain` is its code in float32 and PyTorch's own layout, channels
-first; `over_plain` is the time of a plain step of PESF-KD with a live teacher over this arm's. `loop` is that step as
-published code makes it: the same precision and layout, images of a DataLoader with torchvision's transforms, autograd's
-gradients, the optimiser's defaults, losses and accuracies read after every batch, in a process of its own; `over_loop`
-is its time over this arm's. All other arms run in the environment of a study's workers
-(`trainables/process/environment.py`).
+`fp32` and `bf16` are the product's precisions. `plain` is the product's code in float32 with PyTorch's default layout,
+channels first. `over_plain` is the time of a `plain` step of PESF-KD with a live teacher, divided by the time of the
+arm. `loop` is the same step written as in published code: same precision and layout, images from a DataLoader with
+torchvision's transforms, gradients from autograd, the optimiser's default implementation, and losses and accuracies
+read after every batch. The loop runs in a separate process. `over_loop` is the time of the loop divided by the time of
+the arm. All other arms run in the environment of a study's workers (`trainables/process/environment.py`).
 
     python benchmarks/step.py [--quick] [--pairs cifar|small|tiny|all] [--rounds N] [--json PATH]
 """
@@ -40,7 +41,7 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-sys.path[0] = str(Path(__file__).parents[1])  # for the loader beside this file, by its full name
+sys.path[0] = str(Path(__file__).parents[1])  # for importing `benchmarks.loader`
 
 from benchmarks.loader import Shape, torchvision_batches
 from trainables.batches.images import Batch
@@ -68,7 +69,7 @@ LOOP = ("loop", "pesf_kd_live")
 
 
 class Pair(NamedTuple):
-    """Teacher, student and the images they see."""
+    """Teacher, student, and image shape."""
 
     teacher: str
     student: str
@@ -76,11 +77,11 @@ class Pair(NamedTuple):
     channels: int
     num_classes: int
     rounds: int
-    repeats: int  # steps timed together, so that a small net's step is not lost in the clock
+    repeats: int  # steps timed together, so that short steps exceed the clock's resolution
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Name in tables."""
         return f"{self.teacher}->{self.student}@{self.image_size}"
 
 
@@ -97,7 +98,7 @@ QUICK = (Pair("cnn_16_32", "cnn_3_4", 8, 1, 10, 4, 2),)
 
 
 class MutualLearning:
-    """Deep mutual learning of two nets, each by the product's own trainer and losses."""
+    """Deep mutual learning of two networks, with the product's own trainer and losses."""
 
     def __init__(self, pair: Pair, precision: Precision) -> None:
         self.precision = precision
@@ -112,7 +113,7 @@ class MutualLearning:
         ]
 
     def train_batch(self, batch: Batch) -> None:
-        """One step of both on the logits from before it."""
+        """Train both networks for one step, on logits computed before the step."""
         images, labels = batch.inputs, batch.labels
         with arithmetic(self.precision, self.device):
             logits = [feature_and_logits(trainer.module, images)[1] for trainer in self.trainers]
@@ -124,7 +125,7 @@ class MutualLearning:
 
 
 class PublishedLoop:
-    """A step of PESF-KD with a live teacher, written as published training loops are."""
+    """Step of PESF-KD with a live teacher, written as in published training loops."""
 
     def __init__(self, pair: Pair, dataset: Dataset) -> None:
         nets = [
@@ -143,7 +144,7 @@ class PublishedLoop:
         self.meters: dict[str, list[float]] = defaultdict(list)
 
     def step(self) -> None:
-        """Load a batch, learn from it, read how it went."""
+        """Load a batch, train on it, and read loss and accuracies."""
         images, labels = next(self.batches)
         logits = self.student(images)
         with torch.no_grad():
@@ -164,7 +165,7 @@ class PublishedLoop:
 
 
 class LoopOfItsOwn:
-    """The published loop in a process of its own, in the environment that the user has, not a worker's."""
+    """Published loop in a separate process, with the user's environment instead of a worker's."""
 
     def __init__(self, pair: Pair) -> None:
         users = {name: value for name, value in os.environ.items() if WORKERS.get(name) != value}
@@ -174,7 +175,7 @@ class LoopOfItsOwn:
         )
 
     def __call__(self, repeats: int) -> float:
-        """Seconds of that process's time for so many steps."""
+        """Run `repeats` steps and return the process time of the loop's process, in seconds."""
         print(repeats, file=self._process.stdin)
         return float(self._process.stdout.readline())
 
@@ -185,14 +186,14 @@ class LoopOfItsOwn:
 
 
 def serve_loop(pair: Pair) -> None:
-    """Be that process: numbers of steps come in, seconds go out."""
+    """Run the loop's process: read numbers of steps from stdin, and print the seconds taken."""
     loop = PublishedLoop(pair, random_dataset(pair.image_size, pair.num_classes, 20 * BATCH))
     for line in sys.stdin:
         print(timed(loop.step, int(line)), flush=True)
 
 
 def timed(step: Callable[[], object], repeats: int) -> float:
-    """Seconds of this process's time for so many steps."""
+    """Call `step` `repeats` times and return the process time in seconds."""
     started = time.process_time()
     for _ in range(repeats):
         step()
@@ -200,7 +201,7 @@ def timed(step: Callable[[], object], repeats: int) -> float:
 
 
 def random_dataset(image_size: int, num_classes: int, samples: int) -> Dataset:
-    """Random images of a known dataset's shape, seen in its views."""
+    """Return random images with the shape and augmentation of a known dataset."""
     named = DATASETS[{8: "digits", 28: "fashion_mnist", 32: "cifar100"}[image_size]]
     generator = torch.Generator().manual_seed(0)
     shape = (samples, named.channels, image_size, image_size)
@@ -214,7 +215,7 @@ def random_dataset(image_size: int, num_classes: int, samples: int) -> Dataset:
 def build_arms(
     pair: Pair, precisions: tuple[Precision, ...], folder: Path
 ) -> dict[tuple[str, str], Callable[[int], float]]:
-    """(mode, arm) -> a function that takes so many steps and tells their seconds."""
+    """Return a function per (mode, arm) that runs a number of steps and returns the seconds taken."""
     dataset = random_dataset(pair.image_size, pair.num_classes, 20 * BATCH)
     modes: dict[str, Precision] = {"plain": "fp32"} | {precision: precision for precision in precisions}
     return {
@@ -260,12 +261,12 @@ def endless_batches(run: DistillationRun, stored: StoredTeacherOutputs | None) -
 
 
 def measure(pair: Pair, precisions: tuple[Precision, ...], rounds: int, folder: Path) -> list[dict]:
-    """One row an arm, all arms timed in turn."""
+    """Return one row per arm, all arms timed in turn."""
     loop = LoopOfItsOwn(pair)
     steps = {LOOP: loop} | build_arms(pair, precisions, folder)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
     load = os.getloadavg()[0]
-    order = random.Random(0)  # an arm is slower after one that has just filled the caches: vary whom it follows
+    order = random.Random(0)  # vary the predecessor: an arm is slower after one that has filled the caches
     for number in range(WARM_UP + rounds):
         for key in order.sample(list(steps), len(steps)):
             taken = steps[key](pair.repeats) / pair.repeats

@@ -1,15 +1,16 @@
-"""What storing the teacher's outputs, long-lived workers and packing save in a whole study, and what a trial takes.
+"""Savings by stored teacher outputs, long-lived workers and packing in a whole study, and memory of another trial.
 
-- `pair`: a study of resnet32x4 -> resnet8x4 on images of CIFAR's shape, by `study.launch`: stored outputs, the filling
-  included, in the default precision and in float32, against a live teacher in float32. Wall time of the whole command.
-- `digits`: the study of adapter widths on the digits against one process per trial, each with a live teacher and one
-  thread, as many at once as there are cores: what a shell loop over a training script does. Wall time per trial, all
-  starts included; the teacher is there in both. `under way` is the study's time per trial between the ends of its first
-  and its last one: what another trial would take.
-- `memory`: private memory of the process of a trial that gathers from a file of a gigabyte, over that of a process that
-  has imported the same libraries, by number of such processes.
+- `pair`: study of resnet32x4 -> resnet8x4 on images of CIFAR's shape, by `study.launch`. Compares stored teacher
+  outputs, filling included, in the default precision and in float32, with a live teacher in float32. The result is wall
+  time of the whole command.
+- `digits`: study of adapter widths on the digits, compared with one process per trial. Each such process has a live
+  teacher and one thread, and as many run at once as there are cores, as in a shell loop over a training script. The
+  result is wall time per trial, including all starts. The teacher exists in both cases. `under way` is the study's time
+  per trial between the ends of the first and the last trial, which is the cost of another trial.
+- `memory`: memory (PSS) added by another process of a trial that gathers from a file of one gigabyte, minus the memory
+  added by another process that has only imported the same libraries.
 
-The arms of a part take turns; a ratio is the median over runs of the ratio within a run.
+The arms of a part take turns. A ratio is the median over runs of the ratio within a run.
 
     python benchmarks/study.py [--quick] [--part pair|digits|memory|all] [--runs N] [--json PATH]
 """
@@ -29,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[1])  # this file is a study too, and not the package
+sys.path[0] = str(Path(__file__).parents[1])  # this script is called study.py too and would hide the package
 
 from study.records import read_epochs
 from trainables.process.environment import WORKERS
@@ -37,13 +38,13 @@ from trainables.process.environment import WORKERS
 CORES = len(os.sched_getaffinity(0))
 PAIR = ("resnet32x4", "resnet8x4")
 MEMORY_TEACHER = "cnn_32_64"
-TEACHER_FLAGS = ("--teacher-recipe", "short", "--teacher-epochs", 1)  # how good it is takes no time
-# On images without meaning a fast student, or an adapter of a fast and wide feature, can end in infinities.
+TEACHER_FLAGS = ("--teacher-recipe", "short", "--teacher-epochs", 1)  # teacher quality does not affect the time
+# On random images, training can diverge with a high learning rate of the student, or with an adapter on wide features.
 GENTLE = ("--set", "student_learning_rate=0.01", "--set", "adapter_kind=logit")
 CLASSES = 10
 PACK = 8
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# One trial in a process of its own, its teacher live.
+# One trial with a live teacher, in a separate process.
 ONE_TRIAL = """
 import json, sys
 from pathlib import Path
@@ -61,7 +62,8 @@ while not run.finished:
     measures = run.run_epoch()
 print(json.dumps(measures))
 """
-# A process that has what a trial needs, or the trial itself after an epoch; it says so and waits to be looked at.
+# The first script only imports the libraries of a trial. The second runs one epoch of a trial. Both then print "ready"
+# and wait, so that memory can be measured.
 LIBRARIES = """
 import sys
 import trainables.tune.trainable, torch, pyarrow, sklearn.datasets
@@ -112,10 +114,10 @@ sys.stdin.read()
 
 
 def start_study(*flags: object, environment: dict[str, str] | None = None) -> float:
-    """Wall seconds of a whole `study.launch` command.
+    """Run a `study.launch` command and return the wall time in seconds.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: the command failed. The message contains the output.
     """
     command = [sys.executable, "-m", "study.launch", "--quiet", *map(str, flags)]
     began = time.monotonic()
@@ -128,7 +130,7 @@ def start_study(*flags: object, environment: dict[str, str] | None = None) -> fl
 
 
 def in_turn(arms: dict[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
-    """Each arm's figure, `runs` times, one arm after the other."""
+    """Call every arm `runs` times, one arm after the other, and return the results."""
     figures: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(runs):
         for name, measure in arms.items():
@@ -139,7 +141,7 @@ def in_turn(arms: dict[str, Callable[[], float]], runs: int) -> dict[str, list[f
 
 
 def ratios(part: str, figures: dict[str, list[float]], over: Iterable[tuple[str, str]], **about: object) -> list[dict]:
-    """A row for each (slower arm, faster arm)."""
+    """Return a row for each (slower arm, faster arm)."""
     return [
         {
             "part": part, "arm": faster, "against": slower,
@@ -152,7 +154,11 @@ def ratios(part: str, figures: dict[str, list[float]], over: Iterable[tuple[str,
 
 
 def write_images(folder: Path, samples: int) -> str:
-    """An image folder of noise of CIFAR's shape, brighter from class to class: its name as a dataset."""
+    """Write an image folder with noise of CIFAR's shape, with brightness rising from class to class.
+
+    Returns:
+        Name of the folder as a dataset.
+    """
     import torch
     from torchvision.io import write_png
 
@@ -166,7 +172,7 @@ def write_images(folder: Path, samples: int) -> str:
 
 
 def pair_part(runs: int, *, quick: bool) -> list[dict]:
-    """Stored against live over a whole study of a CIFAR pair."""
+    """Compare stored teacher outputs with a live teacher over a whole study of a CIFAR pair."""
     teacher, student = ("cnn_16_32", "cnn_3_4") if quick else PAIR
     samples, epochs, trials = (300, 2, 2) if quick else (1_200, 4, 13)
     with tempfile.TemporaryDirectory(prefix="study-") as name:
@@ -191,7 +197,7 @@ def pair_part(runs: int, *, quick: bool) -> list[dict]:
 
             return measure
 
-        study("--smoke")()  # the teacher, and warm caches
+        study("--smoke")()  # trains the teacher and warms the caches
         figures = in_turn(
             {
                 "stored, default precision": study(*whole, "--teacher-outputs", "stored"),
@@ -205,7 +211,7 @@ def pair_part(runs: int, *, quick: bool) -> list[dict]:
 
 
 def digits_part(runs: int, *, quick: bool) -> list[dict]:
-    """A study against one process per trial, wall seconds per trial."""
+    """Compare a study with one process per trial, in wall seconds per trial."""
     trials, alone, epochs = (4, 2, 2) if quick else (400, 16, 15)
     under_way: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="study-") as name:
@@ -243,7 +249,7 @@ def digits_part(runs: int, *, quick: bool) -> list[dict]:
         )
     figures |= under_way
     over = [(single, name) for name in figures if name != single]
-    return ratios("digits", figures, over, trials=trials + 3, epochs=epochs)  # two controls and a repetition
+    return ratios("digits", figures, over, trials=trials + 3, epochs=epochs)  # two controls and a replicate
 
 
 def _one_trial(config: str, teachers: Path) -> None:
@@ -252,7 +258,7 @@ def _one_trial(config: str, teachers: Path) -> None:
 
 
 def memory_part(*, quick: bool, data_root: Path | None) -> list[dict]:
-    """What another concurrent trial adds to a node's memory, beyond its libraries."""
+    """Measure the memory that another concurrent trial adds to a node, beyond the libraries."""
     import torch
 
     from trainables.spec.architectures import feature_dim
@@ -290,7 +296,7 @@ def _steps(totals: list[int]) -> list[tuple[int, int]]:
 
 
 def _memory_of_each(command: list[str], most: int) -> list[int]:
-    """Proportional memory (PSS, bytes) of 1, 2, ... `most` such processes together."""
+    """Return the total proportional memory (PSS, bytes) of 1, 2, ... `most` such processes."""
     processes: list[subprocess.Popen] = []
     totals = []
     try:
@@ -309,7 +315,7 @@ def _memory_of_each(command: list[str], most: int) -> list[int]:
 
 
 def _proportional_memory(pid: int) -> int:
-    """Private pages, and of each shared page its share."""
+    """Return the PSS of a process in bytes: private pages, plus a proportional part of shared pages."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return 1024 * int(line.split()[1])

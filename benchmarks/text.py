@@ -1,17 +1,18 @@
-"""What batches of similar length save on text, and what a step with stored teacher outputs costs over the student's.
+"""Savings by mini-batches of similar length on text, and cost of a step with stored teacher outputs.
 
-Every arm makes real steps of the product's own runs (`DistillationRun.train_batch`), the gathering of its batches
-included. All arms of a pair take turns in one process on one thread, in an order drawn anew each round, and in a round
-all of them see the same batches of the same epoch; a ratio is the median over rounds of the ratio within a round. The
-first round is left out. Time is the process's own.
+Every arm runs real steps of the product's own runs (`DistillationRun.train_batch`), including gathering the batches.
+All arms of a pair take turns in one process on one thread, in a new random order each round. Within a round all arms
+see the same batches of the same epoch. A ratio is the median over rounds of the ratio within a round, without the first
+round. Time is process time.
 
-- `student_only`: cross-entropy on the product's batches, of similar length and padded to a multiple of 8.
+- `student_only`: cross-entropy on the product's batches, which have similar lengths and are padded to a multiple of 8.
 - `padded_to_128`: the same samples in the same batches, each padded to 128 tokens.
-- `shuffled`: as many samples in batches of any length, padded to the longest in each.
-- `kd_stored`, `pesf_kd_stored`: the teacher's outputs come from the product's store, mapped from a file; filling it is
-  left out. `pesf_kd_live`: the frozen teacher computes every batch.
+- `shuffled`: as many samples in batches of any length, padded to the longest sample of each batch.
+- `kd_stored`, `pesf_kd_stored`: teacher outputs are read from the product's store, a memory-mapped file. Filling the
+  store is not timed.
+- `pesf_kd_live`: the frozen teacher computes every batch.
 
-With a data root the samples are SST-2's; without one, or with `--quick`, they are words of ours.
+With a data root, the samples are from SST-2. Without one, or with `--quick`, the samples are random words.
 
     python benchmarks/text.py [--quick] [--pairs small|base|all] [--rounds N] [--data-root FOLDER] [--json PATH]
 """
@@ -33,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
 
 from trainables.batches.images import Batch
 from trainables.data import load_dataset
@@ -57,16 +58,16 @@ ARMS = ("student_only", "padded_to_128", "shuffled", "kd_stored", "pesf_kd_store
 
 
 class Pair(NamedTuple):
-    """Teacher and student, and how often what is measured."""
+    """Teacher, student, and amount of measuring."""
 
     teacher: str
     student: str
     rounds: int
-    batches: int  # in a round
+    batches: int  # per round
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """Name in tables."""
         return f"{self.teacher}->{self.student}"
 
 
@@ -75,7 +76,7 @@ QUICK = (Pair("bert_2_32", "bert_1_32", 2, 2),)
 
 
 def made_up_dataset(samples: int = 2_000) -> TextDataset:
-    """Words of ours under the name of SST-2, as long as its sentences are."""
+    """Return a dataset of random words under the name of SST-2, with similar sentence lengths."""
     drawn = random.Random(0)
     words = ["".join(drawn.choices("aeioulnrst", k=drawn.randrange(2, 8))) for _ in range(500)]
     texts = [" ".join(drawn.choices(words, k=1 + min(50, int(drawn.expovariate(1 / 8))))) for _ in range(samples)]
@@ -94,10 +95,10 @@ class Arm:
 
     Args:
         name: one of `ARMS`.
-        pair: its networks.
-        dataset: what they see.
-        teacher: of the pair.
-        folder: for stored outputs.
+        pair: teacher and student.
+        dataset: the samples.
+        teacher: frozen teacher of the pair.
+        folder: folder for stored teacher outputs.
     """
 
     def __init__(self, name: str, pair: Pair, dataset: TextDataset, teacher: FrozenTeacher, folder: Path) -> None:
@@ -114,7 +115,7 @@ class Arm:
         self._split, self._padded = dataset.train, name == "padded_to_128"
 
     def steps(self, batches: list[Tensor]) -> float:
-        """Seconds of this process's time for a step on each of these batches of sample indices."""
+        """Run a step on each batch of sample indices and return the process time in seconds."""
         started = time.process_time()
         for indices in batches:
             if self._padded:
@@ -126,7 +127,7 @@ class Arm:
 
 
 def rounds_of_batches(dataset: TextDataset, batch_size: int, count: int) -> Iterator[dict[str, list[Tensor]]]:
-    """Without end: so many batches of similar length, and as many of any length."""
+    """Yield without end `count` batches of similar length and as many of any length."""
     epoch = 0
     while True:
         lengths = dataset.train.lengths
@@ -139,7 +140,7 @@ def rounds_of_batches(dataset: TextDataset, batch_size: int, count: int) -> Iter
 
 
 def measure(pair: Pair, dataset: TextDataset, rounds: int, folder: Path) -> list[dict]:
-    """One row an arm, all arms timed in turn."""
+    """Return one row per arm, all arms timed in turn."""
     with seeded(0):
         teacher = FrozenTeacher(build_text_model(pair.teacher, dataset))
     arms = {name: Arm(name, pair, dataset, teacher, folder) for name in ARMS}

@@ -1,9 +1,9 @@
-"""How much of the cores' time between the first and the last trial's end goes into training and evaluation.
+"""Share of the cores' time, between the ends of the first and the last trial, spent on training and evaluation.
 
     python benchmarks/utilisation.py [--study DIRECTORY] [--cores N] [--json PATH]
 
-Without --study it runs the default study first. An epoch's own computing time is what the trial measured; it is laid
-on the clock at the moment when the driver heard of the epoch, and clipped to the span.
+Without --study the default study is run first. Each epoch counts with the computing time measured by the trial. This
+interval ends at the time when the driver received the epoch, and is clipped to the span.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])  # beside this file lies a study.py, which is not the package
+sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
 
 # isort: split
 from study.ledger.ledger import StudyLedger
@@ -22,7 +22,7 @@ from study.plan.resolve import load_plan
 
 
 def utilisation(directory: Path, cores: int) -> dict[str, float]:
-    """Share of `cores` × span that trials spent computing."""
+    """Return the share of `cores` × span that trials spent computing."""
     ledger = StudyLedger(load_plan(directory))
     ends = sorted(entry.ended for entry in ledger.entries.values() if entry.ended is not None)
     first, last = ends[0], ends[-1]

@@ -1,4 +1,4 @@
-"""What a study may vary, by name: `SPACES["adapter_width"].suggest(trial)` gives fields of a trial's config."""
+"""Search spaces by name: `SPACES["adapter_width"].suggest(trial)` returns fields of a trial's config."""
 
 import difflib
 
@@ -28,19 +28,19 @@ COMPARISONS: dict[str, MethodComparison] = {
 
 
 def space_names() -> tuple[str, ...]:
-    """All that `find_space` knows."""
+    """Return all names that `find_space` accepts."""
     return (*SPACES, *COMPARISONS)
 
 
 def find_space(name: str, *, text: bool = False) -> SearchSpace | MethodComparison:
-    """The space, or the comparison, of that name.
+    """Return the search space or method comparison with the given name.
 
     Args:
-        name: of it.
-        text: whether it is to be that for sentences.
+        name: space or comparison name.
+        text: whether to return the version for text.
 
     Raises:
-        ValueError: if there is none, naming the nearest and all that there are.
+        ValueError: for an unknown name, with the nearest name and all known names.
     """
     known = space_names()
     if name not in known:

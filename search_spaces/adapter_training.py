@@ -1,4 +1,4 @@
-"""What the adapter is and how it is trained."""
+"""Search space: kind of the adapter, and settings of the adapter's training."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

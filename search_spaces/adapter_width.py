@@ -1,4 +1,4 @@
-"""How wide the adapter's bottleneck has to be."""
+"""Search space: width of the adapter's bottleneck."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

@@ -1,6 +1,7 @@
-"""The values at which the spaces hold what they do not vary, once, so that studies can be compared.
+"""Baseline values of the parameters that a space does not vary, shared by all spaces so that studies are comparable.
 
-With the zero init, PESF-KD with an adapter that does nothing *is* the control `kd`: same weights, same temperature.
+With zero initialisation, PESF-KD with an adapter that stays at zero equals the control `kd`: same weights, same
+temperature.
 """
 
 from collections.abc import Collection
@@ -91,6 +92,6 @@ BASELINE: tuple[Parameter, ...] = (
 
 
 def baseline_without(varied: Collection[Parameter]) -> tuple[Parameter, ...]:
-    """The baseline's fixed parameters, less those that `varied` lets go."""
+    """Return the fixed baseline parameters except those in `varied`."""
     names = {parameter.name for parameter in varied}
     return tuple(parameter for parameter in BASELINE if parameter.name not in names)

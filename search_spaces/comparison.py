@@ -1,7 +1,7 @@
-"""A comparison of distillation methods: each as published, or each with what it reads tuned within the same bounds.
+"""Comparison of distillation methods, either at published settings or with each method tuned within the same bounds.
 
-Which methods there are, what each reads and what was published for it the study knows; here stands only how far
-around that a search may go, and why.
+The study knows the methods, the fields each method reads, and the published values. This module only defines how far a
+search may depart from these values, and why.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,15 +13,15 @@ from search_spaces.space import Parameter, Value
 
 @dataclass(frozen=True, kw_only=True)
 class TunedParameter:
-    """A field that is tuned for every method that reads it, on a log scale.
+    """Field that is tuned on a log scale for every method that reads it.
 
     Args:
-        name: the field of the trial's config.
-        kind: of its values.
-        why: the reason for its bounds, in words.
-        low: smallest value, or, where `relative`, smallest multiple of the method's own.
-        high: largest.
-        relative: whether the bounds are multiples of where the method starts.
+        name: field name in the trial's config.
+        kind: type of the values.
+        why: reason for the bounds.
+        low: smallest value or, if `relative`, smallest multiple of the method's start value.
+        high: largest value or multiple.
+        relative: whether the bounds are multiples of the method's start value.
     """
 
     name: str
@@ -33,13 +33,13 @@ class TunedParameter:
 
     @property
     def domain(self) -> str:
-        """The bounds in words, e.g. `[1, 16], log`."""
+        """Bounds as text, e.g. `[1, 16], log`."""
         if self.relative:
             return f"[{self.low:g}, {self.high:g}] x published, log"
         return f"[{self.low:g}, {self.high:g}], log"
 
     def around(self, value: Value) -> Parameter:
-        """The parameter of a method that starts at `value`, which widens absolute bounds that it lies outside of."""
+        """Return the parameter for a method that starts at `value`, with bounds extended to include `value`."""
         assert isinstance(value, int | float)
         low, high = (value * self.low, value * self.high) if self.relative else (self.low, self.high)
         return Parameter(
@@ -56,17 +56,17 @@ class TunedParameter:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodComparison:
-    """A question about methods, and what of each is tuned before they are compared.
+    """Question about distillation methods, and the fields tuned for each method before the comparison.
 
     Args:
-        name: the space's name, as on the command line.
-        question: what a study asks, in one sentence.
-        tuned: what is searched for each method that reads it; nothing where methods stand as published.
-        replicates: fresh seeds of each method if nobody says otherwise: an interval takes four, a table in the
-            literature has five.
+        name: space name on the command line.
+        question: the study's question, in one sentence.
+        tuned: fields searched for each method that reads them; empty if methods run at published settings.
+        replicates: default number of fresh seeds per method. A confidence interval needs four; tables in the literature
+            have five.
 
     Raises:
-        ValueError: for a field named twice, or without a question.
+        ValueError: if a field occurs twice or the question is missing.
     """
 
     name: str
@@ -83,24 +83,24 @@ class MethodComparison:
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """Names of the fields that samplers choose."""
+        """Names of the fields chosen by samplers."""
         return tuple(parameter.name for parameter in self.tuned)
 
     @property
     def scientific(self) -> tuple[str, ...]:
-        """Names of the tuned fields that the question is about: none, it is about the method."""
+        """Names of the tuned fields that the question is about: none, because the question is about the method."""
         return ()
 
     def default_point(self) -> dict[str, Value]:
-        """Fields that all methods start from in common: none, each has its own."""
+        """Return the start values common to all methods: none, because each method has separate start values."""
         return {}
 
     def parameters_for(self, values: Mapping[str, Value], read: Collection[str]) -> tuple[Parameter, ...]:
-        """What is searched for one method.
+        """Return the parameters to search for one method.
 
         Args:
-            values: where it starts, a value for every field.
-            read: the fields that it reads beside its student's, which every method does.
+            values: the method's start values, one per tuned field.
+            read: fields that the method reads. Student fields (`student_*`) are searched for every method.
         """
         return tuple(
             parameter.around(values[parameter.name])

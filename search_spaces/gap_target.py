@@ -1,16 +1,17 @@
-"""What a sharpness gap does to the student when it is imposed, and not only watched.
+"""Search space: the effect of the sharpness gap on the student when the gap is imposed rather than only measured.
 
-Where the gap is watched, whatever made it small may have made the student good. Here it is set: a penalty pulls the
-adapted teacher's gap to a target, through the adapter alone. Three arms stand beside each other, on one scale:
+If the gap is only measured, the cause of a small gap may also be the cause of a good student. In this space, a penalty
+moves the adapted teacher's gap to a target, through the adapter alone. Three arms are compared on one scale:
 
-- `centred` imposes the gap that is left after each row's mean logit is subtracted. It cannot be met but by other soft
-  labels, so it is the arm that answers the question.
-- `paper` imposes the gap as the paper measures it. An adapter can meet it by adding a constant to all logits, which no
-  student sees.
-- `placebo` adds that constant and nothing else: the paper's gap moves by it, the student does not. Where the curve of
-  accuracy over the paper's gap is flat in this arm and not in `paper`, the softness of the labels did it, not the gap.
+- `centred` imposes the gap that remains after the mean logit of each row is subtracted. Only different soft labels can
+  meet this target, so this arm answers the question.
+- `paper` imposes the gap as the paper measures it. An adapter can meet this target by adding a constant to all logits,
+  which does not affect any student.
+- `placebo` adds only that constant: the gap of the paper moves, the student does not. Compare accuracy over the paper's
+  gap in both arms. If the curve is flat in `placebo` and not in `paper`, the softness of the labels caused the effect,
+  not the gap.
 
-`none` is PESF-KD as it is, for the target does not matter there.
+`none` is unmodified PESF-KD, where the target has no effect.
 """
 
 from search_spaces.baseline import baseline_without

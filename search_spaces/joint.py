@@ -1,4 +1,4 @@
-"""Everything at once: where the best config lies when nothing of the adapter or the objective is held."""
+"""Search space: all parameters of the adapter and the objective vary jointly, to find the best config."""
 
 from search_spaces.space import Parameter, SearchSpace
 

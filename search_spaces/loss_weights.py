@@ -1,4 +1,4 @@
-"""How the three terms of the objective should be weighed."""
+"""Search space: weights of the three terms of the objective."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

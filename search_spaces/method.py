@@ -1,4 +1,4 @@
-"""Which method is best as published."""
+"""Comparison of methods at published settings."""
 
 from search_spaces.comparison import MethodComparison
 

@@ -1,7 +1,7 @@
-"""Which method is best once each has been tuned equally long.
+"""Comparison of methods after tuning each with the same budget.
 
-What was published was tuned for other nets and data than a study's own, for some methods harder than for others: a
-comparison at published settings compares that as well.
+Published settings were tuned for other networks and data than those of a study, and for some methods more thoroughly
+than for others. A comparison at published settings also compares these differences.
 """
 
 from search_spaces.comparison import MethodComparison, TunedParameter

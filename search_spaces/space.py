@@ -1,10 +1,10 @@
-"""What a study may vary: parameters with their bounds, scale, role and reason, and the space that they span.
+"""Parameters of a study with bounds, scale, role and reason, and search spaces built from them.
 
-The roles are those of a designed experiment. A *scientific* parameter is what the question is about. A
-*nuisance* parameter has to be tuned for the comparison between scientific values to be fair, because its best
-value may move with them. A *fixed* parameter is held, and what is found holds at that value only.
+The roles are those of a designed experiment. A *scientific* parameter is the subject of the question. A *nuisance*
+parameter must be tuned so that scientific values are compared fairly, because the best nuisance value may depend on
+them. A *fixed* parameter is held constant, and the results hold only at that value.
 
-Nothing here imports an optimiser or a tensor library: a plan can be checked and printed at once.
+This module imports no optimiser and no tensor library, so a plan can be checked and printed without delay.
 """
 
 import math
@@ -25,21 +25,21 @@ ROLES: tuple[Role, ...] = ("scientific", "nuisance", "fixed")
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One field of a trial's config: where it may go, on which scale, in which role and why.
+    """Field of a trial's config with domain, scale, role and reason.
 
     Args:
-        name: the field of the trial's config.
-        kind: `float` and `int` lie in [low, high]; `categorical` is one of `choices`, booleans included.
+        name: field name in the trial's config.
+        kind: `float` and `int` have values in [low, high]; `categorical` has one of `choices`, booleans included.
         role: `scientific`, `nuisance` or `fixed`.
-        why: the reason for the bounds, the scale and the role, in words.
-        value: what a fixed parameter is held at; for the others, where a study starts (within the bounds).
-        low: smallest value, included. None for categorical and fixed parameters.
-        high: largest value, included. None for categorical and fixed parameters.
-        choices: the allowed values of a categorical parameter that varies, else empty.
-        log: sample the logarithm uniformly.
+        why: reason for bounds, scale and role.
+        value: value if fixed, otherwise a study's start value, within the bounds.
+        low: smallest value, inclusive. None for categorical and fixed parameters.
+        high: largest value, inclusive. None for categorical and fixed parameters.
+        choices: allowed values of a categorical parameter that varies, otherwise empty.
+        log: whether to sample uniformly on a log scale.
 
     Raises:
-        ValueError: for a description that contradicts itself.
+        ValueError: if the arguments contradict each other.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Parameter:
 
     @property
     def domain(self) -> str:
-        """The allowed values in words, e.g. `[2, 256], log`."""
+        """Allowed values as text, e.g. `[2, 256], log`."""
         if self.role == "fixed":
             return f"{self.value!r}"
         if self.kind == "categorical":
@@ -103,7 +103,7 @@ class Parameter:
         return f"[{self.low:g}, {self.high:g}]" + (", log" if self.log else "")
 
     def contains(self, value: object) -> bool:
-        """Whether `value` has exactly this parameter's type and lies within its bounds or choices."""
+        """Check whether `value` has exactly the type of this parameter and lies within the bounds or choices."""
         if self.kind == "float" and not (type(value) is float and math.isfinite(value)):
             return False
         if self.kind == "int" and type(value) is not int:
@@ -112,11 +112,11 @@ class Parameter:
             return type(value) is type(self.value) and value == self.value
         if isinstance(value, float | int) and self.low is not None and self.high is not None:
             return self.low <= value <= self.high
-        # True == 1, so the type has to agree as well.
+        # True == 1, so the types must match as well.
         return any(type(value) is type(choice) and value == choice for choice in self.choices)
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> Value:
-        """This parameter's value in that trial; a fixed one does not ask the sampler."""
+        """Return the value of this parameter for a trial; a fixed parameter does not call the sampler."""
         if self.role == "fixed":
             return self.value
         if self.kind == "categorical":
@@ -129,16 +129,16 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """A question, and the parameters that a study varies and holds to answer it.
+    """Question, and the parameters that a study varies or fixes to answer it.
 
     Args:
-        name: the space's name, as on the command line.
-        question: what a study over this space asks, in one sentence.
-        parameters: every field that the space varies or holds. The fields that it does not name (method,
-            dataset, models, epochs, seeds, ...) belong to the study.
+        name: space name on the command line.
+        question: question that a study over this space answers, in one sentence.
+        parameters: all fields that the space varies or fixes. Other fields (method, dataset, models, epochs, seeds,
+            ...) are set by the study.
 
     Raises:
-        ValueError: for a field named twice, or a space without a scientific parameter or without a question.
+        ValueError: if a field occurs twice, or if there is no scientific parameter or no question.
     """
 
     name: str
@@ -162,27 +162,27 @@ class SearchSpace:
 
     @property
     def nuisance(self) -> tuple[str, ...]:
-        """Names of the parameters that are tuned so that the comparison is fair."""
+        """Names of the parameters that are tuned to make the comparison fair."""
         return self._with_role("nuisance")
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """Names of the parameters that a sampler chooses, in the order of the space."""
+        """Names of the parameters chosen by a sampler, in the order of the space."""
         return tuple(parameter.name for parameter in self.parameters if parameter.role != "fixed")
 
     def _with_role(self, role: Role) -> tuple[str, ...]:
         return tuple(parameter.name for parameter in self.parameters if parameter.role == role)
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Value]:
-        """Every field of this space for that trial, the fixed ones included."""
+        """Return the values of all fields of this space for a trial, including fixed fields."""
         return {parameter.name: parameter.suggest(trial) for parameter in self.parameters}
 
     def default_point(self) -> dict[str, Value]:
-        """Every field at the value where a study starts: the baseline that each space shares."""
+        """Return the start value of every field, which is the baseline shared by all spaces."""
         return {parameter.name: parameter.value for parameter in self.parameters}
 
     def contains(self, values: Mapping[str, object]) -> bool:
-        """Whether `values` has every field of this space within its bounds, whatever else it has."""
+        """Check whether `values` has every field of this space within its bounds; other fields are ignored."""
         return all(
             parameter.name in values and parameter.contains(values[parameter.name]) for parameter in self.parameters
         )

@@ -1,4 +1,4 @@
-"""How soft the distillation targets should be when the teacher adapts."""
+"""Search space: temperature of the distillation targets with an adapted teacher."""
 
 from search_spaces.baseline import baseline_without
 from search_spaces.space import Parameter, SearchSpace

@@ -1,6 +1,6 @@
-"""The same questions on text, where AdamW learns at rates a hundred times smaller and the adapter is another one.
+"""Search spaces for text, where AdamW needs learning rates a hundred times smaller and another adapter is used.
 
-Whatever a space does not name here is as on images.
+Parameters not mentioned here are the same as for images.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,9 +26,10 @@ _VALUES: Final[Mapping[str, tuple[Value, str]]] = {
 
 
 def on_text(space: SearchSpace | MethodComparison) -> SearchSpace | MethodComparison:
-    """The space, or the comparison, of the same name for sentences.
+    """Return the version for text of a search space or comparison.
 
-    A student's rate that a space holds is left to the trial, which knows whether its student was trained before.
+    A fixed learning rate of the student is removed from the space. The trial then chooses the rate, which depends on
+    whether the student is pretrained.
     """
     if isinstance(space, MethodComparison):
         return replace(space, tuned=tuple(_TUNED.get(each.name, _same)(each) for each in space.tuned))

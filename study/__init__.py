@@ -1,8 +1,8 @@
-"""Many trials: the plan, the search on Ray, what is recorded and tracked of it, and the command line."""
+"""Studies of many trials: plan, search on Ray, records and tracking, and the command line."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 try:
     __version__ = version("pesfkd")
-except PackageNotFoundError:  # run from a source tree that nobody installed
+except PackageNotFoundError:  # source tree without an installed package
     __version__ = "0+unknown"

@@ -1,6 +1,6 @@
-"""The command line of a confirmation: `python -m study.confirm NAME`.
+"""Command line of a confirmation: `python -m study.confirm NAME`.
 
-Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here.
+As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """
 
 import json
@@ -75,7 +75,7 @@ def confirm_study(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, then exit with the code of the command."""
     leave_with_exit_code(app)
 
 
@@ -86,7 +86,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
 
     ledger = StudyLedger(plan, read_only=True)
     confirmation = ledger.confirmation or choose(ledger)
-    assert confirmation is not None  # else it would have been refused
+    assert confirmation is not None  # `resumed_plan` has refused all other cases
     begun = len(ledger.in_stage("confirm"))
     tuning = 0 if ledger.confirmation else sum(1 for _ in tuning_trials(plan)) - len(ledger.in_stage("tune"))
     trials = confirmation.size + tuning

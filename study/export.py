@@ -1,6 +1,6 @@
-"""The command line of an export: `python -m study.export NAME`.
+"""Command line of an export: `python -m study.export NAME`.
 
-Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here.
+As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """
 
 import importlib
@@ -28,21 +28,21 @@ _EXAMPLES: Final = (
     ("as what torch.export saves, elsewhere", "python -m study.export NAME --format torch-export --out student.pt2"),
     ("once more, for a script", "python -m study.export NAME --force --json"),
 )
-# By suffix: what has to be installed beside PyTorch.
+# Modules required in addition to PyTorch, by file suffix.
 _NEEDED: Final = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".pt2": ()}
 _SENTENCES: Final = "int32 sentences: token ids, 0 behind the last one, and segment ids"
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
 class FormatName(StrEnum):
-    """What can be exported to."""
+    """Export format."""
 
     ONNX = "onnx"
     TORCH = "torch-export"
 
     @property
     def suffix(self) -> str:
-        """What its files end in."""
+        """File suffix of the format."""
         return ".onnx" if self is FormatName.ONNX else ".pt2"
 
 
@@ -100,7 +100,7 @@ def export(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, then exit with the code of the command."""
     leave_with_exit_code(app)
 
 
@@ -116,7 +116,7 @@ def _check_installed(kind: FormatName) -> None:
 
 
 def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
-    """The trial whose student is exported, and that student's file."""
+    """Return the trial of the exported student, and the path of the student file."""
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.ledger.students import first_confirmed, student_path
@@ -153,9 +153,9 @@ def _check_place(path: Path, kind: FormatName, *, force: bool) -> None:
 
 
 def _with_class_names(plan: "StudyPlan", kept: "KeptStudent") -> "KeptStudent":
-    """The student with the names of its classes, which one that an earlier version kept does not have.
+    """Add class names to a student stored by an earlier version without them.
 
-    A folder of images may have changed since: the names of its classes are not looked up.
+    For image folders no names are added, because the folder may have changed since.
     """
     from trainables.data.class_names import with_class_names
     from trainables.spec.datasets import DATASETS

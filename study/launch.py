@@ -1,7 +1,7 @@
-"""The command line: `python -m study.launch --space adapter_width`.
+"""Command line of a study: `python -m study.launch --space adapter_width`.
 
-Nothing picklable lives here: run as a program, this module is `__main__`, and a worker could not import it. Nothing
-heavy is imported before the arguments are known to be good, so that help and mistakes answer at once.
+This module runs as `__main__`, which workers cannot import, so it must not define anything to be pickled. Slow imports
+happen only after the arguments are checked, so that --help and errors appear at once.
 """
 
 import json
@@ -14,8 +14,6 @@ from search_spaces import COMPARISONS, SPACES, space_names
 from study.cli import options
 from study.cli.app import epilog_of, given_options, leave_with_exit_code
 from study.cli.request import new_plan, resumed_plan
-from study.plan.size import confirm_trials, epochs_total
-from study.plan.teacher_storage import reckon_teacher_storage
 from study.running.session import run_plan
 from trainables.data.image_progress import hide_progress
 from trainables.process.errors import UsageError
@@ -130,7 +128,7 @@ def launch(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, then exit with the code of the command."""
     leave_with_exit_code(app)
 
 
@@ -190,6 +188,8 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
     from study.cli.image_preview import images_summary
     from study.cli.preview import count_plan_sources, describe_plan
     from study.plan.notes import left_out, sampler_notes
+    from study.plan.size import confirm_trials, epochs_total
+    from study.plan.teacher_storage import reckon_teacher_storage
     from study.search.preview import first_configs
 
     configs = first_configs(plan)

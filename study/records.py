@@ -1,27 +1,38 @@
-"""Parquet records of trials and epochs: their schema, writing them as a study goes, reading them back.
+"""Parquet records of trials and epochs: schema, incremental writing, and reading.
 
-A study's folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`. Each trial that ends adds one
-small file to both, under its own name and by rename, so a study that is killed keeps every trial that ended.
-Now and then the small files are merged into segments; a reader sees each trial once, wherever it lies.
+A study folder holds `records/trials/*.parquet` and `records/epochs/*.parquet`. Each ended trial adds one small file to
+both folders, under a unique name and by an atomic rename. A killed study therefore keeps every ended trial. From time
+to time the small files are merged into segments. A reader sees each trial once, in whichever file it is.
 
-Schema of `trials` (one row a trial): `trial_id, study, space, stage, name, method, config_id, replicate, seed, status,
-error, epochs, started, seconds`, one column per field of `TrialConfig`, one per measure (its value at the trial's last
-epoch; null where the method does not have it), one per fact of its cost and of its splits (`COST_FACTS`, `DATA_FACTS`;
-null where an earlier version recorded the trial), and one per network and split of `CALIBRATION`: a list of 15 bins,
-each of `count`, `confidence` and `correct`, of trials that finished (see `trainables.spec.measures`). `stage` is search
-(proposed by the sampler), control (a config that no search chose: beside a search, or one of the methods that a study
-compares as published), replicate (a promising config on fresh seeds), tune (the control `kd` at another temperature,
-from which its best is confirmed) or confirm (a chosen config, or a control, on seeds that no stage before had; these
-alone have `test/accuracy`); `status` is finished, pruned or failed; `seconds` is the trial's own computing time,
-`started` the moment it was first scheduled.
-Schema of `epochs` (one row an epoch): `trial_id, epoch` (from 1), `time`, one column per measure.
-Of a column `cost/...` the field's metadata says the `unit`.
+Schema of `trials` (one row per trial):
 
-A file's footer holds, under `pesfkd.sha256`, the digest of all its bytes (with 64 zeros in the digest's place): a
-reader refuses a file of which any byte changed. All that records hold is in the journal too, so the next `--resume` or
-`study.sync` writes a damaged file again. If the journal has lost trials that the records hold, both refuse. Nothing is
-deleted: what is replaced is moved to the study's folder `set-aside`. Files of earlier versions have checksums of their
-pages alone.
+- `trial_id, study, space, stage, name, method, config_id, replicate, seed, status, error, epochs, started, seconds`.
+- One column per remaining field of `TrialConfig`. The planned number of epochs is called `epochs_planned`.
+- One column per measure: the value at the trial's last epoch, null if the method does not have the measure.
+- One column per fact about costs and splits (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier
+  version.
+- One column per network and split of `CALIBRATION`, for finished trials: a list of 15 bins, each with `count`,
+  `confidence` and `correct` (see `trainables.spec.measures`).
+
+Values of `stage`:
+
+- search: proposed by the sampler.
+- control: config not chosen by a search. Either a control of a search, or a method compared as published.
+- replicate: promising config on fresh seeds.
+- tune: control `kd` at another temperature. The best temperature is confirmed.
+- confirm: chosen config, or a control, on seeds unused by earlier stages. Only these trials have `test/accuracy`.
+
+`status` is finished, pruned or failed. `seconds` is the computing time of the trial, and `started` the time at which
+the trial was first scheduled.
+
+Schema of `epochs` (one row per epoch): `trial_id, epoch` (from 1), `time`, one column per measure. The field metadata
+of a column `cost/...` states the `unit`.
+
+A file's footer stores the digest of all bytes under `pesfkd.sha256`, computed with 64 zeros in place of the digest. A
+reader refuses a file with any changed byte. The journal contains everything in the records, so the next `--resume` or
+`study.sync` writes a damaged file again. If the journal has lost trials that the records contain, both commands refuse.
+Replaced files are not deleted but moved to `set-aside` in the study folder. Files of earlier versions have only page
+checksums.
 """
 
 import hashlib
@@ -41,7 +52,7 @@ from trainables.storage.files import replace_file
 
 SEGMENT_TRIALS: Final = 64
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
-# Parquet calls the element of a list so, and types are compared by name.
+# Parquet names list elements "element", and Arrow compares types including names.
 _BIN: Final = pa.struct([("count", pa.int64()), ("confidence", pa.float64()), ("correct", pa.int64())])
 _BINS: Final = pa.list_(pa.field("element", _BIN))
 
@@ -70,7 +81,7 @@ def _trials_schema() -> pa.Schema:
         ("seconds", pa.float64()),
     ]
     taken = {name for name, _ in leading}
-    # A trial's own `epochs` says how many it ran; how many it was to run is `epochs_planned`.
+    # `epochs` is the number of epochs run, and `epochs_planned` the number planned.
     config = [
         ("epochs_planned" if name == "epochs" else name, _column_type(field.annotation))
         for name, field in TrialConfig.model_fields.items()
@@ -96,40 +107,40 @@ SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
 _DIGEST: Final = "pesfkd.sha256"
 _NO_DIGEST: Final = b"0" * 64
 _MADE_OF_RECORDS: Final = ("records", "summary.json", "figures", "report.html")
-# Bytes between a name and its value in a footer: Thrift's field header, and the length of a string below 128.
+# Bytes between name and value in a footer: Thrift field header, and length of a string below 128 bytes.
 _BETWEEN: Final = 2
 
 
 class DamagedRecordsError(ValueError):
-    """A file of records whose content is not what was written."""
+    """Error for a records file with content that differs from the content written."""
 
 
 class RecordWriter:
-    """Writes the trials of one study as they end.
+    """Writer for the trials of one study, as they end.
 
     Args:
-        study_directory: the study's folder; `records/` is made in it.
+        study_directory: study folder. `records/` is created in it.
     """
 
     def __init__(self, study_directory: Path) -> None:
         self._directory = study_directory
         self._folders = {kind: study_directory / "records" / kind for kind in SCHEMAS}
-        # What lies in the files of single trials, so that merging them reads nothing back.
+        # Tables of the single-trial files, kept in memory so that merging reads nothing.
         self._loose: dict[str, dict[Path, pa.Table]] = {}
         for kind, folder in self._folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             self._loose[kind] = {path: _read_file(path) for path in _loose_files(folder) if _is_whole(path)}
 
     def recorded(self) -> dict[str, tuple[str, str | None]]:
-        """Status and error of each trial whose row and epochs are both on disk, by identifier."""
+        """Return status and error of each trial with both row and epochs on disk, by identifier."""
         trials = _read(self._folders["trials"], ["trial_id", "status", "error", "epochs"]).to_pylist()
         with_epochs = set(_read(self._folders["epochs"], ["trial_id"])["trial_id"].to_pylist())
-        # What was written last comes first.
+        # Reversed: the first rows, from single-trial files, are the newest and must win.
         whole = [row for row in reversed(trials) if row["trial_id"] in with_epochs or row["epochs"] == 0]
         return {row["trial_id"]: (row["status"], row["error"]) for row in whole}
 
     def set_damaged_aside(self) -> list[Path]:
-        """Move away files that are not what was written; their trials are in the journal."""
+        """Move damaged files away and return their paths. The journal contains the trials."""
         damaged = [p for folder in self._folders.values() for p in folder.glob("*.parquet") if not _is_whole(p)]
         if damaged:
             aside = _new_folder(self._directory)
@@ -140,9 +151,9 @@ class RecordWriter:
         return damaged
 
     def drop(self, trial_ids: Collection[str]) -> None:
-        """Remove trials whose record no longer holds, and no other: those that run again."""
+        """Remove the given trials, which will run again, and no others."""
         gone = pa.array(sorted(trial_ids), pa.string())
-        for kind in ("trials", "epochs"):  # a trial without its row is not recorded
+        for kind in ("trials", "epochs"):  # in this order: a trial without a row counts as not recorded
             for path in sorted(self._folders[kind].glob("*.parquet")):
                 table = _read_file(path)
                 kept = table.filter(pc.invert(pc.is_in(table["trial_id"], value_set=gone)))
@@ -155,22 +166,25 @@ class RecordWriter:
                 self._loose[kind].pop(path, None)
 
     def write(self, trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Add one ended trial: its epochs, then its row. Writing it again replaces it.
+        """Add an ended trial: first the epochs, then the row. Writing a trial again replaces it.
 
         Raises:
-            OSError: the disk refuses; nothing half-written is left under a name that readers look at.
+            OSError: the disk refuses. No partial file is left under a name that readers use.
         """
         for kind, rows in (("epochs", list(epochs)), ("trials", [dict(trial)])):
             path = self._folders[kind] / f"trial-{trial['trial_id']}.parquet"
             table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
-            # A file of a row or two: dictionaries and compression would triple the time and save nothing.
+            # For one or two rows, dictionaries and compression would triple the time and save nothing.
             _write(table, path, compression="none", use_dictionary=False)
             self._loose[kind][path] = table
         if len(self._loose["trials"]) >= SEGMENT_TRIALS:
             self.merge()
 
     def merge(self) -> None:
-        """Gather the files of single trials into one segment each, epochs first; a crash between loses nothing."""
+        """Merge the single-trial files into one segment per folder, epochs first.
+
+        A crash in between loses nothing.
+        """
         segment = f"segment-{uuid.uuid4().hex}.parquet"
         for kind in ("epochs", "trials"):
             loose = self._loose[kind]
@@ -182,12 +196,12 @@ class RecordWriter:
 
 
 class RecordedTrial(NamedTuple):
-    """What the records hold of a trial.
+    """Content of the records for one trial.
 
     Args:
-        status: how it ended; None where its row cannot be read.
-        error: why it failed.
-        epochs: how many it has.
+        status: final status, or None if the row cannot be read.
+        error: reason for a failure.
+        epochs: number of recorded epochs.
     """
 
     status: str | None
@@ -196,12 +210,15 @@ class RecordedTrial(NamedTuple):
 
 
 def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
-    """Every trial that the records hold, by identifier; of a damaged file, the one that it is named after."""
+    """Return every trial in the records, by identifier.
+
+    For a damaged single-trial file, the identifier is taken from the file name.
+    """
     epochs: dict[str, int] = {}
     for row in _rows_there(study_directory, "epochs", ["trial_id", "epoch"]):
         epochs[row["trial_id"]] = max(epochs.get(row["trial_id"], 0), row["epoch"] or 0)
     found = {trial_id: RecordedTrial(None, None, count) for trial_id, count in epochs.items()}
-    # Parts of single trials last: where a trial was written again, its newest row is there.
+    # Reversed, so that single-trial files come last and win: they hold the newest row of a rewritten trial.
     for row in reversed(_rows_there(study_directory, "trials", ["trial_id", "status", "error", "epochs"])):
         count = max(row["epochs"] or 0, epochs.get(row["trial_id"], 0))
         found[row["trial_id"]] = RecordedTrial(row["status"], row["error"], count)
@@ -222,14 +239,14 @@ def _rows_there(study_directory: Path, kind: str, columns: list[str]) -> list[di
 
 
 def set_records_aside(study_directory: Path, *others: str) -> Path | None:
-    """Move the records, and all that was made of them, to a new folder in `set-aside`, and name it.
+    """Move the records and all files derived from them to a new folder in `set-aside`.
 
     Args:
-        study_directory: the study's folder.
-        others: names of further files in it to move.
+        study_directory: study folder.
+        others: names of further files in the study folder to move.
 
     Returns:
-        None if there is nothing to move.
+        The new folder, or None if there is nothing to move.
     """
     there = [path for name in (*_MADE_OF_RECORDS, *others) if (path := study_directory / name).exists()]
     if not there:
@@ -253,7 +270,7 @@ def _new_folder(study_directory: Path) -> Path:
 
 
 def read_trials(study_directory: str | Path) -> pa.Table:
-    """One row per ended trial of a study, in the order in which they were started (schema: this module).
+    """Return one row per ended trial of a study, by start time (schema: this module).
 
     Raises:
         FileNotFoundError: the folder holds no records.
@@ -263,7 +280,7 @@ def read_trials(study_directory: str | Path) -> pa.Table:
 
 
 def read_epochs(study_directory: str | Path) -> pa.Table:
-    """One row per epoch of every ended trial, by trial and epoch (schema: this module).
+    """Return one row per epoch of every ended trial, by trial and epoch (schema: this module).
 
     Raises:
         FileNotFoundError: the folder holds no records.
@@ -277,7 +294,7 @@ def _read_unique(study_directory: Path, kind: str, keys: list[str]) -> pa.Table:
     if not folder.is_dir():
         raise FileNotFoundError(f"{study_directory} holds no records ({folder} is missing): is it a study's folder?")
     table = _read(folder, None)
-    # A crash between writing a segment and removing its parts leaves a trial in both: the rows are the same.
+    # After a crash between writing a segment and removing the parts, a trial is in both, with the same rows.
     seen: set[tuple[Any, ...]] = set()
     keep = []
     for position, key in enumerate(zip(*(table[name].to_pylist() for name in keys), strict=True)):
@@ -291,13 +308,13 @@ def _read(folder: Path, columns: list[str] | None) -> pa.Table:
     schema: pa.Schema = SCHEMAS[folder.name]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    # Parts of single trials first: where a trial was written again, its newest row is there.
+    # Single-trial files first: they hold the newest row of a rewritten trial.
     paths = _loose_files(folder) + sorted(folder.glob("segment-*.parquet"))
     return _joined([schema.empty_table(), *(_read_file(path, columns) for path in paths)])
 
 
 def _joined(tables: Iterable[pa.Table]) -> pa.Table:
-    # What an earlier version recorded has fewer columns: the others are null there.
+    # Records of earlier versions have fewer columns. The missing columns become null.
     try:
         return pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
@@ -311,7 +328,7 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
             raise ValueError("its digest is another")
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             return file.read(columns=columns)
-    except Exception as error:  # pyarrow's own, and whatever Python makes of a name or a number that is none
+    except Exception as error:  # pyarrow's errors, and Python's for invalid names or numbers
         raise DamagedRecordsError(
             f"{path} is damaged ({str(error).strip()}); `python -m study.launch --resume` of the study writes it anew "
             "from its journal"
@@ -327,7 +344,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _has_its_digest(content: bytes) -> bool:
-    """Whether a file's bytes are those that were written; one of an earlier version has nothing to say."""
+    """Return whether the bytes match the stored digest. Files of earlier versions store none and pass."""
     name = content.rfind(_DIGEST.encode())
     start = name + len(_DIGEST) + _BETWEEN
     if name < 0:
@@ -345,7 +362,7 @@ def _write(table: pa.Table, path: Path, **options: Any) -> None:
 
 
 def _as_parquet(table: pa.Table, **options: Any) -> bytes:
-    # Not Python's own buffer: each of its hundreds of writes would wait for the thread that delivers to MLflow.
+    # A Python buffer would be slower: each of the hundreds of writes waits for the MLflow delivery thread.
     buffer = pa.BufferOutputStream()
     with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True, **options) as writer:
         writer.write_table(table)

@@ -1,6 +1,6 @@
-"""The command line of a trial that is run again: `python -m study.rerun TRIAL_ID`.
+"""Command line to run a recorded trial again: `python -m study.rerun TRIAL_ID`.
 
-Like `study.launch`, it is `__main__` when it runs: nothing picklable lives here.
+As in `study.launch`, this module runs as `__main__`, so it must not define anything to be pickled.
 """
 
 import json
@@ -57,7 +57,7 @@ def rerun(
     """
     if quiet:
         hide_progress()
-    if __name__ == "__main__":  # not where a test calls it
+    if __name__ == "__main__":  # not when called by a test
         restart_as_worker()
     from study.plan.checks import check_data_root
     from study.result.reproduction import device_of, find_trial, reasons_to_differ, reproduce
@@ -81,7 +81,7 @@ def rerun(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, then exit with the code of the command."""
     leave_with_exit_code(app)
 
 

@@ -1,6 +1,7 @@
-"""The command line that delivers a study to MLflow again: `python -m study.sync NAME`.
+"""Command line to deliver a study to MLflow again: `python -m study.sync NAME`.
 
-A tracking server that was gone when a study ended, or another one, gets what the study's folder holds: nothing is run.
+The content of the study folder is sent to a tracking server that was unreachable when the study ended, or to another
+server. Nothing is run.
 """
 
 from pathlib import Path
@@ -48,7 +49,7 @@ def sync(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, then exit with the code of the command."""
     leave_with_exit_code(app)
 
 

@@ -1,1 +1,1 @@
-"""One distillation trial: everything here runs, and is tested, without Ray."""
+"""Distillation trials; only `trainables.tune` needs Ray."""

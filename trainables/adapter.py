@@ -1,3 +1,3 @@
-"""The teacher's adapter under a short name; see `trainables.steps.adapter`."""
+"""Short import path of the teacher adapter; see `trainables.steps.adapter`."""
 
 from trainables.steps.adapter import TeacherAdapter as TeacherAdapter

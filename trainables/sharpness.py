@@ -1,4 +1,4 @@
-"""Sharpness under a short name; see `trainables.losses.sharpness`."""
+"""Short import path of the sharpness measures; see `trainables.losses.sharpness`."""
 
 from trainables.losses.sharpness import centred_sharpness as centred_sharpness
 from trainables.losses.sharpness import entropy as entropy

@@ -1,4 +1,4 @@
-"""The loader that registered MLflow models name; see `trainables.students.file`."""
+"""Loader module named in registered MLflow models; see `trainables.students.file`."""
 
 from trainables.students.file import Student as Student
 from trainables.students.file import _load_pyfunc as _load_pyfunc

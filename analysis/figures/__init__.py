@@ -1,1 +1,1 @@
-"""Figures of studies, drawn by matplotlib."""
+"""Figures of studies, drawn with matplotlib."""

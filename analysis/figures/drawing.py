@@ -1,4 +1,4 @@
-"""How figures look: the palette, the captions and the bars that all of them share."""
+"""Shared look of all figures: palette, captions and error bars."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,35 +10,35 @@ from matplotlib.figure import Figure
 
 from analysis.statistics.estimates import Estimate
 
-# Okabe and Ito (2008): told apart under every common colour-vision deficiency; markers and dashes tell it
-# again.
+# Palette of Okabe and Ito (2008), which remains distinguishable under every common colour-vision deficiency. Markers
+# and dashes encode the same distinction.
 INK, GREY = "#222222", "#7a7a7a"
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 
-_LONG_LABEL = 30  # letters; longer ones stand below each other in a legend
+_LONG_LABEL = 30  # letters; legends with longer labels use one column
 
 GAP_LABEL = "sharpness gap, teacher − student (nats)"
 
 
 def score_label(objective: str, split: str = "validation") -> str:
-    """The label of an axis of a split's objective.
+    """Return the axis label for the objective on a split.
 
     Args:
-        objective: what it is called.
+        objective: name of the objective.
         split: `validation` or `test`.
     """
     return f"{split} {objective}" + (" (fraction)" if objective == "accuracy" else "")
 
 
 def capitalised(text: str) -> str:
-    """The text with its first letter large, and the others as they are."""
+    """Return the text with an upper-case first letter and all other letters unchanged."""
     return text[:1].upper() + text[1:]
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one method looks in every figure."""
+    """Style of one method in every figure."""
 
     colour: str
     marker: str
@@ -68,12 +68,12 @@ _NUMBERED = (
 
 
 def style_of_number(number: int) -> Style:
-    """The style of the number-th of things that are no methods, from 0."""
+    """Return the style of the item with the given number, from 0, for items that are not methods."""
     return _NUMBERED[number % len(_NUMBERED)]
 
 
 def style_of(method: str, methods: tuple[str, ...]) -> Style:
-    """A method's style; those without one of their own take the next free one, in the order of `methods`."""
+    """Return the style of a method; methods without a fixed style take the next free one, in the order of `methods`."""
     if method in _STYLES:
         return _STYLES[method]
     others = [name for name in methods if name not in _STYLES]
@@ -81,7 +81,7 @@ def style_of(method: str, methods: tuple[str, ...]) -> Style:
 
 
 def new_figure(title: str, caption: str, *, panels: int = 1, width: float = 7.0) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels side by side, with its title above and its caption below."""
+    """Create a figure with a number of panels side by side, the title above and the caption below."""
     figure = Figure(figsize=(width, 4.6), dpi=120, layout="constrained")
     axes = [figure.add_subplot(1, panels, panel + 1) for panel in range(panels)]
     for panel in axes:
@@ -95,7 +95,7 @@ def new_figure(title: str, caption: str, *, panels: int = 1, width: float = 7.0)
 
 
 def draw_reference(axes: Axes, estimate: Estimate, method: str, style: Style) -> None:
-    """A control's mean as a line across the panel, its interval as a band."""
+    """Draw the mean of a control as a line across the panel, and the interval as a band."""
     axes.axhline(
         estimate.value,
         color=style.colour,
@@ -108,9 +108,9 @@ def draw_reference(axes: Axes, estimate: Estimate, method: str, style: Style) ->
 
 
 def bars(estimate: Estimate) -> list[list[float]] | None:
-    """Error-bar lengths [[below], [above]] of an estimate, or None where it has no interval.
+    """Return the error-bar lengths [[below], [above]] of an estimate, or None if it has no interval.
 
-    A percentile interval need not hold its estimate; the bar then ends there.
+    A percentile interval can lie on one side of its estimate. The bar then ends at the estimate.
     """
     if not np.isfinite([estimate.low, estimate.high]).all():
         return None
@@ -118,7 +118,7 @@ def bars(estimate: Estimate) -> list[list[float]] | None:
 
 
 def add_legend(axes: Axes) -> None:
-    """A legend above the panel, where it can hide no point; none if nothing was labelled."""
+    """Add a legend above the panel, where it hides no points; without labels there is no legend."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = 4 if sum(map(len, labels)) < 60 else 2
@@ -128,14 +128,14 @@ def add_legend(axes: Axes) -> None:
 def draw_estimates(
     title: str, groups: Mapping[str, Sequence[tuple[str, Estimate]]], caption: str, label: str
 ) -> Figure:
-    """Estimates below each other with their intervals, and a line at 0.
+    """Draw estimates in rows with their intervals, and a line at 0.
 
     Args:
-        title: of the figure.
-        groups: by what they have in common, each estimate with what it is of; the first is on top. A hollow marker is
-            an estimate without an interval, and a name without a marker one that the data do not define.
+        title: title of the figure.
+        groups: by group name, pairs of a row name and an estimate; the first row is on top. A hollow marker shows an
+            estimate without an interval. A row without a marker shows an estimate that the data do not define.
         caption: n and method.
-        label: of the axis, with its unit.
+        label: axis label, with unit.
     """
     rows = [(group, of, estimate) for group, each in groups.items() for of, estimate in each]
     figure, (axes,) = new_figure(title, caption, width=8.0)

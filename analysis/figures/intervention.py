@@ -1,4 +1,4 @@
-"""The figure of imposed gaps."""
+"""Figure of imposed gaps."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -21,11 +21,11 @@ ARM_STYLES: Final[dict[Control, Style]] = {
 
 
 def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
-    """Accuracy over the imposed gap, and beside it what the gap came to.
+    """Draw accuracy and the measured gap over the imposed gap, in two panels.
 
     Args:
-        arms: of one study.
-        seed: of the bands.
+        arms: arms of one study.
+        seed: random seed for the bands.
     """
     counts = ", ".join(f"{arm.control} {len(arm.target)}" for arm in arms) or "none"
     caption = (

@@ -1,4 +1,4 @@
-"""Figures of compared methods: their accuracies, and accuracy against cost."""
+"""Figures of compared methods: accuracies, and accuracy against cost."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ from analysis.statistics.estimates import Estimate
 _INCHES_PER_METHOD = 0.22
 
 
-_LABELS_HIGH = 30  # that many names, one above the other, fill the panel
+_LABELS_HIGH = 30  # number of names that fill the height of the panel
 
 
 _COLLAPSED = 10.0  # interquartile ranges below the lower quartile
 
 
-_LEAST_FALL = 0.05  # a smaller one is no collapse, however near each other the rest are
+_LEAST_FALL = 0.05  # a smaller drop is no collapse, however close the other methods are
 
 
-_FEWEST = 3  # of two, neither can be called the odd one
+_FEWEST = 3  # of two methods, neither can be called the outlier
 
 
-_EDGE = 0.05  # of the panel's height: where those stand that lie below it
+_EDGE = 0.05  # distance from the floor to the other points, as a fraction of the panel height
 
 
 _RATIOS = (1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
@@ -37,11 +37,11 @@ _RATIOS = (1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
 _LEAST_TICKS = 3
 
 
-_SAME_COST = 1.25  # points whose costs are within this ratio share a column of names
+_SAME_COST = 1.25  # points with a cost ratio up to this value share a column of names
 
 
 def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE) -> Figure:
-    """Accuracy of every method with its interval, the best on top; a line where the baseline lies."""
+    """Draw the accuracy of every method with its interval, best on top, and a line at the baseline."""
     figure, (axes,) = new_figure("Methods", f"n = {_seeds(summaries)} seeds a method; {_how(summaries)}.")
     figure.set_figheight(2.0 + _INCHES_PER_METHOD * max(6, len(summaries)))
     for row, summary in enumerate(reversed(summaries)):
@@ -65,7 +65,7 @@ def _how(summaries: Sequence[ConfigSummary]) -> str:
 
 
 def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
-    """Which of these are not beaten by another that is both as cheap and as accurate, cheapest first."""
+    """Return the points that no other point beats by being at least as cheap and as accurate, cheapest first."""
     front: list[int] = []
     for number in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i])):
         if not front or accuracies[number] > accuracies[front[-1]]:
@@ -76,12 +76,12 @@ def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[in
 def draw_accuracy_against_cost(
     summaries: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, baseline: str = BASELINE
 ) -> Figure:
-    """Every method's accuracy over the FLOPs of its training, with the front of those that no cheaper one beats.
+    """Draw the accuracy of every method over training FLOPs, with the front of methods that no cheaper method beats.
 
     Args:
-        summaries: the methods.
-        costs: theirs, by `config_id`; a method whose cost is not known is left out, and the caption says so.
-        baseline: the method that is drawn apart.
+        summaries: one summary per method.
+        costs: costs by `config_id`. Methods without a known cost are left out, and the caption gives their number.
+        baseline: method to highlight.
     """
     ratios = {config_id: cost.flops_to_ce for config_id, cost in costs.items() if cost.flops_to_ce is not None}
     points = [(ratios[summary.config_id], summary) for summary in summaries if summary.config_id in ratios]
@@ -123,7 +123,7 @@ def draw_accuracy_against_cost(
         ordered = sorted(column, key=lambda i: accuracies[i])
         shown = [max(accuracies[i], floor) for i in ordered]
         least, collapsed = (high - low) / _LABELS_HIGH, sum(accuracies[i] < floor for i in ordered)
-        # At the edge there is no room to move down.
+        # There is no room to move down at the lower edge.
         heights = [floor + number * least for number in range(collapsed)] + _apart(shown[collapsed:], least)
         for number, at, height in zip(ordered, shown, heights, strict=True):
             cost, summary = points[number]
@@ -141,14 +141,15 @@ def draw_accuracy_against_cost(
 
 
 def floor_of(accuracies: Sequence[Estimate]) -> float:
-    """Where those stand that have collapsed, below the intervals of all others; minus infinity where none has.
+    """Return the height at which collapsed methods are drawn, below all other intervals; −inf if none has collapsed.
 
-    Drawn to scale they would leave the others no room. What lies below the floor is to be drawn there, with its value.
+    If collapsed methods were drawn to scale, the other methods would have no room. Methods below the floor are
+    therefore drawn at the floor, with their value.
     """
     values = sorted(each.value for each in accuracies if math.isfinite(each.value))
     if len(values) < _FEWEST:
         return -math.inf
-    low, high = np.quantile(values[1:], [0.25, 0.75])  # of few, the one that collapsed would move them to itself
+    low, high = np.quantile(values[1:], [0.25, 0.75])  # with few values, the collapsed one would shift the quartiles
     cut = low - max(_COLLAPSED * (high - low), _LEAST_FALL)
     if values[0] >= cut:
         return -math.inf
@@ -157,7 +158,7 @@ def floor_of(accuracies: Sequence[Estimate]) -> float:
 
 
 def reach(accuracies: Sequence[Estimate]) -> tuple[float, float]:
-    """The lowest and the highest end of these intervals; of an estimate without one it is its value."""
+    """Return the lowest and the highest end of the intervals; an estimate without an interval counts with its value."""
     ends = [each.value + side for each in accuracies for side in _sides(each) if math.isfinite(each.value)]
     return min(ends), max(ends)
 
@@ -168,12 +169,12 @@ def _sides(estimate: Estimate) -> tuple[float, float]:
 
 
 def ratio_ticks(low: float, high: float, usual: Sequence[float]) -> list[float]:
-    """Ticks of a logarithmic axis of ratios: the usual ones, or finer ones where of those there are hardly any.
+    """Choose ticks for a logarithmic axis of ratios: the usual ones, or finer ones if fewer than three of them fit.
 
     Args:
-        low: the axis' lower end.
-        high: its upper end.
-        usual: in rising order.
+        low: lower end of the axis.
+        high: upper end of the axis.
+        usual: ticks in ascending order.
     """
     ticks = [tick for tick in usual if low <= tick <= high]
     if len(ticks) >= _LEAST_TICKS:
@@ -183,12 +184,12 @@ def ratio_ticks(low: float, high: float, usual: Sequence[float]) -> list[float]:
 
 
 def _signed(value: float) -> str:
-    """Three decimals, with a minus that is none of a name's hyphens."""
+    """Format with three decimals and a minus sign, which differs from the hyphens in names."""
     return f"{value:.3f}".replace("-", "−")
 
 
 def _columns(costs: Sequence[float]) -> list[list[int]]:
-    """Indices of points of about equal cost, cheapest first."""
+    """Group the indices of points with similar cost, cheapest first."""
     columns: list[list[int]] = []
     for number in sorted(range(len(costs)), key=lambda i: costs[i]):
         if columns and costs[number] <= costs[columns[-1][0]] * _SAME_COST:
@@ -199,7 +200,7 @@ def _columns(costs: Sequence[float]) -> list[list[int]]:
 
 
 def _apart(heights: Sequence[float], least: float) -> list[float]:
-    """Rising heights moved as little as a pass up and a shift down do, until neighbours are `least` apart."""
+    """Spread ascending heights to a distance of at least `least`, by one upward pass and a common shift down."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + least) if moved else height)

@@ -1,4 +1,4 @@
-"""The gap against accuracy over the configs of several studies, each study by itself."""
+"""Plot the gap against accuracy over the configs of several studies, separately for each study."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from analysis.statistics.resampling import line_values
 
 @dataclass(frozen=True)
 class StudyPoints:
-    """One study's searched configs.
+    """Searched configs of one study.
 
     Args:
-        study: its name.
+        study: study name.
         gap: (n,) nats.
         accuracy: (n,) fractions.
-        association: of the two, within this study.
-        objective: what is given as accuracy, in words.
+        association: association of gap and accuracy within this study.
+        objective: name of the objective used as accuracy.
     """
 
     study: str
@@ -34,12 +34,12 @@ class StudyPoints:
 
 
 def points_by_study(records: StudyRecords, gap: GapName, *, seed: int = 0) -> list[StudyPoints]:
-    """The searched configs of every study of a pool that has some, each study at its own landmark.
+    """Return the searched configs of every study in a pool that has some, with a separate landmark for each study.
 
     Args:
         records: a pool.
-        gap: which.
-        seed: of bootstrap and permutations.
+        gap: gap name.
+        seed: random seed for the bootstrap and the permutations.
     """
     found = []
     for name in study_names(records):
@@ -53,7 +53,7 @@ def points_by_study(records: StudyRecords, gap: GapName, *, seed: int = 0) -> li
 
 
 def draw_points_by_study(found: Sequence[StudyPoints], gap: GapName) -> Figure:
-    """Gap against accuracy, a colour and a line a study."""
+    """Draw the gap against accuracy, with one colour and one line per study."""
     counts = ", ".join(f"{each.study} {each.association.estimate}" for each in found) or "no study"
     caption = (
         "A point is a searched config, one seed each. Lines: least squares within a study, no band. Exploratory "

@@ -1,8 +1,7 @@
-"""The figures of a first look at a study, each split into what it shows (`compute_…`) and how (`draw_…`).
+"""Overview figures of a study, each split into the data shown (`compute_…`) and the drawing (`draw_…`).
 
-What is computed is plain arrays and estimates, to be checked by value; what is drawn is a matplotlib `Figure`
-of its own, outside pyplot's state, so that a server without a display can draw it. Every caption carries n
-and the method.
+Computed data are plain arrays and estimates, so tests can check values. Each drawing is a separate matplotlib `Figure`
+outside pyplot's global state, so a server without a display can draw it. Every caption contains n and the method.
 """
 
 import math
@@ -59,15 +58,15 @@ _NOT_POOLED: Final = Estimate(
 
 @dataclass(frozen=True)
 class History:
-    """How a search went: its trials in the order in which they started.
+    """Course of a search: trials in the order in which they started.
 
     Args:
-        order: (n,) 1 for the first.
-        accuracy: (n,) validation accuracy at each trial's last epoch, a fraction; nan for a failed one
-            without any.
-        best: (n,) best accuracy of the finished trials so far; nan before the first.
+        order: (n,) 1 for the first trial.
+        accuracy: (n,) validation accuracy at the last epoch of each trial, as a fraction; nan for a failed trial
+            without accuracy.
+        best: (n,) best accuracy of the finished trials so far; nan before the first one.
         status: (n,) finished, pruned or failed.
-        objective: what is shown as accuracy; the same of what follows.
+        objective: name of the objective used as accuracy, here and in the classes below.
     """
 
     order: NDArray[np.int64]
@@ -79,18 +78,18 @@ class History:
 
 @dataclass(frozen=True)
 class ParameterEffect:
-    """A parameter of the config against accuracy.
+    """Config parameter against accuracy.
 
     Args:
-        parameter: the config's field.
-        categories: its values where it is no number, which `searched` and `repeated` then number from 0; else
-            empty.
-        searched: (n, 2) parameter and accuracy of the finished search trials, at their end.
-        repeated: parameter, mean accuracy and config name of each promising config repeated on fresh seeds.
-        references: mean accuracy of each control, by its method.
-        correlation: exploratory rank correlation over all configs of the search at its landmark (see
-            `analysis.reading.landmark`), not over the survivors that are drawn; None for categories.
-        note: on survivors, and of which trials the correlation is then; or None.
+        parameter: field of the config.
+        categories: values of a non-numeric field, numbered from 0 in `searched` and `repeated`; empty for a numeric
+            field.
+        searched: (n, 2) parameter and final accuracy of the finished search trials.
+        repeated: parameter, mean accuracy and config name of each promising config that was repeated on fresh seeds.
+        references: mean accuracy of each control, by method.
+        correlation: exploratory rank correlation over all configs of the search at the landmark (see
+            `analysis.reading.landmark`), not only over the drawn survivors; None for categories.
+        note: note on survivors and on the trials of the correlation; or None.
     """
 
     parameter: str
@@ -105,20 +104,20 @@ class ParameterEffect:
 
 @dataclass(frozen=True)
 class GapAgainstAccuracy:
-    """Sharpness gap against accuracy over the configs of the search at its landmark, with a fitted line.
+    """Sharpness gap against accuracy over the configs of the search at the landmark, with a fitted line.
 
     Args:
         gap: (n,) nats, by config.
         accuracy: (n,) fractions.
-        grid: (m,) gaps at which the line is given.
+        grid: (m,) gaps at which the line is evaluated.
         line: (m,) least-squares line.
-        low: (m,) lower end of its pointwise 95% bootstrap band; nan where there are too few trials for one.
+        low: (m,) lower end of the pointwise 95% bootstrap band; nan if there are too few trials.
         high: (m,) upper end.
-        references: mean gap and mean accuracy of each control that has a gap, by its method, at the same epoch.
-        correlation: exploratory rank correlation, as `analysis.questions.association.between_configs` has it.
-        note: which trials these are at which epoch, where some did not finish; else None.
-        epoch: the landmark where that is not everybody's last; else None.
-        is_imposed: whether the search imposed gaps, whose arms are not pooled: there is no line and no correlation.
+        references: mean gap and mean accuracy of each control with a gap, by method, at the same epoch.
+        correlation: exploratory rank correlation, from `analysis.questions.association.between_configs`.
+        note: trials and epoch, if some trials did not finish; else None.
+        epoch: the landmark, if it is not the last epoch of all trials; else None.
+        is_imposed: whether the search imposed gaps. Such arms are not pooled, so there is no line and no correlation.
     """
 
     gap: Floats
@@ -137,17 +136,17 @@ class GapAgainstAccuracy:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """One method's epochs: mean and standard deviation over its trials.
+    """Mean and standard deviation per epoch over the trials of one method.
 
     Args:
-        method: distillation method, or what a confirmed config is called.
-        stage: `repeated` (controls and promising configs on fresh seeds), `search` where nothing was repeated, or
+        method: distillation method, or name of a confirmed config.
+        stage: `repeated` (controls and promising configs on fresh seeds), `search` if nothing was repeated, or
             `confirm`.
         n: number of trials.
-        configs: number of different configs among them.
+        configs: number of different configs among the trials.
         epoch: (E,) from 1.
-        accuracy: (E, 2) mean and standard deviation, fractions.
-        gap: (E, 2) mean and standard deviation, nats; nan for a method without one.
+        accuracy: (E, 2) mean and standard deviation, as fractions.
+        gap: (E, 2) mean and standard deviation, in nats; nan for a method without a gap.
     """
 
     method: str
@@ -161,25 +160,25 @@ class LearningCurve:
 
 
 def compute_history(trials: pa.Table) -> History:
-    """The search's trials in order of their start; only a finished trial can be the best so far."""
+    """Return the search trials in order of start; only finished trials count as best so far."""
     searched = select(trials, stages=[SEARCH], statuses=None)
     searched = searched.sort_by([("started", "ascending"), ("trial_id", "ascending")])
     accuracy, status = trial_scores(searched), tuple(searched["status"].to_pylist())
     counted = np.where(np.array(status, dtype=object) == "finished", accuracy, math.nan)
-    # fmax, unlike maximum, steps over nan.
+    # fmax ignores nan, unlike maximum.
     return History(np.arange(1, len(status) + 1), accuracy, np.fmax.accumulate(counted), status, objective(searched))
 
 
 def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int = 0) -> ParameterEffect:
-    """A parameter against accuracy: the search's trials, the repeated configs and the controls.
+    """Collect a parameter and the accuracy of search trials, repeated configs and controls.
 
     Args:
-        records: of a study.
-        parameter: a field of the config.
-        seed: of the bootstrap.
+        records: study records.
+        parameter: field of the config.
+        seed: random seed for the bootstrap.
 
     Raises:
-        ValueError: if no column of the records has that name.
+        ValueError: if the records have no column with that name.
     """
     trials = records.trials
     if parameter not in trials.column_names:
@@ -219,16 +218,16 @@ def _number(value: bool | int | float | str | None) -> float:
 
 
 def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> GapAgainstAccuracy:
-    """Sharpness gap against accuracy over the configs of the search.
+    """Collect the sharpness gap and the accuracy of the configs of the search, and fit a line.
 
-    All of them, at the last epoch that every trial of the search reached: those that finished were selected by their
-    accuracy (see `analysis.reading.landmark`). Repeated configs would weigh the promising region twice and stay out of
-    the line. Where the search imposed gaps there is no line and no correlation: its arms are different questions
-    (`analysis.questions.intervention`).
+    All configs enter, at the last epoch that every search trial reached, because finished trials were selected by
+    accuracy (see `analysis.reading.landmark`). Repeated configs are excluded from the line, as they would count the
+    promising region twice. If the search imposed gaps, there is no line and no correlation, because the arms are
+    different questions (`analysis.questions.intervention`).
 
     Args:
-        records: of a study.
-        seed: of the bootstrap and the permutations.
+        records: study records.
+        seed: random seed for the bootstrap and the permutations.
     """
     landmark = at_landmark(records, searched=True)
     values = [GAPS["paper"](landmark.trials), trial_scores(landmark.trials)]
@@ -263,14 +262,14 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
 def compute_learning_curves(
     trials: pa.Table, epochs: pa.Table, confirmed: Mapping[str, str] | None = None
 ) -> list[LearningCurve]:
-    """Accuracy and gap per epoch of each method, over the finished repetitions on fresh seeds.
+    """Compute accuracy and gap per epoch of each method, over finished repetitions on fresh seeds.
 
-    A study that repeated nothing shows its finished search trials instead, and says so in `stage`.
+    If nothing was repeated, the curves are of the finished search trials, and `stage` is `search`.
 
     Args:
-        trials: of a study.
-        epochs: theirs.
-        confirmed: names of confirmed configs by `config_id`: the curves are then of these instead, each over its
+        trials: trials of a study.
+        epochs: epoch records of these trials.
+        confirmed: names of confirmed configs by `config_id`. If given, there is one curve per confirmed config, over
             finished trials of the confirmation.
     """
     shown, stage = select(trials, stages=REPEATED), "repeated"
@@ -309,7 +308,7 @@ def compute_learning_curves(
 
 
 def _mean_and_spread(epoch: NDArray[np.int64], values: Floats, grid: NDArray[np.int64]) -> Floats:
-    """Mean and standard deviation (E, 2) of the values at each epoch of the grid; nan where there is none."""
+    """Compute mean and standard deviation (E, 2) of the values at each epoch of the grid; nan without values."""
     result = np.full((len(grid), 2), math.nan)
     for row, at in enumerate(grid):
         present = values[(epoch == at) & ~np.isnan(values)]
@@ -319,7 +318,7 @@ def _mean_and_spread(epoch: NDArray[np.int64], values: Floats, grid: NDArray[np.
 
 
 def draw_history(history: History) -> Figure:
-    """The optimisation history: every search trial, and the best finished one so far."""
+    """Draw the optimisation history: all search trials, and the best finished one so far."""
     counts = {status: history.status.count(status) for status in ("finished", "pruned", "failed")}
     caption = (
         f"n = {len(history.status)} search trials in the order of their start: "
@@ -350,7 +349,7 @@ def draw_history(history: History) -> Figure:
 
 
 def draw_parameter_effect(effect: ParameterEffect) -> Figure:
-    """A parameter against accuracy: search trials, repeated configs with intervals, and the controls."""
+    """Draw a parameter against accuracy: search trials, repeated configs with intervals, and controls."""
     label = effect.parameter.replace("_", " ")
     caption = f"n = {len(effect.searched)} search trials, one seed each; {_exploratory(effect.correlation)}."
     if effect.repeated:
@@ -381,7 +380,7 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
 
 
 def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
-    """Sharpness gap against accuracy, with the fitted line, its band and the exploratory rank correlation."""
+    """Draw the sharpness gap against accuracy, with the fitted line, the band and the exploratory rank correlation."""
     caption = f"n = {len(found.gap)} configs of the search, one seed each; {_exploratory(found.correlation)}."
     banded = bool(np.isfinite(found.low).any())
     if len(found.line):
@@ -413,7 +412,7 @@ def draw_gap_against_accuracy(found: GapAgainstAccuracy) -> Figure:
 
 
 def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
-    """Accuracy and sharpness gap per epoch and method: mean and one standard deviation over trials."""
+    """Draw accuracy and sharpness gap per epoch and method: mean and one standard deviation over trials."""
     methods = tuple(curve.method for curve in curves)
     searched = any(curve.stage == SEARCH for curve in curves)
     source = "search trials" if searched else "repetitions on fresh seeds"
@@ -449,7 +448,7 @@ def _joined(caption: str, note: str | None) -> str:
 
 
 def _scale_parameter(axes: Axes, effect: ParameterEffect) -> None:
-    """Names on a categorical axis; a log scale where the values span more than a factor of ten."""
+    """Label a categorical axis with names; use a log scale if the values span more than a factor of ten."""
     if effect.categories:
         axes.set_xticks(range(len(effect.categories)), effect.categories)
         axes.set_xlim(-0.5, len(effect.categories) - 0.5)

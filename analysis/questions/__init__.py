@@ -1,1 +1,1 @@
-"""One question about the trials of a study in each module."""
+"""Analyses of the trials of a study, one question per module."""

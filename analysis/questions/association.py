@@ -1,15 +1,16 @@
-"""How the sharpness gap goes with accuracy: between configs, within configs over seeds, and given what else varied.
+"""Correlate the sharpness gap with accuracy, between configs and within configs over seeds.
 
-*Between* configs, those with a smaller gap may be better for any reason that a config can have; what the search varied
-beside the gap can be held. *Within* a config nothing but the seeds differs: an association there owes nothing to the
-config. The two can have opposite signs, so no number here mixes them.
+*Between* configs, an association can come from any property of a config. Other parameters that the search varied can be
+held. *Within* a config only the seeds differ, so an association there does not come from the config. The two can have
+opposite signs, so no number here mixes them.
 
-What is independent differs too. Configs of a search each have a seed of their own. Repetitions are paired: configs
-share their seeds, and a seed that is kind to one is kind to all, so that within configs it is the seeds that count.
+The independent units differ as well. In a search, each config has a separate seed, so configs are independent.
+Repetitions are paired: configs share seeds, and a seed that is good for one config is good for all. Within configs,
+seeds are therefore the independent units.
 
-Every association carries the trials that it is of (see `analysis.reading.landmark`, for how early stopping selects no
-survivors), and whether it is exploratory or confirmatory. A p-value is of one association: who looks at many corrects
-it (`analysis.statistics.estimates.holm`).
+Every association names the trials and is marked exploratory or confirmatory. `analysis.reading.landmark` describes how
+early-stopped trials are kept, so that survivors are not selected. Each p-value is for a single association; correct for
+multiple ones with `analysis.statistics.estimates.holm`.
 """
 
 import math
@@ -46,24 +47,24 @@ from analysis.statistics.resampling import (
 Level = Literal["between", "within"]
 
 PERMUTATIONS: Final = 4000
-# With fewer degrees of freedom left a partial correlation is mostly noise of the fit that it is the rest of.
+# With fewer residual degrees of freedom, a partial correlation is mostly noise from the fit on the covariates.
 MIN_LEFT: Final = 4
-# Three points have a rank correlation of a half or one, whatever they are of.
+# Without ties, any three points have a rank correlation of ±0.5 or ±1.
 MIN_CONFIGS: Final = 4
 
 
 @dataclass(frozen=True)
 class Association:
-    """A rank correlation of a gap with validation accuracy.
+    """Rank correlation of a gap with validation accuracy.
 
     Args:
-        gap: as in `analysis.reading.landmark.GAPS`.
-        level: `between` configs (one point a config, its mean over seeds) or `within` configs (a trial's difference
-            from its config's mean).
-        held: the config's fields that are held; none within a config, where none differs.
-        evidence: exploratory or confirmatory, by the stage of its trials.
-        estimate: n counts configs.
-        note: which trials it is of, at which epoch.
+        gap: gap name in `analysis.reading.landmark.GAPS`.
+        level: `between` configs (one point per config, the mean over seeds) or `within` configs (the difference of a
+            trial from the config mean).
+        held: fields of the config that are held; empty within configs, where no field differs.
+        evidence: exploratory or confirmatory, by the stage of the trials.
+        estimate: rank correlation. n counts configs, or seeds within configs that share seeds.
+        note: names the trials and the epoch.
     """
 
     gap: GapName
@@ -77,16 +78,7 @@ class Association:
 def gap_associations(
     records: StudyRecords, *, nuisance: Sequence[str] | None = None, seed: int = 0
 ) -> list[Association]:
-    """Every gap with accuracy: between searched configs, between repeated configs, and within those over seeds.
-
-    Between configs thrice: as they are, with the nuisance parameters held, and with all held that the search varied.
-    The last is what is left of an association once the config's own fields explain what they can.
-
-    Args:
-        records: of a study.
-        nuisance: fields to hold; told by their names if not given (`nuisance_fields`).
-        seed: of bootstrap and permutations.
-    """
+    """Correlate every gap with accuracy between searched configs, between repeated ones and within repeated ones."""
     varied = varied_fields(records.trials)
     held = tuple(nuisance_fields(records.trials) if nuisance is None else nuisance)
     found = []
@@ -103,18 +95,17 @@ def gap_associations(
 
 
 def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (), seed: int = 0) -> Association:
-    """The rank correlation of configs' mean gap and mean accuracy, given their fields.
+    """Rank-correlate the mean gap and the mean accuracy of configs, with fields of the configs held.
 
-    The interval is the expanded percentile bootstrap's over configs
-    (`analysis.statistics.resampling.expanded_interval`). The p-value is that of permuting accuracy over configs where
-    nothing is held; where something is, Student's t with the degrees of freedom that it leaves, as permuted rests would
-    not know how much of the configs the fit has used up.
+    The interval is an expanded percentile bootstrap over configs (`analysis.statistics.resampling.expanded_interval`).
+    If no field is held, the p-value comes from permuting accuracy over configs. If fields are held, it is Student's t
+    with the remaining degrees of freedom, because permuted residuals ignore the degrees of freedom that the fit used.
 
     Args:
-        landmark: the trials.
-        gap: which.
-        held: fields of the config; an association is undefined where they leave fewer than `MIN_LEFT` degrees.
-        seed: of bootstrap and permutations.
+        landmark: trials at the landmark.
+        gap: gap name.
+        held: fields of the config; the association is undefined if they leave fewer than `MIN_LEFT` degrees of freedom.
+        seed: random seed for the bootstrap and the permutations.
     """
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials)]
@@ -124,13 +115,13 @@ def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (
 
 
 def rank_association(x: Floats, y: Floats, covariates: Floats | None = None, *, seed: int = 0) -> Estimate:
-    """The rank correlation of two values of configs given others, as `between_configs` says.
+    """Rank-correlate two values over configs given covariates, with interval and p-value as in `between_configs`.
 
     Args:
-        x: (n,), one a config.
+        x: (n,), one value per config.
         y: (n,).
-        covariates: (n, k), what is held; k may be 0, as it is where nothing is given.
-        seed: of bootstrap and permutations.
+        covariates: (n, k), values to hold; k may be 0. Default: none.
+        seed: random seed for the bootstrap and the permutations.
     """
     covariates = np.empty((len(x), 0)) if covariates is None else covariates
     n, k = len(x), covariates.shape[1]
@@ -147,17 +138,17 @@ def rank_association(x: Floats, y: Floats, covariates: Floats | None = None, *, 
 
 
 def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Association:
-    """The rank correlation of trials' differences from their config's means, over configs with at least two trials.
+    """Rank-correlate the deviations of trials from the mean of their config, over configs with at least two trials.
 
-    Where configs share seeds the estimate's n counts seeds: the interval is the expanded percentile bootstrap's over
-    whole seeds, and the p-value that of permuting seeds, for all configs alike, among those that the same configs ran
-    on. Where every trial has a seed of its own, n counts configs: the interval is over whole configs, and accuracy is
-    permuted among the trials of each. Neither takes more than that seeds are exchangeable.
+    If configs share seeds, n counts seeds. The interval is an expanded percentile bootstrap over whole seeds. The
+    p-value comes from permuting seeds in all configs at once, among seeds that the same configs ran on. If every trial
+    has a separate seed, n counts configs. The interval is then over whole configs, and accuracy is permuted among the
+    trials of each config. Both assume only that seeds are exchangeable.
 
     Args:
-        landmark: the trials.
-        gap: which.
-        seed: of bootstrap and permutations.
+        landmark: trials at the landmark.
+        gap: gap name.
+        seed: random seed for the bootstrap and the permutations.
     """
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials)]
@@ -180,7 +171,7 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
 def _correlation(
     name: str, columns: Floats, units: Units, freedom: int, seed: int, *, unit: str = "configs"
 ) -> Estimate:
-    """The rank correlation of the first two columns (n, k) given the others, with its interval over units."""
+    """Rank-correlate the first two columns (n, k) given the other columns, with an interval over units."""
     n = unit_count(units)
     value = float(partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0]) if n else math.nan
     if math.isnan(value):
@@ -207,8 +198,8 @@ def _with_t_test(estimate: Estimate, freedom: int) -> Estimate:
 
 
 def _orders_within(strata: Units, seed: int) -> NDArray[np.intp]:
-    """Orders (B, n) of n observations that keep each in its stratum, all others equally likely."""
-    # Sorting by stratum and then by a random key permutes within each stratum, all draws at once.
+    """Draw orders (B, n) of n observations that permute uniformly within each stratum."""
+    # Sorting by stratum and then by a random key permutes within each stratum, for all draws at once.
     by_stratum = np.argsort(strata, kind="stable")
     keys = np.random.default_rng(seed).random((PERMUTATIONS, len(strata)))
     orders = np.empty(keys.shape, dtype=np.intp)
@@ -217,7 +208,7 @@ def _orders_within(strata: Units, seed: int) -> NDArray[np.intp]:
 
 
 def _orders_of_seeds(configs: Units, seeds: Units, seed: int) -> NDArray[np.intp]:
-    """Orders (B, n) of n trials in which seeds change places, those of the same configs with each other."""
+    """Draw orders (B, n) of n trials that permute whole seeds, among seeds that the same configs ran on."""
     places = np.full((unit_count(configs), unit_count(seeds)), -1, dtype=np.intp)
     places[configs, seeds] = np.arange(len(configs))
     _, alike = np.unique(places >= 0, axis=1, return_inverse=True)
@@ -225,11 +216,11 @@ def _orders_of_seeds(configs: Units, seeds: Units, seed: int) -> NDArray[np.intp
 
 
 def _permutation_p(x: Floats, y: Floats, orders: NDArray[np.intp]) -> float:
-    """Two-sided p of the rank correlation under these orders (B, n) of y; the observed order counts as one."""
+    """Compute the two-sided p-value of the rank correlation under orders (B, n) of y, counting the observed order."""
     scores, ranks = stats.rankdata(y), stats.rankdata(x)
     centred = ranks - ranks.mean()
     permuted, observed = scores[orders], abs(float(centred @ scores))
-    # Sums that are equal on paper differ in their last bits by the order of addition.
+    # Exact ties differ in their last bits, by the order of summation.
     tolerance = 1e-12 * float(np.abs(centred) @ scores)
     extreme = int(np.count_nonzero(np.abs(permuted @ centred) >= observed - tolerance))
     return (extreme + 1) / (PERMUTATIONS + 1)

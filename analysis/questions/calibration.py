@@ -1,7 +1,7 @@
-"""Reliability: how often predictions of a given confidence are right, pooled over seeds.
+"""Reliability of predictions: how often predictions with a given confidence are correct, pooled over seeds.
 
-Every finished trial recorded its predictions in bins of equal width over the confidence (`calibration/…` in the
-records), so that pooling is adding. A frozen teacher is one network, whatever trials it taught: it is counted once.
+Every finished trial records its predictions in equal-width bins of confidence (`calibration/…` in the records), so
+pooling means adding bins. A frozen teacher is a single network, however many trials used it, so it is counted once.
 """
 
 import json
@@ -17,28 +17,28 @@ from analysis.reading.trials import select
 from analysis.statistics.resampling import Floats
 
 TEACHER: Final = "teacher"
-# By what people call the network; the order is that of the panels.
+# Columns by the usual name of the network, in the order of the panels.
 VALIDATION: Final = {
     TEACHER: "calibration/val_teacher",
     "adapted teacher": "calibration/val_adapted",
     "student": "calibration/val_student",
 }
 TEST: Final = {"student": "calibration/test_student"}
-# Fewer predictions say little of how often they are right.
+# With fewer predictions, the accuracy of a bin is too uncertain to draw.
 FEWEST: Final = 10
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """One network, or several equal but for their seeds, in bins over the confidence.
+    """Binned predictions of one network, or of several networks that differ only in their seeds.
 
     Args:
-        network: which one: teacher, adapted teacher or student.
-        label: whose; the config's, or nothing for a teacher that all configs share.
-        networks: how many networks are pooled: one for each seed, or one frozen teacher.
-        count: (bins,) predictions in each bin, over all of them.
-        confidence: (bins,) their mean confidence; nan in an empty bin.
-        accuracy: (bins,) the share of them that is right.
+        network: teacher, adapted teacher or student.
+        label: label of the config; empty for a teacher shared by all configs.
+        networks: number of pooled networks: one per seed, or one frozen teacher.
+        count: (bins,) number of predictions in each bin, over all networks.
+        confidence: (bins,) mean confidence; nan in an empty bin.
+        accuracy: (bins,) fraction of correct predictions; nan in an empty bin.
     """
 
     network: str
@@ -50,32 +50,32 @@ class Reliability:
 
     @property
     def drawn(self) -> Any:
-        """(bins,) which bins hold enough predictions to be drawn."""
+        """Mask (bins,) of the bins with enough predictions to draw."""
         return self.count >= FEWEST
 
     @property
     def images(self) -> int:
-        """Predictions of each network."""
+        """Number of predictions per network."""
         return round(float(self.count.sum()) / self.networks)
 
     @property
     def error(self) -> float:
-        """Expected calibration error of the pooled predictions; at most the mean of those of the single networks."""
+        """Expected calibration error of the pooled predictions; at most the mean error of the single networks."""
         held = self.count > 0
         apart = np.abs(self.accuracy[held] - self.confidence[held])
         return float((self.count[held] * apart).sum() / self.count.sum())
 
 
 def pooled(trials: pa.Table, network: str, column: str, label: str) -> Reliability | None:
-    """The predictions of these trials together; None where none recorded any.
+    """Pool the predictions of the given trials; None if none are recorded.
 
     Args:
-        trials: of one config.
-        network: whose predictions.
-        column: where they are.
-        label: what the config is called.
+        trials: trials of one config.
+        network: network that made the predictions.
+        column: column of the predictions.
+        label: label of the config.
     """
-    if column not in trials.column_names:  # of an earlier version, or of another
+    if column not in trials.column_names:  # records of an earlier or another version
         return None
     found = [bins for bins in trials[column].to_pylist() if bins]
     if network == TEACHER:
@@ -93,16 +93,16 @@ def pooled(trials: pa.Table, network: str, column: str, label: str) -> Reliabili
 def compute_reliability(
     trials: pa.Table, configs: Sequence[tuple[str, str]], *, stages: Sequence[str], on: dict[str, str] | None = None
 ) -> list[Reliability]:
-    """The networks of these configs, each pooled over its finished trials.
+    """Pool the predictions of each network over the finished trials of each config.
 
     Args:
-        trials: a study's.
-        configs: identifier and label of each.
-        stages: whose trials.
-        on: columns by network: `VALIDATION`, if not given, or `TEST`.
+        trials: trials of a study.
+        configs: identifier and label of each config.
+        stages: stages of the trials to pool.
+        on: columns by network, `VALIDATION` or `TEST`. Default: `VALIDATION`.
 
     Returns:
-        By network, then config; networks of which nothing was recorded are left out.
+        Reliabilities by network, then by config; networks without records are left out.
     """
     ended = select(trials, stages=stages)
     found = []
@@ -116,18 +116,18 @@ def compute_reliability(
 
 
 def calibration_errors(trials: pa.Table, column: str) -> Floats:
-    """Expected calibration error of each trial's own predictions as (n,), nan where none are recorded.
+    """Compute the expected calibration error of each trial's predictions as (n,); nan if none are recorded.
 
     Args:
-        trials: of any config.
-        column: where the predictions are.
+        trials: trials of any config.
+        column: column of the predictions.
     """
     found = [pooled(trials.slice(row, 1), column, column, "") for row in range(trials.num_rows)]
     return np.array([np.nan if each is None else each.error for each in found], dtype=np.float64)
 
 
 def _shared(found: list[Reliability]) -> list[Reliability]:
-    """One frozen teacher, where it is the same for all."""
+    """Merge the teachers of all configs into one, if they are the same frozen teacher."""
     if not found or found[0].network != TEACHER:
         return found
     first, *others = found
@@ -139,7 +139,7 @@ def _shared(found: list[Reliability]) -> list[Reliability]:
 
 
 def reliability_caption(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> str:
-    """What the diagrams show, with n, and whom they leave out."""
+    """Describe the reliability diagrams, with n, and name the configs that are not drawn."""
     rest = f" Not drawn here, but in the table: {', '.join(left_out)}." if left_out else ""
     counts = "; ".join(f"{_named(each)} n = {each.networks}" for each in found if each.network == found[-1].network)
     return (
@@ -155,5 +155,5 @@ def _named(reliability: Reliability) -> str:
 
 
 def networks_of(found: Sequence[Reliability]) -> list[str]:
-    """The networks, in the order of their panels."""
+    """Return the distinct networks in the order of their panels."""
     return list(dict.fromkeys(each.network for each in found))

@@ -1,8 +1,8 @@
-"""A confirmation: by which bound its configs are chosen, and what they reached on fresh seeds and the test split.
+"""Choose configs for confirmation by a lower bound, and summarise them on fresh seeds and the test split.
 
-A search's best score is the largest of many noisy numbers and says more of its seed than of its config. Configs are
-therefore chosen by a lower bound of what they reach on average. On the seeds of the confirmation nothing was chosen:
-means there are honest, and what the score promised beyond them is the winner's optimism.
+The best score of a search is the maximum of many noisy numbers, so it reflects the seed more than the config. Configs
+are therefore chosen by a lower bound of their mean score. The confirmation seeds were not used for any choice, so means
+over these seeds are unbiased. The excess of the search score over such a mean is the optimism of the winner.
 """
 
 import collections
@@ -35,11 +35,11 @@ _NO_SPREAD: Final = "no bound: nothing was repeated on two seeds, so what a seed
 
 @dataclass(frozen=True)
 class Scores:
-    """What a config has reached so far.
+    """Validation accuracies of one config so far.
 
     Args:
-        searched: validation accuracies in the search, on the seeds that configs were picked by.
-        fresh: the same on seeds that nothing was picked by.
+        searched: accuracies in the search, on seeds that were used to choose configs.
+        fresh: accuracies on seeds that were not used for any choice.
     """
 
     searched: tuple[float, ...] = ()
@@ -47,7 +47,7 @@ class Scores:
 
     @property
     def value(self) -> float:
-        """Their mean, of the fresh ones alone where there are any."""
+        """Mean of the fresh accuracies if there are any, else of the searched ones."""
         return float(np.mean(self.fresh or self.searched))
 
 
@@ -57,18 +57,17 @@ class ConfirmedConfig:
 
     Args:
         config_id: digest of the config.
-        label: what tables call it.
-        rank: its place by the bound, from 1; None for what is there beside the chosen ones.
-        control: the control that it is, if it is one.
-        winner: whether its one score was the best of the search.
-        test_accuracy: the objective on the test split over the seeds of the confirmation, as the next three; a
-            fraction where it is accuracy.
-        accuracy: on the validation split.
-        gap: sharpness gap in nats; n is 0 for a method without one.
-        bound: what it was chosen by, an estimate with its lower bound; None for a control.
-        search_score: the validation accuracy that it had before; None where it was never tried.
-        optimism: that score less `accuracy`; None without a score.
-        optimism_on_test: that score less `test_accuracy`.
+        label: name in tables.
+        rank: rank by the lower bound, from 1; None for a config that was not chosen by rank.
+        control: name of the control, or None if the config is not a control.
+        winner: whether the single search score of the config was the best of the search.
+        test_accuracy: objective on the test split over the confirmation seeds; a fraction if the objective is accuracy.
+        accuracy: objective on the validation split over the confirmation seeds.
+        gap: sharpness gap in nats over the confirmation seeds; n is 0 for a method without a gap.
+        bound: estimate with the lower bound that the config was chosen by; None for a control.
+        search_score: validation accuracy before the confirmation; None if the config was never tried.
+        optimism: `search_score` minus `accuracy`; None without a search score.
+        optimism_on_test: `search_score` minus `test_accuracy`; None without a search score.
     """
 
     config_id: str
@@ -87,15 +86,15 @@ class ConfirmedConfig:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracy, or what is the objective, on the test split of one config less another's, paired by seed.
+    """Difference between two configs in the objective (usually accuracy) on the test split, paired by seed.
 
     Args:
-        config_id: of the one.
-        label: its own.
-        against: of the other.
-        against_label: its own.
-        difference: in accuracy, a fraction.
-        corrected_p: by Holm's method, for all comparisons of the confirmation; None where there is no p.
+        config_id: digest of the first config.
+        label: label of the first config.
+        against: digest of the second config.
+        against_label: label of the second config.
+        difference: first minus second; a fraction if the objective is accuracy.
+        corrected_p: p-value after Holm's correction for all comparisons of the confirmation; None without a p-value.
     """
 
     config_id: str
@@ -107,15 +106,15 @@ class Comparison:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval lies above zero."""
+        """Whether the interval of the difference lies above zero."""
         return self.difference.low > 0
 
 
 @dataclass(frozen=True)
 class ConfirmationResult:
-    """What a confirmation found: its configs, as they were chosen, and every comparison that was planned.
+    """Confirmed configs in the order of choice, and all planned comparisons.
 
-    `objective` is what all of them are compared by, in words.
+    `objective` names the objective of the comparisons in words.
     """
 
     configs: list[ConfirmedConfig]
@@ -124,39 +123,40 @@ class ConfirmationResult:
 
     @property
     def first(self) -> ConfirmedConfig | None:
-        """The first choice."""
+        """Config with rank 1, or None."""
         return next((config for config in self.configs if config.rank == 1), None)
 
     @property
     def promised(self) -> ConfirmedConfig | None:
-        """Whose score before says what the search promised: its winner, else the first choice."""
+        """Config used to report the optimism of the search: the winner of the search, else the first choice."""
         return next((config for config in self.configs if config.winner), self.first)
 
     def of_first(self, *, control: str | None = None) -> list[Comparison]:
-        """The first choice's comparisons, all of them or those with that control."""
+        """Return all comparisons of the first choice, or only those with the given control."""
         first, controls = self.first, {config.config_id: config.control for config in self.configs}
         own = [each for each in self.comparisons if first is not None and each.config_id == first.config_id]
         return [each for each in own if control is None or controls[each.against] == control]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it, but for NaN."""
+        """Return a dict that is valid JSON except for NaN."""
         comparisons = [{**asdict(each), "clear_of_zero": each.clear} for each in self.comparisons]
         return {"configs": [asdict(each) for each in self.configs], "comparisons": comparisons}
 
 
 def pooled_spread(repeated: Sequence[Mapping[int, float]]) -> tuple[float, float]:
-    """Standard deviation of a config's repetitions, pooled over configs, and its degrees of freedom.
+    """Estimate the standard deviation between repetitions of a config, pooled over configs, and the degrees of freedom.
 
-    Repetitions of one number share their seeds, and a seed that is kind to one config may be kind to all: then many
-    configs tell little more of how seeds differ than one does. The degrees of freedom are Satterthwaite's for the sum
-    of what seeds do to all configs and what they do to each, over the configs that ran on the seeds which most ran on;
-    where seeds do nothing to all alike, that comes to the usual sum over configs.
+    Repetitions with the same number share their seed, and a good seed for one config may be good for all. Many configs
+    then carry little more information about seed variation than one config. The degrees of freedom are therefore
+    Satterthwaite's, for the sum of the seed effect common to all configs and the seed effect on each config. They are
+    computed over the largest group of configs that ran on the same seeds. If seeds have no common effect, the result
+    equals the usual sum over configs, which is also the upper limit.
 
     Args:
-        repeated: of each config its accuracies on fresh seeds, by the number of the repetition.
+        repeated: accuracies on fresh seeds for each config, by the repetition number.
 
     Returns:
-        nan and 0 where no config has two.
+        Standard deviation and degrees of freedom; nan and 0 if no config has two repetitions.
 
     Source: Satterthwaite, An approximate distribution of estimates of variance components (1946).
     """
@@ -169,7 +169,7 @@ def pooled_spread(repeated: Sequence[Mapping[int, float]]) -> tuple[float, float
 
 
 def _freedom_of_shared_seeds(repeated: Sequence[Mapping[int, float]]) -> float:
-    """Degrees of freedom of the variance within configs that share seeds; infinite where none do."""
+    """Compute the degrees of freedom of the variance within configs that share seeds; infinite where none do."""
     numbers = collections.Counter(frozenset(group) for group in repeated if len(group) > 1)
     (common, m), *_ = numbers.most_common(1)
     if m < 2:
@@ -184,22 +184,24 @@ def _freedom_of_shared_seeds(repeated: Sequence[Mapping[int, float]]) -> float:
 
 
 def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Mapping[int, float]]) -> list[Estimate]:
-    """What each candidate reaches on average, with a bound that a lucky seed alone does not lift.
+    """Estimate the mean score of each candidate, with a lower bound that a lucky seed alone cannot raise.
 
-    Let s be the standard deviation between a config's seeds, pooled over everything that was repeated (with two or
-    three repetitions a config's own would be noise), and t Student's quantile at its degrees of freedom. A candidate
-    with n fresh seeds is estimated by their mean m, with the interval m ± t·s/√n. One that was only searched, on k
-    seeds with mean y, was seen because y is high: it is estimated by m = μ + B·(y − μ), with μ the mean of all search
-    scores, B = τ²/(τ² + s²/k), and τ² what their variance has beyond s². Its interval is m ± t·s/√k: the shrunken
-    estimate is surer than that if scores are normal, which those of a sampler are not.
+    Let s be the standard deviation between seeds of a config, pooled over all repeated configs. A config's own standard
+    deviation would be mostly noise with two or three repetitions. Let t be Student's quantile at the degrees of freedom
+    of s.
+
+    - A candidate with n fresh seeds is estimated by their mean m, with interval m ± t·s/√n.
+    - A candidate that was only searched, on k seeds with mean y, was selected because y is high. Its estimate is
+      shrunken to m = μ + B·(y − μ), with interval m ± t·s/√k. Here μ is the mean of all search scores, B =
+      τ²/(τ²+s²/k), and τ² is the variance of the search scores in excess of s². For normal scores the shrunken estimate
+      would have a shorter interval, but the scores of a sampler are not normal.
 
     Args:
-        candidates: one at least, each with a score at least.
-        repeated: accuracies on fresh seeds of everything that was repeated, candidates and controls, by the number
-            of the repetition.
+        candidates: at least one candidate, each with at least one score.
+        repeated: accuracies on fresh seeds of all repeated configs, candidates and controls, by the repetition number.
 
     Returns:
-        Estimates in the order of the candidates; without bounds where nothing was repeated twice.
+        Estimates in the order of the candidates; without bounds if no config was repeated twice.
 
     Source: Efron and Morris, Stein's estimation rule and its competitors (1973), for the shrinkage.
     """
@@ -229,7 +231,7 @@ def lower_bounds(candidates: Sequence[Scores], repeated: Sequence[Mapping[int, f
 
 
 def best_first(candidates: Sequence[Scores], bounds: Sequence[Estimate]) -> list[int]:
-    """Positions of the candidates by their lower bounds; where there are none, by fresh means before search scores."""
+    """Rank candidates by lower bound and return their positions; without bounds, fresh means precede search scores."""
 
     def key(number: int) -> tuple[bool, float, float, int]:
         bound = bounds[number]
@@ -243,15 +245,14 @@ def best_first(candidates: Sequence[Scores], bounds: Sequence[Estimate]) -> list
 def summarise_confirmation(
     trials: pa.Table, chosen: Sequence[Mapping[str, Any]], *, baseline: str | None, seed: int = 0
 ) -> ConfirmationResult:
-    """What the trials of stage `confirm` say.
+    """Summarise the trials of stage `confirm`.
 
     Args:
-        trials: of the study.
-        chosen: of each config `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score`; see
+        trials: trials of the study.
+        chosen: `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score` of each config; see
             `ConfirmedConfig`.
-        baseline: the control that every other config is compared with; None to compare each ranked config with
-            every control.
-        seed: of the bootstrap intervals.
+        baseline: control to compare every other config with; None to compare each ranked config with every control.
+        seed: random seed for the bootstrap intervals.
     """
     confirmed = select(trials, stages=[CONFIRM])
     rows = {each["config_id"]: confirmed.filter(pc.equal(confirmed["config_id"], each["config_id"])) for each in chosen}
@@ -289,7 +290,7 @@ def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
 
 
 def _optimism(score: float, confirmed: Estimate) -> Estimate:
-    """A score less what was confirmed: the score is a number that stands, the mean alone is uncertain."""
+    """Subtract the confirmed mean from a score; the score is a constant, so only the mean contributes uncertainty."""
     method = f"score less the confirmed {confirmed.method}"
     return Estimate(score - confirmed.value, score - confirmed.high, score - confirmed.low, confirmed.n, method)
 
@@ -306,7 +307,7 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
 
 
 def confirmation_table(result: ConfirmationResult) -> str:
-    """The confirmation as Markdown: its configs, its comparisons, and the methods of its estimates."""
+    """Format the configs, the comparisons and the methods of their estimates as Markdown."""
     words = result.objective
     heads = ["config", "n", f"test {words}", f"val {words}", "score before", "optimism (score − val)"]
     lines = [_row(heads), "|" + " --- |" * len(heads)]
@@ -331,7 +332,7 @@ def confirmation_table(result: ConfirmationResult) -> str:
 
 
 def described(config: ConfirmedConfig) -> str:
-    """A config's label, and why it is there if it is none of the chosen."""
+    """Return the label of a config, with the reason for including it if it was not chosen by rank or is the winner."""
     roles = ["control"] if config.control is not None and config.rank is None else []
     roles += ["the search's winner"] if config.winner else []
     return f"{config.label} ({', '.join(roles)})" if roles else config.label
@@ -342,7 +343,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def with_interval(estimate: Estimate, *, sign: str = "") -> str:
-    """An estimate with its interval in words; nothing where it rests on nothing."""
+    """Format an estimate with its interval; empty if n is 0."""
     if not estimate.n:
         return ""
     interval = "" if math.isnan(estimate.low) else f" [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
@@ -350,7 +351,7 @@ def with_interval(estimate: Estimate, *, sign: str = "") -> str:
 
 
 def verdict(result: ConfirmationResult) -> list[str]:
-    """The answer in sentences: the first choice against each control, and what the search's winner promised."""
+    """Describe in sentences how the first choice compares with each control, and how optimistic the search was."""
     texts = [
         f"{each.label} {standing(each)} {each.against_label} on the test split: "
         f"{with_interval(each.difference, sign='+')}, n = {each.difference.n}{_p_text(each)}."
@@ -369,7 +370,7 @@ def verdict(result: ConfirmationResult) -> list[str]:
 
 
 def standing(comparison: Comparison) -> str:
-    """How the one stands to the other, by the interval and, if that is clear of zero, by the corrected p as well."""
+    """Describe the difference by the interval and, if the interval excludes zero, also by the corrected p-value."""
     worse = comparison.difference.high < 0
     if not (comparison.clear or worse):
         return "is not clearly different from"

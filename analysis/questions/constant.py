@@ -1,7 +1,7 @@
-"""What has to be known of a study's splits: whether they are small, and whether its students beat a constant answer.
+"""Warn of small validation splits, and of students that are no better than a constant answer.
 
-The records hold the number of samples in each split, and the best score of a network that gives every sample the same
-class (`data/...` in `study.records`). Records of earlier versions lack both, and nothing is said of them.
+The records contain the number of samples in each split, and the best score of a network that predicts the same class
+for every sample (`data/...` in `study.records`). Records of earlier versions lack both, and then there is no warning.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,18 +18,18 @@ from trainables.spec.modality import samples_of
 
 _PREFIX: Final[dict[Split, str]] = {"validation": "val", "test": "test"}
 _MOST_NAMED: Final = 8
-_ROUNDING: Final = 1e-9  # of a mean of equal scores
+_ROUNDING: Final = 1e-9  # Rounding error of a mean of equal scores.
 
 
 def split_warnings(
     trials: pa.Table, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
 ) -> list[str]:
-    """Warnings for a person, each a sentence or two; nothing where there is nothing to warn of.
+    """Return warnings of one or two sentences each; empty if there is nothing to warn of.
 
     Args:
-        trials: of one study.
-        configs: its repeated configs, on the validation split.
-        confirmed: its confirmation, once that is complete.
+        trials: trials of one study.
+        configs: repeated configs of the study, on the validation split.
+        confirmed: confirmation of the study, once it is complete.
     """
     repeated = [(_named(each), each.accuracy) for each in configs if each.split == "validation"]
     chosen = confirmed.configs if confirmed is not None else []
@@ -48,7 +48,7 @@ def _small(trials: pa.Table) -> str | None:
 
 
 def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tuple[str, Estimate]]) -> str | None:
-    """A warning that names the configs whose mean is at or below the best score of a constant answer."""
+    """Return a warning that names the configs with a mean at or below the best score of a constant answer."""
     constant, samples = (_fact(trials, f"data/{_PREFIX[split]}_{name}") for name in ("constant_score", "samples"))
     below = {label: each.value for label, each in scores if each.n and each.value <= constant + _ROUNDING}
     if not below:
@@ -64,7 +64,7 @@ def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tu
 
 
 def _fact(trials: pa.Table, name: str) -> float:
-    """A fact of the splits, which all trials share; nan where no trial has it."""
+    """Return a fact about the splits that all trials share; nan if no trial has it."""
     known = numbers(trials, name) if name in trials.column_names else np.array([])
     return float(known[np.isfinite(known)].max()) if np.isfinite(known).any() else float("nan")
 

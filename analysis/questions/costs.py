@@ -1,17 +1,19 @@
-"""What each config of a study cost to train, also as a ratio to cross-entropy on the same student.
+"""Training cost of each config of a study, also as a ratio to cross-entropy on the same student.
 
-FLOPs are exact. What cross-entropy takes is the student's own part of a step of the study's `ce` or, where it has none,
-of the method's own: the same, but for a method that runs the student's layers twice.
-A teacher whose outputs are stored costs what its passes over the train split cost, shared out over what they served:
-the examples that the study's trials with that teacher's stored outputs trained on. It does so whether this study
-stored them or found them stored, so that what a study costs does not depend on what ran before it; and each teacher by
-itself, so that a method with a teacher of its own carries its passes alone. Evaluation is no training: neither its
-FLOPs nor any pass on the validation split is counted.
+FLOPs are exact. The cost of cross-entropy is the student's own part of a training step in the study's `ce` config.
+Without a `ce` config, it is the student's part of a step of the method itself. The two are equal, except for a method
+that runs the student's layers twice.
 
-Times are medians: of a trial its epochs' seconds per step, of a config its trials', and the ratio is that to the same
-of the study's own `ce` on fresh seeds, a control or one of the methods that it compares. They say what the machine
-took, with whatever else ran on it; a packed trial's are its share of the pack's. What training the teacher took is in
-neither: `cost/teacher_training_seconds` says it where it was trained here.
+A teacher with stored outputs costs its passes over the train split. This cost is divided by the number of training
+examples that the stored outputs served, over all trials of the study with this teacher. The cost is charged even if the
+outputs were already stored, so the cost of a study does not depend on earlier runs. Each teacher is charged separately,
+so a method with its own teacher pays for those passes alone. Evaluation is not training: the FLOPs and the passes over
+the validation split are not counted.
+
+Times are medians: seconds per step over the epochs of a trial, then over the trials of a config. The ratio is to the
+same median for the study's own `ce` on fresh seeds, which is a control or one of the compared methods. Times are
+measured on the machine under whatever other load it had. The time of a packed trial is a share of the pack. The cost of
+training the teacher is in neither number; `cost/teacher_training_seconds` records it if the teacher was trained here.
 """
 
 from collections import defaultdict
@@ -35,19 +37,20 @@ _Teacher: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class ConfigCost:
-    """What a config cost; None for what its trials' records do not tell.
+    """Training cost of a config; None for values that the records of the trials lack.
 
     Args:
-        parameters: numbers that learn, all of them.
-        student_parameters: of the student.
-        adapter_parameters: of the adapter.
-        other_parameters: of the method's own parts, of peers, and of a teacher that learns.
-        step_flops: per example and step, the teacher's shared passes included.
-        shared_teacher_passes: of those, a teacher's whole passes per example; 0 where it is live or not needed.
-        flops_to_ce: `step_flops` over what cross-entropy on the same student takes.
-        seconds_per_step: see this module.
-        seconds_to_ce: the same over that of the study's `ce`; None where it has none.
-        n: trials on fresh seeds that the times are of.
+        parameters: number of trainable parameters in total.
+        student_parameters: trainable parameters of the student.
+        adapter_parameters: trainable parameters of the adapter.
+        other_parameters: trainable parameters of the method's own modules, of peers, and of a trainable teacher.
+        step_flops: FLOPs per example and step, including the shared teacher passes.
+        shared_teacher_passes: full teacher passes per example included in `step_flops`; 0 if the teacher runs live or
+            is not needed.
+        flops_to_ce: `step_flops` over the FLOPs of cross-entropy on the same student.
+        seconds_per_step: median seconds per step, as defined in this module.
+        seconds_to_ce: `seconds_per_step` over that of the study's `ce`; None without a `ce` config.
+        n: number of trials on fresh seeds with a measured time.
     """
 
     parameters: int | None
@@ -63,7 +66,7 @@ class ConfigCost:
 
 
 def config_costs(records: StudyRecords) -> dict[str, ConfigCost]:
-    """The costs of a study's configs that ran on fresh seeds, repeated or confirmed, by `config_id`."""
+    """Return the costs of configs that were repeated or confirmed on fresh seeds, by `config_id`."""
     rows = select(records.trials, stages=[*REPEATED, CONFIRM]).to_pylist()
     times = _seconds_per_step(records.epochs)
     by_config: dict[str, list[dict[str, Any]]] = {}
@@ -77,11 +80,11 @@ def config_costs(records: StudyRecords) -> dict[str, ConfigCost]:
 
 
 class _CrossEntropy(NamedTuple):
-    """The study's own.
+    """Cost of the study's own cross-entropy config.
 
     Args:
-        seconds: a step, of the one student that a study has.
-        flops: a step and example, by student.
+        seconds: seconds per step, for the single student of the study; None if unknown.
+        flops: FLOPs per step and example, by student.
     """
 
     seconds: float | None
@@ -98,7 +101,7 @@ def _cost(
     shared: Mapping[_Teacher, float],
     ce: _CrossEntropy,
 ) -> ConfigCost:
-    # A study that an earlier version began has trials of which it is not known.
+    # Studies begun by an earlier version contain trials without recorded FLOPs.
     first = next((row for row in rows if row.get("cost/step_flops") is not None), rows[0])
     step, passes = first.get("cost/step_flops"), None
     to_ce = None
@@ -123,7 +126,7 @@ def _cost(
 
 
 def times(ratio: float | None) -> str:
-    """A ratio, in three digits at most."""
+    """Format a ratio with three significant digits from 10 on, else with two decimals."""
     return "" if ratio is None else f"{ratio:.3g}" if ratio >= 10 else f"{ratio:.2f}"
 
 
@@ -132,18 +135,19 @@ def _whole(value: float | None) -> int | None:
 
 
 def _stored_passes(row: Mapping[str, Any]) -> int:
-    """Passes over the train split that a trial learnt from as they were stored; 0 if from none."""
+    """Return the number of stored teacher passes over the train split that a trial used; 0 if none."""
     told = row.get("cost/stored_passes")
     if told is not None:
         return int(told)
-    # Earlier versions did not record it. An epoch shows a view that none before showed, unless they are fewer.
+    # Earlier versions did not record this number. Each epoch used a new view unless there were fewer views, as for
+    # text.
     if row.get("cost/teacher_pass_flops") is None or not row.get("cost/stored_bytes"):
         return 0
     return 1 if is_text(row.get("dataset") or "") else int(row.get("epochs_planned") or row["epochs"])
 
 
 def _teacher_of(row: Mapping[str, Any]) -> _Teacher:
-    """Whose outputs a trial learns from: equal ones are stored once."""
+    """Return a key of the stored teacher outputs that a trial uses; equal outputs are stored once."""
     method = row["method"]
     own = method_spec(method).teacher_fields if method in METHOD_SPECS else ()
     apart = (method, row.get("student"), *(row.get(name) for name in sorted(own))) if own else ()
@@ -151,7 +155,7 @@ def _teacher_of(row: Mapping[str, Any]) -> _Teacher:
 
 
 def _shared_passes(trials: pa.Table) -> dict[_Teacher, float]:
-    """Of each teacher with stored outputs, its passes per example that they served."""
+    """Return the passes of each teacher with stored outputs, per training example served."""
     passes: dict[_Teacher, float] = defaultdict(float)
     served: dict[_Teacher, float] = defaultdict(float)
     for row in trials.to_pylist():
@@ -163,7 +167,7 @@ def _shared_passes(trials: pa.Table) -> dict[_Teacher, float]:
 
 
 def _seconds_per_step(epochs: pa.Table) -> dict[str, float]:
-    """Of each trial that tells, the median of its epochs."""
+    """Return the median seconds per step over the epochs of each trial with recorded times."""
     seconds: dict[str, list[float]] = {}
     for trial_id, each in zip(
         *(epochs[name].to_pylist() for name in ("trial_id", "cost/seconds_per_step")), strict=True

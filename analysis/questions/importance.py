@@ -1,19 +1,20 @@
-"""Which parameters mattered in a search, how sure that is, and whether a range was too narrow.
+"""Parameter importances of a search with their uncertainty, and warnings about ranges that are too narrow.
 
-Two evaluators, both Optuna's and both named with what they answer:
+Two Optuna evaluators are available, and every result names the evaluator:
 
-- PED-ANOVA: how much a parameter tells the best configs from all configs that were tried (Watanabe et al., 2023). It
-  asks about reaching the top only, and a sampler that has settled leaves it little to tell.
-- fANOVA: the share of accuracy's variance over the whole space that a parameter accounts for by itself, by a random
-  forest (Hutter et al., 2014). Interactions are in nobody's share.
+- PED-ANOVA measures how strongly a parameter separates the best configs from all tried configs (Watanabe et al., 2023).
+  It considers only the top configs. Once a sampler has converged, the tried configs differ little from the best ones,
+  so PED-ANOVA can detect little.
+- fANOVA measures the fraction of the variance of accuracy over the whole space that one parameter explains alone, with
+  a random forest (Hutter et al., 2014). Interactions are not attributed to any parameter.
 
-Both give shares of one whichever way the accuracies fell, so a share by itself proves nothing: each comes with the
-p-value of permuting the accuracies over the configs. Chance gives every parameter something, so that few or noisy
-configs draw the shares towards one another; an interval tells how far other configs would move them, not how far that
-is (`importances`). Trials enter at the landmark (`analysis.reading.landmark`), so none is left out for having been
-stopped early. Everything here is exploratory: a search chose the configs by the outcome.
+Both return shares that sum to one even if accuracy is pure noise, so a share alone proves nothing. Each share therefore
+comes with a p-value from permuting the accuracies over the configs. Chance gives every parameter some share, so few or
+noisy configs pull the shares towards each other. An interval shows how far other configs would move a share. It does
+not show the size of this bias (see `importances`). Trials enter at the landmark (`analysis.reading.landmark`), so none
+is excluded because it was stopped early. All results are exploratory: the search chose the configs by the outcome.
 
-This is the one module here that imports Optuna, for its evaluators; bounds are handed in.
+This is the only module here that imports Optuna, for the evaluators. Callers pass the bounds of the parameters.
 """
 
 import math
@@ -44,25 +45,25 @@ from analysis.statistics.resampling import CONFIDENCE
 
 EvaluatorName = Literal["PED-ANOVA", "fANOVA"]
 Point: TypeAlias = Mapping[str, Any]
-# Of points and accuracies (n,): the importances (parameters,), before they are made shares.
+# Map points and accuracies (n,) to unnormalised importances (parameters,).
 Evaluation: TypeAlias = Callable[[Sequence[Point], Floats], Floats]
 
-# Below, the best tenth or fifth is one or two configs.
+# With fewer configs, the best tenth or fifth consists of one or two configs.
 MIN_CONFIGS: Final = 10
-# PED-ANOVA wants at least this many configs in the top, and its tenth where that is more.
+# PED-ANOVA needs at least this many configs at the top. The top is a tenth of all configs where that is more.
 _TOP: Final = 5
 _TOP_SHARE: Final = 0.1
 _TREES: Final = 32
-# How many halves and permutations: a forest takes some hundred times as long as a Parzen estimate.
+# Number of halves and of permutations. A forest takes several hundred times as long as a Parzen estimate.
 _DRAWS: Final[Mapping[EvaluatorName, int]] = {"PED-ANOVA": 300, "fANOVA": 100}
-# A share of the range at either end.
+# Fraction of the range at either end.
 _EDGE: Final = 0.125
 _BEST_SHARE: Final = 0.15
 _MIN_BEST: Final = 3
 
 
 class Dimension(Protocol):
-    """What is needed of a searched parameter; `search_spaces.Parameter` is one."""
+    """Interface of a searched parameter; `search_spaces.Parameter` implements it."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -78,15 +79,15 @@ class Dimension(Protocol):
 
 @dataclass(frozen=True)
 class Importance:
-    """How much one parameter mattered.
+    """Importance of one parameter.
 
     Args:
         parameter: field of the config.
-        evaluator: by whom.
-        estimate: its share, 0 to 1; n counts configs. The p-value is of no effect at all.
-        first: share of the random halves of the configs in which it is the most important one.
+        evaluator: importance evaluator.
+        estimate: share of the parameter, 0 to 1; n counts configs. The p-value is for the null hypothesis of no effect.
+        first: fraction of random halves of the configs in which this parameter ranks first.
         evidence: exploratory.
-        note: which trials it is of, at which epoch.
+        note: names the trials and the epoch.
     """
 
     parameter: str
@@ -99,14 +100,14 @@ class Importance:
 
 @dataclass(frozen=True)
 class RangeWarning:
-    """A parameter whose best values crowd at an end of what was searched.
+    """Warning that the best values of a parameter lie near an end of the searched range.
 
     Args:
         parameter: field of the config.
         end: `low` or `high`.
-        position: where the median of the best configs lies, 0 at the low end and 1 at the high one.
-        n: configs that were searched.
-        message: all of it in words.
+        position: median of the best configs in the range, 0 at the low end and 1 at the high end.
+        n: number of searched configs.
+        message: full warning in words.
     """
 
     parameter: str
@@ -124,30 +125,39 @@ def importances(
     seed: int = 0,
     draws: int | None = None,
 ) -> list[Importance]:
-    """Shares of the searched parameters, the most important first; none for fewer than `MIN_CONFIGS` configs.
+    """Estimate the share of each searched parameter, most important first; empty for fewer than `MIN_CONFIGS` configs.
 
-    An interval is of the share that searches of so many configs come to on average: the share plus and minus Student's
-    quantile times its standard error by the delete-half jackknife, cut to 0 … 1. A bootstrap would not do. It repeats
-    configs, and a repeated config looks like structure: it lowered the share of what mattered by 0.1 again, and its
-    percentile intervals held what an endless search has in none of 200 simulated ones where one parameter mattered.
+    The interval is for the share that searches with this many configs reach on average. It is the share plus or minus
+    Student's quantile times the delete-half jackknife standard error, clipped to [0, 1]. A bootstrap is unsuitable,
+    because it repeats configs and a repeated config looks like structure. In simulations it lowered the share of the
+    important parameter by a further 0.1. Where one parameter mattered, the percentile intervals contained the share of
+    an endless search in none of 200 searches.
 
-    Of 200 simulated searches each of 16 and of 40 configs over a width, a rate and a choice of four, this interval of
-    PED-ANOVA's held the average in 0.89 to 1. What an endless search has it held in 0.86 to 1 where a width, or a
-    width and something else, mattered beyond the noise. Chance draws shares together, which no interval mends: where
-    noise hid the width its own held that in 0.61 (16 configs) and 0.78 (40), and where the choice alone mattered the
-    choice's in 0.38 and 0.42. fANOVA's, of 30 searches of 16 configs over a width and a rate: the average in 0.93 to 1,
-    the truth in 0.93 to 1 and under that noise in 0.47, which the percentile interval held in none if it was 0 or 1.
+    Simulated coverage, PED-ANOVA: 200 searches each of 16 and 40 configs over a width, a rate and a four-way choice.
+
+    - The interval contained the average share in 0.89 to 1.
+    - It contained the share of an endless search in 0.86 to 1 if the width, alone or with another parameter, mattered
+      beyond the noise.
+    - Chance pulls shares together, and no interval corrects this bias. Where noise hid the width, the interval for the
+      width contained the endless share in 0.61 (16 configs) and 0.78 (40). Where only the choice mattered, the interval
+      for the choice did so in 0.38 and 0.42.
+
+    Simulated coverage, fANOVA: 30 searches of 16 configs over a width and a rate.
+
+    - The interval contained the average share in 0.93 to 1.
+    - It contained the share of an endless search in 0.93 to 1, and in 0.47 where noise hid the width. If this share was
+      0 or 1, the percentile interval contained it in no search.
 
     Args:
-        records: of a study.
-        dimensions: what was searched with its bounds, such as a space's `parameters`; what does not vary is skipped.
+        records: study records.
+        dimensions: searched parameters with bounds, such as the `parameters` of a space. Parameters that did not vary
+            are skipped.
         evaluator: PED-ANOVA or fANOVA.
-        seed: of the forest, the halves and the permutations.
-        draws: how many halves, two at least, and how many permutations; 300 for PED-ANOVA and 100 for fANOVA if not
-            given.
+        seed: random seed for the forest, the halves and the permutations.
+        draws: number of halves (at least two) and of permutations. Default: 300 for PED-ANOVA, 100 for fANOVA.
 
     Raises:
-        ValueError: if a config lies outside of the bounds.
+        ValueError: if a config lies outside the bounds, or if a varied parameter has neither bounds nor choices.
 
     Source: Shao and Wu, A general theory for jackknife variance estimation (1989), with random halves.
     """
@@ -180,7 +190,7 @@ def importances(
 def _drawn(
     evaluate: Evaluation, points: Sequence[Point], accuracies: Floats, count: int, seed: int
 ) -> tuple[Floats, Floats, Floats]:
-    """Shares (parameters,), those of halves of the configs (≤ count, parameters), and the p-values of no effect."""
+    """Compute shares (parameters,), shares of halves (≤ count, parameters), and p-values (parameters,) of no effect."""
     generator = np.random.default_rng(seed)
     observed = evaluate(points, accuracies)
     halves, permuted = [], []
@@ -188,7 +198,7 @@ def _drawn(
         rows = generator.permutation(len(points))[: len(points) // 2]
         halves.append(_shares(evaluate([points[row] for row in rows], accuracies[rows])))
         permuted.append(evaluate(points, generator.permutation(accuracies)))
-    # Equal on paper, but for the order of a sum.
+    # Exact ties differ in their last bits, by the order of summation.
     extreme = np.array(permuted) >= observed - 1e-12
     defined = [half for half in halves if np.isfinite(half).all()]
     of_halves = np.array(defined).reshape(len(defined), len(observed))
@@ -196,27 +206,30 @@ def _drawn(
 
 
 def _intervals(shares: Floats, of_halves: Floats, n: int) -> tuple[Floats, Floats]:
-    """Bounds (parameters,) of the shares of n configs; nan where fewer than two halves define them."""
+    """Compute interval bounds (parameters,) of the shares; nan where fewer than two halves define them."""
     if len(of_halves) < 2:
         return np.full(len(shares), math.nan), np.full(len(shares), math.nan)
     half = n // 2
-    # Halves of the same n configs vary (n − half) / half as much as shares of n other ones.
+    # Halves drawn from the same n configs vary (n − half) / half as much as shares of n new configs.
     error = of_halves.std(axis=0, ddof=1) * math.sqrt(half / (n - half))
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
     return np.clip(shares - reach, 0.0, 1.0), np.clip(shares + reach, 0.0, 1.0)
 
 
 def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> list[RangeWarning]:
-    """The numeric parameters whose best values crowd at a bound: the best one may lie beyond it.
+    """Warn of numeric parameters with the best values near a bound, as the optimum may lie beyond it.
 
-    The best 15% of the searched configs are looked at, three at least: their median lies in the outer eighth of the
-    range, on its own scale. Of a parameter that does nothing this is so in 8.6% of the searches of up to 20
-    evenly spread configs, 2.8% of those of 25 and 1.1% of those of 40; where accuracy rises all the way to a bound, in
-    61%, 74% and 84% of those of 16, 25 and 40. Nothing is said of fewer than `MIN_CONFIGS` configs.
+    The check takes the best 15% of the searched configs, at least three. It warns if their median lies in the outer
+    eighth of the range, on the parameter's own scale (linear or logarithmic). With fewer than `MIN_CONFIGS` configs
+    there are no warnings.
+
+    Simulated rates with evenly spread configs: for a parameter without effect, 8.6% of searches with up to 20 configs
+    warn, 2.8% with 25, and 1.1% with 40. If accuracy increases all the way to a bound, 61%, 74% and 84% warn with 16,
+    25 and 40 configs.
 
     Args:
-        records: of a study.
-        dimensions: what was searched with its bounds, such as a space's `parameters`.
+        records: study records.
+        dimensions: searched parameters with bounds, such as the `parameters` of a space.
     """
     landmark = at_landmark(records, searched=True)
     searched = [each for each in dimensions if each.name in varied_fields(records.trials) and not each.choices]
@@ -242,7 +255,7 @@ def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> li
 
 
 def _points(trials: pa.Table, searched: Sequence[Dimension]) -> tuple[list[Point], Floats]:
-    """The searched fields of each trial with an accuracy, and the accuracies (n,)."""
+    """Return the searched fields of each trial with an accuracy, and the accuracies (n,)."""
     accuracies = trial_scores(trials)
     kept = np.isfinite(accuracies)
     rows = trials.select([each.name for each in searched]).to_pylist() if searched else [{}] * trials.num_rows
@@ -271,9 +284,9 @@ def _check_bounds(points: Sequence[Point], distributions: Mapping[str, BaseDistr
 
 
 class _Prepared(optuna.storages.InMemoryStorage):
-    """A store of finished trials that gives them out as they are.
+    """In-memory storage that returns finished trials without copying them.
 
-    Optuna's own copies each trial deeply on its way in, which takes ten times as long as a Parzen estimate of it.
+    Optuna's own storage deep-copies each trial on insertion, which takes ten times as long as a Parzen estimate.
     """
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
@@ -290,7 +303,7 @@ class _Prepared(optuna.storages.InMemoryStorage):
 
 
 def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistribution], n: int, seed: int) -> Evaluation:
-    """The evaluator for n configs, which looks for as large a top in half of them as in all."""
+    """Build an evaluator for n configs; the top has the same size for halves as for all configs."""
     order = list(distributions)
 
     def evaluate(points: Sequence[Point], accuracies: Floats) -> Floats:
@@ -316,7 +329,7 @@ def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistributio
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 values = _evaluator(name, n, seed).evaluate(study, params=order)
-        except RuntimeError:  # the forest's, where the accuracies of a half are all one
+        except RuntimeError:  # Forests fail if all accuracies of a half are equal.
             return np.full(len(order), math.nan)
         return np.array([values[each] for each in order])
 
@@ -325,7 +338,7 @@ def _evaluation(name: EvaluatorName, distributions: Mapping[str, BaseDistributio
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Without a line for every study that is made, of which there are hundreds."""
+    """Suppress the log line that Optuna writes for each of the hundreds of created studies."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -356,7 +369,7 @@ def _shares(values: Floats) -> Floats:
 
 
 def _position(dimension: Dimension, value: float) -> float:
-    """Where a value lies in its range, 0 at the low end and 1 at the high one, on the parameter's own scale."""
+    """Return the position of a value in the range, from 0 (low end) to 1 (high end), on the scale of the parameter."""
     low, high = dimension.low, dimension.high
     assert low is not None
     assert high is not None

@@ -1,12 +1,12 @@
-"""What an imposed gap did to the student: the arms of the space `gap_target`, each over its targets.
+"""Estimate the effect of an imposed gap on the student, for each arm of the space `gap_target` over the targets.
 
-Where the gap is watched, accuracy may go with it for any reason. Here the target was set, so that accuracy over the
-*target* is the effect of asking for a gap, however well it was met; what the gap came to over the target says whether
-the asking worked. The placebo's target is a constant on all the teacher's logits: it must move the paper's gap by one
-nat a nat, and accuracy by nothing.
+An observed gap can be associated with accuracy for any reason. Here the target of the gap was set. The slope of
+accuracy over the *target* is therefore the effect of requesting a gap, however closely the request was met. The slope
+of the measured gap over the target shows whether the request worked. The target of the placebo is a constant added to
+all teacher logits. It must change the paper's gap by one nat per nat, and must not change accuracy.
 
-It is an experiment only as far as the targets were drawn without looking: `--sampler random` or `qmc`. A sampler that
-learns puts its later targets where accuracy was high by luck or by skill.
+This is an experiment only if the targets were drawn independently of the results, with `--sampler random` or `qmc`. An
+adaptive sampler places later targets where accuracy was high, by luck or not.
 """
 
 import math
@@ -33,26 +33,26 @@ _POINTS: Final = 30
 
 Control = Literal["paper", "centred", "placebo"]
 
-# The gap that each arm's target is of; a placebo's constant moves the paper's.
+# Gap that the target of each arm refers to. The constant of the placebo shifts the paper's gap.
 _MEASURED: Final[dict[Control, GapName]] = {"centred": "centred", "paper": "paper", "placebo": "paper"}
 _ENDS: Final = np.array([0.0, 1.0])
 
 
 @dataclass(frozen=True)
 class ImposedGap:
-    """One arm.
+    """One arm of the intervention.
 
     Args:
-        control: `paper` or `centred`, whose gap was pulled to the target, or `placebo`, where the target was added to
-            all the teacher's logits.
-        target: (n,) nats, by config.
-        gap: (n,) nats, what it came to: the arm's own gap, a placebo's the paper's.
+        control: `paper` or `centred` if that gap was driven to the target; `placebo` if the target was added to all
+            teacher logits.
+        target: (n,) target in nats.
+        gap: (n,) measured gap in nats, of the kind that the arm controls; the paper's gap for the placebo.
         accuracy: (n,).
         effect: change of accuracy per nat of target, by least squares; n counts configs.
-        reached: change of the gap per nat of target: 1 where it was met wholly.
+        reached: change of the gap per nat of target; 1 if the target is fully met.
         evidence: exploratory or confirmatory.
-        note: which trials these are, at which epoch.
-        objective: what is given as accuracy, in words.
+        note: names the trials and the epoch.
+        objective: name of the objective used as accuracy.
     """
 
     control: Control
@@ -67,12 +67,13 @@ class ImposedGap:
 
 
 def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0) -> list[ImposedGap]:
-    """The arms that a study has, in the order centred, paper, placebo; none for a study that imposed nothing.
+    """Return the arms of a study in the order centred, paper, placebo; empty if the study imposed no gap.
 
     Args:
-        records: of a study.
-        searched: the configs as they were proposed, each once; else every trial on fresh seeds, intervals over configs.
-        seed: of the bootstrap over configs.
+        records: study records.
+        searched: use each config once, as the search proposed it; else use all trials on fresh seeds, with intervals
+            over configs.
+        seed: random seed for the bootstrap over configs.
     """
     landmark = at_landmark(records, searched=searched)
     trials, words = landmark.trials, objective(landmark.trials)
@@ -90,7 +91,7 @@ def imposed_gaps(records: StudyRecords, *, searched: bool = True, seed: int = 0)
 
 
 def fitted_line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """Points on the target's range, the least-squares line there and its band, each (m,)."""
+    """Return points in the range of the target, and the least-squares line with a band at these points, each (m,)."""
     grid = np.linspace(target.min(), target.max(), _POINTS)
     columns, units = complete([target, values])
     line = line_values(columns, np.ones((1, len(columns))), grid)[0]
@@ -100,13 +101,13 @@ def fitted_line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floa
 
 
 def _columns(trials: pa.Table, control: Control) -> tuple[Floats, Units]:
-    """Target, gap and accuracy (n, 3) of an arm's trials, and each one's config."""
+    """Return target, gap and accuracy (n, 3) of an arm's trials, and the config number of each trial."""
     columns = [numbers(trials, "gap_target"), GAPS[_MEASURED[control]](trials), trial_scores(trials)]
     return complete(columns, trials["config_id"].to_pylist())
 
 
 def _slope(of: str, target: Floats, values: Floats, units: Units, seed: int) -> Estimate:
-    """Least-squares slope of the values (n,) on the targets (n,), over configs."""
+    """Estimate the least-squares slope of values (n,) on targets (n,), with the interval over configs."""
     name, n = f"least-squares slope of {of} on the target", unit_count(units)
     if np.ptp(target) == 0:
         return Estimate(math.nan, math.nan, math.nan, n, f"{name}: undefined, the target does not vary")

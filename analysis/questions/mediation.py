@@ -1,10 +1,10 @@
-"""How much of the effect of the adapter's width, or of the temperature, on accuracy goes through the sharpness gap.
+"""Split the effect of the adapter's width, or of the temperature, on accuracy into parts through and past the gap.
 
-Linear mediation over configs: the treatment moves the gap, the gap goes with accuracy given the treatment, and the
-product of the two is what goes through. The effects are those of `analysis.statistics.estimates.mediation`; here they
-are of a study's records, with intervals for few configs, the share that is mediated, how strong an unmeasured common
-cause would have to be to explain it away, and the assumptions without which none of it is causal, in words that belong
-to the result.
+This is linear mediation over configs. The treatment changes the gap, and the gap is associated with accuracy given the
+treatment. The product of both coefficients is the indirect effect. `analysis.statistics.estimates.mediation` defines
+the effects. This module applies them to the records of a study, and adds intervals for few configs, the mediated share,
+and the strength of an unmeasured common cause that would explain the indirect effect away. Each result lists in words
+the assumptions that a causal reading requires.
 """
 
 import math
@@ -34,9 +34,9 @@ from analysis.statistics.resampling import (
     resampled,
 )
 
-# Fields whose ratios are the equal steps: an effect is then per doubling.
+# Fields on a logarithmic scale, with effects per doubling.
 _LOGARITHMIC: Final = frozenset({"adapter_width", "temperature", "adapter_ce_weight", "adapter_learning_rate"})
-# Enough degrees of freedom for the fit of the outcome to be more than a drawing of its points.
+# With fewer residual degrees of freedom, the outcome model nearly interpolates the points.
 _MIN_LEFT: Final = 4
 _NAMES: Final = (
     "direct effect",
@@ -49,22 +49,22 @@ _NAMES: Final = (
 
 @dataclass(frozen=True)
 class GapMediation:
-    """A treatment's effect on accuracy, split into what goes through the gap and what does not.
+    """Effect of a treatment on accuracy, split into an indirect part through the gap and a direct part.
 
     Args:
         treatment: field of the config.
-        unit: what the effects are per, such as `a doubling of adapter_width`.
-        gap: as in `analysis.reading.landmark.GAPS`.
+        unit: step of the treatment that the effects refer to, such as `a doubling of adapter_width`.
+        gap: gap name in `analysis.reading.landmark.GAPS`.
         held: fields that are held.
-        direct: what does not go through the gap, in accuracy per unit.
-        indirect: what does.
-        total: both.
-        share: indirect over total; undefined where the total's interval contains 0, as nothing is there to be shared.
-        robustness: the correlation of gap and accuracy given the treatment, −1 to 1: an unmeasured common cause that
-            leaves such a correlation between the rests of both explains the whole indirect effect away.
-        assumptions: what has to be true for the split to be causal.
-        evidence: exploratory or confirmatory, by the stage of its trials.
-        note: which trials it is of, at which epoch.
+        direct: effect that does not pass through the gap, in accuracy per unit.
+        indirect: effect through the gap, in accuracy per unit.
+        total: sum of both.
+        share: indirect over total; undefined if the interval of the total contains 0, as there is no effect to divide.
+        robustness: correlation of gap and accuracy given the treatment, −1 to 1. An unmeasured common cause that
+            induces this correlation between the residuals of both explains the whole indirect effect.
+        assumptions: conditions for a causal reading of the split.
+        evidence: exploratory or confirmatory, by the stage of the trials.
+        note: names the trials and the epoch.
     """
 
     treatment: str
@@ -90,18 +90,18 @@ def gap_mediation(
     held: Sequence[str] | None = None,
     seed: int = 0,
 ) -> GapMediation:
-    """The mediation over a study's configs, one point a config.
+    """Estimate the mediation over the configs of a study, with one point per config.
 
     Args:
-        records: of a study that varied the treatment.
-        treatment: a numeric field of the config, such as `adapter_width` or `temperature`.
-        gap: which.
-        searched: over the configs as the search proposed them; else over means on fresh seeds.
-        held: fields to hold; the nuisance parameters if not given.
-        seed: of the bootstrap over configs.
+        records: study records that varied the treatment.
+        treatment: numeric field of the config, such as `adapter_width` or `temperature`.
+        gap: gap name.
+        searched: use each config as the search proposed it; else use means over fresh seeds.
+        held: fields to hold; default: the nuisance parameters.
+        seed: random seed for the bootstrap over configs.
 
     Raises:
-        ValueError: for a treatment that is no numeric field of the records.
+        ValueError: if the treatment is not a numeric field of the records.
     """
     trials = records.trials
     if treatment not in trials.column_names or not _is_numeric(trials[treatment].type):
@@ -132,14 +132,14 @@ def gap_mediation(
 def split_effect(
     treatment: Floats, mediator: Floats, outcome: Floats, covariates: Floats, *, seed: int = 0
 ) -> tuple[Estimate, Estimate, Estimate, Estimate, Estimate]:
-    """Direct, indirect and total effect, the share that is mediated and its robustness, over independent units.
+    """Estimate direct, indirect and total effect, the mediated share and the robustness, over independent units.
 
     Args:
         treatment: (n,).
         mediator: (n,).
         outcome: (n,).
-        covariates: (n, k), what is held; k may be 0.
-        seed: of the bootstrap.
+        covariates: (n, k), values to hold; k may be 0.
+        seed: random seed for the bootstrap.
     """
     n = len(treatment)
     freedom = n - 3 - covariates.shape[1]
@@ -161,7 +161,7 @@ def split_effect(
 
 
 def _parts(columns: Floats, counts: Floats) -> Floats:
-    """Direct, indirect and total effect, the share and the correlation of the rests (B, 5), for every resample."""
+    """Compute direct, indirect and total effect, share, and correlation of the residuals (B, 5) for every resample."""
     effects = mediation_effects(columns, counts)
     total = np.where(effects[:, 2] == 0, math.nan, effects[:, 2])
     treatment, mediator, outcome, *covariates = columns.T
@@ -170,10 +170,10 @@ def _parts(columns: Floats, counts: Floats) -> Floats:
 
 
 def _estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
-    """The value with the interval of its resamples (B,).
+    """Return the value with the interval of the resamples (B,).
 
-    The interval is expanded: with a plain percentile interval an absent indirect effect was found in 14 of 120
-    simulated studies of 30 configs.
+    The interval is expanded. A plain percentile interval found a non-existent indirect effect in 14 of 120 simulated
+    studies with 30 configs.
     """
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")

@@ -1,4 +1,4 @@
-"""What a comparison of methods found, as a table and a figure."""
+"""Tables of a comparison of methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ COST_NOTE = (
 
 
 def settings_of(summary: ConfigSummary) -> str:
-    """What was tuned of a method and where it ended, in words; nothing of one as published."""
+    """Format the tuned parameters of a method with their values; empty for a method with published settings."""
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in summary.varied.items()
@@ -24,12 +24,12 @@ def settings_of(summary: ConfigSummary) -> str:
 def methods_table(
     summaries: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost] | None = None, *, baseline: str = BASELINE
 ) -> str:
-    """The comparison as a Markdown table, with the methods of its estimates below it.
+    """Format the comparison as a Markdown table, followed by the methods of the estimates.
 
     Args:
-        summaries: a row each.
-        costs: theirs by `config_id`, if they are to be shown.
-        baseline: the method that the others are compared with.
+        summaries: one summary per row.
+        costs: costs by `config_id`, or None to leave them out.
+        baseline: method that the other methods are compared with.
     """
     if not summaries:
         return "No method has a finished trial, so no mean can be given."
@@ -57,7 +57,7 @@ def methods_table(
 
 
 def split_of(summaries: Sequence[ConfigSummary]) -> str:
-    """What the accuracies are of; those of one comparison are of one split."""
+    """Return the split of the accuracies; all summaries of a comparison share one split."""
     return summaries[0].split if summaries else "validation"
 
 

@@ -1,17 +1,18 @@
-"""A mixed-effects model of accuracy on the gap, with config as random group: both levels in one fit.
+"""Fit a mixed-effects model of accuracy on the gap with config as random group, for both levels in one fit.
 
-Notation: m configs, n trials in all, n_i of config i. With the config's mean gap g_i,
+Notation: m configs, n trials in total, n_i trials of config i. With g_i the mean gap of config i,
 
     accuracy_ij = intercept + between · g_i + within · (gap_ij - g_i) + fields_i · c + d_s(ij) + u_i + e_ij,
     u_i ~ N(0, s_u²), e_ij ~ N(0, s_e²).
 
-d_s is the fixed effect of a seed that several configs share: what it does to all of them alike is no evidence on the
-gap that counts anew with every config. A seed that one trial has to itself has none.
+d_s is the fixed effect of a seed that several configs share. The common effect of such a seed on all configs must not
+count as new evidence about the gap with every config. A seed that belongs to a single trial has no fixed effect.
 
-Splitting the gap into its config's mean and the rest keeps the two questions apart: a single coefficient would be a
-blend of both, weighted by how noisy each is. With ratio r = s_u² / s_e² the covariance of config i is
-s_e² (I + r J), whose inverse is (I - r / (1 + n_i r) J) / s_e²: the fit given r is least squares on numbers of which a
-share of their config's mean was taken, and r maximises the restricted likelihood, along a line and so also at r = 0.
+The gap is split into the mean of the config and the deviation from it, which keeps the two questions apart. A single
+coefficient would blend both, weighted by how noisy each is. With ratio r = s_u² / s_e², the covariance of config i is
+s_e² (I + r J), with inverse (I - r / (1 + n_i r) J) / s_e². Given r, the fit is therefore least squares on values minus
+a fraction of the config mean. A one-dimensional search finds the r that maximises the restricted likelihood, with r = 0
+included.
 
 Source: Patterson and Thompson (1971) for the restricted likelihood; Mundlak (1978) for the split.
 """
@@ -29,22 +30,22 @@ from analysis.reading.trials import StudyRecords, trial_scores
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE, complete, unit_count, unit_means
 
-# Of log r; beyond, one of the two variances is nothing beside the other.
+# Range of log r. Outside it, one of the two variances is negligible.
 _LOG_RATIOS: Final = (-12.0, 12.0)
 _BETWEEN: Final = 1
 _WITHIN: Final = 2
 
 
 class MixedModel(NamedTuple):
-    """Accuracy on the gap at both levels.
+    """Mixed-effects model of accuracy on the gap, at both levels.
 
     Args:
         between: change of accuracy per nat between configs; n counts configs.
-        within: the same within configs over seeds; n counts trials.
+        within: change of accuracy per nat within configs, over seeds; n counts trials.
         config_sd: s_u, in accuracy.
         seed_sd: s_e, in accuracy.
         evidence: exploratory or confirmatory.
-        note: which trials it is of.
+        note: names the trials and the epoch.
     """
 
     between: Estimate
@@ -56,11 +57,11 @@ class MixedModel(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A random-intercept model by restricted maximum likelihood.
+    """Random-intercept model fitted by restricted maximum likelihood.
 
     Args:
         coefficients: (k,).
-        covariance: (k, k), of the coefficients.
+        covariance: (k, k) covariance of the coefficients.
         group_variance: s_u².
         residual_variance: s_e².
     """
@@ -72,26 +73,27 @@ class Fit(NamedTuple):
 
 
 def gap_mixed_model(records: StudyRecords, gap: GapName, *, held: Sequence[str] = ()) -> MixedModel:
-    """The model of a study's repeated configs, from their trials on fresh seeds.
+    """Fit the model to the repeated configs of a study, from their trials on fresh seeds.
 
-    The trials of the search are not in it: it trained each config once, which tells nothing of a config's seeds, and
-    the one that a promising config was chosen by would flatter it.
+    Search trials are excluded for two reasons. The search trained each config once, so it has no information about the
+    seeds of a config. A promising config was chosen by the search trial, so including this trial would flatter the
+    config.
 
     Args:
-        records: of a study.
-        gap: which.
-        held: fields of the config that are held.
+        records: study records.
+        gap: gap name.
+        held: fields of the config to hold.
     """
     return mixed_model_at(at_landmark(records, searched=False), gap, held=held)
 
 
 def mixed_model_at(landmark: Landmark, gap: GapName, *, held: Sequence[str] = ()) -> MixedModel:
-    """The same of trials on fresh seeds that are at hand, such as those of several studies.
+    """Fit the model to given trials on fresh seeds, such as those of several studies.
 
     Args:
-        landmark: the trials.
-        gap: which.
-        held: fields of the config that are held.
+        landmark: trials at the landmark.
+        gap: gap name.
+        held: fields of the config to hold.
     """
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials), *config_columns(trials, held).T]
@@ -111,21 +113,23 @@ def mixed_effects(
     *,
     crossed: Sequence[object] | None = None,
 ) -> tuple[Estimate, Estimate, tuple[float, float]]:
-    """The effects of x on y between and within groups, and the standard deviations of groups and of the rest.
+    """Estimate effects of x on y between and within groups, and the standard deviations of groups and residuals.
 
-    Intervals are Student's t with the degrees of freedom of the effect's own level: groups less what is fitted to
-    groups, and observations less groups less one less the crossed effects. In balanced data that is exact.
+    The intervals use Student's t with the degrees of freedom of the level. Between groups, this is the number of groups
+    minus the coefficients fitted to groups. Within groups, it is observations minus groups minus one minus crossed
+    effects. For balanced data this is exact.
 
     Args:
         x: (n,), without missing values.
         y: (n,).
-        groups: (n,) label of each observation's group.
+        groups: (n,) group label of each observation.
         covariates: (n, k), constant within groups, or None.
-        crossed: (n,) label of what an observation shares with those of other groups, such as its seed: a fixed effect
-            each, but for labels of one observation; or None.
+        crossed: (n,) label that observations of different groups share, such as the seed, or None. Each label that
+            occurs more than once gets a fixed effect.
 
     Returns:
-        Between and within, nan where x does not vary there or no degree of freedom is left.
+        Estimates between and within groups, and the two standard deviations. All are nan if x does not vary at a level
+        or no degree of freedom is left.
 
     Raises:
         ValueError: if the lengths differ.
@@ -156,7 +160,10 @@ def mixed_effects(
 
 
 def _shared_effects(labels: NDArray[np.intp]) -> Floats:
-    """Indicators (n, k) of labels of several observations; of all but one where every observation has such a label."""
+    """Return indicators (n, k) of labels shared by several observations.
+
+    If every observation has such a label, one indicator is dropped to avoid collinearity with the intercept.
+    """
     counts = np.bincount(labels)
     several = np.flatnonzero(counts > 1)
     indicators = (labels[:, None] == several[None, :]).astype(np.float64)
@@ -164,12 +171,12 @@ def _shared_effects(labels: NDArray[np.intp]) -> Floats:
 
 
 def random_intercept(design: Floats, y: Floats, units: NDArray[np.intp]) -> Fit:
-    """Restricted maximum likelihood of y = design · coefficients + group + rest.
+    """Fit y = design · coefficients + group + residual by restricted maximum likelihood.
 
     Args:
-        design: (n, k), of full rank, its intercept included.
+        design: (n, k), of full rank, including the intercept.
         y: (n,).
-        units: (n,) number of each observation's group.
+        units: (n,) group number of each observation.
     """
     table = np.column_stack([design, y])
     sizes = np.bincount(units).astype(np.float64)
@@ -177,7 +184,7 @@ def random_intercept(design: Floats, y: Floats, units: NDArray[np.intp]) -> Fit:
     products, k = table.T @ table, design.shape[1]
 
     def given(ratio: float) -> tuple[float, Floats, Floats, float]:
-        """Twice the negative log likelihood up to a constant, coefficients, their scaled covariance, s_e²."""
+        """Return −2 log likelihood up to a constant, coefficients, their scaled covariance, and s_e²."""
         weights = sizes**2 * ratio / (1 + sizes * ratio)
         sums = products - (means * weights[:, None]).T @ means
         inverse = np.asarray(np.linalg.inv(sums[:k, :k]), dtype=np.float64)
@@ -188,7 +195,7 @@ def random_intercept(design: Floats, y: Floats, units: NDArray[np.intp]) -> Fit:
         criterion: float = freedom * math.log(variance) + shape if variance > 0 else -math.inf
         return criterion, coefficients, inverse, variance
 
-    # The criterion may have its least value at either end, so a grid brackets what is then refined.
+    # The minimum may lie at either end, so a grid brackets it before the refinement.
     grid = np.linspace(*_LOG_RATIOS, 49)
     values = [given(math.exp(each))[0] for each in grid]
     best = int(np.argmin(values))

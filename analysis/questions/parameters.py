@@ -1,8 +1,8 @@
-"""How one field of the config goes with accuracy and with the gap, over the configs of a search.
+"""Correlate single config fields with accuracy and with the gap, over the configs of a search.
 
-Everything here is exploratory: a search chose the configs by the outcome. What only says how something is trained (the
-nuisance parameters) is held, so that a width is not judged by the rates that happened to come with it. Trials enter at
-the landmark (`analysis.reading.landmark`), so none is left out for having been stopped early.
+All results are exploratory: the search chose the configs by the outcome. Nuisance parameters, which only control how
+something is trained, are held, so that a width is not judged by the learning rates that happened to accompany it.
+Trials enter at the landmark (`analysis.reading.landmark`), so none is excluded because it was stopped early.
 """
 
 import math
@@ -36,15 +36,15 @@ OUTCOMES: Final[Mapping[Outcome, Callable[[pa.Table], Floats]]] = {
 
 @dataclass(frozen=True)
 class ParameterAssociation:
-    """A rank correlation of a field of the config with what its trials came to.
+    """Rank correlation of a config field with an outcome of the trials.
 
     Args:
-        parameter: the field.
-        outcome: validation accuracy, or a gap as in `analysis.reading.landmark.GAPS`.
-        held: the fields that are held.
+        parameter: field of the config.
+        outcome: validation accuracy, or a gap in `analysis.reading.landmark.GAPS`.
+        held: fields that are held.
         evidence: exploratory.
-        estimate: n counts configs.
-        note: which trials it is of, at which epoch.
+        estimate: rank correlation; n counts configs.
+        note: names the trials and the epoch.
     """
 
     parameter: str
@@ -62,16 +62,16 @@ def parameter_associations(
     outcomes: Sequence[Outcome] = ("accuracy", "paper", "centred"),
     seed: int = 0,
 ) -> list[ParameterAssociation]:
-    """Every parameter with every outcome between the searched configs, the nuisance parameters held.
+    """Correlate every parameter with every outcome between searched configs, with the nuisance parameters held.
 
     Args:
-        records: of a study.
+        records: study records.
         parameters: numeric fields of the config.
-        outcomes: what to correlate them with.
-        seed: of bootstrap and permutations.
+        outcomes: outcomes to correlate them with.
+        seed: random seed for the bootstrap and the permutations.
 
     Raises:
-        ValueError: for a parameter that is no numeric field.
+        ValueError: if a parameter is not a numeric field.
     """
     landmark = at_landmark(records, searched=True)
     found = []
@@ -87,10 +87,10 @@ def parameter_associations(
 
 
 def searched_among(trials: pa.Table, parameters: Sequence[str]) -> tuple[str, ...]:
-    """Those of the parameters that the study's search varied, in their order.
+    """Return the parameters that the search varied, in the given order.
 
     Raises:
-        ValueError: it varied none of them.
+        ValueError: if the search varied none of them.
     """
     varied = varied_fields(trials)
     found = tuple(name for name in parameters if name in varied)
@@ -105,25 +105,25 @@ def searched_among(trials: pa.Table, parameters: Sequence[str]) -> tuple[str, ..
 
 
 def scientific_fields(trials: pa.Table) -> tuple[str, ...]:
-    """The numeric fields that the search varied and that are more than how something is trained."""
+    """Return the numeric fields that the search varied, without nuisance parameters."""
     nuisance = nuisance_fields(trials)
     return tuple(name for name in varied_fields(trials) if name not in nuisance and _is_numeric(trials, name))
 
 
 def searched_range(trials: pa.Table, parameter: str) -> tuple[float, float]:
-    """The smallest and the largest value that the search tried; nan where it tried none."""
+    """Return the smallest and the largest value that the search tried; nan if it tried none."""
     values = numbers(select(trials, stages=[SEARCH], statuses=None), parameter)
     values = values[np.isfinite(values)]
     return (float(values.min()), float(values.max())) if len(values) else (math.nan, math.nan)
 
 
 def corrected(estimates: Sequence[Estimate]) -> list[float]:
-    """Their p-values after Holm's correction for all of them; nan where there is none."""
+    """Return the p-values after Holm's correction over all estimates; nan where there is no p-value."""
     return holm([math.nan if each.p_value is None else each.p_value for each in estimates])
 
 
 def in_common(trials: Sequence[pa.Table], parameter: str) -> list[Value]:
-    """The values that the searches of all these studies tried: samplers of equal seeds propose equal ones."""
+    """Return the values that the searches of all studies tried; samplers with equal seeds propose equal values."""
     tried = [set(select(each, stages=[SEARCH], statuses=None)[parameter].to_pylist()) - {None} for each in trials]
     return sorted(set.intersection(*tried)) if tried else []
 

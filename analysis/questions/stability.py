@@ -1,7 +1,7 @@
-"""How stable the ranking of a study's repeated configs is over seeds.
+"""Measure how stable the ranking of a study's repeated configs is over seeds.
 
-A table of means hides whether the best config is the best with every seed or with one of them by luck. Here each seed
-ranks the configs, and what is asked is how far two seeds agree, and how often the first stays the first.
+A table of means does not show whether the best config is best with every seed or only with a lucky one. Here every seed
+ranks the configs. The results are the agreement between two seeds, and how often the first config remains first.
 """
 
 import math
@@ -19,21 +19,22 @@ from analysis.statistics.estimates import Estimate, within_range
 from analysis.statistics.resampling import CONFIDENCE
 
 _DRAWS: Final = 4000
-# A pair of configs can be ranked in two ways, and two seeds agree by luck half of the time.
+# Two configs have only two rankings, so two seeds agree by chance half of the time.
 _MIN_CONFIGS: Final = 3
 _MIN_SEEDS: Final = 3
 
 
 @dataclass(frozen=True)
 class RankStability:
-    """How far seeds agree on the order of configs.
+    """Agreement of seeds on the ranking of configs.
 
     Args:
         agreement: mean rank correlation between pairs of seeds, −1 / (seeds − 1) to 1; n counts seeds. The p-value is
-            of seeds that rank at random. Kendall's W is (agreement · (seeds − 1) + 1) / seeds.
-        best: by config, the share of the resamples of seeds in which its mean accuracy is the highest, highest first.
-        evidence: confirmatory: fresh seeds alone.
-        note: which configs and seeds it is of.
+            for seeds that rank at random. Kendall's W is (agreement · (seeds − 1) + 1) / seeds.
+        best: by config, the fraction of resamples of seeds in which the config has the highest mean accuracy, largest
+            fraction first.
+        evidence: confirmatory, because only fresh seeds are used.
+        note: number of configs and seeds.
     """
 
     agreement: Estimate
@@ -43,11 +44,11 @@ class RankStability:
 
 
 def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
-    """The stability over the configs that finished on every fresh seed that most of them share.
+    """Measure the stability over configs that finished on every fresh seed that most configs share.
 
     Args:
-        records: of a study.
-        seed: of the resamples and permutations.
+        records: study records.
+        seed: random seed for the resamples and the permutations.
     """
     fresh = select(records.trials, stages=None)
     fresh = fresh.filter(pc.not_equal(fresh["stage"], SEARCH))
@@ -67,20 +68,21 @@ def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
 
 
 def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
-    """Mean rank correlation between pairs of seeds.
+    """Estimate the mean rank correlation between pairs of seeds.
 
-    The interval is the jackknife's over seeds with Student's t, the p-value that of permuting each seed's ranks. Seeds
-    of which none changes the mean by being left out, as where all rank alike, say nothing of how far others would
-    agree: there is no interval then. Of four configs whose seeds agree by 0.93, that was so of 0.57 of 1,500 simulated
-    studies of three seeds and 0.23 of those of eight; [1, 1] held the truth in none of them.
+    The interval is a jackknife over seeds with Student's t. The p-value comes from permuting the ranks of each seed.
+    There is no interval if leaving out any seed gives the same mean, for example because all seeds rank alike. Such
+    seeds carry no information about how far other seeds would agree. For four configs and seeds that agree by 0.93,
+    this happened in 0.57 of 1,500 simulated studies with three seeds, and in 0.23 with eight. An interval of [1, 1]
+    would have contained the true value in none of them.
 
     Args:
         table: (seeds, configs) accuracies.
-        seed: of the permutations.
+        seed: random seed for the permutations.
 
     Returns:
-        Undefined for fewer than three seeds or three configs, or where a seed does not tell configs apart; `method`
-        says why where there is no interval.
+        Mean rank correlation; undefined for fewer than three seeds or three configs, or if all accuracies of a seed are
+        equal. If there is no interval, `method` gives the reason.
 
     Source: Kendall and Babington Smith (1939) for W; Efron and Tibshirani (1993), section 11.5, for the interval.
     """
@@ -106,14 +108,14 @@ def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
 
 
 def _standardised_ranks(table: Floats) -> Floats:
-    """Ranks within each row, of mean 0 and length 1, so that products of rows are rank correlations."""
+    """Rank within each row, scaled to mean 0 and length 1, so that products of rows are rank correlations."""
     ranks = stats.rankdata(table, axis=1)
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     return np.asarray(centred / np.linalg.norm(centred, axis=1, keepdims=True))
 
 
 def _mean_pairwise(total: Floats, n: int) -> Floats:
-    """Mean product (...) of pairs of n rows of length 1, from their sum (..., m)."""
+    """Compute the mean product (...) over pairs of n rows of length 1, from the sum (..., m) of the rows."""
     return np.asarray(((total**2).sum(axis=-1) - n) / (n * (n - 1)))
 
 

@@ -1,1 +1,1 @@
-"""The trials of one study or of many, read from their records."""
+"""Read the trials of one or several studies from their records."""

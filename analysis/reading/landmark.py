@@ -1,12 +1,12 @@
-"""Trials made comparable: all that ended, at one epoch that each of them reached, with what can be concluded of them.
+"""Make trials comparable: take every ended trial at one epoch that all of them reached.
 
-Early stopping looks at accuracy, so the trials that finish are selected by it: an association among survivors is that
-of a selected sample, which narrows the spread of accuracy and can bend or hide what there is. No survivor is selected
-here. The *landmark* is the last epoch that every trial reached that did not fail, and each trial enters with its
-measures at that epoch, whether it went on or not. What this costs is the epoch: an association is then of accuracy at
-the landmark, not at the end. Where nothing was stopped early the landmark is the last epoch.
+Early stopping looks at accuracy, so it selects the trials that finish. An association among these survivors describes a
+selected sample: the spread of accuracy is narrower, and associations can be distorted or hidden. This module selects no
+survivors. The *landmark* is the last epoch that every trial reached, failed trials aside. Each trial enters with the
+measures of this epoch, whether it continued or not. The price is the epoch: an association then holds for accuracy at
+the landmark, not at the end. If no trial was stopped early, the landmark is the last epoch.
 
-A trial that failed (its loss was not finite) enters if it reached the landmark before; otherwise there is nothing to
+A trial that failed (non-finite loss) enters if it reached the landmark before failing. Otherwise it has no measures to
 enter, and the note counts it.
 """
 
@@ -25,7 +25,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Evidence = Literal["exploratory", "confirmatory"]
 GapName = Literal["paper", "centred", "tempered", "entropy"]
 
-# How fields are called that say how something is trained: what a space tunes so that a comparison is fair.
+# Name endings of the nuisance fields. A space tunes these fields only to make comparisons fair.
 _NUISANCE_ENDINGS: Final = ("_learning_rate", "_schedule", "_momentum", "_weight_decay")
 
 
@@ -37,7 +37,7 @@ def _column(name: str) -> Callable[[pa.Table], Floats]:
     return lambda trials: numbers(trials, name)
 
 
-# Positive where the teacher is the sharper one, for all four. In nats; `tempered` at the trial's own temperature.
+# All four gaps are in nats and positive if the teacher is sharper. `tempered` uses the temperature of the trial.
 GAPS: Final[Mapping[GapName, Callable[[pa.Table], Floats]]] = {
     "paper": _column("val/sharpness_gap"),
     "centred": _column("val/sharpness_gap_centred"),
@@ -51,12 +51,12 @@ class Landmark:
     """Trials at one epoch.
 
     Args:
-        trials: one row a trial, its `val/...` measures those of the landmark.
-        epoch: the landmark, counted from 1; 0 where there is no trial.
-        is_last: whether every trial is in it, at its last epoch.
-        evidence: `exploratory` as soon as one of the trials was proposed by a search, which chose it by the outcome;
-            `confirmatory` where all ran on fresh seeds.
-        note: which trials these are and what became of those that were stopped, in words.
+        trials: one row per trial, with the `val/...` measures at the landmark.
+        epoch: the landmark, counted from 1; 0 if there are no trials.
+        is_last: whether every trial is included and the landmark is the last epoch.
+        evidence: `exploratory` if the trials were proposed by a search, which chose them by the outcome; `confirmatory`
+            if all ran on fresh seeds.
+        note: description of the trials, including those that stopped early or failed.
     """
 
     trials: pa.Table
@@ -67,12 +67,12 @@ class Landmark:
 
     @property
     def last_epoch(self) -> int:
-        """The last epoch that any of the trials reached; 0 where there is no trial."""
+        """Last epoch that any of the trials reached; 0 if there are no trials."""
         return int(pc.max(self.trials["epochs"]).as_py()) if self.trials.num_rows else 0
 
     @property
     def place(self) -> str:
-        """Which trials these are and at which epoch, e.g. `24 trials at epoch 3 of 15, the last that all reached`."""
+        """Number of trials and epoch in words, e.g. `24 trials at epoch 3 of 15, the last that all reached`."""
         if not self.trials.num_rows:
             return self.note
         of_all = f" of {self.last_epoch}, the last that all reached" if self.epoch < self.last_epoch else ""
@@ -80,12 +80,14 @@ class Landmark:
 
 
 def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[str] | None = None) -> Landmark:
-    """The trials of a search, or those on fresh seeds, at the last epoch that all of them reached.
+    """Return the trials of a search, or those on fresh seeds, at the last epoch that all of them reached.
 
     Args:
-        records: of a study.
-        searched: those that the search proposed, each config once; else every other stage, configs over fresh seeds.
-        methods: only trials of these; None takes the methods that were searched, or all where nothing was.
+        records: study records.
+        searched: take the trials that the search proposed, each config once; else the trials of all other stages,
+            configs over fresh seeds.
+        methods: keep only trials of these methods. Default: the searched methods, or all methods if there was no
+            search.
     """
     stages = records.trials["stage"].to_pylist()
     trials = records.trials.filter(pa.array([(stage == SEARCH) == searched for stage in stages], pa.bool_()))
@@ -109,12 +111,12 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
 
 
 def at_epoch(trials: pa.Table, epochs: pa.Table, epoch: int) -> pa.Table:
-    """The trials that have a row of that epoch, with its measures on the validation split.
+    """Return the trials with a record of that epoch, with their validation measures at that epoch.
 
     Args:
-        trials: any of a study.
-        epochs: of that study.
-        epoch: from 1.
+        trials: trials of a study.
+        epochs: epoch records of the same study.
+        epoch: epoch, from 1.
     """
     rows = epochs.filter(pc.equal(epochs["epoch"], epoch))
     place = {trial_id: number for number, trial_id in enumerate(rows["trial_id"].to_pylist())}
@@ -145,17 +147,17 @@ def _note(trials: pa.Table, reached: pa.Table, epoch: int) -> str:
 
 
 def nuisance_fields(trials: pa.Table) -> tuple[str, ...]:
-    """The fields that the search varied and that only say how something is trained: rates, schedules, momenta, decay.
+    """Return the varied fields that only control how something is trained: rates, schedules, momenta, decay.
 
-    Records do not hold the roles of a space's parameters, so they are told by their names.
+    The records do not contain the roles of a space's parameters, so the fields are recognised by name.
     """
     return tuple(name for name in varied_fields(trials) if name.endswith(_NUISANCE_ENDINGS))
 
 
 def config_columns(trials: pa.Table, fields: Sequence[str]) -> Floats:
-    """Fields of the configs as columns (n, k): numbers as they are, indicators for the values of what is none.
+    """Convert config fields to columns (n, k): numeric fields as they are, other fields as indicators.
 
-    Every value of a categorical field but its first has a column, and a field that does not vary has none.
+    A categorical field has one column for each value but the first. A field that does not vary has no column.
     """
     columns: list[Floats] = []
     for name in fields:
@@ -170,14 +172,14 @@ def config_columns(trials: pa.Table, fields: Sequence[str]) -> Floats:
 
 
 def config_means(values: Sequence[Floats], config_ids: Sequence[str]) -> tuple[list[Floats], NDArray[np.intp]]:
-    """Means over the trials of each config, in the order in which the configs first appear.
+    """Average over the trials of each config, with configs in the order of their first complete trial.
 
     Args:
-        values: columns (n,); a trial with a nan in one of them enters no mean.
+        values: columns (n,). A trial with nan in any column is left out.
         config_ids: (n,).
 
     Returns:
-        The columns' means (configs,), and the first trial of each config (configs,).
+        Mean of each column (configs,), and the row of the first complete trial of each config (configs,).
     """
     kept: list[bool] = np.all(np.isfinite(np.column_stack(values)), axis=1).tolist()
     of_config: dict[str, list[int]] = {}

@@ -1,11 +1,11 @@
-"""Records of several studies as one table, from folders and from storage that a URI names.
+"""Pool the records of several studies into one table, from folders or from storage URIs.
 
-The result is what one study's records are (`analysis.reading.trials.StudyRecords`), so everything in `analysis` takes
-it; the column `study` says where a row is from. Three things are to be known before studies are pooled, and each has
-its function here: whether they share their setting (`unequal_settings`), whether they share runs (`distinct_runs`), and
-what each of them says by itself (`of_study`).
+The result has the same type as the records of one study (`analysis.reading.trials.StudyRecords`), so all of `analysis`
+accepts it. The column `study` gives the study of each row. Three questions need an answer before studies are pooled,
+each with a function here: do they share their setting (`unequal_settings`), do they share runs (`distinct_runs`), and
+what is the result of each study alone (`of_study`)?
 
-Studies that were recorded by different versions differ in their columns: what a study does not have is null.
+Studies recorded by different versions have different columns. Missing columns are filled with null.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ from trainables.storage.uris import is_uri, redact, redact_place
 Place: TypeAlias = str | Path
 Answer = TypeVar("Answer")
 
-# Where these differ, so do the accuracies that can be reached, whatever is varied.
+# Differences in these settings change the reachable accuracy, whatever else is varied.
 SETTINGS: Final = (
     "dataset", "student", "teacher", "teacher_recipe", "teacher_epochs", "teacher_digest", "teacher_seed",
     "split_seed", "epochs_planned", "batch_size", "precision", "augmentation",
@@ -53,13 +53,13 @@ _FORMAT: Final = ds.ParquetFileFormat(
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a study lies.
+    """Location of a study.
 
     Args:
-        shown: what messages call it, without secrets.
-        system: the file system, or the object store.
-        path: of the study's folder in it.
-        name: what the pool is to call the study; None for what the study calls itself.
+        shown: name in messages, without secrets.
+        system: file system or object store.
+        path: path of the study folder in the file system.
+        name: name of the study in the pool; None keeps the recorded name.
     """
 
     shown: str
@@ -72,21 +72,21 @@ class _Source:
 
 
 def pool_studies(places: Sequence[Place] | Mapping[str, Place]) -> StudyRecords:
-    """The records of several studies, in the order given.
+    """Pool the records of several studies, in the given order.
 
     Args:
-        places: studies' folders, or URIs that `pyarrow.fs` knows, such as `s3://BUCKET/STUDY`. A mapping gives each
-            study the name that its `study` column then has, and puts it before its trials' identifiers.
+        places: study folders, or URIs that `pyarrow.fs` supports, such as `s3://BUCKET/STUDY`. With a mapping, each key
+            becomes the value in the `study` column and a prefix of the trial identifiers.
 
     Returns:
-        Trials and epochs, both with the column `study`. A trial is there once, wherever in its study it lies.
+        Trials and epochs, both with the column `study`. A trial stored in several files of a study appears once.
 
     Raises:
         FileNotFoundError: a place has no records.
-        ValueError: no place is given, a study is given twice, two studies have one name, or a column's types do not
-            go together.
-        DamagedRecordsError: a file is not what was written.
-        OSError: a storage does not answer, or refuses.
+        ValueError: no place is given, a study is given twice, two studies have the same name, or the types of a column
+            are incompatible.
+        DamagedRecordsError: a file is damaged.
+        OSError: a storage does not respond, or denies access.
     """
     named = places.items() if isinstance(places, Mapping) else [(None, place) for place in places]
     sources = [_source(place, name) for name, place in named]
@@ -103,11 +103,11 @@ def pool_studies(places: Sequence[Place] | Mapping[str, Place]) -> StudyRecords:
 
 
 def studies_in(place: Place) -> list[str]:
-    """The studies whose folders lie in a folder, or under a URI, by name; for `pool_studies`.
+    """List the studies with a folder in the given folder or URI, sorted by name, as input for `pool_studies`.
 
     Raises:
-        FileNotFoundError: there is none.
-        OSError: a storage does not answer, or refuses.
+        FileNotFoundError: there is no study.
+        OSError: a storage does not respond, or denies access.
     """
     source = _source(place, None)
     found = _studies_under(source)
@@ -118,20 +118,21 @@ def studies_in(place: Place) -> list[str]:
 
 
 def of_study(records: StudyRecords, name: str) -> StudyRecords:
-    """What a pool has of one study."""
+    """Return the records of one study of a pool."""
     return StudyRecords(*(table.filter(pc.equal(table["study"], name)) for table in (records.trials, records.epochs)))
 
 
 def study_names(records: StudyRecords) -> list[str]:
-    """The studies of a pool, in its order."""
+    """Return the names of the studies in a pool, in pool order."""
     return list(dict.fromkeys(records.trials["study"].to_pylist()))
 
 
 def distinct_runs(records: StudyRecords) -> StudyRecords:
-    """The pool with every run once.
+    """Drop repeated runs from a pool.
 
-    Studies of equal seeds train equal controls, to the bit on one machine: the same config, initial weights and batch
-    order. That is one observation, however many studies have it. The first one that finished stays, or else the first.
+    Studies with equal seeds train equal controls, bit for bit on one machine: same config, initial weights and batch
+    order. Such runs are a single observation, however many studies contain them. The first finished run is kept, or the
+    first run if none finished.
     """
     trials = records.trials
     keys = list(zip(*(trials[name].to_pylist() for name in ("config_id", "seed", "data_seed")), strict=True))
@@ -147,14 +148,14 @@ def distinct_runs(records: StudyRecords) -> StudyRecords:
 
 
 def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
-    """The trials of a pool, those of each study at that study's own landmark.
+    """Return the trials of a pool, with a separate landmark for each study.
 
-    One landmark for all would be the earliest: a single study that stopped trials early would drag all others to the
-    epoch at which it did.
+    A common landmark would be the earliest of all. A single study with early stopping would move all other studies to
+    that epoch.
 
     Args:
         records: a pool.
-        searched: those that searches proposed, each config once; else configs over fresh seeds.
+        searched: take the trials that searches proposed, each config once; else configs over fresh seeds.
     """
     found = {name: at_landmark(of_study(records, name), searched=searched) for name in study_names(records)}
     present = {name: each for name, each in found.items() if each.trials.num_rows}
@@ -167,15 +168,15 @@ def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
 
 
 def fields_varied(records: StudyRecords) -> tuple[str, ...]:
-    """The fields that the search of any study varied; not those in which studies differ as wholes."""
+    """Return the fields that the search of any study varied, without fields that differ only between studies."""
     varied = (varied_fields(of_study(records, name).trials) for name in study_names(records))
     return tuple(dict.fromkeys(field for fields in varied for field in fields))
 
 
 def unequal_settings(trials: pa.Table) -> dict[str, dict[str, list[Value]]]:
-    """What differs between studies of what accuracy depends on: their values by setting and study.
+    """Return the values, by setting and study, of settings that affect accuracy and differ between studies.
 
-    A value that is not recorded is unknown, and differs from nothing.
+    A value that is not recorded is unknown, and is not counted as a difference.
     """
     found: dict[str, dict[str, list[Value]]] = {}
     for setting in (name for name in SETTINGS if name in trials.column_names):
@@ -191,17 +192,17 @@ def unequal_settings(trials: pa.Table) -> dict[str, dict[str, list[Value]]]:
 def compare_within_studies(
     records: StudyRecords, *, baseline: str = BASELINE, seed: int = 0
 ) -> list[tuple[str, ConfigSummary]]:
-    """The repeated configs of every study against that study's own baseline, p-values corrected for all of them.
+    """Compare the repeated configs of every study with that study's baseline, with p-values corrected over all of them.
 
-    Replicates are paired within a study alone: what another study of other seeds calls replicate 1 is another one.
+    Replicates are paired only within a study: replicate 1 of another study may use another seed.
 
     Args:
         records: a pool, before `distinct_runs`, so that each study has its own controls.
         baseline: method of the control.
-        seed: of the bootstrap intervals.
+        seed: random seed for the bootstrap intervals.
 
     Returns:
-        Study and config, in the order of the pool; controls are left out.
+        Pairs of study and config, in pool order, without controls.
     """
     found = [
         (name, summary)
@@ -218,7 +219,7 @@ def compare_within_studies(
 
 
 def pool_table(records: StudyRecords) -> str:
-    """The studies of a pool as a Markdown table: what each is of, and how much of it there is."""
+    """Format the studies of a pool as a Markdown table, with their settings and numbers of trials."""
     lines = ["| study | space | dataset | teacher → student | epochs | searched | repeated | controls |"]
     lines.append("|" + " --- |" * 8)
     for name in study_names(records):
@@ -249,7 +250,7 @@ def _source(place: Place, name: str | None) -> _Source:
     try:
         system, path = pafs.FileSystem.from_uri(text)
     except (ValueError, OSError, pa.ArrowException) as error:
-        # Not chained: pyarrow's own message repeats the URI with all that is in it.
+        # The error is not chained: pyarrow's message repeats the URI, secrets included.
         raise ValueError(
             f"{shown} cannot be read ({redact(str(error), text)}): give a folder, or a URI such as s3://BUCKET/STUDY "
             "(?endpoint_override=HOST:PORT&scheme=http for a server of your own)"
@@ -268,7 +269,7 @@ def _infos(source: _Source, folder: str) -> list[pafs.FileInfo]:
 
 
 def _files(source: _Source, kind: str) -> list[str]:
-    """The paths of a study's records; parts of single trials first, as the newest row of a trial is there."""
+    """List the record files of a study, files of single trials first, since they contain the newest row of a trial."""
     folder = source.folder(kind)
     names = [info.base_name for info in _infos(source, folder) if info.type == pafs.FileType.File]
     known = (name for name in names if name.endswith(".parquet"))
@@ -286,14 +287,14 @@ def _files(source: _Source, kind: str) -> list[str]:
 
 
 def _studies_under(source: _Source) -> list[str]:
-    """Names of the folders in a place that have records."""
+    """List the names of the folders with records in a place."""
     folders = [info for info in _infos(source, source.path) if info.type == pafs.FileType.Directory]
     with_records = (info.base_name for info in folders if _infos(source, f"{info.path}/records/trials"))
     return sorted(with_records)
 
 
 def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
-    """The rows of each study, all of one schema."""
+    """Read the rows of each study, all with one schema."""
     datasets = [ds.dataset(_files(each, kind), SCHEMAS[kind], _FORMAT, each.system) for each in sources]
     schema: pa.Schema = SCHEMAS[kind]
     for source, dataset in zip(sources, datasets, strict=True):
@@ -313,12 +314,12 @@ def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
 
 
 def _schemas(dataset: ds.Dataset) -> list[pa.Schema]:
-    """Of every file, as a study that was resumed by a later version has files of both."""
+    """Return the schema of every file; a study resumed by a later version contains files with different schemas."""
     return [fragment.physical_schema for fragment in dataset.get_fragments()]
 
 
 def _guarded(source: _Source, kind: str, action: Callable[[], Answer]) -> Answer:
-    """What reading answers, its errors in words that name the study."""
+    """Run a read action, and convert errors to messages that name the study."""
     try:
         return action()
     except FileNotFoundError as error:
@@ -333,7 +334,7 @@ def _guarded(source: _Source, kind: str, action: Callable[[], Answer]) -> Answer
 
 
 def _once(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """The first row of each key: a crash while files are merged leaves a trial in two of them."""
+    """Keep the first row of each key; a crash during a merge of files can leave a trial in two of them."""
     seen: dict[tuple[Any, ...], int] = {}
     for number, key in enumerate(zip(*(table[name].to_pylist() for name in names), strict=True)):
         seen.setdefault(key, number)
@@ -341,7 +342,7 @@ def _once(table: pa.Table, names: Sequence[str]) -> pa.Table:
 
 
 def _check_distinct(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> None:
-    """Refuse a study that is there twice, and two of one name."""
+    """Raise ValueError if a study is given twice or two studies have the same name."""
     starts: dict[tuple[Any, ...], _Source] = {}
     studies: dict[str, _Source] = {}
     for source, table in zip(sources, trials, strict=True):
@@ -366,7 +367,7 @@ def _own_names(source: _Source, trials: pa.Table) -> Iterable[str]:
 
 
 def _named(table: pa.Table, names: Mapping[str, str], *, prefixed: bool) -> pa.Table:
-    """The rows with their study, and with its name before their trial where it was given one."""
+    """Set the `study` column, and prefix the trial identifiers with the study name if it was given by the caller."""
     ids = table["trial_id"].to_pylist()
     studies = pa.array([names.get(trial_id) for trial_id in ids], pa.string())
     if prefixed:

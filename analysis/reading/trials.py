@@ -1,12 +1,12 @@
-"""What a study's records say of its trials and configs, as typed rows with honest uncertainty.
+"""Summarise the trials and configs of a study's records, with unbiased means and intervals.
 
-A search picks its promising configs by the accuracy that they happened to reach, so that accuracy flatters
-them. A config's mean is therefore taken over its repetitions on fresh seeds alone (stages `replicate` and
-`control`); what it reached in the search is shown beside it and enters no estimate. Repetitions of the same
-number saw the same batches, so configs are compared within replicates.
+A search selects promising configs by their observed accuracy, so this accuracy is biased upwards. The mean of a config
+is therefore taken only over repetitions on fresh seeds (stages `replicate` and `control`). The search accuracy is shown
+next to the mean and enters no estimate. Repetitions with the same number use the same batches, so configs are compared
+within replicates.
 
-Where this package says accuracy of a trial, it means the objective of the trial's dataset (`trial_scores`), which is
-accuracy but for some tasks of text; what a person reads has its name (`objective`).
+In this package, the accuracy of a trial means the objective of the dataset (`trial_scores`). This is accuracy, except
+for some text tasks. Output for readers uses the real name of the objective (`objective`).
 """
 
 import math
@@ -28,7 +28,7 @@ from trainables.spec.measures import objective_in_words, objective_of
 Value = bool | int | float | str | None
 Split = Literal["validation", "test"]
 
-# Real studies on Fashion-MNIST; the README shows their results and the commands.
+# Real studies on Fashion-MNIST. The README shows the results and the commands.
 EXAMPLES = Path(__file__).parents[1] / "examples"
 EXAMPLE = EXAMPLES / "fashion-adapter_width"
 
@@ -40,7 +40,7 @@ CONFIRM = "confirm"
 _PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 BASELINE = "kd"
 
-# What a trial's row says about the trial itself; every other column without a slash is a field of its config.
+# Columns that describe the trial itself. Every other column without a slash is a config field.
 _BOOKKEEPING = frozenset(
     {"trial_id", "study", "space", "stage", "name", "method", "config_id", "replicate", "seed", "data_seed"}
     | {"status", "error", "epochs", "started", "seconds"}
@@ -49,7 +49,7 @@ _BOOKKEEPING = frozenset(
 
 @dataclass(frozen=True)
 class StudyRecords:
-    """Everything that a study recorded: one row a trial, and one row an epoch of a trial."""
+    """Complete records of a study: a table with one row per trial, and a table with one row per epoch of a trial."""
 
     trials: pa.Table
     epochs: pa.Table
@@ -57,24 +57,24 @@ class StudyRecords:
 
 @dataclass(frozen=True)
 class ConfigSummary:
-    """One repeated config: a control, or one that was promising in the search.
+    """Summary of a repeated config: a control, or a promising config of the search.
 
     Args:
         config_id: digest of the config.
-        name: what a person calls it, such as `w16-T4.0`.
+        name: readable name, such as `w16-T4.0`.
         method: distillation method.
-        stage: `control` or `replicate`.
-        varied: the fields that the search varied, with this config's values; empty for a control.
-        accuracy: the objective on `split` over repetitions, a fraction where it is accuracy.
-        gap: sharpness gap over repetitions, in nats; n is 0 for a method without one.
-        test_accuracy: the same on the test split; n is 0 where that was not read.
-        against_baseline: accuracy less the baseline's, paired by replicate; None for the baseline itself and
-            where the study has none.
-        search_accuracy: what it reached in the search, optimistic; None for a control.
-        corrected_p: the p-value of `against_baseline`, corrected by Holm's method for all that are compared with the
-            baseline; None where the study does not compare methods.
-        split: what `accuracy` and `against_baseline` are of; the test split where a comparison was confirmed.
-        objective: what the objective is called.
+        stage: `control` or `replicate`; `confirm` if a comparison was confirmed.
+        varied: fields that the search varied, with the values of this config; empty for a control.
+        accuracy: objective on `split` over repetitions; a fraction if the objective is accuracy.
+        gap: sharpness gap over repetitions, in nats; n is 0 for a method without a gap.
+        test_accuracy: objective on the test split over repetitions; n is 0 if the test split was not read.
+        against_baseline: accuracy minus the accuracy of the baseline, paired by replicate. None for the baseline itself
+            and for a study without a baseline.
+        search_accuracy: accuracy in the search, which is optimistic; None for a control.
+        corrected_p: p-value of `against_baseline` after Holm's correction for all configs compared with the baseline.
+            None if the study does not compare methods.
+        split: split of `accuracy` and `against_baseline`; the test split if a comparison was confirmed.
+        objective: name of the objective.
     """
 
     config_id: str
@@ -93,18 +93,18 @@ class ConfigSummary:
 
 
 def open_study(directory: str | Path) -> StudyRecords:
-    """The records in a study's folder.
+    """Read the records in a study folder.
 
     Raises:
-        FileNotFoundError: the folder holds no records.
+        FileNotFoundError: the folder contains no records.
     """
     return StudyRecords(read_trials(directory), read_epochs(directory))
 
 
 def find_study(named: str | Path | None, results: Path) -> Path:
-    """The folder of the study that `named` gives, else of the study in `results` that was written to last.
+    """Return the folder `named`; without a name, the most recently written study in `results`.
 
-    Where `results` holds no study with records, it is the example that comes with this package.
+    If `results` contains no study with records, return the example in this package.
     """
     if named:
         return Path(named)
@@ -113,16 +113,16 @@ def find_study(named: str | Path | None, results: Path) -> Path:
 
 
 def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """A numeric column as (n,) float64, nan where it is null."""
+    """Return a numeric column as (n,) float64, with nan for null."""
     return np.array([np.nan if value is None else value for value in table[name].to_pylist()], dtype=np.float64)
 
 
 def trial_scores(trials: pa.Table, split: Split = "validation") -> NDArray[np.float64]:
-    """Each trial's objective as (n,) float64, nan where it has none.
+    """Return the objective of each trial as (n,) float64; nan for a trial without a value.
 
     Args:
-        trials: of one dataset or of several.
-        split: which one it is of.
+        trials: trials of one or several datasets.
+        split: split of the objective.
     """
     measures = [objective_of(dataset or "", _PREFIX[split]) for dataset in _datasets(trials)]
     columns = {name: numbers(trials, name) for name in set(measures)}
@@ -130,13 +130,13 @@ def trial_scores(trials: pa.Table, split: Split = "validation") -> NDArray[np.fl
 
 
 def objective(trials: pa.Table) -> str:
-    """What the objective of the trials is called: accuracy, F1, Matthews correlation; score if there are several."""
+    """Return the name of the trials' objective: accuracy, F1, Matthews correlation; score if there are several."""
     words = _objectives(trials)
     return words[0] if len(words) == 1 else "score"
 
 
 def objective_note(trials: pa.Table) -> str | None:
-    """What accuracy stands for where these trials are spoken of in general, in a sentence; None if for itself."""
+    """Return a sentence that explains which objective "accuracy" stands for; None if it is accuracy itself."""
     words = _objectives(trials)
     if words == ["accuracy"]:
         return None
@@ -144,7 +144,7 @@ def objective_note(trials: pa.Table) -> str | None:
 
 
 def objective_measure(trials: pa.Table) -> str:
-    """The measure on the validation split that decides on these trials, which are of one dataset."""
+    """Return the name of the validation measure used as objective of these trials, which share one dataset."""
     return objective_of(next((dataset for dataset in _datasets(trials) if dataset), ""))
 
 
@@ -163,7 +163,7 @@ def select(
     stages: Collection[str] | None = None,
     statuses: Collection[str] | None = ("finished",),
 ) -> pa.Table:
-    """The trials of these stages that ended so, in the order of the table; None takes all."""
+    """Select the trials with these stages and statuses, in table order; None selects all."""
     for name, wanted in (("stage", stages), ("status", statuses)):
         if wanted is not None:
             trials = trials.filter(pc.is_in(trials[name], pa.array(list(wanted), pa.string())))
@@ -171,22 +171,22 @@ def select(
 
 
 def varied_fields(trials: pa.Table) -> tuple[str, ...]:
-    """The config's fields that took more than one value in the search, in the order of the columns."""
+    """Return the config fields with more than one value in the search, in column order."""
     searched = select(trials, stages=[SEARCH], statuses=None)
     fields = [name for name in searched.column_names if "/" not in name and name not in _BOOKKEEPING]
     return tuple(name for name in fields if pc.count_distinct(searched[name], mode="all").as_py() > 1)
 
 
 def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int = 0) -> list[ConfigSummary]:
-    """The repeated configs, controls first, then the promising ones by their mean accuracy, best first.
+    """Summarise the repeated configs: controls first, then promising configs, each sorted by mean accuracy, best first.
 
     Args:
-        trials: a study's trials.
+        trials: trials of a study.
         baseline: method of the control that every other config is compared with.
-        seed: of the bootstrap intervals.
+        seed: random seed for the bootstrap intervals.
 
     Returns:
-        One summary for every config with a finished repetition.
+        One summary for each config with a finished repetition.
     """
     repeated = select(trials, stages=REPEATED)
     controls = repeated.filter(pc.and_(pc.equal(repeated["stage"], "control"), pc.equal(repeated["method"], baseline)))
@@ -197,16 +197,16 @@ def summarise_configs(trials: pa.Table, *, baseline: str = BASELINE, seed: int =
 def compare_methods(
     trials: pa.Table, *, baseline: str = BASELINE, confirmed: bool = False, seed: int = 0
 ) -> list[ConfigSummary]:
-    """The rows of a study that compares methods, best mean accuracy first, p-values corrected for all of them.
+    """Summarise a study that compares methods, best mean accuracy first, with p-values corrected over all methods.
 
     Args:
-        trials: the study's trials: its methods as they are, or the best config that was found for each.
-        baseline: the method that all others are compared with.
-        confirmed: the methods that were confirmed, on the seeds of their confirmation and by test accuracy.
-        seed: of the bootstrap intervals.
+        trials: trials of the study: the methods as published, or the best config found for each.
+        baseline: method that all others are compared with.
+        confirmed: summarise the confirmed methods instead, on the confirmation seeds and by test accuracy.
+        seed: random seed for the bootstrap intervals.
 
     Returns:
-        One summary for every method with a finished repetition; none where nothing was confirmed.
+        One summary for each method with a finished repetition; empty if `confirmed` is set and no method was confirmed.
     """
     repeated = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
     own = repeated.filter(pc.equal(repeated["method"], baseline))
@@ -232,7 +232,7 @@ def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: 
 
 
 def _of_the_same_method(trials: pa.Table, rows: pa.Table) -> pa.Table:
-    """The trials of the method that the rows are all of, with or without an adapter as they are."""
+    """Return the trials with the same method and adapter setting as the rows, which share one."""
     (own,) = set(_method_names(rows))
     return trials.filter(pa.array([name == own for name in _method_names(trials)], pa.bool_()))
 
@@ -254,7 +254,7 @@ def _summary(
     split: Split,
     seed: int,
 ) -> ConfigSummary:
-    """The summary of one config from its repetitions."""
+    """Summarise the repetitions of one config."""
     first = rows.slice(0, 1).to_pylist()[0]
     is_control = first["stage"] == "control"
     own, others = _by_replicate(rows, split), _by_replicate(reference, split)
@@ -281,43 +281,43 @@ def _summary(
 
 
 def objective_of_all(summaries: Collection[ConfigSummary]) -> str:
-    """What the objective of these configs is called."""
+    """Return the name of the objective that these configs share."""
     return next((summary.objective for summary in summaries), "accuracy")
 
 
 def mean_score(trials: pa.Table, split: Split = "validation") -> Estimate:
-    """The mean of the trials' objective over seeds, its interval cut to what the objective can be.
+    """Average the objective over trials on different seeds, with the interval clipped to the possible range.
 
     Args:
-        trials: of one dataset.
-        split: which one it is of.
+        trials: trials of one dataset.
+        split: split of the objective.
     """
     return within_range(mean_interval(trial_scores(trials, split)), *_possible(objective_measure(trials)))
 
 
 def within_reach(difference: Estimate, measure: str) -> Estimate:
-    """A difference of two scores with its interval cut to what they can differ by.
+    """Clip the interval of a difference between two scores to the possible range of a difference.
 
     Args:
-        difference: of scores.
-        measure: what they are of.
+        difference: difference of two scores.
+        measure: name of the measure of the scores.
     """
     least, most = _possible(measure)
     return within_range(difference, least - most, most - least)
 
 
 def _possible(measure: str) -> tuple[float, float]:
-    """The smallest and the largest value that an objective can have."""
+    """Return the smallest and the largest possible value of an objective."""
     return (-1.0, 1.0) if measure == "val/matthews" else (0.0, 1.0)
 
 
 def method_name(method: str, adapter: bool | None) -> str:
-    """A method as tables and figures call it: with an adapter that it could do without it is another one."""
+    """Return the name of a method in tables and figures; an optional adapter makes it a different method."""
     return f"{method}+adapter" if adapter else method
 
 
 def survivor_note(trials: pa.Table) -> str | None:
-    """What must be said wherever only finished search trials are looked at; None if all of them finished."""
+    """Return a warning for analyses of finished search trials only; None if all search trials finished."""
     statuses = select(trials, stages=[SEARCH], statuses=None)["status"].to_pylist()
     pruned, failed = statuses.count("pruned"), statuses.count("failed")
     if not pruned + failed:
@@ -329,7 +329,7 @@ def survivor_note(trials: pa.Table) -> str | None:
 
 
 def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASELINE) -> str:
-    """The summaries as a Markdown table, with the methods of its estimates below it."""
+    """Format the summaries as a Markdown table, followed by the methods of their estimates."""
     if not summaries:
         return "No config was repeated on fresh seeds, so no mean can be given."
     words = objective_of_all(summaries)

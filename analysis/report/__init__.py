@@ -1,1 +1,1 @@
-"""A study as one self-contained HTML file: `python -m analysis.report NAME`."""
+"""Report of a study as one self-contained HTML file: `python -m analysis.report NAME`."""

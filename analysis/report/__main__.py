@@ -1,4 +1,4 @@
-"""The command line: `python -m analysis.report NAME`."""
+"""Command line of the report: `python -m analysis.report NAME`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from trainables.process.errors import ExitCode, StudyError, UsageError
 from trainables.process.standard_streams import prepare_standard_streams
 
-_KEPT: Final = ("plan.json", "journal.jsonl", "summary.json")  # a report is made of them, and never over them
+_KEPT: Final = ("plan.json", "journal.jsonl", "summary.json")  # inputs of a report, which it must not overwrite
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
@@ -33,8 +33,8 @@ def report(
     Question, answer with intervals, tables, figures, warnings, plan, and the command to run it again, as far as the
     study has them. Nothing in the study is changed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
-    # What reads and draws is imported here, so that help and mistakes answer at once.
-    # Neither a folder nor a device, which would be replaced.
+    # Reject a folder or a device as `--out`, since writing would replace it. The modules that read and draw are
+    # imported after these checks, so that help and usage errors appear at once.
     if out is not None and ((out.exists() and not out.is_file()) or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out {out}: name a file in a folder that exists")
     if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix == ".parquet"):
@@ -46,7 +46,7 @@ def report(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and exit with its exit code."""
     prepare_standard_streams()
     try:
         app(prog_name="python -m analysis.report")

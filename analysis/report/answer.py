@@ -1,7 +1,8 @@
-"""The answer to a study's question in two sentences, and what it rests on.
+"""Answer to a study's question in two sentences, with the evidence behind it.
 
-The first sentence is about the best config or method, the second about the sharpness gap (or, where methods are
-compared, about all of them). What was confirmed goes before what was repeated, and that before what was only searched.
+The first sentence is about the best config or method. The second sentence is about the sharpness gap, or about all
+methods if methods are compared. Confirmed results take precedence over repeated ones, and repeated results over
+searched ones.
 """
 
 import math
@@ -30,13 +31,13 @@ _RESTS_ON: Final[dict[Basis, str]] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found.
+    """Answer to the question of a study.
 
     Args:
-        best: the first sentence.
-        gap: the second one.
-        basis: what the first one rests on.
-        rests_on: the same in words.
+        best: first sentence.
+        gap: second sentence.
+        basis: evidence behind the first sentence.
+        rests_on: `basis` in words.
     """
 
     best: str
@@ -52,14 +53,14 @@ def answer(
     found: GapAgainstAccuracy,
     arms: Sequence[ImposedGap],
 ) -> Answer:
-    """The answer.
+    """Write the answer of a study.
 
     Args:
         study: the study.
-        configs: what was repeated, in the order of its table.
-        confirmed: what its confirmation found, if that is complete.
+        configs: repeated configs, in table order.
+        confirmed: result of the confirmation, if it is complete.
         found: gap against accuracy over the search.
-        arms: of an imposed gap, if it had one.
+        arms: arms of an imposed gap, if the study has any.
     """
     best, basis = _best(study, configs, confirmed)
     second = _all_methods(configs) if study.compares_methods else _gap(found, arms)
@@ -106,7 +107,7 @@ def _tested(comparison: Comparison) -> str:
 
 
 def _of_repeated(rows: Sequence[ConfigSummary], *, compares: bool) -> str:
-    """Of the rows, best first, what is to be said of the first."""
+    """Describe the first of the repeated configs, which are sorted with the best first."""
     row = rows[0]
     among = f"Of {len(rows)} {'methods' if compares else 'promising configs'} " if len(rows) > 1 else ""
     name = row.method if compares else config_label(row)
@@ -122,7 +123,7 @@ def _of_repeated(rows: Sequence[ConfigSummary], *, compares: bool) -> str:
 
 
 def _beside(difference: Estimate, p_value: float | None) -> str:
-    """How one stands to the other, by the interval; the p-value may take it back."""
+    """Describe the difference by the interval; the p-value can qualify the statement."""
     if not (difference.low > 0 or difference.high < 0):
         return "is not clearly different from"
     words = "lies above" if difference.low > 0 else "lies below"
@@ -148,7 +149,7 @@ def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
     told = [each for each in arms if math.isfinite(each.effect.value)]
     if told:
         return _imposed(told)
-    if len(arms) > 1:  # a correlation over all of them would be of how they differ
+    if len(arms) > 1:  # A correlation over all arms would reflect the differences between arms.
         return f"What the imposed gap did to {found.objective} cannot be told: no arm has targets that differ."
     correlation = found.correlation
     if math.isnan(correlation.value):
@@ -165,7 +166,7 @@ def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:
 
 
 def _imposed(arms: Sequence[ImposedGap]) -> str:
-    """What an imposed gap did; the arms are in the order centred, paper, placebo."""
+    """Describe the effect of an imposed gap, by the first of the arms in the order centred, paper, placebo."""
     decisive = arms[0].effect
     said = f"An imposed gap has no clear effect on the student's {arms[0].objective}"
     if arms[0].control == "placebo":

@@ -1,7 +1,7 @@
-"""The interactive figures, as plotly.js takes them: plain dictionaries of lists.
+"""Interactive figures in the format of plotly.js: plain dictionaries of lists.
 
-They show what the `compute_…` functions of `analysis.figures.study` and their like found, and nothing of their own.
-What comes from records may stand in a legend or a label, which plotly reads as markup: it goes through `plain`.
+The charts show the results of the `compute_…` functions in `analysis.figures.study` and similar functions, without
+further computation. Plotly interprets legends and labels as markup, so text from records passes through `plain`.
 """
 
 import html
@@ -31,26 +31,26 @@ from analysis.wording.numbers import UNBROKEN, bounded, config_label, number
 Chart: TypeAlias = dict[str, Any]
 Trace: TypeAlias = dict[str, Any]
 
-# Plotly breaks no line: what a title says has to fit below a figure on a phone.
+# Plotly does not wrap titles, so a title must fit below a figure on a phone.
 _GAP: Final = "sharpness gap (nats)"
 _GRID: Final = "#e6e6e6"
 _HEIGHT: Final = 400
 _PER_ROW: Final = 26
-# Matplotlib's names of markers and dashes, in plotly's words.
+# Plotly names of the markers and dashes of matplotlib.
 _SYMBOLS: Final = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross", "X": "x"
 }  # fmt: skip
 _DASHES: Final = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _LOG_TICKS: Final = tuple(base * 10.0**power for power in range(-9, 10) for base in (1, 2, 5))
 _FEW_DECADES: Final = 2.5
-_LEAST_DECADES: Final = 0.1  # what an axis is wide, were its points all in one place
-_MOST_NAMED: Final = 8  # points that can all have their names beside them; of more, those that matter
-_LEGEND_LETTERS: Final = 34  # of a line, by the width of a phone
-_ROOM: Final = 0.06  # of an axis, beyond the points
+_LEAST_DECADES: Final = 0.1  # width of an axis with all points in one place
+_MOST_NAMED: Final = 8  # up to this number, all points get names; beyond it, only the important ones
+_LEGEND_LETTERS: Final = 34  # letters per line, from the width of a phone
+_ROOM: Final = 0.06  # fraction of an axis beyond the points
 
 
 def gap_chart(found: GapAgainstAccuracy) -> Chart:
-    """Gap against accuracy with its line, band and controls."""
+    """Chart the gap against accuracy, with line, band and controls."""
     traces = _band(found.grid, found.line, found.low, found.high, Style(INK, "o", "-"), "least-squares line")
     traces.append(_points(found.gap, found.accuracy, "search trial", BLUE, ["one seed"] * len(found.gap)))
     for method, (gap, accuracy) in found.references.items():
@@ -60,7 +60,7 @@ def gap_chart(found: GapAgainstAccuracy) -> Chart:
 
 
 def effect_chart(effect: ParameterEffect) -> Chart:
-    """A parameter against accuracy: search trials, repeated configs, and the controls as lines."""
+    """Chart a parameter against accuracy: search trials, repeated configs, and the controls as lines."""
     values, accuracy = effect.searched.T
     traces = [_points(values, accuracy, "search trial (one seed)", BLUE, hollow=True)]
     for place, (at, estimate, name) in enumerate(effect.repeated):
@@ -82,7 +82,7 @@ def effect_chart(effect: ParameterEffect) -> Chart:
 
 
 def history_chart(history: History) -> Chart:
-    """Every search trial in the order of its start, and the best so far."""
+    """Chart all search trials in order of start, and the best so far."""
     finished = np.array([status == "finished" for status in history.status], dtype=bool)
     stopped = ~finished & np.isfinite(history.accuracy)
     best = _line(history.order, history.best, "best so far", Style(VERMILION, "o", "-"))
@@ -96,7 +96,7 @@ def history_chart(history: History) -> Chart:
 
 
 def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
-    """Accuracy and gap over epochs, mean and one standard deviation by method; no gap where no method has one."""
+    """Chart accuracy and, if any method has one, gap over epochs: mean and one standard deviation by method."""
     methods = tuple(curve.method for curve in curves)
     charts = []
     for measure in ("accuracy", "gap"):
@@ -120,7 +120,7 @@ def curve_charts(curves: Sequence[LearningCurve]) -> list[Chart]:
 
 
 def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
-    """Accuracy over the imposed gap, and what the gap came to."""
+    """Chart accuracy and the measured gap over the imposed gap."""
     charts = []
     words = arms[0].objective if arms else "accuracy"
     for what, title in (("accuracy", f"validation {words}"), ("gap", "the arm's own gap (nats)")):
@@ -135,15 +135,18 @@ def imposed_charts(arms: Sequence[ImposedGap], *, seed: int) -> list[Chart]:
 
 
 def point_name(config: ConfigSummary) -> str:
-    """The name of a config in the cost figure of a search: of a control the method, of a confirmed one the label."""
+    """Return the name of a config in the cost figure of a search.
+
+    This is the method for a control that is not confirmed, else the config name or label.
+    """
     return config.method if config.stage == "control" and config.split != "test" else config.name
 
 
 def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Chart:
-    """Accuracy over the FLOPs of training, with the front that no cheaper config beats.
+    """Chart accuracy over training FLOPs, with the front that no cheaper config beats.
 
-    What has collapsed stands as a triangle at the lower edge, by its name and mean: to scale it would leave the others
-    no room.
+    A collapsed config is drawn as a triangle at the lower edge, with its name and mean. Drawn to scale, it would leave
+    the other configs no room.
     """
     points = [
         (ratio, each) for each in configs if each.config_id in costs and math.isfinite(each.accuracy.value)
@@ -179,7 +182,7 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
 
 
 def _add_names(chart: Chart, named: Sequence[tuple[float, float, str]], bottom: float, top: float) -> None:
-    """Names beside those points that have one, on a logarithmic axis across; the axis up then ends above all names."""
+    """Add names next to points on a logarithmic x-axis, and extend the y-axis above all names."""
     layout = chart["layout"]
     left, right = layout["xaxis"]["range"]
     places = [
@@ -201,7 +204,7 @@ def _add_names(chart: Chart, named: Sequence[tuple[float, float, str]], bottom: 
 
 
 def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]) -> list[Chart]:
-    """Accuracy over confidence, a panel for each network, with the diagonal of a calibrated one."""
+    """Chart accuracy over confidence, with one chart per network and the diagonal of perfect calibration."""
     charts = []
     for network in networks_of(found):
         diagonal = _line([0, 1], [0, 1], "calibrated", Style(GREY, "o", ":"))
@@ -221,7 +224,7 @@ def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]
 
 
 def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
-    """Every method's accuracy with its interval, the best on top."""
+    """Chart the accuracy of every method with its interval, best on top."""
     traces = []
     for row, each in enumerate(reversed(configs)):
         colour = ORANGE if each.method == BASELINE else BLUE
@@ -232,7 +235,7 @@ def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
 
 
 def importance_chart(found: Sequence[Importance]) -> Chart:
-    """Shares with their intervals, a colour an evaluator."""
+    """Chart shares with their intervals, with one colour per evaluator."""
     parameters = list(dict.fromkeys(each.parameter for each in found))[::-1]
     evaluators = list(dict.fromkeys(each.evaluator for each in found))
     traces: list[Trace] = []
@@ -248,17 +251,17 @@ def importance_chart(found: Sequence[Importance]) -> Chart:
 
 
 def plain(text: str) -> str:
-    """Words of records as plotly shows them: it would take tags in them for markup."""
+    """Escape text from records, since plotly would interpret tags as markup."""
     return html.escape(text, quote=False)
 
 
 def _legend(name: str) -> str:
-    """A name in a legend, in lines that a phone has room for."""
+    """Break a legend name into lines that fit on a phone."""
     return "<br>".join(plain(line) for line in textwrap.wrap(name, _LEGEND_LETTERS)) or plain(name)
 
 
 def _lines(text: str) -> str:
-    """Lines of plain words for a hover box."""
+    """Escape the lines of a hover box."""
     return "<br>".join(plain(line) for line in text.split("<br>"))
 
 
@@ -327,7 +330,7 @@ def _line(x: Iterable[float], y: Iterable[float], name: str, style: Style, hover
 def _band(
     x: Iterable[float], line: Floats, low: Floats, high: Floats, style: Style, name: str, *, shown: bool = True
 ) -> list[Trace]:
-    """A line and, where it has one, its band; nothing for no points."""
+    """Return the traces of a line and of its band, if there is one; empty without points."""
     at = list(x)
     if not at:
         return []
@@ -343,7 +346,7 @@ def _band(
 def _estimate(
     x: float, estimate: Estimate, name: str, style: Style, *, hover: str = "", x_estimate: Estimate | None = None
 ) -> Trace:
-    """A point with the bars of its intervals."""
+    """Return the trace of a point with interval bars."""
     bars = {"error_y": _bars(estimate, style.colour)}
     if x_estimate is not None:
         bars["error_x"] = _bars(x_estimate, style.colour)
@@ -361,7 +364,7 @@ def _estimate(
 
 
 def _across(row: float, estimate: Estimate, colour: str, hover: str) -> Trace:
-    """An estimate in a row of its own, its bar lying."""
+    """Return the trace of an estimate in a separate row, with a horizontal bar."""
     bars = _bars(estimate, colour)
     return {
         "type": "scatter",
@@ -385,7 +388,7 @@ def _bars(estimate: Estimate, colour: str) -> dict[str, Any]:
 
 
 def _log_axis(low: float, high: float, *, room: float = 0.04) -> dict[str, Any]:
-    """A logarithmic axis with ticks that say whole numbers; plotly's own between two powers of ten say one digit."""
+    """Configure a logarithmic axis with full tick labels; plotly itself uses single digits between powers of ten."""
     beyond = room * max(_LEAST_DECADES, math.log10(high / low))
     ends = [math.log10(low) - beyond, math.log10(high) + beyond]
     ticks = ratio_ticks(10 ** ends[0], 10 ** ends[1], _LOG_TICKS)
@@ -400,5 +403,5 @@ def _faint(colour: str) -> str:
 
 
 def _numbers(values: Iterable[float]) -> list[float | None]:
-    """As JSON takes them: what is not a number is a gap in the drawing."""
+    """Convert values to JSON-compatible numbers; a non-finite value becomes None, which leaves a gap in the drawing."""
     return [float(value) if math.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""What a report says: its sections, each there exactly when there is something to say in it."""
+"""Content of a report: sections, each present only if it has content."""
 
 import re
 import shlex
@@ -72,16 +72,16 @@ _NO_BOUNDS: Final = "The folder has no summary.json, and so no bounds: importanc
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the page, below its heading.
+    """Section of the page.
 
     Args:
-        key: its anchor.
-        title: its heading.
+        key: anchor of the section.
+        title: heading.
         texts: paragraphs.
-        tables: below them.
-        pictures: below those.
+        tables: tables below the paragraphs.
+        pictures: figures below the tables.
         facts: names and values.
-        commands: what can be typed, each with what it does.
+        commands: pairs of a description and a command line.
     """
 
     key: str
@@ -94,25 +94,25 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing in it."""
+        """Whether the section has no content."""
         return not (self.texts or self.tables or self.pictures or self.facts or self.commands)
 
     def typeset(self) -> "Section":
-        """The same with the minus of its paragraphs' numbers that all others have."""
+        """Return a copy in which numbers in paragraphs use the same minus sign as all other numbers."""
         return replace(self, texts=tuple(map(with_minus, self.texts)))
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of a page.
+    """Complete content of a page.
 
     Args:
         study: name of the study.
-        question: what it asked.
-        facts: what it was, in a few words each.
-        answer: what it found.
-        warnings: what has to be known before any of it is believed.
-        sections: the rest.
+        question: question of the study.
+        facts: settings of the study, in a few words each.
+        answer: answer to the question.
+        warnings: caveats that a reader needs before trusting the results.
+        sections: remaining content.
     """
 
     study: str
@@ -125,7 +125,7 @@ class Report:
 
 @dataclass(frozen=True)
 class _Found:
-    """What was worked out of the records, once."""
+    """Results computed once from the records."""
 
     configs: Sequence[ConfigSummary]
     shown: Shown
@@ -142,11 +142,11 @@ class _Found:
 
 
 def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
-    """What there is to say of a study.
+    """Assemble the report of a study.
 
     Args:
-        study: its folder.
-        thorough: with what takes a minute or more: importances by fANOVA as well, and PED-ANOVA's by all draws.
+        study: study folder.
+        thorough: include results that take a minute or more: fANOVA importances, and PED-ANOVA with all draws.
     """
     found = _work_out(study, thorough=thorough)
     sections = (
@@ -185,7 +185,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
         mattered = importances(records, study.searched, "PED-ANOVA", seed=seed, draws=None if thorough else _FEW_DRAWS)
         mattered += importances(records, study.searched, "fANOVA", seed=seed) if thorough else []
         ranges = range_warnings(records, study.searched)
-    except ValueError as error:  # a config outside of the bounds that the summary tells of
+    except ValueError as error:  # a config outside the bounds in the summary
         not_judged = f"Importances and ranges cannot be judged: {error}."
     confirmed = study.confirmation()
     configs, methods = summarise(records.trials, seed=seed), []
@@ -208,7 +208,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
 
 
 def _associations(study: StudyFolder) -> list[Association]:
-    """The gap with accuracy between and within configs, of the search and of what was repeated, as far as defined."""
+    """Correlate the gap with accuracy between and within configs, searched and repeated; drop undefined results."""
     named = [each.name for each in study.searched if each.role == "nuisance"]
     varied = varied_fields(study.records.trials)
     held = tuple(name for name in named if name in varied) or nuisance_fields(study.records.trials)
@@ -268,7 +268,7 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         shown.append(tables.results_table(study, found.confirmed_methods, found.costs))
     if found.confirmed is not None:
         confirmed = tables.confirmed_tables(found.confirmed)
-        shown += confirmed[:1] if found.confirmed_methods else confirmed  # what is compared stands above then
+        shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
         texts += verdict(found.confirmed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
@@ -336,7 +336,7 @@ def _curves(study: StudyFolder, found: _Found) -> Section:
 
 
 def _said_of(shown: Shown, drawn: Sequence[object]) -> tuple[str, ...]:
-    """Of which trials something is, where that has to be said and there is something."""
+    """Return the note on the trials behind a section, if there is a note and the section shows something."""
     return (shown.note,) if shown.note is not None and drawn else ()
 
 
@@ -393,7 +393,7 @@ def _plan(study: StudyFolder) -> Section:
 
 
 def _in_words(value: Any) -> str:
-    """A value of the plan; nothing for what was left open."""
+    """Format a value of the plan; empty for a value that was left open."""
     if value in (None, "", [], {}):
         return ""
     if isinstance(value, dict):

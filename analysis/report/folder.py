@@ -1,4 +1,4 @@
-"""A study's folder, read: its records, its plan and its summary, as far as they are there."""
+"""Read a study folder: records, plan and summary, as far as they exist."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ _CHOSEN: Final = ("config_id", "label", "rank", "control", "winner", "bound", "s
 
 @dataclass(frozen=True)
 class Searched:
-    """A parameter that a study searched, with its bounds: a `analysis.questions.importance.Dimension`.
+    """Parameter that a study searched, with bounds; implements `analysis.questions.importance.Dimension`.
 
     Args:
         name: field of the config.
         role: `scientific` or `nuisance`.
-        low: smallest value; None for choices.
-        high: largest value.
-        choices: of a categorical one, else empty.
-        log: whether its logarithm was searched evenly.
+        low: smallest value; None for a categorical parameter.
+        high: largest value; None for a categorical parameter.
+        choices: choices of a categorical parameter, else empty.
+        log: whether the search sampled on a logarithmic scale.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Searched:
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """What a study left behind.
+    """Contents of a study folder.
 
     Args:
-        directory: its folder.
-        records: its trials and epochs; empty where none has ended.
-        plan: `plan.json`; empty where there is none.
-        summary: `summary.json`, which a study writes at its end; empty before.
+        directory: path of the folder.
+        records: trials and epochs; empty if no trial has ended.
+        plan: content of `plan.json`; empty if there is none.
+        summary: content of `summary.json`, which a study writes at its end; empty before.
     """
 
     directory: Path
@@ -55,39 +55,39 @@ class StudyFolder:
 
     @property
     def name(self) -> str:
-        """The study's name: that of its folder, which may have been renamed."""
+        """Name of the study, taken from the folder, which may have been renamed."""
         return self.directory.resolve().name
 
     @property
     def space(self) -> str:
-        """The name of its space; nothing where neither plan nor records tell."""
+        """Name of the search space; empty if neither plan nor records contain it."""
         named = self.plan.get("space") or next(iter(self.records.trials["space"].to_pylist()), None)
         return str(named or "")
 
     @property
     def seed(self) -> int:
-        """The study's seed, which its intervals are drawn with as well."""
+        """Seed of the study, which is also used for its intervals."""
         return int(self.plan.get("seed") or 0)
 
     @property
     def compares_methods(self) -> bool:
-        """Whether methods are compared, and not configs of one."""
+        """Whether the study compares methods rather than configs of one method."""
         return bool(self.plan.get("compared"))
 
     @property
     def is_complete(self) -> bool | None:
-        """Whether all of it has run; None where that is not known."""
+        """Whether the study has run completely; None if unknown."""
         complete = self.summary.get("complete")
         return complete if isinstance(complete, bool) else None
 
     @property
     def has_journal(self) -> bool:
-        """Whether it can be gone on with, or confirmed, from this folder."""
+        """Whether the folder contains a journal, so that the study can be resumed or confirmed."""
         return (self.directory / "journal.jsonl").is_file()
 
     @property
     def searched(self) -> tuple[Searched, ...]:
-        """What was searched, with its bounds; nothing of a study that compares methods, or before a summary."""
+        """Searched parameters with bounds; empty for a study that compares methods, or without a summary."""
         parameters = [] if self.compares_methods else self.summary.get("searched", [])
         return tuple(
             Searched(each["name"], each["role"], each["low"], each["high"], tuple(each["choices"]), each["log"])
@@ -96,7 +96,7 @@ class StudyFolder:
 
     @property
     def chosen(self) -> Sequence[Mapping[str, Any]]:
-        """The configs of its confirmation, as they were chosen; none without one."""
+        """Configs chosen for the confirmation; empty without one."""
         return [
             {name: each.get(name) for name in _CHOSEN}
             for each in self.summary.get("confirmation", {}).get("configs", [])
@@ -104,7 +104,7 @@ class StudyFolder:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether every trial of its confirmation has ended: before, its result is not looked at."""
+        """Whether every trial of the confirmation has ended; before that, the result is not examined."""
         trials = self.summary.get("confirmation", {}).get("trials")
         if not trials:
             return False
@@ -112,7 +112,7 @@ class StudyFolder:
         return ended >= int(trials["planned"])
 
     def confirmation(self) -> ConfirmationResult | None:
-        """What the confirmation found, from its trials; None without one, or while it is under way."""
+        """Compute the result of the confirmation from its trials; None without one, or while it is running."""
         if not self.is_confirmed:
             return None
         baseline = BASELINE if self.compares_methods else None
@@ -120,10 +120,10 @@ class StudyFolder:
 
 
 def find_folder(name: str, results: Path) -> Path:
-    """The folder of the study of that name.
+    """Return the folder of the study with that name.
 
     Raises:
-        UsageError: there is none, or what is there is no study.
+        UsageError: there is no such study, or the folder is not a study.
     """
     if Path(name).name != name:
         raise UsageError(f"{name!r} is not the name of a study; --output-dir names the folder that it lies in")
@@ -152,14 +152,14 @@ def _is_study(directory: Path) -> bool:
 
 
 def read_folder(directory: Path) -> StudyFolder:
-    """Everything that a report is made of.
+    """Read the data that a report needs.
 
     Raises:
         StudyError: a file is damaged.
     """
     try:
         records = open_study(directory)
-    except FileNotFoundError:  # a study that was planned, and of which no trial has ended
+    except FileNotFoundError:  # a planned study without an ended trial
         records = StudyRecords(TRIALS_SCHEMA.empty_table(), EPOCHS_SCHEMA.empty_table())
     except DamagedRecordsError as error:
         raise StudyError(str(error)) from None
@@ -167,7 +167,7 @@ def read_folder(directory: Path) -> StudyFolder:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object; empty where there is no such file."""
+    """Read a JSON object; return an empty one if the file does not exist."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Names beside the points of a figure, placed so that none lies on another or on a point.
+"""Place the names of points in a figure so that no name overlaps another name or a point.
 
-A chart has one layout for every screen: what is apart on a wide one may lie on another on a phone, and the other way
-round, since letters stay as wide as they are. Places are therefore tried on panels of several widths.
+A chart has one layout for all screens, but letters keep their width. Names that are apart on a wide screen may overlap
+on a phone, and the other way round. Positions are therefore tested on panels of several widths.
 """
 
 import textwrap
@@ -9,23 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-WIDTHS: Final = (270.0, 450.0, 650.0, 980.0)  # pixels of a panel, on a phone and on wider screens
-HEIGHT: Final = 330.0  # the same upwards, on all of them
-LETTER: Final = (6.4, 15.0)  # pixels of a letter, the space around it included
-AWAY: Final = 14.0  # pixels from a point to its name
-_MARKER: Final = 10.0  # pixels of a point
-_MOST_LETTERS: Final = 18  # of a line; names are broken between words
+WIDTHS: Final = (270.0, 450.0, 650.0, 980.0)  # panel widths in pixels, on a phone and on wider screens
+HEIGHT: Final = 330.0  # panel height in pixels, on all screens
+LETTER: Final = (6.4, 15.0)  # width and height of a letter in pixels, including spacing
+AWAY: Final = 14.0  # pixels between a point and its name
+_MARKER: Final = 10.0  # diameter of a point in pixels
+_MOST_LETTERS: Final = 18  # letters per line; names are broken between words
 _HALF: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Box:
-    """What takes room in a panel.
+    """Area that is occupied in a panel.
 
     Args:
-        up: height of its middle, as a fraction of the panel.
-        height: its own, likewise.
-        ends: its left and right end as fractions of the panel, for each of `WIDTHS`.
+        up: height of the centre, as a fraction of the panel.
+        height: height of the box, as a fraction of the panel.
+        ends: left and right end as fractions of the panel, for each of `WIDTHS`.
     """
 
     up: float
@@ -33,23 +33,23 @@ class Box:
     ends: tuple[tuple[float, float], ...]
 
     def covers(self, other: "Box") -> bool:
-        """Whether one of the two lies on the other, on any screen."""
+        """Return whether the two boxes overlap on any screen."""
         if abs(self.up - other.up) >= self.least_apart(other):
             return False
         return any(own[0] < its[1] and its[0] < own[1] for own, its in zip(self.ends, other.ends, strict=True))
 
     def least_apart(self, other: "Box") -> float:
-        """How far apart their middles have to be if one is above the other."""
+        """Return the smallest vertical distance between the centres of two boxes that do not overlap."""
         return (self.height + other.height) / 2
 
 
 @dataclass(frozen=True)
 class Label(Box):
-    """A name.
+    """Name of a point.
 
     Args:
-        lines: of it.
-        to_left: whether it stands to the left of its point.
+        lines: lines of the name.
+        to_left: whether the name is to the left of the point.
     """
 
     lines: tuple[str, ...]
@@ -57,14 +57,14 @@ class Label(Box):
 
 
 def place_labels(points: Sequence[tuple[float, float, str]]) -> list[Label]:
-    """The labels of these points, each beside its own or as little above or below as it must be.
+    """Place the label of each point next to it, moved up or down as little as needed.
 
     Args:
-        points: of each how far it is across and up, as fractions of the panel, and its name; nothing for one that is
-            in the way only.
+        points: for each point, the horizontal and vertical position as fractions of the panel, and the name. A point
+            with an empty name is only an obstacle.
 
     Returns:
-        Of the points with a name, in their order; the highest may stand above the panel, none below it.
+        Labels of the named points, in their order. A label may lie above the panel, but not below it.
     """
     taken = [_marker(across, up) for across, up, _ in points]
     placed: dict[int, Label] = {}
@@ -77,8 +77,8 @@ def place_labels(points: Sequence[tuple[float, float, str]]) -> list[Label]:
 
 
 def _nearest(label: Label, taken: Sequence[Box]) -> Label:
-    """The label as near to its height as it covers nothing; above all that is taken there always is a place."""
-    # A hair more than needed: sums of fractions are not exact.
+    """Move the label to the nearest height without overlap; a position above all others always exists."""
+    # A small margin is added, because sums of fractions are not exact.
     heights = [each.up + side * label.least_apart(each) for each in taken for side in (-1.001, 1.001)]
     lowest = min(label.up, label.height / 2)
     for up in sorted((label.up, *heights), key=lambda height: abs(height - label.up)):

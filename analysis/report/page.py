@@ -1,7 +1,7 @@
-"""The page itself: one HTML file that asks the network for nothing.
+"""Render a report as one HTML file that makes no network requests.
 
-Everything from records passes the template's escaping. Beyond that the page's own policy allows no request at all, and
-no script but the two that it was made with, which it knows by their digests.
+All text from records passes the template's escaping. In addition, the page's content security policy forbids all
+requests, and allows only its own two scripts, identified by their digests.
 """
 
 import base64
@@ -20,12 +20,12 @@ from analysis.report.content import Report
 from trainables.storage.files import replace_file
 
 _TEMPLATES: Final = Path(__file__).parent / "template"
-# In JSON these are the same characters; in a page they can neither end a script nor begin a comment.
+# In JSON these escapes denote the same characters. In a page they cannot end a script or begin a comment.
 _AS_ESCAPES: Final = {ord(each): f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"}
 
 
 def page(report: Report) -> str:
-    """The report as HTML; without figures it has no script either."""
+    """Render the report as HTML; a report without figures contains no script."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -43,16 +43,16 @@ def page(report: Report) -> str:
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: the page cannot be written.
     """
     replace_file(path, page(report).encode())
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """What the page may load: what is in it, and of scripts these alone."""
+    """Build the content security policy: only content of the page itself, and only the given scripts."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
     return (
@@ -63,9 +63,9 @@ def _policy(scripts: Sequence[str]) -> str:
 
 @cache
 def _library() -> str:
-    """Plotly's own JavaScript, as the installed package holds it."""
+    """Load plotly's JavaScript from the installed package."""
     text = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    # It stands in the page once, between tags that it must not close.
+    # The library is embedded between script tags, so it must not contain a closing tag.
     assert "</script" not in text.lower()
     return text
 

@@ -1,7 +1,7 @@
-"""The figures of a report: each drawn twice, for the screen by plotly and for paper (or without scripts) by matplotlib.
+"""Figures of a report, each drawn twice: by plotly for the screen, and by matplotlib for paper or without scripts.
 
-Title and caption are those of the matplotlib figure, which are taken off it: they are words of the page, to be read at
-any width and by a screen reader.
+Title and caption are taken from the matplotlib figure and removed from it. They become text of the page, which is
+readable at any width and by a screen reader.
 """
 
 import io
@@ -36,22 +36,22 @@ from analysis.report import charts
 from analysis.report.charts import Chart
 from analysis.wording.numbers import with_minus
 
-# Curves that can be told apart in one panel: that of kd, which has a look of its own, and as many others.
+# Number of curves that readers can distinguish in one panel, in addition to kd, which has a fixed style.
 _MOST_OTHERS: Final = 4
-# Names in records are no formulas; equal records give equal bytes.
+# Names in records are not formulas. With a fixed salt, equal records give equal bytes.
 _AS_WRITTEN: Final[dict[Any, Any]] = {"text.parse_math": False, "svg.hashsalt": "pesfkd"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure.
+    """Figure of a report.
 
     Args:
-        key: its anchor in the page.
-        title: what it is called.
-        caption: what it shows, with n and method.
-        charts: for plotly, one for each panel.
-        svg: the same on paper.
+        key: anchor in the page.
+        title: title.
+        caption: description, with n and method.
+        charts: plotly charts, one per panel.
+        svg: matplotlib version, for paper.
     """
 
     key: str
@@ -62,29 +62,29 @@ class Picture:
 
 
 def gap_picture(found: GapAgainstAccuracy) -> Picture:
-    """Gap against accuracy, with line and band."""
+    """Draw the gap against accuracy, with line and band."""
     return _picture("gap", lambda: draw_gap_against_accuracy(found), charts.gap_chart(found))
 
 
 def effect_picture(effect: ParameterEffect) -> Picture:
-    """A slice: one parameter against accuracy."""
+    """Draw one parameter against accuracy."""
     return _picture(f"slice-{effect.parameter}", lambda: draw_parameter_effect(effect), charts.effect_chart(effect))
 
 
 def history_picture(history: History) -> Picture:
-    """How the search went."""
+    """Draw the course of the search."""
     return _picture("history", lambda: draw_history(history), charts.history_chart(history))
 
 
 def curves_picture(
     curves: Sequence[LearningCurve], *, always: Sequence[str] = (BASELINE,), baseline: str = BASELINE
 ) -> Picture:
-    """Learning curves; of many these and those that end best.
+    """Draw learning curves; if there are too many, draw those in `always` and the ones with the best final mean.
 
     Args:
-        curves: of methods, or of confirmed configs.
-        always: names of those that are shown however many there are.
-        baseline: name of the one that is shown beside the best four.
+        curves: learning curves of methods or of confirmed configs.
+        always: names of curves that are always drawn.
+        baseline: name of the curve that is drawn in addition to the best four.
     """
     shown, most = list(curves), _MOST_OTHERS + any(curve.method == baseline for curve in curves)
     if len(shown) > most:
@@ -102,12 +102,12 @@ def curves_picture(
 
 
 def reliability_picture(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> Picture:
-    """Reliability diagrams of teacher, adapted teacher and student.
+    """Draw reliability diagrams of teacher, adapted teacher and student.
 
     Args:
-        found: what is drawn.
+        found: reliabilities to draw.
         split: `validation` or `test`.
-        left_out: names of the configs that are not drawn.
+        left_out: names of configs that are not drawn.
     """
     labels = tuple(dict.fromkeys(each.label for each in found if each.label))
     styles = {label: style_of(label, labels) for label in labels} | {"": Style(INK, "o", "-")}
@@ -116,20 +116,20 @@ def reliability_picture(found: Sequence[Reliability], split: str, left_out: Sequ
 
 
 def imposed_picture(arms: Sequence[ImposedGap], *, seed: int) -> Picture:
-    """The curve of accuracy over an imposed gap."""
+    """Draw accuracy and the measured gap over an imposed gap."""
     drawn = charts.imposed_charts(arms, seed=seed)
     return _picture("imposed", lambda: draw_imposed_gaps(arms, seed=seed), *drawn)
 
 
 def methods_picture(configs: Sequence[ConfigSummary]) -> Picture:
-    """Every method with its interval."""
+    """Draw every method with its interval."""
     return _picture("methods", lambda: draw_methods(configs), charts.methods_chart(configs))
 
 
 def cost_picture(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost], *, compares: bool) -> Picture:
-    """Accuracy against cost, with the front."""
+    """Draw accuracy against cost, with the front."""
     named, baseline = configs, BASELINE
-    if not compares:  # there a row is called by its method, of which all but the controls have the same
+    if not compares:  # In a search, all configs but the controls share one method, so points are named by config.
         named = [replace(each, method=charts.point_name(each)) for each in configs]
         baseline = next((charts.point_name(each) for each in configs if each.method == BASELINE), BASELINE)
     drawn = charts.cost_chart(configs, costs, compares=compares)
@@ -137,7 +137,7 @@ def cost_picture(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCos
 
 
 def importance_picture(found: Sequence[Importance]) -> Picture:
-    """Which parameters mattered."""
+    """Draw the importances of the parameters."""
     return _picture("importance", lambda: _draw_importances(found), charts.importance_chart(found))
 
 
@@ -169,6 +169,6 @@ def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
         figure.suptitle("")
         figure.supxlabel("")
         stream = io.BytesIO()
-        # Tight: without their title some legends would lie beyond the edge.
+        # Tight: without the title, some legends would extend beyond the edge.
         figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return Picture(key, title, caption, drawn, stream.getvalue())

@@ -1,6 +1,6 @@
-"""Whose learning curves, calibration and cost a report shows: the confirmed trials' where there are any.
+"""Choose the trials for learning curves, calibration and cost: confirmation trials if there are any, else repetitions.
 
-Before a confirmation it is the repetitions'. Afterwards there are more seeds, on which nothing was chosen.
+A confirmation has more seeds, and these were not used for any choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,23 +11,24 @@ from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig,
 from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary
 from analysis.wording.numbers import config_label, counted
 
-MOST_IN_DIAGRAMS: Final = 4  # configs that can be told apart in one panel
+MOST_IN_DIAGRAMS: Final = 4  # number of configs that readers can distinguish in one panel
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What these sections are of.
+    """Trials and configs shown in these sections.
 
     Args:
-        stages: whose trials.
-        is_confirmed: whether those are the confirmation's.
-        configs: with the scores that are set against cost, of the test split where they are confirmed.
+        stages: stages of the shown trials.
+        is_confirmed: whether the trials are those of the confirmation.
+        configs: configs with the scores for the cost figure; the scores are on the test split if the trials are
+            confirmed.
         rows: identifier and name of each config in the table.
-        labels: what diagrams call each config, by identifier.
-        in_diagrams: identifiers of those in the reliability diagrams.
-        always: names of those that are among the learning curves however many there are.
+        labels: name of each config in diagrams, by identifier.
+        in_diagrams: identifiers of the configs in the reliability diagrams.
+        always: names of the learning curves that are always drawn.
         baseline: name of the config that the others are compared with.
-        note: of which trials they are; None for repetitions, of which the figures say so themselves.
+        note: description of the trials; None for repetitions, since their figures contain it.
     """
 
     stages: tuple[str, ...]
@@ -42,7 +43,7 @@ class Shown:
 
     @property
     def left_out(self) -> list[str]:
-        """Names of the configs that are in no reliability diagram."""
+        """Names of the configs without a reliability diagram."""
         return [label for config_id, label in self.labels.items() if config_id not in self.in_diagrams]
 
 
@@ -53,13 +54,13 @@ def whom_to_show(
     *,
     compares: bool,
 ) -> Shown:
-    """The confirmed configs, or those that were repeated where nothing is confirmed.
+    """Return the confirmed configs, or the repeated configs if none is confirmed.
 
     Args:
-        configs: what was repeated.
-        confirmed: what a complete confirmation found.
-        confirmed_methods: the same, where methods are compared.
-        compares: whether they are.
+        configs: repeated configs.
+        confirmed: result of a complete confirmation, or None.
+        confirmed_methods: confirmed methods, in a study that compares methods.
+        compares: whether the study compares methods.
     """
     own = [each for each in confirmed.configs if each.test_accuracy.n] if confirmed is not None else []
     if confirmed is None or not own:
@@ -83,12 +84,15 @@ def whom_to_show(
 
 
 def _repeated(configs: Sequence[ConfigSummary], *, compares: bool) -> Shown:
-    """In diagrams the controls and the best config; of compared methods the baseline and the best."""
+    """Show the repeated configs.
+
+    Diagrams contain the controls and the best config, or the baseline and the best methods if methods are compared.
+    """
     beside = [each for each in configs if (each.method == BASELINE if compares else each.stage == "control")]
     best = [each for each in configs if each not in beside]
     kept = [*beside, *(best if compares else best[:1])][:MOST_IN_DIAGRAMS]
     labels: dict[str, str] = {}
-    for each in [*kept, *configs]:  # all but the first of a method have the config's name
+    for each in [*kept, *configs]:  # the first config of a method is called by the method
         taken = each.method in labels.values()
         labels.setdefault(each.config_id, each.name if taken else each.method)
     return Shown(
@@ -105,7 +109,7 @@ def _repeated(configs: Sequence[ConfigSummary], *, compares: bool) -> Shown:
 
 
 def _summary(config: ConfirmedConfig, objective: str) -> ConfigSummary:
-    """A confirmed config as the figure of costs takes it: with its score on the test split."""
+    """Convert a confirmed config to the summary that the cost figure needs, with the score on the test split."""
     is_baseline = config.control == BASELINE and config.rank is None
     return ConfigSummary(
         config_id=config.config_id,

@@ -1,4 +1,4 @@
-"""The tables of a report, as rows of words."""
+"""Tables of a report, as rows of strings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -33,13 +33,13 @@ _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), 
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """Table of a report.
 
     Args:
-        caption: what it shows.
-        heads: of its columns; the first one names the row.
-        rows: as many cells as there are heads.
-        notes: what is said below it.
+        caption: caption.
+        heads: column heads; the first column names the row.
+        rows: rows with one cell per head.
+        notes: notes below the table.
     """
 
     caption: str
@@ -48,14 +48,14 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def without_empty_columns(self) -> "Table":
-        """The same, but for the columns that no row fills."""
+        """Return the table without columns that are empty in every row."""
         kept = [place for place in range(len(self.heads)) if not place or any(row[place] for row in self.rows)]
         rows = tuple(tuple(row[place] for place in kept) for row in self.rows)
         return Table(self.caption, tuple(self.heads[place] for place in kept), rows, self.notes)
 
 
 def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]) -> Table:
-    """What was repeated on fresh seeds: configs with the controls, or the methods that are compared."""
+    """Tabulate configs with controls, or compared methods, as repeated on fresh seeds."""
     compares, words, confirmed = study.compares_methods, objective_of_all(configs), split_of(configs) == "test"
     heads = (
         "method" if compares else "config",
@@ -103,7 +103,7 @@ def _against_baseline(config: ConfigSummary) -> str:
 
 
 def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
-    """A confirmation's configs, and what was compared."""
+    """Tabulate the configs and the comparisons of a confirmation."""
     words = confirmed.objective
     rows = [
         (
@@ -133,10 +133,10 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
 
 
 def calibration_table(study: StudyFolder, shown: Shown) -> Table | None:
-    """Expected calibration errors on the validation split and, of confirmed students, on the test split as well.
+    """Tabulate expected calibration errors on the validation split, and on the test split for confirmed students.
 
     Returns:
-        None where none was recorded.
+        The table, or None if no error was recorded.
     """
     trials = select(study.records.trials, stages=shown.stages)
     rows = []
@@ -157,12 +157,15 @@ def calibration_table(study: StudyFolder, shown: Shown) -> Table | None:
 
 
 def _of_networks(error: Estimate) -> str:
-    """An error over seeds; a teacher that all of them share has one, and no interval but what rounding makes."""
+    """Format an error over seeds, without an interval if all seeds share one value up to rounding.
+
+    This happens for a teacher shared by all seeds.
+    """
     return number(error.value) if error.n and math.isclose(error.low, error.high, rel_tol=1e-9) else bounded(error)
 
 
 def importance_table(found: Sequence[Importance]) -> Table:
-    """Shares of the searched parameters with their intervals, by each evaluator."""
+    """Tabulate the shares of the searched parameters with their intervals, by evaluator."""
     rows = tuple(
         (
             each.parameter.replace("_", " "), each.evaluator, bounded(each.estimate, places=2),
@@ -175,7 +178,7 @@ def importance_table(found: Sequence[Importance]) -> Table:
 
 
 def association_table(found: Sequence[Association], objective: str) -> Table:
-    """How gaps go with the objective, between and within configs."""
+    """Tabulate rank correlations of the gaps with the objective, between and within configs."""
     rows = tuple(
         (
             f"{each.gap}, {each.level} configs",
@@ -197,7 +200,7 @@ def association_table(found: Sequence[Association], objective: str) -> Table:
 
 
 def failures_table(trials: pa.Table) -> Table | None:
-    """The trials that failed, with what they said; None where none did."""
+    """Tabulate the failed trials with their error messages; None if no trial failed."""
     failed = select(trials, statuses=["failed"]).to_pylist()
     if not failed:
         return None
@@ -208,7 +211,7 @@ def failures_table(trials: pa.Table) -> Table | None:
 
 
 def pruned_table(trials: pa.Table) -> Table | None:
-    """The trials that were stopped early; None where none was."""
+    """Tabulate the trials that were stopped early; None if there are none."""
     pruned = select(trials, statuses=["pruned"])
     if not pruned.num_rows:
         return None
@@ -226,7 +229,7 @@ def _shortened(caption: str, heads: tuple[str, ...], rows: tuple[tuple[str, ...]
 
 
 def trial_counts(trials: pa.Table) -> Table | None:
-    """How the trials of each stage ended; None where there are none."""
+    """Count the trials of each stage by status; None if there are no trials."""
     stages = trials["stage"].to_pylist()
     if not stages:
         return None

@@ -1,8 +1,8 @@
-"""From a study's folder to its page: what the command and the end of a study share.
+"""Write the report of a study folder; shared by the command line and the end of a study.
 
-`folder` reads a study's folder, `answer` says in two sentences what was found, `tables`, `charts` and `pictures` show
-it, `content` decides which section there is, and `page` makes the file. Every number is worked out from the records;
-the plan and the summary only say what was asked for.
+`folder` reads the study folder, `answer` states the result in two sentences, and `tables`, `charts` and `pictures` show
+it. `content` decides which sections exist, and `page` renders the file. All numbers are computed from the records. The
+plan and the summary only provide the settings of the study.
 """
 
 from pathlib import Path
@@ -20,15 +20,15 @@ def write_report(directory: Path, out: Path | None = None, *, thorough: bool = F
     """Write the report of a study.
 
     Args:
-        directory: the study's folder.
-        out: the file; `report.html` in that folder if not given.
-        thorough: with what takes a minute or more; see `make_report`.
+        directory: study folder.
+        out: path of the report. Default: `report.html` in the study folder.
+        thorough: include results that take a minute or more; see `make_report`.
 
     Returns:
-        Where it is.
+        Path of the report.
 
     Raises:
-        StudyError: the folder's files are damaged, or the file cannot be written.
+        StudyError: a file in the folder is damaged, or the report cannot be written.
     """
     path = directory / NAME if out is None else out
     report = make_report(read_folder(directory), thorough=thorough)

@@ -1,4 +1,4 @@
-"""Estimates with intervals, tests, resampling."""
+"""Estimates with intervals, tests and resampling."""
 
 from analysis.statistics.estimates import Estimate as Estimate
 from analysis.statistics.estimates import mediation as mediation

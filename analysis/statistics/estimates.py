@@ -1,8 +1,8 @@
-"""Estimates of means, differences, rank correlations and mediation, each with n, an interval and its method.
+"""Estimates of means, differences, rank correlations and mediation, each with n, an interval and a method description.
 
-Intervals are of 95% unless an argument says otherwise, every bootstrap is seeded, and an observation with a
-missing value is dropped, so that `n` tells what an estimate rests on. A correlation over the trials of a
-search is exploratory: a sampler chose the configs, by the very outcome.
+Intervals have 95% coverage unless an argument sets another level. Every bootstrap is seeded. Observations with a
+missing value are dropped, so `n` is the number of units that an estimate actually uses. A correlation over the trials
+of a search is exploratory, because a sampler chose the configs by that same outcome.
 """
 
 import math
@@ -29,28 +29,28 @@ from analysis.statistics.resampling import (
     without_spread,
 )
 
-# 2¹⁶ sign flips take about 10 ms; for more pairs a seeded sample of flips is drawn.
+# 2¹⁶ sign flips take about 10 ms. For more pairs, a seeded sample of flips is drawn.
 EXACT_PAIRS = 16
 SIGN_FLIPS = 20_000
-# Of two and three pairs Student's t interval is 12 and 4 standard deviations wide in the median, of four 2.8.
+# The median width of Student's t interval is 12 standard deviations for two pairs, 4 for three and 2.8 for four.
 MIN_PAIRS = 4
 # See `paired_difference`.
 MIN_STUDENTISED = 6
-# With fewer, the resamples repeat so few values that an interval would be an artefact of the method.
+# With fewer units, resamples take so few distinct values that an interval would be an artefact of the method.
 MIN_UNITS = 5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with what is known about its uncertainty.
+    """Number with an uncertainty.
 
     Args:
-        value: the estimate; nan where the data do not define it.
-        low: lower end of the interval; nan where there is too little for one.
+        value: the estimate; nan if the data do not define it.
+        low: lower end of the interval; nan if there are too few data for an interval.
         high: upper end of the interval.
-        n: number of independent units that it rests on.
+        n: number of independent units.
         method: estimator, interval and confidence in words, for a caption or a footnote.
-        p_value: two-sided, where the method has a test.
+        p_value: two-sided p-value, if the method includes a test.
     """
 
     value: float
@@ -67,14 +67,14 @@ class Estimate:
 
 
 def expanded_estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
-    """A value with the expanded interval of its resamples.
+    """Return a value with the expanded interval of the resamples.
 
     Args:
-        name: of the estimator, for `method`.
-        value: observed.
-        draws: (B,), of resamples of whole configs.
-        n: configs.
-        freedom: n less what was fitted to them.
+        name: estimator name for `method`.
+        value: observed value.
+        draws: (B,) values of resamples of whole configs.
+        n: number of configs.
+        freedom: n minus the number of fitted parameters.
     """
     low, high = expanded_interval(draws, n, freedom)
     method = f"{name}, expanded percentile bootstrap over configs, {CONFIDENCE}, {RESAMPLES} resamples"
@@ -82,7 +82,7 @@ def expanded_estimate(name: str, value: float, draws: Floats, n: int, freedom: i
 
 
 class Mediation(NamedTuple):
-    """How much of a treatment's effect passes through a mediator; total = direct + indirect."""
+    """Effect of a treatment, split into a part through a mediator and the rest; total = direct + indirect."""
 
     direct: Estimate
     indirect: Estimate
@@ -90,17 +90,17 @@ class Mediation(NamedTuple):
 
 
 def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean of independent values with Student's t interval.
+    """Average independent values, with Student's t interval.
 
     Args:
         values: (n,) one value per independent unit, such as a seed; nan is dropped.
         confidence: coverage of the interval, between 0 and 1.
 
     Returns:
-        The mean in the unit of the values; bounds are nan for n < 2.
+        Mean in the unit of the values; bounds are nan for n < 2.
 
     Raises:
-        ValueError: for a confidence outside (0, 1), or values that are not one-dimensional.
+        ValueError: if the confidence is outside (0, 1), or the values are not one-dimensional.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence lies between 0 and 1, not at {confidence}; 0.95 is usual")
@@ -115,16 +115,16 @@ def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Estim
 
 
 def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
-    """An estimate with its interval cut to what is possible, which one of few units may exceed.
+    """Clip the interval of an estimate to the possible range, which an interval from few units can exceed.
 
     Args:
-        estimate: whose value lies in the range.
-        least: the smallest possible value.
-        most: the largest one.
+        estimate: estimate with a value inside the range.
+        least: smallest possible value.
+        most: largest possible value.
 
     Returns:
-        The estimate as it is where its interval lies in the range or it has none; else with the bounds in the range,
-        and a `method` that says so.
+        The unchanged estimate if the interval lies in the range or is missing. Otherwise the estimate with clipped
+        bounds and a `method` that mentions the clipping.
     """
     low, high = (float(np.clip(bound, least, most)) for bound in (estimate.low, estimate.high))
     if math.isnan(low) or (low, high) == (estimate.low, estimate.high):
@@ -135,32 +135,37 @@ def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
-    """Mean of a − b over pairs, such as two configs on the same replicates.
+    """Estimate the mean of a − b over pairs, such as two configs on the same replicates.
 
-    The interval is Student's t for 4 and 5 pairs and the studentised bootstrap's from 6 on, which pays for skewed
-    differences with width. In 2,500 simulated studies each of normal and of exponential differences it covered in 0.94
-    to 0.96 and in 0.88 to 0.89 at n = 4 and 5, where the bootstrap covers in 0.94 to 0.95 of both, and in 0.94 to 0.95
-    and 0.93 to 0.95 at n = 6 to 16, where Student's t covers in 0.94 to 0.96 and 0.89 to 0.92. But one bootstrap
-    interval of normal differences in ten is longer than 30 standard deviations at n = 4, than 5.7 at 5, 3.7 at 6 and
-    2.5 at 8 (Student's: 4.7, 3.5, 2.9, 2.2).
+    The interval is Student's t for 4 and 5 pairs, and the studentised bootstrap from 6 pairs on. The bootstrap handles
+    skewed differences at the price of longer intervals. Coverage in 2,500 simulated studies each:
 
-    A bound of the bootstrap is infinite where a resample of one repeated difference is not rare: in none of those
-    studies, and of normal differences rounded to a quarter of their standard deviation in 35%, 4.7%, 0.4% and 0% of
-    those of 4, 5, 6 and 8 pairs; of ones rounded to half of it in 4.1% and 0.6% at n = 6 and 8. `method` says then
-    which bound there is not.
+        n         differences   Student's t    bootstrap
+        4 to 5    normal        0.94 to 0.96   0.94 to 0.95
+        4 to 5    exponential   0.88 to 0.89   0.94 to 0.95
+        6 to 16   normal        0.94 to 0.96   0.94 to 0.95
+        6 to 16   exponential   0.89 to 0.92   0.93 to 0.95
 
-    The p-value is the sign-flip permutation test's on the mean, two-sided: exact for n ≤ 16, by enumerating
-    all 2ⁿ flips, else from 20,000 seeded flips with the observed one counted in. Under its null a difference
-    is as likely as its negative. It cannot fall below 2 / 2ⁿ: with 5 pairs, not below 0.0625.
+    For normal differences, the longest tenth of the bootstrap intervals exceeds 30 standard deviations at n = 4, 5.7 at
+    5, 3.7 at 6 and 2.5 at 8 (Student's t: 4.7, 3.5, 2.9, 2.2).
+
+    A bootstrap bound is infinite if resamples of a single repeated difference are not rare. This happened in none of
+    those studies. For normal differences rounded to a quarter of their standard deviation, it happened in 35%, 4.7%,
+    0.4% and 0% of studies with 4, 5, 6 and 8 pairs. For rounding to half a standard deviation it happened in 4.1% and
+    0.6% at n = 6 and 8. `method` then names the missing bound.
+
+    The p-value comes from a two-sided sign-flip permutation test on the mean. For n ≤ 16 the test is exact and
+    enumerates all 2ⁿ flips. For larger n it uses 20,000 seeded flips and counts the observed one. Under the null
+    hypothesis, a difference is as likely as its negative. The p-value cannot fall below 2 / 2ⁿ: with 5 pairs, not below
+    0.0625.
 
     Args:
-        a: (n,) values of the one, in the order of the pairs; a pair with a nan is dropped.
-        b: (n,) values of the other.
-        seed: of the bootstrap and of drawn flips.
+        a: (n,) first values, in pair order; a pair with nan is dropped.
+        b: (n,) second values.
+        seed: random seed for the bootstrap and the flips.
 
     Returns:
-        The mean difference in the unit of the values, with `p_value`; bounds are nan for n < 4 or equal
-        differences.
+        Mean difference in the unit of the values, with `p_value`; bounds are nan for n < 4 or equal differences.
 
     Raises:
         ValueError: if a and b differ in length.
@@ -180,15 +185,15 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values corrected for their number, so that any below a level keeps the family's error rate at it.
+    """Correct p-values for multiple tests by Holm's method, which controls the family-wise error rate.
 
-    Nothing is assumed of how the tests depend on each other, as they do where all compare with one baseline.
+    The tests may depend on each other, as they do if all compare with one baseline.
 
     Args:
-        p_values: (m,) of one family; nan stays nan and is not counted.
+        p_values: (m,) p-values of one family; nan stays nan and is not counted.
 
     Returns:
-        (m,) in the same order: the i-th smallest times m − i + 1, at least the one before it, at most 1.
+        (m,) in the same order: the i-th smallest p-value times m − i + 1, at least the one before it, at most 1.
 
     Source: Holm, A simple sequentially rejective multiple test procedure (1979).
     """
@@ -201,17 +206,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0) -> Estimate:
-    """Spearman's rank correlation, ties at mid-ranks, with a percentile bootstrap interval.
+    """Compute Spearman's rank correlation, with mid-ranks for ties and a percentile bootstrap interval.
 
     Args:
-        x: (n,) values; a pair with a nan is dropped.
+        x: (n,) values; a pair with nan is dropped.
         y: (n,) values.
-        groups: (n,) label of each pair's independent unit, such as its config: whole groups are then
-            resampled, and the estimate's n counts groups. None where every pair is independent.
-        seed: of the bootstrap.
+        groups: (n,) label of the independent unit of each pair, such as the config. Whole groups are then resampled,
+            and n counts groups. None if every pair is independent.
+        seed: random seed for the bootstrap.
 
     Returns:
-        The correlation, −1 to 1: nan for a constant input, and without bounds for fewer than 5 units.
+        Correlation, −1 to 1; nan for a constant input, and without bounds for fewer than 5 units.
 
     Raises:
         ValueError: if the lengths differ.
@@ -224,20 +229,20 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None
 def partial_rank_correlation(
     x: ArrayLike, y: ArrayLike, covariates: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0
 ) -> Estimate:
-    """Rank correlation of x and y after the covariates' ranks are regressed out of both.
+    """Compute the rank correlation of x and y after regressing the ranks of the covariates out of both.
 
-    It removes what is linear in the covariates' ranks and no more: a covariate that acts in a bend, or that
-    was measured with error, still confounds.
+    Only linear effects in the ranks of the covariates are removed. A covariate with a nonlinear effect, or one measured
+    with error, still confounds.
 
     Args:
-        x: (n,) values; an observation with a nan anywhere is dropped.
+        x: (n,) values; an observation with nan anywhere is dropped.
         y: (n,) values.
-        covariates: (n,) or (n, k), what to hold; a categorical one as indicator columns.
-        groups: (n,) label of each observation's independent unit, or None where every one is independent.
-        seed: of the bootstrap.
+        covariates: (n,) or (n, k), values to hold; pass a categorical one as indicator columns.
+        groups: (n,) label of the independent unit of each observation, or None if every one is independent.
+        seed: random seed for the bootstrap.
 
     Returns:
-        The partial correlation, −1 to 1: nan where nothing of x or y is left, without bounds for fewer than 5
+        Partial correlation, −1 to 1; nan if the covariates explain all of x or y, and without bounds for fewer than 5
         units.
 
     Raises:
@@ -257,29 +262,32 @@ def mediation(
     groups: Sequence[Any] | None = None,
     seed: int = 0,
 ) -> Mediation:
-    """Linear mediation by the product of coefficients, with percentile bootstrap intervals.
+    """Estimate linear mediation by the product of coefficients, with percentile bootstrap intervals.
 
     Two least-squares fits: mediator = a·treatment + covariates, and outcome = direct·treatment + b·mediator +
-    covariates. The indirect effect is a·b, the total effect direct + a·b.
+    covariates. The indirect effect is a·b, and the total effect is direct + a·b.
 
-    This is causal only if, given the covariates, nothing unmeasured moves both treatment and mediator,
-    treatment and outcome, or mediator and outcome (a randomised treatment gives the first two, never the
-    third); if the treatment moves no such common cause of mediator and outcome; if effects are linear and the
-    treatment leaves the mediator's effect as it is; and if the mediator comes before the outcome and is
-    measured without error. Without that it splits an association, and says nothing of what an intervention
-    would do.
+    The split is causal only under these assumptions:
+
+    - Given the covariates, nothing unmeasured affects both treatment and mediator, treatment and outcome, or mediator
+      and outcome. A randomised treatment ensures the first two, never the third.
+    - The treatment affects no common cause of mediator and outcome.
+    - Effects are linear, and the treatment does not change the effect of the mediator.
+    - The mediator precedes the outcome and is measured without error.
+
+    Otherwise the numbers only split an association, and do not predict the effect of an intervention.
 
     Args:
-        treatment: (n,) values; an observation with a nan anywhere is dropped.
+        treatment: (n,) values; an observation with nan anywhere is dropped.
         mediator: (n,) values.
         outcome: (n,) values.
-        covariates: (n,) or (n, k), what to hold, or None.
-        groups: (n,) label of each observation's independent unit, or None where every one is independent.
-        seed: of the bootstrap.
+        covariates: (n,) or (n, k), values to hold, or None.
+        groups: (n,) label of the independent unit of each observation, or None if every one is independent.
+        seed: random seed for the bootstrap.
 
     Returns:
-        Direct, indirect and total effect, in units of the outcome per unit of the treatment: nan where
-        treatment or mediator do not vary given the rest, without bounds for fewer than 5 units.
+        Direct, indirect and total effect, in units of the outcome per unit of the treatment. An effect is nan if
+        treatment or mediator does not vary given the rest; bounds are missing for fewer than 5 units.
 
     Raises:
         ValueError: if the lengths differ.
@@ -302,14 +310,14 @@ def mediation(
 
 
 def _student_interval(values: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Student's t interval of the mean of independent values (n,), n ≥ 2."""
+    """Compute Student's t interval of the mean of independent values (n,), n ≥ 2."""
     mean, n = float(values.mean()), len(values)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * float(values.std(ddof=1)) / math.sqrt(n)
     return mean - half, mean + half
 
 
 def _interval_of_differences(differences: Floats, generator: np.random.Generator) -> tuple[float, float, str]:
-    """The bounds of the mean of differences (n,), and how they were found or why they are not there, in words."""
+    """Compute the bounds of the mean of differences (n,), with the method or the reason for missing bounds in words."""
     n = len(differences)
     if n < MIN_PAIRS:
         return math.nan, math.nan, f"no interval for n < {MIN_PAIRS}"
@@ -343,7 +351,7 @@ def _rank_correlation(name: str, inputs: Sequence[ArrayLike], groups: Sequence[A
 
 
 def _percentile_estimate(name: str, observed: float, values: Floats, n: int, groups: Sequence[Any] | None) -> Estimate:
-    """The estimate from its resamples (B,), telling why where there is no value or no interval."""
+    """Return the estimate with the interval of the resamples (B,); `method` gives the reason if one is missing."""
     value = float(observed)
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
@@ -357,7 +365,7 @@ def _percentile_estimate(name: str, observed: float, values: Floats, n: int, gro
 
 
 def _sign_flip_test(differences: Floats, generator: np.random.Generator) -> tuple[float, str]:
-    """Two-sided p of the mean under random signs, and the test in words."""
+    """Compute the two-sided p-value of the mean under random signs, and describe the test in words."""
     n = len(differences)
     exact = n <= EXACT_PAIRS
     if exact:
@@ -366,7 +374,7 @@ def _sign_flip_test(differences: Floats, generator: np.random.Generator) -> tupl
     else:
         signs = generator.choice([-1.0, 1.0], size=(SIGN_FLIPS, n))
     observed = abs(differences.sum())
-    # Sums that are equal on paper differ in their last bits by the order of addition.
+    # Exact ties differ in their last bits, by the order of summation.
     tolerance = 1e-12 * np.abs(differences).sum()
     extreme = int(np.count_nonzero(np.abs(signs @ differences) >= observed - tolerance))
     if exact:

@@ -1,1 +1,1 @@
-"""Results in words."""
+"""Conversion of results to words."""

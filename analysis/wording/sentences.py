@@ -1,7 +1,7 @@
-"""Estimates in words, so that what prose says is computed from the numbers that stand beside it.
+"""Describe estimates in words, so that the text is computed from the same numbers as the tables.
 
-An estimate is called *clear* where its interval leaves out 0 and its test, where there is one, agrees after correction.
-With few units the two can disagree; then it is open.
+An estimate is *clear* if its interval excludes 0 and the corrected test, if there is one, agrees. With few units the
+two can disagree, and the estimate is then open.
 """
 
 import math
@@ -35,14 +35,14 @@ _LEVEL: Final = 1 - CONFIDENCE
 
 
 def verdict(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
-    """What can be said of an estimate's sign.
+    """Classify the sign of an estimate.
 
     Args:
-        estimate: with its interval.
-        corrected_p: its p-value corrected for others; the estimate's own if not given.
+        estimate: estimate with an interval.
+        corrected_p: p-value corrected for multiple tests. Default: the p-value of the estimate.
 
     Returns:
-        `up` or `down` where the sign is clear, `open` where 0 is possible, `undefined` without a value or an interval.
+        `up` or `down` if the sign is clear, `open` if 0 is possible, `undefined` without a value or an interval.
     """
     if not all(map(math.isfinite, (estimate.value, estimate.low, estimate.high))):
         return "undefined"
@@ -55,43 +55,43 @@ def verdict(estimate: Estimate, corrected_p: float | None = None) -> Verdict:
 def by_verdict(
     estimate: Estimate, *, up: str, down: str, unsure: str, undefined: str, corrected_p: float | None = None
 ) -> str:
-    """The one of four phrases that the estimate allows (`verdict`)."""
+    """Return the phrase that matches the verdict on the estimate (`verdict`)."""
     return {"up": up, "down": down, "open": unsure, "undefined": undefined}[verdict(estimate, corrected_p)]
 
 
 def quoted(estimate: Estimate, *, digits: int = 2, corrected_p: float | None = None) -> str:
-    """A signed estimate with its interval and n, such as `−0.68 (95% interval −0.91 to −0.04, n = 12)`."""
+    """Format a signed estimate with interval and n, such as `−0.68 (95% interval −0.91 to −0.04, n = 12)`."""
     return _quoted(estimate, 1.0, digits, "", corrected_p)
 
 
 def quoted_points(estimate: Estimate, *, digits: int = 1, corrected_p: float | None = None) -> str:
-    """A difference of accuracies in percentage points, with its interval and n."""
+    """Format a difference between accuracies in percentage points, with interval and n."""
     return _quoted(estimate, 100.0, digits, " points", corrected_p)
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, but for one that rounds to nothing."""
+    """Format a number with a sign, unless it rounds to zero."""
     shown = f"{value:+.{digits}f}"
     return f"{abs(value):.{digits}f}" if float(shown) == 0 else shown.replace("-", "−")
 
 
 def how_many(number: int) -> str:
-    """`none is`, `one is`, `2 are`."""
+    """Return `none is`, `one is` or `2 are`."""
     return "none is" if not number else "one is" if number == 1 else f"{number} are"
 
 
 def listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`; `nothing` for none."""
+    """Join names: `a`, `a and b`, `a, b and c`; `nothing` for no names."""
     if len(names) < 2:
         return names[0] if names else "nothing"
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def study_in_words(trials: pa.Table, name: str) -> str:
-    """What a study is of and how much of it there is, in a paragraph of Markdown.
+    """Describe the setting and the size of a study in a paragraph of Markdown.
 
     Raises:
-        ValueError: no trial of it has ended.
+        ValueError: no trial of the study has ended.
     """
     if not trials.num_rows:
         raise ValueError(f"no trial of {name} has ended yet, so there is nothing to look at: try again when some have")
@@ -122,7 +122,7 @@ def study_in_words(trials: pa.Table, name: str) -> str:
 
 
 def association_in_words(found: Association) -> str:
-    """Between or within which configs an association is, and what was held."""
+    """Describe the level and the configs of an association, and the held fields."""
     configs = "searched" if found.evidence == "exploratory" else "repeated"
     held = found.held if len(found.held) < 3 else [f"{len(found.held)} fields"]
     return f"{found.level} {configs} configs" + (f", {listed(held)} held" if held else "")
@@ -131,15 +131,15 @@ def association_in_words(found: Association) -> str:
 def comparisons_in_words(
     summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE, controls: bool = False
 ) -> str:
-    """The promising configs against the baseline on fresh seeds, as Markdown: an item each, corrected for all.
+    """Compare promising configs with the baseline on fresh seeds, as a Markdown list with corrected p-values.
 
-    Where no difference could have been clear, as the exact test of so few pairs cannot give so small a p-value, that is
-    said as well.
+    The correction covers all listed configs. If no difference could have been clear, because the exact test of so few
+    pairs cannot reach a small enough p-value, the text states this.
 
     Args:
-        summaries: of the study's repeated configs.
-        baseline: the method that they are compared with.
-        controls: the controls as well, which are what a study of methods compares.
+        summaries: repeated configs of the study.
+        baseline: method that they are compared with.
+        controls: include the controls, which are the compared methods in a study of methods.
     """
     compared = _compared(summaries, controls)
     if not compared:
@@ -164,7 +164,7 @@ def comparisons_in_words(
 def comparisons_in_brief(
     summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE, controls: bool = False
 ) -> str:
-    """The same in a sentence, with the numbers of those that are clear either way."""
+    """Summarise the same comparisons in one sentence, with the numbers of clearly better and clearly worse configs."""
     compared = _compared(summaries, controls)
     if not compared:
         return f"no config ran on the same fresh seeds as {baseline}"
@@ -179,7 +179,7 @@ def comparisons_in_brief(
 
 
 def _compared(summaries: Sequence[ConfigSummary], controls: bool) -> list[tuple[ConfigSummary, Estimate, float]]:
-    """The compared configs with their difference and its corrected p-value."""
+    """Return the compared configs, each with the difference to the baseline and the corrected p-value."""
     pairs = [(each, each.against_baseline) for each in summaries if controls or each.stage != "control"]
     known = [(each, against) for each, against in pairs if against is not None]
     p_values = holm([math.nan if against.p_value is None else against.p_value for _, against in known])
@@ -187,7 +187,7 @@ def _compared(summaries: Sequence[ConfigSummary], controls: bool) -> list[tuple[
 
 
 def _too_few(compared: Sequence[tuple[ConfigSummary, Estimate, float]]) -> list[str]:
-    """That the study could not have settled anything, if so."""
+    """Return a sentence if the study has too few pairs for any difference to be clear; else an empty list."""
     n = max(against.n for _, against, _ in compared)
     smallest = 2 / 2**n
     floor = min(1.0, len(compared) * smallest)
@@ -201,11 +201,11 @@ def _too_few(compared: Sequence[tuple[ConfigSummary, Estimate, float]]) -> list[
 
 
 def stability_in_words(stability: RankStability, names: Mapping[str, str]) -> str:
-    """How far seeds agree on the order of the repeated configs.
+    """Describe how far seeds agree on the order of the repeated configs.
 
     Args:
-        stability: of a study.
-        names: of configs by their digest.
+        stability: rank stability of a study.
+        names: config names by digest.
     """
     if not math.isfinite(stability.agreement.value):
         return f"How far seeds agree on an order cannot be told from {stability.note}."
@@ -235,11 +235,11 @@ def _only(trials: pa.Table, name: str) -> str:
 
 
 def confirmed_in_words(found: ConfirmationResult | None, name: str) -> str:
-    """What a study's confirmation found on the test split, as Markdown; or that nothing was confirmed.
+    """Describe the result of a study's confirmation on the test split as Markdown, or state that there is none.
 
     Args:
-        found: of a confirmation that is complete, else None.
-        name: of the study.
+        found: result of a complete confirmation, else None.
+        name: study name.
     """
     if found is None:
         return f"The test split of {name} was not read: no confirmation is complete (`python -m study.confirm {name}`)."

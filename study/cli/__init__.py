@@ -1,1 +1,1 @@
-"""The command line: options, requests, previews, progress."""
+"""Command line: options, requests, previews and progress."""

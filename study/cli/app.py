@@ -1,4 +1,4 @@
-"""What the study's commands have in common: exit codes, and an stdout for results alone."""
+"""Shared parts of the study commands: exit codes, and a stdout reserved for results."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from trainables.storage.uris import redact_tracebacks
 
 
 def leave_with_exit_code(command: Callable[[], object]) -> None:
-    """Run a command, its mistakes and failures told in a line."""
+    """Run a command. If the command fails, print the error in one line and exit with the matching code."""
     prepare_standard_streams()
     redact_tracebacks()
     verbose = any(argument in ("-v", "--verbose") for argument in sys.argv[1:])
@@ -27,7 +27,7 @@ def leave_with_exit_code(command: Callable[[], object]) -> None:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else ExitCode.ERROR)
-    except OSError as error:  # a disk that is full, a folder that went away
+    except OSError as error:  # such as a full disk or a deleted folder
         if verbose:
             raise
         typer.echo(f"error: {error}", err=True)
@@ -36,7 +36,7 @@ def leave_with_exit_code(command: Callable[[], object]) -> None:
 
 @contextmanager
 def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
-    """The real stdout; what else is written to descriptor 1 meanwhile (by Ray) goes to stderr or nowhere."""
+    """Yield the real stdout. Other writes to descriptor 1, for example by Ray, go to stderr or are discarded."""
     sys.stdout.flush()
     real = os.dup(1)
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
@@ -51,18 +51,18 @@ def stdout_for_results_only(*, verbose: bool) -> Iterator[TextIO]:
 
 
 def command_line(module: str) -> str:
-    """What the user typed, without the secrets of a URI."""
+    """Return the command typed by the user, without secrets in URIs."""
     from trainables.storage.uris import redact_command
 
     return redact_command(["python", "-m", module, *sys.argv[1:]])
 
 
 def given_options(context: typer.Context) -> dict[str, Any]:
-    """The options that the user gave, by name."""
+    """Return the options given by the user, by name."""
     sources = ((flag, value, context.get_parameter_source(flag)) for flag, value in context.params.items())
     return {flag: value for flag, value, source in sources if source is not None and source.name != "DEFAULT"}
 
 
 def epilog_of(examples: Iterable[tuple[str, str]]) -> str:
-    """The end of a command's help, from what each example does and its command."""
+    """Return the examples section of a command's help, built from descriptions and commands."""
     return "Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in examples)

@@ -1,4 +1,4 @@
-"""The data in a plan, for a person: the names of the classes, and what has to be known of small splits."""
+"""Dataset lines in the plan shown to the user: class names, and warnings about small splits."""
 
 from pathlib import Path
 
@@ -12,31 +12,31 @@ from trainables.spec.modality import samples_of
 
 
 def class_names(plan: StudyPlan) -> tuple[str, ...]:
-    """The names of the classes, in the order of their labels; nothing where they are not known yet."""
+    """Return the class names in label order, or an empty tuple if they are not known yet."""
     return with_class_names(dataset_info(plan.base.dataset), plan.data_root).class_names
 
 
 def classes_line(plan: StudyPlan) -> str:
-    """The number and the names of the classes; a long list is shortened."""
+    """Return the number of classes and the class names, shortening a long list."""
     names, number = class_names(plan), dataset_info(plan.base.dataset).num_classes
     return f"{number}: {in_words(names)}" if names else f"{number}"
 
 
 def data_warnings(plan: StudyPlan) -> list[str]:
-    """What a small dataset means for the study, in sentences."""
+    """Return warnings about small splits, as sentences."""
     info = dataset_info(plan.base.dataset)
     small = small_validation(info.split_sizes[1], samples_of(info.name))
     return [*([small] if small is not None else []), *_lacking(info)]
 
 
 def _lacking(info: DatasetInfo) -> list[str]:
-    """Which classes of an image folder a drawn split has no image of."""
+    """Return a warning for each drawn split of an image folder without images of some classes."""
     if not info.name.startswith(FOLDER_PREFIX):
         return []
     listed = list_image_folder(Path(info.name.removeprefix(FOLDER_PREFIX)))
     train, validation, test = info.split_sizes
     sizes, drawn = class_sizes(listed), 0 if listed.test else test
-    if sum(sizes) != train + validation + drawn:  # none is drawn
+    if sum(sizes) != train + validation + drawn:  # no split is drawn
         return []
     shares = class_shares(sizes, (train, validation, drawn), names=listed.classes)
     warnings = []

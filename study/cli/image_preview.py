@@ -1,4 +1,4 @@
-"""What a plan shows of an image folder: where each split comes from, and how its files are read."""
+"""Image folder lines in the plan: the source folder of each split and the decoding of the files."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -13,10 +13,10 @@ _MOST_SUFFIXES: Final = 8
 
 
 def images_summary(plan: StudyPlan) -> dict[str, Any] | None:
-    """How the files of an image folder are read, for a program; None for other datasets.
+    """Return how the files of an image folder are read, as a JSON-compatible dict. None for other datasets.
 
     Returns:
-        `splits` (where each comes from), `decoded_as`, `image_size`, `photographs`, `converted` (number of images by
+        `splits` (source of each split), `decoded_as`, `image_size`, `photographs`, `converted` (number of images by
         kind), `skipped` (number of files by suffix), `outside_classes` and `notes`.
     """
     if (listed := _folder(plan)) is None:
@@ -37,7 +37,7 @@ def images_summary(plan: StudyPlan) -> dict[str, Any] | None:
 
 
 def validation_origin(plan: StudyPlan) -> str:
-    """Where the validation split comes from, in the line of the splits."""
+    """Return the source of the validation split, for the line about the splits."""
     listed = _folder(plan)
     if listed is not None and listed.validation:
         return _origins(listed)["validation"]
@@ -45,7 +45,7 @@ def validation_origin(plan: StudyPlan) -> str:
 
 
 def image_lines(plan: StudyPlan) -> list[str]:
-    """How the files of an image folder are read, for a person; nothing for other datasets."""
+    """Return lines about reading an image folder. Empty for other datasets."""
     summary = images_summary(plan)
     if summary is None:
         return []

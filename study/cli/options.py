@@ -1,4 +1,4 @@
-"""The options of the study's commands: type, help and panel of each. Their defaults are in a command's signature."""
+"""Options of the study commands: type, help text and panel. Each command's signature holds the defaults."""
 
 from enum import StrEnum
 from functools import partial
@@ -11,7 +11,7 @@ from trainables.process.errors import UsageError
 
 
 class SamplerName(StrEnum):
-    """Optuna's samplers."""
+    """Optuna samplers."""
 
     TPE = "tpe"
     RANDOM = "random"
@@ -22,14 +22,14 @@ class SamplerName(StrEnum):
 
 
 class SchedulerName(StrEnum):
-    """What stops unpromising trials early."""
+    """Schedulers for stopping unpromising trials early."""
 
     NONE = "none"
     ASHA = "asha"
 
 
 class OutputsModeName(StrEnum):
-    """Where trials get the frozen teacher's outputs from."""
+    """Sources of the frozen teacher's outputs."""
 
     AUTO = "auto"
     STORED = "stored"
@@ -37,7 +37,7 @@ class OutputsModeName(StrEnum):
 
 
 class OutputsDtypeName(StrEnum):
-    """In which type they are stored."""
+    """Data types of stored teacher outputs."""
 
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
@@ -45,14 +45,14 @@ class OutputsDtypeName(StrEnum):
 
 
 class TeacherRecipeName(StrEnum):
-    """How a teacher is trained."""
+    """Training recipes for a teacher."""
 
     SHORT = "short"
     LITERATURE = "literature"
 
 
 class StudentLayersName(StrEnum):
-    """Which layers of the teacher a student begins with."""
+    """Choices of the teacher layers used to initialise a student."""
 
     SKIP = "skip"
     FIRST = "first"
@@ -60,7 +60,7 @@ class StudentLayersName(StrEnum):
 
 
 def _in_home(dataset: str) -> str:
-    """The dataset's name, the path of an image folder in the user's home written out."""
+    """Return the dataset name with `~` in an image folder's path expanded."""
     if "~" not in dataset:
         return dataset
     from trainables.spec.datasets import expand_home

@@ -1,4 +1,4 @@
-"""What a dry run shows: the resolved plan, the first configs, the number of trials and their cost."""
+"""Preview of a study in a dry run: the resolved plan, the first configs, the number of trials and the cost."""
 
 from typing import Any, Final
 
@@ -22,12 +22,12 @@ _LEVEL: Final = 0.05
 
 
 def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | None = None) -> str:
-    """The plan for a person.
+    """Return the plan as text for the user.
 
     Args:
-        plan: of a study.
-        configs: those that the search proposes first.
-        ended: how many trials have ended, of a study that is resumed.
+        plan: study plan.
+        configs: first configs proposed by the search.
+        ended: number of ended trials at a resume.
     """
     base = plan.base
     info = dataset_info(base.dataset)
@@ -70,7 +70,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
 
 
 def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
-    """Count the sources of a text; nothing for images, or if the files are not there yet.
+    """Count the text sources of a dataset. Empty for images, and for datasets with missing files.
 
     Raises:
         UsageError: a file of the dataset cannot be used.
@@ -127,7 +127,7 @@ def _test_reader(plan: StudyPlan) -> str:
 
 
 def describe_confirmation(plan: StudyPlan) -> str:
-    """What is confirmed when all else has run, for a person."""
+    """Return a description of the configs to be confirmed."""
     request = plan.confirmation
     if request is None:
         return "nothing"

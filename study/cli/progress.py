@@ -1,4 +1,4 @@
-"""What a person sees while a study runs, on stderr: a live line on a terminal, a line per trial otherwise."""
+"""Progress display on stderr: a live line on a terminal, one line per trial otherwise."""
 
 import sys
 import time
@@ -25,12 +25,12 @@ _SECONDS_BETWEEN_LINES: Final = 10.0
 
 
 class StudyProgress:
-    """Shows how a study is going.
+    """Progress display of a study.
 
     Args:
-        plan: the study.
+        plan: study plan.
         quiet: show nothing.
-        stream: where to; stderr, so that stdout holds results alone.
+        stream: output stream, by default stderr so that stdout holds only results.
     """
 
     def __init__(self, plan: StudyPlan, *, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -55,7 +55,7 @@ class StudyProgress:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
-            redirect_stdout=False,  # what Ray prints there is not for the screen
+            redirect_stdout=False,  # output from Ray must not appear on the screen
         )
 
     def __enter__(self) -> "StudyProgress":
@@ -70,25 +70,25 @@ class StudyProgress:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line about what is being done."""
+        """Print a line about the current work."""
         self._console.print(text, markup=False)
 
     def warn(self, text: str) -> None:
-        """A line about something that somebody should know, once however many processes tell it."""
+        """Print a warning once, even if several processes report the same one."""
         if text not in self._warned:
             self._warned.add(text)
             self.say(f"warning: {text}")
 
     @contextmanager
     def counting(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """While something goes on that counts: a bar on a terminal, a line every ten seconds otherwise.
+        """Show progress of a counted task: a bar on a terminal, a line every ten seconds otherwise.
 
         Args:
-            what: is counted.
-            total: up to where.
+            what: name of the counted items.
+            total: final count.
 
         Yields:
-            To be called with how many are done and what else there is to say.
+            A function taking the current count and a text with further information.
         """
         bar, said = self._new_bar(what), time.monotonic()
         task = bar.add_task(what, total=total, state="") if bar is not None else None
@@ -110,7 +110,7 @@ class StudyProgress:
                 bar.stop()
 
     def trial_changed(self, entry: TrialEntry, ledger: StudyLedger) -> None:
-        """A trial reported or ended."""
+        """Update the display after a trial has reported or ended."""
         if self._console.quiet:
             return
         ended, self._total = ledger.ended, ledger.planned
@@ -137,7 +137,7 @@ class StudyProgress:
 
 
 def trial_line(entry: TrialEntry) -> str:
-    """One ended trial in one line."""
+    """Return one line about an ended trial."""
     what = {"finished": "finished", "pruned": "stopped early", "failed": "FAILED"}[entry.status or "failed"]
     epochs = f"{len(entry.epochs)} epoch{'s' if len(entry.epochs) != 1 else ''}"
     reason = f": {entry.error.splitlines()[0]}" if entry.error else ""
@@ -148,7 +148,7 @@ def trial_line(entry: TrialEntry) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 h`."""
+    """Format a duration in seconds, such as `45 s`, `12 min` or `3.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

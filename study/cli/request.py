@@ -1,6 +1,6 @@
-"""From the command line's values to a plan: a new one, or that of a study that goes on.
+"""Conversion of command-line values to a plan, for a new or a resumed study.
 
-The plan and what it imports are loaded inside the functions, so that help and mistakes answer at once.
+Modules that load the plan are imported inside the functions, so that `--help` and usage errors appear at once.
 """
 
 import shlex
@@ -23,7 +23,7 @@ from trainables.storage.uris import REDACTED, is_uri, redact_place
 if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
-# Each option of a plan: its flag's parameter, and where its value goes.
+# Parameter names of plan options, grouped by destination: config fields here, plan fields in `_PLAN_FLAGS`.
 _CONFIG_FLAGS: Final = (
     "method",
     "adapter",
@@ -35,9 +35,9 @@ _CONFIG_FLAGS: Final = (
     "epochs",
     "student_layers",
 )
-# What these are by default depends on the data: of text, the trial's own defaults say it.
+# Options with image-specific defaults. For text, the text defaults of the trial config apply.
 _OF_IMAGES: Final = ("student", "teacher", "epochs")
-# Fields of a config that other flags settle.
+# Config fields set by other flags, so `--set` is rejected for them.
 _SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
 _PLAN_FLAGS: Final = (
     "space",
@@ -73,7 +73,7 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
     hold: list[str] = plain.get("hold") or []
     overrides = _overrides(hold, plain.get("temperature"))
-    # Other processes and nodes have other working folders.
+    # Make paths absolute, because other processes and nodes have other working directories.
     for flag in ("data_root", "optuna_storage"):
         if isinstance(path := plain.get(flag), Path):
             plain[flag] = path.absolute()
@@ -82,7 +82,7 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
             plain["tracking_uri"] = absolute_uri(uri)
         except SQLitePathError as error:
             raise UsageError(f"--tracking-uri: {error}") from None
-    if (place := plain.get("storage_path")) and not is_uri(place) and ":/" not in place:  # a mistyped URI is refused
+    if (place := plain.get("storage_path")) and not is_uri(place) and ":/" not in place:  # mistyped URIs fail later
         plain["storage_path"] = str(Path(place).absolute())
     if (dataset := plain.get("dataset", "")).startswith(FOLDER_PREFIX) and dataset != FOLDER_PREFIX:
         plain["dataset"] = f"{FOLDER_PREFIX}{Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()}"
@@ -101,7 +101,7 @@ def _check_text(given: dict[str, Any]) -> None:
 
 
 def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]:
-    """Fields to hold, checked one by one and in their own type."""
+    """Return fixed config fields, each validated and converted to the type of the field."""
     from pydantic import ValidationError
 
     from study.plan.validation import describe_validation
@@ -130,7 +130,7 @@ def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> st
 
 
 def _precision(values: dict[str, Any]) -> str:
-    """`fp32` or `bf16`, settled before the plan: a trial means the same on every machine."""
+    """Return `fp32` or `bf16`, resolved at planning time so that a trial is the same on every machine."""
     from trainables.data.registry import dataset_info
     from trainables.spec.precision import resolve_precision
 
@@ -146,7 +146,7 @@ def _precision(values: dict[str, Any]) -> str:
 
 
 def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_run: bool) -> None:
-    """Fetch the missing files of a dataset; a dry run only checks that this can be done."""
+    """Fetch the missing files of a dataset. A dry run only checks that a data root is given."""
     from trainables.data.registry import dataset_info
 
     info = dataset_info(dataset)
@@ -155,7 +155,7 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
     if not info.missing_files(root) or dry_run:
         return
     assert root is not None, "a dataset that lacks files has layouts"
-    if tracking_uri is not None:  # one that does not answer is found out before hours of fetching
+    if tracking_uri is not None:  # detect an unreachable server before a download that may take hours
         from trainables.storage.mlflow_store import check_tracking_uri
 
         check_tracking_uri(tracking_uri)
@@ -168,14 +168,14 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
 
 
 def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
-    """The plan of a study that does not exist yet, checked.
+    """Return the checked plan of a new study.
 
     Args:
-        values: every option's value.
-        given: those that the user gave.
+        values: values of all options.
+        given: options given by the user.
 
     Raises:
-        UsageError: values that are out of bounds or do not go together, or a study of that name exists.
+        UsageError: values are out of bounds or contradict each other, or a study with that name exists.
     """
     from study.plan.checks import (
         check_data_root,
@@ -223,7 +223,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_address_form(plan.address)
     check_space_fits_method(plan)
     check_optuna_storage(plan)
-    if not (values["dry_run"] and values["download"]):  # what would be fetched is not there yet
+    if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)
     check_is_free(plan.directory, resume_command(plan))
     left_out = check_networks(
@@ -234,12 +234,12 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     if left_out:
         fitting = tuple(method for method in plan.compared if method.name not in left_out)
         plan = resolve_plan({**asked, "compared": fitting})
-    check_images(plan, runs=not values["dry_run"])  # last, as it may take minutes
+    check_images(plan, runs=not values["dry_run"])  # last, because this may take minutes
     return plan
 
 
 def _for_these_data(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The options' values, without defaults that are meant for images where the data are text."""
+    """Return the options with image-specific defaults replaced for text datasets."""
     from trainables.spec.text_defaults import text_defaults
 
     if not is_text(values["dataset"]):
@@ -251,7 +251,7 @@ def _for_these_data(values: dict[str, Any], given: dict[str, Any]) -> dict[str, 
 
 
 def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
-    """What is asked for of a study that is yet to run."""
+    """Return the confirmation requested for a new study."""
     from study.plan.confirmation import DEFAULT_SEEDS, request_of
 
     configs, seeds = values["confirm"], values["seeds"]
@@ -264,7 +264,7 @@ def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The values of a plan that compares methods."""
+    """Return plan values for a study that compares methods."""
     from study.plan.methods import BASELINE
 
     for flag in ("method", "adapter"):
@@ -294,14 +294,14 @@ def _names(methods: str | None) -> list[str] | None:
 
 
 def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
-    """The plan of a study that exists.
+    """Return the plan of an existing study.
 
     Args:
-        name: the study.
-        output_dir: where it lies.
+        name: study name.
+        output_dir: output folder with the study.
 
     Raises:
-        UsageError: there is no such study, or its plan is not one that this version wrote.
+        UsageError: the study does not exist, or this version cannot read the plan.
     """
     from study.plan.plan import NAME_PATTERN
     from study.plan.resolve import load_plan
@@ -314,18 +314,18 @@ def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
 def resumed_plan(
     name: str, output_dir: Path, given: dict[str, Any], *, confirms: bool = False, runs: bool = True
 ) -> "StudyPlan":
-    """The plan that a study was started with, and what may differ when it goes on.
+    """Return the recorded plan of a study, updated with the options that may change at a resume.
 
     Args:
-        name: the study.
-        output_dir: where it lies.
-        given: the options that the user gave.
-        confirms: whether the study has to be one that has finished, and is to be confirmed.
-        runs: whether trials will run, which need the places that the plan names.
+        name: study name.
+        output_dir: output folder with the study.
+        given: options given by the user.
+        confirms: whether the command confirms a finished study.
+        runs: whether trials will run. If so, data, storage and cluster address are checked too.
 
     Raises:
-        UsageError: there is no such study, or an option asks for another study than the one on disk, or for a
-            confirmation that it cannot have.
+        UsageError: the study does not exist, an option contradicts the recorded plan, or the requested confirmation is
+            not possible.
     """
     from study.plan.checks import (
         check_data_root,
@@ -355,7 +355,7 @@ def resumed_plan(
     refuse_differences(plan, asked)
     _refuse_other_methods(plan, _names(given.get("methods")))
     asked |= check_same_teacher(plan, given)
-    # A budget is for one run: the next goes to the end unless it is given one of its own.
+    # A time budget applies to one run. A resumed run has no budget unless the user gives one.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
     confirmation = _confirmation_at_resume(
         plan,
@@ -387,7 +387,7 @@ def resumed_plan(
 def _confirmation_at_resume(
     plan: "StudyPlan", configs: int | None, seeds: int | None, *, confirms: bool, sets_aside: bool
 ) -> dict[str, int] | None:
-    """What is confirmed of a study that exists: as its plan has it, if nothing is asked for."""
+    """Return the confirmation of an existing study: as requested, or else as recorded in the plan."""
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.plan.confirmation import DEFAULT_SEEDS, request_of
@@ -410,10 +410,10 @@ def _confirmation_at_resume(
 
 
 def keep_confirmation(plan: "StudyPlan") -> None:
-    """Write down in the plan of a study that exists what is confirmed of it, for the next resume.
+    """Write the requested confirmation to the plan of an existing study, for the next resume.
 
     Raises:
-        UsageError: another process runs the study, or something else is confirmed of it meanwhile.
+        UsageError: another process runs the study, or another confirmation was chosen in the meantime.
     """
     from study.ledger.ledger import StudyLedger
     from study.plan.lock import StudyLock
@@ -442,19 +442,19 @@ def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
 
 
 def resume_command(plan: "StudyPlan") -> str:
-    """What to type to go on with a study; `***` stands for secrets of URIs, which have to be given again."""
+    """Return the command that resumes a study. Secrets in URIs appear as `***` and must be given again."""
     from study.plan.plan import URI_FIELDS
 
     return _command(plan, "study.launch", "--resume", plan.name, again=URI_FIELDS)
 
 
 def sync_command(plan: "StudyPlan") -> str:
-    """What to type to deliver a study to MLflow; as above."""
+    """Return the command that delivers a study to MLflow. Secrets in URIs appear as `***`."""
     return _command(plan, "study.sync", plan.name, again=("tracking_uri",))
 
 
 def confirm_command(plan: "StudyPlan") -> str:
-    """What to type to confirm the best configs of a study; as above."""
+    """Return the command that confirms the best configs of a study. Secrets in URIs appear as `***`."""
     from study.plan.plan import URI_FIELDS
 
     return _command(plan, "study.confirm", plan.name, again=URI_FIELDS)

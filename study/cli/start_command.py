@@ -1,8 +1,8 @@
-"""The command that starts a study like one that ran: what it was asked for, without its name.
+"""Reconstruction of the command that starts a study with the same settings, without the study name.
 
-It is worked out of the plan, not remembered as typed: a study that was resumed, confirmed later or begun with `--smoke`
-has no one line that was ever typed for all of it. What belongs to the study is given even where it is the default, as a
-later version may have other defaults; how it ran is given where it is not the default.
+The command is derived from the plan, not from the typed command. No single typed command describes a study that was
+resumed, confirmed later or started with `--smoke`. Options that define the study are always included, because later
+versions may have other defaults. Options about execution are included only if they differ from the default.
 """
 
 import shlex
@@ -28,10 +28,10 @@ _IF_OTHERWISE: Final = (
 
 
 def start_command(plan: StudyPlan) -> str:
-    """What to type for the same study under a new name; secrets of URIs are blotted out.
+    """Return the command for a study with the same settings under a new name, with secrets in URIs masked.
 
     Args:
-        plan: of the study.
+        plan: study plan.
     """
     words = ["python", "-m", "study.launch", "--space", plan.space]
     for name, value in _options(plan):
@@ -40,7 +40,7 @@ def start_command(plan: StudyPlan) -> str:
 
 
 def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
-    """Options with their values, in the order of the command's help; True for a flag."""
+    """Yield options with their values, in the order of the command's help. The value of a flag is True."""
     base = plan.base
     if plan.compared:
         yield "methods", ",".join(method.name for method in plan.compared)
@@ -94,11 +94,11 @@ def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
 
 
 def _tells_itself(checkpoint: Path) -> bool:
-    """Whether a checkpoint says how its images were normalised, and must not be told."""
+    """Return whether a checkpoint contains a normalisation, in which case `--teacher-normalisation` is left out."""
     from trainables.models import CheckpointError
     from trainables.models.checkpoints import is_ours
 
     try:
         return is_ours(checkpoint)
-    except CheckpointError:  # it is gone: the study has its copy
+    except CheckpointError:  # the file is gone, but the study has a copy
         return checkpoint.suffix == ".safetensors"

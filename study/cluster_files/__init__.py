@@ -1,4 +1,4 @@
-"""Files that start a cluster and a study on it: with `ray up`, with KubeRay, under Slurm. To be copied and adapted."""
+"""Templates that start a cluster and a study on it: `ray up`, KubeRay, Slurm. Copy and adapt them."""
 
 from importlib.resources import files
 from typing import Final
@@ -11,9 +11,9 @@ CLUSTER_FILES: Final = {
 
 
 def read_cluster_file(name: str) -> str:
-    """The text of a file.
+    """Return the text of a template.
 
     Args:
-        name: of `CLUSTER_FILES`.
+        name: key of `CLUSTER_FILES`.
     """
     return (files(__name__) / CLUSTER_FILES[name][0]).read_text(encoding="utf-8")

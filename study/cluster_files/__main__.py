@@ -1,4 +1,4 @@
-"""The command line: `python -m study.cluster_files slurm > study.sbatch`."""
+"""Command line for the templates: `python -m study.cluster_files slurm > study.sbatch`."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def show(
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, then exit with the code of the command."""
     leave_with_exit_code(lambda: app(prog_name="python -m study.cluster_files"))
 
 

@@ -1,1 +1,1 @@
-"""What happened in a study: its journal, its trials, its records."""
+"""State of a running or finished study: the journal, the trials and the records derived from them."""

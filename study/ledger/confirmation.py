@@ -1,4 +1,4 @@
-"""A confirmation as the journal holds it: the configs that were chosen, and why."""
+"""A confirmation as stored in the journal: the chosen configs and the reason for each choice."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,16 +11,16 @@ from trainables.spec.trial import TrialConfig
 
 
 class Choice(BaseModel):
-    """A config that is confirmed, and why.
+    """One config of a confirmation and the reason for choosing it.
 
     Args:
-        label: what tables call it.
-        config: the config, with the seeds of whatever trial it was found in.
-        rank: its place by the bound, from 1; None for what is there beside the chosen ones.
-        control: the control that it is, if it is one.
-        winner: whether its one score was the best of the search.
-        search_score: the validation accuracy that it had when the choice was made.
-        bound: what the choice was made by: `value`, `low`, `n` and `method`.
+        label: name of the config in tables.
+        config: chosen config, with the seeds of the trial in which it was found.
+        rank: rank by lower bound, from 1. None for controls and other additional configs.
+        control: name of the control, if the config is one.
+        winner: whether the config had the best single score of the search.
+        search_score: validation accuracy at the time of choice.
+        bound: estimate used for the ranking, with the keys `value`, `low`, `n` and `method`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,18 +34,18 @@ class Choice(BaseModel):
     bound: dict[str, Any] | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """What `analysis.questions.confirmation.summarise_confirmation` wants to know."""
+        """Return the choice as a row for `analysis.questions.confirmation.summarise_confirmation`."""
         return {**self.model_dump(exclude={"config"}), "config_id": self.config.config_id}
 
 
 class Confirmation(BaseModel):
-    """What is confirmed, as the journal holds it from before the first trial on.
+    """A confirmation, written to the journal before the first confirmation trial starts.
 
     Args:
-        request: what was asked for.
-        first_replicate: number of the first seed; no trial before had it or a later one.
-        choices: the configs, each once.
-        chosen_at: seconds since 1970.
+        request: number of configs and seeds requested.
+        first_replicate: number of the first seed. All earlier trials of the study have lower numbers.
+        choices: chosen configs, without duplicates.
+        chosen_at: time of the choice in seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,15 +57,15 @@ class Confirmation(BaseModel):
 
     @property
     def size(self) -> int:
-        """How many trials it has."""
+        """Number of trials of the confirmation."""
         return self.request.seeds * len(self.choices)
 
     def is_first_choice(self, config: TrialConfig) -> bool:
-        """Whether a config is the best of the choices."""
+        """Return whether a config has rank 1."""
         return any(choice.rank == 1 and choice.config.config_id == config.config_id for choice in self.choices)
 
     def trials(self, study_seed: int) -> Iterator[PlannedTrial]:
-        """All of them, seed by seed, so that one that is stopped has complete pairs."""
+        """Yield all trials, one seed after another, so an interrupted confirmation still has complete pairs."""
         for replicate in range(self.first_replicate, self.first_replicate + self.request.seeds):
             for choice in self.choices:
                 yield PlannedTrial("confirm", choice.config.with_seeds(study_seed, replicate), replicate)

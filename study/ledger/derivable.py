@@ -1,8 +1,7 @@
-"""Whether a study's journal still accounts for what was made of it: what is derived never overwrites more than that.
+"""Checks that the journal is complete before records or MLflow runs are derived from it.
 
-The records and MLflow's runs are derived from the journal. A journal that lost lines, was emptied or is another's would
-replace them by less. Such a study is refused, with both counts, until the journal is restored or the old records are
-explicitly set aside.
+A truncated or empty journal, or one from another study, would overwrite records and MLflow runs with less content. The
+checks reject such a study and report both counts, until the user restores the journal or sets the old records aside.
 """
 
 import json
@@ -19,11 +18,11 @@ _MOST_NAMED: Final = 5
 
 
 class DeliveredTrial(NamedTuple):
-    """A trial that has ended, as MLflow has it.
+    """Ended trial as found in MLflow.
 
     Args:
-        status: how it ended.
-        attempt: which attempt that was, counted from 1.
+        status: final status of the trial.
+        attempt: number of the attempt, from 1.
     """
 
     status: str
@@ -31,10 +30,10 @@ class DeliveredTrial(NamedTuple):
 
 
 def check_records(ledger: StudyLedger) -> None:
-    """Check that the journal accounts for every trial of the records, and for as many as the result counts.
+    """Check that the journal contains every recorded trial, and at least as many trials as `summary.json` counts.
 
     Raises:
-        StudyError: it does not; says how many trials each of them has.
+        StudyError: the journal has fewer trials. The message gives both counts.
     """
     recorded = recorded_trials(ledger.plan.directory)
     if lost := lost_records(ledger, recorded):
@@ -44,10 +43,10 @@ def check_records(ledger: StudyLedger) -> None:
 
 
 def check_trial(ledger: StudyLedger, trial_id: str) -> None:
-    """Check that the journal accounts for the record of one trial.
+    """Check that the journal contains everything recorded for one trial.
 
     Raises:
-        StudyError: it does not.
+        StudyError: the journal has less.
     """
     found = recorded_trials(ledger.plan.directory).get(trial_id)
     if found is not None and _has_less(ledger.entries.get(trial_id), found):
@@ -59,30 +58,30 @@ def check_trial(ledger: StudyLedger, trial_id: str) -> None:
 
 
 def check_delivered(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> None:
-    """Check that the journal accounts for every ended trial that MLflow has of the study.
+    """Check that the journal contains every ended trial of the study found in MLflow.
 
     Raises:
-        StudyError: it does not.
+        StudyError: the journal lacks some of them.
     """
     if lost := lost_runs(ledger, delivered):
         raise StudyError(_refusal(ledger, "runs in MLflow are", len(delivered), lost))
 
 
 def lost_records(ledger: StudyLedger, recorded: Mapping[str, RecordedTrial]) -> list[str]:
-    """Identifiers of recorded trials that the journal has less of than the records."""
+    """Return the identifiers of trials with more content in the records than in the journal."""
     return [each for each, found in recorded.items() if _has_less(ledger.entries.get(each), found)]
 
 
 def _has_less(entry: TrialEntry | None, found: RecordedTrial) -> bool:
     if entry is None or found.epochs > len(entry.epochs):
         return True
-    if entry.status is None:  # one that failed may be begun again
+    if entry.status is None:  # a failed trial may have been retried
         return not (entry.attempt > 1 and found.status in ("failed", None))
     return found.status == "finished" and entry.status != "finished"
 
 
 def lost_results(ledger: StudyLedger) -> bool:
-    """Whether the study's result counts more trials than the journal knows the end of; records may be gone too."""
+    """Return whether `summary.json` counts more ended trials than the journal. Works even if records are lost."""
     return summarised_trials(ledger.plan.directory) > _ends_known(ledger)
 
 
@@ -91,7 +90,7 @@ def _ends_known(ledger: StudyLedger) -> int:
 
 
 def summarised_trials(directory: Path) -> int:
-    """How many trials had ended when a study's `summary.json` was written; 0 if that cannot be read."""
+    """Return the number of ended trials in a study's `summary.json`, or 0 if the file cannot be read."""
     try:
         counts = json.loads((directory / "summary.json").read_text(encoding="utf-8"))["trials"]
         return sum(int(counts[status]) for status in STATUSES if status in counts)
@@ -100,7 +99,7 @@ def summarised_trials(directory: Path) -> int:
 
 
 def lost_runs(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> list[str]:
-    """Identifiers of trials that ended according to MLflow and of which the journal does not know that."""
+    """Return the identifiers of trials that have ended in MLflow but not in the journal."""
     lost = []
     for trial_id, found in delivered.items():
         entry = ledger.entries.get(trial_id)
@@ -113,13 +112,13 @@ def lost_runs(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> l
 
 
 def _refusal(ledger: StudyLedger, what: str, there: int, lost: Sequence[str] | None = None) -> str:
-    """Why a study cannot go on: both counts, and what to do.
+    """Return the error message for an incomplete journal: both counts and the options of the user.
 
     Args:
-        ledger: of the study.
-        what: holds more than the journal.
-        there: how many trials that has.
-        lost: identifiers of those that the journal does not account for; None if they are not known.
+        ledger: study ledger.
+        what: name of the source with more trials than the journal, including the verb.
+        there: number of trials in that source.
+        lost: identifiers of trials missing from the journal, or None if unknown.
     """
     plan, path = ledger.plan, ledger.plan.directory / "journal.jsonl"
     counts = f"accounts for {_ends_known(ledger)}"
@@ -135,16 +134,17 @@ def _refusal(ledger: StudyLedger, what: str, there: int, lost: Sequence[str] | N
 
 
 def set_aside(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> Path | None:
-    """Move records away that the journal does not account for, and have its trials that they held run again.
+    """Move the records away if the journal lacks any of them, and reopen the affected journal trials.
 
-    A journal that cannot be read is moved too, and a new one begins.
+    An unreadable journal is moved away too and replaced by a new one.
 
     Args:
-        ledger: of the study; it can write from then on.
-        delivered: what MLflow has of the study.
+        ledger: study ledger. Writable after this call if anything was set aside.
+        delivered: ended trials of the study found in MLflow.
 
     Returns:
-        Where they are; None if the journal accounts for all, and nothing was done, or there were none.
+        The folder of the moved files. None if the journal is complete and nothing was changed, or if there was nothing
+        to move.
     """
     directory = ledger.plan.directory
     recorded, counted = recorded_trials(directory), summarised_trials(directory)

@@ -1,7 +1,7 @@
-"""What an event of a journal may hold, checked by hand: a journal has one line for every epoch of every trial.
+"""Validation of journal events, written by hand for speed: a journal has one line per epoch and trial.
 
-A line with a valid checksum can still say what no version wrote: another program or another hand may have written it.
-Such a line is damage. What depends on earlier lines is checked by the ledger.
+A line with a valid checksum may still contain content no version of this project writes, because of another program or
+a manual edit. Such a line counts as damaged. The ledger checks conditions between lines.
 """
 
 import math
@@ -21,9 +21,9 @@ _BIN: Final = frozenset({"count", "confidence", "correct"})
 
 
 def fault_of(event: Mapping[str, Any]) -> str | None:
-    """Why an event cannot be one of a study, whatever the journal holds; None for a sound one.
+    """Return why an event is invalid in any journal, or None for a valid event.
 
-    The config of a trial and the content of a confirmation are left to their own models.
+    The pydantic models check the config of a trial and the content of a confirmation.
     """
     kind = event["event"]
     checks = _CHECKS.get(kind) if isinstance(kind, str) else None
@@ -43,7 +43,7 @@ def fault_of(event: Mapping[str, Any]) -> str | None:
 
 
 def ordinal_in(trial_id: str) -> int:
-    """The number that a trial's identifier ends in; -1 where there is none."""
+    """Return the number at the end of a trial identifier, or -1 if there is none."""
     digits = trial_id.rpartition("-")[2]
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= len(str(_MOST)) else -1
 
@@ -117,7 +117,7 @@ def _are_bins(sums: Any) -> bool:
 
 
 def _is_dataset(value: Any) -> bool:
-    """The digest of the data and the number of samples in each split; of image folders also what the images are."""
+    """Return whether a value is a dataset entry: a digest and split sizes. Image folders also have an image format."""
     if not isinstance(value, dict) or not isinstance(value.get("digest"), str):
         return False
     if "class_names" in value and not (value.keys() >= set(_COUNTS_OF_DATA) and _are_names(value["class_names"])):
@@ -134,7 +134,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_encodable(value: Any) -> bool:
-    """Whether all text can be written: JSON can name halves of characters."""
+    """Return whether all strings can be encoded. JSON escapes may contain lone surrogates."""
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
     if isinstance(value, dict):

@@ -1,9 +1,9 @@
-r"""An append-only log of what happened in a study, one checked line an event: what a resumed study starts from.
+r"""Append-only event log of a study. A resumed study is rebuilt from this log.
 
-Every event is on disk before anything acts on it. A line is `crc32 json\n`. A killed writer can leave a torn last
-line, which is cut off when the log is opened again. A line whose checksum fails is reported and left out. What an
-editor or a copy does to a text file changes no event: `\r\n`, a byte order mark and a missing last `\n` are read
-through, and a line that is there twice counts once.
+Every event is written to the file before any code acts on it. Each line has the form `crc32 json\n`. A killed writer
+can leave an incomplete last line, which is removed when the log is opened for writing. Lines with a wrong checksum are
+reported and skipped. Reading tolerates typical changes by editors and copies: `\r\n`, a byte order mark and a missing
+final `\n`. Duplicate lines count once.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from typing import Any, Final
 from trainables.storage.files import describe_full_disk, sync
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# The beginning of a line, cut at any byte: JSON is written in ASCII, without control characters.
+# Prefix of a line, cut at any byte. JSON is written in ASCII without control characters.
 _TORN: Final = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} [ -~]*")
 
 
 class Journal:
-    """Appends events to `path`.
+    """Writer that appends events to a log file.
 
     Args:
-        path: the log; made if missing, its torn last line cut off.
+        path: log file. Created if missing. An incomplete last line is removed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,17 +41,18 @@ class Journal:
             sync(path.parent)
 
     def append(self, event: dict[str, Any], *, durable: bool = False) -> None:
-        """Write one event; `durable` also waits for the disk, so that it survives a power cut.
+        """Write one event. With `durable`, also wait for the disk, so the event survives a power failure.
 
         Raises:
-            OSError: naming the file, and the room that is needed where there is none; nothing of the event is left.
+            OSError: writing failed. The message names the file and, for a full disk, the space needed. No part of the
+                event stays in the file.
         """
         content = json.dumps(event, separators=(",", ":")).encode()
         line = b"%08x %s\n" % (zlib.crc32(content), content)
         before = os.fstat(self._file.fileno()).st_size
         try:
             written = 0
-            while written < len(line):  # a disk that fills up takes a part and says so only when asked again
+            while written < len(line):  # a full disk accepts part of a line and fails only on the next write
                 written += self._file.write(line[written:]) or 0
             if durable:
                 os.fsync(self._file.fileno())
@@ -61,14 +62,14 @@ class Journal:
             raise describe_full_disk(error, self._path, len(line)) from None
 
     def close(self) -> None:
-        """Close the file; appending afterwards is an error."""
+        """Close the file. Appending to a closed journal is an error."""
         self._file.close()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """Number (from 1) and event of each line, oldest first; None for a damaged line.
+    """Yield the number (from 1) and the event of each line, oldest first. The event of a damaged line is None.
 
-    A torn last line is no damage, as its event never took effect. A line that repeats an earlier one is left out.
+    An incomplete last line is not damage, because no code acted on its event. Duplicate lines are skipped.
 
     Raises:
         OSError: the file cannot be read.
@@ -87,7 +88,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
 
 
 def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """All intact events, oldest first, and the numbers (from 1) of damaged lines; see `read_lines`."""
+    """Return all valid events, oldest first, and the numbers (from 1) of damaged lines. See `read_lines`."""
     events, damaged = [], []
     for number, event in read_lines(path):
         if event is None:
@@ -109,9 +110,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _split_end(end: bytes) -> tuple[bytes, bytes]:
-    """What stands behind the last line break: what is to be read of it, and what a killed writer left of a line.
+    """Split the bytes after the last line break into a complete line and the remains of an interrupted write.
 
-    After a power cut a file may end in zeros.
+    A file may end in zero bytes after a power failure.
     """
     written = end.rstrip(b"\0")
     if _parse(written.removesuffix(b"\r")) is not None:
@@ -122,7 +123,7 @@ def _split_end(end: bytes) -> tuple[bytes, bytes]:
 
 
 def _is_whole_json(text: bytes) -> bool:
-    """Whether text begins with a whole JSON value: then it was not torn, but changed."""
+    """Return whether text begins with a complete JSON value. Such a line was modified, not interrupted."""
     try:
         json.JSONDecoder().raw_decode(text.decode("ascii"))
     except (ValueError, RecursionError):
@@ -131,7 +132,7 @@ def _is_whole_json(text: bytes) -> bool:
 
 
 def _mend_end(path: Path) -> bool:
-    """Cut off a torn last line; whether the file then ends within a line, after which the next one has to begin."""
+    """Remove an incomplete last line. Return whether the file then ends without a line break."""
     with path.open("rb+") as file:
         content = file.read()
         start = content.rfind(b"\n") + 1

@@ -1,8 +1,8 @@
-"""What a study knows of its trials: every change goes to the journal first, then into memory.
+"""In-memory state of a study's trials, backed by the journal. Every change is written to the journal first.
 
-The ledger, not Ray's snapshot, is what a resumed study starts from. Ray's snapshot is up to ten seconds old when a
-driver is killed, and trials begun since come back under new names; the journal is never behind, and a trial keeps
-its identifier for good.
+A resumed study starts from the ledger, not from Ray's snapshot. When a driver is killed, Ray's snapshot can be ten
+seconds old, and later trials come back under new names. The journal is always current, and each trial keeps one
+identifier.
 """
 
 import math
@@ -25,25 +25,25 @@ from trainables.spec.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
 
-# Moves records, and a journal that cannot be read, away; nothing of them is deleted.
+# Moves records and an unreadable journal away. Nothing is deleted.
 SET_ASIDE_FLAG: Final = "--set-aside-records"
-# The error of a trial that failed without a word of its own.
+# Error of a trial that failed without reporting an error.
 PROCESS_DIED: Final = "the trial's process died more often than is allowed"
-# How the error of one begins whose process was ended because it hung.
+# Start of the error of a trial that was terminated because it hung.
 TIMED_OUT: Final = "timed out after"
-_TICK: Final = 1e-6  # seconds, which a float of these days can hold
-_MOST_SHOWN: Final = 5  # of damaged lines
+_TICK: Final = 1e-6  # seconds; representable in a float64 timestamp
+_MOST_SHOWN: Final = 5  # damaged lines in a message
 _STAGES: Final[tuple[Stage, ...]] = ("search", "control", "replicate", "tune", "confirm")
 
 
 @dataclass
 class TrialEntry:
-    """One trial: what it is, what it has reported, how it ended (`status` is None while it has not).
+    """State of one trial: config, reported epochs and final status. `status` is None until the trial ends.
 
-    One that failed may be begun again (`attempt` counts from 1); what it had reported stays.
+    A failed trial may be retried. `attempt` counts from 1, and reported epochs are kept.
 
-    `facts` are the `COST_FACTS` and `DATA_FACTS` that it reported; a trial that has ended without an epoch has none.
-    `calibration`, by the names of `CALIBRATION`, is what one that finished told of its networks.
+    `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
+    first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
     """
 
     trial_id: str
@@ -65,50 +65,53 @@ class TrialEntry:
 
     @property
     def name(self) -> str:
-        """What a person reads: `w16-T4.0-s0`; `w16-T4.0#2-s0` of the study's second config of that name."""
+        """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`."""
         return trial_name(self.config, self.replicate, namesakes=self.namesakes)
 
     @property
     def told_its_error(self) -> bool:
-        """Whether it failed by an error of its own, and not because its process died or was ended."""
+        """Whether the trial failed with an error of its own, not because the process died or was terminated."""
         return self.status == "failed" and self.error != PROCESS_DIED and not str(self.error).startswith(TIMED_OUT)
 
     @property
     def last(self) -> dict[str, float]:
-        """Measures of the last epoch reported, or nothing."""
+        """Measures of the last reported epoch, or an empty dict."""
         return self.epochs[max(self.epochs)] if self.epochs else {}
 
     @property
     def gaps(self) -> list[int]:
-        """Epochs that the journal has lost: those before the last one and, of a finished trial, up to its last."""
+        """Epochs missing from the journal.
+
+        All epochs before the last reported one are expected, and all planned epochs for a finished trial.
+        """
         last = self.config.epochs if self.status == "finished" else max(self.epochs, default=0)
         return [] if last == len(self.epochs) else [each for each in range(1, last + 1) if each not in self.epochs]
 
     @property
     def objective(self) -> str:
-        """The measure that decides."""
+        """Name of the measure that the search maximises."""
         return objective_of(self.config.dataset)
 
     @property
     def score(self) -> float:
-        """The objective at the last epoch; NaN before the first."""
+        """Objective at the last epoch, or NaN before the first report."""
         return self.last.get(self.objective, float("nan"))
 
     @property
     def scores(self) -> dict[int, float]:
-        """The objective by epoch, where it is a number."""
-        # The trial may go on meanwhile.
+        """Finite values of the objective by epoch."""
+        # The trial may add epochs during this loop.
         told = {epoch: self.epochs[epoch].get(self.objective, math.nan) for epoch in sorted(self.epochs)}
         return {epoch: score for epoch, score in told.items() if math.isfinite(score)}
 
     @property
     def seconds(self) -> float:
-        """The trial's own computing time."""
+        """Computing time of the trial in seconds."""
         return sum(measures.get("cost/seconds", 0.0) for measures in self.epochs.values())
 
 
 def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
-    """The trials of each config, by its identifier, both in the order in which they are given."""
+    """Group trials by config identifier, keeping the given order of trials and of configs."""
     groups: dict[str, list[TrialEntry]] = {}
     for entry in entries:
         groups.setdefault(entry.config.config_id, []).append(entry)
@@ -116,12 +119,12 @@ def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
 
 
 def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> str:
-    """Adapter width, temperature and seed of a trial, or its method where it has no adapter.
+    """Return adapter width, temperature and seed of a trial. Methods other than `pesf_kd` are named first.
 
     Args:
-        config: the trial's.
-        replicate: its number.
-        namesakes: how many other configs of its study were called so before.
+        config: trial config.
+        replicate: replicate number.
+        namesakes: number of earlier configs of the study with the same name.
     """
     entry = config.method_spec
     parts = [] if config.method == "pesf_kd" else [config.method]
@@ -136,22 +139,24 @@ class StudyLedger:
     """All trials of one study, oldest first.
 
     Args:
-        plan: the study.
+        plan: study plan.
         on_end: called with each trial once it has ended.
-        read_only: whether to leave the journal as it is; nothing can be entered then.
-        sets_aside: whether a journal of which no line can be read is to be moved away; it is refused else.
+        read_only: whether to open the journal only for reading. A read-only ledger cannot record events.
+        sets_aside: whether to accept a journal without any readable line, which is then moved away. Such a journal is
+            an error otherwise.
 
     Raises:
-        StudyError: the journal cannot be read, is another study's, or has lost what is confirmed.
+        StudyError: the journal cannot be read, belongs to another study, or has lost the confirmation's choice.
 
     Attributes:
-        confirmation: what is confirmed, once that was chosen.
-        dataset: digest of the data of all trials, and the number of samples in each split, once a trial has told.
-        damage: why a line of the journal is left out, by its number, counted from 1.
-        is_unreadable: whether no line of the journal can be read, and it is to be moved away.
-        incomplete: identifiers of trials that had ended and run again, as the journal has lost epochs of theirs.
-        first_unreserved: trials with a lower number may be known elsewhere alone, since records were set aside.
-        failure: why the journal could not be written, once that happened; nothing is entered any more then.
+        confirmation: the confirmation, once chosen.
+        dataset: data digest and number of samples per split, once a trial has reported them.
+        damage: reason for each skipped journal line, by line number from 1.
+        is_unreadable: whether no journal line can be read, so the journal must be moved away.
+        incomplete: identifiers of ended trials that run again, because the journal has lost some of their epochs.
+        first_unreserved: lowest trial number not reserved by set-aside records. Trials with lower numbers may exist
+            only in those records or in MLflow.
+        failure: error from a failed journal write. A study ends after such an error.
     """
 
     def __init__(
@@ -169,11 +174,11 @@ class StudyLedger:
         self.teacher_forwards_ahead = 0
         self.dataset: dict[str, Any] | None = None
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
-        self._called: dict[str, dict[str, int]] = {}  # by what a person reads, the configs in order
+        self._called: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
         self._next_ordinal = 0
         self.first_unreserved = 0
         self._now = 0.0
-        self._prefix: str | None = None  # of the trials' identifiers: the name that the study began with
+        self._prefix: str | None = None  # of trial identifiers: the original name of the study
         self._is_signed = False
         self.damage: dict[int, str] = {}
         self.is_unreadable = False
@@ -190,11 +195,11 @@ class StudyLedger:
 
     @property
     def damaged_lines(self) -> list[int]:
-        """Lines of the journal that are left out, counted from 1."""
+        """Numbers of skipped journal lines, from 1."""
         return sorted(self.damage)
 
     def begin_writing(self) -> None:
-        """Let a ledger that was read write from now on; the journal then says which study it is of.
+        """Open the journal for writing, and record the study's identifier in it if missing.
 
         Raises:
             StudyError: the journal cannot be written.
@@ -222,7 +227,7 @@ class StudyLedger:
         for entry in self.entries.values():
             if entry.status in ("finished", "pruned") and entry.gaps:
                 self.ended -= 1
-                entry.status = entry.error = entry.ended = None  # the same attempt, as it did not fail
+                entry.status = entry.error = entry.ended = None  # the attempt number stays: the trial did not fail
                 self.incomplete.append(entry.trial_id)
 
     def _why_unreadable(self) -> str:
@@ -236,7 +241,7 @@ class StudyLedger:
         )
 
     def _enter_event(self, event: dict[str, Any]) -> str | None:
-        """Take an event that is sound by itself; why it does not go with those before, if it does not."""
+        """Apply an event that passed `fault_of`. Return why it contradicts earlier events, or None."""
         kind, trial_id = event["event"], event.get("trial_id")
         if kind == "study":
             self._check_owner(event)
@@ -252,7 +257,7 @@ class StudyLedger:
             assert isinstance(trial_id, str)
             if (fault := self._check_prefix(trial_id)) is not None:
                 return fault
-            self._next_ordinal = max(self._next_ordinal, ordinal_in(trial_id) + 1)  # even if its first line is lost
+            self._next_ordinal = max(self._next_ordinal, ordinal_in(trial_id) + 1)  # even if the first line is lost
             fault = self._enter_trial(event) if kind == "trial" else self._enter_event_of(trial_id, event)
             if fault is not None:
                 return fault
@@ -268,7 +273,13 @@ class StudyLedger:
         self._is_signed = True
 
     def _check_prefix(self, trial_id: str) -> str | None:
-        """Earlier versions did not write which study a journal is of: their trials have its name."""
+        """Check that a trial identifier starts with this study's name. Return the fault, or None.
+
+        Journals from earlier versions have no study identifier, so the name is the only sign of ownership.
+
+        Raises:
+            StudyError: the journal belongs to another study.
+        """
         prefix = trial_id.rpartition("-")[0]
         if self._prefix is None:
             if not self._is_signed and prefix not in (self.plan.name, recorded_name(self.plan.directory)):
@@ -335,17 +346,17 @@ class StudyLedger:
                 self.entries[trial_id].attempt = max(self.entries[trial_id].attempt, attempt)
 
     def forget_unreadable(self) -> None:
-        """Begin a new journal, as the one that could not be read was moved away."""
+        """Clear the recorded damage after an unreadable journal was moved away."""
         self.is_unreadable = False
         self.damage.clear()
 
     def set_aside(self, folder: str | None, next_ordinal: int, again: dict[str, int]) -> None:
-        """Enter that records which the journal could not account for were moved away.
+        """Record that the records were moved away because the journal lacked some of them.
 
         Args:
-            folder: where they are now; None where there were none.
-            next_ordinal: above the number of every trial that they, or MLflow, know: no other trial gets its name.
-            again: trials of the journal that run again, and which attempt that is.
+            folder: current folder of the records, or None if there were none.
+            next_ordinal: ordinal above all trials in the records, in MLflow and in the journal, so no name is reused.
+            again: attempt number of each journal trial that runs again, by identifier.
         """
         event = {"event": "set_aside", "time": self._time(), "next_ordinal": next_ordinal, "again": again}
         self._append(event if folder is None else {**event, "folder": folder}, durable=True)
@@ -354,7 +365,7 @@ class StudyLedger:
     def open_trial(
         self, stage: Stage, config: TrialConfig, replicate: int, optuna: dict[str, Any] | None = None
     ) -> TrialEntry:
-        """Enter a new trial; from here on it is never lost."""
+        """Record a new trial. The trial is on disk when this method returns."""
         ordinal = self._next_ordinal
         entry = TrialEntry(
             trial_id=f"{self._prefix or self.plan.name}-{ordinal:04d}",
@@ -389,15 +400,19 @@ class StudyLedger:
         self._next_ordinal = max(self._next_ordinal, entry.ordinal + 1)
 
     def _time(self) -> float:
-        """Seconds since 1970, more than any before: a clock that is set back must not reorder a study.
+        """Return seconds since 1970, strictly increasing even if the clock is set back.
 
-        Nor must two events be the same line, which would count once.
+        Increasing times keep events in order and distinct. Identical journal lines would count once.
         """
         self._now = max(self._now + _TICK, time.time())
         return self._now
 
     def record_epoch(self, trial_id: str, epoch: int, measures: dict[str, float]) -> bool:
-        """Enter an epoch's measures; False if they are known, as after going on from an older checkpoint."""
+        """Record the measures of an epoch.
+
+        Returns:
+            False if the epoch is known, as after a restart from an older checkpoint, or if the trial has ended.
+        """
         entry = self.entries[trial_id]
         if epoch in entry.epochs or entry.status is not None:
             return False
@@ -408,7 +423,7 @@ class StudyLedger:
         return True
 
     def record_facts(self, trial_id: str, facts: dict[str, float]) -> None:
-        """Enter what a trial costs by what it is, and what its splits are, each fact once."""
+        """Record cost facts and data facts of a trial, each once."""
         entry = self.entries[trial_id]
         new = {name: value for name, value in facts.items() if name not in entry.facts}
         if new and entry.status is None:
@@ -416,7 +431,7 @@ class StudyLedger:
             entry.facts = {**entry.facts, **new}
 
     def record_dataset(self, dataset: dict[str, Any]) -> bool:
-        """Enter what the trials learn from and are measured on; False if it is known."""
+        """Record the dataset of the study. Return False if there is nothing to record or the dataset is known."""
         if not dataset or self.dataset is not None:
             return False
         self._append({"event": "dataset", "dataset": dataset})
@@ -424,14 +439,14 @@ class StudyLedger:
         return True
 
     def record_calibration(self, trial_id: str, calibration: dict[str, dict[str, list[float]]]) -> None:
-        """Enter how well calibrated the networks of a trial are, once."""
+        """Record the calibration bins of a trial's models, once."""
         entry = self.entries[trial_id]
         if calibration and not entry.calibration and entry.status is None:
             self._append({"event": "calibration", "trial_id": trial_id, "calibration": calibration})
             entry.calibration = calibration
 
     def record_confirmation(self, confirmation: Confirmation) -> None:
-        """Enter what is confirmed, once and for all, before the first of its trials begins."""
+        """Record the confirmation, once per study and before the first confirmation trial."""
         assert self.confirmation is None, "a confirmation is chosen once"
         content = confirmation.model_dump(mode="json")
         self._append({"event": "confirmation", "confirmation": content}, durable=True)
@@ -446,12 +461,12 @@ class StudyLedger:
             raise
 
     def record_fill(self, forwards: int, files: int, seconds: float) -> None:
-        """Enter that a task filled teacher outputs ahead of the trials.
+        """Record that a task computed teacher outputs before the trials needed them.
 
         Args:
-            forwards: samples that went through the teacher.
-            files: that it filled.
-            seconds: that it took.
+            forwards: number of samples passed through the teacher.
+            files: number of files filled.
+            seconds: time of the task in seconds.
         """
         if files:
             event = {"event": "fill", "time": self._time(), "forwards": forwards, "files": files, "seconds": seconds}
@@ -459,7 +474,7 @@ class StudyLedger:
             self.teacher_forwards_ahead += forwards
 
     def end_trial(self, trial_id: str, status: Status, error: str | None = None) -> None:
-        """Enter how a trial ended, once."""
+        """Record the final status of a trial, once."""
         entry = self.entries[trial_id]
         if entry.status is not None:
             return
@@ -475,7 +490,7 @@ class StudyLedger:
             self._on_end(entry)
 
     def retry_failed(self) -> list[TrialEntry]:
-        """Begin every trial that failed again: its failure stays in the journal, its epochs stay as they are."""
+        """Reopen every failed trial. The failure stays in the journal and reported epochs are kept."""
         failed = [entry for entry in self.entries.values() if entry.status == "failed"]
         for entry in failed:
             event = {"event": "retry", "trial_id": entry.trial_id, "time": self._time(), "attempt": entry.attempt + 1}
@@ -495,21 +510,21 @@ class StudyLedger:
         return self.confirmation is not None and ended >= self.confirmation.size
 
     def in_stage(self, stage: Stage) -> list[TrialEntry]:
-        """Trials of a stage, oldest first."""
+        """Return the trials of a stage, oldest first."""
         return self._stages[stage]
 
     @property
     def unfinished(self) -> list[TrialEntry]:
-        """Trials that were started and have not ended."""
+        """Trials that have started but not ended."""
         return [entry for entry in self.entries.values() if entry.status is None]
 
     def count(self, status: Status) -> int:
-        """How many trials ended so."""
+        """Return the number of trials with a status."""
         return sum(entry.status == status for entry in self.entries.values())
 
     @property
     def planned(self) -> int:
-        """Trials of the whole study with its confirmation; at most so many, until that is chosen."""
+        """Number of trials of the whole study, including the confirmation. An upper bound until configs are chosen."""
         chosen = self.confirmation
         tuned = len(self.in_stage("tune"))
         return self.plan.total_trials + (confirm_trials(self.plan) if chosen is None else tuned + chosen.size)
@@ -532,12 +547,12 @@ def _enter_epoch(entry: TrialEntry, event: dict[str, Any]) -> str | None:
 
 
 def first_words(error: Exception) -> str:
-    """The first line of an error, cut to fit into a message."""
+    """Return the first line of an error, shortened to 200 characters."""
     return (str(error).splitlines() or [""])[0][:200]
 
 
 def describe_damage(ledger: StudyLedger) -> str | None:
-    """What of a study's journal is damaged, for a person; None where nothing is."""
+    """Return a description of the journal's damage for the user, or None for an intact journal."""
     parts = []
     if ledger.damage:
         lines = ledger.damaged_lines
@@ -552,7 +567,7 @@ def describe_damage(ledger: StudyLedger) -> str | None:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """`1-3, 7`; the first few."""
+    """Format sorted numbers as ranges, such as `1-3, 7`, showing only the first few."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -564,13 +579,13 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
-    """A trial as a row of `records.TRIALS_SCHEMA`."""
+    """Return a trial as a row of `records.TRIALS_SCHEMA`."""
     config = entry.config.model_dump(mode="json")
     config["epochs_planned"] = config.pop("epochs")
     return {
         **config,
         "trial_id": entry.trial_id,
-        "study": entry.trial_id.rpartition("-")[0],  # one name for all, also of a study whose folder was renamed
+        "study": entry.trial_id.rpartition("-")[0],  # the original name, even if the folder was renamed
         "space": plan.space,
         "stage": entry.stage,
         "name": entry.name,
@@ -588,14 +603,14 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
 
 
 def _bins(sums: dict[str, list[float]] | None) -> list[dict[str, float]] | None:
-    """A row's list of bins; from sums by what they are of."""
+    """Convert calibration sums, stored as one list per quantity, to a list of bins."""
     if sums is None:
         return None
     return [dict(zip(sums, each, strict=True)) for each in zip(*sums.values(), strict=True)]
 
 
 def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:
-    """A trial's epochs as rows of `records.EPOCHS_SCHEMA`."""
+    """Return the epochs of a trial as rows of `records.EPOCHS_SCHEMA`."""
     return [
         {"trial_id": entry.trial_id, "epoch": epoch, "time": int(entry.epoch_times[epoch] * 1e6), **measures}
         for epoch, measures in sorted(entry.epochs.items())
@@ -603,7 +618,7 @@ def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:
 
 
 def check_journal(ledger: StudyLedger) -> None:
-    """Check that the choice is known if any of its trials is.
+    """Check that a journal with confirmation trials still has the confirmation's choice.
 
     Raises:
         StudyError: the line with the choice is damaged.

@@ -1,4 +1,4 @@
-"""The records of a study, opened and completed from its journal."""
+"""Opening and completing the records of a study from the journal."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from study.records import RecordWriter, recorded_trials
 
 
 def complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter) -> None:
-    """Write what a killed driver had entered into the journal and not yet into the records."""
+    """Write trials that a killed driver left in the journal but not in the records."""
     recorded = records.recorded()
     for entry in ledger.entries.values():
         if entry.status is not None and entry.trial_id not in recorded:
@@ -18,7 +18,7 @@ def complete_records(plan: StudyPlan, ledger: StudyLedger, records: RecordWriter
 
 
 def open_records(plan: StudyPlan, ledger: StudyLedger, say: Callable[[str], None]) -> RecordWriter:
-    """The records of a study, as far as they are whole and agree with its journal; the rest is written from that."""
+    """Open the records of a study, and rewrite damaged or outdated records from the journal."""
     records = RecordWriter(plan.directory)
     for path in records.set_damaged_aside():
         say(f"{path} is damaged: it is moved to {plan.directory / 'set-aside'} and written again from the journal")

@@ -1,4 +1,4 @@
-"""How one run of a study ended."""
+"""Result of one run of a study."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from study.ledger.ledger import StudyLedger
 
 @dataclass(frozen=True)
 class StudyRun:
-    """How one run of a study ended.
+    """Result of one run of a study.
 
     Args:
-        ledger: the study's trials.
-        interrupted: a person stopped it.
-        out_of_time: the time budget was used up with work left.
-        seconds: wall time of this run.
+        ledger: study ledger.
+        interrupted: whether the user stopped the run.
+        out_of_time: whether the time budget ended the run before all trials ended.
+        seconds: wall time of the run in seconds.
     """
 
     ledger: StudyLedger
@@ -23,12 +23,12 @@ class StudyRun:
 
     @property
     def complete(self) -> bool:
-        """Whether no trial is left to run."""
+        """Whether the run ended with no trial left to run."""
         return not (self.interrupted or self.out_of_time) and not self.ledger.unfinished
 
     @property
     def incomplete_because(self) -> str | None:
-        """Why there is work left, in words; None if there is none."""
+        """Reason for remaining work, or None if the study is complete."""
         if self.complete:
             return None
         return "interrupted" if self.interrupted else "out of time" if self.out_of_time else "unfinished"

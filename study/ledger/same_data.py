@@ -1,7 +1,7 @@
-"""Check that a study goes on with the data that its trials have seen.
+"""Check that a resumed study uses the same data as its earlier trials.
 
-The journal holds the digest of the data and their split. Another digest means that the files have changed, or that
-this version splits them otherwise: GLUE's validation splits, for one, were not always drawn by source.
+The journal holds a digest of the data and the split. A different digest means changed files, or another split by this
+version. For example, earlier versions did not always draw GLUE validation splits by source.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,14 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.25
 
 
 def check_same_data(ledger: "StudyLedger", *, stopped: Callable[[], bool]) -> None:
-    """Check, by a task of Ray, the data of a study that goes on; its worker has them for the teacher's preparation too.
+    """Check a resumed study's data in a Ray task, which also loads the data for the teacher's preparation.
 
     Args:
-        ledger: the study's trials.
-        stopped: whether to end now, unchecked.
+        ledger: study ledger.
+        stopped: returns whether to end now, without a check.
 
     Raises:
-        StudyError: the trials that are recorded have seen other data, or another split of them; or the data cannot be
-            read.
+        StudyError: the recorded trials used other data or another split, or the data cannot be read.
     """
     if ledger.dataset is None:
         return
@@ -53,15 +52,15 @@ def check_same_data(ledger: "StudyLedger", *, stopped: Callable[[], bool]) -> No
 
 
 def refuse_other_data(plan: StudyPlan, recorded: str, found: str) -> None:
-    """Refuse data that are not those of the recorded trials.
+    """Check that the current data are the data of the recorded trials.
 
     Args:
-        plan: the study.
-        recorded: digest of the data of its trials.
-        found: of the data here.
+        plan: study plan.
+        recorded: data digest of the recorded trials.
+        found: digest of the current data.
 
     Raises:
-        StudyError: the two differ.
+        StudyError: the digests differ.
     """
     if found == recorded:
         return

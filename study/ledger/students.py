@@ -1,4 +1,4 @@
-"""The students of a confirmation."""
+"""Saved students of a confirmation."""
 
 from pathlib import Path
 
@@ -7,18 +7,18 @@ from study.plan.plan import StudyPlan
 
 
 def student_path(plan: StudyPlan, trial_id: str) -> Path:
-    """Where the student of a confirmed trial is kept."""
+    """Return the path of the saved student of a confirmation trial."""
     return plan.directory / "students" / f"{trial_id}.safetensors"
 
 
 def first_confirmed(ledger: StudyLedger) -> TrialEntry | None:
-    """The trial whose student a confirmation hands on: of its first choice, the first seed that finished.
+    """Return the trial that provides the student for export: the first finished seed of the first choice.
 
-    Not the seed that did best on the test split, which would make a choice of that reading. A student that could not be
-    kept gives way to the next seed's.
+    Picking the seed with the best test accuracy would select on the test split. If the student of a seed could not be
+    saved, the next seed is used.
 
     Returns:
-        None where no trial of the first choice finished.
+        The trial, or None if no trial of the first choice has finished.
     """
     chosen = ledger.confirmation
     if chosen is None:

@@ -1,4 +1,4 @@
-"""The data of a study as its trials had them, from the journal: an image folder may have changed or be gone since."""
+"""Dataset of a study as recorded in the journal, because an image folder may change or disappear after the trials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from trainables.spec.datasets import DATASETS, DatasetInfo, largest_pixel
 
 @dataclass(frozen=True)
 class StudyData:
-    """The dataset of a study.
+    """Description of a study's dataset.
 
     Args:
-        source: where it comes from.
-        num_classes: classes.
-        class_names: in the order of the labels; nothing if they are not known.
-        channels: of an image; 0 for text.
-        image_size: height and width of an image in pixels; 0 for text.
-        largest_pixel: the largest value that a pixel can have.
-        split_sizes: samples in (train, validation, test).
+        source: origin of the dataset.
+        num_classes: number of classes.
+        class_names: class names in label order, empty if unknown.
+        channels: number of image channels, 0 for text.
+        image_size: height and width of an image in pixels, 0 for text.
+        largest_pixel: largest possible pixel value.
+        split_sizes: number of samples in the (train, validation, test) splits.
     """
 
     source: str
@@ -34,11 +34,11 @@ class StudyData:
 
 
 def described(plan: StudyPlan, dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What the journal keeps of the data: the trials' report, and what only the files know.
+    """Return the dataset entry for the journal: the report of a trial, plus facts only the files provide.
 
     Args:
-        plan: the study.
-        dataset: `digest`, hexadecimal, and the number of samples in each split, as a trial reported them.
+        plan: study plan.
+        dataset: hexadecimal `digest` and number of samples per split, as reported by a trial.
     """
     info = dataset_info(plan.base.dataset)
     if info.name in DATASETS and info.class_names:
@@ -53,15 +53,15 @@ def described(plan: StudyPlan, dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_of(plan: StudyPlan, recorded: Mapping[str, Any] | None) -> StudyData:
-    """The data of a study, as far as the journal has them from there; otherwise as they are now.
+    """Return a study's dataset, from the journal if possible and from the current files otherwise.
 
     Args:
-        plan: the study.
-        recorded: of the journal, see `described`; None before a trial has reported.
+        plan: study plan.
+        recorded: dataset entry of the journal, see `described`. None before the first trial has reported.
 
     Raises:
-        ValueError: an image folder is not there or is damaged, and the journal does not describe it, as those of
-            earlier versions.
+        ValueError: an image folder is missing or damaged and the journal has no description of it. Earlier versions
+            wrote no description.
     """
     name, known = plan.base.dataset, dict(recorded or {})
     if name in DATASETS or "class_names" not in known:
@@ -88,6 +88,6 @@ def data_of(plan: StudyPlan, recorded: Mapping[str, Any] | None) -> StudyData:
 
 
 def _sizes(info: DatasetInfo, known: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Recorded sizes come first: a validation split of whole sources may be smaller than planned."""
+    """Return the split sizes. Recorded sizes take precedence: a split by whole sources may be smaller than planned."""
     train, validation, test = info.split_sizes
     return known.get("train", train), known.get("validation", validation), known.get("test", test)

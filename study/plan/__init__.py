@@ -1,1 +1,1 @@
-"""What was asked of a study: its plan, and the checks before any work."""
+"""Study plan, and the checks of a plan before any work starts."""

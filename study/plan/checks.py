@@ -1,4 +1,4 @@
-"""What goes around a plan: its controls, and whether its data are there, its method answers, its study is the same."""
+"""Checks of a plan against its surroundings, such as dataset files or the recorded plan of a resumed study."""
 
 import os
 from typing import Any, Final
@@ -11,29 +11,31 @@ from trainables.process.errors import UsageError
 from trainables.spec.datasets import FOLDER_PREFIX, check_files
 from trainables.spec.methods import METHOD_SPECS, method_spec
 
-_OPERATION: Final = 4096  # bytes; the name of the first one stands at its beginning
+_OPERATION: Final = 4096  # bytes of the first line; Optuna writes the name `op_code` near the start
 
 
 def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
-    """The controls of a new study: where the method has an adapter that it could do without, it stands beside it alone.
+    """Return the controls of a new study.
+
+    If the study adds an adapter to a method that also works without one, the method alone becomes a third control.
 
     Args:
-        method: of the study; an unknown one is refused by the plan.
-        adapter: whether the study gives it one.
+        method: method of the study. The plan rejects unknown names.
+        adapter: whether the study trains an adapter with the method.
     """
     alone = adapter and method in METHOD_SPECS and method_spec(method).takes_adapter
     return (*CONTROLS, method) if alone else CONTROLS
 
 
 def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
-    """Check that the values asked for at a resume are those of the plan on disk.
+    """Check that the values given at a resume equal the recorded plan.
 
     Args:
-        recorded: the plan on disk.
-        asked: plan fields (a config's fields under `base`) that the command line gave explicitly.
+        recorded: plan on disk.
+        asked: plan fields given on the command line. Config fields are under `base`.
 
     Raises:
-        UsageError: naming every field that differs, with both values.
+        UsageError: values differ. The message lists each field with both values.
     """
     differences = []
     flat = {**{k: v for k, v in asked.items() if k != "base"}, **asked.get("base", {})}
@@ -55,10 +57,10 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
 
 
 def check_data_root(plan: StudyPlan) -> None:
-    """Check that the dataset's files are there.
+    """Check that all dataset files exist.
 
     Raises:
-        UsageError: listing the files that are expected and missing, or saying what is wrong with an image folder.
+        UsageError: files are missing or an image folder is invalid. The message lists the files or the problem.
     """
     if plan.data_root is not None and not plan.data_root.is_dir():
         raise UsageError(f"--data-root {plan.data_root} is not a folder")
@@ -69,10 +71,10 @@ def check_data_root(plan: StudyPlan) -> None:
 
 
 def check_teacher_outputs(plan: StudyPlan) -> None:
-    """Check that the teacher's outputs of a study that goes on keep within the limit, which may be another now.
+    """Check the storage limit for teacher outputs at a resume, because the limit may have changed.
 
     Raises:
-        UsageError: they take more.
+        UsageError: the teacher outputs exceed the limit.
     """
     try:
         check_teacher_storage(plan)
@@ -81,14 +83,14 @@ def check_teacher_outputs(plan: StudyPlan) -> None:
 
 
 def check_images(plan: StudyPlan, *, runs: bool) -> None:
-    """Check that every file of an image folder can be decoded; those that were not decoded before are.
+    """Check that every file of an image folder can be decoded. Files checked before are not decoded again.
 
     Args:
-        plan: the study.
-        runs: whether trials will run. If they do on this machine, the decoded images to learn from are kept for them.
+        plan: study plan.
+        runs: whether trials will run. If they run on this machine, the decoded training images are kept for them.
 
     Raises:
-        UsageError: naming the files that cannot be used.
+        UsageError: some files cannot be used. The message names them.
     """
     if not plan.base.dataset.startswith(FOLDER_PREFIX):
         return
@@ -101,10 +103,10 @@ def check_images(plan: StudyPlan, *, runs: bool) -> None:
 
 
 def check_optuna_storage(plan: StudyPlan) -> None:
-    """Check that the search can be mirrored where the plan says.
+    """Check that the search can be mirrored to the file given by `--optuna-storage`.
 
     Raises:
-        UsageError: nothing is searched, the file holds something else, or it cannot be written.
+        UsageError: the study has no search, the file has other content, or the file cannot be written.
     """
     path = plan.optuna_storage
     if path is None:
@@ -114,7 +116,7 @@ def check_optuna_storage(plan: StudyPlan) -> None:
     if ":/" in str(path):
         raise UsageError(f"--optuna-storage {path}: name a file, such as studies.journal, not a URI")
     check_mirror_place(plan)
-    if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe would wait for ever
+    if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe would block forever
         raise UsageError(f"--optuna-storage {path} is a device or a pipe: name a file")
     try:
         with path.open("rb") as file:
@@ -129,12 +131,12 @@ def check_optuna_storage(plan: StudyPlan) -> None:
 
 
 def check_space_fits_method(plan: StudyPlan) -> None:
-    """Check that the method reads what the space asks about.
+    """Check that the method reads every parameter of the space.
 
     Raises:
-        UsageError: naming the parameters that the method ignores.
+        UsageError: the method ignores some parameters. The message names them.
     """
-    read = plan.base.method_spec.fields  # a comparison asks about no field
+    read = plan.base.method_spec.fields  # a comparison has no scientific parameters
     ignored = [name for name in plan.search_space.scientific if name not in read]
     if ignored:
         asked = set(plan.search_space.scientific)

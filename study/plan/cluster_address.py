@@ -1,4 +1,4 @@
-"""Addresses of Ray clusters, as `--address` takes them; neither Ray nor the network is needed to check one."""
+"""Validation of Ray cluster addresses given by `--address`, without Ray and without network access."""
 
 import os
 import re
@@ -12,16 +12,16 @@ _HIGHEST_PORT: Final = 65_535
 
 
 def check_address_form(address: str) -> None:
-    """Check that an address is `local`, `auto` or `host:port`, before any work.
+    """Check that an address is `local`, `auto` or `host:port`, before any work starts.
 
-    Ray Client (`ray://host:port`) is refused: it would run the search in a process of the cluster, without the journal
-    and the records of the study.
+    Ray Client addresses (`ray://host:port`) are rejected. Ray Client would run the search in a process on the cluster,
+    without access to the study's journal and records.
 
     Args:
-        address: of the plan.
+        address: address in the plan.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the address has another form.
     """
     if address == "local":
         return
@@ -40,10 +40,10 @@ def check_address_form(address: str) -> None:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Host and port of an address such as `head:6379` or `[::1]:6379`.
+    """Return host and port of an address such as `head:6379` or `[::1]:6379`.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the address has no host or no port.
     """
     parts = _parts(address)
     if parts is None:

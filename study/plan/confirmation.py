@@ -1,4 +1,4 @@
-"""The confirmation that is asked of a study: how many configs, on how many fresh seeds."""
+"""Request for a confirmation: number of configs and number of fresh seeds."""
 
 from typing import Final
 
@@ -22,15 +22,15 @@ _MOST_CONFIGS: Final = 1_000_000
 PUBLISHED: Final = "pesf_kd as published"
 
 
-BESIDE: Final = ("ce", BASELINE)  # of a comparison, confirmed whatever they reached
+BESIDE: Final = ("ce", BASELINE)  # methods of a comparison confirmed regardless of their score
 
 
 class ConfirmationRequest(BaseModel):
-    """What is asked of a confirmation.
+    """Size of a confirmation.
 
     Args:
-        configs: how many of the best; of a study that compares methods, how many methods beside `ce` and `kd`.
-        seeds: fresh ones for each config. With one there is no interval.
+        configs: number of best configs. In a comparison, number of methods in addition to `ce` and `kd`.
+        seeds: number of fresh seeds per config, at least 2 because one seed gives no interval.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,10 +40,10 @@ class ConfirmationRequest(BaseModel):
 
 
 def request_of(configs: int, seeds: int) -> ConfirmationRequest:
-    """The request with these counts, which the command line gave.
+    """Return a confirmation request with counts from the command line.
 
     Raises:
-        UsageError: naming the option that is out of its bounds.
+        UsageError: a count is out of bounds. The message names the option.
     """
     if not 1 <= configs <= _MOST_CONFIGS:
         raise UsageError(

@@ -1,8 +1,8 @@
-"""The temperature of the control `kd`, tuned on the validation split before a confirmation compares with it.
+"""Trials that tune the temperature of the control `kd` on the validation split before a confirmation.
 
-A search that tunes an adapter and then beats distillation at a default temperature has shown what tuning does. So `kd`
-has a small search of its own: a grid over the range in which the spaces search temperatures, on the seeds on which the
-control ran anyway, so that temperatures are compared by seed.
+An adapter with tuned settings could beat distillation at a default temperature only because of the tuning. The
+control `kd` is therefore tuned as well, over a grid covering the temperature range of the search spaces. All
+temperatures use the seeds of the control's own trials, so differences between temperatures are paired by seed.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,16 @@ from study.plan.plan import StudyPlan
 from study.plan.stages import PlannedTrial
 from trainables.spec.trial import TrialConfig
 
-# By doubling from where nothing is softened to where the spaces stop: the best of a finer grid would be luck's.
+# Powers of two from no softening to the upper bound of the spaces. With a finer grid, noise would pick the best.
 TEMPERATURES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 def tuned_configs(plan: StudyPlan) -> tuple[TrialConfig, ...]:
-    """`kd` at every temperature that is tried, the control's own first; none where there is nothing to tune.
+    """Return `kd` configs at all temperatures of the grid, the control's own temperature first.
 
-    That is a study that is not confirmed, has no such control, tunes its methods itself, or was given a temperature.
+    Returns:
+        An empty tuple if there is nothing to tune: the study has no confirmation or no control `kd`, compares methods,
+        or has a fixed temperature.
     """
     if plan.confirmation is None or plan.compared or BASELINE not in plan.controls or "temperature" in plan.overrides:
         return ()
@@ -30,7 +32,7 @@ def tuned_configs(plan: StudyPlan) -> tuple[TrialConfig, ...]:
 
 
 def tuning_trials(plan: StudyPlan) -> Iterator[PlannedTrial]:
-    """Those temperatures that did not run as the control, seed by seed."""
+    """Yield trials at all temperatures except the control's own, which has already run, seed by seed."""
     for replicate in range(1, plan.replicates + 1):
         for config in tuned_configs(plan)[1:]:
             yield PlannedTrial("tune", config.with_seeds(plan.seed, replicate), replicate)

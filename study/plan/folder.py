@@ -1,8 +1,8 @@
-"""The folder of a study: its name, its plan's file, and the folder after a move or a copy.
+"""Folder of a study: the name, the plan file, and handling of moved or copied folders.
 
-The folder is the study: its name is the study's name, and what lies in the output folder is found there, wherever that
-is now. `plan.json` keeps under `home` where the folder was. If a study of the same identifier is still there, this
-folder is a copy of it: it may be read, and nothing of the original is touched.
+The folder name is the study name. Paths inside the output folder are resolved relative to the folder's current place.
+`plan.json` stores the folder's original path under `home`. If a study with the same identifier still exists there, the
+current folder is a copy. A copy may be read, and the original is never changed.
 """
 
 import json
@@ -25,15 +25,15 @@ _PLAN: Final = "plan.json"
 _STORE: Final = "mlflow.db"
 
 
-# Folders of an output folder that are no studies.
+# Subfolders of an output folder that are not studies.
 _SHARED: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"})
 
 
-# Windows, and so a share of it, opens a device by these names.
+# Windows, and shared folders on Windows, treat these names as devices.
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
 
-# What a start leaves behind that was killed before it had written the plan.
+# Files left by a start that was killed before the plan was written.
 _LEFTOVER: Final = re.compile(r"\.lock|\.writable-[0-9]+|\..*\.partial")
 
 
@@ -41,10 +41,10 @@ _PATHS: Final = ("teacher_checkpoint", "optuna_storage", "data_root", "storage_p
 
 
 def own_store(output_dir: Path) -> str:
-    """The tracking URI of the store that an output folder has of its own.
+    """Return the tracking URI of the MLflow store inside an output folder.
 
     Raises:
-        UsageError: the folder's path has a character that no such URI can have.
+        UsageError: the folder's path contains a character not allowed in such a URI.
     """
     try:
         return sqlite_uri(output_dir / _STORE)
@@ -53,10 +53,10 @@ def own_store(output_dir: Path) -> str:
 
 
 def check_study_name(name: str) -> None:
-    """Check that a new study's folder does not collide with other files, on file systems of any kind.
+    """Check that the folder of a new study does not collide with other files on any file system.
 
     Raises:
-        UsageError: it does.
+        UsageError: the name collides.
     """
     folded = name.casefold()
     if folded in _SHARED or folded.startswith("mlflow."):
@@ -68,17 +68,19 @@ def check_study_name(name: str) -> None:
 
 
 def check_is_free(directory: Path, go_on: str) -> None:
-    """Check that a new study can have a folder; what a start left that was killed before its plan is no obstacle.
+    """Check that a folder is available for a new study.
+
+    Files left by a start that was killed before the plan was written are allowed.
 
     Args:
-        directory: the folder.
-        go_on: the command that resumes a study of that name.
+        directory: folder of the new study.
+        go_on: command to resume a study with that name.
 
     Raises:
-        UsageError: a study or something else is there.
+        UsageError: the folder contains a study or other files.
     """
     name, parent = directory.name, directory.parent
-    # Listed once: between two looks, another start may write its plan.
+    # List the folder only once, because another start may write a plan between two calls.
     found = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     if _PLAN in found:
         raise UsageError(
@@ -96,7 +98,7 @@ def _are_leftovers(names: Iterable[str]) -> bool:
 
 
 def missing_plan(directory: Path) -> str:
-    """Why a folder has no plan, and what to do, for a person; or that there is no such folder."""
+    """Return a message for the user: why a folder has no plan and how to continue, or that there is no folder."""
     parent, name = directory.parent, directory.name
     if directory.is_dir() and _are_leftovers(path.name for path in directory.iterdir()):
         return f"the start of study {name!r} was interrupted before its plan was written: start it again as before"
@@ -108,23 +110,25 @@ def missing_plan(directory: Path) -> str:
 
 
 def with_home(content: dict[str, Any], directory: Path, tracking_uri: str) -> dict[str, Any]:
-    """The content of a plan as its file has it: with its place, and without that of a store that moves with it.
+    """Return plan content for the plan file, with `home` added and the URI of the output folder's own store left out.
+
+    A store inside the output folder moves with the folder, so the plan file must not contain the store's path.
 
     Args:
-        content: of the plan.
-        directory: the study's folder.
-        tracking_uri: of MLflow's store.
+        content: plan content.
+        directory: folder of the study.
+        tracking_uri: tracking URI of the study.
     """
     is_own = tracking_uri == own_store(directory.parent)
     return {**content, "home": str(directory.absolute()), **({"tracking_uri": None} if is_own else {})}
 
 
 def settled(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """The values of a plan, of which a file was read, where its folder is now.
+    """Return plan values from a plan file, adapted to the folder's current place.
 
     Args:
-        content: of the file.
-        directory: the study's folder.
+        content: content of the plan file.
+        directory: folder of the study.
     """
     home, output_dir = _home(content), directory.parent
     values = {key: value for key, value in content.items() if key != "home"}
@@ -134,13 +138,13 @@ def settled(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         if isinstance(values.get(name), str):
             values[name] = _followed(values[name], home, directory)  # type: ignore[arg-type]  # not None
     values["output_dir"] = str(output_dir)
-    if not _is_same(output_dir / str(content.get("name")), directory):  # renamed; a link to it is not
+    if not _is_same(output_dir / str(content.get("name")), directory):  # renamed; a symbolic link is not a rename
         values["name"] = directory.name
     return values
 
 
 def _followed(place: str, home: Path, directory: Path) -> str:
-    """A path inside a folder that was moved, where it is now; any other as it is."""
+    """Return the current location of a path inside a moved folder, or any other path unchanged."""
     if is_uri(place):
         return place
     path = Path(place)
@@ -152,15 +156,15 @@ def _followed(place: str, home: Path, directory: Path) -> str:
 
 
 def recorded_name(directory: Path) -> str | None:
-    """The name that a study's plan has, which a folder that was renamed does not have; None if it cannot be read."""
+    """Return the study name in the plan file, or None if unreadable. A renamed folder has another name."""
     name = _read(directory).get("name")
     return name if isinstance(name, str) else None
 
 
 def original_of(directory: Path) -> Path | None:
-    """The folder that this one is a copy of, if that is still there; None for an original, or one that was moved.
+    """Return the existing original of a copied folder, or None for an original or a moved folder.
 
-    Two copies of a study without its original stand in each other's way: one is the other's original then.
+    If the original is gone, two copies block each other, because each counts as the original of the other.
     """
     content = _read(directory)
     home, name = _home(content), content.get("name")
@@ -175,10 +179,10 @@ def original_of(directory: Path) -> Path | None:
 
 
 def refuse_copies(directory: Path) -> None:
-    """Check that acting on a study does not act on the one that its folder was copied from.
+    """Check that a study's folder is not a copy, because acting on a copy would change the original study.
 
     Raises:
-        UsageError: it would.
+        UsageError: the folder is a copy.
     """
     original = original_of(directory)
     if original is not None:
@@ -194,10 +198,10 @@ def refuse_copies(directory: Path) -> None:
 
 
 def settle_in(directory: Path) -> None:
-    """Write down where a study's folder is, if it was moved or renamed; for who holds its lock.
+    """Update the plan file of a moved or renamed study. The caller must hold the study's lock.
 
     Raises:
-        UsageError: it is a copy.
+        UsageError: the folder is a copy.
     """
     refuse_copies(directory)
     content = _read(directory)
@@ -211,7 +215,7 @@ def settle_in(directory: Path) -> None:
 
 
 def _read(directory: Path) -> Mapping[str, Any]:
-    """The content of a plan's file; nothing where it cannot be read."""
+    """Return the content of a plan file, or an empty dict if the file cannot be read."""
     with suppress(OSError, ValueError, RecursionError):
         content = json.loads((directory / _PLAN).read_text(encoding="utf-8"))
         if isinstance(content, dict):
@@ -220,7 +224,7 @@ def _read(directory: Path) -> Mapping[str, Any]:
 
 
 def _home(content: Mapping[str, Any]) -> Path | None:
-    """Where the study's folder was when its plan was written; earlier versions wrote it into the store's URI alone."""
+    """Return the folder's path when the plan was written. Earlier versions stored the path only in the store's URI."""
     home, name = content.get("home"), content.get("name")
     if isinstance(home, str) and home:
         return Path(home)
@@ -233,7 +237,7 @@ def _has_own_store(content: Mapping[str, Any]) -> bool:
 
 
 def _folder_of_store(content: Mapping[str, Any]) -> Path | None:
-    """The output folder, if a plan of an earlier version has the store that this folder has of its own."""
+    """Return the output folder if a plan, written by an earlier version, uses the output folder's own store."""
     uri, output_dir = content.get("tracking_uri"), content.get("output_dir")
     if not (isinstance(uri, str) and isinstance(output_dir, str) and uri.startswith(PLAIN)):
         return None
@@ -246,7 +250,7 @@ def _folder_of_store(content: Mapping[str, Any]) -> Path | None:
 
 
 def _holds(directory: Path, content: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the study of a plan."""
+    """Return whether a folder contains the study of a plan."""
     study_id = content.get("study_id")
     return study_id is not None and _read(directory).get("study_id") == study_id
 

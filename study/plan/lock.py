@@ -1,4 +1,4 @@
-"""One driver per study at a time."""
+"""Lock that allows one driver per study."""
 
 import errno
 import fcntl
@@ -11,12 +11,12 @@ from trainables.process.errors import StudyError, UsageError
 
 
 class StudyLock:
-    """Holds a study's folder for this process; the kernel lets go of it when the process ends, however it ends.
+    """Exclusive lock on a study's folder. The kernel releases the lock when the process ends in any way.
 
-    What stands in the file is for people: one that a crash or a reboot left behind holds nobody up.
+    The text in the lock file only informs the user. A file left by a crash or a reboot does not block anyone.
 
     Args:
-        directory: the study's folder.
+        directory: folder of the study.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -39,7 +39,7 @@ class StudyLock:
                 f"study {self._path.parent.name!r} is being run by another process ({holder or 'unknown'}): "
                 "wait for it, or end it first"
             ) from None
-        with suppress(OSError):  # it says who holds the lock, and a full disk need not
+        with suppress(OSError):  # the text is only informative, so a full disk is no error
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"pid {os.getpid()} on {os.uname().nodename}".encode(), 0)
         return self

@@ -1,6 +1,6 @@
-"""The methods that a study compares: which, where each starts, and what has to be said beside the comparison.
+"""Methods in a comparison, with the starting point of each.
 
-A method that could do without an adapter is there twice, alone and as `METHOD+adapter`.
+A method that works with and without an adapter appears twice: alone and as `METHOD+adapter`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +25,11 @@ _WITH_ADAPTER: Final = "+adapter"
 
 
 class ComparedMethod(BaseModel):
-    """A method as a study compares it, written down with the plan: what is published for it may be revised later.
+    """Method in a comparison. Stored with the plan, because published settings in the code may be revised later.
 
     Args:
-        name: of its row in tables, such as `dkd` or `dkd+adapter`.
-        fields: of the trial's config, in place of their defaults.
+        name: row name in tables, such as `dkd` or `dkd+adapter`.
+        fields: config fields that replace the defaults.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,13 +39,13 @@ class ComparedMethod(BaseModel):
 
 
 class Search(NamedTuple):
-    """What one sampler searches: the study's space, or what is tuned of one of its methods.
+    """Search by one sampler: over the study's space, or over the tuned fields of one compared method.
 
     Args:
-        name: of the method, where the study compares several.
-        start: fields that all its configs have.
-        parameters: what it varies and holds beside them.
-        first: the point that is tried first, if the sampler does not choose it.
+        name: row name of the method if the study compares methods, empty otherwise.
+        start: config fields shared by all configs of the search.
+        parameters: varied and fixed parameters, applied on top of `start`.
+        first: point to try first. None if the sampler chooses.
     """
 
     name: str
@@ -54,17 +54,17 @@ class Search(NamedTuple):
     first: dict[str, Any] | None = None
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Any]:
-        """Every field of this search for that trial."""
+        """Return all fields of this search for a trial."""
         return {**self.start, **{parameter.name: parameter.suggest(trial) for parameter in self.parameters}}
 
 
 def row_name(config: TrialConfig) -> str:
-    """The method of a config as tables call it."""
+    """Return the row name of a config's method in tables."""
     return f"{config.method}{_WITH_ADAPTER}" if config.adapter else config.method
 
 
 def known_methods(dataset: str) -> dict[str, ComparedMethod]:
-    """Every method of the registry at what is published for it on such data, by the names of their rows."""
+    """Return every registered method with published settings for the dataset's modality, by row name."""
     return {method.name: method for method in _all_methods(on_text=is_text(dataset))}
 
 
@@ -80,15 +80,15 @@ def _all_methods(*, on_text: bool) -> Iterator[ComparedMethod]:
 def choose_methods(
     asked: Sequence[str] | None, base: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> tuple[ComparedMethod, ...]:
-    """The methods of a new study, with the baseline among them.
+    """Return the methods of a new comparison, always including the baseline.
 
     Args:
-        asked: names of rows; None for every method that can run with these nets.
-        base: fields of every trial's config.
-        overrides: fields that hold in every trial.
+        asked: row names given by the user. None for every method that can run with these models.
+        base: config fields of every trial.
+        overrides: config fields fixed in every trial.
 
     Raises:
-        UsageError: a method is unknown, or was asked for by name and cannot run with these nets.
+        UsageError: a method is unknown, or was named by the user and cannot run with these models.
     """
     known = known_methods(base.get("dataset", TrialConfig.model_fields["dataset"].default))
     for name in asked or ():
@@ -106,7 +106,7 @@ def choose_methods(
 
 
 def why_not(method: ComparedMethod, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> str | None:
-    """Why a method cannot run on this base; None if it can."""
+    """Return why a method cannot run with these config fields, or None if it can."""
     try:
         TrialConfig(**{**base, **method.fields, **overrides})
     except ValidationError as error:

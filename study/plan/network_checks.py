@@ -1,6 +1,6 @@
-"""Whether a study's networks take its data and go with its methods, tried before any work.
+"""Checks that a study's models accept the data and work with the methods, before any work starts.
 
-torch is imported inside the function: a plan is resolved without it.
+torch is imported inside the functions, because resolving a plan must not import torch.
 """
 
 from pathlib import Path
@@ -15,26 +15,26 @@ from trainables.spec.trial import TrialConfig
 
 
 def check_networks(plan: StudyPlan, *, fetched_later: bool = False, leaves_out: bool = False) -> dict[str, str]:
-    """Check that student and teacher take the dataset's samples, and that each method can make a step with them.
+    """Check that student and teacher accept the dataset's samples, and that each method can run a step with them.
 
     Args:
-        plan: the study.
-        fetched_later: whether models of the Hub may be missing, as in a dry run of a study that will fetch them.
-        leaves_out: whether compared methods that cannot make a step are returned instead of refused, as where nobody
-            named them, or where a study of an earlier version has them and its other methods can go on.
+        plan: study plan.
+        fetched_later: whether models on the Hub may be missing, as in a dry run before a download.
+        leaves_out: whether to return unusable compared methods instead of raising. Used if the user named no methods,
+            and at a resume, so the other methods of a study from an earlier version can continue.
 
     Returns:
-        The reason for each compared method that cannot, by its name; nothing unless `leaves_out`.
+        The reason for each unusable compared method, by row name. Always empty without `leaves_out`.
 
     Raises:
-        UsageError: naming the flag, the reason and a network that fits.
+        UsageError: a model or a method is unusable. The message names the flag, the reason and a usable model.
     """
     from trainables.process.threads import one_thread
     from trainables.run.shape_check import ShapeError, check_method
 
     info = dataset_info(plan.base.dataset)
     try:
-        with one_thread():  # two samples on several threads took ten times as long on a busy machine
+        with one_thread():  # on a busy machine, two samples took ten times as long with several threads
             if not (_check_text(plan, fetched_later=fetched_later) if info.task is not None else _check_images(plan)):
                 return {}
             if plan.compared and leaves_out:
@@ -48,11 +48,14 @@ def check_networks(plan: StudyPlan, *, fetched_later: bool = False, leaves_out: 
 
 
 def misfit(plan: StudyPlan, method: ComparedMethod) -> str | None:
-    """Why a method cannot match a study's networks, which were checked before; None if it can, or it cannot be tried.
+    """Return why a method cannot match a study's models, or None if no problem is found.
+
+    A method that cannot be tried, because files of a language model are missing, has no problem either. The models
+    themselves must have passed `check_networks` before.
 
     Args:
-        plan: the study.
-        method: one that the study compares or could compare.
+        plan: study plan.
+        method: method of the comparison, or a candidate for it.
     """
     from trainables.process.threads import one_thread
     from trainables.run.shape_check import method_problem
@@ -65,7 +68,7 @@ def misfit(plan: StudyPlan, method: ComparedMethod) -> str | None:
 
 
 def _is_here(name: str) -> bool:
-    """Whether a language model can be built: its folder, or the Hub's cache of it, is on this machine."""
+    """Return whether a language model can be built from files on this machine: a folder or a cached Hub download."""
     from trainables.models.pretrained import find_folder
     from trainables.models.text import TextModelError
 
@@ -78,7 +81,7 @@ def _is_here(name: str) -> bool:
 
 
 def _configs(plan: StudyPlan) -> list[TrialConfig]:
-    """A trial of each method of the study."""
+    """Return one config for each method of the study."""
     if plan.compared:
         return [plan.configure(method.fields) for method in plan.compared]
     others = [plan.control_config(method) for method in plan.controls if method != plan.base.method]
@@ -86,7 +89,7 @@ def _configs(plan: StudyPlan) -> list[TrialConfig]:
 
 
 def _check_images(plan: StudyPlan) -> bool:
-    """Check the networks alone; whether methods can be tried with them, which is always so."""
+    """Check the image models alone. Always return True, because methods can always be tried with image models."""
     from trainables.run.shape_check import Wanted, check_network, check_samples
 
     configs, base = _configs(plan), plan.base
@@ -103,7 +106,7 @@ def _check_images(plan: StudyPlan) -> bool:
 
 
 def _check_text(plan: StudyPlan, *, fetched_later: bool) -> bool:
-    """Check the networks alone; whether methods can be tried with them, as the networks' descriptions are here."""
+    """Check the language models alone. Return whether methods can be tried, which needs local model files."""
     from trainables.run.shape_check import check_samples, check_text_network
 
     configs, base = _configs(plan), plan.base
@@ -112,7 +115,7 @@ def _check_text(plan: StudyPlan, *, fetched_later: bool) -> bool:
     names = {"--student": base.student} | ({"--teacher": base.teacher} if plan.teachers else {})
     if fetched_later and any(map(is_pretrained_text_name, names.values())):
         return False
-    # A teacher that was given was checked when it was read, and its folder may be gone since.
+    # A teacher from a checkpoint was checked when it was read. The checkpoint's folder may be gone by now.
     if base.teacher_digest and is_pretrained_text_name(base.teacher) and not Path(base.teacher).is_dir():
         return False
     for flag, name in names.items():

@@ -1,4 +1,4 @@
-"""What a person is told of a plan before it runs: methods that are left out, and notes on a comparison."""
+"""Notes for the user before a study runs: left-out methods, limits of a comparison, teacher storage and samplers."""
 
 from typing import Final
 
@@ -13,11 +13,11 @@ from trainables.storage.uris import is_uri, redact_place
 
 IGNORE_PRUNED: Final = frozenset({"gp", "cmaes", "nsga2"})
 
-_TOO_HEAVY: Final = ("at", "fitnet", "sp")  # at their published weights, for nets of a few channels
+_TOO_HEAVY: Final = ("at", "fitnet", "sp")  # published loss weights are too large for models with few channels
 
 
 def left_out(plan: StudyPlan) -> dict[str, list[str]]:
-    """The methods that cannot run with the study's nets, by the reason."""
+    """Return the methods that cannot run with the study's models, grouped by reason."""
     base = plan.base.model_dump()
     there = {method.name for method in plan.compared}
     reasons: dict[str, list[str]] = {}
@@ -34,7 +34,7 @@ def left_out(plan: StudyPlan) -> dict[str, list[str]]:
 
 
 def left_out_lines(plan: StudyPlan) -> list[str]:
-    """The methods that a comparison does without as they cannot run with its nets, a line for each reason."""
+    """Return one line per reason with the methods left out of a comparison."""
     if not plan.compared:
         return []
     return [f"{', '.join(names)}: {reason}" for reason, names in left_out(plan).items()]
@@ -51,7 +51,7 @@ def _example(plan: StudyPlan) -> str:
 
 
 def comparison_notes(plan: StudyPlan) -> list[str]:
-    """What a reader of the comparison has to know, before it runs and beside its result."""
+    """Return notes on the limits of a comparison, for the plan and for the report."""
     configs = {method.name: plan.configure(method.fields) for method in plan.compared}
     notes = []
     if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(LITERATURE_NAMES):
@@ -88,7 +88,7 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
 
 
 def describe_teacher_storage(plan: StudyPlan) -> str:
-    """Where the teacher's outputs come from and why, for a person."""
+    """Return a description of the source of the teacher outputs and the reason for it."""
     storage = reckon_teacher_storage(plan)
     passes = f"{storage.passes_live} passes of the teacher over the train split"
     if storage.source == "live":
@@ -108,7 +108,7 @@ def _when_it_pays(storage: TeacherStorage) -> str:
 
 
 def sampler_notes(plan: StudyPlan) -> list[str]:
-    """What the choice of a sampler means for a study, for the plan."""
+    """Return notes on the effects of the chosen sampler."""
     notes = []
     categorical = _categorical(plan.search_space)
     if plan.sampler == "cmaes" and plan.searches and categorical:
@@ -125,7 +125,7 @@ def sampler_notes(plan: StudyPlan) -> list[str]:
 
 
 def _categorical(space: SearchSpace | MethodComparison) -> list[str]:
-    """The categorical parameters that a search varies; a comparison tunes numbers alone."""
+    """Return the names of the categorical parameters that a search varies. A comparison tunes only numeric ones."""
     if isinstance(space, MethodComparison):
         return []
     return [each.name for each in space.parameters if each.role != "fixed" and each.kind == "categorical"]

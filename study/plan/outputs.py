@@ -1,4 +1,4 @@
-"""Where the frozen teacher's outputs come from, as a plan names it."""
+"""Types of the plan's options for teacher outputs."""
 
 from typing import Final, Literal
 

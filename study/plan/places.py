@@ -1,4 +1,4 @@
-"""What a new study is begun in: its folder, MLflow's store and Optuna's mirror, kept apart from other files."""
+"""Checks that a study's folder, MLflow's store and Optuna's mirror do not collide with other files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from study.plan.plan import StudyPlan
 from trainables.process.errors import UsageError
 from trainables.storage.sqlite_uri import lock_of, sqlite_file
 
-# What a study writes into its folder; everything hidden as well.
+# Files that a study writes into the study folder. Hidden files are reserved as well.
 _OWN_FILES: Final = frozenset({
     _PLAN, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
     "teacher_progress.json",
@@ -18,14 +18,14 @@ _OWN_FILES: Final = frozenset({
 
 
 def begin_study(plan: StudyPlan, go_on: str) -> None:
-    """Make the folder of a new study and write its plan, unless another process has begun a study of that name.
+    """Create the folder of a new study and write the plan, unless another process has started a study with that name.
 
     Args:
-        plan: the study.
-        go_on: the command that resumes a study of that name.
+        plan: study plan.
+        go_on: command to resume a study with that name.
 
     Raises:
-        UsageError: a study of that name exists or is being begun; nothing of it is changed.
+        UsageError: a study with that name exists or is being created. Nothing is changed.
     """
     check_is_free(plan.directory, go_on)
     try:
@@ -40,14 +40,14 @@ def begin_study(plan: StudyPlan, go_on: str) -> None:
 
 
 def check_store_place(plan: StudyPlan, *, is_new: bool) -> None:
-    """Check that MLflow's store lies in a folder that is there, and in no file that a study writes.
+    """Check that MLflow's store is in an existing folder and does not use a file that a study writes.
 
     Args:
-        plan: the study.
-        is_new: whether it is yet to begin; the store's folder is made then.
+        plan: study plan.
+        is_new: whether the study is new. A missing store folder is only an error for existing studies.
 
     Raises:
-        UsageError: it does not.
+        UsageError: the store's folder is missing or the store collides with other files.
     """
     store = sqlite_file(plan.tracking_uri)
     if store is None:
@@ -70,20 +70,20 @@ def check_store_place(plan: StudyPlan, *, is_new: bool) -> None:
 
 
 def _files_of(store: Path) -> set[Path]:
-    """The store itself, the files that SQLite keeps beside it, and its lock."""
+    """Return the store file, the files that SQLite keeps next to it, and the lock file."""
     return {*(store.with_name(store.name + end) for end in ("", "-wal", "-shm", "-journal")), lock_of(store)}
 
 
 def _folded(path: Path) -> str:
-    """Equal for paths that are one on a file system which ignores case."""
+    """Return a key that is equal for paths differing only in case, for case-insensitive file systems."""
     return str(path).casefold()
 
 
 def check_mirror_place(plan: StudyPlan) -> None:
-    """Check that the file of `--optuna-storage`, and its lock, are none that a study or MLflow writes.
+    """Check that no study and no MLflow store writes the `--optuna-storage` file or the lock next to it.
 
     Raises:
-        UsageError: one of them is.
+        UsageError: one of the files collides.
     """
     path = plan.optuna_storage
     if path is None:
@@ -92,7 +92,7 @@ def check_mirror_place(plan: StudyPlan) -> None:
         real = path.resolve()
         files = (real, real.with_name(f"{real.name}.lock"))
         use = next((use for file in files if (use := _use_of(file, plan)) is not None), None)
-    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name that is too long
+    except (OSError, RuntimeError, ValueError) as error:  # circular links or a name that is too long
         raise UsageError(f"--optuna-storage {path}: {error}; name a file, such as studies.journal") from None
     if use is not None:
         raise UsageError(
@@ -102,7 +102,7 @@ def check_mirror_place(plan: StudyPlan) -> None:
 
 
 def _use_of(file: Path, plan: StudyPlan) -> str | None:
-    """What else a file is for, in words."""
+    """Return another use of a file in words, or None."""
     own, output_dir = plan.directory.resolve(), plan.output_dir.resolve()
     if file == own:
         return "the study's folder"
@@ -117,7 +117,7 @@ def _use_of(file: Path, plan: StudyPlan) -> str | None:
 
 
 def _use_in_a_study(file: Path, own: Path) -> str | None:
-    """What a study uses a file for, in words; `own` is the folder of one that may be yet to begin."""
+    """Return how a study uses a file, in words, or None. The study in folder `own` may not exist yet."""
     for study in _studies_around(file, own):
         if file == study:
             return f"the folder of study {study.name!r}"

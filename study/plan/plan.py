@@ -1,7 +1,7 @@
-"""The resolved, frozen description of a study: what the command line asked for, checked before any work starts.
+"""Resolved, frozen description of a study, checked before any work starts.
 
-It imports neither torch nor ray nor mlflow, so that a mistake is refused at once. Whether the networks take the data,
-`study.plan.network_checks` tries afterwards.
+The module imports neither torch nor Ray nor MLflow, so mistakes on the command line are reported at once.
+`study.plan.network_checks` checks later whether the models accept the data.
 """
 
 import hashlib
@@ -49,10 +49,10 @@ LONGEST_SECONDS: Final = 1e9  # 31 years
 _BYTES_PATTERN: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?\s*[A-Za-z]{0,5}")
 CONTROLS: Final = ("ce", "kd")
 NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# Folders beside those of the studies.
+# Names in the output folder that are not studies.
 _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db")
 
-# How a study runs, not what it is: these may differ when it is resumed.
+# Fields that affect only how a study runs. They may change at a resume.
 EXECUTION_FIELDS: Final = frozenset(
     {
         "max_concurrent",
@@ -66,8 +66,8 @@ EXECUTION_FIELDS: Final = frozenset(
         "data_root",
         "tracking_uri",
         "optuna_storage",
-        "teacher_checkpoint",  # where it lies; what it is, the base says
-        "teacher_weights",  # likewise
+        "teacher_checkpoint",  # a path; `base.teacher_digest` identifies the teacher
+        "teacher_weights",  # likewise only a place in the file
         "teacher_outputs_limit",
         "teacher_outputs_path",
         "storage_path",
@@ -76,31 +76,33 @@ EXECUTION_FIELDS: Final = frozenset(
 )
 
 
-# What may be a URI, whose secrets are written nowhere.
+# Fields that may hold a URI. Secrets in a URI are never written to disk.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
 
 
 class StudyPlan(BaseModel):
-    """One study, resolved: the same plan on the same code proposes the same first configs.
+    """Plan of one study. The same plan with the same code proposes the same first configs.
 
-    The search proposes `trials` configs and trains each once (replicate 0). The controls `ce` and `kd`, and the
-    `promising` best configs of the search, are trained on `replicates` fresh seeds each (replicates 1, 2, ...), so
-    that no mean in the result contains the seed that a config was chosen by. Equal replicate numbers begin from equal
-    weights and see equal batches, which pairs configs. `overrides` are config fields that hold for every trial, in
-    place of what the base or the space holds them at; `base` has them laid over it.
+    The search proposes `trials` configs and trains each config once (replicate 0). The controls `ce` and `kd`, and the
+    `promising` best configs of the search, are trained on `replicates` fresh seeds each (replicates 1, 2, ...). The
+    seed used for choosing a config therefore never enters a reported mean. Replicate k of every repeated config uses
+    the same initial weights and batches, so differences are paired. Trials of the search share only the batches.
 
-    A study that compares methods (`compared`) has no controls. Where it tunes them, each method has a search of its own
-    with `trials` configs, and its `promising` best are repeated; where it does not, nothing is searched, and the
-    methods themselves are what is repeated.
+    `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
+    applies the overrides last.
 
-    Trials find the frozen teacher's outputs in files or ask the teacher itself, which differs in the last digits of a
-    result. What `teacher_outputs` leaves open is decided once, when the study is planned, and kept in
+    A study comparing methods (`compared`) has no controls. If the study tunes the methods, each method has a separate
+    search with `trials` configs, and the `promising` best configs of each search are repeated. Otherwise nothing is
+    searched and each method's starting config is repeated.
+
+    Trials read the frozen teacher's outputs from files or run the teacher live. The two ways differ in the last digits
+    of a result. With `teacher_outputs="auto"`, the choice is made once, at planning time, and stored in
     `teacher_outputs_used`.
 
-    A `confirmation` follows when all that is done (see `study.stages.confirmation`). It is no part of what the study
-    is, and can be asked for later; its trials are in no count here but `confirm_trials`.
+    A `confirmation` runs after all other trials (see `study.stages.confirmation`). A confirmation is not part of the
+    plan's digest and can be requested later. `total_trials` does not count confirmation trials, `confirm_trials` does.
 
-    A teacher that was given is known by its digest, `base.teacher_digest`, wherever its checkpoint lies later.
+    A teacher from a checkpoint is identified by `base.teacher_digest`, so the checkpoint file may move.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -236,7 +238,7 @@ class StudyPlan(BaseModel):
     @field_validator("trials", "promising")
     @classmethod
     def _none_where_nothing_is_searched(cls, count: int, info: ValidationInfo) -> int:
-        if "space" not in info.data:  # refused already
+        if "space" not in info.data:  # the space failed validation
             return count
         space = find_space(info.data["space"])
         if isinstance(space, MethodComparison) and not space.tuned:
@@ -288,24 +290,24 @@ class StudyPlan(BaseModel):
 
     @property
     def directory(self) -> Path:
-        """The study's folder."""
+        """Folder of the study."""
         return self.output_dir / self.name
 
     @property
     def teachers_folder(self) -> Path:
-        """Where teachers are kept, for all studies of the output folder."""
+        """Folder with teachers, shared by all studies of the output folder."""
         return self.output_dir.absolute() / "teachers"
 
     @property
     def teacher_outputs_location(self) -> str:
-        """Where teachers' outputs are kept, for all studies of the output folder: a folder or a URI."""
+        """Folder or URI with teacher outputs, by default shared by all studies of the output folder."""
         return self.teacher_outputs_path or str(self.output_dir / "teacher_outputs")
 
     @property
     def teachers(self) -> dict[str, TrialConfig]:
-        """Every teacher to be trained, or given, before the trials begin, each as a trial that it teaches.
+        """Teachers trained or loaded before the trials begin, each represented by a trial config using the teacher.
 
-        By the method that has it to itself; the one that all others share is the empty name's.
+        Keys are names of methods with a teacher of their own. The shared teacher has the empty string as key.
         """
         found: dict[str, TrialConfig] = {}
         methods = (self.base.method, *self.controls)
@@ -318,17 +320,17 @@ class StudyPlan(BaseModel):
 
     @property
     def objective(self) -> str:
-        """The measure that the search maximises and that decides between configs: the dataset's own."""
+        """Measure that the search maximises and that ranks configs, given by the dataset."""
         return objective_of(self.base.dataset)
 
     @property
     def search_space(self) -> SearchSpace | MethodComparison:
-        """The space, or the comparison, that `space` names."""
+        """Search space or comparison with the name `space`."""
         return find_space(self.space, text=is_text(self.base.dataset))
 
     @property
     def searches(self) -> tuple[Search, ...]:
-        """What is searched: the space, or for each method that is compared what is tuned of it."""
+        """Searches of the study: one over the space, or one per compared method, or none."""
         space = self.search_space
         if isinstance(space, SearchSpace):
             return (Search("", {}, space.parameters),)
@@ -340,17 +342,17 @@ class StudyPlan(BaseModel):
         return Search(method.name, method.fields, parameters, {each.name: each.value for each in parameters})
 
     def search_of(self, config: TrialConfig) -> str:
-        """The name of the search that a config belongs to."""
+        """Return the name of the search that a config belongs to."""
         return row_name(config) if self.compared else ""
 
     @property
     def example_config(self) -> TrialConfig:
-        """A config of the study, for what they all have in common: data, student, teacher, epochs."""
+        """Config at the space's default point, for values shared by all configs: data, student, teacher and epochs."""
         return self.configure(self.search_space.default_point())
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """The fields in which the study's configs may differ, beside method and seeds."""
+        """Fields that may differ between configs of the study, except method and seeds."""
         own = (name for method in self.compared for name in method.fields if name != "method")
         return tuple(dict.fromkeys([*self.search_space.varied, *own]))
 
@@ -360,53 +362,56 @@ class StudyPlan(BaseModel):
 
     @property
     def searched(self) -> int:
-        """Trials of all searches."""
+        """Number of trials in all searches."""
         return self.trials * self._num_searches
 
     @property
     def total_trials(self) -> int:
-        """All trials of the study, unless the search finishes fewer configs than are to be repeated."""
+        """Number of trials in the study, without the confirmation.
+
+        The actual number is lower if the search finishes fewer configs than should be repeated.
+        """
         promising = self._num_searches * min(self.promising, self.trials)
         return self.searched + self.replicates * (len(self._fixed_configs) + promising)
 
     @property
     def digest(self) -> str:
-        """Content digest of everything that defines the study."""
+        """Digest of all fields that define the study."""
         left_out = set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name", "confirmation"}
-        if not self.compared:  # younger than the first studies
+        if not self.compared:  # keeps digests from before this field existed
             left_out.add("compared")
         content = self.model_dump(mode="json", exclude=left_out) | {"base": self.base.content_of_plan}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:
-        """The base config with a point of the space, then the overrides, laid over it (checked)."""
+        """Return a validated config: the base config, updated with a point of the space and then with the overrides."""
         return TrialConfig(**{**self.base.model_dump(), **suggested, **self.overrides})
 
     def control_config(self, method: str) -> TrialConfig:
-        """The point where the space starts, by another method, without an adapter that it could do without."""
+        """Return the space's default point for another method, without an optional adapter."""
         return self.configure({**self.search_space.default_point(), "method": method, "adapter": False})
 
     @property
     def _fixed_configs(self) -> list[TrialConfig]:
-        """What is repeated whatever a search finds: the controls, or methods that nothing is searched for."""
+        """Configs repeated regardless of a search: the controls, or the compared methods if nothing is searched."""
         if self.compared:
             return [] if self.searches else [self.configure(method.fields) for method in self.compared]
         return [self.control_config(method) for method in self.controls]
 
     def control_trials(self) -> Iterator[PlannedTrial]:
-        """The configs that do not depend on a search, replicate by replicate."""
+        """Yield the trials that do not depend on a search, replicate by replicate."""
         for replicate in range(1, self.replicates + 1):
             for config in self._fixed_configs:
                 yield PlannedTrial("control", config.with_seeds(self.seed, replicate), replicate)
 
     def save(self) -> Path:
-        """Write `plan.json` into the study's folder, without the secrets that a URI may hold."""
+        """Write `plan.json` to the study's folder, without secrets in URIs. Return the path."""
         path = self.directory / "plan.json"
         content = with_home(self.without_secrets().model_dump(mode="json"), self.directory, self.tracking_uri)
         replace_file(path, (json.dumps(content, indent=2) + "\n").encode(), durable=True)
         return path
 
     def without_secrets(self) -> Self:
-        """The plan as it may be shown and written."""
+        """Return a copy of the plan without secrets in URIs, for display and storage."""
         places = {name: getattr(self, name) for name in URI_FIELDS}
         return self.model_copy(update={name: redact_place(uri) for name, uri in places.items() if uri is not None})

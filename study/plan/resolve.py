@@ -1,4 +1,4 @@
-"""A checked plan, from the command line's values or from a study's folder."""
+"""Creation of checked plans, from command-line values or from a study's folder."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from study.plan.teacher_storage import check_teacher_storage
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
 
-# Fields that no flag sets by itself, those of a config that have a flag, and flags with another name than their field.
+# Plan fields without a flag, config fields with a flag, and flags named differently from the field.
 _WITHOUT_FLAG: Final = frozenset(
     {"study_id", "base", "overrides", "compared", "controls", "confirmation", "space_digest", "teacher_outputs_used"}
 )
@@ -32,10 +32,10 @@ _FLAGS_OF_FIELDS: Final = {"configs": "confirm"}
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:
-    """A checked plan.
+    """Return a checked plan.
 
     Raises:
-        UsageError: with one line per value that is out of its bounds.
+        UsageError: values are out of bounds. The message has one line per value.
     """
     try:
         return _decided(StudyPlan(**values))
@@ -46,19 +46,19 @@ def resolve_plan(values: dict[str, Any]) -> StudyPlan:
 
 
 def _decided(plan: StudyPlan) -> StudyPlan:
-    """The plan, once it is known that it can be confirmed and where the teacher's outputs come from.
+    """Return the plan after checking the confirmation's size, with the source of the teacher outputs decided.
 
     Raises:
-        ValueError: it asks for more configs than there will be, or for outputs that cannot be stored.
+        ValueError: the plan requests more configs than the study will have, or outputs that cannot be stored.
     """
     check_request(plan)
-    if plan.teacher_outputs_used is not None:  # decided once: an image folder may be gone when the plan is read again
+    if plan.teacher_outputs_used is not None:  # decided once: an image folder may be gone at the next read
         return plan
     return plan.model_copy(update={"teacher_outputs_used": check_teacher_storage(plan).source})
 
 
 def _flag_of(location: Sequence[int | str]) -> str:
-    """The flag that a value of a plan comes from, or the field's name where there is none."""
+    """Return the flag that sets a value of the plan, or the field name if there is no flag."""
     field = str(location[-1])
     flag = _FLAGS_OF_FIELDS.get(field, field.replace("_", "-"))
     if location[0] == "base" and len(location) > 1:
@@ -67,10 +67,10 @@ def _flag_of(location: Sequence[int | str]) -> str:
 
 
 def load_plan(directory: Path) -> StudyPlan:
-    """The plan of a study that exists.
+    """Return the plan of an existing study.
 
     Raises:
-        UsageError: there is no such study, or its plan is not one that this version wrote.
+        UsageError: the study does not exist, or this version cannot read the plan.
     """
     directory = directory if directory.name else directory.absolute()
     path = directory / "plan.json"
@@ -78,7 +78,7 @@ def load_plan(directory: Path) -> StudyPlan:
         raise UsageError(missing_plan(directory))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        # The folder may have been moved or renamed since.
+        # The folder may have been moved or renamed.
         return _decided(StudyPlan.model_validate_json(json.dumps(settled(content, directory))))
     except ValidationError as error:
         raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None

@@ -1,4 +1,4 @@
-"""How many trials and epochs a plan comes to."""
+"""Number of trials and epochs in a plan."""
 
 from typing import Final
 
@@ -10,17 +10,17 @@ _WINNER_AND_PUBLISHED: Final = 2
 
 
 def most_configs(plan: StudyPlan) -> int:
-    """How many configs a confirmation of that study can have at most, beside the controls."""
+    """Return the maximum number of configs a confirmation can choose, not counting the controls."""
     if plan.compared:
         return sum(method.name not in BESIDE for method in plan.compared)
     return plan.trials
 
 
 def check_request(plan: StudyPlan) -> None:
-    """Check that a plan's study can find what its confirmation asks for.
+    """Check that the study can provide as many configs as the confirmation requests.
 
     Raises:
-        ValueError: it asks for more configs than there will be.
+        ValueError: the confirmation requests too many configs.
     """
     request, most = plan.confirmation, most_configs(plan)
     if request is None or request.configs <= most:
@@ -32,9 +32,9 @@ def check_request(plan: StudyPlan) -> None:
 
 
 def expected_size(plan: StudyPlan) -> int:
-    """Trials of the plan's confirmation before anything was chosen: at most so many.
+    """Return an upper bound on the number of confirmation trials, before configs are chosen.
 
-    The winner of the search may be among the chosen ones, and a control may be one of them.
+    The bound may be too high because the search winner or a control may be among the chosen configs.
     """
     if plan.confirmation is None:
         return 0
@@ -45,13 +45,10 @@ def expected_size(plan: StudyPlan) -> int:
 
 
 def confirm_trials(plan: StudyPlan) -> int:
-    """Trials of the confirmation, if one is asked for, and of the tuning of its control.
-
-    At most so many, as it is not known which they are.
-    """
+    """Return an upper bound on the number of trials for the confirmation and for tuning the control `kd`."""
     return expected_size(plan) + sum(1 for _ in tuning_trials(plan))
 
 
 def epochs_total(plan: StudyPlan) -> int:
-    """Passes over the training split if no trial is stopped early."""
+    """Return the number of training epochs in all trials, if no trial is stopped early."""
     return (plan.total_trials + confirm_trials(plan)) * plan.base.epochs

@@ -1,4 +1,4 @@
-"""The stages of a study, and trials that are planned before any result."""
+"""Stages of a study, and trials planned in advance."""
 
 from typing import Literal, NamedTuple
 
@@ -8,7 +8,7 @@ Stage = Literal["search", "control", "replicate", "tune", "confirm"]
 
 
 class PlannedTrial(NamedTuple):
-    """A trial that does not depend on any result."""
+    """Trial that can be started without a proposal from a sampler."""
 
     stage: Stage
     config: TrialConfig

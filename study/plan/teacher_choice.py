@@ -1,8 +1,8 @@
-"""Which teacher a study has: one that it trains, or one from a checkpoint, which it keeps a copy of.
+"""Choice of the teacher: trained by the study, or loaded from a checkpoint and copied.
 
-A checkpoint is read and checked when the study is planned, before any work. From then on the study knows it by its
-digest: of weights, architecture and normalisation. It is copied to where all teachers are kept, so that resuming the
-study needs the checkpoint itself no more.
+A checkpoint is read and checked at planning time, before any work starts. From then on, the study identifies the
+teacher by a digest of weights, architecture and normalisation. The teacher is copied to the folder with all teachers,
+so resuming the study does not need the checkpoint.
 """
 
 from pathlib import Path
@@ -23,14 +23,14 @@ _OF_CHECKPOINTS: Final = ("teacher_checkpoint", "teacher_normalisation", "teache
 
 
 def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What the plan of a new study says of its teacher beside its architecture and recipe.
+    """Return the plan values for the teacher of a new study. Empty if the study trains the teacher.
 
     Args:
-        values: every option's value.
-        given: those that the user gave.
+        values: values of all options.
+        given: options given by the user.
 
     Raises:
-        UsageError: options that do not go together, or a checkpoint that is not one of a teacher of these data.
+        UsageError: options contradict each other, or the checkpoint contains no teacher for these data.
     """
     path: Path | None = values["teacher_checkpoint"]
     if path is None:
@@ -66,7 +66,7 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
 
 
 def _check_given_text(teacher: "GivenTeacher", path: Path, values: dict[str, Any]) -> None:
-    """Whether a language model that was given has a position for each token of the task's sentences."""
+    """Check that a language model from a checkpoint has a position for each token in the task's sentences."""
     from trainables.data.text.tokeniser import parse_tokeniser
     from trainables.models.pretrained import check_positions
 
@@ -86,13 +86,13 @@ def _check_pretrained(
     *,
     tokeniser: str | None = None,
 ) -> None:
-    """Whether the language models that are named by a folder or by the Hub's name are there, and can be distilled.
+    """Check that language models given by a folder or a Hub name exist and can be distilled.
 
     Args:
-        values: every option's value.
-        given: those that the user gave.
-        names: of the options to check, those that settle the tokeniser first.
-        tokeniser: content of the tokenizer.json of a teacher that was given; else the first model's tokeniser is used.
+        values: values of all options.
+        given: options given by the user.
+        names: options to check. The first model determines the tokeniser unless `tokeniser` is given.
+        tokeniser: content of `tokenizer.json` from a given teacher.
     """
     from trainables.spec.architectures import check_text_model_name, is_pretrained_text_name
 
@@ -103,12 +103,12 @@ def _check_pretrained(
         try:
             check_text_model_name(model, student=name == "student")
             if is_pretrained_text_name(model) and not (values["download"] and values["dry_run"]):
-                # Without a download: what would be fetched is not there yet.
+                # A dry run with --download skips this, because the files are not there yet.
                 from trainables.data.text.tokeniser import load_tokeniser, parse_tokeniser
                 from trainables.models.pretrained import check_folder, find_folder, read_config
 
                 folder = find_folder(model, download=values["download"])
-                read_config(folder)  # a model of another kind is refused before its tokeniser is
+                read_config(folder)  # an unsupported model type is reported before an unsupported tokeniser
                 reads = parse_tokeniser(tokeniser, where="the teacher") if tokeniser else load_tokeniser(folder)
                 tokeniser = reads.json
                 check_folder(folder, values["dataset"], values["data_root"], tokeniser=reads)
@@ -117,17 +117,17 @@ def _check_pretrained(
 
 
 def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]:
-    """At a resume: the checkpoint may lie elsewhere now, and has to hold the same teacher.
+    """Check, at a resume, that a checkpoint at another path contains the study's teacher.
 
     Args:
-        plan: the study's.
-        given: the options that the user gave.
+        plan: study plan.
+        given: options given by the user.
 
     Returns:
-        What changes in the plan.
+        Changed plan values.
 
     Raises:
-        UsageError: it is another teacher.
+        UsageError: the checkpoint contains another teacher, or the study trains a teacher of its own.
     """
     path: Path | None = given.get("teacher_checkpoint")
     text: str | None = given.get("teacher_normalisation")
@@ -154,16 +154,16 @@ def _read_again(
     normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
     weights: str | None = None,
 ) -> "GivenTeacher":
-    """The teacher in a study's checkpoint, which may have been saved again in another layout.
+    """Read a study's teacher from a checkpoint that may have been saved again in another layout.
 
     Args:
-        plan: the study's.
-        path: where the checkpoint lies now.
-        normalisation: as given, or as planned.
-        weights: which of the file's weights; if not given, those that are the study's teacher, if they are there.
+        plan: study plan.
+        path: current path of the checkpoint.
+        normalisation: normalisation as given by the user or as planned.
+        weights: weights to read from the file. If None, the study's own weights are looked for.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: the checkpoint cannot be read.
     """
     taken = plan.teacher_weights
     choices = [weights] if weights is not None or taken is None else [taken.place, taken.kind, None]
@@ -183,10 +183,10 @@ def _read_again(
 
 
 def keep_teacher(plan: StudyPlan) -> None:
-    """Have a teacher that was given where the study's teachers are kept, whole.
+    """Ensure that the teachers folder has a complete copy of a teacher from a checkpoint.
 
     Raises:
-        StudyError: it is not there, and neither is the checkpoint that it was read from.
+        StudyError: the copy is missing, and the original checkpoint is missing or changed.
     """
     if not plan.base.teacher_digest:
         return
@@ -212,7 +212,7 @@ def keep_teacher(plan: StudyPlan) -> None:
 
 
 def describe_teacher(plan: StudyPlan) -> str:
-    """Which teachers and where they are from, for a person."""
+    """Return a description of the study's teachers and their sources."""
     if not plan.teachers:
         return "none: no method of the study needs one"
     without = "" if plan.base.method_spec.needs_teacher else f" ({plan.base.method} does without)"
@@ -220,11 +220,11 @@ def describe_teacher(plan: StudyPlan) -> str:
 
 
 def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
-    """One of `plan.teachers`, for a person.
+    """Return a description of one teacher in `plan.teachers`.
 
     Args:
-        plan: the study.
-        whose: the method that has it to itself; empty for the one that all others share.
+        plan: study plan.
+        whose: method with a teacher of its own. Empty for the shared teacher.
     """
     base = plan.base
     if whose:
@@ -252,7 +252,7 @@ def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
 
 
 def _classes_of(plan: StudyPlan) -> str:
-    """How the classes of a language model that was given became the task's; nothing if its folder is gone."""
+    """Return how the classes of a given language model map to the task's classes. Empty if the folder is gone."""
     from trainables.models.class_order import ClassNamesError, read_class_order
 
     path, task = plan.teacher_checkpoint, dataset_info(plan.base.dataset).task
@@ -272,7 +272,7 @@ def _read(
     normalisation: "str | tuple[tuple[float, ...], tuple[float, ...]] | None",
     weights: str | None,
 ) -> "GivenTeacher":
-    # torch is imported from here on: there is no telling without it what a checkpoint holds.
+    # Reading a checkpoint needs torch, so torch is imported only from here on.
     from trainables.models import CheckpointError
     from trainables.models.checkpoints import is_ours
     from trainables.teacher.given import DataShape, Normalisation, read_given_teacher
@@ -294,7 +294,7 @@ def _read(
         _check_architecture(architecture, info)
     shape = DataShape(dataset, info.num_classes, info.channels, info.image_size)
     try:
-        if isinstance(normalisation, tuple):  # a plan has it of every checkpoint; one of ours says it itself
+        if isinstance(normalisation, tuple):  # from a plan; checkpoints of this project contain their own
             wanted = None if is_ours(path) else Normalisation(*normalisation)
         else:
             wanted = parse_normalisation(normalisation) if normalisation is not None else None
@@ -304,7 +304,7 @@ def _read(
 
 
 def _check_architecture(name: str, info: DatasetInfo) -> None:
-    """Whether there is such an architecture, and it takes the dataset's images; before it is built for its weights."""
+    """Check that an architecture exists and accepts the dataset's images, before reading weights for it."""
     from trainables.process.threads import one_thread
     from trainables.run.shape_check import ShapeError, Wanted, check_network
     from trainables.spec.architectures import check_model_name
@@ -319,10 +319,10 @@ def _check_architecture(name: str, info: DatasetInfo) -> None:
 
 
 def parse_normalisation(text: str) -> "Normalisation":
-    """`0.5,0.5,0.5/0.25,0.25,0.25`: means and standard deviations, of pixels in [0, 1].
+    """Parse means and standard deviations of pixels in [0, 1], such as `0.5,0.5,0.5/0.25,0.25,0.25`.
 
     Raises:
-        ValueError: it is written otherwise, or a standard deviation is not positive.
+        ValueError: the text has another format, or the values are out of bounds.
     """
     from trainables.teacher.given import NORMALISATION_BOUNDS, Normalisation, is_normalisation
 

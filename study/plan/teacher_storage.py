@@ -1,4 +1,7 @@
-"""Whether a study stores its teacher's outputs, what that takes, and what it saves; reckoned before any work."""
+"""Decision whether a study stores teacher outputs, with the disk space needed and the teacher passes saved.
+
+All numbers are computed before any work starts.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,21 +16,21 @@ from trainables.spec.architectures import feature_dim
 from trainables.spec.methods import method_spec
 
 _ITEM_BYTES: Final[dict[str, int]] = {"float16": 2, "bfloat16": 2, "float32": 4}
-# The widest last layer of torchvision's classifiers; which one a library's net has, only building it tells.
+# Width of the widest last layer in torchvision's classifiers. The width of a library model is known only after
+# building the model.
 _WIDEST_FEATURE: Final = 4096
 
 
 class TeacherStorage(NamedTuple):
-    """What storing the teacher's outputs takes and saves.
+    """Cost and benefit of storing teacher outputs.
 
     Args:
-        source: where the study's trials get them from.
-        why: in words, for a person.
-        size: bytes on disk when every slot is filled; an upper bound for a teacher of a library.
-        passes_stored: passes of the teacher over the train split with storage, at most: one for every slot, of each
-            of the study's teachers.
-        passes_live: the same without, if no trial is stopped early.
-        live: methods whose teacher is live all the same, and why; their passes are among `passes_stored`.
+        source: source of teacher outputs for the trials.
+        why: reason for the source, in words.
+        size: bytes on disk with every slot filled. An upper bound for a library teacher.
+        passes_stored: maximum number of teacher passes over the train split with storage: one per slot and teacher.
+        passes_live: number of teacher passes without storage, if no trial is stopped early.
+        live: methods that need a live teacher even with storage, and the reason. `passes_stored` includes their passes.
     """
 
     source: OutputsSource
@@ -39,12 +42,12 @@ class TeacherStorage(NamedTuple):
 
     @property
     def passes_saved(self) -> int:
-        """What storage saves, if nothing is stored yet; a later study may find it all."""
+        """Number of teacher passes saved by storage, if nothing is stored yet. A later study may save all passes."""
         return self.passes_live - min(self.passes_live, self.passes_stored)
 
 
 def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
-    """The plan's storage of teacher outputs, with its source decided where the plan leaves it open."""
+    """Return the storage decision for a plan. With `teacher_outputs="auto"`, choose the source here."""
     config = plan.example_config
     info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
@@ -54,7 +57,7 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     size = ByteSize((slots * train + validation) * row * max(1, teachers))
     trials = _taught_trials(plan)
     live = {method: why for method in trials if (why := _why_not_stored(method)) is not None}
-    apart = bool(plan.compared) and len(live) < len(trials)  # methods that are compared may differ in this
+    apart = bool(plan.compared) and len(live) < len(trials)  # compared methods may differ here
     source, why = _decide(plan, size, needed=bool(trials), live={} if apart else live)
     passes_live = sum(trials.values()) * config.epochs
     if not apart:
@@ -64,10 +67,10 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
 
 
 def check_teacher_storage(plan: StudyPlan) -> TeacherStorage:
-    """The plan's storage of teacher outputs, checked against its limit.
+    """Return the storage decision for a plan, checked against the plan's limit.
 
     Raises:
-        ValueError: they take more bytes, or they cannot be stored.
+        ValueError: the outputs exceed the limit or cannot be stored.
     """
     storage = reckon_teacher_storage(plan)
     if storage.source == "stored" and storage.size > plan.teacher_outputs_limit:
@@ -80,12 +83,12 @@ def check_teacher_storage(plan: StudyPlan) -> TeacherStorage:
 
 
 def size_in_words(size: ByteSize) -> str:
-    """Bytes as a person reads them, such as 1.2GiB."""
+    """Format a number of bytes, such as 1.2GiB."""
     return size.human_readable()
 
 
 def _taught_trials(plan: StudyPlan) -> Counter[str]:
-    """How many trials each method has that a teacher teaches."""
+    """Count the trials of each method that needs a teacher."""
     trials: Counter[str] = Counter()
     for method in plan.compared:
         trials[str(method.fields["method"])] += plan.total_trials // len(plan.compared)
@@ -100,7 +103,7 @@ def _taught_trials(plan: StudyPlan) -> Counter[str]:
 
 
 def _why_not_stored(method: str) -> str | None:
-    """Why a method cannot do with stored outputs, in words; None if it can."""
+    """Return why a method cannot use stored outputs, or None if it can."""
     entry = method_spec(method)
     if entry.trains_teacher:
         return "trains the teacher itself, which never says the same again"
@@ -110,7 +113,7 @@ def _why_not_stored(method: str) -> str | None:
 
 
 def methods_in_words(live: Mapping[str, str]) -> str:
-    """Methods and why their teacher is live, those with one reason together."""
+    """Format methods with the reason for a live teacher, grouped by reason."""
     reasons = dict.fromkeys(live.values())
     return "; ".join(f"{', '.join(name for name in live if live[name] == reason)} {reason}" for reason in reasons)
 

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, for a person."""
+"""Readable messages for pydantic validation errors."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from trainables.storage.uris import redact
 
-_LONGEST: Final = 100  # characters of a value that are shown
+_LONGEST: Final = 100  # maximum number of characters shown of a value
 
 
 def _path(location: Sequence[int | str]) -> str:
@@ -15,11 +15,11 @@ def _path(location: Sequence[int | str]) -> str:
 
 
 def describe_validation(error: ValidationError, *, name: Callable[[Sequence[int | str]], str] = _path) -> str:
-    """Pydantic's findings as one line each: the field, what is wrong, what was given.
+    """Format a validation error, one line per problem: the field, the message and the given value.
 
     Args:
-        error: from pydantic.
-        name: names the place of a value that is wrong; the fields on the way to it if not given.
+        error: validation error raised by pydantic.
+        name: returns the displayed name of a field from the error's location. By default, the location joined by dots.
     """
     lines = []
     for finding in error.errors():

@@ -1,1 +1,1 @@
-"""What a study found: tables, figures, report."""
+"""Results of a study: tables, figures, report."""

@@ -1,4 +1,4 @@
-"""What a confirmation found, for the screen, `summary.json` and MLflow."""
+"""Result of a confirmation for the terminal, `summary.json` and MLflow."""
 
 import math
 from typing import Any
@@ -27,7 +27,7 @@ _NOT_COMPLETE = "The confirmation is not complete: no verdict yet."
 
 
 def find_confirmed(ledger: StudyLedger, trials: pa.Table) -> ConfirmationResult | None:
-    """What the trials of the confirmation say; None for a study without one, or before it was chosen."""
+    """Return the result of the confirmation, or None if no configs have been chosen for one."""
     chosen = ledger.confirmation
     if chosen is None:
         return None
@@ -37,7 +37,7 @@ def find_confirmed(ledger: StudyLedger, trials: pa.Table) -> ConfirmationResult 
 
 
 def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dict[str, Any]:
-    """The confirmation as in `summary.json`, but for NaN."""
+    """Return the confirmation for `summary.json`. The result may still contain NaN."""
     chosen = ledger.confirmation
     assert chosen is not None
     entries = ledger.in_stage("confirm")
@@ -58,25 +58,25 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
 
 
 def _verdict(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
-    """The answer, once all of it is there: one that is looked at meanwhile tempts to stop where it pleases."""
+    """Return the verdict once all trials have ended: an earlier look would invite stopping at a favourable moment."""
     assert ledger.confirmation is not None
     return verdict(result) if ledger.is_confirmed else [_NOT_COMPLETE]
 
 
 def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
-    """The confirmation in Markdown, for the study's page in MLflow."""
+    """Return the confirmation in Markdown, for the study's page in MLflow."""
     texts = ["**Confirmed on fresh seeds**", *_verdict(ledger, result), confirmation_table(result), _READ_ONCE]
     return "\n\n".join(texts)
 
 
 def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
-    """What a person reads below the tables."""
+    """Return the paragraphs below the tables."""
     methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
     return [*_verdict(ledger, result), *methods, _READ_ONCE]
 
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
-    """Measures of the study for MLflow's table of studies: the first choice's, as far as they are known."""
+    """Return the finite metrics of the first choice, for MLflow's table of studies."""
     first, promised = result.first, result.promised
     if first is None or promised is None:
         return {}
@@ -90,7 +90,7 @@ def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
 
 
 def confirmed_tables(result: ConfirmationResult) -> list[Table]:
-    """The configs and their comparisons, for a terminal of 80 columns and more."""
+    """Return tables of the configs and of their comparisons, for terminals of at least 80 columns."""
     words = result.objective.removesuffix(" correlation")
     configs = _table("confirmed", "n", f"test {words}", f"val {words}", "score\nbefore", "optimism")
     for config in result.configs:
@@ -124,7 +124,10 @@ def _table(first: str, *others: str) -> Table:
 
 
 def plus_minus(estimate: Estimate, *, places: int = 3, sign: str = "") -> str:
-    """An estimate with half of its interval; of one that was cut to what is possible, with the half that was not."""
+    """Format an estimate as value ± half the interval width.
+
+    If one end of the interval was clipped to the possible range, the longer half is shown.
+    """
     if not estimate.n:
         return ""
     half = max(estimate.high - estimate.value, estimate.value - estimate.low)

@@ -1,4 +1,4 @@
-"""A study's figures, as files in its folder."""
+"""Figures of a study, written as files to the study folder."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from analysis.reading.trials import (
 from study.plan.plan import StudyPlan
 from study.tracking.view import NOTE_FIGURES, NOTE_WIDTH
 
-_MOST_CURVES = 7  # methods that can be told apart in one panel
+_MOST_CURVES = 7  # number of methods that can be told apart in one panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,14 +35,14 @@ def draw_figures(
     tested: list[ConfigSummary],
     costs: dict[str, ConfigCost],
 ) -> None:
-    """Draw the figures of a study's result into its folder.
+    """Draw the figures of a study's result and save them in the study folder.
 
     Args:
         plan: the study.
-        records: its records.
-        configs: the rows of its table.
-        tested: the rows of its table on the test split; empty where it has none.
-        costs: the cost of each config, by its identifier.
+        records: records of the study.
+        configs: rows of the result table.
+        tested: rows of the result table on the test split; empty if the study has none.
+        costs: cost of each config, by config identifier.
     """
     folder = plan.directory / "figures"
     (folder / NOTE_FIGURES).mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""What a study found: the table that a person reads, `summary.json`, figures, and their way into MLflow.
+"""Outcome of a study: result table, `summary.json`, figures, and their delivery to MLflow.
 
-The only door from the study to the analysis, which itself reads nothing but the records.
+The numbers are computed by `analysis`, which reads nothing but the records.
 """
 
 import json
@@ -57,19 +57,20 @@ _SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study found.
+    """Outcome of a study.
 
     Args:
         plan: the study.
-        summary: everything below as JSON, as in `summary.json`.
-        configs: controls first, then the promising configs, best first; where methods are compared, all best first.
+        summary: content of `summary.json`, which covers all fields below.
+        configs: controls first, then the promising configs, best first. In a comparison of methods: all configs, best
+            first.
         correlation: rank correlation of sharpness gap and accuracy over the configs of the search (exploratory).
-        landmark: the trials that it is of, at the epoch that it is of.
-        costs: of the configs, by their ids.
-        confirmed: what the confirmation found; None without one.
-        confirmed_texts: what must be said beside that.
-        notes: what must be said beside the table.
-        tracking_error: why MLflow does not have all of it, if so.
+        landmark: trials and epoch over which the correlation is computed.
+        costs: cost of each config, by config identifier.
+        confirmed: result of the confirmation, or None without one.
+        confirmed_texts: paragraphs to show with the result of the confirmation.
+        notes: notes to show with the table.
+        tracking_error: error that prevented a complete delivery to MLflow, or None.
     """
 
     plan: StudyPlan
@@ -85,14 +86,14 @@ class Outcome:
 
 
 def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: StudyProgress) -> Outcome:
-    """Gather what a run of a study found, and hand it to MLflow."""
+    """Collect the outcome of a run of a study and deliver it to MLflow."""
     progress.say("gathering the result")
     records = open_study(plan.directory)
     summarise = compare_methods if plan.compared else summarise_configs
     configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
     correlation = compute_gap_against_accuracy(records, seed=plan.seed).correlation
     confirmed = find_confirmed(run.ledger, records.trials)
-    # Before the last trial of a confirmation nobody looks at the test split.
+    # The test split is not looked at before the last trial of a confirmation has ended.
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
     landmark = at_landmark(records, searched=True)
     notes = [*warnings, *_notes(plan, run, landmark, configs)]
@@ -106,11 +107,11 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
             summary["confirmation"]["student"] = _publish(plan, run, confirmed, tracker, notes)
     _write_json(plan.directory / "summary.json", summary)
     tested = []
-    if plan.compared and run.complete and confirmed is not None:  # before its last trial nobody looks at the test split
+    if plan.compared and run.complete and confirmed is not None:  # not before the last confirmation trial
         tested = compare_methods(records.trials, confirmed=True, seed=plan.seed)
     draw_figures(plan, records, configs, tested, costs)
     report = write_study_report(plan, notes)
-    if report is None:  # the notes have grown by one
+    if report is None:  # `write_study_report` has appended a note
         summary["report"] = None
         _write_json(plan.directory / "summary.json", summary)
     table = methods_table(configs, costs) if plan.compared else markdown_table(configs)
@@ -131,7 +132,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
 def _publish(
     plan: StudyPlan, run: StudyRun, confirmed: ConfirmationResult, tracker: "StudyTracker", notes: list[str]
 ) -> dict[str, Any] | None:
-    """The best student's way into MLflow; what goes wrong there is a note, as the result stands without it."""
+    """Publish the best student to MLflow. An error becomes a note, because the result is valid without it."""
     from study.tracking.student import publish_student
 
     try:
@@ -197,7 +198,11 @@ def _summary(
 
 
 def _teacher_forwards(run: StudyRun) -> dict[str, int]:
-    """Samples that went through the teacher itself, in all runs of the study: ahead of the trials, and in them."""
+    """Count the samples that passed through the teacher in all runs of the study.
+
+    Returns:
+        `ahead`: samples when the teacher outputs were filled before the trials. `in_trials`: samples within the trials.
+    """
     epochs = [measures for entry in run.ledger.entries.values() for measures in entry.epochs.values()]
     in_trials = int(sum(measures.get("cost/teacher_forwards", 0.0) for measures in epochs))
     return {"ahead": run.ledger.teacher_forwards_ahead, "in_trials": in_trials}
@@ -213,14 +218,14 @@ def _study_metrics(
     named = [(config.method, config) for config in configs if plan.compared or config.stage == "control"]
     best = [("best", config) for config in configs if plan.compared or config.stage == "replicate"]
     for prefix, config in (*best[:1], *named):
-        place = prefix.replace("+", "_with_")  # MLflow knows no plus
+        place = prefix.replace("+", "_with_")  # MLflow does not accept a plus in metric names
         metrics[f"{place}/{plan.objective.replace('/', '_')}"] = config.accuracy.value
         metrics[f"{place}/sharpness_gap"] = config.gap.value
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _json_ready(value: Any) -> Any:
-    """NaN is no JSON: what is not known is null."""
+    """Replace NaN and infinities by None, because JSON has neither."""
     if isinstance(value, dict):
         return {key: _json_ready(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -233,7 +238,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def ui_command(plan: StudyPlan) -> str:
-    """How to look at the runs in MLflow's UI."""
+    """Return the command or address that opens the runs in MLflow's UI."""
     if plan.tracking_uri.startswith("http"):
         return redact_place(plan.tracking_uri)
     command = ["mlflow", "ui", "--backend-store-uri", redact_place(plan.tracking_uri), "--host", "127.0.0.1"]

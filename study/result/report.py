@@ -1,4 +1,4 @@
-"""The report at the end of a study: what only the study knows of itself, and the page that is made with it."""
+"""HTML report at the end of a study, and the facts about the study that `analysis` cannot derive."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,10 @@ from trainables.process.versions import running_versions
 
 
 def about_study(plan: StudyPlan) -> dict[str, Any]:
-    """What `analysis` cannot know without importing the study: the searched bounds, the command, the versions."""
+    """Return the search bounds, the command and the library versions.
+
+    The package `analysis` does not import `study`, and therefore cannot find these facts itself.
+    """
     space = plan.search_space
     searched = space.parameters if isinstance(space, SearchSpace) else ()
     return {
@@ -32,17 +35,20 @@ def about_study(plan: StudyPlan) -> dict[str, Any]:
 
 
 def write_study_report(plan: StudyPlan, notes: list[str]) -> Path | None:
-    """Write `report.html` into the study's folder; what goes wrong is a note, as the result stands without it.
+    """Write `report.html` to the study folder. An error becomes a note, because the result is valid without it.
 
     Args:
-        plan: of the study, whose records and summary are written.
-        notes: of its outcome.
+        plan: the study. The records and the summary must exist.
+        notes: notes of the outcome. Receives a note if the report cannot be written.
+
+    Returns:
+        Path of the report, or None if writing failed.
     """
     try:
         from analysis.report.writing import write_report
 
         return write_report(plan.directory)
-    except Exception as error:  # a page is worth no result, whatever is wrong with it
+    except Exception as error:  # no failure of the report may lose the result
         again = f"python -m analysis.report {plan.name} --output-dir {plan.output_dir}"
         notes.append(f"The report could not be written ({error}); `{again}` tries again.")
         return None

@@ -1,8 +1,8 @@
-"""A recorded trial run again, and compared with its record, number by number.
+"""Rerun of a recorded trial, compared with the record number by number.
 
-It runs as it did in its study, of the same config, data, teacher and teacher outputs, and on one thread, but in this
-process. Nothing is written into the study: what of the teacher or of its outputs is not there any more is made anew, in
-a temporary folder. Its test split is not read again.
+The rerun uses the same config, data, teacher and teacher outputs as the study, and one thread, but the current process.
+Nothing is written to the study: a missing teacher or missing teacher outputs are recomputed in a temporary folder. The
+test split is not read again.
 """
 
 import difflib
@@ -34,13 +34,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Difference:
-    """A measure that is not what was recorded.
+    """Value of a measure that differs from the record.
 
     Args:
-        epoch: from 1.
-        measure: its name.
-        recorded: its value.
-        again: the value now; None if the measure is not there any more.
+        epoch: epoch, from 1.
+        measure: name of the measure.
+        recorded: recorded value.
+        again: value in the rerun; None if the rerun did not report the measure.
     """
 
     epoch: int
@@ -50,20 +50,20 @@ class Difference:
 
     @property
     def size(self) -> float:
-        """How far apart the two are, absolutely."""
+        """Absolute difference; infinite if the rerun did not report the measure."""
         return float("inf") if self.again is None else abs(self.again - self.recorded)
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of running a trial again.
+    """Result of a rerun.
 
     Args:
-        entry: the trial as it was recorded.
-        numbers: how many were compared.
-        differences: in the order of epochs, then as recorded.
-        error: how it failed now, if it did.
-        error_compared: whether the recorded error, or that there was none, is part of the comparison.
+        entry: recorded trial.
+        numbers: number of values compared.
+        differences: differing values, by epoch and then in recorded order.
+        error: error of the rerun, or None.
+        error_compared: whether the errors of record and rerun are compared as well.
     """
 
     entry: TrialEntry
@@ -74,30 +74,30 @@ class Reproduction:
 
     @property
     def errors_match(self) -> bool:
-        """Whether it failed as it had, or did not as it had not."""
+        """Whether rerun and record failed with the same error, or both did not fail."""
         return not self.error_compared or _essence(self.error) == _essence(self.entry.error)
 
     @property
     def matches(self) -> bool:
-        """Whether all bits are the same."""
+        """Whether all values are equal bit for bit, and the errors match."""
         return not self.differences and self.errors_match
 
     @property
     def largest(self) -> Difference | None:
-        """The largest difference."""
+        """Largest difference, or None."""
         return max(self.differences, key=lambda each: each.size, default=None)
 
 
 def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[StudyPlan, TrialEntry]:
-    """A trial that was recorded, and its study.
+    """Find a recorded trial and the study it belongs to.
 
     Args:
-        trial_id: as the records have it.
-        name: the study; the identifier's own beginning, if not given.
-        output_dir: where studies lie.
+        trial_id: identifier of the trial in the records.
+        name: name of the study; derived from `trial_id` if None.
+        output_dir: folder of the studies.
 
     Raises:
-        UsageError: there is no such study or trial, naming the nearest, or nothing was recorded of it.
+        UsageError: the study or trial does not exist (the message names the nearest ones), or nothing was recorded.
         StudyError: the journal has less of the trial than the records.
     """
     study = _study_of(trial_id, output_dir) if name is None else name
@@ -118,9 +118,9 @@ def _studies(output_dir: Path) -> list[str]:
 
 
 def _study_of(trial_id: str, output_dir: Path) -> str:
-    """The study of a trial: its identifier begins with the name that the study had when it began."""
+    """Return the study of a trial. A trial identifier begins with the study's name at the time."""
     named, holding = trial_id.rpartition("-")[0], _studies_with(trial_id, output_dir)
-    if len(set(holding.values())) > 1:  # a copy of a study is the same
+    if len(set(holding.values())) > 1:  # copies of one study share an identifier
         raise UsageError(
             f"{len(holding)} studies have a trial {trial_id!r}, as one of them was renamed: name the one that you mean "
             f"with --name ({', '.join(holding)})"
@@ -135,7 +135,7 @@ def _study_of(trial_id: str, output_dir: Path) -> str:
 
 
 def _studies_with(trial_id: str, output_dir: Path) -> dict[str, str]:
-    """Names and identifiers of the studies that have begun a trial of that name."""
+    """Return name and identifier of each study that has begun a trial with this identifier."""
     begun, found = f'{{"event":"trial","trial_id":{json.dumps(trial_id)},'.encode(), {}
     for study in _studies(output_dir):
         with suppress(UsageError, OSError):  # of another version, or without a journal
@@ -162,17 +162,17 @@ def _nearest(trial_id: str, known: list[str]) -> str:
 
 
 def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
-    """Run a trial again, as far as it was recorded.
+    """Run a trial again for as many epochs as were recorded.
 
-    One that failed runs on until it fails, or has one epoch more.
+    A failed trial runs until it fails again, or for one epoch more than recorded.
 
     Args:
-        plan: its study.
-        entry: the trial; nothing happens to it.
-        say: told of each epoch, and of what is made anew.
+        plan: study of the trial.
+        entry: recorded trial; not modified.
+        say: receives a line per epoch, and one for everything recomputed.
 
     Raises:
-        StudyError: it cannot be run, or fails where it did not.
+        StudyError: the trial cannot be run, or fails although the recorded trial did not.
     """
     from trainables.tune.session import begin_run, describe_error, take_notes
 
@@ -216,11 +216,11 @@ def _progress(entry: TrialEntry, epoch: int, measures: dict[str, float]) -> str:
 
 
 def compare(recorded: dict[int, dict[str, float]], again: dict[int, dict[str, float]]) -> Iterator[Difference]:
-    """What of the record is not, to the bit, what it is now; costs and the test split are left out.
+    """Yield the recorded values that differ from the rerun in any bit. Costs and test measures are not compared.
 
     Args:
-        recorded: measures by epoch.
-        again: the same, now.
+        recorded: recorded measures, by epoch.
+        again: measures of the rerun, by epoch.
     """
     for epoch, measures in sorted(recorded.items()):
         now = _compared(again.get(epoch, {}))
@@ -235,16 +235,16 @@ def _compared(measures: dict[str, float]) -> dict[str, float]:
 
 
 def _essence(error: str | None) -> str | None:
-    """An error without the line of code that it was in."""
+    """Return an error message without the source line of the error."""
     return None if error is None else error.rpartition(" (in ")[0] or error
 
 
 def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
-    """Why a trial of that study may have other bits here, though nothing is wrong.
+    """Return harmless reasons why a rerun may differ from the record.
 
     Args:
         plan: the study.
-        device: on which it ran again.
+        device: device of the rerun.
     """
     reasons = [
         "Trials that ran on another machine, with other versions of the libraries, on more threads or packed may "
@@ -265,14 +265,17 @@ def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
 
 
 def device_of(plan: StudyPlan) -> str:
-    """Where a trial of the study is run again: where it ran, if there is a GPU here."""
+    """Return the device for a rerun: `cuda` if the study used GPUs and one is available here, else `cpu`."""
     import torch
 
     return "cuda" if plan.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
 
 
 def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> dict[str, Any]:
-    """What Tune would give the trial; see `trainables.tune.trainable.DistillationTrainable`."""
+    """Return the settings that Tune passes to the trial in a study.
+
+    See `trainables.tune.trainable.DistillationTrainable`.
+    """
     outputs = None
     if plan.teacher_outputs_used != "live":
         outputs = {"location": str(_linked_outputs(plan, scratch / "outputs")), "dtype": plan.teacher_outputs_dtype}
@@ -286,7 +289,7 @@ def _settings(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> di
 
 
 def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str | None:
-    """The file of the trial's teacher: the study's, or one made anew where that is gone."""
+    """Return the path of the trial's teacher, or None without one. A missing file is recreated in `scratch`."""
     from study.plan.teacher_choice import keep_teacher
     from trainables.data import load_dataset
     from trainables.spec.modality import is_text
@@ -299,7 +302,7 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
     tokeniser = find_tokeniser(trial, given)
     dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)
     if (recorded := StudyLedger(plan, read_only=True).dataset) is not None:
-        refuse_other_data(plan, recorded["digest"], dataset.digest)  # before a teacher is trained on them
+        refuse_other_data(plan, recorded["digest"], dataset.digest)  # before a missing teacher is trained
     path = stored_path(plan.teachers_folder, teacher_digest(trial, dataset))
     if path.exists():
         return str(path)
@@ -310,7 +313,10 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
 
 
 def _linked_outputs(plan: StudyPlan, folder: Path) -> Path:
-    """A folder that looks like the one with the teacher's outputs, and into which what is missing there is written."""
+    """Return a folder with links to the study's stored teacher outputs.
+
+    Missing outputs are written to this folder and not to the study.
+    """
     from trainables.storage.remote_folder import node_cache
 
     location = plan.teacher_outputs_location

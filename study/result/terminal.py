@@ -1,4 +1,4 @@
-"""A study's result on the terminal."""
+"""Result of a study on the terminal."""
 
 import math
 import shlex
@@ -24,9 +24,9 @@ from study.result.outcome import _SYMBOLS, Outcome, _correlation_lines, ui_comma
 
 
 def outcome_in_words(outcome: Outcome, stream: TextIO) -> str:
-    """The result for a person, as wide and as coloured as a stream's terminal takes it."""
+    """Format the result for the width and colours of the terminal behind `stream`."""
     console = Console(file=stream, highlight=False)
-    # Printed at once, as rich ends the process with exit code 1 if the stream is a closed pipe.
+    # Captured first: rich ends the process with exit code 1 when it writes to a closed pipe.
     with console.capture() as text:
         _print_outcome(outcome, console)
     return text.get()
@@ -90,7 +90,7 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
 
 
 def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
-    """The methods that a study compared, for a terminal of 80 columns and more."""
+    """Return a table of the compared methods, for terminals of at least 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("method", overflow="fold", min_width=10)
     searched = any(config.search_accuracy is not None for config in configs)
@@ -114,7 +114,7 @@ def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost])
 
 
 def _short_words(configs: list[ConfigSummary]) -> str:
-    """What the objective is called where there is little room."""
+    """Return a short name of the objective for table headers."""
     return objective_of_all(configs).removesuffix(" correlation")
 
 

@@ -1,1 +1,1 @@
-"""How trials run: resources, storage, watchdog."""
+"""Running trials: resources, storage, watchdog."""

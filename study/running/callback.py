@@ -1,4 +1,4 @@
-"""A study between two results of Ray Tune: what stops it, and what is written of each trial."""
+"""Tune callbacks of a study: stopping conditions, and recording of each trial."""
 
 import threading
 import time
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 class Stop(tune.Stopper):
-    """Ends the search between two results: when a person asks, when time is up, or when recording fails.
+    """Stopping condition of the search: interrupt by the user, time budget used up, failed recording, or lost cluster.
+
+    The condition is checked between two results.
 
     Args:
         time_budget: seconds from now, or None.
@@ -40,11 +42,11 @@ class Stop(tune.Stopper):
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002
-        """No trial is stopped alone."""
+        """Return False: no trial is stopped alone."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether to end now; trials that are running are left to be resumed."""
+        """Return whether to end the search now. Running trials can be resumed later."""
         if self.failure is None and self.ledger is not None:
             self.failure = self.ledger.failure
         return self.interrupted.is_set() or self.out_of_time or self.failure is not None or self._cluster_is_lost
@@ -54,7 +56,10 @@ class Stop(tune.Stopper):
         return self.watch is not None and self.watch.lost is not None
 
     def lost_the_cluster(self) -> bool:
-        """Whether the cluster is gone, asked now: what goes wrong may be noticed before that is."""
+        """Return whether the cluster is lost, by a check now.
+
+        An error caused by the loss may arrive before the regular check notices the loss.
+        """
         return self.watch is not None and self.watch.check() is not None
 
     def __enter__(self) -> "Stop":
@@ -69,7 +74,7 @@ class Stop(tune.Stopper):
 
 
 class StudyCallback(tune.Callback):
-    """Carries what Tune reports into the ledger, and from there to the tracker, the mirror and the screen."""
+    """Tune callback that writes results to the ledger, and passes them to the tracker, the mirror and the display."""
 
     def __init__(
         self,
@@ -88,7 +93,7 @@ class StudyCallback(tune.Callback):
         self._stop = stop
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """A trial has a process now."""
+        """Publish a trial that has got a process."""
         entry = self._ledger.entries[trial.config["trial_id"]]
         self._tracker.deliver(entry)
         self._mirror(entry)
@@ -102,7 +107,7 @@ class StudyCallback(tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Some epochs are done."""
+        """Record the reported epochs of a trial."""
         entry = self._ledger.entries[trial.config["trial_id"]]
         for note in result.get("notes", ()):
             self._progress.warn(note)
@@ -130,18 +135,18 @@ class StudyCallback(tune.Callback):
         checkpoint: Any,
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Keep the newest checkpoints of a trial."""
+        """Remove old checkpoints of a trial."""
         self._storage.keep_newest(checkpoint)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """A trial ended: the searcher has entered how."""
+        """Clear the storage of an ended trial. The searcher has already recorded the end."""
         entry = self._ledger.entries[trial.config["trial_id"]]
         if entry.status is not None:
             self._progress.trial_changed(entry, self._ledger)
             self._storage.clear(trial.path)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Its process died: it fails, or goes on in another."""
+        """Handle the death of a trial's process. The trial fails or continues in another process."""
         self.on_trial_complete(iteration, trials, trial, **info)
         entry = self._ledger.entries[trial.config["trial_id"]]
         if entry.status is None:

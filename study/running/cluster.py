@@ -1,4 +1,4 @@
-"""Starting Ray on this machine, or reaching a cluster that runs."""
+"""Starting Ray on this machine, or connecting to a running cluster."""
 
 import logging
 import math
@@ -15,16 +15,16 @@ from typing import Final
 
 from trainables.process.environment import KEEP_FREED_MEMORY, WORKERS, set_unless_set
 
-# Read by Ray when it is imported or started, and inherited by the workers of a local cluster.
+# Read by Ray on import or start, and inherited by the workers of a local cluster.
 _ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Tune's own CSV, JSON and TensorBoard loggers double the cost of a short trial; the records replace them.
+    # Tune's CSV, JSON and TensorBoard loggers double the cost of a short trial. The records replace them.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # A snapshot grows with the number of trials and nothing here reads it: the journal is what a study resumes from.
+    # A snapshot grows with the number of trials and is never read: a study resumes from the journal.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    # One pending trial, Tune's default, would start one process after the other, and a process that becomes free
-    # would take the trial of one that is still starting, so that the second core never gets one. The search itself
-    # hands out no more trials than there are slots.
+    # With one pending trial, Tune's default, processes would start one after the other. A free process would then take
+    # the trial of a process still starting, and the second core would never get one. The search limits the number of
+    # trials to the number of slots.
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # A failed trial reports no metric.
@@ -42,7 +42,7 @@ from trainables.process.errors import StudyError
 
 _SECONDS_TO_ANSWER: Final = 25
 _SECONDS_BETWEEN_COUNTS: Final = 3.0
-# The port is tried before Ray is imported. Looking up a name has no time limit of its own, so it is done here too.
+# The port is tried before Ray is imported. A name lookup has no time limit, so it is part of the probe.
 _PROBE: Final = (
     "import socket, sys; address, *place = sys.argv[1:]\n"
     "if place: socket.create_connection((place[0], int(place[1])), timeout=5).close()\n"
@@ -51,13 +51,13 @@ _PROBE: Final = (
 
 
 def check_address(address: str) -> None:
-    """Check that a cluster answers, before any work and within 30 seconds.
+    """Check that a cluster answers, within 30 seconds and before any work.
 
     Args:
-        address: `local` (a cluster of its own on this machine), `auto` or `host:port`.
+        address: `local` (a new cluster on this machine), `auto` or `host:port`.
 
     Raises:
-        StudyError: nothing that speaks Ray answers there.
+        StudyError: no Ray cluster answers at the address.
     """
     if address == "local":
         return
@@ -66,8 +66,8 @@ def check_address(address: str) -> None:
         "Ray's default, also needs RAY_AUTH_MODE=token and its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)."
     )
     place = map(str, host_and_port(address)) if address != "auto" else ()
-    # A port that is open may belong to anything, and a client that waits for it cannot be interrupted: ask from a
-    # process that can be ended.
+    # An open port may belong to any server, and a Ray client waiting for an answer cannot be interrupted. The probe
+    # therefore runs in a separate process, which can be killed.
     try:
         probe = subprocess.run(  # noqa: S603 - our own interpreter and text
             [sys.executable, "-c", _PROBE, address, *place],
@@ -75,7 +75,7 @@ def check_address(address: str) -> None:
             timeout=_SECONDS_TO_ANSWER,
             check=False,
         )
-    except ValueError as error:  # a host that is no text
+    except ValueError as error:  # host name that cannot be encoded
         raise StudyError(f"no Ray cluster answers at {address!a} ({error}). {advice}") from None
     except subprocess.TimeoutExpired:
         raise StudyError(f"{address} did not answer as a Ray cluster within {_SECONDS_TO_ANSWER} s. {advice}") from None
@@ -85,14 +85,14 @@ def check_address(address: str) -> None:
 
 
 def start_ray(address: str, *, ship_code: bool = False) -> None:
-    """Connect to `address`, or start a cluster of this process's own on this machine (`local`).
+    """Connect to `address`, or start a cluster of this process on this machine (`local`).
 
     Args:
         address: see `check_address`.
-        ship_code: whether nodes get the code from here; if not, it has to be installed on them.
+        ship_code: whether nodes receive the code from this machine. If False, the code must be installed on the nodes.
 
     Raises:
-        StudyError: it cannot be reached or started, or its nodes lack the code, or have another.
+        StudyError: Ray cannot be reached or started, or nodes lack the code or have different code.
     """
     code = shipped_code() if ship_code else {}
     try:
@@ -100,7 +100,7 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
             if address == "local":
                 _give_token()
                 with _servers_on_loopback():
-                    # No trial puts anything large into the object store: data are memory-mapped files.
+                    # A small store is enough: trials put nothing large into it, because data are memory-mapped files.
                     ray.init(
                         address="local",
                         include_dashboard=False,
@@ -110,12 +110,12 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
                         runtime_env=code or None,
                     )
             else:
-                # Its nodes have been started in environments of their own; Ray itself sees to the number of threads.
+                # The nodes were started in other environments. Ray itself sets the number of threads.
                 keep = {"env_vars": {KEEP_FREED_MEMORY: os.environ[KEEP_FREED_MEMORY]}}
                 ray.init(
                     address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code}
                 )
-    except Exception as error:  # Ray raises the bare class where its own processes take too long to start
+    except Exception as error:  # Ray raises a bare Exception if its processes start too slowly
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
     if address != "local" and not ship_code:
         try:
@@ -127,8 +127,7 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    # Ray takes SIGTERM for itself and would end the process in the middle of anything; a study that is told to end
-    # does so tidily.
+    # Ray replaces the SIGTERM handler and would end the process at any point. A study asked to end stops cleanly.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -136,12 +135,12 @@ def _signals_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:  # None is one that Python did not set and cannot set again
+        if before is not None:  # None: a handler not set by Python, which cannot be restored
             signal.signal(signal.SIGTERM, before)
 
 
 def _give_token() -> None:
-    # Where there is none, Ray would write one into the home folder, which may not be there or not be writable.
+    # Without a token, Ray would write one to the home folder, which may be missing or read-only.
     given = (os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if not any(given) and not os.path.exists(os.path.expanduser("~/.ray/auth_token")):  # noqa: PTH110, PTH111
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -149,8 +148,9 @@ def _give_token() -> None:
 
 @contextmanager
 def _servers_on_loopback() -> Iterator[None]:
-    # Ray's servers listen on all interfaces unless the node's own address is loopback's, and `_node_ip_address` does
-    # not help: it replaces 127.0.0.1 by the address of the network. This is what Ray does on other systems than Linux.
+    # Ray's servers listen on all interfaces unless the node address is a loopback address. Setting `_node_ip_address`
+    # does not help, because Ray replaces 127.0.0.1 by the network address. With this constant off, Ray uses loopback,
+    # as it does on systems other than Linux.
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -160,16 +160,17 @@ def _servers_on_loopback() -> Iterator[None]:
 
 
 class Slots:
-    """How many trials the cluster holds at once, now: nodes come and go.
+    """Number of trials that fit on the cluster now. Nodes may join or leave.
 
-    A trial is on one node, and what it has of a GPU is of one GPU: cores of a node without GPUs are no room for trials
-    that want one, and two trials of 0.4 fit on each GPU, not five on two.
+    A trial, or each worker of a trial, runs on one node, and a share of a GPU is a share of one GPU. Cores of a node
+    without GPUs are therefore unusable for trials with a GPU. Likewise, two trials with 0.4 GPUs fit on each GPU, and
+    not five on two GPUs.
 
     Args:
-        cpus: cores a trial.
-        gpus: GPUs a trial.
-        at_most: never more than this.
-        workers: of a trial, each with so many cores and GPUs; they may be on several nodes.
+        cpus: cores per trial, or per worker.
+        gpus: GPUs per trial, or per worker.
+        at_most: upper limit.
+        workers: workers per trial. The workers of a trial may be on several nodes.
     """
 
     def __init__(self, *, cpus: float, gpus: float, at_most: int | None, workers: int = 1) -> None:
@@ -180,10 +181,10 @@ class Slots:
         self._slots = 1
 
     def check(self) -> None:
-        """Check that one trial fits at all: Tune would wait for room for ever.
+        """Check that one trial fits on the cluster. Otherwise Tune would wait forever.
 
         Raises:
-            StudyError: naming what a trial asks for and what there is.
+            StudyError: a trial does not fit. The message names the demand and the available resources.
         """
         nodes = _nodes()
         for name, amount in self._demand.items():
@@ -201,7 +202,7 @@ class Slots:
             )
 
     def __call__(self) -> int:
-        """The number of slots, at least one; asked for anew every few seconds."""
+        """Return the number of slots, at least one. The count is refreshed every three seconds."""
         if time.monotonic() - self._asked > _SECONDS_BETWEEN_COUNTS:
             self._asked = time.monotonic()
             fits = sum(_fitting(node, self._demand) for node in _nodes()) // self._workers
@@ -214,7 +215,7 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _fitting(has: dict[str, float], demand: dict[str, float]) -> int:
-    """How many trials fit on a node."""
+    """Return how many trials, or workers, fit on a node."""
     fits = []
     for name, amount in demand.items():
         if 0 < amount < 1 and name == "GPU":
@@ -225,5 +226,5 @@ def _fitting(has: dict[str, float], demand: dict[str, float]) -> int:
 
 
 def stop_ray() -> None:
-    """Leave the cluster; one that this process started ends with it."""
+    """Disconnect from the cluster. A cluster started by this process is shut down."""
     ray.shutdown()

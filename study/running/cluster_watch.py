@@ -1,12 +1,12 @@
-"""Notices that the cluster of a study is gone, which Ray does not: a driver then waits for results for ever.
+"""Detection of a lost cluster. Ray does not report this, and a driver then waits for results forever.
 
-A study cannot go on without two processes: the head's, which every driver asks for everything (Ray's GCS), and the one
-that runs trials on the driver's own machine (Ray's raylet). A worker node that is lost is no reason to end: its trials
-move. Every two seconds both are asked whether they take a connection, which cannot block for long.
+A study depends on two processes: the head's GCS, which every driver queries, and the raylet on the driver's machine,
+which runs trials there. Both are tested for a connection every two seconds, which cannot block for long. Losing a
+worker node does not end a study, because the trials move to other nodes.
 
-What is lost is reported to the study, which then has some seconds to come out of Ray and to end by itself, records and
-MLflow included. A call into Ray may never return by then. If the study does not end in time, the process is ended
-here. Ray itself ends a driver without a word 60 seconds after its head went.
+A loss is reported to the study. The study then has some seconds to leave Ray and to finish by itself, including records
+and MLflow. A call into Ray may never return at this point, so a study that does not finish in time is ended here. Ray
+itself ends a driver without any message 60 seconds after losing the head.
 """
 
 import errno
@@ -21,29 +21,29 @@ from typing import Any, Final
 import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
 
 # isort: split
-import psutil  # which Ray brings along
+import psutil  # a dependency of Ray
 import ray
 
 from study.plan.cluster_address import host_and_port
 from trainables.process.errors import leave_at_once
 
-# Nothing that answers within a minute may take longer than these together.
-SECONDS_AWAY: Final = 20.0  # a head on another machine may be out of reach for a moment
+# Together, these stay below the 60 seconds after which Ray ends a driver.
+SECONDS_AWAY: Final = 20.0  # a remote head may be unreachable for a moment
 SECONDS_TO_LEAVE: Final = 15.0
 _SECONDS_FOR_LAST_WORDS: Final = 8.0
-_SECONDS_BETWEEN_LOOKS: Final = 2.0  # each is a line in the raylet's log
+_SECONDS_BETWEEN_LOOKS: Final = 2.0  # each check writes a line to the raylet's log
 _SECONDS_TO_ANSWER: Final = 4.0
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the two processes are that a study cannot go on without.
+    """Addresses of the two processes on which a study depends.
 
     Args:
         head: host and port of the head.
-        raylet: the socket of this machine's raylet; None where it is no file, as on Windows.
-        node: Ray's handle on a cluster that this process started; None for one that others run.
+        raylet: socket file of the raylet on this machine; None without a socket file, as on Windows.
+        node: Ray's handle of a cluster started by this process; None for an external cluster.
     """
 
     head: tuple[str, int]
@@ -52,10 +52,10 @@ class Cluster:
 
 
 def connected_cluster(address: str) -> Cluster:
-    """The cluster that Ray is connected to.
+    """Return the cluster to which Ray is connected.
 
     Args:
-        address: of the plan.
+        address: address in the plan.
     """
     node: Any = ray._private.worker._global_node
     raylet = str(node.raylet_socket_name)
@@ -67,18 +67,18 @@ def connected_cluster(address: str) -> Cluster:
 
 
 class ClusterWatch:
-    """Watches a cluster from a thread of its own.
+    """Monitor of a cluster, running in a background thread.
 
     Args:
-        cluster: what is watched.
-        hear: called once with what is lost, in words, from any thread.
-        last_words: what is tried for some seconds before a process that does not end by itself is ended.
-        parting: the error that is shown then.
-        seconds_away: how long a head that others run may be out of reach.
-        seconds_to_leave: how long the process has to end by itself, or to call `dismiss`, once something is lost.
+        cluster: the cluster.
+        hear: called once, from any thread, with a description of the loss.
+        last_words: called for at most eight seconds before a process that does not finish by itself is ended.
+        parting: returns the error message to show in that case.
+        seconds_away: tolerated time without an answer from an external head.
+        seconds_to_leave: time after a loss for the process to finish or to call `dismiss`.
 
     Attributes:
-        lost: what is lost, in words; None while all is there.
+        lost: description of the loss, or None.
     """
 
     def __init__(
@@ -106,35 +106,35 @@ class ClusterWatch:
         self._thread.start()
 
     def check(self) -> str | None:
-        """Look now, on this machine alone, which takes no time; what is lost, in words."""
+        """Check the processes on this machine now, which is fast. Return a description of the loss, or None."""
         with self._looking:
             if self.lost is None:
                 self._lose(self._look_here())
         return self.lost
 
     def end(self) -> str | None:
-        """Look a last time, before the cluster is left, and no more."""
+        """Check a last time, before leaving the cluster, and stop watching. Return the loss, or None."""
         if not self._ended.is_set():
             self.check()
         self._ended.set()
         return self.lost
 
     def dismiss(self) -> None:
-        """The process goes on, whatever is lost."""
+        """Stop watching, and keep the process running even after a loss."""
         self._ended.set()
         self._dismissed.set()
 
     def end_processes(self) -> None:
-        """End what is left of a cluster of this process's own; Ray cannot be asked to."""
+        """Kill the remaining processes of a local cluster, because Ray can no longer do so."""
         if self._is_own:
-            with suppress(Exception):  # whatever it is: others are to be ended yet
+            with suppress(Exception):  # the other processes must be killed in any case
                 self._cluster.node.kill_all_processes(check_alive=False, allow_graceful=False)
         for process in self._processes:
-            with suppress(psutil.Error):  # it has ended, and its number may be another's: psutil knows
+            with suppress(psutil.Error):  # already ended; psutil detects a reused process number
                 process.kill()
 
     def _known_processes(self) -> list[psutil.Process]:
-        """What the processes of an own cluster have started, trials among them."""
+        """Return the child processes of a local cluster, including trials."""
         found: list[psutil.Process] = []
         for infos in list(self._cluster.node.all_processes.values()):
             for info in infos:
@@ -171,7 +171,7 @@ class ClusterWatch:
         leave_at_once(self._parting(self.lost))
 
     def _look_here(self) -> str | None:
-        """What ended on this machine; nobody who listens there is certain."""
+        """Describe the local process that has certainly ended, or return None."""
         if self._cluster.raylet is not None and not _answers(self._cluster.raylet):
             return self._of_raylet
         return self._of_head if self._is_own and not _answers(self._cluster.head) else None
@@ -187,7 +187,10 @@ class ClusterWatch:
 
 
 def _answers(place: tuple[str, int] | str, *, is_near: bool = True) -> bool:
-    """Whether something takes connections there; on this machine one that takes its time to counts as well."""
+    """Return whether a server accepts connections at `place`.
+
+    On this machine (`is_near`) a slow server counts as answering.
+    """
     try:
         if isinstance(place, str):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
@@ -197,6 +200,6 @@ def _answers(place: tuple[str, int] | str, *, is_near: bool = True) -> bool:
             socket.create_connection(place, timeout=_SECONDS_TO_ANSWER).close()
     except (ConnectionRefusedError, FileNotFoundError):
         return False
-    except OSError as error:  # others are of this process, which may have no file left
+    except OSError as error:  # other errors lie in this process, such as no free file descriptor
         return is_near or not (isinstance(error, TimeoutError | ConnectionError) or error.errno in _UNREACHABLE)
     return True

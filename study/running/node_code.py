@@ -1,4 +1,4 @@
-"""The code on a cluster's nodes: shipped by Ray's runtime environment, or installed there and the same as here."""
+"""Code on the nodes of a cluster: shipped by Ray's runtime environment, or installed there with the same content."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,13 +11,13 @@ from trainables.process.errors import StudyError
 from trainables.process.versions import code_digest
 
 _PACKAGES: Final = ("study", "trainables", "search_spaces", "analysis")
-# No trial reads these.
+# Not read by trials.
 _LEFT_HERE: Final = ["__pycache__", "*.pyc", "analysis/examples", "analysis/images", "analysis/notebooks"]
 _SECONDS_TO_ANSWER: Final = 120.0
 
 
 def shipped_code() -> dict[str, Any]:
-    """The part of a `runtime_env` that has Ray carry the four packages, as they are here, to every node."""
+    """Return the part of a `runtime_env` that makes Ray copy the four packages to every node."""
     folders = []
     for name in _PACKAGES:
         spec = find_spec(name)
@@ -28,12 +28,12 @@ def shipped_code() -> dict[str, Any]:
 
 
 def check_node_code() -> None:
-    """Check that every node of the cluster has this package installed, and the same one.
+    """Check that every node of the cluster has this package installed, with the same code.
 
-    A node that does not answer within two minutes is passed over: it may be busy, or just be leaving.
+    A node without an answer within two minutes is skipped: it may be busy or leaving.
 
     Raises:
-        StudyError: naming the nodes that have none, or another.
+        StudyError: some nodes lack the package or have different code. The message names the nodes.
     """
     task: Any = ray.remote(_probe())
     asked = {}
@@ -48,7 +48,7 @@ def check_node_code() -> None:
     for reference in answered:
         try:
             found[asked[reference]] = ray.get(reference)
-        except ray.exceptions.RayError:  # a node that has left meanwhile
+        except ray.exceptions.RayError:  # the node has left the cluster
             continue
     for problem, nodes in (
         ("is not installed on", sorted({node for node, digest in found.items() if digest is None})),
@@ -62,7 +62,8 @@ def check_node_code() -> None:
 
 
 def _probe() -> Callable[[], str | None]:
-    # A function of a function is sent as it is; one of a module is only named, and a node without it could not answer.
+    # Ray sends a nested function by value. A module-level function is sent by name, and a node without the package
+    # could not load it.
     def probe() -> str | None:
         try:
             from trainables.process.versions import code_digest

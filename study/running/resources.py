@@ -1,4 +1,4 @@
-"""How the trials of a study share slots: each has one of its own, or several, or several are packed in one."""
+"""Resources of trials: one slot per trial, several slots per trial, or several trials packed into one slot."""
 
 import math
 from typing import Any
@@ -12,23 +12,23 @@ from study.running.cluster import Slots
 
 
 class Packing:
-    """What a study's trials run in.
+    """Trainable and resources for the trials of a study.
 
     Args:
         plan: the study.
-        settings: what every trial needs beside its config.
-        progress: hears how many are packed.
+        settings: settings of every trial, in addition to the config.
+        progress: reports how many trials are packed.
 
     Attributes:
-        count: trials of a pack; 1 if each is by itself.
-        slots: how many trials the cluster holds.
-        trial_settings: the settings, and what packed trials need beside them.
-        trainable: what Tune runs, with its resources.
+        count: trials per pack; 1 without packing.
+        slots: number of trials that fit on the cluster.
+        trial_settings: `settings` plus the settings for packed trials or for several workers.
+        trainable: the trainable for Tune, with resources.
     """
 
     def __init__(self, plan: StudyPlan, settings: dict[str, Any], progress: StudyProgress) -> None:
         self.count = _tried_out(plan, settings, progress) if plan.pack == "auto" else plan.pack
-        # Ray counts in ten-thousandths.
+        # Ray rounds resources to ten-thousandths.
         share = math.floor(10_000 * plan.cpus_per_trial / self.count) / 10_000
         cpus = plan.cpus_per_trial if self.count == 1 else share
         self._workers = plan.workers_per_trial

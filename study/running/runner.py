@@ -1,4 +1,4 @@
-"""One study from plan to result: prepare, search, gather. Started anew or gone on with, it is the same code."""
+"""Execution of a study from plan to result: prepare, search, collect. New and resumed studies run the same code."""
 
 import gc
 import json
@@ -50,18 +50,18 @@ from trainables.storage.uris import is_uri, redact_place
 if TYPE_CHECKING:
     from study.tracking.tracker import StudyTracker
 
-# What Tune does for a report costs the driver milliseconds, and all trials share that one thread. Short epochs are told
-# of together, unless a scheduler has to hear of each.
+# Tune needs milliseconds of the driver for a report, and all trials share this one thread. Short epochs are therefore
+# reported together, unless a scheduler needs a report for each.
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
 _SECONDS_TO_SAY_FAILED: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
 def check_services(plan: StudyPlan) -> None:
-    """Check, before any work, that what the plan relies on answers.
+    """Check that the services used by the plan answer, before any work.
 
     Raises:
-        StudyError: the cluster, the tracking server or the storage for teacher outputs or checkpoints does not.
+        StudyError: the cluster, the tracking server or a storage for teacher outputs or checkpoints does not answer.
     """
     from trainables.storage.mlflow_store import check_tracking_uri
 
@@ -80,18 +80,18 @@ def run_study(
     retry_failed: bool = False,
     sets_aside: bool = False,
 ) -> tuple[StudyRun, "StudyTracker"]:
-    """Run what is left of a study; the caller closes the tracker when it has the result.
+    """Run the remaining work of a study. The caller closes the tracker once the result is complete.
 
     Args:
-        plan: the study; its folder exists.
-        progress: where a person sees how it goes.
-        command: what the user typed, for the record.
-        versions: which code runs, for the record.
-        retry_failed: whether trials that failed are begun again.
-        sets_aside: whether records that the journal does not account for are moved away; the study is refused else.
+        plan: the study. The study folder exists.
+        progress: progress display for the user.
+        command: command line typed by the user, for the record.
+        versions: code versions, for the record.
+        retry_failed: whether to start failed trials again.
+        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
 
     Raises:
-        StudyError: Ray or the tracking store cannot be used, the disk refuses, or the journal has lost trials.
+        StudyError: Ray or the tracking store is unusable, the disk refuses to write, or the journal has lost trials.
         UsageError: another process runs this study.
     """
     began = time.monotonic()
@@ -148,16 +148,16 @@ def run_study(
 def recorded_run(
     plan: StudyPlan, tell: Callable[[str], None] = lambda _: None, *, sets_aside: bool = False
 ) -> Iterator[StudyRun]:
-    """A study as its folder holds it, its records complete; nothing is run, and nobody else runs it meanwhile.
+    """Yield a study as stored on disk, with complete records. Nothing is run, and the study is locked.
 
     Args:
         plan: the study.
-        tell: hears of damage, and of what is written again.
-        sets_aside: whether records that the journal does not account for are moved away; the study is refused else.
+        tell: receives messages about damage and about rewritten records.
+        sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
 
     Raises:
         UsageError: another process runs this study.
-        StudyError: its folder cannot be read or written, or the journal has lost trials.
+        StudyError: the study folder cannot be read or written, or the journal has lost trials.
     """
     with StudyLock(plan.directory):
         settle_in(plan.directory)
@@ -171,7 +171,10 @@ def recorded_run(
 
 
 def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
-    """What the study's own last run took, as its summary says; without one, from its first trial's start."""
+    """Return the duration of the study's last run from the summary.
+
+    Without a summary, return the time from the first start to the last end of a trial.
+    """
     try:
         return float(json.loads((plan.directory / "summary.json").read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError):
@@ -183,7 +186,7 @@ def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
 def _open_tracker(
     plan: StudyPlan, command: str, versions: dict[str, str], progress: StudyProgress, ledger: StudyLedger
 ) -> "StudyTracker":
-    # Importing MLflow and making its schema takes as long as starting Ray; this runs beside it.
+    # Importing MLflow and creating the schema takes as long as starting Ray. Both run at the same time.
     from study.tracking.tracker import open_tracker
 
     return open_tracker(plan, command=command, versions=versions, tell=progress.say, watched=True, ledger=ledger)
@@ -228,10 +231,10 @@ def _search(
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
     with _watched_cluster(plan, progress, stop):
         cpus, gpus = plan.cpus_per_trial, plan.gpus_per_trial
-        if plan.address == "local":  # a cluster may grow
+        if plan.address == "local":  # only a local cluster: others may grow
             Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
         slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent)
-        tracker.result()  # a store that refuses what is written ends the study before a teacher is trained
+        tracker.result()  # a store that rejects writes ends the study before a teacher is trained
         check_same_data(ledger, stopped=stop.stop_all)
         teachers: dict[str, str] = {}
         for whose, trial in plan.teachers.items():
@@ -253,8 +256,8 @@ def _search(
             return
         packing = Packing(plan, settings, progress)
         storage = TrialStorage(plan)
-        # Known before the first trial begins, as a storage that does not answer ends the study; those of a trial whose
-        # process died are asked for then.
+        # Looked up before the first trial starts, because a storage that does not answer ends the study. The
+        # checkpoints of a trial with a dead process are looked up at that time.
         known = {entry.trial_id: storage.checkpoints_of(entry.trial_id) for entry in ledger.unfinished}
         search = StudySearch(
             ledger,
@@ -268,7 +271,7 @@ def _search(
         with progress, closing(storage):
             try:
                 _tuner(plan, packing.trainable, search, ledger, callback, stop, storage).fit()
-            except Exception as error:  # Tune writes files of its own, beside ours
+            except Exception as error:  # a full disk also fails Tune's own files
                 stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
                 if stop.failure is None:
                     raise
@@ -276,7 +279,7 @@ def _search(
 
 @contextmanager
 def _watched_cluster(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator[None]:
-    """Ray, connected to the plan's cluster; whatever goes wrong once that is gone is a `ClusterLostError`."""
+    """Connect Ray to the plan's cluster. Any error after losing the cluster becomes a `ClusterLostError`."""
     start_ray(plan.address, ship_code=plan.ship_code)
 
     def parting(lost: str) -> str:
@@ -290,16 +293,16 @@ def _watched_cluster(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> It
     )
     try:
         yield
-    except Exception:  # whatever Ray makes of it
+    except Exception:  # Ray raises various errors
         if watch.end() is None:
             raise
     finally:
         if watch.end() is None:
-            # Tune leaves actor handles in reference cycles. Collected after Ray is gone, by whichever thread allocates
-            # next, one of them ends the whole process.
+            # Tune leaves actor handles in reference cycles. If one is collected after Ray has stopped, by any thread
+            # that allocates, the whole process ends.
             gc.collect()
             stop_ray()
-        else:  # Ray would wait for what is gone
+        else:  # Ray would wait for the lost processes
             watch.end_processes()
     if watch.lost is not None:
         raise ClusterLostError(parting(watch.lost))
@@ -308,7 +311,7 @@ def _watched_cluster(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> It
 def _last_words(
     plan: StudyPlan, ledger: StudyLedger, records: RecordWriter, tracker: "Future[StudyTracker]"
 ) -> Callable[[], None]:
-    """What is still to be done for a study whose cluster is gone, once, by whichever thread comes to it."""
+    """Return a function that completes records and MLflow after a cluster loss. Only the first call has an effect."""
     begun = threading.Lock()
 
     def say() -> None:
@@ -324,7 +327,10 @@ def _last_words(
 def _checkpoints(
     entry: TrialEntry, known: dict[str, list[str | tune.Checkpoint]], storage: TrialStorage
 ) -> list[str | tune.Checkpoint]:
-    """What a trial may go on from: nothing if the journal has lost epochs of it, which a checkpoint would leave out."""
+    """Return the checkpoints from which a trial may resume, newest first.
+
+    If the journal has lost epochs of the trial, none are returned: resuming would skip the lost epochs.
+    """
     return [] if entry.gaps else known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id)
 
 
@@ -337,14 +343,14 @@ def _teacher_outputs(plan: StudyPlan) -> Any:
         "location": str(Path(location).absolute()) if local else location,
         "dtype": plan.teacher_outputs_dtype,
     }
-    # Tune writes the configs of trials into its own files; a reference says nothing there.
+    # Tune writes trial configs to its own files. An object reference keeps the secrets of the URI out of them.
     return ray.put(settings) if redact_place(location) != location else settings
 
 
 def _filled(
     plan: StudyPlan, settings: dict[str, Any], slots: Slots, ledger: StudyLedger, progress: StudyProgress, stop: Stop
 ) -> bool:
-    """Fill the teachers' outputs ahead of the trials; False if the study is to end first."""
+    """Fill the teacher outputs before the trials. Return False if the study must end first."""
     for trial in plan.teachers.values():
         fill = TeacherFill(
             plan,
@@ -367,7 +373,7 @@ def _tuner(
     stop: Stop,
     storage: TrialStorage,
 ) -> tune.Tuner:
-    # A process that died is told of by the callback; Tune would print its traceback as well.
+    # The callback reports a dead process. Tune would print the traceback as well.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     callbacks: list[tune.Callback] = [callback]
     if plan.trial_timeout is not None:
@@ -387,21 +393,21 @@ def _tuner(
             callbacks=callbacks,
             stop=stop,
             verbose=0,
-            # Its own default is a checkpoint when a trial ends, which is when none is needed any more.
+            # By default Tune writes a checkpoint when a trial ends, when none is needed any more.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=0),  # the search begins them again
+            failure_config=tune.FailureConfig(max_failures=0),  # the search restarts failed trials
         ),
     )
 
 
 def _folder_of(trial: Any) -> str:
-    """Where Tune keeps a trial: each process that it has one after the other begins to count checkpoints anew."""
+    """Return Tune's folder of a trial, one per process, because every new process restarts the checkpoint count."""
     return life_folder(str(trial.config["trial_id"]), trial.config["life"])
 
 
 @contextmanager
 def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
-    """Ctrl-C once ends the study tidily, twice at once."""
+    """End the study cleanly at the first Ctrl-C or SIGTERM, and at once at the second."""
 
     def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if stop.interrupted.is_set():
@@ -418,7 +424,10 @@ def _interruptible(stop: Stop, progress: StudyProgress) -> Iterator[None]:
 
 
 def account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, sets_aside: bool) -> None:
-    """Check that the journal accounts for all records, or have those that it does not account for moved away."""
+    """Check that the journal accounts for all records.
+
+    With `sets_aside`, move away the records missing from the journal before the check.
+    """
     if sets_aside:
         from study.tracking.tracker import delivered_trials
 

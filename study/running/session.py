@@ -19,20 +19,21 @@ if TYPE_CHECKING:
 
 
 def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, command: str = "study.launch") -> None:
-    """Run what is left of a study, and show and keep its result.
+    """Run the remaining work of a study, then show and store the result.
 
     Args:
         plan: the study.
-        values: of the options `quiet`, `verbose` and `as_json`.
-        resumed: whether the study is there already.
-        command: the module that was run, for the record.
+        values: options of the command line: `quiet`, `verbose`, `as_json` and, if given, `retry_failed` and
+            `set_aside_records`.
+        resumed: whether the study exists already.
+        command: name of the module run by the user, for the record.
 
     Raises:
         typer.Exit: always, with the exit code.
     """
     _make_folder(plan.output_dir)
     with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
-        # Ray, Optuna, MLflow and pyarrow are imported from here on.
+        # Slow imports (Ray, Optuna, MLflow, pyarrow) happen only from here on.
         from study.cli.data_preview import data_warnings
         from study.cli.progress import StudyProgress
         from study.plan.places import begin_study
@@ -77,7 +78,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
 
 @contextmanager
 def _told_how_to_go_on(plan: "StudyPlan") -> Iterator[None]:
-    """What is needed after Ctrl-C that ends everything at once."""
+    """On KeyboardInterrupt, print the resume command and exit with 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -86,7 +87,7 @@ def _told_how_to_go_on(plan: "StudyPlan") -> Iterator[None]:
 
 
 def undelivered(plan: "StudyPlan", error: Exception) -> str:
-    """What to tell, and to do, where MLflow has not all of a study."""
+    """Return the message for an incomplete delivery to MLflow, with the command that delivers the rest."""
     from study.tracking.delivery import first_line
 
     return (

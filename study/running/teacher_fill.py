@@ -1,13 +1,14 @@
-"""The stored outputs of the teacher, filled by Ray tasks before the trials begin.
+"""Filling of the stored teacher outputs by Ray tasks before the trials.
 
-A trial of E epochs uses min(views, E) slots, each of them once before any a second time, and some trials are always
-trained to their end (controls and repeated configs, whatever the scheduler). So a study needs every slot, and filling
-them ahead is no more work for the teacher than a live one does in the first trial; but it takes all slots of the
-cluster, where trials that come to the same slot would wait for each other. What is not filled, because a task or a disk
-failed, the first trial that comes to it computes.
+A trial of E epochs uses min(views, E) slots, each once before any slot a second time. Some trials always run to the
+end, whatever the scheduler: controls and replicates. A study therefore needs every slot, and filling them ahead costs
+the teacher no more than the first trial would with a live teacher. Filling ahead uses all of the cluster, while trials
+that need the same slot would wait for each other. If a task or a disk fails, the first trial that needs a missing slot
+computes it.
 
-The first task looks at what is missing and fills the smallest shard. Its pace decides how the others are dealt out: all
-to one process if it is done before another has started, in tasks of some seconds otherwise.
+The first task lists the missing shards and fills the smallest one. The speed of this task decides how the others are
+distributed. If one process would finish them before another could start, they form one task. Otherwise each task takes
+at most about ten seconds.
 """
 
 import tempfile
@@ -32,23 +33,23 @@ if TYPE_CHECKING:
     from trainables.teacher_outputs.store import Shard
     from trainables.tune.tasks import FillReport
 
-SECONDS_ALONE: Final = 2.0  # about what a process takes to start and to import torch
+SECONDS_ALONE: Final = 2.0  # approximate time for a process to start and import torch
 SECONDS_PER_TASK: Final = 10.0
-_ROUNDS: Final = 3  # ranges of rows, files put together from them, and one for what got lost
+_ROUNDS: Final = 3  # row ranges, files assembled from them, and one for lost tasks
 _RETRIES: Final = 3
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 
 
 @dataclass
 class Filling:
-    """What filling came to.
+    """Statistics of filling.
 
     Args:
-        forwards: samples that went through the teacher.
-        shards: that were filled.
-        nodes: that filled some.
+        forwards: number of samples that passed through the teacher.
+        shards: number of shards filled.
+        nodes: nodes that filled shards.
         seconds: wall time.
-        complete: whether nothing is missing.
+        complete: whether no shard is missing.
     """
 
     forwards: int = 0
@@ -64,16 +65,16 @@ class Filling:
 
 
 class TeacherFill:
-    """Fills what is missing of a study's stored teacher outputs.
+    """Filling of the missing teacher outputs of a study.
 
     Args:
         plan: the study.
-        settings: what its trials get in their Tune config, and `config`, that of any of them.
-        slots: how many tasks run at once.
-        progress: where a person sees how it goes.
-        entered: called with what each task did.
-        stopped: whether to end now; what is filled by then is kept.
-        seconds_alone: work that is not worth another process.
+        settings: Tune settings of the trials, plus `config`: the fields of any trial config with this teacher.
+        slots: number of tasks that run at once.
+        progress: progress display for the user.
+        entered: called with the report of each task.
+        stopped: returns whether to end now. Outputs filled by then are kept.
+        seconds_alone: work below this number of seconds stays in one task.
     """
 
     def __init__(
@@ -106,10 +107,10 @@ class TeacherFill:
         )
 
     def run(self) -> Filling:
-        """Fill until nothing is missing, or it is no use.
+        """Fill until no shard is missing, or until further attempts are useless.
 
         Raises:
-            StudyError: the teacher's outputs cannot be computed as asked.
+            StudyError: the teacher outputs cannot be computed as requested.
         """
         for _ in range(_ROUNDS):
             known = set(self._filled)
@@ -117,7 +118,7 @@ class TeacherFill:
             if looked is None or self._stopped():
                 break
             self._filling.complete = not looked.missing
-            if not looked.filled:  # nothing is missing, or it cannot be stored
+            if not looked.filled:  # nothing is missing, or storing failed
                 break
             if lost := known.intersection(looked.missing):
                 self._progress.warn(
@@ -143,7 +144,10 @@ class TeacherFill:
                 changed(self._filling.shards, f"{pace:,.0f} rows/s{left}")
 
     def _reports(self, batches: "Sequence[list[Shard] | None]") -> "Iterator[FillReport]":
-        """Run a task for each batch, as many at once as there are slots; None is to look and fill one."""
+        """Run a task for each batch, as many at once as `slots` allows, and yield the reports.
+
+        For None, the task lists the missing shards and fills one.
+        """
         waiting = deque(batches)
         running: dict[Any, list[Shard] | None] = {}
         try:
@@ -156,17 +160,17 @@ class TeacherFill:
                     report = self._enter(reference)
                     if report is not None:
                         if len(report.filled) < len(batch or report.missing[:1]):
-                            waiting.clear()  # a full disk, or storage that refuses: the rest would be in vain
+                            waiting.clear()  # full disk or refused write: the remaining tasks would fail too
                         yield report
         finally:
             for reference in running:
-                ray.cancel(reference, force=True)  # files appear whole or not at all
+                ray.cancel(reference, force=True)  # files are written atomically
 
     def _enter(self, reference: Any) -> "FillReport | None":
         try:
             report: FillReport = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, OSError):  # storage that was there a moment ago
+            if isinstance(error.cause, OSError):  # the storage was available a moment ago
                 self._progress.warn(f"{error.cause}; trials fill what is missing")
                 return None
             raise StudyError(f"the teacher's outputs cannot be stored: {error.cause}") from None
@@ -197,10 +201,10 @@ class TeacherFill:
 
 
 def check_outputs_location(plan: StudyPlan) -> None:
-    """Check, before any work, that the teacher's outputs can be stored where the plan says.
+    """Check that the teacher outputs can be stored at the plan's location, before any work.
 
     Raises:
-        StudyError: the storage does not answer, refuses, or has no such bucket, or a folder cannot be written.
+        StudyError: the storage does not answer, refuses access or lacks the bucket, or the folder is not writable.
     """
     location = plan.teacher_outputs_path
     if location is None or plan.teacher_outputs_used == "live" or not reckon_teacher_storage(plan).passes_stored:
@@ -208,7 +212,7 @@ def check_outputs_location(plan: StudyPlan) -> None:
     try:
         if is_uri(location):
             check_remote_folder(location)
-        elif plan.address == "local":  # a cluster's nodes may have folders that this machine does not have
+        elif plan.address == "local":  # not on a cluster: nodes may have folders that are missing here
             folder = Path(location)
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -222,13 +226,13 @@ def check_outputs_location(plan: StudyPlan) -> None:
 
 
 def deal_out(shards: "list[Shard]", *, rate: float, slots: int, seconds_alone: float) -> "list[list[Shard]]":
-    """Shards in batches, one for a task.
+    """Split shards into batches, one per task.
 
     Args:
-        shards: in the order in which they are wanted.
-        rate: rows per second of one task; 0 if that is not known, which gives each shard a task.
-        slots: how many tasks run at once.
-        seconds_alone: less work than that stays in one batch.
+        shards: shards in the order of need.
+        rate: rows per second of one task. If unknown (0), each shard gets a separate task.
+        slots: number of tasks that run at once.
+        seconds_alone: work below this number of seconds stays in one batch.
     """
     total = sum(map(_rows, shards))
     if rate and total <= rate * seconds_alone:

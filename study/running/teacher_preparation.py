@@ -1,4 +1,4 @@
-"""A study's teacher, made ready by a Ray task before the trials begin; a training is shown, and can be stopped."""
+"""Preparation of a study's teacher by a Ray task before the trials. Training is displayed and can be stopped."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from trainables.spec.trial import TrialConfig
 if TYPE_CHECKING:
     from trainables.tune.tasks import PreparedTeacher
 
-_RETRIES: Final = 2  # a training goes on from its checkpoint then
+_RETRIES: Final = 2  # a retried training resumes from the checkpoint
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 _PROGRESS_FILE: Final = "teacher_progress.json"
 
@@ -23,19 +23,19 @@ _PROGRESS_FILE: Final = "teacher_progress.json"
 def prepare_study_teacher(
     plan: StudyPlan, trial: TrialConfig, progress: StudyProgress, *, stopped: Callable[[], bool]
 ) -> "PreparedTeacher | None":
-    """The teacher, found or trained.
+    """Find or train a teacher of the study.
 
     Args:
         plan: the study.
-        trial: one that it teaches, of `plan.teachers`.
-        progress: where a person sees how it goes.
-        stopped: whether to end now.
+        trial: a trial config with this teacher, from `plan.teachers`.
+        progress: progress display for the user.
+        stopped: returns whether to end now.
 
     Returns:
-        None if the study is to end first; a training then goes on when the study does.
+        The teacher, or None if the study must end first. A stopped training resumes together with the study.
 
     Raises:
-        StudyError: it could not be prepared.
+        StudyError: the teacher could not be prepared.
     """
     from trainables.tune.tasks import prepare_teacher
 
@@ -48,7 +48,7 @@ def prepare_study_teacher(
         with progress.counting("teacher epochs", plan.base.teacher_epochs or 1) as changed:
             while not ray.wait([running], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
                 if stopped():
-                    ray.cancel(running, force=True)  # its checkpoint appears whole or not at all
+                    ray.cancel(running, force=True)  # checkpoints are written atomically
                     return None
                 _show(told, changed)
         prepared: PreparedTeacher = ray.get(running)
@@ -67,5 +67,5 @@ def _show(told: Path, changed: Callable[[int, str], None]) -> None:
     try:
         found = json.loads(told.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # nothing yet, or a file system of another node
+        return  # no progress yet, or the task runs on a node with another file system
     changed(found["epoch"], f"val accuracy {found['accuracy']:.4f}")

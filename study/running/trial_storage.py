@@ -1,6 +1,7 @@
-"""Where Tune keeps the checkpoints of trials that run: a folder, or what `pyarrow.fs` knows that all nodes reach.
+"""Storage of trial checkpoints written by Tune: a folder, or a location of `pyarrow.fs` that all nodes can reach.
 
-Only the newest of each trial are kept, and those of a trial that has ended are removed: its record is elsewhere.
+Only the two newest checkpoints of a trial are kept. The checkpoints of an ended trial are removed, because the records
+hold the result.
 """
 
 import re
@@ -26,13 +27,13 @@ _LIFE: Final = "+"
 
 
 class SharedStorage(pafs.SubTreeFileSystem):
-    """The folder under a URI as a file system, which Tune hands to its workers.
+    """File system rooted at a URI, for Tune's workers.
 
-    Tune also pickles it into its own files. Where the URI has secrets, the pickle refers to them in Ray's object store
-    and does not contain them.
+    Tune also pickles this object into its own files. If the URI contains secrets, the pickle holds only a reference to
+    the URI in Ray's object store.
 
     Args:
-        where: the URI, or a reference to it.
+        where: the URI, or an object reference to the URI.
     """
 
     def __init__(self, where: Any) -> None:
@@ -46,15 +47,15 @@ class SharedStorage(pafs.SubTreeFileSystem):
 
 
 def share(uri: str) -> SharedStorage:
-    """The file system under a URI, its secrets kept in Ray's object store; Ray has to run."""
+    """Return the file system at a URI. Secrets of the URI stay in Ray's object store, so Ray must run."""
     return SharedStorage(uri if redact_place(uri) == uri else ray.put(uri))
 
 
 class TrialStorage:
-    """Checkpoints of one study's trials, over all its runs.
+    """Checkpoints of a study's trials, over all runs of the study.
 
     Args:
-        plan: the study. Ray has to run.
+        plan: the study. Ray must run.
 
     Raises:
         StudyError: the storage does not answer.
@@ -75,7 +76,7 @@ class TrialStorage:
         found = (_RUN.fullmatch(name) for name in self._names(self._root))
         self._runs = sorted((int(run[1]) for run in found if run), reverse=True)
         self._next = 1 + max(self._runs, default=0)
-        # An object store takes long to remove something, and all trials share the thread in which Tune tells of them.
+        # An object store deletes slowly, and all trials share the thread that receives Tune's reports.
         self._remover = ThreadPoolExecutor(1, "remove-checkpoints") if self._remote is not None else None
 
     def _names(self, folder: str) -> set[str]:
@@ -88,13 +89,14 @@ class TrialStorage:
 
     @property
     def next_run(self) -> dict[str, Any]:
-        """Tune's arguments for a run that writes beside those before it."""
+        """Tune's arguments for a new run, stored next to the earlier runs."""
         return {"name": f"run-{self._next}", "storage_path": self._root, "storage_filesystem": self._shared}
 
     def checkpoints_of(self, trial_id: str) -> list[str | tune.Checkpoint]:
-        """Where a trial may go on from, newest first: folders, or checkpoints that a node has to fetch.
+        """Return the checkpoints from which a trial may resume, newest first.
 
-        They are of all runs of the study, this one's first, and of all processes that the trial had in each.
+        A checkpoint is a folder, or a Tune checkpoint for a node to fetch. All runs of the study count, newest run
+        first, and all processes of the trial in each run.
 
         Raises:
             StudyError: the storage does not answer.
@@ -107,14 +109,20 @@ class TrialStorage:
         return [tune.Checkpoint(path, filesystem=self._shared) for path in paths]
 
     def newest_of(self, trial_id: str) -> list[str | tune.Checkpoint]:
-        """The same while a study runs, where none is better than no study: a trial then begins anew."""
+        """Return the same as `checkpoints_of`, but nothing if the storage does not answer.
+
+        In a running study a trial that starts again from the beginning is better than an error.
+        """
         try:
             return self.checkpoints_of(trial_id)
         except StudyError:
             return []
 
     def keep_newest(self, newest: tune.Checkpoint) -> None:
-        """Remove a trial's checkpoints but the newest. Tune's own `num_to_keep` writes its whole snapshot each time."""
+        """Remove all but the two newest checkpoints of a trial.
+
+        Tune's own `num_to_keep` writes a whole snapshot each time.
+        """
         folder = Path(newest.path).parent.as_posix()
         if self._remover is not None:
             self._remover.submit(self._remove_old, folder)
@@ -123,7 +131,7 @@ class TrialStorage:
                 shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
 
     def clear(self, trial_path: str | None) -> None:
-        """Remove everything of a trial that has ended."""
+        """Remove Tune's folders of an ended trial, including all checkpoints."""
         if not trial_path:
             return
         now, trial_id = Path(trial_path).parent.as_posix(), Path(trial_path).name.partition(_LIFE)[0]
@@ -135,7 +143,7 @@ class TrialStorage:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Wait until what is to be removed is."""
+        """Wait for pending removals."""
         if self._remover is not None:
             self._remover.shutdown()
 
@@ -150,23 +158,28 @@ class TrialStorage:
 
 
 def _folder_of(plan: StudyPlan, there: set[str]) -> str:
-    """A study's folder in a storage that studies share: of a study that was renamed, the one that it has.
+    """Return the folder name of a study in a storage shared by studies. A renamed study keeps the existing folder.
 
     Args:
         plan: the study.
-        there: names of the folders that are there.
+        there: names of the existing folders.
     """
     ending = f"-{plan.study_id[:8]}"
     return next((name for name in sorted(there) if name.endswith(ending)), f"{plan.name}{ending}")
 
 
 def life_folder(trial_id: str, life: int) -> str:
-    """What the folder of a trial is called in that one, counted from 0, of the processes that it has in a run."""
+    """Return the folder name of a trial for one process of a run.
+
+    Args:
+        trial_id: identifier of the trial.
+        life: index of the process, from 0.
+    """
     return f"{trial_id}{_LIFE}{life}" if life else trial_id
 
 
 def _lives_of(trial_id: str) -> list[str]:
-    """The folders that a trial may have in one run, newest first."""
+    """Return all folder names that a trial may have in one run, newest first."""
     return [life_folder(trial_id, life) for life in range(WORKER_RESTARTS, -1, -1)]
 
 
@@ -175,10 +188,10 @@ def _newest_first(names: set[str]) -> list[str]:
 
 
 def check_trial_storage(plan: StudyPlan) -> None:
-    """Check, before any work, that checkpoints can be written where the plan says.
+    """Check that checkpoints can be written to the plan's storage, before any work.
 
     Raises:
-        StudyError: the storage does not answer, refuses, or has no such bucket, or a folder cannot be written.
+        StudyError: the storage does not answer, refuses access or lacks the bucket, or the folder is not writable.
     """
     place = plan.storage_path
     if place is None:

@@ -1,4 +1,4 @@
-"""Ends trials that hang: their process is killed from outside, as one that hangs cannot be asked."""
+"""Watchdog for hanging trials: kills the process from outside, because a hanging process cannot respond."""
 
 import time
 from collections.abc import Callable
@@ -9,21 +9,21 @@ from ray import tune
 
 from study.ledger.ledger import TIMED_OUT
 
-# The most that counts between two looks: a driver that was held up itself has reports waiting that it has not read.
+# Longest time counted between two checks, in seconds: if the driver itself was delayed, reports may be waiting unread.
 _LONGEST_LOOK: Final = 1.0
 
 
 class Watchdog(tune.Callback):
-    """Kills the process of a trial that has not reported for too long.
+    """Tune callback that kills the process of a trial without a report for too long.
 
-    A report is what Tune hears of a trial: of every epoch with a scheduler that stops trials early, else of the epochs
-    of half a second. The time begins anew when the trial is given its process (which then loads its data), and with
-    every report; in it falls the writing of a checkpoint. A trial that waits for a process is not watched.
+    With a scheduler that stops trials early, Tune receives a report for every epoch. Otherwise a report covers the
+    epochs of half a second. The clock restarts when the trial gets a process, which then loads the data, and at every
+    report. Writing a checkpoint counts towards the limit. Trials waiting for a process are not watched.
 
     Args:
         timeout: seconds without a report.
-        give_up: hears of a trial, by our identifier, that it fails, and why.
-        now: a clock that is never set back.
+        give_up: receives the trial identifier and the reason for the failure.
+        now: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Watchdog(tune.Callback):
         self._silent: dict[Any, float] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """It has a process now."""
+        """Start watching a trial when it gets a process."""
         self._silent[trial] = 0.0
 
     def on_trial_result(
@@ -47,20 +47,20 @@ class Watchdog(tune.Callback):
         result: dict[str, Any],  # noqa: ARG002
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """It reported."""
+        """Restart the clock at a report."""
         if trial in self._silent:
             self._silent[trial] = 0.0
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        """It ended."""
+        """Stop watching a trial that has ended."""
         self._silent.pop(trial, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Its process died."""
+        """Stop watching a trial after the process has died."""
         self.on_trial_complete(iteration, trials, trial, **info)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002
-        """Tune's loop turns, ten times a second and more."""
+        """Check all clocks. Tune's loop calls this at least ten times a second."""
         passed = min(self._now() - self._looked, _LONGEST_LOOK)
         self._looked = self._now()
         for trial in list(self._silent):
@@ -71,7 +71,7 @@ class Watchdog(tune.Callback):
 
     def _end(self, trial: Any) -> None:
         process = trial.temporary_state.ray_actor
-        if process is None:  # it has just been taken from it
+        if process is None:  # the process was released a moment ago
             return
         self._give_up(
             trial.config["trial_id"],

@@ -1,1 +1,1 @@
-"""How configs are proposed and stopped."""
+"""Proposal of configs and early stopping of trials."""

@@ -1,10 +1,10 @@
-"""The state of CMA-ES in a study's journal, read without calling what a pickle names.
+"""Safe loading of CMA-ES optimiser state from a study's journal.
 
-Optuna pickles the optimiser, keeps it in hexadecimal in the attributes of a trial, and reads it back with
-`pickle.loads`, which runs whatever code the pickle asks for. A journal may come from anybody, so its bytes never get
-there. They are read here by an unpickler that knows six names and puts classes of this module in their place, which
-hold numbers and do nothing. The numbers are checked against an optimiser of the installed version, and what Optuna
-gets is that optimiser, pickled in this process. Its numbers are those of the journal, bit for bit.
+Optuna pickles the optimiser and stores the pickle as hexadecimal text in the attributes of a trial. Optuna reads the
+pickle with `pickle.loads`, which executes arbitrary code. A journal may come from an untrusted source, so such pickles
+never reach `pickle.loads`. The unpickler here accepts a fixed list of names and replaces each by a passive class from
+this module. The values are validated against a new optimiser from the installed version of cmaes. Optuna receives an
+optimiser with these values, pickled in this process. The values equal those in the journal bit for bit.
 """
 
 import io
@@ -15,28 +15,28 @@ from typing import Any, Final, TypeGuard
 import cmaes
 import numpy as np
 
-# The samplers here use CMA-ES as it is: no other prefix is read.
+# Prefix for plain CMA-ES. The samplers here use no other variant.
 _PREFIX: Final = "cma:optimizer"
-_CHUNK: Final = 2045  # letters; as Optuna splits it, for databases with short columns
+_CHUNK: Final = 2045  # characters; Optuna's chunk size, for databases with short columns
 _MOST_LETTERS: Final = 20_000_000
 _MOST_PARAMETERS: Final = 1_000
-_MOST: Final = 1_000_000  # of any count; Optuna's are in the hundreds
-_NOT_INITIALISED: Final = frozenset({"_funhist_values"})  # holds anything until as many generations have ended
+_MOST: Final = 1_000_000  # upper bound for any count; typical counts are in the hundreds
+_NOT_INITIALISED: Final = frozenset({"_funhist_values"})  # uninitialised memory until enough generations have ended
 _ROUNDING: Final = 1e-6
 
 
 class UntrustedStateError(ValueError):
-    """What stands where the state of CMA-ES belongs is something else."""
+    """Error for CMA-ES state in a journal that is not valid optimiser state."""
 
 
 def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a trial with the state of CMA-ES among them, if there is one, checked and pickled again.
+    """Return a trial's attributes with any CMA-ES state validated and pickled again.
 
     Args:
-        attributes: of a trial, as a journal has them.
+        attributes: trial attributes from a journal.
 
     Raises:
-        UntrustedStateError: the state is damaged, or names what no state of CMA-ES needs. Nothing of it was called.
+        UntrustedStateError: the state is damaged or names an object not used by CMA-ES. Nothing from it was called.
     """
     if not isinstance(attributes, Mapping):
         raise UntrustedStateError(f"its attributes are {str(attributes)[:80]!r}")
@@ -61,7 +61,7 @@ def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(letters: str) -> dict[str, Any]:
-    """The fields of a pickled optimiser: numbers, None and arrays of float64."""
+    """Return the fields of a pickled optimiser: numbers, None and float64 arrays."""
     if len(letters) > _MOST_LETTERS:
         raise UntrustedStateError(f"it has {len(letters):,} letters, more than any state of CMA-ES")
     found = _NumbersOnly(io.BytesIO(bytes.fromhex(letters))).load()
@@ -71,7 +71,7 @@ def _read(letters: str) -> dict[str, Any]:
 
 
 class _Optimizer:
-    """Stands in for `cmaes.CMA`: keeps the state that a pickle gives it."""
+    """Stand-in for `cmaes.CMA` that stores the pickled state."""
 
     state: object = None
 
@@ -80,7 +80,7 @@ class _Optimizer:
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype`, of which float64 alone is needed."""
+    """Stand-in for `numpy.dtype` that supports only float64."""
 
     def __init__(self, name: str, *_: object) -> None:
         if name != "f8":
@@ -93,12 +93,12 @@ class _Dtype:
         self.order = state[1]
 
     def read(self, content: bytes) -> np.ndarray:
-        """The numbers in these bytes (n,)."""
+        """Return the numbers stored in these bytes, shape (n,)."""
         return np.frombuffer(content, np.dtype(f"{self.order}f8")).astype(np.float64)
 
 
 class _Holder:
-    """Stands in for what makes a value of NumPy."""
+    """Base class of stand-ins for NumPy functions that create a value."""
 
     value: object = None
 
@@ -107,7 +107,7 @@ class _Holder:
 
 
 class _Array(_Holder):
-    """Stands in for `numpy.ndarray` and what makes an empty one."""
+    """Stand-in for `numpy.ndarray` and for the function that creates an empty array."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -118,14 +118,14 @@ class _Array(_Holder):
 
 
 class _Buffer(_Holder):
-    """Stands in for what makes an array in newer protocols of pickle."""
+    """Stand-in for the function that creates an array in newer pickle protocols."""
 
     def __init__(self, content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> None:
         self.value = _shaped(dtype, bytes(content), shape, order)
 
 
 class _Scalar(_Holder):
-    """Stands in for what makes a single number."""
+    """Stand-in for the function that creates a NumPy scalar."""
 
     def __init__(self, dtype: _Dtype, content: bytes) -> None:
         (self.value,) = dtype.read(content)
@@ -146,7 +146,7 @@ _STAND_INS: Final[dict[tuple[str, str], type]] = {
 
 
 class _NumbersOnly(pickle.Unpickler):
-    """Makes stand-ins, numbers, strings and containers, and calls nothing that a pickle names."""
+    """Unpickler that creates stand-ins, numbers, strings and containers, and calls nothing named in the pickle."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -156,7 +156,7 @@ class _NumbersOnly(pickle.Unpickler):
 
 
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
-    """The state, if every field is what the installed version of cmaes has there."""
+    """Return the state after checking that each field matches an optimiser from the installed version of cmaes."""
     size, population = state.get("_n_dim"), state.get("_popsize")
     if not (_is_count(size) and 0 < size <= _MOST_PARAMETERS and _is_count(population) and population > 1):
         raise UntrustedStateError(f"it is of {size!r} parameters and a population of {population!r}")
@@ -165,7 +165,7 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
     if expected.keys() != state.keys():
         names = ", ".join(sorted(map(str, expected.keys() ^ state.keys())))
         raise UntrustedStateError(f"it is not of the installed version of cmaes, which differs in {names[:200]}")
-    shapes = {"_D": (size,), "_B": (size, size)}  # which are None most of the time
+    shapes = {"_D": (size,), "_B": (size, size)}  # None most of the time
     for name, value in state.items():
         like = expected[name]
         fits = (value is None and like is None) or _shape(value) == shapes.get(name, _shape(like))
@@ -188,7 +188,7 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _shape(value: object) -> tuple[int, ...] | None:
-    """Of an array or number of float64; None of anything else."""
+    """Return the shape of a float64 array or number, or None for other values."""
     if isinstance(value, np.ndarray):
         return value.shape
     return () if isinstance(value, float) else None

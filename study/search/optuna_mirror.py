@@ -1,8 +1,9 @@
-"""The search as Optuna sees it, written to a journal file while it runs: what optuna-dashboard opens.
+"""Mirror of the search in an Optuna journal file, written while the study runs, for optuna-dashboard.
 
-A mirror, and no more: the study itself never reads it, proposes from memory, and is resumed from its own journal. So it
-may fail, or lag by a second, and a study neither waits for it nor ends with it. A trial is found by its `trial_id`,
-which is what lets a resumed study go on in the same file; one file may hold many studies. It is written by one thread.
+The study never reads the mirror. Proposals come from memory, and a study is resumed from the study's own journal. The
+mirror may therefore fail or lag by a second, and the study neither waits for it nor ends with it. Trials are matched by
+`trial_id`, so a resumed study continues in the same file. One file may hold many studies. A single thread writes the
+mirror.
 """
 
 import queue
@@ -27,18 +28,18 @@ from study.tracking.delivery import first_line, gather
 Put = Callable[[TrialEntry], None]
 
 _SECONDS_TO_GATHER: Final = 1.0
-# Longer than Optuna waits for the lock of a process that was killed while it held it.
+# Longer than Optuna waits for a lock left by a killed process.
 PATIENCE: Final = 45.0
 _STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 @contextmanager
 def mirrored(plan: StudyPlan, warn: Callable[[str], None]) -> Iterator[Put]:
-    """What takes the trials of a study for its mirror, each as it is by then; nothing happens where none is wanted.
+    """Yield a function that adds the current state of a trial to the study's mirror. A no-op without a mirror.
 
     Args:
-        plan: the study.
-        warn: hears why there is no mirror, if it fails.
+        plan: study plan.
+        warn: called with the reason if the mirror fails.
     """
     if plan.optuna_storage is None:
         yield lambda _: None
@@ -51,13 +52,13 @@ def mirrored(plan: StudyPlan, warn: Callable[[str], None]) -> Iterator[Put]:
 
 
 class StudyMirror:
-    """Writes the trials of a study's searches to a journal file of Optuna's.
+    """Writer of a study's search trials to an Optuna journal file.
 
     Args:
-        plan: the study.
-        path: the file, which other studies may be in as well; made if missing.
-        warn: hears, once, that it cannot be written.
-        patience: seconds for which `close` waits for a slow disk.
+        plan: study plan.
+        path: journal file, created if missing. The file may hold other studies.
+        warn: called once with a message if the file cannot be written.
+        patience: maximum time in seconds that `close` waits for a slow disk.
     """
 
     def __init__(self, plan: StudyPlan, path: Path, *, warn: Callable[[str], None], patience: float = PATIENCE) -> None:
@@ -71,12 +72,12 @@ class StudyMirror:
         self._thread.start()
 
     def put(self, entry: TrialEntry) -> None:
-        """Take a trial that has started, gone on or ended; returns at once. Only those of a search are mirrored."""
+        """Queue a trial that has started, reported or ended, without blocking. Only search trials are mirrored."""
         if entry.stage == "search" and not self._failed:
             self._queue.put(entry)
 
     def close(self) -> None:
-        """Write what is left, and end."""
+        """Write the queued trials and stop the thread."""
         self._queue.put(None)
         self._thread.join(self._patience)
         if self._thread.is_alive():
@@ -92,7 +93,7 @@ class StudyMirror:
                 entries, closing = gather(self._queue, _SECONDS_TO_GATHER)
                 for entry in entries:
                     studies[self._plan.search_of(entry.config)].write(entry)
-        except Exception as error:  # whatever it is: the study is worth more than its mirror
+        except Exception as error:  # no error in the mirror may end the study
             self._failed = True
             self._say(first_line(error))
 
@@ -104,12 +105,12 @@ class StudyMirror:
 
 
 class _MirroredSearch:
-    """One search of a study in the file.
+    """One search of a study in the mirror file.
 
     Args:
-        storage: of the file.
-        plan: the study.
-        search: the name of the search; empty where the study has but one.
+        storage: Optuna storage for the file.
+        plan: study plan.
+        search: name of the search, empty if the study has only one.
     """
 
     def __init__(self, storage: JournalStorage, plan: StudyPlan, search: str) -> None:
@@ -119,7 +120,7 @@ class _MirroredSearch:
         self._known = {each.user_attrs["trial_id"]: each._trial_id for each in trials if "trial_id" in each.user_attrs}
 
     def write(self, entry: TrialEntry) -> None:
-        """Bring the file to what the trial is now; what is there already is left as it is."""
+        """Update the file to the current state of a trial. Existing values are kept."""
         status, scores = entry.status, entry.scores
         if entry.trial_id not in self._known:
             frozen = _frozen(entry, status, scores)
@@ -139,11 +140,11 @@ class _MirroredSearch:
 
 
 def _open_study(storage: JournalStorage, plan: StudyPlan, search: str) -> int:
-    """The number of a search's study in the file; made if it is not there."""
+    """Return the identifier of a search's study in the file, creating the study if missing."""
     wanted = f"{plan.name} {search}".strip()
     taken = {study.study_name: study for study in storage.get_all_studies()}
     if wanted in taken and taken[wanted].user_attrs.get("study_id") != plan.study_id:
-        wanted = f"{wanted} {plan.study_id[:8]}"  # another study of that name was there before
+        wanted = f"{wanted} {plan.study_id[:8]}"  # another study already has that name
     if wanted in taken:
         return taken[wanted]._study_id
     number = storage.create_new_study([StudyDirection.MAXIMIZE], wanted)
@@ -163,12 +164,12 @@ def _open_study(storage: JournalStorage, plan: StudyPlan, search: str) -> int:
 
 
 def _values(status: str, scores: dict[int, float]) -> list[float] | None:
-    """What Optuna is told of a trial's end; a pruned one has its last value, as `Study.tell` would give it."""
+    """Return the final values of an ended trial for Optuna. A pruned trial gets the last value, as in `Study.tell`."""
     return [scores[max(scores)]] if status != "failed" and scores else None
 
 
 def _frozen(entry: TrialEntry, status: str | None, scores: dict[int, float]) -> FrozenTrial:
-    """A trial as it is now; what a sampler keeps with it is the sampler's own, and left out."""
+    """Return the current state of a trial without the sampler's own attributes."""
     assert entry.optuna is not None
     told: dict[str, Any] = {} if status is None else {"values": _values(status, scores)}
     frozen = optuna.trial.create_trial(

@@ -1,4 +1,4 @@
-"""The configs that a search proposes first."""
+"""Preview of the first configs of a search."""
 
 from typing import Any, Final
 
@@ -10,13 +10,13 @@ _SHOWN: Final = 5
 
 
 def first_configs(plan: StudyPlan, count: int = _SHOWN) -> list[dict[str, Any]]:
-    """The configs that the search proposes first, as far as they do not depend on results.
+    """Return the first configs of a search that do not depend on results.
 
-    Samplers begin at random points; those that a sampler would choose knowing results cannot be foretold.
+    Samplers start with random points. Later points depend on results and cannot be predicted.
     """
     import optuna
 
-    if plan.compared:  # each begins where it was published
+    if plan.compared:  # each method starts at published settings
         return [_reads(plan, method) for method in plan.compared]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
@@ -30,7 +30,7 @@ def first_configs(plan: StudyPlan, count: int = _SHOWN) -> list[dict[str, Any]]:
 
 
 def _reads(plan: StudyPlan, method: ComparedMethod) -> dict[str, Any]:
-    """A compared method's row, and what it reads of what the study's methods differ in."""
+    """Return the row name of a compared method, with those fields read by the method that differ between methods."""
     config = plan.configure(method.fields)
     shown = [name for name in plan.differing if name in config.method_spec.fields]
     shown += [name for name in plan.search_space.varied if name.startswith("student_")]

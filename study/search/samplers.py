@@ -1,29 +1,29 @@
-"""Optuna's samplers by name, seeded anew for every suggestion.
+"""Optuna samplers by name, seeded again for every suggestion.
 
-A sampler's random state cannot be written down, and a sampler made again from the study's seed proposes its first
-points again. Seeding by (study seed, number of the suggestion) makes a resumed study propose what it would have
-proposed, whatever the sampler; what a sampler has learnt, it reads from the trials.
+The random state of a sampler cannot be saved, and a sampler created again from the study seed would repeat the first
+points. Seeding by (study seed, suggestion number) makes a resumed study propose the same configs as an uninterrupted
+one, with any sampler. Samplers read all earlier results from the trials.
 
-How Optuna 5's samplers treat a trial that ASHA stopped, which is PRUNED in Optuna's terms:
+Trials stopped by ASHA are PRUNED in Optuna's terms. The samplers of Optuna 5 treat such trials as follows:
 
-| sampler | PRUNED trials | what the sampler gets here |
+| sampler | PRUNED trials | state reported here |
 | --- | --- | --- |
-| random | are ignored, as all results are | PRUNED |
-| qmc | count as points of the sequence | PRUNED |
-| tpe | rank below every finished trial, later rungs first, then by value | PRUNED |
-| gp | are ignored, and do not count towards its 10 random points | COMPLETE, with the value at the last rung |
-| cmaes | are ignored, and do not count towards a generation | COMPLETE, with the value at the last rung |
-| nsga2 | are ignored, and do not count towards a generation | COMPLETE, with the value at the last rung |
+| random | ignored, like all results | PRUNED |
+| qmc | counted as points of the sequence | PRUNED |
+| tpe | ranked below every finished trial, later rungs first, then by value | PRUNED |
+| gp | ignored, and not counted towards the 10 random points | COMPLETE, with the value at the last rung |
+| cmaes | ignored, and not counted towards a generation | COMPLETE, with the value at the last rung |
+| nsga2 | ignored, and not counted towards a generation | COMPLETE, with the value at the last rung |
 
-ASHA stops most trials before one finishes, so gp and nsga2 would propose random search's configs, and cmaes would learn
-from survivors alone. The price of COMPLETE is a bias: a stopped trial has its value at an earlier epoch than a finished
-one, which is lower than its value at the end would be. It was stopped for being in the lower part of its rung, so its
-rank below the survivors is right; how far it lies below them is exaggerated. nsga2 and cmaes read ranks alone, gp reads
-the distances. CMA-ES has an option for pruned trials (`consider_pruned_trials`), but as long as no trial has finished
-it finds no search space. The journal, the records and the mirror call such a trial pruned, whatever the sampler.
+ASHA stops most trials before one finishes. With PRUNED trials, gp and nsga2 would propose random configs, and cmaes
+would learn only from survivors. Reporting COMPLETE adds a bias: the value of a stopped trial comes from an early epoch
+and is lower than a final value would be. The trial was stopped in the lower part of a rung, so a rank below the
+survivors is correct, but the distance to them is exaggerated. nsga2 and cmaes use only ranks. gp uses distances. CMA-ES
+has an option for pruned trials (`consider_pruned_trials`), but finds no search space until a trial has finished. The
+journal, the records and the mirror call such a trial pruned for every sampler.
 
-A failed trial is FAIL for every sampler and counts for nothing: the search learns from the other trials, and neither a
-generation nor the random points of gp get shorter by it.
+A failed trial is reported as FAIL to every sampler, which ignores it. Failed trials count neither towards a generation
+nor towards the random points of gp.
 """
 
 import math
@@ -45,18 +45,18 @@ _STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, 
 
 
 def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.samplers.BaseSampler:
-    """The sampler for suggestion `number` (from 0) of a study."""
+    """Return the sampler for suggestion `number` (from 0) of a study."""
     seed = derive_seed(study_seed, "sampler", number) % 2**32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
             case "tpe":
-                # constant_liar: running trials count as poor ones, so that parallel suggestions do not crowd.
+                # constant_liar treats running trials as poor ones, so parallel suggestions spread out.
                 return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
             case "random":
                 return optuna.samplers.RandomSampler(seed=seed)
             case "qmc":
-                # The sequence is scrambled once a study; its index is kept with the study, not with the sampler.
+                # The sequence is scrambled once per study. Optuna keeps the index in the study, not in the sampler.
                 return optuna.samplers.QMCSampler(
                     seed=derive_seed(study_seed, "sampler") % 2**32,
                     scramble=True,
@@ -71,16 +71,16 @@ def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.sampl
 
 
 def sampler_outcome(sampler: Sampler, status: "Status", scores: Mapping[int, float]) -> tuple[TrialState, float | None]:
-    """State and value with which a sampler gets a trial that ended; see the table above.
+    """Return the state and the value of an ended trial as reported to a sampler. See the table above.
 
     Args:
-        sampler: of the study.
-        status: how the trial ended.
-        scores: the objective by epoch, where it is a number.
+        sampler: sampler of the study.
+        status: final status of the trial.
+        scores: finite values of the objective by epoch.
 
     Returns:
-        The state and, unless it is FAIL, the objective at the last epoch that has one. A trial without such an epoch
-        is FAIL if it finished.
+        The state, and the objective at the last epoch with a value. The value is None for FAIL and for a pruned trial
+        without a value. A finished trial without a value is FAIL.
     """
     last = scores[max(scores)] if scores else math.nan
     if status == "failed" or (status == "finished" and not scores):

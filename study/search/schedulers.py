@@ -1,4 +1,4 @@
-"""Schedulers of a study: which trial begins next, and which is stopped early."""
+"""Ray Tune schedulers for a study: they select the next trial and stop trials early."""
 
 import math
 from collections import deque
@@ -11,11 +11,11 @@ from study.stages.promising import promising_configs as promising_configs
 
 
 class _NewTrialsFirst(FIFOScheduler):
-    """Gives a process that has become free to a trial that has none.
+    """Scheduler that assigns a free process to a trial without a process.
 
-    Tune would give it to the longest waiting trial, which is one whose own process is still starting, and end that
-    process: where a trial takes less time than a process to start, a second one never comes to work. It would also
-    look at every trial there ever was to find it.
+    Tune would assign a free process to the longest waiting trial. That trial's own process is still starting, and Tune
+    would end it. If trials are shorter than the start of a process, no second process would ever start working. Tune
+    would also scan all earlier trials for each choice.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -23,12 +23,12 @@ class _NewTrialsFirst(FIFOScheduler):
         self._new: deque[Any] = deque()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Remember the trial until it is given a process."""
+        """Remember a trial until a process is requested for it."""
         super().on_trial_add(tune_controller, trial)
         self._new.append(trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:  # noqa: ARG002
-        """The next trial that no process was asked for yet; Tune itself sees to those that wait for theirs."""
+        """Return the next trial without a requested process. Tune itself starts trials whose process is ready."""
         while self._new:
             trial = self._new.popleft()
             if trial.status == trial.PENDING:
@@ -37,20 +37,22 @@ class _NewTrialsFirst(FIFOScheduler):
 
 
 class StudyFIFO(_NewTrialsFirst):
-    """Trains every trial to its end."""
+    """Scheduler that trains every trial to the end."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 class SearchASHA(_NewTrialsFirst, ASHAScheduler):
-    """ASHA over the trials of the search alone, its rungs rebuilt from the ledger.
+    """ASHA for search trials only, with rungs rebuilt from the ledger.
 
-    Controls and replicates are always trained to the end: their means are compared, and a mean over those that
-    survived would flatter.
+    Controls and replicates are always trained to the end. Their means are reported, and a mean over only the surviving
+    trials would be biased upwards.
 
     Args:
-        ledger: the study's trials.
+        ledger: study ledger.
+        grace_period: minimum number of epochs before a trial can be stopped.
+        reduction_factor: rungs are spaced by this factor, and about one in `reduction_factor` trials passes each rung.
     """
 
     def __init__(self, ledger: StudyLedger, *, grace_period: int = 1, reduction_factor: float = 3) -> None:
@@ -69,26 +71,26 @@ class SearchASHA(_NewTrialsFirst, ASHAScheduler):
                 self._brackets[0].on_result(_named(entry.trial_id), epoch, score)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Only trials of the search have rungs."""
+        """Add a trial. Only search trials have rungs."""
         self._new.append(trial)
         if trial.config["stage"] == "search":
             ASHAScheduler.on_trial_add(self, tune_controller, _named(trial.config["trial_id"]))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """STOP for a trial of the search in the lower part of its rung."""
+        """Return STOP for a search trial in the lower part of a rung, or CONTINUE."""
         if trial.config["stage"] != "search":
             return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(tune_controller, _named(trial.config["trial_id"]), result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Enter the last result into its rung, unless it is not a number."""
+        """Add the last result to the rungs, unless it is NaN."""
         if math.isnan(result.get(self.metric, math.nan)):
             self.on_trial_remove(tune_controller, trial)
         elif trial.config["stage"] == "search":
             super().on_trial_complete(tune_controller, _named(trial.config["trial_id"]), result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A failed trial leaves its rungs as they are."""
+        """Forget a failed trial without changing the rungs."""
         self.on_trial_remove(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
@@ -100,7 +102,7 @@ class SearchASHA(_NewTrialsFirst, ASHAScheduler):
 
 
 class _NamedTrial:
-    """All that ASHA asks of a trial: the identifier under which its rungs remember it, ours instead of Tune's."""
+    """Minimal trial for ASHA's rungs. Holds the study's trial identifier instead of Tune's."""
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
@@ -111,5 +113,5 @@ def _named(trial_id: str) -> Any:
 
 
 def make_scheduler(ledger: StudyLedger) -> TrialScheduler:
-    """The scheduler that the plan names."""
+    """Return the scheduler named in the plan."""
     return SearchASHA(ledger) if ledger.plan.scheduler == "asha" else StudyFIFO()

@@ -1,13 +1,16 @@
-"""What Tune runs next: configs from Optuna, the controls, fresh seeds of the best configs, and what is confirmed.
+"""Search algorithm for Ray Tune that hands out all trials of a study, stage by stage.
 
-`StudySearch` is Ray's `OptunaSearch` with three differences. A trial that was stopped early reaches Optuna's sampler in
-the state from which that sampler learns (see `study.search.samplers`), and a failed one as FAIL (Ray reports COMPLETE
-for a stopped trial, and leaves one without a value RUNNING). It is rebuilt from the
-study's ledger instead of a pickle. And the search is one of four stages, in which several methods may each be searched
-by a sampler of its own; a comparison of methods as they are has no search at all. The last stage, a confirmation, is
-there if the plan asks for one; it is chosen from all the others, and its trials alone read the test split.
+`StudySearch` differs from Ray's `OptunaSearch` in three ways. First, a stopped trial is reported to Optuna in the state
+from which the sampler learns (see `study.search.samplers`), and a failed trial as FAIL. Ray reports COMPLETE for a
+stopped trial, and leaves a trial without a value RUNNING. Second, the search is rebuilt from the study's ledger instead
+of a pickle. Third, the search is only one stage of a study. Further stages are the controls, fresh seeds of the best
+configs, tuning of the control `kd` and the confirmation.
 
-Controls are handed out while the last configs of the search are still running, so that no core waits for them.
+A comparison may search each method with a separate sampler, or have no search at all. The confirmation runs only if the
+plan requests one. Configs are chosen after all other trials have ended, and only confirmation trials read the test
+split.
+
+Controls start while the last search trials are still running, so no core is idle.
 """
 
 import json
@@ -34,22 +37,22 @@ from study.stages.promising import promising_configs as promising_configs
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig
 
-# A line for every config would drown the study's own progress.
+# Optuna's line per config would hide the study's own progress.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 WORKER_RESTARTS: Final = 3
 
 
 class StudySearch(OptunaSearch):
-    """Hands trials to Tune, and tells Optuna how those of the search ended.
+    """Search algorithm that hands trials to Tune and reports results of search trials to Optuna.
 
     Args:
-        ledger: the study's trials; those that have not ended are handed out first.
-        trial_settings: what every trial needs beside its config, given to the trainable as it is.
-        checkpoints: what an unfinished trial may go on from, newest first.
-        slots: how many trials fit at once. A trial handed out ahead of its slot would have Tune start a process for
-            it, and the process that becomes free, everything loaded, would be ended: a second lost per trial.
-        cluster_is_lost: whether the cluster is gone, and not the process of one trial.
+        ledger: study ledger. Unfinished trials are handed out first.
+        trial_settings: further values needed by every trial, passed to the trainable unchanged.
+        checkpoints: returns the checkpoints from which an unfinished trial can continue, newest first.
+        slots: returns the number of trials that fit at once. For a trial handed out too early, Tune would start a new
+            process and end the free process with everything loaded. That costs a second per trial.
+        cluster_is_lost: returns whether the whole cluster is gone, not just the process of one trial.
     """
 
     def __init__(
@@ -84,12 +87,12 @@ class StudySearch(OptunaSearch):
         self._to_tune: deque[PlannedTrial] | None = None
         self._to_confirm: deque[PlannedTrial] | None = None
         self._searches = plan.searches
-        # Each search has a study of Optuna's; where there is but one, it is the one that Ray's class made.
+        # Each search has an Optuna study. A single search uses the study created by Ray's class.
         self._studies: dict[str, optuna.Study] = {
             search.name: self.optuna_study if len(self._searches) == 1 else optuna.create_study(direction="maximize")
             for search in self._searches
         }
-        # Some samplers keep their state in the study: entered when it changes.
+        # Some samplers keep state in study attributes. Changed attributes are recorded with the next trial.
         self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
         self._proposed = Counter(entry.config.config_id for entry in ledger.in_stage("search"))
         for entry in ledger.in_stage("search"):
@@ -101,7 +104,7 @@ class StudySearch(OptunaSearch):
                     f"CMA-ES: {error}. Nothing of it was run, and nothing was changed. Resume the study from an intact "
                     "copy of its journal, or start a new one under another name"
                 ) from None
-            except Exception as error:  # Optuna's own, and whatever Python makes of a distribution that is none
+            except Exception as error:  # errors by Optuna, or by Python for an invalid distribution
                 raise StudyError(
                     f"{plan.directory / 'journal.jsonl'}: the sampler's proposal for trial {entry.trial_id} cannot be "
                     f"read ({type(error).__name__}: {first_words(error)}): restore the file from a copy"
@@ -109,21 +112,21 @@ class StudySearch(OptunaSearch):
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """The study that Optuna sees, where there is one search."""
+        """Optuna study created by Ray's class, used if there is only one search."""
         assert self._ot_study is not None
         return self._ot_study
 
     @property
     def has_more(self) -> bool:
-        """Whether there is, or may come, a trial that nobody has been handed yet."""
+        """Whether trials remain to be handed out, now or later."""
         searched = len(self._ledger.in_stage("search"))
         return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != Searcher.FINISHED
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        """The next trial, None while it waits for a slot or for others to end, or `FINISHED`.
+        """Return the next trial, None to wait for a slot or for other trials, or `FINISHED`.
 
-        It is not finished while a trial runs, as that one may have to be begun again. A journal that cannot be written
-        ends the study; `StudyLedger.failure` says why.
+        The search is not finished while a trial runs, because the trial may need a restart. A failed write to the
+        journal ends the study, and `StudyLedger.failure` holds the error.
         """
         finished: str = Searcher.FINISHED
         if self._ledger.failure is not None:
@@ -166,14 +169,14 @@ class StudySearch(OptunaSearch):
         }
 
     def _student_path(self, entry: TrialEntry) -> str | None:
-        """Where a trial's student is kept: of the first choice alone."""
+        """Return the path to save a trial's student. Only students of the first choice are saved."""
         chosen = self._ledger.confirmation
         if entry.stage != "confirm" or chosen is None or not chosen.is_first_choice(entry.config):
             return None
         return str(student_path(self._plan, entry.trial_id).absolute())
 
     def _open_search_trial(self) -> TrialEntry:
-        # Searches take turns, so that a study that is stopped has tuned all methods about equally.
+        # Searches take turns, so an interrupted study has tuned all methods about equally.
         number, turn = divmod(len(self._ledger.in_stage("search")), len(self._searches))
         search = self._searches[turn]
         study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
@@ -202,7 +205,7 @@ class StudySearch(OptunaSearch):
         return entry
 
     def _replicate_for(self, config: TrialConfig) -> int:
-        """0, or the next free number if the sampler proposes a config again: new seeds tell more than the same bits."""
+        """Return 0, or the next free replicate number for a repeated proposal, because new seeds add information."""
         earlier = self._proposed[config.config_id]
         return self._plan.replicates + earlier if earlier else 0
 
@@ -233,7 +236,7 @@ class StudySearch(OptunaSearch):
             following = _first_not_begun(self._to_tune, tuned)
             if following is not None:
                 return following
-            if self._ledger.unfinished:  # it is chosen from everything
+            if self._ledger.unfinished:  # the choice needs the results of all trials
                 return None
             chosen = choose(self._ledger)
             if chosen is not None:
@@ -246,23 +249,24 @@ class StudySearch(OptunaSearch):
         return _first_not_begun(self._to_confirm, begun) or finished
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: `StudyCallback` enters results into the ledger, and Optuna hears of them at the trial's end."""
+        """Do nothing. `StudyCallback` records results, and Optuna receives them when the trial ends."""
 
     def give_up(self, trial_id: str, reason: str) -> None:
-        """Hear why the process of a trial is ended from outside; it fails then, and is not begun again."""
+        """Mark a trial as terminated from outside, with a reason. The trial then fails and is not restarted."""
         self._given_up[trial_id] = reason
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Enter how a trial ended, and tell Optuna if it belongs to the search.
+        """Record how a trial ended, and report search trials to Optuna.
 
-        A trial whose process died goes on from its newest whole checkpoint, as one of a study that is resumed does.
-        Tune itself would lose one whose process dies between two trials, and unpickles what lies beside a checkpoint.
+        If a trial's process died, the trial restarts from the newest complete checkpoint, as in a resumed study. A
+        trial restarts at most `WORKER_RESTARTS` times. Tune's own restart is not used: Tune loses a trial when the
+        process dies between two trials, and unpickles files next to a checkpoint.
         """
         self._running.discard(trial_id)
         entry = self._ledger.entries[self._trial_ids[trial_id]]
         status, message = _how_it_ended(result)
         if error and entry.status is None:
-            if self._cluster_is_lost():  # no trial fails by that: it goes on when the study does
+            if self._cluster_is_lost():  # not a failure of the trial, which continues at the next resume
                 return
             self._deaths[entry.trial_id] += 1
             message = self._given_up.pop(entry.trial_id, None)
@@ -283,7 +287,7 @@ class StudySearch(OptunaSearch):
             for epoch, score in entry.scores.items():
                 trial.report(score, epoch)
             state, value = sampler_outcome(self._plan.sampler, status, entry.scores)
-            # Optuna takes no value for a pruned trial: it finds the last one that was reported.
+            # Optuna accepts no value for a pruned trial, and uses the last reported one.
             trial.study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
@@ -300,7 +304,7 @@ class StudySearch(OptunaSearch):
             value=value,
             params=saved["params"],
             distributions={k: json_to_distribution(d) for k, d in saved["distributions"].items()},
-            system_attrs=trusted_attributes(saved["system_attrs"]),  # of which one is a pickle that Optuna loads
+            system_attrs=trusted_attributes(saved["system_attrs"]),  # Optuna unpickles one of them
             intermediate_values=reported,
         )
         study.add_trial(frozen)
@@ -313,26 +317,33 @@ class StudySearch(OptunaSearch):
             self._optuna_trials[entry.trial_id] = optuna.trial.Trial(study, trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing to save, the ledger has it all; but Tune asks for a file."""
+        """Write a placeholder file, because Tune requires one. The ledger holds the state of the search."""
         Path(checkpoint_path).write_text(json.dumps({"see": "journal.jsonl"}), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Never used: a search is rebuilt from the ledger."""
+        """Raise an error, because a search is rebuilt from the ledger.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("a study is resumed from its journal")
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles the searcher into its own snapshot; there it must neither hold the journal nor be trusted.
+        # Tune pickles the searcher into a snapshot. The snapshot must not contain the journal and is never used.
         return {}
 
 
 def _not_begun(planned: Iterable[PlannedTrial], begun: list[TrialEntry]) -> deque[PlannedTrial]:
-    """Those of a stage's trials that nobody has been handed; by what they are, as the journal may have lost some."""
+    """Return the planned trials of a stage that have not started.
+
+    Trials are matched by config and replicate, not counted, because the journal may have lost some.
+    """
     known = {_identity(entry) for entry in begun}
     return deque(each for each in planned if (each.config.config_id, each.replicate) not in known)
 
 
 def _first_not_begun(waiting: deque[PlannedTrial], begun: list[TrialEntry]) -> PlannedTrial | None:
-    """The next of a stage's trials; the one that was handed out last is left out from here on."""
+    """Return the next planned trial of a stage, after removing the trial that started last."""
     if waiting and begun and (waiting[0].config.config_id, waiting[0].replicate) == _identity(begun[-1]):
         waiting.popleft()
     return waiting[0] if waiting else None

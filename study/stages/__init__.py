@@ -1,1 +1,1 @@
-"""The stages of a study: repeat, tune, choose, confirm."""
+"""Stages of a study after the search: repeat, tune, choose and confirm."""

@@ -1,6 +1,6 @@
-"""What is confirmed of a study: the best configs by a lower bound of what they reach, and the controls.
+"""Choice of the configs for a confirmation: the best configs by lower bound, and the controls.
 
-The bounds are `analysis.questions.confirmation.lower_bounds`; here stands what they are of.
+`analysis.questions.confirmation.lower_bounds` computes the bounds. This module selects the scores to bound.
 """
 
 import time
@@ -17,17 +17,17 @@ from study.plan.stages import Stage
 from study.stages.control_tuning import best_of_tuned
 from trainables.spec.trial import TrialConfig
 
-_NAMED: Final = 2  # fields beside width and temperature
+_NAMED: Final = 2  # maximum number of fields in a label in addition to width and temperature
 
 
 def choose(ledger: StudyLedger) -> Confirmation | None:
-    """The configs that are confirmed, from everything that the study's trials reached; None where there is none.
+    """Choose the configs of a confirmation from all trials of the study. Return None if no config can be chosen.
 
-    A config that failed on any of its seeds is not chosen: what it reached on the others flatters it. The controls of
-    a search are those of the study, with `kd` at the temperature that was best for it (`study.stages.control_tuning`),
-    and PESF-KD as it was published, as far as the fields of a trial's config say it. The config with the best score of
-    the search is confirmed too, whatever its bound, as what its score promised is the search's optimism. Nothing is
-    written here.
+    A config that failed on any seed is not chosen, because the scores on the other seeds are biased upwards. For a
+    search, the study's controls are added, with `kd` at the tuned temperature (`study.stages.control_tuning`). PESF-KD
+    with published settings is added as well, as far as config fields can express them. The config with the best search
+    score is always confirmed, because the drop from that score measures the optimism of the search. This function
+    writes nothing.
     """
     plan = ledger.plan
     assert plan.confirmation is not None
@@ -43,7 +43,7 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
 
 
 def count_candidates(ledger: StudyLedger) -> int:
-    """How many configs could be chosen, beside the controls."""
+    """Return the number of configs, or of methods in a comparison, that could be chosen in addition to the controls."""
     if not ledger.plan.compared:
         return len(_candidates(ledger.in_stage("search"), ledger.in_stage("replicate")))
     return sum(name not in BESIDE for name in _method_candidates(ledger))
@@ -54,7 +54,7 @@ def _scores(entries: list[TrialEntry]) -> tuple[float, ...]:
 
 
 def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tuple[TrialConfig, Scores]]:
-    """Each config of these trials that never failed and finished at least once, oldest first, and what it reached."""
+    """Return configs with at least one finished and no failed trial, oldest first, with their scores."""
     in_search, on_fresh = by_config(searched), by_config(fresh)
     found = []
     for config_id in {**in_search, **on_fresh}:
@@ -66,7 +66,7 @@ def _candidates(searched: list[TrialEntry], fresh: list[TrialEntry]) -> list[tup
 
 
 def _repetitions(ledger: StudyLedger) -> list[dict[int, float]]:
-    """What everything that was repeated reached, config by config, by the number of the repetition."""
+    """Return the scores of all repeated configs, one dict per config, by replicate number."""
     groups = by_config((*ledger.in_stage("control"), *ledger.in_stage("replicate"))).values()
     return [{entry.replicate: entry.score for entry in group if entry.status == "finished"} for group in groups]
 
@@ -74,7 +74,7 @@ def _repetitions(ledger: StudyLedger) -> list[dict[int, float]]:
 def _ranked(
     candidates: list[tuple[TrialConfig, Scores]], repetitions: list[dict[int, float]]
 ) -> list[tuple[TrialConfig, Scores, dict[str, Any]]]:
-    """The candidates, best bound first, each with what is written down of its bound."""
+    """Return the candidates sorted by lower bound, best first, each with the bound as JSON values."""
     if not candidates:
         return []
     scores = [each for _, each in candidates]
@@ -113,7 +113,7 @@ def _choose_configs(ledger: StudyLedger) -> list[Choice]:
 
 
 def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
-    """What tells a config of a search from the others, as far as there is room."""
+    """Return a readable name that distinguishes a config of a search from the others, as far as space permits."""
     name = trial_name(config, 0).removesuffix("-s0")
     others = [field for field in plan.search_space.varied if field not in ("adapter_width", "temperature")]
     if len(others) > _NAMED:
@@ -124,7 +124,7 @@ def _name_of(plan: StudyPlan, config: TrialConfig) -> str:
 
 
 def _control_choices(ledger: StudyLedger) -> list[Choice]:
-    """The controls of a search."""
+    """Return the controls of a search as choices."""
     plan, tuned = ledger.plan, best_of_tuned(ledger)
     choices = []
     for control in plan.controls:
@@ -144,7 +144,7 @@ def _control_choices(ledger: StudyLedger) -> list[Choice]:
 
 
 def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice]:
-    """Both, each config once: where a control was chosen itself, it is both."""
+    """Merge chosen configs and controls without duplicates. A control that was also chosen keeps both roles."""
     merged = {choice.config.config_id: choice for choice in choices}
     for control in controls:
         known = merged.get(control.config.config_id)
@@ -157,7 +157,7 @@ def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice
 
 
 def _method_candidates(ledger: StudyLedger) -> dict[str, list[tuple[TrialConfig, Scores]]]:
-    """The candidates of each method that is compared and has some."""
+    """Return the candidates of each compared method, leaving out methods without candidates."""
     plan = ledger.plan
     by_method: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {
         method.name: ([], []) for method in plan.compared
@@ -171,7 +171,7 @@ def _method_candidates(ledger: StudyLedger) -> dict[str, list[tuple[TrialConfig,
 
 
 def _choose_methods(ledger: StudyLedger) -> list[Choice]:
-    """Of each method its best config, and of the methods the best, with `ce` and `kd` whatever they reached."""
+    """Choose the best config of each method, then the best methods, plus `ce` and `kd` regardless of score."""
     plan, repetitions = ledger.plan, _repetitions(ledger)
     assert plan.confirmation is not None
     best = {name: _ranked(each, repetitions)[0] for name, each in _method_candidates(ledger).items()}

@@ -1,8 +1,8 @@
-"""The last stage of a study: the best configs and the controls again, on fresh seeds, with the test split read once.
+"""Last stage of a study: train the best configs and the controls on fresh seeds, and read the test split once.
 
-What is confirmed is chosen when everything before has ended, by a lower bound of what a config reaches on average
-(`study.stages.choosing`), and entered into the journal before the first of its trials begins. From then on
-the choice stands: another one would be made by somebody who may know the test split, which would then be one more
+The configs are chosen after all other trials have ended, by a lower bound on a config's mean score
+(`study.stages.choosing`). The choice is written to the journal before the first confirmation trial starts, and never
+changes afterwards. A second choice could be influenced by test results, which would turn the test split into another
 validation split.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def what_is_left(ledger: "StudyLedger") -> str | None:
-    """What of the study, its confirmation aside, has not run yet, in words; None if all of it has."""
+    """Return a description of unfinished trials before the confirmation, or None if all have ended."""
     plan = ledger.plan
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
     controls = sum(1 for _ in plan.control_trials())
@@ -33,10 +33,10 @@ def what_is_left(ledger: "StudyLedger") -> str | None:
 
 
 def asked_again(plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: int | None) -> None:
-    """Check that a confirmation that was chosen already is not asked for with another choice.
+    """Check that the requested counts equal those of a confirmation that was already chosen.
 
     Raises:
-        UsageError: it is.
+        UsageError: the counts differ.
     """
     old = recorded.request
     if (configs is None or configs == old.configs) and (seeds is None or seeds == old.seeds):
@@ -51,15 +51,16 @@ def asked_again(plan: "StudyPlan", recorded: Confirmation, configs: int | None, 
 
 
 def asked_confirmation(ledger: "StudyLedger", configs: int | None, seeds: int | None) -> ConfirmationRequest:
-    """What a confirmation of a finished study is to be, checked against what the study has.
+    """Return the confirmation request for a finished study, checked against the available configs.
 
     Args:
-        ledger: of the study.
-        configs: as asked for; None for what the plan says, else for `DEFAULT_CONFIGS`, or all methods.
-        seeds: the same.
+        ledger: study ledger.
+        configs: requested number of configs. None for the plan's number. Without one, `DEFAULT_CONFIGS`, or all methods
+            of a comparison.
+        seeds: requested number of seeds. None for the plan's number. Without one, `DEFAULT_SEEDS`.
 
     Raises:
-        UsageError: the study has not finished, has fewer configs, or was confirmed with another choice.
+        UsageError: the study has not finished, has too few configs, or was confirmed with other counts.
     """
     from study.stages.choosing import count_candidates
 

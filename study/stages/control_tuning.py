@@ -1,9 +1,4 @@
-"""The temperature of the control `kd`, tuned on the validation split before a confirmation compares with it.
-
-A search that tunes an adapter and then beats distillation at a default temperature has shown what tuning does. So `kd`
-has a small search of its own: a grid over the range in which the spaces search temperatures, on the seeds on which the
-control ran anyway, so that temperatures are compared by seed.
-"""
+"""Choice of the best temperature for the control `kd`. `study.plan.control_tuning` explains why `kd` is tuned."""
 
 import numpy as np
 
@@ -13,10 +8,10 @@ from trainables.spec.trial import TrialConfig
 
 
 def best_of_tuned(ledger: StudyLedger) -> tuple[TrialConfig, float] | None:
-    """The best config by its mean over the seeds, and that mean; None where nothing was tuned.
+    """Return the config with the highest mean score over the seeds, and that mean. None if nothing was tuned.
 
-    One that failed on a seed is left out, and so is one that did not run on all of them; of equals the first is best,
-    which is the control as it is.
+    Configs that failed on a seed or did not run on all seeds are left out. The first config wins ties, which is the
+    control at its own temperature.
     """
     entries, found = by_config((*ledger.in_stage("control"), *ledger.in_stage("tune"))), []
     for config in tuned_configs(ledger.plan):

@@ -1,13 +1,14 @@
-"""Which configs of a search are promising: what is repeated on fresh seeds."""
+"""Choice of the promising configs of a search, which are repeated on fresh seeds."""
 
 from study.ledger.ledger import StudyLedger
 from trainables.spec.trial import TrialConfig
 
 
 def promising_configs(ledger: StudyLedger) -> list[TrialConfig]:
-    """The configs of each search that finished best, best first, each once.
+    """Return the best finished configs of each search, best first and without duplicates.
 
-    Those whose repetition has begun stay chosen, whatever is found out later: a trial that failed may be run again.
+    Configs with a repetition already started stay in the list even if later results are better. Better results may
+    appear because a failed trial can be retried.
     """
     repeated = {entry.config.config_id: entry.config for entry in ledger.in_stage("replicate")}
     promising: list[TrialConfig] = []

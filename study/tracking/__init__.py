@@ -1,1 +1,1 @@
-"""What MLflow gets of a study."""
+"""Delivery of a study to MLflow."""

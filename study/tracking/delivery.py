@@ -1,7 +1,7 @@
-"""Trials on their way to a tracking server that may be slow, away for a while, or gone.
+"""Background delivery of trials to a tracking server that may be slow or unreachable.
 
-What is handed over is a trial as it is by then, so that nothing piles up while a server is away but the names of the
-trials that have changed. A study never waits for a server before its end.
+The queue holds references to trials, and each delivery sends the current state of a trial. During an outage the queue
+therefore grows only by the changed trials. A study waits for the server only at the end.
 """
 
 import logging
@@ -22,21 +22,22 @@ _log = logging.getLogger(__name__)
 
 
 class RefusedError(Exception):
-    """The server is there and will not take this, however often it is sent."""
+    """Permanent refusal by a reachable server: sending the request again cannot help."""
 
 
 class Delivery:
-    """A thread that hands trials over, each until it is taken.
+    """Background thread that sends trials until the server accepts them.
 
     Args:
-        hand_over: takes a trial as it is, and may get it again. Raises `RefusedError` for what will never be taken;
-            after any other error the same trial is tried again, those that come later wait behind it.
-        tell: hears that the server is away and that it is back, a line each.
-        patience: seconds, counted once the study has ended, after which a server that takes nothing is given up.
-        gather: seconds in which several changes of a trial become one.
+        hand_over: sends the current state of a trial. May be called again for the same trial. Raises `RefusedError` if
+            the server will never accept the trial. After any other error the same trial is sent again, and later trials
+            wait.
+        tell: receives one line when the server becomes unreachable and one when it is back.
+        patience: seconds after the end of the study before giving up on a server that accepts nothing.
+        gather: seconds during which several changes of a trial are merged into one delivery.
 
     Attributes:
-        patience: may be changed until it is closed.
+        patience: may be changed until `close` is called.
     """
 
     def __init__(
@@ -58,14 +59,14 @@ class Delivery:
         self._thread.start()
 
     def put(self, entry: TrialEntry) -> None:
-        """Take a trial that has started, gone on or ended; returns at once."""
+        """Queue a trial that has started, progressed or ended. Returns at once."""
         self._queue.put(entry)
 
     def close(self) -> Exception | None:
-        """Wait for what is on its way, as long as there is hope.
+        """Wait until all queued trials are delivered or patience runs out.
 
         Returns:
-            Why not everything was taken, if it was not.
+            The error that prevented a delivery, or None if the server accepted everything.
         """
         self._queue.put(None)
         self._closed.set()
@@ -82,16 +83,16 @@ class Delivery:
                 except RefusedError as error:
                     _log.warning("MLflow does not take trial %s: %s", entry.trial_id, error)
                     self._failure = error
-                except Exception as error:  # the thread must not die silently: the study's end reports it
+                except Exception as error:  # the thread must not die silently: `close` returns the error
                     self._failure = error
                     return
 
     def persist(self, send: Callable[[], None]) -> None:
-        """Send something until it is taken.
+        """Call `send` until it succeeds.
 
         Raises:
-            RefusedError: it never will be.
-            Exception: whatever sending raised last, when patience is at its end.
+            RefusedError: the server will never accept the request.
+            Exception: the last error of `send`, once patience has run out.
         """
         began, pause, away = time.monotonic(), _FIRST_PAUSE, False
         while True:
@@ -107,7 +108,7 @@ class Delivery:
                 began = began if self._closed.is_set() else time.monotonic()
                 if time.monotonic() - began >= self.patience:
                     raise
-            # A study that ends meanwhile wants to know at once whether the server is back.
+            # While the study runs, wait on the event: if the study ends meanwhile, retry at once.
             if self._closed.is_set():
                 time.sleep(pause)
             else:
@@ -118,14 +119,16 @@ class Delivery:
 
 
 def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tuple[list[TrialEntry], bool]:
-    """What comes in, each trial once, as what it is by then needs fewer writes; waits for the first.
+    """Collect queued trials for `seconds`, keeping the latest state of each. Blocks until the first one arrives.
+
+    Merging several changes of a trial into one saves writes.
 
     Args:
-        trials: those that have started, gone on or ended; None is the last.
-        seconds: for which it goes on after the first.
+        trials: queue of trials that have started, progressed or ended. None marks the end of the queue.
+        seconds: collection time after the first trial.
 
     Returns:
-        The trials, and whether the last is among them.
+        The collected trials, and whether the end of the queue was reached.
     """
     waiting: dict[str, TrialEntry] = {}
     entry = trials.get()
@@ -140,12 +143,12 @@ def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tu
 
 
 def first_line(error: Exception, *uris: str) -> str:
-    """The first line of an error's message, without secrets, as far as it goes into a line.
+    """Return the first line of an error message, without secrets and cut to 200 characters.
 
     Args:
         error: the error.
-        uris: those of which it may repeat secrets; see `redact`.
+        uris: URIs with secrets that the message may contain; see `redact`.
     """
-    # Cut first, a URI would no longer be known by what follows its password.
+    # Redact before cutting: a cut URI might lose the part by which a password is recognised.
     lines = redact(str(error), *uris).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]

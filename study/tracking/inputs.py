@@ -1,4 +1,4 @@
-"""What a study's run in MLflow has beside its trials: the data as inputs, and how busy the driver's machine is."""
+"""Inputs and system metrics of a study's MLflow run: dataset splits, and the load of the driver's machine."""
 
 import json
 import logging
@@ -13,21 +13,22 @@ from study.ledger.study_data import data_of
 from study.plan.plan import StudyPlan
 from trainables.spec.datasets import FOLDER_PREFIX
 
-_DIGEST: Final = 16  # characters; MLflow takes 36, and shows them all
+_DIGEST: Final = 16  # characters; MLflow accepts 36 and displays all of them
 _SECONDS_TO_END: Final = 5.0
 _SPLITS: Final = {"train": "training", "validation": "validation", "test": "testing"}
 
 
 def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: bool = False) -> list[DatasetInput]:
-    """The splits that the trials of a study learn from and are measured on, as MLflow's inputs.
+    """Return the dataset splits used by the trials of a study as MLflow inputs.
 
     Args:
         plan: the study.
-        dataset: `digest`, hexadecimal, and the samples of each split; see `study.ledger.study_data.described`.
-        reads_test: whether a trial of the confirmation is among them, which alone reads the test split.
+        dataset: `digest` (hexadecimal) and the number of samples in each split; see
+            `study.ledger.study_data.described`.
+        reads_test: whether the study has begun a confirmation trial. Only confirmation trials read the test split.
     """
     name, data = plan.base.dataset, None
-    with suppress(ValueError):  # the images are gone, and the journal of an earlier version does not describe them
+    with suppress(ValueError):  # images deleted, and not described in the journal of an earlier version
         data = data_of(plan, dataset)
     sizes = {split: dataset[split] for split in ("train", "validation") if split in dataset}
     if reads_test and data is not None:
@@ -53,15 +54,17 @@ def dataset_inputs(plan: StudyPlan, dataset: Mapping[str, Any], *, reads_test: b
 
 
 class MachineWatch:
-    """MLflow's own measures of a machine, `system/…`, every ten seconds until it is ended; nothing without psutil.
+    """MLflow's system metrics (`system/…`) of this machine, logged every ten seconds until `end`.
+
+    Without psutil nothing is logged.
 
     Args:
-        run_id: of the run that has them.
-        uri: of the store or server.
+        run_id: run that receives the metrics.
+        uri: tracking store or server.
     """
 
     def __init__(self, run_id: str, uri: str) -> None:
-        # A server that is away is told of elsewhere, in words that say what that means.
+        # `Delivery` already reports an unreachable server, with a clearer message.
         logging.getLogger("mlflow.system_metrics").setLevel(logging.CRITICAL)
         self._monitor: Any = None
         try:
@@ -69,11 +72,11 @@ class MachineWatch:
 
             self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
             self._monitor.start()
-        except Exception:  # whatever of a machine cannot be read: no study needs it
+        except Exception:  # system metrics are optional: no failure to read them may stop a study
             self._monitor = None
 
     def end(self) -> None:
-        """Measure no more; a server that does not answer is not waited for."""
+        """Stop logging, without waiting more than five seconds for a server that does not answer."""
         if self._monitor is not None:
             ending = threading.Thread(target=self._monitor.finish, name="machine-watch-ends", daemon=True)
             ending.start()

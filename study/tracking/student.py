@@ -1,8 +1,9 @@
-"""The student of a confirmation's first choice in MLflow: logged with signature and example, registered, and described.
+"""Registration of the confirmed student in MLflow: logged with signature and input example, registered, and described.
 
-It is the student of the first confirmed seed, not of the seed that did best on the test split. It is registered as
-`champion` where the first choice beats `kd` on the test split with the interval clear of zero, else as `challenger`. A
-champion of another study stays one where its config has the higher mean on that split.
+The student belongs to the first choice of the confirmation. Among the finished fresh seeds with a kept student, the
+first one is used, not the one with the best test score. The registered version becomes `champion` if the first choice
+beats `kd` on the test split and the interval excludes zero. Otherwise the version becomes `challenger`. The champion of
+another study keeps the alias if the mean test score of its config is higher.
 """
 
 import hashlib
@@ -38,32 +39,33 @@ from trainables.storage.uris import redact
 from trainables.students.file import Student, load_kept
 
 LOADER: Final = "trainables.student_file"
-# Tags of a version: its config's mean on the test split, the alias that it got, and which champion stayed one.
+# Tags of a model version: mean test score of the config, alias assigned, and champion that kept the alias.
 _SCORE: Final = "test_score"
 _ALIAS_GIVEN: Final = "alias_given"
 _STAYS: Final = "champion_stays"
 _DIGEST: Final = 8  # characters of a digest in a name
-_LONGEST_NAME: Final = 250  # characters; MLflow's stores take 256
-_LONGEST_DESCRIPTION: Final = 5_000  # characters; PostgreSQL refuses more
+_LONGEST_NAME: Final = 250  # characters; MLflow's stores accept 256
+_LONGEST_DESCRIPTION: Final = 5_000  # characters; PostgreSQL rejects more
 
 
 def publish_student(
     plan: StudyPlan, ledger: StudyLedger, result: ConfirmationResult, *, parent_id: str
 ) -> dict[str, Any] | None:
-    """Write the model card of the first choice's student; log and register the student, once.
+    """Write the model card of the first choice's student. Log and register the student, once.
 
     Args:
         plan: the study.
-        ledger: its trials, all of them ended.
-        result: of its confirmation.
-        parent_id: the study's run.
+        ledger: trials of the study, all ended.
+        result: result of the confirmation.
+        parent_id: MLflow run of the study.
 
     Returns:
-        `model` (its URI), `alias`, `file`, `card` and `trial_id`; `champion`, the version that stays one though this
-        student beats its control, or None. All of it None where no trial of the first choice finished.
+        `model` (URI), `alias`, `file`, `card`, `trial_id` and `champion`. `champion` describes the version that keeps
+        the alias although this student beats `kd`, or is None. The return value is None if no trial of the first choice
+        finished.
 
     Raises:
-        StudyError: the file is not there or is damaged, the card cannot be written, or MLflow does not take it.
+        StudyError: the student file is missing or damaged, the card cannot be written, or MLflow rejects the student.
     """
     first, entry = result.first, first_confirmed(ledger)
     if first is None or entry is None:
@@ -74,13 +76,13 @@ def publish_student(
     card = _card(ledger, entry, first, result, registered_as=name)
     published = {"file": str(path), "card": str(card_path(path)), "trial_id": entry.trial_id}
     try:
-        write_atomically(card_path(path), card.encode())  # whatever becomes of the rest
+        write_atomically(card_path(path), card.encode())  # first, so that the card exists even if MLflow fails
         client = mlflow_store.open_client(plan.tracking_uri)
         version = _registered(client, plan)
         if version is None:
             version = _register(client, plan, entry, path, card, parent_id, name=name, score=first.test_accuracy.value)
         alias, better = version.tags.get(_ALIAS_GIVEN), version.tags.get(_STAYS)
-        if alias is None:  # once: a later study may have it since
+        if alias is None:  # only once: a later study may hold the alias by now
             better = _better_champion(client, version) if beats else None
             alias = "champion" if beats and better is None else "challenger"
             client.set_registered_model_alias(version.name, alias, version.version)
@@ -97,7 +99,10 @@ def publish_student(
 def _card(
     ledger: StudyLedger, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, *, registered_as: str
 ) -> str:
-    """The model card; the one that is there if the images are gone and the journal does not describe them."""
+    """Return the model card.
+
+    If the images are gone and the journal does not describe them, the existing card is returned.
+    """
     plan = ledger.plan
     try:
         data = data_of(plan, ledger.dataset)
@@ -113,21 +118,22 @@ def _card(
 
 
 def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
-    """The name under which the students of a dataset and an architecture are registered.
+    """Return the registered-model name for students of one dataset and one architecture.
 
-    A folder of images adds to its own name what is in it, as folders of one name may hold anything: the digest of its
-    images and of their split. It keeps the name where it is moved to, and gets another one when its images change, with
-    which scores on the test split cannot be compared.
+    Two image folders of the same name may hold different images. The name for a folder therefore also contains the
+    digest of the images and of the split. The name survives moving the folder. It changes with the images, because test
+    scores on different images cannot be compared.
 
     Args:
         plan: the study.
-        data_digest: of a folder's content, as its trials reported it; without one, the digest of its path is taken.
+        data_digest: digest of the folder's content, as reported by the trials. If missing, the digest of the path is
+            used.
     """
     dataset = plan.base.dataset
     if dataset.startswith(FOLDER_PREFIX):
         content = data_digest or hashlib.sha256(dataset.encode()).hexdigest()
         dataset = f"{Path(dataset.removeprefix(FOLDER_PREFIX)).name}-{content[:_DIGEST]}"
-    else:  # of `glue:sst2`, the task
+    else:  # `sst2` of `glue:sst2`
         dataset = dataset.rpartition(":")[2]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"pesfkd-{dataset}-{plan.base.student}")
     if len(name) <= _LONGEST_NAME:
@@ -136,7 +142,7 @@ def model_name(plan: StudyPlan, data_digest: str | None = None) -> str:
 
 
 def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
-    """The version that is champion now, in words, where its mean on the test split is higher than this one's."""
+    """Describe the current champion version if the mean test score is higher; else return None."""
     holders = client.search_model_versions(f"name = '{version.name}'")
     aliases = client.get_registered_model(version.name).aliases
     holder = next((each for each in holders if str(each.version) == str(aliases.get("champion"))), None)
@@ -150,8 +156,8 @@ def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
 
 
 def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:
-    """The version that the study has registered already."""
-    own = client.search_model_versions(f"tags.study_id = '{plan.study_id}'")  # an earlier version named them otherwise
+    """Return the version that the study registered before, or None."""
+    own = client.search_model_versions(f"tags.study_id = '{plan.study_id}'")  # not by name: older releases used others
     return own[0] if own else None
 
 
@@ -181,7 +187,7 @@ def _register(
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}
-    with _tracking_at(plan.tracking_uri):  # where the model is looked up by its identifier
+    with _tracking_at(plan.tracking_uri):  # MLflow looks up the model by identifier in the current store
         return client.create_model_version(
             name,
             logged.model_uri,
@@ -212,7 +218,7 @@ def _requirements(*, text: bool) -> list[str]:
 
 @contextmanager
 def _tracking_at(uri: str) -> Iterator[None]:
-    """Models are logged by MLflow's global state, which is left as it was."""
+    """Set MLflow's global tracking URI, which model logging uses, and restore it afterwards."""
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:

@@ -1,7 +1,7 @@
-"""The model card of a confirmation's student: one page of Markdown, beside its weights and with its version in MLflow.
+"""Model card of a confirmed student: one page of Markdown, stored next to the weights and with the version in MLflow.
 
-It says what the student is, what it learnt from, how good it is and how sure that is, how to load it, and where what is
-known of it ends.
+The card describes the student, the training data, the accuracy with intervals, how to load the student, and known
+limits.
 """
 
 import math
@@ -20,12 +20,12 @@ from trainables.spec.trial import TrialConfig
 from trainables.teacher.card import Proportion
 
 _NAMED_CLASSES: Final = 20
-# What pixels are, where they are no brightness from black to white.
+# Meaning of the pixel values, for datasets with other values than plain brightness.
 _SCALED: Final = {"digits": " (scikit-learn's 0 to 16, times 15)"}
 
 
 def card_path(student: Path) -> Path:
-    """Where the card of a student's file lies."""
+    """Return the path of the model card for a student file."""
     return student.with_suffix(".md")
 
 
@@ -38,15 +38,15 @@ def card_of(
     data: StudyData,
     registered_as: str,
 ) -> str:
-    """The card, in Markdown.
+    """Return the model card in Markdown.
 
     Args:
         plan: the study.
-        entry: the trial whose student it is.
-        first: the confirmation's first choice, whose trial that is.
-        result: of the confirmation.
-        data: of the study.
-        registered_as: the student's name in MLflow.
+        entry: the trial that trained the student.
+        first: the confirmation's first choice, to which `entry` belongs.
+        result: result of the confirmation.
+        data: dataset of the study.
+        registered_as: name of the student in MLflow.
     """
     base, config = plan.base, entry.config
     of_that_kind = "of their length and kind" if is_text(base.dataset) else "of that size"
@@ -150,7 +150,7 @@ def _use(plan: StudyPlan, entry: TrialEntry, data: StudyData, registered_as: str
 
 
 def _classes(names: tuple[str, ...]) -> list[str]:
-    """The names of the classes; of many, some."""
+    """List the class names, shortened if there are many."""
     if not names:
         return []
     rest = "" if len(names) <= _NAMED_CLASSES else "; all of them are in the file's metadata (`class_names`)"
@@ -172,7 +172,7 @@ def _training(plan: StudyPlan, entry: TrialEntry, data: StudyData) -> list[str]:
 
 
 def _command(plan: StudyPlan, *words: str) -> str:
-    """What to type, with the folder that the study lies in where that is not the usual one."""
+    """Return the shell command, with --output-dir if the study is not in the default folder."""
     elsewhere = plan.output_dir != type(plan).model_fields["output_dir"].default
     return shlex.join(["python", "-m", *words, *(["--output-dir", str(plan.output_dir)] if elsewhere else [])])
 
@@ -193,7 +193,10 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
 
 
 def _classes_of_teacher(plan: StudyPlan) -> str:
-    """How the classes of a teacher in Hugging Face's layout became those of the task, as its kept copy has it."""
+    """Describe how the labels of a Hugging Face teacher were mapped to the classes of the task.
+
+    The description is read from the kept copy of the teacher. Empty for other teachers.
+    """
     from trainables.storage.tensors import StoredFileError, read_tensors
     from trainables.teacher.files import CLASSES, stored_path
 

@@ -1,9 +1,9 @@
-"""MLflow, from the driver only: one experiment per dataset and question, a parent run per study, a child per trial.
+"""MLflow tracking of studies: one experiment per dataset and question, a parent run per study, a child run per trial.
 
-Trials are delivered by one background thread, so that a slow store never holds a trial up, and one that was away gets
-everything when it is back (`study.tracking.delivery`); what is delivered can be delivered again without harm. Runs are
-found by their `trial_id` tag before any is made, which is what keeps a study that was killed and resumed at one run a
-trial. Ray's own callback costs ten times as much and cannot do that.
+Only the driver writes to MLflow. One background thread delivers the trials, so a slow store never delays a trial, and a
+store that was unreachable receives everything later (`study.tracking.delivery`). Delivering a trial twice is harmless.
+A run is created only if no run with the same `trial_id` tag exists, so a killed and resumed study still has one run per
+trial. Ray's own MLflow callback costs ten times as much and cannot do this.
 """
 
 import logging
@@ -32,21 +32,21 @@ from trainables.spec.measures import COST_FACTS
 from trainables.spec.methods import METHOD_SPECS, method_spec
 from trainables.storage.uris import redact, redact_place
 
-METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
+METRICS_PER_BATCH: Final = 1000  # maximum of one request to a tracking server
 _REPORT: Final = "report.html"
-_LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts what is longer, wherever that is
+_LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts a longer note at an arbitrary place
 _REST_ELSEWHERE: Final = "*All of the result is in `report.html`, among this run's artifacts.*"
-_FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # of the figures in a study's note
+_FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # order of the figures in a study's note
 _ATTEMPT: Final = "attempt"
-_TRY_AGAIN: Final = frozenset({408, 429})  # of what HTTP calls the client's mistakes, those that pass
+_TRY_AGAIN: Final = frozenset({408, 429})  # HTTP client errors that are temporary
 _log = logging.getLogger(__name__)
 
 
 def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
-    """A `StudyTracker`, with its options.
+    """Return a `StudyTracker` with these options.
 
     Raises:
-        StudyError: the store takes nothing.
+        StudyError: the store rejects all writes.
     """
     try:
         return StudyTracker(plan, **options)
@@ -58,7 +58,7 @@ def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
 
 
 def delivered_trials(plan: StudyPlan) -> dict[str, DeliveredTrial]:
-    """The trials of a study that have ended according to MLflow, by identifier.
+    """Return the trials of a study that have ended according to MLflow, by identifier.
 
     Raises:
         StudyError: the store cannot be opened or does not answer.
@@ -88,7 +88,7 @@ def _find_parent(client: MlflowClient, experiment_id: str, plan: StudyPlan) -> R
 def _search_children(
     client: MlflowClient, experiment_id: str, parent_id: str, trial_id: str | None = None
 ) -> Iterator[Run]:
-    """The runs of all trials of a study, or of one."""
+    """Yield the runs of all trials of a study, or of one trial."""
     token, one = None, "" if trial_id is None else f" and tags.trial_id = '{trial_id}'"
     query = f"tags.mlflow.parentRunId = '{parent_id}'{one}"
     while True:
@@ -100,7 +100,7 @@ def _search_children(
 
 
 def _delivered(runs: Iterable[Run]) -> dict[str, DeliveredTrial]:
-    """The trials among runs that have ended."""
+    """Return the ended trials among the runs, by identifier."""
     return {
         tags["trial_id"]: DeliveredTrial(tags["status"], int(tags.get(_ATTEMPT, 1)))
         for run in runs
@@ -109,19 +109,19 @@ def _delivered(runs: Iterable[Run]) -> dict[str, DeliveredTrial]:
 
 
 class StudyTracker:
-    """Delivers one study to MLflow.
+    """Delivery of one study to MLflow.
 
     Args:
         plan: the study.
-        command: what the user typed, for the record.
-        versions: tags that say which code ran (`git.commit`, `ray.version`, ...).
-        tell: hears, in a line, when the store is away and when it is back.
-        patience: seconds for which a store that is away is waited for when the study has ended.
-        watched: whether the run of the study has measures of this machine as well, while it runs.
-        ledger: the study's trials; runs of other trials are left as they are.
+        command: command line typed by the user, for the record.
+        versions: tags with the code versions (`git.commit`, `ray.version`, ...).
+        tell: receives one line when the store becomes unreachable and one when it is back.
+        patience: seconds to wait for an unreachable store after the study has ended.
+        watched: whether to log system metrics of this machine to the study's run.
+        ledger: trials of the study. Runs of trials not in the ledger are left unchanged.
 
     Raises:
-        StudyError: MLflow has trials of the study that its journal has lost; nothing is changed.
+        StudyError: MLflow has trials of the study that are missing from the journal. Nothing is changed.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class StudyTracker:
             parent = self._client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
         else:
             self._client.update_run(parent.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-            if parent.data.tags.get("study") != plan.name:  # its folder was renamed
+            if parent.data.tags.get("study") != plan.name:  # the study folder was renamed
                 self._client.set_tag(parent.info.run_id, "study", plan.name)
                 self._client.set_tag(parent.info.run_id, "mlflow.runName", plan.name)
         self.parent_id: str = parent.info.run_id
@@ -181,9 +181,10 @@ class StudyTracker:
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
 
     def _write_note(self, *result: str) -> None:
-        """What the page of the study's run begins with; of a long note it shows the first lines only.
+        """Write the note at the top of the study's run page. MLflow folds a long note after the first lines.
 
-        A result that MLflow has no room for ends after a whole paragraph, or table, and says where the rest is.
+        A result that exceeds MLflow's limit is cut after a whole paragraph or table, followed by a pointer to the
+        report.
         """
         command = command_block(start_command(self._plan))
         before = [note_text(self._plan), links(self._plan, self._experiment_id)]
@@ -196,7 +197,10 @@ class StudyTracker:
         self._client.set_tag(self.parent_id, "mlflow.note.content", whole)
 
     def _save_view(self) -> None:
-        """Have the experiment's page offer the study's trials as charts; a server that refuses has them as a table."""
+        """Save a chart view of the study's trials in the experiment.
+
+        If the server rejects the view, the page shows the trials as a table.
+        """
         tag = f"{VIEW_TAG}{view_key(self._plan)}"
         try:
             self._client.set_experiment_tag(self._experiment_id, tag, saved_view(self._plan, self.parent_id))
@@ -204,7 +208,7 @@ class StudyTracker:
             _log.warning("MLflow does not take the view of the study: %s", redact(str(error)))
 
     def know_dataset(self, dataset: dict[str, Any]) -> None:
-        """Hear of the data of all trials; they become inputs of the study's run with the next that is delivered.
+        """Register the dataset of all trials. It becomes an input of the study's run with the next delivery.
 
         Args:
             dataset: see `study.tracking.inputs.dataset_inputs`.
@@ -212,11 +216,11 @@ class StudyTracker:
         self._dataset = self._known_dataset = dataset
 
     def deliver(self, entry: TrialEntry) -> None:
-        """Hand over a trial that has started, gone on or ended; returns at once."""
+        """Queue a trial that has started, progressed or ended. Returns at once."""
         self._delivery.put(entry)
 
     def catch_up(self, ledger: StudyLedger) -> None:
-        """Hand over every trial that has ended and that MLflow does not know as ended; for a resumed study."""
+        """Queue every ended trial that has not ended in MLflow, as needed for a resumed study."""
         if ledger.dataset is not None:
             self.know_dataset(ledger.dataset)
         for entry in ledger.entries.values():
@@ -232,17 +236,17 @@ class StudyTracker:
         artifacts: Sequence[Path] = (),
         patience: float | None = None,
     ) -> Exception | None:
-        """Wait for what is on its way, close every run, and end the parent.
+        """Wait for pending deliveries, close every run, and end the parent run.
 
         Args:
-            status: MLflow's status of the parent: FINISHED, FAILED or KILLED.
+            status: MLflow status of the parent: FINISHED, FAILED or KILLED.
             result_note: Markdown, shown under the question on the parent's page.
-            metrics: measures of the study as a whole, for the table of studies.
+            metrics: metrics of the study as a whole, for the table of studies.
             artifacts: files and folders to attach to the parent.
-            patience: seconds to wait for a store that is away, if not those that the tracker was made with.
+            patience: seconds to wait for an unreachable store; the value given at construction by default.
 
         Returns:
-            What went wrong in delivering, if anything did.
+            The error that prevented a delivery, or None.
         """
         if self._watch is not None:
             self._watch.end()
@@ -275,7 +279,7 @@ class StudyTracker:
         self._client.set_terminated(self.parent_id, status=status)
 
     def _is_ours(self, run: Run) -> bool:
-        """Whether a run is of a trial that the journal knows; of one that it has lost, nothing is known."""
+        """Return whether the journal knows the trial of a run. Other runs are left unchanged."""
         return self._ledger is None or run.data.tags.get("trial_id") in self._ledger.entries
 
     def _find_experiment(self) -> str:
@@ -288,7 +292,7 @@ class StudyTracker:
         )
 
     def _children(self, trial_id: str | None = None) -> Iterator[Run]:
-        """The runs of all trials, or of one."""
+        """Yield the runs of all trials, or of one trial."""
         return _search_children(self._client, self._experiment_id, self.parent_id, trial_id)
 
     def _log_dataset(self) -> None:
@@ -298,7 +302,7 @@ class StudyTracker:
         try:
             inputs = dataset_inputs(self._plan, dataset, reads_test=self._reads_test)
             _answered(lambda: self._client.log_inputs(self.parent_id, datasets=inputs))
-        except RefusedError as error:  # it is worth no trial's delivery
+        except RefusedError as error:  # must not prevent the delivery of trials
             _log.warning("MLflow does not take the dataset as an input of the study: %s", error)
         except Exception:
             self._dataset = dataset
@@ -316,7 +320,10 @@ class StudyTracker:
         self._uncertain.discard(entry.trial_id)
 
     def _run_of(self, entry: TrialEntry) -> Run | None:
-        """The trial's run, if there is one; also one that was made by a request whose answer got lost."""
+        """Return the run of the trial, or None.
+
+        This includes a run created by a request with a lost response.
+        """
         run = self._runs.get(entry.trial_id)
         if run is None and entry.trial_id in self._uncertain:
             run = next(self._children(entry.trial_id), None)
@@ -347,15 +354,15 @@ class StudyTracker:
             Metric(name, value, int(entry.epoch_times[epoch] * 1000), epoch)
             for epoch in epochs
             for name, value in entry.epochs[epoch].items()
-            # Most costs of an epoch are those of the one before: they are no curves, and a row each is MLflow's work.
+            # Skip costs equal to those of the epoch before: most are constant, and every row takes MLflow time.
             if not (name.startswith("cost/") and entry.epochs.get(epoch - 1, {}).get(name) == value)
         ]
-        if epochs and not done:  # what it costs by what it is, before its first epoch
+        if epochs and not done:  # constant costs of the config, at step 0
             began = int(entry.started * 1000)
             costs = [Metric(name, value, began, 0) for name, value in entry.facts.items() if name in COST_FACTS]
             metrics = costs + metrics
         tags = _end_tags(entry) if status is not None else []
-        # What does not fit into one request goes first, so that the tag `status` says that all is there.
+        # Send the excess metrics first: the tag `status` then marks a complete run.
         while len(metrics) > METRICS_PER_BATCH:
             self._client.log_batch(run_id, metrics=metrics[:METRICS_PER_BATCH])
             metrics = metrics[METRICS_PER_BATCH:]
@@ -385,11 +392,11 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _answered(send: Callable[[], None]) -> None:
-    """Send something, and tell a refusal from a server that is away, slow or out of order.
+    """Call `send`, and separate a refusal from a server that is unreachable, slow or broken.
 
     Raises:
-        RefusedError: the server would not take it again either, or the mistake is ours.
-        MlflowException: it may, later; an `OSError` says the same.
+        RefusedError: the server would reject the request again, or the error is in this code.
+        MlflowException: the request may succeed later. The same holds for an `OSError`.
     """
     try:
         send()
@@ -405,7 +412,7 @@ def _answered(send: Callable[[], None]) -> None:
 
 
 def _figures(artifacts: Sequence[Path]) -> list[tuple[str, str]]:
-    """Title and path of the pictures among the artifacts of a study, those that say most first."""
+    """Return title and path of the PNG figures among the artifacts, the most informative first."""
     folder = next((path for path in artifacts if path.name == "figures" and path.is_dir()), None)
     found = sorted((folder / NOTE_FIGURES).glob("*.png"), key=_rank) if folder is not None else []
     return [(path.stem.replace("_", " "), f"figures/{NOTE_FIGURES}/{path.name}") for path in found]
@@ -419,13 +426,13 @@ def _rank(figure: Path) -> tuple[int, str]:
 def _end_tags(entry: TrialEntry) -> list[RunTag]:
     tags = [RunTag("status", str(entry.status))]
     tags += [RunTag(_ATTEMPT, str(entry.attempt))] if entry.attempt > 1 else []
-    if entry.error or entry.attempt > 1:  # the error of an attempt before is no longer this one's
+    if entry.error or entry.attempt > 1:  # on a retry, clear the error of the earlier attempt
         tags.append(RunTag("error", (entry.error or "")[:5000]))
     return tags
 
 
 def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
-    """What varies between a study's trials, and only what this trial's method reads."""
+    """Return the parameters that vary between trials of the study and that the trial's method reads."""
     fields = entry.config.method_spec.fields
     return {
         "method": entry.config.method,
@@ -440,7 +447,7 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
 
 
 def note_text(plan: StudyPlan) -> str:
-    """What the parent's note begins with: question, and plan in a sentence."""
+    """Return the start of the parent's note: the question, and the plan in one sentence."""
     return (
         f"**{plan.search_space.question}**\n\n"
         f"{_what_is_run(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
@@ -468,7 +475,7 @@ def _what_is_run(plan: StudyPlan) -> str:
 
 
 def _constants(plan: StudyPlan) -> dict[str, Any]:
-    """What all trials have in common, but for the fields that no method of the study reads."""
+    """Return the config fields common to all trials, without fields that no method of the study reads."""
     seeds = {"seed", "data_seed", "method"} | _unread_fields(plan)
     config = plan.example_config.model_dump(mode="json")
     left_out = seeds | set(plan.differing) | (set() if plan.base.teacher_digest else {"teacher_digest"})

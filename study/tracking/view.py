@@ -1,8 +1,8 @@
-"""How MLflow's page shows a study's trials: a saved view of the experiment, one for each study.
+"""Saved view of a study's trials on the MLflow experiment page, one per study.
 
-The page keeps its saved views in tags of the experiment, as a name and the state of the page in JSON; a client may
-write one. That is no published format: a version of the page that does not know it shows what it shows without it, and
-where a field has another name by then, that field's default. The study's note has links to the view.
+MLflow's page stores saved views in tags of the experiment, as a name and the page state in JSON. A client may write
+such a tag. The format is not documented: a page version that does not know the view ignores it, and an unknown field
+falls back to a default. The study's note links to the view.
 """
 
 import json
@@ -16,32 +16,33 @@ from trainables.spec.measures import ACCURACY, SHARPNESS_GAP, objective_in_words
 
 VIEW_TAG: Final = "mlflow.sharedViewState."
 _OURS: Final = "study"
-# Sections of charts that the page makes by itself, by the first part of a measure's name; those that are open.
+# Chart sections that the page generates from the first part of a metric name, and whether they are expanded.
 _SECTIONS: Final = {"val": True, "train": False, "cost": False}
 _COLUMNS: Final = (SHARPNESS_GAP,)
 _MOST_AXES: Final = 8
-# By itself the page sets three charts side by side, in which a laptop's screen leaves no room for their titles.
+# By default the page puts three charts in a row, which leaves no room for titles on a laptop screen.
 _CHARTS_IN_A_ROW: Final = 2
 _CHART_HEIGHT: Final = 400  # pixels
-# The page opens as one for language models' applications, where a run is an evaluation; this makes it one of training.
+# By default the page opens for language-model applications, with runs as evaluations. This selects training.
 _TRAINING: Final = "workflowType=machine_learning"
-NOTE_FIGURES: Final = "note"  # the folder, among a study's figures, of those in its note
-# A note is drawn beside a column of facts, lets no picture be scaled, and grows over that column if one is wider.
+NOTE_FIGURES: Final = "note"  # subfolder of a study's figures with the figures for the note
+# The page draws the note next to a column of facts, and a wider picture would cover that column. Markdown cannot scale
+# it.
 NOTE_WIDTH: Final = 700  # pixels
 _LETTERS_IN_A_LINE: Final = 84
 
 
 def view_key(plan: StudyPlan) -> str:
-    """By which the view is asked for."""
+    """Return the key that selects the view in a link."""
     return f"pesfkd-{plan.study_id}"
 
 
 def saved_view(plan: StudyPlan, parent_id: str) -> str:
-    """The value of the experiment's tag that holds the view.
+    """Return the value of the experiment tag that stores the view.
 
     Args:
         plan: the study.
-        parent_id: its run.
+        parent_id: MLflow run of the study.
     """
     now = int(time.time() * 1000)
     state = json.dumps(_state(plan, parent_id), separators=(",", ":"))
@@ -49,7 +50,10 @@ def saved_view(plan: StudyPlan, parent_id: str) -> str:
 
 
 def links(plan: StudyPlan, experiment_id: str) -> str:
-    """Markdown: where the trials are compared. Relative, as nobody knows under which name a page is looked at."""
+    """Return Markdown links to the trials in charts and in a table.
+
+    The links are relative, because the host name in the browser is unknown.
+    """
     runs = f"#/experiments/{experiment_id}/runs?viewStateShareKey={view_key(plan)}&{_TRAINING}"
     return (
         f"[Compare the trials in charts]({runs}&compareRunsMode=CHART) or [in a table]({runs}); "
@@ -58,7 +62,7 @@ def links(plan: StudyPlan, experiment_id: str) -> str:
 
 
 def command_block(command: str) -> str:
-    """Markdown: a command over several lines, as a shell takes it; a long line would widen the page."""
+    """Return a shell command as a Markdown block, split over lines: a long line would widen the page."""
     lines = [""]
     for word in map(shlex.quote, shlex.split(command)):
         if word.startswith("--") and len(lines[-1]) + len(word) > _LETTERS_IN_A_LINE - 20:
@@ -68,13 +72,13 @@ def command_block(command: str) -> str:
 
 
 def artifact_links(experiment_id: str, run_id: str, figures: list[tuple[str, str]], *, report: bool) -> str:
-    """Markdown: the report, and the figures themselves.
+    """Return Markdown with a link to the report, followed by the figures.
 
     Args:
-        experiment_id: of the run.
-        run_id: of the study's run.
-        figures: title and path of each among its artifacts.
-        report: whether `report.html` is among them.
+        experiment_id: experiment of the run.
+        run_id: run of the study.
+        figures: title and path of each figure among the artifacts.
+        report: whether `report.html` is among the artifacts.
     """
     parts = (
         [f"[The whole report](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html?{_TRAINING})"]
@@ -99,13 +103,13 @@ def _state(plan: StudyPlan, parent_id: str) -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
         "selectedColumns": columns,
-        "runsHiddenMode": "SHOW_ALL",  # by itself the page draws ten
+        "runsHiddenMode": "SHOW_ALL",  # the page draws ten by default
         "compareRunCharts": _charts(plan, params),
         "compareRunSections": [
             _section(_OURS, plan.name, shown=True) | {"columns": _CHARTS_IN_A_ROW, "cardHeight": _CHART_HEIGHT},
             *(_section(name, name, shown=shown) for name, shown in _SECTIONS.items()),
         ],
-        "isAccordionReordered": True,  # or the page sorts ours among the others
+        "isAccordionReordered": True,  # else the page sorts this section among the others
         "hideEmptyCharts": True,
     }
 
@@ -120,7 +124,7 @@ def _section(key: str, name: str, *, shown: bool) -> dict[str, Any]:
 
 def _charts(plan: StudyPlan, params: list[str]) -> list[dict[str, Any]]:
     score, words = plan.objective, objective_in_words(plan.base.dataset)
-    if plan.scheduler == "asha":  # the page knows a run's last value alone
+    if plan.scheduler == "asha":  # the page knows only the last value of a run
         words += ", each trial at its own last epoch"
     charts = [_scatter("gap", SHARPNESS_GAP, "METRIC", score, f"Sharpness gap against {words}")]
     for name in plan.search_space.scientific[:2]:

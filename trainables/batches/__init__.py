@@ -1,1 +1,1 @@
-"""The input of a training step."""
+"""Batches: the input of a training step."""

@@ -1,7 +1,7 @@
-"""The batches of an epoch of images: which samples, in which views, and what the stored teacher says of them.
+"""Batches of images for an epoch: samples, their views, and the stored teacher outputs.
 
-Several batches are gathered at once and handed out as slices, as many as stay within a processor's cache: for small
-images the calls that gather a batch would take longer than the gathering.
+Several batches, as many as fit into a processor's cache, are gathered at once and then split. For small images, the
+calls that gather one batch would take longer than the copying.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,16 +28,16 @@ _GATHERED_BYTES: Final = 1 << 20
 
 
 class Batch(NamedTuple):
-    """Some samples of the train split.
+    """Batch of samples from the train split.
 
     Args:
-        indices: (B,) int64, their rows in the train split.
-        slot: which of each sample's views is shown (see `trainables.data.views`).
-        inputs: as networks take them: images (B, C, H, W) float32, normalised, in these views; or sentences (B, 2, L)
+        indices: (B,) int64, rows in the train split.
+        slot: index of the augmented view shown of each sample; see `trainables.data.views`.
+        inputs: network inputs. Images are (B, C, H, W) float32, normalised, in these views. Sentences are (B, 2, L)
             int32, token ids and segments.
         labels: (B,) int64.
-        teacher: what the stored teacher says of them; None if it is to be asked.
-        whole: indices and labels of the batch that these samples are one worker's share of; None if they are all of it.
+        teacher: stored teacher outputs; None if the teacher has to compute them.
+        whole: indices and labels of the full batch if this batch is one worker's share; otherwise None.
     """
 
     indices: Tensor
@@ -49,51 +49,51 @@ class Batch(NamedTuple):
 
 
 class BatchSource(Protocol):
-    """The splits of a trial's dataset, batch by batch.
+    """Source of batches from the splits of a trial's dataset.
 
     Attributes:
-        slots: how many of each sample's views the trial shows.
+        slots: number of views per sample used in the trial.
     """
 
     slots: int
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches in an epoch."""
 
     def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
-        """Every sample of the train split once; see `EpochBatches.of_epoch`."""
+        """Yield every sample of the train split once; see `EpochBatches.of_epoch`."""
 
     def shares_of_epoch(
         self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
     ) -> Iterator[Batch]:
-        """One worker's share of each of them; see `EpochBatches.shares_of_epoch`."""
+        """Yield one worker's share of each batch; see `EpochBatches.shares_of_epoch`."""
 
     def batch(self, indices: Tensor, slot: int, teacher_outputs: TeacherOutputs | None = None) -> Batch:
-        """Some samples of the train split; see `EpochBatches.batch`."""
+        """Return chosen samples of the train split; see `EpochBatches.batch`."""
 
     def order(self, epoch: int) -> tuple[int, ...]:
-        """What two trials on the same data have in common where they go through them alike in an epoch."""
+        """Return a key of the epoch's batches: trials on the same data with equal keys see equal batches."""
 
     def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split as it is, in any order: rows of the split, (B,) int64, and inputs."""
+        """Yield a split without augmentation, in any order: rows of the split, (B,) int64, and inputs."""
 
     def example(self, count: int) -> Tensor:
-        """Inputs of the shape that a batch of `count` samples has, or has on average."""
+        """Return inputs with the shape, or for text the average shape, of a batch of `count` samples."""
 
     def shape(self) -> tuple[int, ...]:
-        """The shape of a sample, without the batch."""
+        """Return the shape of one sample, without the batch dimension."""
 
 
 class EpochBatches:
-    """The train split of a trial, batch by batch.
+    """Batches of images from the train split of a trial.
 
-    Batches have `config.batch_size` samples, the last one what is left over. A single sample that is left over joins
-    the batch before it, see `trainables.spec.batch_sizes`.
+    Batches have `config.batch_size` samples; the last batch has the remaining samples. A single remaining sample joins
+    the batch before, see `trainables.spec.batch_sizes`.
 
     Args:
-        config: the trial.
-        dataset: its dataset.
-        device: where the batches are wanted; images and labels stay there.
+        config: config of the trial.
+        dataset: dataset of the trial.
+        device: device of the batches. Labels are kept there too, and so are images unless the views are resized crops.
 
     Raises:
         ValueError: the train split has fewer than two samples.
@@ -113,7 +113,7 @@ class EpochBatches:
         self.normalise = Normaliser(dataset.mean, dataset.std, device)
 
     def order(self, epoch: int) -> tuple[int, ...]:
-        """What two trials on the same images have in common where they go through them alike in an epoch."""
+        """Return a key of the epoch's batches: trials on the same images with equal keys see equal batches."""
         slot = slot_of_epoch(epoch, self.slots, data_seed=self._config.data_seed)
         return self._config.data_seed, epoch, slot, self._config.batch_size
 
@@ -121,11 +121,11 @@ class EpochBatches:
         return len(self._sizes)
 
     def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
-        """Every sample once, in batches of the sizes that `batch_sizes` gives.
+        """Yield every sample once, in batches of the sizes given by `batch_sizes`.
 
         Args:
             epoch: counted from 0.
-            teacher_outputs: stored ones, which each batch is to bring along; or None.
+            teacher_outputs: stored teacher outputs to add to each batch, or None.
         """
         config = self._config
         slot = slot_of_epoch(epoch, self.slots, data_seed=config.data_seed)
@@ -145,12 +145,12 @@ class EpochBatches:
     def shares_of_epoch(
         self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
     ) -> Iterator[Batch]:
-        """The same batches, of each the part that one worker passes through the networks.
+        """Yield one worker's share of each batch of the epoch.
 
         Args:
             epoch: counted from 0.
-            teacher_outputs: stored ones, which each part is to bring along; or None.
-            rows: which of so many samples the part is.
+            teacher_outputs: stored teacher outputs to add to each share, or None.
+            rows: maps the number of samples in a batch to the slice of this worker's share.
         """
         config = self._config
         slot = slot_of_epoch(epoch, self.slots, data_seed=config.data_seed)
@@ -160,29 +160,29 @@ class EpochBatches:
             yield own._replace(whole=(indices, self._labels[indices]))
 
     def batch(self, indices: Tensor, slot: int, teacher_outputs: TeacherOutputs | None = None) -> Batch:
-        """Some samples in the views of a slot, with the stored outputs if there are any.
+        """Return chosen samples in the views of a slot, with stored teacher outputs if given.
 
         Args:
-            indices: (B,) int64.
-            slot: of views.
-            teacher_outputs: stored ones, or None.
+            indices: (B,) int64, rows in the train split.
+            slot: index of the augmented views.
+            teacher_outputs: stored teacher outputs, or None.
         """
         images = self.normalise(self._images.batch(indices, self._views[slot, indices].long()))
         teacher = teacher_outputs.train_batch(indices, slot, images) if teacher_outputs is not None else None
         return Batch(indices, slot, images, self._labels[indices], teacher)
 
     def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split's images, normalised and as they are, in its own order: their rows, and they."""
+        """Yield rows (B,) int64 and normalised images of a split, without augmentation and in the split's order."""
         rows = torch.arange(len(split), device=self._device).split(EVALUATION_BATCH)
         for indices, images in zip(rows, split.images.split(EVALUATION_BATCH), strict=True):
             yield indices, self.normalise(images.to(self._device))
 
     def example(self, count: int) -> Tensor:
-        """Black images (count, C, H, W)."""
+        """Return images (count, C, H, W) of zeros."""
         return torch.zeros(count, *self.shape(), device=self._device)
 
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W)."""
+        """Return (C, H, W)."""
         return self._shape
 
     def _batches_at_once(self, teacher_outputs: TeacherOutputs | None) -> int:

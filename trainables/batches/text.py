@@ -1,4 +1,4 @@
-"""The batches of an epoch of text: samples of similar length, and what the stored teacher says of them."""
+"""Batches of text for an epoch: samples of similar length, with the stored teacher outputs."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,14 +16,14 @@ from trainables.teacher_outputs.batch import TeacherOutputs
 
 
 class TextBatches:
-    """The splits of a trial on text, batch by batch; a sample has one view.
+    """Batches from the splits of a text dataset; each sample has one view.
 
-    Batches have the sizes of `trainables.spec.batch_sizes`: a single sample that is left over joins another batch.
+    The batch sizes are those of `trainables.spec.batch_sizes`: a single remaining sample joins another batch.
 
     Args:
-        config: the trial.
-        dataset: its dataset.
-        device: where the batches are wanted; tokens and labels stay there.
+        config: config of the trial.
+        dataset: dataset of the trial.
+        device: device of the batches; tokens and labels are kept there too.
 
     Raises:
         ValueError: the train split has fewer than two samples.
@@ -40,18 +40,18 @@ class TextBatches:
         self._count = len(batch_sizes(len(self._lengths), config.batch_size))
 
     def order(self, epoch: int) -> tuple[int, ...]:
-        """What two trials on the same data have in common where they go through them alike in an epoch."""
+        """Return a key of the epoch's batches: trials on the same data with equal keys see equal batches."""
         return self._config.data_seed, epoch, self._config.batch_size
 
     def __len__(self) -> int:
         return self._count
 
     def of_epoch(self, epoch: int, teacher_outputs: TeacherOutputs | None) -> Iterator[Batch]:
-        """Every sample of the train split once, in batches of similar length.
+        """Yield every sample of the train split once, in batches of similar length.
 
         Args:
             epoch: counted from 0.
-            teacher_outputs: stored ones, which each batch is to bring along; or None.
+            teacher_outputs: stored teacher outputs to add to each batch, or None.
         """
         for indices, length in self._indices_of_epoch(epoch):
             yield self._gathered(indices, 0, teacher_outputs, length)
@@ -59,12 +59,12 @@ class TextBatches:
     def shares_of_epoch(
         self, epoch: int, teacher_outputs: TeacherOutputs | None, rows: Callable[[int], slice]
     ) -> Iterator[Batch]:
-        """Of each of these batches the part that one worker passes through the networks, as long as the whole.
+        """Yield one worker's share of each batch of the epoch, padded to the length of the full batch.
 
         Args:
             epoch: counted from 0.
-            teacher_outputs: stored ones, which each part is to bring along; or None.
-            rows: which of so many samples the part is.
+            teacher_outputs: stored teacher outputs to add to each share, or None.
+            rows: maps the number of samples in a batch to the slice of this worker's share.
         """
         for indices, length in self._indices_of_epoch(epoch):
             own = self._gathered(indices[rows(len(indices))], 0, teacher_outputs, length)
@@ -75,16 +75,16 @@ class TextBatches:
         for indices in length_bucketed_batches(
             self._lengths, batch_size=config.batch_size, data_seed=config.data_seed, epoch=epoch
         ):
-            # The length is known without asking the device.
+            # Computed on the CPU, without waiting for the device.
             yield indices.to(self._device), padded_length(int(self._lengths[indices].max()))
 
     def batch(self, indices: Tensor, slot: int, teacher_outputs: TeacherOutputs | None = None) -> Batch:
-        """Some samples, with the stored outputs if there are any.
+        """Return chosen samples, with stored teacher outputs if given.
 
         Args:
-            indices: (B,) int64.
-            slot: 0, the only one.
-            teacher_outputs: stored ones, or None.
+            indices: (B,) int64, rows in the train split.
+            slot: 0, the only slot.
+            teacher_outputs: stored teacher outputs, or None.
         """
         return self._gathered(indices, slot, teacher_outputs, None)
 
@@ -96,7 +96,7 @@ class TextBatches:
         return Batch(indices, slot, inputs, self._train.labels[indices], teacher)
 
     def evaluation(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split from its shortest samples to its longest: rows, and sentences (B, 2, L) int32."""
+        """Yield rows (B,) int64 and sentences (B, 2, L) int32 of a split, from the shortest samples to the longest."""
         assert isinstance(split, TextSplit)
         placed = on_device(split, self._device)
         for rows in batches_sorted_by_length(split.lengths, batch_size=EVALUATION_BATCH):
@@ -104,11 +104,11 @@ class TextBatches:
             yield rows, placed.batch(rows)
 
     def example(self, count: int) -> Tensor:
-        """Sentences (count, 2, L) of one token over and over, as long as the train split's are on average."""
+        """Return sentences (count, 2, L) of one repeated token, with the average length of the train split."""
         inputs = torch.ones(count, *self.shape(), dtype=torch.int32, device=self._device)
         inputs[:, 1] = 0
         return inputs
 
     def shape(self) -> tuple[int, ...]:
-        """(2, L), with L of an average sample, padded."""
+        """Return (2, L), with L the padded average length of the train split."""
         return 2, padded_length(round(self._lengths.double().mean().item()))

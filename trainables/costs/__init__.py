@@ -1,1 +1,1 @@
-"""The costs of a run and of an epoch, measured from outside."""
+"""Costs of a trial and of an epoch, measured from outside the training code."""

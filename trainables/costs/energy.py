@@ -1,7 +1,8 @@
-"""The energy that the machine says it used: of processors by RAPL, of a GPU by NVML; nothing where neither tells.
+"""Energy use of the machine: RAPL for processors, NVML for a GPU; no measure where the counters are not readable.
 
-Both count all that the machine does, not one process: beside other work, an epoch's joules are the machine's while the
-epoch ran. They add up to the truth over a study only where its trials ran one after another, and alone.
+Both counters cover the whole machine, not one process. An epoch's joules are therefore the energy that the machine
+used during the epoch, including other work. The sum over a study is correct only if the trials ran one after another
+on an otherwise idle machine.
 """
 
 import contextlib
@@ -23,30 +24,30 @@ _MILLI: Final = 1e-3
 
 @dataclass(frozen=True)
 class Zone:
-    """One counter of RAPL: a processor package, or the memory beside one.
+    """RAPL counter of a processor package, or of the memory attached to a package.
 
     Args:
-        path: its folder.
-        highest: microjoules after which its counter begins at 0 again.
+        path: counter folder.
+        highest: microjoules at which the counter wraps around to 0.
     """
 
     path: Path
     highest: int
 
     def microjoules(self) -> int:
-        """What the counter says.
+        """Return the current counter value.
 
         Raises:
-            OSError: it is not for this user.
+            OSError: if this user may not read the counter.
         """
         return int((self.path / "energy_uj").read_text())
 
 
 class EnergyReading(NamedTuple):
-    """Counters at one moment; None where they do not tell.
+    """Counter values at one moment; None for counters that could not be read.
 
     Args:
-        cpu: microjoules of each zone, by its path.
+        cpu: microjoules of each zone, by path of the zone.
         gpu: millijoules.
     """
 
@@ -55,11 +56,11 @@ class EnergyReading(NamedTuple):
 
 
 class EnergyMeter:
-    """Reads this machine's counters.
+    """Reader of this machine's energy counters.
 
     Args:
-        device: where trials run; a GPU is asked for its own.
-        powercap: the folder of the kernel's counters.
+        device: trial device; for a GPU, the counter of that GPU is read as well.
+        powercap: folder with the kernel's power counters.
     """
 
     def __init__(self, device: torch.device, powercap: Path = POWERCAP) -> None:
@@ -67,19 +68,19 @@ class EnergyMeter:
         self._gpu = _gpu_counter(device)
 
     def read(self) -> EnergyReading:
-        """The counters now."""
+        """Read the counters now."""
         cpu: dict[Path, int] | None = None
         if self._zones:
-            # A counter may be taken away in between: what is not told is absent, and never a guess.
+            # A counter may disappear during a study. The value is then missing and never estimated.
             with contextlib.suppress(OSError, ValueError):
                 cpu = {zone.path: zone.microjoules() for zone in self._zones}
         return EnergyReading(cpu, self._gpu() if self._gpu is not None else None)
 
     def since(self, before: EnergyReading) -> dict[str, float]:
-        """Joules since a reading, by the measure's name; only of what told, then and now.
+        """Return the joules used since a reading, by measure name, for counters readable at both times.
 
-        A counter that began again is seen to have done so once: an epoch in which a package uses more than its whole
-        range (262 kJ on many, an hour of 70 W) is told too little.
+        At most one wrap-around per counter is detected. If a package uses more than the whole counter range within an
+        epoch (262 kJ on many machines, an hour at 70 W), the result is too low.
         """
         now = self.read()
         joules = {}
@@ -93,15 +94,16 @@ class EnergyMeter:
 
 @cache
 def energy_meter(device: torch.device) -> EnergyMeter:
-    """This machine's meter, looked for once a process."""
+    """Return this machine's meter, created once per process and device."""
     return EnergyMeter(device)
 
 
 def rapl_zones(powercap: Path = POWERCAP) -> tuple[Zone, ...]:
-    """The zones to add up: every package and its memory, each counted once; none where they may not be read.
+    """Return the zones to add up: every package and its memory, once each; empty if one of them is not readable.
 
-    A package's cores and graphics are in its own counter, the whole board's (`psys`) has the packages in it, and
-    `intel-rapl-mmio` is the same package by another way.
+    Other zones are skipped because their energy is already counted. A package counter includes the cores and the
+    graphics unit, the board counter (`psys`) includes the packages, and `intel-rapl-mmio` is a second interface to the
+    package counters.
     """
     zones = []
     try:
@@ -112,7 +114,7 @@ def rapl_zones(powercap: Path = POWERCAP) -> tuple[Zone, ...]:
                 zone.microjoules()
                 zones.append(zone)
     except (OSError, ValueError):
-        return ()  # a part of them would pass for the whole
+        return ()  # a partial sum would be mistaken for the total
     return tuple(zones)
 
 
@@ -122,10 +124,10 @@ def _gpu_counter(device: torch.device) -> Callable[[], int | None] | None:
     try:
         nvml: Any = importlib.import_module("pynvml")
         nvml.nvmlInit()
-        # By its own name: NVML numbers all GPUs, PyTorch only those that this process may see.
+        # By UUID, because NVML numbers all GPUs and PyTorch numbers only the GPUs visible to this process.
         handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no such package, no such driver, or a GPU too old to count
+    except Exception:  # package or driver is missing, or the GPU is too old to count energy
         return None
 
     def counter() -> int | None:

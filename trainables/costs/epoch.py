@@ -1,4 +1,4 @@
-"""The costs of an epoch: time, memory, energy, and the modules that were needed for it."""
+"""Costs of an epoch: time, memory, energy, and the number of trainable parameters."""
 
 import time
 
@@ -10,12 +10,12 @@ from trainables.steps.sgd import count_parameters
 
 
 def run_epoch(run: DistillationRun) -> dict[str, float]:
-    """Train one epoch and evaluate: every measure that the method has, costs included.
+    """Train one epoch, evaluate, and return all measures of the method, including the costs.
 
-    `cost/seconds` is the wall time of training and evaluation; `cost/examples_per_second` is of training alone;
-    `cost/teacher_forwards` counts the samples that went through the teacher itself since the epoch before (see
-    `DistillationRun.take_forwards`). A method without an adapter has 0 adapter parameters. The time of the test split,
-    which the last epoch of a trial that `reads_test` evaluates, is in no cost.
+    `cost/seconds` is the wall time of training and evaluation. `cost/examples_per_second` covers training only.
+    `cost/teacher_forwards` is the number of samples passed through the teacher since the previous epoch (see
+    `DistillationRun.take_forwards`). Methods without an adapter have 0 adapter parameters. No cost includes the test
+    split, which a trial with `reads_test` evaluates in the last epoch.
 
     Args:
         run: the trial.
@@ -31,11 +31,11 @@ def run_epoch(run: DistillationRun) -> dict[str, float]:
 
 
 def epoch_costs(run: DistillationRun, seconds: float) -> dict[str, float]:
-    """`cost/*` of the epoch that was trained and evaluated last, but for its energy.
+    """Return `cost/*` of the last epoch, except the energy.
 
     Args:
-        run: the trial.
-        seconds: what training and evaluation took.
+        run: the trial, after training and evaluating the epoch.
+        seconds: wall time of training and evaluation.
     """
     examples = len(run.dataset.train)
     costs = {

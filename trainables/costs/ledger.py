@@ -1,14 +1,14 @@
-"""What a trial costs by what it is: numbers that learn, and FLOPs of its steps, by whose they are.
+"""Costs that follow from the configuration of a trial: trainable parameters, and FLOPs per step of each part.
 
-FLOPs are PyTorch's own count (the formulas of `torch.utils.flop_counter`): of products of matrices, convolutions and
-attention, a multiplication and an addition as two. Normalisation, activations, losses without such products, and the
-optimisers' steps count as nothing. So resnet20's 40.8 million multiplications are 81.6 MFLOPs forward; backward takes
-twice that less the first layer's gradient for the images, which nobody wants.
+FLOPs are counted by PyTorch's formulas (`torch.utils.flop_counter`) for matrix products, convolutions and attention;
+a multiplication and an addition count as two. Normalisation, activations, losses without such products, and optimiser
+steps count as zero. For example, the 40.8 million multiplications of resnet20 are 81.6 MFLOPs forward. Backward takes
+twice as many, minus the gradient of the first layer with respect to the images, which is not needed.
 
-They are counted of a real step, by autograd, whichever way the trial's own steps are computed: networks with two
-images each, as their FLOPs are in proportion; losses and the method's own parts with a batch of the trial's size, as
-theirs may not be. It is counted once a process for everything that has the same shapes, on copies of all that learns,
-in float32 and with random numbers of its own: nothing that the trial has changes.
+FLOPs are counted during a real autograd step, even if the trial computes gradients by closed form. Networks are run on
+two samples, because their FLOPs are proportional to the number of samples. Losses and the method's parts are run on a
+batch of the trial's size, because their FLOPs may not be proportional. Each combination of shapes is counted once per
+process. Counting uses copies of the trainable modules, float32 and separate random numbers, so the trial is unchanged.
 """
 
 import copy
@@ -31,36 +31,36 @@ from trainables.spec.measures import COST_PARTS
 from trainables.steps.sgd import count_parameters
 from trainables.teacher_outputs.batch import TeacherBatch
 
-_FEW: Final = 2  # BatchNorm needs more than one value of a channel
+_FEW: Final = 2  # BatchNorm needs more than one value per channel
 _COPIED: Final = ("student", "adapter", "parts", "companion")
 
 
 class Flops(NamedTuple):
-    """Of one example, one way and the other."""
+    """Forward and backward FLOPs per example."""
 
     forward: float = 0.0
     backward: float = 0.0
 
     @property
     def total(self) -> float:
-        """Of both ways."""
+        """Sum of forward and backward FLOPs."""
         return self.forward + self.backward
 
 
 @dataclass(frozen=True)
 class CostLedger:
-    """What a trial costs by what it is; per example of the train split, where it is FLOPs.
+    """Costs of a trial that are known before the first step; FLOPs are per example of the train split.
 
     Args:
-        parameters: numbers that learn, by whose they are (`student`, `adapter`, `method`, `peer`, `teacher`).
-        flops: of one step, by `COST_PARTS`. The frozen teacher's are a whole pass where it is live, and where its
-            feature is stored the head alone; the passes that storing took are not among them, as many trials share
-            them.
-        teacher_pass: FLOPs of one whole pass of the teacher that the trial is taught by; None where it is not.
-        stored_bytes: what the stored outputs that it reads take; 0 where nothing is stored.
-        stored_passes: passes of the teacher over the train split that it learns from as they are stored; 0 where it
-            does not.
-        train_examples: in an epoch.
+        parameters: number of trainable parameters by module (`student`, `adapter`, `method`, `peer`, `teacher`).
+        flops: FLOPs per step by part (`COST_PARTS`). For a frozen teacher, this is a full forward pass if the
+            teacher is live, and the head only if the feature is stored. Forward passes for storing teacher outputs are
+            not included, because many trials share the stored outputs.
+        teacher_pass: FLOPs of one full teacher pass; None if the trial uses no frozen teacher.
+        stored_bytes: size of the stored teacher outputs used by the trial; 0 if nothing is stored.
+        stored_passes: teacher passes over the train split needed to store the teacher outputs used by the trial; 0 if
+            the trial uses no stored outputs.
+        train_examples: examples per epoch.
     """
 
     parameters: Mapping[str, int]
@@ -72,17 +72,23 @@ class CostLedger:
 
     @property
     def step_flops(self) -> float:
-        """FLOPs of a step, of all parts."""
+        """FLOPs per step, summed over all parts."""
         return sum(part.total for part in self.flops.values())
 
     @property
     def to_ce(self) -> float:
-        """The same, of the student's own part: a step of cross-entropy, or two where the layers run twice."""
+        """Ratio of `step_flops` to the student's part.
+
+        The student's part is the cost of a cross-entropy step, or of two such steps if the layers run twice.
+        """
         return self.step_flops / self.flops["student"].total
 
     @property
     def facts(self) -> dict[str, float]:
-        """Everything by the names of `COST_FACTS`; what the trial has not is 0, but for the teacher's pass, absent."""
+        """All costs by the names of `COST_FACTS`.
+
+        Parts that the trial does not have are 0, except the teacher pass, which is left out.
+        """
         own = self.parameters.get("student", 0) + self.parameters.get("adapter", 0)
         facts = {
             "cost/train_examples": self.train_examples,
@@ -101,10 +107,10 @@ class CostLedger:
 
 
 def count_costs(run: DistillationRun) -> CostLedger:
-    """A trial's ledger.
+    """Count the costs of a trial.
 
     Args:
-        run: the trial, at any time between steps; it is as it was afterwards.
+        run: the trial, at any time between steps; left unchanged.
     """
     asks_teacher = run.method.spec.needs_teacher and "teacher" not in run.trainers
     outputs = run.teacher_outputs
@@ -120,15 +126,15 @@ def count_costs(run: DistillationRun) -> CostLedger:
 
 
 class FlopCounter(TorchDispatchMode):
-    """Adds up PyTorch's formulas for the operations within its block, backward passes too.
+    """Counter of the FLOPs within a `with` block by PyTorch's formulas, backward passes included.
 
-    The same sums as `torch.utils.flop_counter.FlopCounterMode`, which on its first use imports PyTorch's compiler: a
-    second of computing, once a process.
+    The counts equal those of `torch.utils.flop_counter.FlopCounterMode`. That class imports PyTorch's compiler on first
+    use, which takes a second per process.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # Imported here: a tenth of a second, which who only imports this module need not wait.
+        # Imported here because the import takes 0.1 s, which importing this module alone should not cost.
         from torch.utils.flop_counter import flop_registry
 
         self.flops = 0
@@ -136,7 +142,7 @@ class FlopCounter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # PyTorch's name: otherwise it wraps the function below so that the compiler, once imported, leaves it alone.
+        # The name is PyTorch's. Without this method, PyTorch wraps `__torch_dispatch__` to hide it from the compiler.
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -184,7 +190,7 @@ def _flops_of(run: DistillationRun, *, asks_teacher: bool) -> dict[str, Flops]:
 
 
 def _teacher_pass(run: DistillationRun) -> float:
-    """Of one example, in eval mode and without gradient, which changes nothing in the teacher itself."""
+    """Return the forward FLOPs per example, in eval mode and without gradient to leave the teacher unchanged."""
     assert run.teacher is not None
     model = run.teacher.model
 
@@ -204,7 +210,7 @@ def _network(run: DistillationRun, module: nn.Module) -> Flops:
 
 
 def _adapter(run: DistillationRun) -> Flops:
-    # No copy, as it keeps nothing of what passes through it: a search over its width counts once a trial.
+    # No copy is needed, because the adapter keeps no state of a pass. A search over the width counts in every trial.
     assert run.teacher is not None
     adapter, head = run.adapter, run.teacher.head
     assert adapter is not None
@@ -213,7 +219,7 @@ def _adapter(run: DistillationRun) -> Flops:
 
 
 def _method_key(run: DistillationRun) -> tuple[object, ...]:
-    """Whatever the shapes of the losses' products can depend on: a number that only weighs or softens is none."""
+    """Return all values that can change the shapes of the losses' products; floats count only as zero or not."""
     fields = sorted(run.method.loss_fields | run.method.parts_fields)
     values = ((name, getattr(run.config, name)) for name in fields)
     shaping = tuple((name, value != 0 if isinstance(value, float) else value) for name, value in values)
@@ -222,9 +228,9 @@ def _method_key(run: DistillationRun) -> tuple[object, ...]:
 
 
 def _method(run: DistillationRun, others: list[Flops]) -> Flops:
-    """The losses with all that takes part in them, less what the others' own passes take."""
+    """Count the losses with all networks that take part in them, minus the passes of those networks."""
     apart = _apart(run)
-    apart.epoch = run.config.epochs - 1  # the first ones of a method may do something else
+    apart.epoch = run.config.epochs - 1  # the first epochs of some methods differ, e.g. a warm-up
     apart.begin_drawing()
     batch = _batch(run)
     size = len(batch.labels)
@@ -238,7 +244,7 @@ def _method(run: DistillationRun, others: list[Flops]) -> Flops:
 def _both_ways(
     run: DistillationRun, forward: Callable[[], Tensor], examples: int, learns: Sequence[Tensor] = ()
 ) -> Flops:
-    """Of a loss and its gradients: those of `learns`, which are left as they are, or of all that is a copy."""
+    """Count a loss and the gradients of `learns`, which is left unchanged; without `learns`, all gradients."""
     with _counting(run) as counter:
         loss = forward()
         there = counter.flops
@@ -251,13 +257,13 @@ def _both_ways(
 
 @contextmanager
 def _counting(run: DistillationRun) -> Iterator[FlopCounter]:
-    # Attention by its products, which is what there are formulas for on every device.
+    # Attention as plain matrix products, the only form with formulas on every device.
     with seeded(0, run.device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
         yield counter
 
 
 def _apart(run: DistillationRun) -> DistillationRun:
-    """The same trial, whose networks are copies."""
+    """Return the same trial with copies of the networks."""
     apart = copy.copy(run)
     apart.workers = None
     copied: dict[int, Any] = {id(run.teacher): run.teacher}
@@ -267,7 +273,7 @@ def _apart(run: DistillationRun) -> DistillationRun:
 
 
 def _batch(run: DistillationRun) -> Batch:
-    """The first samples of the train split, with inputs of their shape and outputs of the teacher that are random."""
+    """Return the first samples of the train split with example inputs of their shape and random teacher outputs."""
     size = min(run.config.batch_size, len(run.dataset.train))
     inputs = run.batches.example(size)
     teacher = None
@@ -280,7 +286,7 @@ def _batch(run: DistillationRun) -> Batch:
 
 
 def _said_by_student(run: DistillationRun, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
-    """Random feature, logits and maps of the student's shapes, from which gradient is wanted."""
+    """Return random feature, logits and maps with the student's shapes, as leaves that require gradients."""
     with torch.no_grad():
         few = forward_pass(copy.deepcopy(run.student).eval(), inputs[:_FEW], maps=run.method.spec.needs_maps)
     size = len(inputs)

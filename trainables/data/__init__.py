@@ -1,6 +1,6 @@
 """Datasets by name."""
 
-# Importing this package imports no torch, so that a plan is checked without.
+# Importing this package does not import torch, which keeps checking a plan fast.
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,22 +20,22 @@ def load_dataset(
     download: bool = False,
     tokeniser: Path | None = None,
 ) -> "Dataset":
-    """A dataset, split into train, validation and test.
+    """Load a dataset, split into train, validation and test.
 
     Args:
         name: canonical name.
-        root: folder that holds the dataset's files, which is only read unless something is downloaded to it; unused by
-            a dataset that ships with a library and by an image folder.
+        root: folder with the dataset's files, read-only unless `download` adds missing files. Unused for image folders
+            and for datasets that ship with a library.
         seed: draws the split.
-        download: fetch missing files to the root.
-        tokeniser: of text, a model's folder with the tokeniser to use; one is trained on the train split if not given.
+        download: fetch missing files into `root`.
+        tokeniser: for text, a model folder with the tokeniser to use. If not given, a tokeniser is trained on the train
+            split.
 
     Returns:
-        A `TextDataset` for a task of GLUE, which has tokens where others have images.
+        The dataset. For a GLUE task, a `TextDataset` with tokens instead of images.
 
     Raises:
-        ValueError: for an unknown name, or naming the files that are expected under the root and missing, or one that
-            is damaged.
+        ValueError: the name is unknown, files are missing under `root`, or a file is damaged. The message names them.
     """
     info = dataset_info(name)
     folder = Path(root) if root is not None else None

@@ -1,6 +1,6 @@
-"""Names of the classes of published datasets, in the order of their labels; imports no torch.
+"""Class names of published datasets, in label order. Imports no torch.
 
-Sources: `Fashion-MNIST`'s README for its names, CIFAR's `batches.meta` and `fine_label_names.txt` for theirs.
+Sources: README of Fashion-MNIST; `batches.meta` and `fine_label_names.txt` of CIFAR.
 """
 
 from dataclasses import replace
@@ -14,13 +14,14 @@ _LISTED: Final = 10
 
 
 def with_class_names(info: "DatasetInfo", root: Path | None) -> "DatasetInfo":
-    """The dataset with the names of its classes, where its files tell them.
+    """Return the dataset info with class names, if the dataset's files contain them.
 
-    Tiny ImageNet is numbered by its sorted WordNet identifiers; `words.txt` adds what they mean, if it is there.
+    Only Tiny ImageNet needs this step. Classes are numbered by sorted WordNet identifier, and `words.txt` adds the
+    meaning of each identifier if the file exists.
 
     Args:
         info: the dataset.
-        root: the data root; files that are missing there leave the names out.
+        root: data root. If files are missing there, class names are left out.
     """
     if info.class_names or info.name != "tiny_imagenet":
         return info
@@ -31,7 +32,7 @@ def with_class_names(info: "DatasetInfo", root: Path | None) -> "DatasetInfo":
         return info
     try:
         identifiers = sorted(unpacked(wnids).decode(errors="replace").split())
-    except DataError:  # whoever reads the images refuses it
+    except DataError:  # reading the images raises this error again
         return info
     meanings = dict(line.split("\t", 1) for line in _lines(wnids.with_name("words.txt")) if "\t" in line)
     return replace(info, class_names=tuple(f"{each} {meanings.get(each, '')}".strip() for each in identifiers))
@@ -45,11 +46,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def in_words(names: tuple[str, ...], *, most: int = _LISTED) -> str:
-    """The names with commas between, or semicolons if a name has a comma; of many, the first ones and the last.
+    """Join names with commas, or with semicolons if a name contains a comma. Long lists are shortened.
 
     Args:
-        names: in the order of the labels.
-        most: how many are listed.
+        names: in label order.
+        most: maximum number of listed entries. A longer list keeps the first names and the last.
     """
     listed = names if len(names) <= most else (*names[: most - 1], "...", names[-1])
     return ("; " if any("," in name for name in listed) else ", ").join(listed)

@@ -1,4 +1,4 @@
-"""A dataset in memory: three splits, of which the test split is built only when somebody asks for it."""
+"""Datasets in memory with three splits; the test split is built only on first access."""
 
 import hashlib
 import math
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Split:
-    """Some of a dataset's samples.
+    """Subset of a dataset's samples.
 
     Args:
-        source: (M, C, H, W) uint8, the images among which the samples are.
+        source: (M, C, H, W) uint8, images that contain the samples.
         labels: (N,) int64.
-        indices: (N,) int64, each sample's row in `source`.
-        image_size: height and width of the images as networks take them; not given, those of the source. The middle
-            of a larger source is taken.
+        indices: (N,) int64, row of each sample in `source`.
+        image_size: height and width of model inputs; defaults to the size of the source. Larger source images are
+            cropped to the centre.
     """
 
     def __init__(self, source: Tensor, labels: Tensor, indices: Tensor, *, image_size: int | None = None) -> None:
@@ -41,7 +41,7 @@ class Split:
 
     @cached_property
     def images(self) -> Tensor:
-        """(N, C, H, W) uint8, in the samples' order; copied from the source at the first use."""
+        """Images (N, C, H, W) uint8 in the order of the samples, copied from the source on first use."""
         edge = (self.source.shape[-1] - self.image_size) // 2
         inner = slice(edge, edge + self.image_size)
         return self.source[..., inner, inner].index_select(0, self.indices)
@@ -51,14 +51,14 @@ class Dataset:
     """Train, validation and test split of one dataset.
 
     Args:
-        info: what the registry knows of it.
-        train: what students, adapters and teachers learn from.
-        validation: what a search and every per-epoch measure looks at.
-        read_test: builds the test split; called at the first access to `test` and not before.
-        seed: drew the split.
+        info: registry entry.
+        train: training data for students, adapters and teachers.
+        validation: data for the search and for all per-epoch metrics.
+        read_test: builds the test split. Called on first access to `test`, never earlier.
+        seed: split seed.
         digest: sha256 of the source's content and of the split, hexadecimal.
-        decoded: the part of the dataset's files that the train split is taken from; None for a dataset that is small
-            enough to lie in the memory of every process.
+        decoded: decoded part of the files that contains the train split. None for a dataset small enough to be held in
+            memory by every process.
     """
 
     def __init__(
@@ -82,36 +82,36 @@ class Dataset:
         self._decoded = decoded
         self._read_test = read_test
         self._test: Split | None = None
-        self.source_counts: dict[str, int] = {}  # of images that are split one by one
+        self.source_counts: dict[str, int] = {}  # empty for images, which are split individually
 
     @property
     def test(self) -> Split:
-        """The test split. Only the final confirmation reads it; nothing does while a search runs."""
+        """Test split. Only the final confirmation reads it; nothing reads it during a search."""
         if self._test is None:
             self._test = self._read_test()
         return self._test
 
     def constant_score(self, split: Split) -> float:
-        """The best score of a network that gives every sample of a split the same class, by the dataset's objective."""
+        """Compute the best score of predicting one class for the whole split, measured by the dataset's objective."""
         task = self.info.task
         return constant_score(split.labels, "accuracy" if task is None else task.objective, self.num_classes)
 
     @cached_property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel over the train split, of pixels in [0, 1]."""
+        """Mean per channel over the train split, for pixels in [0, 1]."""
         count, sums, _ = self._train_moments
         return tuple(total / (255 * count) for total in sums)
 
     @cached_property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel over the train split, of pixels in [0, 1]."""
+        """Standard deviation per channel over the train split, for pixels in [0, 1]."""
         count, sums, squares = self._train_moments
         variances = [count * square - total**2 for total, square in zip(sums, squares, strict=True)]
         return tuple(math.sqrt(variance) / (255 * count) for variance in variances)
 
     @cached_property
     def _train_moments(self) -> tuple[int, list[int], list[int]]:
-        """Pixels of the train split, and by channel their sum and that of their squares, exactly."""
+        """Number of train pixels per channel, and exact sums of pixels and squared pixels per channel."""
         if self._decoded is None:
             pixels = self.train.images.transpose(0, 1).flatten(1).long()
             return pixels.shape[1], pixels.sum(1).tolist(), pixels.square().sum(1).tolist()
@@ -119,9 +119,9 @@ class Dataset:
         return len(self.train) * self.train.source[0, 0].numel(), sums.tolist(), squares.tolist()
 
     def viewed(self, table: AnyViewTable, device: torch.device) -> AnyViewedImages:
-        """The train split's images in the views of a table, on a device.
+        """Return the train images in the views of a table, on a device.
 
-        On the CPU a dataset's files are mapped: all processes of a machine share one copy.
+        On the CPU, datasets read from files are memory-mapped: all processes of a machine share one copy.
         """
         if isinstance(table, ResizedCropTable):
             return ResizedCrops(self.train.source, table, rows=self.train.indices, device=device)
@@ -133,21 +133,22 @@ class Dataset:
 def stratified_split(
     labels: np.ndarray, sizes: tuple[int, int, int], *, seed: int, names: Sequence[str] = ()
 ) -> tuple[np.ndarray, ...]:
-    """Indices of three disjoint splits in which each class has its share, to within a sample.
+    """Draw three disjoint splits in which each class has its proportional share, to within one sample.
 
-    Every class keeps a training sample and, if it has two or more, a validation sample; see `trainables.data.splits`.
+    Every class keeps a training sample. A class with two or more samples also keeps a validation sample; see
+    `trainables.data.splits`.
 
     Args:
         labels: (N,) integers.
-        sizes: samples in (train, validation, test); they sum to N.
-        seed: draws which samples go where.
-        names: names of the classes, by label, for the error.
+        sizes: samples in (train, validation, test), with sum N.
+        seed: draws the samples of each split.
+        names: class names by label, for the error message.
 
     Returns:
         Three sorted arrays of indices.
 
     Raises:
-        ValueError: naming the smallest classes, if the splits have too few samples for all classes.
+        ValueError: the splits have too few samples for all classes. The message names the smallest classes.
     """
     assert sum(sizes) == len(labels), f"splits of {sizes} need {sum(sizes)} samples, there are {len(labels)}"
     random = np.random.default_rng(seed)
@@ -163,7 +164,7 @@ def stratified_split(
 
 
 def digest_of(name: str, *arrays: np.ndarray) -> str:
-    """sha256 of arrays with their types and shapes, hexadecimal."""
+    """Compute the sha256 of a name and of arrays with dtypes and shapes, hexadecimal."""
     content = hashlib.sha256(name.encode())
     for array in arrays:
         little_endian = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)

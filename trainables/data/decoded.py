@@ -1,9 +1,10 @@
-"""Datasets' files decoded once: pixels in a cache, keyed by the files' content, mapped by every process of a machine.
+"""Cache of decoded datasets, memory-mapped by all processes of a machine.
 
-Beside the images of a part (train or test) lie their labels, the sums that means and deviations are made of, and,
-for each table of views that somebody used, the images padded and mirrored. Nothing in the cache is trusted: files
-are verified as they are mapped and made anew if anything is amiss. Where the cache cannot be written, everything is
-kept in the memory of each process instead.
+For each part (train, validation or test), the cache holds the images, the labels, and the pixel sums for means and
+deviations. It also holds one padded and mirrored copy of the images for each view table in use. The key of a part is a
+hash of the files' content; for image files it is a hash of paths, labels, sizes and modification times. Cached files
+are verified when they are mapped, and rebuilt if verification fails. If the cache is not writable, each process keeps
+everything in memory.
 """
 
 import hashlib
@@ -28,8 +29,8 @@ from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 from trainables.storage.rows import map_rows, write_rows
 from trainables.storage.tensors import StoredFileError, locked, read_tensors, write_tensors
 
-_FORMAT: Final = 1  # another one means that decoding changed
-_IMAGE_FORMAT: Final = f"2 Pillow {PIL.__version__}"  # the same for image files, which Pillow decodes
+_FORMAT: Final = 1  # increase it when decoding changes
+_IMAGE_FORMAT: Final = f"2 Pillow {PIL.__version__}"  # format of image files, which Pillow decodes
 _CHUNK: Final = 1024
 
 
@@ -38,12 +39,12 @@ class Decoded:
     """All samples of one part of a dataset.
 
     Args:
-        images: (N, C, H, W) uint8, in memory with the channels last; mapped and read-only where there is a cache.
+        images: (N, C, H, W) uint8, channels last in memory. Mapped and read-only if there is a cache.
         labels: (N,) int64.
-        sums: (N, C) int64, of each image's pixels.
-        squares: (N, C) int64, of their squares.
+        sums: (N, C) int64, pixel sum per image.
+        squares: (N, C) int64, sum of squared pixels per image.
         digest: sha256 of images and labels, hexadecimal.
-        folder: of the cache; None if it cannot be written.
+        folder: cache folder; None if it is not writable.
     """
 
     images: Tensor
@@ -54,7 +55,7 @@ class Decoded:
     folder: Path | None
 
     def pixels(self, table: ViewTable) -> Tensor:
-        """`padded_pixels` of the images; mapped where there is a cache."""
+        """Return `padded_pixels` of the images, mapped if there is a cache."""
         if self.folder is None:
             return padded_pixels(self.images, table)
         origin = {"digest": self.digest, "table": asdict(table)}
@@ -65,7 +66,7 @@ class Decoded:
             count * (2 if any(table.mirrored) else 1), height + 2 * table.padding, width + 2 * table.padding, channels
         )  # fmt: skip
         rows = (shape[0], shape[1] * shape[2] * shape[3])
-        origin = json.loads(text)  # as it is read from the file: lists for tuples
+        origin = json.loads(text)  # as read back from the file, with lists instead of tuples
         try:
             with locked(self.folder / "lock"):
                 if (found := _mapped(path, origin, rows)) is None:
@@ -78,16 +79,16 @@ class Decoded:
 
 
 def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -> Decoded:
-    """One part of a dataset, from the cache if it was decoded before.
+    """Load one part of a dataset from the cache, decoding it first if necessary.
 
     Args:
-        info: the dataset; its files lie under the root.
-        root: the data root; unused by an image folder.
-        part: which.
+        info: the dataset, with files under `root`.
+        root: data root; unused for image folders.
+        part: part to load.
         cache: folder for decoded datasets; need not exist.
 
     Raises:
-        DataError: naming the file that is damaged or does not fit.
+        DataError: a file is damaged or does not fit the dataset. The message names the file.
     """
     source = _Source(info, root, part)
     folder = cache / f"{info.name.split(':')[0]}-{part}-{source.key[:16]}"
@@ -107,14 +108,14 @@ def decode_part(info: DatasetInfo, root: Path | None, part: Part, cache: Path) -
 
 
 class _Source:
-    """The files of one part of a dataset."""
+    """Files of one part of a dataset."""
 
     def __init__(self, info: DatasetInfo, root: Path | None, part: Part) -> None:
         self.info = info
         self._part = part
         self._files = info.find_files(root) or {}
         self._listed: LabelledFiles | None = None
-        self._folder: Path | None = None  # that names in errors are relative to
+        self._folder: Path | None = None  # file names in errors are relative to it
         if info.name.startswith(FOLDER_PREFIX):
             self._folder = Path(info.name.removeprefix(FOLDER_PREFIX))
             self._listed = folder_files(list_image_folder(self._folder), part)
@@ -129,17 +130,17 @@ class _Source:
             for name, path in self._files.items():
                 with path.open("rb") as file:
                     yield [name, path.suffix, hashlib.file_digest(file, "sha256").hexdigest()]
-        else:  # thousands of files: what a listing says of them
+        else:  # thousands of files: size and modification time instead of content
             for path, label in self._listed:
                 try:
                     status = path.stat()
-                except OSError:  # reading it gives the reason
+                except OSError:  # decoding the file reports the reason
                     yield [str(path), label]
                     continue
                 yield [str(path), label, status.st_size, status.st_mtime_ns]
 
     def decode(self, scratch: Path | None = None) -> tuple[Tensor, np.ndarray]:
-        """Images (N, C, H, W) uint8 with the channels last in memory, and labels (N,) int64.
+        """Decode the images (N, C, H, W) uint8, channels last in memory, and the labels (N,) int64.
 
         Args:
             scratch: see `decode_images`.
@@ -162,7 +163,7 @@ def _write(folder: Path, source: _Source, decoded: tuple[Tensor, np.ndarray]) ->
     write_rows(folder / "images.arrow", _rows(images), {"key": source.key})
     tensors = {"labels": torch.from_numpy(labels), "sums": sums, "squares": squares}
     metadata = {"key": source.key, "digest": _digest(images, labels), "shape": list(images.shape)}
-    write_tensors(folder / "samples.safetensors", tensors, metadata)  # last: with it the part is complete
+    write_tensors(folder / "samples.safetensors", tensors, metadata)  # written last: it marks the part as complete
 
 
 def _read(folder: Path, source: _Source) -> Decoded | None:
@@ -193,7 +194,7 @@ def _rows(images: Tensor) -> Tensor:
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums of each image's pixels and of their squares, (N, C) int64 each."""
+    """Compute pixel sum and squared pixel sum per image, (N, C) int64 each."""
     sums, squares = [], []
     for chunk in images.split(_CHUNK):
         pixels = chunk.flatten(2).to(torch.int32)

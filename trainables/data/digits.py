@@ -9,14 +9,14 @@ from trainables.spec.datasets import DatasetInfo
 
 
 def load_digits_dataset(info: DatasetInfo, *, seed: int) -> Dataset:
-    """The 1,797 digits, split afresh by `seed`.
+    """Load the 1,797 digits, with a split drawn by `seed`.
 
     Args:
-        info: the registry's entry.
+        info: registry entry.
         seed: draws the split.
     """
     source = load_digits()
-    # Pixels count the ink in 4×4 cells, 0 to 16: times 15 is exact in uint8 and keeps all 17 grey levels.
+    # Pixels count the ink in 4×4 cells, 0 to 16. Multiplying by 15 is exact in uint8 and keeps all 17 grey levels.
     images = (source.images * 15).astype(np.uint8)[:, None]
     labels = source.target.astype(np.int64)
     train, validation, test = stratified_split(labels, info.split_sizes, seed=seed)

@@ -1,4 +1,4 @@
-"""Fetching a dataset's files, with torchvision or from the Hugging Face hub, only when somebody asks for it."""
+"""Download of dataset files with torchvision or from the Hugging Face hub, only on request."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from trainables.spec.glue import HUB_DATASET
 
 
 def download_files(info: DatasetInfo, root: Path) -> None:
-    """Fetch a dataset's files and unpack them under the data root, as one of its layouts has them.
+    """Download a dataset and unpack the files under the data root, in one of the dataset's layouts.
 
     Args:
         info: the dataset.
-        root: the data root; made if it is not there.
+        root: data root; created if missing.
 
     Raises:
-        DataError: there is no downloader for it, or the download failed.
+        DataError: the dataset has no downloader, or the download failed.
     """
     if not info.download:
         able = ", ".join(other.name for other in DATASETS.values() if other.download)
@@ -34,7 +34,7 @@ def download_files(info: DatasetInfo, root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         kinds[info.name](str(root), download=True)
-    except (OSError, RuntimeError) as error:  # no network, no space, or a file with another checksum
+    except (OSError, RuntimeError) as error:  # no network, no disk space, or a checksum mismatch
         raise DataError(f"{info.name} could not be downloaded to {root}: {error}") from error
 
 
@@ -46,5 +46,5 @@ def _download_from_hub(info: DatasetInfo, root: Path) -> None:
     try:
         for name in info.layouts[-1]:
             hf_hub_download(HUB_DATASET, name, repo_type="dataset", local_dir=root)
-    except (OSError, RuntimeError, ValueError) as error:  # no network, no space, or the hub refuses
+    except (OSError, RuntimeError, ValueError) as error:  # no network, no disk space, or an error of the hub
         raise DataError(f"{info.name} could not be downloaded to {root}: {error}") from error

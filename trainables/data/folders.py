@@ -1,4 +1,4 @@
-"""Datasets that are folders of image files: decoded by Pillow, resized by torchvision."""
+"""Datasets of image files: decoded by Pillow, resized by torchvision."""
 
 import math
 import tempfile
@@ -24,15 +24,15 @@ _MUCH: Final = 1 << 30
 
 
 def folder_files(listed: ImageFolder, part: Part) -> LabelledFiles:
-    """The image files of one part of a folder with their labels, in the order of classes and names."""
+    """List one part's image files with labels, ordered by class and name."""
     return [(listed.path / name, label) for name, label in listed.files(part)]
 
 
 def tiny_imagenet_files(info: DatasetInfo, files: Mapping[str, Path], part: Part) -> LabelledFiles:
-    """The same of Tiny ImageNet, whose classes are numbered by the order of their sorted names.
+    """List one part of Tiny ImageNet with labels. Labels follow the sorted class names.
 
     Raises:
-        DataError: naming a list that is damaged, or a class without images.
+        DataError: a list is damaged, or a class has no images. The message names the list or folder.
     """
     wnids, train, annotations, images = files.values()
     names = sorted(unpacked(wnids).decode(errors="replace").split())
@@ -60,23 +60,25 @@ def _images_in(folder: Path) -> list[Path]:
 def decode_images(
     info: DatasetInfo, files: Sequence[Path], *, size: int, folder: Path | None = None, scratch: Path | None = None
 ) -> tuple[Tensor, list[int]]:
-    """Image files as one tensor.
+    """Decode image files into one tensor.
 
-    Images of a size that networks take are kept as they are, and must all have it. Photographs are resized
-    (antialiased, bilinear) so that the shorter side has `size` pixels, and the square in the middle is kept.
+    Images other than photographs are kept unchanged, and all must have height and width `size`. Photographs are resized
+    with antialiasing and bilinear interpolation, so that the shorter side has `size` pixels. Their centre square is
+    kept.
 
     Args:
-        info: the dataset: channels, and whether it holds photographs.
-        files: N of them.
-        size: height and width wanted.
-        folder: that files are named relative to in errors, if it holds them all.
-        scratch: folder for a nameless file that holds the result while it is used, if it takes much memory.
+        info: the dataset; gives the number of channels and whether images are photographs.
+        files: N image files.
+        size: height and width of the result.
+        folder: folder that contains all files, if there is one. File names in errors are relative to it.
+        scratch: folder for an unnamed temporary file that holds a large result. Without it, the result is held in
+            memory.
 
     Returns:
-        (N, C, size, size) uint8, in memory with the channels last; and the largest value of each 16-bit image.
+        Images (N, C, size, size) uint8, channels last in memory, and the largest value of each 16-bit image.
 
     Raises:
-        UnusableImagesError: naming every file that is damaged or has another size.
+        UnusableImagesError: files are damaged or have another size. The message names them.
     """
     images = _room((len(files), size, size, info.channels), scratch)
     results = run_in_threads(partial(_decode, info, size), files, threads=torch.get_num_threads())
@@ -95,15 +97,17 @@ def decode_images(
 
 
 def _room(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
-    """A tensor of bytes to write to."""
+    """Allocate a uint8 tensor, in a temporary file under `scratch` if it is large."""
     if scratch is None or math.prod(shape) < _MUCH:
         return torch.empty(shape, dtype=torch.uint8)
     with tempfile.TemporaryFile(dir=scratch) as file:
-        return torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))  # keeps the file as long as it lives
+        return torch.from_numpy(
+            np.memmap(file, np.uint8, "w+", shape=shape)
+        )  # keeps the file open as long as the array exists
 
 
 def _decode(info: DatasetInfo, size: int, path: Path) -> tuple[Tensor, int | None]:
-    """(H, W, C) uint8, and the largest value of a 16-bit image."""
+    """Decode one file to (H, W, C) uint8, and return the largest value of a 16-bit image."""
     array, peak = read_pixels(path, "L" if info.channels == 1 else "RGB")
     if info.resized_crops:
         image = torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
@@ -115,5 +119,5 @@ def _decode(info: DatasetInfo, size: int, path: Path) -> tuple[Tensor, int | Non
 
 
 def labels_of(files: LabelledFiles) -> np.ndarray:
-    """(N,) int64."""
+    """Return the labels of the files, (N,) int64."""
     return np.array([label for _, label in files], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Datasets that consist of files: decoded into a cache, and split by a seed."""
+"""Datasets read from files: decoded into a cache, and split by a seed."""
 
 import functools
 from pathlib import Path
@@ -15,21 +15,22 @@ from trainables.data.sources import DataError
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 from trainables.storage.remote_folder import node_cache
 
-_NAME_IN_DIGEST: Final = "image_folder"  # where a folder lies does not matter
+_NAME_IN_DIGEST: Final = "image_folder"  # the digest does not depend on the location of the folder
 
 
 def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Dataset:
-    """A dataset whose files are there; the validation split is drawn from the training part.
+    """Load a dataset from files. The validation split is drawn from the training part.
 
-    An image folder may have a validation part of its own. Without a test part its test split is drawn too.
+    An image folder may have a separate validation part, which is then used instead. An image folder without a test part
+    also has a drawn test split.
 
     Args:
         info: the dataset.
-        root: the data root, which is only read.
+        root: data root, read-only.
         seed: draws the split.
 
     Raises:
-        DataError: naming a file that is damaged or does not fit.
+        DataError: a file is damaged or does not fit the dataset. The message names the file.
     """
     cache = node_cache() / "datasets"
     info = with_class_names(info, root)
@@ -61,7 +62,7 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
 
 
 def _three_parts(info: DatasetInfo, train: Decoded, cache: Path, *, seed: int) -> Dataset:
-    """An image folder that has all three parts, so that nothing is drawn; the seed is only kept."""
+    """Load an image folder with a validation part. Nothing is drawn; the seed is only stored."""
     validation = decode_part(info, None, "validation", cache)
     for part, size in zip((train, validation), info.split_sizes, strict=False):
         _check_count(info, part, size)

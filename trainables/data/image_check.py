@@ -1,4 +1,4 @@
-"""The check of an image folder before any work: every file can be decoded."""
+"""Check of an image folder before a study: every file can be decoded."""
 
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,14 @@ from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 
 
 def check_image_folder(dataset: str, *, keep: bool) -> None:
-    """Check that every file of an image folder can be decoded; those that were not decoded before are.
+    """Check that every file of an image folder can be decoded. Files that passed before are not decoded again.
 
     Args:
-        dataset: canonical name; nothing is checked of other datasets than image folders.
-        keep: whether the decoded images to learn from are kept for this machine's trials.
+        dataset: canonical name. Datasets other than image folders are not checked.
+        keep: cache the decoded training and validation images for the trials of this machine.
 
     Raises:
-        ValueError: naming the files that cannot be used.
+        ValueError: some files cannot be used. The message names them.
     """
     if not dataset.startswith(FOLDER_PREFIX):
         return

@@ -1,7 +1,8 @@
-"""Which files below a folder are images, of which class and for which split; reads names alone, no file.
+"""Listing of an image folder: files, classes and splits. Reads file names only, never file contents.
 
-A folder is read as torchvision's `ImageFolder` reads it: the sorted names of the class folders are numbered, and a
-class has all images below its folder, links followed. Hidden files and what systems leave on disks are ignored.
+The layout is that of torchvision's `ImageFolder`. Class folders are numbered in the order of sorted names. A class
+contains all images below the class folder, and links are followed. Hidden files and files left by operating systems are
+ignored.
 """
 
 import functools
@@ -18,7 +19,7 @@ from typing import Final, Literal
 Part = Literal["train", "validation", "test"]
 Labelled = tuple[tuple[str, int], ...]
 
-# torchvision's IMG_EXTENSIONS, two more names of JPEG, and GIF.
+# IMG_EXTENSIONS of torchvision, two more JPEG suffixes, and GIF.
 IMAGE_SUFFIXES: Final = (
     ".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".jfif", ".jpe", ".gif",
 )  # fmt: skip
@@ -31,9 +32,9 @@ _PART_NAMES: Final[dict[str, Part]] = {
     "test": "test",
     "testing": "test",
 }
-# Names of parts as Kaggle has them: training_set, test_set, seg_train, TrainImages.
+# Part names common on Kaggle: training_set, test_set, seg_train, TrainImages.
 _LIKE_PART: Final = re.compile(r"(?<![a-z])(train|val|valid|test)(ing|ation)?[ _-]?(set|data|images)?(?![a-z])")
-# Names without a leading dot that macOS, Windows and network disks leave, in lower case.
+# Files and folders without a leading dot created by macOS, Windows and network disks, in lower case.
 _LEFT_BY_SYSTEMS: Final = frozenset(
     {
         "__macosx", "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin",
@@ -45,18 +46,18 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The image files of a folder.
+    """Image files of a folder.
 
     Args:
         path: the folder.
-        classes: their names, sorted; a label is a position in this list.
-        train: (path relative to the folder, label) of every file, in the order of classes, sub-folders and names.
-        test: files of the test part; empty where the folder has none.
-        validation: files of the validation part; empty where the folder has none of its own.
-        folders: name of the sub-folder of each part that the folder has; empty for a plain `CLASS/*` folder.
-        skipped: number of files with other suffixes than an image's, by suffix, most frequent first.
-        outside: number of image files that lie in no class folder.
-        notes: what else a person has to know about how the folder is read.
+        classes: sorted class names. A label is a position in this list.
+        train: (path relative to the folder, label) of every training file, ordered by class, sub-folder and name.
+        test: files of the test part; empty if there is none.
+        validation: files of the validation part; empty if there is none.
+        folders: (part, sub-folder name) of each part; empty for a plain `CLASS/*` folder.
+        skipped: (suffix, number of files) of files without an image suffix, most frequent first.
+        outside: number of image files outside all class folders.
+        notes: further remarks for the user on how the folder is read.
     """
 
     path: Path
@@ -70,50 +71,50 @@ class ImageFolder:
     notes: tuple[str, ...] = ()
 
     def files(self, part: Part) -> Labelled:
-        """Files of one part."""
+        """Return the files of one part."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[part]
 
     @property
     def names(self) -> list[str]:
-        """Paths of all files, relative to the folder: train, validation, test."""
+        """Paths of all files relative to the folder: train, validation, test."""
         return [name for part in (self.train, self.validation, self.test) for name, _ in part]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a dataset (`.ipynb_checkpoints`, `@eaDir`, `Thumbs.db`)."""
+    """Check whether a file or folder is ignored by name (`.ipynb_checkpoints`, `@eaDir`, `Thumbs.db`)."""
     return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """Check whether a file name has an image suffix."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a million names
 
 
 def _is_text(name: str, *, besides: Sequence[str] = ()) -> bool:
-    """Whether a name is Unicode without control characters, but for those of these categories."""
+    """Check for valid Unicode without control characters. `besides` lists Unicode categories to allow."""
     return not any(unicodedata.category(letter) in {"Cs", "Cc"} - {*besides} for letter in name)
 
 
 def shown(name: object) -> str:
-    """A path as it can be printed: bytes that are no text, and line breaks, are escaped."""
+    """Return a printable path: bytes that are not UTF-8 and line breaks are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
 @functools.lru_cache(maxsize=8)
 def list_image_folder(path: Path) -> ImageFolder:
-    """List `path/train/CLASS/*` with `val` and `test` beside `train`, or a plain `path/CLASS/*`.
+    """List the images of `path/train/CLASS/*` with optional `path/val` and `path/test`, or of a plain `path/CLASS/*`.
 
-    `train`, `val` (or `valid`, `validation`) and `test` may be written in any case. With all three, `val` is the
-    validation part. One of `val` and `test` alone is the test part, as in ImageNet.
+    `train`, `val` (or `valid`, `validation`) and `test` are matched in any case. If all three exist, `val` is the
+    validation part. If only one of `val` and `test` exists, it is the test part, as in ImageNet.
 
     Raises:
-        ValueError: naming the folder or class that is missing, empty or ambiguous.
+        ValueError: a folder or class is missing, empty or ambiguous. The message names it.
     """
     if not _is_text(str(path), besides=["Cc"]):  # plans and journals are UTF-8
         raise ValueError(f"{shown(path)} is no text in UTF-8: rename the folder, or give a link with another name")
     try:
         there = path.is_dir()
-    except OSError as error:  # a folder above that may not be read, or a name that is too long
+    except OSError as error:  # an unreadable parent folder, or a name that is too long
         raise _cannot_be_listed(path, error) from None
     if not there:
         raise ValueError(_no_folder(path))
@@ -134,7 +135,7 @@ def list_image_folder(path: Path) -> ImageFolder:
 
 
 def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> ImageFolder:
-    """A folder with `train/CLASS/*`."""
+    """List a folder with `train/CLASS/*`."""
     train_folder = parts["train"]
     others = [name for name in folders if name not in parts.values() and _has_images(path / name)]
     labelled = [part for part, name in parts.items() if part != "train" and _has_images_below(path / name)]
@@ -171,7 +172,7 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
         present = {label for _, label in found[part]}
         if lacking := [each for label, each in enumerate(classes) if label not in present]:
             notes.append(f"{name}/ has no images of {_few(lacking)} ({len(lacking)} of {len(classes)} classes)")
-    # One labelled part beside train is the test, whatever its name.
+    # A single labelled part besides train is the test part, regardless of the name.
     if "validation" in found and "test" not in found:
         found["test"] = found.pop("validation")
         parts = {**parts, "test": parts["validation"]}
@@ -193,7 +194,7 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
 def _check_validation(
     path: Path, parts: Mapping[Part, str], classes: Sequence[str], found: Mapping[Part, Labelled]
 ) -> None:
-    """Check that a validation part has an image of every class that has two images to learn from."""
+    """Check that the validation part has an image of every class with two or more training images."""
     sizes, present = Counter(label for _, label in found["train"]), {label for _, label in found["validation"]}
     if lacking := [name for label, name in enumerate(classes) if label not in present and sizes[label] > 1]:
         place = shown(path / parts["validation"])
@@ -205,7 +206,7 @@ def _check_validation(
 
 
 def _list_plain(path: Path, folders: Sequence[str]) -> ImageFolder:
-    """A folder with `CLASS/*`."""
+    """List a folder with `CLASS/*`."""
     if len(folders) == 1 and len(_sub_folders(path / folders[0])) > 1:
         inner = path / folders[0]
         raise ValueError(f"{shown(path)}: 1 class folder; at least 2 are needed. Did you mean {shown(inner)}?")
@@ -236,7 +237,7 @@ def _list_plain(path: Path, folders: Sequence[str]) -> ImageFolder:
 
 
 def _refuse_parts_without_classes(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> None:
-    """Refuse what would be read as classes named train and test."""
+    """Raise an error if part folders would be read as classes named `train` and `test`."""
     named = [name for name in parts.values() if _has_images(path / name)]
     below = [name for name in named if _has_images_below(path / name)]
     if len(named) > 1 or below or (named and len(folders) == 1):
@@ -252,7 +253,7 @@ def _refuse_parts_without_classes(path: Path, folders: Sequence[str], parts: dic
 
 
 def _refuse_parts_of_other_names(path: Path, folders: Sequence[str]) -> None:
-    """Refuse training_set/CLASS and test_set/CLASS, which would be read as two classes."""
+    """Raise an error if training_set/CLASS and test_set/CLASS would be read as two classes."""
     named = {name: found[1] for name in folders if (found := _LIKE_PART.search(name.lower()))}
     parts = [name for name in named if not any(map(is_image_name, _entries(path / name)[1]))]
     kinds = {named[name] for name in parts if _has_images_below(path / name)}
@@ -302,7 +303,7 @@ def _no_image(folder: Path) -> str:
 
 
 def _images_of_class(path: Path, relative: str, skipped: Counter[str]) -> list[str]:
-    """Images below a class folder, in the order of torchvision's `ImageFolder`: by folder, then by name."""
+    """List the images below a class folder in the order of torchvision's `ImageFolder`: by folder, then by name."""
     by_folder: list[tuple[str, list[str]]] = []
     for folder, names in _walk(path, relative):
         images = [name for name in names if is_image_name(name)]
@@ -315,9 +316,9 @@ def _images_of_class(path: Path, relative: str, skipped: Counter[str]) -> list[s
 def _walk(
     path: Path, relative: str, above: frozenset[tuple[int, int]] | None = None
 ) -> Iterator[tuple[str, list[str]]]:
-    """Every visible folder from `relative` on with the names of its visible files.
+    """Yield every visible folder from `relative` downwards, with the names of the visible files in it.
 
-    Links to folders are followed, except to a folder that the walk lies in.
+    Links to folders are followed, except links to the current folder or an ancestor.
     """
     here = _identity(path / relative)
     if above is None:
@@ -339,7 +340,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the visible folders, sorted, and files of a folder."""
+    """Return the names of visible folders (sorted) and of visible files in a folder."""
     folders: list[str] = []
     files: list[str] = []
     try:
@@ -348,7 +349,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
                 if is_hidden(entry.name):
                     continue
                 is_folder = False
-                with suppress(OSError):  # a link to itself is no folder
+                with suppress(OSError):  # a link to itself is not a folder
                     is_folder = entry.is_dir()
                 (folders if is_folder else files).append(entry.name)
     except OSError as error:
@@ -373,7 +374,7 @@ def _has_images_below(folder: Path) -> bool:
 
 
 def _count_outside(folder: Path, skipped: Counter[str]) -> int:
-    """Count the images that lie beside the class folders; other files there are added to `skipped`."""
+    """Count the images outside the class folders, and add other files there to `skipped`."""
     names = _entries(folder)[1]
     skipped.update(_suffix(name) for name in names if not is_image_name(name))
     return sum(map(is_image_name, names))
@@ -384,6 +385,6 @@ def _suffix(name: str) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    """Names with commas between; of many, the first ones."""
+    """Join names with commas. Long lists are shortened to the first names."""
     listed = ", ".join(shown(name) for name in names[:_NAMED])
     return listed + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,12 +1,12 @@
-"""One image file to pixels: exactly what Pillow's `convert("RGB")` or `convert("L")` gives, as `ImageFolder` has them.
+"""Decoding of one image file, with the same result as Pillow's `convert("RGB")` or `convert("L")` in `ImageFolder`.
 
-Two kinds of pixels have no such conversion and are treated apart:
+Two kinds of pixels have no such conversion and are handled separately:
 
-- Grey images of 16 bits: `convert` cuts everything above 255 to white. The upper 8 bits are kept instead, which is what
-  Pillow itself does with 16-bit colour and libpng's `png_set_strip_16` with both.
-- Integers of 32 bits and floats: nothing tells their black and white, so they are refused.
+- 16-bit grey images: `convert` clips all values above 255 to white. We keep the upper 8 bits instead. Pillow does the
+  same for 16-bit colour, and libpng's `png_set_strip_16` does it for grey and colour.
+- 32-bit integers and floats: black and white are undefined, so these images are rejected.
 
-Of animations the first frame is taken. An orientation in the EXIF data is not applied, as in `ImageFolder`.
+Only the first frame of an animation is used. EXIF orientation is not applied, as in `ImageFolder`.
 """
 
 import os
@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 PixelMode = Literal["L", "RGB"]
 
-# Pillow would open some thirty formats, one of them by running another program.
+# Pillow can open about thirty formats, one of them by running another program.
 _FORMATS: Final = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _GREY: Final = frozenset({"1", "L", "LA", "La", "I", "F"})
 SIXTEEN_BITS: Final = "I;16"
@@ -43,7 +43,7 @@ _MODES_IN_WORDS: Final = {
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message is the reason, without the file's name."""
+    """An image that cannot be used. The message gives the reason, without the file name."""
 
 
 class Header(NamedTuple):
@@ -59,7 +59,7 @@ class Pixels(NamedTuple):
 
     Args:
         array: (H, W, 1 or 3) uint8.
-        peak: largest value of a 16-bit grey image before it was cut to 8 bits; None for other images.
+        peak: largest value of a 16-bit grey image before the reduction to 8 bits; None for other images.
     """
 
     array: np.ndarray
@@ -67,20 +67,20 @@ class Pixels(NamedTuple):
 
 
 def is_grey(mode: str) -> bool:
-    """Whether images of this mode have no colour."""
+    """Check whether images of a Pillow mode have no colour."""
     return mode in _GREY or mode.startswith(SIXTEEN_BITS)
 
 
 def mode_in_words(mode: str) -> str:
-    """A mode of Pillow for a person."""
+    """Describe a Pillow mode in words."""
     return _MODES_IN_WORDS.get(SIXTEEN_BITS if mode.startswith(SIXTEEN_BITS) else mode, mode)
 
 
 def read_header(path: Path | str) -> Header:
-    """Mode and size of an image, from the beginning of its file.
+    """Read the mode and size of an image from the start of the file.
 
     Raises:
-        ImageError: the file cannot be opened, or is no image.
+        ImageError: the file cannot be opened, or is not an image.
     """
     with _reasons(path), _open(path) as image:
         if 0 in image.size:
@@ -89,15 +89,15 @@ def read_header(path: Path | str) -> Header:
 
 
 def read_pixels(path: Path | str, mode: PixelMode) -> Pixels:
-    """Pixels of an image, decoded to the end.
+    """Decode all pixels of an image.
 
     Args:
         path: the file.
-        mode: "L" for (H, W, 1) of an image without colour, "RGB" for (H, W, 3).
+        mode: "L" for (H, W, 1) of a grey image, "RGB" for (H, W, 3).
 
     Raises:
-        ImageError: the file is no whole image, its pixels have no agreed black and white, or it is in colour where grey
-            was asked for.
+        ImageError: the file is not a complete image, black and white are undefined, or mode "L" was requested for a
+            colour image.
     """
     with _reasons(path), _open(path) as image:
         found = _mode(image)
@@ -129,7 +129,7 @@ def _mode(image: Image.Image) -> str:
 
 @contextmanager
 def _reasons(path: Path | str) -> Iterator[None]:
-    """Turn whatever a damaged file raises into an `ImageError`."""
+    """Convert any exception raised by a damaged file to an `ImageError`."""
     try:
         yield
     except ImageError:

@@ -1,11 +1,11 @@
-"""Progress of work on many image files, on stderr: a bar on a terminal; elsewhere one line, if it takes long."""
+"""Progress on stderr for work on many image files: a bar on a terminal, otherwise one line for long work."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
-_MANY: Final = 200  # files; fewer are done before a bar could be read
+_MANY: Final = 200  # files; fewer finish before a bar could be read
 _SECONDS_BEFORE_LINE: Final = 20.0
 _LEAST_SECONDS_LEFT: Final = 60.0
 _hidden = False
@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 
 def hide_progress() -> None:
-    """Show no progress in this process, from now on."""
+    """Disable progress output in this process."""
     global _hidden
     _hidden = True
 
 
 def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Pass results on, showing how many of `total` there were.
+    """Yield results unchanged while showing progress towards `total`.
 
     Args:
-        results: of the work, as they come.
-        what: what is done, such as "reading images".
+        results: results of the work, as they arrive.
+        what: description of the work, such as "reading images".
         total: number of results.
     """
     if _hidden or total < _MANY:

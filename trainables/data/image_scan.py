@@ -1,11 +1,10 @@
-"""What the images of a folder are: their modes and sizes, and whether each can be decoded to its end.
+"""Scan of an image folder: mode and size of each image, and a check that each image can be decoded completely.
 
-Headers are read when the dataset is first asked for. They decide between grey and colour, and between small squares and
-photographs. Before a study does any work, `check_images` decodes every file once and lists all that cannot be used.
+Headers are read when the dataset is first requested. They decide whether images are grey or colour, and small squares
+or photographs. Before a study starts, `check_images` decodes every file once and lists all unusable files.
 
-Results are kept in the cache by path, size and time of change, so that only files that changed are read again. A file
-of the cache has a checksum, the version of Pillow and one row for each image; one that differs in any of these is not
-used.
+Results are cached by path, size and modification time, so only changed files are read again. A cache file contains a
+checksum, the Pillow version, and one row per image. A file with a wrong checksum or another version is ignored.
 """
 
 import hashlib
@@ -38,11 +37,11 @@ from trainables.data.image_progress import with_progress
 from trainables.data.sources import DataError
 from trainables.storage.files import replace_file
 
-# Square images up to this size are used as they are; others are photographs.
+# Square images up to this size are used unchanged; all others are photographs.
 LARGEST_KEPT: Final = 96
-# A photograph longer than this is no photograph, and would take gigabytes when its short side is enlarged.
+# Longer images are not photographs, and would need gigabytes when the short side is enlarged.
 _MOST_ELONGATED: Final = 50
-# 16-bit images that stay below this have fewer than 17 grey levels in their upper 8 bits.
+# 16-bit images with all values below this have fewer than 17 grey levels in the upper 8 bits.
 _LEAST_PEAK: Final = 0x1000
 _FORMAT: Final = 1
 _ROW: Final = np.dtype(
@@ -61,8 +60,8 @@ class UnusableImagesError(DataError):
     """Image files that cannot be used.
 
     Args:
-        message: the error for a person.
-        problems: reason by the name of the file, for all of them.
+        message: error message for the user.
+        problems: reason by file name, for all unusable files.
     """
 
     def __init__(self, message: str, problems: Problems) -> None:
@@ -72,14 +71,14 @@ class UnusableImagesError(DataError):
 
 @dataclass(frozen=True)
 class ImageScan:
-    """Headers of the images of a folder.
+    """Image headers of a folder.
 
     Args:
         path: the folder.
-        names: N paths relative to it.
-        rows: (N,) with `mode` (Pillow's name), `width`, `height`, `whole` (decoded to its end before) and then, of
-            16-bit images, `peak`, their largest value.
-        unreadable: reason by name, for files without a header.
+        names: N paths relative to the folder.
+        rows: (N,) structured array with `mode` (Pillow's name), `width`, `height`, `whole` (has been decoded
+            completely) and `peak` (largest value of a completely decoded 16-bit image).
+        unreadable: reason by file name, for files without a readable header.
     """
 
     path: Path
@@ -89,18 +88,18 @@ class ImageScan:
 
     @cached_property
     def modes(self) -> dict[str, int]:
-        """Number of readable images by Pillow's mode, the most frequent first."""
+        """Readable image count by Pillow mode, most frequent first."""
         found, counts = np.unique(self.rows["mode"][self._readable], return_counts=True)
         return dict(Counter(dict(zip([mode.decode() for mode in found], counts.tolist(), strict=True))).most_common())
 
     @property
     def mode(self) -> PixelMode:
-        """The mode that all images are converted to: grey if all are."""
+        """Common mode of all images after conversion: grey if all images are grey."""
         return "L" if all(map(is_grey, self.modes)) else "RGB"
 
     @property
     def converted(self) -> dict[str, int]:
-        """Number of images that are not of the mode they are converted to, by their kind in words."""
+        """Count of images that need a mode conversion, by original mode in words."""
         counts: Counter[str] = Counter()
         for mode, count in self.modes.items():
             if mode != self.mode:
@@ -118,7 +117,7 @@ class ImageScan:
 
     @property
     def problems(self) -> Problems:
-        """Reason by name, for every file that its header shows to be of no use."""
+        """Reason by file name, for files that are unusable according to the header."""
         width, height = self._sizes
         if self.edge is not None:
             wrong = (width != self.edge) | (height != self.edge)
@@ -141,7 +140,7 @@ class ImageScan:
 
 
 def scan_of(listed: ImageFolder) -> ImageScan:
-    """Mode and size of every image of a folder; looked up once for each listing."""
+    """Return mode and size of every image of a folder. The result is stored with the listing."""
     kept: dict[str, Any] = vars(listed)
     if "_scan" not in kept:
         kept["_scan"] = scan_headers(listed.path, listed.names)
@@ -150,14 +149,14 @@ def scan_of(listed: ImageFolder) -> ImageScan:
 
 
 def scan_headers(path: Path, names: list[str]) -> ImageScan:
-    """Read the headers of images, as far as they are not in the cache.
+    """Read image headers that are not in the cache yet.
 
     Args:
         path: the folder.
-        names: files, relative to it.
+        names: file paths relative to the folder.
 
     Raises:
-        UnusableImagesError: none of them is readable.
+        UnusableImagesError: no file is readable.
     """
     rows, unreadable = np.zeros(len(names), _ROW), Problems()
     rows["key"] = _keys(path, names)
@@ -169,7 +168,7 @@ def scan_headers(path: Path, names: list[str]) -> ImageScan:
                 unreadable[names[number]] = str(result)
             else:
                 rows["mode"][number], rows["width"][number], rows["height"][number] = result
-    finally:  # what was read before Ctrl-C need not be read again
+    finally:  # after Ctrl-C, headers read so far are not read again
         if len(unread) > len(unreadable):
             _keep(path, rows)
     if len(unreadable) == len(names):
@@ -178,15 +177,16 @@ def scan_headers(path: Path, names: list[str]) -> ImageScan:
 
 
 def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = None) -> None:
-    """Decode every image that was not decoded before, and refuse all that cannot be used at once.
+    """Decode every image that was not decoded before, and report all unusable images in one error.
 
     Args:
         listed: the folder.
-        decode: decodes one part into the cache that trials read, or raises `UnusableImagesError`. With it the images
-            to learn from are decoded once instead of twice. Not given, pixels are not kept.
+        decode: decodes one part into the cache used by trials, or raises `UnusableImagesError`. With this function,
+            training and validation images are decoded once instead of twice. Without it, pixels are not kept.
 
     Raises:
-        UnusableImagesError: naming the files, and what to do.
+        UnusableImagesError: some files cannot be used. The message names them and suggests a fix.
+        DataError: all 16-bit images would be nearly black; see `check_peaks`.
     """
     scan, problems = scan_of(listed), scan_of(listed).problems
     whole, peaks = scan.rows["whole"], scan.rows["peak"]
@@ -211,9 +211,9 @@ def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = 
 
 
 def _decode_parts(listed: ImageFolder, decode: Callable[[Part], object], whole: np.ndarray, problems: Problems) -> None:
-    """Decode the parts that have images which were not decoded before, except the test part.
+    """Decode the training and validation parts that contain images not decoded before. The test part is left out.
 
-    16-bit images are not taken for checked by it, as their largest values are still to be found.
+    16-bit images are not marked as checked, because their largest values are still unknown.
     """
     eight_bits = ~np.char.startswith(scan_of(listed).rows["mode"], SIXTEEN_BITS.encode())
     first = 0
@@ -232,13 +232,13 @@ def _decode_parts(listed: ImageFolder, decode: Callable[[Part], object], whole: 
 
 
 def check_peaks(values: Sequence[int]) -> None:
-    """Check that 16-bit images use their upper 8 bits, which are all that is kept of them.
+    """Check that 16-bit images use the upper 8 bits, since only these bits are kept.
 
     Args:
         values: largest value of each 16-bit image.
 
     Raises:
-        DataError: they would be nearly black.
+        DataError: the images would be nearly black.
     """
     if values and max(values) < _LEAST_PEAK:
         raise DataError(
@@ -249,12 +249,12 @@ def check_peaks(values: Sequence[int]) -> None:
 
 
 def unusable(path: Path | None, problems: Problems, total: int) -> UnusableImagesError:
-    """An error that names the first files, and where all of them are listed.
+    """Build an error that names the first unusable files and the text file that lists all of them.
 
     Args:
         path: folder that the names are relative to; None for absolute names.
-        problems: reason by name.
-        total: number of files among which these are.
+        problems: reason by file name.
+        total: number of files, usable ones included.
     """
     lines = [f"{shown(name)}: {reason}" for name, reason in problems.items()]
     few = lines if len(lines) <= _LISTED else [*lines[:_LISTED], _rest(path, lines)]
@@ -276,12 +276,12 @@ def _rest(path: Path | None, lines: list[str]) -> str:
 def run_in_threads(
     work: Callable[[Path], T], paths: Sequence[Path], threads: int | None = None
 ) -> Iterator[T | ImageError]:
-    """The result for each path in order, or the `ImageError` that it raised.
+    """Apply a function to all paths in threads, and yield results in order. An `ImageError` is yielded, not raised.
 
     Args:
-        work: is done for each path; Pillow decodes outside Python's lock.
+        work: function of one path. Pillow releases the GIL while decoding.
         paths: files.
-        threads: number of threads; one for each core if not given.
+        threads: number of threads; defaults to one per available core.
     """
 
     def attempt(chunk: Sequence[Path]) -> list[T | ImageError]:
@@ -295,7 +295,7 @@ def run_in_threads(
 
     chunks = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=threads or _cores()) as pool:
-        # Of odd metadata, transparent palettes, and photographs of more than 89 million pixels.
+        # Pillow warns of odd metadata, transparent palettes, and photographs of more than 89 million pixels.
         warnings.simplefilter("ignore")
         for results in pool.map(attempt, chunks):
             yield from results
@@ -306,12 +306,12 @@ def _cores() -> int:
 
 
 def _keys(path: Path, names: list[str]) -> list[bytes]:
-    """A key by name, size and time of change of every file; nothing for a file that is not there."""
+    """Hash the name, size and modification time of every file. The key of a missing file is empty."""
     keys = []
     for name in names:
         try:
             status = os.stat(f"{path}/{name}")  # noqa: PTH116 - a million of them
-        except OSError:  # the reason is found out when it is read
+        except OSError:  # reading the file reports the reason
             keys.append(b"")
             continue
         about = f"{status.st_size}|{status.st_mtime_ns}|{name}".encode("utf-8", "surrogateescape")
@@ -320,7 +320,7 @@ def _keys(path: Path, names: list[str]) -> list[bytes]:
 
 
 def _take_known(path: Path, rows: np.ndarray) -> list[int]:
-    """Fill in the rows that the cache has; the numbers of the others."""
+    """Fill in the rows found in the cache, and return the indices of all other rows."""
     known = _load(path)
     places = np.searchsorted(known["key"], rows["key"])
     places[places == len(known)] = 0
@@ -344,9 +344,9 @@ def _origin(content: bytes) -> dict[str, Any]:
 
 
 def _load(path: Path) -> np.ndarray:
-    """Rows that were kept, sorted by key; none if there are none that can be used."""
+    """Load the cached rows, sorted by key. Return no rows if the cache file is missing or invalid."""
     file = _cache() / f"scan-{_short_hash(path)}"
-    with suppress(OSError, ValueError):  # no such file, no JSON, or not a whole number of rows
+    with suppress(OSError, ValueError):  # file missing, invalid JSON, or an incomplete row
         if file.stat().st_size <= _MOST_BYTES:
             header, _, content = file.read_bytes().partition(b"\n")
             if json.loads(header) == _origin(content):
@@ -355,7 +355,10 @@ def _load(path: Path) -> np.ndarray:
 
 
 def _keep(path: Path, rows: np.ndarray) -> None:
-    """Keep the rows that are known; where there can be no cache, every process reads the files for itself."""
+    """Write all known rows to the cache, and delete all but the 64 newest cache files.
+
+    Without a writable cache, every process reads the image files again.
+    """
     content = rows[(rows["width"] > 0) & (rows["key"] != b"")].tobytes()
     folder = _cache()
     with suppress(OSError):

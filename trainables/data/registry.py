@@ -1,4 +1,4 @@
-"""What is known of a dataset before it is read; imports no torch, so that a plan is checked in no time."""
+"""Dataset information available without reading samples. Imports no torch, so checking a plan is fast."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,15 +9,15 @@ from trainables.data.splits import class_shares
 from trainables.spec.datasets import DATASETS, FOLDER_PREFIX, RESIZED_CROPS, DatasetInfo, check_dataset_name
 
 _VALIDATION_SHARE: Final = 0.1
-# Photographs are brought to the size that networks of ImageNet's kind take.
+# Photographs are resized to the input size of ImageNet models.
 _PHOTOGRAPH_SIZE: Final = 224
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """What is known of a dataset; an image folder is looked through for it.
+    """Return the information on a dataset. An image folder is scanned first.
 
     Raises:
-        ValueError: for an unknown name, or a folder that is no dataset, naming what is wrong with it.
+        ValueError: the name is unknown, or the folder is not a valid dataset. The message gives the reason.
     """
     check_dataset_name(name)
     if name in DATASETS:
@@ -26,15 +26,16 @@ def dataset_info(name: str) -> DatasetInfo:
 
 
 def scan_image_folder(path: Path) -> DatasetInfo:
-    """What a plan has to know of an image folder: classes, sizes of the splits, size of an image.
+    """Scan an image folder for the information needed by a plan: classes, split sizes and image size.
 
-    If most images are small squares of one size, all must be, and they are used as they are; otherwise they are
-    photographs of any size. Images are grey if all of them are.
-    Where there is no validation part, a tenth of the training images is for validation, and where there is no test part
-    either, another tenth for the test.
+    If most images are small squares of one size, all images must have that size, and they are used unchanged. Otherwise
+    the images are photographs of any size. Images are grey if all of them are grey.
+
+    Without a validation part, a tenth of the training images is used for validation. If there is no test part either,
+    another tenth is used as test split. Each drawn split has at least as many images as there are classes.
 
     Raises:
-        ValueError: see `list_image_folder`; or no image is readable.
+        ValueError: see `list_image_folder`; or no image is readable, or the classes have too few images.
     """
     from trainables.data.image_scan import scan_of  # imports Pillow and NumPy
 
@@ -68,6 +69,6 @@ def scan_image_folder(path: Path) -> DatasetInfo:
 
 
 def class_sizes(listed: ImageFolder) -> list[int]:
-    """Training images of each class, by label."""
+    """Count the training images of each class, by label."""
     counts = Counter(label for _, label in listed.train)
     return [counts[label] for label in range(len(listed.classes))]

@@ -1,4 +1,4 @@
-"""Readers of the files that datasets are published as; a damaged one is refused by its name."""
+"""Readers of published dataset files. Errors about damaged files name the file."""
 
 import gzip
 import io
@@ -14,21 +14,21 @@ import numpy as np
 from trainables.data.image_folder import Part as Part
 from trainables.spec.datasets import DatasetInfo
 
-# A row of CIFAR's binary files begins with its labels; CIFAR-100's has the coarse one first.
+# Each row of CIFAR's binary files begins with the labels. In CIFAR-100 the coarse label comes first.
 _CIFAR_LABEL_BYTES: Final = {"cifar10": 1, "cifar100": 2}
 _CIFAR_LABEL_KEYS: Final = {"cifar10": "labels", "cifar100": "fine_labels"}
 _IDX_UBYTE: Final = 0x08
-LARGEST_FILE: Final = 2**30  # bytes; the largest of a dataset's has 184 million
+LARGEST_FILE: Final = 2**30  # bytes; the largest dataset file has 184 million
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes in the old pickle protocols."""
+    """Encode text as latin-1. In old pickle protocols, Python 3 stores bytes as such a call."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it encodes text as {encoding}, which no such file needs")
     return text.encode("latin1")
 
 
-# What the pickled dictionaries of CIFAR's Python version are made of, by the names of old and new versions of NumPy.
+# Objects used in the pickled dictionaries of CIFAR's Python version, under the names of old and new NumPy versions.
 _PICKLED: Final = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0] for core in ("core", "_core")},
     ("_codecs", "encode"): _latin1,
@@ -38,22 +38,22 @@ _PICKLED: Final = {
 
 
 class DataError(ValueError):
-    """A file of a dataset that cannot be used."""
+    """Dataset file that cannot be used."""
 
 
 def read_files(info: DatasetInfo, files: Mapping[str, Path], part: Part) -> tuple[np.ndarray, np.ndarray]:
-    """All samples of one part of a dataset, in the order of its files.
+    """Read all samples of one part of a dataset, in file order.
 
     Args:
-        info: the dataset, one of those with `layouts`.
-        files: by the names in the layout, as `DatasetInfo.find_files` gives them.
-        part: which.
+        info: a dataset with `layouts`.
+        files: path by name in the layout, as returned by `DatasetInfo.find_files`.
+        part: part to read.
 
     Returns:
         Images (N, C, H, W) uint8 and labels (N,) int64.
 
     Raises:
-        DataError: naming the file and what is wrong with it.
+        DataError: a file is damaged or does not fit the dataset. The message names the file and the problem.
     """
     names = [name for name in files if _is_test(name) == (part == "test")]
     if info.name in _CIFAR_LABEL_BYTES:
@@ -74,10 +74,11 @@ def read_files(info: DatasetInfo, files: Mapping[str, Path], part: Part) -> tupl
 
 
 def unpacked(path: Path) -> bytes:
-    """A file's content, unpacked if its name ends in .gz or .xz.
+    """Read a file, and decompress it if the name ends in .gz or .xz.
 
     Raises:
-        DataError: naming the file, if it cannot be read or unpacked to its end, or is larger than any of a dataset.
+        DataError: the file cannot be read or decompressed to the end, or is larger than any dataset file. The message
+            names the file.
     """
     try:
         with _opened(path) as file:
@@ -100,7 +101,7 @@ def _is_test(name: str) -> bool:
 
 
 def _read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
-    """An IDX file of bytes: two zero bytes, the type, the number of dimensions, each size as 4 bytes, the items."""
+    """Read an IDX file of bytes: two zero bytes, type, number of dimensions, each size as 4 bytes, items."""
     content = unpacked(path)
     dimensions = 1 + len(item)
     header = 4 + 4 * dimensions
@@ -138,7 +139,7 @@ def _read_cifar_python(info: DatasetInfo, path: Path) -> tuple[np.ndarray, np.nd
         pixels, labels = found["data"], np.asarray(found[_CIFAR_LABEL_KEYS[info.name]])
     except DataError:
         raise
-    except Exception as error:  # a damaged pickle raises anything
+    except Exception as error:  # a damaged pickle can raise any exception
         raise DataError(f"{path}: not a whole batch of {info.name}'s Python version ({error!r})") from error
     row = info.channels * info.image_size**2
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), row):
@@ -149,7 +150,7 @@ def _read_cifar_python(info: DatasetInfo, path: Path) -> tuple[np.ndarray, np.nd
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads dictionaries, lists, strings, numbers and arrays, and calls nothing else that a file may name."""
+    """Unpickler for dictionaries, lists, strings, numbers and arrays. It calls nothing else named in a file."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:

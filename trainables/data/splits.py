@@ -1,9 +1,11 @@
-"""How many samples of each class go to each split; imports neither torch nor numpy: a plan is checked by it.
+"""Class counts of each split. Imports neither torch nor numpy, so checking a plan is fast.
 
-A class has its share of every split, to within a sample. Every class keeps at least one training sample and, if it has
-two or more, one validation sample: where shares would break that, as few samples as possible change sides, and the
-splits keep their sizes. Nothing is promised of a test split that is drawn too: a class of two samples has none there,
-and a larger class may have none. A class of one sample is in train alone.
+Each class has a proportional share of every split, to within one sample. Every class keeps at least one training
+sample. A class with two or more samples also keeps at least one validation sample. If proportional shares break this
+rule, as few samples as possible are exchanged, and the split sizes stay the same.
+
+There is no such guarantee for a test split drawn from the same samples. A class of two samples has no test sample, and
+a larger class may have none. A class of one sample is in the train split only.
 """
 
 import math
@@ -18,18 +20,18 @@ _TRAIN, _VALIDATION, _TEST = range(3)
 
 
 def class_shares(class_sizes: Sequence[int], sizes: Sizes, *, names: Sequence[str] = ()) -> list[Sizes]:
-    """How many samples of each class go to (train, validation, test).
+    """Compute the class counts of (train, validation, test).
 
     Args:
-        class_sizes: samples of each class, at least one.
-        sizes: samples in (train, validation, test); they sum to those of all classes.
-        names: names of the classes, for the error; if not given, they are numbered.
+        class_sizes: samples per class, at least one.
+        sizes: samples in (train, validation, test). The sum equals the sum of `class_sizes`.
+        names: class names for the error message; numbers are used if not given.
 
     Returns:
-        One triple for each class.
+        One triple per class.
 
     Raises:
-        ValueError: naming the smallest classes, if the splits have too few samples for all classes.
+        ValueError: the splits have too few samples for all classes. The message names the smallest classes.
     """
     train, validation, _ = sizes
     if train < len(class_sizes) or validation < sum(size > 1 for size in class_sizes):
@@ -47,11 +49,11 @@ def class_shares(class_sizes: Sequence[int], sizes: Sizes, *, names: Sequence[st
 
 
 def small_validation(samples: int, what: str) -> str | None:
-    """The warning that single samples decide on scores; None if one sample is worth a point of accuracy or less.
+    """Return a warning if one validation sample is worth more than one point of accuracy, otherwise None.
 
     Args:
-        samples: of the validation split.
-        what: they are called: images or sentences.
+        samples: size of the validation split.
+        what: noun for the samples: images or sentences.
     """
     if samples >= _SAMPLES_OF_A_POINT:
         return None
@@ -62,7 +64,7 @@ def small_validation(samples: int, what: str) -> str | None:
 
 
 def proportional(available: Sequence[int], size: int) -> list[int]:
-    """`size` samples shared out over classes in proportion to `available`, by the largest remainders."""
+    """Distribute `size` samples over classes in proportion to `available`, by the largest-remainder method."""
     factor = size / sum(available)
     exact = [count * factor for count in available]
     counts = [math.floor(each + 1e-9) for each in exact]
@@ -73,10 +75,10 @@ def proportional(available: Sequence[int], size: int) -> list[int]:
 
 
 def _keep_every_class(shares: list[list[int]]) -> None:
-    """Exchange samples between classes until the rule holds; the sums of the splits stay.
+    """Exchange samples between classes until the rule of this module holds. The split sizes stay the same.
 
-    The giver is the class with the most samples in the split. There always is one that can spare a sample, as
-    `class_shares` checked the sizes.
+    The class with the most samples in a split gives a sample away. `class_shares` has checked the sizes, so this class
+    can always spare one.
     """
     for share in shares:
         if share[_TRAIN] == 0:

@@ -1,18 +1,15 @@
-"""Augmentation as a finite, numbered table of deterministic views, and which view a sample shows in an epoch.
+"""Augmentation as a finite table of deterministic views, and the schedule of views over the epochs of a trial.
 
-A frozen teacher in eval mode says the same of the same view every time, so with finitely many views its
-outputs can be computed once and kept. To keep that cheap, a trial of E epochs uses V = min(all views, E)
-*slots*:
+A frozen teacher in eval mode returns the same outputs for the same view. With finitely many views, teacher outputs can
+be computed once and stored. To limit this cost, a trial of E epochs uses V = min(number of views, E) *slots*:
 
-- slot s of sample i is the view π_i(s), with π_i a permutation of all views, drawn per sample from the
-  split's seed. It is the same for all trials, so that one table of teacher outputs by (slot, sample) serves
-  them all.
-- epoch e uses one slot for all samples, σ(e). σ goes through all slots before it repeats one, in an order
-  that each trial's data seed draws anew for every such cycle.
+- Slot s of sample i shows the view π_i(s). Each π_i is a permutation of all views, drawn per sample from the split
+  seed. All trials share these permutations, so one table of teacher outputs by (slot, sample) serves all trials.
+- Epoch e uses one slot σ(e) for all samples. σ goes through all slots before repeating one. Each trial's data seed
+  draws a new order of the slots for every such cycle.
 
-Since an epoch uses a single slot, computing that slot's outputs costs one pass of the teacher over the data:
-what a teacher that runs live spends on that epoch anyway. A trial therefore never pays for views it does not
-use.
+An epoch uses a single slot, so computing the outputs for that slot costs one teacher pass over the data. A teacher that
+runs live costs the same in that epoch. A trial therefore never pays for views that it does not use.
 """
 
 import functools
@@ -31,12 +28,11 @@ from trainables.spec.trial import derive_seed
 
 @dataclass(frozen=True)
 class ViewTable:
-    """Crops of the zero-padded image, mirrored or not; view 0 is the image as it is.
+    """Crops of the zero-padded image, optionally mirrored. View 0 is the unchanged image.
 
     Args:
         padding: black pixels added on every side before cropping.
-        crops: for each view, by how many pixels (down, right) its window lies off the centre, each within
-            -padding to padding.
+        crops: offset (down, right) of each view's window from the centre in pixels, each within -padding to padding.
         mirrored: for each view, whether it is mirrored left to right after cropping.
     """
 
@@ -48,30 +44,30 @@ class ViewTable:
         return len(self.crops)
 
     def apply(self, images: Tensor, view_ids: Tensor) -> Tensor:
-        """Each image in its view.
+        """Return each image in the given view.
 
         Args:
             images: (B, C, H, W).
             view_ids: (B,) int64.
 
         Returns:
-            (B, C, H, W), of the images' dtype.
+            (B, C, H, W) same dtype as the images.
         """
         rows = torch.arange(len(images), device=images.device)
         return ViewedImages(images, self).batch(rows, view_ids)
 
 
 class ViewedImages:
-    """Images that stay in memory, padded and mirrored once, of which batches are gathered in any view.
+    """Images in memory, padded and mirrored once, from which mini-batches are gathered in any view.
 
-    They lie with their channels last: a row of a window is then one run of memory, and a batch comes in the
-    layout that convolutions take fastest.
+    Images are stored channels last. A row of a window is then one contiguous block of memory, and batches have the
+    layout in which convolutions are fastest.
 
     Args:
         images: (N, C, H, W).
-        table: the views.
-        pixels: `padded_pixels` of them, if these are at hand already; the images then only tell their shape.
-        rows: (M,) int64, those of the images that are meant by 0 to M - 1; not given, all.
+        table: view table.
+        pixels: `padded_pixels` of the images, if already computed. Only the shape of `images` is then used.
+        rows: (M,) int64, images addressed by the indices 0 to M - 1; defaults to all images.
     """
 
     def __init__(
@@ -84,13 +80,13 @@ class ViewedImages:
         self._channels, self._height, self._width = images.shape[1:]
         self.numbers_per_image = images[0].numel()
         padded_height, padded_width = pixels.shape[1:3]
-        # (pixels - W + 1, W · C): from every pixel the row that begins there, without a copy. 64 windows as 64 · H
-        # such rows took 0.35 of what gathering from unfolded windows takes (CIFAR's shape, one core).
+        # (number of pixels - W + 1, W · C): row p holds the W pixels from pixel p on, without a copy. Gathering 64
+        # windows as 64 · H rows took 0.35 times as long as gathering from unfolded windows (CIFAR shape, one core).
         count = pixels.numel() // self._channels - self._width + 1
         self._rows = pixels.as_strided((count, self._width * self._channels), (self._channels, 1))
         self._row_offsets = torch.arange(self._height, device=pixels.device) * padded_width
         self._pixels_per_image = padded_height * padded_width
-        # Cropping and then mirroring is mirroring and then cropping as far off the centre on the other side.
+        # Cropping, then mirroring, equals mirroring, then cropping with the opposite horizontal offset.
         corners = [
             m * len(images) * self._pixels_per_image + (pad + y) * padded_width + (pad - x if m else pad + x)
             for (y, x), m in zip(table.crops, table.mirrored, strict=True)
@@ -98,14 +94,14 @@ class ViewedImages:
         self._corners = torch.tensor(corners, device=pixels.device)
 
     def batch(self, indices: Tensor, view_ids: Tensor) -> Tensor:
-        """Some of the images, each in its view.
+        """Gather images, each in the given view.
 
         Args:
-            indices: (B,) int64, which images.
-            view_ids: (B,) int64, each one's view.
+            indices: (B,) int64, image indices.
+            view_ids: (B,) int64, view per image.
 
         Returns:
-            (B, C, H, W), of the images' dtype, in memory with the channels last.
+            (B, C, H, W) same dtype as the images, channels last in memory.
         """
         if self._chosen is not None:
             indices = self._chosen[indices]
@@ -115,14 +111,14 @@ class ViewedImages:
 
 
 def padded_pixels(images: Tensor, table: ViewTable) -> Tensor:
-    """Images with a table's padding, and after them, if any view is mirrored, all of them mirrored.
+    """Pad images for a view table. If any view is mirrored, append mirrored copies of all images.
 
     Args:
         images: (N, C, H, W).
-        table: the views.
+        table: view table.
 
     Returns:
-        (N or 2 N, H + 2 · padding, W + 2 · padding, C), of the images' dtype.
+        (N or 2 N, H + 2 · padding, W + 2 · padding, C) same dtype as the images.
     """
     count, channels, height, width = images.shape
     pad = table.padding
@@ -137,11 +133,11 @@ def padded_pixels(images: Tensor, table: ViewTable) -> Tensor:
 
 @dataclass(frozen=True)
 class ResizedCropTable:
-    """Windows of a larger image, resized to what networks take, mirrored or not; view 0 is its middle as it is.
+    """Windows of a larger image, resized to the model's input size, optionally mirrored. View 0 is the centre crop.
 
     Args:
-        size: height and width of a view.
-        windows: for each view (top, left, height, width) in the source.
+        size: view height and width.
+        windows: (top, left, height, width) of each view in the source image.
         mirrored: for each view, whether it is mirrored left to right.
     """
 
@@ -154,13 +150,13 @@ class ResizedCropTable:
 
 
 class ResizedCrops:
-    """Images of which batches are gathered in any view of a `ResizedCropTable`.
+    """Images from which mini-batches are gathered in any view of a `ResizedCropTable`.
 
     Args:
         images: (N, C, H, W) uint8.
-        table: the views.
-        rows: (M,) int64, those of the images that are meant by 0 to M - 1.
-        device: where batches are wanted; the images stay where they are.
+        table: view table.
+        rows: (M,) int64, images addressed by the indices 0 to M - 1.
+        device: device of the batches; the images stay where they are.
     """
 
     def __init__(self, images: Tensor, table: ResizedCropTable, *, rows: Tensor, device: torch.device) -> None:
@@ -171,16 +167,16 @@ class ResizedCrops:
         self.numbers_per_image = images.shape[1] * table.size**2
 
     def batch(self, indices: Tensor, view_ids: Tensor) -> Tensor:
-        """Some of the images, each in its view (antialiased, bilinear).
+        """Gather images, each in the given view, with antialiasing and bilinear interpolation.
 
         Args:
-            indices: (B,) int64, which images.
-            view_ids: (B,) int64, each one's view.
+            indices: (B,) int64, image indices.
+            view_ids: (B,) int64, view per image.
 
         Returns:
-            (B, C, size, size) uint8, in memory with the channels last.
+            (B, C, size, size) uint8, channels last in memory.
         """
-        from torchvision.transforms.v2.functional import resized_crop  # a second, which other datasets need not wait
+        from torchvision.transforms.v2.functional import resized_crop  # takes a second, which other datasets avoid
 
         size = [self._table.size, self._table.size]
         images = self._images[self._chosen[indices.cpu()]].to(self._device)
@@ -200,20 +196,20 @@ AnyViewedImages = ViewedImages | ResizedCrops
 
 
 def channels_first_view(rows: Tensor, channels: int) -> Tensor:
-    """Rows of pixels (B, H, W · C) with the channels last as (B, C, H, W), without a copy."""
+    """View rows of channels-last pixels (B, H, W · C) as (B, C, H, W), without a copy."""
     batch, height, length = rows.shape
     if channels == 1:
-        # Both layouts are one: the plain strides keep libraries from taking it for the channels-last one.
+        # Both layouts coincide. Plain strides prevent libraries from treating the tensor as channels last.
         return rows.view(batch, 1, height, length)
     return rows.view(batch, height, length // channels, channels).permute(0, 3, 1, 2)
 
 
 @functools.cache
 def crop_views(padding: int, *, mirror: bool) -> ViewTable:
-    """All crops of an image padded by `padding`, and with `mirror` their mirror images too.
+    """Build the table of all crops of an image padded by `padding`, with mirror images if `mirror` is set.
 
     Returns:
-        (2 · padding + 1)² views, or twice as many; view 0 is the unchanged image.
+        (2 · padding + 1)² views, or twice as many with mirror images. View 0 is the unchanged image.
     """
     span = range(-padding, padding + 1)
     crops = sorted(((y, x) for y in span for x in span), key=lambda crop: crop != (0, 0))
@@ -225,7 +221,7 @@ def crop_views(padding: int, *, mirror: bool) -> ViewTable:
     )
 
 
-# Parts of an image's area that a window may take, and its width over its height: Szegedy et al., Going Deeper with
+# Window area as a fraction of the image area, and window width over height. Source: Szegedy et al., Going Deeper with
 # Convolutions (2015).
 _WINDOW_AREAS: Final = (0.08, 1.0)
 _WINDOW_RATIOS: Final = (3 / 4, 4 / 3)
@@ -233,14 +229,14 @@ _WINDOW_RATIOS: Final = (3 / 4, 4 / 3)
 
 @functools.cache
 def resized_crop_views(count: int, *, source: int, size: int) -> ResizedCropTable:
-    """The middle of the image, and windows of random places, areas and shapes, every other one mirrored on average.
+    """Build a table of the centre crop and of random windows with random position, area and aspect ratio.
 
-    They are drawn once and for all: the same count and sizes always give the same table.
+    Each random window is mirrored with probability 1/2. The same arguments always give the same table.
 
     Args:
-        count: of views.
-        source: height and width of the images.
-        size: of the views.
+        count: number of views.
+        source: height and width of source images.
+        size: view height and width.
     """
     random = generator_from(derive_seed("resized crops", count, source, size))
     edge = (source - size) // 2
@@ -262,7 +258,7 @@ NO_AUGMENTATION: Final = crop_views(0, mirror=False)
 
 
 def view_table(info: DatasetInfo, augmentation: str) -> AnyViewTable:
-    """A dataset's views for `views`, the unchanged image alone for `none`."""
+    """Return the dataset's view table for the augmentation `views`, or only the unchanged image for `none`."""
     if info.resized_crops:
         count = info.resized_crops if augmentation == "views" else 1
         return resized_crop_views(count, source=info.stored_size, size=info.image_size)
@@ -270,26 +266,26 @@ def view_table(info: DatasetInfo, augmentation: str) -> AnyViewTable:
 
 
 def num_slots(num_views: int, epochs: int) -> int:
-    """How many slots a trial of `epochs` uses: one an epoch, until all views are used."""
+    """Return the number of slots used in `epochs` epochs: one per epoch, at most the number of views."""
     return min(num_views, epochs)
 
 
 def views_of_slots(num_samples: int, num_views: int, slots: int, *, seed: int) -> Tensor:
-    """The view of every sample in every slot.
+    """Return the view of every sample in every slot.
 
     Args:
-        num_samples: N.
-        num_views: views in the table.
-        slots: how many slots to draw, at most `num_views`; fewer are the first rows of more.
-        seed: draws each sample's permutation.
+        num_samples: number of samples N.
+        num_views: number of views in the table.
+        slots: number of slots, at most `num_views`. Fewer slots give a prefix of the same rows.
+        seed: draws the permutation of each sample.
 
     Returns:
-        (slots, N) int16; a column's views are all different.
+        (slots, N) int16; all views in a column differ.
     """
     return _views_of_slots(num_samples, num_views, seed)[:slots]
 
 
-@functools.lru_cache(maxsize=2)  # drawing them takes a second for 50,000 samples of 162 views
+@functools.lru_cache(maxsize=2)  # drawing takes a second for 50,000 samples of 162 views
 def _views_of_slots(num_samples: int, num_views: int, seed: int) -> Tensor:
     random = generator_from(derive_seed("views", seed))
     keys = torch.rand(num_samples, num_views, generator=random)
@@ -298,16 +294,16 @@ def _views_of_slots(num_samples: int, num_views: int, seed: int) -> Tensor:
 
 
 def slot_of_epoch(epoch: int, slots: int, *, data_seed: int) -> int:
-    """The slot that epoch `epoch`, counted from 0, shows of every sample."""
+    """Return the slot of all samples in epoch `epoch`, counted from 0."""
     cycle, position = divmod(epoch, slots)
     random = generator_from(derive_seed("slots", data_seed, cycle))
     return int(torch.randperm(slots, generator=random)[position])
 
 
 def batch_order(num_samples: int, *, data_seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch goes through the samples.
+    """Draw the order of the samples in an epoch.
 
-    It is drawn afresh from (data_seed, epoch), so that an epoch needs no state of the one before it.
+    The order depends only on (data_seed, epoch), so an epoch needs no state from earlier epochs.
 
     Returns:
         (N,) int64, a permutation.
@@ -316,16 +312,16 @@ def batch_order(num_samples: int, *, data_seed: int, epoch: int) -> Tensor:
 
 
 class Normaliser:
-    """Pixels to the floats that networks take: (pixel / 255 - mean) / std, by channel.
+    """Conversion of pixels to model inputs, (pixel / 255 - mean) / std per channel.
 
     Args:
-        mean: of each channel, of pixels in [0, 1].
-        std: of each channel.
-        device: where images lie.
+        mean: mean per channel, for pixels in [0, 1].
+        std: standard deviation per channel, for pixels in [0, 1].
+        device: device of the images.
 
     Attributes:
-        scale: (1, C, 1, 1) float32; a float is pixel · scale + shift.
-        shift: the same.
+        scale: (1, C, 1, 1) float32; the result is pixel · scale + shift.
+        shift: (1, C, 1, 1) float32.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
@@ -335,11 +331,11 @@ class Normaliser:
         self.shift = (-channel_mean / channel_std).float().view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """`images` (B, C, H, W) uint8 as float32, in the same layout of memory."""
+        """Normalise images (B, C, H, W) uint8 to float32, with the memory layout unchanged."""
         channels, width = images.shape[1], images.shape[3]
         if channels == 1 or not images.is_contiguous(memory_format=torch.channels_last):
             return torch.addcmul(self.shift, images.to(torch.float32), self.scale)
-        # Whole rows of W · C at a time: a loop over the three channels of each pixel takes three times as long.
+        # Process whole rows of W · C values. A loop over the three channels of each pixel takes three times as long.
         rows = images.permute(0, 2, 3, 1).flatten(2).to(torch.float32)
         scale, shift = (each.flatten().repeat(width) for each in (self.scale, self.shift))
         return channels_first_view(torch.addcmul(shift, rows, scale), channels)

@@ -1,6 +1,6 @@
 """Distillation losses as pure functions of logits.
 
-B samples in the batch, C classes. Logs are natural; a loss is the mean over the batch, a scalar tensor.
+Shapes: B samples in the mini-batch, C classes. Logarithms are natural. Each loss is a scalar, averaged over the batch.
 """
 
 from typing import Final
@@ -12,23 +12,22 @@ _SMALL: Final = 1e-8
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Divergence of the student's softened prediction from the teacher's, T² · KL(teacher || student).
+    """Compute the KL divergence between softened predictions, T² · KL(teacher || student).
 
-    Gradient flows into both arguments: a caller that wants a constant target detaches it.
+    Gradients flow into both arguments. Detach the teacher logits for a constant target.
 
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C), adapted or not.
-        temperature: divides both; its square scales the result, so that the gradient's size hardly depends on
-            it.
+        temperature: divides both logits. The result is scaled by T², so the gradient magnitude hardly depends on T.
 
     Returns:
-        Scalar: summed over classes, mean over the batch, T² applied; 0 where both predict the same.
+        Scalar, summed over classes and averaged over the batch, T² applied. 0 if both predictions are equal.
 
     Source:
-        Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2, as the
-        Kullback-Leibler divergence rather than the cross-entropy: the teacher's entropy is subtracted, which
-        matters once the target is trained too.
+        Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2. We use the
+        Kullback-Leibler divergence instead of the cross-entropy. They differ by the teacher's entropy, which matters
+        once the target is trained too.
     """
     divergence = torch.nn.functional.kl_div(
         torch.log_softmax(student_logits / temperature, dim=1),
@@ -40,19 +39,19 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: floa
 
 
 def probability_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Squared distance of the softened predictions, T² · mean over samples and classes of (p_t - p_s)².
+    """Compute the squared distance of softened predictions, T² · mean over samples and classes of (p_t - p_s)².
 
     Args:
         student_logits: (B, C).
-        teacher_logits: (B, C), adapted or not; gradient flows into it too.
-        temperature: divides both.
+        teacher_logits: (B, C), adapted or not. Gradients flow into them too.
+        temperature: divides both logits.
 
     Returns:
-        Scalar in [0, 2 T² / C]; T² applied; 0 where both predict the same.
+        Scalar in [0, 2 T² / C], T² applied. 0 if both predictions are equal.
 
     Source:
-        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022), the distance of its
-        language experiments. Temperature and T² are ours, as for `kd_loss`: at temperature 1 they change nothing.
+        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022), the distance used in the
+        language experiments. Temperature and T² are ours, as in `kd_loss`. They have no effect at temperature 1.
     """
     student = torch.softmax(student_logits / temperature, dim=1)
     teacher = torch.softmax(teacher_logits / temperature, dim=1)
@@ -62,26 +61,26 @@ def probability_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, temp
 def dkd_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, alpha: float, beta: float
 ) -> Tensor:
-    """Decoupled distillation, T² · (alpha · TCKD + beta · NCKD).
+    """Compute the decoupled distillation loss, T² · (alpha · TCKD + beta · NCKD).
 
-    With p_y the softened probability of the label, TCKD is the divergence between the two pairs (p_y, 1 - p_y), and
-    NCKD that between the distributions over the other classes alone. `kd_loss` is T² (TCKD + (1 - p_y) NCKD), with
-    the teacher's p_y of each sample.
+    Let p_y be the softened probability of the label. TCKD is the KL divergence between the two binary distributions
+    (p_y, 1 - p_y). NCKD is the KL divergence between the distributions over the other C - 1 classes. For comparison,
+    `kd_loss` of a sample is T² · (TCKD + (1 - p_y) · NCKD), where p_y is the teacher's.
 
     Args:
         student_logits: (B, C), C at least 2.
-        teacher_logits: (B, C), adapted or not; gradient flows into it too.
+        teacher_logits: (B, C), adapted or not. Gradients flow into them too.
         labels: (B,) int64.
-        temperature: divides both.
+        temperature: divides both logits.
         alpha: weight of TCKD.
         beta: weight of NCKD.
 
     Returns:
-        Scalar, mean over the batch; 0 where both predict the same.
+        Scalar, averaged over the batch. 0 if both predictions are equal.
 
     Source:
-        Zhao et al., "Decoupled Knowledge Distillation" (2022). The label's class is left out of NCKD
-        exactly, where its code lowers that class's logit by 1,000.
+        Zhao et al., "Decoupled Knowledge Distillation" (2022). We exclude the label's class from NCKD exactly. The
+        paper's code lowers the logit of this class by 1,000 instead.
     """
     target, others = [], []
     for logits in (student_logits, teacher_logits):
@@ -97,23 +96,24 @@ def dkd_loss(
 def dist_loss(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, beta: float, gamma: float
 ) -> Tensor:
-    """Relations instead of values, T² · (beta · mean(1 - r of rows) + gamma · mean(1 - r of columns)).
+    """Compute the relational loss of DIST, T² · (beta · mean(1 - r of rows) + gamma · mean(1 - r of columns)).
 
-    r is Pearson's correlation of the student's and the teacher's softened probabilities: of one sample over the
-    classes (rows), and of one class over the batch (columns). Any p_t = a p_s + b with a > 0 costs nothing.
+    r is the Pearson correlation between the student's and the teacher's softened probabilities. Row correlations
+    compare one sample over the classes. Column correlations compare one class over the batch. Every p_t = a · p_s + b
+    with a > 0 has loss 0.
 
     Args:
         student_logits: (B, C).
-        teacher_logits: (B, C), adapted or not; gradient flows into it too.
-        temperature: divides both.
+        teacher_logits: (B, C), adapted or not. Gradients flow into them too.
+        temperature: divides both logits.
         beta: weight of the rows.
         gamma: weight of the columns.
 
     Returns:
-        Scalar in [0, 2 T² (beta + gamma)]; a row or column without any variation counts as uncorrelated.
+        Scalar in [0, 2 T² (beta + gamma)]. A constant row or column counts as uncorrelated.
 
     Source:
-        Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022); T² as its code has.
+        Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022). T² is taken from the paper's code.
     """
     student = torch.softmax(student_logits / temperature, dim=1)
     teacher = torch.softmax(teacher_logits / temperature, dim=1)
@@ -123,31 +123,32 @@ def dist_loss(
 
 
 def standardised_kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """`kd_loss` of logits that are standardised row by row: centred, and divided by their standard deviation.
+    """Compute `kd_loss` of logits standardised per row: mean subtracted, divided by the standard deviation.
 
-    Only the shape of a sample's logits is matched: shift and scale of either side change nothing.
+    The loss matches only the shape of each sample's logits. Shifting or scaling either side changes nothing.
 
     Args:
         student_logits: (B, C).
-        teacher_logits: (B, C), adapted or not; gradient flows into it too, through its deviation as well.
+        teacher_logits: (B, C), adapted or not. Gradients flow into them too, also through their deviation.
         temperature: divides the standardised logits of both.
 
     Returns:
-        Scalar, mean over the batch, T² applied; 0 where the standardised logits agree.
+        Scalar, averaged over the batch, T² applied. 0 if the standardised logits are equal.
 
     Source:
-        Sun et al., "Logit Standardization in Knowledge Distillation" (2024), algorithm 1, with the deviation that
-        divides by C as in the paper; its code divides by C - 1, which is a temperature lower by √((C - 1) / C).
+        Sun et al., "Logit Standardization in Knowledge Distillation" (2024), algorithm 1. The deviation divides by C as
+        in the paper. The paper's code divides by C - 1, which lowers the temperature by a factor √((C - 1) / C).
     """
     return kd_loss(_standardised(student_logits), _standardised(teacher_logits), temperature=temperature)
 
 
 def atkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Each row at a temperature of its own that gives student and teacher the same sharpness, to second order.
+    """Compute a KL divergence with one temperature per row, chosen to equalise the sharpness of student and teacher.
 
-    For logits z with mean 0 over C classes and deviation σ, the sharpness log Σ exp(z / τ) is about
-    log C + σ² / 2τ². So τ = temperature · σ, each side with its own σ, makes it equal. The temperatures are numbers:
-    no gradient flows through them. The divergence is scaled by the student's τ², as T² does for equal temperatures.
+    For logits z with mean 0 over C classes and deviation σ, the sharpness log Σ exp(z / τ) is about log C + σ² / 2τ².
+    Setting τ = temperature · σ, with a separate σ for student and teacher, makes both sharpnesses equal to second
+    order. The temperatures are constants: no gradient flows through them. The divergence is scaled by the student's τ²,
+    just as T² scales the loss for equal temperatures.
 
     Args:
         student_logits: (B, C).
@@ -155,11 +156,11 @@ def atkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
         temperature: in units of a row's standard deviation.
 
     Returns:
-        Scalar, mean over the batch; 0 where the standardised logits agree.
+        Scalar, averaged over the batch. 0 if the standardised logits are equal.
 
     Source:
-        Guo, "Reducing the Teacher-Student Gap via Adaptive Temperatures" (2022). What its abstract leaves open (the
-        deviation of each sample, the scale by the student's τ² and not the teacher's) is ours.
+        Guo, "Reducing the Teacher-Student Gap via Adaptive Temperatures" (2022). The abstract leaves two choices open,
+        which are ours: the deviation is taken per sample, and the scale is the student's τ², not the teacher's.
     """
     scale = temperature * _deviation(student_logits.detach())
     student = student_logits / scale
@@ -169,16 +170,16 @@ def atkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
 
 
 def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, *, gamma: float, weighted: bool = False) -> Tensor:
-    """Divergence of the untempered student from the teacher's probabilities raised to a power, p^γ / Σ p^γ.
+    """Compute the KL divergence of the student at temperature 1 from the power-transformed teacher, p^γ / Σ p^γ.
 
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
-        gamma: the exponent; as a temperature of the teacher alone it is 1 / γ.
-        weighted: weigh each sample by its Σ p^γ, from 1 where the teacher is certain to C^(1 - γ) where it is not.
+        gamma: the exponent γ, equivalent to a temperature of 1 / γ for the teacher alone.
+        weighted: weight each sample by Σ p^γ, which is 1 for a certain teacher and C^(1 - γ) for a uniform one.
 
     Returns:
-        Scalar, mean over the batch, no T²; 0 where the student predicts the transformed distribution.
+        Scalar, averaged over the batch, without T². 0 if the student predicts the transformed distribution.
 
     Source:
         Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching" (2024), appendix A.3.
@@ -190,24 +191,24 @@ def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, *, gamma: float, we
 
 
 def _divergence(log_student: Tensor, log_teacher: Tensor) -> Tensor:
-    """KL(teacher || student) of each row, (B,)."""
+    """Compute KL(teacher || student) per row, (B,)."""
     return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=1)
 
 
 def _without_label(values: Tensor, labels: Tensor) -> Tensor:
-    """(B, C - 1): each row without its label's column. By an index, since a mask would make a GPU wait."""
+    """Drop the label's column from each row, (B, C - 1). Indexing avoids a mask, which would synchronise the GPU."""
     columns = torch.arange(values.shape[1] - 1, device=values.device)
     return values.gather(1, columns + (columns >= labels[:, None]))
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's correlation of each pair of rows; 0 where one of them does not vary."""
+    """Compute the Pearson correlation of each pair of rows. A constant row gives 0."""
     first, second = (each - each.mean(dim=1, keepdim=True) for each in (first, second))
     return (first * second).sum(dim=1) / (first.norm(dim=1) * second.norm(dim=1) + _SMALL)
 
 
 def _deviation(logits: Tensor) -> Tensor:
-    """(B, 1), dividing by C. The small number keeps the gradient of a row that does not vary finite."""
+    """Compute row deviations (B, 1), dividing by C. The small constant keeps gradients of constant rows finite."""
     return (logits.var(dim=1, correction=0, keepdim=True) + _SMALL**2).sqrt()
 
 

@@ -1,4 +1,4 @@
-"""What one step's losses take and give."""
+"""Inputs and outputs of a training step's losses."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,21 +8,22 @@ from torch import Tensor, nn
 
 
 class StepOutputs(NamedTuple):
-    """What the networks say of one batch, and where in the trial it is; None for what the method does not have.
+    """Model outputs for one mini-batch and the position in the trial. Fields that a method does not use are None.
 
     Args:
-        student_feature: (B, D of the student), its penultimate feature.
+        student_feature: penultimate feature of the student, (B, D_student).
         student_logits: (B, C).
-        teacher_feature: (B, D of the teacher), without gradient.
-        teacher_logits: (B, C), the frozen teacher's, without gradient.
-        adapted_logits: (B, C), with the gradient of the adapter, or of the teacher where it learns itself.
-        peer_logits: (B, C), of the network that learns beside the student, with its gradient.
-        parts: the method's own parts, trained with the student.
-        indices: (B,) int64, the samples' rows in the train split.
-        epoch: the one that is running, counted from 0.
-        generator: draws what the losses draw; it starts anew in every epoch.
-        student_maps: after the student's stem and each of its stages, (B, C_i, H_i, W_i); see `FeatureMaps`.
-        teacher_maps: the teacher's, in number, width and size as that net has them, without gradient.
+        teacher_feature: penultimate feature of the teacher, (B, D_teacher), without gradient.
+        teacher_logits: logits of the frozen teacher, (B, C), without gradient.
+        adapted_logits: (B, C), with gradients to the adapter. Methods that train the teacher put the logits of the
+            trained teacher here.
+        peer_logits: logits of the peer network trained together with the student, (B, C), with gradients to the peer.
+        parts: the method's own modules, trained with the student.
+        indices: (B,) int64, sample rows in the train split.
+        epoch: current epoch, counted from 0.
+        generator: random generator for the losses, seeded again at the start of every epoch.
+        student_maps: feature maps after the student's stem and after each stage, (B, C_i, H_i, W_i); see `FeatureMaps`.
+        teacher_maps: the same for the teacher, without gradient. Number, width and size may differ from the student's.
     """
 
     student_feature: Tensor
@@ -39,10 +40,10 @@ class StepOutputs(NamedTuple):
     teacher_maps: tuple[Tensor, ...] | None = None
 
     def taught_by(self, *, detached: bool = False) -> Tensor:
-        """The logits (B, C) that teach the student: the adapted ones where there is an adapter.
+        """Return the target logits (B, C): the adapted logits if there are any, otherwise the teacher logits.
 
         Args:
-            detached: without the adapter's gradient.
+            detached: block gradients to the adapter.
         """
         logits = self.teacher_logits if self.adapted_logits is None else self.adapted_logits
         assert logits is not None
@@ -50,15 +51,15 @@ class StepOutputs(NamedTuple):
 
 
 class LossParts(NamedTuple):
-    """The loss of one batch in named parts, scalars; None for a part that the method does not have.
+    """Loss of one mini-batch in named parts, all scalars. Parts that a method does not have are None.
 
     Args:
-        total: what is minimised, the weighted sum of the parts.
-        ce: the student's cross-entropy, before its weight.
-        kd: the distillation loss, T² included, before its weight.
-        adapter: the adapted teacher's cross-entropy, before its weight.
-        peer: all that the student's peer learns by, weighted.
-        gap: the penalty on a sharpness gap that is imposed, before its weight.
+        total: minimised loss, the weighted sum of the parts.
+        ce: cross-entropy of the student, before weighting.
+        kd: distillation loss, T² included, before weighting.
+        adapter: cross-entropy of the adapted teacher, before weighting.
+        peer: total loss of the peer network, after weighting.
+        gap: penalty on an imposed sharpness gap, before weighting.
     """
 
     total: Tensor
@@ -69,10 +70,10 @@ class LossParts(NamedTuple):
     gap: Tensor | None = None
 
     def detach(self) -> "LossParts":
-        """The same values without their graph."""
+        """Return the same values without their autograd graph."""
         rest = (None if part is None else part.detach() for part in self[1:])
         return LossParts(self.total.detach(), *rest)
 
 
-# (outputs, labels (B,) int64) -> the batch's losses
+# Maps (outputs, labels (B,) int64) to the losses of the mini-batch.
 Objective = Callable[[StepOutputs, Tensor], LossParts]

@@ -1,6 +1,6 @@
-"""How sharp predictions are, how far apart two models' sharpness is, and how calibrated they are.
+"""Sharpness of predictions, sharpness gap between two models, and calibration.
 
-B samples, C classes. Logs are natural, so entropies are in nats.
+Shapes: B samples, C classes. Logarithms are natural, so entropies are in nats.
 """
 
 import torch
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def sharpness(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Sharpness of each prediction, log Σ_c exp(z_c / T).
+    """Compute the sharpness of each prediction, log Σ_c exp(z_c / T).
 
-    Adding a constant to a row's logits moves it by that constant over T although the softmax stays as it was;
-    `centred_sharpness` does not have this.
+    Adding a constant k to all logits of a row adds k / T to the sharpness, although the softmax does not change.
+    `centred_sharpness` is free of this effect.
 
     Args:
         logits: (B, C).
@@ -21,21 +21,21 @@ def sharpness(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         (B,).
 
     Source:
-        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022), its definition
-        of sharpness; the temperature is 1 there.
+        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022), definition of sharpness,
+        where the temperature is 1.
     """
     return torch.logsumexp(logits / temperature, dim=1)
 
 
 def centred_sharpness(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Sharpness of each prediction after subtracting the row's mean logit.
+    """Compute the sharpness of each prediction after subtracting the mean logit of the row.
 
     Args:
         logits: (B, C).
         temperature: divides the logits.
 
     Returns:
-        (B,), at least log C, which a uniform prediction has; a function of the softmax alone.
+        (B,), a function of the softmax alone. At least log C, reached by a uniform prediction.
 
     Source:
         Ours.
@@ -46,7 +46,7 @@ def centred_sharpness(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 def sharpness_gap(
     teacher_logits: Tensor, student_logits: Tensor, *, temperature: float = 1.0, centred: bool = False
 ) -> Tensor:
-    """How much sharper the teacher is than the student, mean(teacher - student) of their sharpness.
+    """Compute how much sharper the teacher is than the student, mean(sharpness of teacher - sharpness of student).
 
     Args:
         teacher_logits: (B, C), adapted or not.
@@ -55,36 +55,36 @@ def sharpness_gap(
         centred: measure by `centred_sharpness` instead of `sharpness`.
 
     Returns:
-        Scalar, mean over the batch; negative where the student is the sharper.
+        Scalar, averaged over the batch. Negative if the student is sharper.
 
     Source:
-        Rao et al. (2022), the sharpness gap; `centred` is ours.
+        Rao et al. (2022), the sharpness gap. `centred` is ours.
     """
     measure = centred_sharpness if centred else sharpness
     return (measure(teacher_logits, temperature=temperature) - measure(student_logits, temperature=temperature)).mean()
 
 
 def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Entropy of each softened prediction.
+    """Compute the entropy of each softened prediction.
 
     Args:
         logits: (B, C).
         temperature: divides the logits.
 
     Returns:
-        (B,), nats, from 0 (certain) to log C (uniform).
+        (B,) in nats, from 0 (certain) to log C (uniform).
     """
     log_probabilities = torch.log_softmax(logits / temperature, dim=1)
     return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:
-    """How far confidence is from accuracy, in bins of equal width over the confidence.
+    """Compute the expected calibration error with bins of equal width over the confidence.
 
     Args:
         logits: (B, C).
         labels: (B,) int64.
-        bins: number of bins; bin b holds confidences in (b / bins, (b + 1) / bins].
+        bins: number of bins. Bin b holds confidences in (b / bins, (b + 1) / bins].
 
     Returns:
         Scalar in [0, 1]: Σ_bins (share of samples) · |accuracy - mean confidence|.
@@ -97,7 +97,9 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, *, bins: int = 15
 
 
 def reliability(logits: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:
-    """What a reliability diagram is drawn of: how many predictions each bin holds, how confident and how often right.
+    """Compute the data of a reliability diagram: count, confidence and correct predictions per bin.
+
+    Results of several seeds can be added. Σ_bins |correct - confidence| / B is the expected calibration error.
 
     Args:
         logits: (B, C).
@@ -105,8 +107,7 @@ def reliability(logits: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:
         bins: as in `expected_calibration_error`.
 
     Returns:
-        (3, bins) in the dtype of the logits: the number of predictions, the sum of their confidences, and how many of
-        them are right. Those of several seeds may be added; Σ_bins |right - confidence| / B is the calibration error.
+        (3, bins) in the dtype of the logits: prediction count, summed confidences, and number of correct predictions.
 
     Source:
         Guo et al. (2017), section 2.
@@ -116,10 +117,10 @@ def reliability(logits: Tensor, labels: Tensor, *, bins: int = 15) -> Tensor:
 
 
 def _binned(logits: Tensor, labels: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Confidence (B,) of each prediction, whether it is right (B,), and its bin as one-hot (B, bins)."""
+    """Return confidence (B,), correctness (B,) and one-hot bin (B, bins) of each prediction."""
     confidence, prediction = torch.softmax(logits, dim=1).max(dim=1)
     inner_edges = torch.arange(1, bins, device=logits.device, dtype=confidence.dtype) / bins
     bin_of_sample = torch.bucketize(confidence, inner_edges)
-    # A product with the one-hot bins: scatter-adds have no fixed order of summation on a GPU.
+    # Multiply by one-hot bins instead of scatter-adding: scatter-add has no fixed order of summation on a GPU.
     members = torch.nn.functional.one_hot(bin_of_sample, bins).to(confidence.dtype)
     return confidence, (prediction == labels).to(confidence.dtype), members

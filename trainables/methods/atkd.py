@@ -1,4 +1,4 @@
-"""Adaptive temperatures: each sample's, of student and teacher apart, such that both are equally sharp."""
+"""Adaptive temperatures: each sample's student and teacher temperatures make both predictions equally sharp."""
 
 from torch import Tensor
 
@@ -11,20 +11,21 @@ from trainables.spec.methods import METHOD_SPECS
 def atkd_losses(
     outputs: StepOutputs, labels: Tensor, *, temperature: float, ce_weight: float, kd_weight: float
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · τ_s² KL(softmax(z / τ_t) || softmax(z_s / τ_s)).
+    """Compute ce_weight · CE(z_s, y) + kd_weight · τ_s² KL(softmax(z / τ_t) || softmax(z_s / τ_s)).
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C).
         labels: (B,) int64.
-        temperature: of both, in units of the standard deviation of each one's logits of a sample.
+        temperature: common factor of τ_s and τ_t. Each τ is this factor times the standard deviation of the sample's
+            logits.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
-        Guo, "Reducing the Teacher-Student Gap via Adaptive Temperatures" (2022); see `atkd_loss` for what is ours.
+        Guo, "Reducing the Teacher-Student Gap via Adaptive Temperatures" (2022); `atkd_loss` lists our own choices.
     """
     kd = atkd_loss(outputs.student_logits, outputs.taught_by(), temperature=temperature)
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)

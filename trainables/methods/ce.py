@@ -1,4 +1,4 @@
-"""Cross-entropy alone: the control that shows what a student learns without a teacher."""
+"""Cross-entropy alone: the control without a teacher."""
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -9,14 +9,14 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 def ce_losses(outputs: StepOutputs, labels: Tensor) -> LossParts:
-    """CE(z_s, y); its weight is 1, so that the learning rate alone sets the size of a step.
+    """Compute CE(z_s, y), with weight 1 so that the learning rate alone sets the step size.
 
     Args:
-        outputs: needs `student_logits` (B, C).
+        outputs: step outputs with `student_logits` (B, C).
         labels: (B,) int64.
 
     Returns:
-        The parts `total` and `ce`, which are the same.
+        Loss parts `total` and `ce`, which are equal.
     """
     ce = cross_entropy(outputs.student_logits, labels)
     return LossParts(total=ce, ce=ce)

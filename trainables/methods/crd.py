@@ -1,10 +1,12 @@
-"""Contrastive representation distillation: student and teacher recognise a sample by each other's view of it.
+"""Contrastive representation distillation: match each sample across student and teacher embeddings.
 
-Notation: N samples in the train split, K negatives for each of B samples, d the dimension of the embeddings. Each side
-has a linear embedding of its feature, and a memory with its latest embedding of every sample. With x = exp(u · m / τ),
-u one side's embedding of a sample and m the other side's memory of a sample, and Z a constant that makes x / Z about a
-probability over the train split, h = (x / Z) / (x / Z + K / N) is how sure u is that m is of the same sample. The loss
-of a side is -log h for the sample itself, and the sum of -log(1 - h) over the negatives.
+Notation: N samples in the train split, B samples in the batch, K negatives per sample, embeddings of d dimensions.
+Student and teacher each have a linear embedding of their feature, and a memory of the latest embedding of every sample.
+
+Let u be one side's embedding of a sample, m the other side's memory of a sample, and x = exp(u · m / τ). The constant Z
+makes x / Z roughly a probability over the train split. Then h = (x / Z) / (x / Z + K / N) is the estimated probability
+that u and m belong to the same sample. The loss of a side is -log h for the sample itself, plus the sum of -log(1 - h)
+over the negatives.
 """
 
 import math
@@ -22,16 +24,16 @@ _UNKNOWN: Final = -math.inf
 
 
 class ContrastiveMemory(nn.Module):
-    """Embeddings of both sides, what they remember, and the negatives of a sample: those of other classes.
+    """Embeddings and memories of student and teacher, with negatives drawn from other classes.
 
     Args:
         student_dim: width of the student's feature.
-        teacher_dim: width of the teacher's.
-        labels: (N,) int64, of the train split.
-        dim: d.
-        negatives: K.
+        teacher_dim: width of the teacher's feature.
+        labels: (N,) int64, labels of the train split.
+        dim: d, size of the embeddings.
+        negatives: K, number of negatives per sample.
         temperature: τ.
-        momentum: share of the old embedding in what is remembered.
+        momentum: share of the old embedding in an updated memory entry.
     """
 
     memory: Tensor
@@ -62,17 +64,22 @@ class ContrastiveMemory(nn.Module):
         self.register_buffer("log_z", torch.full((2,), _UNKNOWN))
         labels = labels.cpu()
         sizes = torch.bincount(labels)
-        # They follow from the data, and stay out of the checkpoint.
+        # Derived from the data, so not stored in checkpoints.
         self.register_buffer("by_class", torch.argsort(labels, stable=True), persistent=False)
         self.register_buffer("class_start", sizes.cumsum(0) - sizes, persistent=False)
         self.register_buffer("class_size", sizes, persistent=False)
 
     def forward(self, outputs: StepOutputs, labels: Tensor) -> Tensor:
-        """The loss of a batch, scalar; the memory takes the batch in, so that a second call gives another value.
+        """Compute the contrastive loss of a batch, then update the memory with the batch.
+
+        Because of the update, a second call with the same batch returns another value.
 
         Args:
-            outputs: needs both features, `indices` and `generator`.
+            outputs: step outputs with both features, `indices` and `generator`.
             labels: (B,) int64.
+
+        Returns:
+            Scalar, the sum of both sides' losses, each a mean over the batch.
         """
         assert outputs.teacher_feature is not None
         assert outputs.indices is not None
@@ -85,17 +92,17 @@ class ContrastiveMemory(nn.Module):
         return loss
 
     def draw_negatives(self, labels: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Rows (B, K) of the train split, each of another class than its sample's, evenly and with replacement."""
+        """Draw rows (B, K) of the train split uniformly and with replacement, never from the sample's own class."""
         sizes, starts = self.class_size[labels][:, None], self.class_start[labels][:, None]
         others = len(self.by_class) - sizes
         drawn = torch.rand(len(labels), self.negatives, generator=generator, device=labels.device, dtype=torch.float64)
         position = (drawn * others).long()
-        # Positions run over the samples by class, with the sample's own class left out.
+        # Positions index the samples sorted by class, skipping the sample's own class.
         return self.by_class[torch.where(position >= starts, position + sizes, position)]
 
     def _side(self, embedding: Tensor, other: int, shown: Tensor) -> Tensor:
-        # The loss's gradient is computed here and handed on as a product with the embedding: the memory, which it
-        # depends on, may then be written over before the step's backward pass, and need not be copied.
+        # The gradient depends on the memory, which is updated before the step's backward pass. Computing the gradient
+        # here, and returning a product with the embedding, avoids a copy of the memory.
         here = embedding.detach().requires_grad_()
         with torch.enable_grad():
             loss = self._contrast(here, other, shown)
@@ -103,12 +110,12 @@ class ContrastiveMemory(nn.Module):
         return loss.detach() + ((embedding - here.detach()) * gradient).sum()
 
     def _contrast(self, embedding: Tensor, other: int, shown: Tensor) -> Tensor:
-        # All N products and a choice among them: a matrix product is far cheaper than gathering B (K + 1) embeddings.
+        # Compute all N products and select: a matrix product is far cheaper than gathering B (K + 1) embeddings.
         log_x = (embedding @ self.memory[other].t()).gather(1, shown) / self.temperature
         first = torch.logsumexp(log_x.detach().flatten(), 0) - math.log(log_x.numel()) + math.log(len(self.by_class))
         log_z = torch.where(self.log_z[other] == _UNKNOWN, first, self.log_z[other])
         self.log_z[other] = log_z
-        # log of h / (1 - h); in logarithms nothing is lost to rounding, and no small number is needed.
+        # log(h / (1 - h)). Working in logarithms avoids rounding errors and needs no epsilon.
         odds = log_x - log_z - math.log(self.negatives / len(self.by_class))
         return (softplus(-odds[:, 0]) + softplus(odds[:, 1:]).sum(dim=1)).mean()
 
@@ -121,7 +128,7 @@ class ContrastiveMemory(nn.Module):
 def contrastive_memory(
     setting: PartsSetting, *, crd_dim: int, crd_negatives: int, crd_temperature: float, crd_momentum: float
 ) -> ContrastiveMemory:
-    """The parts of the method."""
+    """Build the method's module."""
     return ContrastiveMemory(
         setting.student_dim,
         setting.teacher_dim,
@@ -134,24 +141,25 @@ def contrastive_memory(
 
 
 def crd_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · the contrastive loss of both sides.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · the contrastive loss of both sides.
 
     Args:
-        outputs: needs `student_logits` (B, C), both features, `indices`, `generator` and the memory in `parts`.
+        outputs: step outputs with `student_logits` (B, C), both features, `indices`, `generator`, and the memory in
+            `parts`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the contrastive loss.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
-        Tian, Krishnan and Isola, "Contrastive Representation Distillation" (2020), with the memory, the negatives of
-        other classes and the Z of the first batch of its code. Ours: negatives are drawn anew for every batch and with
-        replacement, and the losses are computed in logarithms instead of with a small number added. A batch is
-        multiplied by the whole memory, and its negatives are chosen from the products, so the FLOPs that the cost
-        ledger counts are in proportion to N and not to K, all of them as forward ones. The embeddings learn by the
-        student's optimiser, as there.
+        Tian, Krishnan and Isola, "Contrastive Representation Distillation" (2020). The memory, the negatives from other
+        classes, Z from the first batch, and training the embeddings with the student's optimiser follow the paper's
+        code. Ours: every batch draws fresh negatives with replacement, and the losses are computed in logarithms
+        without an epsilon. The batch is multiplied by the whole memory, and the negatives are selected from the
+        products. The FLOPs in the cost ledger are therefore proportional to N instead of K, and all count as forward
+        FLOPs.
     """
     assert isinstance(outputs.parts, ContrastiveMemory)
     kd = outputs.parts(outputs, labels)

@@ -1,4 +1,4 @@
-"""Curriculum temperature: it is learnt against the student, little at first, so that the lessons get harder."""
+"""Curriculum temperature: the temperature is trained against the student, weakly at first, so targets get harder."""
 
 import math
 from typing import Any
@@ -13,11 +13,11 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 class LearntTemperature(nn.Module):
-    """start + range · sigmoid(θ), with θ = 1 at first.
+    """Trainable temperature start + extent · sigmoid(θ), with θ initialised to 1.
 
     Args:
-        start: the lowest temperature.
-        extent: the highest less the lowest.
+        start: lower bound of the temperature.
+        extent: upper bound minus lower bound.
     """
 
     def __init__(self, start: float, extent: float) -> None:
@@ -27,12 +27,12 @@ class LearntTemperature(nn.Module):
         self.theta = nn.Parameter(torch.ones(()))
 
     def forward(self, strength: float) -> Tensor:
-        """The temperature, a scalar, whose gradient reaches θ times -`strength`."""
+        """Compute the temperature, a scalar; θ receives the gradient times -`strength`."""
         return self.start + self.extent * torch.sigmoid(_Reversed.apply(self.theta, strength))
 
 
 class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient is turned round."""
+    """Identity that multiplies the gradient by -strength."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, strength: float) -> Tensor:
@@ -50,16 +50,16 @@ def learnt_temperature(
     ctkd_temperature_start: float,
     ctkd_temperature_range: float,
 ) -> LearntTemperature:
-    """The one part of the method."""
+    """Build the method's only module, the temperature."""
     return LearntTemperature(ctkd_temperature_start, ctkd_temperature_range)
 
 
 def curriculum(epoch: int, epochs: int) -> float:
-    """How strongly the temperature opposes the student: (1 - cos(π · min(e / n, 1))) / 2.
+    """Compute the strength of the reversed gradient, (1 - cos(π · min(e / n, 1))) / 2.
 
     Args:
-        epoch: counted from 0; e is one more.
-        epochs: n, after which it is 1.
+        epoch: counted from 0; e = epoch + 1.
+        epochs: n. The strength is 1 from epoch e = n on.
     """
     return 0.5 * (1 - math.cos(math.pi * min((epoch + 1) / epochs, 1.0)))
 
@@ -67,22 +67,25 @@ def curriculum(epoch: int, epochs: int) -> float:
 def ctkd_losses(
     outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float, ctkd_curriculum_epochs: int
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)), which T ascends.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)).
+
+    The student minimises the loss, and the temperature T maximises the loss.
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits`, (B, C), the learnt temperature in `parts`, and `epoch`.
+        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C), the learnt temperature in
+            `parts`, and `epoch`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
-        ctkd_curriculum_epochs: epochs until the temperature's reversed gradient counts in full.
+        ctkd_curriculum_epochs: number of epochs until the temperature's reversed gradient has full strength.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
-        Li et al., "Curriculum Temperature for Knowledge Distillation" (2023): its global temperature (not the one per
-        sample), with the start, the range and the cosine of its code. The temperature learns by the student's
-        optimiser, as there; the gradient goes through T² too.
+        Li et al., "Curriculum Temperature for Knowledge Distillation" (2023), with the global temperature instead of
+        one temperature per sample. Start, range, cosine and training with the student's optimiser follow the paper's
+        code. The gradient also flows through T².
     """
     assert isinstance(outputs.parts, LearntTemperature)
     temperature = outputs.parts(curriculum(outputs.epoch, ctkd_curriculum_epochs))

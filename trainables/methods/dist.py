@@ -1,4 +1,4 @@
-"""DIST: the student keeps the teacher's relations, between classes and between samples, rather than its values."""
+"""DIST: the student matches the teacher's relations between classes and between samples, instead of exact values."""
 
 from torch import Tensor
 
@@ -20,23 +20,23 @@ def dist_losses(
     adapter_ce_weight: float,
     detach_adapter_target: bool,
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · T² (dist_beta · inter + dist_gamma · intra).
+    """Compute ce_weight · CE(z_s, y) + kd_weight · T² (dist_beta · inter + dist_gamma · intra).
 
-    With an adapter, + adapter_ce_weight · CE(z_a, y), and the relations are those of the adapted logits.
+    With an adapter, adapter_ce_weight · CE(z_a, y) is added, and the relations use the adapted logits.
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits` or `adapted_logits`, (B, C).
+        outputs: step outputs with `student_logits`, and `teacher_logits` or `adapted_logits`; each (B, C).
         labels: (B,) int64.
-        temperature: softens both sides.
+        temperature: T, softens both sides.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of both relations together.
-        dist_beta: weight of the relations between the classes of a sample.
-        dist_gamma: weight of the relations between the samples of a batch, class by class.
+        dist_beta: weight of `inter`, the relations between the classes of a sample.
+        dist_gamma: weight of `intra`, the relations between the samples of a batch, for each class.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
-        detach_adapter_target: the distillation loss's gradient does not reach the adapter.
+        detach_adapter_target: stop the distillation loss's gradient before the adapter.
 
     Returns:
-        The parts `total`, `ce`, `kd` and, with an adapter, `adapter`.
+        Loss parts `total`, `ce`, `kd` and, with an adapter, `adapter`.
 
     Source:
         Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022). The adapter is ours.

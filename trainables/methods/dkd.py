@@ -1,4 +1,4 @@
-"""Decoupled distillation: what the teacher says of the label and what it says of the other classes, weighed apart."""
+"""Decoupled distillation: the teacher's label probability and the other classes have separate weights."""
 
 from torch import Tensor
 
@@ -21,27 +21,29 @@ def dkd_losses(
     adapter_ce_weight: float,
     detach_adapter_target: bool,
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · w · T² (dkd_alpha · TCKD + dkd_beta · NCKD), w growing from 1 / n to 1.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · w · T² (dkd_alpha · TCKD + dkd_beta · NCKD).
 
-    With an adapter, + adapter_ce_weight · CE(z_a, y), and TCKD and NCKD are those of the adapted logits.
+    The factor w grows from 1 / n to 1 in the first n epochs. With an adapter, adapter_ce_weight · CE(z_a, y) is added,
+    and TCKD and NCKD use the adapted logits.
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits` or `adapted_logits`, (B, C).
+        outputs: step outputs with `student_logits`, and `teacher_logits` or `adapted_logits`; each (B, C).
         labels: (B,) int64.
-        temperature: softens both sides.
+        temperature: T, softens both sides.
         ce_weight: weight of the student's cross-entropy.
-        kd_weight: weight of both distillation parts together.
-        dkd_alpha: weight of the label's part, TCKD.
-        dkd_beta: weight of the other classes' part, NCKD.
-        warmup_epochs: n; in epoch e, counted from 1, w is min(e / n, 1); 0 for none.
+        kd_weight: weight of TCKD and NCKD together.
+        dkd_alpha: weight of TCKD, the divergence on the label's probability.
+        dkd_beta: weight of NCKD, the divergence over the other classes.
+        warmup_epochs: n. In epoch e, counted from 1, w is min(e / n, 1); 0 disables the warm-up.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
-        detach_adapter_target: the distillation loss's gradient does not reach the adapter.
+        detach_adapter_target: stop the distillation loss's gradient before the adapter.
 
     Returns:
-        The parts `total`, `ce`, `kd` (before w) and, with an adapter, `adapter`.
+        Loss parts `total`, `ce`, `kd` (before multiplication by w) and, with an adapter, `adapter`.
 
     Source:
-        Zhao et al., "Decoupled Knowledge Distillation" (2022), with the warm-up of its code. The adapter is ours.
+        Zhao et al., "Decoupled Knowledge Distillation" (2022), with the warm-up of the paper's code. The adapter is
+        ours.
     """
     taught_by = outputs.taught_by(detached=detach_adapter_target)
     kd = dkd_loss(outputs.student_logits, taught_by, labels, temperature=temperature, alpha=dkd_alpha, beta=dkd_beta)

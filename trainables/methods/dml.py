@@ -1,4 +1,4 @@
-"""Deep mutual learning: two networks learn from scratch, each from the labels and from what the other says."""
+"""Deep mutual learning: two networks learn from scratch, from the labels and from each other's logits."""
 
 from torch import Tensor
 
@@ -11,24 +11,26 @@ from trainables.spec.methods import METHOD_SPECS
 def dml_losses(
     outputs: StepOutputs, labels: Tensor, *, temperature: float, ce_weight: float, kd_weight: float
 ) -> LossParts:
-    """For each of both networks, ce_weight · CE(z, y) + kd_weight · T² KL(softmax(z' / T) || softmax(z / T)).
+    """Compute ce_weight · CE(z, y) + kd_weight · T² KL(softmax(z' / T) || softmax(z / T)) for each of the two networks.
 
-    z are its own logits and z' the other's, as constants. Both take their step at once, on logits from before it.
+    z are the network's own logits. z' are the other network's logits, treated as constants. One step updates both
+    networks, using logits computed before the update.
 
     Args:
-        outputs: needs `student_logits` and `peer_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `peer_logits`, both (B, C).
         labels: (B,) int64.
-        temperature: softens both sides of the divergence.
+        temperature: T, softens both sides of the divergence.
         ce_weight: weight of each network's cross-entropy.
-        kd_weight: weight of each network's divergence from the other.
+        kd_weight: weight of each network's divergence from the other network.
 
     Returns:
-        The parts `total`, of both networks; `ce` and `kd`, of the student; and `peer`.
+        Loss parts `total`, for both networks; `ce` and `kd`, for the student; and `peer`.
 
     Source:
-        Zhang et al., "Deep Mutual Learning" (2018), for two networks. There they take turns, the second learning from
-        what the first says after its step; here, as in most code since, both learn from before it, which spares a
-        forward pass. The temperature is ours: the paper has none, which is 1.
+        Zhang et al., "Deep Mutual Learning" (2018), for two networks. In the paper the networks take turns, and the
+        second network uses the logits of the already updated first network. Here, as in most later code, both use
+        logits from before the update, which saves a forward pass. The temperature is ours; the paper's temperature is
+        1.
     """
     assert outputs.peer_logits is not None
     student, peer = outputs.student_logits, outputs.peer_logits

@@ -1,4 +1,4 @@
-"""Two students of one frozen teacher, which listen to it the more the surer it is, and to each other."""
+"""Two students learn from one frozen teacher, weighted by the teacher's confidence, and from each other."""
 
 import math
 
@@ -13,21 +13,21 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 def confidence(teacher_logits: Tensor) -> Tensor:
-    """1 - H(softmax(z)) / log C of each sample, (B,): 0 where all classes are alike, 1 where one is certain.
+    """Compute 1 - H(softmax(z)) / log C for each sample, (B,): 0 for a uniform prediction, 1 for a certain one.
 
     Args:
-        teacher_logits: (B, C), C of 2 or more.
+        teacher_logits: (B, C), with C ≥ 2.
     """
     return 1 - entropy(teacher_logits) / math.log(teacher_logits.shape[1])
 
 
 def confident_kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """Mean over the batch of the teacher's confidence times T² KL(softmax(z / T) || softmax(z_s / T)).
+    """Compute the batch mean of the teacher's confidence times T² KL(softmax(z / T) || softmax(z_s / T)).
 
     Args:
         student_logits: (B, C).
-        teacher_logits: (B, C), of a frozen teacher.
-        temperature: softens both sides of the divergence, and not the confidence.
+        teacher_logits: (B, C), from a frozen teacher.
+        temperature: T, softens both sides of the divergence but not the confidence.
 
     Returns:
         Scalar; T² applied.
@@ -50,27 +50,27 @@ def dual_student_losses(
     kd_weight: float,
     dual_student_peer_weight: float,
 ) -> LossParts:
-    """For each of both students, ce_weight · CE + kd_weight · (the teacher's share + peer weight · the other's share).
+    """Compute ce_weight · CE + kd_weight · (teacher loss + peer weight · peer loss) for each of the two students.
 
-    The teacher's share is `confident_kd_loss`, the other student's T² KL(softmax(z' / T) || softmax(z / T)), with its
-    logits z' as constants. Both take their step at once, on logits from before it.
+    The teacher loss is `confident_kd_loss`. The peer loss is T² KL(softmax(z' / T) || softmax(z / T)), with the other
+    student's logits z' as constants. One step updates both students, using logits computed before the update.
 
     Args:
-        outputs: needs `student_logits`, `peer_logits` and `teacher_logits`, (B, C).
+        outputs: step outputs with `student_logits`, `peer_logits` and `teacher_logits`, each (B, C).
         labels: (B,) int64.
-        temperature: softens both sides of the divergences.
+        temperature: T, softens both sides of the divergences.
         ce_weight: weight of each student's cross-entropy.
-        kd_weight: weight of what each student is taught.
-        dual_student_peer_weight: of the other student's share in that, beside the teacher's 1.
+        kd_weight: weight of each student's distillation loss.
+        dual_student_peer_weight: weight of the peer loss within the distillation loss; the teacher loss has weight 1.
 
     Returns:
-        The parts `total`, of both students; `ce` and `kd`, of the first; and `peer`.
+        Loss parts `total`, for both students; `ce` and `kd`, for the first student; and `peer`.
 
     Source:
-        Gore, Dey and Mishra, "Uncertainty-Aware Dual-Student Knowledge Distillation for Efficient Image
-        Classification" (2025): its weight 1 - H / log C, of unsoftened probabilities here. Only its abstract was at
-        hand; the weights between the parts are ours, and so is that both students have one architecture, where it has
-        two.
+        Gore, Dey and Mishra, "Uncertainty-Aware Dual-Student Knowledge Distillation for Efficient Image Classification"
+        (2025), with the paper's weight 1 - H / log C, here on unsoftened probabilities. Only the abstract was
+        available, so the weights between the parts are ours. One architecture for both students is ours too; the
+        paper uses two architectures.
     """
     assert outputs.peer_logits is not None
     student, peer, teacher = outputs.student_logits, outputs.peer_logits, outputs.taught_by()

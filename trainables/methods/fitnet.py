@@ -1,4 +1,4 @@
-"""Hints: a regressor beside the student tells the teacher's map halfway from the student's."""
+"""Hints: a regressor predicts the teacher's middle map from the student's middle map."""
 
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, relu
@@ -10,15 +10,16 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 class HintRegressor(nn.Module):
-    """Convolution - batch norm - ReLU, from the student's map to the teacher's.
+    """Convolution, batch norm and ReLU that map the student's map to the teacher's shape.
 
-    Where one map is r times the other in height and width the convolution changes the size: of stride r and 2r - 1
-    pixels a side where the student's is larger, transposed where the teacher's is, of 1 × 1 where they are equal.
-    Other maps are pooled to one size before a convolution of 1 × 1.
+    If one map is r times larger than the other in height and width, the convolution changes the size. For a larger
+    student map, the convolution has stride r and a kernel of 2r - 1 pixels a side. For a larger teacher map, the
+    convolution is transposed. For equal sizes, the convolution is 1 × 1. All other sizes are pooled to one size before
+    a 1 × 1 convolution.
 
     Args:
         student: (C, H, W) of the student's map.
-        teacher: of the teacher's.
+        teacher: (C, H, W) of the teacher's map.
     """
 
     def __init__(self, student: MapShape, teacher: MapShape) -> None:
@@ -26,7 +27,7 @@ class HintRegressor(nn.Module):
         down, up = _times_larger(student, teacher), _times_larger(teacher, student)
         self.pools = not (down or up)
         self.conv: nn.Conv2d | nn.ConvTranspose2d
-        # A bias would be lost in the batch norm.
+        # Batch norm cancels a bias.
         if up > 1:
             padding = up // 2
             kernel = up + 2 * padding
@@ -34,43 +35,44 @@ class HintRegressor(nn.Module):
         else:
             stride = max(down, 1)
             self.conv = nn.Conv2d(student[0], teacher[0], 2 * stride - 1, stride=stride, padding=stride - 1, bias=False)
-        # It is never evaluated, so that it needs no running statistics.
+        # The regressor is never used in evaluation, so it needs no running statistics.
         self.bn = nn.BatchNorm2d(teacher[0], track_running_stats=False)
 
     def forward(self, pair: MapPair) -> MapPair:
-        """What the student's map tells of the teacher's, and the teacher's, of one shape."""
+        """Return the predicted and the actual teacher map, both of one shape."""
         student, teacher = pair.at_one_size() if self.pools else pair
         return MapPair(relu(self.bn(self.conv(student))), teacher)
 
 
 def _times_larger(one: MapShape, other: MapShape) -> int:
-    """How often `other` fits into `one`, in height and width alike; 0 if it does not."""
+    """Return how many times `other` fits into `one` in both height and width; 0 if it does not fit exactly."""
     times = one[1] // other[1]
     return times if (one[1], one[2]) == (times * other[1], times * other[2]) else 0
 
 
 def hint_regressor(setting: PartsSetting) -> HintRegressor:
-    """The parts of the method."""
+    """Build the method's regressor."""
     return HintRegressor(at_hint(setting.student_maps), at_hint(setting.teacher_maps))
 
 
 def fitnet_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · the mean squared error of the regressed hint.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · the mean squared error of the predicted hint.
 
     Args:
-        outputs: needs `student_logits` (B, C), `student_maps`, `teacher_maps` and the regressor in `parts`.
+        outputs: step outputs with `student_logits` (B, C), `student_maps`, `teacher_maps` and the regressor in `parts`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
-        kd_weight: weight of the error, which is a mean over all numbers of the map; the published weight is 100.
+        kd_weight: weight of the error, a mean over all elements of the map; the published weight is 100.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
-        Romero et al., "FitNets: Hints for Thin Deep Nets" (2015), equation 3 without its half. As in CRD's comparison
-        (Tian et al., 2020), whose weight goes with it, hints and labels teach together instead of in two stages, the
-        hint is the map of the second stage, and the regressor ends in batch norm and ReLU. Ours: the regressor has no
-        bias before its batch norm, and sizes other than equal, half and double are matched by its stride, too.
+        Romero et al., "FitNets: Hints for Thin Deep Nets" (2015), equation 3 without the factor 1/2. As in CRD's
+        comparison (Tian et al., 2020), hints and labels are used together instead of in two stages, the hint is the map
+        of the second stage, and the regressor ends in batch norm and ReLU. The published weight is also from there.
+        Ours: the regressor has no bias before batch norm, and the stride also matches sizes other than equal, half and
+        double.
     """
     assert isinstance(outputs.parts, HintRegressor)
     kd = mse_loss(*outputs.parts(hint_pair(outputs)))

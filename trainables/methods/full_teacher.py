@@ -1,4 +1,4 @@
-"""PESF-KD's ablation: the whole teacher goes on learning, as its adapter does otherwise."""
+"""Ablation of PESF-KD that trains the whole teacher instead of an adapter."""
 
 from torch import Tensor
 
@@ -18,28 +18,29 @@ def full_teacher_losses(
     adapter_ce_weight: float,
     detach_adapter_target: bool,
 ) -> LossParts:
-    """PESF-KD's losses, the teacher's own logits z_t in the place of the adapted ones.
+    """Compute PESF-KD's losses with the trained teacher's logits z_t in place of the adapted logits.
 
-    ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z_t / T) || softmax(z_s / T)) + adapter_ce_weight · CE(z_t, y),
-    whose divergence sends gradient to the student and, unless the target is detached, to the teacher.
+    The loss is ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z_t / T) || softmax(z_s / T)) + adapter_ce_weight ·
+    CE(z_t, y). The divergence sends gradient to the student and, unless the target is detached, to the teacher.
 
     Args:
-        outputs: needs `student_logits` and, of the learning teacher, `adapted_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `adapted_logits`, both (B, C). `adapted_logits` holds the
+            trained teacher's logits.
         labels: (B,) int64.
-        temperature: softens both sides of the divergence.
+        temperature: T, softens both sides of the divergence.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
         adapter_ce_weight: weight of the teacher's cross-entropy.
-        detach_adapter_target: the divergence's gradient does not reach the teacher.
+        detach_adapter_target: stop the divergence's gradient before the teacher.
 
     Returns:
-        The parts `total`, `ce`, `kd` and `adapter`, the last of the teacher.
+        Loss parts `total`, `ce`, `kd` and `adapter`; `adapter` is the teacher's cross-entropy.
 
     Source:
-        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022), where it stands for
-        student-friendly training without parameter efficiency. The teacher begins with the weights that it was trained
-        to, and learns with its batch statistics, by the adapter's rate, momentum, decay and schedule: what differs from
-        PESF-KD is only who learns.
+        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022), as the case of
+        student-friendly training without parameter efficiency. Training continues from the teacher's trained weights,
+        with BatchNorm on batch statistics. Learning rate, momentum, weight decay and schedule are the adapter's, so the
+        trained module is the only difference to PESF-KD.
     """
     return pesf_kd_losses(
         outputs,

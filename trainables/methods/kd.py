@@ -12,17 +12,17 @@ from trainables.steps.closed_form import ClosedForm
 def kd_losses(
     outputs: StepOutputs, labels: Tensor, *, temperature: float, ce_weight: float, kd_weight: float
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)).
+    """Compute ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)).
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C).
         labels: (B,) int64.
-        temperature: softens both sides of the divergence.
+        temperature: T, softens both sides of the divergence.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).

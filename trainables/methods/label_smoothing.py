@@ -1,4 +1,4 @@
-"""Cross-entropy with smoothed labels: the control that shows what soft targets do without a teacher behind them."""
+"""Cross-entropy with smoothed labels: the control for soft targets without a teacher."""
 
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -9,15 +9,17 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 def label_smoothing_losses(outputs: StepOutputs, labels: Tensor, *, label_smoothing: float) -> LossParts:
-    """CE(z_s, q) with q = (1 - label_smoothing) · onehot(y) + label_smoothing / C; its weight is 1, as that of `ce`.
+    """Compute CE(z_s, q) with q = (1 - label_smoothing) · onehot(y) + label_smoothing / C.
+
+    The weight is 1, as for the method `ce`.
 
     Args:
-        outputs: needs `student_logits` (B, C).
+        outputs: step outputs with `student_logits` (B, C).
         labels: (B,) int64.
-        label_smoothing: the share of each label that is spread evenly over all classes, its own too.
+        label_smoothing: probability mass spread evenly over all classes, including the label's class.
 
     Returns:
-        The parts `total` and `ce`, which are the same, smoothing included.
+        Loss parts `total` and `ce`, which are equal; both include the smoothing.
 
     Source:
         Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.

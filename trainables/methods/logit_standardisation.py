@@ -1,4 +1,4 @@
-"""Distillation of standardised logits: shape is taught, and the student keeps a scale of its own."""
+"""Distillation of standardised logits: the student matches the shape of the teacher's logits, at any scale."""
 
 from torch import Tensor
 
@@ -18,21 +18,22 @@ def logit_standardisation_losses(
     adapter_ce_weight: float,
     detach_adapter_target: bool,
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(u / T) || softmax(u_s / T)), u the standardised logits.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(u / T) || softmax(u_s / T)).
 
-    With an adapter, + adapter_ce_weight · CE(z_a, y), and u is of the adapted logits.
+    u and u_s are the standardised logits of teacher and student. With an adapter, adapter_ce_weight · CE(z_a, y) is
+    added, and u comes from the adapted logits.
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits` or `adapted_logits`, (B, C).
+        outputs: step outputs with `student_logits`, and `teacher_logits` or `adapted_logits`; each (B, C).
         labels: (B,) int64.
-        temperature: softens both sides after they are standardised.
+        temperature: T, softens both sides after standardisation.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
-        detach_adapter_target: the distillation loss's gradient does not reach the adapter.
+        detach_adapter_target: stop the distillation loss's gradient before the adapter.
 
     Returns:
-        The parts `total`, `ce`, `kd` and, with an adapter, `adapter`.
+        Loss parts `total`, `ce`, `kd` and, with an adapter, `adapter`.
 
     Source:
         Sun et al., "Logit Standardization in Knowledge Distillation" (2024). The adapter is ours.

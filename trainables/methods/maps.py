@@ -1,6 +1,6 @@
-"""What the methods that match maps have in common: which maps they match, and maps of two sizes made one.
+"""Helpers for methods that match feature maps: pair the maps of student and teacher, and pool a pair to one size.
 
-Maps are those of `FeatureMaps`: [0] after the stem, then one of each stage.
+Maps are those of `FeatureMaps`: index 0 is after the stem, followed by one map per stage.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Each = TypeVar("Each")
 
 
 class MapPair(NamedTuple):
-    """A map of the student and the one of the teacher that it is to resemble.
+    """Student map and the matching teacher map.
 
     Args:
         student: (B, C of the student, H, W).
@@ -31,62 +31,65 @@ class MapPair(NamedTuple):
     teacher: Tensor
 
     def at_one_size(self) -> "MapPair":
-        """Both at the smaller height and the smaller width: the larger is pooled, by averages."""
+        """Average-pool both maps to the smaller height and the smaller width."""
         size = min(self.student.shape[2], self.teacher.shape[2]), min(self.student.shape[3], self.teacher.shape[3])
         return MapPair(average_to(self.student, size), average_to(self.teacher, size))
 
 
 @torch.no_grad()
 def map_shapes(model: DistillationModel, example: Tensor) -> tuple[MapShape, ...]:
-    """Shapes of the maps that the model makes of one sample: (C, H, W) of an image's, (D,) of a sentence's states.
+    """Return the shapes of the model's maps for one sample: (C, H, W) for images, (D,) for hidden states of sentences.
 
     Args:
-        model: stays as it is.
-        example: one sample, as networks take it.
+        model: model to inspect; left unchanged.
+        example: batch of one sample, in the input format of the networks.
     """
     training = model.training
     if example.is_floating_point():
         example = example.to(model.head.weight.dtype)
-    maps = model.eval().stages(example).maps  # nothing that the model keeps moves
+    maps = model.eval().stages(example).maps  # eval mode leaves running statistics unchanged
     model.train(training)
     return tuple(tuple(each.shape[1:]) for each in maps)
 
 
 def in_pairs(student: Sequence[Each], teacher: Sequence[Each]) -> list[tuple[Each, Each]]:
-    """The stages' maps, or what belongs to them, from the first stage on; the stems, and stages left over, are not."""
+    """Pair the entries of both networks stage by stage, from the first stage on.
+
+    The stems are skipped, and so are the extra stages of the deeper network.
+    """
     return list(zip(student[1:], teacher[1:], strict=False))
 
 
 def at_hint(maps: Sequence[Each]) -> Each:
-    """That of the second stage, in the middle of most nets; of a net with one stage, of that."""
+    """Return the entry of the second stage, the middle of most networks, or of the only stage."""
     return maps[min(HINT_STAGE, len(maps) - 1)]
 
 
 def stage_pairs(outputs: StepOutputs) -> list[MapPair]:
-    """The pairs of `in_pairs`, as they are."""
+    """Return the map pairs of all matched stages at their original sizes; see `in_pairs`."""
     return [MapPair(*pair) for pair in in_pairs(*_of_both(outputs))]
 
 
 def last_pair(outputs: StepOutputs) -> MapPair:
-    """The last stages' maps."""
+    """Return the map pair of the last stages."""
     student, teacher = _of_both(outputs)
     return MapPair(student[-1], teacher[-1])
 
 
 def hint_pair(outputs: StepOutputs) -> MapPair:
-    """The maps of `at_hint`."""
+    """Return the map pair of the hint stages; see `at_hint`."""
     student, teacher = _of_both(outputs)
     return MapPair(at_hint(student), at_hint(teacher))
 
 
 def average_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, H, W) averaged over windows to (B, C, *size): what adaptive pooling gives.
+    """Average maps (B, C, H, W) over windows to (B, C, *size), with the result of adaptive average pooling.
 
-    Adaptive pooling itself has no deterministic gradient on CUDA.
+    PyTorch's adaptive pooling is not used because it has no deterministic gradient on CUDA.
 
     Args:
-        maps: at least as large as `size`.
-        size: height and width.
+        maps: (B, C, H, W), at least as large as `size`.
+        size: height and width of the result.
     """
     (height, width), (rows, columns) = maps.shape[2:], size
     if (height, width) == size:
@@ -97,7 +100,10 @@ def average_to(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _windows(source: int, target: int, like: Tensor) -> Tensor:
-    """(target, source): row i averages the positions that the i-th of `target` equal shares touches."""
+    """Build an averaging matrix (target, source).
+
+    Row i averages the positions covered, even partly, by the i-th of `target` equal shares.
+    """
     shares, positions = torch.arange(target, device=like.device), torch.arange(source, device=like.device)
     first, end = shares * source // target, ((shares + 1) * source + target - 1) // target
     inside = (positions >= first[:, None]) & (positions < end[:, None])

@@ -1,4 +1,4 @@
-"""What a distillation method is: whom it trains, and the losses it trains them by."""
+"""Definition of a distillation method: the trained modules and the losses that train them."""
 
 import functools
 import inspect
@@ -25,12 +25,14 @@ def weighted_sum(
     kd_weight: float,
     adapter_ce_weight: float = 0.0,
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · kd, and + adapter_ce_weight · CE(z_a, y) where there is an adapter.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · kd [+ adapter_ce_weight · CE(z_a, y)].
+
+    The term in brackets is added if there is an adapter.
 
     Args:
-        outputs: of the batch.
+        outputs: step outputs for the batch.
         labels: (B,) int64.
-        kd: scalar, the method's distillation loss.
+        kd: scalar distillation loss of the method.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the distillation loss.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
@@ -43,21 +45,24 @@ def weighted_sum(
     return LossParts(total + adapter_ce_weight * adapter, ce=ce, kd=kd, adapter=adapter)
 
 
-MapShape = tuple[int, ...]  # (C, H, W); of the states of sentences (D,)
+MapShape = tuple[int, ...]  # (C, H, W) for images; (D,) for the hidden states of sentences
 
 
 def weighted_sum_of_both(
     outputs: StepOutputs, labels: Tensor, kd: Tensor, peer_kd: Tensor, *, ce_weight: float, kd_weight: float
 ) -> LossParts:
-    """`weighted_sum` of the student and, as the part `peer`, of its peer: both are minimised in one step.
+    """Add the peer's weighted loss to `weighted_sum` of the student; one step minimises both.
 
     Args:
-        outputs: of the batch, `peer_logits` (B, C) among them.
+        outputs: step outputs for the batch, including `peer_logits` (B, C).
         labels: (B,) int64.
-        kd: scalar, the student's distillation loss, without the peer's gradient.
-        peer_kd: the peer's, without the student's.
-        ce_weight: weight of each one's cross-entropy.
-        kd_weight: weight of each one's distillation loss.
+        kd: scalar distillation loss of the student, without gradient for the peer.
+        peer_kd: scalar distillation loss of the peer, without gradient for the student.
+        ce_weight: weight of the cross-entropy, the same for student and peer.
+        kd_weight: weight of the distillation loss, the same for student and peer.
+
+    Returns:
+        Loss parts in which `total` covers both networks and `peer` is the peer's weighted loss.
     """
     assert outputs.peer_logits is not None
     own = weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
@@ -66,16 +71,16 @@ def weighted_sum_of_both(
 
 
 class PartsSetting(NamedTuple):
-    """What a method's own parts are built for.
+    """Sizes and labels needed to build a method's own modules.
 
     Args:
-        student_dim: D of the student.
-        teacher_dim: D of the teacher.
-        labels: (N,) int64, of the train split.
-        student_maps: (C_i, H_i, W_i) of each of the student's maps; empty unless the method needs them.
-        teacher_maps: of each of the teacher's.
-        image: (C, H, W) of what both are given; of sentences (2, L).
-        num_classes: width of the logits.
+        student_dim: feature size D of the student.
+        teacher_dim: feature size D of the teacher.
+        labels: (N,) int64, labels of the train split.
+        student_maps: (C_i, H_i, W_i) of each student map; empty unless the method needs maps.
+        teacher_maps: (C_i, H_i, W_i) of each teacher map; empty unless the method needs maps.
+        image: input shape (C, H, W) of both networks; (2, L) for sentences.
+        num_classes: number of logits.
     """
 
     student_dim: int
@@ -89,19 +94,19 @@ class PartsSetting(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """A distillation method.
+    """Distillation method: specification, losses and optional trainable modules.
 
     Args:
-        spec: what is known of it without its code; see `trainables.spec.methods`.
-        losses: `losses(outputs, labels, *, ...)`; its keyword-only parameters are named as the fields of
-            `TrialConfig` that they take their values from.
-        closed_form: takes those of `losses`' keyword-only parameters that it has and gives losses and gradients by
-            formula; None, or a None that it returns, where autograd is to find them.
-        parts: `parts(setting, *, ...)` builds what the method itself has, its keyword-only parameters as those of
-            `losses`: parameters are trained with the student, by its optimiser's settings, and parameters and buffers
-            are in every checkpoint. None for a method without.
-        teacher_method: what its teacher is trained by, the network itself as that method's student; None where that is
-            cross-entropy, as for all but methods that prepare the teacher for its student.
+        spec: description of the method that needs no torch; see `trainables.spec.methods`.
+        losses: `losses(outputs, labels, *, ...)`. Each keyword-only parameter has the name of the `TrialConfig` field
+            that provides the value.
+        closed_form: builds the formulas for losses and gradients from the keyword-only parameters of `losses`. Autograd
+            computes the gradients if this is None or returns None.
+        parts: `parts(setting, *, ...)` builds the method's own modules; None if the method has none. Keyword-only
+            parameters are named as in `losses`. The parameters are trained together with the student, with the settings
+            of the student's optimiser. Every checkpoint stores the parameters and buffers.
+        teacher_method: method that trains the teacher, with the teacher network in the role of the student. None if the
+            teacher is trained with cross-entropy. Only methods that prepare the teacher for the student set this.
     """
 
     spec: MethodSpec
@@ -112,54 +117,54 @@ class Method:
 
     @property
     def name(self) -> str:
-        """The method's name in `METHODS`."""
+        """Name of the method in `METHODS`."""
         return self.spec.name
 
     @property
     def asks_frozen_teacher(self) -> bool:
-        """Whether the frozen teacher's outputs are wanted for every batch."""
+        """Whether every batch needs the frozen teacher's outputs."""
         return self.spec.needs_teacher and not self.spec.trains_teacher
 
     @property
     def loss_fields(self) -> frozenset[str]:
-        """The fields of `TrialConfig` that the losses depend on."""
+        """Fields of `TrialConfig` read by the losses."""
         return _keywords(self.losses)
 
     @property
     def parts_fields(self) -> frozenset[str]:
-        """The fields of `TrialConfig` that the method's own parts are built from."""
+        """Fields of `TrialConfig` read when building the method's own modules."""
         return _keywords(self.parts) if self.parts is not None else frozenset()
 
     @property
     def teacher_fields(self) -> frozenset[str]:
-        """The fields of `TrialConfig` that the training of the method's own teacher depends on."""
+        """Fields of `TrialConfig` read when training the method's own teacher."""
         own = self.teacher_method
         return (own.loss_fields | own.parts_fields) - {"teacher"} if own is not None else frozenset()
 
     def objective(self, values: Mapping[str, Any]) -> Objective:
-        """The losses with their weights, temperatures and choices fixed.
+        """Return the losses with weights, temperatures and choices filled in.
 
         Args:
-            values: the trial's fields by name; those that the losses do not depend on are ignored.
+            values: the trial's fields by name; fields the losses do not use are ignored.
         """
         return functools.partial(self.losses, **{name: values[name] for name in self.loss_fields})
 
     def gradients(self, values: Mapping[str, Any]) -> "ClosedForm | None":
-        """The objective's losses and gradients by formula, with its numbers fixed; None if it has no such form.
+        """Return the formulas for losses and gradients with all numbers filled in; None if there are no formulas.
 
         Args:
-            values: as for `objective`.
+            values: the trial's fields by name; fields the losses do not use are ignored.
         """
         if self.closed_form is None:
             return None
         return self.closed_form(**{name: values[name] for name in self.loss_fields})
 
     def build_parts(self, values: Mapping[str, Any], setting: PartsSetting) -> nn.Module | None:
-        """The method's own parts; None for a method without.
+        """Build the method's own modules; return None if the method has none.
 
         Args:
-            values: as for `objective`.
-            setting: what they are for.
+            values: the trial's fields by name; fields the modules do not use are ignored.
+            setting: sizes and labels to build the modules for.
         """
         if self.parts is None:
             return None

@@ -1,4 +1,4 @@
-"""Pea-KD: a student whose layers run twice, and that first learns how its teacher answers."""
+"""Pea-KD: the student's layers run twice, and the student first learns to predict how the teacher answers."""
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -12,12 +12,14 @@ _ANSWERS = 4  # right or wrong, confident or not
 
 
 def answers_of(teacher_logits: Tensor, labels: Tensor, *, threshold: float) -> Tensor:
-    """How the teacher answers: 0 right and confident, 1 right and not, 2 wrong and confident, 3 wrong and not.
+    """Classify the teacher's answers into four classes by correctness and confidence.
+
+    The classes are 0 right and confident, 1 right and unsure, 2 wrong and confident, 3 wrong and unsure.
 
     Args:
         teacher_logits: (B, C).
         labels: (B,) int64.
-        threshold: from which probability of its answer on it counts as confident.
+        threshold: smallest probability of the predicted class that counts as confident.
 
     Returns:
         (B,) int64.
@@ -27,7 +29,7 @@ def answers_of(teacher_logits: Tensor, labels: Tensor, *, threshold: float) -> T
 
 
 def answer_head(setting: PartsSetting) -> nn.Linear:
-    """The layer that tells the teacher's answers from the student's feature."""
+    """Build the layer that predicts the teacher's answer class from the student's feature."""
     return nn.Linear(setting.student_dim, _ANSWERS)
 
 
@@ -41,26 +43,28 @@ def pea_kd_losses(
     pea_threshold: float,
     pea_epochs: int,
 ) -> LossParts:
-    """In the first epochs kd_weight · CE(how the teacher answers), then ce_weight · CE(z_s, y) + kd_weight · T² KL.
+    """Compute kd_weight · CE(answer class) in the first epochs, then ce_weight · CE(z_s, y) + kd_weight · T² KL.
+
+    The answer class is that of `answers_of`; the KL divergence is that of `kd_loss`.
 
     Args:
-        outputs: needs `student_feature` (B, D), `student_logits` and `teacher_logits` (B, C), the epoch, and the layer
-            for the teacher's answers in `parts`.
+        outputs: step outputs with `student_feature` (B, D), `student_logits` and `teacher_logits`, both (B, C),
+            `epoch`, and the answer head in `parts`.
         labels: (B,) int64.
-        temperature: softens both sides of the divergence.
+        temperature: T, softens both sides of the divergence.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence, and of the cross-entropy in the first epochs.
         pea_threshold: see `answers_of`.
-        pea_epochs: how many first epochs.
+        pea_epochs: number of first epochs.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
-        Cho and Kang, "Pea-KD: Parameter-efficient and Accurate Knowledge Distillation on BERT" (2020): pretraining with
-        the teacher's predictions, whose four classes these are. That the student's layers are shared and shuffled,
-        `trainables.models.text.share_layers` sees to. Both from memory of the paper, not checked against its code; one
-        learning-rate schedule over both phases is ours.
+        Cho and Kang, "Pea-KD: Parameter-efficient and Accurate Knowledge Distillation on BERT" (2020), pretraining with
+        the teacher's predictions in four classes. `trainables.models.text.share_layers` implements the paper's shared
+        and shuffled layers. Both were written from memory of the paper and not checked against the paper's code. The
+        single learning-rate schedule over both phases is ours.
     """
     assert isinstance(outputs.parts, nn.Linear)
     if outputs.epoch >= pea_epochs:
@@ -68,7 +72,7 @@ def pea_kd_losses(
         return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
     teacher = outputs.taught_by()
     told = cross_entropy(outputs.parts(outputs.student_feature), answers_of(teacher, labels, threshold=pea_threshold))
-    # A teacher that is not finite would otherwise show as answers like any other.
+    # Propagate NaN and infinity from the teacher; `answers_of` would otherwise hide them as ordinary classes.
     told = told + 0.0 * teacher.sum()
     ce = cross_entropy(outputs.student_logits.detach(), labels)
     return LossParts(kd_weight * told, ce=ce, kd=told)

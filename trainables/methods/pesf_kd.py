@@ -1,4 +1,4 @@
-"""PESF-KD: the teacher stays frozen, and an adapter learns to make its soft labels student-friendly."""
+"""PESF-KD: the teacher stays frozen, and a trained adapter makes the teacher's soft labels student-friendly."""
 
 from typing import Literal
 
@@ -28,38 +28,39 @@ def pesf_kd_losses(
     gap_target: float,
     gap_weight: float,
 ) -> LossParts:
-    """Losses of student and adapter, minimised together.
+    """Compute the losses of student and adapter, which one step minimises together.
 
-    ce_weight · CE(z_s, y) + kd_weight · D + adapter_ce_weight · CE(z_a, y), with z_a the adapted logits and D either
-    T² KL(softmax(z_a / T) || softmax(z_s / T)) or T² times the mean squared difference of the two. The distance sends
-    gradient to the student and, unless the target is detached, to the adapter, which thereby moves towards the
-    student.
+    The loss is ce_weight · CE(z_s, y) + kd_weight · D + adapter_ce_weight · CE(z_a, y), with z_a the adapted logits.
+    The distance D is T² KL(softmax(z_a / T) || softmax(z_s / T)), or T² times the mean squared difference of both
+    softmaxes. D sends gradient to the student and, unless the target is detached, to the adapter. The gradient moves
+    the adapted logits towards the student's.
 
-    Where the gap is imposed, gap_weight · (gap - gap_target)² is added, with the batch's gap, mean(sharpness(z_a) -
-    sharpness(z_s)) at temperature 1. Its gradient reaches the adapter alone, whether the target is detached or not: the
-    student is taught by a teacher that keeps its distance, and is not itself pushed to it.
+    If `gap_control` imposes a gap, gap_weight · (gap - gap_target)² is added. The gap is mean(sharpness(z_a) -
+    sharpness(z_s)) over the batch, at temperature 1. This penalty sends gradient to the adapter alone, even if the
+    target is detached: the adapter keeps the sharpness gap, and the student is not pushed towards the gap.
 
     Args:
-        outputs: needs `student_logits` and `adapted_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `adapted_logits`, both (B, C).
         labels: (B,) int64.
-        temperature: softens both sides of the distance.
+        temperature: T, softens both sides of the distance.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the distance.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
-        detach_adapter_target: the distance's gradient does not reach the adapter.
-        distance: `kl` as in the paper's vision experiments, `mse` of probabilities as in its language ones.
-        gap_control: `paper` imposes the gap as the paper measures it, which an adapter can also meet by adding a
-            constant to all logits; `centred` the gap after subtracting each row's mean logit, which it cannot; `none`
-            and `placebo` impose nothing (in a placebo the adapter itself adds a constant, see `TeacherAdapter`).
-        gap_target: in nats, where the gap is imposed.
-        gap_weight: weight of the penalty, where the gap is imposed.
+        detach_adapter_target: stop the distance's gradient before the adapter.
+        distance: `kl` as in the paper's vision experiments; `mse` of probabilities as in the paper's language
+            experiments.
+        gap_control: which gap to impose. `paper` uses the paper's gap, which an adapter can also meet by adding a
+            constant to all logits. `centred` first subtracts each row's mean logit, so a constant has no effect. `none`
+            and `placebo` impose nothing; for `placebo` the adapter itself adds a constant, see `TeacherAdapter`.
+        gap_target: target gap in nats, if a gap is imposed.
+        gap_weight: weight of the penalty, if a gap is imposed.
 
     Returns:
-        The parts `total`, `ce`, `kd` and `adapter`, and `gap`, the penalty before its weight, where it is imposed.
+        Loss parts `total`, `ce`, `kd` and `adapter`. If a gap is imposed, also `gap`, the unweighted penalty.
 
     Source:
-        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022). The separate
-        weight of the adapter's cross-entropy, the detached target and the imposed gap are ours.
+        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022). The separate weight of the
+        adapter's cross-entropy, the detached target and the imposed gap are ours.
     """
     distance_of = kd_loss if distance == "kl" else probability_mse_loss
     target = outputs.taught_by(detached=detach_adapter_target)
@@ -87,10 +88,10 @@ def closed_form(
     gap_target: float,  # noqa: ARG001 - the formulas are of a gap that is left alone
     gap_weight: float,  # noqa: ARG001
 ) -> ClosedForm | None:
-    """Losses and gradients by formula; None where autograd is to find them.
+    """Return the formulas for losses and gradients; None if autograd has to compute the gradients.
 
-    It does for the squared distance and wherever the gap is controlled. A pack knows both fields to be the same in all
-    its trials (`SHARED_FIELDS`), so all of them go the same way.
+    Autograd is needed for the squared distance and for every gap control except `none`. All trials of a pack share both
+    fields (`SHARED_FIELDS`), so they all use the same path.
     """
     if distance != "kl" or gap_control != "none":
         return None

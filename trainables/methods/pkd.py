@@ -1,4 +1,4 @@
-"""Patient knowledge distillation: the student's layers also follow layers of its teacher, by their [CLS] states."""
+"""Patient knowledge distillation: student layers also match teacher layers, by the hidden state of the [CLS] token."""
 
 from typing import Literal
 
@@ -16,24 +16,24 @@ from trainables.spec.methods import METHOD_SPECS
 def patience_loss(
     student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], *, student_layers: Literal["skip", "first", "last"]
 ) -> Tensor:
-    """The mean squared difference of matched layers' [CLS] states, each divided by its length.
+    """Compute the mean squared difference of the [CLS] states of matched layers, each state scaled to length 1.
 
-    The student's last layer is left out: its logits are taught by the teacher's.
+    The student's last layer is left out, because the logits already distil that layer.
 
     Args:
-        student: states (B, H) after the embeddings and after each layer.
-        teacher: the same of the teacher, H alike.
-        student_layers: which layers of the teacher are matched.
+        student: hidden states (B, H) after the embeddings and after each layer.
+        teacher: the same for the teacher, with equal H.
+        student_layers: which teacher layers are matched.
 
     Returns:
-        Scalar, a mean over samples, layers and units; 0 for a student of one layer.
+        Scalar, the mean over samples, layers and units; 0 for a student with one layer.
 
     Raises:
-        ValueError: the two are not equally wide, or layers cannot be matched so.
+        ValueError: the widths H differ, or the teacher's layers cannot be matched this way.
 
     Source:
-        Sun et al., "Patient Knowledge Distillation for BERT Model Compression" (2019), equation 7, as a mean and not a
-        sum.
+        Sun et al., "Patient Knowledge Distillation for BERT Model Compression" (2019), equation 7, with a mean instead
+        of a sum.
     """
     if student[0].shape[1] != teacher[0].shape[1]:
         raise ValueError(
@@ -43,7 +43,7 @@ def patience_loss(
     matched = matched_layers(len(teacher) - 1, len(student) - 1, which=student_layers)[:-1]
     if not matched:
         return student[0].new_zeros(())
-    # [0] is what the embeddings give.
+    # Index 0 is the output of the embeddings.
     theirs = torch.stack([normalize(teacher[layer + 1], dim=1) for layer in matched])
     own = torch.stack([normalize(each, dim=1) for each in student[1:-1]])
     return mse_loss(own, theirs)
@@ -59,19 +59,22 @@ def pkd_losses(
     pkd_weight: float,
     student_layers: Literal["skip", "first", "last"],
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)) + pkd_weight · the patience loss.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)) + pkd_weight · patience.
+
+    The patience term is `patience_loss`.
 
     Args:
-        outputs: needs `student_logits` (B, C), `teacher_logits` (B, C), and both nets' states in their maps.
+        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C), and with the hidden states of
+            both networks in `student_maps` and `teacher_maps`.
         labels: (B,) int64.
-        temperature: softens both sides of the divergence.
+        temperature: T, softens both sides of the divergence.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
         pkd_weight: weight of the patience loss, the paper's β.
-        student_layers: which layers of the teacher are matched: `skip` is PKD-Skip, `last` PKD-Last.
+        student_layers: which teacher layers are matched: `skip` is PKD-Skip, `last` is PKD-Last.
 
     Returns:
-        The parts `total`, `ce` and `kd`; the patience loss is in the total alone.
+        Loss parts `total`, `ce` and `kd`; only `total` includes the patience loss.
 
     Source:
         Sun et al. (2019), equation 8.

@@ -1,4 +1,4 @@
-"""Probabilistic knowledge transfer: how likely each sample of a batch is to be another's neighbour, by the features."""
+"""Probabilistic knowledge transfer: match the probability that two samples of a batch are neighbours."""
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -11,21 +11,23 @@ _SMALL = 1e-7
 
 
 def pkt_loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
-    """Divergence between the teacher's and the student's neighbourhoods, mean over all pairs of p_t log(p_t / p_s).
+    """Compute the divergence between teacher and student neighbourhoods, the mean over all pairs of p_t log(p_t / p_s).
 
-    With k the cosine of two samples' features, moved to [0, 1], p is k divided by its sum over the row, a sample's
-    own entry included.
+    Let k be the cosine similarity of two samples' features, mapped to [0, 1]. Then p is k divided by the sum over the
+    row, including the sample's own entry.
 
     Args:
         student_feature: (B, D of the student).
-        teacher_feature: (B, D of the teacher); the two widths need not agree.
+        teacher_feature: (B, D of the teacher); D may differ from the student's.
 
     Returns:
-        Scalar: the mean over the B² pairs, so 1 / B of the mean over the samples; 0 where both see the same cosines.
+        Scalar, the mean over the B² pairs: 1 / B times the mean divergence of a sample. Zero if both have the same
+        cosines.
 
     Source:
         Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (2018), with the
-        cosine kernel. The mean over pairs is that of CRD's comparison (Tian et al., 2020), whose weight goes with it.
+        cosine kernel. The mean over pairs comes from CRD's comparison (Tian et al., 2020), as does the published
+        weight.
     """
     student, teacher = _neighbourhood(student_feature), _neighbourhood(teacher_feature)
     return (teacher * ((teacher + _SMALL) / (student + _SMALL)).log()).mean()
@@ -38,16 +40,16 @@ def _neighbourhood(feature: Tensor) -> Tensor:
 
 
 def pkt_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · the divergence of `pkt_loss`.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · `pkt_loss` of the features.
 
     Args:
-        outputs: needs `student_logits` (B, C), `student_feature` and `teacher_feature`.
+        outputs: step outputs with `student_logits` (B, C), `student_feature` and `teacher_feature`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
-        kd_weight: weight of the divergence, which is small: the published weight is 30,000.
+        kd_weight: weight of the divergence. The divergence is small, so the published weight is 30,000.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
         Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer" (2018).

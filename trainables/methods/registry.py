@@ -1,4 +1,4 @@
-"""Distillation methods by name."""
+"""Registry of distillation methods by name."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -9,7 +9,7 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 class MethodRegistry(Mapping[str, Method]):
-    """Methods by name, each imported when it is looked up."""
+    """Mapping from name to method; a lookup imports the method's module."""
 
     def __getitem__(self, name: str) -> Method:
         method: Method = import_module(f"trainables.methods.{METHOD_SPECS[name].name}").METHOD

@@ -1,4 +1,4 @@
-"""Relational distillation: distances between samples, and angles among three, in the penultimate feature."""
+"""Relational distillation: match pairwise distances and triplet angles of the penultimate features."""
 
 from typing import Final
 
@@ -13,31 +13,34 @@ _SMALL: Final = 1e-12
 
 
 def rkd_distance_loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
-    """Huber loss between the two tables of distances, each divided by its mean over different samples.
+    """Compute the Huber loss between both distance matrices.
+
+    Each matrix is first divided by the mean distance between different samples.
 
     Args:
         student_feature: (B, D of the student).
         teacher_feature: (B, D of the teacher).
 
     Returns:
-        Scalar, mean over the B² pairs, those of a sample with itself included; 0 for similar figures, and for B = 1.
+        Scalar, the mean over all B² pairs, including each sample with itself. Zero for geometrically similar features,
+        and for B = 1.
 
     Source:
-        Park et al., "Relational Knowledge Distillation" (2019). The mean distance is over the pairs
-        of different samples, where its code leaves out pairs at distance 0.
+        Park et al., "Relational Knowledge Distillation" (2019). The mean distance here covers all pairs of different
+        samples; the paper's code leaves out pairs at distance 0.
     """
     return smooth_l1_loss(_relative_distances(student_feature), _relative_distances(teacher_feature))
 
 
 def rkd_angle_loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
-    """Huber loss between the cosines of the angles at j of all triples i, j, k.
+    """Compute the Huber loss between the cosines of the angles at j, for all triples i, j, k.
 
     Args:
         student_feature: (B, D of the student).
         teacher_feature: (B, D of the teacher).
 
     Returns:
-        Scalar, mean over the B³ triples, degenerate ones (cosine 0) included; 0 for similar figures.
+        Scalar, the mean over all B³ triples; degenerate triples have cosine 0. Zero for geometrically similar features.
 
     Source:
         Park et al., "Relational Knowledge Distillation" (2019).
@@ -46,12 +49,12 @@ def rkd_angle_loss(student_feature: Tensor, teacher_feature: Tensor) -> Tensor:
 
 
 def _differences(feature: Tensor) -> Tensor:
-    """(B, B, D): row j, column i is x_i - x_j."""
+    """Compute pairwise differences (B, B, D); row j, column i is x_i - x_j."""
     return feature[None, :, :] - feature[:, None, :]
 
 
 def _relative_distances(feature: Tensor) -> Tensor:
-    # The small number keeps the root's gradient finite where two samples coincide, as each does with itself.
+    # The epsilon keeps the square root's gradient finite for identical samples, such as a sample and itself.
     distances = (_differences(feature).square().sum(dim=2) + _SMALL).sqrt()
     pairs = max(len(feature) * (len(feature) - 1), 1)
     apart = distances - distances.diagonal().diag()
@@ -72,21 +75,22 @@ def rkd_losses(
     rkd_distance_weight: float,
     rkd_angle_weight: float,
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · (rkd_distance_weight · distances + rkd_angle_weight · angles).
+    """Compute ce_weight · CE(z_s, y) + kd_weight · (rkd_distance_weight · distances + rkd_angle_weight · angles).
 
     Args:
-        outputs: needs `student_logits` (B, C), `student_feature` and `teacher_feature`.
+        outputs: step outputs with `student_logits` (B, C), `student_feature` and `teacher_feature`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of both relations together.
-        rkd_distance_weight: weight of the pairs' loss.
-        rkd_angle_weight: weight of the triples' loss.
+        rkd_distance_weight: weight of the distance loss.
+        rkd_angle_weight: weight of the angle loss.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
-        Park et al., "Relational Knowledge Distillation" (2019); memory grows with B³: 1 MB a table for 64 samples.
+        Park et al., "Relational Knowledge Distillation" (2019). Memory grows with B³: a cosine table takes 1 MB for 64
+        samples.
     """
     assert outputs.teacher_feature is not None
     distances = rkd_distance_loss(outputs.student_feature, outputs.teacher_feature)

@@ -1,9 +1,10 @@
-"""Student-friendly teachers: trained with branches that end as the student does; then plain distillation.
+"""Student-friendly teachers: train the teacher with student-like branches, then use plain distillation.
 
-The first phase is the teacher's own training, before and apart from the students': one teacher for each pair of
-architectures and its seed, which all trials and seeds of that student share, as they share an ordinary teacher. It
-takes the recipe's epochs, each dearer by the branches, which are thrown away in the end; what it took stands beside
-the teacher's file and, whole, under `cost/teacher_training_seconds` of every trial that it teaches.
+The first phase trains the teacher, before and separately from the students. There is one teacher per pair of
+architectures and teacher seed. All trials and seeds of that student share the teacher, as they share an ordinary
+teacher. Training takes the recipe's number of epochs; the branches make each epoch slower, and are discarded at the
+end. The training time is stored next to the teacher's file. Every trial with this teacher reports the full time as
+`cost/teacher_training_seconds`.
 """
 
 from collections.abc import Callable
@@ -24,13 +25,13 @@ from trainables.steps.closed_form import ClosedForm
 
 
 class Branch(nn.Module):
-    """A student that begins with one of the teacher's maps: a 3 × 3 convolution in its first stages' place.
+    """Student that starts from a teacher map: a 3 × 3 convolution replaces the student's first stages.
 
     Args:
-        student: gives its later stages and its head; what lies before them is thrown away.
-        index: of the student's map that the teacher's stands for.
+        student: provides the later stages and the head; the earlier layers are removed.
+        index: index of the student map replaced by the teacher's map.
         theirs: shape of the teacher's map.
-        own: shape of the student's.
+        own: shape of the student's map.
     """
 
     def __init__(self, student: DistillationModel, index: int, theirs: MapShape, own: MapShape) -> None:
@@ -44,18 +45,18 @@ class Branch(nn.Module):
         _keep_what_runs(student, lambda: student.resume(index, torch.zeros(2, *own)))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Logits (B, C) from the teacher's map (B, C_i, H_i, W_i)."""
+        """Compute logits (B, C) from the teacher's map (B, C_i, H_i, W_i)."""
         maps = _resized(self.transform(maps), self._size)
         logits: Tensor = self.tail.head(self.tail.resume(self._index, maps))
         return logits
 
 
 class Branches(nn.ModuleList):
-    """A branch from each stage of the teacher's but the last, as far as the student has stages too.
+    """One branch for each teacher stage except the last, limited by the number of student stages.
 
     Args:
-        student: architecture.
-        setting: of the teacher, which is the network that learns here.
+        student: architecture of the student.
+        setting: sizes of the teacher, which is the network in training.
     """
 
     def __init__(self, student: str, setting: PartsSetting) -> None:
@@ -75,34 +76,34 @@ class Branches(nn.ModuleList):
         self._from = [theirs for theirs, _ in pairs]
 
     def forward(self, maps: tuple[Tensor, ...]) -> list[Tensor]:
-        """Logits (B, C) of each branch, from all of the teacher's maps."""
+        """Compute logits (B, C) of each branch from all teacher maps."""
         return [branch(maps[index]) for branch, index in zip(self, self._from, strict=True)]
 
 
 class BranchPoint(NamedTuple):
-    """Which map of the teacher's stands for which of the student's, by their indices."""
+    """Indices of a teacher map and of the student map replaced by the teacher map."""
 
     theirs: int
     own: int
 
 
 def branch_points(teacher_maps: int, student_maps: int) -> list[BranchPoint]:
-    """Pairs of stages counted from the end, without the last ones and the stems; the stems where nothing else is left.
+    """Pair stages counted from the end, without the last stages and the stems; use the stems if nothing else is left.
 
     Args:
-        teacher_maps: how many the teacher has, its stem's among them.
-        student_maps: the same of the student.
+        teacher_maps: number of teacher maps, including the stem's.
+        student_maps: number of student maps, including the stem's.
     """
     count = max(1, min(teacher_maps, student_maps) - 2)
     return [BranchPoint(teacher_maps - 1 - k, student_maps - 1 - k) for k in range(count, 0, -1)]
 
 
 def branches(setting: PartsSetting, *, teacher: str) -> Branches:
-    """What a student-friendly teacher is trained with.
+    """Build the branches for training a student-friendly teacher.
 
     Args:
-        setting: of the network that learns, which is to become a teacher.
-        teacher: the field of its training that names the other network, here the student to be.
+        setting: sizes of the network in training, the later teacher.
+        teacher: architecture of the later student; field `teacher` in the config of this training.
     """
     return Branches(teacher, setting)
 
@@ -116,28 +117,29 @@ def friendly_teacher_losses(
     sftn_kl_weight: float,
     sftn_branch_ce_weight: float,
 ) -> LossParts:
-    """ce_weight · CE(z_t, y) + kl_weight · mean of T² KL(z_t || z_b) + branch_ce_weight · mean of CE(z_b, y).
+    """Compute ce_weight · CE(z_t, y) + kl_weight · mean of T² KL(z_t || z_b) + branch_ce_weight · mean of CE(z_b, y).
 
-    The means are over the branches b; the divergence, of probabilities softened by T, sends gradient to both sides.
+    Both means are over the branches b. The divergence compares probabilities softened by T, and sends gradient to both
+    sides.
 
     Args:
-        outputs: of the network that learns to be a teacher: `student_logits` (B, C), `student_maps`, and the branches
-            in `parts`.
+        outputs: step outputs of the later teacher, with `student_logits` (B, C), `student_maps`, and the branches in
+            `parts`.
         labels: (B,) int64.
         sftn_temperature: T.
         sftn_ce_weight: weight of the teacher's own cross-entropy.
-        sftn_kl_weight: weight of its divergence from the branches.
+        sftn_kl_weight: weight of the divergence between teacher and branches.
         sftn_branch_ce_weight: weight of the branches' cross-entropy.
 
     Returns:
-        The parts `total`; `ce`, the teacher's; and `kd`, the divergence.
+        Loss parts `total`; `ce`, the teacher's cross-entropy; and `kd`, the divergence.
 
     Source:
-        Park et al., "Learning Student-Friendly Teacher Networks for Knowledge Distillation" (2021), with its weights
-        1, 3 and 1. Ours where the paper was not at hand: the divergence is in the direction of distillation, a branch
-        begins with a 3 × 3 convolution, a batch norm and a ReLU (averaged or repeated to the student's resolution), and
-        branches begin after every stage but the last, counted from the end where both have unequal numbers of stages.
-        Branches learn by the teacher's recipe.
+        Park et al., "Learning Student-Friendly Teacher Networks for Knowledge Distillation" (2021), with the paper's
+        weights 1, 3 and 1. The paper was not available for the following choices, which are ours. The divergence has
+        the direction used in distillation. A branch starts with a 3 × 3 convolution, batch norm and ReLU, then averages
+        or repeats the map to the student's resolution. Branches start after every stage except the last; if the numbers
+        of stages differ, stages are counted from the end. The teacher's recipe also trains the branches.
     """
     assert isinstance(outputs.parts, Branches)
     assert outputs.student_maps is not None
@@ -152,24 +154,25 @@ def friendly_teacher_losses(
 def sftn_losses(
     outputs: StepOutputs, labels: Tensor, *, temperature: float, ce_weight: float, kd_weight: float
 ) -> LossParts:
-    """Plain distillation from the student-friendly teacher: `kd_losses`.
+    """Compute the plain distillation loss `kd_losses` with the student-friendly teacher.
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C).
         labels: (B,) int64.
-        temperature: softens both sides of the divergence.
+        temperature: T, softens both sides of the divergence.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
 
     Source:
-        Park et al. (2021), see `friendly_teacher_losses`; there any distillation may follow, this is its first.
+        Park et al. (2021), see `friendly_teacher_losses`. The paper allows any distillation loss in this phase; this is
+        the first one in the paper.
     """
     return kd_losses(outputs, labels, temperature=temperature, ce_weight=ce_weight, kd_weight=kd_weight)
 
 
 @torch.no_grad()
 def _keep_what_runs(model: DistillationModel, run: Callable[[], object]) -> None:
-    """Throw away the layers that are not called, so that nobody counts, trains or stores them."""
+    """Replace layers that `run` never calls with the identity, so they are not counted, trained or stored."""
     used: set[nn.Module] = {model.head}
     leaves = [module for module in model.modules() if not list(module.children())]
     hooks = [leaf.register_forward_pre_hook(lambda module, _: used.add(module)) for leaf in leaves]
@@ -188,7 +191,13 @@ def _keep_what_runs(model: DistillationModel, run: Callable[[], object]) -> None
 
 
 def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Averaged over blocks, or repeated: unlike their adaptive kin, both have deterministic gradients on CUDA."""
+    """Resize maps by averaging over blocks or by repeating pixels.
+
+    Unlike adaptive pooling, both have deterministic gradients on CUDA.
+
+    Raises:
+        ValueError: neither size is a multiple of the other.
+    """
     height, width = maps.shape[2:]
     if height % size[0] == 0 and width % size[1] == 0:
         return average_to(maps, size)

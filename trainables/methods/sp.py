@@ -1,4 +1,4 @@
-"""Similarity preserving: samples of a batch that look alike to the teacher's last stage do so to the student's."""
+"""Similarity preserving: match the similarities between the samples of a batch, computed from the last stage."""
 
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -10,27 +10,27 @@ from trainables.spec.methods import METHOD_SPECS
 
 
 def similarities(maps: Tensor) -> Tensor:
-    """Products of each sample's activations with every sample's, each row scaled to length 1.
+    """Compute dot products between all pairs of samples, with each row scaled to length 1.
 
     Args:
-        maps: (B, ...), of each sample whatever shape.
+        maps: (B, ...), samples of any shape.
 
     Returns:
-        (B, B); a row of 0 for a sample whose map is 0.
+        (B, B); a sample with an all-zero map has a zero row.
     """
     flat = maps.flatten(1)
     return normalize(flat @ flat.t(), dim=1)
 
 
 def sp_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
-    """Squared difference of the two tables of similarities, mean over the B² pairs.
+    """Compute the mean squared difference of both similarity matrices over the B² pairs.
 
     Args:
         student_map: (B, ...).
-        teacher_map: (B, ...), of another shape if it likes: neither channels nor positions have to agree.
+        teacher_map: (B, ...); channels and positions may differ from the student's.
 
     Returns:
-        Scalar; 0 for maps that differ by an orthogonal transformation and in scale, and for B = 1.
+        Scalar. Zero if the maps differ only by an orthogonal transformation and by scale; also zero for B = 1.
 
     Source:
         Tung and Mori, "Similarity-Preserving Knowledge Distillation" (2019), equations 1 to 4.
@@ -39,20 +39,20 @@ def sp_loss(student_map: Tensor, teacher_map: Tensor) -> Tensor:
 
 
 def sp_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · `sp_loss` of the last stages.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · `sp_loss` of the last stages.
 
     Args:
-        outputs: needs `student_logits` (B, C), `student_maps` and `teacher_maps`.
+        outputs: step outputs with `student_logits` (B, C), `student_maps` and `teacher_maps`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
-        kd_weight: weight of the similarities; the published weight is 3,000.
+        kd_weight: weight of `sp_loss`; the published weight is 3,000.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
-        Tung and Mori, "Similarity-Preserving Knowledge Distillation" (2019). Which stages are matched the paper leaves
-        open; the last alone, before the global average, is the choice of CRD's comparison (Tian et al., 2020).
+        Tung and Mori, "Similarity-Preserving Knowledge Distillation" (2019). The paper leaves the choice of stages
+        open. As in CRD's comparison (Tian et al., 2020), only the last stage is matched, before global average pooling.
     """
     kd = sp_loss(*last_pair(outputs))
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)

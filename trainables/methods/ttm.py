@@ -1,4 +1,4 @@
-"""Transformed teacher matching: the temperature stays on the teacher's side."""
+"""Transformed teacher matching: only the teacher is tempered."""
 
 from torch import Tensor
 
@@ -11,17 +11,17 @@ from trainables.spec.methods import METHOD_SPECS
 def ttm_losses(
     outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float, ttm_gamma: float
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · KL(p^γ / Σ p^γ || softmax(z_s)), p the teacher's probabilities.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · KL(p^γ / Σ p^γ || softmax(z_s)), with p the teacher's probabilities.
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C).
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
         ttm_gamma: γ.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
         Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching" (2024).

@@ -1,7 +1,7 @@
-"""Variational information distillation: the student's maps say as much as they can of the teacher's.
+"""Variational information distillation: maximise a lower bound on the information shared by student and teacher maps.
 
-A regressor for each stage gives the mean of a gaussian from the student's map, and a parameter for each channel its
-variance. How likely the teacher's map is under it bounds the information that both maps share from below.
+For each stage, a regressor predicts the mean of a Gaussian from the student's map, and one parameter per channel sets
+the variance. The likelihood of the teacher's map under this Gaussian gives the lower bound.
 """
 
 import math
@@ -21,11 +21,11 @@ _LEAST_VARIANCE: Final = 1e-5
 
 
 class VariationalRegressor(nn.Module):
-    """A gaussian of each number of the teacher's map, given the student's map at that position.
+    """Gaussian over each element of the teacher's map, given the student's map at the same position.
 
     Args:
-        student_channels: of the student's map.
-        teacher_channels: of the teacher's.
+        student_channels: channels of the student's map.
+        teacher_channels: channels of the teacher's map.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
@@ -42,39 +42,43 @@ class VariationalRegressor(nn.Module):
 
     @property
     def variance(self) -> Tensor:
-        """(C of the teacher,), never 0."""
+        """Variance of each teacher channel, (C of the teacher,), always positive."""
         return softplus(self.scale) + _LEAST_VARIANCE
 
     def forward(self, pair: MapPair) -> Tensor:
-        """Negative log-likelihood of the teacher's map without log(2π) / 2, mean over all its numbers, in nats."""
+        """Compute the teacher map's mean negative log-likelihood per element, in nats, without log(2π) / 2."""
         student, teacher = pair.at_one_size()
         variance = self.variance[:, None, None]
         return ((teacher - self.mean(student)).square() / variance + variance.log()).mean() / 2
 
 
 def variational_regressors(setting: PartsSetting) -> nn.ModuleList:
-    """The parts of the method: a regressor for each pair of stages."""
+    """Build the method's modules, one regressor per pair of stages."""
     pairs = in_pairs(setting.student_maps, setting.teacher_maps)
     return nn.ModuleList(VariationalRegressor(student[0], teacher[0]) for student, teacher in pairs)
 
 
 def vid_losses(outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · the sum over the stages of how unlikely the teacher's maps are.
+    """Compute ce_weight · CE(z_s, y) + kd_weight · the sum of the regressors' losses over the stages.
+
+    Each regressor's loss is the negative log-likelihood of the teacher's map.
 
     Args:
-        outputs: needs `student_logits` (B, C), `student_maps`, `teacher_maps` and the regressors in `parts`.
+        outputs: step outputs with `student_logits` (B, C), `student_maps`, `teacher_maps` and the regressors in
+            `parts`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the sum; the published weight is 1.
 
     Returns:
-        The parts `total`, `ce` and `kd`, which falls below 0 where the variances do well below 1.
+        Loss parts `total`, `ce` and `kd`. `kd` becomes negative if the variances fall well below 1.
 
     Source:
-        Ahn et al., "Variational Information Distillation for Knowledge Transfer" (2019), equations 5 and 6. Regressors
-        of three convolutions of 1 × 1 without bias, a mean over the numbers of a map, the larger map pooled to the
-        smaller's size, and no pair for the logits are of CRD's comparison (Tian et al., 2020), whose weight goes with
-        them. Stages are matched in their order, the stems not, and what one net has more of is left out.
+        Ahn et al., "Variational Information Distillation for Knowledge Transfer" (2019), equations 5 and 6. As in CRD's
+        comparison (Tian et al., 2020), the regressors are three 1 × 1 convolutions without bias, the loss is a mean
+        over the map's elements, the larger map is pooled to the smaller size, and the logits have no regressor. The
+        published weight is also from there. Stages are matched in order, without the stems; extra stages of the deeper
+        network are left out.
     """
     regressors = cast("nn.ModuleList", outputs.parts)
     losses = [regressor(pair) for regressor, pair in zip(regressors, stage_pairs(outputs), strict=True)]

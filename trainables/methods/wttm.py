@@ -1,4 +1,4 @@
-"""Weighted transformed teacher matching: samples count the more the less certain the teacher is of them."""
+"""Weighted transformed teacher matching: samples with an uncertain teacher get more weight."""
 
 from torch import Tensor
 
@@ -11,17 +11,19 @@ from trainables.spec.methods import METHOD_SPECS
 def wttm_losses(
     outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float, ttm_gamma: float
 ) -> LossParts:
-    """ce_weight · CE(z_s, y) + kd_weight · mean of Σ p^γ · KL(p^γ / Σ p^γ || softmax(z_s)).
+    """Compute ce_weight · CE(z_s, y) + kd_weight · mean(Σ p^γ · KL(p^γ / Σ p^γ || softmax(z_s))).
+
+    p are the teacher's probabilities; the mean is over the batch.
 
     Args:
-        outputs: needs `student_logits` and `teacher_logits`, (B, C).
+        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C).
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
         ttm_gamma: γ.
 
     Returns:
-        The parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce` and `kd`.
 
     Source:
         Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching" (2024).

@@ -1,6 +1,6 @@
-"""Students and teachers, by name."""
+"""Student and teacher architectures, by name."""
 
-# Importing this package imports no torch: what is listed is imported when it is first asked for.
+# Importing this package imports no torch. The names below are imported on first access.
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final

@@ -1,7 +1,6 @@
-"""ResNet50 in its CIFAR form: the stem keeps full resolution, and nothing is pooled before the first stage.
+"""ResNet50 in the CIFAR form: the stem keeps full resolution, without pooling before the first stage.
 
-Parameter names are those of RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..4`,
-`linear`.
+Parameter names match RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..4`, `linear`.
 """
 
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ STAGES = ((3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2))
 
 
 class BottleneckBlock(nn.Module):
-    """1 × 1, 3 × 3 and 1 × 1 convolutions beside a shortcut; gives the sum before its ReLU."""
+    """Residual block of 1 × 1, 3 × 3 and 1 × 1 convolutions; returns the sum before the last ReLU."""
 
     def __init__(self, in_channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +32,7 @@ class BottleneckBlock(nn.Module):
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to pre-activations (B, 4 · width, H / stride, W / stride)."""
+        """Map (B, in_channels, H, W) to pre-activations (B, 4 · width, H / stride, W / stride)."""
         branch = functional.relu_(self.bn1(self.conv1(maps)))
         branch = functional.relu_(self.bn2(self.conv2(branch)))
         residual: Tensor = self.bn3(self.conv3(branch))
@@ -41,19 +40,19 @@ class BottleneckBlock(nn.Module):
 
 
 def make_stage(blocks: int, in_channels: int, width: int, stride: int) -> nn.ModuleList:
-    """`blocks` bottleneck blocks, the first of which changes width and resolution."""
+    """Build a stage of `blocks` bottleneck blocks. The first block changes width and resolution."""
     later = (BottleneckBlock(EXPANSION * width, width, 1) for _ in range(blocks - 1))
     return nn.ModuleList([BottleneckBlock(in_channels, width, stride), *later])
 
 
 class BottleneckResNet(DistillationModel):
-    """A 3 × 3 stem, four stages of bottleneck blocks, a global average, `linear`; D = 2048.
+    """3 × 3 stem, four stages of bottleneck blocks, global average pooling and `linear`; D = 2048.
 
     Args:
-        num_classes: C.
-        in_channels: of the images.
+        num_classes: number of classes, C.
+        in_channels: image channels.
 
-    Source: He et al. 2016, table 1 (50 layers), without the stem's stride and pooling.
+    Source: He et al. 2016, table 1 (50 layers), without stride and pooling in the stem.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
@@ -68,17 +67,17 @@ class BottleneckResNet(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self.linear
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """The stem's and four stages' maps, and the feature (B, 2048)."""
+        """Return the stem and stage maps, and the feature (B, 2048)."""
         stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3, self.layer4))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the stem's map, 0, or a stage's."""
+        """Compute the feature from a stem map (index 0) or a stage map."""
         return global_average(
             activated_stages(maps, (self.layer1, self.layer2, self.layer3, self.layer4)[index:])[0][-1]
         )

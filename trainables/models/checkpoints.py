@@ -1,4 +1,4 @@
-"""Weights on disk: written as safetensors, read from those or from the literature's pickled checkpoints."""
+"""Save weights as safetensors, and load weights from safetensors or from the literature's pickled checkpoints."""
 
 import json
 import os
@@ -17,20 +17,20 @@ from trainables.models.taken_weights import CheckpointError, TakenWeights
 from trainables.models.torch_files import check_is_there, is_no_binary, read_torch_file
 from trainables.storage.tensors import HEADER, StoredFileError, read_tensors, write_tensors
 
-_LONGEST_HEADER = 100_000_000  # bytes, of a safetensors file
+_LONGEST_HEADER = 100_000_000  # bytes, in a safetensors file
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a model file says of its weights.
+    """Metadata of the weights in a model file.
 
     Args:
         architecture: name for `build_model`.
-        num_classes: C.
-        in_channels: channels of the images.
-        mean: subtracted from each channel of images scaled to [0, 1].
-        std: what each channel is divided by then.
-        data_digest: of the dataset that it was trained on.
+        num_classes: number of classes, C.
+        in_channels: image channels.
+        mean: mean of each channel, subtracted from images scaled to [0, 1].
+        std: divisor of each channel after that.
+        data_digest: digest of the training dataset.
     """
 
     architecture: str
@@ -41,16 +41,16 @@ class CheckpointInfo:
     data_digest: str
 
     def to_metadata(self) -> dict[str, str]:
-        """As strings: names as they are, numbers in JSON."""
+        """Convert to strings: strings unchanged, numbers as JSON."""
         values = asdict(self).items()
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "CheckpointInfo":
-        """The inverse of `to_metadata`; further entries are left alone.
+        """Invert `to_metadata`, ignoring additional entries.
 
         Raises:
-            CheckpointError: for a missing or malformed entry.
+            CheckpointError: an entry is missing or malformed.
         """
         try:
             return cls(
@@ -69,15 +69,15 @@ class CheckpointInfo:
 
 
 def save_model(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapping[str, str]) -> None:
-    """Writes the model's weights and buffers as safetensors with a checksum, whole or not at all.
+    """Write the weights and buffers of a model atomically as safetensors with a checksum.
 
     Args:
-        model: on any device.
-        path: ends in .safetensors; an existing file is replaced.
-        metadata: stored in the file's header.
+        model: model on any device.
+        path: path with suffix .safetensors; an existing file is replaced.
+        metadata: entries of the file's header.
 
     Raises:
-        CheckpointError: for another suffix.
+        CheckpointError: the path has another suffix.
     """
     target = Path(path)
     if target.suffix != ".safetensors":
@@ -86,15 +86,15 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapp
 
 
 def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], info: CheckpointInfo) -> None:
-    """`save_model` with the metadata that rebuilds the model."""
+    """Save a model with the metadata to rebuild it."""
     save_model(model, path, metadata=info.to_metadata())
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata of a model file that we wrote; what is not a string in it comes as JSON.
+    """Read the metadata of a model file written here; non-string values are returned as JSON.
 
     Raises:
-        CheckpointError: for a file that is missing, damaged or of another kind.
+        CheckpointError: the file is missing, damaged or of another format.
     """
     check_is_there(Path(path))
     try:
@@ -107,25 +107,25 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 def load_checkpoint(
     model: nn.Module, path: str | os.PathLike[str], *, part: Part = "student", wanted: str | None = None
 ) -> TakenWeights:
-    """Fills `model` with the weights in a file: all of them, or the model stays as it was.
+    """Load the weights in a file into `model`, which stays unchanged on an error.
 
-    A safetensors file is a bare state dict, verified if we wrote it. Any other is read as a torch checkpoint, without
-    running code from it. Weights are found under any key, with or without a prefix such as `module.`, `_orig_mod.`,
-    `model.` or, in mdistiller's distillers, `student.` and `teacher.`; see `trainables.models.layouts`. Nets of
-    torchvision and timm have their weights as those libraries name them, or as ours do.
+    A safetensors file is a plain state dict, verified by checksum if written here. Any other file is read as a torch
+    checkpoint, without running code from it. Weights are found under any key, with or without a prefix such as
+    `module.`, `_orig_mod.`, `model.` or, in mdistiller's distillers, `student.` and `teacher.`; see
+    `trainables.models.layouts`. Weights of torchvision and timm models may use the key names of the library or ours.
 
     Args:
-        model: of the checkpoint's architecture, classes and input channels.
-        path: the file.
-        part: which half of a distiller's checkpoint is preferred where both fit.
-        wanted: `raw`, `ema`, or the key of the weights in the file; if not given, raw weights before averages.
+        model: model with the checkpoint's architecture, number of classes and input channels.
+        path: path of the file.
+        part: preferred half of a distiller's checkpoint, if both fit.
+        wanted: `raw`, `ema`, or the key of the weights in the file. If None, raw weights are preferred to averages.
 
     Returns:
-        Which weights were taken, and which others the file has.
+        The weights that were loaded, and the other weights in the file.
 
     Raises:
-        CheckpointError: for a file that is missing or damaged; for weights of another architecture or number of
-            classes, naming the first keys that differ; for several sets of weights that fit and differ.
+        CheckpointError: the file is missing or damaged; the weights belong to another architecture or number of classes
+            (the message names the first differing keys); or several different sets of weights fit.
     """
     file = Path(path)
     content = _read(file)
@@ -141,10 +141,10 @@ def load_checkpoint(
 
 
 def likely_architecture(path: str | os.PathLike[str]) -> str | None:
-    """The name of an architecture that weights in a file fit; None if none is known.
+    """Return the name of a known architecture that fits the weights in a file, or None.
 
     Raises:
-        CheckpointError: for a file that is missing, damaged or of another format.
+        CheckpointError: the file is missing, damaged or of another format.
     """
     from trainables.models.recognition import recognise
 
@@ -157,10 +157,10 @@ def _read(file: Path) -> object:
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a safetensors file that we wrote, which says of itself what it holds.
+    """Return whether a file is a safetensors file with our metadata header.
 
     Raises:
-        CheckpointError: for a file that is missing, or is named .safetensors and is damaged.
+        CheckpointError: the file is missing, or is a damaged .safetensors file.
     """
     file = Path(path)
     check_is_there(file)
@@ -174,14 +174,14 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_safetensors(file: Path) -> bool:
-    """Check the content, as files are renamed; go by the suffix if the content is damaged."""
+    """Return whether a file is safetensors, by content (files get renamed), or by suffix if the content is damaged."""
     with file.open("rb") as stream:
         start = stream.read(9)
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # a zip archive or a pickle
         return False
     if len(start) == 9 and start[8:] == b"{" and struct.unpack("<Q", start[:8])[0] <= _LONGEST_HEADER:
         return True
-    # A pointer, a page or nothing under this name is described by the reader of other files.
+    # Pointers, web pages and empty files with this suffix are left to the other reader, which describes them.
     return file.suffix == ".safetensors" and not is_no_binary(file)
 
 
@@ -193,10 +193,10 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _as_needed(key: str, value: Tensor, needed: Tensor, file: Path) -> Tensor:
-    """One tensor in the type and layout of the network's own.
+    """Convert a tensor to the dtype and layout that the network needs.
 
     Raises:
-        CheckpointError: it has no values, no plain ones, or infinite or undefined ones.
+        CheckpointError: the tensor has no values (meta), is quantised or complex, or is not finite.
     """
     if value.is_meta:
         raise CheckpointError(
@@ -233,7 +233,7 @@ def _describe_misfit(misfit: MisfitError, model: nn.Module) -> str:
 
 
 def _advice(misfit: MisfitError, model: nn.Module, expected: Mapping[str, Tensor]) -> str:
-    """Say how to proceed, given the keys that differ and the tensors of other shapes."""
+    """Return advice on how to proceed, from the differing keys and shapes."""
     head, sizes = head_name(model), {}
     another = bool(misfit.difference.missing or misfit.difference.unexpected)
     for key in misfit.difference.reshaped:

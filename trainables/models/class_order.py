@@ -1,6 +1,6 @@
-"""Which logit of a fine-tuned model means which class, from the names in its configuration; imports no torch.
+"""Order of the classes in a fine-tuned model, from the class names in its configuration; imports no torch.
 
-Two checkpoints of one task may order its classes differently. The `id2label` of config.json names them.
+Two checkpoints of one task may order the classes differently. `id2label` in config.json names them.
 """
 
 import json
@@ -15,16 +15,16 @@ _UNNAMED = re.compile(r"label_\d+")
 
 
 class ClassNamesError(ValueError):
-    """A configuration that names other classes than the task has, or contradicts itself."""
+    """Configuration with other classes than the task, or with contradictory class names."""
 
 
 class ClassOrder(NamedTuple):
-    """How the logits of a model become those of a task.
+    """Mapping from the logits of a model to the classes of a task.
 
     Args:
-        names: of the model's classes in its own order; empty if it does not name them.
-        order: for each class of the task, its position among the model's.
-        labels: of the task.
+        names: class names of the model, in the model's order; empty for a model without class names.
+        order: for each class of the task, the index of the model's logit.
+        labels: class names of the task.
     """
 
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ class ClassOrder(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What was done, for a person."""
+        """Summary of the mapping for display."""
         wanted = ", ".join(self.labels)
         if not self.names:
             return f"classes have no names in its config.json; they are taken as {wanted}, in this order"
@@ -43,15 +43,16 @@ class ClassOrder(NamedTuple):
 
 
 def class_order(config: Mapping[str, Any], task: GlueTask, *, where: str) -> ClassOrder:
-    """Match the classes of a model with those of a task, by name and without case.
+    """Match the classes of a model with those of a task by name, ignoring case.
 
     Args:
         config: content of the model's config.json.
-        task: names its classes, and how GLUE's files write them (0 and 1, for one), which is accepted too.
-        where: names the model.
+        task: task with the class names. The spellings in GLUE's files (such as 0 and 1) are accepted too.
+        where: name of the model for messages.
 
     Raises:
-        ClassNamesError: the names are not the task's, naming both lists; or `id2label` and `label2id` differ.
+        ClassNamesError: the names differ from the task's (the message lists both), or `id2label` contradicts
+            `label2id`.
     """
     count = len(task.labels)
     names, numbered = _by_number(config.get("id2label"), where), _by_name(config.get("label2id"), where)
@@ -75,7 +76,7 @@ def class_order(config: Mapping[str, Any], task: GlueTask, *, where: str) -> Cla
 
 
 def read_class_order(folder: Path, task: GlueTask) -> ClassOrder:
-    """The same from a model's folder.
+    """Match the classes of the model in a folder with those of a task.
 
     Raises:
         ClassNamesError: see `class_order`; or config.json cannot be read.
@@ -84,10 +85,10 @@ def read_class_order(folder: Path, task: GlueTask) -> ClassOrder:
 
 
 def read_raw_config(folder: Path) -> dict[str, Any]:
-    """The content of a folder's config.json.
+    """Return the content of a folder's config.json.
 
     Raises:
-        ClassNamesError: it cannot be read, or is no JSON object.
+        ClassNamesError: the file cannot be read, or is not a JSON object.
     """
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -99,7 +100,7 @@ def read_raw_config(folder: Path) -> dict[str, Any]:
 
 
 def _by_number(content: Any, where: str) -> tuple[str, ...]:
-    """The names of `id2label`, in order."""
+    """Return the names in `id2label`, in order."""
     if not content:
         return ()
     try:
@@ -110,7 +111,7 @@ def _by_number(content: Any, where: str) -> tuple[str, ...]:
 
 
 def _by_name(content: Any, where: str) -> tuple[str, ...]:
-    """The names of `label2id`, in the order of their numbers."""
+    """Return the names in `label2id`, in the order of their numbers."""
     if not content:
         return ()
     try:

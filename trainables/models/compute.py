@@ -1,4 +1,4 @@
-"""How networks are laid out in memory and run in a trial's precision."""
+"""Memory layout and precision of networks."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -13,18 +13,18 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def arithmetic(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Within the block networks compute in `precision`."""
+    """Return a context in which networks compute in `precision`."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def feature_and_logits(model: DistillationModel, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The penultimate feature (B, D) and the logits (B, C), both float32 whatever arithmetic surrounds the call.
+    """Compute the penultimate feature (B, D) and the logits (B, C), both float32 even under autocast.
 
-    The head always runs in float32: it costs next to nothing, and logits of 8 significant bits would blur every
-    loss and every sharpness.
+    The head always runs in float32, because this costs almost nothing. bfloat16 logits with 8 significant bits would
+    add rounding noise to every loss and sharpness.
 
     Args:
-        model: takes the images.
+        model: model to run.
         images: (B, channels, H, W) float32.
     """
     feature, logits, _ = forward_pass(model, images, maps=False)
@@ -34,12 +34,15 @@ def feature_and_logits(model: DistillationModel, images: Tensor) -> tuple[Tensor
 def forward_pass(
     model: DistillationModel, images: Tensor, *, maps: bool
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
-    """`feature_and_logits`, and of the same pass every map (B, C_i, H_i, W_i), float32 too; None if not asked for.
+    """Compute the feature, the logits and, on request, all maps in a single pass.
+
+    The feature and the logits are as in `feature_and_logits`. The maps (B, C_i, H_i, W_i) are float32 too, or None if
+    not requested.
 
     Args:
-        model: takes the images.
+        model: model to run.
         images: (B, channels, H, W) float32.
-        maps: whether they are asked for.
+        maps: whether to return the maps.
     """
     seen: tuple[Tensor, ...] | None = None
     if maps:
@@ -54,14 +57,13 @@ def forward_pass(
 
 
 def place(module: Module, device: torch.device, precision: Precision) -> Module:
-    """`module` moved, in place, to the device and to the layout of memory that its convolutions run fastest in.
+    """Move `module` in place to the device, in the fastest memory layout for the module's convolutions.
 
-    The layout follows from the architecture, the kind of device and the precision alone, so that equal trials
-    compute equal bits. On one core, a step with the channels last takes 0.76-0.83 of one with them first from
-    cnn_16_32 up, and 1.08 on cnn_3_4.
+    The layout depends only on architecture, device type and precision, so equal trials compute equal bits. On one core,
+    a step in channels-last takes 0.76-0.83 of the time in channels-first from cnn_16_32 up, and 1.08 on cnn_3_4.
     """
     widest = max((each.out_channels for each in module.modules() if isinstance(each, nn.Conv2d)), default=0)
-    # In float32 on CUDA the layout with the channels last has not been measured to gain.
+    # For float32 on CUDA, no measurement shows a gain from channels-last.
     channels_last = widest >= WIDE and (device.type == "cpu" or precision == "bf16")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return module.to(device=device, memory_format=layout)  # type: ignore[call-overload]

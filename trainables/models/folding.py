@@ -1,8 +1,8 @@
-"""Evaluation with BatchNorm folded into the convolutions before it.
+"""Faster evaluation: fold each BatchNorm into the preceding convolution.
 
-In eval mode a BatchNorm is an affine map of each channel, and so is, with other weights, the convolution whose output
-it normalises: one of the two can do the work of both. On one core a pass through resnet20 then takes 0.65 of the time,
-through resnet32x4 0.78 (500 images of 32 × 32, float32).
+In eval mode a BatchNorm is an affine map per channel, which the preceding convolution can absorb in weight and bias.
+With folding, a forward pass on one core takes 0.65 of the time for resnet20, and 0.78 for resnet32x4 (500 images of
+32 × 32, float32).
 """
 
 import copy
@@ -15,15 +15,15 @@ from torch.utils._pytree import tree_leaves
 
 from trainables.process.randomness import generator_from
 
-_EXACT = 1e-9  # in float64, relative to the largest output
+_EXACT = 1e-9  # float64, relative to the largest output
 
 
 class FoldedCopy:
-    """A copy of a network for evaluation, without the BatchNorms that can be folded.
+    """Copy of a network for evaluation, with foldable BatchNorms removed.
 
     Args:
-        model: the network; it may go on learning.
-        example: (B, channels, H, W), images of the shape it takes; two will do.
+        model: network to copy; it may continue to train.
+        example: images of the network's input shape, (B, channels, H, W). B = 2 is enough.
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
@@ -34,7 +34,7 @@ class FoldedCopy:
 
     @torch.no_grad()
     def current(self) -> nn.Module:
-        """The copy, with the weights that the network has now."""
+        """Return the copy, updated to the network's present weights."""
         theirs = self._model.state_dict()
         own = self._copy.state_dict()
         for name, tensor in own.items():
@@ -68,9 +68,10 @@ def _remove_norms(model: nn.Module, pairs: list[tuple[str, str]]) -> None:
 
 
 def _exact_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """(convolution, the BatchNorm that alone takes its output), by name; nothing if folding would change the net.
+    """Return pairs of a convolution and the only BatchNorm that reads the convolution's output, by name.
 
-    The result is tried, in float64 and with statistics far from the neutral ones that a fresh BatchNorm has.
+    Folding is tested on a copy in float64, with statistics far from the neutral ones of a fresh BatchNorm. The list is
+    empty if folding changes the output.
     """
     trial = copy.deepcopy(model).double().eval()
     images = example.double()
@@ -95,15 +96,15 @@ def _exact_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
 
 
 class _Uses(TorchFunctionMode):
-    """Counts the operations that take each of some tensors."""
+    """Counter of the operations that read given tensors."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.counts: dict[int, int] = {}  # by the id of a tensor that somebody keeps alive
+        self.counts: dict[int, int] = {}  # by id of a tensor, which the caller must keep alive
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(value, Tensor) for value in tree_leaves(result)):  # not a mere question, such as dim()
+        if any(isinstance(value, Tensor) for value in tree_leaves(result)):  # skip queries such as dim()
             for value in tree_leaves((args, kwargs)):
                 if id(value) in self.counts:
                     self.counts[id(value)] += 1
@@ -111,7 +112,10 @@ class _Uses(TorchFunctionMode):
 
 
 def _adjacent(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Which BatchNorm alone takes which convolution's output, of modules that run once a pass."""
+    """Return pairs of a convolution and the only BatchNorm that reads the convolution's output.
+
+    Modules that run several times in a pass are left out.
+    """
     outputs: dict[str, list[Tensor]] = {}
     inputs: dict[str, list[Tensor]] = {}
     uses = _Uses()

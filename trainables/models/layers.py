@@ -1,6 +1,7 @@
-"""What several architectures share: stages of blocks, pooling, and how weights start.
+"""Building blocks shared by several architectures: stages of blocks, pooling and initialisation.
 
-Wherever nobody else sees a map, ReLU and the sum of a shortcut work in place: on CIFAR's maps they are bound by memory.
+ReLUs and shortcut sums run in place if no other module reads the map, because these operations are memory-bound on
+CIFAR's maps.
 """
 
 from collections.abc import Iterable
@@ -12,15 +13,15 @@ from torch.nn import functional
 def activated_stages(
     stem: Tensor, stages: Iterable[Iterable[nn.Module]]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Runs stages whose blocks leave their last ReLU to it.
+    """Run the stages of a network and apply the last ReLU after every block.
 
     Args:
-        stem: (B, C_0, H, W), activated.
-        stages: each of at least one block, each block mapping activated maps to pre-activations.
+        stem: activated output of the stem, (B, C_0, H, W).
+        stages: stages of one or more blocks. Each block maps activated maps to pre-activations.
 
     Returns:
-        The maps after the stem and after each stage, (B, C_i, H_i, W_i), and the same before the last ReLU.
-        The stem is activated in both, as in the literature's lists of pre-activations.
+        The maps after the stem and after each stage, (B, C_i, H_i, W_i), and the same maps before the last ReLU. The
+        stem is activated in both, as in the literature's lists of pre-activations.
     """
     maps, preactivations = [stem], [stem]
     for blocks in stages:
@@ -34,23 +35,26 @@ def activated_stages(
 
 
 def global_average(maps: Tensor) -> Tensor:
-    """(B, C, H, W) averaged over positions to (B, C), whatever the image size."""
+    """Average maps (B, C, H, W) over all positions to (B, C), for any image size."""
     return maps.mean((2, 3))
 
 
 def channel_shuffle(maps: Tensor, groups: int) -> Tensor:
-    """Channels (B, C, H, W) dealt out over `groups`, so that a next grouped convolution sees them all."""
+    """Interleave the channels of maps (B, C, H, W) across `groups`.
+
+    The next grouped convolution then sees channels of every group.
+    """
     return maps.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 def initialise_he(model: nn.Module, *, linear_std: float | None = None) -> None:
-    """He's normal initialisation by fan-out of every convolution, as the CIFAR literature starts.
+    """Initialise every convolution with He's normal distribution by fan-out, as in the CIFAR literature.
 
     Args:
-        model: changed in place; batch norms stay at PyTorch's 1 and 0.
-        linear_std: standard deviation of linear weights, with zero biases; None leaves PyTorch's.
+        model: model to initialise, in place. Batch norms keep PyTorch's 1 and 0.
+        linear_std: standard deviation of linear weights, with zero biases. None keeps PyTorch's initialisation.
 
-    Source: He et al. 2015, equation 14 (its backward-propagation form).
+    Source: He et al. 2015, equation 14 (the backward-propagation form).
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

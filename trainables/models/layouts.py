@@ -1,9 +1,9 @@
-"""Find a network's weights in the content of a file, in the layouts that training scripts write.
+"""Find a network's weights in the content of a file, for the layouts that training scripts write.
 
-Wrapper keys are not listed by name. Each dict of tensors in the file is compared with the network: with all keys,
-without a common prefix, each group of keys that share a prefix, and such a group (a backbone) with the one linear layer
-outside it (its head). Names only separate averages of the weights (EMA) from the weights themselves, and the teacher in
-a distiller's file from the student.
+No list of wrapper keys is needed. Each dict of tensors in the file is compared with the network in several ways: with
+all keys, without a common prefix, by groups of keys with a common prefix, and by such a group (a backbone) with the
+single linear layer outside the group (the head). Names serve two purposes only: to separate weight averages (EMA) from
+raw weights, and the teacher from the student in a distiller's file.
 """
 
 import re
@@ -19,25 +19,25 @@ from trainables.models.taken_weights import CheckpointError, FoundWeights, Taken
 
 Part = Literal["student", "teacher"]
 
-# Counters that thop adds to every module, and the one of torch's AveragedModel.
+# Counters that thop adds to every module, and the counter of torch's AveragedModel.
 _COUNTERS: Final = frozenset({"total_ops", "total_params"})
 _AVERAGED: Final = "n_averaged"
 _BATCHES: Final = "num_batches_tracked"
-# What torch.compile, FSDP and activation checkpointing put into the names of the modules that they wrap.
+# Name components that torch.compile, FSDP and activation checkpointing insert for wrapped modules.
 _WRAPPERS: Final = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _EMA: Final = re.compile(r"(?:^|[^a-z])(?:ema|swa|avg|averaged?|shadow|polyak)|(?:ema|swa)(?:$|[^a-z])")
-_DEEPEST: Final = 6  # dicts in dicts, and prefixes of prefixes
-_NAMED: Final = 3  # keys of each kind that an error lists
+_DEEPEST: Final = 6  # nested dicts, and nested prefixes
+_NAMED: Final = 3  # keys listed in an error, for each kind
 
 
 class Candidate(NamedTuple):
-    """A dict of tensors that may be the network's weights.
+    """Dict of tensors that may contain the network's weights.
 
     Args:
-        weights: by the names that they have without `place`.
-        place: keys and prefixes that lead to it, joined by dots.
-        words: the same and all prefixes that every key has, lower-case.
-        averaged: whether a counter of averaged weights was among the tensors.
+        weights: tensors by name, without the prefix in `place`.
+        place: keys and prefixes that lead to the dict, joined by dots.
+        words: all keys and prefixes on the way to the dict, including prefixes common to all names, in lower case.
+        averaged: whether the dict contained a counter of averaged weights.
     """
 
     weights: dict[str, Tensor]
@@ -47,14 +47,14 @@ class Candidate(NamedTuple):
 
     @property
     def found(self) -> FoundWeights:
-        """Kind and place."""
+        """Kind and place of the weights."""
         ema = self.averaged or any(_EMA.search(word) for word in self.words)
         kind: WeightsKind = "ema" if ema else "raw"
         return FoundWeights(kind, self.place)
 
     @property
     def part(self) -> Part | None:
-        """Part of a distiller, if a key or prefix names one."""
+        """Part of a distiller, if named by a key or prefix."""
         for word in reversed(self.words):
             if "teacher" in word:
                 return "teacher"
@@ -64,12 +64,12 @@ class Candidate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How weights differ from what a network needs.
+    """Difference between given weights and the weights of a network.
 
     Args:
-        missing: names that only the network has.
-        unexpected: names that only the weights have.
-        reshaped: names that both have, in different shapes.
+        missing: names only in the network.
+        unexpected: names only in the given weights.
+        reshaped: names in both, with different shapes.
     """
 
     missing: list[str]
@@ -85,20 +85,20 @@ class Difference(NamedTuple):
 def find_weights(
     content: object, model: nn.Module, *, part: Part, wanted: str | None = None
 ) -> tuple[dict[str, Tensor], TakenWeights]:
-    """A network's weights in the content of a file, by the network's own names.
+    """Find a network's weights in the content of a file, renamed to the network's names.
 
-    Raw weights are taken unless the file has averages (EMA) alone. Earlier versions knew raw weights only, so a study
-    of theirs finds the same teacher again.
+    Averages (EMA) are taken only if the file has no raw weights. Earlier versions supported raw weights only, so older
+    studies find the same teacher again.
 
     Args:
-        content: of a file.
-        model: the network.
-        part: which part of a distiller's checkpoint is preferred where several fit.
-        wanted: `raw`, `ema`, or the place of the weights in the file; None leaves the choice.
+        content: content of the file.
+        model: network to find weights for.
+        part: preferred part of a distiller's checkpoint, if several parts fit.
+        wanted: `raw`, `ema`, or the place of the weights in the file. None selects automatically.
 
     Raises:
-        CheckpointError: nothing fits, nothing of the wanted kind does, or several sets fit that differ.
-        MisfitError: there are weights, and they do not fit.
+        CheckpointError: no weights fit, none of the wanted kind fit, or several different sets fit.
+        MisfitError: the file has weights, but none fit.
     """
     candidates = list(_candidates(content, model))
     if not candidates:
@@ -120,8 +120,8 @@ class MisfitError(CheckpointError):
     """Weights that do not fit a network.
 
     Args:
-        weights: those that come closest, by the network's names where they have one.
-        difference: how they differ.
+        weights: closest weights, by the network's names if known.
+        difference: difference between these weights and the network's.
         candidates: all dicts of tensors in the file.
     """
 
@@ -133,24 +133,24 @@ class MisfitError(CheckpointError):
 
 
 def tensor_dicts(content: object) -> list[Mapping[str, Tensor]]:
-    """Every dict of tensors in the content of a file, without prefixes, and every group of its keys."""
+    """Return every dict of tensors in a file's content, without prefixes, and every group of keys in it."""
     return [candidate.weights for candidate in _candidates(content, None)]
 
 
 def fits(weights: Mapping[str, Tensor], model: nn.Module) -> bool:
-    """Whether tensors have the names and shapes that a network needs, or names that are known to mean the same."""
+    """Return whether tensors have the names and shapes of a network's weights, allowing for known alternative names."""
     return not _nearest(dict(weights), model, model.state_dict())[1].size
 
 
 def head_name(model: nn.Module) -> str | None:
-    """Name of a network's last linear layer among its modules; None for a module that is no classifier."""
+    """Return the module name of a network's last linear layer, or None if the module is not a classifier."""
     if not isinstance(model, DistillationModel):
         return None
     return next((name for name, module in model.named_modules() if module is model.head), None)
 
 
 def name_some(keys: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
+    """Join the first few names, and count the others."""
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return ", ".join(keys[:_NAMED]) + more
 
@@ -207,7 +207,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _candidates(content: object, model: nn.Module | None) -> Iterator[Candidate]:
-    """Every dict of tensors in the content, and every group of its keys that is large enough for the network."""
+    """Yield every dict of tensors in the content, and every group of keys that is large enough for the network."""
     least = 2 if model is None else sum(not key.endswith(_BATCHES) for key in model.state_dict())
     seen: set[int] = set()
     for path, mapping in _mappings(content, (), seen):
@@ -231,7 +231,7 @@ def _mappings(
 
 
 def _groups(candidate: Candidate, model: nn.Module | None, least: int, depth: int) -> Iterator[Candidate]:
-    """A dict of tensors and, if it does not fit, each group of its keys with a common prefix."""
+    """Yield a dict of tensors and, if it does not fit, each group of keys with a common prefix."""
     kept, averaged = {}, candidate.averaged
     for key, value in candidate.weights.items():
         name = key.rpartition(".")[2]
@@ -260,7 +260,7 @@ def _groups(candidate: Candidate, model: nn.Module | None, least: int, depth: in
 
 
 def _with_head(prefix: str, group: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """A backbone's weights with those of the one linear layer that lies outside it; None if there is no such layer."""
+    """Return a backbone's weights with the single linear layer outside it, or None if there is no such layer."""
     outside = {key: value for key, value in weights.items() if not key.startswith(f"{prefix}.")}
     names = [
         key.removesuffix(".weight") for key, value in outside.items() if key.endswith(".weight") and value.ndim == 2
@@ -274,7 +274,7 @@ def _with_head(prefix: str, group: Mapping[str, Tensor], weights: Mapping[str, T
 def _nearest(
     weights: dict[str, Tensor], model: nn.Module, expected: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], Difference]:
-    """Weights by the network's names, and how they differ from the network's own."""
+    """Return the weights by the network's names, and their difference to the network's weights."""
     named = [weights]
     if isinstance(model, DistillationModel):
         named.append({model.own_key(key): value for key, value in weights.items()})
@@ -286,13 +286,13 @@ def _nearest(
 
 
 def _missing_counters(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Batch counters where there are none, as before torch 0.4.1: nothing reads them at a fixed momentum."""
+    """Return batch counters for checkpoints without them (before torch 0.4.1); a fixed momentum does not use them."""
     counters = ((key, value) for key, value in expected.items() if key.endswith(_BATCHES))
     return {key: value for key, value in counters if key not in weights or weights[key].shape != value.shape}
 
 
 def _with_own_head(weights: dict[str, Tensor], model: nn.Module, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with the last layer under the network's name for it, if they have one other layer of that kind."""
+    """Rename the last layer to the network's name, if exactly one other layer of that kind exists."""
     head = head_name(model)
     missing = {key for key in expected if key not in weights}
     unexpected = sorted(key for key in weights if key not in expected)

@@ -1,4 +1,4 @@
-"""Nets of torchvision and timm as distillation models: the library builds them, we find feature and head."""
+"""Models of torchvision and timm, split into feature and head for distillation."""
 
 import difflib
 import importlib
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from trainables.models.interface import DistillationModel, StageOutputs
 
-# Where torchvision's classifiers keep their last layer, in the order in which they are looked for.
+# Attributes that may hold the last layer of a torchvision classifier, in search order.
 TORCHVISION_HEADS = ("fc", "classifier", "heads", "head")
 
 
 class LibraryModel(DistillationModel):
-    """A library's backbone and its last linear layer.
+    """Torchvision backbone with a separate last linear layer.
 
-    Feature maps are not taken apart: `maps` is empty, so methods that match them need one of our own nets.
+    `maps` is empty, so methods that match feature maps need an architecture of this package.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Linear, *, head_path: str) -> None:
@@ -26,21 +26,21 @@ class LibraryModel(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self._head
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """No maps, and the feature (B, D)."""
+        """Return no maps, and the feature (B, D)."""
         return StageOutputs((), (), self.backbone(images))
 
     def own_key(self, key: str) -> str:
-        """The library's `fc.weight` is ours `_head.weight`, its `layer1...` is ours `backbone.layer1...`."""
+        """Map a torchvision key to ours: `fc.weight` to `_head.weight`, `layer1...` to `backbone.layer1...`."""
         name = key.removeprefix(f"{self._head_path}.")
         return f"backbone.{key}" if name == key else f"_head.{name}"
 
 
 class TimmModel(DistillationModel):
-    """A timm net, split by timm's own `forward_features` and `forward_head(pre_logits=True)`."""
+    """Timm model, split by timm's `forward_features` and `forward_head(pre_logits=True)`."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -53,22 +53,22 @@ class TimmModel(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         linear: nn.Linear = self.network.get_classifier()
         return linear
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """No maps, and the feature (B, D)."""
+        """Return no maps, and the feature (B, D)."""
         features = self.network.forward_features(images)
         return StageOutputs((), (), self.network.forward_head(features, pre_logits=True))
 
     def own_key(self, key: str) -> str:
-        """Timm's keys under `network`."""
+        """Map a timm key to ours, by adding the prefix `network.`."""
         return f"network.{key}"
 
 
 def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pretrained: bool) -> DistillationModel:
-    """A classifier of torchvision whose last layer is linear; arguments as of `build_model`."""
+    """Build a torchvision classifier with a linear last layer; see `build_model` for the arguments."""
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -93,7 +93,7 @@ def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pr
 
 
 def build_timm_model(name: str, *, num_classes: int, in_channels: int, pretrained: bool) -> DistillationModel:
-    """A classifier of timm, which is installed apart; arguments as of `build_model`."""
+    """Build a timm classifier; see `build_model` for the arguments. timm is an optional dependency."""
     try:
         timm: Any = importlib.import_module("timm")
     except ImportError as error:
@@ -110,7 +110,7 @@ def build_timm_model(name: str, *, num_classes: int, in_channels: int, pretraine
 
 
 def _take_head(network: nn.Module, name: str) -> tuple[nn.Linear, str]:
-    """The network's last linear layer and its path, leaving an identity in its place."""
+    """Replace the last linear layer with an identity, and return the layer with the path."""
     for attribute in TORCHVISION_HEADS:
         parent, key, path = network, attribute, attribute
         module: nn.Module | None = getattr(network, attribute, None)
@@ -127,7 +127,7 @@ def _take_head(network: nn.Module, name: str) -> tuple[nn.Linear, str]:
 
 
 def _replace_stem(network: nn.Module, name: str, in_channels: int) -> None:
-    """Swaps the first convolution for one of `in_channels`, its weights fresh."""
+    """Replace the first convolution with one for `in_channels` channels, with fresh weights."""
     for path, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1:
             parent, _, key = path.rpartition(".")

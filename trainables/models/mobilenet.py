@@ -1,7 +1,7 @@
 """MobileNetV2 at half width with expansion 6 for 32 × 32 images.
 
-Parameter names are those of RepDistiller's (there `mobile_half`) and mdistiller's checkpoints: `conv1`,
-`blocks`, `conv2`, `classifier.0`.
+Parameter names match the checkpoints of RepDistiller (there `mobile_half`) and mdistiller: `conv1`, `blocks`, `conv2`,
+`classifier.0`.
 """
 
 from typing import cast
@@ -23,20 +23,20 @@ STAGES = (
 )
 STEM_CHANNELS = 16
 FEATURE_DIM = 1280
-# The stages (from 0) whose outputs the literature's feature methods match.
+# Stages (from 0) that the feature methods of the literature match.
 MATCHED_STAGES = (1, 2, 4, 6)
 
 
 def convolution(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    """A convolution that keeps the resolution over its stride, and its batch norm."""
+    """Build a convolution with "same" padding, followed by a batch norm."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]
 
 
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel by itself, narrow without a ReLU; a shortcut where the shape stays."""
+    """Inverted residual: widen, depthwise convolution, narrow without a ReLU; a shortcut if the shape stays."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -51,22 +51,22 @@ class InvertedResidual(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), not activated."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride), without a final ReLU."""
         narrowed: Tensor = self.conv(maps)
         return narrowed.add_(maps) if self.has_shortcut else narrowed
 
 
 class MobileNetV2(DistillationModel):
-    """A stem of stride 2, seven stages of inverted residuals, a 1 × 1 convolution, an average, `classifier`.
+    """Stem of stride 2, seven stages of inverted residuals, 1 × 1 convolution, global average and `classifier`.
 
-    Stages end in linear bottlenecks: `preactivations` are `maps`.
+    Stages end in linear bottlenecks, so `preactivations` equals `maps`.
 
     Args:
-        num_classes: C.
-        in_channels: of the images.
+        num_classes: number of classes, C.
+        in_channels: image channels.
 
-    Source: Sandler et al. 2018 with all widths but the last halved, and the second stage's stride 1 instead
-    of 2, as the CIFAR distillation literature has it.
+    Source: Sandler et al. 2018 with all widths but the last halved, and the second stage's stride 1 instead of 2, as in
+    the CIFAR distillation literature.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int = 3) -> None:
@@ -85,11 +85,11 @@ class MobileNetV2(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return cast("nn.Linear", self.classifier[0])
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """The maps of the stem and of stages 2, 3, 5 and 7, and the feature (B, 1280)."""
+        """Return the maps of the stem and of stages 2, 3, 5 and 7, and the feature (B, 1280)."""
         current = self.conv1(images)
         maps = [current]
         for index, stage in enumerate(self.blocks):
@@ -99,7 +99,7 @@ class MobileNetV2(DistillationModel):
         return StageOutputs(tuple(maps), tuple(maps), global_average(self.conv2(current)))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the stem's map, 0, or a matched stage's."""
+        """Compute the feature from a stem map (index 0) or the map of a matched stage."""
         for stage in self.blocks[MATCHED_STAGES[index - 1] + 1 if index else 0 :]:
             maps = stage(maps)
         return global_average(self.conv2(maps))

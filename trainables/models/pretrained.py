@@ -1,6 +1,6 @@
-"""Language models that lie in a folder, in Hugging Face's layout, or in its Hub's cache on this machine.
+"""Language models in Hugging Face's layout, from a folder or from the local Hub cache.
 
-Nothing is fetched unless that is asked for, and of weights only safetensors are read.
+Downloads happen only on request. Weights are read from safetensors files alone.
 """
 
 import functools
@@ -37,19 +37,19 @@ _SHARDS: Final = "model-*-of-*.safetensors"
 _FETCHED: Final = (
     CONFIG, WEIGHTS, INDEX, _SHARDS, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"
 )  # fmt: skip
-# What weights are called by a model without a head, and what older checkpoints call a normalisation's.
+# Parameter names of normalisation layers in older checkpoints, and the present names.
 _OLD_NAMES: Final = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
 def find_folder(name: str, *, download: bool = False) -> Path:
-    """The folder that a name stands for.
+    """Return the folder of a model.
 
     Args:
-        name: a path, or a name on the Hub, such as `bert-base-uncased`.
-        download: whether what is not in the Hub's cache may be fetched.
+        name: path, or name on the Hub, such as `bert-base-uncased`.
+        download: whether to download files that are missing in the Hub cache.
 
     Raises:
-        TextModelError: there is none, saying what was looked for and what to do.
+        TextModelError: there is no such model; the message gives the searched place and the remedy.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -57,12 +57,12 @@ def find_folder(name: str, *, download: bool = False) -> Path:
     if is_folder_name(name):
         raise TextModelError(f"there is no folder {name}: give one with {CONFIG}, {WEIGHTS} and a tokeniser's files")
     try:
-        from huggingface_hub import snapshot_download  # comes with transformers, and in a tenth of its time
+        from huggingface_hub import snapshot_download  # installed with transformers, and imports ten times faster
     except ImportError as error:
         raise TextModelError(f"model {name!r} needs what pip install 'pesfkd[text]' installs ({error})") from error
     try:
         return Path(snapshot_download(name, local_files_only=not download, allow_patterns=list(_FETCHED)))
-    except Exception as error:  # the library's errors are many, of the network, the Hub and the cache
+    except Exception as error:  # network, Hub and cache raise many types
         how = "it could not be fetched" if download else "it is not in the Hugging Face cache of this machine"
         raise TextModelError(
             f"there is no model {name!r} here: {how} ({type(error).__name__}). Give its folder"
@@ -71,17 +71,17 @@ def find_folder(name: str, *, download: bool = False) -> Path:
 
 
 def read_config(folder: Path) -> Any:
-    """The configuration in a folder, checked to be one that can be distilled.
+    """Read the configuration in a folder, and check that the model is supported.
 
     Raises:
-        TextModelError: it is missing, damaged, or of a kind that is not known here.
+        TextModelError: the configuration is missing, damaged, or of an unsupported model type.
     """
     transformers = require_transformers()
     if not (folder / CONFIG).is_file():
         raise TextModelError(f"{folder}: there is no {CONFIG} in it")
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the library's errors are many
+    except Exception as error:  # transformers raises many types
         raise TextModelError(f"{folder / CONFIG} cannot be read: {_in_a_line(error)}") from error
     try:
         layout_of(config)
@@ -95,10 +95,10 @@ def _in_a_line(error: Exception) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List a folder's weights: one safetensors file, or the shards that its index names. They are not read.
+    """List the weight files of a folder without reading them: one safetensors file, or the shards in the index.
 
     Raises:
-        TextModelError: there are none, the index is damaged, or shards are missing, naming them.
+        TextModelError: there are no weights, the index is damaged, or shards are missing (the message names them).
     """
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
@@ -117,7 +117,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """The file of each weight, by the weight's name; every file lies in the folder itself."""
+    """Return the shard file name of each weight; every shard must lie in the folder itself."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -132,10 +132,10 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All weights of a folder, by name.
+    """Load all weights of a folder, by name.
 
     Raises:
-        TextModelError: a file is damaged, or lacks a weight that the index has in it.
+        TextModelError: a file is damaged, or lacks a weight that the index assigns to it.
     """
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
@@ -154,13 +154,13 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "Tokeniser") -> None:
-    """Check, without loading weights, that a folder's model can read the sentences of a task.
+    """Check that a model folder is complete and fits a task, without loading the weights.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
         dataset: canonical name of the task.
-        root: the data root.
-        tokeniser: what the sentences are tokenised with.
+        root: data root.
+        tokeniser: tokeniser of the task's sentences.
 
     Raises:
         TextModelError: a file is missing or damaged, or the model has too few positions.
@@ -180,19 +180,20 @@ def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "T
 
 
 def check_positions(positions: int, dataset: str, root: Path | None, tokeniser: "Tokeniser", *, where: str) -> None:
-    """Check that a model has a position for every token of a task's longest sentence.
+    """Check that a model has enough positions for the longest sentence of a task.
 
-    Nothing is checked if the task's files are not there; that is an error of its own, unless they are to be fetched.
+    The check is skipped if the task's files are missing. Missing files raise an error elsewhere, unless they are to be
+    downloaded.
 
     Args:
-        positions: of the model.
+        positions: number of positions in the model.
         dataset: canonical name of the task.
-        root: the data root.
-        tokeniser: what the sentences are tokenised with.
-        where: names the model.
+        root: data root.
+        tokeniser: tokeniser of the task's sentences.
+        where: name of the model for the message.
 
     Raises:
-        TextModelError: naming both numbers.
+        TextModelError: the model has too few positions; the message gives both numbers.
     """
     from trainables.data.registry import dataset_info
     from trainables.data.text.dataset import longest_batch
@@ -214,20 +215,20 @@ def check_positions(positions: int, dataset: str, root: Path | None, tokeniser: 
 def load_pretrained(
     folder: Path, *, num_classes: int, needs_head: bool = False, task: GlueTask | None = None
 ) -> TextClassifier:
-    """A model of a folder, with the weights that lie there.
+    """Load the model in a folder with the weights stored there.
 
     Args:
-        folder: has `config.json` and `model.safetensors` (or its shards and their index), of a model for sequence
-            classification or of one that was only pretrained, such as bert-base-uncased; whatever heads that has are
-            left out.
-        num_classes: C.
-        needs_head: whether its last layer has to be there, for those classes; otherwise one is drawn fresh, from
-            torch's global generator, where there is none.
-        task: for whose classes it is wanted: the last layer's rows are put in their order, by the names that
-            `config.json` has for them.
+        folder: folder with `config.json` and `model.safetensors` (or shards and their index). The model may be
+            fine-tuned for sequence classification or only pretrained, such as bert-base-uncased. Pretraining heads are
+            ignored.
+        num_classes: number of classes, C.
+        needs_head: whether the folder must have a last layer for these classes. If False, a missing last layer is drawn
+            fresh from torch's global generator.
+        task: task that defines the class order. The rows of the last layer are permuted to this order by the class
+            names in `config.json`.
 
     Raises:
-        TextModelError: something is missing, damaged or of another shape, or of other classes.
+        TextModelError: a part is missing, damaged or of another shape, or the classes differ.
     """
     config = read_config(folder)
     weights = _read_weights(folder)
@@ -235,7 +236,7 @@ def load_pretrained(
         model = build_described(description_of(config), num_classes=num_classes)
     except TextModelError:
         raise
-    except Exception as error:  # the library builds whatever sizes it is given, and fails as torch does
+    except Exception as error:  # transformers does not validate sizes, so building fails with any torch error
         raise TextModelError(
             f"{folder / CONFIG} describes a model that cannot be built: {_in_a_line(error)}"
         ) from error
@@ -259,13 +260,13 @@ def _fill(
     order: tuple[int, ...] | None,
     needs_head: bool,
 ) -> None:
-    """Load a folder's weights.
+    """Load a folder's weights into a model.
 
     Args:
-        model: takes them.
-        weights: by the library's names.
-        path: names them.
-        order: for each class, its row in the last layer; None if that is of other classes.
+        model: model to fill, in place.
+        weights: weights by the names in transformers.
+        path: folder, for messages.
+        order: for each class, the row of the last layer in `weights`; None to ignore that layer.
         needs_head: see `load_pretrained`.
     """
     own = model.state_dict()
@@ -275,7 +276,7 @@ def _fill(
         for old, new in _OLD_NAMES.items():
             key = key.replace(old, new)
         named = model.own_key(key)
-        # A model without a head has its weights without its own name before them.
+        # A model without a head stores its weights without the prefix of the base model.
         renamed[named if named in own else model.own_key(f"{base}.{key}")] = value
     head = {key: renamed.get(key) for key in own if key.startswith("_head.")}
     found = head.get("_head.weight")
@@ -294,7 +295,7 @@ def _fill(
             renamed[key] = own[key]
         elif key in renamed and renamed[key].shape == own[key].shape:
             renamed[key] = renamed[key][list(order)]
-    # A pooler, or what stands in its place, is part of the head in some models and absent where only pretrained.
+    # Some models count a pooler (or a similar layer) as part of the head, and pretrained-only models lack it.
     missing = [key for key in own if key not in renamed]
     inside = [key for key in missing if f".{base}." in f".{key}" and not _is_pooler(key)]
     if inside or (missing and needs_head):
@@ -322,10 +323,10 @@ def _digest(path: Path, _size: int, _modified: int) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Sixteen hex digits of a folder's weights and configuration.
+    """Return a digest of a folder's weights and configuration, 16 hex digits.
 
     Raises:
-        TextModelError: one of them is missing.
+        TextModelError: the configuration or the weights are missing.
     """
     if not (folder / CONFIG).is_file():
         raise TextModelError(f"{folder}: there is no {CONFIG} in it")

@@ -1,6 +1,6 @@
-"""Recognise the architecture of weights by their names and shapes, for error messages.
+"""Recognise an architecture by names and shapes of the weights, for error messages.
 
-Networks are built on the meta device, without memory for weights.
+Candidate networks are built on the meta device, without memory for weights.
 """
 
 import math
@@ -16,25 +16,25 @@ from trainables.models.layouts import fits
 from trainables.models.zoo import build_model
 from trainables.spec.architectures import CIFAR_NAMES
 
-# Nets of timm whose weights people have; building each of its thousand would take minutes.
+# Popular timm models. Building all of timm's thousand models would take minutes.
 _TIMM_NAMES: Final = (
     "vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "deit_tiny_patch16_224",
     "deit_small_patch16_224", "deit_base_patch16_224", "resnet18d", "resnet50d", "mobilenetv3_small_050",
     "mobilenetv3_small_100", "mobilenetv3_large_100", "efficientnet_b0", "convnext_tiny", "convnext_base",
 )  # fmt: skip
-# First parts of their keys; a net without them is not looked for there.
+# Key prefixes of timm models. Weights without them are not compared with timm models.
 _TIMM_KEYS: Final = ("blocks.", "patch_embed.", "stages.", "conv_stem.", "conv1.0.")
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
-_SMALLEST_TORCHVISION: Final = 300_000  # parameters; shufflenet_v2_x0_5 has 341,792 without its last layer
-_PUBLISHED_CHANNELS: Final = 3  # of the images of torchvision's nets
-_LARGEST: Final = 10_000  # classes, image channels and channels of a small net that are believed
+_SMALLEST_TORCHVISION: Final = 300_000  # parameters; shufflenet_v2_x0_5 has 341,792 without the last layer
+_PUBLISHED_CHANNELS: Final = 3  # input channels of torchvision's models
+_LARGEST: Final = 10_000  # upper bound for plausible classes, image channels and channels of a small CNN
 
 
 def recognise(candidates: Sequence[Mapping[str, Tensor]]) -> str | None:
-    """The name of the first architecture that weights fit: ours before torchvision's, and those before timm's.
+    """Return the first architecture that fits the weights: ours are tried first, then torchvision's, then timm's.
 
     Args:
-        candidates: dicts of tensors, without prefixes.
+        candidates: state dicts to try, without prefixes.
     """
     for weights in candidates:
         classes, channels = _sizes(weights)
@@ -48,7 +48,7 @@ def recognise(candidates: Sequence[Mapping[str, Tensor]]) -> str | None:
 
 
 def _sizes(weights: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Classes and image channels of a network with these weights; 0 if unknown."""
+    """Return the number of classes and image channels in a network with these weights; 0 if unknown."""
     matrices = [value for key, value in weights.items() if key.endswith("weight") and value.ndim == 2]
     filters = [value for key, value in weights.items() if key.endswith("weight") and value.ndim == 4]
     return (matrices[-1].shape[0] if matrices else 0), (filters[0].shape[1] if filters else 0)
@@ -67,14 +67,14 @@ def _timm_names(weights: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _torchvision_names(weights: Mapping[str, Tensor], classes: int) -> Iterator[str]:
-    """Nets of torchvision with this number of parameters, but for their first and last layer."""
+    """Yield torchvision models with the same number of parameters, leaving the first and the last layer aside."""
     learnt = (value for key, value in weights.items() if not key.endswith(_STATISTICS))
     parameters = sum(math.prod(value.shape) for value in learnt)
     stem = next(value for key, value in weights.items() if key.endswith("weight") and value.ndim == 4)
     parameters += (_PUBLISHED_CHANNELS - stem.shape[1]) * math.prod(stem.shape) // stem.shape[1]
     if parameters < _SMALLEST_TORCHVISION:
         return
-    from torchvision import models  # takes a second or more
+    from torchvision import models  # the import takes a second or more
 
     heads = [value for key, value in weights.items() if key.endswith("weight") and value.ndim == 2]
     for name in models.list_models(module=models):
@@ -89,6 +89,6 @@ def _fits(weights: Mapping[str, Tensor], name: str, classes: int, channels: int)
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
             model: DistillationModel = build_model(name, num_classes=classes, in_channels=channels)
-    except (ValueError, RuntimeError):  # timm is not installed, or the net takes no such images
+    except (ValueError, RuntimeError):  # timm is not installed, or the model does not support these channels
         return False
     return fits(weights, model)

@@ -1,8 +1,8 @@
-"""Residual nets for 32 × 32 images: resnet8 to resnet110, and the four times wider resnet8x4 and resnet32x4.
+"""Residual networks for 32 × 32 images: resnet8 to resnet110, and resnet8x4 and resnet32x4 with wider layers.
 
-Parameter names are those of RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..3`, `fc`.
+Parameter names match RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..3`, `fc`.
 
-resnet8a to resnet110a have shortcuts without parameters. Their parameter names are those of akamaster's
+resnet8a to resnet110a have shortcuts without parameters. Their parameter names match akamaster's
 pytorch_resnet_cifar10, the most used CIFAR-10 checkpoints: `conv1`, `bn1`, `layer1..3`, `linear`.
 """
 
@@ -24,22 +24,22 @@ RESNETS: Final[dict[str, tuple[int, Widths]]] = {
     "resnet8x4": (8, (32, 64, 128, 256)),
     "resnet32x4": (32, (32, 64, 128, 256)),
 }
-# name: depth, of the nets with zero-padded shortcuts
+# name: depth, for networks with zero-padded shortcuts
 ZERO_PAD_RESNETS: Final[dict[str, int]] = {f"resnet{depth}a": depth for depth in _DEPTHS}
 
 Shortcut = Literal["projection", "zero_pad"]
 
 
 class ZeroPad(nn.Module):
-    """A shortcut without parameters: every `stride`-th position, with zero channels added on both sides.
+    """Shortcut without parameters: every `stride`-th position, with zero channels added on both sides.
 
     Args:
-        in_channels: of the maps.
-        out_channels: larger than `in_channels`; half of the difference is added on each side.
-        stride: in both directions.
+        in_channels: channels of the input.
+        out_channels: channels of the output, more than `in_channels`. Half of the difference is added on each side.
+        stride: stride in both directions.
 
-    Source: He et al. 2016, section 4.2, option A. The paper does not say where the zero channels lie; here they lie as
-    in pytorch_resnet_cifar10.
+    Source: He et al. 2016, section 4.2, option A. The paper does not define the position of the zero channels. The
+    position here follows pytorch_resnet_cifar10.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -49,13 +49,13 @@ class ZeroPad(nn.Module):
         self.after = out_channels - in_channels - self.before
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
         sampled = maps[:, :, :: self.stride, :: self.stride]
         return functional.pad(sampled, (0, 0, 0, 0, self.before, self.after))
 
 
 class BasicBlock(nn.Module):
-    """Two 3 × 3 convolutions beside a shortcut; gives the sum before its ReLU."""
+    """Residual block of two 3 × 3 convolutions; returns the sum before the last ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, shortcut: Shortcut = "projection") -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to pre-activations (B, out_channels, H / stride, W / stride)."""
+        """Map (B, in_channels, H, W) to pre-activations (B, out_channels, H / stride, W / stride)."""
         shortcut = maps if self.downsample is None else self.downsample(maps)
         branch = functional.relu_(self.bn1(self.conv1(maps)))
         residual: Tensor = self.bn2(self.conv2(branch))
@@ -81,19 +81,19 @@ class BasicBlock(nn.Module):
 def make_stage(
     blocks: int, in_channels: int, out_channels: int, stride: int, *, shortcut: Shortcut = "projection"
 ) -> nn.ModuleList:
-    """`blocks` basic blocks, the first of which changes width and resolution."""
+    """Build a stage of `blocks` basic blocks. The first block changes width and resolution."""
     first = BasicBlock(in_channels, out_channels, stride, shortcut=shortcut)
     return nn.ModuleList([first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1))])
 
 
 class _BasicBlockNet(DistillationModel):
-    """A stem, three stages of basic blocks at full, half and quarter resolution, and a global average; no head.
+    """Stem, three stages of basic blocks at full, half and quarter resolution, and global average; no head.
 
     Args:
-        depth: 6n + 2, with n blocks a stage.
-        channels: of the stem and of the three stages.
-        in_channels: of the images.
-        shortcut: where width or resolution changes.
+        depth: 6n + 2, with n blocks in each stage.
+        channels: channels of the stem and the three stages.
+        in_channels: image channels.
+        shortcut: kind of shortcut where width or resolution changes.
     """
 
     def __init__(self, depth: int, channels: Widths, *, in_channels: int, shortcut: Shortcut) -> None:
@@ -107,27 +107,27 @@ class _BasicBlockNet(DistillationModel):
         self.layer3 = make_stage(blocks, second, third, 2, shortcut=shortcut)
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """The stem's and three stages' maps, and the feature (B, D)."""
+        """Return the stem and stage maps, and the feature (B, D)."""
         stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the stem's map, 0, or a stage's."""
+        """Compute the feature from a stem map (index 0) or a stage map."""
         return global_average(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])
 
 
 class ResNet(_BasicBlockNet):
-    """Three stages of basic blocks, a global average, `fc`.
+    """Three stages of basic blocks, global average and `fc`.
 
     Args:
-        depth: 6n + 2, with n blocks a stage.
-        channels: of the stem and of the three stages.
-        num_classes: C.
-        in_channels: of the images.
+        depth: 6n + 2, with n blocks in each stage.
+        channels: channels of the stem and the three stages.
+        num_classes: number of classes, C.
+        in_channels: image channels.
 
-    Source: He et al. 2016, section 4.2, with projection shortcuts where width or resolution changes (its
-    option B); the widths of the x4 nets are those of Tian et al. 2020 (CRD).
+    Source: He et al. 2016, section 4.2, with projection shortcuts where width or resolution changes (option B). The
+    widths of the x4 networks are from Tian et al. 2020 (CRD).
     """
 
     def __init__(self, depth: int, channels: Widths, *, num_classes: int, in_channels: int = 3) -> None:
@@ -137,20 +137,20 @@ class ResNet(_BasicBlockNet):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self.fc
 
 
 class ZeroPadResNet(_BasicBlockNet):
-    """A `ResNet` of 16, 16, 32 and 64 channels with zero-padded shortcuts, and `linear` in place of `fc`.
+    """`ResNet` with 16, 16, 32 and 64 channels, zero-padded shortcuts, and `linear` in place of `fc`.
 
     Args:
-        depth: 6n + 2, with n blocks a stage.
-        num_classes: C.
-        in_channels: of the images.
+        depth: 6n + 2, with n blocks in each stage.
+        num_classes: number of classes, C.
+        in_channels: image channels.
 
-    Source: He et al. 2016, section 4.2, option A; layers are named as in pytorch_resnet_cifar10. That code draws
-    weights by fan-in; here they are drawn by fan-out as in all other nets.
+    Source: He et al. 2016, section 4.2, option A, with layer names from pytorch_resnet_cifar10. That code initialises
+    by fan-in; here weights are initialised by fan-out, as in all other networks.
     """
 
     def __init__(self, depth: int, *, num_classes: int, in_channels: int = 3) -> None:
@@ -160,5 +160,5 @@ class ZeroPadResNet(_BasicBlockNet):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self.linear

@@ -1,7 +1,7 @@
 """ShuffleNet V1 (3 groups) and V2 (width 1) for 32 × 32 images: a 1 × 1 stem that keeps full resolution.
 
-Parameter names are those of RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..3`, for
-V2 also `conv2`, `bn2`, and `linear`.
+Parameter names match RepDistiller's and mdistiller's checkpoints: `conv1`, `bn1`, `layer1..3`, for V2 also `conv2`,
+`bn2`, and `linear`.
 """
 
 import torch
@@ -13,22 +13,22 @@ from trainables.models.layers import activated_stages, channel_shuffle, global_a
 
 STEM_CHANNELS = 24
 V1_GROUPS = 3
-# (channels, blocks, the first halves the resolution)
+# (channels, blocks); the first block of a stage halves the resolution
 V1_STAGES = ((240, 4), (480, 8), (960, 4))
 V2_STAGES = ((116, 4), (232, 8), (464, 4))
 V2_FEATURE_DIM = 1024
 
 
 def depthwise(channels: int, stride: int) -> nn.Conv2d:
-    """A 3 × 3 convolution of each channel by itself."""
+    """Build a depthwise 3 × 3 convolution."""
     return nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
 
 
 class GroupedBlock(nn.Module):
-    """ShuffleNet V1's unit; gives pre-activations.
+    """Unit of ShuffleNet V1; returns pre-activations.
 
-    Where it halves the resolution, the averaged input is appended rather than added, and counts towards
-    `out_channels`.
+    A unit that halves the resolution concatenates the averaged input instead of adding it. `out_channels` includes the
+    channels of that input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -36,7 +36,7 @@ class GroupedBlock(nn.Module):
         own_channels = out_channels - in_channels if stride == 2 else out_channels
         middle = own_channels // 4
         self.stride = stride
-        # The paper leaves the convolution right after the stem ungrouped: 24 channels are too few to split.
+        # As in the paper, the convolution right after the stem is not grouped: 24 channels are too few to split.
         self.groups = 1 if in_channels == STEM_CHANNELS else V1_GROUPS
         self.conv1 = nn.Conv2d(in_channels, middle, 1, groups=self.groups, bias=False)
         self.bn1 = nn.BatchNorm2d(middle)
@@ -46,10 +46,9 @@ class GroupedBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(own_channels)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to pre-activations (B, out_channels, H / stride, W / stride)."""
+        """Map (B, in_channels, H, W) to pre-activations (B, out_channels, H / stride, W / stride)."""
         branch = channel_shuffle(functional.relu_(self.bn1(self.conv1(maps))), self.groups)
-        # The paper has no ReLU after the depthwise convolution; the literature's checkpoints were trained
-        # with it.
+        # The paper has no ReLU after the depthwise convolution. The literature's checkpoints were trained with it.
         branch = functional.relu_(self.bn2(self.conv2(branch)))
         branch = self.bn3(self.conv3(branch))
         if self.stride == 2:
@@ -58,7 +57,7 @@ class GroupedBlock(nn.Module):
 
 
 class SplitBlock(nn.Module):
-    """ShuffleNet V2's unit at constant resolution: half of the channels pass by; gives pre-activations."""
+    """Unit of ShuffleNet V2 at constant resolution, with half of the channels unchanged; returns pre-activations."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +70,7 @@ class SplitBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(half)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, channels, H, W) to the same shape, of which a ReLU changes the filtered half only."""
+        """Map (B, channels, H, W) to the same shape. A later ReLU changes the filtered half only."""
         passing, branch = maps.chunk(2, 1)
         branch = functional.relu_(self.bn1(self.conv1(branch)))
         branch = self.bn3(self.conv3(self.bn2(self.conv2(branch))))
@@ -79,7 +78,7 @@ class SplitBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """ShuffleNet V2's unit that halves the resolution, with two branches; gives pre-activations."""
+    """Unit of ShuffleNet V2 that halves the resolution, with two branches; returns pre-activations."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class DownBlock(nn.Module):
         self.bn5 = nn.BatchNorm2d(half)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to pre-activations (B, out_channels, H / 2, W / 2)."""
+        """Map (B, in_channels, H, W) to pre-activations (B, out_channels, H / 2, W / 2)."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(maps))))
         right = functional.relu_(self.bn3(self.conv3(maps)))
         right = self.bn5(self.conv5(self.bn4(self.conv4(right))))
@@ -104,11 +103,11 @@ class DownBlock(nn.Module):
 
 
 class ShuffleNetV1(DistillationModel):
-    """A 1 × 1 stem, three stages of grouped units, a global average, `linear`; D = 960.
+    """1 × 1 stem, three stages of grouped units, global average and `linear`; D = 960.
 
     Args:
-        num_classes: C.
-        in_channels: of the images.
+        num_classes: number of classes, C.
+        in_channels: image channels.
 
     Source: Zhang et al. 2018, 3 groups at full width.
     """
@@ -128,28 +127,28 @@ class ShuffleNetV1(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self.linear
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """The stem's and three stages' maps, and the feature (B, 960)."""
+        """Return the stem and stage maps, and the feature (B, 960)."""
         stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
         return StageOutputs(maps, preactivations, global_average(maps[-1]))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the stem's map, 0, or a stage's."""
+        """Compute the feature from a stem map (index 0) or a stage map."""
         return global_average(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])
 
 
 class ShuffleNetV2(DistillationModel):
-    """A 1 × 1 stem, three stages of split units, a 1 × 1 convolution, a global average, `linear`; D = 1024.
+    """1 × 1 stem, three stages of split units, 1 × 1 convolution, global average and `linear`; D = 1024.
 
-    `preactivations` are shuffled as `maps` are, so that the two stay channel by channel the same.
+    `preactivations` are shuffled like `maps`, so their channels correspond.
 
     Args:
-        num_classes: C.
-        in_channels: of the images.
+        num_classes: number of classes, C.
+        in_channels: image channels.
 
     Source: Ma et al. 2018, width 1; stages of 4, 8 and 4 units.
     """
@@ -171,17 +170,17 @@ class ShuffleNetV2(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self.linear
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """The stem's and three stages' maps, and the feature (B, 1024)."""
+        """Return the stem and stage maps, and the feature (B, 1024)."""
         stem = functional.relu_(self.bn1(self.conv1(images)))
         maps, preactivations = activated_stages(stem, (self.layer1, self.layer2, self.layer3))
         return StageOutputs(maps, preactivations, self._feature(maps[-1]))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the stem's map, 0, or a stage's."""
+        """Compute the feature from a stem map (index 0) or a stage map."""
         return self._feature(activated_stages(maps, (self.layer1, self.layer2, self.layer3)[index:])[0][-1])
 
     def _feature(self, last: Tensor) -> Tensor:

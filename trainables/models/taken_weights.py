@@ -1,4 +1,4 @@
-"""Which weights of a checkpoint were taken. It imports no torch: a plan keeps this."""
+"""Record of the weights that were taken from a checkpoint; imports no torch, because plans store it."""
 
 import shlex
 from dataclasses import dataclass
@@ -9,58 +9,61 @@ _NAMES: Final = {"raw": "raw weights", "ema": "EMA weights"}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit the model; the message explains how to proceed."""
+    """Checkpoint that cannot be read or does not fit the model; the message gives the remedy."""
 
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """One complete set of a network's weights in a file.
+    """Complete set of a network's weights in a file.
 
     Args:
         kind: `ema` for running averages of the weights (EMA, SWA), otherwise `raw`.
-        place: key under which the file keeps them, outer keys first, joined by dots; empty for the whole file.
+        place: key of the weights in the file, with outer keys first, joined by dots. Empty for the whole file.
     """
 
     kind: WeightsKind
     place: str
 
     def __str__(self) -> str:
-        """For a person, such as `raw weights under 'model'`."""
+        """Describe the weights for display, such as `raw weights under 'model'`."""
         return _NAMES[self.kind] + (f" under {self.place!r}" if self.place else "")
 
 
 @dataclass(frozen=True)
 class TakenWeights(FoundWeights):
-    """The weights that were taken from a file, and those that were not.
+    """Weights that were taken from a file, and the other weights in the file.
 
     Args:
-        others: further sets in the file that fit the network as well.
+        others: other sets of weights in the file that also fit the network.
     """
 
     others: tuple[FoundWeights, ...] = ()
 
     def __str__(self) -> str:
-        """For a person, with the flag that takes another set."""
+        """Describe the weights for display, with the flag that selects another set."""
         others = (f"{other} (--teacher-weights {shlex.quote(self.choice_of(other))})" for other in self.others)
         listed = ", ".join(others)
         return super().__str__() + (f"; the file also has {listed}" if listed else "")
 
     @property
     def in_passing(self) -> str:
-        """For a sentence about the file: a comma and `str(self)`, or nothing where the file is these weights alone."""
+        """Suffix for a sentence about the file: a comma and `str(self)`.
+
+        Empty if the whole file is one set of raw weights.
+        """
         return "" if self.is_plain and not self.place else f", {self}"
 
     @property
     def is_plain(self) -> bool:
-        """Whether the file has these weights alone, and they are no averages."""
+        """Whether the file contains only these weights, and they are not averages."""
         return self.kind == "raw" and not self.others
 
     @property
     def choice(self) -> str:
-        """Value of `--teacher-weights` that takes these weights."""
+        """Value of `--teacher-weights` that selects these weights."""
         return self.choice_of(self)
 
     def choice_of(self, found: FoundWeights) -> str:
-        """Value of `--teacher-weights` that takes one of the file's sets: its kind if that is unique, or its place."""
+        """Return the value of `--teacher-weights` for a set: the kind if unique in the file, otherwise the place."""
         same = [each for each in (self, *self.others) if each.kind == found.kind]
         return found.place if len(same) > 1 else found.kind

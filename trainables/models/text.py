@@ -1,7 +1,7 @@
-"""Language models that classify: those of Hugging Face's transformers, split into a feature and a last linear layer.
+"""Text classifiers of Hugging Face's transformers, split into a feature and a last linear layer.
 
-What they take is one int32 tensor (B, 2, L): token ids, 0 where a sentence has ended, and segment ids (see
-`trainables.data.text`). transformers is imported when the first one is built, and needs the extra `text`.
+The input is one int32 tensor (B, 2, L). Row 0 holds the token ids, padded with 0, and row 1 the segment ids (see
+`trainables.data.text`). transformers is imported when the first model is built, and needs the extra `text`.
 """
 
 import copy
@@ -16,7 +16,7 @@ from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.spec.architectures import BERT_PATTERN
 from trainables.spec.layer_matching import matched_layers
 
-# By the kind of model: where a layer has its attention, and what that calls query and key.
+# By model type: the path of the attention module in a layer, and the names of its query and key projections.
 _ATTENTION: Final[dict[str, tuple[str, str, str]]] = {
     "bert": ("attention.self", "query", "key"),
     "electra": ("attention.self", "query", "key"),
@@ -32,12 +32,12 @@ _SHARES: Final = "pesfkd_shared_layers"
 
 
 class Layout(NamedTuple):
-    """Where a kind of model keeps what we look for.
+    """Paths of the modules that distillation needs, for one model type.
 
     Args:
-        head: the last linear layer, in the model for sequence classification.
-        layers: its list of layers there.
-        segments: whether it takes segment ids.
+        head: path of the last linear layer in the model for sequence classification.
+        layers: path of the layer list.
+        segments: whether the model takes segment ids.
     """
 
     head: str
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
     segments: bool
 
 
-# By the `model_type` of their configurations: encoders that see a sentence as [CLS] ... [SEP] and pad with 0.
+# By `model_type` of the configuration: encoders that read a sentence as [CLS] ... [SEP] and pad with 0.
 LAYOUTS: Final[dict[str, Layout]] = {
     "bert": Layout("classifier", "bert.encoder.layer", segments=True),
     "distilbert": Layout("classifier", "distilbert.transformer.layer", segments=False),
@@ -54,17 +54,17 @@ LAYOUTS: Final[dict[str, Layout]] = {
 
 
 class TextModelError(ValueError):
-    """A language model that cannot be built or used here; the message says what to do."""
+    """Language model that cannot be built or used here; the message gives the remedy."""
 
 
 class TextClassifier(DistillationModel):
-    """A model for sequence classification of transformers, whose last linear layer stands apart.
+    """Sequence classification model of transformers with a separate last linear layer.
 
-    The feature is what the layer sees: for BERT the pooled output, in training after dropout. Its `maps` are the states
-    of the first position, [CLS], after the embeddings and after each layer, (B, H) each.
+    The feature is the input of the last layer: for BERT the pooled output, after dropout in training. `maps` are the
+    states of the first position, [CLS], after the embeddings and after each layer, (B, H) each.
 
     Args:
-        network: the model; its last layer is taken out of it.
+        network: the transformers model. An identity replaces the last layer, in place.
     """
 
     def __init__(self, network: "PreTrainedModel") -> None:
@@ -82,49 +82,50 @@ class TextClassifier(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self._head
 
     @property
     def description(self) -> dict[str, Any]:
-        """The model's configuration, from which `build_described` builds another one; JSON holds it."""
+        """JSON-compatible configuration, from which `build_described` builds the same architecture."""
         return description_of(self.network.config) | ({_SHARES: True} if self.shares_layers else {})
 
     @property
     def vocabulary_size(self) -> int:
-        """Rows of its embedding of tokens."""
+        """Number of rows of the token embedding."""
         return int(self.network.config.vocab_size)
 
     @property
     def positions(self) -> int:
-        """Tokens of the longest sentence that it takes."""
+        """Maximum number of tokens in a sentence."""
         return int(self.network.config.max_position_embeddings)
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """[CLS] states (B, H), those of the embeddings first, and the feature (B, D), for inputs (B, 2, L) int32."""
+        """Return the [CLS] states (B, H), embeddings first, and the feature (B, D) for inputs (B, 2, L) int32."""
         outputs = self._run(_at_least_one(images), hidden=True)
         states = tuple(_rows_of(images, each[:, 0]) for each in outputs.hidden_states)
         return StageOutputs(states, states, _rows_of(images, outputs.logits))
 
     def features(self, images: Tensor) -> Tensor:
-        """The feature (B, D) of inputs (B, 2, L) int32."""
+        """Return the feature (B, D) for inputs (B, 2, L) int32."""
         feature: Tensor = self._run(_at_least_one(images), hidden=False).logits
         return _rows_of(images, feature)
 
     def _run(self, inputs: Tensor, *, hidden: bool) -> Any:
         tokens, segments = inputs.unbind(1)
-        # In four dimensions it is taken as it is; of two, transformers would first wait to see whether all are true.
+        # transformers uses a 4-dimensional mask directly. With two dimensions, it waits for the device to test if all
+        # entries are true.
         mask = (tokens != 0)[:, None, None, :]
         given = {"token_type_ids": segments} if self._layout.segments else {}
         return self.network(input_ids=tokens, attention_mask=mask, output_hidden_states=hidden, **given)
 
     def own_key(self, key: str) -> str:
-        """The library's `classifier.weight` is ours `_head.weight`, its `bert...` is ours `network.bert...`."""
+        """Map a transformers key to ours: `classifier.weight` to `_head.weight`, `bert...` to `network.bert...`."""
         name = key.removeprefix(f"{self._layout.head}.")
         return f"network.{key}" if name == key else f"_head.{name}"
 
     def foreign_state(self) -> dict[str, Tensor]:
-        """The weights by the names under which transformers has them."""
+        """Return the state dict with the keys of transformers."""
         own = self.state_dict()
         prefix = f"{self._layout.head}."
         named = {key: f"{prefix}{key.removeprefix('_head.')}" for key in own}
@@ -135,37 +136,37 @@ class TextClassifier(DistillationModel):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """Its layers, from the embeddings on."""
+        """Encoder layers, in order from the embeddings."""
         layers = self.network.get_submodule(self._layout.layers)
         assert isinstance(layers, nn.ModuleList)
         return layers
 
     @property
     def layers_path(self) -> str:
-        """Where they lie in `network`."""
+        """Path of the layers in `network`."""
         return self._layout.layers
 
 
 def _at_least_one(inputs: Tensor) -> Tensor:
-    """The inputs (B, 2, L), or one sentence of no meaning where there are none.
+    """Return the inputs (B, 2, L), or one dummy sentence if B is 0.
 
-    A worker of a data-parallel trial may get no row of a small batch, and the library cannot reshape empty states. Rows
-    that `_rows_of` cuts off get zero gradient.
+    A worker of a data-parallel trial may get no row of a small batch, and transformers cannot reshape empty states. The
+    dummy row receives zero gradient, because `_rows_of` removes it.
     """
-    # Not `len`, which would fix the batch's size in an exported model.
+    # `len` would fix the batch size in an exported model.
     return inputs.new_ones(1, *inputs.shape[1:]) if inputs.shape[0] == 0 else inputs
 
 
 def _rows_of(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """The outputs (B, ...) of `_at_least_one(inputs)` that belong to inputs (B, 2, L)."""
+    """Return the rows of outputs (B, ...) for inputs (B, 2, L), without the dummy row of `_at_least_one`."""
     return outputs[:0] if inputs.shape[0] == 0 else outputs
 
 
 def require_transformers() -> Any:
-    """The library, imported now.
+    """Import transformers and return the module.
 
     Raises:
-        TextModelError: it is not installed.
+        TextModelError: transformers is not installed.
     """
     try:
         import transformers
@@ -179,10 +180,10 @@ def require_transformers() -> Any:
 
 
 def layout_of(config: "PretrainedConfig") -> Layout:
-    """Where a model of that configuration keeps its parts.
+    """Return the layout of a model with the given configuration.
 
     Raises:
-        TextModelError: for a kind that is not known here, or that does not pad with 0.
+        TextModelError: the model type is not supported, or the model does not pad with 0.
     """
     kind = config.model_type
     if kind not in LAYOUTS:
@@ -196,21 +197,21 @@ def layout_of(config: "PretrainedConfig") -> Layout:
 
 
 def description_of(config: "PretrainedConfig") -> dict[str, Any]:
-    """A configuration as JSON holds it, without what says where it was read and by which version."""
+    """Return a configuration as JSON values, without file path, version, architectures and dtype."""
     left_out = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
     content: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     return {name: value for name, value in content.items() if name not in left_out}
 
 
 def build_described(description: Mapping[str, Any], *, num_classes: int) -> TextClassifier:
-    """The model of a configuration, in train mode, with fresh weights drawn from torch's global generator.
+    """Build the model of a description in train mode, with fresh weights from torch's global generator.
 
     Args:
-        description: of `TextClassifier.description`.
-        num_classes: C.
+        description: value of `TextClassifier.description`.
+        num_classes: number of classes, C.
 
     Raises:
-        TextModelError: for a kind that is not known here.
+        TextModelError: the model type is not supported.
     """
     transformers = require_transformers()
     kind = description.get("model_type", "")
@@ -224,12 +225,14 @@ def build_described(description: Mapping[str, Any], *, num_classes: int) -> Text
 
 
 def build_bert(name: str, *, num_classes: int, vocabulary_size: int) -> TextClassifier:
-    """`bert_L_H`: BERT with L layers and H hidden units, heads of 64 (of 32 where 64 does not divide H), fresh weights.
+    """Build `bert_L_H`: BERT with L layers and H hidden units, with fresh weights.
+
+    Attention heads have 64 units, or 32 if H is not a multiple of 64.
 
     Args:
-        name: of it.
-        num_classes: C.
-        vocabulary_size: tokens.
+        name: architecture, such as `bert_4_128`.
+        num_classes: number of classes, C.
+        vocabulary_size: number of tokens in the vocabulary.
     """
     transformers = require_transformers()
     match = BERT_PATTERN.fullmatch(name)
@@ -249,15 +252,17 @@ def build_bert(name: str, *, num_classes: int, vocabulary_size: int) -> TextClas
 
 
 def student_of_layers(teacher: TextClassifier, count: int, *, which: str) -> TextClassifier:
-    """A student of some of the teacher's layers, with its embeddings and pooler; its last layer is drawn fresh.
+    """Build a student from some of the teacher's layers.
+
+    The student copies the teacher's embeddings and pooler. The last linear layer is drawn fresh.
 
     Args:
-        teacher: whose weights are copied.
-        count: of layers.
-        which: `first`, `last`, or `skip`: layers k, 2k, ... of k · count.
+        teacher: model to copy weights from.
+        count: number of student layers.
+        which: `first`, `last`, or `skip`. `skip` takes the layers k, 2k, ... of k · count.
 
     Raises:
-        TextModelError: the teacher has too few layers, or, for `skip`, a number that is no multiple of `count`.
+        TextModelError: the teacher has too few layers, or, for `skip`, a layer count not divisible by `count`.
     """
     try:
         chosen = matched_layers(len(teacher.layers), count, which=which)
@@ -292,20 +297,20 @@ def _build(config: "PretrainedConfig") -> TextClassifier:
 
 
 class ShuffledLayer(nn.Module):
-    """Another layer once more, with its query and key exchanged; it has no parameters of its own.
+    """Second run of another layer, with query and key exchanged; this module has no parameters.
 
     Args:
-        layer: the other one.
-        kind: of the model.
+        layer: layer to run again.
+        kind: model type.
     """
 
     def __init__(self, layer: nn.Module, kind: str) -> None:
         super().__init__()
-        self._other = (layer,)  # not as a part of this one: its parameters belong to where it is
+        self._other = (layer,)  # the tuple hides the layer from `parameters()`, which already lists it elsewhere
         self._kind = kind
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        """What the layer gives, with query and key exchanged."""
+        """Run the other layer with query and key exchanged."""
         (layer,) = self._other
         path, query, key = _ATTENTION[self._kind]
         attention = layer.get_submodule(path)
@@ -320,11 +325,11 @@ class ShuffledLayer(nn.Module):
 
 
 def share_layers(model: TextClassifier) -> None:
-    """Let a model's layers run twice, in place: all of them, and then all of them with query and key exchanged.
+    """Make a model run all layers twice, in place: first as they are, then with query and key exchanged.
 
     Source:
-        Cho and Kang, "Pea-KD: Parameter-efficient and Accurate Knowledge Distillation on BERT" (2020), where it is
-        called shuffled parameter sharing.
+        Cho and Kang, "Pea-KD: Parameter-efficient and Accurate Knowledge Distillation on BERT" (2020). The paper calls
+        this shuffled parameter sharing.
     """
     if model.shares_layers:
         return

@@ -1,4 +1,4 @@
-"""Language models by the names that trials have for them, for a task's tokens."""
+"""Build language models by the names in trial configs, for the tokens of a task."""
 
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def build_text_model(name: str, dataset: "Dataset") -> TextClassifier:
-    """The model of that name: `bert_L_H` with fresh weights, or the one that lies in a folder or in the Hub's cache.
+    """Build `bert_L_H` with fresh weights, or load a model from a folder or from the Hub cache.
 
     Args:
-        name: one that `check_text_model_name` accepts, but for `bert:N`.
-        dataset: its data; the model has to know their tokens.
+        name: name accepted by `check_text_model_name`, except `bert:N`.
+        dataset: text dataset of the trial. The model must use the same tokens.
 
     Raises:
-        TextModelError: there is no such model.
-        ValueError: its tokens are others.
+        TextModelError: there is no such model, or the model has too few positions.
+        ValueError: the model uses other tokens.
     """
     from trainables.data.text.dataset import TextDataset
     from trainables.data.text.tokeniser import check_vocabulary

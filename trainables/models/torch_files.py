@@ -1,8 +1,8 @@
-"""Files of torch.save, read without running code from them.
+"""Read files of torch.save without running code from them.
 
-Pickles run code when they are read, so `torch.load` is called with `weights_only=True` and nothing else. Training
-scripts keep other objects with the weights: parsed arguments, NumPy scalars, the model itself. Each of their classes is
-replaced by a stand-in that keeps data and runs nothing, so that neither NumPy nor the script's own code takes part.
+Unpickling can run arbitrary code, so every file is loaded by `torch.load` with `weights_only=True`. Training scripts
+store other objects with the weights: parsed arguments, NumPy scalars or the model itself. A stand-in replaces every
+other class. Stand-ins keep the data and run nothing, so neither NumPy nor the code of the training script is involved.
 """
 
 import json
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from trainables.models.taken_weights import CheckpointError
 
-# Nobody keeps these with weights: a file with one of them was made to run commands.
+# Modules that no checkpoint of weights needs. A file that names one of them was made to run commands.
 _DANGEROUS_MODULES: Final = frozenset({
     "commands", "ctypes", "importlib", "nt", "os", "posix", "pty", "runpy", "shutil", "socket", "subprocess", "sys",
     "webbrowser",
@@ -32,21 +32,21 @@ _DANGEROUS_MODULES: Final = frozenset({
 _BUILTINS: Final = ("builtins", "__builtin__")
 _DANGEROUS_BUILTINS: Final = frozenset({"__import__", "breakpoint", "compile", "eval", "exec", "input", "open"})
 _SEQUENCES: Final = frozenset({"collections.deque"})
-# torch's types by NumPy's codes for them.
+# torch dtypes by NumPy type code.
 _NUMPY_TYPES: Final = {
     "f2": torch.float16, "f4": torch.float32, "f8": torch.float64, "i1": torch.int8, "i2": torch.int16,
     "i4": torch.int32, "i8": torch.int64, "u1": torch.uint8, "b1": torch.bool,
 }  # fmt: skip
-_LEGACY_PICKLES: Final = 5  # magic number, protocol, system, content, keys of the storages
+_LEGACY_PICKLES: Final = 5  # magic number, protocol, system, content, storage keys
 _MOST_GLOBALS: Final = 10_000
-_LARGEST_RATIO: Final = 100  # of unpacked bytes to the file's; a checkpoint that somebody compressed has 2 or so
-_DEEPEST: Final = 64  # modules within modules
+_LARGEST_RATIO: Final = 100  # unpacked bytes per byte of the file; a compressed checkpoint has a ratio of about 2
+_DEEPEST: Final = 64  # nested modules
 _POINTER: Final = b"version https://git-lfs"
-_BLANK: Final = b"\xef\xbb\xbf \t\r\n"  # with the mark that some texts begin with
+_BLANK: Final = b"\xef\xbb\xbf \t\r\n"  # whitespace, and the byte order mark of some text files
 
 
 class _Recorded:
-    """Stand-in for an object whose state is not a dict: keeps arguments and state."""
+    """Stand-in for an object with a state other than a dict; keeps arguments and state."""
 
     def __init__(self, *args: object) -> None:
         self.args = args
@@ -61,14 +61,14 @@ class _RecordedArray(_Recorded):
 
 
 class _RecordedType(_Recorded):
-    """Stand-in for a NumPy type."""
+    """Stand-in for a NumPy dtype."""
 
 
 class _AsDict:
-    """Stand-in for any other object: an ordered dict, which torch's unpickler lets be filled and given attributes."""
+    """Stand-in for any other object: an ordered dict, which torch's unpickler can fill and give attributes."""
 
     def __new__(cls, *_args: object) -> Any:
-        """An empty dict, whatever the arguments are."""
+        """Return an empty dict for any arguments."""
         return OrderedDict()
 
 
@@ -76,7 +76,7 @@ class _AsList:
     """Stand-in for a sequence."""
 
     def __new__(cls, *_args: object) -> Any:
-        """An empty list, whatever the arguments are."""
+        """Return an empty list for any arguments."""
         return []
 
 
@@ -89,12 +89,13 @@ _NUMPY: Final[dict[str, type]] = {
 
 
 def read_torch_file(file: Path) -> object:
-    """The content of a file of torch.save, with stand-ins for everything but tensors and plain containers.
+    """Read a file of torch.save, with stand-ins for everything except tensors and plain containers.
 
-    NumPy arrays come as tensors, pickled modules as their state dicts, and a list or tuple as a dict by place.
+    NumPy arrays become tensors, and pickled modules become state dicts. A top-level list or tuple becomes a dict by
+    position.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, or would run commands.
+        CheckpointError: the file is damaged, of another format, or would run commands.
     """
     _check_format(file)
     try:
@@ -105,16 +106,16 @@ def read_torch_file(file: Path) -> object:
             return _plain(_by_place(_load(file, names)), {})
     except CheckpointError:
         raise
-    # torch.load has no error of its own for a file that is not its format.
+    # torch.load raises no specific error for a file of another format.
     except Exception as error:
         raise _damaged(file, error) from error
 
 
 def check_is_there(file: Path) -> None:
-    """Whether a file can be opened.
+    """Check that a file can be opened.
 
     Raises:
-        CheckpointError: it is missing, a folder, or may not be read.
+        CheckpointError: the file is missing, unreadable, or a folder.
     """
     if file.is_dir():
         raise CheckpointError(f"{str(file)!r} is a folder: give a file in it")
@@ -127,7 +128,7 @@ def check_is_there(file: Path) -> None:
 
 
 def is_no_binary(file: Path) -> bool:
-    """Whether a file is empty, a pointer or a page where weights should be."""
+    """Return whether a file is empty, a Git LFS pointer or a web page."""
     with file.open("rb") as stream:
         start = stream.read(512)
     return not start or start.startswith(_POINTER) or start.lstrip(_BLANK).startswith(b"<")
@@ -136,7 +137,7 @@ def is_no_binary(file: Path) -> bool:
 def _load(file: Path, names: set[str]) -> object:
     try:
         return _load_with(file, names, _AsDict)
-    except (pickle.UnpicklingError, TypeError, ValueError):  # an object with slots, or one that is a key
+    except (pickle.UnpicklingError, TypeError, ValueError):  # an object with slots, or a dict key
         return _load_with(file, names, _Recorded)
 
 
@@ -145,16 +146,16 @@ def _load_with(file: Path, names: set[str], usual: type) -> object:
     for name in names:
         base = _NUMPY.get(name) or (_AsList if name in _SEQUENCES else usual)
         stand_ins.append((type("StandIn", (base,), {}), name))
-    # As a stream: torch 2.15 goes by a path's suffix.
+    # Pass a stream, because torch 2.15 selects the format by the suffix of a path.
     with torch.serialization.safe_globals(stand_ins), file.open("rb") as stream:
         return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def _names_of_globals(file: Path) -> set[str]:
-    """Classes and functions that the file's pickle names, by their names in Python 2 and 3.
+    """Return the classes and functions named in the file's pickle, by Python 2 and Python 3 names.
 
-    torch.save pickles by protocol 2, which uses Python 2's module names. torch's unpickler resolves the names that it
-    allows before it looks for a stand-in.
+    torch.save uses pickle protocol 2, which has Python 2's module names. torch's unpickler resolves allowed names
+    before it looks for a stand-in.
     """
     found: set[str] = set()
     for stream in _pickles(file):
@@ -168,7 +169,7 @@ def _names_of_globals(file: Path) -> set[str]:
 
 
 def _pickles(file: Path) -> Iterator[IO[bytes]]:
-    """The file's pickles that may name classes, each as a stream at its beginning."""
+    """Yield a stream at the start of each pickle in the file that may name classes."""
     if _is_archive(file):
         with zipfile.ZipFile(file) as archive:
             for entry in archive.namelist():
@@ -194,7 +195,7 @@ def _check_harmless(file: Path, names: set[str]) -> None:
 
 
 def _check_format(file: Path) -> None:
-    """Refuse formats that torch.load does not read, with the command that converts them."""
+    """Refuse formats that torch.load cannot read; the message gives the remedy, where known as a command."""
     with file.open("rb") as stream:
         start = stream.read(512)
     if not start:
@@ -261,7 +262,7 @@ def _check_archive(file: Path) -> None:
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
-    # torch puts advice about its own arguments before the reason.
+    # torch's message starts with advice about its own arguments; the reason follows.
     text = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     reason = re.sub(r"\s+", " ", text.partition("\n")[0].partition(" <")[0])[:200]
     if any(words in reason for words in ("Unsupported operand", "persistent_load", "unrecognized function")):
@@ -278,7 +279,10 @@ def _damaged(file: Path, error: Exception) -> CheckpointError:
 
 
 def _by_place(content: object) -> object:
-    """The dicts and modules in a list or tuple, such as (weights, epoch), as a dict by place; else `content`."""
+    """Convert a list or tuple such as (weights, epoch) to a dict by position; return other content unchanged.
+
+    Only dicts and modules are kept. A list without any is returned unchanged.
+    """
     if not isinstance(content, list | tuple):
         return content
     parts = {str(place): part for place, part in enumerate(content) if isinstance(part, Mapping | _Recorded)}
@@ -286,12 +290,12 @@ def _by_place(content: object) -> object:
 
 
 def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
-    """`content` with modules as state dicts and arrays as tensors, in its dicts of dicts.
+    """Convert modules to state dicts and arrays to tensors, in nested dicts.
 
     Args:
-        content: as it was read.
-        done: the result for each container, by id, as a pickle may have cycles.
-        depth: containers around `content`.
+        content: content as read from the file.
+        done: result for each container by id, because pickles may contain cycles.
+        depth: nesting depth of `content`.
     """
     if _is_module(content):
         return dict(_state_of(content))
@@ -300,7 +304,7 @@ def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
     if id(content) not in done:
         result: dict[object, object] = {}
         done[id(content)] = result
-        # A training's history may lie with tensors; only a dict without tensors has arrays as its weights.
+        # Arrays next to tensors may be the training history. Arrays are weights only in a dict without tensors.
         arrays = not any(isinstance(value, Tensor) for value in content.values())
         for key, value in content.items():
             is_weight = arrays and isinstance(value, _RecordedArray)
@@ -309,13 +313,13 @@ def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
 
 
 def _attributes(stand_in: object) -> Mapping[str, Any]:
-    """Attributes that the pickle gave to an object."""
+    """Return the attributes that the pickle set on an object."""
     found = stand_in.state if isinstance(stand_in, _Recorded) else getattr(stand_in, "__dict__", None)
     return found if isinstance(found, Mapping) else {}
 
 
 def _is_module(content: object) -> bool:
-    """Whether an object was a module: `torch.save(model)` pickles it whole."""
+    """Return whether a stand-in represents a module, as pickled by `torch.save(model)`."""
     if not isinstance(content, OrderedDict | _Recorded):
         return False
     attributes = _attributes(content)
@@ -323,7 +327,7 @@ def _is_module(content: object) -> bool:
 
 
 def _state_of(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """The state dict of a pickled module, in the order of `Module.state_dict`."""
+    """Yield the state dict of a pickled module, in the order of `Module.state_dict`."""
     attributes = _attributes(module)
     hidden = attributes.get("_non_persistent_buffers_set")
     buffers = {k: v for k, v in attributes["_buffers"].items() if not isinstance(hidden, set) or k not in hidden}
@@ -336,7 +340,7 @@ def _state_of(module: object, prefix: str = "", depth: int = 0) -> Iterator[tupl
 
 
 def _tensor_of(array: _RecordedArray) -> object:
-    """The tensor of a pickled NumPy array; the array's stand-in where its type is no plain number."""
+    """Convert a pickled NumPy array to a tensor; return the stand-in unchanged for non-numeric types."""
     match array.state:
         case (_, tuple(shape), _RecordedType(args=(str(code), *_), state=(_, order, *_)), fortran, bytes(content)):
             dtype = _NUMPY_TYPES.get(code)

@@ -1,6 +1,6 @@
-"""VGG nets with batch norm for 32 × 32 images and a single linear layer: vgg8, vgg11, vgg13, vgg16, vgg19.
+"""VGG networks with batch norm and one linear layer for 32 × 32 images: vgg8, vgg11, vgg13, vgg16, vgg19.
 
-Parameter names are those of RepDistiller's and mdistiller's checkpoints: `block0..4`, `classifier`.
+Parameter names match RepDistiller's and mdistiller's checkpoints: `block0..4`, `classifier`.
 """
 
 from typing import Final
@@ -20,12 +20,12 @@ VGGS: Final[dict[str, tuple[int, int, int, int, int]]] = {
     "vgg19": (2, 2, 4, 4, 4),
 }
 CHANNELS = (64, 128, 256, 512, 512)
-# The literature pools before the last stage for Tiny-ImageNet's 64 × 64 images only.
+# The literature pools before the last stage only for Tiny-ImageNet's 64 × 64 images.
 LARGE_IMAGE = 64
 
 
 def make_stage(convolutions: int, in_channels: int, out_channels: int) -> nn.Sequential:
-    """conv3x3 - BN, with a ReLU between each two and none at the end."""
+    """Build a stage of conv3x3 - BN pairs, with a ReLU between the pairs and none at the end."""
     layers: list[nn.Module] = []
     for index in range(convolutions):
         if index:
@@ -36,17 +36,17 @@ def make_stage(convolutions: int, in_channels: int, out_channels: int) -> nn.Seq
 
 
 class VGG(DistillationModel):
-    """Five stages with max pooling after each of the first three, a global average, `classifier`; D = 512.
+    """Five stages, max pooling after each of the first three, global average and `classifier`; D = 512.
 
     Images of 64 pixels and more are also pooled after the fourth stage.
 
     Args:
-        convolutions: in each stage.
-        num_classes: C.
-        in_channels: of the images, whose height and width are 8 pixels or more.
+        convolutions: number of convolutions in each stage.
+        num_classes: number of classes, C.
+        in_channels: image channels. Height and width of the images must be 8 pixels or more.
 
-    Source: Simonyan and Zisserman 2015, configurations A, B, D and E, with batch norm and without the two
-    hidden linear layers, as the CIFAR distillation literature has them.
+    Source: Simonyan and Zisserman 2015, configurations A, B, D and E, with batch norm and without the two hidden linear
+    layers, as in the CIFAR distillation literature.
     """
 
     def __init__(self, convolutions: tuple[int, int, int, int, int], *, num_classes: int, in_channels: int = 3) -> None:
@@ -59,11 +59,11 @@ class VGG(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self.classifier
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """Five stages' maps, each before its pooling, and the feature (B, 512)."""
+        """Return the maps of the five stages, each before pooling, and the feature (B, 512)."""
         pools_after_fourth = min(images.shape[2:]) >= LARGE_IMAGE
         maps, preactivations = [functional.relu_(self.block0(images))], []
         preactivations.append(maps[0])
@@ -74,8 +74,8 @@ class VGG(DistillationModel):
         return StageOutputs(tuple(maps), tuple(preactivations), global_average(maps[-1]))
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the first stage's map, 0, or a later one's."""
-        # The fourth stage's maps are an eighth of the image's side.
+        """Compute the feature from the map of the first stage (index 0) or a later one."""
+        # Maps of the fourth stage have an eighth of the image's height and width.
         for later in range(index, 4):
             pools = later < 3 or min(maps.shape[2:]) * 8 >= LARGE_IMAGE
             pooled = functional.max_pool2d(maps, 2) if pools else maps

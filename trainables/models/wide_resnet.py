@@ -1,7 +1,6 @@
-"""Wide residual nets for 32 × 32 images: wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2.
+"""Wide residual networks for 32 × 32 images: wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2.
 
-Parameter names are those of RepDistiller's and mdistiller's checkpoints: `conv1`, `block1..3.layer`, `bn1`,
-`fc`.
+Parameter names match RepDistiller's and mdistiller's checkpoints: `conv1`, `block1..3.layer`, `bn1`, `fc`.
 """
 
 from typing import Final
@@ -22,7 +21,10 @@ WIDE_RESNETS: Final[dict[str, tuple[int, int]]] = {
 
 
 class PreActivationBlock(nn.Module):
-    """Batch norm and ReLU before each of two 3 × 3 convolutions; a projected shortcut where widths differ."""
+    """Pre-activation block of two 3 × 3 convolutions, with a projected shortcut if the width changes.
+
+    A batch norm and a ReLU precede each convolution.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ class PreActivationBlock(nn.Module):
             self.convShortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's sum (B, out_channels, H', W'), and `maps` after the first batch norm, same shape."""
+        """Return the block's sum (B, out_channels, H', W'), and `maps` after the first batch norm."""
         normalised: Tensor = self.bn1(maps)
         activated = functional.relu(normalised)
         shortcut = maps if self.convShortcut is None else self.convShortcut(activated)
@@ -44,7 +46,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideStage(nn.Module):
-    """`blocks` pre-activation blocks, the first of which changes width and resolution."""
+    """Stage of `blocks` pre-activation blocks. The first block changes width and resolution."""
 
     def __init__(self, blocks: int, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -53,7 +55,7 @@ class WideStage(nn.Module):
         self.layer = nn.ModuleList([first, *later])
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The stage's sum, and its input after the first block's batch norm."""
+        """Return the stage's sum, and the stage's input after the first batch norm."""
         summed, normalised_input = self.layer[0](maps)
         for block in self.layer[1:]:
             summed, _ = block(summed)
@@ -61,16 +63,16 @@ class WideStage(nn.Module):
 
 
 class WideResNet(DistillationModel):
-    """A stem, three pre-activation stages, batch norm, ReLU, a global average, `fc`; D = 64 · `factor`.
+    """Stem, three pre-activation stages, batch norm, ReLU, global average and `fc`; D = 64 · `factor`.
 
-    A stage ends in a bare sum: `maps` has these sums (as the literature's feature methods take them), and
-    `preactivations` has what the next batch norm makes of them, of which ReLU is the activated map.
+    Each stage ends in a sum without a ReLU. `maps` contains these sums, as in the literature's feature methods.
+    `preactivations` contains the sums after the next batch norm; a ReLU of these values gives the activated map.
 
     Args:
-        depth: 6n + 4, with n blocks a stage.
-        factor: width of the stages over 16, 32 and 64.
-        num_classes: C.
-        in_channels: of the images.
+        depth: 6n + 4, with n blocks in each stage.
+        factor: width factor; the stages have 16, 32 and 64 channels times this factor.
+        num_classes: number of classes, C.
+        in_channels: image channels.
 
     Source: Zagoruyko and Komodakis 2016, without dropout.
     """
@@ -90,14 +92,14 @@ class WideResNet(DistillationModel):
 
     @property
     def head(self) -> nn.Linear:
-        """The last linear layer."""
+        """Last linear layer."""
         return self.fc
 
     def stages(self, images: Tensor) -> StageOutputs:
-        """The stem's and three stages' sums, the same after the next batch norm, and the feature (B, D)."""
+        """Return the sums of the stem and the stages, the same after the next batch norm, and the feature (B, D)."""
         stem = self.conv1(images)
         first, _ = self.block1(stem)
-        # A batch norm runs once a pass, in the block that owns it: a second call would move its statistics
+        # Each batch norm runs once in a pass, inside the block that owns it. A second call would update its statistics
         # twice.
         second, normalised_first = self.block2(first)
         third, normalised_second = self.block3(second)
@@ -109,7 +111,7 @@ class WideResNet(DistillationModel):
         )
 
     def resume(self, index: int, maps: Tensor) -> Tensor:
-        """The feature that follows from the stem's map, 0, or a stage's sum."""
+        """Compute the feature from the stem map (index 0) or a stage sum."""
         for stage in (self.block1, self.block2, self.block3)[index:]:
             maps, _ = stage(maps)
         return global_average(functional.relu(self.bn1(maps)))

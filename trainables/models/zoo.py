@@ -1,4 +1,4 @@
-"""Every architecture under its name."""
+"""Build every architecture by name."""
 
 from collections.abc import Callable
 from functools import partial
@@ -28,18 +28,18 @@ CIFAR_MODELS: Final[dict[str, Callable[..., DistillationModel]]] = {
 
 
 def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained: bool = False) -> DistillationModel:
-    """The architecture of that name in train mode, with fresh weights drawn from torch's global generator.
+    """Build an architecture in train mode, with fresh weights from torch's global generator.
 
     Args:
-        name: one that `check_model_name` accepts.
-        num_classes: C, the width of the logits.
-        in_channels: channels of the images.
-        pretrained: start from the weights that torchvision or timm publish for a net of theirs, fetched by
-            their own loader. A head for other than the published classes starts fresh.
+        name: name accepted by `check_model_name`.
+        num_classes: number of classes, C.
+        in_channels: image channels.
+        pretrained: whether to load the published weights of a torchvision or timm model, using the library's own
+            loader. If the number of classes differs, the head is drawn fresh.
 
     Raises:
-        ValueError: for an unknown name, naming the nearest known one; for a net without a last linear
-            layer; for `pretrained` where nothing is published or it cannot be fetched.
+        ValueError: the name is unknown (the message gives the nearest known name); the model has no last linear layer;
+            or `pretrained` is set, and no weights are published or the download fails.
     """
     name = check_model_name(name)
     if num_classes < 1 or in_channels < 1:

@@ -1,1 +1,1 @@
-"""Several trials trained as one."""
+"""Joint training of several trials as one pack."""

@@ -1,9 +1,8 @@
-"""The adapters of several trials, forward and backward by formula, as products of batches.
+"""Forward and backward pass of several adapters in closed form, as batched matrix products.
 
-The formulas are those of `trainables.steps.adapter_formulas`; here weights are (K, out, in), as wide as the widest
-adapter. What a narrower one has over is zero, and so is its gradient: a unit with zero weights and bias gives zero, and
-what gives zero gets no gradient either, neither from behind, where its weights are zero, nor for those, as it gives
-zero.
+The formulas are those of `trainables.steps.adapter_formulas`. Weights are (K, out, in), sized for the widest adapter.
+Narrower adapters are zero-padded. Padding units have zero weights and biases, so they output zero. The padding also
+receives zero gradient: the gradient passes back through zero weights, and the next layer's padding sees zero input.
 """
 
 from collections.abc import Mapping
@@ -13,13 +12,13 @@ from torch import Tensor
 
 
 class PackedAdapterGradients:
-    """Computes what K adapters of one kind and autograd would.
+    """Outputs and gradients of K adapters of one kind, equal to those of autograd.
 
     Args:
-        kind: see `TeacherAdapter`.
-        weights: `w1.weight` (K, out, in), `w1.bias` (K, out), ..., as the kind has them.
-        gradients: of the same names and shapes, written by `backward`.
-        head_weight: (C, D), the teacher's, for the kind `feature`.
+        kind: adapter kind; see `TeacherAdapter`.
+        weights: `w1.weight` (K, out, in), `w1.bias` (K, out), ..., for the layers of this kind.
+        gradients: tensors with the same names and shapes, overwritten by `backward`.
+        head_weight: (C, D), weight of the teacher's head, needed for the kind `feature`.
     """
 
     def __init__(
@@ -37,11 +36,11 @@ class PackedAdapterGradients:
 
     @torch.no_grad()
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """The adapted logits (K, B, C).
+        """Compute the adapted logits (K, B, C).
 
         Args:
-            feature: (K, B, D).
-            logits: (K, B, C).
+            feature: (K, B, D), teacher feature.
+            logits: (K, B, C), teacher logits.
         """
         kind = self._kind
         inputs = feature if kind in ("parallel", "feature") else logits
@@ -59,7 +58,7 @@ class PackedAdapterGradients:
 
     @torch.no_grad()
     def backward(self, gradient: Tensor) -> None:
-        """Every weight's and bias's gradient, from the gradient (K, B, C) in the logits that `forward` gave last."""
+        """Compute all gradients from the gradient (K, B, C) with respect to the last output of `forward`."""
         feature, inputs, hidden = self._saved
         self._saved = ()
         if self._kind == "parallel":

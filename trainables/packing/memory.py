@@ -1,9 +1,8 @@
-"""The parameters of several like trials side by side in one stretch of memory, and their SGD as one.
+"""Parameters of several similar trials in one contiguous tensor, and a joint SGD step.
 
-Every parameter has its place in the stretch, and in that place every trial a part: what the packed network computes
-with and what a trial's own module holds are views of the same numbers, so a trial's state needs no copying to be read.
-Adapters of unequal widths have parts as large as the widest needs; what is over holds zeros and stays zero, as it gets
-zero gradients.
+Each parameter name has a block in the memory, and each trial has a part of that block. The packed network and the
+trials' own modules hold views of the same numbers, so reading the state of a trial needs no copy. Adapters of unequal
+width get parts of the size of the widest one. The padding is zero and stays zero, because it receives zero gradients.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from torch import Tensor
 
 
 class _Place(NamedTuple):
-    """Where a parameter lies: `trials` parts of `size`, strided by `strides`, from `start` on."""
+    """Block of a parameter: `trials` parts of shape `size` with `strides`, beginning at offset `start`."""
 
     start: int
     trials: int
@@ -28,10 +27,10 @@ class _Place(NamedTuple):
 
 
 class Layout:
-    """Which number of a stretch of memory is whose.
+    """Assignment of the numbers in a memory to parameters and trials.
 
     Args:
-        parameters: of each trial, by name; the same names in all, in order.
+        parameters: parameters of each trial by name; all trials have the same names in the same order.
     """
 
     def __init__(self, parameters: Sequence[Mapping[str, Tensor]]) -> None:
@@ -45,35 +44,39 @@ class Layout:
             self.numel += place.trials * place.numel
 
     def end_of(self, prefix: str) -> int:
-        """How many numbers belong to the names that begin with `prefix`, which must be the first ones."""
+        """Return the total size of the parameters that begin with `prefix`; these must be the first parameters."""
         return sum(place.trials * place.numel for name, place in self._places.items() if name.startswith(prefix))
 
     def side_by_side(self, memory: Tensor) -> dict[str, Tensor]:
-        """Every parameter (K, *size), views."""
+        """Return views of every parameter as (K, *size)."""
         return {
             name: memory.as_strided((place.trials, *place.size), (place.numel, *place.strides), place.start)
             for name, place in self._places.items()
         }
 
     def end_to_end(self, memory: Tensor) -> dict[str, Tensor]:
-        """Every parameter (K · size[0], *size[1:]), views: how convolutions in groups want it."""
+        """Return views of every parameter as (K · size[0], *size[1:]), the layout of grouped convolutions."""
         return {
             name: memory.as_strided((place.trials * place.size[0], *place.size[1:]), place.strides, place.start)
             for name, place in self._places.items()
         }
 
     def own(self, memory: Tensor, trial: int) -> dict[str, Tensor]:
-        """The parameters of the `trial`-th, each of its own size, views."""
+        """Return views of the parameters of one trial, each in the shape of that trial."""
         return {
             name: memory.as_strided(place.own_sizes[trial], place.strides, place.start + trial * place.numel)
             for name, place in self._places.items()
         }
 
     def spread(self, value: Callable[[str, int], float], like: Tensor) -> float | Tensor:
-        """A number for every (parameter's name, trial), one for each number of the memory.
+        """Expand a value per (parameter name, trial) to one value per number of the memory.
+
+        Args:
+            value: function from parameter name and trial index to the value.
+            like: tensor that determines dtype and device.
 
         Returns:
-            (numel,), or the number itself if it is the same everywhere.
+            Tensor (numel,), or a single number if all values are equal.
         """
         values = {name: [value(name, trial) for trial in range(p.trials)] for name, p in self._places.items()}
         different = {each for of_trials in values.values() for each in of_trials}
@@ -87,9 +90,9 @@ class Layout:
 
 
 def _strides(like: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
-    """Of a tensor that fills its memory, a convolution's weight with the channels last where that is faster."""
+    """Return the strides of a dense tensor; convolution weights use channels last where that is faster."""
     if len(size) == 4:
-        # On one core a packed step with the channels first took 1.1 to 2.0 times one with them last, up to 28 × 28.
+        # On one core, packed steps up to 28 × 28 took 1.1 to 2.0 times as long with channels first as with them last.
         if like.device.type == "cpu":
             return torch.Size(size[1:]).numel(), 1, size[3] * size[1], size[1]
         if not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
@@ -98,14 +101,14 @@ def _strides(like: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Sgd:
-    """Momentum SGD with coupled weight decay, on whole stretches of memory: every number has rates of its own.
+    """Momentum SGD with coupled weight decay on a whole memory, with separate settings for every number.
 
-    The same formula as `trainables.steps.sgd.Trainer`.
+    The formula is that of `trainables.steps.sgd.Trainer`.
 
     Args:
         parameters: (N,).
         momenta: (N,).
-        gradients: (N,), to be filled before each step, which spoils them.
+        gradients: (N,), filled by the caller before each step and overwritten by the step.
     """
 
     def __init__(self, parameters: Tensor, momenta: Tensor, gradients: Tensor) -> None:
@@ -113,7 +116,7 @@ class Sgd:
 
     @torch.no_grad()
     def step(self, *, rate: float | Tensor, momentum: float | Tensor, weight_decay: float | Tensor) -> None:
-        """One step down the gradients; each number for all, or one for each (N,)."""
+        """Make one SGD step; each setting is a number for all parameters or a tensor (N,)."""
         _add_product(self.gradients, self._parameters, weight_decay)
         self._momenta.mul_(momentum).add_(self.gradients)
         _add_product(self._parameters, self._momenta, -rate)

@@ -1,7 +1,7 @@
-"""Several students of one architecture as one network: K times the channels, convolved in K groups.
+"""Several students of one architecture as one network with K times the channels and grouped convolutions.
 
-The channels of a map lie trial by trial, (B, K · C, H, W). Whatever works on each channel by itself, and each layer
-below, keeps trials apart: no number of one trial enters another's, not even one that is not finite.
+Channels of a map are ordered by trial, (B, K · C, H, W). Channelwise operations and the layers below keep trials
+separate: no value of a trial affects another trial, not even a non-finite value.
 """
 
 import copy
@@ -20,7 +20,7 @@ from trainables.models.resnet import BasicBlock, ResNet, ZeroPad, ZeroPadResNet
 from trainables.models.vgg import VGG
 from trainables.models.wide_resnet import PreActivationBlock, WideResNet, WideStage
 
-# Modules that put nothing across channels but their layers. ShuffleNets deal channels out over the whole map.
+# Modules that mix channels only in their layers. ShuffleNets are missing, because they permute channels of a whole map.
 _CHANNELWISE: Final = (
     BasicBlock, BottleneckBlock, BottleneckResNet, InvertedResidual, MobileNetV2, PreActivationBlock, ResNet, SmallCNN,
     VGG, WideResNet, WideStage, ZeroPad, ZeroPadResNet, nn.Identity, nn.ModuleList, nn.ReLU, nn.Sequential,
@@ -28,14 +28,14 @@ _CHANNELWISE: Final = (
 
 
 class PackingError(ValueError):
-    """Trials that cannot be trained as one."""
+    """Error for trials that cannot be packed."""
 
 
 class GroupedConv2d(nn.Module):
-    """K convolutions, each of its own group of channels, or all of the same images.
+    """K convolutions as one grouped convolution, on separate groups of channels or on shared images.
 
     Args:
-        alone: one of them.
+        alone: one of the convolutions, for the settings.
         count: K.
         weight: (K · out, in / groups, height, width).
         bias: (K · out,), or None.
@@ -49,20 +49,20 @@ class GroupedConv2d(nn.Module):
         self._weight, self._bias = weight, bias
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, K · in, H, W), or (B, in, H, W) that all see, to (B, K · out, H', W')."""
+        """Map (B, K · in, H, W), or shared images (B, in, H, W), to (B, K · out, H', W')."""
         groups = self._own_groups if maps.shape[1] == self._own_channels else self._groups
         return functional.conv2d(maps, self._weight, self._bias, self._stride, self._padding, self._dilation, groups)
 
 
 class SideBySideBatchNorm2d(nn.Module):
-    """K batch norms as one: statistics are of each channel anyway.
+    """K BatchNorms as one, which is exact because statistics are computed per channel.
 
     Args:
-        alone: one of them.
+        alone: one of the BatchNorms, for the settings.
         weight: (K · C,).
         bias: (K · C,).
-        mean: (K · C,), running.
-        variance: (K · C,), running.
+        mean: (K · C,), running mean.
+        variance: (K · C,), running variance.
     """
 
     def __init__(self, alone: nn.BatchNorm2d, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> None:
@@ -72,17 +72,17 @@ class SideBySideBatchNorm2d(nn.Module):
         self._momentum, self._eps = alone.momentum, alone.eps
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, K · C, H, W) to the same shape."""
+        """Normalise (B, K · C, H, W) per channel."""
         return functional.batch_norm(
             maps, *self._statistics, *self._affine, self.training, self._momentum, self._eps
         )  # fmt: skip
 
 
 class GroupedZeroPad(nn.Module):
-    """K zero-padded shortcuts: zero channels are added on both sides of each group.
+    """K zero-padded shortcuts as one: zero channels are added on both sides of each group.
 
     Args:
-        alone: one of them.
+        alone: one of the shortcuts, for the settings.
         count: K.
     """
 
@@ -91,18 +91,18 @@ class GroupedZeroPad(nn.Module):
         self._count, self._stride, self._padding = count, alone.stride, (alone.before, alone.after)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, K · in, H, W) to (B, K · out, H / stride, W / stride)."""
+        """Map (B, K · in, H, W) to (B, K · out, H / stride, W / stride)."""
         sampled = maps[:, :, :: self._stride, :: self._stride].unflatten(1, (self._count, -1))
         return functional.pad(sampled, (0, 0, 0, 0, *self._padding)).flatten(1, 2)
 
 
 class BatchedLinear(nn.Module):
-    """K linear layers as one product of batches.
+    """K linear layers as one batched matrix product.
 
     Args:
+        count: K.
         weight: (K · out, in).
         bias: (K · out,), or None.
-        count: K.
     """
 
     def __init__(self, count: int, weight: Tensor, bias: Tensor | None) -> None:
@@ -110,7 +110,7 @@ class BatchedLinear(nn.Module):
         self._count, self._weight, self._bias = count, weight, bias
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, K · in) to (K, B, out)."""
+        """Map (B, K · in) to (K, B, out)."""
         columns = self._weight.unflatten(0, (self._count, -1)).mT
         rows = inputs.unflatten(1, (self._count, -1)).transpose(0, 1)
         if self._bias is None:
@@ -122,11 +122,11 @@ class PackedNetwork:
     """K students as one network.
 
     Args:
-        students: of one architecture; their buffers move into memory that the packed network shares.
-        parameters: those of all students end to end, by name, leaves of the graph.
+        students: students of one architecture. The buffers are moved to memory shared with the packed network.
+        parameters: leaves of the graph by name, each the concatenated parameters of all students.
 
     Attributes:
-        model: gives the feature (B, K · D) and has a head that gives (K, B, C).
+        model: network with feature (B, K · D) and a head with output (K, B, C).
     """
 
     def __init__(self, students: Sequence[DistillationModel], parameters: Mapping[str, Tensor]) -> None:
@@ -135,7 +135,7 @@ class PackedNetwork:
         self._tensors = dict(parameters) | self._join_buffers(students)
         first = students[0]
         kept: dict[int, Any] = {id(each): each for each in (*first.parameters(), *first.buffers())}
-        self.model = copy.deepcopy(first, kept)  # of tensors no copies
+        self.model = copy.deepcopy(first, kept)  # shares the tensors
         for name, module in list(self.model.named_modules()):
             packed = self._packed(name, module)
             if packed is not None:
@@ -143,7 +143,7 @@ class PackedNetwork:
                 self.model.get_submodule(parent)._modules[attribute] = packed
 
     def begin_batch(self) -> None:
-        """What each batch norm counts: the batches that it has trained on."""
+        """Increase the number of training batches that each BatchNorm has seen."""
         for counter in self._counters:
             counter += 1
 
@@ -164,7 +164,7 @@ class PackedNetwork:
         return joined
 
     def _packed(self, name: str, module: nn.Module) -> nn.Module | None:
-        """What stands in for a layer; None for a module that stays as it is."""
+        """Return the packed version of a layer; None for a module that stays unchanged."""
         get = self._tensors.get
         weight, bias = get(f"{name}.weight"), get(f"{name}.bias")
         if isinstance(module, nn.Conv2d):
@@ -186,10 +186,10 @@ class PackedNetwork:
 
 
 def check_packable(student: DistillationModel, architecture: str) -> None:
-    """Whether several of this student can be one network.
+    """Check that several students of this architecture can be packed.
 
     Raises:
-        PackingError: naming the first module that keeps them from it.
+        PackingError: with the first module that does not allow packing.
     """
     for name, module in student.named_modules():
         fits = type(module) in _CHANNELWISE
@@ -208,6 +208,6 @@ def check_packable(student: DistillationModel, architecture: str) -> None:
 
 
 def set_buffer(module: nn.Module, name: str, tensor: Tensor) -> None:
-    """Let the buffer of that dotted name be `tensor`."""
+    """Set the buffer with a dotted name to `tensor`."""
     parent, _, attribute = name.rpartition(".")
     setattr(module.get_submodule(parent), attribute, tensor)

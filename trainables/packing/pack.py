@@ -1,14 +1,14 @@
-"""Several trials trained at once: their students as one network whose convolutions run in groups.
+"""Training of several trials at once: the students form one network with grouped convolutions.
 
-A step of a small net takes as long as the calls that it is made of, however little each computes; K trials packed make
-one set of calls. Each trial stays a `DistillationRun` that is exactly what it is alone, up to the rounding of sums
-taken in another order: its own initial weights, batches, views, batch norm statistics, rates and epochs. Its weights
-and momenta are views of the pack's memory, so at any time between epochs its state can be read, saved, replaced, or
-taken out to go on alone, and the others do not notice.
+A step of a small network is dominated by the number of calls, not by the computation in each call. K packed trials
+need one set of calls. Each trial remains a `DistillationRun` and gives the same result as alone, up to rounding from
+a different order of summation. Initial weights, batches, views, BatchNorm statistics, learning rates and epochs are
+those of the trial itself. Weights and momenta are views of the pack's memory. Between epochs, a trial's state can be
+read, saved or replaced, and a trial can be removed to continue alone, without effect on the other trials.
 
-What this gains depends on the net. On one core 8 nets of 8 × 8 images make 2.7 to 4.5 times as many steps a second as
-one after the other (2.1 to 3.2 in batches of 256), 4 of 28 × 28 images 0.9 to 1.6 times, the narrower the more; nets of
-CIFAR's sizes gain nothing.
+The speed-up depends on the network. On one core, 8 networks on 8 × 8 images make 2.7 to 4.5 times as many steps per
+second as trained one after another (2.1 to 3.2 times with a batch size of 256). For 4 networks on 28 × 28 images, the
+factor is 0.9 to 1.6. Narrow networks gain most; networks for CIFAR gain nothing.
 """
 
 import time
@@ -35,11 +35,11 @@ __all__ = ["Pack", "PackEpoch", "PackingError", "check_alike"]
 
 
 class PackEpoch(NamedTuple):
-    """What became of an epoch.
+    """Result of one epoch.
 
     Args:
-        measures: of each trial that went through it, by the trial's name.
-        failures: of each that did not; it has left the pack.
+        measures: measures of each trial that completed the epoch, by trial name.
+        failures: error of each trial that failed and was removed from the pack, by trial name.
     """
 
     measures: dict[str, dict[str, float]]
@@ -50,10 +50,10 @@ class Pack:
     """Trials in progress that train together.
 
     Args:
-        runs: by name, each begun, resumed or fresh, in any epoch; all on one device.
+        runs: trials by name, fresh or resumed, at any epoch, all on one device.
 
     Raises:
-        PackingError: naming the field or the module, where they cannot train as one.
+        PackingError: with the field or module that prevents packing.
     """
 
     def __init__(self, runs: Mapping[str, DistillationRun]) -> None:
@@ -74,17 +74,17 @@ class Pack:
         device: torch.device | str = "cpu",
         teacher_outputs: Sequence[TeacherOutputs] | None = None,
     ) -> "Pack":
-        """A pack of fresh trials, named by their numbers from `"0"`.
+        """Build a pack of fresh trials, named `"0"`, `"1"`, ...
 
         Args:
-            configs: of the trials.
-            dataset: theirs.
-            teacher: theirs.
-            device: where everything runs.
-            teacher_outputs: one for each trial; they may be of one store.
+            configs: trial configs.
+            dataset: shared dataset.
+            teacher: shared teacher.
+            device: device for all networks.
+            teacher_outputs: one source per trial; sources may share one store.
 
         Raises:
-            PackingError: see `Pack`; nothing was built then.
+            PackingError: see `Pack`. If the configs differ in a shared field, no network is built.
         """
         check_alike(configs)
         outputs = teacher_outputs if teacher_outputs is not None else [None] * len(configs)
@@ -97,31 +97,31 @@ class Pack:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The names of the trials that train in this pack."""
+        """Names of the trials that train in this pack."""
         return tuple(self._members)
 
     def run_of(self, name: str) -> DistillationRun:
-        """A trial by its name, one that has left too; a member must not be trained by itself."""
+        """Return a trial by name, including trials that left; members must not be trained separately."""
         if name not in self._runs:
             raise ValueError(f"there is no trial {name!r} in the pack; it had {', '.join(map(repr, self._runs))}")
         return self._runs[name]
 
     def add(self, name: str, run: DistillationRun) -> None:
-        """Let another trial join from the next epoch on.
+        """Add a trial from the next epoch on.
 
         Raises:
-            PackingError: where it does not fit; the pack is as it was then.
-            ValueError: for a name that is taken.
+            PackingError: if the trial does not fit. The pack is then unchanged.
+            ValueError: if a member already has this name.
         """
         if name in self._members:
             raise ValueError(f"the pack has a trial {name!r} already")
         self.set_members({member: self._runs[member] for member in self._members} | {name: run})
 
     def set_members(self, runs: Mapping[str, DistillationRun]) -> None:
-        """Let these trials train from the next epoch on: who is not named leaves, who is new joins.
+        """Set the trials to train from the next epoch on; missing members are removed, new trials are added.
 
         Raises:
-            PackingError: where they do not fit; the pack is as it was then.
+            PackingError: if the trials do not fit. The pack is then unchanged.
         """
         now = {name: self._runs[name] for name in self._members}
         if all(now.get(name) is run for name, run in runs.items()) and len(now) == len(runs):
@@ -137,10 +137,10 @@ class Pack:
             self._step = PackedStep(self._training())
 
     def remove(self, name: str) -> DistillationRun:
-        """Let a trial leave, and go on alone if it likes; it keeps everything that it has.
+        """Remove a trial from the pack, with its full state, so that it can continue alone.
 
         Raises:
-            ValueError: for a trial that is not there.
+            ValueError: for an unknown name.
         """
         run = self.run_of(name)
         if name in self._members:
@@ -148,11 +148,11 @@ class Pack:
         return run
 
     def state_of(self, name: str) -> dict[str, Any]:
-        """A trial's state, as `DistillationRun.state_dict` gives it and as a lone trial can load it."""
+        """Return a trial's state as `DistillationRun.state_dict`; a trial outside the pack can load it."""
         return self.run_of(name).state_dict()
 
     def load_state_of(self, name: str, state: dict[str, Any]) -> None:
-        """Let a trial go on from a state of its own, saved in a pack or alone.
+        """Load a state of the same trial, saved in a pack or alone.
 
         Raises:
             ValueError: see `DistillationRun.load_state_dict`.
@@ -160,15 +160,15 @@ class Pack:
         run = self.run_of(name)
         run.load_state_dict(state)
         if name in self._members:
-            self._step.move_in(self._members.index(name))  # momenta came in memory of their own
+            self._step.move_in(self._members.index(name))  # the loaded momenta are in separate memory
 
     def run_epoch(self) -> PackEpoch:
-        """Train an epoch of every trial, each its own next one, and evaluate.
+        """Train the next epoch of every trial and evaluate; epoch numbers may differ between trials.
 
         Returns:
-            The measures of `trainables.costs.epoch.run_epoch`. `cost/seconds` is a trial's share of the pack's time,
-            and so is its energy of the pack's; the speed, and the time of a step, are what its share comes to;
-            teacher's forwards that serve several count for the first of them.
+            The measures of `trainables.costs.epoch.run_epoch`. `cost/seconds` and the energy are those of the pack
+            divided by the trial count. Examples per second and seconds per step are computed from that share.
+            Teacher forward passes shared by several trials are counted for the first of these trials.
         """
         started, meter = time.perf_counter(), energy_meter(next(iter(self._runs.values())).device)
         energy = meter.read()
@@ -188,10 +188,10 @@ class Pack:
         return PackEpoch(measures, trained.failures | evaluated.failures)
 
     def train_epoch(self) -> PackEpoch:
-        """Train an epoch of every member that has one left; who has none leaves.
+        """Train every member with epochs left for one epoch and remove the finished members.
 
         Returns:
-            The measures of `DistillationRun.train_epoch`. A trial whose loss is not finite has failed, and no other.
+            The measures of `DistillationRun.train_epoch`. A trial with a non-finite loss fails; the others continue.
         """
         self._leave([name for name in self._members if self.run_of(name).finished])
         if not self._members:
@@ -219,8 +219,8 @@ class Pack:
         """Evaluate every member.
 
         Returns:
-            The measures of `DistillationRun.evaluate`, or of `evaluate_test`. A trial with one that is not finite
-            has failed, and no other.
+            The measures of `DistillationRun.evaluate` or, on the test split, of `evaluate_test`. A trial with a
+            non-finite measure fails; the others continue.
         """
         runs, names = self._training(), self.members
         measures: dict[str, dict[str, float]] = {}
@@ -260,10 +260,10 @@ class Pack:
 
 
 def check_alike(configs: Sequence[TrialConfig]) -> None:
-    """Whether trials with these configs could be of one pack, as far as configs tell.
+    """Check that the configs agree in all shared fields, so that the trials may be packed.
 
     Raises:
-        PackingError: naming the first field that differs and may not.
+        PackingError: with the first shared field that differs.
     """
     for name in SHARED_FIELDS:
         values = sorted({repr(getattr(config, name)) for config in configs})

@@ -1,4 +1,4 @@
-"""How many trials of a kind are best packed on this machine: it is tried, for a second or a few."""
+"""Measurement of how many trials should be packed on this machine; takes a few seconds at most."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from trainables.teacher_outputs.frozen import FrozenTeacher
 
 COUNTS: Final = (2, 4, 8)
-# What one measurement differs from the next.
+# A smaller gain is within the variation between two measurements.
 LEAST_GAIN: Final = 1.1
 _BATCHES: Final = 8
 _SECONDS: Final = 0.4
 
 
 class Probe(NamedTuple):
-    """What was found.
+    """Result of the measurement.
 
     Args:
-        packed: K; 1 if packing gains nothing.
-        gains: for each K that was tried, steps per second over those of one trial alone.
+        packed: best K; 1 if packing gives no speed-up.
+        gains: speed-up for each K tried: steps per second of all trials, relative to a single unpacked trial.
     """
 
     packed: int
@@ -45,16 +45,16 @@ def best_count(
     stored: bool,
     counts: Sequence[int] = COUNTS,
 ) -> Probe:
-    """The K with which trials like this one make most steps a second, on the threads that the process uses.
+    """Return the K with the most steps per second for trials like this one, on the threads of this process.
 
-    K grows as long as that gains something.
+    Larger K are tried until the speed-up stops growing.
 
     Args:
-        config: of a trial; its student's weights do not matter.
-        dataset: its data, of which a few batches are used.
-        teacher: its teacher.
-        stored: whether the teacher's outputs will be looked up rather than computed.
-        counts: what to try, in order.
+        config: trial config; the seed does not matter.
+        dataset: trial dataset; a few batches are used.
+        teacher: the trial's teacher.
+        stored: whether teacher outputs will be looked up rather than computed.
+        counts: values of K to try, in order.
     """
     if is_text(config.dataset) or not config.has_plain_steps:
         return Probe(1, {})
@@ -81,7 +81,7 @@ def best_count(
 
 
 def _rate(epoch: Callable[[], object]) -> float:
-    """Epochs per second of the process's own time, the first one left out."""
+    """Return epochs per second of CPU time of this process, without the first epoch."""
     epoch()
     began, done = time.process_time(), 0
     while (seconds := time.process_time() - began) < _SECONDS or not done:
@@ -101,7 +101,7 @@ def _few_batches(dataset: Dataset, batch_size: int) -> Dataset:
 
 
 class _KeptOutputs:
-    """A teacher's outputs on images as they are: that these are shown in views does not matter to the time."""
+    """Teacher outputs of unaugmented images, kept in memory. Views are ignored, as they do not affect the time."""
 
     stored = True
 
@@ -115,13 +115,13 @@ class _KeptOutputs:
         self.forwards = 0
 
     def stored_bytes(self, slots: int) -> int:  # noqa: ARG002
-        """0: they are kept in memory."""
+        """Return 0, because the outputs are kept in memory."""
         return 0
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Rows, gathered."""
+        """Return the rows of a batch."""
         return TeacherBatch(self._all.feature[indices], self._all.logits[indices])
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:
-        """The same."""
+        """Return the rows of a validation batch."""
         return self.train_batch(indices, 0, images)

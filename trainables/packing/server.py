@@ -1,6 +1,7 @@
-"""Trials of many clients, trained as packs: whoever waits for an epoch at the same time gets it in the same pack.
+"""Training of the trials of many clients in packs: clients that wait for an epoch at the same time share a pack.
 
-It knows nothing of Ray: clients are names, and what makes a trial of a client's settings is given.
+This module does not depend on Ray. Clients are identified by names, and the function that builds a trial from a
+client's settings is passed in.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ from trainables.process.threads import use_one_thread
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 
-# How long an epoch waits for others once somebody asks for it: for trials that begin, of which several usually begin
-# together, and for those of the last epoch, whose results are on their way; for them at least that share of the time
-# that an epoch takes, since who is not in time waits for a whole one.
+# How long an epoch waits for further trials after the first request. New trials get a short wait, because several
+# usually start together. Members of the last epoch may still be receiving results. They get the longer of a fixed time
+# and a share of the last epoch's duration, because a late trial waits for a whole epoch.
 _SECONDS_FOR_BEGINNERS: Final = 0.1
 _SECONDS_FOR_MEMBERS: Final = 0.5
 _SHARE_FOR_MEMBERS: Final = 0.1
@@ -30,18 +31,18 @@ _SHARE_FOR_MEMBERS: Final = 0.1
 Result = TypeVar("Result")
 
 
-# Makes a trial of a client's settings.
+# Builds a trial from a client's settings.
 BeginRun = Callable[[dict[str, Any]], DistillationRun]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client hears of its epoch.
+    """Result of one epoch for one client.
 
     Args:
-        run: its trial.
-        measures: the epoch's.
-        error: what went wrong, if something did.
+        run: the client's trial.
+        measures: epoch measures.
+        error: the error, if the epoch failed.
     """
 
     run: DistillationRun
@@ -50,10 +51,10 @@ class Answer:
 
 
 class PackedTrials:
-    """The trials themselves, in as many packs as there are kinds of them; for one thread.
+    """Trials of all clients, grouped into one pack per kind of trial. Not thread-safe.
 
     Args:
-        begin_run: makes trials.
+        begin_run: builds a trial from settings.
     """
 
     def __init__(self, begin_run: BeginRun) -> None:
@@ -62,7 +63,7 @@ class PackedTrials:
         self._packs: dict[tuple[object, ...], Pack] = {}
 
     def begin(self, client: str, settings: dict[str, Any]) -> None:
-        """Begin, or resume, a client's trial, in place of the one that it had."""
+        """Begin or resume a client's trial, replacing the previous one."""
         self.end(client)
         self._runs[client] = self._begin_run(settings)
 
@@ -71,11 +72,11 @@ class PackedTrials:
         self._runs.pop(client, None)
 
     def run_of(self, client: str) -> DistillationRun:
-        """A client's trial."""
+        """Return a client's trial."""
         return self._runs[client]
 
     def load(self, client: str, folder: Path) -> None:
-        """Let a client's trial go on from a checkpoint of its own."""
+        """Load a checkpoint from the same trial into a client's trial."""
         run = self._runs[client]
         for pack in self._packs.values():
             if client in pack.members:
@@ -83,7 +84,7 @@ class PackedTrials:
         load_checkpoint(run, folder)
 
     def train(self, clients: Collection[str]) -> dict[str, Answer]:
-        """The next epoch of each of these clients' trials, those that are alike as one pack."""
+        """Train the next epoch of the given clients' trials, packing trials of the same kind."""
         kinds: dict[tuple[object, ...], dict[str, DistillationRun]] = {}
         for client in sorted(clients):
             run = self._runs[client]
@@ -113,7 +114,7 @@ class PackedTrials:
         try:
             measures, failures = pack.run_epoch()
         except Exception as error:
-            # Whatever it was, nobody knows how far each trial came: all of them have failed.
+            # The progress of each trial is unknown after an unexpected error, so all trials of the pack fail.
             return {name: Answer(run, error=error) for name, run in runs.items()}
         self._packs[kind] = pack
         return {name: Answer(run, measures.get(name, {}), failures.get(name)) for name, run in runs.items()}
@@ -132,20 +133,20 @@ def _train_alone(run: DistillationRun) -> Answer:
 
 
 class PackServer:
-    """Serves clients that each have one trial at a time; everything is computed by one thread.
+    """Server for clients with one trial each; all computation runs in one thread.
 
-    An epoch begins when all trials that are under way have been asked for, or after a short wait for those that have
-    not: a client may have gone, or may wait for the study to propose its next trial.
+    An epoch begins when all active trials have been requested, or after a short wait for the missing ones. A client of
+    a missing trial may have ended, or may be waiting for the study to propose the next trial.
 
     Args:
-        begin_run: makes trials.
-        size: clients at most.
+        begin_run: builds a trial from settings.
+        size: maximum number of clients.
     """
 
     def __init__(self, begin_run: BeginRun, size: int) -> None:
         self._trials = PackedTrials(begin_run)
         self._size = size
-        self._clients: dict[str, int] = {}  # and the process of each
+        self._clients: dict[str, int] = {}  # client to process id
         self._under_way: set[str] = set()
         self._asking: dict[str, asyncio.Future[Answer]] = {}
         self._changed = asyncio.Event()
@@ -156,7 +157,10 @@ class PackServer:
         self._work: asyncio.Task[None] | None = None
 
     async def admit(self, client: str, process: int) -> bool:
-        """Whether the client has a place here; it keeps it until it leaves or its process, on this node, ends."""
+        """Admit a client if there is room, and return whether it was admitted.
+
+        The place is freed when the client leaves or when the client's process on this node ends.
+        """
         for other, number in list(self._clients.items()):
             if not _is_alive(number):
                 await self.leave(other)
@@ -166,7 +170,7 @@ class PackServer:
         return True
 
     async def leave(self, client: str) -> None:
-        """Give the place back."""
+        """Remove a client and free the place."""
         self._clients.pop(client, None)
         self._under_way.discard(client)
         self._asking.pop(client, None)
@@ -174,7 +178,7 @@ class PackServer:
         await self._compute(self._trials.end, client)
 
     async def begin(self, client: str, settings: dict[str, Any]) -> None:
-        """Begin a trial of that client's."""
+        """Begin a client's trial."""
         self._under_way.discard(client)
         self._beginning += 1
         try:
@@ -186,10 +190,10 @@ class PackServer:
             self._changed.set()
 
     async def step(self, client: str) -> Answer:
-        """The next epoch of the client's trial.
+        """Train the next epoch of the client's trial, together with other waiting trials.
 
         Raises:
-            KeyError: the client has none here; this may be another process than the one that it began in.
+            KeyError: if the client has no trial here, for example after a restart of this server's process.
         """
         self._trials.run_of(client)
         if self._work is None or self._work.done():
@@ -201,15 +205,15 @@ class PackServer:
         return await answer
 
     async def save(self, client: str, folder: Path) -> None:
-        """Write the state of the client's trial."""
+        """Write a checkpoint for the client's trial."""
         await self._compute(lambda: save_checkpoint(self._trials.run_of(client), folder))
 
     async def look_at(self, client: str, look: Callable[[DistillationRun], None]) -> None:
-        """Have a look at the client's trial, while nothing trains."""
+        """Call `look` with the client's trial while no trial is training."""
         await self._compute(lambda: look(self._trials.run_of(client)))
 
     async def load(self, client: str, folder: Path) -> None:
-        """Let the client's trial go on from a state of its own."""
+        """Load a checkpoint from the same trial into the client's trial."""
         await self._compute(self._trials.load, client, folder)
 
     async def _compute(self, function: Callable[..., Result], *arguments: Any) -> Result:
@@ -222,7 +226,7 @@ class PackServer:
             began = time.monotonic()
             try:
                 answers = await self._compute(self._trials.train, list(asking))
-            except Exception as error:  # a bug of ours: whoever waits must hear of it
+            except Exception as error:  # a bug in this package; waiting clients must get the error
                 for future in asking.values():
                     _answer(future, error)
                 continue
@@ -233,7 +237,7 @@ class PackServer:
                 _answer(asking[client], answer)
 
     async def _gather(self) -> None:
-        """Wait until an epoch is worth beginning."""
+        """Wait until the next epoch should begin."""
         first_asked = None
         while True:
             seconds = None

@@ -1,4 +1,4 @@
-"""The training of several like trials as one: their memory, their network and the step that trains them all."""
+"""Joint training of several similar trials: shared memory, one packed network, and one step for all trials."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -18,7 +18,7 @@ from trainables.steps.loss_log import join_parts
 from trainables.steps.sgd import Trainer, tensors_under
 from trainables.teacher_outputs.batch import TeacherBatch
 
-# What all trials of a pack have in common; anything else of a config may differ.
+# Config fields that all trials of a pack share. All other fields may differ.
 SHARED_FIELDS: Final = (
     "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
     "detach_adapter_target", "distance", "gap_control", "augmentation", "teacher_recipe", "teacher_epochs",
@@ -30,16 +30,16 @@ _BATCHES_AT_ONCE: Final = 16
 
 
 class PackedStep:
-    """A step of K trials.
+    """Training step of K packed trials.
 
-    Where the method has gradients by formula, its adapters are part of the pack; where it has none, each trial computes
-    its own losses, and its adapter or whatever else learns beside the student takes its own step.
+    If the method has gradients in closed form, the adapters are packed as well. Otherwise the losses are
+    computed trial by trial. Adapters and other trainable modules besides the student then make separate steps.
 
-    Weights and momenta of the trials' modules move into memory of the pack; `DistillationRun.own_its_memory`
-    takes them out.
+    Weights and momenta of the packed modules move into the pack's memory. `DistillationRun.own_its_memory` moves
+    them out again.
 
     Args:
-        runs: what `SHARED_FIELDS` names is the same in all.
+        runs: trials that agree in all `SHARED_FIELDS`.
     """
 
     def __init__(self, runs: Sequence[DistillationRun]) -> None:
@@ -56,7 +56,7 @@ class PackedStep:
         self._sgd = Sgd(parameters, momenta, gradients)
         for number in range(len(runs)):
             self.move_in(number)
-        # Leaves of the graph over the same memory: a backward pass leaves its gradients with them.
+        # Leaves of the graph are views of this memory; a backward pass stores gradients in their `grad`.
         whole = self._layout.end_to_end(parameters)
         leaves = {name: each.requires_grad_() for name, each in tensors_under(_STUDENT, whole).items()}
         self._leaves = list(leaves.values())
@@ -72,16 +72,16 @@ class PackedStep:
             )
 
     def move_in(self, number: int) -> None:
-        """Take over the weights and momenta that a trial has now."""
+        """Move the current weights and momenta of a trial into the pack's memory."""
         parameters, momenta = (self._layout.own(memory, number) for memory in self._memory)
         for who, trainer in self._inside[number].items():
             trainer.move(tensors_under(f"{who}.", parameters), tensors_under(f"{who}.", momenta))
 
     def train_epoch(self) -> tuple[list[str], Tensor, list[int]]:
-        """One epoch of every trial, each its own next one.
+        """Train the next epoch of every trial; epoch numbers may differ between trials.
 
         Returns:
-            The names of the losses' parts, their values (batches, K, parts) float64, and the batches' sizes.
+            Loss part names, values (batches, K, parts) in float64, and batch sizes.
         """
         runs = self._runs
         self._network.model.train()
@@ -99,7 +99,7 @@ class PackedStep:
 
     @torch.no_grad()
     def logits(self, images: Iterator[Tensor]) -> Tensor:
-        """The students' logits (K, N, C) of the same images, (B, C, H, W) each, in eval mode."""
+        """Return the student logits (K, N, C) for images given in batches (B, C, H, W), in eval mode."""
         self._network.model.eval()
         return torch.cat([self._network.model(each) for each in images], dim=1)
 
@@ -111,7 +111,7 @@ class PackedStep:
         return self._layout.spread(value, self._memory[0])
 
     def _train_batch(self, batches: Sequence[Batch], log: "_PackLog") -> None:
-        """Gradients for everybody's memory, trial k's on the k-th batch."""
+        """Compute the gradients of all trials, where trial k uses the k-th batch."""
         first = self._runs[0]
         images, labels = _images(batches), _side_by_side([batch.labels for batch in batches])
         teacher = _teacher(self._runs, batches) if first.method.asks_frozen_teacher else None
@@ -125,7 +125,7 @@ class PackedStep:
         else:
             self._backward(feature, logits, teacher, batches, log, maps or ())
         gradients = [leaf.grad for leaf in self._leaves]
-        # A gradient lies in memory in the order of its leaf, which autograd keeps to.
+        # Autograd keeps the memory order of a leaf for the gradient, so gradients can be copied without reordering.
         flat = [each.as_strided((each.numel(),), (1,)) for each in gradients if each is not None]
         torch.cat(flat, out=self._student_gradients)
 
@@ -152,7 +152,7 @@ class PackedStep:
         log: "_PackLog",
         maps: tuple[Tensor, ...],
     ) -> None:
-        # Each trial's channels lie side by side, those of its maps as those of its feature.
+        # Channels are ordered by trial, in the feature as well as in the maps.
         features, *stages = (each.unflatten(1, (len(self._runs), -1)).unbind(1) for each in (feature, *maps))
         parts = []
         for k, (run, batch) in enumerate(zip(self._runs, batches, strict=True)):
@@ -167,7 +167,7 @@ class PackedStep:
 
 
 class _PackLog:
-    """The losses of an epoch's batches, of all trials; see `LossLog`."""
+    """Losses of all trials over an epoch; see `LossLog`."""
 
     def __init__(self, closed_form: ClosedForm | None) -> None:
         self._closed_form = closed_form
@@ -176,14 +176,14 @@ class _PackLog:
         self.sizes: list[int] = []
 
     def add(self, parts: Sequence[LossParts], size: int) -> None:
-        """The losses of the next batch, of each trial."""
+        """Add the losses of the next batch, one entry per trial."""
         columns = [None if column[0] is None else torch.stack(column)[None] for column in zip(*parts, strict=True)]
         assert columns[0] is not None
         self._parts.append(LossParts(columns[0], *columns[1:]))
         self.sizes.append(size)
 
     def add_later(self, log_p: Tensor, labels: Tensor) -> None:
-        """The next batch: log_p (K, 4, C, B), labels (K, B)."""
+        """Add the next batch, given log_p (K, 4, C, B) and labels (K, B); losses are computed later."""
         if self._later and self._later[-1][1].shape != labels.shape:
             self._compute()
         self._later.append((log_p, labels))
@@ -192,7 +192,7 @@ class _PackLog:
             self._compute()
 
     def join(self) -> tuple[list[str], Tensor]:
-        """The parts' names and values (batches, K, parts)."""
+        """Return the loss part names and values (batches, K, parts)."""
         if self._later:
             self._compute()
         return join_parts(self._parts)
@@ -209,7 +209,7 @@ def _parameters(trainers: Mapping[str, Trainer]) -> dict[str, Tensor]:
 
 
 def _values(runs: Sequence[DistillationRun]) -> dict[str, Any]:
-    """The fields that the losses depend on: one value for all trials, or a tensor (K,)."""
+    """Return the fields used by the losses, each as one value for all trials or as a tensor (K,)."""
     values = runs[0].config.model_dump()
     if runs[0].method.closed_form is None:
         return values
@@ -220,7 +220,7 @@ def _values(runs: Sequence[DistillationRun]) -> dict[str, Any]:
 
 
 def _batches(runs: Sequence[DistillationRun]) -> Iterator[list[Batch]]:
-    """The batches of an epoch, one for each trial; trials that go through the data alike are given the same one."""
+    """Yield one batch per trial until the epoch ends; trials with the same data order share the same `Batch`."""
     streams: dict[tuple[object, ...], Iterator[Batch]] = {}
     keys = []
     for run in runs:
@@ -238,12 +238,12 @@ def _are_one(batches: Sequence[Batch]) -> bool:
 
 
 def _images(batches: Sequence[Batch]) -> Tensor:
-    """(B, C, H, W) if all see the same, else (B, K · C, H, W)."""
+    """Return (B, C, H, W) if all trials use the same batch, otherwise (B, K · C, H, W)."""
     return batches[0].inputs if _are_one(batches) else torch.cat([batch.inputs for batch in batches], dim=1)
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
-    """(K, ...); not copied where all are one."""
+    """Return (K, ...), without a copy if all tensors are the same object."""
     first = tensors[0]
     if all(each is first for each in tensors):
         return first.expand(len(tensors), *first.shape)
@@ -251,7 +251,7 @@ def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _teacher(runs: Sequence[DistillationRun], batches: Sequence[Batch]) -> list[TeacherBatch]:
-    """What the teacher says to each trial: stored, or asked once for each batch that differs."""
+    """Return the teacher outputs of every trial, stored or computed once per distinct batch."""
     answers: dict[int, TeacherBatch] = {}
     for run, batch in zip(runs, batches, strict=True):
         if id(batch) not in answers:
@@ -261,5 +261,5 @@ def _teacher(runs: Sequence[DistillationRun], batches: Sequence[Batch]) -> list[
 
 def _ask(run: DistillationRun, batch: Batch) -> TeacherBatch:
     assert run.teacher_outputs is not None
-    with arithmetic(run.config.precision, run.device):  # its own net runs as the student does
+    with arithmetic(run.config.precision, run.device):  # a live teacher computes in the student's precision
         return run.teacher_outputs.train_batch(batch.indices, batch.slot, batch.inputs)

@@ -1,1 +1,1 @@
-"""This process: threads, random seeds, memory, energy, versions, streams."""
+"""Settings and state of this process: threads, random seeds, memory, versions, streams."""

@@ -1,17 +1,17 @@
-"""The environment in which Ray and the processes of trials are started."""
+"""Environment variables for Ray and for the processes of trials."""
 
 import os
 import sys
 from typing import Final
 
-# Activations of convolutional nets are freed and allocated anew in every step. As it comes, glibc returns them to the
-# system each time, and their pages are faulted in and cleared again, four kilobytes at a time. Keeping them, and huge
-# pages, take 15 to 22% off a step of CIFAR's nets, 4% at 28 x 28 (paired, n = 9 to 15); the peak of memory stays.
-# Other C libraries take no notice.
+# Every training step frees and allocates the activations of a convolutional network. By default, glibc returns freed
+# memory to the system each time. The kernel then maps and clears the pages again, four kilobytes at a time. Keeping
+# freed memory and using huge pages cut the time of a step by 15 to 22% for the CIFAR networks, and by 4% at 28 x 28
+# (paired, n = 9 to 15). Peak memory does not change. Other C libraries ignore the variable.
 KEEP_FREED_MEMORY: Final = "GLIBC_TUNABLES"
 
 WORKERS: Final = {
-    # Two processes of two threads each on two cores run at a fraction of two of one thread.
+    # Two processes with two threads each, on two cores, run at a fraction of the speed of two with one thread each.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     KEEP_FREED_MEMORY: (
@@ -21,13 +21,16 @@ WORKERS: Final = {
 
 
 def set_unless_set(names: dict[str, str]) -> None:
-    """Put `names` into this process's environment, for those it will start; what the user has set stays."""
+    """Set environment variables of this process and future child processes. Variables set by the user are kept."""
     for name, value in names.items():
         os.environ.setdefault(name, value)
 
 
 def restart_as_worker() -> None:
-    """Start this program anew as a worker is started, unless it was: what is measured here is to hold there."""
+    """Restart this program with the environment of a worker, unless it already has that environment.
+
+    Measurements then also hold for workers.
+    """
     if not WORKERS.keys() <= os.environ.keys():
-        # As it was called, with -m and all.
+        # Repeats the original command line, including -m.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], WORKERS | os.environ)  # noqa: S606

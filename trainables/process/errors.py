@@ -1,4 +1,4 @@
-"""The ways in which a study refuses to go on, and the exit codes that a shell sees."""
+"""Errors that stop a study, and the exit codes of the command line."""
 
 import os
 import sys
@@ -8,34 +8,37 @@ from typing import NoReturn
 
 
 class ExitCode(IntEnum):
-    """What `python -m study.launch` returns."""
+    """Exit codes of `python -m study.launch`."""
 
     OK = 0
     ERROR = 1
     USAGE = 2
     FAILED_TRIALS = 3
-    UNDELIVERED = 3  # the study is whole, MLflow has not all of it
-    OUT_OF_TIME = 4  # the time budget is used up, and the study is not whole
+    UNDELIVERED = 3  # the study is complete, but MLflow has not received all of it
+    OUT_OF_TIME = 4  # the time budget ran out before the study was complete
     INTERRUPTED = 130
 
 
 class UsageError(ValueError):
-    """What was asked for cannot be done: says what was given, what is allowed and what to do."""
+    """Invalid request. The message gives the rejected value, the allowed values and a remedy."""
 
 
 class StudyError(RuntimeError):
-    """Something outside the request failed: a cluster, a tracking server, a disk."""
+    """Failure outside the request, such as a cluster, a tracking server or a disk."""
 
 
 class ClusterLostError(StudyError):
-    """The Ray cluster under a study is gone. What Ray does when the process ends may wait for it: leave at once."""
+    """Loss of the Ray cluster of a study.
+
+    Ray's exit handlers may wait for the lost cluster, so end the process with `leave_at_once`.
+    """
 
 
 def leave_at_once(message: str) -> NoReturn:
-    """Show an error and end the process with exit code 1, without the handlers that run when Python ends.
+    """Print an error and end the process with exit code 1, without running Python's exit handlers.
 
     Args:
-        message: of the error.
+        message: error message.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The peak memory of this process, by trial."""
+"""Peak memory of this process, measured for each trial."""
 
 import ctypes
 import resource
@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-# Of Linux, which counts the most that a process had in memory, and begins anew when 5 is written to the other.
+# On Linux, `status` holds the peak resident memory of a process. Writing 5 to `clear_refs` resets the peak.
 _STATUS: Final = Path("/proc/self/status")
 
 
@@ -17,21 +17,24 @@ _RESET_PEAK: Final = Path("/proc/self/clear_refs")
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Let `peak_memory` tell of what comes now: the trials of a study follow each other in one process.
+    """Reset the value of `peak_memory`, because the trials of a study run one after another in one process.
 
-    What an earlier trial has freed, and the allocator kept, goes back to the system. Where the system cannot forget, as
-    macOS cannot, `peak_memory` stays that of the whole process.
+    Memory that earlier trials freed and the allocator kept is returned to the system. Some systems, such as macOS,
+    cannot reset the peak. There, `peak_memory` covers the whole process.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # of glibc alone
+        ctypes.CDLL(None).malloc_trim(0)  # glibc only
     with suppress(OSError):
         _RESET_PEAK.write_text("5", encoding="ascii")
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes in use since they were last forgotten: of a GPU's own memory, else of the process's."""
+    """Return the peak memory in bytes since the last reset.
+
+    On a CUDA device this is the GPU memory of PyTorch, otherwise the resident memory of the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with suppress(OSError, StopIteration):

@@ -1,4 +1,4 @@
-"""Random numbers drawn from explicit seeds, whatever else the process drew before."""
+"""Random numbers from explicit seeds, independent of earlier draws in the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ import torch
 
 @contextmanager
 def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Within the block PyTorch's own generators start from `seed`; after it they are as they were.
+    """Seed PyTorch's global generators within the block, and restore them afterwards.
 
-    For code that draws from the global generators and takes no other, such as the initialisation of layers.
+    Use it for code that draws from the global generators and accepts no other, such as the initialisation of layers.
 
     Args:
-        seed: 63 bits at most.
-        device: a GPU whose generator is seeded too.
+        seed: seed of at most 63 bits.
+        device: if a GPU, seed the generator of this GPU too.
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        # torch.manual_seed would seed every GPU, and leave those that were not forked changed.
+        # torch.manual_seed would seed every GPU, and would leave the generators outside the fork changed.
         torch.default_generator.manual_seed(seed)
         if gpus:
             with torch.cuda.device(device):
@@ -27,5 +27,5 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def generator_from(seed: int) -> torch.Generator:
-    """A CPU generator that starts from `seed`."""
+    """Create a CPU generator with the given seed."""
     return torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Standard streams of a command: open from the start, and no reason for work to fail."""
+"""Standard streams of a command: always open, and never a reason for work to fail."""
 
 import contextlib
 import io
@@ -10,19 +10,20 @@ _MODES: Final = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
 
 def prepare_standard_streams() -> None:
-    """Open closed standard streams on the null device, and let no text that cannot be shown end the command.
+    """Open closed standard streams on the null device, and keep unprintable text from ending the command.
 
-    A file opened later would else get the number of a closed stream (`>&-`), and whatever a library prints would be
-    written into that file. A write to stderr fails when its reader is gone (`2>&1 | head`) or its disk is full; a study
-    goes on without its progress. Characters that the encoding of stdout lacks are shown by their numbers.
+    Without this, a file opened later would get the descriptor of a closed stream (`>&-`), and the output of libraries
+    would be written into that file. A write to stderr fails when the reader is gone (`2>&1 | head`) or the disk is
+    full; the study then continues without showing progress. Characters missing in the encoding of stdout are printed as
+    backslash escapes.
 
-    Every command calls this first. Calling it again changes nothing.
+    Every command calls this function first. Calling it again changes nothing.
     """
     for descriptor, name, mode in _MODES:
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
             if opened != descriptor:
                 os.dup2(opened, descriptor)
                 os.close(opened)
@@ -35,40 +36,44 @@ def prepare_standard_streams() -> None:
 
 
 def show_result(text: str, stream: TextIO, *, elsewhere: str) -> None:
-    """Print the result of finished work; if the stream takes nothing, that is a warning, as the work is done.
+    """Print the result of finished work. If printing fails, warn instead, because the work is done.
 
     Args:
-        text: of the result.
-        stream: such as stdout; closing it afterwards does not fail.
-        elsewhere: where else the result is, for the warning.
+        text: text of the result.
+        stream: output stream such as stdout. Closing the stream later does not fail.
+        elsewhere: end of the warning, which names another place of the result.
     """
     try:
         stream.write(text)
         stream.flush()
-    except OSError as error:  # the reader of a pipe is gone, or the disk of a file is full
+    except OSError as error:  # the reader of the pipe is gone, or the disk is full
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), stream.fileno())  # takes what is left in the buffer
+            os.dup2(nowhere.fileno(), stream.fileno())  # receives the rest of the buffer
         print(f"warning: the result cannot be printed ({error.strerror}); {elsewhere}", file=sys.stderr)
 
 
 class ForgivingStream:
-    """A text stream that drops output which cannot be written.
+    """Text stream that drops output when a write fails.
 
     Args:
-        stream: where output goes while that works.
+        stream: underlying stream.
     """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text; the number of characters taken, all of them."""
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it, no room, or closed
+        """Write text, ignoring failures.
+
+        Returns:
+            The length of `text`, even if the write failed.
+        """
+        with contextlib.suppress(OSError, ValueError):  # no reader, no room, or closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, if that works."""
+        """Flush the buffer, ignoring failures."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 

@@ -1,4 +1,4 @@
-"""On how many threads a process computes."""
+"""Number of threads that a process computes on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block this process computes on one thread, which small nets need and equal bits too."""
+    """Compute on one thread within the block, for speed on small networks and for bit-identical results."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -18,12 +18,13 @@ def one_thread() -> Iterator[None]:
 
 
 def use_one_thread() -> None:
-    """Let this process compute on one thread, and by deterministic algorithms alone.
+    """Restrict this process to one thread and to deterministic algorithms.
 
-    For whoever starts the process of a trial: two processes of two threads each on two cores ran at 0.12 to
-    0.5 of the speed of two of one thread.
+    Call this at the start of a trial's process. On two cores, two processes with two threads each ran at 0.12 to 0.5 of
+    the speed of two processes with one thread each.
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    # PyTorch would also fill every fresh tensor, lest one be read unwritten: 12 to 18% of a step of CIFAR's nets.
+    # PyTorch would also fill every new tensor, in case one is read before it is written. That costs 12 to 18% of a step
+    # for the CIFAR networks.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

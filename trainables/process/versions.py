@@ -1,4 +1,4 @@
-"""Which code runs: versions of the libraries that matter, and the state of the source tree."""
+"""Versions of the running code: the main libraries and the source tree."""
 
 import hashlib
 import shutil
@@ -12,7 +12,7 @@ _LIBRARIES: Final = ("pesfkd", "torch", "torchvision", "ray", "optuna", "mlflow"
 
 
 def running_versions() -> dict[str, str]:
-    """Tags: `version.NAME` for each library, `git.commit` and `git.dirty` if this is a checkout."""
+    """Return tags: `version.NAME` for each library, and `git.commit` and `git.dirty` in a git checkout."""
     tags = {"version.python": sys.version.split()[0]}
     for name in _LIBRARIES:
         try:
@@ -23,7 +23,7 @@ def running_versions() -> dict[str, str]:
 
 
 def code_digest() -> str:
-    """Twelve hex digits of the digest of everything that a trial runs: the source of `trainables`."""
+    """Return twelve hex digits of the digest of all source files of `trainables`, the code that trials run."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for path in sorted(root.rglob("*.py")):
@@ -42,7 +42,8 @@ def _git_state(folder: Path) -> dict[str, str]:
         )
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # An installed package may lie inside somebody else's repository: only a tree that tracks this file is ours.
+    # An installed package may lie inside another project's repository. The commit counts only if the repository tracks
+    # this file.
     if ask("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return {}
     commit = ask("rev-parse", "HEAD")

@@ -1,1 +1,1 @@
-"""One trial: modules that are trained, an epoch, evaluation, checkpoint, workers."""
+"""One trial: trainable modules, training epochs, evaluation, checkpoints and workers."""

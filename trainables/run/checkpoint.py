@@ -1,4 +1,4 @@
-"""A trial's state in one file."""
+"""Checkpoints: the state of a trial in one file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,23 +12,23 @@ _FORMAT: Final = "pesfkd-trial-1"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is damaged or belongs to another trial."""
+    """Error for a checkpoint that is missing, damaged or belongs to another trial."""
 
 
 def save_checkpoint(run: DistillationRun, folder: Path, *, notes: Mapping[str, Any] | None = None) -> Path:
-    """Write the state of `run` into `folder`, in place of the one that may lie there.
+    """Write the state of `run` to `folder`, replacing an existing checkpoint.
 
     Args:
         run: the trial.
-        folder: is made if it is not there.
-        notes: anything that JSON holds, to be kept with the state.
+        folder: folder of the checkpoint, created if missing.
+        notes: JSON-serialisable values to store with the state.
 
     Returns:
-        The file. It appears whole or not at all, and carries a checksum.
+        Path of the file. The file is written atomically and has a checksum.
     """
     state = run.state_dict()
     path = folder / CHECKPOINT_FILE
-    rates = {who: trainer.rate for who, trainer in run.trainers.items()}  # for people; a resume recomputes them
+    rates = {who: trainer.rate for who, trainer in run.trainers.items()}  # for people; a resume recomputes the rates
     metadata = {
         "format": _FORMAT,
         "epoch": state["epoch"],
@@ -41,13 +41,13 @@ def save_checkpoint(run: DistillationRun, folder: Path, *, notes: Mapping[str, A
 
 
 def load_checkpoint(run: DistillationRun, folder: Path) -> dict[str, Any]:
-    """Let `run` go on from the state in `folder`.
+    """Load the state in `folder` into `run`.
 
     Returns:
-        The notes that were kept with it.
+        The notes stored with the state.
 
     Raises:
-        CheckpointError: naming the file and what is wrong with it: damaged, not there, or of another trial.
+        CheckpointError: with the file and the reason, if it is damaged, missing or belongs to another trial.
     """
     path = folder / CHECKPOINT_FILE
     try:

@@ -1,4 +1,4 @@
-"""The network that learns beside the student in every step: a peer that begins as it does, or the teacher itself."""
+"""Network trained together with the student: a peer initialised like the student, or the teacher itself."""
 
 from collections.abc import Callable
 
@@ -11,15 +11,15 @@ from trainables.steps.sgd import Trainer
 
 
 class Companion:
-    """A network that takes part in the student's steps and makes its own.
+    """Network that takes part in every step of the student and is trained in the same step.
 
-    Its BatchNorm sees each batch in train mode, once a step, as the student's does.
+    The companion sees each batch once per step in train mode, so BatchNorm statistics are updated as in the student.
 
     Args:
-        name: among those who learn: `peer`, or `teacher`.
+        name: name of the trainer: `peer` or `teacher`.
         model: the network.
-        trainer: of it.
-        prepare: what its images go through first; as they are if not given.
+        trainer: trainer of the network.
+        prepare: transform of the inputs before the network; None for no transform.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Companion:
         self._prepare = prepare
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Logits (B, C) float32 of inputs as the study gives them to all networks."""
+        """Return logits (B, C), float32, for inputs in the form that all networks of the study get."""
         self.forwards += len(inputs)
         prepared = inputs if self._prepare is None else self._prepare(inputs)
         return feature_and_logits(self.model, prepared)[1]
 
     def evaluated(self) -> Callable[[Tensor], Tensor]:
-        """The network in eval mode, which answers with logits without gradient."""
+        """Set the network to eval mode and return a function from inputs to logits without gradient."""
         self.model.eval()
         return torch.no_grad()(self.logits)

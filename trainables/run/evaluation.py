@@ -1,4 +1,4 @@
-"""The validation measures of a trial, and how well calibrated its networks are, from logits."""
+"""Validation and test measures of a trial, and calibration data of the trial's networks, computed from logits."""
 
 from collections.abc import Collection
 from typing import Final, TypeAlias
@@ -12,7 +12,7 @@ from trainables.losses.sharpness import entropy, expected_calibration_error, rel
 from trainables.spec.glue import Metric
 from trainables.spec.measures import ACCURACY, SHARPNESS_GAP
 
-# How many predictions each bin holds, the sum of their confidences, and how many are right; see
+# For each bin: number of predictions, sum of their confidences, number of correct predictions; see
 # `trainables.spec.measures`.
 Calibration: TypeAlias = dict[str, dict[str, list[float]]]
 _ACCURACY_ALONE: Final[tuple[Metric, ...]] = ("accuracy",)
@@ -28,22 +28,21 @@ def validation_measures(
     peer_logits: Tensor | None = None,
     metrics: Collection[Metric] = _ACCURACY_ALONE,
 ) -> dict[str, float]:
-    """All measures that the given logits allow, by the names of `trainables.spec.measures`.
+    """Compute all measures that the given logits allow, named as in `trainables.spec.measures`.
 
-    What the student is compared with in the gaps and in the agreement is the adapted teacher where there is
-    an adapter, and the frozen teacher otherwise: what its student is taught by. `val/sharpness_gap_frozen` is
-    always against the frozen teacher. A control that has no teacher is compared with the study's, if that is
-    given, so that the gap of a student that was never taught stands beside the others'. A peer stands for the teacher
-    where there is none.
+    The gaps and the agreement compare the student with the adapted teacher if there is one, otherwise with the frozen
+    teacher. `val/sharpness_gap_frozen` always uses the frozen teacher. A control without a teacher is compared with
+    the study's frozen teacher if `teacher_logits` is given, so that all students of a study have a gap. Without
+    teacher logits, the peer takes the teacher's place.
 
     Args:
         student_logits: (B, C).
         labels: (B,) int64.
-        temperature: the trial's, for `val/sharpness_gap_tempered`.
-        teacher_logits: (B, C), the frozen teacher's.
-        adapted_logits: (B, C).
-        peer_logits: (B, C), of a network that learnt beside the student.
-        metrics: of the dataset, beside accuracy.
+        temperature: trial temperature, used for `val/sharpness_gap_tempered`.
+        teacher_logits: (B, C), frozen teacher's logits.
+        adapted_logits: (B, C), adapted teacher's logits.
+        peer_logits: (B, C), logits of a peer trained together with the student.
+        metrics: dataset metrics; accuracy is always computed.
 
     Returns:
         Means over the samples, computed in float64.
@@ -83,29 +82,29 @@ def validation_measures(
             "val/entropy_adapted": entropy(adapted).mean(),
             "val/ece_adapted": expected_calibration_error(adapted, labels),
         }
-    # One transfer for all of them: each .item() would wait for the device.
+    # One transfer for all values: each .item() would wait for the device.
     values = torch.stack(list(measures.values())).tolist()
     return dict(zip(measures, values, strict=True))
 
 
 def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric] = _ACCURACY_ALONE) -> dict[str, float]:
-    """`test/...`: the metrics of a dataset.
+    """Compute `test/*`, the metrics of a dataset.
 
     Args:
-        logits: (B, C), the student's.
+        logits: (B, C), student logits.
         labels: (B,) int64.
-        metrics: of the dataset.
+        metrics: dataset metrics.
     """
     predictions = logits.argmax(dim=1)
     return {f"test/{name}": METRICS[name](predictions, labels).item() for name in metrics}
 
 
 def calibration_of(labels: Tensor, logits: dict[str, Tensor | None]) -> Calibration:
-    """What reliability diagrams are drawn of, computed in float64.
+    """Compute the data of reliability diagrams in float64.
 
     Args:
         labels: (B,) int64.
-        logits: (B, C) by what of `CALIBRATION` they are; a network that is not there is left out.
+        logits: (B, C) logits, keyed by names of `CALIBRATION`. Networks with None are left out.
     """
     found = {name: reliability(each.double(), labels) for name, each in logits.items() if each is not None}
     return {name: _sums(*each.tolist()) for name, each in found.items()}

@@ -1,4 +1,4 @@
-"""What a trial belongs to, and what a state must belong to, to be its own."""
+"""Checks that dataset, teacher, teacher outputs and saved state belong to a trial."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | None") -> None:
-    """Whether a trial can run on that dataset with that teacher.
+    """Check that dataset and teacher fit a trial.
 
     Raises:
-        ValueError: saying what does not fit.
+        ValueError: with the reason, if they do not fit.
     """
     if dataset.name != config.dataset:
         raise ValueError(f"the trial is of dataset {config.dataset!r} and was given {dataset.name!r}")
@@ -35,10 +35,10 @@ def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | N
 
 
 def check_outputs(config: TrialConfig, outputs: "TeacherOutputs | None") -> None:
-    """Whether a trial finds all that its method needs in those outputs of the teacher.
+    """Check that the teacher outputs have everything the method needs.
 
     Raises:
-        ValueError: it does not.
+        ValueError: if the method needs feature maps and the outputs have none.
     """
     if method_spec(config.method).needs_maps and not getattr(outputs, "gives_maps", False):
         raise ValueError(
@@ -48,14 +48,14 @@ def check_outputs(config: TrialConfig, outputs: "TeacherOutputs | None") -> None
 
 
 def check_identity(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    """Whether a saved state is of this trial.
+    """Check that a saved state belongs to this trial.
 
     Args:
-        theirs: the identity that was saved with the state.
-        ours: see `DistillationRun.identity`.
+        theirs: identity stored with the state.
+        ours: identity of this trial; see `DistillationRun.identity`.
 
     Raises:
-        ValueError: naming the first part that differs and, of a config, the fields.
+        ValueError: with the first entry that differs and, if that is the config, the fields that differ.
     """
     for name, expected in ours.items():
         found = theirs.get(name)

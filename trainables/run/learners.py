@@ -1,6 +1,6 @@
-"""Who learns in a trial: student, adapter, the method's own parts, a network beside the student; with their trainers.
+"""Trainable modules of a trial and their trainers: student, adapter, the method's parts, and a companion network.
 
-Each begins from its own seed, so that who else there is changes nobody's first weights.
+Each module is initialised from a separate seed, so initial weights do not depend on which other modules exist.
 """
 
 import copy
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def build_student(
     config: TrialConfig, dataset: Dataset, device: torch.device, teacher: "FrozenTeacher | None" = None
 ) -> DistillationModel:
-    """The student with its first weights; `bert:N` takes them from the teacher."""
+    """Build the student with initial weights; the student `bert:N` takes them from the teacher."""
     with seeded(derive_seed("student", config.seed)):
         if config.begins_as_teacher:
             assert teacher is not None
@@ -46,16 +46,16 @@ def build_student(
 
 
 def build_network(name: str, dataset: Dataset) -> DistillationModel:
-    """The architecture of that name for a dataset, with weights from torch's global generator or from its folder."""
+    """Build an architecture for a dataset, with weights from torch's global generator or from the model's folder."""
     if is_text(dataset.name):
-        from trainables.models.text_zoo import build_text_model  # transformers is imported there
+        from trainables.models.text_zoo import build_text_model  # imports transformers
 
         return build_text_model(name, dataset)
     return build_model(name, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
 
 
 def layers_of_teacher(config: TrialConfig, teacher: DistillationModel) -> DistillationModel:
-    """The student `bert:N`, whose first weights are layers of the teacher, and a last layer of its own."""
+    """Build the student `bert:N` from the teacher's embeddings, pooler and N layers; the last layer is new."""
     from trainables.models.text import TextClassifier, student_of_layers
 
     assert isinstance(teacher, TextClassifier)
@@ -64,7 +64,7 @@ def layers_of_teacher(config: TrialConfig, teacher: DistillationModel) -> Distil
 
 
 def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter:
-    """The adapter of the teacher with that head."""
+    """Build the adapter for a teacher with the given head."""
     is_placebo = config.gap_control == "placebo" and "gap_control" in config.method_spec.fields
     with seeded(derive_seed("adapter", config.seed)):
         adapter = TeacherAdapter(
@@ -87,7 +87,7 @@ def build_parts(
     dataset: Dataset,
     batches: BatchSource,
 ) -> nn.Module | None:
-    """What the method itself has, on the student's device; None if it has nothing."""
+    """Build the trainable parts of the method on the student's device; None if the method has none."""
     example = batches.example(1)
     setting = PartsSetting(
         student_dim=student.head.in_features,
@@ -104,12 +104,12 @@ def build_parts(
 
 
 def student_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Trainer:
-    """Trains the student, or what is trained as the student is: a peer, and a method's own parts.
+    """Return a trainer with the student's settings, also used for a peer and for the parts of a method.
 
     Args:
-        config: the trial.
-        module: who learns.
-        steps: in an epoch.
+        config: trial config.
+        module: module to train.
+        steps: steps per epoch.
     """
     return _trainer(config)(
         module,
@@ -125,12 +125,12 @@ def student_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Train
 
 
 def adapter_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Trainer:
-    """Trains the adapter, or what learns in its place: the teacher.
+    """Return a trainer with the adapter's settings, also used for a trainable teacher.
 
     Args:
-        config: the trial.
-        module: who learns.
-        steps: in an epoch.
+        config: trial config.
+        module: module to train.
+        steps: steps per epoch.
     """
     return _trainer(config)(
         module,
@@ -157,7 +157,7 @@ def build_companion(
     device: torch.device,
     steps: int,
 ) -> Companion | None:
-    """The network that learns beside the student, if the method has one."""
+    """Build the network that is trained together with the student; None if the method has none."""
     if method.spec.trains_teacher:
         assert teacher is not None
         model = copy.deepcopy(teacher.model).requires_grad_(True)

@@ -1,4 +1,4 @@
-"""What a trial's networks say of a whole split, in the split's own order; each worker asks them of its share."""
+"""Predictions of a trial's networks for a whole split, in the order of the split; workers share the computation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -14,18 +14,18 @@ from trainables.models.folding import FoldedCopy
 from trainables.run.workers import Workers
 from trainables.teacher_outputs.batch import TeacherBatch, TeacherOutputs
 
-# Pixels of the validation split, a channel: below, finding out what can be folded takes longer than it saves.
+# Pixels per channel of the validation split. Below this, finding the foldable layers takes longer than it saves.
 _FOLDED_FROM: Final = 1_000_000
 
 
 class SplitAnswers:
-    """Asks the networks of one trial.
+    """Predictions of the networks of one trial.
 
     Args:
-        student: left in evaluation mode.
-        dataset: the trial's.
-        batches: as networks take its samples.
-        workers: who train the trial together; this process alone if None.
+        student: the student; left in eval mode.
+        dataset: trial dataset.
+        batches: converts samples to network inputs.
+        workers: processes that train the trial together; None if this process trains alone.
     """
 
     def __init__(
@@ -35,17 +35,17 @@ class SplitAnswers:
         self._teacher: TeacherBatch | None = None
 
     def of(self, net: Callable[[Tensor], Tensor], split: Split) -> Tensor:
-        """What a network gives of the samples (N, ...) of a split."""
+        """Return the outputs of a network for all samples (N, ...) in a split."""
         found = [(rows, self._gathered(net(inputs[own]), rows)) for rows, inputs, own in self._shares(split)]
         return _in_order(*zip(*found, strict=True))
 
     def of_student(self, split: Split) -> Tensor:
-        """The student's logits (N, C)."""
+        """Return the student logits (N, C) of a split."""
         self._student.eval()
         return self.of(self.folded_student.current() if self.folded_student is not None else self._student, split)
 
     def of_frozen_teacher(self, outputs: TeacherOutputs) -> TeacherBatch:
-        """The frozen teacher's of the validation split: they never change, so they are computed once a trial."""
+        """Return the frozen teacher's outputs on the validation split, computed once per trial as they never change."""
         if self._teacher is None:
             found = [
                 (rows, outputs.validation(rows[own], inputs[own]))
@@ -60,7 +60,7 @@ class SplitAnswers:
 
     @cached_property
     def folded_student(self) -> FoldedCopy | None:
-        """The student with each BatchNorm folded into what is before it, where that saves time."""
+        """Student with each BatchNorm folded into the layer before it, or None where folding saves no time."""
         split = self._dataset.validation
         if not isinstance(self._batches, EpochBatches) or len(split) * split.image_size**2 < _FOLDED_FROM:
             return None
@@ -68,7 +68,7 @@ class SplitAnswers:
         return FoldedCopy(self._student, self._batches.normalise(split.images[:2].to(device)))
 
     def _shares(self, split: Split) -> Iterator[tuple[Tensor, Tensor, slice]]:
-        """A split's batches, and this worker's rows of each."""
+        """Yield the batches of a split, each with the slice of rows that this worker computes."""
         for rows, inputs in self._batches.evaluation(split):
             yield rows, inputs, slice(0, len(rows)) if self._workers is None else self._workers.rows(len(rows))
 

@@ -1,9 +1,9 @@
-"""A whole trial: student, adapter and who else learns, their optimisers and the epoch, trained and evaluated in turn.
+"""One distillation trial: networks, optimisers, training epochs, evaluation and state.
 
-An epoch is a function of the state before it and of the config: its batch order, its views and any random
-number that a layer draws come from seeds and the epoch's number, and a learning rate from the epoch's number.
-So the state to keep is the weights, the momenta and the number of finished epochs, and a resumed trial
-equals, to the bit on CPU, one that never stopped.
+An epoch depends only on the state before it and on the config. Batch order, views and the random numbers drawn by
+layers are determined by the seeds and the epoch number, and the learning rate by the epoch number. The state to save
+is therefore the weights, the optimiser state and the number of finished epochs. On CPU, a resumed trial equals an
+uninterrupted one bit for bit.
 """
 
 import math
@@ -56,24 +56,24 @@ class DistillationRun:
     """One trial in progress.
 
     Args:
-        config: the trial.
-        dataset: its dataset, split by `config.split_seed`. The test split is read by `evaluate_test` alone.
-        teacher: the frozen teacher. A method that needs none is measured against it where it is given.
-        device: where everything runs.
-        teacher_outputs: where the teacher's outputs come from; the teacher itself, live, unless given.
-        method: instead of the config's, for the training of a teacher by a method of its own.
-        reads_test: whether the last epoch reports `test/accuracy` too.
-        workers: the processes that train the trial together, each with a run of its own; see
-            `trainables.run.workers`. Not given, it is this one alone.
+        config: trial config.
+        dataset: trial dataset, split by `config.split_seed`. Only `evaluate_test` evaluates on the test split.
+        teacher: the frozen teacher. If given, a method that needs no teacher is still measured against it.
+        device: device for all networks and batches.
+        teacher_outputs: source of the teacher outputs. Defaults to forward passes through `teacher`.
+        method: replaces the method named in the config. Used to train a teacher for a specific method.
+        reads_test: whether the last epoch also reports `test/accuracy`.
+        workers: group of processes that train this trial together, each with a `DistillationRun`; see
+            `trainables.run.workers`. None if this process trains alone.
 
     Attributes:
-        answers: what its networks say of a whole split.
-        calibration: what reliability diagrams are drawn of, once the last epoch was evaluated; see
+        answers: predictions of the trial's networks for whole splits.
+        calibration: data of the reliability diagrams, filled when the last epoch is evaluated; see
             `trainables.spec.measures`.
 
     Raises:
-        ValueError: if the method needs a teacher and there is none, or dataset, teacher or its outputs do not
-            fit the config.
+        ValueError: if the method needs a teacher and none is given, or if the dataset, the teacher or the teacher
+            outputs do not fit the config.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class DistillationRun:
         check_outputs(config, self.teacher_outputs)
         values = config.model_dump()
         self.objective = self.method.objective(values)
-        # Workers each have a share of the gradient, which the formulas have not.
+        # The closed form needs the whole-batch gradient; a worker computes only a share of it.
         self._closed_form = self.method.gradients(values) if workers is None else None
         self._gradients: NumpyForm | ClosedForm | None = self._closed_form
         self._largest_batch = largest_batch(len(dataset.train), config.batch_size)
@@ -147,7 +147,7 @@ class DistillationRun:
 
     @property
     def trainers(self) -> dict[str, Trainer]:
-        """Whoever learns in this trial, by name: the student, and adapter, the method's own parts, peer or teacher."""
+        """Trainers by name: the student, and where present the adapter, the method's parts, the peer or the teacher."""
         trainers = {"student": self.student_trainer, "adapter": self.adapter_trainer, "method": self.parts_trainer}
         if self.companion is not None:
             trainers[self.companion.name] = self.companion.trainer
@@ -159,10 +159,13 @@ class DistillationRun:
         return self.epoch >= self.config.epochs
 
     def run_epoch(self) -> dict[str, float]:
-        """Train one epoch and evaluate: every measure that the method has.
+        """Train one epoch and evaluate.
 
-        `trainables.costs.epoch.run_epoch` does the same and measures the costs too. The last epoch of a trial that
-        `reads_test` has `test/accuracy`.
+        `trainables.costs.epoch.run_epoch` does the same and also measures the costs. The last epoch reports
+        `test/accuracy` if `reads_test` is set.
+
+        Returns:
+            All measures of the method except the costs.
 
         Raises:
             NonFiniteLossError: see `train_epoch`.
@@ -170,10 +173,10 @@ class DistillationRun:
         return self.train_epoch() | self.evaluate() | self.test_at_the_end()
 
     def take_forwards(self) -> int:
-        """Samples that went through the teacher itself since this was last called, of all workers.
+        """Return the number of samples passed through the teacher since the last call, over all workers.
 
-        Those of the validation split pass once in a trial (and once more after a resume); through a teacher that learns
-        all pass every epoch.
+        Validation samples pass through a frozen teacher once per trial, and once more after a resume. With a trainable
+        teacher, all samples pass through it every epoch.
         """
         forwards = self.teacher_outputs.forwards if self.teacher_outputs is not None else 0
         if self.companion is not None and self.method.spec.trains_teacher:
@@ -184,17 +187,18 @@ class DistillationRun:
         return taken
 
     def train_epoch(self) -> dict[str, float]:
-        """Go once through the train split, the last batch holding what is left over; see `trainables.spec.batch_sizes`.
+        """Train on every sample of the train split once.
 
-        The losses are looked at once, when the epoch is over: asking after each batch would make a GPU wait.
-        So a loss that is not finite is reported at the end of its epoch, with the first batch that had it.
+        The last batch holds the remaining samples; see `trainables.spec.batch_sizes`. Losses are checked once, at the
+        end of the epoch, because reading them after each batch would make a GPU wait. A non-finite loss is therefore
+        reported at the end of the epoch, together with the first batch where it occurred.
 
         Returns:
-            `train/*`: each part's mean over the samples, while the weights were changing; parts other than
-            the total are before their weights.
+            `train/*`: mean of each loss part over the samples, computed while the weights were changing. Parts other
+            than the total are unweighted.
 
         Raises:
-            NonFiniteLossError: naming epoch, batch and the value of each part.
+            NonFiniteLossError: with the epoch, the batch and the value of each part.
         """
         assert not self.finished, f"all {self.config.epochs} epochs are done"
         started = time.perf_counter()
@@ -218,27 +222,27 @@ class DistillationRun:
         return self.batches.shares_of_epoch(self.epoch, self.stored_outputs, self.workers.rows)
 
     def begin_drawing(self) -> None:
-        """Let the losses of this epoch draw from (seed, epoch) alone."""
+        """Seed this epoch's loss computation by (seed, epoch) alone."""
         seed = derive_seed("losses", self.config.seed, self.epoch)
         self._generator = torch.Generator(self.device).manual_seed(seed)
 
     @property
     def stored_outputs(self) -> TeacherOutputs | None:
-        """What batches bring along, where the method needs it and it is stored."""
+        """Stored teacher outputs to load with each batch, or None if they are not stored or the method needs none."""
         outputs = self.teacher_outputs
         return outputs if self.method.asks_frozen_teacher and outputs is not None and outputs.stored else None
 
     def train_batch(self, batch: Batch, log: LossLog) -> None:
-        """One step of everybody who learns, on one batch of the train split.
+        """Update all trainable modules on one batch.
 
         Args:
-            batch: of the train split.
-            log: hears the losses from before the step.
+            batch: mini-batch of the train split.
+            log: receives the losses, computed before the update.
         """
         teacher = batch.teacher
         if teacher is None and self.method.asks_frozen_teacher:
             assert self.teacher_outputs is not None
-            with arithmetic(self.config.precision, self.device):  # its own net runs as the student does
+            with arithmetic(self.config.precision, self.device):  # a live teacher computes in the student's precision
                 teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
         with arithmetic(self.config.precision, self.device):
             feature, logits, maps = forward_pass(self.student, batch.inputs, maps=self.method.spec.needs_maps)
@@ -274,7 +278,15 @@ class DistillationRun:
         batch: Batch,
         maps: tuple[Tensor, ...] | None = None,
     ) -> LossParts:
-        """The losses of a batch with their graph, from the student's feature (B, D), logits (B, C) and maps."""
+        """Compute the losses of a batch with their graph.
+
+        Args:
+            feature: (B, D), student feature.
+            logits: (B, C), student logits.
+            teacher: teacher outputs of the batch.
+            batch: mini-batch of the train split.
+            maps: feature maps of the student, if the method needs them.
+        """
         adapted, beside = None, self._companion_logits(batch.inputs)
         if self.adapter is not None:
             assert teacher is not None
@@ -310,7 +322,7 @@ class DistillationRun:
         if self._adapter_step is not None:
             taught_by = self._adapter_step.forward(teacher.feature, teacher.logits)
         gradients = self._gradients(logits, taught_by, labels)
-        # Before the student's backward pass, whose code would push this code out of the processor's caches.
+        # The student's backward pass would evict this code from the processor caches, so the adapter comes first.
         if self._adapter_step is not None:
             assert gradients.taught_by is not None
             self._adapter_step.learn(gradients.taught_by)
@@ -321,17 +333,17 @@ class DistillationRun:
 
     @torch.no_grad()
     def evaluate(self, student_logits: Tensor | None = None) -> dict[str, float]:
-        """`val/*` on the validation split; which of them a method has, `validation_measures` says.
+        """Compute `val/*` on the validation split; `validation_measures` defines which of them a method has.
 
         Args:
-            student_logits: (N, C) of the split, if somebody has computed them already.
+            student_logits: (N, C), student logits of the split, if already computed.
 
         Raises:
-            NonFiniteLossError: naming the epoch and the measures, where the last step of an epoch spoilt the
-                weights: its loss was computed before that step.
+            NonFiniteLossError: with the epoch and the measures, if the last step of the epoch ruined the weights. The
+                training loss does not show this, because it is computed before the step.
         """
         split, frozen, adapted, peer = self.dataset.validation, None, None, None
-        # Where there is a peer and no teacher, the peer stands for it.
+        # Without a teacher, the peer takes the teacher's place in the measures.
         if self.teacher_outputs is not None and (self.method.spec.peer is None or self.method.spec.needs_teacher):
             teacher = self.answers.of_frozen_teacher(self.teacher_outputs)
             frozen = teacher.logits
@@ -368,9 +380,9 @@ class DistillationRun:
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:
-        """`test/accuracy`, and what else the dataset is measured by, for the final confirmation of a study.
+        """Compute `test/accuracy` and the other metrics of the dataset, for the final confirmation of a study.
 
-        It is the one reader of the test split.
+        No other method evaluates on the test split, and `data_facts` reads the labels only afterwards.
         """
         split = self.dataset.test
         logits, labels = self.answers.of_student(split), split.labels.to(self.device)
@@ -378,11 +390,11 @@ class DistillationRun:
         return measures_on_test(logits, labels, self.dataset.info.metrics)
 
     def test_at_the_end(self) -> dict[str, float]:
-        """What `evaluate_test` says, once all epochs of a trial that `reads_test` are done; nothing otherwise."""
+        """Return `evaluate_test()` after the last epoch if `reads_test` is set, otherwise an empty dictionary."""
         return self.evaluate_test() if self.reads_test and self.finished else {}
 
     def data_facts(self) -> dict[str, float]:
-        """`DATA_FACTS` on the validation split and, once the trial has read it, on the test split."""
+        """Return `DATA_FACTS` of the validation split and, if the trial has read it, of the test split."""
         splits = {"val": self.dataset.validation}
         if self.reads_test and self.finished:
             splits["test"] = self.dataset.test
@@ -393,12 +405,12 @@ class DistillationRun:
         return facts
 
     def evaluation_batches(self, split: Split) -> Iterator[Tensor]:
-        """A split's samples as networks take them; images in the split's own order."""
+        """Yield a split as network inputs, batch by batch; images are in the order of the split."""
         for _, inputs in self.batches.evaluation(split):
             yield inputs
 
     def own_its_memory(self) -> None:
-        """Let all that the trial has live in memory of its own, if it lived in another's, such as a pack's."""
+        """Move all tensors of the trial into memory of their own, for example out of a pack's memory."""
         for trainer in self.trainers.values():
             trainer.leave()
         for module in self.student.modules():
@@ -412,7 +424,7 @@ class DistillationRun:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a saved state belongs to: the config with its seeds, the data, the teacher's weights."""
+        """Config with seeds, dataset digest and teacher digest, which a saved state must match."""
         return {
             "config": self.config.model_dump_json(),
             "dataset": self.dataset.digest,
@@ -420,7 +432,7 @@ class DistillationRun:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The trial's state: `epoch` (finished ones), `identity`, `tensors` by name, which are not copies."""
+        """Return the state: `epoch` (number of finished epochs), `identity`, and `tensors` by name, not copied."""
         tensors = {
             f"{who}.{name}": tensor
             for who, trainer in self.trainers.items()
@@ -429,11 +441,11 @@ class DistillationRun:
         return {"epoch": self.epoch, "identity": self.identity, "tensors": tensors}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state of `state_dict`, of this very trial.
+        """Continue from a state that `state_dict` returned for this same trial.
 
         Raises:
-            ValueError: naming what differs, if the state is another trial's or lacks something; the run is
-                then as it was.
+            ValueError: with the difference, if the state belongs to another trial or is incomplete. The run is then
+                unchanged.
         """
         check_identity(state["identity"], self.identity)
         parts = {who: tensors_under(f"{who}.", state["tensors"]) for who in self.trainers}
@@ -445,9 +457,9 @@ class DistillationRun:
 
 
 def build_batches(config: TrialConfig, dataset: Dataset, device: torch.device) -> BatchSource:
-    """The batches of a trial: of images in their views, or of sentences by their length."""
+    """Return the batch source of a trial: augmented images, or sentences grouped by length."""
     if not is_text(config.dataset):
         return EpochBatches(config, dataset, device)
-    from trainables.batches.text import TextBatches  # with the tokenisers' library
+    from trainables.batches.text import TextBatches  # imports the tokenizers library
 
     return TextBatches(config, dataset, device)

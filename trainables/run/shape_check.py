@@ -1,11 +1,12 @@
-"""Whether networks take the samples of a dataset: tried on two samples of noise before any work begins.
+"""Checks that networks and methods accept the samples of a dataset, made on two noise samples before a study starts.
 
-A network's name says nothing about the images it takes: some nets accept 224 pixels alone, the maps of others shrink
-to nothing on small images. Here each network is built and runs once in train mode and once in eval mode, and a step of
-each method that has parts of its own, or matches maps, is made. The weights are fresh and the samples are noise (blank
-ones would divide by zero in nets that normalise them), so only shapes and finiteness are checked.
+The name of a network does not show which images it accepts: some networks require 224 pixels, others shrink the feature
+maps of small images to nothing. Each network is therefore built and run once in train mode and once in eval mode. For
+methods with trainable parts, a teacher method, shared layers or matched feature maps, one training step is made as well
+(for text, only the losses are computed). Weights are fresh and samples are noise, so only shapes and finiteness are
+checked. Constant samples would divide by zero in networks that normalise them.
 
-A network is refused with the reason and with another one that was tried in the same way and fits.
+The error for a rejected network gives the reason and, if one is found, another network that passes the same check.
 """
 
 import re
@@ -44,14 +45,14 @@ from trainables.teacher_outputs.frozen import FrozenTeacher
 if TYPE_CHECKING:
     from trainables.models.text import TextClassifier
 
-_SAMPLES: Final = 2  # BatchNorm needs more than one value of a channel
-_VOCABULARY: Final = 32  # shapes do not depend on it
+_SAMPLES: Final = 2  # BatchNorm needs more than one value per channel
+_VOCABULARY: Final = 32  # shapes do not depend on the vocabulary size
 _LENGTH: Final = 16
 _MOST_PARAMETERS: Final = 500_000_000  # BERT-large has 335 million
-# Suggested where no relative fits; the first net of each group that does is named.
+# Suggested if no related network fits. For the image zoo, the first one that fits is named.
 _LIBRARY_FALLBACK: Final = "resnet18"
 _ZOO_FALLBACKS: Final = ("resnet8", "resnet20", "cnn_8_16", "cnn_32_64")
-# What libraries' errors mean, by a part of their text.
+# Explanations of library errors, by a pattern in the error message.
 _MEANINGS: Final = (
     (r"more than 1 value per channel", "its maps shrink to one position, where BatchNorm needs two samples or more"),
     (r"[Oo]utput size is too small|[Kk]ernel size can't be greater|padded input size|non-positive|negative", "its maps "
@@ -63,18 +64,18 @@ _MEANINGS: Final = (
 
 
 class ShapeError(ValueError):
-    """A network that does not take a dataset's samples; the message names the flag, the reason and what to do."""
+    """Error for a network that rejects the samples of a dataset; the message names flag, reason and remedy."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a network is to do.
+    """Requirements on a network.
 
     Args:
-        info: of the dataset that it gets samples of.
-        batch_size: samples per step of its training.
-        trains: whether it is trained here, and not only asked.
-        shares_norms: whether several workers train it together.
+        info: dataset description.
+        batch_size: samples per training step.
+        trains: whether the network is trained here, rather than only evaluated.
+        shares_norms: whether several workers train the network together.
     """
 
     info: DatasetInfo
@@ -84,7 +85,7 @@ class Wanted:
 
     @property
     def samples(self) -> str:
-        """The dataset's samples in words."""
+        """Short description of the dataset's samples."""
         info = self.info
         if info.task is not None:
             return f"sentences of {info.name}"
@@ -92,10 +93,10 @@ class Wanted:
 
 
 def check_samples(info: DatasetInfo, batch_size: int) -> None:
-    """Check that there are enough training samples.
+    """Check that the train split has enough samples.
 
     Raises:
-        ShapeError: there are fewer than two.
+        ShapeError: if there are fewer than two samples.
     """
     try:
         batch_sizes(info.split_sizes[0], batch_size)
@@ -104,16 +105,16 @@ def check_samples(info: DatasetInfo, batch_size: int) -> None:
 
 
 def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) -> None:
-    """Check that an architecture takes the samples of a dataset and gives a feature and logits for them.
+    """Check that an architecture accepts the samples of a dataset and returns a feature and logits for them.
 
     Args:
-        name: one that `check_model_name` accepts.
-        wanted: what it is to do.
-        flag: names it on the command line, such as `--student`.
-        given: whether its weights come from a checkpoint, so that another name alone does not help.
+        name: architecture name that `check_model_name` accepts.
+        wanted: requirements on the network.
+        flag: command-line flag that names the network, such as `--student`.
+        given: whether the weights come from a checkpoint; the advice then asks for another checkpoint.
 
     Raises:
-        ShapeError: it does not, with the reason, and another architecture that does.
+        ShapeError: with the reason, and another architecture that fits if one is found.
     """
     reason = _problem(name, wanted)
     if reason is None:
@@ -127,7 +128,7 @@ def check_network(name: str, wanted: Wanted, *, flag: str, given: bool = False) 
 
 
 def relatives(name: str) -> Iterator[str]:
-    """Architectures to suggest in place of one, the nearest first: its own family, smaller ones before larger ones."""
+    """Yield architectures to suggest instead of `name`, nearest first: same family, smaller before larger."""
     library = LIBRARY_PATTERN.fullmatch(name)
     if library:
         yield f"{library[1]}:{_LIBRARY_FALLBACK}"
@@ -147,15 +148,15 @@ def _family(name: str) -> str:
 
 @cache
 def _problem(name: str, wanted: Wanted) -> str | None:
-    """Why an architecture cannot do what is wanted; None if it can."""
+    """Return why an architecture does not meet the requirements, or None if it does."""
     info = wanted.info
     if (reason := _too_large(name)) is not None:
         return reason
     try:
         with seeded(0), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries, about names and first weights
+            warnings.simplefilter("ignore")  # library warnings about names and initial weights
             model = build_model(name, num_classes=info.num_classes, in_channels=info.channels)
-    except Exception as error:  # another library's, of any kind
+    except Exception as error:  # third-party libraries raise any type
         return _first_line(error) if isinstance(error, ValueError) else f"it cannot be built ({_named(error)})"
     if wanted.shares_norms and (norms := unshared_norms(model)):
         return (
@@ -168,7 +169,7 @@ def _problem(name: str, wanted: Wanted) -> str | None:
 
 
 def _too_large(name: str) -> str | None:
-    """Why a network whose name gives its size is not even built; an estimate from its largest layers."""
+    """Return why a network is too large to be built, or None; estimated from the layer sizes in the name."""
     parameters = 0
     if match := CNN_PATTERN.fullmatch(name):
         parameters = 9 * int(match[1]) * int(match[2])
@@ -190,7 +191,7 @@ def _problem_with(model: DistillationModel, samples: Tensor, wanted: Wanted) -> 
                 reason = _wrong_feature(model, feature, count)
                 if reason is None:
                     reason = _wrong_logits(model.head(feature), count, wanted.info.num_classes)
-        except Exception as error:  # another library's, of any kind
+        except Exception as error:  # third-party libraries raise any type
             reason = f"{_meaning(error)} ({_named(error)})"
             if count < _SAMPLES and "more than 1 value" in str(error):
                 return f"{reason}; give --set batch_size=2, or more"
@@ -230,15 +231,15 @@ def _first_line(error: Exception) -> str:
 
 
 def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
-    """Check that a method's step can be made with these two networks; both were checked by themselves before.
+    """Check that a method can make a step with the two networks of a trial, which were checked separately before.
 
     Args:
-        config: a trial by the method.
-        info: of its dataset.
-        flag: names the method on the command line.
+        config: config of a trial with this method.
+        info: dataset description.
+        flag: command-line flag that names the method.
 
     Raises:
-        ShapeError: it cannot.
+        ShapeError: if the step fails, with the reason.
     """
     reason = method_problem(config, info)
     if reason is None:
@@ -255,13 +256,14 @@ def check_method(config: TrialConfig, info: DatasetInfo, *, flag: str) -> None:
 
 @cache
 def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
-    """Why a method's step cannot be made with two networks, which were checked by themselves; None if it can.
+    """Return why a method cannot make a step with two networks that passed the separate checks, or None if it can.
 
-    Methods without parts of their own that match no maps are not tried: their losses see features and logits alone.
+    Only methods with trainable parts, a teacher method, shared layers or matched feature maps are tried. The losses of
+    all other methods see only features and logits.
 
     Args:
-        config: a trial by the method.
-        info: of its dataset.
+        config: config of a trial with this method.
+        info: dataset description.
     """
     method = METHODS[config.method]
     if not (
@@ -274,7 +276,7 @@ def method_problem(config: TrialConfig, info: DatasetInfo) -> str | None:
     try:
         with seeded(0):
             (_try_on_images if info.task is None else _try_on_text)(config, info, method)
-    except Exception as error:  # another library's, of any kind
+    except Exception as error:  # third-party libraries raise any type
         return _first_line(error)
     return None
 
@@ -288,7 +290,7 @@ def _try_on_images(config: TrialConfig, info: DatasetInfo, method: Method) -> No
 
 
 def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | None, method: Method) -> None:
-    # In float32 whatever the trial's precision: shapes are the same.
+    # The check runs in float32 for every precision, because shapes are the same.
     config = config.model_copy(update={"precision": "fp32", "batch_size": _SAMPLES})
     run = DistillationRun(config, dataset, teacher, method=method)
     run.begin_drawing()
@@ -300,7 +302,7 @@ def _make_step(config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher | N
 
 
 def _noise(info: DatasetInfo, seed: int) -> Dataset:
-    """A dataset of two images of noise, of two classes."""
+    """Return a dataset of two noise images with two different labels."""
     size = info.stored_size
     pixels = torch.randint(
         256, (_SAMPLES, info.channels, size, size), dtype=torch.uint8, generator=generator_from(0)
@@ -311,17 +313,17 @@ def _noise(info: DatasetInfo, seed: int) -> Dataset:
 
 
 def check_text_network(name: str, teacher: str, info: DatasetInfo, *, layers: StudentLayers, flag: str) -> None:
-    """Check that a language model can be built and gives a feature and logits for sentences.
+    """Check that a language model can be built and returns a feature and logits for sentences.
 
     Args:
-        name: one that `check_text_model_name` accepts; a folder, or what the Hub's cache has.
-        teacher: the model that `bert:N` takes its layers from.
-        info: of the task.
+        name: name that `check_text_model_name` accepts. A folder must exist, a Hub model must be in the Hub's cache.
+        teacher: model that provides the layers of `bert:N`.
+        info: task description.
         layers: which layers `bert:N` takes.
-        flag: names it on the command line.
+        flag: command-line flag that names the network.
 
     Raises:
-        ShapeError: it does not, with the reason.
+        ShapeError: with the reason, if the check fails.
     """
     reason = _text_problem(name, teacher, info, layers)
     if reason is not None:
@@ -335,7 +337,7 @@ def _text_problem(name: str, teacher: str, info: DatasetInfo, layers: StudentLay
     try:
         with seeded(0):
             model = _text_model(name, teacher, info.num_classes, layers)
-    except Exception as error:  # the library's, of any kind
+    except Exception as error:  # the library raises any type
         return _first_line(error) if isinstance(error, ValueError) else f"it cannot be built ({_named(error)})"
     with seeded(0):
         return _problem_with(model, _sentences(), Wanted(info))
@@ -343,7 +345,7 @@ def _text_problem(name: str, teacher: str, info: DatasetInfo, layers: StudentLay
 
 @torch.no_grad()
 def _try_on_text(config: TrialConfig, info: DatasetInfo, method: Method) -> None:
-    """Compute a method's losses of two language models."""
+    """Compute the losses of a method once with two language models."""
     values, sentences, labels = config.model_dump(), _sentences(), torch.arange(_SAMPLES) % info.num_classes
     student = _text_model(config.student, config.teacher, info.num_classes, config.student_layers)
     teacher = _text_model(config.teacher, config.teacher, info.num_classes, config.student_layers)
@@ -361,15 +363,15 @@ def _try_on_text(config: TrialConfig, info: DatasetInfo, method: Method) -> None
 
 
 def _sentences() -> Tensor:
-    """Sentences (B, 2, L) of one token over and over."""
+    """Return sentences (B, 2, L) that repeat a single token."""
     sentences = torch.ones(_SAMPLES, 2, _LENGTH, dtype=torch.int32)
     sentences[:, 1] = 0
     return sentences
 
 
 def _text_model(name: str, teacher: str, classes: int, layers: StudentLayers) -> "TextClassifier":
-    """A language model with fresh weights and few tokens."""
-    from trainables.models.pretrained import find_folder, read_config  # transformers is imported from here on
+    """Build a language model with fresh weights and a small vocabulary."""
+    from trainables.models.pretrained import find_folder, read_config  # imports transformers
     from trainables.models.text import build_bert, build_described, description_of, student_of_layers
 
     if BERT_PATTERN.fullmatch(name):

@@ -1,15 +1,17 @@
-"""One trial trained by several processes at once, to the same weights as by one.
+"""Data-parallel training of one trial by several processes, giving the same weights as one process.
 
-Each worker has all of the trial, and passes its share of every global batch through the networks. What they say is
-gathered, so that each computes the whole batch's losses, whatever relates its samples to each other; the gradient goes
-back through the worker's own share, and the sum over the workers is the gradient that one process would have had. The
-student, adapter and companion are summed up so. A method's own parts see the whole batch on every worker, which all
-find the same gradient; its mean keeps them equal to the last bit where the workers' processors differ.
+Every worker holds all networks of the trial and passes its share of every global batch through them. The outputs are
+all-gathered, so each worker computes the whole-batch losses, including losses that relate samples to each other.
+The gradient flows back through the worker's own share only. The sum of these gradients over all workers equals the
+gradient of a single process; student, adapter and companion use this sum. A method's parts see the whole batch on
+every worker, so all workers compute the same gradient for them. Averaging that gradient keeps the parts equal to the
+last bit even if the workers' processors differ.
 
-BatchNorm normalises by the whole batch's statistics, as it does in one process: the workers' counts, means and sums of
-squares are put together, and so are their gradients. What a layer draws (dropout) each worker draws for itself.
+BatchNorm normalises by whole-batch statistics, as in a single process: counts, means and sums of squares are combined
+over the workers, and so are their gradients. Each worker draws the random numbers of dropout and similar layers
+independently.
 
-A process group of `torch.distributed` carries all this: gloo between CPUs, nccl between GPUs.
+Communication uses a process group of `torch.distributed`: gloo between CPUs, nccl between GPUs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,18 +24,18 @@ from torch import Tensor, nn
 from trainables.losses.parts import StepOutputs
 from trainables.steps.sgd import Trainer
 
-# Those of a trial's trainers whose module sees the whole batch on every worker.
+# Names of trainers with a module that sees the whole batch on every worker.
 _SEES_EVERYTHING = ("method",)
 
 
 @dataclass
 class Workers:
-    """The processes that train one trial, as one of them sees them.
+    """Group of processes that train one trial, as seen from one of them.
 
     Args:
-        rank: this one's number.
-        size: how many there are.
-        group: a process group of `torch.distributed`, of them all.
+        rank: rank of this process.
+        size: number of processes.
+        group: process group of `torch.distributed` with all these processes.
     """
 
     rank: int
@@ -41,19 +43,19 @@ class Workers:
     group: Any
 
     def __deepcopy__(self, memo: object) -> None:
-        # A copy of a network is no part of the trial: it computes alone.
+        # The copy of a network is not part of the trial and computes alone.
         return None
 
     def rows(self, count: int) -> slice:
-        """This worker's rows of a batch; shares differ by one row at most."""
+        """Return this worker's rows of a batch with `count` samples; shares differ by at most one row."""
         return _share(count, self.rank, self.size)
 
     def gather(self, own: Tensor, count: int) -> Tensor:
-        """Everybody's rows, of which this worker's keep their graph.
+        """All-gather the rows of a batch; only this worker's rows keep their graph.
 
         Args:
-            own: (rows, ...), this worker's of a batch.
-            count: samples in the batch.
+            own: (rows, ...), this worker's rows of the batch.
+            count: batch size.
 
         Returns:
             (count, ...), the same values on every worker.
@@ -69,11 +71,11 @@ class Workers:
         return torch.cat(parts)
 
     def gather_outputs(self, own: StepOutputs, indices: Tensor) -> StepOutputs:
-        """What the networks say of a whole batch, from what they say of this worker's rows.
+        """All-gather the network outputs of a whole batch.
 
         Args:
-            own: of this worker's rows.
-            indices: (B,) int64, the whole batch's.
+            own: outputs for this worker's rows.
+            indices: (B,) int64, indices of the whole batch.
         """
 
         def gathered(value: Any) -> Any:
@@ -84,7 +86,7 @@ class Workers:
         return StepOutputs(*map(gathered, own._replace(indices=None)))._replace(indices=indices)
 
     def add_gradients(self, trainers: Mapping[str, Trainer]) -> None:
-        """Let everybody have the gradients of the whole batch, in one message."""
+        """Replace the gradients of all trainers by those of the whole batch, with one all-reduce per dtype."""
         weighted = [
             (each.grad, 1 / self.size if who in _SEES_EVERYTHING else 1.0)
             for who, trainer in trainers.items()
@@ -104,7 +106,7 @@ class Workers:
             gradient.copy_(part.view(gradient.shape))
 
     def total(self, number: int, device: torch.device) -> int:
-        """The sum of everybody's number."""
+        """Return the sum of `number` over all workers."""
         sums = torch.tensor([number], dtype=torch.int64, device=device)
         self.group.allreduce([sums]).wait()
         return int(sums)
@@ -117,9 +119,9 @@ def _share(count: int, rank: int, size: int) -> slice:
 
 
 def share_norms(module: nn.Module, workers: Workers) -> None:
-    """Let every BatchNorm of a network normalise by the whole batch in training, in place.
+    """Make every BatchNorm of a network normalise by the whole batch during training, in place.
 
-    The modules stay what they are, with their parameters, buffers and names: a checkpoint is that of one process.
+    Parameters, buffers and names of the modules stay the same, so checkpoints are those of a single process.
 
     Raises:
         ValueError: for a kind of BatchNorm that would normalise by this worker's rows alone; nothing is changed then.
@@ -135,19 +137,19 @@ def share_norms(module: nn.Module, workers: Workers) -> None:
 
 
 def unshared_norms(module: nn.Module) -> list[str]:
-    """Kinds of BatchNorm in a network that `share_norms` does not know, such as timm's `BatchNormAct2d`."""
+    """Return the kinds of BatchNorm in a network that `share_norms` cannot convert, e.g. timm's `BatchNormAct2d`."""
     shared = {*_SHARED, *_SHARED.values()}
     norms = (each for each in module.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm))
     return sorted({type(each).__name__ for each in norms if type(each) not in shared})
 
 
 class _SharedNorm(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm over the rows of all workers."""
+    """BatchNorm with statistics over all workers' rows."""
 
     workers: Workers | None
 
     def forward(self, given: Tensor) -> Tensor:
-        """(rows, C, ...), normalised by mean and biased variance of each channel over all workers' rows."""
+        """Normalise (rows, C, ...) by the mean and biased variance of each channel over all workers' rows."""
         if self.workers is None or not self.training:
             return super().forward(given)
         values = given.to(torch.promote_types(given.dtype, torch.float32))
@@ -191,9 +193,12 @@ _SHARED: dict[type[nn.Module], type[_SharedNorm]] = {
 
 
 def _moments(values: Tensor, workers: Workers) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (C,) and biased variance (C,) over all workers' rows, and how many values of a channel there are.
+    """Compute mean (C,), biased variance (C,) and number of values per channel over all workers' rows.
 
-    From each worker's count, mean and sum of squares about it (Chan, Golub and LeVeque, 1983), in one message.
+    Each worker contributes count, mean and sum of squared deviations in a single message.
+
+    Source:
+        Chan, Golub and LeVeque (1983).
     """
     axes = [0, *range(2, values.dim())]
     channels = values.shape[1]
@@ -211,7 +216,7 @@ def _moments(values: Tensor, workers: Workers) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class _Told(torch.autograd.Function):
-    """Everybody's message (n,) as rows (workers, n); what they all found out from it comes back to whose it was."""
+    """All-gather a vector (n,) of each worker to (workers, n); backward sums over workers and returns this row."""
 
     @staticmethod
     def forward(context: Any, message: Tensor, workers: Workers) -> Tensor:

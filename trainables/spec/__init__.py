@@ -1,1 +1,1 @@
-"""What a trial is, without torch: config, methods, datasets, architectures, recipes, measures."""
+"""Specifications of trials without torch: config, methods, datasets, architectures, recipes and measures."""

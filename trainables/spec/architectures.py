@@ -1,4 +1,4 @@
-"""Which architecture names `build_model` knows; imports no torch, so that a plan is checked in no time."""
+"""Architecture names that `build_model` accepts; imports no torch, so plans are checked quickly."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Final
 
 from trainables.spec.naming import unknown_name
 
-# cnn_32_64: a small convolutional net for small images, its name gives the channels of its convolutions.
+# cnn_32_64: a small CNN for small images. The numbers are the channels of the two convolutions.
 CNN_PATTERN = re.compile(r"cnn_(\d{1,4})_(\d{1,4})")
 
 CNN_EXAMPLES = ("cnn_3_4", "cnn_8_16", "cnn_32_64")
 
-# The nets of the CIFAR distillation literature, by the names under which its tables have them.
+# Networks of the CIFAR distillation literature, by the names in the literature's tables.
 LITERATURE_NAMES: Final[tuple[str, ...]] = (
     "resnet8",
     "resnet14",
@@ -36,11 +36,11 @@ LITERATURE_NAMES: Final[tuple[str, ...]] = (
     "ShuffleV1",
     "ShuffleV2",
 )
-# Residual nets with zero-padded shortcuts (option A), such as akamaster's for CIFAR-10.
+# Residual networks with zero-padded shortcuts (option A), such as akamaster's for CIFAR-10.
 ZERO_PAD_NAMES: Final = tuple(f"resnet{depth}a" for depth in (8, 14, 20, 32, 44, 56, 110))
 CIFAR_NAMES: Final[tuple[str, ...]] = (*LITERATURE_NAMES, *ZERO_PAD_NAMES)
 
-# D, the width of the penultimate feature.
+# Width of the penultimate feature, D.
 _CIFAR_FEATURES: Final[dict[str, int]] = {
     **dict.fromkeys(CIFAR_NAMES, 64),
     **dict.fromkeys(("resnet8x4", "resnet32x4"), 256),
@@ -53,18 +53,18 @@ _CIFAR_FEATURES: Final[dict[str, int]] = {
 }
 _CNN_POSITIONS: Final = 4  # 2 × 2 positions of the last map reach the head
 
-# torchvision:resnet18 and timm:vit_tiny_patch16_224 name the architectures of those libraries.
+# Prefixes for architectures of other libraries, as in torchvision:resnet18 and timm:vit_tiny_patch16_224.
 LIBRARY_PATTERN = re.compile(r"(torchvision|timm):([A-Za-z0-9_.\-]+)")
 
-# bert_4_128: a BERT of so many layers and hidden units, from first weights; bert:6: so many of the teacher's layers.
+# bert_4_128: BERT with 4 layers and 128 hidden units, with fresh weights. bert:6: six of the teacher's layers.
 BERT_PATTERN: Final = re.compile(r"bert_(\d{1,2})_(\d{1,4})")
 LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
-# A name on the Hugging Face Hub, as in bert-base-uncased and google/electra-small-discriminator.
+# Name on the Hugging Face Hub, as in bert-base-uncased and google/electra-small-discriminator.
 _HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 BERT_EXAMPLES: Final = ("bert_2_128", "bert_4_128")
-_HIDDEN_MULTIPLE: Final = 32  # units of the narrowest attention head
+_HIDDEN_MULTIPLE: Final = 32  # units of the smallest attention head
 
-# Names that torchvision and timm give to nets which are unknown here, or are other nets here.
+# Names of torchvision and timm models that are unknown here, or name other networks here.
 _TORCHVISION_FORM: Final = re.compile(
     r"resnet(18|34|50|101|152)|wide_resnet(50|101)_2|resnext(50_32x4d|101_32x8d|101_64x4d)|vgg(11|13|16|19)(_bn)?|"
     r"densenet(121|161|169|201)|mobilenet_v(2|3_small|3_large)|efficientnet_(b[0-7]|v2_[sml])|mnasnet\d_\d+|alexnet|"
@@ -77,7 +77,7 @@ _TIMM_FORM: Final = re.compile(
 )
 _LIBRARY_FORMS: Final = {"torchvision": _TORCHVISION_FORM, "timm": _TIMM_FORM}
 
-# What other code bases call a net that has another name here.
+# Names in other code bases, and our names of the same networks.
 FOREIGN_NAMES: Final[dict[str, str]] = {
     "mobile_half": "MobileNetV2",
     **{f"{name}_bn": name for name in LITERATURE_NAMES if name.startswith("vgg")},
@@ -85,10 +85,10 @@ FOREIGN_NAMES: Final[dict[str, str]] = {
 
 
 def check_model_name(name: str) -> str:
-    """`name`, if `build_model` knows it; of `torchvision:` and `timm:` names, only the form is checked.
+    """Return `name` if `build_model` accepts it. Names of torchvision and timm models are checked for their form only.
 
     Raises:
-        ValueError: naming the nearest known name.
+        ValueError: the name is unknown; the message gives the nearest known name.
     """
     match = CNN_PATTERN.fullmatch(name)
     if match and all(int(channels) >= 1 for channels in match.groups()):
@@ -101,14 +101,14 @@ def check_model_name(name: str) -> str:
 
 
 def check_text_model_name(name: str, *, student: bool = False) -> str:
-    """`name`, if `trainables.models.text` can build it; whether a folder or a Hub's name is there is not looked at.
+    """Return `name` if it names a text model; does not check that a folder or Hub name exists.
 
     Args:
-        name: `bert_L_H`, a folder in Hugging Face's layout, a name on the Hub, or, of a student, `bert:N`.
-        student: whether it names one.
+        name: `bert_L_H`, a folder in Hugging Face's layout, a name on the Hub, or, for a student, `bert:N`.
+        student: whether the name is for a student.
 
     Raises:
-        ValueError: saying what is allowed.
+        ValueError: the name is not allowed; the message lists the allowed forms.
     """
     small, layers = BERT_PATTERN.fullmatch(name), LAYERS_PATTERN.fullmatch(name)
     allowed = (
@@ -130,7 +130,10 @@ def check_text_model_name(name: str, *, student: bool = False) -> str:
 
 
 def layers_and_width(name: str) -> tuple[int, int | None] | None:
-    """Layers and hidden units that a text model's name tells, None for the width of `bert:N`; None if it tells none."""
+    """Return the layers and hidden units in a text model's name.
+
+    The width is None for `bert:N`. The result is None for folders and Hub names.
+    """
     small, layers = BERT_PATTERN.fullmatch(name), LAYERS_PATTERN.fullmatch(name)
     if small:
         return int(small[1]), int(small[2])
@@ -138,22 +141,22 @@ def layers_and_width(name: str) -> tuple[int, int | None] | None:
 
 
 def is_text_model_name(name: str) -> bool:
-    """Whether a name is one of a text model and can be of no other."""
+    """Return whether a name can only be a text model's: `bert_L_H` or `bert:N`."""
     return bool(BERT_PATTERN.fullmatch(name) or LAYERS_PATTERN.fullmatch(name))
 
 
 def is_pretrained_text_name(name: str) -> bool:
-    """Whether a text model's name stands for weights that lie in a folder or in the Hub's cache."""
+    """Return whether a text model's name refers to weights in a folder or in the Hub cache."""
     return not is_text_model_name(name)
 
 
 def is_folder_name(name: str) -> bool:
-    """Whether a text model's name is a path rather than a name on the Hub."""
+    """Return whether a text model's name is a path rather than a name on the Hub."""
     return name.startswith(("/", "./", "../", "~"))
 
 
 def absolute_name(name: str) -> str:
-    """A text model's name for processes with other working folders: of a folder its absolute path."""
+    """Return a text model's name for processes with other working directories; folders become absolute paths."""
     folder = Path(name).expanduser()
     return (
         str(folder.absolute()) if is_folder_name(name) or (is_pretrained_text_name(name) and folder.is_dir()) else name
@@ -166,7 +169,7 @@ def _is_image_model(name: str) -> bool:
 
 
 def feature_dim(name: str) -> int | None:
-    """D, the width of that architecture's penultimate feature; None for other libraries' names."""
+    """Return the width D of an architecture's penultimate feature, or None for models of other libraries."""
     text = BERT_PATTERN.fullmatch(name)
     if text:
         return int(text[2])
@@ -175,12 +178,12 @@ def feature_dim(name: str) -> int | None:
 
 
 def has_maps(name: str) -> bool:
-    """Whether nets of that architecture give the maps of their stages; see `trainables.models.interface`."""
+    """Return whether an architecture provides the maps of the stages; see `trainables.models.interface`."""
     return LIBRARY_PATTERN.fullmatch(name) is None
 
 
 def is_packable(name: str) -> bool:
-    """Whether several students of that architecture can train as one; see `trainables.packing.network`."""
+    """Return whether several students of an architecture can train as one network; see `trainables.packing.network`."""
     return (
         not is_text_model_name(name)
         and name not in ("ShuffleV1", "ShuffleV2")
@@ -189,14 +192,14 @@ def is_packable(name: str) -> bool:
 
 
 def is_known_to_draw_nothing(name: str) -> bool:
-    """Whether networks of that architecture are known to draw no random numbers in training."""
+    """Return whether an architecture is known to use no random numbers in training, such as dropout."""
     return not is_text_model_name(name) and LIBRARY_PATTERN.fullmatch(name) is None
 
 
 def _refusal(name: str) -> str:
     known = (*CNN_EXAMPLES, *CIFAR_NAMES)
     forms = " (cnn_A_B: any channels A and B from 1 to 9999; also torchvision:NAME and timm:NAME)"
-    # difflib takes resnet50 for a slip of resnet56 rather than of ResNet50.
+    # difflib would suggest resnet56 for resnet50, rather than ResNet50.
     same_letters = {_letters(candidate): candidate for candidate in known}
     library = next((f"{kind}:{name}" for kind, form in _LIBRARY_FORMS.items() if form.fullmatch(name)), None)
     meant = [each for each in (FOREIGN_NAMES.get(name) or same_letters.get(_letters(name)), library) if each]

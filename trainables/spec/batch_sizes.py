@@ -1,23 +1,21 @@
-"""How many samples each batch of an epoch has: one rule for images and text, for lone, packed and shared trials.
+"""Batch sizes of an epoch: one rule for images and text, and for single, packed and data-parallel trials.
 
-It imports no torch, so that a plan can ask it.
-
-BatchNorm cannot normalise a single value: a last batch of one sample ends a training whose maps have shrunk to one
-position, and losses that relate samples to each other are zero or not defined on it. So one sample that is left over
-joins the batch before it.
+Imports no torch, so plans can use it. A last batch of one sample must be avoided. BatchNorm cannot normalise a single
+value, so training would fail for networks with maps of one position. Losses that compare samples would be zero or
+undefined. A single left-over sample therefore joins the previous batch.
 """
 
 
 def batch_sizes(samples: int, batch_size: int) -> list[int]:
-    """The sizes of an epoch's batches, in order.
+    """Return the batch sizes of an epoch, in order.
 
-    All have `batch_size` samples but the last, which has what is left over. Where that would be a single sample, the
-    last batch has `batch_size` + 1 instead: 65 samples in batches of 64 are one batch of 65, and 129 are 64 + 65.
-    Batches of one sample are made only where `batch_size` is 1.
+    All batches have `batch_size` samples, except the last one, which has the remaining samples. If a single sample
+    remains, the last batch has `batch_size` + 1 samples instead: 65 samples in batches of 64 give one batch of 65, and
+    129 samples give 64 + 65. Batches of one sample occur only if `batch_size` is 1.
 
     Args:
-        samples: of the train split.
-        batch_size: as the trial has it.
+        samples: number of samples in the train split.
+        batch_size: batch size of the trial.
 
     Raises:
         ValueError: there are fewer than two samples.
@@ -35,15 +33,15 @@ def batch_sizes(samples: int, batch_size: int) -> list[int]:
 
 
 def leaves_one_over(samples: int, batch_size: int) -> bool:
-    """Whether the last batch takes in one sample that is left over."""
+    """Return whether a single left-over sample joins the last batch."""
     return batch_size > 1 and samples > 1 and samples % batch_size == 1
 
 
 def largest_batch(samples: int, batch_size: int) -> int:
-    """Most samples that a batch may have: `batch_size`, or one more."""
+    """Return the largest possible batch: `batch_size`, or one more."""
     return batch_size + leaves_one_over(samples, batch_size)
 
 
 def count_batches(samples: int, batch_size: int) -> int:
-    """Batches in an epoch; ⌈samples / batch_size⌉ unless one sample is left over."""
+    """Return the number of batches in an epoch: ⌈samples / batch_size⌉, or one less if a single sample is left over."""
     return -(-samples // batch_size) - leaves_one_over(samples, batch_size)

@@ -1,6 +1,6 @@
-"""Names of the classes of published datasets, in the order of their labels.
+"""Class names of published datasets, in label order.
 
-Sources: `Fashion-MNIST`'s README for its names, CIFAR's `batches.meta` and `fine_label_names.txt` for theirs.
+Sources: the README of Fashion-MNIST, and CIFAR's `batches.meta` and `fine_label_names.txt`.
 """
 
 from typing import Final

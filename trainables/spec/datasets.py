@@ -10,7 +10,7 @@ from trainables.spec.glue import GLUE_PREFIX, GLUE_TASKS, REGRESSION_TASKS, Glue
 from trainables.spec.naming import unknown_name
 
 FOLDER_PREFIX: Final = "image_folder:"
-# A file may lie there packed.
+# Accepted suffixes of compressed files.
 PACKINGS: Final = ("", ".gz", ".xz")
 _LISTED: Final = 4
 RESIZED_CROPS: Final = 64
@@ -18,25 +18,26 @@ RESIZED_CROPS: Final = 64
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A dataset's shape, splits and files.
+    """Shape, splits and files of a dataset.
 
     Args:
-        name: canonical name, as flags take it.
-        num_classes: classes.
+        name: canonical name, as used in flags.
+        num_classes: number of classes.
         channels: image channels.
         image_size: height and width in pixels.
-        split_sizes: samples in (train, validation, test).
-        padding: augmented views are all crops of the image padded by so many black pixels, ...
-        mirrored: ... and with it their mirror images.
-        layouts: sets of files of which one must lie under the data root, relative to it, each file as it is or
-            packed (.gz, .xz); nothing for a dataset that ships with a library.
-        source: where it comes from.
-        download: whether torchvision can fetch it.
-        resized_crops: so many random resized crops are the augmented views instead, as usual for photographs.
-        task: of text, which has neither channels nor a size in pixels, and a single view; None for images.
-        class_names: names of the classes, in the order of their labels; nothing where only the files tell them (see
+        split_sizes: number of samples in (train, validation, test).
+        padding: width in pixels of the black border. Augmented views are all crops of the padded image.
+        mirrored: whether the mirror images of these crops are augmented views too.
+        layouts: alternative sets of files, relative to the data root. One set must exist, each file uncompressed or
+            compressed (.gz, .xz). Empty for datasets that are part of a library.
+        source: origin of the dataset.
+        download: whether torchvision can download it.
+        resized_crops: number of random resized crops, which replace the padded crops as augmented views. Usual for
+            photographs.
+        task: text task, without image channels and size, and with a single view. None for images.
+        class_names: class names, in label order. Empty if only the files contain them (see
             `trainables.data.class_names`).
-        largest_pixel: the largest value that a pixel can have; the smallest is 0.
+        largest_pixel: largest possible pixel value; the smallest is 0.
     """
 
     name: str
@@ -56,26 +57,29 @@ class DatasetInfo:
 
     @property
     def num_views(self) -> int:
-        """Augmented views of each sample, the unchanged one included."""
+        """Number of augmented views per sample, including the unchanged one."""
         return self.resized_crops or (2 * self.padding + 1) ** 2 * (2 if self.mirrored else 1)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What is measured of predicted classes."""
+        """Metrics of the predicted classes."""
         return ("accuracy",) if self.task is None else self.task.metrics
 
     @property
     def stored_size(self) -> int:
-        """Height and width of the training images that views are cut from: 256 for views of 224 pixels."""
+        """Height and width of stored training images: 256 for random resized crops of 224 pixels."""
         return round(self.image_size * 8 / 7) if self.resized_crops else self.image_size
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files of the layout that is looked for first."""
+        """Files of the first layout."""
         return self.layouts[0] if self.layouts else ()
 
     def find_files(self, root: Path | None) -> dict[str, Path] | None:
-        """The files of the first layout that is complete under `root`, by name; None if none is."""
+        """Return the files of the first complete layout under `root` by name, or None if no layout is complete.
+
+        GLUE files may also come from the local Hugging Face cache.
+        """
         base = root if root is not None else Path()
         for layout in self.layouts:
             found = {name: self._find(base, name) for name in layout}
@@ -84,7 +88,7 @@ class DatasetInfo:
         return None if self.layouts else {}
 
     def missing_files(self, root: Path | None) -> list[str]:
-        """What is missing under `root` of the layout that lacks least, relative to it; nothing if one is complete."""
+        """Return the missing files, relative to `root`, of the most complete layout; empty if a layout is complete."""
         base = root if root is not None else Path()
         lacking = [[name for name in layout if self._find(base, name) is None] for layout in self.layouts]
         return min(lacking, key=len, default=[])
@@ -94,7 +98,7 @@ class DatasetInfo:
 
 
 def _shortened(names: Sequence[object]) -> str:
-    """The names with commas between; of many, the first ones and the last."""
+    """Join the names with commas; long lists are cut to the first names and the last."""
     few = [*map(str, names)]
     return ", ".join(few if len(few) <= _LISTED else [*few[:2], "...", few[-1]])
 
@@ -149,7 +153,7 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
             image_size=28,
             split_sizes=(55_000, 5_000, 10_000),
             padding=2,
-            mirrored=False,  # a mirrored digit is another sign
+            mirrored=False,  # a mirrored digit is another symbol
             layouts=(_idx_files("MNIST"),),
             source="LeCun, Cortes and Burges, The MNIST database of handwritten digits",
             download=True,
@@ -227,10 +231,10 @@ DATASETS: Final[dict[str, DatasetInfo]] = {
 
 
 def check_dataset_name(name: str) -> str:
-    """`name`, if it is a known dataset or names an image folder.
+    """Return `name` if it is a known dataset or names an image folder.
 
     Raises:
-        ValueError: naming the nearest known name.
+        ValueError: the name is unknown; the message gives the nearest known name.
     """
     if name.startswith(FOLDER_PREFIX) and name != FOLDER_PREFIX:
         return name
@@ -242,10 +246,10 @@ def check_dataset_name(name: str) -> str:
 
 
 def expand_home(name: str) -> str:
-    """A dataset's name; the folder of `image_folder:~/pets` is in the user's home, which no shell puts in its place.
+    """Return a dataset's name with `~` expanded, as in `image_folder:~/pets`, because shells do not expand it there.
 
     Raises:
-        ValueError: the user that `~NAME` names has no home.
+        ValueError: the home of the user in `~NAME` is unknown.
     """
     if not name.startswith(f"{FOLDER_PREFIX}~"):
         return name
@@ -267,15 +271,15 @@ def _refused_regression(name: str, meaning: str) -> str:
 
 
 def largest_pixel(name: str) -> int:
-    """The largest value that a pixel of a dataset can have, without a look at the files; see `DatasetInfo`."""
+    """Return the largest possible pixel value of a dataset, without reading files; see `DatasetInfo`."""
     return DATASETS[name].largest_pixel if name in DATASETS else DatasetInfo.largest_pixel
 
 
 def check_files(info: DatasetInfo, root: Path | None) -> None:
-    """Check that a dataset's files are there.
+    """Check that a dataset's files exist.
 
     Raises:
-        ValueError: naming the files that are expected under the root and missing, and what to do.
+        ValueError: files are missing; the message names the missing files and the remedy.
     """
     missing = info.missing_files(root)
     if not missing:

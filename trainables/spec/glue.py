@@ -1,8 +1,9 @@
-"""The tasks of GLUE: columns, labels and measures of each; imports no torch, so that a plan is checked in no time.
+"""GLUE tasks: columns, labels and metrics; imports no torch, so plans are checked quickly.
+
+The labels of GLUE's test parts are secret. The development part therefore serves as the test split. The validation
+split is drawn from the training part, by source.
 
 Source: Wang et al., GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding (2019).
-The labels of the published test parts are secret, so the development part stands for the test split here, and
-validation is drawn out of the training part, by source.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final, Literal
 GLUE_PREFIX: Final = "glue:"
 HUB_DATASET: Final = "nyu-mll/glue"
 Metric = Literal["accuracy", "matthews", "f1"]
-# How rows of the training part share a source; see `trainables.data.text.source_split`.
+# Rule that groups rows of the training part by source; see `trainables.data.text.source_split`.
 SourceRule = Literal["phrase", "first", "any"]
 _VALIDATION_SHARE: Final = 0.1
 _LARGEST_VALIDATION: Final = 5_000
@@ -23,23 +24,23 @@ class GlueTask:
     """One classification task.
 
     Args:
-        name: as the dataset's name has it after `glue:`.
-        title: as papers write it.
-        labels: names of the classes; a label is a position in this tuple.
-        spellings: how the TSV files write each class.
-        columns: in the TSV files, of the text or the two texts; positions where the files have no header.
-        label_column: of the label, likewise.
-        parquet_columns: of the text or the two texts in the Parquet files, whose label is in `label`.
-        folder: of the TSV files.
-        parquet_folder: of the Parquet files.
-        test_part: name of the development part that is the test split here: of the TSV file, of the Parquet file.
-        rows: samples in (the training part, the development part).
-        metrics: what is measured; accuracy always is.
-        objective: the measure that decides.
-        sources: how rows of the training part share a source, by which validation is drawn.
-        columns_without_header: how many columns the TSV files have, if they have no header; else 0.
-        broken_rows: so many rows of the training part may lack cells, since the published file has such, and are left
-            out.
+        name: part of the dataset's name after `glue:`.
+        title: name in papers.
+        labels: names of the classes. A label is an index into this tuple.
+        spellings: class names in the TSV files.
+        columns: text columns in the TSV files, one or two. Positions for files without a header.
+        label_column: label column in the TSV files, likewise.
+        parquet_columns: text columns in the Parquet files, one or two. Their label column is `label`.
+        folder: folder of the TSV files.
+        parquet_folder: folder of the Parquet files.
+        test_part: name of the development part, which serves as the test split: in the TSV files, in the Parquet files.
+        rows: number of samples in (training part, development part).
+        metrics: reported metrics, always including accuracy.
+        objective: metric to maximise.
+        sources: rule that groups rows of the training part by source, to draw the validation split.
+        columns_without_header: number of columns in TSV files without a header, else 0.
+        broken_rows: maximum number of rows in the training part with missing cells. Such rows exist in the published
+            file and are skipped.
     """
 
     name: str
@@ -61,19 +62,19 @@ class GlueTask:
 
     @property
     def dataset(self) -> str:
-        """The dataset's name."""
+        """Name of the dataset."""
         return f"{GLUE_PREFIX}{self.name}"
 
     @property
     def split_sizes(self) -> tuple[int, int, int]:
-        """Samples in (train, validation, test)."""
+        """Number of samples in (train, validation, test)."""
         train, test = self.rows
         validation = min(_LARGEST_VALIDATION, round(_VALIDATION_SHARE * train))
         return train - validation, validation, test
 
     @property
     def layouts(self) -> tuple[tuple[str, ...], ...]:
-        """The training and the development file in GLUE's own layout, and in that of the Hugging Face hub."""
+        """Training and development files, in GLUE's own layout and in the layout of the Hugging Face Hub."""
         tsv, parquet = self.test_part
         return (
             (f"{self.folder}/train.tsv", f"{self.folder}/{tsv}.tsv"),
@@ -99,7 +100,7 @@ def _mnli(name: str, kind: str, development: int) -> GlueTask:
         parquet_folder="mnli",
         test_part=(f"dev_{kind}", f"validation_{kind}"),
         rows=(392_702, development),
-        sources="first",  # three hypotheses were written about each premise
+        sources="first",  # each premise has three hypotheses
     )
 
 
@@ -124,7 +125,7 @@ GLUE_TASKS: Final[dict[str, GlueTask]] = {
             title="CoLA",
             labels=("unacceptable", "acceptable"),
             spellings=_BINARY,
-            columns=("3",),  # source, label, the author's own mark, sentence
+            columns=("3",),  # source, label, original author's mark, sentence
             label_column="1",
             parquet_columns=("sentence",),
             folder="CoLA",
@@ -192,34 +193,34 @@ GLUE_TASKS: Final[dict[str, GlueTask]] = {
         _mnli("mnli_mismatched", "mismatched", 9_832),
     )
 }
-# Tasks whose labels are no classes, and what they are.
+# Regression tasks, and the meaning of their labels.
 REGRESSION_TASKS: Final = {"stsb": "a similarity from 0 to 5"}
 
 
 def cached_by_hub(name: str) -> Path | None:
-    """A file of the hub's GLUE in the local Hugging Face cache; None if it is not there. Nothing is fetched.
+    """Return a GLUE file in the local Hugging Face cache, or None; downloads nothing.
 
     Args:
-        name: in the hub's repository.
+        name: path of the file in the Hub's repository.
     """
     try:
         from huggingface_hub import try_to_load_from_cache
-    except ImportError:  # the extra text is not installed
+    except ImportError:  # the extra `text` is not installed
         return None
     found = try_to_load_from_cache(HUB_DATASET, name, repo_type="dataset")
     return Path(found) if isinstance(found, str) else None
 
 
 def check_classes(task: GlueTask, num_classes: int, *, where: str) -> None:
-    """Check that a checkpoint has as many classes as a task has.
+    """Check that a checkpoint has as many classes as a task.
 
     Args:
-        task: what it is wanted for.
-        num_classes: of the checkpoint.
-        where: names the checkpoint.
+        task: task to compare with.
+        num_classes: number of classes in the checkpoint.
+        where: name of the checkpoint for the message.
 
     Raises:
-        ValueError: naming both.
+        ValueError: the numbers differ; the message gives both.
     """
     if num_classes != len(task.labels):
         raise ValueError(

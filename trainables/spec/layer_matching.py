@@ -1,16 +1,17 @@
-"""Which layers of a teacher belong to which of its student; imports no torch."""
+"""Match the layers of a student to layers of the teacher; imports no torch."""
 
 
 def matched_layers(teacher: int, student: int, *, which: str) -> list[int]:
-    """Which of the teacher's layers, counted from 0, belong to the student's, in their order.
+    """Return the index (from 0) of the matching teacher layer for each student layer, in order.
 
     Args:
-        teacher: layers of it.
-        student: layers of it.
-        which: `first`, `last`, or `skip`: layers k, 2k, ... of k · student.
+        teacher: number of teacher layers.
+        student: number of student layers.
+        which: `first`, `last`, or `skip`. `skip` takes the layers k, 2k, ... of k · student, counted from 1.
 
     Raises:
-        ValueError: the teacher has too few layers, or, for `skip`, a number that is no multiple of the student's.
+        ValueError: the teacher has too few layers, or, for `skip`, a number of layers that is not a multiple of the
+            student's.
     """
     if student > teacher:
         raise ValueError(f"a student of {student} layers has more than its teacher's {teacher}: ask for fewer")

@@ -1,37 +1,45 @@
-"""Names of everything that a trial measures, once, for every reader and writer.
+"""Names of all measures that a trial reports.
 
-An epoch reports the measures that its method has: one without an adapter leaves out the adapter's, and its
-gaps and agreement are with what its student is taught by, the frozen teacher. `ce` is taught by nobody; it is
-measured against the study's frozen teacher, so that its gap stands beside the others', and leaves out the
-teacher's measures only where there is no teacher at all. A teacher that learns itself, in an adapter's place, is the
-adapted one. A network that learns beside the student is its peer; where no teacher was trained before it, it stands for
-the teacher, and nothing is measured against a frozen one. Accuracies are fractions, entropies are in nats, times in
-seconds; `train/loss` is the weighted total, its parts are before their weights, but for the peer's, which is all that
-the peer learns by.
+Which measures an epoch reports depends on the networks of the method:
 
-What a trial costs comes in two kinds. `COST_MEASURES` are measured anew in every epoch; `COST_FACTS` are what the trial
-is, known before its first step and recorded once. FLOPs are per example of the train split, a multiplication and an
-addition counting as two (see `trainables.costs.ledger`), `forward` and `backward` by whose they are: the student's, the
-adapter's, the teacher's (a whole pass a step where it is live or learns itself, the head alone where its feature is
-stored), the method's own (its losses and what belongs to it), and a peer's that learns beside the student. Energy is
-the machine's while the epoch ran (see `trainables.costs.energy`), absent where it does not tell. `cost/workers` is
-how many processes trained the epoch together; the time and memory of the first are told.
-`cost/teacher_training_seconds` is what the training of a trial's teacher took, once for all trials that share it, where
-the method is taught by one that was trained here.
+- Without an adapter, the measures of the adapted teacher are absent. The gaps and the agreement then compare the
+  student with the frozen teacher.
+- `ce` trains without a teacher. The student is still compared with the study's frozen teacher, so gaps are comparable
+  across methods. The teacher's measures are absent only in a study without a teacher.
+- If the method trains the teacher itself, the trained teacher is reported as the adapted one.
+- A network that trains together with the student is the peer. If the method has no pretrained teacher, the peer is
+  reported in place of the teacher, and comparisons with a frozen teacher are absent.
 
-`DATA_FACTS` are what the trial's splits are, recorded once: samples, and the best score of a network that gives every
-sample the same class, by the dataset's objective (for accuracy, the share of the largest class). Those of the test
-split are of trials that confirm; a trial of an earlier version has none.
+Accuracies are fractions, entropies are in nats, and times are in seconds. `train/loss` is the weighted total. The other
+training losses are unweighted parts of the total, except `train/loss_peer`, which is the peer's complete training loss.
 
-Beside its measures a trial that finishes tells, once, how well calibrated each network is (`CALIBRATION`, by split and
-network): in each of 15 bins of equal width over the confidence how many predictions there are (`count`), the sum of
-their confidences (`confidence`), and how many of them are right (`correct`). Who stands for the teacher, and who is the
-adapted one, is as for the measures. On the test split it is the student's alone, of a trial that confirms: nothing else
-has been through that split.
+Costs are reported in two ways. `COST_MEASURES` are measured in every epoch. `COST_FACTS` are known before the first
+step and recorded once.
 
-What a search maximises, what configs are compared by and what early stopping looks at is the dataset's objective
-(`objective_of`): accuracy, but for tasks of text whose classes are so unequal that another measure is usual. Such a
-trial reports both, and both again on the test split where it confirms.
+- FLOPs are per example of the train split. One multiply-add counts as two (see `trainables.costs.ledger`). `forward`
+  and `backward` are split by network: student, adapter, teacher, method and peer.
+- The teacher's FLOPs cover a full pass for each step if the teacher is live or trained. If teacher features are stored,
+  they cover the head alone. The method's FLOPs cover the losses and the modules of the method.
+- Energy is measured for the entire machine during the epoch (see `trainables.costs.energy`). Energy is absent on
+  machines without readable counters.
+- `cost/workers` is the number of processes that trained the epoch together. Times and memory are those of the first
+  process.
+- `cost/teacher_training_seconds` is the training time of the teacher, reported if the method uses a teacher that was
+  trained here. All trials with the same teacher share this cost.
+
+`DATA_FACTS` describe the splits of a trial and are recorded once: the number of samples and the best score of a
+constant predictor. The score uses the objective of the dataset; for accuracy, it is the share of the largest class.
+Only confirming trials record facts of the test split. Trials from earlier versions have no such facts.
+
+A finished trial also reports `CALIBRATION` once, by split and network. Confidences are binned into 15 bins of equal
+width. Each bin has the number of predictions (`count`), the sum of their confidences (`confidence`), and the number of
+correct ones (`correct`). The teacher and the adapted teacher are defined as above. On the test split, only the student
+of a confirming trial is reported, since no other network is evaluated on that split.
+
+A search maximises the objective of the dataset (`objective_of`). Comparisons of configs and early stopping use the same
+measure. The objective is accuracy, except for text tasks with very unequal classes, which conventionally use another
+measure. Trials on such tasks report accuracy and the objective, and confirming trials report both on the test split as
+well.
 """
 
 from typing import Final
@@ -61,7 +69,7 @@ VALIDATION_MEASURES: Final = (
     "val/ece_adapted",
     "val/agreement",
 )
-# Of tasks that are measured by more than accuracy.
+# Measures of tasks that report more than accuracy.
 TASK_MEASURES: Final = ("val/matthews", "val/f1", "test/matthews", "test/f1")
 TRAINING_MEASURES: Final = (
     "train/loss",
@@ -86,7 +94,7 @@ COST_MEASURES: Final = (
     "cost/workers",
     *ENERGY_MEASURES,
 )
-# What two equal trials need not have in common.
+# Measures that may differ between two trials with equal configs.
 TIMED_MEASURES: Final = (
     "cost/seconds",
     "cost/seconds_per_step",
@@ -138,10 +146,10 @@ _UNITS: Final = {
 
 
 def objective_of(dataset: str, split: str = "val") -> str:
-    """The measure that decides on a dataset.
+    """Return the name of the measure to maximise on a dataset.
 
     Args:
-        dataset: canonical name; one that is not known is measured by accuracy, as images are.
+        dataset: canonical name. An unknown dataset uses accuracy, as images do.
         split: `val` or `test`.
     """
     task = GLUE_TASKS.get(dataset.removeprefix(GLUE_PREFIX)) if dataset.startswith(GLUE_PREFIX) else None
@@ -149,15 +157,15 @@ def objective_of(dataset: str, split: str = "val") -> str:
 
 
 def objective_in_words(dataset: str) -> str:
-    """What a person reads of it: accuracy, F1 or Matthews correlation."""
+    """Return the objective of a dataset for display: accuracy, F1 or Matthews correlation."""
     return OBJECTIVE_WORDS[objective_of(dataset).removeprefix("val/")]
 
 
 def unit_of(name: str) -> str | None:
-    """The unit of something that costs, which its name ends with; None for other measures.
+    """Return the unit of a cost, found by the ending of the name, or None for other measures.
 
     Args:
-        name: of a measure or a fact.
+        name: name of a measure or fact.
     """
     if not name.startswith("cost/"):
         return None

@@ -1,6 +1,6 @@
 """Specifications of the distillation methods by name, without torch.
 
-A method is one module of `trainables.methods`, which defines `METHOD`, and one specification here.
+Each method has one specification here and one module in `trainables.methods`, which defines `METHOD`.
 """
 
 from collections.abc import Mapping
@@ -26,29 +26,29 @@ _ADAPTER = _ADAPTER_TRAINING | {"adapter_kind", "adapter_width", "adapter_init"}
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method's specification: its fields, the networks it needs, and its published values.
+    """Specification of a method: fields, required networks and published values.
 
     Args:
-        name: the method's, and that of its module in `trainables.methods`.
-        fields: fields of a trial's config that this method reads and others may not.
-        has_adapter: whether an adapter is trained beside the student.
-        takes_adapter: whether one can be, where the trial's `adapter` says so.
-        needs_teacher: whether the student is taught by a teacher that is trained before it.
-        peer: which field of a trial's config names the architecture of a network that learns beside the student from
-            scratch, if one does.
-        needs_maps: whether its losses see the maps of both nets' stages: the teacher has to be live then, as its stored
-            outputs have no maps, and both nets have to be ones that give some.
-        teacher_fields: those of `fields` by which the method's own teacher is trained, for its student and before it;
-            empty where the teacher is an ordinary one.
-        trains_teacher: whether the teacher itself goes on learning, so that its outputs cannot be stored.
+        name: name of the method and of the module in `trainables.methods`.
+        fields: config fields that this method reads; fields that every method reads are not listed.
+        has_adapter: whether an adapter is trained with the student.
+        takes_adapter: whether an adapter is optional, enabled by the config's `adapter`.
+        needs_teacher: whether the student distils from a teacher that is trained beforehand.
+        peer: for methods with a peer, the field of a trial's config that names the peer's architecture. The peer trains
+            from scratch together with the student.
+        needs_maps: whether the losses use the feature maps of both networks. The teacher must then be live, because
+            stored outputs have no maps, and both architectures must provide maps.
+        teacher_fields: subset of `fields` for methods that train a special teacher for the student beforehand. These
+            fields configure the training of that teacher. Empty for methods with an ordinary teacher.
+        trains_teacher: whether the teacher continues to train. Teacher outputs then cannot be stored.
         shares_layers: whether the student's layers run twice; see `trainables.models.text.share_layers`.
-        smallest_batch: samples that a batch must have, for losses that compare the samples of a batch.
-        modality: which data it can run on; `images` where it matches maps of height and width, `text` where it matches
-            layers of language models.
-        published: values of `fields` to begin a comparison with: those of its paper or its authors' code for
-            CIFAR-100 as far as they are known here, for resnet32x4 to resnet8x4 where they depend on the pair, not
-            each checked against the paper; the rest is at the config's defaults.
-        published_on_text: likewise on text, where that is something else.
+        smallest_batch: smallest batch size, for losses that compare the samples of a batch.
+        modality: data that the method supports: `images` for methods that match maps with height and width, `text` for
+            methods that match layers of language models.
+        published: values of `fields` to start a comparison from, taken from the paper or the authors' code for
+            CIFAR-100 as far as known here. Values that depend on the pair are for resnet32x4 to resnet8x4. Not every
+            value was checked against the paper. Fields that are not listed keep the config's defaults.
+        published_on_text: the same for text, if the values differ.
     """
 
     name: str
@@ -68,12 +68,12 @@ class MethodSpec:
 
     @property
     def needs_live_teacher(self) -> bool:
-        """Whether outputs that are stored are not enough."""
+        """Whether the teacher must run in every step, because stored outputs are not enough."""
         return self.needs_maps or self.trains_teacher
 
     @property
     def companion(self) -> Literal["student", "teacher"] | None:
-        """The field of a trial's config that names the network which learns beside the student, if one does."""
+        """Field of a trial's config that names the network trained with the student; None if there is none."""
         return "teacher" if self.trains_teacher else self.peer
 
 
@@ -86,7 +86,7 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
             "pesf_kd",
             _DISTILLATION | _ADAPTER | _GAP | {"distance"},
             has_adapter=True,
-            # The defaults of its vision code (train_student_DDP.py); the distillation's weight is its README's.
+            # Defaults of the authors' vision code (train_student_DDP.py). kd_weight is from the README.
             published={
                 "temperature": 6.0,
                 "ce_weight": 1.0,
@@ -104,7 +104,8 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
             needs_teacher=False,
             published={"label_smoothing": 0.1},
         ),
-        # The temperature is logit_standardisation's, in the same unit: of its paper only the abstract was at hand.
+        # The temperature is the one of logit_standardisation, in the same unit: only the abstract of the paper was
+        # available.
         MethodSpec("atkd", _DISTILLATION, published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0}),
         MethodSpec(
             "dkd",
@@ -179,7 +180,8 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
             peer="teacher",
             published={"temperature": 1.0, "ce_weight": 1.0, "kd_weight": 1.0},
         ),
-        # The minimum-logit ensemble is the paper's; its temperature is from memory and was not checked against it.
+        # The minimum-logit ensemble is from the paper. The temperature is from memory and was not checked against the
+        # paper.
         MethodSpec(
             "kdcl",
             _DISTILLATION | {"kdcl_ensemble"},
@@ -187,14 +189,15 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
             peer="teacher",
             published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0, "kdcl_ensemble": "min_logit"},
         ),
-        # Temperature and weights are ours: of its paper only the abstract was at hand.
+        # Temperature and weights are our choice: only the abstract of the paper was available.
         MethodSpec(
             "dual_student",
             _DISTILLATION | {"dual_student_peer_weight"},
             peer="student",
             published={"temperature": 4.0, "ce_weight": 1.0, "kd_weight": 1.0, "dual_student_peer_weight": 0.5},
         ),
-        # As pesf_kd, which has the config's defaults: what differs is only who learns.
+        # The config's defaults apply. The method differs from pesf_kd only in the trained module: the teacher, not an
+        # adapter.
         MethodSpec("full_teacher", _DISTILLATION | _ADAPTER_TRAINING, trains_teacher=True),
         MethodSpec(
             "sftn",
@@ -240,7 +243,7 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
             modality="images",
             published={"ce_weight": 1.0, "kd_weight": 1.0},
         ),
-        # Weights and temperature lie within what its paper searched; which were best, depended on the task.
+        # Weights and temperature lie within the ranges searched in the paper. The best values depended on the task.
         MethodSpec(
             "pkd",
             _DISTILLATION | {"pkd_weight", "student_layers"},
@@ -248,7 +251,7 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
             modality="text",
             published={"temperature": 5.0, "ce_weight": 0.5, "kd_weight": 0.5, "pkd_weight": 100.0},
         ),
-        # Temperature, weights, threshold and epochs are ours: of its paper the numbers were not at hand.
+        # Temperature, weights, threshold and epochs are our choice: the numbers of the paper were not available.
         MethodSpec(
             "pea_kd",
             _DISTILLATION | {"pea_threshold", "pea_epochs"},
@@ -261,11 +264,11 @@ METHOD_SPECS: Final[dict[str, MethodSpec]] = {
 
 
 def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
-    """The specification of a method.
+    """Return the specification of a method.
 
     Args:
-        name: of the method.
-        adapter: whether a method that can do without an adapter is to have one.
+        name: name of the method.
+        adapter: whether to enable the adapter of a method with an optional one.
     """
     spec = METHOD_SPECS[name]
     if adapter and spec.takes_adapter:

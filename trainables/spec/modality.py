@@ -1,13 +1,13 @@
-"""What a dataset's samples are, by its name alone; imports no torch, so that a plan is checked in no time."""
+"""Modality of a dataset, from the name alone; imports no torch, so plans are checked quickly."""
 
 from trainables.spec.glue import GLUE_PREFIX
 
 
 def is_text(dataset: str) -> bool:
-    """Whether the samples of the dataset of that name are sentences, and not images."""
+    """Return whether the samples of a dataset are sentences rather than images."""
     return dataset.startswith(GLUE_PREFIX)
 
 
 def samples_of(dataset: str) -> str:
-    """What the samples of the dataset of that name are called, many of them: sentences or images."""
+    """Return the plural noun for the samples of a dataset: sentences or images."""
     return "sentences" if is_text(dataset) else "images"

@@ -1,4 +1,4 @@
-"""How names are refused: those that nobody knows, and those that are no text."""
+"""Error messages for unknown names and for text that is not UTF-8."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """The message for an unknown `name`: what was given, the nearest known one, all that is allowed."""
+    """Return an error message for an unknown `name`, with the nearest known name and all known names."""
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
@@ -14,12 +14,12 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def describe_other_text(options: Mapping[str, Any]) -> str | None:
-    """Describe an option whose value is no text in UTF-8; None if there is none.
+    """Return an error message for the first option with text that is not UTF-8, or None if there is none.
 
-    Names of files may be in other encodings, which Ray, SQLite and safetensors do not take.
+    File names may use other encodings, which Ray, SQLite and safetensors do not accept.
 
     Args:
-        options: values by the names of their parameters; lists of values are looked through.
+        options: values by parameter name. Every entry of a list is checked.
     """
     for name, value in options.items():
         for word in map(str, value if isinstance(value, list) else [value]):

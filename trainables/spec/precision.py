@@ -1,11 +1,11 @@
-"""In which arithmetic a trial trains.
+"""Floating-point precision of training.
 
-`fp32` is float32 throughout. `bf16` runs the networks' convolutions in bfloat16 while they train (autocast);
-weights, momenta, heads, adapters, losses, and everything about an evaluation stay in float32. A trial says
-one of the two: which of them a machine gains by is settled beforehand, by `resolve_precision`, so that a recorded
-trial means the same everywhere.
+`fp32` computes everything in float32. `bf16` runs the networks' convolutions in bfloat16 during training (autocast).
+Weights, momentum buffers, heads, adapters, losses and the entire evaluation stay in float32. A trial's config always
+names one of the two. `resolve_precision` replaces `auto` beforehand, depending on the machine, so a recorded trial
+means the same everywhere.
 
-Resolving imports no torch except for CUDA, so that a plan is checked in no time.
+Only CUDA devices need torch here, so plans are checked quickly.
 """
 
 import re
@@ -20,26 +20,26 @@ from trainables.spec.naming import unknown_name
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: Final[tuple[str, ...]] = get_args(Precision)
 
-# On one core with AVX512_BF16 and AMX a step in bfloat16, its layout included, takes 0.27-0.45 of one in float32 on
-# CIFAR's nets, 0.41-0.51 on 28 × 28 from cnn_16_32 up, and 1.14 on cnn_3_4 at 8 × 8; of cnn_32_64 at 8 × 8 it takes
-# 0.67, but 0.76 is due to the layout alone.
-WIDE: Final = 16  # channels, of the layer that has most
+# Time of a bfloat16 step (including the layout change) relative to float32, on one core with AVX512_BF16 and AMX:
+# 0.27-0.45 on CIFAR's networks, 0.41-0.51 on 28 × 28 images from cnn_16_32 up, and 1.14 for cnn_3_4 at 8 × 8. For
+# cnn_32_64 at 8 × 8 the time is 0.67, but the layout alone gives 0.76.
+WIDE: Final = 16  # channels of the widest layer
 _SMALLEST_IMAGE: Final = 16
 
 
 def resolve_precision(requested: str, *, student: str, image_size: int, device: str = "cpu") -> Precision:
-    """`fp32` or `bf16`: what `auto` comes to on this machine, or the one that was asked for.
+    """Return the requested precision, with `auto` replaced by `fp32` or `bf16`.
 
-    `auto` is bf16 where the processor computes in bfloat16 and the student is large enough to gain by it.
+    `auto` selects bf16 if the processor supports bfloat16 and the student is large enough to run faster.
 
     Args:
         requested: `auto`, `fp32` or `bf16`.
-        student: its architecture's name.
+        student: name of the student architecture.
         image_size: height and width in pixels.
         device: `cpu`, or `cuda` with or without a number.
 
     Raises:
-        ValueError: for anything else requested.
+        ValueError: `requested` is none of these.
     """
     if requested not in ("auto", *PRECISIONS):
         raise ValueError(unknown_name("precision", requested, ("auto", *PRECISIONS)))
@@ -51,14 +51,14 @@ def resolve_precision(requested: str, *, student: str, image_size: int, device: 
 
 @cache
 def computes_bfloat16(device: str) -> bool:
-    """Whether this machine's `device` has instructions for bfloat16; one that emulates them has not."""
+    """Return whether `device` has native bfloat16 instructions; emulation does not count."""
     if device.startswith("cuda"):
-        cuda = import_module("torch").cuda  # by name: whoever resolves nothing on CUDA needs no torch
+        cuda = import_module("torch").cuda  # import by name: only CUDA needs torch
         return bool(cuda.is_available() and cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        return False  # no Linux: other systems' processors have not been measured
+        return False  # not Linux: processors of other systems have not been measured
     return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
 
 

@@ -1,6 +1,6 @@
-"""How teachers are trained: named sets of hyperparameters, of which each may be given otherwise.
+"""Recipes for training teachers: named sets of hyperparameters, each of which can be overridden.
 
-It imports no torch, so that a plan is checked in no time.
+Imports no torch, so plans are checked quickly.
 """
 
 import math
@@ -13,19 +13,20 @@ from trainables.spec.naming import unknown_name
 from trainables.spec.text_defaults import rate_of
 
 RecipeName = Literal["short", "literature"]
-# How a trial's teacher came about.
+# Origin of a trial's teacher.
 TeacherOrigin = Literal["short", "literature", "checkpoint"]
 
 RECIPES: Final[tuple[str, ...]] = get_args(RecipeName)
 
-# Of the epochs: 150, 180 and 210 of 240, as CRD, PESF-KD and most of the CIFAR-100 distillation literature.
+# Fractions of the epochs: 150, 180 and 210 of 240, as in CRD, PESF-KD and most of the CIFAR-100 distillation
+# literature.
 STEP_MILESTONES: Final = (0.625, 0.75, 0.875)
-# The same train these at a fifth of the others' rate.
+# The same papers train these architectures with a fifth of the usual learning rate.
 _SLOWER: Final = frozenset({"MobileNetV2", "ShuffleV1", "ShuffleV2"})
 _LEARNING_RATE: Final = 0.05
 _SLOWER_LEARNING_RATE: Final = 0.01
 _LITERATURE_EPOCHS: Final = 240
-# By dataset, as long as its teachers gain much by it; what is before a colon names the dataset.
+# Epochs by dataset (or by the part of the name before a colon), chosen so that more epochs gain little accuracy.
 _SHORT_EPOCHS: Final[dict[str, int]] = {
     "digits": 30,
     "mnist": 10,
@@ -36,7 +37,7 @@ _SHORT_EPOCHS: Final[dict[str, int]] = {
     "image_folder": 20,
     "glue": 5,
 }
-# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and of the rates that were tried there the least.
+# As in fine-tuning BERT (Devlin et al., 2019): 3 epochs, and the smallest learning rate that the paper tried.
 _LITERATURE_TEXT_EPOCHS: Final = 3
 _LITERATURE_TEXT_RATE: Final = 2e-5
 _OTHER_SHORT_EPOCHS: Final = 30
@@ -44,18 +45,18 @@ _OTHER_SHORT_EPOCHS: Final = 30
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    """Every hyperparameter that matters to a teacher's training, so that no default of a trial changes a teacher.
+    """Complete hyperparameters for training a teacher, independent of a trial's defaults.
 
     Args:
-        name: of the set that it began as.
+        name: name of the original recipe, before overrides.
         epochs: passes over the train split.
         batch_size: samples per step.
-        learning_rate: of the first epoch; SGD, Nesterov off, or AdamW on text.
-        momentum: of SGD; AdamW's β₁.
-        weight_decay: on all parameters; AdamW's on matrices alone.
-        schedule: cosine, step, linear or constant (see `trainables.steps.sgd`); step divides the rate by ten at
-            62.5, 75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
-        augmentation: the dataset's views, or none.
+        learning_rate: initial learning rate, for SGD without Nesterov momentum, or AdamW on text.
+        momentum: momentum of SGD, or β₁ of AdamW.
+        weight_decay: weight decay, applied to all parameters by SGD and to matrices only by AdamW.
+        schedule: cosine, step, linear or constant (see `trainables.steps.sgd`). step divides the rate by ten at 62.5,
+            75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
+        augmentation: views (the dataset's augmented views) or none.
     """
 
     name: str
@@ -69,17 +70,17 @@ class TeacherRecipe:
 
     @property
     def milestones(self) -> tuple[int, ...]:
-        """After how many finished epochs the rate is divided by ten."""
+        """Numbers of finished epochs after which the rate is divided by ten."""
         if self.schedule != "step":
             return ()
         return tuple(math.ceil(milestone * self.epochs) for milestone in STEP_MILESTONES)
 
 
 def default_epochs(recipe: str, dataset: str) -> int:
-    """How many epochs a recipe takes where nothing else is asked for.
+    """Return the default number of epochs for a recipe.
 
     Raises:
-        ValueError: for an unknown recipe.
+        ValueError: the recipe is unknown.
     """
     if recipe not in RECIPES:
         raise ValueError(unknown_name("teacher recipe", recipe, RECIPES))
@@ -89,16 +90,16 @@ def default_epochs(recipe: str, dataset: str) -> int:
 
 
 def find_recipe(name: str, *, dataset: str, model: str, epochs: int | None = None) -> TeacherRecipe:
-    """The recipe of that name for a dataset and an architecture.
+    """Return a recipe for a dataset and an architecture.
 
     Args:
         name: literature or short.
         dataset: canonical name.
         model: architecture.
-        epochs: instead of the recipe's own.
+        epochs: number of epochs; None for the recipe's default.
 
     Raises:
-        ValueError: for an unknown recipe.
+        ValueError: the recipe is unknown.
     """
     if is_text(dataset):
         fine_tuned = name == "literature" and is_pretrained_text_name(model)

@@ -1,4 +1,4 @@
-"""The trial that the training of a teacher is, and its recipe."""
+"""Config for training a teacher, and the recipe for that training."""
 
 from trainables.spec.modality import is_text
 from trainables.spec.precision import Precision
@@ -10,10 +10,10 @@ from trainables.spec.trial import TrialConfig
 def training_config(
     recipe: TeacherRecipe, *, dataset: str, model: str, seed: int, split_seed: int, precision: Precision = "fp32"
 ) -> TrialConfig:
-    """The trial that a teacher's training is: a network trained by cross-entropy alone.
+    """Return the config that trains a teacher with cross-entropy alone.
 
     Raises:
-        ValueError: for a value out of its bounds.
+        ValueError: a value is out of bounds.
     """
     return TrialConfig.model_validate(
         {
@@ -37,17 +37,17 @@ def training_config(
 
 
 def teacher_recipe(config: TrialConfig) -> TeacherRecipe:
-    """How the teacher of `config` is trained."""
+    """Return the training recipe of the teacher in `config`."""
     return find_recipe(
         config.teacher_recipe, dataset=config.dataset, model=config.teacher, epochs=config.teacher_epochs
     )
 
 
 def teacher_trial(config: TrialConfig) -> TrialConfig:
-    """The trial that the teacher of `config` is itself: a network trained by cross-entropy alone.
+    """Return the config that trains the teacher of `config` with cross-entropy alone.
 
-    Where the method trains a teacher of its own, the trial also names the student that it is for, as its `teacher`, and
-    has the fields that the training depends on.
+    Some methods train a special teacher for a given student. The returned config then names the student in the field
+    `teacher`, and copies the fields in `MethodSpec.teacher_fields`.
     """
     trial = training_config(
         teacher_recipe(config),

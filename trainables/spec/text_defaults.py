@@ -1,8 +1,8 @@
-"""What a trial on text begins with instead of what one on images does; imports no torch.
+"""Default settings for trials on text, where they differ from those on images; imports no torch.
 
-Rates and batches are those of fine-tuning BERT (Devlin et al., 2019) and, of the adapter, of PESF-KD's language code. A
-network that begins from first weights has to move further than one that was trained before: it learns at ten times
-the rate.
+Learning rates and batch sizes follow BERT fine-tuning (Devlin et al., 2019). The adapter's learning rate follows
+PESF-KD's language code. A model with fresh weights has to move further than a pretrained model, so the learning rate
+for fresh weights is ten times higher.
 """
 
 from collections.abc import Mapping
@@ -32,20 +32,20 @@ _TEXT: Final[dict[str, Any]] = {
 }
 
 
-# How a teacher is trained on text, beside its recipe.
+# Settings for training a teacher on text that a recipe does not cover.
 TEACHER_TRAINING: Final[dict[str, Any]] = {name: _TEXT[name] for name in ("optimiser", "clip_norm", "rate_warmup")}
 
 
 def text_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fields of a trial on text are that nobody gave.
+    """Return the default fields of a trial on text.
 
     Args:
-        values: fields that were given.
+        values: fields that the user gave. Only `student` is read, because the learning rate depends on it.
     """
     student = str(values.get("student", _TEXT["student"]))
     return _TEXT | {"student_learning_rate": rate_of(student)}
 
 
 def rate_of(model: str) -> float:
-    """At which AdamW trains a text model of that name unless it is told otherwise."""
+    """Return the default AdamW learning rate of a text model."""
     return FIRST_WEIGHTS_RATE if BERT_PATTERN.fullmatch(model) else _FINE_TUNING_RATE

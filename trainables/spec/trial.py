@@ -1,6 +1,6 @@
-"""Everything that one trial is: a frozen, self-checking description that no torch object ever sees.
+"""Config of one trial: a frozen pydantic model that validates itself and holds no torch object.
 
-It imports neither torch nor ray, so that a plan can be checked and printed in well under a second.
+Imports neither torch nor ray, so a plan is checked and printed in well under a second.
 """
 
 import hashlib
@@ -38,16 +38,16 @@ GapControl = Literal["none", "paper", "centred", "placebo"]
 
 ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 
-# Upper bounds are far above what anybody uses and keep every value within what files, databases and float32 hold.
+# Upper bounds are far above practical values. They keep every value within the range of files, databases and float32.
 LARGEST_BATCH: Final = 1_000_000
 LARGEST_WEIGHT: Final = 1e9
-LARGEST_RATE: Final = 1e38  # of float32; a rate that is too high ends a trial with its epoch and batch named
-LOWEST_TEMPERATURE: Final = 1e-6  # what divides logits and products: less would overflow float32
-SEEDS: Final = 2**63  # of SQLite's integers
+LARGEST_RATE: Final = 1e38  # float32; a rate that is too high stops the trial with an error that names epoch and batch
+LOWEST_TEMPERATURE: Final = 1e-6  # divides logits and products; smaller values would overflow float32
+SEEDS: Final = 2**63  # range of SQLite integers
 
-# What tells one repetition of a config from another, and so takes no part in its digest.
+# Fields that differ between replicates of a config. They are not part of the config's digest.
 SEED_FIELDS = frozenset({"seed", "data_seed"})
-# Younger than the first recorded plans, whose digests contain a whole config.
+# Fields added after the first recorded plans. The digest of a plan contains a whole config.
 _YOUNGER_THAN_PLANS = frozenset(
     {
         "gap_control",
@@ -62,8 +62,8 @@ _YOUNGER_THAN_PLANS = frozenset(
         "pea_epochs",
     }
 )
-# Younger than the first recorded trials, so absent from a digest while at their defaults: a config keeps its digest,
-# and with it the seeds that a study draws for it.
+# Fields added after the first recorded trials. They are left out of the digest while at their defaults. So a config
+# keeps its digest, and with it the seeds that a study derives from the digest.
 _YOUNGER_FIELDS = _YOUNGER_THAN_PLANS | frozenset(
     {
         "adapter",
@@ -95,15 +95,16 @@ _YOUNGER_FIELDS = _YOUNGER_THAN_PLANS | frozenset(
 
 
 class TrialConfig(BaseModel):
-    """One trial: what is distilled into what, by which objective, from which random numbers.
+    """Config of one trial: teacher, student, distillation method, training settings and seeds.
 
-    Two trials with equal configs give the same bits on CPU. `seed` draws the initial weights, `data_seed` the
-    batch order and the views: trials that share both see the same batches and begin alike, which pairs them.
+    Two trials with equal configs give the same bits on CPU. `seed` draws the initial weights. `data_seed` draws the
+    batch order and the augmented views. Trials that share both seeds start from the same weights and see the same
+    batches, so their differences are paired.
 
-    The defaults are those of images; of a text dataset some fields have others, see `trainables.spec.text_defaults`.
+    The defaults below are for images. Some defaults differ for text datasets, see `trainables.spec.text_defaults`.
 
     Raises:
-        ValueError: for an unknown field (naming the nearest known one) or a value out of its bounds.
+        ValueError: a field is unknown (the message names the nearest known field), or a value is out of bounds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -302,7 +303,7 @@ class TrialConfig(BaseModel):
     def _layers_that_can_be_matched(self) -> Self:
         student, teacher = layers_and_width(self.student), layers_and_width(self.teacher)
         if teacher is None or student is None or not (self.begins_as_teacher or self.method == "pkd"):
-            return self  # a model of a folder or of the Hub says it when it is built
+            return self  # models from a folder or the Hub are checked when they are built
         (layers, width), (of_teacher, teachers_width) = student, teacher
         assert of_teacher is not None
         matched_layers(of_teacher, layers, which=self.student_layers)
@@ -320,23 +321,23 @@ class TrialConfig(BaseModel):
 
     @property
     def begins_as_teacher(self) -> bool:
-        """Whether the student's first weights are layers of its teacher, which it then needs whatever the method."""
+        """Whether the student is initialised with layers of the teacher. Every method then needs the teacher."""
         return LAYERS_PATTERN.fullmatch(self.student) is not None
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the trial cannot begin without a teacher."""
+        """Whether the trial cannot start without a teacher."""
         return self.method_spec.needs_teacher or self.begins_as_teacher
 
     @property
     def has_plain_steps(self) -> bool:
-        """Whether everybody's steps are SGD's alone, at one rate throughout an epoch."""
+        """Whether all optimisers are plain SGD without clipping, with a constant rate within each epoch."""
         schedules = self.student_schedule, self.adapter_schedule
         return self.optimiser == "sgd" and not self.clip_norm and "linear" not in schedules
 
     @property
     def method_spec(self) -> MethodSpec:
-        """What is known of the trial's method, with its adapter if the trial has one."""
+        """Specification of the method, with the adapter if the trial has one."""
         return method_spec(self.method, adapter=self.adapter)
 
     @model_validator(mode="after")
@@ -352,38 +353,39 @@ class TrialConfig(BaseModel):
 
     @cached_property
     def config_id(self) -> str:
-        """Twelve hex digits of the digest of everything but the seeds: the same config, the same id."""
+        """Identifier of the config: first 12 hex digits of a digest over all fields except the seeds."""
         content = self._without_defaults(_YOUNGER_FIELDS)
         for name in SEED_FIELDS:
             del content[name]
         if (self.teacher_recipe, self.teacher_epochs) == ("short", default_epochs("short", self.dataset)):
-            for name in ("teacher_recipe", "teacher_epochs", "teacher_digest"):  # younger too
+            for name in ("teacher_recipe", "teacher_epochs", "teacher_digest"):  # also added later
                 del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def content_of_plan(self) -> dict[str, Any]:
-        """What a plan's digest is of, so that a plan keeps its digest when later versions add fields."""
+        """Fields that enter a plan's digest. Later fields enter only if set, so old plans keep their digest."""
         return self._without_defaults(_YOUNGER_THAN_PLANS)
 
     def _without_defaults(self, names: frozenset[str]) -> dict[str, Any]:
-        """All fields as JSON has them, less those of these names that are at their defaults."""
+        """Return all fields as JSON values, without those in `names` that are at their defaults."""
         content = self.model_dump(mode="json")
         fields = type(self).model_fields
         return {name: each for name, each in content.items() if name not in names or each != fields[name].default}
 
     def with_seeds(self, study_seed: int, replicate: int, *, paired: bool = True) -> "TrialConfig":
-        """This config as its `replicate`-th repetition in the study of that seed.
+        """Return this config with the seeds of one replicate in a study.
 
-        The batch order depends on (study seed, replicate) alone. So do the random numbers of paired repetitions, of
-        whatever config: equal students begin from equal weights, and what a seed does to two configs cancels in their
-        difference (Law and Kelton, Simulation Modeling and Analysis, on common random numbers).
+        The batch order depends on (study seed, replicate) alone. If `paired`, all other random numbers also depend on
+        these two values alone, so equal students start from equal weights in every config. The effect of a seed then
+        cancels in the difference between two configs (Law and Kelton, Simulation Modeling and Analysis, on common
+        random numbers).
 
         Args:
-            study_seed: of the study.
-            replicate: number of the repetition.
-            paired: False where configs are compared by nothing but their own scores, as a search does: the initial
-                weights then also depend on the config, so that an association over configs is not one of a single draw.
+            study_seed: seed of the study.
+            replicate: number of the replicate.
+            paired: False for configs that are compared by their own scores alone, as in a search. The initial weights
+                then also depend on the config, so an association across configs does not rest on a single draw.
         """
         data_seed = derive_seed(study_seed, "data", replicate)
         own = () if paired else (self.config_id,)
@@ -392,6 +394,6 @@ class TrialConfig(BaseModel):
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from any number of labels, the same on every machine."""
+    """Return a 63-bit seed derived from the labels in `parts`, equal on every machine."""
     digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

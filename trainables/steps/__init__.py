@@ -1,1 +1,1 @@
-"""One training step: objective, adapter, optimiser."""
+"""Parts of a training step: objective, adapter and optimiser."""

@@ -1,4 +1,4 @@
-"""AdamW, which language models are trained by."""
+"""AdamW, the optimiser for language models."""
 
 from typing import Any, Final
 
@@ -10,21 +10,21 @@ from trainables.steps.sgd import Trainer, check_shapes, tensors_under
 
 _BETA2: Final = 0.999
 _EPSILON: Final = 1e-8
-# By what a saved state calls them: the mean gradient, the mean square, and how many steps a parameter has made.
+# Names in a saved state: running mean of the gradient, running mean of the squared gradient, and step count.
 _SLOTS: Final = ("momentum", "variance", "steps")
 
 
 class AdamWTrainer(Trainer):
-    """One module's AdamW and its schedule.
+    """AdamW and learning-rate schedule for one module.
 
-    The same as `torch.optim.AdamW` of two groups: as in BERT's own training, vectors (biases, gains of normalisations)
-    do not decay.
+    Equivalent to `torch.optim.AdamW` with two parameter groups. As in BERT's training, vectors (biases and
+    normalisation gains) have no weight decay.
 
     Args:
-        module: what it trains.
-        momentum: β₁; β₂ is 0.999 and ε 1e-8.
-        weight_decay: decoupled, on matrices alone.
-        settings: the rest of `Trainer`'s.
+        module: module to train.
+        momentum: β₁; β₂ is 0.999 and ε is 1e-8.
+        weight_decay: decoupled weight decay, applied to parameters with two or more dimensions.
+        settings: remaining arguments of `Trainer`.
 
     Source:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization" (2019); Devlin et al., "BERT" (2019).
@@ -39,15 +39,15 @@ class AdamWTrainer(Trainer):
 
     @property
     def is_plain(self) -> bool:
-        """False: nobody else makes this step."""
+        """Always False: no other code implements this step."""
         return False
 
     @torch.no_grad()
     def step(self, gradients: Any = None) -> None:
-        """One step; a parameter without a gradient stays as it is, and so does what is known of it.
+        """Take one step; parameters without a gradient keep their values and optimiser state.
 
         Args:
-            gradients: by the parameters' names; those that a backward pass left with the parameters if not given.
+            gradients: gradients by parameter name; by default the `.grad` of each parameter after a backward pass.
         """
         if gradients is None:
             gradients = self.own_gradients
@@ -85,22 +85,26 @@ class AdamWTrainer(Trainer):
 
     @torch.no_grad()
     def align(self) -> None:
-        """Let what it keeps lie in memory of its own in the order that the parameters do."""
+        """Copy the running means into new memory with the memory layout of the parameters."""
         for slot in _SLOTS[:2]:
             own = self._slots[slot]
             self._slots[slot] = {n: torch.zeros_like(self.parameters[n]).copy_(each) for n, each in own.items()}
         self.moves += 1
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything to save, by name: `module.*` weights and buffers; `momentum.*`, `variance.*` and `steps.*`."""
+        """Return all tensors to save, by name.
+
+        The names are `module.*` for weights and buffers, and `momentum.*`, `variance.*` and `steps.*` for optimiser
+        state.
+        """
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         return tensors | {f"{slot}.{name}": each for slot, own in self._slots.items() for name, each in own.items()}
 
     def check_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Whether `load_state_tensors` could take these over.
+        """Check that `load_state_tensors` can load these tensors.
 
         Raises:
-            ValueError: naming the tensors that are missing, unknown or of another shape.
+            ValueError: tensors are missing, unknown or of another shape; the message names them.
         """
         check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
         kept = {slot: tensors_under(f"{slot}.", tensors) for slot in _SLOTS}
@@ -110,10 +114,10 @@ class AdamWTrainer(Trainer):
             check_shapes(own, expected, must_be_all=any(kept.values()))
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `state_tensors` gave; the rate is set by the next `begin_epoch`.
+        """Load tensors saved by `state_tensors`; the next `begin_epoch` sets the learning rate.
 
         Raises:
-            ValueError: see `check_state_tensors`; nothing has changed then.
+            ValueError: see `check_state_tensors`; nothing is changed in this case.
         """
         self.check_state_tensors(tensors)
         self.module.load_state_dict(tensors_under("module.", tensors))

@@ -1,4 +1,4 @@
-"""The trainable correction of a frozen teacher's logits."""
+"""Trainable correction of a frozen teacher's logits."""
 
 from typing import Final
 
@@ -12,34 +12,34 @@ INITS: Final = ("zero", "default")
 
 
 class TeacherAdapter(nn.Module):
-    """Adapted logits: the teacher's logits plus a correction computed from its feature or its logits.
+    """Adapter that adds a trainable correction, computed from the teacher's feature or logits, to the teacher's logits.
 
-    With feature f (B, D), logits z (B, C), layers W1, W2 and W3 (each with a bias), the correction is
+    With feature f (B, D), logits z (B, C) and layers W1, W2, W3 (each with a bias), the correction is
 
     - `serial`: W3 relu(W2 (W1 f)), with W1: D to C, W2: C to width, W3: width to C;
     - `parallel`: W1 f + W3 relu(W2 f), with W1: D to C, W2: D to width, W3: width to C;
     - `logit`: W3 relu(W2 z), with W2: C to width, W3: width to C;
-    - `feature`: head(f + W3 relu(W2 f)) - z, with W2: D to width, W3: width to D, and the teacher's frozen
-      head.
+    - `feature`: head(f + W3 relu(W2 f)) - z, with W2: D to width, W3: width to D, and the teacher's frozen head.
 
     Args:
         feature_dim: D, size of the teacher's penultimate feature.
         num_classes: C.
-        width: units in the bottleneck.
-        kind: where the correction comes from.
-        init: `zero` zeroes the weight and bias of W3 (and of W1 in `parallel`), so that the first adapted
-            logits are the teacher's to the bit; `default` is PyTorch's.
-        head: the teacher's last layer, which the kind `feature` needs; it is never trained nor saved here.
-        shift: nats added to every adapted logit. It moves log-sum-exp, and with it the paper's gap, and no softmax: a
-            placebo for what moves the gap. Only `forward` knows it; where it is not 0, gradients come from autograd.
+        width: number of units in the bottleneck.
+        kind: form of the correction, see above.
+        init: `zero` sets weight and bias of W3 (and of W1 for `parallel`) to zero, so the initial adapted logits equal
+            the teacher's bit for bit; `default` is PyTorch's initialisation.
+        head: the teacher's last layer, required for the kind `feature`. The adapter neither trains nor saves the head.
+        shift: constant in nats added to every adapted logit. The shift changes log-sum-exp, and thus the paper's gap,
+            but no softmax. The shift therefore serves as a placebo for gap control. Only `forward` applies the shift;
+            if the shift is not 0, gradients come from autograd.
 
     Raises:
-        ValueError: for an unknown kind or init, or the kind `feature` without a fitting head.
+        ValueError: unknown kind or init, or the kind `feature` without a head of matching shape.
 
     Source:
-        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022): `serial` follows
-        its vision code and `parallel` its language code. `feature` is the bottleneck of Houlsby et al. (2019)
-        on the penultimate feature, `logit` is ours. The zero init is ours too.
+        Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022): `serial` follows the
+        paper's vision code, and `parallel` the language code. `feature` applies the bottleneck of Houlsby et al. (2019)
+        to the penultimate feature. `logit` and the zero init are ours.
     """
 
     head_weight: Tensor
@@ -68,7 +68,7 @@ class TeacherAdapter(nn.Module):
         self.w2 = nn.Linear(bottleneck_inputs, width)
         self.w3 = nn.Linear(width, feature_dim if kind == "feature" else num_classes)
         if kind == "feature":
-            # A buffer that is not persistent follows .to() and stays out of parameters() and state_dict().
+            # A non-persistent buffer follows .to() but is not in parameters() or state_dict().
             weight = _weight_of(head, feature_dim, num_classes)
             self.register_buffer("head_weight", weight, persistent=False)
         if init == "zero":
@@ -81,11 +81,11 @@ class TeacherAdapter(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """The adapted logits.
+        """Compute the adapted logits.
 
         Args:
-            feature: (B, D), the frozen teacher's penultimate feature.
-            logits: (B, C), the frozen teacher's logits of that feature.
+            feature: (B, D), penultimate feature of the frozen teacher.
+            logits: (B, C), logits of the frozen teacher for that feature.
 
         Returns:
             (B, C).
@@ -100,7 +100,7 @@ class TeacherAdapter(nn.Module):
             return logits + self.w1(feature) + self._bottleneck(feature)
         if self.kind == "logit":
             return logits + self._bottleneck(logits)
-        # As z = head(f), head(f + b) - z is the head's weight times b: one product, and exactly 0 for b = 0.
+        # Since z = head(f), head(f + b) - z is the head's weight times b: one product, and exactly 0 for b = 0.
         return logits + nn.functional.linear(self._bottleneck(feature), self.head_weight)
 
     def _bottleneck(self, inputs: Tensor) -> Tensor:

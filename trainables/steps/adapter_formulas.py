@@ -1,4 +1,4 @@
-"""An adapter's step without autograd: its three small layers forward and backward, by formula."""
+"""Training step of an adapter with explicit formulas for the forward and backward pass instead of autograd."""
 
 import torch
 from torch import Tensor
@@ -9,10 +9,10 @@ from trainables.steps.sgd import Trainer
 
 
 class AdapterGradients:
-    """Computes what `TeacherAdapter.forward` and autograd would.
+    """Forward and backward pass of `TeacherAdapter`, without autograd.
 
     Args:
-        adapter: any kind.
+        adapter: adapter of any kind.
     """
 
     def __init__(self, adapter: TeacherAdapter) -> None:
@@ -22,7 +22,7 @@ class AdapterGradients:
 
     @torch.no_grad()
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """The adapted logits (B, C); see `TeacherAdapter.forward`."""
+        """Compute the adapted logits (B, C); see `TeacherAdapter.forward`."""
         adapter = self._adapter
         inputs = feature if adapter.kind in ("parallel", "feature") else logits
         if adapter.kind == "serial":
@@ -31,7 +31,7 @@ class AdapterGradients:
         correction = linear(hidden, adapter.w3.weight, adapter.w3.bias)
         self._saved = (feature, inputs, hidden)
         if adapter.kind == "parallel":
-            # In the module's order of additions, for the same bits.
+            # Add in the same order as the module, to get the same bits.
             return (logits + linear(feature, adapter.w1.weight, adapter.w1.bias)).add_(correction)
         if adapter.kind == "feature":
             return logits + linear(correction, adapter.head_weight)
@@ -39,7 +39,7 @@ class AdapterGradients:
 
     @torch.no_grad()
     def backward(self, gradient: Tensor) -> dict[str, Tensor]:
-        """Every parameter's gradient by name, from the gradient (B, C) in the logits that `forward` gave last."""
+        """Compute all parameter gradients by name, from the gradient (B, C) with respect to the last adapted logits."""
         adapter = self._adapter
         feature, inputs, hidden = self._saved
         self._saved = ()
@@ -49,7 +49,7 @@ class AdapterGradients:
         if adapter.kind == "feature":
             gradient = gradient @ adapter.head_weight
         self._enter(gradients, "w3", gradient, hidden)
-        # What a rectifier lets through is positive: its sign is its derivative.
+        # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
         gradient = (gradient @ adapter.w3.weight).mul_(hidden.sign_())
         self._enter(gradients, "w2", gradient, inputs)
         if adapter.kind == "serial":
@@ -61,16 +61,16 @@ class AdapterGradients:
             self._ones = gradient.new_ones(len(gradient))
         columns = gradient.t()
         gradients[f"{layer}.weight"] = columns @ inputs
-        # A sum over rows as a product: a fifth of what `sum` takes at these sizes.
+        # Sum over rows with a matrix product, which takes a fifth of the time of `sum` at these sizes.
         gradients[f"{layer}.bias"] = columns @ self._ones
 
 
 class AdapterStep:
-    """The adapter forward, and down its gradients.
+    """Forward pass and SGD step of an adapter.
 
     Args:
-        adapter: any kind.
-        trainer: its own.
+        adapter: adapter of any kind.
+        trainer: trainer of the adapter.
     """
 
     def __init__(self, adapter: TeacherAdapter, trainer: Trainer) -> None:
@@ -78,9 +78,9 @@ class AdapterStep:
         self._trainer = trainer
 
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """The adapted logits (B, C); see `TeacherAdapter.forward`."""
+        """Compute the adapted logits (B, C); see `TeacherAdapter.forward`."""
         return self._gradients.forward(feature, logits)
 
     def learn(self, gradient: Tensor) -> None:
-        """One step of SGD, from the gradient (B, C) in the logits that `forward` gave last."""
+        """Take one SGD step, from the gradient (B, C) with respect to the last adapted logits."""
         self._trainer.step(self._gradients.backward(gradient))

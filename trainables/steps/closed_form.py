@@ -1,22 +1,23 @@
-"""The objective's gradients by formula, for nets so small that autograd's bookkeeping would cost a third of a step.
+"""Gradients of the objective by explicit formulas, for networks so small that autograd's overhead is a third of a step.
 
-Notation, for one batch: s, a: the student's logits and those it is taught by (the adapted teacher's, or the frozen
-teacher's), (..., B, C); y: labels, (..., B); T: temperature; p(z) = softmax(z); K = mean over the batch of
-KL(p(a / T) || p(s / T)). With the objective
+Notation for one batch: s are the student logits, and a the target logits (from the adapted or the frozen teacher), both
+(..., B, C). y are the labels (..., B), T is the temperature, and p(z) = softmax(z). K is the mean of
+KL(p(a / T) || p(s / T)) over the batch. The objective is
 
     ce_weight · CE(s, y) + kd_weight · T² K + adapter_ce_weight · CE(a, y)
 
-the gradients are, row by row and with d = log p(a / T) - log p(s / T),
+With d = log p(a / T) - log p(s / T), the gradients of each row are
 
     in s:  ce_weight (p(s) - onehot(y)) / B + kd_weight T (p(s / T) - p(a / T)) / B
     in a:  adapter_ce_weight (p(a) - onehot(y)) / B + kd_weight T p(a / T) (d - Σ p(a / T) d) / B
 
-Leading dimensions (...) hold objectives side by side, each with numbers of its own. The methods' own losses are what
-this is tested against.
+Leading dimensions (...) hold several objectives, each with separate weights and temperature. The tests compare these
+formulas with the losses of the methods.
 
-Among the convolutions of a step every call costs 5 to 10 µs however little it computes, so few are made: all but the
-last term is linear in the four distributions and the labels, hence one matrix product. Classes come before samples in
-memory, (C, B), where PyTorch's softmax takes a third of the time.
+Between the convolutions of a step, each call costs 5 to 10 µs however small the computation, so this module makes few
+calls. All terms except the last one are linear in the four distributions and the labels, and one matrix product
+computes them all. Classes come before samples in memory, (C, B), because PyTorch's softmax then takes a third of the
+time.
 """
 
 from collections.abc import Sequence
@@ -27,17 +28,17 @@ from torch import Tensor
 
 from trainables.losses.parts import LossParts
 
-# One for all objectives, or a tensor (...) with one for each.
+# One number for all objectives, or a tensor (...) with one number per objective.
 Number = float | Tensor
 
 
 class Gradients(NamedTuple):
-    """What a step needs of a batch, and what its losses are computed from later.
+    """Gradients of a batch, and the log-probabilities for computing the losses later.
 
     Args:
-        student: (..., B, C), the gradient in the student's logits.
-        taught_by: (..., B, C), the gradient in the logits that it is taught by; None where nobody learns from it.
-        log_p: (..., 4, C, B), the logarithms of p(s), p(a), p(s / T) and p(a / T).
+        student: (..., B, C), gradient with respect to the student logits.
+        taught_by: (..., B, C), gradient with respect to the target logits; None without an adapter.
+        log_p: (..., 4, C, B), logarithms of p(s), p(a), p(s / T) and p(a / T).
     """
 
     student: Tensor
@@ -46,19 +47,20 @@ class Gradients(NamedTuple):
 
 
 class ClosedForm:
-    """The objective of `kd` and `pesf_kd` with its numbers.
+    """Objective of `kd` and `pesf_kd` with given weights and temperature.
 
     Args:
-        temperature: softens both sides of the divergence.
+        temperature: T, softens both sides of the divergence.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
-        adapter_ce_weight: weight of the adapted teacher's cross-entropy; None where there is no adapter.
-        detach_adapter_target: the divergence's gradient does not reach the adapter.
+        adapter_ce_weight: weight of the adapted teacher's cross-entropy; None without an adapter.
+        detach_adapter_target: stop the divergence's gradient before the adapter.
 
     Attributes:
-        has_adapter: whether what teaches learns too.
-        linear: what the gradients in s and a weigh p(s), p(a), p(s / T), p(a / T) and the labels by, times B.
-        pull_on_adapter: the same for the gradient's last term; None where it has none.
+        has_adapter: whether an adapter is trained.
+        linear: coefficients, times B, of p(s), p(a), p(s / T), p(a / T) and the labels. Row 0 is for the gradient in s,
+            row 1 for the gradient in a.
+        pull_on_adapter: coefficient, times B, of the last term of the gradient in a; None if that term is absent.
     """
 
     def __init__(
@@ -84,11 +86,11 @@ class ClosedForm:
 
     @torch.no_grad()
     def __call__(self, student_logits: Tensor, taught_by: Tensor, labels: Tensor) -> Gradients:
-        """The gradients of one batch, or of several side by side.
+        """Compute the gradients of one batch, or of several batches along leading dimensions.
 
         Args:
             student_logits: (..., B, C) float.
-            taught_by: (..., B, C), the adapted or the frozen teacher's logits.
+            taught_by: (..., B, C), logits of the adapted or the frozen teacher.
             labels: (..., B) int64.
         """
         if self._shape != (student_logits.shape, student_logits.dtype):
@@ -114,7 +116,7 @@ class ClosedForm:
         teacher.add_(difference.mul_(p).mul_(self._pull))
 
     def _prepare(self, logits: Tensor) -> None:
-        """Buffers and matrices for batches of this shape."""
+        """Allocate buffers and matrices for batches of this shape."""
         *sides, batch, classes = logits.shape
         self._shape = logits.shape, logits.dtype
         self._paired = (*sides, 2, classes, batch)
@@ -129,14 +131,14 @@ class ClosedForm:
 
     @torch.no_grad()
     def parts(self, log_p: Tensor, labels: Tensor) -> LossParts:
-        """The losses of batches whose gradients were computed.
+        """Compute the losses of batches from the saved log-probabilities.
 
         Args:
-            log_p: (..., 4, C, B), as in `Gradients`; more leading dimensions are more batches.
+            log_p: (..., 4, C, B), as in `Gradients`; further leading dimensions hold further batches.
             labels: (..., B) int64.
 
         Returns:
-            Each part (...).
+            Loss parts, each of shape (...).
         """
         temperature, ce_weight, kd_weight, adapter_ce_weight = self._numbers
         student, teacher, soft_student, soft_teacher = log_p.unbind(-3)
@@ -152,6 +154,6 @@ class ClosedForm:
 
 
 def _matrix(rows: Sequence[Sequence[Number]], sides: Sequence[int], like: Tensor) -> Tensor:
-    """Numbers, and tensors (...) of them, as one tensor (..., rows, columns)."""
+    """Combine numbers and tensors (...) into one tensor (..., rows, columns)."""
     numbers = [[torch.as_tensor(each, dtype=like.dtype, device=like.device).expand(sides) for each in r] for r in rows]
     return torch.stack([torch.stack(row, dim=-1) for row in numbers], dim=-2)

@@ -1,4 +1,4 @@
-"""The losses of an epoch's batches, looked at once, when the epoch is over: asking earlier would make a GPU wait."""
+"""Losses of an epoch, read once at the end of the epoch, because earlier reads would make a GPU wait."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -21,14 +21,14 @@ _BATCHES_AT_ONCE: Final = 16
 
 
 class NonFiniteLossError(ValueError):
-    """A loss, or a measure, became infinite or not a number; the trial cannot go on."""
+    """A loss or a measure became infinite or NaN, so the trial cannot continue."""
 
 
 class LossLog:
-    """Collects the losses of one epoch.
+    """Losses of the batches of one epoch.
 
     Args:
-        closed_form: computes those that were left for later.
+        closed_form: computes the losses of the batches added by `add_later`.
     """
 
     def __init__(self, closed_form: ClosedForm | None = None) -> None:
@@ -38,18 +38,18 @@ class LossLog:
         self._sizes: list[int] = []
 
     def add(self, parts: LossParts, size: int) -> None:
-        """The losses of the next batch.
+        """Add the losses of the next batch.
 
         Args:
-            parts: scalars without their graph.
-            size: samples in the batch.
+            parts: scalars detached from the graph.
+            size: number of samples in the batch.
         """
         rest = (None if part is None else part.view(1) for part in parts[1:])
         self._parts.append(LossParts(parts.total.view(1), *rest))
         self._sizes.append(size)
 
     def add_later(self, log_p: Tensor, labels: Tensor) -> None:
-        """The next batch, whose losses are to be computed from what its gradients were.
+        """Add the next batch by the log-probabilities of the gradient computation, to compute the losses later.
 
         Args:
             log_p: (4, C, B), as in `Gradients`.
@@ -69,14 +69,14 @@ class LossLog:
         self._later = []
 
     def means(self, epoch: int, epochs: int) -> dict[str, float]:
-        """`train/*`: each part's mean over the samples, as it was while the weights changed.
+        """Compute `train/*`: each part's mean over the epoch's samples, with the weights at the time of each batch.
 
         Args:
-            epoch: the epoch that is over, counted from 1.
-            epochs: of the whole trial.
+            epoch: the finished epoch, counted from 1.
+            epochs: number of epochs in the whole trial.
 
         Raises:
-            NonFiniteLossError: naming epoch, batch and the value of each part.
+            NonFiniteLossError: a loss is not finite; the message gives the epoch, the batch and the value of each part.
         """
         if self._later:
             self._compute()
@@ -84,10 +84,10 @@ class LossLog:
 
 
 def join_parts(parts: Sequence[LossParts]) -> tuple[list[str], Tensor]:
-    """The losses of an epoch in one tensor; on a GPU this waits for them.
+    """Join the losses of an epoch into one tensor; on a GPU, this waits for the results.
 
     Args:
-        parts: of some batches at a time, each part (batches, ...).
+        parts: losses of one or more batches each; every part has shape (batches, ...).
 
     Returns:
         The parts' names, and their values (batches, ..., parts) float64 on the CPU.
@@ -100,17 +100,17 @@ def join_parts(parts: Sequence[LossParts]) -> tuple[list[str], Tensor]:
 def means_of_parts(
     names: Sequence[str], values: Tensor, sizes: Sequence[int], epoch: int, epochs: int
 ) -> dict[str, float]:
-    """`train/*` of one trial, as `LossLog.means` gives them.
+    """Compute `train/*` of one trial, as in `LossLog.means`.
 
     Args:
-        names: of the parts.
+        names: names of the parts.
         values: (batches, parts) float64.
-        sizes: samples in each batch.
-        epoch: the epoch that is over, counted from 1.
-        epochs: of the whole trial.
+        sizes: number of samples in each batch.
+        epoch: the finished epoch, counted from 1.
+        epochs: number of epochs in the whole trial.
 
     Raises:
-        NonFiniteLossError: naming epoch, batch and the value of each part.
+        NonFiniteLossError: a loss is not finite; the message gives the epoch, the batch and the value of each part.
     """
     finite = values.isfinite().all(dim=1)
     if not finite.all():

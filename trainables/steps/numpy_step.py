@@ -1,11 +1,11 @@
-"""The step of what teaches, in NumPy: for batches so small that calling PyTorch costs more than computing.
+"""Gradients and adapter step in NumPy, for batches so small that PyTorch's call overhead exceeds the computation.
 
-At 64 samples of 10 classes a PyTorch call takes 5 to 10 µs between the convolutions of a step, however little it
-computes, and a NumPy call a third of that. `NumpyForm` and `NumpyAdapterStep` compute what `ClosedForm` and
-`AdapterStep` do, by the formulas that `trainables.steps.closed_form` states, in memory that they share with the tensors
-that they take and give. What they give lies in buffers and holds until they are called again.
+With 64 samples and 10 classes, a PyTorch call between the convolutions of a step takes 5 to 10 µs however small the
+computation. A NumPy call takes a third of that. `NumpyForm` and `NumpyAdapterStep` compute the same as `ClosedForm` and
+`AdapterStep`, with the formulas in `trainables.steps.closed_form`. NumPy arrays share memory with the input and output
+tensors. Gradients and adapted logits are returned in buffers that the next call overwrites.
 
-The sums run in an order that the shapes alone fix, so equal trials have equal bits.
+The shapes alone fix the order of summation, so equal trials give equal bits.
 """
 
 from collections.abc import Mapping
@@ -19,26 +19,26 @@ from trainables.steps.adapter import TeacherAdapter
 from trainables.steps.closed_form import ClosedForm, Gradients
 from trainables.steps.sgd import Trainer
 
-# Multiplications in a product of two matrices, and of one and a vector, which it is in a batch of one or at a width of
-# one. Up to here OpenBLAS, which NumPy's wheels come with, stays on one thread however many it may use. On one thread
-# an adapter's step in NumPy takes 0.5 to 0.6 of the time here, and no less from ten times as many on; 1.2 to 1.6 with
-# 1,000 classes and a feature of 2,048.
+# Multiplications in a matrix-matrix and in a matrix-vector product; a batch or a width of one gives the latter. Up to
+# these sizes OpenBLAS, which comes with NumPy's wheels, uses one thread even if more are allowed. On one thread, an
+# adapter step of this size takes 0.5 to 0.6 of PyTorch's time in NumPy. From ten times this size on, NumPy is no
+# faster; with 1,000 classes and a feature of 2,048, NumPy takes 1.2 to 1.6 of PyTorch's time.
 _LARGEST_PRODUCT: Final = 1 << 18
 _LARGEST_VECTOR_PRODUCT: Final = 9_216
-# Numbers in a batch's logits. The gradients take 0.6 to 0.9 of the time in NumPy up to here, and 1.05 with 1,000
-# classes.
+# Logits in a batch. Up to this number, NumPy takes 0.6 to 0.9 of PyTorch's time for the gradients; with 1,000 classes
+# NumPy takes 1.05.
 _LARGEST_LOGITS: Final = 1 << 13
-# A trial that has blown up is reported at the end of its epoch, and not by warnings.
+# A diverged trial is reported at the end of the epoch, so NumPy's warnings are turned off.
 _QUIETLY: Final = np.errstate(all="ignore")
 
 
 def fits_form(device: torch.device, batch_size: int, classes: int) -> bool:
-    """Whether an objective's gradients are better computed here."""
+    """Return whether `NumpyForm` is the faster way to compute an objective's gradients."""
     return device.type == "cpu" and batch_size * classes <= _LARGEST_LOGITS
 
 
 def fits_adapter(adapter: TeacherAdapter, device: torch.device, batch_size: int) -> bool:
-    """Whether an adapter's step is better made here."""
+    """Return whether `NumpyAdapterStep` is the faster way to take an adapter's step."""
     weights: list[Tensor] = [each for each in adapter.parameters() if each.dim() == 2]
     if adapter.kind == "feature":
         weights.append(adapter.head_weight)
@@ -50,10 +50,10 @@ def fits_adapter(adapter: TeacherAdapter, device: torch.device, batch_size: int)
 
 
 class NumpyForm:
-    """Gradients of one objective; see `ClosedForm`, whose formulas and names these are.
+    """Gradients of one objective, with the formulas and names of `ClosedForm`.
 
     Args:
-        form: the objective, with numbers and not tensors of them.
+        form: objective with plain numbers, not tensors of numbers.
     """
 
     def __init__(self, form: ClosedForm) -> None:
@@ -62,11 +62,11 @@ class NumpyForm:
 
     @_QUIETLY
     def __call__(self, student_logits: Tensor, taught_by: Tensor, labels: Tensor) -> Gradients:
-        """The gradients of one batch.
+        """Compute the gradients of one batch.
 
         Args:
             student_logits: (B, C) float, on the CPU.
-            taught_by: (B, C), the adapted or the frozen teacher's logits, without gradient.
+            taught_by: (B, C), logits of the adapted or the frozen teacher, without gradient.
             labels: (B,) int64.
         """
         key = student_logits.shape, student_logits.dtype
@@ -75,7 +75,7 @@ class NumpyForm:
             self._prepare(batch, classes, student_logits.dtype)
             self._key = key
         p, norm = self._p, self._norm
-        log_p = np.empty_like(p)  # the log of losses keeps it
+        log_p = np.empty_like(p)  # a new array, because the loss log keeps it
         log_p[0] = student_logits.detach().numpy().T
         log_p[1] = taught_by.numpy().T
         np.multiply(log_p[:2], self._coldness, out=log_p[2:])
@@ -85,7 +85,7 @@ class NumpyForm:
         np.add.reduce(p, axis=1, out=norm, keepdims=True)
         p /= norm
         log_p -= np.log(norm, out=norm)
-        # `clip`, which no label needs, spares a copy.
+        # No label needs clipping, but mode="clip" avoids a copy.
         self._unit.take(labels.numpy(), axis=1, out=self._truth, mode="clip")
         np.dot(self._weights, self._rows, out=self._gradients)
         if self._pull is not None:
@@ -115,14 +115,14 @@ class NumpyForm:
 
 
 class NumpyAdapterStep:
-    """The adapter forward, backward and down its gradients; see `AdapterStep`.
+    """Forward pass, backward pass and SGD step of an adapter in NumPy; see `AdapterStep`.
 
-    Weights and momenta live in one stretch of memory each, where SGD takes a few calls for all of them. Where somebody
-    else has moved them since (a pack, a loaded state), the next step moves them back.
+    All weights lie in one block of memory and all momenta in another, so that SGD needs only a few calls. Other code
+    may move them elsewhere, for example a pack or a loaded state. The next forward pass then moves them back.
 
     Args:
-        adapter: any kind, on the CPU.
-        trainer: its own.
+        adapter: adapter of any kind, on the CPU.
+        trainer: trainer of the adapter.
     """
 
     def __init__(self, adapter: TeacherAdapter, trainer: Trainer) -> None:
@@ -135,7 +135,7 @@ class NumpyAdapterStep:
 
     @_QUIETLY
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """The adapted logits (B, C); see `TeacherAdapter.forward`."""
+        """Compute the adapted logits (B, C); see `TeacherAdapter.forward`."""
         if self._moves != self._trainer.moves:
             self._move_in()
         if self._batch != len(feature):
@@ -159,7 +159,7 @@ class NumpyAdapterStep:
 
     @_QUIETLY
     def learn(self, gradient: Tensor) -> None:
-        """One step of SGD, from the gradient (B, C) in the logits that `forward` gave last."""
+        """Take one SGD step, from the gradient (B, C) with respect to the last adapted logits."""
         pull = gradient.numpy()
         hidden = self._outputs["w2"]
         if self._kind == "parallel":
@@ -168,7 +168,7 @@ class NumpyAdapterStep:
             pull = np.dot(pull, self._head, out=self._outputs["w3"])
         self._enter("w3", pull, hidden)
         pull = np.dot(pull, self._weights["w3"], out=self._in_hidden)
-        # What a rectifier lets through is positive: its sign is its derivative.
+        # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
         pull *= np.sign(hidden, out=hidden)
         self._enter("w2", pull, self._inputs)
         if self._kind == "serial":
@@ -185,7 +185,7 @@ class NumpyAdapterStep:
         np.add.reduce(gradient, axis=0, out=self._bias_gradients[layer])
 
     def _descend(self) -> None:
-        """SGD with momentum and coupled weight decay, as `Trainer.step` makes it."""
+        """Apply SGD with momentum and coupled weight decay, as in `Trainer.step`."""
         trainer, step, scratch = self._trainer, self._gradients, self._scratch
         if trainer.weight_decay:
             step += np.multiply(self._parameters, trainer.weight_decay, out=scratch)
@@ -224,18 +224,18 @@ class NumpyAdapterStep:
 
 
 def _zeros(*shape: int, dtype: torch.dtype) -> np.ndarray:
-    # PyTorch's memory begins at multiples of 64 bytes, always: no kernel's order of additions can differ by that.
+    # PyTorch always aligns memory to 64 bytes, so alignment cannot change a kernel's order of additions.
     return torch.zeros(shape, dtype=dtype).numpy()
 
 
 def _parts(memory: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A stretch of memory as tensors of these names and shapes, one after the other."""
+    """Split a block of memory into consecutive tensors with the names and shapes of `like`."""
     pieces = memory.split([each.numel() for each in like.values()])
     return {name: piece.view(each.shape) for (name, each), piece in zip(like.items(), pieces, strict=True)}
 
 
 def _layers(tensors: dict[str, Tensor]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Weights and biases by layer."""
+    """Return the weights and the biases as arrays by layer name."""
     weights, biases = (
         {name.partition(".")[0]: each.numpy() for name, each in tensors.items() if name.endswith(kind)}
         for kind in (".weight", ".bias")

@@ -1,6 +1,6 @@
-"""Optimisers and learning-rate schedules; student and adapter have one of each, apart from the other's.
+"""SGD and learning-rate schedules; each trained module has a separate optimiser and schedule.
 
-`Trainer` is SGD; AdamW is `trainables.steps.adamw`'s.
+`Trainer` implements SGD. AdamW is in `trainables.steps.adamw`.
 """
 
 import math
@@ -20,18 +20,19 @@ _TINY: Final = 1e-6
 
 
 def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
-    """What the initial learning rate is multiplied by throughout an epoch, or, where it is linear, at its first step.
+    """Compute the factor on the initial learning rate for an epoch.
 
-    A function of the epoch and of nothing before it, so that a schedule has no state to save.
+    The factor depends only on the epoch, so a schedule has no state to save. For `linear`, the result is the factor at
+    the epoch's first step without warm-up; `linear_factor` then replaces it at every step.
 
     Args:
-        schedule: `constant`; `cosine`, from 1 at the first epoch towards 0 after the last; `step`, ten times
-            less at each of 62.5, 75 and 87.5% of the epochs; `linear`, from 1 towards 0, see `linear_factor`.
+        schedule: `constant`; `cosine`, from 1 in the first epoch towards 0 after the last; `step`, divided by ten at
+            62.5, 75 and 87.5% of the epochs; `linear`, from 1 towards 0, see `linear_factor`.
         epoch: counted from 0.
-        epochs: of the whole trial.
+        epochs: number of epochs in the whole trial.
 
     Raises:
-        ValueError: for an unknown schedule.
+        ValueError: unknown schedule.
     """
     if schedule == "constant":
         return 1.0
@@ -45,15 +46,17 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
 
 
 def linear_factor(step: int, steps: int, warmup: float) -> float:
-    """What the initial learning rate is multiplied by at one step: up from 0 in the warmup, then down to 0.
+    """Compute the factor on the initial learning rate for one step of linear warm-up and linear decay.
+
+    The factor rises from near 0 to 1 in the warm-up, then falls towards 0.
 
     Args:
         step: counted from 0.
-        steps: of the whole trial.
-        warmup: share of the steps in which the rate rises.
+        steps: number of steps in the whole trial.
+        warmup: share of the steps in which the learning rate rises.
 
     Source:
-        Devlin et al., "BERT" (2019): linear warmup and linear decay.
+        Devlin et al., "BERT" (2019): linear warm-up and linear decay.
     """
     rising = warmup * steps
     return (step + 1) / rising if step + 1 <= rising else (steps - step) / (steps - math.floor(rising))
@@ -61,28 +64,30 @@ def linear_factor(step: int, steps: int, warmup: float) -> float:
 
 @torch.no_grad()
 def clip(gradients: Collection[Tensor], largest: float) -> None:
-    """Scale gradients together, in place, so that the norm of all their numbers is at most `largest`."""
+    """Scale all gradients in place so that their joint norm is at most `largest`."""
     gradients = list(gradients)
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    # Without a question to the device; a norm that is not finite spoils the weights, which the epoch's losses tell.
+    # No check here, to avoid waiting for the device. A norm that is not finite breaks the weights, and then the epoch's
+    # losses are not finite either.
     torch._foreach_mul_(gradients, (largest / (norm + _TINY)).clamp(max=1.0))
 
 
 class Trainer:
-    """One module's SGD and its schedule.
+    """SGD and learning-rate schedule for one module.
 
-    Weight decay applies to all parameters, biases and normalisation included, as in the literature's recipes.
+    Weight decay applies to all parameters, including biases and normalisation, as in the literature's recipes.
 
     Args:
-        module: what it trains.
-        learning_rate: of the first epoch.
-        momentum: 0 for none; Nesterov off.
-        weight_decay: added to the gradient (coupled), on all parameters.
+        module: module to train.
+        learning_rate: initial learning rate, multiplied by the schedule's factor.
+        momentum: 0 for none; without Nesterov momentum.
+        weight_decay: coupled weight decay (added to the gradient), on all parameters.
         schedule: see `schedule_factor`.
-        epochs: of the whole trial.
-        steps: in an epoch; needed by a linear schedule alone, which falls from step to step.
-        warmup: share of all steps in which a linear schedule rises before it falls.
-        clip_norm: the gradients' norm, of all of the module's together, is cut to this before a step; 0 leaves it.
+        epochs: number of epochs in the whole trial.
+        steps: number of steps in an epoch. Only the `linear` schedule needs this, because it changes the rate at every
+            step.
+        warmup: share of all steps in which the `linear` schedule rises before it falls.
+        clip_norm: upper limit for the joint norm of all the module's gradients; 0 disables clipping.
     """
 
     def __init__(
@@ -108,25 +113,25 @@ class Trainer:
         self._steps = steps
         self._warmup = warmup
         self._clip_norm = clip_norm
-        self._step: int | None = None  # of the whole trial, where the schedule goes by steps
+        self._step: int | None = None  # step within the whole trial, for a schedule by steps
         self.parameters: Final = dict(module.named_parameters())
-        self.moves = 0  # how often parameters or momenta have gone to live in other memory
+        self.moves = 0  # how often parameters or momenta were moved in memory
         self._momenta: dict[str, Tensor] = {}
-        # Measured on small nets: the fused step takes a third to a fifth of the loop over parameters.
+        # Measured on small networks: the fused step takes a fifth to a third of the time of a loop over parameters.
         self._fused = all(each.device.type in ("cpu", "cuda") for each in self.parameters.values())
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the rate of epoch `epoch`, counted from 0."""
+        """Set the learning rate for epoch `epoch`, counted from 0."""
         self.rate = self._learning_rate * schedule_factor(self._schedule, epoch, self._epochs)
         self._step = epoch * self._steps if self._schedule == "linear" and self._steps else None
 
     @property
     def is_plain(self) -> bool:
-        """Whether its step is SGD's alone, at one rate throughout an epoch, so that others may make it for it."""
+        """Whether the step is plain SGD at one rate per epoch, so that other code may implement the step."""
         return not (self._clip_norm or self._schedule == "linear")
 
     def prepare_step(self, gradients: Collection[Tensor]) -> None:
-        """What comes before a step: the step's rate, and gradients that are not too long."""
+        """Prepare a step: set the learning rate if it changes at every step, and clip the gradients."""
         if self._step is not None:
             total = self._steps * self._epochs
             self.rate = self._learning_rate * linear_factor(self._step, total, self._warmup)
@@ -135,32 +140,32 @@ class Trainer:
             clip(gradients, self._clip_norm)
 
     def forget_gradients(self) -> None:
-        """Before a backward pass."""
+        """Clear the parameters' gradients; called before a backward pass."""
         for parameter in self.parameters.values():
             parameter.grad = None
 
     @property
     def own_gradients(self) -> dict[str, Tensor]:
-        """What a backward pass left with the parameters, by their names."""
+        """Gradients of the last backward pass, by parameter name."""
         return {name: each.grad for name, each in self.parameters.items() if each.grad is not None}
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor] | None = None) -> None:
-        """One step down the gradients; a parameter without one stays as it is.
+        """Take one step; parameters without a gradient keep their values.
 
-        The same as `torch.optim.SGD.step`, by the function that it calls in the end: the way there takes two thirds
-        of a small net's step.
+        Equivalent to `torch.optim.SGD.step`, but calls PyTorch's functional SGD directly. The layers above that
+        function take two thirds of a small network's step.
 
         Args:
-            gradients: by the parameters' names; those that a backward pass left with the parameters if not given.
+            gradients: gradients by parameter name; by default the `.grad` of each parameter after a backward pass.
         """
         if gradients is None:
             gradients = self.own_gradients
         self.prepare_step(gradients.values())
         if self.momentum and not self._momenta:
-            # PyTorch begins with the first gradient, which is what a momentum of zero turns into.
+            # PyTorch initialises momenta with the first gradient; starting from zero gives the same result.
             self._momenta = {name: torch.zeros_like(each) for name, each in self.parameters.items()}
-        momenta: list[Any] = [self._momenta.get(name) for name in gradients]  # None for all without momentum
+        momenta: list[Any] = [self._momenta.get(name) for name in gradients]  # all None without momentum
         sgd(
             [self.parameters[name] for name in gradients],
             list(gradients.values()),
@@ -176,11 +181,12 @@ class Trainer:
 
     @torch.no_grad()
     def move(self, parameters: Mapping[str, Tensor], momenta: Mapping[str, Tensor]) -> None:
-        """Let parameters and momenta, with the values that they have, live in other memory from now on.
+        """Move parameters and momenta, with their current values, into the given memory.
 
         Args:
-            parameters: by name, of the parameters' shapes.
-            momenta: the same; not kept by a trainer without momentum, and zero where it has made no step.
+            parameters: target tensors by name, with the shapes of the parameters.
+            momenta: target tensors by name, with the same shapes. A trainer without momentum does not keep them.
+                Momenta are zero before the first step.
         """
         for name, parameter in self.parameters.items():
             parameters[name].copy_(parameter)
@@ -193,7 +199,7 @@ class Trainer:
 
     @torch.no_grad()
     def leave(self) -> None:
-        """Let the parameters live in memory of their own, each by itself, the momenta too once `align` is called."""
+        """Move each parameter into separate memory; `align` does the same for the momenta."""
         for parameter in self.parameters.values():
             parameter.data = torch.empty_like(parameter, memory_format=torch.contiguous_format).copy_(parameter)
             parameter.grad = None
@@ -201,33 +207,36 @@ class Trainer:
 
     @torch.no_grad()
     def align(self) -> None:
-        """Let the momenta lie in memory of their own in the order that the parameters do.
+        """Copy the momenta into new memory with the memory layout of the parameters.
 
-        The fused step goes through both in step.
+        The fused step iterates over both in memory order.
         """
         self._momenta = {n: torch.zeros_like(self.parameters[n]).copy_(each) for n, each in self._momenta.items()}
         self.moves += 1
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything to save, by name: `module.*` weights and buffers, `momentum.*` by parameter."""
+        """Return all tensors to save, by name.
+
+        The names are `module.*` for weights and buffers, and `momentum.*` for each parameter's momentum.
+        """
         tensors = {f"module.{name}": value for name, value in self.module.state_dict().items()}
         return tensors | {f"momentum.{name}": momentum for name, momentum in self._momenta.items()}
 
     def check_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Whether `load_state_tensors` could take these over.
+        """Check that `load_state_tensors` can load these tensors.
 
         Raises:
-            ValueError: naming the tensors that are missing, unknown or of another shape.
+            ValueError: tensors are missing, unknown or of another shape; the message names them.
         """
         momenta = tensors_under("momentum.", tensors)
         check_shapes(tensors_under("module.", tensors), self.module.state_dict(), must_be_all=True)
         check_shapes(momenta, self.parameters, must_be_all=bool(momenta))
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `state_tensors` gave; the rate is set by the next `begin_epoch`.
+        """Load tensors saved by `state_tensors`; the next `begin_epoch` sets the learning rate.
 
         Raises:
-            ValueError: see `check_state_tensors`; nothing has changed then.
+            ValueError: see `check_state_tensors`; nothing is changed in this case.
         """
         self.check_state_tensors(tensors)
         weights = tensors_under("module.", tensors)
@@ -238,20 +247,25 @@ class Trainer:
 
 
 def count_parameters(modules: Iterable[nn.Module]) -> int:
-    """How many numbers the modules' parameters hold together."""
+    """Count the elements of all parameters of the modules."""
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
 def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors whose names begin with `prefix`, named by the rest."""
+    """Return the tensors with names that begin with `prefix`, with the prefix removed from the names."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, must_be_all: bool) -> None:
-    """Whether tensors could take the place of others.
+    """Check that the given tensors can replace the expected ones.
+
+    Args:
+        given: tensors by name.
+        expected: tensors by name.
+        must_be_all: whether every expected tensor must be given.
 
     Raises:
-        ValueError: naming those that are missing, unknown or of another shape.
+        ValueError: tensors are missing, unknown or of another shape; the message names them.
     """
     wrong = sorted(set(given) ^ set(expected)) if must_be_all else sorted(set(given) - set(expected))
     wrong += [name for name in given if name in expected and given[name].shape != expected[name].shape]

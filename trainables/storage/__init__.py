@@ -1,1 +1,1 @@
-"""Files that are whole or refused, on disk or in object storage."""
+"""Atomic, verified files on disk and in object storage, and the store of MLflow."""

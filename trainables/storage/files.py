@@ -1,4 +1,4 @@
-"""What a disk that takes no more says: which file, how much room it needs and how much there is."""
+"""Atomic replacement of files, and clear error messages for full disks."""
 
 import errno
 import os
@@ -9,19 +9,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-# Full, over a quota, and over the largest file that a process may write.
+# Disk full, quota exceeded, and file size limit of the process exceeded.
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class NoRoomError(OSError):
-    """There is no room for a file; its text is for people."""
+    """Error for a file without room on the disk, with a message for the user."""
 
     def __str__(self) -> str:
         return str(self.args[1])
 
 
 def is_no_room(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is a disk that is full."""
+    """Return whether an error, or any error in the chain of causes, reports a full disk."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
@@ -32,12 +32,14 @@ def is_no_room(error: BaseException | None) -> bool:
 
 
 def describe_full_disk(error: OSError, path: Path, size: int | None = None) -> OSError:
-    """The same error, saying what a person has to know of it; one of another kind gets its file's name.
+    """Return an error that names the file, the bytes needed and the bytes free.
+
+    An error that reports no full disk is returned as it is, except that a missing file name is added.
 
     Args:
-        error: of writing.
-        path: of the file that was to be written.
-        size: bytes that it takes, if that is known.
+        error: error raised while writing.
+        path: file to be written.
+        size: size of the file in bytes, if known.
     """
     if isinstance(error, NoRoomError):
         return error
@@ -51,11 +53,11 @@ def describe_full_disk(error: OSError, path: Path, size: int | None = None) -> O
 
 @contextmanager
 def writing(path: Path, size: int | None = None) -> Iterator[None]:
-    """What goes wrong in the block is told as `describe_full_disk` does.
+    """Convert errors raised in the block with `describe_full_disk`.
 
     Args:
-        path: of the file that it writes.
-        size: bytes that it takes, if that is known.
+        path: file that the block writes.
+        size: size of the file in bytes, if known.
     """
     try:
         yield
@@ -64,17 +66,17 @@ def writing(path: Path, size: int | None = None) -> Iterator[None]:
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Replace `path` by `content` whole or not at all.
+    """Replace the content of `path` atomically.
 
     Args:
-        path: the file.
-        content: all of it.
-        durable: whether to wait for the disk, so that it survives a power cut, as
-            `trainables.storage.tensors.write_atomically` does; not for what can be made again, or is written once a
-            trial.
+        path: file to replace.
+        content: new content.
+        durable: whether to wait for the disk, so that the file survives a power cut, as in
+            `trainables.storage.tensors.write_atomically`. Not needed for files that can be recreated, or that are
+            written once per trial.
 
     Raises:
-        OSError: as `describe_full_disk` tells of it; nothing half-written is left.
+        OSError: the file cannot be written (see `describe_full_disk`). No partial file is left behind.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
@@ -90,7 +92,7 @@ def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """Wait until a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -99,7 +101,7 @@ def sync(path: Path) -> None:
 
 
 def free_space(path: Path) -> str:
-    """Describe how much room there is for a file, such as "12 bytes free in /data"."""
+    """Describe the free space for a file, for example "12 bytes free in /data"."""
     there = next((each for each in path.absolute().parents if each.exists()), Path("/"))
     with suppress(OSError):
         free, left = shutil.disk_usage(there).free, os.statvfs(there).f_favail

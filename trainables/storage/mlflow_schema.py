@@ -1,7 +1,8 @@
-"""The schema of an MLflow store: made whole or not at all, and left as it is where a store holds anything.
+"""Create or check the database schema of an MLflow store.
 
-MLflow makes its schema by some hundred statements, which SQLite commits one by one. Killed in between, they leave a
-database that no MLflow opens again. A new file is therefore made under another name and renamed when it is complete.
+MLflow creates the schema with about a hundred statements, and SQLite commits each statement separately. A process
+killed in between leaves a database that MLflow cannot open. A new SQLite file is therefore created under another name,
+and renamed when the schema is complete. A database that holds data is never changed.
 """
 
 import os
@@ -26,27 +27,27 @@ from trainables.storage.files import sync
 
 SECONDS_FOR_A_LOCK: Final = 10.0
 _VERSIONS: Final = "alembic_version"
-# Migrations fill these; all other rows are a user's, or made when a complete store is opened.
+# Migrations insert rows into these tables. Rows in other tables come from a user, or from opening a complete store.
 _FILLED_BY_MIGRATIONS: Final = frozenset({_VERSIONS, "workspaces"})
 _BEGUN_TABLE: Final = "_alembic_tmp_"
 _TRIES: Final = 6
 _SECONDS_OF_QUIET: Final = 3.0
-_SECONDS_TO_BE_MADE: Final = 20.0  # by a program that does not wait for ours
+_SECONDS_TO_BE_MADE: Final = 20.0  # for a program that creates the store without waiting for our lock
 
 _State = Literal["empty", "whole", "half-made", "older", "newer", "foreign", "damaged"]
 
 
 class SchemaError(ValueError):
-    """A database that MLflow cannot use as it is."""
+    """Database with a schema that MLflow cannot use."""
 
 
 class _Content(NamedTuple):
-    """What a database holds.
+    """Content of a database.
 
     Args:
-        tables: their names.
-        version: of the schema, or None.
-        rows: whether a table has any that no migration made.
+        tables: names of the tables.
+        version: version of the schema, or None.
+        rows: whether any table has rows that were not inserted by a migration.
     """
 
     tables: frozenset[str]
@@ -55,19 +56,20 @@ class _Content(NamedTuple):
 
 
 def prepare_file(path: Path, upgrade: str) -> None:
-    """Make a file of SQLite a complete MLflow store, unless it is one; only for who holds its lock.
+    """Turn an SQLite file into a complete MLflow store, unless the file already is one.
 
-    A store whose creation was killed is moved aside if it holds nothing. Leftovers of killed creations are removed.
+    The caller must hold the lock of the store. If an earlier creation was interrupted, the incomplete store is moved
+    aside, provided that it has no rows. Leftover files of interrupted creations are removed.
 
     Args:
-        path: the file; its folder is there.
-        upgrade: the command that upgrades the store, for the error message.
+        path: SQLite file. The folder must exist.
+        upgrade: command that upgrades the store, for the error message.
 
     Raises:
-        SchemaError: the file is something else, holds something and is not complete, or is in use.
-        sqlalchemy.exc.DatabaseError: SQLite cannot read or write it.
+        SchemaError: the file is no store of this MLflow version, is incomplete but has rows, or is in use.
+        sqlalchemy.exc.DatabaseError: SQLite cannot read or write the file.
     """
-    path = path.resolve()  # a link to a file elsewhere stays one
+    path = path.resolve()  # keep a symbolic link, and replace the target
     _remove_leftovers(path)
     for _ in range(_TRIES):
         if not path.exists():
@@ -84,17 +86,17 @@ def prepare_file(path: Path, upgrade: str) -> None:
 
 
 def check_database(connection: sqlalchemy.Connection, upgrade: str) -> None:
-    """Check that MLflow can use a database on a server, or make its tables there.
+    """Check that MLflow can use a database on a server, or can create the tables there.
 
     Args:
-        connection: to the database.
-        upgrade: as above.
+        connection: connection to the database.
+        upgrade: command that upgrades the store, for the error message.
 
     Raises:
-        SchemaError: its schema is another version's, or it belongs to something else.
+        SchemaError: the schema is damaged, incomplete, or belongs to another MLflow version or another program.
     """
     state = _state(connection)
-    # There a schema is made in two transactions: what a killed one leaves, MLflow goes on with.
+    # On a server, MLflow creates the schema in two transactions, and continues a creation that was killed between them.
     begun = state == "half-made" and _content(connection).version is None
     if state not in ("empty", "whole") and not begun:
         raise SchemaError(f"the database {_why(state)}. {_advice(state, upgrade)}")
@@ -123,9 +125,9 @@ def _advice(state: _State, upgrade: str) -> str:
 def _state_of_file(path: Path) -> _State:
     if path.is_dir():
         raise SchemaError(f"{path} is a folder: name a file, such as sqlite:///{path}/mlflow.db, with --tracking-uri")
-    if not path.is_file():  # it would be replaced by a file
+    if not path.is_file():  # a device would be replaced by a file
         raise SchemaError(f"{path} is a device or a pipe: name a file with --tracking-uri")
-    # The file is opened by SQLite alone: closing it otherwise would release the locks of this process's connections.
+    # Only SQLite may open the file. Closing it elsewhere would release the locks of this process's connections.
     try:
         with _engine(path) as engine, engine.connect() as connection:
             return _state(connection)
@@ -143,7 +145,7 @@ def _state(connection: sqlalchemy.Connection) -> _State:
     if not tables:
         return "empty"
     if tables >= Base.metadata.tables.keys():
-        return "whole"  # of which version, MLflow checks itself
+        return "whole"  # MLflow checks the version itself
     content = _content(connection)
     initial = InitialBase.metadata.tables.keys()
     is_ours = bool(tables & initial) and (content.version is not None or _without_begun(tables) <= initial)
@@ -173,7 +175,7 @@ def _content(connection: sqlalchemy.Connection) -> _Content:
 
 @cache
 def _revisions() -> frozenset[str]:
-    """The versions of the schema that the installed MLflow knows."""
+    """Return the schema versions that the installed MLflow knows."""
     return frozenset(script.revision for script in _scripts().walk_revisions())
 
 
@@ -188,11 +190,11 @@ def _scripts() -> ScriptDirectory:
 
 
 def _create(path: Path) -> None:
-    """Make a complete store; nothing of it is seen under its name before."""
+    """Create a complete store. Nothing is visible at `path` before the schema is complete."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         with _engine(partial) as engine:
-            # The file is read by nobody until it is complete, and on disk.
+            # No process reads the file before it is complete and on disk.
             sqlalchemy.event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
             utils._initialize_tables(engine)
         sync(partial)
@@ -203,32 +205,36 @@ def _create(path: Path) -> None:
 
 
 def _publish(partial: Path, path: Path) -> None:
-    """Give a file its name, unless another program has made one of that name meanwhile."""
+    """Move a file to `path`, unless another program has created `path` in the meantime."""
     try:
         os.link(partial, path)
     except FileExistsError:
         return
-    except OSError:  # a file system without hard links
+    except OSError:  # file system without hard links
         if not path.exists():
             partial.rename(path)
 
 
 def _clear_away(path: Path) -> None:
-    """Remove a database without tables, or move aside one without rows, if no program has it open."""
+    """Remove a database without tables, or move aside one without rows.
+
+    Raises:
+        SchemaError: another program has the database open.
+    """
     in_use = SchemaError(
         f"{path} has not all of MLflow's tables, and another program has it open: end that program (an `mlflow ui`?), "
         "or name another store with --tracking-uri"
     )
     try:
         with closing(sqlite3.connect(path, timeout=SECONDS_FOR_A_LOCK, isolation_level=None)) as connection:
-            # What stands in the files beside it goes into it, and those files go.
+            # This merges the -wal file into the database, and removes the -wal and -shm files.
             (mode,) = connection.execute("PRAGMA journal_mode=DELETE").fetchone()
             if mode != "delete":
                 raise in_use
             connection.execute("BEGIN EXCLUSIVE")
             found = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             if any(_holds(connection, name) for name in found if name not in _FILLED_BY_MIGRATIONS):
-                return  # written to meanwhile: the caller looks again
+                return  # rows were written in the meantime: the caller checks again
             if found:
                 path.rename(_free_name(path))
             else:
@@ -245,10 +251,10 @@ def _holds(connection: sqlite3.Connection, name: str) -> bool:
 
 
 def _waited_for_quiet(path: Path) -> bool:
-    """Wait until a file no longer changes, as a program without our lock, such as `mlflow ui`, may be making the store.
+    """Wait until a file no longer changes. A program without our lock, such as `mlflow ui`, may be creating the store.
 
     Returns:
-        Whether there was need to, so that the file has to be looked at again.
+        Whether this function waited, so that the file must be checked again.
     """
     waited, deadline = False, time.monotonic() + _SECONDS_TO_BE_MADE
     while abs(time.time() - _last_change(path)) < _SECONDS_OF_QUIET and time.monotonic() < deadline:
@@ -270,7 +276,7 @@ def _free_name(path: Path) -> Path:
 
 @contextmanager
 def _engine(path: Path) -> Iterator[sqlalchemy.Engine]:
-    """SQLAlchemy's engine for a file, of which no connection stays open."""
+    """Open an SQLAlchemy engine for a file, without connections that stay open."""
     url = sqlalchemy.URL.create("sqlite", database=str(path))
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args={"timeout": SECONDS_FOR_A_LOCK})
     try:

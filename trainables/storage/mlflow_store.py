@@ -1,7 +1,7 @@
-"""MLflow's store, opened with care: for studies and for the teacher's command line.
+"""Open and check MLflow stores, for studies and for the teacher's command line.
 
-The only modules of `trainables` that import MLflow are this one and `trainables.teacher.tracking`; nobody imports them
-unless something is to be delivered.
+In `trainables`, only this module, `mlflow_schema` and `trainables.teacher.tracking` import MLflow. They are imported
+only if something is to be delivered to MLflow.
 """
 
 import difflib
@@ -22,11 +22,11 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
-# Before mlflow is imported: no telemetry, and a dead server is given up on in seconds, not minutes.
+# Set before MLflow is imported: no telemetry, and give up on a dead server after seconds instead of minutes.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-# Two lines for every run that ends on a server; the study says where its runs are.
+# MLflow would print two lines for every run that ends on a server. The study itself prints the location of the runs.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import sqlalchemy
@@ -45,14 +45,14 @@ from trainables.storage.uris import redact, redact_place
 
 _SECONDS_TO_ANSWER: Final = 10
 _SECONDS_TO_CONNECT: Final = 25.0
-_SECONDS_FOR_ANOTHER: Final = 25.0  # that makes the store
-_SECONDS_FOR_TABLES: Final = 120  # that another process makes in a database
+_SECONDS_FOR_ANOTHER: Final = 25.0  # for another process to create the store
+_SECONDS_FOR_TABLES: Final = 120  # for another process to create the tables of a database
 _LONGEST_REASON: Final = 300  # characters
-_WELL: Final = b"OK"  # says MLflow's server under /health
+_WELL: Final = b"OK"  # answer of MLflow's server at /health
 _WEB: Final = frozenset({"http", "https"})
 _DATABASES: Final = ("postgresql", "mysql", "mssql", "sqlite")
 _OTHERS: Final = frozenset({"databricks", "databricks-uc", "uc"})
-# How each driver calls the seconds after which it gives up.
+# Name of the connection timeout, in seconds, in each driver.
 _TIMEOUTS: Final = {
     "psycopg": "connect_timeout", "psycopg2": "connect_timeout", "asyncpg": "timeout", "pg8000": "timeout",
     "pymysql": "connect_timeout", "mysqldb": "connect_timeout", "mysqlconnector": "connection_timeout",
@@ -60,22 +60,24 @@ _TIMEOUTS: Final = {
 }  # fmt: skip
 _PACKAGES: Final = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _WITHOUT_IT: Final = "or leave --tracking-uri out to use a store in the output folder"
-# Any number, the same for all: of those who make the tables of one database, one at a time.
+# Arbitrary, but equal in all processes, so that only one at a time creates the tables of a database.
 _ADVISORY_LOCK: Final = 7_291_533
 
 
 class TrackingError(StudyError):
-    """An MLflow store or server that cannot be used; the message has no secrets."""
+    """MLflow store or server that cannot be used. The message contains no secrets."""
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Open a tracking store or ask a server, before any work; within 30 seconds if it does not answer.
+    """Check that a tracking store or server can be used, before any work starts.
+
+    The check takes at most 30 seconds if nothing answers. Missing tables of a database or an SQLite file are created.
 
     Args:
-        uri: of a server (`http://`), a database or a file of SQLite, whose tables are made if they are not there.
+        uri: URI of a server (`http://`), a database or an SQLite file.
 
     Raises:
-        TrackingError: it cannot be used.
+        TrackingError: the store cannot be used.
     """
     scheme = uri.partition(":")[0].lower()
     dialect = scheme.partition("+")[0]
@@ -90,7 +92,7 @@ def check_tracking_uri(uri: str) -> None:
 
 
 def _check_server(uri: str) -> None:
-    """Check that a server answers, that it is MLflow's, and that it lets this user in."""
+    """Check that a server answers, is an MLflow server and accepts this user."""
     try:
         parts = urlsplit(uri)
         shown = f"{parts.scheme}://{parts.hostname or '?'}:{parts.port or '?'}"
@@ -103,17 +105,17 @@ def _check_server(uri: str) -> None:
     answers: list[bytes] = []
     untrusted = None
     try:
-        # The look-up of a name has no time limit, and a server may send byte by byte.
+        # The timeout of `urlopen` covers neither the name look-up nor a server that sends byte by byte.
         _within(_SECONDS_TO_ANSWER + 1, lambda: answers.append(_answer_to(request)))
     except HTTPError:
-        pass  # something answers: MLflow's client finds out what
-    except (OSError, ValueError, HTTPException) as error:  # the last from what does not speak HTTP
+        pass  # something answers; MLflow's client checks it below
+    except (OSError, ValueError, HTTPException) as error:  # HTTPException: not an HTTP server
         if not (isinstance(error, URLError) and isinstance(error.reason, ssl.SSLCertVerificationError)):
             raise TrackingError(
                 f"no MLflow tracking server answers at {shown} ({_reason(error, uri)}). Check --tracking-uri, start "
                 f"the server, {_WITHOUT_IT}."
             ) from None
-        untrusted = error.reason.verify_message  # MLflow's client may have been told to trust it
+        untrusted = error.reason.verify_message  # MLflow's client may be configured to trust it
     try:
         with _without_retries():
             _within(
@@ -140,7 +142,7 @@ def _check_server(uri: str) -> None:
 
 
 def _health_of(parts: SplitResult) -> Request:
-    """Asks a server whether it is well; user and password of the URI go where HTTP wants them."""
+    """Build the request for a server's health. User and password of the URI go into the `Authorization` header."""
     address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], f"{parts.path.rstrip('/')}/health", "", ""))
     request = Request(address)  # noqa: S310 - http(s) only
     if parts.username is not None:
@@ -156,7 +158,7 @@ def _answer_to(request: Request) -> bytes:
 
 @contextmanager
 def _without_retries() -> Iterator[None]:
-    """MLflow's client asks once and waits for seconds: a server that is not there shall be found out soon."""
+    """Disable retries and shorten the timeout of MLflow's client, to detect a missing server within seconds."""
     wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(_SECONDS_TO_ANSWER)}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
@@ -171,7 +173,7 @@ def _without_retries() -> Iterator[None]:
 
 
 def _check_database(uri: str) -> None:
-    """Check that a database on a server can be reached, read and written, and that its tables are MLflow's."""
+    """Check that a database on a server can be reached, read and written, and that MLflow can use the tables."""
     shown = redact_place(uri)
     try:
         url = sqlalchemy.engine.make_url(uri)
@@ -207,13 +209,17 @@ def _look_at(engine: sqlalchemy.Engine, upgrade: str) -> None:
     with engine.connect() as connection:
         check_database(connection, upgrade)
         if sqlalchemy.inspect(connection).has_table("experiments"):
-            # Changes nothing, and is refused where nothing may be changed.
+            # Changes nothing, but fails without write permission.
             connection.execute(sqlalchemy.text("UPDATE experiments SET name = name WHERE 1 = 0"))
         connection.rollback()
 
 
 def _check_other(uri: str, scheme: str) -> None:
-    """Anything but a server or a database: what MLflow says of it, in our words."""
+    """Check a URI that names neither a server nor a database.
+
+    Raises:
+        TrackingError: the URI is a path or a folder of files, or MLflow rejects the URI.
+    """
     if "://" not in uri and scheme not in _OTHERS | {"file"}:
         if "@" in uri or scheme in _WEB:
             shown = f"***@{uri.rpartition('@')[2]}" if "@" in uri else uri
@@ -225,7 +231,7 @@ def _check_other(uri: str, scheme: str) -> None:
             f"--tracking-uri {redact(uri)} is a path: MLflow keeps runs in a database; write "
             f"{_suggested(Path(uri))}, {_WITHOUT_IT}."
         )
-    if scheme == "file":  # refused here, as earlier versions of MLflow still take them
+    if scheme == "file":  # rejected here, because earlier versions of MLflow still accept such folders
         folder = Path(unquote(urlsplit(uri).path))
         raise TrackingError(
             f"--tracking-uri {redact_place(uri)}: MLflow no longer keeps runs in folders of files; write "
@@ -249,17 +255,17 @@ def _suggested(path: Path) -> str:
 
 
 def _ask(client: MlflowClient, *, takes_nothing_for_an_answer: bool = True) -> None:
-    # To MLflow's client an empty page of any web server is a store without experiments.
+    # MLflow's client takes an empty page from any web server for a store without experiments.
     if not client.search_experiments(max_results=1) and not takes_nothing_for_an_answer:
         raise ValueError("it does not answer as MLflow does")
 
 
 def _within(seconds: float, action: Callable[[], Any]) -> None:
-    """Do something that may hang, such as a look-up of a name, and give up on it.
+    """Run an action that may hang, such as a name look-up, and give up after a time limit.
 
     Raises:
-        TimeoutError: it did not end; its thread is left alone.
-        Exception: whatever it raised.
+        TimeoutError: the action did not finish. The thread of the action keeps running.
+        Exception: any error of the action.
     """
     raised: list[BaseException | None] = []
 
@@ -267,7 +273,7 @@ def _within(seconds: float, action: Callable[[], Any]) -> None:
         try:
             action()
             raised.append(None)
-        except BaseException as error:  # handed over below
+        except BaseException as error:  # raised again below
             raised.append(error)
 
     thread = threading.Thread(target=run, name="tracking-check", daemon=True)
@@ -280,7 +286,7 @@ def _within(seconds: float, action: Callable[[], Any]) -> None:
 
 
 def _reason(error: Exception, uri: str) -> str:
-    """What went wrong, in a line, without secrets and without the advice of libraries."""
+    """Return the cause of an error in one line, without secrets and without the advice of libraries."""
     found: object = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     found = found.reason if isinstance(found, URLError) else found
     lines = [line.strip() for line in redact(str(found), uri).splitlines() if "sqlalche.me" not in line]
@@ -289,14 +295,14 @@ def _reason(error: Exception, uri: str) -> str:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store at `uri`; a file's schema is made if it is not there.
+    """Open a client of the store at `uri`. The schema of an SQLite file is created if missing.
 
     Raises:
-        TrackingError: it cannot be opened.
+        TrackingError: the store cannot be opened.
     """
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It logs, with a traceback, each database error that it also raises.
+    # This logger prints a traceback for each database error, although MLflow also raises the error.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         if uri.lower().startswith("sqlite"):
@@ -322,13 +328,13 @@ def _open_file(uri: str) -> MlflowClient:
             f"memory is lost with its process), {_WITHOUT_IT}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Of several processes that make the schema at once, all but one fail.
+    # If several processes create the schema at once, all but one fail.
     with _locked(path):
         prepare_file(path, _upgrade_command(uri))
         with closing(sqlite3.connect(path, timeout=SECONDS_FOR_A_LOCK, isolation_level=None)) as connection:
-            # Readers (the UI) and the writer then do not wait for each other; the setting stays with the file.
+            # In WAL mode, readers (the UI) and the writer do not block each other. The file keeps the mode.
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("BEGIN IMMEDIATE")  # refused where nothing can be written
+            connection.execute("BEGIN IMMEDIATE")  # fails if the file cannot be written
             connection.execute("ROLLBACK")
         client = MlflowClient(tracking_uri=uri)
         _ask(client)
@@ -338,7 +344,7 @@ def _open_file(uri: str) -> MlflowClient:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a store, for which another process that makes the same store is waited for."""
+    """Hold the lock of a store, waiting for another process that is creating the same store."""
     lock = lock_of(path)
     deadline = time.monotonic() + _SECONDS_FOR_ANOTHER
     with ExitStack() as stack:
@@ -358,7 +364,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
-    """Hold a lock in a PostgreSQL database: of several processes that make its tables at once, all but one fail."""
+    """Hold a lock in a PostgreSQL database. If several processes create the tables at once, all but one fail."""
     if not uri.lower().startswith("postgresql"):
         yield
         return
@@ -368,7 +374,7 @@ def _alone(uri: str) -> Iterator[None]:
             if not sqlalchemy.inspect(connection).has_table("alembic_version"):
                 connection.execute(sqlalchemy.text(f"SET lock_timeout = '{_SECONDS_FOR_TABLES}s'"))
                 connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_ADVISORY_LOCK)))
-            yield  # the lock goes with the connection
+            yield  # closing the connection releases the lock
     finally:
         engine.dispose()
 
@@ -395,14 +401,14 @@ def _what_to_do(said: str, uri: str) -> str:
 
 
 def find_experiment(client: MlflowClient, uri: str, name: str, *, artifacts: Path, note: str) -> str:
-    """The identifier of an experiment, made if it is not there.
+    """Return the ID of an experiment, which is created if missing.
 
     Args:
-        client: of the store.
-        uri: the store's.
-        name: the experiment's.
-        artifacts: the folder for those of a store in a file or a database; a server knows where to put them.
-        note: Markdown for a new experiment's page.
+        client: client of the store.
+        uri: URI of the store.
+        name: name of the experiment.
+        artifacts: artifact folder for a store in a file or a database. A server chooses the place itself.
+        note: Markdown for the page of a new experiment.
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
@@ -410,7 +416,7 @@ def find_experiment(client: MlflowClient, uri: str, name: str, *, artifacts: Pat
     location = None if uri.startswith(("http:", "https:")) else artifacts.absolute().as_uri()
     try:
         created = client.create_experiment(name, artifact_location=location, tags={"mlflow.note.content": note})
-    except MlflowException:  # another process made it in this moment
+    except MlflowException:  # another process has just created the experiment
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             raise

@@ -1,8 +1,8 @@
-"""Artifacts of an MLflow store in SQLite that was moved or copied with its folder.
+"""Correct the artifact URIs of an SQLite MLflow store that was moved or copied with the folder.
 
-MLflow keeps an absolute URI of the artifacts with every experiment, run and model, and has no command that changes it.
-Left as it is, a moved store shows no artifact, and the next one that is logged makes the old folder again. The store of
-an output folder has its artifacts in the folder `mlartifacts` beside it, so that it is known where they are now.
+MLflow stores an absolute artifact URI with every experiment, run and model, and has no command to change the URIs.
+Without a correction, a moved store shows no artifacts, and the next logged artifact recreates the old folder. The store
+of an output folder keeps the artifacts in the neighbouring folder `mlartifacts`, so the new location is known.
 """
 
 import re
@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 STORE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlartifacts"
-# Where MLflow 3 keeps them: an experiment's is the folder itself, all others are inside.
+# Columns of MLflow 3 with artifact URIs. The URI of an experiment is the folder itself; all others lie inside it.
 _COLUMNS: Final = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -26,15 +26,16 @@ _PLACE: Final = re.compile(rf"(file://.*/{ARTIFACTS})(/.*)?")
 
 
 def find_artifacts_again(store: Path) -> int:
-    """Have a store name the artifacts that lie beside it, where it names those of the folder that it was in before.
+    """Update the artifact URIs that point to the earlier folder of a store.
 
-    A place that is still there keeps its name, unless the artifacts came along: then the folder is a copy.
+    A URI with an existing target is kept, unless the artifact also exists in the new folder. In that case the new
+    folder is a copy, and the URI must point there.
 
     Args:
-        store: the SQLite file; its schema is there.
+        store: SQLite file with a complete schema.
 
     Returns:
-        How many places were changed.
+        Number of different URIs that were changed.
 
     Raises:
         sqlite3.Error: the store cannot be read or written.
@@ -57,7 +58,7 @@ def find_artifacts_again(store: Path) -> int:
 
 
 def _other_places(connection: sqlite3.Connection, table: str, column: str, own: str) -> list[tuple[str, str]]:
-    """Places in other folders called `mlartifacts`: the folder's URI, and the rest."""
+    """Return the artifact URIs in other folders named `mlartifacts`, split into folder URI and remaining path."""
     query = f"SELECT DISTINCT {column} FROM {table} WHERE substr({column}, 1, ?) != ?"  # noqa: S608 - names of our own
     found = (_PLACE.fullmatch(place) for (place,) in connection.execute(query, (len(own), own)) if place)
     return [(match[1], match[2] or "") for match in found if match is not None]

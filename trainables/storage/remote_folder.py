@@ -1,7 +1,7 @@
-"""A folder on storage that all nodes reach, by any URI that `pyarrow.fs` knows (S3, GCS, Azure, HDFS, file).
+"""Files in a folder that all nodes can reach, under any URI known to `pyarrow.fs` (S3, GCS, Azure, HDFS, file).
 
-A file appears under its name whole or not at all: object stores make an object visible when its upload completes;
-elsewhere it is written under another name and moved.
+A file appears under the final name only when complete. Object stores make an object visible when the upload completes.
+On other storage, the file is written under another name and then moved.
 """
 
 import errno
@@ -22,7 +22,7 @@ import pyarrow.fs as pafs
 
 from trainables.storage.uris import redact, redact_place
 
-_SECONDS_BETWEEN_TRIES: Final = (0.5, 1.5)  # after those that the client makes itself, S3's for some six seconds
+_SECONDS_BETWEEN_TRIES: Final = (0.5, 1.5)  # after the client's own retries, which take some six seconds for S3
 _SECONDS_OF_REST: Final = 60.0
 _SECONDS_TO_ANSWER: Final = 30
 _CHUNK: Final = 16 << 20
@@ -31,7 +31,7 @@ _MARKER_TEXT: Final = (
     b"Written by pesfkd: outputs of frozen teachers, made anew if deleted, and checkpoints of studies that run.\n"
 )
 _OBJECT_STORES: Final = frozenset({"s3", "gcs", "abfs"})
-# Answers that waiting does not change.
+# Errors that waiting does not resolve.
 _FINAL_ANSWER: Final = re.compile(
     r"NO_SUCH_BUCKET|ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|CLIENT_TOKEN|AUTHENTICATION|EXPIRED_TOKEN|"
     r"PERMISSION_DENIED|UNAUTHENTICATED|NOT_FOUND|AuthorizationFailure|ContainerNotFound",
@@ -51,14 +51,14 @@ Answer = TypeVar("Answer")
 
 
 class RemoteFolderError(OSError):
-    """The storage does not answer, or refuses; the message has no secrets."""
+    """Storage that does not answer or refuses a request. The message contains no secrets."""
 
 
 class RemoteFolder:
-    """Files by name under a URI.
+    """Folder on remote storage, with files addressed by name.
 
     Args:
-        uri: of the folder; nothing is asked of the storage before the first call.
+        uri: URI of the folder. The storage is not contacted before the first call.
     """
 
     def __init__(self, uri: str) -> None:
@@ -69,21 +69,21 @@ class RemoteFolder:
         return redact_place(self._uri).partition("?")[0]
 
     def names(self, folder: str) -> set[str]:
-        """The names of what lies in a folder; none if there is no such folder.
+        """Return the names of all entries in a folder, or an empty set if the folder does not exist.
 
         Raises:
-            RemoteFolderError: the storage does not answer, or refuses.
+            RemoteFolderError: the storage does not answer, or refuses the request.
         """
         selector = pafs.FileSelector(self._path(folder).rstrip("/"), allow_not_found=True)
         return {info.base_name for info in self._patiently(lambda: self._system[0].get_file_info(selector))}
 
     def read_into(self, name: str, file: BinaryIO) -> None:
-        """Copy a file's content into an open local file.
+        """Copy the content of a remote file into an open local file.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            RemoteFolderError: as above.
-            OSError: the local disk is full or refuses.
+            FileNotFoundError: the remote file does not exist.
+            RemoteFolderError: the storage does not answer, or refuses the request.
+            OSError: the local disk is full or read-only.
         """
 
         def copy() -> None:
@@ -96,25 +96,25 @@ class RemoteFolder:
         self._patiently(copy)
 
     def write_from(self, name: str, path: Path) -> None:
-        """Copy a local file to storage, in place of what is there under that name.
+        """Copy a local file to storage, replacing any file of the same name.
 
         Raises:
-            FileNotFoundError: there is no such local file.
-            RemoteFolderError: as above.
+            FileNotFoundError: the local file does not exist.
+            RemoteFolderError: the storage does not answer, or refuses the request.
         """
         with pa.memory_map(str(path)) as file:
             content = file.read_buffer()
             self._patiently(lambda: self._write(name, content))
 
     def delete(self, name: str) -> None:
-        """Remove a file, if it is there and may be removed."""
+        """Remove a file, if it exists and may be removed."""
         try:
             self._patiently(lambda: self._system[0].delete_file(self._path(name)))
         except OSError:
             return
 
     def delete_folder(self, name: str) -> None:
-        """Remove a folder with all that is in it, if it is there and may be removed."""
+        """Remove a folder and all files in it, if it exists and may be removed."""
         try:
             self._patiently(lambda: self._system[0].delete_dir(self._path(name)))
         except OSError:
@@ -124,7 +124,7 @@ class RemoteFolder:
         """Write a small file and read it back.
 
         Raises:
-            RemoteFolderError: as above.
+            RemoteFolderError: the storage does not answer, refuses the request or returns other content.
         """
         self._patiently(lambda: self._write(_MARKER, pa.py_buffer(_MARKER_TEXT)))
         if self._patiently(lambda: self._system[0].open_input_stream(self._path(_MARKER)).read()) != _MARKER_TEXT:
@@ -141,7 +141,7 @@ class RemoteFolder:
         system, path = self._system[0], self._path(name)
         self._write_whole(name, content)
         size = system.get_file_info(path).size
-        if size != content.size:  # a server that does not understand how its client frames an upload
+        if size != content.size:  # a server may misread the upload format of the client
             raise OSError(f"{name} was stored as {size} bytes instead of {content.size}")
 
     def _write_whole(self, name: str, content: pa.Buffer) -> None:
@@ -158,7 +158,7 @@ class RemoteFolder:
                 stream.write(content)
             try:
                 system.move(partial, path)
-            except OSError:  # not every storage moves a file onto another
+            except OSError:  # some storage cannot move a file onto an existing file
                 system.delete_file(path)
                 system.move(partial, path)
         except BaseException:
@@ -167,7 +167,7 @@ class RemoteFolder:
             raise
 
     def _patiently(self, action: Callable[[], Answer]) -> Answer:
-        """What `action` answers, tried again where the storage fails as networks do."""
+        """Return the result of `action`, retrying after errors that may be temporary."""
         if time.monotonic() < self._resting_until:
             raise RemoteFolderError(f"{self}: did not answer a moment ago; not asked again yet")
         for pause in (*_SECONDS_BETWEEN_TRIES, None):
@@ -180,7 +180,8 @@ class RemoteFolder:
                     raise
                 final = not isinstance(error, OSError) or _FINAL_ANSWER.search(str(error)) is not None
                 if pause is None and not final:
-                    # Every slot would wait for as long again, where a trial can compute its rows meanwhile.
+                    # Do not ask again for a while. Otherwise every slot would wait as long, although a trial could
+                    # compute the rows.
                     self._resting_until = time.monotonic() + _SECONDS_OF_REST
                 if pause is None or final:
                     raise RemoteFolderError(f"{self}: {redact(str(error), self._uri)}") from None
@@ -189,13 +190,13 @@ class RemoteFolder:
 
 
 def open_storage(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a URI, and the path in it that the URI names.
+    """Return the file system of a URI, and the path inside that file system.
 
     Raises:
-        pyarrow.ArrowInvalid: the URI is not understood; the message may have its secrets.
+        pyarrow.ArrowInvalid: the URI is not understood. The message may contain secrets of the URI.
     """
     if urlsplit(uri).scheme in ("gs", "gcs") and "retry_limit_seconds" not in uri:
-        uri += ("&" if "?" in uri else "?") + "retry_limit_seconds=10"  # it would retry for a quarter of an hour
+        uri += ("&" if "?" in uri else "?") + "retry_limit_seconds=10"  # instead of a quarter of an hour
     system, path = pafs.FileSystem.from_uri(uri)
     return system, path
 
@@ -203,17 +204,17 @@ def open_storage(uri: str) -> tuple[pafs.FileSystem, str]:
 def check_remote_folder(
     uri: str, *, flag: str = "--teacher-outputs-path", purpose: str = "the teacher's outputs"
 ) -> None:
-    """Check that a folder on storage can be written and read, within half a minute.
+    """Check within half a minute that a folder on storage can be written and read.
 
-    A client that waits for a server that does not answer cannot be interrupted, so a process of its own asks.
+    The check runs in a separate process, because a client that waits for a dead server cannot be interrupted.
 
     Args:
-        uri: of the folder.
-        flag: the option that named it.
-        purpose: what it is for.
+        uri: URI of the folder.
+        flag: command line option that named the folder.
+        purpose: purpose of the folder, for the error message.
 
     Raises:
-        RemoteFolderError: saying what is wrong and what to do.
+        RemoteFolderError: the folder cannot be used. The message gives the reason and a remedy.
     """
     shown, advice = redact_place(uri), _ADVICE.format(flag=flag)
     try:
@@ -235,9 +236,10 @@ def check_remote_folder(
 
 
 def node_cache() -> Path:
-    """This node's own folder for copies of what lies on storage.
+    """Return this node's folder for copies of remote files.
 
-    `PESFKD_CACHE` names it; else it is `pesfkd` under `XDG_CACHE_HOME` or `~/.cache`.
+    The environment variable `PESFKD_CACHE` names the folder. The default is `pesfkd` under `XDG_CACHE_HOME` or
+    `~/.cache`.
     """
     named = os.environ.get("PESFKD_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pesfkd"

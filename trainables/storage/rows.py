@@ -1,8 +1,8 @@
-"""Files of teacher outputs: rows of equal width in Arrow IPC, mapped into memory, refused if anything is amiss.
+"""Files of teacher outputs: rows of equal width in Arrow IPC, memory-mapped and verified by checksums.
 
-A file is one record batch with one column `feature` of fixed-size binary rows, which is contiguous: a tensor over
-the mapped file gathers a batch in microseconds, where Arrow's own `take` needs a hundred milliseconds. Its schema
-metadata says whose rows they are and holds a checksum of every block of them, and one of itself.
+A file is one record batch with one column `feature` of fixed-size binary rows. The rows are contiguous, so a tensor
+over the mapped file gathers a batch in microseconds. Arrow's own `take` needs a hundred milliseconds. The schema
+metadata hold the origin of the rows, one checksum per block of rows, and a checksum of the metadata themselves.
 """
 
 import json
@@ -35,19 +35,19 @@ _BLOCK_BYTES: Final = 1 << 20
 
 
 class TeacherOutputsFileError(StoredFileError):
-    """A file of teacher outputs that is damaged or is not the one that was asked for."""
+    """File of teacher outputs that is damaged or not the requested one."""
 
 
 def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
-    """Write a file that `map_rows` can verify; it appears under its name when it is complete and on disk.
+    """Write a file for `map_rows`, which appears at `path` only when complete and on disk.
 
     Args:
-        path: the file; its folder is made if it is not there.
-        rows: (N, D), of a dtype in `DTYPES`, on the CPU.
-        origin: whose rows they are, by names; anything that JSON holds.
+        path: file to write. A missing folder is created.
+        rows: (N, D), CPU tensor with a dtype of `DTYPES`.
+        origin: description of the rows by name, such as teacher and dataset. The values must be JSON-serialisable.
 
     Raises:
-        OSError: the disk is full or refuses; what was there before is there still.
+        OSError: the disk is full or not writable. An existing file at `path` is kept.
     """
     content = rows.contiguous().view(torch.uint8).numpy()
     text = json.dumps({"origin": dict(origin), "checksums": _checksums(content.reshape(-1).data)})
@@ -59,23 +59,23 @@ def write_rows(path: Path, rows: Tensor, origin: Mapping[str, Any]) -> None:
 
 
 def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], dtype: RowDtype) -> Tensor:
-    """The rows of a file that `write_rows` wrote, mapped and verified, not copied.
+    """Map and verify the rows of a file written by `write_rows`, without copying them.
 
-    Reading every byte once for the checksums costs about a second per GB, and brings the file into the page cache,
-    from which all processes of the machine gather.
+    Verification reads every byte once, which takes about a second per GB. Reading also brings the file into the page
+    cache, which all processes of the machine share.
 
     Args:
-        path: the file. It may be replaced while it is mapped, not changed in place.
-        origin: whose rows they must be.
+        path: file to map. While mapped, the file may be replaced but not changed in place.
+        origin: expected description of the rows.
         shape: (N, D).
-        dtype: of the rows.
+        dtype: dtype of the rows.
 
     Returns:
-        (N, D), read-only: writing to it ends the process.
+        Rows (N, D), read-only. Writing to them ends the process.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        TeacherOutputsFileError: naming the file and what is wrong with it.
+        FileNotFoundError: the file does not exist.
+        TeacherOutputsFileError: the file is damaged or holds other rows. The message names the file and the problem.
     """
     with _refused_by_name(path):
         reader = pa.ipc.open_file(pa.memory_map(str(path)))

@@ -1,28 +1,28 @@
-"""Files of SQLite as URIs, so that SQLAlchemy and MLflow open the very file, whatever characters its path has."""
+"""Conversion between paths and SQLite URIs, such that SQLAlchemy and MLflow open the right file for any characters."""
 
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 PLAIN: Final = "sqlite:///"
-# MLflow makes the folder that stands behind `sqlite:///` before it decodes the path, so it would make a second one.
+# For `sqlite:///`, MLflow creates the parent folder before decoding the path, and would create a second folder.
 _ENCODED: Final = "sqlite+pysqlite:///"
 _READ_OTHERWISE: Final = frozenset("?%")
-_URI_OF_SQLITE: Final = "file:"  # SQLite's own notation, for which `uri=true` is needed
+_URI_OF_SQLITE: Final = "file:"  # SQLite's own notation, which needs `uri=true`
 
 
 class SQLitePathError(ValueError):
-    """A path that no URI can name."""
+    """Path that no URI can name."""
 
 
 def sqlite_uri(path: Path) -> str:
-    """The URI of a file of SQLite; only characters that would be read as something else are encoded.
+    """Return the URI of an SQLite file. Only characters with a special meaning are percent-encoded.
 
     Args:
-        path: of the file; made absolute.
+        path: SQLite file, made absolute.
 
     Raises:
-        SQLitePathError: the path has a character that cannot be part of such a URI.
+        SQLitePathError: the path contains a character that is not possible in such a URI.
     """
     text = str(path.absolute())
     try:
@@ -36,7 +36,7 @@ def sqlite_uri(path: Path) -> str:
     if not found:
         return f"{PLAIN}{text}"
     encoded = f"{_ENCODED}{quote(text, safe=_kept(text))}"
-    if sqlite_file(encoded) != Path(text):  # SQLAlchemy before 2.1 does not decode
+    if sqlite_file(encoded) != Path(text):  # SQLAlchemy before 2.1 does not decode the path
         plain = f"{PLAIN}{text}"
         if sqlite_file(plain) == Path(text):
             return plain
@@ -48,7 +48,7 @@ def sqlite_uri(path: Path) -> str:
 
 
 def absolute_uri(uri: str) -> str:
-    """A URI of a file of SQLite that holds in every working folder; any other as it is."""
+    """Make the path in an SQLite URI absolute, so that it is valid in every working folder. Keep any other URI."""
     path = sqlite_file(uri)
     if path is None or path.is_absolute():
         return uri
@@ -60,17 +60,21 @@ def absolute_uri(uri: str) -> str:
 
 
 def lock_of(store: Path) -> Path:
-    """The lock file of a store: never the store itself, whatever it is called."""
+    """Return the lock file of a store, which is never the store itself."""
     return store.with_suffix(".lock") if store.suffix != ".lock" else store.with_name(f"{store.name}.lock")
 
 
 def _kept(text: str) -> str:
-    """The characters of a path that stay as they are."""
+    """Return the characters of a path that need no encoding."""
     return "".join(set(text) - _READ_OTHERWISE)
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a URI of SQLite as SQLAlchemy reads it; None if it is no such URI, or one of a database in memory."""
+    """Return the file of an SQLite URI, as SQLAlchemy reads the URI.
+
+    Returns:
+        Path of the file. None for any other URI, and for a database in memory.
+    """
     if not uri.lower().startswith("sqlite"):
         return None
     if uri.startswith(PLAIN) and not _READ_OTHERWISE.intersection(uri):
@@ -81,11 +85,11 @@ def sqlite_file(uri: str) -> Path | None:
 
         try:
             url = make_url(uri)
-            has_host = any((url.host, url.port, url.username, url.password))  # two slashes where three are needed
+            has_host = any((url.host, url.port, url.username, url.password))  # two slashes instead of three
             database = (url.database or "") if url.get_backend_name() == "sqlite" and not has_host else ""
             if database.startswith(_URI_OF_SQLITE):
                 database = unquote(urlsplit(database).path)
-            elif "uri" in url.query:  # the rest of the query would be part of the name
+            elif "uri" in url.query:  # the rest of the query would become part of the file name
                 return None
         except (ArgumentError, ValueError):
             return None

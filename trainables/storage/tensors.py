@@ -1,4 +1,4 @@
-"""Files of tensors that are written whole or not at all, and refused on reading if a byte of them changed."""
+"""Files of tensors, written atomically and verified by a checksum on reading."""
 
 import fcntl
 import glob
@@ -22,11 +22,11 @@ HEADER: Final = "pesfkd"
 
 
 class StoredFileError(ValueError):
-    """A file of tensors that is damaged or is not what it should be."""
+    """File of tensors that is missing, damaged or not the expected one."""
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 of tensors with their names, types and shapes, hexadecimal; their order does not matter."""
+    """Compute the SHA-256 digest of tensors with names, dtypes and shapes, in hexadecimal. The order is irrelevant."""
     content = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -38,38 +38,38 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write a safetensors file that `read_tensors` can verify.
 
-    The file appears under its name only when it is complete and on disk, so that a reader, or a crash, meets
-    the old file or the new one and nothing in between.
+    The file appears at `path` only when complete and on disk. A reader, or a crash, finds either the old file or the
+    new one.
 
     Args:
-        path: the file; its folder is made if it is not there.
-        tensors: by name.
-        metadata: anything that JSON holds.
+        path: file to write. A missing folder is created.
+        tensors: tensors by name.
+        metadata: values by name, JSON-serialisable.
     """
-    # A copy each: safetensors refuses tensors that share memory, and a view would be written whole.
+    # Copy each tensor, because safetensors refuses tensors that share memory and tensors that are not contiguous.
     owned = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
     text = json.dumps(metadata, sort_keys=True)
-    # One entry, as safetensors writes several in no fixed order: equal contents make equal files.
+    # Use a single entry, because safetensors writes several entries in no fixed order. Equal contents give equal files.
     header = json.dumps({"checksum": _checksum(owned, text), "metadata": text})
     write_atomically(path, safetensors.torch.save(owned, metadata={HEADER: header}))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step, durably."""
+    """Replace the content of `path` in one step, durably."""
     with atomic_file(path, len(content)) as file:
         file.write(content)
 
 
 @contextmanager
 def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
-    """A new file to write, which replaces `path` in one step, durably, when the block ends without an error.
+    """Open a new file that replaces `path` in one step, durably, when the block ends without an error.
 
-    Until then it has the name `.<name>.<random>.partial`; after an error nothing of it is left. Who may read it,
-    the umask says.
+    Until then the file is named `.<name>.<random>.partial`. After an error the partial file is removed. The umask
+    determines the permissions.
 
     Args:
-        path: the file; its folder is made if it is not there.
-        size: bytes that it takes, if that is known; a disk that is full is told of with it.
+        path: file to replace. A missing folder is created.
+        size: size of the file in bytes, if known, for the error message on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
@@ -92,35 +92,35 @@ def atomic_file(path: Path, size: int | None = None) -> Iterator[BinaryIO]:
 
 
 def remove_partial_files(path: Path) -> None:
-    """Remove what processes that died while they wrote `path` left; only for who alone may write it now."""
+    """Remove partial files of processes that died while writing `path`. The caller must be the only writer."""
     for partial in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Within the block no other process is in such a block of the same `path`, a file made for the purpose.
+    """Hold a lock file within the block, so that no other process holds the same lock file.
 
     Args:
-        path: the file; its folder is made if it is not there.
-        wait: until nobody else is.
+        path: lock file. A missing folder is created.
+        wait: whether to wait until no other process holds the lock.
 
     Raises:
-        BlockingIOError: somebody else is, and this is not to wait.
+        BlockingIOError: another process holds the lock, and `wait` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:  # a file that is there keeps its content, whatever it is
-        # Released when the file closes, and when the process dies.
+    with path.open("a") as file:  # an existing file keeps its content
+        # The lock is released when the file closes, and when the process dies.
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file that `write_tensors` wrote.
+    """Read the tensors and metadata of a file written by `write_tensors`.
 
     Raises:
-        StoredFileError: naming the file, if it is not there, cannot be parsed, or its content does not have
-            the checksum it was written with.
+        StoredFileError: the file does not exist, cannot be parsed, or does not match the stored checksum. The message
+            names the file.
     """
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:

@@ -1,8 +1,9 @@
-"""Places named by a URI or by a folder, and the secrets of URIs, which are neither written nor shown.
+"""Places given as a URI or a path, and the redaction of secrets in URIs.
 
-A URI is judged by the parsers of the libraries that open it: urllib's, and SQLAlchemy's for all but the protocols of
-the web. A part that one of them takes for a secret is replaced, and so is the whole URI if a parser cannot read it. Of
-a query, parameters keep their values only if they are on a list of harmless ones.
+Secrets are neither stored nor shown. Each URI is read by the parsers of the libraries that open it: urllib's, and for
+all schemes except web protocols also SQLAlchemy's. If one parser takes a part for a secret, that part is replaced. If a
+parser cannot read a URI, everything after the scheme is replaced. Query parameters keep their values only if they are
+on a list of harmless parameters.
 """
 
 import re
@@ -19,13 +20,13 @@ REDACTED: Final = "***"
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]+://"
 _URI: Final = re.compile(_SCHEME)
 _URI_IN_TEXT: Final = re.compile(rf"(?<![A-Za-z0-9+.-]){_SCHEME}\S*")
-# Several URIs in one word, as in a list or in Python's notation.
+# Start of a further URI in one word, as in a list or in Python's notation.
 _NEXT_URI: Final = re.compile(rf"(?<=[,;|'\"`()\[\]{{}}<>]){_SCHEME}")
 _AFTER_A_URI: Final = ")]}>.,;:'\"`"
-_LONGEST_PASSWORD: Final = 200  # characters that are looked at for the end of a password with blanks
-# In these, digits after a colon are a port. Elsewhere `name:123/abc@host` is read as SQLAlchemy does, with a password.
+_LONGEST_PASSWORD: Final = 200  # characters searched for the end of a password with blanks
+# In these schemes, digits after a colon are a port. In others, `name:123/abc@host` has a password, as in SQLAlchemy.
 _WITH_PORTS: Final = frozenset({"http", "https", "hdfs", "viewfs", "webhdfs", "ray", "grpc", "tcp", "ftp", "ws", "wss"})
-# Azure writes the container where others have the user.
+# Azure writes the container in the place of the user.
 _CONTAINER_FIRST: Final = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 _HOSTS: Final = re.compile(r"(?:[\w.*~%-]|\[[\w:.%]*\]|[,:])*")
 _HARMLESS: Final = frozenset({
@@ -44,26 +45,26 @@ _NAMED_SO: Final = (
     r"[A-Za-z0-9_.-]*(?:passw(?:or)?d|pwd|passphrase|secret|token|credentials?|signature|\bsig|"
     r"(?:api|access|account|secret|private)[_-]?key(?:[_-]?id)?)"
 )
-# `password=...` as in connection strings of databases (libpq's, ODBC's) and in Python's and JSON's notation.
+# `password=...` in connection strings of databases (libpq, ODBC), and in Python's and JSON's notation.
 _SETTING: Final = re.compile(
     rf"(?P<name>\b{_NAMED_SO}['\"]?\s?(?:=|%3D|(?<=['\"])\s?:|(?<=['\"]\s):)\s?)"
     r"(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\{(?:[^}]|\}\})*\}|[^\s;&]+)",
     re.IGNORECASE,
 )
-_SHORTEST_KNOWN: Final = 4  # characters of a secret that is looked for wherever it stands in a text
+_SHORTEST_KNOWN: Final = 4  # minimum length of a secret to search for anywhere in a text
 
 
 def is_uri(place: str) -> bool:
-    """Whether a place is named by a URI such as `s3://bucket/folder`; a plain path is a folder."""
+    """Return whether a place is a URI such as `s3://bucket/folder`, and not a plain path."""
     return _URI.match(place) is not None
 
 
 def redact(text: str, *uris: str | None) -> str:
-    """`text` with the secrets of every URI and connection string in it replaced.
+    """Replace the secrets of all URIs and connection strings in a text.
 
     Args:
-        text: such as an error message.
-        uris: whose secrets are replaced wherever they stand: an error may repeat a password without its URI.
+        text: text such as an error message.
+        uris: URIs with secrets to replace anywhere in the text. An error may repeat a password without the URI.
     """
     for secret in sorted(_secrets_of(uris), key=len, reverse=True):
         text = text.replace(secret, REDACTED)
@@ -71,12 +72,12 @@ def redact(text: str, *uris: str | None) -> str:
 
 
 def redact_place(place: str) -> str:
-    """A URI or a path without its secrets; unlike `redact`, all of it is one place, whatever characters it has."""
+    """Remove the secrets of a URI or a path. Unlike `redact`, treat the whole string as one place."""
     return redact_uri(place) if is_uri(place) else redact(place)
 
 
 def redact_command(words: Iterable[str]) -> str:
-    """The words of a command line as one would type them, without the secrets of URIs."""
+    """Return the words of a command line as typed in a shell, without the secrets of URIs."""
     shown = []
     for word in words:
         flag, separator, value = word.partition("=") if word.startswith("-") else ("", "", word)
@@ -85,13 +86,13 @@ def redact_command(words: Iterable[str]) -> str:
 
 
 def redact_uri(uri: str) -> str:
-    """A URI with its secrets replaced: the user part, and query parameters that are not known to be harmless.
+    """Replace the secrets of a URI: the user part, and query parameters not known to be harmless.
 
-    Of a URI that a parser cannot read, the scheme alone is left.
+    If a parser cannot read the URI, only the scheme is kept.
     """
     scheme, separator, rest = uri.partition("://")
     start, hidden = f"{scheme}{separator}", f"{scheme}{separator}{REDACTED}"
-    if scheme.lower().startswith("sqlite") and rest.startswith("/"):  # a file: only what follows ? can hold a secret
+    if scheme.lower().startswith("sqlite") and rest.startswith("/"):  # a file: only the query can contain a secret
         file, question, parameters = rest.partition("?")
         return f"{start}{file}{question}{_without_values(parameters)}"
     rest = _without_user(scheme.lower(), rest)
@@ -105,7 +106,7 @@ def redact_uri(uri: str) -> str:
 
 
 def redact_tracebacks() -> None:
-    """Have this process print no secret of a URI where it ends by an exception, such as with `--verbose`."""
+    """Remove the secrets of URIs from the traceback of an uncaught exception, for example with `--verbose`."""
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if isinstance(error, KeyboardInterrupt):
@@ -117,9 +118,10 @@ def redact_tracebacks() -> None:
 
 
 def _without_user(scheme: str, rest: str) -> str:
-    """What follows a scheme, with everything up to the last @ replaced if a parser finds a user part.
+    """Replace everything up to the last @ after a scheme, if a parser finds a user part.
 
-    A password with a slash, an @ or a question mark should have been percent-encoded: the mistake must not show it.
+    A slash, an @ or a question mark in a password should be percent-encoded. A password without encoding must stay
+    hidden too.
     """
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, at, _ = authority.rpartition("@")
@@ -133,14 +135,14 @@ def _without_user(scheme: str, rest: str) -> str:
 
 
 def _split(rest: str) -> tuple[str, str | None, str | None]:
-    """Host and path, query and fragment; None for one that is not there."""
+    """Split into host and path, query, and fragment. A missing query or fragment is None."""
     rest, hash_sign, fragment = rest.partition("#")
     rest, question, query = rest.partition("?")
     return rest, query if question else None, fragment if hash_sign else None
 
 
 def _without_values(query: str) -> str:
-    """A query with the values of all parameters replaced that are not known to be harmless."""
+    """Replace the values of all parameters of a query that are not known to be harmless."""
     parts = re.split(r"([&;])", query)
     return "".join(part if index % 2 else _without_value(part) for index, part in enumerate(parts))
 
@@ -157,11 +159,11 @@ def _is_harmless(name: str, value: str) -> bool:
 
 
 def _is_clean(shown: str) -> bool:
-    """Whether the parsers find no secret in a URI."""
+    """Return whether the parsers find no secret in a URI."""
     try:
         parts = urlsplit(shown)
         host = parts.netloc.rpartition("@")[2]
-        if "," not in host:  # PostgreSQL takes several hosts, each with a port
+        if "," not in host:  # PostgreSQL accepts several hosts, each with a port
             _ = parts.port
     except ValueError:
         return False
@@ -176,7 +178,11 @@ def _is_clean(shown: str) -> bool:
 
 
 def _sqlalchemy_url(uri: str) -> Any:
-    """A URI as SQLAlchemy reads it; None if it cannot, or where it is not installed, as on a node of a cluster."""
+    """Parse a URI with SQLAlchemy.
+
+    Returns:
+        The URL. None if SQLAlchemy cannot parse the URI or is not installed, as on a node of a cluster.
+    """
     try:
         from sqlalchemy.engine import make_url
         from sqlalchemy.exc import ArgumentError
@@ -189,7 +195,7 @@ def _sqlalchemy_url(uri: str) -> Any:
 
 
 def _without_secrets(text: str) -> Iterator[str]:
-    """A text in pieces, its URIs without their secrets."""
+    """Yield a text in pieces, with the secrets of URIs replaced."""
     position = 0
     while (found := _URI_IN_TEXT.search(text, position)) is not None:
         yield text[position : found.start()]
@@ -204,7 +210,7 @@ def _without_secrets(text: str) -> Iterator[str]:
 
 
 def _end_of_uri(text: str, found: re.Match[str]) -> int:
-    """Where a URI ends: with its word, or later if its password has blanks."""
+    """Return the end position of a URI: the end of the word, or later if the password contains blanks."""
     authority = re.split(r"[/?#]", found.group().partition("://")[2], maxsplit=1)[0]
     _, colon, port = authority.rpartition(":")
     if not colon or "@" in found.group() or authority.endswith("]") or port.rstrip(_AFTER_A_URI).isdigit():
@@ -223,7 +229,7 @@ def _without_settings(text: str) -> str:
 
 
 def _secrets_of(uris: Iterable[str | None]) -> set[str]:
-    """The secrets of URIs as they may be repeated elsewhere: as they are, decoded and encoded."""
+    """Return the secrets of URIs in all forms that a text may repeat: unchanged, decoded and encoded."""
     found = {secret for uri in uris if uri is not None and is_uri(uri) for secret in _secrets(uri)}
     plain = found | {unquote(each) for each in found} | {unquote_plus(each) for each in found}
     forms = plain | {quote(each, safe="") for each in plain} | {quote_plus(each) for each in plain}
@@ -231,10 +237,10 @@ def _secrets_of(uris: Iterable[str | None]) -> set[str]:
 
 
 def _secrets(uri: str) -> Iterator[str]:
-    """Passwords, users without one, and values of a query that are not known to be harmless."""
+    """Yield passwords, user names without a password, and query values not known to be harmless."""
     scheme, _, rest = uri.partition("://")
     if (url := _sqlalchemy_url(uri)) is not None:
-        # A name with a password is no secret, and error messages need it.
+        # A user name with a password is no secret, and error messages need the name.
         yield from filter(None, [url.password or (None if scheme.lower() in _CONTAINER_FIRST else url.username)])
     if (hidden := _without_user(scheme.lower(), rest)) != rest:
         user = rest[: len(rest) - len(hidden.partition("@")[2]) - 1]
@@ -247,5 +253,5 @@ def _secrets(uri: str) -> Iterator[str]:
 
 
 def _without_quotes(value: str) -> str:
-    """The value of a setting of a connection string."""
+    """Return the value of a setting in a connection string, without quotes."""
     return value[1:-1].replace("}}", "}") if value[0] == "{" and value[-1] == "}" else value.strip("'\"")

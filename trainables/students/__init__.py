@@ -1,1 +1,1 @@
-"""A trained student as a file or as a program."""
+"""Trained students as files and as exported programs."""

@@ -1,10 +1,11 @@
-"""A trained student as a program of its own: ONNX, or what `torch.export` saves; it runs without this package.
+"""Export of a trained student as a standalone program (ONNX or `torch.export`) that runs without this package.
 
-The program takes uint8 images (batch, C, H, W), of any batch and C, H and W those of the student's data, normalises
-them itself and gives the logits (batch, classes). That of a student that reads text takes sentences (batch, 2, tokens)
-int32, token ids and segment ids, of any batch and of as many tokens as the model knows; the tokeniser that makes them
-goes with the program. The axes have these names in ONNX. The names of the classes go with the program too. A file gets
-its name only after it was read back and answered as the student does.
+For images, the program takes uint8 (batch, C, H, W) with any batch size and the C, H and W of the student's data.
+Normalisation is part of the program, and the output is logits (batch, classes). For text, the program takes sentences
+(batch, 2, tokens), int32, that hold token ids and segment ids. The batch size is free, and the number of tokens is
+limited by the model. In ONNX, the variable axes are named `batch` and `tokens`. Class names and, for text, the
+tokeniser are stored with the program. The file gets the final name only after the program has been read back and
+checked against the student's logits.
 """
 
 import json
@@ -36,11 +37,11 @@ SUFFIXES: Final[dict[ExportFormat, str]] = {"onnx": ".onnx", "torch-export": ".p
 IMAGES: Final = "images"
 SENTENCES: Final = "sentences"
 OUTPUT: Final = "logits"
-# Names of the axes whose size is open.
+# Names of the axes with variable size.
 BATCH: Final = "batch"
 TOKENS: Final = "tokens"
-# Sizes of the batches of random pixels, or tokens, that are compared beside the kept example. One is a case of its own:
-# a batch of one may be squeezed away.
+# Sizes of the random batches to compare, in addition to the stored example. Size one is a special case, because the
+# batch axis may be squeezed away.
 CHECKED_BATCHES: Final = (1, 2, 7)
 _SEED: Final = 0
 
@@ -48,18 +49,18 @@ Program = Callable[[Tensor], Tensor]
 
 
 class ExportError(ValueError):
-    """A student that cannot be exported, or whose program says something else than it."""
+    """Error for a student that cannot be exported, or for a program with logits that differ from the student's."""
 
 
 @dataclass(frozen=True)
 class ExportedStudent:
-    """A program in a file that was read back and compared.
+    """Exported program in a file that was read back and compared with the student.
 
     Args:
-        path: the file.
-        size: its bytes.
-        batches: how many images, or sentences, the batches had that it was compared on.
-        largest_difference: between a logit of its and the student's.
+        path: file path.
+        size: size of the file in bytes.
+        batches: sizes of the batches that were compared, in images or sentences.
+        largest_difference: largest absolute difference between a logit of the program and of the student.
     """
 
     path: Path
@@ -75,20 +76,20 @@ def export_student(
     kind: ExportFormat,
     facts: Mapping[str, str],
 ) -> ExportedStudent:
-    """Write a student as a program, read it back, and compare what both say.
+    """Export a student as a program, read the program back, and compare both on the same inputs.
 
     Args:
-        kept: the student and its example.
-        path: the file; one that is there is replaced, once the new one is found good.
-        kind: its format.
-        facts: about the student, for whoever opens the file: metadata of ONNX, `pesfkd.json` in the other format.
-            The tokeniser of one that reads text lies beside them as `tokenizer.json`, the names of the classes as
-            `class_names`, in JSON (in the other format `class_names.json`), if they are known.
+        kept: the student and the example stored with it.
+        path: program path. An existing file is replaced only after the new program has been checked.
+        kind: export format.
+        facts: facts about the student, stored as metadata in ONNX and as `pesfkd.json` in the other format. For text,
+            the tokeniser is stored next to the facts as `tokenizer.json`. Class names, if known, are stored in JSON as
+            `class_names` (`class_names.json` in the other format).
 
     Raises:
-        ExportError: it cannot be exported, or the program that was read back says something else than the student;
-            the path is then as it was.
-        OSError: it cannot be written.
+        ExportError: if the student cannot be exported, or if the program's logits differ from the student's. The
+            path is then unchanged.
+        OSError: if the file cannot be written.
     """
     content = _serialised(kept, kind, facts)
     with atomic_file(path) as file:
@@ -100,13 +101,13 @@ def export_student(
 
 
 def read_program(path: Path, kind: ExportFormat) -> Program:
-    """An exported program, on the CPU.
+    """Load an exported program on the CPU.
 
-    A file of `torch-export` holds pickles: read none that you do not trust.
+    Files of `torch-export` contain pickles, so read only files that you trust.
 
     Args:
-        path: the file.
-        kind: its format.
+        path: program path.
+        kind: export format.
     """
     if kind == "torch-export":
         with path.open("rb") as file, _quietly():
@@ -114,7 +115,7 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # a few images
+    options.intra_op_num_threads = 1  # inputs are small
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (takes,) = session.get_inputs()
     return lambda images: torch.from_numpy(session.run([OUTPUT], {takes.name: images.numpy()})[0])
@@ -122,16 +123,19 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
 
 @torch.no_grad()
 def largest_difference(program: Program, kept: KeptStudent) -> float:
-    """By how much a program's logits differ from a student's: on its example, and on random pixels in other batches.
+    """Compare a program with a student on the stored example and on random inputs of other batch sizes.
+
+    Returns:
+        Largest absolute difference between two logits.
 
     Raises:
-        ExportError: by more than `LOGITS_TOLERANCE`, absolutely and of the logit together.
+        ExportError: if the program fails, or if a logit differs by more than `LOGITS_TOLERANCE` * (1 + |logit|).
     """
     largest = 0.0
     for images, expected in _questions(kept):
         try:
             found = program(images)
-        except Exception as error:  # of whichever library runs it
+        except Exception as error:  # any runtime library may raise any type
             raise ExportError(f"the program fails on a batch of {len(images)}: {_in_a_line(error)}") from error
         if found.shape != expected.shape or not torch.allclose(
             found, expected, atol=LOGITS_TOLERANCE, rtol=LOGITS_TOLERANCE
@@ -160,7 +164,7 @@ def _random_images(kept: KeptStudent, size: int, random: torch.Generator) -> Ten
 
 
 def _random_sentences(kept: KeptStudent, size: int, random: torch.Generator) -> Tensor:
-    """Sentences (size, 2, L) of all lengths up to L, which differs with the size and is the longest one for one."""
+    """Return sentences (size, 2, L) with lengths from 2 to L; L depends on the size and is the maximum for size 1."""
     model = kept.student.model
     assert isinstance(model, TextClassifier)
     length = max(2, _longest(kept.student) // size)
@@ -172,12 +176,12 @@ def _random_sentences(kept: KeptStudent, size: int, random: torch.Generator) -> 
 
 
 def _longest(student: Student) -> int:
-    """How many tokens a sentence may have."""
+    """Return the maximum number of tokens per sentence."""
     return int(json.loads(student.about[MODEL])["max_position_embeddings"])
 
 
 class _Deployed(nn.Module):
-    """A student that normalises its images itself."""
+    """Student for images with normalisation included."""
 
     scale: Tensor
     shift: Tensor
@@ -190,20 +194,20 @@ class _Deployed(nn.Module):
         self.register_buffer("shift", normalise.shift)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits (N, C) of images (N, channels, H, W) uint8."""
+        """Return the logits (N, C) of images (N, channels, H, W), uint8."""
         logits: Tensor = self.model(torch.addcmul(self.shift, images.to(torch.float32), self.scale))
         return logits
 
 
 class _DeployedReader(nn.Module):
-    """A student that reads text, by the name of what it takes."""
+    """Student for text, with an argument name that matches the input name of the program."""
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.model = student.model
 
     def forward(self, sentences: Tensor) -> Tensor:
-        """The logits (N, C) of sentences (N, 2, L) int32."""
+        """Return the logits (N, C) of sentences (N, 2, L), int32."""
         logits: Tensor = self.model(sentences)
         return logits
 
@@ -223,12 +227,12 @@ def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str])
         with _quietly(), torch.no_grad():
             program = torch.export.export(
                 deployed.eval(),
-                (kept.images,),  # two of them: of a batch of one, that would be taken for good
+                (kept.images,),  # two samples, because with one the exporter would fix the batch size
                 dynamic_shapes={takes: sizes},
                 strict=False,
             )
             return _as_onnx(program, takes, named, carried) if kind == "onnx" else _as_torch(program, carried)
-    except Exception as error:  # whatever of PyTorch's exporters and the net at hand do not go together
+    except Exception as error:  # PyTorch's exporters raise any type for an unsupported network
         raise ExportError(f"{student.info.architecture} cannot be exported as {kind}: {_in_a_line(error)}") from error
 
 
@@ -253,18 +257,18 @@ def _as_onnx(program: ExportedProgram, takes: str, axes: Mapping[int, str], prop
 
 
 def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
-    """Name the sizes of an ONNX graph that its input leaves open, which the exporter numbers, in all of its tensors."""
+    """Rename the variable sizes in all tensors of an ONNX graph; the exporter gives them numbered names."""
     sizes = [size.dim_param for size in graph.input[0].type.tensor_type.shape.dim]
     names = {sizes[axis]: name for axis, name in axes.items() if sizes[axis]}
     for value in (*graph.input, *graph.output, *graph.value_info):
         for size in value.type.tensor_type.shape.dim:
-            if size.dim_param:  # an expression, such as 2*s34
+            if size.dim_param:  # may be an expression, such as 2*s34
                 size.dim_param = re.sub(r"\w+", lambda found: names.get(found[0], found[0]), size.dim_param)
 
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporters' remarks to their own developers; some are printed among the JSON that we print."""
+    """Suppress developer messages of the exporters, some of which would be printed between our JSON output."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable

@@ -1,7 +1,7 @@
-"""A trained student in a file of its own, and the way back: to a network here, or behind MLflow's `pyfunc`.
+"""Trained student in a file, and loading it as a network or as an MLflow `pyfunc` model.
 
-The file is safetensors with a checksum and says of itself how to build and feed the network; nothing in it is code.
-MLflow is not imported: it calls `_load_pyfunc` of the module that a model names as its loader.
+The file is safetensors with a checksum. The metadata describe how to build the network and prepare inputs; the file
+contains no code. This module does not import MLflow: MLflow calls `_load_pyfunc` of the loader module named by a model.
 """
 
 import json
@@ -25,26 +25,26 @@ from trainables.teacher.card import TOKENISER
 from trainables.teacher.files import MODEL, described
 from trainables.teacher.given_text import tokeniser_of
 
-# By how much two machines, or two libraries, may differ in a logit, absolutely and of the logit itself.
+# Allowed difference of a logit between two machines or libraries, used as absolute and as relative tolerance.
 LOGITS_TOLERANCE: Final = 1e-4
-# In the file's metadata: the names of the classes, in JSON.
+# Metadata key of the class names, in JSON.
 CLASS_NAMES: Final = "class_names"
 _EXAMPLES: Final = 2
-_ROWS: Final = 2  # of a sentence: token ids and segment ids
+_ROWS: Final = 2  # rows of a sentence: token ids and segment ids
 _BATCH: Final = 512
 
 
 @dataclass(frozen=True)
 class Student:
-    """A student that has learnt, ready to be asked.
+    """Trained student, ready for prediction.
 
     Args:
         model: the network, in eval mode.
-        info: how it was built and its images were normalised.
-        trial: the config of its trial, in JSON.
-        about: what the file of one that reads text says of it beside: `model`, its configuration, and `tokeniser`, the
-            content of the tokenizer.json that gives its token ids; both in JSON.
-        class_names: names of the classes, in the order of the logits; nothing where the file has none, as those of
+        info: architecture and normalisation of the images.
+        trial: config of the student's trial, in JSON.
+        about: further metadata of a text student, both entries in JSON: `model`, the configuration of the network, and
+            `tokeniser`, the content of the tokenizer.json that produces the token ids.
+        class_names: class names in logit order; empty if the file has none, as in files of
             earlier versions.
     """
 
@@ -56,10 +56,10 @@ class Student:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """The logits (B, C), float32, of images (B, channels, H, W), uint8; or of sentences (B, 2, L), int32.
+        """Return the logits (B, C), float32, of images (B, channels, H, W), uint8, or of sentences (B, 2, L), int32.
 
         Raises:
-            ValueError: the images are of another type or have other channels; or the sentences are no such.
+            ValueError: if dtype, number of channels or shape of the input is wrong.
         """
         if MODEL in self.about:
             return self._of_sentences(images)
@@ -80,19 +80,19 @@ class Student:
         return torch.cat([self.model(each) for each in inputs.int().split(_BATCH)])
 
     def predict(self, model_input: NDArray[np.integer], params: dict[str, Any] | None = None) -> NDArray[np.float32]:  # noqa: ARG002
-        """`logits` as MLflow's `pyfunc` asks for them."""
+        """Return `logits` through the interface of MLflow's `pyfunc`."""
         logits: NDArray[np.float32] = self.logits(torch.from_numpy(np.array(model_input))).numpy()
         return logits
 
 
 @dataclass(frozen=True)
 class KeptStudent:
-    """A student, and what it said in its trial.
+    """Student and the logits it gave in its trial for an example.
 
     Args:
-        student: as it was read.
-        images: (2, channels, H, W) uint8, or (2, 2, L) int32, of its validation split.
-        logits: (2, C) float32, what it gave for them when it was kept.
+        student: the student as read back.
+        images: (2, channels, H, W), uint8, or (2, 2, L), int32, from the validation split.
+        logits: (2, C), float32, logits of the example when the student was saved.
     """
 
     student: Student
@@ -101,14 +101,14 @@ class KeptStudent:
 
 
 def keep_student(run: DistillationRun, path: Path) -> None:
-    """Write the student of a finished trial, and beside it two images of its validation split with its logits.
+    """Save the student of a finished trial, and in a second file two validation samples with the student's logits.
 
     Args:
         run: the trial.
-        path: ends in .safetensors; a file there is replaced.
+        path: path that ends in .safetensors; an existing file is replaced.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: if a file cannot be written.
     """
     data = run.dataset
     info = CheckpointInfo(run.config.student, data.num_classes, data.info.channels, data.mean, data.std, data.digest)
@@ -131,26 +131,31 @@ def keep_student(run: DistillationRun, path: Path) -> None:
 
 
 def example_path(path: Path) -> Path:
-    """Where the example of a student's file lies."""
+    """Path of the example that belongs to a student's file."""
     return path.with_name(f"{path.stem}.example.safetensors")
 
 
 def read_example(path: Path) -> tuple[Tensor, Tensor]:
-    """Images (2, channels, H, W) uint8 and the logits (2, C) that the student of the file `path` gave when it was kept.
+    """Read the example of a student's file: images (2, channels, H, W), uint8, and logits (2, C).
+
+    For a text student, the inputs are sentences (2, 2, L), int32.
+
+    Args:
+        path: student file.
 
     Raises:
-        StoredFileError: there is no example, or it is damaged.
+        StoredFileError: if the example is missing or damaged.
     """
     tensors, _ = read_tensors(example_path(path))
     return tensors["images"], tensors["logits"]
 
 
 def load_kept(path: Path) -> KeptStudent:
-    """The student in a file that `keep_student` wrote, which says here what it said there.
+    """Load a student that `keep_student` saved and check that the logits for the example are unchanged.
 
     Raises:
-        CheckpointError: it is missing, damaged or of another kind.
-        StoredFileError: so is its example, or it gives other logits for that than it gave when it was kept.
+        CheckpointError: if the student's file is missing, damaged or of another kind.
+        StoredFileError: if the example is missing or damaged, or if the logits differ.
     """
     student = load_student(path)
     images, logits = read_example(path)
@@ -160,10 +165,10 @@ def load_kept(path: Path) -> KeptStudent:
 
 
 def load_student(path: Path) -> Student:
-    """The student in a file that `keep_student` wrote.
+    """Load a student that `keep_student` saved.
 
     Raises:
-        CheckpointError: it is missing, damaged or of another kind.
+        CheckpointError: if the file is missing, damaged or of another kind.
     """
     metadata = read_metadata(path)
     info = CheckpointInfo.from_metadata(metadata)
@@ -181,15 +186,18 @@ def load_student(path: Path) -> Student:
 
 
 def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[str, ...]:
-    """The names of the classes in a file's metadata; nothing without them.
+    """Parse the class names in the metadata of a file.
 
     Args:
-        text: a list of names, in JSON.
-        num_classes: how many they must be.
-        where: names the file.
+        text: list of names in JSON, or None if the file has none.
+        num_classes: expected number of names.
+        where: name of the file for the error message.
+
+    Returns:
+        The names, empty for None.
 
     Raises:
-        CheckpointError: it is something else.
+        CheckpointError: if `text` is not a list of `num_classes` names.
     """
     if text is None:
         return ()
@@ -203,6 +211,6 @@ def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[s
 
 
 def _load_pyfunc(path: str) -> Student:
-    """What MLflow calls with the file, or the folder, that a model has as its data."""
+    """Load a student for MLflow, given the model's data: a file, or a folder that contains the file."""
     place = Path(path)
     return load_student(next(place.glob("*.safetensors")) if place.is_dir() else place)

@@ -1,1 +1,1 @@
-"""Teachers: trained by a recipe (`python -m trainables.teacher`) or taken from a checkpoint."""
+"""Teachers: trained by a recipe (`python -m trainables.teacher`) or read from a checkpoint."""

@@ -1,4 +1,4 @@
-"""`python -m trainables.teacher`."""
+"""Entry point of `python -m trainables.teacher`."""
 
 from trainables.teacher.command import main
 

@@ -1,4 +1,4 @@
-"""What a person should know of a trained teacher, from what its file says: the model card."""
+"""Model card of a trained teacher, written from the metadata of the teacher file."""
 
 import math
 from collections.abc import Mapping
@@ -6,20 +6,20 @@ from typing import Any, Final, NamedTuple
 
 from trainables.spec.modality import samples_of
 
-TOKENISER: Final = "tokeniser"  # in the metadata of a teacher on text: the content of a tokenizer.json
-# As which its content lies in a folder, or in an exported program.
+TOKENISER: Final = "tokeniser"  # metadata key for a teacher on text; the value is the content of a tokenizer.json
+# Name of the tokeniser file in a folder or in an exported program.
 TOKENISER_FILE: Final = "tokenizer.json"
-_NORMAL_975: Final = 1.959963984540054  # the standard normal's 0.975 quantile
+_NORMAL_975: Final = 1.959963984540054  # 0.975 quantile of the standard normal distribution
 
 
 class Proportion(NamedTuple):
-    """A share of right answers with its Wilson interval.
+    """Proportion of correct predictions, with the Wilson interval.
 
     Args:
-        correct: right answers.
+        correct: number of correct predictions.
         samples: n.
-        low: of the 95% interval.
-        high: of the 95% interval.
+        low: lower bound of the 95% interval.
+        high: upper bound of the 95% interval.
     """
 
     correct: int
@@ -29,19 +29,23 @@ class Proportion(NamedTuple):
 
     @classmethod
     def of(cls, correct: int, samples: int) -> "Proportion":
-        """`correct` of `samples` (at least one), independent given the network.
+        """Compute the proportion and the interval for samples that are independent given the network.
+
+        Args:
+            correct: number of correct predictions.
+            samples: n, at least 1.
 
         Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
         """
         share, z2 = correct / samples, _NORMAL_975**2
         centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
         half = _NORMAL_975 * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2)) / (1 + z2 / samples)
-        # Rounding must not put a bound outside [0, 1], nor the share itself outside its interval.
+        # Rounding must move neither a bound outside [0, 1] nor the proportion outside the interval.
         return cls(correct, samples, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
 
     @property
     def value(self) -> float:
-        """The share, a fraction."""
+        """Proportion as a fraction."""
         return self.correct / self.samples
 
     def __str__(self) -> str:
@@ -49,16 +53,16 @@ class Proportion(NamedTuple):
 
 
 def accuracies(metadata: Mapping[str, Any]) -> dict[str, Proportion]:
-    """The accuracy on validation and on test that a teacher's file holds."""
+    """Return the accuracies on validation and test from the metadata of a teacher file."""
     return {split: Proportion.of(*metadata[f"{split}_correct"]) for split in ("validation", "test")}
 
 
 def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
-    """Markdown.
+    """Return the model card in Markdown.
 
     Args:
-        metadata: of the teacher's file, as `trainables.teacher.command` writes it.
-        file_name: of the weights, beside the card.
+        metadata: metadata of the teacher file, as written by `trainables.teacher.job`.
+        file_name: name of the weights file in the folder of the card.
     """
     recipe = metadata["recipe"]
     rows = [

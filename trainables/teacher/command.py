@@ -1,7 +1,7 @@
-"""The command line that trains a teacher: `python -m trainables.teacher --dataset digits --model cnn_32_64`.
+"""Command line that trains a teacher: `python -m trainables.teacher --dataset digits --model cnn_32_64`.
 
-Nothing heavy is imported before the arguments are known to be good, so that help and mistakes answer at once; MLflow
-only where there is something to deliver.
+Heavy modules are imported only after the arguments have been checked, so that help and errors appear at once. MLflow is
+imported only if something is to be delivered.
 """
 
 import json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """What the command returns."""
+    """Exit codes of the command."""
 
     OK = 0
     ERROR = 1
@@ -43,7 +43,7 @@ class RecipeOption(StrEnum):
 
 
 class ScheduleOption(StrEnum):
-    """How the learning rate falls."""
+    """Schedules of the learning rate."""
 
     STEP = "step"
     COSINE = "cosine"
@@ -52,7 +52,7 @@ class ScheduleOption(StrEnum):
 
 
 class AugmentationOption(StrEnum):
-    """What of the images a network sees."""
+    """Training images: augmented views, or the images without change."""
 
     VIEWS = "views"
     NONE = "none"
@@ -173,7 +173,7 @@ def teacher(
 
 
 def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
-    """Refuse, in a dry run too, a language model that cannot be used; what would be fetched is not there yet."""
+    """Reject an unusable language model in a dry run, except with `--download`, when it may still be missing."""
     from trainables.spec.architectures import is_pretrained_text_name
     from trainables.spec.modality import is_text
     from trainables.teacher.request import RequestError
@@ -190,7 +190,7 @@ def _check_model(request: "TeacherRequest", values: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and end the process with the exit code."""
     from trainables.teacher.request import RequestError
 
     prepare_standard_streams()
@@ -206,7 +206,7 @@ def main() -> None:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether an error says all that a person needs."""
+    """Return whether an error has a type of this package, with a message that is sufficient for the user."""
     return type(error).__module__.partition(".")[0] == "trainables"
 
 
@@ -256,7 +256,7 @@ def _check_mlflow(values: dict[str, Any]) -> None:
         from trainables.teacher.request import RequestError
 
         raise RequestError("MLflow is not installed here: pip install mlflow, or give --no-mlflow") from None
-    # A store that is yet to be made waits until the request is known to be good: a mistake leaves no folder behind.
+    # A new store is created only after the request has been checked, so that a mistake leaves no folder behind.
     if values["tracking_uri"] or (values["output_dir"] / "mlflow.db").exists():
         check_tracking_uri(_tracking_uri(values))
 
@@ -302,7 +302,7 @@ def _end(tracker: "TeacherTracker | None", status: str) -> None:
 
 
 class _terminable:  # noqa: N801
-    """Within it, being told to end is like Ctrl-C."""
+    """Context in which SIGTERM has the effect of Ctrl-C."""
 
     def __enter__(self) -> None:
         def interrupt(number: int, frame: FrameType | None) -> None:

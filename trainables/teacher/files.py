@@ -1,4 +1,4 @@
-"""Teachers on disk, under the digest of what they come from or, if they were given, of what they are."""
+"""Teacher files on disk, named by a digest of the teacher's origin or, for a given teacher, of the content."""
 
 import hashlib
 import json
@@ -37,21 +37,25 @@ _FORMAT: Final = "pesfkd-teacher-2"
 _PREPARED_FOR: Final = "prepared_for"
 MODEL: Final = "model"
 CLASSES: Final = "classes"
-# A checkpoint costs some milliseconds, and a study's teacher on the digits has epochs of thirty.
+# A checkpoint takes some milliseconds. On the digits, an epoch of a study's teacher takes only thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
-_CLEARLY: Final = 0.1  # of the way from guessing to always being right
+_CLEARLY: Final = 0.1  # fraction of the way from guessing to an accuracy of 1
 
-# (finished epochs, all epochs, validation accuracy as a fraction)
+# (finished epochs, total epochs, validation accuracy as a fraction)
 TeacherProgress = Callable[[int, int, float], None]
 
 
 class TeacherFileError(ValueError):
-    """A stored teacher that is damaged or is not the one that was asked for."""
+    """Stored teacher that is damaged or not the requested one."""
 
 
 def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
-    """Sixteen hex digits: of what a teacher comes from (data, split, architecture, recipe, seed), or is if given."""
+    """Return sixteen hex digits that identify a teacher.
+
+    For a trained teacher, the digest covers the origin: data, split, architecture, recipe and seed. For a given
+    teacher, it covers the teacher itself.
+    """
     if config.teacher_digest:
         return config.teacher_digest
     content = json.dumps(_origin(config, dataset), sort_keys=True)
@@ -61,7 +65,10 @@ def teacher_digest(config: TrialConfig, dataset: Dataset) -> str:
 def teacher_metadata(
     dataset: Dataset, *, architecture: str, recipe: TeacherRecipe, seed: int, precision: str = "fp32"
 ) -> dict[str, Any]:
-    """What the file of a trained teacher says of it, and what its digest is of: see `CheckpointInfo`, and more."""
+    """Return the metadata for the file of a trained teacher: the fields of `CheckpointInfo` and more.
+
+    The digest of the teacher is computed from these metadata.
+    """
     text = text_origin(architecture) if is_text(dataset.name) else {}
     return {
         "format": _FORMAT,
@@ -80,7 +87,7 @@ def teacher_metadata(
 
 
 def text_origin(architecture: str) -> dict[str, Any]:
-    """What a teacher on text comes from beside what one on images does: its training, and its first weights."""
+    """Return the additional origin of a teacher on text: settings of the training and digest of the initial weights."""
     origin: dict[str, Any] = {"training": TEACHER_TRAINING}
     if is_pretrained_text_name(architecture):
         from trainables.models.pretrained import find_folder, folder_digest
@@ -92,21 +99,21 @@ def text_origin(architecture: str) -> dict[str, Any]:
 def train_teacher(
     config: TrialConfig, dataset: Dataset, path: Path, *, progress: TeacherProgress | None = None
 ) -> None:
-    """Train the teacher of `config` on the train split and store it; a training that was stopped goes on.
+    """Train the teacher of `config` on the train split and store it. Resume an interrupted training.
 
-    It is the network of the last epoch: choosing one by its validation accuracy would flatter that number.
-    It trains on the CPU and on one thread, so that the same teacher comes out wherever it is trained.
+    The stored weights are those of the last epoch. Choosing an epoch by validation accuracy would bias that accuracy
+    upwards. Training runs on one thread of the CPU, so that every machine trains the same teacher.
 
     Args:
-        config: says which teacher.
-        dataset: its data.
-        path: the file to write; it appears when the teacher is complete. Until then a folder beside it holds the
-            training's checkpoint. A file `.cost.json` beside it says what the training took.
-        progress: called after each epoch.
+        config: trial config that names the teacher.
+        dataset: dataset of the config.
+        path: file to write, which appears when the teacher is complete. Until then, a folder with the suffix
+            `.training` holds the training checkpoint. A file with the suffix `.cost.json` records the training time.
+        progress: function to call after each epoch.
     """
     trial = teacher_trial(config)
-    # Sums on several threads differ in their last bits; and with both of two cores busy, two threads took 66 s
-    # for a teacher that one thread trains in 1 to 4.
+    # On several threads, sums differ in their last bits. Two threads are also slow when both of two cores are busy:
+    # they took 66 s for a teacher that one thread trains in 1 to 4.
     with one_thread():
         training = TeacherTraining(
             trial,
@@ -123,20 +130,22 @@ def train_teacher(
         "validation_accuracy": training.history[-1]["val/accuracy"],
         **described(training.model),
     }
-    # Beside the weights, not with them: the same teacher is the same bytes, wherever and however fast it was trained.
+    # A separate file keeps the teacher file independent of the machine and of the speed of training: the same teacher
+    # has the same bytes.
     write_atomically(_cost_path(path), json.dumps({"training_seconds": training.seconds}).encode())
     write_tensors(path, training.model.state_dict(), metadata)
     training.forget()
 
 
 def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
-    """The teacher of `config` from its file.
+    """Load the teacher of `config` from a file.
 
-    One that was given may know its images otherwise normalised than this dataset's are: it renormalises them.
+    A given teacher may need images with another normalisation than that of the dataset. The returned teacher then
+    renormalises the images.
 
     Raises:
-        TeacherFileError: naming the file, what was found and what was expected, if it is damaged or another
-            teacher's.
+        TeacherFileError: the file is damaged or holds another teacher. The message gives the file, the value found and
+            the expected value.
     """
     given = bool(config.teacher_digest)
     advice = "Delete it to have it " + ("copied from its checkpoint again." if given else "trained again.")
@@ -145,7 +154,7 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     except StoredFileError as error:
         raise TeacherFileError(f"{error}. {advice}") from error
     expected = _expected_of_given(config, dataset, tensors) if given else _origin(config, dataset)
-    expected = {_PREPARED_FOR: None, **expected}  # an ordinary teacher is no student's own
+    expected = {_PREPARED_FOR: None, **expected}  # an ordinary teacher is not prepared for one student
     for name, value in expected.items():
         if found.get(name) != value:
             raise TeacherFileError(
@@ -170,17 +179,17 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
 
 
 def described(model: DistillationModel) -> dict[str, Any]:
-    """What a file says of a network that its name alone does not tell: a language model's configuration."""
+    """Return the metadata that the architecture name does not determine: the configuration of a language model."""
     return {MODEL: getattr(model, "description")} if hasattr(model, "description") else {}  # noqa: B009
 
 
 def built_again(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> DistillationModel:
-    """The network of a file, whose weights are still to come.
+    """Build the model of a teacher file, without loading the weights.
 
     Args:
-        name: its architecture's.
-        dataset: its data.
-        metadata: of the file.
+        name: name of the architecture.
+        dataset: dataset of the teacher.
+        metadata: metadata of the file.
     """
     if MODEL not in metadata:
         return build_model(name, num_classes=dataset.num_classes, in_channels=dataset.info.channels)
@@ -192,21 +201,21 @@ def built_again(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> Dis
 def ensure_teacher(
     config: TrialConfig, dataset: Dataset, folder: Path, *, progress: TeacherProgress | None = None
 ) -> Path:
-    """The file of the teacher of `config`, trained now if it is not there yet.
+    """Return the file of the teacher of `config`, and train the teacher if the file is missing.
 
-    Of several processes that ask at once, one trains and the others wait for it.
+    If several processes call this at once, one trains and the others wait.
 
     Args:
-        config: says which teacher.
-        dataset: its data.
-        folder: where teachers are kept.
-        progress: called after each epoch, by the process that trains.
+        config: trial config that names the teacher.
+        dataset: dataset of the config.
+        folder: folder of stored teachers.
+        progress: function to call after each epoch, in the process that trains.
 
     Returns:
-        `<folder>/<teacher_digest>.safetensors`; whether it is whole, `load_teacher` checks.
+        `<folder>/<teacher_digest>.safetensors`. The content is verified by `load_teacher`.
 
     Raises:
-        TeacherFileError: a teacher that was given is not there (see `keep_given_teacher`).
+        TeacherFileError: the file of a given teacher is missing (see `keep_given_teacher`).
     """
     path = stored_path(folder, teacher_digest(config, dataset))
     if not path.exists():
@@ -219,14 +228,17 @@ def ensure_teacher(
 
 
 def find_tokeniser(config: TrialConfig, teacher: Path | str | None) -> Path | None:
-    """The folder whose tokeniser the trial's sentences are read with; None where one is trained on them, or none is.
+    """Return the folder of the tokeniser for the trial's sentences.
 
-    It is that of the networks: a teacher that was given keeps it beside its file, one that begins from pretrained
-    weights has it with them, and so has a student.
+    The tokeniser belongs to the models. A given teacher keeps a tokeniser next to the teacher file. For a teacher or a
+    student with pretrained weights, the tokeniser lies in the folder of the weights.
 
     Args:
-        config: the trial.
-        teacher: the teacher's file, if there is one.
+        config: trial config.
+        teacher: file of the teacher, if there is one.
+
+    Returns:
+        The folder. None if the tokeniser is trained on the sentences, or if the data are not text.
     """
     if not is_text(config.dataset):
         return None
@@ -243,15 +255,15 @@ def find_tokeniser(config: TrialConfig, teacher: Path | str | None) -> Path | No
 
 
 def stored_path(folder: Path, digest: str) -> Path:
-    """Where a teacher of that digest is kept."""
+    """Return the path of the stored teacher with the given digest."""
     return folder / f"{digest}.safetensors"
 
 
 def keep_given_teacher(teacher: GivenTeacher, folder: Path) -> Path:
-    """Store a teacher from a checkpoint under its digest, so that the checkpoint itself is not needed again.
+    """Store a teacher from a checkpoint under the digest, so that the checkpoint is no longer needed.
 
     Returns:
-        Its file.
+        Path of the stored file.
     """
     path = stored_path(folder, teacher.digest)
     if teacher.tokeniser is not None:
@@ -264,7 +276,7 @@ def keep_given_teacher(teacher: GivenTeacher, folder: Path) -> Path:
 
 
 def is_kept(folder: Path, digest: str) -> bool:
-    """Whether the given teacher of that digest lies in `folder`, whole."""
+    """Return whether `folder` holds an intact copy of the given teacher with this digest."""
     try:
         tensors, metadata = read_tensors(stored_path(folder, digest))
     except StoredFileError:
@@ -273,21 +285,23 @@ def is_kept(folder: Path, digest: str) -> bool:
 
 
 def beats_guessing(accuracy: float, labels: Tensor) -> bool:
-    """Whether a teacher has come a tenth of the way from always naming the commonest class to being always right.
+    """Return whether a teacher is clearly better than always predicting the most frequent class.
+
+    The accuracy must be at least a tenth of the way from that baseline to 1.
 
     Args:
-        accuracy: of the teacher.
-        labels: (N,) int64, of the samples it was measured on.
+        accuracy: accuracy of the teacher, as a fraction.
+        labels: (N,) int64, labels of the evaluated samples.
     """
     guessed = labels.bincount().max().item() / len(labels)
     return accuracy >= guessed + _CLEARLY * (1 - guessed)
 
 
 def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> list[str]:
-    """How a teacher that was given does on these data, and what its accuracy may be flattered by.
+    """Return notes on the validation accuracy of a given teacher, with warnings if it is low or biased upwards.
 
     Raises:
-        TeacherFileError: see `load_teacher`.
+        TeacherFileError: the file is damaged or holds another teacher.
     """
     teacher = load_teacher(path, config, dataset)
     split = dataset.validation
@@ -317,7 +331,7 @@ def _cost_path(path: Path) -> Path:
 
 
 def _training_seconds(path: Path) -> float | None:
-    """What the training of a teacher's file took; None where that is not known, as of one that was given."""
+    """Return the training time of a stored teacher in seconds, or None if unknown, as for a given teacher."""
     try:
         return float(json.loads(_cost_path(path).read_text(encoding="utf-8"))["training_seconds"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""Teachers that somebody else trained, or that were trained before: read, checked against the data, and described.
+"""Given teachers: read an existing checkpoint, check it against the data and describe it.
 
-A checkpoint of ours says what it is. One of another code base holds weights alone: its architecture has to be named,
-and how its images were normalised has to be known.
+A checkpoint of this project states the architecture and the normalisation of the images. A checkpoint of another code
+base contains only weights, so the user must name the architecture, and the normalisation must be known.
 """
 
 import hashlib
@@ -35,22 +35,23 @@ UNKNOWN_DATA: Final = "unknown"
 
 
 class Normalisation(NamedTuple):
-    """What a network's images were normalised by, of pixels in [0, 1].
+    """Normalisation of a model's input images, for pixels in [0, 1].
 
     Args:
-        mean: of each channel.
-        std: of each channel.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
-# By dataset, what RepDistiller and mdistiller train their teachers with. Of the other datasets no single one is usual.
+# Normalisation that RepDistiller and mdistiller train teachers with, by dataset. Other datasets have no usual
+# normalisation.
 _USUAL: Final[dict[str, Normalisation]] = {
     "cifar100": Normalisation((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
 }
-# The nets of torchvision and timm, unless they were trained otherwise.
+# Normalisation for models of torchvision and timm, unless they were trained with another one.
 _IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -60,18 +61,18 @@ NORMALISATION_BOUNDS: Final = (
 
 
 def is_normalisation(normalisation: Normalisation) -> bool:
-    """Whether all numbers are finite and within the bounds above."""
+    """Return whether all numbers are finite and within `NORMALISATION_BOUNDS`."""
     means = all(math.isfinite(value) and -10 < value < 10 for value in normalisation.mean)
     return means and all(0.001 <= value < 10 for value in normalisation.std)
 
 
 class DataShape(NamedTuple):
-    """What a teacher's images look like.
+    """Shape of the samples and labels of an image dataset.
 
     Args:
         dataset: canonical name.
         num_classes: C.
-        in_channels: of the images.
+        in_channels: number of image channels.
         image_size: height and width in pixels.
     """
 
@@ -83,15 +84,15 @@ class DataShape(NamedTuple):
 
 @dataclass(frozen=True)
 class GivenTeacher:
-    """A teacher from a checkpoint, in the form in which studies keep it.
+    """Teacher from a checkpoint, in the form that studies store.
 
     Args:
-        identity: architecture, classes, channels, normalisation and the digest of its weights.
-        weights: by name.
-        data_digest: of the data that it was trained on, if the checkpoint says so.
-        tokeniser: of a teacher on text, the content of its tokenizer.json.
-        classes: of one in Hugging Face's layout, how its classes became those of the task.
-        taken: which of the file's weights these are; None for a teacher on text.
+        identity: architecture, classes, channels, normalisation and digest of the weights.
+        weights: tensors by name.
+        data_digest: digest of the training data, or `UNKNOWN_DATA` if the checkpoint does not state it.
+        tokeniser: content of the tokenizer.json of a teacher on text.
+        classes: description of how the model's classes map to the classes of the task, for Hugging Face's layout.
+        taken: set of weights in the file that was loaded; None for a teacher on text.
     """
 
     identity: dict[str, Any]
@@ -103,28 +104,28 @@ class GivenTeacher:
 
     @property
     def digest(self) -> str:
-        """Sixteen hex digits of its identity."""
+        """Sixteen hex digits of the identity."""
         return identity_digest(self.identity)
 
     @property
     def normalisation(self) -> Normalisation:
-        """What it was trained with."""
+        """Normalisation that the teacher was trained with."""
         return Normalisation(tuple(self.identity["mean"]), tuple(self.identity["std"]))
 
 
 def identity_digest(metadata: Mapping[str, Any]) -> str:
-    """Sixteen hex digits of what a stored given teacher says that it is."""
+    """Return sixteen hex digits of the identity of a stored given teacher."""
     names = (*_IDENTITY, *_IDENTITY_OF_TEXT) if "model" in metadata else _IDENTITY
     content = json.dumps({name: metadata.get(name) for name in names}, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def usual_normalisation(dataset: str, architecture: str) -> Normalisation | None:
-    """What a checkpoint of that architecture for that dataset was most likely trained with; None if none is usual."""
+    """Return the most likely normalisation of a checkpoint for the dataset and architecture, or None if unknown."""
     if LIBRARY_PATTERN.fullmatch(architecture):
         return _IMAGENET
     if architecture in ZERO_PAD_NAMES and dataset == "cifar10":
-        return _IMAGENET  # pytorch_resnet_cifar10 normalises CIFAR-10 so
+        return _IMAGENET  # normalisation in pytorch_resnet_cifar10
     return _USUAL.get(dataset)
 
 
@@ -136,19 +137,21 @@ def read_given_teacher(
     normalisation: Normalisation | None = None,
     weights: str | None = None,
 ) -> GivenTeacher:
-    """A checkpoint as the teacher of a dataset.
+    """Read a checkpoint as the teacher of a dataset.
 
     Args:
-        path: safetensors of ours; or weights in safetensors or a torch checkpoint of another code base, read without
-            running code from it.
-        shape: of the data.
-        architecture: needed where the checkpoint does not say; checked where it does.
-        normalisation: likewise.
-        weights: which of the file's weights: `raw`, `ema`, or their key; if not given, raw ones before averages.
+        path: safetensors file of this project, or weights of another code base as safetensors or torch checkpoint. No
+            code in the file is executed.
+        shape: shape of the data.
+        architecture: name of the architecture. Required if the checkpoint does not state it, otherwise checked.
+        normalisation: normalisation of the training images, if the checkpoint does not state it. The default is the
+            usual one for the dataset and architecture. Must be None for a checkpoint of this project.
+        weights: set of weights in the file: `raw`, `ema`, or the key of the set. By default, raw weights are preferred
+            to averages.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another architecture, other classes or other images than
-            asked for; or something that it does not say was not given.
+        CheckpointError: the file is missing or damaged; the file has another architecture, other classes or other
+            images than requested; or information is given by neither the file nor the arguments.
     """
     if ours := is_ours(path):
         info = CheckpointInfo.from_metadata(metadata := read_metadata(path))
@@ -210,7 +213,7 @@ def _check_claims(
 
 
 def _named(path: Path, architecture: str | None) -> str:
-    """The architecture that was given for weights that do not tell theirs."""
+    """Return the architecture given by the user, for weights that do not state it."""
     if architecture is not None:
         return architecture
     likely = likely_architecture(path)
@@ -231,7 +234,7 @@ def _assumed_normalisation(path: Path, shape: DataShape, architecture: str) -> N
 
 
 def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataShape) -> None:
-    """Whether there is one finite mean and one positive deviation a channel, of pixels in [0, 1]."""
+    """Check that there is one finite mean and one positive standard deviation per channel, for pixels in [0, 1]."""
     mean, std = normalisation
     if {len(mean), len(std)} != {shape.in_channels}:
         raise CheckpointError(
@@ -244,7 +247,7 @@ def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataSh
 
 @torch.no_grad()
 def _check_answers(model: DistillationModel, path: Path, shape: DataShape) -> None:
-    """The network takes images of that size; not every architecture takes every size."""
+    """Check that the model accepts images of this size, which not every architecture does, and gives finite logits."""
     images = torch.zeros(2, shape.in_channels, shape.image_size, shape.image_size)
     try:
         logits = model.eval()(images)

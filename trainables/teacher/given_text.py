@@ -1,6 +1,6 @@
-"""Teachers on text that somebody else trained, or that were trained before: read, checked against the task, described.
+"""Given teachers on text: read an existing checkpoint, check it against the task and describe it.
 
-What they know of sentences is their tokeniser: it is part of what they are, and is kept with them.
+The tokeniser is part of such a teacher and is stored with it.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ __all__ = ["TOKENISER", "keep_tokeniser", "read_given_text_teacher", "tokeniser_
 
 
 def tokeniser_of(dataset: "Dataset") -> str:
-    """The tokeniser of a task's tokens, as the content of a tokenizer.json."""
+    """Return the tokeniser of a text dataset, as the content of a tokenizer.json."""
     from trainables.data.text.dataset import TextDataset
 
     assert isinstance(dataset, TextDataset)
@@ -35,27 +35,28 @@ def tokeniser_of(dataset: "Dataset") -> str:
 
 
 def tokeniser_folder(teacher: Path) -> Path:
-    """Where the tokeniser of a given teacher lies, beside the teacher's file."""
+    """Return the folder of a given teacher's tokeniser, next to the teacher file."""
     return teacher.with_suffix(".tokeniser")
 
 
 def keep_tokeniser(teacher: GivenTeacher, path: Path) -> None:
-    """Have the tokeniser of a given teacher beside its file `path`."""
+    """Store the tokeniser of a given teacher next to the teacher file `path`."""
     if teacher.tokeniser is not None:
         write_atomically(tokeniser_folder(path) / TOKENISER_FILE, teacher.tokeniser.encode())
 
 
 def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | None = None) -> GivenTeacher:
-    """A checkpoint as the teacher of a task.
+    """Read a checkpoint as the teacher of a task.
 
     Args:
-        path: a folder in Hugging Face's layout, with a fine-tuned model for sequence classification and its tokeniser;
-            or teacher.safetensors of `python -m trainables.teacher`.
+        path: folder in Hugging Face's layout with a fine-tuned sequence classification model and the tokeniser; or the
+            teacher.safetensors of `python -m trainables.teacher`.
         dataset: canonical name of the task.
-        architecture: checked where the file says its own.
+        architecture: expected architecture. Checked only for a file of `python -m trainables.teacher`.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another task, or its tokeniser is not its own.
+        CheckpointError: the checkpoint is missing, damaged or for another task, or the tokeniser does not fit the
+            model.
     """
     from trainables.data.text.tokeniser import check_vocabulary, load_tokeniser, parse_tokeniser
     from trainables.spec.glue import check_classes
@@ -96,7 +97,7 @@ def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | Non
 
 
 def _classes_of(folder: Path, default: int) -> int:
-    """The number of classes in a folder's configuration; of a model that was never fine-tuned, the default."""
+    """Return the number of classes in a folder's configuration, or `default` for a model without fine-tuning."""
     content = read_raw_config(folder)
     labels = content.get("id2label")
     try:

@@ -1,7 +1,7 @@
-"""One run of the teacher's command line: from a request to the teacher's folder.
+"""Train one teacher for the command line: from the request to the teacher's folder.
 
-The folder holds `settings.json` (the request), while it trains `training/` (the checkpoint), and in the end
-`teacher.safetensors`, `README.md` (the model card) and `history.json` (every epoch's measures).
+The folder holds `settings.json` (the request) and, during training, `training/` (the checkpoint). At the end it holds
+`teacher.safetensors`, `README.md` (the model card) and `history.json` (the measures of every epoch).
 """
 
 import json
@@ -46,18 +46,18 @@ _HISTORY_FILE: Final = "history.json"
 _TRAINING_FOLDER: Final = "training"
 _VERSIONS: Final = ("pesfkd", "git.commit", "git.dirty", "python", "torch", "torchvision")
 
-# (finished epochs, this epoch's measures)
+# (finished epochs, measures of the last epoch)
 EpochDone = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished teacher.
+    """Finished teacher.
 
     Args:
-        folder: holds its files.
-        metadata: of `teacher.safetensors`.
-        tracking_error: why MLflow does not have all of it, if so.
+        folder: folder of the teacher.
+        metadata: metadata of `teacher.safetensors`.
+        tracking_error: error that kept data from MLflow, if any.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Result:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """As JSON."""
+        """JSON-serialisable summary."""
         shares = {
             split: {"accuracy": share.value, "low": share.low, "high": share.high, "n": share.samples}
             for split, share in accuracies(self.metadata).items()
@@ -81,12 +81,12 @@ class Result:
 
 
 def set_up(request: TeacherRequest) -> None:
-    """Let this process compute as the request says.
+    """Set the threads, determinism and device of this process for a request.
 
     Raises:
-        RequestError: there is no such device.
+        RequestError: the device does not exist.
     """
-    # cuBLAS gives the same bits twice only with a workspace of its own, and reads this when it starts.
+    # cuBLAS is deterministic only with a fixed workspace, and reads this variable at the start.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     use_one_thread()
     torch.set_num_threads(request.threads)
@@ -96,15 +96,15 @@ def set_up(request: TeacherRequest) -> None:
             *range(torch.cuda.device_count()),
         ):
             raise RequestError(f"--device {request.device}: this machine's torch finds no such GPU; use cpu")
-        # Some layers of other libraries' nets have no deterministic form on a GPU.
+        # Some layers of models from other libraries have no deterministic implementation on a GPU.
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> tuple[Dataset, DistillationModel]:
-    """The request's data, and its network with its first weights.
+    """Load the dataset of a request, and build the model with initial weights.
 
     Raises:
-        RequestError: there are no such data, or the network cannot be built.
+        RequestError: the data are missing, or the model cannot be built.
     """
     try:
         tokeniser = None
@@ -115,7 +115,7 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
             check_fits(request, tokeniser, root)
         dataset = load_dataset(request.dataset, root, seed=request.split_seed, download=download, tokeniser=tokeniser)
         info = dataset.info
-        with seeded(derive_seed("student", request.seed)):  # a head for other than the published classes is drawn
+        with seeded(derive_seed("student", request.seed)):  # draws the head if the published classes differ
             if is_text(request.dataset):
                 return dataset, build_network(request.model, dataset)
             model = build_model(
@@ -130,27 +130,27 @@ def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> 
 
 
 def check_fits(request: TeacherRequest, folder: Path, root: Path | None) -> None:
-    """Check, without loading weights, that a language model's folder is whole and can read the request's sentences.
+    """Check, without loading weights, that a language model's folder is complete and can read the dataset's sentences.
 
     Raises:
-        ValueError: it is not, or cannot.
+        ValueError: the folder is incomplete, or the model cannot read the sentences.
     """
     from trainables.data.text.tokeniser import load_tokeniser
     from trainables.models.pretrained import check_folder, read_config
 
-    read_config(folder)  # a model of another kind is refused before its tokeniser is
+    read_config(folder)  # reject a wrong kind of model before the tokeniser
     check_folder(folder, request.dataset, root, tokeniser=load_tokeniser(folder))
 
 
 def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> None:
-    """Check that the network takes the dataset's samples, before any of them is read.
+    """Check that the model accepts the dataset's samples, before any sample is read.
 
     Args:
-        request: which teacher.
-        fetched_later: whether a model of the Hub may be missing, as in a dry run of a training that will fetch it.
+        request: request for the teacher.
+        fetched_later: whether a Hub model may be missing, as in a dry run of a training that will download the model.
 
     Raises:
-        RequestError: naming the reason and a network that fits.
+        RequestError: the model does not fit. The message gives the reason and a model that fits.
     """
     info = dataset_info(request.dataset)
     try:
@@ -166,14 +166,14 @@ def check_network(request: TeacherRequest, *, fetched_later: bool = False) -> No
 
 
 def check_images(request: TeacherRequest, *, keep: bool) -> None:
-    """Check that every file of an image folder can be decoded, those of the test split included.
+    """Check that every file of an image folder can be decoded, including the test split.
 
     Args:
-        request: which teacher.
-        keep: whether the decoded images are kept for the training.
+        request: request for the teacher.
+        keep: whether to keep the decoded images for the training.
 
     Raises:
-        RequestError: naming all files that cannot be used.
+        RequestError: some files cannot be used. The message names all of them.
     """
     try:
         check_image_folder(request.dataset, keep=keep)
@@ -182,13 +182,13 @@ def check_images(request: TeacherRequest, *, keep: bool) -> None:
 
 
 def open_folder(request: TeacherRequest, folder: Path) -> str:
-    """Make a teacher's folder, or find it as an earlier run of the same request left it.
+    """Create a teacher's folder, or reopen the folder of an earlier run of the same request.
 
     Returns:
-        The identifier under which MLflow knows the teacher.
+        ID of the teacher in MLflow.
 
     Raises:
-        RequestError: it cannot be written, or belongs to another request.
+        RequestError: the folder cannot be written, is damaged, or belongs to another request.
     """
     path = folder / _SETTINGS_FILE
     try:
@@ -218,11 +218,11 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
 
 
 def refuse_other_data(folder: Path, request: TeacherRequest, dataset: Dataset) -> None:
-    """Check that a teacher that is trained already was trained on the data that the request has now.
+    """Check that an existing teacher was trained on the data of the request.
 
     Raises:
-        RequestError: it was trained on other data, or on another split of them.
-        StoredFileError: its file is damaged.
+        RequestError: the teacher was trained on other data, or on another split.
+        StoredFileError: the teacher file is damaged.
     """
     path = folder / TEACHER_FILE
     if not path.exists():
@@ -246,22 +246,22 @@ def train_into(
     epoch_done: EpochDone,
     warn: Callable[[str], None],
 ) -> Result:
-    """Train what is left of a teacher, and have everything in its folder and in MLflow.
+    """Train the remaining epochs of a teacher, complete the folder and deliver everything to MLflow.
 
     Args:
-        folder: of `open_folder`.
-        request: which teacher.
-        dataset: its data.
-        tracker: where it is delivered to, if anywhere.
-        initial: begins with these weights, instead of with ones that its seed draws.
-        begun: called before the first epoch, with the number of epochs that were done by earlier runs; not called
-            where all is done.
-        epoch_done: called after each epoch.
-        warn: called with what somebody should know.
+        folder: folder prepared by `open_folder`.
+        request: request for the teacher.
+        dataset: dataset of the request.
+        tracker: run in MLflow, if any.
+        initial: model with the initial weights. None if the seed draws them.
+        begun: function to call before the first epoch, with the number of epochs finished by earlier runs. Not called
+            if the teacher file exists.
+        epoch_done: function to call after each epoch.
+        warn: function to call with a warning.
 
     Raises:
         NonFiniteLossError: the training diverged.
-        CheckpointError: the training's checkpoint is damaged.
+        CheckpointError: the training checkpoint is damaged.
     """
     path = folder / TEACHER_FILE
     if not path.exists():
@@ -314,7 +314,7 @@ def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraini
 
 
 def _classes(request: TeacherRequest, dataset: Dataset) -> str:
-    """The classes of a text, and how those of the weights that the training began from became them."""
+    """Describe the classes of a text task, and how the classes of the initial weights map to them."""
     from trainables.models.class_order import ClassNamesError, read_class_order
     from trainables.models.pretrained import find_folder
 
@@ -330,7 +330,7 @@ def _classes(request: TeacherRequest, dataset: Dataset) -> str:
 
 
 def _delivered(tracker: "TeacherTracker | None", history: list[dict[str, float]]) -> Exception | None:
-    """What went wrong, if anything did: MLflow is no reason to stop a training."""
+    """Deliver the history to MLflow. Return an error instead of raising it, because MLflow must not stop a training."""
     if tracker is None:
         return None
     from trainables.storage.mlflow_store import TrackingError

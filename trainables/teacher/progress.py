@@ -1,4 +1,4 @@
-"""What a person sees while a teacher trains, on stderr: a bar on a terminal, a line per epoch otherwise."""
+"""Progress of a teacher's training on stderr: a bar on a terminal, otherwise one line per epoch."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ from trainables.teacher.request import TeacherRequest
 
 
 class TeacherProgress:
-    """Shows how a training is going.
+    """Progress display of a training.
 
     Args:
-        request: which teacher.
-        quiet: show nothing.
-        stream: where to; stderr, so that stdout holds results alone.
+        request: request for the teacher.
+        quiet: whether to show nothing.
+        stream: output stream. The default is stderr, so that stdout contains only results.
     """
 
     def __init__(self, request: TeacherRequest, *, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -46,15 +46,19 @@ class TeacherProgress:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line about what is being done."""
+        """Print a line on the current work."""
         self._console.print(text, markup=False)
 
     def warn(self, text: str) -> None:
-        """A line about something that somebody should know."""
+        """Print a warning."""
         self.say(f"warning: {text}")
 
     def begun(self, epochs: int) -> None:
-        """What is going to be trained, of which so many epochs were done by earlier runs."""
+        """Show the start of a training.
+
+        Args:
+            epochs: number of epochs finished by earlier runs.
+        """
         self.say(f"training {self._request.description}")
         self.done = self._done_before = epochs
         self._began = time.monotonic()
@@ -64,7 +68,12 @@ class TeacherProgress:
             self._bar.update(self._task, completed=epochs)
 
     def epoch_done(self, epoch: int, measures: dict[str, float]) -> None:
-        """One more epoch is done."""
+        """Show the measures of a finished epoch.
+
+        Args:
+            epoch: number of finished epochs.
+            measures: measures of the epoch.
+        """
         self.done = epoch
         pace = (time.monotonic() - self._began) / (epoch - self._done_before)
         left = pace * (self._total - epoch)

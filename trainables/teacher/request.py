@@ -1,4 +1,4 @@
-"""What the teacher's command line asks for, checked before anything heavy is imported."""
+"""Request of the teacher's command line, checked before any heavy import."""
 
 import re
 import shlex
@@ -25,23 +25,23 @@ _FLAGS: Final = {"student": "model", "data_seed": "seed"}
 
 
 class RequestError(ValueError):
-    """What was asked for cannot be done: says what was given, what is allowed and what to do."""
+    """Invalid request. The message gives the rejected value, the allowed values and a remedy."""
 
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """One teacher to train; equal requests give equal weights, to the bit on CPU.
+    """Request to train one teacher. Equal requests give equal weights, on the CPU bit for bit.
 
     Args:
         dataset: canonical name.
         model: architecture.
-        recipe: how it is trained.
-        seed: draws its weights and its batch order.
-        split_seed: draws the data's splits.
-        precision: of the convolutions.
-        device: where it runs.
-        threads: of the CPU; sums differ in their last bits with their number.
-        pretrained: begins with the weights that torchvision or timm publish.
+        recipe: training recipe.
+        seed: seed of the weights and the batch order.
+        split_seed: seed of the data splits.
+        precision: precision of the convolutions.
+        device: device to train on.
+        threads: number of CPU threads. The number changes the last bits of sums.
+        pretrained: whether to start from the weights published by torchvision or timm.
     """
 
     dataset: str
@@ -56,20 +56,20 @@ class TeacherRequest:
 
     @property
     def default_name(self) -> str:
-        """What the teacher is called unless it is named."""
+        """Name of the teacher if the user gives none."""
         recipe = f"{self.recipe.name}-{self.recipe.epochs}-seed{self.seed}" + "-pretrained" * self.pretrained
         return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.dataset}-{self.model}-{recipe}").lstrip("-._")[:150]
 
     @property
     def values(self) -> dict[str, Any]:
-        """Everything by the name of its flag, with underscores."""
+        """All values by the name of their flag, with underscores."""
         own = {name: value for name, value in asdict(self).items() if name != "recipe"}
         recipe = asdict(self.recipe)
         return {**own, "recipe": recipe.pop("name"), **recipe}
 
     @property
     def description(self) -> str:
-        """All of it for a person."""
+        """Description of the request for the user."""
         recipe = self.recipe
         steps = ", ".join(map(str, recipe.milestones))
         return (
@@ -82,7 +82,7 @@ class TeacherRequest:
 
     @property
     def command(self) -> str:
-        """What to type to train this teacher, whatever the defaults may be then."""
+        """Command that trains this teacher, independent of future defaults."""
         words = ["python", "-m", "trainables.teacher"]
         for name, value in self.values.items():
             flag = f"--{name.replace('_', '-')}"
@@ -90,7 +90,7 @@ class TeacherRequest:
         return shlex.join(words)
 
     def training_config(self) -> TrialConfig:
-        """The trial that the training is."""
+        """Return the trial config of the training."""
         return training_config(
             self.recipe,
             dataset=self.dataset,
@@ -102,7 +102,7 @@ class TeacherRequest:
 
 
 def optimiser_name(dataset: str) -> str:
-    """What teachers on a dataset are trained by, for a person."""
+    """Return the name of the optimiser for teachers on a dataset, for the user."""
     return "AdamW" if is_text(dataset) else "SGD"
 
 
@@ -119,22 +119,22 @@ def resolve_request(
     threads: int,
     pretrained: bool = False,
 ) -> TeacherRequest:
-    """A checked request.
+    """Check the values of the command line and return the request.
 
     Args:
         dataset: canonical name.
         model: architecture.
         recipe: literature or short.
-        overrides: fields of the recipe to have otherwise; None leaves it.
-        seed: of the training.
-        split_seed: of the data.
+        overrides: values that replace fields of the recipe. None keeps the value of the recipe.
+        seed: seed of the training.
+        split_seed: seed of the data splits.
         precision: auto, fp32 or bf16.
         device: cpu, cuda or cuda:N.
-        threads: of the CPU.
-        pretrained: begin with published weights.
+        threads: number of CPU threads.
+        pretrained: whether to start from published weights.
 
     Raises:
-        RequestError: with one line per value that is out of its bounds.
+        RequestError: some values are invalid. The message has one line per recipe value out of bounds.
     """
     try:
         dataset = expand_home(dataset)
@@ -160,10 +160,10 @@ def resolve_request(
 
 
 def check_name(name: str) -> str:
-    """`name`, if a folder may be called so.
+    """Return `name` if it is valid as the name of a folder.
 
     Raises:
-        RequestError: it may not.
+        RequestError: the name is invalid.
     """
     if not _NAME.fullmatch(name):
         raise RequestError(

@@ -1,8 +1,8 @@
-"""A teacher's training in MLflow: a run of its own in the experiment `teachers`.
+"""Training of a teacher in MLflow: a separate run in the experiment `teachers`.
 
-What is there already is asked for and not delivered again, so a training that was killed ends as one run with every
-epoch once. MLflow is no reason to stop a training: what it did not take is delivered at the end, or by the same command
-later.
+Epochs that MLflow already has are not delivered again. A training that was killed and resumed is therefore one run with
+every epoch once. Errors of MLflow do not stop a training. Missing data are delivered at the end, or later by the same
+command.
 """
 
 import time
@@ -18,20 +18,20 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 EXPERIMENT: Final = "teachers"
-_METRICS_PER_BATCH: Final = 1000  # the most that a tracking server takes at once
-_STEADY: Final = "val/accuracy"  # every epoch has it: it tells which epochs are there
+_METRICS_PER_BATCH: Final = 1000  # maximum of a tracking server per request
+_STEADY: Final = "val/accuracy"  # present in every epoch, so it shows the delivered epochs
 
 
 class TeacherTracker:
-    """Delivers one training to MLflow.
+    """MLflow run of one training.
 
     Args:
-        uri: of the store or server.
-        artifacts: where a store in a file keeps them.
-        teacher_id: by which the run is found again.
-        name: the run's.
-        params: what was asked for.
-        tags: what else to know it by.
+        uri: URI of the store or server.
+        artifacts: artifact folder for a store in a file.
+        teacher_id: ID that marks the run in later searches.
+        name: name of the run.
+        params: values of the request.
+        tags: further tags of the run.
 
     Raises:
         TrackingError: the store cannot be used.
@@ -70,10 +70,13 @@ class TeacherTracker:
             raise TrackingError(f"MLflow does not answer as it should: {redact(str(error), uri)}") from None
 
     def deliver(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Whatever of the epochs is not there yet.
+        """Deliver all epochs that MLflow does not have yet.
+
+        Args:
+            history: measures of each finished epoch.
 
         Raises:
-            TrackingError: it was not taken.
+            TrackingError: MLflow did not accept the metrics.
         """
         now = int(time.time() * 1000)
         try:
@@ -92,12 +95,12 @@ class TeacherTracker:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            metrics: of the finished teacher.
-            note: Markdown, shown on the run's page.
+            metrics: metrics of the finished teacher.
+            note: Markdown for the page of the run.
             artifacts: files to attach.
 
         Raises:
-            TrackingError: it was not taken.
+            TrackingError: MLflow did not accept the data.
         """
         now = int(time.time() * 1000)
         try:
@@ -114,7 +117,7 @@ class TeacherTracker:
 
     @property
     def ended(self) -> bool:
-        """Whether MLflow has the finished run."""
+        """Whether the run is finished in MLflow."""
         try:
             return bool(self._client.get_run(self.run_id).info.status == "FINISHED")
         except MlflowException as error:

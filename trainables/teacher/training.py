@@ -1,4 +1,4 @@
-"""A teacher in training: epoch by epoch, and from its last checkpoint on if it was stopped."""
+"""Training of a teacher, epoch by epoch, which resumes from the last checkpoint."""
 
 import shutil
 import time
@@ -16,26 +16,26 @@ from trainables.run.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_che
 from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
 
-# What a teacher has not, or what is said of it once and not of every epoch.
+# Measures that a teacher does not have, or that are recorded once instead of every epoch.
 _LEFT_OUT: Final = ("cost/teacher_forwards", "cost/adapter_parameters", "cost/trainable_parameters")
 
 
 class TeacherTraining:
-    """One teacher in training, gone on with from where it was stopped.
+    """Training of one teacher, which resumes after an interruption.
 
-    A training that was killed and gone on with gives, on one machine, the same bits as one that never was.
+    On one machine, a training that was killed and resumed gives the same bits as an uninterrupted one.
 
     Args:
-        config: of `trainables.spec.teacher_trial.training_config`.
-        dataset: its data.
-        folder: holds its checkpoint.
-        device: where it runs.
-        seconds_between_checkpoints: at least; the last epoch's is always kept.
-        method: what it learns by, if not by cross-entropy.
+        config: trial config from `trainables.spec.teacher_trial`.
+        dataset: dataset of the config.
+        folder: folder of the training checkpoint.
+        device: device to train on.
+        seconds_between_checkpoints: minimum time between checkpoints. The last epoch always has one.
+        method: training method. The default is the method of `config`, which is cross-entropy.
 
     Raises:
-        CheckpointError: the checkpoint there is damaged or belongs to another training.
-        ValueError: architecture and data do not go together.
+        CheckpointError: the checkpoint in `folder` is damaged or belongs to another training.
+        ValueError: the architecture does not fit the data.
     """
 
     def __init__(
@@ -58,24 +58,26 @@ class TeacherTraining:
 
     @property
     def model(self) -> DistillationModel:
-        """The network."""
+        """Model in training."""
         return self._run.student
 
     @property
     def finished_epochs(self) -> int:
-        """How many epochs are done."""
+        """Number of finished epochs."""
         return self._run.epoch
 
     @property
     def seconds(self) -> float:
-        """What its epochs took, those before a stop too."""
+        """Duration of all finished epochs in seconds, including those before an interruption."""
         return sum(measures["cost/seconds"] for measures in self.history)
 
     def epochs(self) -> Iterator[dict[str, float]]:
-        """Train what is left, and give each epoch's measures once its checkpoint is on disk.
+        """Train the remaining epochs, and yield the measures of each epoch.
+
+        If a checkpoint is due after an epoch, it is on disk before the measures are yielded.
 
         Raises:
-            NonFiniteLossError: naming the epoch.
+            NonFiniteLossError: the loss is not finite. The message names the epoch.
         """
         while not self._run.finished:
             measures = run_epoch(self._run)
@@ -85,12 +87,12 @@ class TeacherTraining:
             yield self.history[-1]
 
     def test_accuracy(self) -> float:
-        """Reads the test split, once the training is over."""
+        """Compute the accuracy on the test split. The training must be finished."""
         assert self._run.finished
         return self._run.evaluate_test()["test/accuracy"]
 
     def forget(self) -> None:
-        """Remove the checkpoint, once the result is stored."""
+        """Remove the checkpoint. Call this when the result is stored."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _save(self) -> None:
@@ -100,5 +102,5 @@ class TeacherTraining:
 
 
 def _own_name(measure: str) -> str:
-    """`val/sharpness_student` is a teacher's `val/sharpness`."""
+    """Return the name of a measure for a teacher: `val/sharpness_student` becomes `val/sharpness`."""
     return measure.removesuffix("_student")

@@ -1,1 +1,1 @@
-"""The frozen teacher's outputs, live or stored, behind one protocol."""
+"""Outputs of the frozen teacher, live or stored, behind one protocol."""

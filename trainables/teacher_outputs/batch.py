@@ -1,4 +1,4 @@
-"""The frozen teacher's outputs for one batch, and the protocol of what gives them."""
+"""Outputs of the frozen teacher for one batch, and the protocol for sources of such outputs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -8,13 +8,13 @@ from torch import Tensor
 
 
 class TeacherBatch(NamedTuple):
-    """What the frozen teacher says of some images, without gradient.
+    """Outputs of the frozen teacher for one batch, without gradient.
 
     Args:
-        feature: (B, D), its penultimate feature.
-        logits: (B, C), its head applied to that feature.
-        maps: after its stem and each stage, (B, C_i, H_i, W_i); None where they are not asked for. They are never
-            stored: those of one image are hundreds of times its feature.
+        feature: (B, D), penultimate features.
+        logits: (B, C), output of the teacher's head for these features.
+        maps: feature maps after the stem and after each stage, each (B, C_i, H_i, W_i). None unless requested. Maps are
+            never stored, because the maps of one image are hundreds of times as large as the feature.
     """
 
     feature: Tensor
@@ -23,17 +23,17 @@ class TeacherBatch(NamedTuple):
 
     @classmethod
     def joined(cls, batches: Sequence["TeacherBatch"]) -> "TeacherBatch":
-        """Feature and logits of several batches as one."""
+        """Concatenate the features and logits of several batches."""
         return cls(torch.cat([each.feature for each in batches]), torch.cat([each.logits for each in batches]))
 
 
 class TeacherOutputs(Protocol):
-    """A source of the frozen teacher's outputs.
+    """Source of the frozen teacher's outputs.
 
     Attributes:
-        forwards: samples that went through the teacher itself so far, in all.
-        stored: whether they are looked up; if not, they are computed from the images, in the student's arithmetic.
-        numbers_per_sample: of a feature and its logits together.
+        forwards: total number of samples that have passed through the teacher.
+        stored: whether outputs are looked up. Otherwise they are computed from the images, in the student's precision.
+        numbers_per_sample: number of values in a feature and the logits together.
     """
 
     forwards: int
@@ -42,24 +42,24 @@ class TeacherOutputs(Protocol):
 
     @property
     def source(self) -> object:
-        """What answers; two that have the same one give the same answers."""
+        """Object that provides the outputs. Sources with the same object give the same outputs."""
 
     def stored_bytes(self, slots: int) -> int:
-        """What the rows of the first `slots` slots and of the validation split take where they are stored."""
+        """Return the size in bytes of the stored rows for the first `slots` slots and the validation split."""
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:
-        """The outputs for a batch of the train split.
+        """Return the outputs for a batch of the train split.
 
         Args:
             indices: (B,) int64, rows of the train split.
-            slot: which of each sample's views is shown (see `trainables.data.views`).
-            images: (B, C, H, W) float32, normalised, these samples in these views.
+            slot: index of the augmented view of each sample (see `trainables.data.views`).
+            images: (B, C, H, W) float32, normalised images of these samples in these views.
         """
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:
-        """The outputs for all or some of the validation split.
+        """Return the outputs for all or some samples of the validation split.
 
         Args:
             indices: (B,) int64, rows of the validation split.
-            images: (B, C, H, W) float32, normalised.
+            images: (B, C, H, W) float32, normalised images of these samples.
         """

@@ -1,4 +1,4 @@
-"""The network that never changes again, and what stands before it where it knows its images otherwise normalised."""
+"""Frozen teacher model, with renormalisation of the input images where needed."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from trainables.teacher_outputs.batch import TeacherBatch
 
 
 class Renormalisation(NamedTuple):
-    """From one normalisation of images to another: `images · scale + shift`, by channel.
+    """Conversion from one normalisation of images to another: `images · scale + shift`, per channel.
 
-    With pixels p, x = (p − m) / s and x' = (p − m') / s', it is x' = x · s / s' + (m − m') / s'. It is exact at an
-    image's border too: nets pad with zeros what they are given, which then is their own normalisation's zero.
+    For pixels p, let x = (p − m) / s and x' = (p − m') / s'. Then x' = x · s / s' + (m − m') / s'. The conversion is
+    also exact at the border of an image: networks pad the converted image with zeros, and zero has the same meaning as
+    in training.
 
     Args:
         scale: (C,).
@@ -31,10 +32,10 @@ class Renormalisation(NamedTuple):
     def between(
         cls, mean: Sequence[float], std: Sequence[float], own_mean: Sequence[float], own_std: Sequence[float]
     ) -> "Renormalisation | None":
-        """What takes images normalised by `mean` and `std` to ones normalised by `own_mean` and `own_std`.
+        """Compute the conversion from images with `mean` and `std` to images with `own_mean` and `own_std`.
 
         Returns:
-            None where both are the same, so that nothing is computed and every bit stays.
+            The conversion. None if both normalisations are equal, so that nothing is computed and no bit changes.
         """
         if (*mean, *std) == (*own_mean, *own_std):
             return None
@@ -44,13 +45,13 @@ class Renormalisation(NamedTuple):
 
 
 class FrozenTeacher(nn.Module):
-    """A trained network that never changes again: in eval mode even after `.train()`, and without gradient.
+    """Frozen trained model: always in eval mode, even after `.train()`, and without gradients.
 
     Args:
-        model: the trained network; it is frozen in place.
-        renormalise: from the normalisation of the images that it is given to the one it was trained with, where they
-            differ.
-        training_seconds: what its training took, where that is known.
+        model: trained model, frozen in place.
+        renormalise: conversion from the normalisation of the input images to the normalisation used in training, if
+            they differ.
+        training_seconds: training time in seconds, if known.
     """
 
     _scale: Tensor | None
@@ -68,7 +69,8 @@ class FrozenTeacher(nn.Module):
         self.model = model.requires_grad_(False)
         self.digest = tensors_digest(model.state_dict())
         for name in Renormalisation._fields:
-            # In float64, and rounded to the images' type where they are used: the same for every type of images.
+            # Stored in float64 and rounded to the dtype of the images on use, so that all dtypes start from the same
+            # values.
             values = None if renormalise is None else torch.tensor(getattr(renormalise, name), dtype=torch.float64)
             self.register_buffer(f"_{name}", None if values is None else values.view(1, -1, 1, 1), persistent=False)
         if renormalise is not None:
@@ -77,25 +79,25 @@ class FrozenTeacher(nn.Module):
 
     @property
     def head(self) -> nn.Linear:
-        """Its last linear layer."""
+        """Last linear layer."""
         return self.model.head
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stay in eval mode, whatever `mode` says: batch statistics must not move the teacher."""
+        """Stay in eval mode for any `mode`, so that batch statistics never change the teacher."""
         return super().train(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor, *, maps: bool = False) -> TeacherBatch:
-        """Penultimate feature (B, D) and logits (B, C) of images (B, channels, H, W) as the study normalises them.
+        """Compute penultimate features (B, D) and logits (B, C).
 
         Args:
-            images: normalised.
-            maps: whether the maps of its stages are asked for too.
+            images: (B, channels, H, W), with the normalisation of the study.
+            maps: whether to return the feature maps of the stages too.
         """
         return TeacherBatch(*forward_pass(self.model, self.renormalised(images), maps=maps))
 
     def renormalised(self, images: Tensor) -> Tensor:
-        """Images as its network knows them, from images as the study normalises them."""
+        """Convert images from the normalisation of the study to the normalisation that the model was trained with."""
         if self._scale is None or self._shift is None:
             return images
         return images * self._scale.to(images.dtype) + self._shift.to(images.dtype)

@@ -1,4 +1,4 @@
-"""Where a trial gets its frozen teacher's outputs from, and the simplest source: the teacher, batch by batch."""
+"""Live teacher outputs, the simplest source: one forward pass of the teacher per batch."""
 
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class LiveTeacherOutputs:
-    """The teacher itself, asked anew for every batch.
+    """Teacher outputs that are computed by a forward pass for every batch.
 
     Args:
-        teacher: the frozen teacher.
-        maps: whether batches of the train split are to have its maps.
+        teacher: frozen teacher.
+        maps: whether batches of the train split include feature maps.
     """
 
     stored = False
@@ -27,15 +27,15 @@ class LiveTeacherOutputs:
         self.forwards = 0
 
     def stored_bytes(self, slots: int) -> int:  # noqa: ARG002
-        """0: nothing is stored."""
+        """Return 0, because nothing is stored."""
         return 0
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """One forward pass; indices and slot, by which outputs can be stored, are not looked at."""
+        """Compute the outputs in one forward pass. The arguments `indices` and `slot` are ignored."""
         return self._ask(images, maps=self.gives_maps)
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """One forward pass, without maps."""
+        """Compute the outputs in one forward pass, without maps."""
         return self._ask(images, maps=False)
 
     def _ask(self, images: Tensor, *, maps: bool) -> TeacherBatch:

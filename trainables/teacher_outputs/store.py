@@ -1,19 +1,18 @@
-"""The frozen teacher's outputs, computed once for all trials, epochs and processes, and mapped from files.
+"""Store of the frozen teacher's outputs: computed once for all trials, epochs and processes, and mapped from files.
 
-What is kept is the penultimate feature; the logits are the frozen head applied to it, which costs nothing
-measurable.
+The store keeps the penultimate features. The logits are recomputed with the frozen head, at no measurable cost.
 
-There is a file for every slot of views (see `trainables.data.views`) and one for the validation split. Who first
-asks for a slot that is not there computes it: one pass of the teacher over the train split, which is what a live
-teacher costs an epoch. Everyone else maps the file. A file's rows depend on nothing that differs between trials or
-machines' loads: the samples go through the teacher in their own order, in batches of a fixed size, on one thread. So
-it does not matter who computes them, and a trial gives the same bits whether it found its rows or computed them.
+There is one file for every slot of views (see `trainables.data.views`) and one for the validation split. The first
+process that needs a missing slot computes the rows, in one pass of the teacher over the train split. A live teacher
+costs the same in every epoch. All other processes map the file. The rows depend neither on the trial nor on the load of
+the machine: samples pass through the teacher in their own order, in batches of a fixed size, on one thread. Any process
+may therefore compute them, and a trial gives the same bits with stored and with computed rows.
 
-Files can also be filled ahead, shard by shard (`missing`, `fill`): a shard is a whole file or, of a large one, a range
-of its rows, kept in a file of its own until all of them are there.
+Files can also be filled in advance, shard by shard (`missing`, `fill`). A shard is a whole file, or a range of rows of
+a large file. Each range is kept in a separate file until all ranges exist.
 
-With storage that all nodes reach (`RemoteFolder`), a node's folder holds copies: a file is fetched once a node, and
-what a node computes is sent there.
+With storage that all nodes reach (`RemoteFolder`), the folder of a node holds copies. A node fetches each file once,
+and uploads the files that it computes.
 """
 
 import logging
@@ -41,17 +40,18 @@ __all__ = [
     "TeacherOutputsStore",
 ]
 
-# Of a file with more rows, so many are a shard; a multiple of the batch, so that all batches stay what they are.
+# Files with more rows are split into shards of this size. It is a multiple of the batch size, so that splitting changes
+# no batch.
 ROWS_PER_SHARD: Final = 128 * FILL_BATCH
 _log = logging.getLogger(__name__)
 
 
 class StoredRows(NamedTuple):
-    """Features as they lie in a file.
+    """Features as stored in a file.
 
     Args:
-        rows: (N, D), of the store's dtype, read-only.
-        forwards: samples that went through the teacher for this answer; 0 if the rows were there.
+        rows: (N, D), in the dtype of the store, read-only.
+        forwards: samples that passed through the teacher for this request; 0 if the rows existed.
     """
 
     rows: Tensor
@@ -59,12 +59,12 @@ class StoredRows(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """What one worker fills at a time.
+    """Rows of one file that a worker fills in one step.
 
     Args:
-        slot: of the train split; None is the validation split.
-        start: its first row.
-        stop: the row after its last one.
+        slot: slot of the train split; None for the validation split.
+        start: first row.
+        stop: row after the last one.
     """
 
     slot: int | None
@@ -73,11 +73,11 @@ class Shard(NamedTuple):
 
 
 class FilledShard(NamedTuple):
-    """What became of a shard.
+    """Result of filling a shard.
 
     Args:
-        forwards: samples that went through the teacher; 0 if the rows were there.
-        stored: whether its file now is where everyone looks for it.
+        forwards: samples that passed through the teacher; 0 if the rows existed.
+        stored: whether the file is now in the place where all processes look for it.
     """
 
     forwards: int
@@ -85,23 +85,23 @@ class FilledShard(NamedTuple):
 
 
 class TeacherOutputsStore:
-    """The outputs of one teacher on one dataset, in files under the digest of everything they depend on.
+    """Outputs of one teacher on one dataset, in a folder named by a digest of everything that they depend on.
 
-    A file is verified once by each process, when it is first asked for. One that is damaged or is not what its
-    name says is noted (`take_notes`) and built anew. Of several processes of a node that ask for the same rows one
-    computes them and the others wait. Where a file cannot be written, who computed its rows goes on with them.
+    Each process verifies a file once, on first use. A damaged or wrong file is noted (`take_notes`) and rebuilt. If
+    several processes of a node need the same rows, one computes them and the others wait. If a file cannot be written,
+    the process that computed the rows continues with them.
 
     Args:
-        folder: holds the outputs of any number of teachers, each in a folder named by its key.
-        teacher: the frozen teacher.
-        dataset: its data.
-        architecture: the teacher's name.
-        augmentation: which views, as in `TrialConfig`.
-        dtype: of the stored rows. float16 moved the divergence between a teacher and its stored self by at most
-            1e-6 nats, bfloat16 by 6e-5 (CIFAR nets; a hundredth of that on the digits).
-        device: where the teacher runs and the rows are wanted.
-        remote: storage that all nodes reach; `folder` then holds this node's copies of what lies there.
-        rows_per_shard: a multiple of the batch in which files are filled.
+        folder: folder for the outputs of any number of teachers. Each teacher has a subfolder named by the key.
+        teacher: frozen teacher.
+        dataset: dataset of the outputs.
+        architecture: name of the teacher's architecture.
+        augmentation: choice of views, as in `TrialConfig`.
+        dtype: dtype of the stored rows. With float16, the divergence between a teacher and the stored outputs changed
+            by at most 1e-6 nats, with bfloat16 by 6e-5 (CIFAR networks; a hundredth of that on the digits).
+        device: device of the teacher and of the looked-up outputs.
+        remote: storage that all nodes reach. With it, `folder` holds this node's copies.
+        rows_per_shard: rows per shard, a multiple of the batch size for filling (`FILL_BATCH`).
     """
 
     def __init__(
@@ -137,11 +137,11 @@ class TeacherOutputsStore:
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits of everything that the rows depend on."""
+        """Sixteen hex digits of the digest of everything that the rows depend on."""
         return self.tables.key
 
     def slot(self, slot: int) -> StoredRows:
-        """The features of the train split, every sample in its view of that slot.
+        """Return the features of the train split, with every sample in the view of the slot.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -149,7 +149,7 @@ class TeacherOutputsStore:
         return self._rows(self.tables.slot(slot))
 
     def validation(self) -> StoredRows:
-        """The features of the validation split, every image as it is.
+        """Return the features of the validation split, without augmentation.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -157,14 +157,14 @@ class TeacherOutputsStore:
         return self._rows(self.tables.validation)
 
     def stored_bytes(self, slots: int) -> int:
-        """What the rows of the first `slots` slots and of the validation split take, there already or not."""
+        """Return the size in bytes of the rows for the first `slots` slots and the validation split, stored or not."""
         return self.tables.count_rows(slots) * self.tables.width * DTYPES[self.dtype].itemsize
 
     def missing(self, slots: int) -> list[Shard]:
-        """What is left to fill until the validation split and the first `slots` slots have their files.
+        """Return the shards left to fill for the validation split and the first `slots` slots.
 
-        A file that is there counts, whatever is in it: who reads it will find out. Where all ranges of a large file
-        are there and the file is not, the shard of all its rows puts them together.
+        Existing files are not read here; their content is verified on use. If all ranges of a large file exist but the
+        file does not, one shard with all rows is returned. Filling this shard joins the ranges.
 
         Raises:
             RemoteFolderError: the storage does not answer.
@@ -179,7 +179,7 @@ class TeacherOutputsStore:
         return missing
 
     def fill(self, shard: Shard) -> FilledShard:
-        """Have a shard's rows in a file, computed unless they are there.
+        """Store the rows of a shard in a file, computing them if missing.
 
         Raises:
             TeacherOutputsError: a feature does not fit the dtype.
@@ -199,17 +199,17 @@ class TeacherOutputsStore:
         return FilledShard(forwards, stored)
 
     def take_notes(self) -> list[str]:
-        """What somebody should know: files that were refused, or could not be stored; each is told once."""
+        """Return and clear the notes for the user about files that were rejected or could not be stored."""
         notes, self._notes = self._notes, []
         return notes
 
     def slot_path(self, slot: int) -> Path:
-        """The file of a slot, on this node."""
+        """Return the path of a slot's file on this node."""
         return self._path(self.tables.slot(slot))
 
     @property
     def validation_path(self) -> Path:
-        """The file of the validation split, on this node."""
+        """Path of the validation split's file on this node."""
         return self._path(self.tables.validation)
 
     def _table(self, slot: int | None) -> Table:
@@ -241,7 +241,11 @@ class TeacherOutputsStore:
         return StoredRows(self._mapped[table.name], 0)
 
     def _built(self, table: Table) -> StoredRows:
-        """The rows of a file that is not here or is not whole: by another process meanwhile, from afar, or now."""
+        """Return the rows of a file that is missing or damaged on this node.
+
+        The rows come from another process that has written the file in the meantime, from remote storage, or are
+        computed.
+        """
         computed: StoredRows | None = None
         path = self._path(table)
         try:
@@ -271,12 +275,12 @@ class TeacherOutputsStore:
         except FileNotFoundError:
             return None
         except TeacherOutputsFileError as error:
-            if noting:  # only by the one that will mend it
+            if noting:  # only in the process that rebuilds the file
                 self._note(f"{error}; it is made anew")
             return None
 
     def _fetched(self, table: Table) -> Tensor | None:
-        """A file from storage, copied to this node if it is what it should be."""
+        """Fetch a file from remote storage and copy it to this node, if the file is valid."""
         if self._remote is None:
             return None
         shape = (table.count, self.tables.width)
@@ -303,7 +307,7 @@ class TeacherOutputsStore:
                 self._note(f"{error}; not sent there: {table.file_name}")
 
     def _assembled(self, table: Table) -> StoredRows:
-        """A file's rows, from the ranges that are there; the others are computed."""
+        """Return the rows of a file from existing ranges. Missing ranges are computed."""
         parts = self._parts(table)
         if len(parts) == 1:
             return StoredRows(self.tables.compute(table), table.count)
@@ -333,10 +337,10 @@ class TeacherOutputsStore:
 
 
 class StoredTeacherOutputs:
-    """A trial's view of a store.
+    """Source of teacher outputs for one trial, read from a store.
 
     Args:
-        store: may be shared by all trials of a process.
+        store: store, which may be shared by all trials of a process.
     """
 
     stored = True
@@ -351,29 +355,29 @@ class StoredTeacherOutputs:
         self.forwards = 0
 
     def stored_bytes(self, slots: int) -> int:
-        """See `TeacherOutputsStore.stored_bytes`."""
+        """Return the size in bytes of the stored rows (see `TeacherOutputsStore.stored_bytes`)."""
         return self._store.stored_bytes(slots)
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Rows of the slot's file, gathered; the images are not looked at."""
+        """Look up the outputs in the file of the slot. The argument `images` is ignored."""
         if self._slot_rows is None or slot != self._slot:
             self._slot_rows = self._wanted(self._store.slot(slot))
             self._slot = slot
         return self._batch(self._slot_rows, indices)
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
-        """Rows of the validation split's file, gathered; the images are not looked at."""
+        """Look up the outputs in the file of the validation split. The argument `images` is ignored."""
         if self._validation_rows is None:
             self._validation_rows = self._wanted(self._store.validation())
         return self._batch(self._validation_rows, indices)
 
     def _wanted(self, stored: StoredRows) -> Tensor:
         self.forwards += stored.forwards
-        # On the CPU this is the mapped file itself; a GPU holds one slot at a time.
+        # On the CPU this is the mapped file itself. A GPU holds one slot at a time.
         return stored.rows.to(self._store.device)
 
     @torch.no_grad()
     def _batch(self, rows: Tensor, indices: Tensor) -> TeacherBatch:
-        # Whole rows are copied at once; `rows[indices]` takes six times as long.
+        # `index_select` copies whole rows at once; `rows[indices]` takes six times as long.
         feature = rows.index_select(0, indices).float()
         return TeacherBatch(feature, self._head(feature))

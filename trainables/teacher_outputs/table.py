@@ -1,4 +1,4 @@
-"""Which rows the files of a teacher's outputs hold, whose they are, and how they are computed."""
+"""Tables of teacher outputs: the rows of each file, their origin and their computation."""
 
 import copy
 import hashlib
@@ -20,24 +20,25 @@ from trainables.spec.modality import is_text
 from trainables.storage.rows import DTYPES, OutputsDtype
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
-FILL_BATCH: Final = 512  # part of the format: another size may change the last bits
+FILL_BATCH: Final = 512  # part of the format: another batch size may change the last bits
 _FORMAT: Final = "pesfkd-teacher-outputs-1"
 
 
 class TeacherOutputsError(ValueError):
-    """The teacher's outputs cannot be stored as asked."""
+    """Teacher outputs that cannot be stored as requested."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file.
+    """Rows of one file.
 
     Args:
-        name: of the file, without its suffix.
-        origin: whose rows they are, by names; goes into the file.
-        start: the first row, of the split.
-        stop: the row after the last one.
-        inputs: gives those from one row to another, batch by batch: their rows, and they as networks take them.
+        name: name of the file without suffix.
+        origin: description of the rows by name, written to the file.
+        start: first row, counted in the split.
+        stop: row after the last one.
+        inputs: function of a first row and the row after the last one. It yields batches of row numbers and model
+            inputs.
     """
 
     name: str
@@ -48,16 +49,16 @@ class Table:
 
     @property
     def count(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return self.stop - self.start
 
     @property
     def file_name(self) -> str:
-        """The file's name."""
+        """Name of the file."""
         return f"{self.name}.arrow"
 
     def rows(self, start: int, stop: int) -> "Table":
-        """Some of the rows, for a file of their own."""
+        """Return the table of a range of rows, for a separate file."""
         name = f"{self.name}.rows-{start:08d}-{stop:08d}"
         return Table(name, self.origin | {"rows": [start, stop]}, start, stop, self.inputs)
 
@@ -66,12 +67,12 @@ class TeacherTables:
     """All tables of one teacher on one dataset.
 
     Args:
-        teacher: the frozen teacher, on the device.
-        dataset: its data.
-        architecture: the teacher's name.
-        augmentation: which views, as in `TrialConfig`.
-        dtype: of the rows.
-        device: where the teacher runs.
+        teacher: frozen teacher, on the device.
+        dataset: dataset of the tables.
+        architecture: name of the teacher's architecture.
+        augmentation: choice of views, as in `TrialConfig`.
+        dtype: dtype of the rows.
+        device: device of the teacher.
     """
 
     def __init__(
@@ -104,28 +105,28 @@ class TeacherTables:
             "feature_dim": teacher.head.in_features,
             "dtype": dtype,
             "byte_order": sys.byteorder,
-            # Other kernels round otherwise, and a trial must give the same bits from found as from new rows.
+            # Other kernels round differently, and a trial must give the same bits with stored and with computed rows.
             "device": device.type,
             "torch": torch.__version__,
         }
         if is_text(dataset.name):
             from trainables.data.text.dataset import EVALUATION_BATCH
 
-            self.origin["sentences"] = EVALUATION_BATCH  # at once, of similar length
+            self.origin["sentences"] = EVALUATION_BATCH  # batch size for sentences of similar length
         content = json.dumps(self.origin, sort_keys=True)
         self.key = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
     def num_views(self) -> int:
-        """How many views, and so at most slots, there are."""
+        """Number of views, which is also the largest possible number of slots."""
         return len(self._views_table)
 
     def count_rows(self, slots: int) -> int:
-        """How many rows the first `slots` slots and the validation split have together."""
+        """Return the total number of rows of the first `slots` slots and the validation split."""
         return slots * len(self._dataset.train) + len(self._dataset.validation)
 
     def slot(self, slot: int) -> Table:
-        """The train split, every sample in its view of that slot."""
+        """Return the table of the train split, with every sample in the view of the slot."""
         views = self._views[slot]
         origin = {"split": "train", "slot": slot, "slot_digest": digest_of("slot", views.numpy())}
 
@@ -139,7 +140,7 @@ class TeacherTables:
 
     @property
     def validation(self) -> Table:
-        """The validation split, every image as it is."""
+        """Table of the validation split, without augmentation."""
         split = self._dataset.validation
 
         def images(start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -150,7 +151,11 @@ class TeacherTables:
         return Table("validation", self.origin | {"split": "validation"}, 0, len(split), inputs)
 
     def _sentences(self, split: Split) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
-        """Sentences of every so many rows in batches of similar length, whichever range they are part of."""
+        """Return the `inputs` function of a text split, which yields batches of sentences with similar length.
+
+        Sentences are sorted by length inside blocks of `FILL_BATCH` rows. The batches are therefore the same for a
+        whole file and for a shard.
+        """
         from trainables.data.text.dataset import EVALUATION_BATCH, TextSplit, on_device
 
         assert isinstance(split, TextSplit)
@@ -164,7 +169,10 @@ class TeacherTables:
         return sentences
 
     def compute(self, table: Table) -> Tensor:
-        """A table's rows (N, D) on the CPU: one pass of the teacher over its images, on one thread.
+        """Compute the rows of a table in one pass of the teacher over the inputs, on one thread.
+
+        Returns:
+            Rows (N, D) on the CPU.
 
         Raises:
             TeacherOutputsError: a feature is not finite, or does not fit the dtype.
@@ -187,13 +195,13 @@ class TeacherTables:
 
     @cached_property
     def _placed_teacher(self) -> FrozenTeacher:
-        # Its own copy, always laid out alike: trials move theirs to the layout that suits their precision, and rows
-        # must not depend on who computes them.
+        # A separate copy with a fixed memory layout. Trials convert their teacher to the layout for their precision,
+        # but the rows must not depend on the trial that computes them.
         return place(copy.deepcopy(self._teacher), self._device, "fp32")
 
     @cached_property
     def _views(self) -> Tensor:
-        # (V, N): all slots, of which a trial's are the first.
+        # (V, N), all slots. A trial uses the first ones.
         count = self.num_views
         return views_of_slots(len(self._dataset.train), count, count, seed=self._dataset.seed)
 

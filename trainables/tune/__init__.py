@@ -1,1 +1,1 @@
-"""A trial as Ray Tune runs it: thin trainables over one session that knows no Ray."""
+"""A trial as a Ray Tune trainable: thin wrappers around a session that does not depend on Ray."""

@@ -1,4 +1,4 @@
-"""What the trials of a process share: datasets, teachers, stores of teacher outputs."""
+"""Datasets, teachers and stores of teacher outputs, cached for all trials of a process."""
 
 from functools import cache
 from pathlib import Path
@@ -19,12 +19,12 @@ from trainables.teacher_outputs.store import ROWS_PER_SHARD, StoredTeacherOutput
 
 
 def dataset_of(config: TrialConfig, root: str | None, teacher_path: str | Path | None) -> Dataset:
-    """The dataset of a trial, read once in a process.
+    """Return the dataset of a trial, read once per process.
 
     Args:
-        config: the trial.
-        root: where the dataset lies.
-        teacher_path: the file of a teacher of text, whose tokeniser the dataset is read by.
+        config: trial config.
+        root: dataset folder.
+        teacher_path: file of a text teacher; the dataset is tokenised with the teacher's tokeniser.
     """
     return _loaded(config.dataset, root, config.split_seed, find_tokeniser(config, teacher_path))
 
@@ -35,11 +35,11 @@ def _loaded(name: str, root: str | None, split_seed: int, tokeniser: Path | None
 
 
 def teacher_path_of(settings: dict[str, Any], config: TrialConfig) -> str | None:
-    """The file of a trial's teacher; None for a trial without.
+    """Return the path of a trial's teacher; None for a trial without a teacher.
 
     Args:
-        settings: see `trainables.tune.trainable.DistillationTrainable`.
-        config: the trial.
+        settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
+        config: trial config.
     """
     path: str | None = settings.get("own_teachers", {}).get(config.method, settings["teacher_path"])
     return path
@@ -49,12 +49,12 @@ _teachers: dict[tuple[str, str], FrozenTeacher] = {}
 
 
 def teacher_of(path: str, config: TrialConfig, dataset: Dataset) -> FrozenTeacher:
-    """The frozen teacher in a file, read once in a process.
+    """Return the frozen teacher in a file, read once per process.
 
     Args:
-        path: the file.
-        config: a trial that it teaches.
-        dataset: that trial's.
+        path: file path.
+        config: config of a trial that uses the teacher.
+        dataset: dataset of that trial.
     """
     key = path, teacher_digest(config, dataset)
     if key not in _teachers:
@@ -68,14 +68,14 @@ stores: dict[tuple[str, ...], TeacherOutputsStore] = {}
 def teacher_outputs_of(
     settings: Any, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
 ) -> StoredTeacherOutputs | None:
-    """Stored outputs of a trial's teacher; None where it is to be asked live.
+    """Return the stored outputs of a trial's teacher; None if the teacher is evaluated live.
 
     Args:
         settings: `location` and `dtype` of the stored outputs, or None.
-        config: the trial.
-        dataset: its dataset.
-        teacher: its teacher.
-        device: where the trial runs.
+        config: trial config.
+        dataset: trial dataset.
+        teacher: the trial's teacher.
+        device: device to run the trial on.
     """
     if settings is None:
         return None
@@ -85,14 +85,14 @@ def teacher_outputs_of(
 def store_of(
     settings: Any, config: TrialConfig, dataset: Dataset, teacher: FrozenTeacher, device: str
 ) -> TeacherOutputsStore:
-    """The store of a teacher's outputs, opened once in a process.
+    """Return the store of a teacher's outputs, opened once per process.
 
     Args:
-        settings: `location` and `dtype`.
-        config: a trial that reads it.
-        dataset: that trial's.
-        teacher: whose outputs they are.
-        device: where missing ones are computed.
+        settings: `location` and `dtype` of the store, and optionally `rows_per_shard`.
+        config: config of a trial that reads the store.
+        dataset: dataset of that trial.
+        teacher: the teacher that computes the outputs.
+        device: device for computing missing outputs.
     """
     location, rows_per_shard = settings["location"], settings.get("rows_per_shard", ROWS_PER_SHARD)
     key = (

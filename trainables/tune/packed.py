@@ -1,8 +1,9 @@
-"""Packed trials as Ray Tune sees them: each is a trial of its own, whose process only passes on what Tune asks for.
+"""Packed trials in Ray Tune: each is a separate Tune trial with a process that only forwards Tune's calls.
 
-A trial's process is a client with a K-th of a slot's resources; it holds no network and imports no torch. The trials of
-up to K clients of a node are computed by that node's pack actor (`trainables.packing.server`). Which pack a client
-belongs to the study's desk says, an actor of the driver's: with the driver all of them end.
+A trial's process is a client with 1/K of the resources that an unpacked trial has. A client holds no network and does
+not import torch. The trials of up to K clients on a node are computed by a pack actor on that node
+(`trainables.packing.server`). An actor owned by the driver, the desk, assigns clients to packs. Desk and packs end
+together with the driver.
 """
 
 import asyncio
@@ -21,14 +22,14 @@ _CLIENT_SETTINGS: Final = ("desk",)
 
 
 class PackActor:
-    """Serves clients; see `PackServer`.
+    """Actor that serves the clients of one pack; see `PackServer`.
 
     Args:
-        size: clients at most.
+        size: maximum number of clients.
     """
 
     def __init__(self, size: int) -> None:
-        # Imported here, so that clients and desk, whose module this is, go without torch.
+        # Imported here, so that clients and the desk can import this module without torch.
         from trainables.packing.server import PackServer
         from trainables.tune.session import Reporting, begin_run
         from trainables.tune.settings import resolved
@@ -38,15 +39,15 @@ class PackActor:
         self._reporting: dict[str, Reporting] = {}
 
     async def admit(self, client: str, process: int) -> bool:
-        """Whether the client has a place here."""
+        """Admit a client if there is room, and return whether it was admitted."""
         return await self._server.admit(client, process)
 
     async def leave(self, client: str) -> None:
-        """The client's process ends."""
+        """Remove a client, because the client's process ends."""
         await self._server.leave(client)
 
     async def begin(self, client: str, settings: dict[str, Any]) -> None:
-        """Begin a trial; what goes wrong the next step tells."""
+        """Begin a trial; an error is reported by the next step."""
         from trainables.tune.session import Reporting
 
         reporting = self._reporting[client] = Reporting(settings, trials=self._size)
@@ -56,7 +57,7 @@ class PackActor:
             reporting.fail(error)
 
     async def step(self, client: str) -> dict[str, Any]:
-        """Train epochs of the client's trial, until a report is due; see `trainables.tune.session.TrialSession`."""
+        """Train the client's trial until a report is due; see `trainables.tune.session.TrialSession`."""
         from trainables.tune.session import keep_if_asked
 
         reporting = self._reporting[client]
@@ -73,20 +74,20 @@ class PackActor:
         return reporting.failed()
 
     async def save(self, client: str, folder: str) -> None:
-        """Write the state of the client's trial."""
+        """Write a checkpoint for the client's trial."""
         self._reporting[client].saved_at = time.monotonic()
         await self._server.save(client, Path(folder))
 
     async def load(self, client: str, folder: str) -> None:
-        """Let the client's trial go on from a state of its own."""
+        """Load a checkpoint from the same trial into the client's trial."""
         await self._server.load(client, Path(folder))
 
 
 class PackDesk:
-    """Gives clients their packs, and starts those.
+    """Actor that starts packs and assigns clients to them.
 
     Args:
-        size: clients of a pack.
+        size: maximum number of clients per pack.
     """
 
     def __init__(self, size: int) -> None:
@@ -95,14 +96,14 @@ class PackDesk:
         self._one_at_a_time = asyncio.Lock()
 
     async def place(self, client: str, node: str, process: int) -> Any:
-        """The first pack on the client's node that has room; a new one if none has."""
+        """Return the first pack on the client's node with room, or a new pack if all are full."""
         async with self._one_at_a_time:
             packs = self._packs.setdefault(node, [])
             for each in packs:
                 if await each.admit.remote(client, process):
                     return each
-            # The clients hold the resources that it uses. One that dies comes back empty: its clients fail, and Tune
-            # begins their trials again from their checkpoints.
+            # The pack reserves no CPU, because the clients hold the resources that the pack uses. After a crash, the
+            # pack restarts empty. The clients then fail, and Tune restarts their trials from the checkpoints.
             options = {"num_cpus": 0, "max_restarts": -1}
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             pack: Any = ray.remote(PackActor).options(**options, scheduling_strategy=there).remote(self._size)
@@ -112,15 +113,15 @@ class PackDesk:
 
 
 def start_desk(size: int) -> tuple[str, Any]:
-    """The desk of a study: its name, and the handle by which the driver keeps it alive."""
+    """Start the desk of a study; return the actor's name, and the handle by which the driver keeps the actor alive."""
     name = f"pack-desk-{uuid.uuid4().hex}"
     return name, ray.remote(PackDesk).options(num_cpus=0, name=name).remote(size)
 
 
 class PackedTrainable(tune.Trainable):
-    """One trial, whose steps the pack computes.
+    """One trial, trained by a pack actor.
 
-    Its Tune config is that of `DistillationTrainable` and `desk`, the name of the study's.
+    The Tune config is that of `DistillationTrainable` plus `desk`, the name of the study's desk.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -141,29 +142,29 @@ class PackedTrainable(tune.Trainable):
         ray.get(self._pack.begin.remote(self._client, settings))
 
     def step(self) -> dict[str, Any]:
-        """Have it trained and evaluated; see `DistillationTrainable.step`."""
+        """Train and evaluate in the pack; see `DistillationTrainable.step`."""
         result: dict[str, Any] = ray.get(self._pack.step.remote(self._client))
         return result
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Have the trial's state written."""
+        """Write a trial checkpoint through the pack."""
         ray.get(self._pack.save.remote(self._client, checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """Have the trial go on from its state."""
+        """Load a trial checkpoint through the pack."""
         ray.get(self._pack.load.remote(self._client, checkpoint))
 
     def cleanup(self) -> None:
-        """The place in the pack is free."""
+        """Free the place in the pack."""
         self._pack.leave.remote(self._client)
 
 
 def probe_pack(settings: dict[str, Any], stored: bool) -> tuple[int, dict[int, float]]:
-    """How many trials of a study are best packed on this machine; see `trainables.packing.probe.best_count`.
+    """Measure how many trials of a study to pack on this machine; see `trainables.packing.probe.best_count`.
 
     Args:
-        settings: the Tune config of one of its trials.
-        stored: whether the teacher's outputs will be.
+        settings: Tune config of one trial of the study.
+        stored: whether the trials will use stored teacher outputs.
     """
     from trainables.packing.probe import best_count
     from trainables.process.threads import use_one_thread

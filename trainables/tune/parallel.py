@@ -1,7 +1,7 @@
-"""A trial of several workers as Ray Tune sees it: glue only, between Tune's process, its fellow actors and their group.
+"""A trial with several workers in Ray Tune: the Tune process, worker actors, and the process group between them.
 
-Ray Train would start and end its own workers for every trial, and keep its own checkpoints and reports beside Tune's.
-Here the actors of a trial stay for the next one, as Tune's own process does, and the checkpoint is the trial's.
+Ray Train is not used, because it starts and ends workers for every trial and keeps separate checkpoints and reports.
+Here the actors of a trial are reused for the next trial, as the Tune process is. Checkpoints are those of the trial.
 """
 
 import socket
@@ -24,21 +24,21 @@ from trainables.tune.session import WorkerLostError, begin_run, describe_error
 from trainables.tune.settings import resolved
 from trainables.tune.trainable import DistillationTrainable
 
-# The first that comes to a slot of the teacher's outputs may have to fill it.
+# Long, because the first trial that needs a slot of the teacher outputs may have to compute the slot.
 _PATIENCE: Final = timedelta(minutes=30)
-_dist: Any = dist  # its types leave out what is used here
+_dist: Any = dist  # the type stubs lack the names used here
 _SECONDS_TO_SAY_WHY: Final = 60.0
 
 
 def process_group(store: Any, rank: int, size: int, *, device: str, address: str) -> Any:
-    """A process group of `torch.distributed` between a trial's workers: nccl for GPUs, gloo for CPUs.
+    """Create a process group of `torch.distributed` for a trial's workers: nccl for GPUs, gloo for CPUs.
 
     Args:
-        store: where they find each other.
-        rank: this worker's number.
-        size: how many there are.
+        store: store for the rendezvous of the workers.
+        rank: rank of this worker.
+        size: number of workers.
         device: `cuda` or `cpu`.
-        address: of this node, on which alone gloo listens.
+        address: address of this node; gloo listens only there.
     """
     if device == "cuda":
         return _dist.ProcessGroupNCCL(store, rank, size, timeout=_PATIENCE)
@@ -49,7 +49,7 @@ def process_group(store: Any, rank: int, size: int, *, device: str, address: str
 
 
 class TrialWorker:
-    """A process that trains a trial with the one that Tune started.
+    """Actor that trains a trial together with the process started by Tune.
 
     Args:
         device: `cuda` or `cpu`.
@@ -60,42 +60,43 @@ class TrialWorker:
         self._device = device
 
     def join(self, host: str, port: int, rank: int, size: int) -> None:
-        """Join the others of the trial, whose store is there."""
+        """Join the trial's process group, given the address of the store."""
         store = _dist.TCPStore(host, port, is_master=False)
         address = ray.util.get_node_ip_address()
         self._workers = Workers(rank, size, process_group(store, rank, size, device=self._device, address=address))
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Begin a trial, from nothing: where it goes on from, the first worker knows."""
+        """Begin a trial without a checkpoint; the first worker sends the state to resume from, if any."""
         self._run = begin_run({**resolved(settings), "checkpoints": []}, workers=self._workers)
 
     def load(self, state: bytes) -> None:
-        """Go on from a state."""
+        """Load the state of a checkpoint, given as the content of the file."""
         _load(self._run, state)
 
     def run_epoch(self) -> str | None:
         """Take part in an epoch.
 
         Returns:
-            What went wrong here alone; what everybody finds, such as a loss that is not finite, the first worker tells.
+            Description of an error in this worker, or None. An error that all workers raise, such as a non-finite loss,
+            is reported by the first worker only.
         """
         try:
             run_epoch(self._run)
         except NonFiniteLossError:
             return None
         except Exception as error:
-            self._workers.group = None  # closes its connections, so that nobody waits for this worker
+            self._workers.group = None  # closes the connections, so that no other worker waits for this one
             return describe_error(error)
         return None
 
 
 class Crew:
-    """A trial's workers, as the first of them has them.
+    """Workers of a trial, as seen from the first worker.
 
     Args:
-        count: how many, the first one included.
-        cpus: cores of each.
-        gpus: GPUs of each.
+        count: worker count, including the first.
+        cpus: cores per worker.
+        gpus: GPUs per worker.
         device: `cuda` or `cpu`.
     """
 
@@ -107,12 +108,12 @@ class Crew:
             where: Any = PlacementGroupSchedulingStrategy(placed, bundle) if placed else "SPREAD"
             other: Any = ray.remote(TrialWorker).options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=where)
             self._others.append(other.remote(device))
-        # A process that does not start is told of here; the group would be waited for much longer.
+        # Fails early if an actor does not start; creating the process group would wait much longer.
         ray.get([other.__ray_ready__.remote() for other in self._others])
         address = ray.util.get_node_ip_address()
         listening = socket.create_server((address, 0))
         port = listening.getsockname()[1]
-        # Left to itself, the store would listen on all interfaces.
+        # The store uses this socket, because by default it would listen on all interfaces.
         store = _dist.TCPStore(
             address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
         )
@@ -121,7 +122,7 @@ class Crew:
         ray.get(joining)
 
     def begin(self, settings: dict[str, Any]) -> DistillationRun:
-        """Have all of them begin a trial; this worker's run of it."""
+        """Begin a trial on all workers and return the run of this worker."""
         beginning = [other.begin.remote(settings) for other in self._others]
         run = begin_run(settings, workers=self.workers)
         ray.get(beginning)
@@ -129,19 +130,19 @@ class Crew:
         return run
 
     def share_state(self, run: DistillationRun) -> None:
-        """Have all of them go on from where this worker's run is."""
+        """Send the state of this worker's run to all other workers, unless the trial is new."""
         if run.epoch:
             with tempfile.TemporaryDirectory() as folder:
                 state = ray.put(save_checkpoint(run, Path(folder)).read_bytes())
             ray.get([other.load.remote(state) for other in self._others])
 
     def run_epoch(self, run: DistillationRun) -> dict[str, float]:
-        """An epoch of all of them.
+        """Train one epoch on all workers and evaluate.
 
         Raises:
             NonFiniteLossError: see `DistillationRun.train_epoch`.
-            WorkerLostError: a worker's process has ended.
-            RuntimeError: something went wrong in another worker.
+            WorkerLostError: if a worker's process has ended.
+            RuntimeError: if another worker raised an error.
         """
         running = [other.run_epoch.remote() for other in self._others]
         try:
@@ -169,7 +170,7 @@ class Crew:
             raise RuntimeError("; ".join(wrong))
 
     def end(self) -> None:
-        """End the other processes."""
+        """End the processes of the other workers."""
         self.workers.group = None
         for other in self._others:
             ray.kill(other)
@@ -178,7 +179,7 @@ class Crew:
 class ParallelTrainable(DistillationTrainable):
     """One trial, trained by several workers.
 
-    Its Tune config is that of `DistillationTrainable` and `workers`: `count`, and the `cpus` and `gpus` of each.
+    The Tune config is that of `DistillationTrainable` plus `workers`: `count`, and `cpus` and `gpus` per worker.
     """
 
     _crew: Crew | None = None
@@ -196,13 +197,13 @@ class ParallelTrainable(DistillationTrainable):
         return self._crew.run_epoch(run)
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """Go on from a trial's state, all workers."""
+        """Load a trial checkpoint on all workers."""
         super().load_checkpoint(checkpoint)
         assert self._crew is not None
         self._crew.share_state(self._session.run)
 
     def cleanup(self) -> None:
-        """The trial's process ends, and its workers with it."""
+        """End the trial's workers."""
         if self._crew is not None:
             self._crew.end()
 

@@ -1,4 +1,4 @@
-"""One trial of a study, from its settings to its last report; it knows no Ray."""
+"""One trial of a study, from the settings to the last report, without Ray."""
 
 import math
 import time
@@ -18,8 +18,8 @@ from trainables.spec.trial import TrialConfig
 from trainables.students.file import keep_student
 from trainables.tune.cache import dataset_of, stores, teacher_of, teacher_outputs_of, teacher_path_of
 
-# A checkpoint costs a few milliseconds here and in the driver: at most one a second keeps that under a percent,
-# and an epoch of a real network takes longer, so that it loses at most one.
+# A checkpoint takes a few milliseconds here and in the driver; at most one per second keeps the cost below one percent.
+# An epoch of a real network takes longer than a second, so at most one epoch is lost.
 SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
 
@@ -28,19 +28,19 @@ Epoch = Callable[[DistillationRun], dict[str, float]]
 
 
 class WorkerLostError(RuntimeError):
-    """A process that takes part in a trial has ended: Tune is to begin the trial again, from its checkpoint."""
+    """Error for a lost worker process of a trial; Tune should restart the trial from the checkpoint."""
 
 
 class Reporting:
-    """Gathers the epochs of one trial, and tells of them when a report is due.
+    """Collects the epochs of one trial until a report is due.
 
     Args:
-        settings: see `trainables.tune.trainable.DistillationTrainable`.
-        trials: how many share the time of the process.
+        settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
+        trials: number of trials that share the time of this process.
 
     Attributes:
-        saved_at: when the trial's last checkpoint was written, or it began.
-        error: what ended the trial, if something did.
+        saved_at: time of the trial's last checkpoint, or of the trial's start.
+        error: description of the error that ended the trial, or None.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, trials: int = 1) -> None:
@@ -52,12 +52,12 @@ class Reporting:
         self.open()
 
     def open(self) -> None:
-        """Begin a report."""
+        """Start a new report."""
         self._epochs: list[dict[str, float]] = []
         self._due = time.monotonic() + self._between
 
     def fail(self, error: Exception) -> None:
-        """End the trial, as failed."""
+        """Mark the trial as failed."""
         self.error = describe_error(error)
 
     def add(self, run: DistillationRun, measures: Mapping[str, float]) -> dict[str, Any] | None:
@@ -65,10 +65,10 @@ class Reporting:
 
         Args:
             run: the trial, after the epoch.
-            measures: of the epoch.
+            measures: epoch measures.
 
         Returns:
-            The report, if it is due.
+            The report if it is due, otherwise None.
         """
         self._epochs.append({"epoch": run.epoch, **measures})
         if run.finished or time.monotonic() >= self._due:
@@ -76,18 +76,18 @@ class Reporting:
         return None
 
     def failed(self) -> dict[str, Any]:
-        """The report of a trial that has failed, with its epochs before that."""
+        """Return the report of a failed trial, including the epochs before the error."""
         assert self.error is not None
         return failed_report(self.error, self._epochs)
 
 
 class TrialSession:
-    """One trial in progress, with its reports.
+    """One trial in progress, with reports.
 
     Args:
-        settings: see `trainables.tune.trainable.DistillationTrainable`.
-        begin: makes the trial of them.
-        epoch: trains an epoch of it and evaluates.
+        settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
+        begin: builds the run from the settings.
+        epoch: trains the run for one epoch and evaluates.
     """
 
     run: DistillationRun
@@ -101,12 +101,12 @@ class TrialSession:
             self.reporting.fail(error)
 
     def step(self) -> dict[str, Any]:
-        """Train and evaluate, until a report is due.
+        """Train and evaluate until a report is due.
 
         Returns:
-            `epochs`, the measures of each that went well; the last one's number and objective; the trial's `facts`;
-            `finished`, whether it was its last, and with it its `calibration`; `failed` where it went wrong; and
-            `notes` where there is something that a person should know.
+            Report with `epochs`, the measures of each completed epoch; number and objective of the last epoch; `facts`
+            about the trial; `finished`, whether the last epoch of the trial is done, and then also `calibration`;
+            `failed`, the error, if there was one; `notes` for the user, if there are any.
         """
         reporting = self.reporting
         reporting.open()
@@ -115,7 +115,7 @@ class TrialSession:
                 measures = self._epoch(self.run)
                 keep_if_asked(self.run, reporting.student_path)
             except WorkerLostError:
-                raise  # as if it were this process that is lost
+                raise  # handled by Tune like the loss of this process
             except Exception as error:
                 reporting.fail(error)
                 break
@@ -124,21 +124,21 @@ class TrialSession:
         return reporting.failed()
 
     def save(self, folder: Path) -> None:
-        """Write the trial's state."""
+        """Write a trial checkpoint."""
         self.reporting.saved_at = time.monotonic()
         save_checkpoint(self.run, folder)
 
     def load(self, folder: Path) -> None:
-        """Go on from a trial's state, in another process than the one that wrote it."""
+        """Load a checkpoint written by another process of the same trial."""
         load_checkpoint(self.run, folder)
 
 
 def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> DistillationRun:
-    """The trial that settings describe, from its newest whole checkpoint if it has any.
+    """Build the run of a trial from settings and resume from the newest intact checkpoint, if there is one.
 
     Args:
-        settings: see `trainables.tune.trainable.DistillationTrainable`.
-        workers: the processes that train it together, if it is not this one alone.
+        settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
+        workers: group of processes that train the trial together; None if this process trains alone.
     """
     trial = TrialConfig(**settings["config"])
     path, device, outputs = teacher_path_of(settings, trial), settings.get("device", "cpu"), None
@@ -155,24 +155,24 @@ def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> Di
             with place.as_directory() if hasattr(place, "as_directory") else nullcontext(place) as folder:
                 if _went_on(run, Path(folder)):
                     break
-        except OSError as error:  # of a storage that cannot be reached
+        except OSError as error:  # the storage cannot be reached
             _notes.append(f"a checkpoint could not be fetched ({error}); the trial goes on from the one before")
     return run
 
 
 def _went_on(run: DistillationRun, folder: Path) -> bool:
-    """Whether the trial has taken over the state that lies in a folder."""
+    """Load the checkpoint in a folder and return whether this succeeded."""
     try:
         load_checkpoint(run, folder)
     except CheckpointError as error:
-        if (folder / CHECKPOINT_FILE).exists():  # a process that was killed leaves folders without one
+        if (folder / CHECKPOINT_FILE).exists():  # a killed process leaves folders without a checkpoint
             _notes.append(f"{error}; the trial goes on from the one before")
         return False
     return True
 
 
 def keep_if_asked(run: DistillationRun, path: str | None) -> None:
-    """Keep the student of a trial that is finished where its settings say so; without a disk the trial stands too."""
+    """Save the student of a finished trial to `path`, if given; a write error becomes a note and the trial goes on."""
     if path is None or not run.finished:
         return
     try:
@@ -184,13 +184,14 @@ def keep_if_asked(run: DistillationRun, path: str | None) -> None:
 def report(
     run: DistillationRun, epochs: Sequence[Mapping[str, float]], *, saved_at: float, trials: int = 1
 ) -> dict[str, Any]:
-    """What Tune is told of a trial: its epochs, its data, its calibration, and `facts` on its costs and splits.
+    """Return a report for Tune: epochs, dataset, calibration, and `facts` about costs and splits.
 
     Args:
         run: the trial.
-        epochs: `epoch` and measures of each since the last report, one at least.
-        saved_at: when its last checkpoint was written, or it began.
-        trials: how many share the time; each is saved as often as if it had its part of it alone.
+        epochs: `epoch` and measures of each epoch since the last report, at least one.
+        saved_at: time of the last checkpoint, or of the trial's start.
+        trials: number of trials that share the time of this process. The interval between checkpoints grows by this
+            factor, because each trial gets only that share of the time.
     """
     due = time.monotonic() - saved_at >= SECONDS_BETWEEN_CHECKPOINTS * trials
     return {
@@ -213,7 +214,7 @@ def report(
 
 
 def failed_report(error: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """What Tune is told of a trial that went wrong, after `epochs` that had not."""
+    """Return the report of a failed trial, with the completed `epochs`."""
     told = {**dict.fromkeys(OBJECTIVES, math.nan), "epoch": len(epochs), "epochs": epochs}
     return {**told, **_notes_of_now(), "finished": False, "failed": error, "done": True}
 
@@ -225,7 +226,7 @@ def _notes_of_now() -> dict[str, list[str]]:
 def _facts_of(run: DistillationRun) -> dict[str, float]:
     try:
         return count_costs(run).facts
-    except Exception as error:  # whatever a method or a net of somebody's own does: the trial itself is sound
+    except Exception as error:  # a custom method or network may raise any type; the trial itself is unaffected
         _notes.append(
             f"what {run.config.method} costs could not be counted, {describe_error(error)}; it goes unrecorded"
         )
@@ -236,18 +237,18 @@ _notes: list[str] = []
 
 
 def add_note(note: str) -> None:
-    """Add something that a person should know, for the next report of this process."""
+    """Add a note for the user to the next report of this process."""
     _notes.append(note)
 
 
 def take_notes() -> list[str]:
-    """What a person should know of this process's stores, and of what it could not count; each is told once."""
+    """Return and clear the notes for the user: notes of this process and of all open stores."""
     notes = [*_notes, *(note for store in stores.values() for note in store.take_notes())]
     _notes.clear()
     return notes
 
 
 def describe_error(error: Exception) -> str:
-    """What went wrong, and where."""
+    """Return type and message of an error, and where it was raised."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} (in {where.name}, {Path(where.filename).name}:{where.lineno})"

@@ -1,4 +1,4 @@
-"""A trial's settings as Ray Tune passes them on."""
+"""Settings of a trial as Ray Tune passes them on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,12 @@ import ray
 
 
 def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, with what was put into Ray's object store so that it is not seen in Tune's own files.
+    """Return the settings with `teacher_outputs` fetched from Ray's object store.
+
+    The teacher outputs are passed by reference to keep them out of Tune's files.
 
     Args:
-        settings: see `trainables.tune.trainable.DistillationTrainable`.
+        settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
     """
     outputs = settings.get("teacher_outputs")
     return {**settings, "teacher_outputs": ray.get(outputs) if isinstance(outputs, ray.ObjectRef) else outputs}

@@ -1,4 +1,4 @@
-"""Work that a study hands to Ray beside its trials: prepare a teacher, read a dataset, fill teacher outputs."""
+"""Ray tasks of a study other than trials: prepare a teacher, read a dataset, fill teacher outputs."""
 
 import json
 import time
@@ -24,11 +24,11 @@ from trainables.tune.settings import resolved
 
 
 class PreparedTeacher(NamedTuple):
-    """A study's teacher, ready for its trials.
+    """Teacher of a study, ready for the trials.
 
     Args:
-        path: its file.
-        notes: what a person should know of one that was given.
+        path: teacher file.
+        notes: notes for the user about a teacher that was given.
     """
 
     path: str
@@ -38,13 +38,13 @@ class PreparedTeacher(NamedTuple):
 def prepare_teacher(
     config: dict[str, Any], data_root: str | None, folder: str, progress_file: str | None = None
 ) -> PreparedTeacher:
-    """Train the study's teacher, or find it where an earlier study left it, or where one that was given is kept.
+    """Train the teacher of a study, or find it if an earlier study trained it or the user gave it.
 
     Args:
-        config: fields of a `TrialConfig` with that teacher.
-        data_root: where the dataset lies.
-        folder: where teachers are kept.
-        progress_file: to be told there how a training goes, as JSON: `epoch`, `epochs`, `accuracy`.
+        config: fields of a `TrialConfig` that uses this teacher.
+        data_root: dataset folder.
+        folder: folder with all teachers.
+        progress_file: file for the progress of the training in JSON: `epoch`, `epochs`, `accuracy`.
     """
     use_one_thread()
     trial = TrialConfig(**config)
@@ -64,12 +64,12 @@ def prepare_teacher(
 
 
 def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -> str:
-    """Read a study's dataset and return the digest of its content and split.
+    """Read the dataset of a study and return the digest of content and split.
 
     Args:
         config: fields of a `TrialConfig` of the study.
-        data_root: where the dataset lies.
-        folder: where teachers are kept; one that was given has its tokeniser there.
+        data_root: dataset folder.
+        folder: folder with all teachers, which also has the tokeniser of a given teacher.
     """
     use_one_thread()
     trial = TrialConfig(**config)
@@ -78,15 +78,15 @@ def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -
 
 
 class FillReport(NamedTuple):
-    """What a task of `fill_teacher_outputs` found and did.
+    """Result of a `fill_teacher_outputs` task.
 
     Args:
-        missing: what was missing when it began, where it had to look for itself.
-        filled: the shards that now have their file.
-        forwards: samples that went through the teacher.
-        seconds: what that took.
-        notes: what a person should know.
-        node: Ray's name of the node that it ran on.
+        missing: shards missing at the start; empty if the shards to fill were given.
+        filled: shards that now have a file.
+        forwards: samples passed through the teacher.
+        seconds: time taken by filling.
+        notes: notes for the user.
+        node: Ray's id of the node that ran the task.
     """
 
     missing: list[Shard]
@@ -98,12 +98,12 @@ class FillReport(NamedTuple):
 
 
 def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = None) -> FillReport:
-    """Fill shards of the teacher's outputs, one after the other; it ends early where one cannot be stored.
+    """Fill shards of the teacher outputs one by one; stop at a shard that cannot be stored.
 
     Args:
-        settings: as the Tune config of a trial, and so are the outputs that it wants filled: those of the
-            validation split and of all slots that its epochs use.
-        shards: which; if not given, the first one that is missing.
+        settings: Tune config of a trial. The outputs to fill are those the trial uses: the validation split and all
+            slots of the trial's epochs.
+        shards: shards to fill; if None, the first missing shard.
     """
     use_one_thread()
     settings = resolved(settings)

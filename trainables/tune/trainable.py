@@ -1,4 +1,4 @@
-"""The trial as Ray Tune runs it: glue only; everything it calls runs, and is tested, without Ray."""
+"""Ray Tune trainable of a trial; everything it calls works, and is tested, without Ray."""
 
 import tempfile
 from collections.abc import Mapping
@@ -19,36 +19,42 @@ from trainables.tune.settings import resolved
 
 
 class NothingKept(NamedTuple):
-    """What Tune is told instead of where a checkpoint is."""
+    """Checkpoint result for Tune when no checkpoint could be written."""
 
     checkpoint: None = None
     metrics: Mapping[str, Any] = {}
 
 
 class DistillationTrainable(tune.Trainable):
-    """One trial; a step is an epoch, or as many as there is time for until the next report.
+    """One trial; a step is one epoch, or all epochs until the next report is due.
 
-    Its Tune config holds `config` (the fields of `TrialConfig`), `data_root`, `teacher_path` (None where no teacher
-    is needed), `own_teachers` (paths by the methods that have a teacher to themselves), `teacher_outputs` (`location`
-    and `dtype` of the stored ones, or a reference to that, or None for a live teacher), `device`, `checkpoints`:
-    folders, or Tune's checkpoints on storage, to go on from, newest first, one that is damaged being passed over;
-    `seconds_between_reports`, for which it goes on training before it tells of its epochs, 0 to tell of each; and,
-    where it confirms, `reads_test`, whether its last epoch reports the accuracy on the test split, and `student_path`,
-    where its student is kept, if it is.
+    The Tune config holds:
 
-    An error in an epoch ends the trial, not the study: the last result then carries it under `failed`. Only a
-    process that dies is Tune's to start again.
+    - `config`: fields of `TrialConfig`.
+    - `data_root`: folder of the dataset.
+    - `teacher_path`: path of the teacher; None if no teacher is needed.
+    - `own_teachers`: paths by method, for methods with a separate teacher.
+    - `teacher_outputs`: `location` and `dtype` of the stored outputs, a reference to these settings in Ray's object
+      store, or None for a live teacher.
+    - `device`: device of the trial.
+    - `checkpoints`: folders or Tune checkpoints to resume from, newest first. Damaged ones are skipped.
+    - `seconds_between_reports`: training time before a report is due; 0 to report every epoch.
+    - `reads_test`: for confirmation, whether the last epoch reports the accuracy on the test split.
+    - `student_path`: for confirmation, path at which the student is saved; optional.
+
+    An error in an epoch ends the trial, not the study; the last result then has the error under `failed`. Tune restarts
+    a trial only if the process dies.
     """
 
     _session: TrialSession
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take a trial in a new process; its first step begins it, so that all that can take long is a step."""
+        """Receive a trial in a new process; the first step begins the trial, so that slow work is part of a step."""
         use_one_thread()
         self._to_begin: dict[str, Any] | None = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial in the same process, which is what makes short trials cheap."""
+        """Receive another trial in the same process, which saves process start-up for short trials."""
         self._to_begin = new_config
         return True
 
@@ -64,12 +70,12 @@ class DistillationTrainable(tune.Trainable):
         return run_epoch(run)
 
     def step(self) -> dict[str, Any]:
-        """Train and evaluate, until a report is due; see `TrialSession.step`."""
+        """Train and evaluate until a report is due; see `TrialSession.step`."""
         self._begin_if_new()
         return self._session.step()
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
-        """Keep the trial's state; one that cannot be kept costs a resume time, and is no reason to fail."""
+        """Write a checkpoint; on a write error, add a note and go on, because only time on a resume is lost."""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             try:
                 return super().save(checkpoint_dir or folder)
@@ -78,10 +84,10 @@ class DistillationTrainable(tune.Trainable):
                 return NothingKept()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the trial's state."""
+        """Write the trial state."""
         self._session.save(Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """Go on from a trial's state, in another process than the one that wrote it."""
+        """Load a checkpoint written by another process of the same trial."""
         self._begin_if_new()
         self._session.load(Path(checkpoint))

@@ -1,1 +1,1 @@
-"""Text classification: the tasks of GLUE, tokenised once and batched by length."""
+"""Text classification: the GLUE tasks, tokenised once and batched by length."""

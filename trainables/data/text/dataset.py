@@ -1,13 +1,13 @@
-"""A task of GLUE in memory: three splits of tokens, of which the test split is read only when somebody asks for it.
+"""GLUE tasks in memory: three splits of tokens, with the test split read only on first access.
 
-Texts are read and tokenised once for each (content of the file, tokeniser, longest sample), and kept beside decoded
-images in the cache; nothing in it is trusted, what is damaged is made anew. Where the cache cannot be written, each
-process keeps its own.
+Texts are read and tokenised once per (file content, tokeniser, maximum length). The result is stored in the cache of
+decoded datasets. Cached files are verified on read, and rebuilt if damaged. If the cache is not writable, each process
+keeps the data in memory.
 
-What a network of text takes, everywhere: **one int32 tensor (B, 2, L)**. Row 0 of a sample holds its token ids, with 0
-(always `[PAD]`, which is checked) behind its last token; row 1 holds its segment ids, 0 for the first text and for the
-padding, 1 for the second text. The attention mask is `inputs[:, 0] != 0`. L is the length of the batch's longest
-sample, rounded up to a multiple of 8.
+Every text model takes **one int32 tensor (B, 2, L)**. Row 0 of a sample holds the token ids, padded at the end with 0.
+The id 0 is always `[PAD]`, which is checked. Row 1 holds the segment ids: 0 for the first text and for padding, 1 for
+the second text. The attention mask is `inputs[:, 0] != 0`. L is the length of the longest sample in the batch, rounded
+up to a multiple of 8.
 """
 
 import functools
@@ -45,16 +45,16 @@ from trainables.storage.tensors import StoredFileError, locked, read_tensors, wr
 EVALUATION_BATCH: Final = 64
 
 Kept = TypeVar("Kept")
-_FORMAT: Final = 2  # another one means that reading changed
+_FORMAT: Final = 2  # increase it when reading changes
 
 
 class TextSplit(Split):
-    """Some of a task's samples.
+    """Subset of a task's samples.
 
     Args:
-        tokens: of the part of the dataset among which the samples are.
+        tokens: tokens of the dataset part that contains the samples.
         labels: (N,) int64.
-        indices: (N,) int64, each sample's row in the part.
+        indices: (N,) int64, row of each sample in the part.
     """
 
     def __init__(self, tokens: Tokens, labels: Tensor, indices: Tensor) -> None:
@@ -64,7 +64,7 @@ class TextSplit(Split):
 
     @property
     def images(self) -> Tensor:
-        """There are none.
+        """Unavailable, because texts have no images.
 
         Raises:
             TypeError: always.
@@ -72,16 +72,16 @@ class TextSplit(Split):
         raise TypeError("a split of texts has no images; its `batch` gives tokens")
 
     def batch(self, indices: Tensor, *, length: int | None = None) -> Tensor:
-        """Some samples as networks take them, (B, 2, L) int32; see `trainables.data.text`.
+        """Return samples as model inputs (B, 2, L) int32; the format is described in the module docstring.
 
         Args:
             indices: (B,) int64, positions in this split.
-            length: L; if not given, as long as the longest of them needs.
+            length: L; defaults to the padded length of the longest sample.
         """
         return self.tokens.batch(self.indices[indices], length=length)
 
     def to(self, device: torch.device) -> "TextSplit":
-        """The same with its tokens on a device."""
+        """Return the same split with all tensors on a device."""
         return TextSplit(self.tokens.to(device), self.labels.to(device), self.indices.to(device))
 
 
@@ -89,15 +89,15 @@ class TextDataset(Dataset):
     """Train, validation and test split of one task.
 
     Args:
-        info: what the registry knows of it.
-        train: what students, adapters and teachers learn from.
-        validation: what a search and every per-epoch measure looks at.
-        read_test: reads the test split; called at the first access to `test` and not before.
-        seed: drew the split.
-        digest: sha256 of texts, labels, tokeniser, longest sample and split, hexadecimal.
-        tokeniser: gave the tokens.
-        max_length: of a sample in tokens.
-        source_counts: of `count_sources`; nothing if the split is not by source.
+        info: registry entry.
+        train: training data for students, adapters and teachers.
+        validation: data for the search and for all per-epoch metrics.
+        read_test: reads the test split. Called on first access to `test`, never earlier.
+        seed: split seed.
+        digest: sha256 of texts, labels, tokeniser, maximum length and split, hexadecimal.
+        tokeniser: tokeniser for all texts.
+        max_length: maximum sample length in tokens.
+        source_counts: result of `count_sources`; empty if the split is not by source.
     """
 
     train: TextSplit
@@ -123,11 +123,11 @@ class TextDataset(Dataset):
         self.max_length = max_length
         self.source_counts = dict(source_counts or {})
         self.vocabulary_size = tokeniser.vocabulary_size
-        self.mean = self.std = ()  # of no channels
+        self.mean = self.std = ()  # text has no channels
 
     @property
     def test(self) -> TextSplit:
-        """The test split. Only the final confirmation reads it; nothing does while a search runs."""
+        """Test split. Only the final confirmation reads it; nothing reads it during a search."""
         split = super().test
         assert isinstance(split, TextSplit)
         return split
@@ -142,19 +142,19 @@ def load_text_dataset(
     vocabulary_size: int = DEFAULT_VOCABULARY,
     max_length: int = MAX_LENGTH,
 ) -> TextDataset:
-    """A task whose files are there; the validation split is whole sources of the training part.
+    """Load a task from files. The validation split consists of whole sources of the training part.
 
     Args:
         info: the dataset.
-        root: the data root, which is only read.
+        root: data root, read-only.
         seed: draws the split.
-        tokeniser_folder: a model's, with its `tokenizer.json` or `vocab.txt`; not given, a tokeniser is trained on the
+        tokeniser_folder: model folder with `tokenizer.json` or `vocab.txt`. If not given, a tokeniser is trained on the
             train split.
-        vocabulary_size: of a tokeniser that is trained.
-        max_length: of a sample in tokens, special ones included; what is longer is cut.
+        vocabulary_size: vocabulary size of a trained tokeniser.
+        max_length: maximum sample length in tokens, special tokens included. Longer samples are truncated.
 
     Raises:
-        DataError: naming file, row and what is wrong.
+        DataError: a file is invalid. The message names file, row and problem.
     """
     cache = node_cache() / "datasets"
     part = _Part(info, root, "train", cache)
@@ -185,31 +185,31 @@ def load_text_dataset(
 
 
 def count_sources(info: DatasetInfo, root: Path | None, *, seed: int) -> dict[str, int]:
-    """Count a task's sources without tokenising: `sources` in the training part, and `validation_sources`.
+    """Count the sources of a task without tokenising: `sources` in the training part, and `validation_sources`.
 
     Args:
         info: the dataset.
-        root: the data root, which is only read.
+        root: data root, read-only.
         seed: draws the split.
 
     Raises:
-        DataError: naming file, row and what is wrong.
+        DataError: a file is invalid. The message names file, row and problem.
     """
     return _source_counts(_Part(info, root, "train", node_cache() / "datasets").split(info, seed=seed))
 
 
 def longest_batch(info: DatasetInfo, root: Path | None, tokeniser: Tokeniser) -> int:
-    """Tokens that a batch with a task's longest sample is padded to, in either part of the task.
+    """Return the padded length of a batch that contains the longest sample of a task, in either part.
 
-    Of the development part the lengths alone are looked at.
+    Only the sample lengths of the development part are used.
 
     Args:
         info: the dataset.
-        root: the data root, which is only read.
-        tokeniser: gives the tokens.
+        root: data root, read-only.
+        tokeniser: tokeniser for the texts.
 
     Raises:
-        DataError: naming file, row and what is wrong.
+        DataError: a file is invalid. The message names file, row and problem.
     """
     parts: tuple[Part, Part] = ("train", "test")
     tokens = (_Part(info, root, part, node_cache() / "datasets").tokens(tokeniser, MAX_LENGTH) for part in parts)
@@ -226,7 +226,7 @@ def _split(part: "_Part", tokens: Tokens, rows: np.ndarray) -> TextSplit:
 
 @dataclass(frozen=True)
 class _Summary:
-    """What is kept of a part beside its tokens; of the development part no sources."""
+    """Labels, sources and digest of a part, cached with the tokens. The development part has no sources."""
 
     labels: np.ndarray
     sources: np.ndarray
@@ -234,13 +234,13 @@ class _Summary:
 
 
 class _Part:
-    """The training or the development part of a task, with a folder in the cache."""
+    """Training or development part of a task, with a folder in the cache."""
 
     def __init__(self, info: DatasetInfo, root: Path | None, part: Part, cache: Path) -> None:
         assert info.task is not None
         self._task, self._training = info.task, part == "train"
         files = list((info.find_files(root) or {}).values())
-        self._path = files[0 if self._training else 1]  # as `GlueTask.layouts` has them
+        self._path = files[0 if self._training else 1]  # in the order of `GlueTask.layouts`
         with self._path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         self._key = hashlib.sha256(
@@ -252,7 +252,7 @@ class _Part:
         self._sources = summary.sources
 
     def split(self, info: DatasetInfo, *, seed: int) -> SourceSplit:
-        """The training part's rows for training and validation, whole sources each."""
+        """Split the rows of the training part into train and validation, by whole sources."""
         try:
             return split_by_source(self.labels, self._sources, info.split_sizes[1], seed=seed)
         except DataError as error:
@@ -260,11 +260,11 @@ class _Part:
 
     @functools.cached_property
     def _samples(self) -> Samples:
-        """Read from the file, where the cache lacks something."""
+        """Samples parsed from the file, needed only if the cache is incomplete."""
         return read_samples(self._task, self._path, training=self._training)
 
     def trained_tokeniser(self, rows: np.ndarray, vocabulary_size: int) -> Tokeniser:
-        """A tokeniser trained on some samples, from the cache if that was done before."""
+        """Return a tokeniser trained on the given samples, from the cache if possible."""
         about = {"texts": digest_of(self.digest, rows), "vocabulary_size": vocabulary_size, "format": _FORMAT}
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         path = self._folder / f"tokeniser-{name}.json"
@@ -279,14 +279,14 @@ class _Part:
         return self._kept(read, lambda found: write_atomically(path, as_stored(found, about)), train)
 
     def tokens(self, tokeniser: Tokeniser, max_length: int) -> Tokens:
-        """The tokens of all samples, from the cache if that was done before."""
+        """Return the tokens of all samples, from the cache if possible."""
         files = TokenFiles(self._folder, self.digest, tokeniser, max_length)
         return self._kept(
             files.read, files.write, lambda: tokenise(tokeniser, self._samples.texts, max_length=max_length)
         )
 
     def _kept(self, read: Callable[[], Kept | None], write: Callable[[Kept], None], make: Callable[[], Kept]) -> Kept:
-        """What is in the cache, made and written if it is not, or is damaged."""
+        """Read an object from the cache. If the object is missing or damaged, make and write it first."""
         try:
             with locked(self._folder / "lock"):
                 found = read()
@@ -322,5 +322,5 @@ class _Part:
 
 
 def on_device(split: TextSplit, device: torch.device) -> TextSplit:
-    """The split, with its tokens where they are wanted; on the CPU that is the mapped file itself."""
+    """Return the split with tokens on the device. On the CPU, this is the memory-mapped file itself."""
     return split if device.type == "cpu" else split.to(device)

@@ -1,8 +1,8 @@
-"""Batches of samples of similar length, so that little of a batch is padding.
+"""Mini-batches of samples with similar length, which keeps padding small.
 
-An epoch's samples are shuffled and dealt to buckets of 50 batches; each bucket is sorted by length and cut into
-batches, and the batches of all buckets are shuffled. A single sample that is left over goes to the last bucket, and
-there to the batch of the longest samples.
+The samples of an epoch are shuffled and divided into buckets of 50 batches. Each bucket is sorted by length and cut
+into batches. Finally, the batches of all buckets are shuffled. A single left-over sample joins the last bucket, in the
+batch with the longest samples.
 """
 
 from typing import Final
@@ -18,19 +18,19 @@ BATCHES_PER_BUCKET: Final = 50
 
 
 def length_bucketed_batches(lengths: Tensor, *, batch_size: int, data_seed: int, epoch: int) -> list[Tensor]:
-    """The batches of an epoch.
+    """Draw the mini-batches of an epoch.
 
-    They are drawn afresh from (data_seed, epoch), so that an epoch needs no state of the one before it.
+    The batches depend only on (data_seed, epoch), so an epoch needs no state from earlier epochs.
 
     Args:
-        lengths: (N,) int64, tokens of each sample.
-        batch_size: samples in each batch, but in the one that holds what is left over.
-        data_seed: draws them.
-        epoch: counted from 0.
+        lengths: (N,) int64, token count per sample.
+        batch_size: samples per batch, except the batch that takes the remainder.
+        data_seed: draws the batches.
+        epoch: epoch number, counted from 0.
 
     Returns:
-        Batches of the sizes that `batch_sizes` gives, in any order, each (B,) int64 of sample indices; every sample
-        once.
+        Batches of sample indices, each (B,) int64, in random order. The sizes are those of `batch_sizes`, and every
+        sample occurs once.
 
     Raises:
         ValueError: there are fewer than two samples.
@@ -46,13 +46,14 @@ def length_bucketed_batches(lengths: Tensor, *, batch_size: int, data_seed: int,
 
 
 def batches_sorted_by_length(lengths: Tensor, *, batch_size: int) -> list[Tensor]:
-    """All samples from the shortest to the longest, for whoever only asks: evaluation, and a teacher's outputs.
+    """Return batches of all samples from shortest to longest, for forward passes without training.
 
     Args:
         lengths: (N,) int64.
-        batch_size: samples in each batch but the last.
+        batch_size: samples per batch, except the last batch.
 
     Returns:
-        Batches of sample indices, each (B,) int64. `torch.cat` of them says whose an answer is.
+        Batches of sample indices, each (B,) int64. `torch.cat` of the batches gives the sample index of each output
+        row.
     """
     return list(lengths.argsort(stable=True).split(batch_size))

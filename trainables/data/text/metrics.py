@@ -1,4 +1,4 @@
-"""GLUE's measures of predicted classes; 0 where one is not defined, as scikit-learn has it."""
+"""GLUE metrics of predicted classes. Undefined metrics are 0, as in scikit-learn."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +10,7 @@ from trainables.spec.glue import Metric
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> Tensor:
-    """The share of predictions that are right.
+    """Compute the fraction of correct predictions.
 
     Args:
         predictions: (N,) int64, predicted classes.
@@ -23,30 +23,31 @@ def accuracy(predictions: Tensor, labels: Tensor) -> Tensor:
 
 
 def f1(predictions: Tensor, labels: Tensor) -> Tensor:
-    """F1 of class 1: the harmonic mean of its precision and its recall, 2 TP / (2 TP + FP + FN).
+    """Compute the F1 score of class 1: the harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN).
 
     Args:
-        predictions: (N,) int64, of two classes.
+        predictions: (N,) int64, two classes.
         labels: (N,) int64.
 
     Returns:
-        Scalar float64, 0 to 1; 0 where class 1 is neither predicted nor there.
+        Scalar float64, 0 to 1. 0 if class 1 occurs neither in predictions nor in labels.
     """
     hits = ((predictions == 1) & (labels == 1)).double().sum()
     return 2 * hits / ((predictions == 1).double().sum() + (labels == 1).double().sum()).clamp(min=1)
 
 
 def matthews(predictions: Tensor, labels: Tensor) -> Tensor:
-    """Matthews's correlation of two classes: the correlation coefficient of predictions and labels as numbers.
+    """Compute Matthews' correlation of two classes: the correlation of predictions and labels as numbers.
 
     Args:
-        predictions: (N,) int64, of two classes.
+        predictions: (N,) int64, two classes.
         labels: (N,) int64.
 
     Returns:
-        Scalar float64, -1 to 1; 0 where all predictions, or all labels, are of one class.
+        Scalar float64, -1 to 1. 0 if all predictions or all labels are of one class.
 
-    Source: Matthews, Comparison of the Predicted and Observed Secondary Structure of T4 Phage Lysozyme (1975).
+    Source:
+        Matthews, Comparison of the Predicted and Observed Secondary Structure of T4 Phage Lysozyme (1975).
     """
     predicted, true = ((each == 1).double() for each in (predictions, labels))
     covariance = (predicted * true).mean() - predicted.mean() * true.mean()
@@ -55,13 +56,13 @@ def matthews(predictions: Tensor, labels: Tensor) -> Tensor:
 
 
 def constant_score(labels: Tensor, metric: Metric, num_classes: int) -> float:
-    """The best score of a network that gives every sample the same class.
+    """Compute the best score of predicting the same class for every sample.
 
-    For accuracy this is the share of the largest class; for Matthews's correlation it is 0.
+    For accuracy this is the fraction of the largest class. For Matthews' correlation it is 0.
 
     Args:
         labels: (N,) int64.
-        metric: what is measured.
+        metric: name of the metric.
         num_classes: number of classes.
     """
     return max(float(METRICS[metric](torch.full_like(labels, label), labels)) for label in range(num_classes))

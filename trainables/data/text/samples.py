@@ -1,7 +1,7 @@
-"""Readers of GLUE's files; a row that is not what it should be is refused by file and number.
+"""Readers of GLUE files. Errors about invalid rows name file and row number.
 
-The TSV files are not CSV: a quote is a quote, and only a line feed (with or without a carriage return before it) ends a
-row, since sentences hold other characters that Unicode counts as line ends.
+The TSV files are not CSV: quotes have no special meaning. Only a line feed, optionally after a carriage return, ends a
+row, because sentences contain other characters that Unicode treats as line ends.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ _SHOWN: Final = 40
 
 
 class Samples(NamedTuple):
-    """Texts with their labels.
+    """Texts with labels.
 
     Args:
-        texts: N first texts, and where the task is about pairs N second ones.
+        texts: N first texts and, for tasks on pairs, N second texts.
         labels: (N,) int64.
     """
 
@@ -31,7 +31,7 @@ class Samples(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """sha256 of texts and labels, hexadecimal; the same whichever format they were read from."""
+        """Sha256 of texts and labels, hexadecimal; independent of the file format."""
         content = hashlib.sha256(f"{len(self.texts)}|{len(self.labels)}".encode())
         for column in self.texts:
             for text in map(str.encode, column):
@@ -41,15 +41,15 @@ class Samples(NamedTuple):
 
 
 def read_samples(task: GlueTask, path: Path, *, training: bool) -> Samples:
-    """All rows of a file.
+    """Read all rows of a file.
 
     Args:
-        task: whose file it is.
-        path: a TSV file or a Parquet file, as it is or packed.
-        training: whether it is the training part.
+        task: GLUE task.
+        path: TSV or Parquet file, optionally compressed.
+        training: whether the file is the training part.
 
     Raises:
-        DataError: naming file, row and what is wrong.
+        DataError: the file is invalid. The message names file, row and problem.
     """
     name = path.name.removesuffix(path.suffix) if path.suffix in (".gz", ".xz") else path.name
     if name.endswith(".parquet"):
@@ -66,16 +66,17 @@ def read_samples(task: GlueTask, path: Path, *, training: bool) -> Samples:
 
 
 def read_tsv(task: GlueTask, path: Path, content: bytes, *, broken_rows: int = 0) -> Samples:
-    """The rows of a TSV file.
+    """Parse the rows of a TSV file.
 
     Args:
-        task: whose file it is.
-        path: for messages.
-        content: of the file, UTF-8.
-        broken_rows: so many rows with another number of cells are left out, with a warning.
+        task: GLUE task.
+        path: file name for messages.
+        content: file content, UTF-8.
+        broken_rows: maximum number of rows with a wrong number of cells. Such rows are skipped with a warning.
 
     Raises:
-        DataError: naming file, row (counted from 1, the header being the first) and what is wrong.
+        DataError: the file is invalid. The message names file, row and problem. Rows are counted from 1, the header
+            included.
     """
     try:
         lines = content.decode("utf-8-sig").split("\n")
@@ -116,7 +117,7 @@ def read_tsv(task: GlueTask, path: Path, content: bytes, *, broken_rows: int = 0
 
 
 def _columns(task: GlueTask, path: Path, header: Sequence[str]) -> tuple[int, list[int], int, int]:
-    """Number of columns, positions of the texts, position of the label, and the first row that is a sample."""
+    """Return the number of columns, the text columns, the label column, and the index of the first sample row."""
     if task.columns_without_header:
         return task.columns_without_header, [int(column) for column in task.columns], int(task.label_column), 0
     wanted = (*task.columns, task.label_column)

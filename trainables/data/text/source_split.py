@@ -1,8 +1,9 @@
-"""Split a task's training rows by source: rows cut from one sentence, or about one text, go to the same side.
+"""Split of a task's training rows by source: rows cut from one sentence, or about one text, stay on the same side.
 
-A random split leaks. 82% of the rows of a random validation split of SST-2 contain a training row of three tokens or
-more, or lie within one; 13% of the development part do. A bag-of-words model scores 0.93 on such a split and 0.82 on
-the development part, so configs are selected by how well they memorise. By source it scores 0.82 to 0.83.
+A random split leaks. On SST-2, 82% of the rows of a random validation split contain a training row of three tokens or
+more, or are contained in one. For the development part, this share is 13%. A bag-of-words model scores 0.93 on the
+random split and 0.82 on the development part, so configs are selected by memorisation. Split by source, it scores 0.82
+to 0.83.
 
 Texts are compared without case and with single spaces.
 """
@@ -21,21 +22,21 @@ from trainables.data.splits import proportional
 from trainables.spec.glue import SourceRule
 
 COMMON: Final = -1
-# Rows of so many tokens that lie in several sentences join them: these are near-duplicates. On SST-2 such joined
-# sources have up to 186 rows; joined by rows of three tokens they have up to 803, by two tokens 40,689 of 67,349.
+# Sentences that contain the same row of at least this many tokens are near-duplicates and form one source. On SST-2 the
+# largest such source has 186 rows. With three tokens it would have 803 rows, and with two tokens 40,689 of 67,349.
 _JOINING_TOKENS: Final = 4
 _LARGEST_SHARE: Final = 0.1
 _SMALLEST_PART: Final = 0.95
 
 
 class SourceSplit(NamedTuple):
-    """A split of N rows by source.
+    """Split of N rows by source.
 
     Args:
         train: sorted rows, int64.
         validation: sorted rows, int64.
-        sources: sources in all.
-        validation_sources: sources in the validation split.
+        sources: total number of sources.
+        validation_sources: number of sources in the validation split.
     """
 
     train: np.ndarray
@@ -45,16 +46,17 @@ class SourceSplit(NamedTuple):
 
 
 def sources_of(texts: Sequence[Sequence[str]], rule: SourceRule) -> np.ndarray:
-    """Number the source of each row.
+    """Assign a source number to each row.
 
     Args:
-        texts: N first texts, and for pairs N second ones.
-        rule: `phrase`: a row belongs to the longest rows that contain it; rows of four tokens or more join these, and
-            a shorter row that several of them contain is common and has no source. `first`: rows with the same first
-            text share a source. `any`: rows that are connected through shared texts, in either column, do.
+        texts: N first texts and, for pairs, N second texts.
+        rule: rule for a shared source. `phrase`: a row belongs to the longest rows that contain it. Rows of four tokens
+            or more join these longest rows into one source. A shorter row contained in several sources is common and
+            has no source. `first`: rows with the same first text share a source. `any`: rows connected through shared
+            texts, in either column, share a source.
 
     Returns:
-        (N,) int64, sources numbered from 0; `COMMON` for a row without one.
+        (N,) int64, sources numbered from 0; `COMMON` for a row without a source.
     """
     columns = [[_normalised(text) for text in column] for column in texts]
     if rule == "phrase":
@@ -65,20 +67,21 @@ def sources_of(texts: Sequence[Sequence[str]], rule: SourceRule) -> np.ndarray:
 
 
 def split_by_source(labels: np.ndarray, sources: np.ndarray, size: int, *, seed: int) -> SourceSplit:
-    """Draw a validation split of whole sources; all other rows, the common ones included, are for training.
+    """Draw a validation split of whole sources. All other rows, common rows included, are for training.
 
-    Sources are drawn in random order. One is taken if no class then has more than its share of the split, so the last
-    ones taken are small. If that does not fill the split, sources are taken whatever their classes. No source makes up
-    more than a tenth of the split: larger ones are for training.
+    Sources are visited in random order. A source is taken if no class then exceeds its share of the split, so the last
+    sources taken are small. If the split is still not full, further sources are taken regardless of class. A source
+    larger than a tenth of the split is always used for training.
 
     Args:
         labels: (N,) integers.
-        sources: (N,) int64, of `sources_of`.
-        size: rows of the validation split; it has fewer, by a twentieth at most, if sources do not add up to it.
-        seed: draws the sources.
+        sources: (N,) int64, result of `sources_of`.
+        size: rows of the validation split. If the sources do not add up to it, the split has up to a twentieth fewer
+            rows.
+        seed: draws the order of the sources.
 
     Raises:
-        DataError: the sources that are small enough have too few rows.
+        DataError: the sufficiently small sources have too few rows.
     """
     classes, codes = np.unique(labels, return_inverse=True)
     inside = sources != COMMON
@@ -116,7 +119,7 @@ def _normalised(text: str) -> str:
 
 
 def _connected(columns: Sequence[list[str]]) -> np.ndarray:
-    """Number the components of rows that share texts; an empty text connects nothing."""
+    """Assign component numbers to rows connected by shared texts. An empty text connects nothing."""
     numbers: dict[str, int] = {}
     nodes = np.array(
         [
@@ -135,10 +138,10 @@ def _components(one: np.ndarray, other: np.ndarray, nodes: int) -> np.ndarray:
 
 
 def _phrase_sources(rows: Sequence[tuple[str, ...]]) -> np.ndarray:
-    """Number the sources of phrases, given as tokens."""
+    """Assign source numbers to tokenised phrases."""
     distinct = {phrase: number for number, phrase in enumerate(dict.fromkeys(rows))}
     lengths = sorted({len(phrase) for phrase in distinct})
-    within: defaultdict[int, list[int]] = defaultdict(list)  # by phrase, the longer ones that contain it
+    within: defaultdict[int, list[int]] = defaultdict(list)  # by phrase, the longer phrases that contain it
     for phrase, number in distinct.items():
         found = set()
         for length in lengths:
@@ -150,7 +153,7 @@ def _phrase_sources(rows: Sequence[tuple[str, ...]]) -> np.ndarray:
                     found.add(part)
         for part in found:
             within[part].append(number)
-    # Containment is transitive, so the longest rows that contain a phrase are among those found above.
+    # Containment is transitive, so `within` includes the longest rows that contain a phrase.
     longest = [[n for n in within.get(number, ()) if n not in within] or [number] for number in range(len(distinct))]
     one, other = [], []
     for phrase, number in distinct.items():
@@ -164,7 +167,7 @@ def _phrase_sources(rows: Sequence[tuple[str, ...]]) -> np.ndarray:
 
 
 def _renumbered(sources: np.ndarray) -> np.ndarray:
-    """The same sources, numbered from 0 without gaps."""
+    """Renumber the sources from 0 without gaps."""
     inside = sources != COMMON
     result = np.full(len(sources), COMMON, dtype=np.int64)
     result[inside] = np.unique(sources[inside], return_inverse=True)[1]

@@ -1,6 +1,6 @@
-"""Tokenisers: one that comes with a model, or WordPiece trained on a task's own train split.
+"""Tokenisers: either from a model folder, or WordPiece trained on the train split of a task.
 
-`[PAD]` always has the id 0, which is how a batch tells padding from tokens; a tokeniser of another kind is refused.
+`[PAD]` always has id 0, because batches use 0 to mark padding. Other tokenisers are rejected.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise DataError("text needs the extra 'text': pip install 'pesfkd[text]'") from error
 
-# A process has one thread, and one that forks would be warned of the library's own.
+# Each process uses one thread. With its own threads, the library would warn when a process forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 DEFAULT_VOCABULARY: Final = 8_000
@@ -28,17 +28,17 @@ MAX_LENGTH: Final = 128
 _PAD, _UNKNOWN, _FIRST, _BETWEEN, _MASK = _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _CONTINUES: Final = "##"
 _LARGEST_ALPHABET: Final = 1_000
-# Models round their embedding up to a multiple of this at most.
+# Models round the number of embedding rows up to a multiple of at most this number.
 _ROUNDED_TO: Final = 128
 
 
 @dataclass(frozen=True)
 class Tokeniser:
-    """A tokeniser of texts and pairs of texts.
+    """Tokeniser of texts and pairs of texts.
 
     Args:
-        backend: what tokenises; neither padding nor truncation is set.
-        digest: sha256 of what it is, hexadecimal.
+        backend: tokeniser of the `tokenizers` library, without padding and truncation.
+        digest: sha256 of the serialised tokeniser, hexadecimal.
     """
 
     backend: Tokenizer
@@ -46,27 +46,28 @@ class Tokeniser:
 
     @property
     def vocabulary_size(self) -> int:
-        """Tokens, those that were added included."""
+        """Number of tokens, added tokens included."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     @property
     def json(self) -> str:
-        """The content of a `tokenizer.json`."""
+        """Content of a `tokenizer.json`."""
         return str(self.backend.to_str(pretty=False))
 
 
 def train_tokeniser(texts: Sequence[str], *, vocabulary_size: int = DEFAULT_VOCABULARY) -> Tokeniser:
-    """WordPiece of lower-case text, as BERT's, trained on texts; the same texts give the same tokeniser.
+    """Train a lower-case WordPiece tokeniser like BERT's. The same texts always give the same tokeniser.
 
-    The library numbers pieces in the order of a hash table that every process seeds anew. All single characters, at the
-    beginning of a word and within one, are therefore numbered before it begins, sorted; the rest follows from them.
+    The library numbers pieces in hash table order, which differs between processes. To make training reproducible, all
+    single characters are numbered in sorted order beforehand, both as the start of a word and as a continuation. The
+    numbers of all other pieces follow from these.
 
     Args:
-        texts: what to train on.
-        vocabulary_size: tokens at most, special ones included.
+        texts: training texts.
+        vocabulary_size: maximum number of tokens, special tokens included.
 
     Raises:
-        ValueError: the vocabulary cannot hold the texts' characters.
+        ValueError: the vocabulary is too small for the characters of the texts.
     """
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
@@ -95,7 +96,7 @@ def train_tokeniser(texts: Sequence[str], *, vocabulary_size: int = DEFAULT_VOCA
 
 
 def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokeniser:
-    """BERT's tokeniser with this vocabulary."""
+    """Build BERT's tokeniser with a given vocabulary."""
     backend = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=_UNKNOWN, max_input_chars_per_word=100))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -109,10 +110,10 @@ def _wordpiece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokeniser:
 
 
 def load_tokeniser(folder: Path) -> Tokeniser:
-    """The tokeniser in a model's folder: `tokenizer.json`, or BERT's `vocab.txt` with its `tokenizer_config.json`.
+    """Load the tokeniser of a model folder: `tokenizer.json`, or BERT's `vocab.txt` with `tokenizer_config.json`.
 
     Raises:
-        DataError: naming the file, if there is none or it cannot be used.
+        DataError: there is no tokeniser, or it cannot be used. The message names the file.
     """
     whole, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     try:
@@ -136,18 +137,18 @@ def load_tokeniser(folder: Path) -> Tokeniser:
 
 
 def parse_tokeniser(content: str, *, where: str) -> Tokeniser:
-    """A tokeniser from the content of a `tokenizer.json`.
+    """Parse the content of a `tokenizer.json`.
 
     Args:
-        content: of the file.
-        where: names it.
+        content: file content.
+        where: file name, for messages.
 
     Raises:
-        DataError: it is not one, or its id 0 is not a padding token, or it puts none around a text.
+        DataError: the content is not a tokeniser, or id 0 is not a padding token.
     """
     try:
         backend = Tokenizer.from_str(content)
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower exception
         raise DataError(f"{where}: not a tokeniser of tokenizers {tokenizers.__version__} ({error})") from error
     backend.no_padding()
     backend.no_truncation()
@@ -158,20 +159,20 @@ def parse_tokeniser(content: str, *, where: str) -> Tokeniser:
             "vocabularies"
         )
     digest = hashlib.sha256(backend.to_str().encode()).hexdigest()
-    backend.encode_special_tokens = True  # a text that says [PAD] or [SEP] means these characters
+    backend.encode_special_tokens = True  # read [PAD] or [SEP] within a text as plain characters
     return Tokeniser(backend, digest)
 
 
 def check_vocabulary(tokeniser: Tokeniser, rows: int, *, where: str) -> None:
-    """Check that a tokeniser belongs to a model: an embedding of as many rows as it has tokens, or rounded up.
+    """Check that a tokeniser fits a model: the embedding has one row per token, or is rounded up.
 
     Args:
-        tokeniser: what texts are tokenised with.
-        rows: of the model's embedding of tokens.
-        where: names the model.
+        tokeniser: tokeniser for the texts.
+        rows: number of rows in the model's token embedding.
+        where: model name, for messages.
 
     Raises:
-        ValueError: naming both numbers.
+        ValueError: the sizes do not match. The message names both.
     """
     size = tokeniser.vocabulary_size
     if not size <= rows < size + _ROUNDED_TO:
@@ -182,17 +183,17 @@ def check_vocabulary(tokeniser: Tokeniser, rows: int, *, where: str) -> None:
 
 
 def as_stored(tokeniser: Tokeniser, about: dict[str, Any]) -> bytes:
-    """The content of a file that `from_stored` can verify.
+    """Serialise a tokeniser to file content that `from_stored` can verify.
 
     Args:
-        tokeniser: to keep.
-        about: whose it is.
+        tokeniser: tokeniser to store.
+        about: description of the tokeniser, compared on reading.
     """
     return json.dumps({"about": about, "digest": tokeniser.digest, "tokenizer": tokeniser.json}).encode()
 
 
 def from_stored(content: bytes, about: dict[str, Any]) -> Tokeniser | None:
-    """The tokeniser in such a content; None if it is damaged or somebody else's."""
+    """Parse stored file content. Return None if it is damaged or has another description `about`."""
     try:
         found = json.loads(content)
         if found["about"] != about:

@@ -1,4 +1,4 @@
-"""Tokenised texts: rows of different lengths in one array, stored as Arrow, mapped by every process of a machine."""
+"""Tokenised texts: rows of different lengths in one array, stored as Arrow and memory-mapped by all processes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from trainables.storage.tensors import StoredFileError, read_tensors, write_tens
 PADDED_TO: Final = 8
 _CHUNK: Final = 8192
 _ID_BYTES: Final = 4
-_FORMAT: Final = 1  # another one means that tokenising changed
+_FORMAT: Final = 1  # increase it when tokenising changes
 
 
 class Tokens(NamedTuple):
-    """The tokens of N samples.
+    """Tokens of N samples.
 
     Args:
-        ids: (T,) int32, of all samples one behind the other, without padding; 0 is not among them.
-        offsets: (N + 1,) int64, where each sample begins, and T.
-        firsts: (N,) int64, how many of a sample's tokens belong to its first text, the special ones before and behind
-            it included: the rest is of segment 1.
+        ids: (T,) int32, concatenated token ids of all samples, without padding. The id 0 does not occur.
+        offsets: (N + 1,) int64, start of each sample in `ids`, followed by T.
+        firsts: (N,) int64, number of tokens of the first text, with the special tokens before and after it. The
+            remaining tokens belong to segment 1.
     """
 
     ids: Tensor
@@ -36,22 +36,22 @@ class Tokens(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """(N,) int64, tokens of each sample."""
+        """Number of tokens of each sample, (N,) int64."""
         return self.offsets.diff()
 
     def to(self, device: torch.device) -> "Tokens":
-        """The same on a device."""
+        """Return the same tokens on a device."""
         return Tokens(*(each.to(device) for each in self))
 
     def batch(self, rows: Tensor, *, length: int | None = None) -> Tensor:
-        """Some samples as a network takes them.
+        """Return samples as model inputs.
 
         Args:
-            rows: (B,) int64, which.
-            length: L; if not given, that of the longest of them, rounded up to a multiple of 8.
+            rows: (B,) int64, sample rows.
+            length: L; defaults to the length of the longest sample, rounded up to a multiple of 8.
 
         Returns:
-            (B, 2, L) int32: ids with 0 behind the last token, and segments.
+            (B, 2, L) int32: token ids, padded at the end with 0, and segment ids.
         """
         starts, ends = self.offsets[rows, None], self.offsets[rows + 1, None]
         if length is None:
@@ -65,20 +65,20 @@ class Tokens(NamedTuple):
 
 
 def padded_length(longest: int) -> int:
-    """To how many tokens a batch is padded whose longest sample has so many."""
+    """Return the padded length of a batch, given the length of the longest sample."""
     return -(-longest // PADDED_TO) * PADDED_TO
 
 
 def tokenise(tokeniser: Tokeniser, texts: Sequence[list[str]], *, max_length: int) -> Tokens:
-    """Texts, or pairs of texts, as tokens; what is longer is cut, of a pair the longer text first.
+    """Tokenise texts or pairs of texts. Long samples are truncated; in a pair, the longer text is truncated first.
 
     Args:
-        tokeniser: gives ids and puts special tokens around and between.
-        texts: N first texts, and for pairs N second ones.
-        max_length: of a sample in tokens, special ones included.
+        tokeniser: provides ids and adds special tokens around and between texts.
+        texts: N first texts and, for pairs, N second texts.
+        max_length: maximum sample length in tokens, special tokens included.
 
     Raises:
-        DataError: the tokeniser gives a text the id of padding.
+        DataError: the tokeniser gives a text the padding id.
     """
     backend = tokeniser.backend
     ids, lengths, firsts = [], [], []
@@ -102,13 +102,13 @@ def tokenise(tokeniser: Tokeniser, texts: Sequence[list[str]], *, max_length: in
 
 
 class TokenFiles:
-    """The files of one part's tokens: ids as Arrow, and beside them where each sample begins.
+    """Token files of one part: the ids as Arrow, and a second file with the start of each sample.
 
     Args:
-        folder: of the part.
-        part_digest: of its texts.
-        tokeniser: what tokenised them.
-        max_length: to which they were cut.
+        folder: cache folder of the part.
+        part_digest: digest of the part's texts.
+        tokeniser: tokeniser for the texts.
+        max_length: maximum sample length in tokens.
     """
 
     def __init__(self, folder: Path, part_digest: str, tokeniser: Tokeniser, max_length: int) -> None:
@@ -119,7 +119,7 @@ class TokenFiles:
         self._ids, self._places = folder / f"tokens-{key}.arrow", folder / f"tokens-{key}.safetensors"
 
     def read(self) -> Tokens | None:
-        """The tokens, mapped and verified; None if they are not there, or damaged."""
+        """Map and verify the tokens. Return None if they are missing or damaged."""
         try:
             places, about = read_tensors(self._places)
             if about != self._origin:
@@ -131,11 +131,11 @@ class TokenFiles:
         return Tokens(content.view(torch.int32).view(-1), places["offsets"], places["firsts"])
 
     def write(self, tokens: Tokens) -> None:
-        """Keep tokens, whole or not at all.
+        """Write the tokens completely or not at all.
 
         Raises:
-            OSError: the disk is full or refuses.
+            OSError: the disk is full or refuses the write.
         """
         write_rows(self._ids, tokens.ids.view(-1, 1).view(torch.uint8), self._origin)
         places = {"offsets": tokens.offsets, "firsts": tokens.firsts}
-        write_tensors(self._places, places, self._origin)  # last: with it the part is complete
+        write_tensors(self._places, places, self._origin)  # written last: it marks the part as complete

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from analysis.figures.intervention import draw_imposed_gaps
-from analysis.questions.intervention import imposed_gaps
+from analysis.questions.intervention import fitted_line, imposed_gaps
 from analysis.reading.trials import EXAMPLE, EXAMPLES, StudyRecords, open_study
 from tests.analysis.planted import measured, records
 from tests.analysis.synthetic import trial
@@ -62,6 +63,27 @@ def test_a_target_that_does_not_vary_has_no_effect_and_few_configs_no_interval()
     (few,) = imposed_gaps(study(np.random.default_rng(4), 4, centred=1.0))
     assert np.isnan(few.effect.low)
     assert not np.isnan(few.effect.value)
+
+
+def test_the_band_of_a_line_is_that_of_scipys_resamples():
+    generator = np.random.default_rng(6)
+    target = generator.uniform(0, 2, size=25)
+    values = 0.5 * target + generator.normal(size=25)
+    grid, line, low, high = fitted_line(target, values, 0)
+    fit = stats.linregress(target, values)
+    assert line == pytest.approx(fit.intercept + fit.slope * grid)
+
+    def at_the_ends(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        drawn = stats.linregress(x, y)
+        return drawn.intercept + drawn.slope * grid[[0, -1]]
+
+    expected = stats.bootstrap(
+        (target, values), at_the_ends, paired=True, vectorized=False, n_resamples=1500, method="percentile",
+        rng=generator,
+    ).confidence_interval  # fmt: skip
+    # Standard errors of the ends are about 0.35, and those of the quantiles among 1,500 resamples 0.025.
+    assert low[[0, -1]] == pytest.approx(expected.low, abs=0.1)
+    assert high[[0, -1]] == pytest.approx(expected.high, abs=0.1)
 
 
 def test_a_study_that_imposed_nothing_has_no_arms_and_an_empty_figure():

@@ -52,6 +52,22 @@ def test_where_seeds_happen_to_agree_there_is_no_interval_and_else_one_with_a_le
     assert all(each.high - each.low > 0.01 for each in found if not math.isnan(each.low))
 
 
+def test_the_p_value_of_an_agreement_is_that_of_scipys_permutations():
+    table = np.random.default_rng(6).normal(size=(4, 5)) + 0.5 * np.arange(5)
+
+    def agreement(*rows: np.ndarray) -> float:
+        matrix = np.corrcoef(stats.rankdata(rows, axis=1))
+        return float(matrix[np.triu_indices(len(rows), 1)].mean())
+
+    expected = stats.permutation_test(
+        tuple(table), agreement, permutation_type="pairings", alternative="greater", n_resamples=2000,
+        vectorized=False, rng=np.random.default_rng(7),
+    ).pvalue  # fmt: skip
+    assert 0.01 < expected < 0.5
+    # Each is drawn with a standard error of at most 0.011.
+    assert seed_agreement(table).p_value == pytest.approx(expected, abs=0.04)
+
+
 def test_seeds_that_rank_at_random_are_found_to_agree_no_more_often_than_the_level():
     generator = np.random.default_rng(1)
     p_values = [seed_agreement(generator.normal(size=(5, 6))).p_value for _ in range(STUDIES)]

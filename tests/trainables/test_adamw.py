@@ -110,6 +110,34 @@ def test_gradients_longer_than_the_limit_are_cut_together_and_shorter_ones_left(
             torch.testing.assert_close(parameter.grad, each * factor)
 
 
+@pytest.mark.parametrize("kind", [Trainer, AdamWTrainer])
+def test_clipped_gradients_are_those_by_hand_wherever_they_come_from(kind):
+    for given in (False, True):
+        module = nn.Linear(1, 1).double()
+        trainer = kind(module, **SETTINGS, clip_norm=1.0)
+        trainer.begin_epoch(0)
+        gradients = {"weight": torch.full((1, 1), 3.0).double(), "bias": torch.full((1,), -4.0).double()}
+        if not given:
+            for name, parameter in module.named_parameters():
+                parameter.grad = gradients[name]
+        trainer.step(gradients if given else None)
+        # The joint norm of 3 and −4 is 5. As in PyTorch, 1e-6 is added to the norm.
+        assert gradients["weight"].item() == pytest.approx(3 / 5.000001, rel=1e-12)
+        assert gradients["bias"].item() == pytest.approx(-4 / 5.000001, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Trainer, AdamWTrainer])
+def test_a_parameter_without_a_gradient_is_not_clipped_and_stays(kind):
+    module = nn.Linear(1, 1).double()
+    trainer = kind(module, **SETTINGS, clip_norm=1.0)
+    trainer.begin_epoch(0)
+    before, gradients = module.bias.detach().clone(), {"weight": torch.full((1, 1), 3.0).double()}
+    trainer.step(gradients)
+    assert gradients["weight"].item() == pytest.approx(3 / 3.000001, rel=1e-12)
+    assert module.bias.grad is None
+    assert torch.equal(module.bias, before)
+
+
 def test_only_steps_that_others_can_make_are_plain():
     assert Trainer(network(), **SETTINGS).is_plain
     assert not Trainer(network(), **SETTINGS, clip_norm=1.0).is_plain

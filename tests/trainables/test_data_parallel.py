@@ -147,6 +147,19 @@ def test_a_trial_of_two_workers_is_the_trial_of_one(method, digits, teacher):
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items()), "the workers have drifted apart"
 
 
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_workers_clip_the_gradient_of_the_whole_batch(optimiser, digits, teacher):
+    config = small_config(method="pesf_kd", epochs=1, optimiser=optimiser, clip_norm=0.01)
+    alone = in_float64(DistillationRun(config, digits, copy.deepcopy(teacher)))
+    free = in_float64(DistillationRun(config.model_copy(update={"clip_norm": 0.0}), digits, copy.deepcopy(teacher)))
+    run_epoch(alone)
+    run_epoch(free)
+    for run, _ in run_together(lambda workers: shared(config, digits, teacher, workers), 2, 1):
+        assert_same_state(run, alone, 1e-11)
+    ours, theirs = alone.student.head.weight, free.student.head.weight
+    assert (ours - theirs).abs().max() > 1e-6, "no gradient was longer than the limit"
+
+
 @pytest.mark.parametrize(("size", "samples"), [(2, 41), (3, 41), (3, 42)])
 def test_a_last_batch_that_leaves_a_worker_nothing_is_no_trouble(size, samples, teacher):
     dataset = random_dataset(8, 1, samples)

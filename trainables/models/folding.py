@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -53,9 +54,9 @@ class FoldedCopy:
 def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    bias = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
-    return conv.weight * scale.view(-1, 1, 1, 1), norm.bias + bias * scale
+    return fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
 
 
 def _remove_norms(model: nn.Module, pairs: list[tuple[str, str]]) -> None:

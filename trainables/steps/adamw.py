@@ -51,7 +51,7 @@ class AdamWTrainer(Trainer):
         """
         if gradients is None:
             gradients = self.own_gradients
-        self.prepare_step(gradients.values())
+        self.prepare_step(gradients)
         if not self._slots["steps"]:
             self._begin()
         for names, weight_decay in self._groups:

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -16,7 +16,6 @@ from trainables.spec.recipes import STEP_MILESTONES
 
 SCHEDULES: Final = ("constant", "cosine", "step", "linear")
 _STEP_FACTOR: Final = 0.1
-_TINY: Final = 1e-6
 
 
 def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
@@ -60,16 +59,6 @@ def linear_factor(step: int, steps: int, warmup: float) -> float:
     """
     rising = warmup * steps
     return (step + 1) / rising if step + 1 <= rising else (steps - step) / (steps - math.floor(rising))
-
-
-@torch.no_grad()
-def clip(gradients: Collection[Tensor], largest: float) -> None:
-    """Scale all gradients in place so that their joint norm is at most `largest`."""
-    gradients = list(gradients)
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    # No check here, to avoid waiting for the device. A norm that is not finite breaks the weights, and then the epoch's
-    # losses are not finite either.
-    torch._foreach_mul_(gradients, (largest / (norm + _TINY)).clamp(max=1.0))
 
 
 class Trainer:
@@ -130,14 +119,24 @@ class Trainer:
         """Whether the step is plain SGD at one rate per epoch, so that other code may implement the step."""
         return not (self._clip_norm or self._schedule == "linear")
 
-    def prepare_step(self, gradients: Collection[Tensor]) -> None:
-        """Prepare a step: set the learning rate if it changes at every step, and clip the gradients."""
+    def prepare_step(self, gradients: Mapping[str, Tensor]) -> None:
+        """Prepare a step: set the learning rate if it changes at every step, and clip the gradients in place.
+
+        Args:
+            gradients: gradients by parameter name. Workers must have summed them, so that the limit applies to the
+                gradient of the whole batch and every worker clips alike.
+        """
         if self._step is not None:
             total = self._steps * self._epochs
             self.rate = self._learning_rate * linear_factor(self._step, total, self._warmup)
             self._step += 1
         if self._clip_norm and gradients:
-            clip(gradients, self._clip_norm)
+            moving = [self.parameters[name] for name in gradients]
+            for parameter, gradient in zip(moving, gradients.values(), strict=True):
+                parameter.grad = gradient
+            # A norm that is not finite raises no error, because the check would wait for the device. It breaks the
+            # weights, and then the epoch's losses are not finite either.
+            nn.utils.clip_grad_norm_(moving, self._clip_norm)
 
     def forget_gradients(self) -> None:
         """Clear the parameters' gradients; called before a backward pass."""
@@ -161,7 +160,7 @@ class Trainer:
         """
         if gradients is None:
             gradients = self.own_gradients
-        self.prepare_step(gradients.values())
+        self.prepare_step(gradients)
         if self.momentum and not self._momenta:
             # PyTorch initialises momenta with the first gradient; starting from zero gives the same result.
             self._momenta = {name: torch.zeros_like(each) for name, each in self.parameters.items()}

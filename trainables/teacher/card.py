@@ -1,6 +1,5 @@
 """Model card of a trained teacher, written from the metadata of the teacher file."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -9,7 +8,7 @@ from trainables.spec.modality import samples_of
 TOKENISER: Final = "tokeniser"  # metadata key for a teacher on text; the value is the content of a tokenizer.json
 # Name of the tokeniser file in a folder or in an exported program.
 TOKENISER_FILE: Final = "tokenizer.json"
-_NORMAL_975: Final = 1.959963984540054  # 0.975 quantile of the standard normal distribution
+_CONFIDENCE: Final = 0.95
 
 
 class Proportion(NamedTuple):
@@ -37,11 +36,10 @@ class Proportion(NamedTuple):
 
         Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
         """
-        share, z2 = correct / samples, _NORMAL_975**2
-        centre = (share + z2 / (2 * samples)) / (1 + z2 / samples)
-        half = _NORMAL_975 * math.sqrt(share * (1 - share) / samples + z2 / (4 * samples**2)) / (1 + z2 / samples)
-        # Rounding must move neither a bound outside [0, 1] nor the proportion outside the interval.
-        return cls(correct, samples, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+        from scipy.stats import binomtest  # slow to import, and most commands need no interval
+
+        interval = binomtest(correct, samples).proportion_ci(_CONFIDENCE, method="wilson")
+        return cls(correct, samples, float(interval.low), float(interval.high))
 
     @property
     def value(self) -> float:

@@ -1,5 +1,5 @@
 import pytest
-from scipy.stats import binomtest
+from statsmodels.stats.proportion import proportion_confint
 
 from trainables.teacher.card import Proportion, accuracies, model_card
 
@@ -20,9 +20,17 @@ METADATA = {
 @pytest.mark.parametrize(("correct", "samples"), [(0, 10), (10, 10), (1, 1), (335, 360), (6906, 10_000)])
 def test_an_interval_is_wilsons(correct, samples):
     share = Proportion.of(correct, samples)
-    expected = binomtest(correct, samples).proportion_ci(0.95, method="wilson")
-    assert (share.low, share.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    expected = proportion_confint(correct, samples, alpha=0.05, method="wilson")
+    assert (share.low, share.high) == pytest.approx(expected, abs=1e-12)
     assert 0 <= share.low <= share.value <= share.high <= 1
+
+
+def test_bounds_of_none_and_of_all_are_those_by_hand():
+    # With z² = 3.841459: the bounds of 0 of n are 0 and z² / (n + z²).
+    none, every = Proportion.of(0, 10), Proportion.of(10, 10)
+    assert (none.low, every.high) == (0.0, 1.0)
+    assert none.high == pytest.approx(3.841459 / 13.841459, abs=1e-7)
+    assert every.low == pytest.approx(10 / 13.841459, abs=1e-7)
 
 
 def test_a_card_tells_accuracies_with_intervals_and_how_to_do_it_again():

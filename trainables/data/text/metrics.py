@@ -1,9 +1,14 @@
-"""GLUE metrics of predicted classes. Undefined metrics are 0, as in scikit-learn."""
+"""GLUE metrics of predicted classes. Undefined metrics are 0.
+
+scikit-learn computes F1 and Matthews' correlation. It is imported on first use, because most trials report neither.
+"""
 
 from collections.abc import Callable
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.spec.glue import Metric
@@ -32,8 +37,11 @@ def f1(predictions: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Scalar float64, 0 to 1. 0 if class 1 occurs neither in predictions nor in labels.
     """
-    hits = ((predictions == 1) & (labels == 1)).double().sum()
-    return 2 * hits / ((predictions == 1).double().sum() + (labels == 1).double().sum()).clamp(min=1)
+    from sklearn.metrics import f1_score
+
+    if not len(labels):
+        return _scalar(0.0, labels)
+    return _scalar(f1_score(_is_class_1(labels), _is_class_1(predictions), zero_division=0.0), labels)
 
 
 def matthews(predictions: Tensor, labels: Tensor) -> Tensor:
@@ -49,10 +57,12 @@ def matthews(predictions: Tensor, labels: Tensor) -> Tensor:
     Source:
         Matthews, Comparison of the Predicted and Observed Secondary Structure of T4 Phage Lysozyme (1975).
     """
-    predicted, true = ((each == 1).double() for each in (predictions, labels))
-    covariance = (predicted * true).mean() - predicted.mean() * true.mean()
-    spread = (predicted.mean() * (1 - predicted.mean()) * true.mean() * (1 - true.mean())).sqrt()
-    return torch.where(spread > 0, covariance / spread.clamp(min=torch.finfo(torch.float64).tiny), 0.0)
+    from sklearn.metrics import matthews_corrcoef
+
+    true, predicted = _is_class_1(labels), _is_class_1(predictions)
+    if not true.any() or true.all() or not predicted.any() or predicted.all():
+        return _scalar(0.0, labels)  # scikit-learn prints a warning if both are of one class
+    return _scalar(matthews_corrcoef(true, predicted), labels)
 
 
 def constant_score(labels: Tensor, metric: Metric, num_classes: int) -> float:
@@ -66,6 +76,14 @@ def constant_score(labels: Tensor, metric: Metric, num_classes: int) -> float:
         num_classes: number of classes.
     """
     return max(float(METRICS[metric](torch.full_like(labels, label), labels)) for label in range(num_classes))
+
+
+def _is_class_1(classes: Tensor) -> NDArray[np.bool_]:
+    return np.asarray((classes == 1).cpu().numpy())
+
+
+def _scalar(value: float, like: Tensor) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, device=like.device)
 
 
 METRICS: Final[dict[Metric, Callable[[Tensor, Tensor], Tensor]]] = {

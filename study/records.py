@@ -28,17 +28,24 @@ the trial was first scheduled.
 Schema of `epochs` (one row per epoch): `trial_id, epoch` (from 1), `time`, one column per measure. The field metadata
 of a column `cost/...` states the `unit`.
 
-A file's footer stores the digest of all bytes under `pesfkd.sha256`, computed with 64 zeros in place of the digest. A
-reader refuses a file with any changed byte. The journal contains everything in the records, so the next `--resume` or
-`study.sync` writes a damaged file again. If the journal has lost trials that the records contain, both commands refuse.
-Replaced files are not deleted but moved to `set-aside` in the study folder. Files of earlier versions have only page
-checksums.
+Each file has a sidecar `NAME.parquet.sha256` with its SHA-256 digest, in the format of `sha256sum -c`. A reader refuses
+a file that differs from its sidecar in any byte. The journal contains everything in the records, so the next `--resume`
+or `study.sync` writes a damaged file again. If the journal has lost trials that the records contain, both commands
+refuse. Damaged files are not deleted but moved, with their sidecars, to `set-aside` in the study folder.
+
+A file without sidecar is verified by the Parquet checksums of its data pages, and by comparing both copies of the
+schema in its footer. This is the case for files of earlier versions, some of which have a digest in the footer that is
+not used. It is also the case after a kill between writing a file and its sidecar. The writer removes the old sidecar
+before it replaces a file, and writes the new sidecar last. It removes a file before its sidecar. Readers ignore
+sidecars without a file, and the next writer removes them.
 """
 
+import base64
 import hashlib
 import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
@@ -104,11 +111,8 @@ EPOCHS_SCHEMA: Final = pa.schema(
 SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
 
 
-_DIGEST: Final = "pesfkd.sha256"
-_NO_DIGEST: Final = b"0" * 64
+_SIDECAR_SUFFIX: Final = ".sha256"
 _MADE_OF_RECORDS: Final = ("records", "summary.json", "figures", "report.html")
-# Bytes between name and value in a footer: Thrift field header, and length of a string below 128 bytes.
-_BETWEEN: Final = 2
 
 
 class DamagedRecordsError(ValueError):
@@ -129,6 +133,7 @@ class RecordWriter:
         self._loose: dict[str, dict[Path, pa.Table]] = {}
         for kind, folder in self._folders.items():
             folder.mkdir(parents=True, exist_ok=True)
+            _remove_orphaned_sidecars(folder)
             self._loose[kind] = {path: _read_file(path) for path in _loose_files(folder) if _is_whole(path)}
 
     def recorded(self) -> dict[str, tuple[str, str | None]]:
@@ -147,7 +152,9 @@ class RecordWriter:
             for path in damaged:
                 target = aside / path.relative_to(self._directory)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                path.rename(target)
+                path.rename(target)  # before the sidecar: without it, the file might pass for whole
+                with suppress(FileNotFoundError):
+                    _sidecar(path).rename(_sidecar(target))
         return damaged
 
     def drop(self, trial_ids: Collection[str]) -> None:
@@ -162,7 +169,7 @@ class RecordWriter:
                 if kept.num_rows:
                     _write(kept, path, compression="zstd")
                 else:
-                    path.unlink()
+                    _remove(path)
                 self._loose[kind].pop(path, None)
 
     def write(self, trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> None:
@@ -191,7 +198,7 @@ class RecordWriter:
             if len(loose) > 1:
                 _write(_joined(loose.values()), self._folders[kind] / segment, compression="zstd")
                 for path in loose:
-                    path.unlink(missing_ok=True)
+                    _remove(path)
                 loose.clear()
 
 
@@ -322,17 +329,31 @@ def _joined(tables: Iterable[pa.Table]) -> pa.Table:
 
 
 def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
+    stored = _stored_sidecar(path)
     content = path.read_bytes()
     try:
-        if not _has_its_digest(content):
-            raise ValueError("its digest is another")
+        # A sidecar that has changed by now belongs to another write of the file: a running study has replaced both.
+        if stored not in (None, _sidecar_content(path, content)) and stored == _stored_sidecar(path):
+            raise ValueError(f"its SHA-256 digest is not the one in {_sidecar(path).name}")
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+            if stored is None:
+                _check_schema(file)
             return file.read(columns=columns)
     except Exception as error:  # pyarrow's errors, and Python's for invalid names or numbers
         raise DamagedRecordsError(
             f"{path} is damaged ({str(error).strip()}); `python -m study.launch --resume` of the study writes it anew "
             "from its journal"
         ) from error
+
+
+def _check_schema(file: pq.ParquetFile) -> None:
+    """Compare both copies of the schema in the footer, Parquet's and Arrow's. Page checksums do not cover them.
+
+    Otherwise, one flipped bit in the name of a column would read as a column that an earlier version did not have.
+    """
+    stored = (file.metadata.metadata or {}).get(b"ARROW:schema")
+    if stored and not pa.ipc.read_schema(pa.BufferReader(base64.b64decode(stored))).equals(file.schema_arrow):
+        raise ValueError("the two copies of the schema in its footer differ")
 
 
 def _is_whole(path: Path) -> bool:
@@ -343,32 +364,51 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _has_its_digest(content: bytes) -> bool:
-    """Return whether the bytes match the stored digest. Files of earlier versions store none and pass."""
-    name = content.rfind(_DIGEST.encode())
-    start = name + len(_DIGEST) + _BETWEEN
-    if name < 0:
-        return True
-    stored = content[start : start + len(_NO_DIGEST)]
-    return hashlib.sha256(content[:start] + _NO_DIGEST + content[start + len(stored) :]).hexdigest().encode() == stored
-
-
 def _loose_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("trial-*.parquet"))
 
 
 def _write(table: pa.Table, path: Path, **options: Any) -> None:
-    replace_file(path, _as_parquet(table, **options))
+    content = _as_parquet(table, **options)
+    # In this order: after a kill in between, the file has no sidecar rather than that of other content.
+    _sidecar(path).unlink(missing_ok=True)
+    replace_file(path, content)
+    replace_file(_sidecar(path), _sidecar_content(path, content))
 
 
 def _as_parquet(table: pa.Table, **options: Any) -> bytes:
     # A Python buffer would be slower: each of the hundreds of writes waits for the MLflow delivery thread.
     buffer = pa.BufferOutputStream()
+    # The metadata of a table from a file of an earlier version hold the digest of that file.
+    table = table.replace_schema_metadata(None)
     with pq.ParquetWriter(buffer, table.schema, write_page_checksum=True, **options) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({_DIGEST: _NO_DIGEST.decode()})
-    content = buffer.getvalue().to_pybytes()
-    start = content.rfind(_DIGEST.encode()) + len(_DIGEST) + _BETWEEN
-    assert content[start : start + len(_NO_DIGEST)] == _NO_DIGEST, "pyarrow writes footers in another way"
-    digest = hashlib.sha256(content).hexdigest().encode()
-    return content[:start] + digest + content[start + len(digest) :]
+    return buffer.getvalue().to_pybytes()
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    _sidecar(path).unlink(missing_ok=True)
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + _SIDECAR_SUFFIX)
+
+
+def _sidecar_content(path: Path, content: bytes) -> bytes:
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n".encode()
+
+
+def _stored_sidecar(path: Path) -> bytes | None:
+    """Return the content of a file's sidecar, or None if it has none."""
+    try:
+        return _sidecar(path).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _remove_orphaned_sidecars(folder: Path) -> None:
+    """Remove sidecars without a file, left by a kill while files were removed."""
+    for sidecar in folder.glob(f"*.parquet{_SIDECAR_SUFFIX}"):
+        if not sidecar.with_suffix("").exists():
+            sidecar.unlink(missing_ok=True)

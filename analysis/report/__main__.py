@@ -10,6 +10,7 @@ from trainables.process.errors import ExitCode, StudyError, UsageError
 from trainables.process.standard_streams import prepare_standard_streams
 
 _KEPT: Final = ("plan.json", "journal.jsonl", "summary.json")  # inputs of a report, which it must not overwrite
+_KEPT_SUFFIXES: Final = (".parquet", ".sha256")  # the records, and their digests
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
@@ -37,7 +38,7 @@ def report(
     # imported after these checks, so that help and usage errors appear at once.
     if out is not None and ((out.exists() and not out.is_file()) or not out.absolute().parent.is_dir()):
         raise UsageError(f"--out {out}: name a file in a folder that exists")
-    if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix == ".parquet"):
+    if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix in _KEPT_SUFFIXES):
         raise UsageError(f"--out {out}: a study keeps that file; name another, such as report.html")
     from analysis.report.folder import find_folder
     from analysis.report.writing import write_report

@@ -41,7 +41,7 @@ def written(directory: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def put(s3: S3, bucket: str, study: Path, name: str) -> None:
-    for path in study.rglob("*.parquet"):
+    for path in study.rglob("*.parquet*"):
         s3.put(bucket, f"{name}/{path.relative_to(study).as_posix()}", path.read_bytes())
 
 
@@ -54,6 +54,17 @@ def test_real_studies_pool_to_all_of_their_trials_and_epochs_in_the_order_given(
         own = of_study(pool, name)
         assert own.trials.select(each.trials.column_names).equals(each.trials)
         assert own.epochs.drop_columns(["study"]).select(each.epochs.column_names).equals(each.epochs)
+
+
+def test_sidecars_are_not_read_from_an_object_store(s3: S3, tmp_path: Path) -> None:
+    study = written(tmp_path / "checked", of_name("checked", range(3)))
+    for path in list(study.rglob("*.parquet")):
+        path.with_name(f"{path.name}.sha256").write_text(f"{'0' * 64}  {path.name}\n")
+    (study / "records" / "trials" / "segment-gone.parquet.sha256").write_text(f"{'0' * 64}  segment-gone.parquet\n")
+    bucket = s3.new_bucket()
+    put(s3, bucket, study, "checked")
+    for place in (study, s3.uri(f"{bucket}/checked")):
+        assert pool_studies([place]).trials["trial_id"].to_pylist() == [f"checked-{number:04d}" for number in range(3)]
 
 
 def test_an_object_store_gives_what_the_folders_give(s3: S3) -> None:

@@ -297,12 +297,37 @@ def test_records_of_another_study_that_were_copied_in_are_no_reason_to_delete_an
 def test_a_damaged_file_of_records_is_moved_and_written_again(study):
     (path,) = (study.directory / "records" / "trials").glob("segment-*.parquet")
     before, content = read_trials(study.directory), bytearray(path.read_bytes())
+    digest = path.with_name(f"{path.name}.sha256").read_bytes()
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with recorded_run(study):
         assert read_trials(study.directory) == before
     (aside,) = (study.directory / "set-aside").rglob("*.parquet")
     assert aside.read_bytes() == content
+    assert aside.with_name(f"{aside.name}.sha256").read_bytes() == digest
+    (again,) = path.parent.glob("*.parquet")
+    assert {each.name for each in path.parent.iterdir()} == {again.name, f"{again.name}.sha256"}
+
+
+def test_a_file_of_records_whose_sidecar_changed_is_moved_and_written_again(study):
+    (path,) = (study.directory / "records" / "epochs").glob("segment-*.parquet")
+    before, sidecar = read_epochs(study.directory), path.with_name(f"{path.name}.sha256")
+    sidecar.write_bytes(sidecar.read_bytes()[:30])
+    said = []
+    with recorded_run(study, said.append):
+        assert read_epochs(study.directory) == before
+    assert [str(path) in line for line in said] == [True]
+    assert len(list((study.directory / "set-aside").rglob("*.sha256"))) == 1
+
+
+def test_a_resume_removes_sidecars_without_a_file_and_nothing_else(study):
+    before = contents(study)
+    for name in ("trial-planned-0001.parquet.sha256", "segment-gone.parquet.sha256"):
+        (study.directory / "records" / "trials" / name).write_text(f"{'0' * 64}  {name.removesuffix('.sha256')}\n")
+    rows = read_trials(study.directory)
+    with recorded_run(study):
+        assert read_trials(study.directory) == rows
+    assert contents(study) == before
 
 
 VALUES = st.one_of(

@@ -103,7 +103,8 @@ def test_a_place_that_cannot_hold_a_file_is_refused(report, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["journal.jsonl", "plan.json", "summary.json", "Journal.JSONL", "link.html", "x.parquet"]
+    "name",
+    ["journal.jsonl", "plan.json", "summary.json", "Journal.JSONL", "link.html", "x.parquet", "x.parquet.sha256"],
 )
 def test_a_report_is_not_written_over_what_a_study_keeps(report, tmp_path, name):
     write_study(tmp_path / "s", trials_table([]), epochs_table([]))

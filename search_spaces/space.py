@@ -8,7 +8,6 @@ This module imports no optimiser and no tensor library, so a plan can be checked
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -158,20 +157,12 @@ class SearchSpace:
     @property
     def scientific(self) -> tuple[str, ...]:
         """Names of the parameters that the question is about."""
-        return self._with_role("scientific")
-
-    @property
-    def nuisance(self) -> tuple[str, ...]:
-        """Names of the parameters that are tuned to make the comparison fair."""
-        return self._with_role("nuisance")
+        return tuple(parameter.name for parameter in self.parameters if parameter.role == "scientific")
 
     @property
     def varied(self) -> tuple[str, ...]:
         """Names of the parameters chosen by a sampler, in the order of the space."""
         return tuple(parameter.name for parameter in self.parameters if parameter.role != "fixed")
-
-    def _with_role(self, role: Role) -> tuple[str, ...]:
-        return tuple(parameter.name for parameter in self.parameters if parameter.role == role)
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Value]:
         """Return the values of all fields of this space for a trial, including fixed fields."""
@@ -180,9 +171,3 @@ class SearchSpace:
     def default_point(self) -> dict[str, Value]:
         """Return the start value of every field, which is the baseline shared by all spaces."""
         return {parameter.name: parameter.value for parameter in self.parameters}
-
-    def contains(self, values: Mapping[str, object]) -> bool:
-        """Check whether `values` has every field of this space within its bounds; other fields are ignored."""
-        return all(
-            parameter.name in values and parameter.contains(values[parameter.name]) for parameter in self.parameters
-        )

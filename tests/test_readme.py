@@ -19,7 +19,7 @@ from study.sync import main as sync_command
 from tests.trainables.data.conftest import random_images, write_images
 from tests.trainables.text.test_given import fine_tuned
 from trainables.data.text.tokeniser import train_tokeniser
-from trainables.models import CheckpointInfo, build_model, save_checkpoint
+from trainables.models import CheckpointInfo, build_model, save_model
 from trainables.teacher.command import main as teacher_command
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def test_a_launch_in_the_readme_is_understood(arguments, launch, command, small_
     elif "--teacher-checkpoint" in arguments:  # one as `python -m trainables.teacher` would have left it there
         path = tmp_path / "teacher.safetensors"
         model = build_model("cnn_32_64", num_classes=10, in_channels=1)
-        save_checkpoint(model, path, CheckpointInfo("cnn_32_64", 10, 1, (0.3,), (0.4,), ""))
+        save_model(model, path, metadata=CheckpointInfo("cnn_32_64", 10, 1, (0.3,), (0.4,), "").to_metadata())
         arguments = [*arguments, "--teacher-checkpoint", str(path)]
     if any("image_folder:photos" in argument for argument in arguments):
         photos = random_images(10, 3, 240, 300)

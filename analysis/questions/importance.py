@@ -105,15 +105,11 @@ class RangeWarning:
     Args:
         parameter: field of the config.
         end: `low` or `high`.
-        position: median of the best configs in the range, 0 at the low end and 1 at the high end.
-        n: number of searched configs.
         message: full warning in words.
     """
 
     parameter: str
     end: Literal["low", "high"]
-    position: float
-    n: int
     message: str
 
 
@@ -250,7 +246,7 @@ def range_warnings(records: StudyRecords, dimensions: Sequence[Dimension]) -> li
             f"median lies at {position:.0%} of the range{' in logarithms' if dimension.log else ''}). The best value "
             "may lie beyond: search a wider range, or know why it cannot be wider"
         )
-        found.append(RangeWarning(dimension.name, end, position, len(points), message))
+        found.append(RangeWarning(dimension.name, end, message))
     return found
 
 

@@ -7,7 +7,7 @@ checks reject such a study and report both counts, until the user restores the j
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from study.ledger.events import STATUSES, ordinal_in
 from study.ledger.ledger import SET_ASIDE_FLAG, StudyLedger, TrialEntry, describe_damage
@@ -15,18 +15,6 @@ from study.records import RecordedTrial, recorded_trials, set_records_aside
 from trainables.process.errors import StudyError
 
 _MOST_NAMED: Final = 5
-
-
-class DeliveredTrial(NamedTuple):
-    """Ended trial as found in MLflow.
-
-    Args:
-        status: final status of the trial.
-        attempt: number of the attempt, from 1.
-    """
-
-    status: str
-    attempt: int
 
 
 def check_records(ledger: StudyLedger) -> None:
@@ -57,7 +45,7 @@ def check_trial(ledger: StudyLedger, trial_id: str) -> None:
         )
 
 
-def check_delivered(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> None:
+def check_delivered(ledger: StudyLedger, delivered: Mapping[str, int]) -> None:
     """Check that the journal contains every ended trial of the study found in MLflow.
 
     Raises:
@@ -98,15 +86,15 @@ def summarised_trials(directory: Path) -> int:
         return 0
 
 
-def lost_runs(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> list[str]:
+def lost_runs(ledger: StudyLedger, delivered: Mapping[str, int]) -> list[str]:
     """Return the identifiers of trials that have ended in MLflow but not in the journal."""
     lost = []
-    for trial_id, found in delivered.items():
+    for trial_id, attempt in delivered.items():
         entry = ledger.entries.get(trial_id)
         if entry is None:
             if ordinal_in(trial_id) >= ledger.first_unreserved:
                 lost.append(trial_id)
-        elif entry.attempt < found.attempt or (entry.status is None and entry.attempt == found.attempt):
+        elif entry.attempt < attempt or (entry.status is None and entry.attempt == attempt):
             lost.append(trial_id)
     return lost
 
@@ -133,14 +121,14 @@ def _refusal(ledger: StudyLedger, what: str, there: int, lost: Sequence[str] | N
     )
 
 
-def set_aside(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> Path | None:
+def set_aside(ledger: StudyLedger, delivered: Mapping[str, int]) -> Path | None:
     """Move the records away if the journal lacks any of them, and reopen the affected journal trials.
 
     An unreadable journal is moved away too and replaced by a new one.
 
     Args:
         ledger: study ledger. Writable after this call if anything was set aside.
-        delivered: ended trials of the study found in MLflow.
+        delivered: attempt of each ended trial of the study found in MLflow, by identifier.
 
     Returns:
         The folder of the moved files. None if the journal is complete and nothing was changed, or if there was nothing
@@ -158,15 +146,11 @@ def set_aside(ledger: StudyLedger, delivered: Mapping[str, DeliveredTrial]) -> P
         str(folder.relative_to(directory)) if folder is not None else None,
         1 + max(_highest([*recorded, *delivered, *ledger.entries]), counted - 1),
         {
-            each: 1 + _attempts(ledger.entries[each], delivered.get(each))
+            each: 1 + max(ledger.entries[each].attempt, delivered.get(each, 1))
             for each in sorted(lost & ledger.entries.keys())
         },
     )
     return folder
-
-
-def _attempts(entry: TrialEntry, found: DeliveredTrial | None) -> int:
-    return max(entry.attempt, found.attempt if found is not None else 1)
 
 
 def _highest(trial_ids: Iterable[str]) -> int:

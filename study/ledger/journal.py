@@ -87,17 +87,6 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, _parse(content)
 
 
-def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return all valid events, oldest first, and the numbers (from 1) of damaged lines. See `read_lines`."""
-    events, damaged = [], []
-    for number, event in read_lines(path):
-        if event is None:
-            damaged.append(number)
-        else:
-            events.append(event)
-    return events, damaged
-
-
 def _parse(line: bytes) -> dict[str, Any] | None:
     checksum, _, content = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(content):

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -41,8 +41,6 @@ from trainables.storage.uris import redact_place
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
 
-SAMPLERS: Final[tuple[str, ...]] = get_args(Sampler)
-SCHEDULERS: Final[tuple[str, ...]] = get_args(Scheduler)
 MOST_PACKED: Final = 64
 MOST_TRIALS: Final = 1_000_000
 LONGEST_SECONDS: Final = 1e9  # 31 years

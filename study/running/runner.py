@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 # reported together, unless a scheduler needs a report for each.
 _SECONDS_BETWEEN_REPORTS: Final = 0.5
 _SECONDS_TO_SAY_FAILED: Final = 5.0
-_log = logging.getLogger(__name__)
 
 
 def check_services(plan: StudyPlan) -> None:

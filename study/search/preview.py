@@ -9,7 +9,7 @@ from study.search.samplers import make_sampler
 _SHOWN: Final = 5
 
 
-def first_configs(plan: StudyPlan, count: int = _SHOWN) -> list[dict[str, Any]]:
+def first_configs(plan: StudyPlan) -> list[dict[str, Any]]:
     """Return the first configs of a search that do not depend on results.
 
     Samplers start with random points. Later points depend on results and cannot be predicted.
@@ -22,7 +22,7 @@ def first_configs(plan: StudyPlan, count: int = _SHOWN) -> list[dict[str, Any]]:
     study = optuna.create_study(direction="maximize")
     configs = []
     (search,) = plan.searches
-    for number in range(min(count, plan.trials)):
+    for number in range(min(_SHOWN, plan.trials)):
         study.sampler = make_sampler(plan.sampler, study_seed=plan.seed, number=number)
         suggested = search.suggest(study.ask())
         configs.append({name: suggested[name] for name in plan.search_space.varied})

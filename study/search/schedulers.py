@@ -7,7 +7,6 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from study.ledger.ledger import StudyLedger
-from study.stages.promising import promising_configs as promising_configs
 
 
 class _NewTrialsFirst(FIFOScheduler):
@@ -51,19 +50,17 @@ class SearchASHA(_NewTrialsFirst, ASHAScheduler):
 
     Args:
         ledger: study ledger.
-        grace_period: minimum number of epochs before a trial can be stopped.
-        reduction_factor: rungs are spaced by this factor, and about one in `reduction_factor` trials passes each rung.
     """
 
-    def __init__(self, ledger: StudyLedger, *, grace_period: int = 1, reduction_factor: float = 3) -> None:
+    def __init__(self, ledger: StudyLedger) -> None:
         epochs = ledger.plan.base.epochs
         super().__init__(
             time_attr="epoch",
             metric=ledger.plan.objective,
             mode="max",
             max_t=epochs,
-            grace_period=min(grace_period, epochs),
-            reduction_factor=reduction_factor,
+            grace_period=1,
+            reduction_factor=3,
             stop_last_trials=False,
         )
         for entry in ledger.in_stage("search"):

@@ -33,7 +33,7 @@ from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.samplers import make_sampler, sampler_outcome
 from study.stages.choosing import choose
-from study.stages.promising import promising_configs as promising_configs
+from study.stages.promising import promising_configs
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig
 

@@ -20,7 +20,7 @@ from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from study.cli.start_command import start_command
-from study.ledger.derivable import DeliveredTrial, check_delivered
+from study.ledger.derivable import check_delivered
 from study.ledger.ledger import StudyLedger, TrialEntry
 from study.plan.plan import StudyPlan
 from study.plan.teacher_choice import describe_teacher
@@ -57,8 +57,8 @@ def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
         ) from None
 
 
-def delivered_trials(plan: StudyPlan) -> dict[str, DeliveredTrial]:
-    """Return the trials of a study that have ended according to MLflow, by identifier.
+def delivered_trials(plan: StudyPlan) -> dict[str, int]:
+    """Return the attempt of each trial of a study that has ended according to MLflow, by identifier.
 
     Raises:
         StudyError: the store cannot be opened or does not answer.
@@ -99,10 +99,10 @@ def _search_children(
             return
 
 
-def _delivered(runs: Iterable[Run]) -> dict[str, DeliveredTrial]:
-    """Return the ended trials among the runs, by identifier."""
+def _delivered(runs: Iterable[Run]) -> dict[str, int]:
+    """Return the attempt of each ended trial among the runs, by identifier."""
     return {
-        tags["trial_id"]: DeliveredTrial(tags["status"], int(tags.get(_ATTEMPT, 1)))
+        tags["trial_id"]: int(tags.get(_ATTEMPT, 1))
         for run in runs
         if "trial_id" in (tags := run.data.tags) and "status" in tags and run.info.end_time
     }
@@ -174,7 +174,7 @@ class StudyTracker:
         self._known_dataset: dict[str, Any] | None = None
         self._reads_test = False
         self._runs = {run.data.tags["trial_id"]: run for run in found if "trial_id" in run.data.tags}
-        self._ended = {trial_id: each.attempt for trial_id, each in _delivered(found).items()}
+        self._ended = _delivered(found)
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
         self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)

@@ -1,11 +1,18 @@
-"""What simulations share."""
+"""What the tests of the analysis share."""
 
 import pytest
+from matplotlib.figure import Figure
 
 import analysis.questions.association
 import analysis.statistics.resampling
+from analysis.reading.trials import EXAMPLES
 
 FEW = 500
+FASHION = tuple(EXAMPLES / f"fashion-{space}" for space in ("adapter_width", "temperature", "joint"))
+
+
+def caption_of(figure: Figure) -> str:
+    return figure.get_supxlabel().replace("\n", " ")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from analysis.figures.calibration import draw_reliability
 from analysis.figures.drawing import BLUE, Style
 from analysis.questions.calibration import TEST, calibration_errors, compute_reliability, pooled, reliability_caption
+from tests.analysis.conftest import caption_of
 from tests.analysis.synthetic import trial, trials_table
 
 BINS = 15
@@ -123,7 +124,7 @@ def test_the_diagram_has_a_panel_for_each_network_and_says_n():
     assert "kd n = 2; 500 images each" in reliability_caption(found, "validation")
     assert "Not drawn" not in figure.get_supxlabel()
     figure = draw_reliability(found, {"": style, "kd": style}, "validation", ["ce", "at"])
-    assert "Not drawn here, but in the table: ce, at." in figure.get_supxlabel().replace("\n", " ")
+    assert "Not drawn here, but in the table: ce, at." in caption_of(figure)
 
 
 def test_each_trials_own_calibration_error_is_that_of_its_bins():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis.figures.study import (
@@ -24,12 +23,9 @@ from analysis.figures.study import (
 from analysis.questions.association import between_configs
 from analysis.reading.landmark import at_landmark
 from analysis.reading.trials import EXAMPLES, StudyRecords, numbers, open_study
+from tests.analysis.conftest import caption_of
 from tests.analysis.planted import records
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
-
-
-def caption(figure: Figure) -> str:
-    return figure.get_supxlabel().replace("\n", " ")
 
 
 def test_the_best_so_far_follows_the_start_and_counts_finished_trials_only() -> None:
@@ -95,7 +91,7 @@ def test_gap_against_accuracy_is_of_all_configs_at_one_epoch_and_not_of_the_surv
     assert found.correlation == between_configs(at_landmark(study, searched=True), "paper").estimate
     assert (found.epoch, found.note is not None) == (5, True)
     assert "4 were stopped early and are in it as they were then" in str(found.note)
-    said = caption(draw_gap_against_accuracy(found))
+    said = caption_of(draw_gap_against_accuracy(found))
     assert "n = 24 configs of the search" in said
     assert "24 trials at epoch 5 of 15" in said
     # The controls stand at that epoch too.
@@ -111,7 +107,7 @@ def test_the_arms_of_an_imposed_gap_are_not_pooled() -> None:
     assert len(found.gap) == 48
     assert len(found.line) == 0
     assert math.isnan(found.correlation.value)
-    assert "the arms of imposed gaps are not pooled" in caption(draw_gap_against_accuracy(found))
+    assert "the arms of imposed gaps are not pooled" in caption_of(draw_gap_against_accuracy(found))
 
 
 def test_a_correlation_that_early_stopping_hides_among_survivors_is_told_whole() -> None:
@@ -169,7 +165,7 @@ def test_without_repetitions_the_curves_are_of_the_search_and_say_so() -> None:
     epochs = [{"trial_id": "s-0000", "epoch": 1, "val/accuracy": 0.5}]
     (curve,) = compute_learning_curves(trials_table([trial(0)]), epochs_table(epochs))
     assert curve.stage == "search"
-    assert "over search trials" in caption(draw_learning_curves([curve]))
+    assert "over search trials" in caption_of(draw_learning_curves([curve]))
 
 
 def test_every_caption_carries_n_and_correlations_are_called_exploratory() -> None:
@@ -178,15 +174,15 @@ def test_every_caption_carries_n_and_correlations_are_called_exploratory() -> No
     width = draw_parameter_effect(compute_parameter_effect(StudyRecords(trials, epochs), "adapter_width"))
     gap = draw_gap_against_accuracy(compute_gap_against_accuracy(StudyRecords(trials, epochs)))
     curves = draw_learning_curves(compute_learning_curves(trials, epochs))
-    assert "n = 24 search trials" in caption(history)
-    assert "20 finished, 4 pruned" in caption(history)
+    assert "n = 24 search trials" in caption_of(history)
+    assert "20 finished, 4 pruned" in caption_of(history)
     for figure, drawn in ((width, "n = 20 search trials"), (gap, "n = 24 configs")):
-        assert drawn in caption(figure)
-        assert "exploratory Spearman" in caption(figure)
-        assert "n = 24" in caption(figure)
-    assert "Survivors only" in caption(width)
-    assert "no survivor is selected" in caption(gap)
-    assert "pesf_kd: n = 15, configs = 3" in caption(curves)
+        assert drawn in caption_of(figure)
+        assert "exploratory Spearman" in caption_of(figure)
+        assert "n = 24" in caption_of(figure)
+    assert "Survivors only" in caption_of(width)
+    assert "no survivor is selected" in caption_of(gap)
+    assert "pesf_kd: n = 15, configs = 3" in caption_of(curves)
 
 
 def test_axes_say_what_they_show_and_in_which_unit() -> None:

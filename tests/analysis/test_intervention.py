@@ -9,6 +9,7 @@ from scipy import stats
 from analysis.figures.intervention import draw_imposed_gaps
 from analysis.questions.intervention import fitted_line, imposed_gaps
 from analysis.reading.trials import EXAMPLE, EXAMPLES, StudyRecords, open_study
+from tests.analysis.conftest import caption_of
 from tests.analysis.planted import measured, records
 from tests.analysis.synthetic import trial
 
@@ -95,7 +96,7 @@ def test_a_study_that_imposed_nothing_has_no_arms_and_an_empty_figure():
 def test_the_figure_has_every_arm_in_both_panels_and_says_n():
     arms = imposed_gaps(study(np.random.default_rng(5), 12, centred=-2.0, placebo=0.0))
     figure = draw_imposed_gaps(arms)
-    assert "centred 12, placebo 12" in figure.get_supxlabel().replace("\n", " ")
+    assert "centred 12, placebo 12" in caption_of(figure)
     for axes in figure.axes:
         assert {"centred", "placebo"} <= {line.get_label() for line in axes.lines}
 

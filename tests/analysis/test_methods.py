@@ -12,6 +12,7 @@ from analysis.questions.methods import methods_table
 from analysis.reading.trials import EXAMPLES, compare_methods, open_study, summarise_configs
 from analysis.statistics.estimates import Estimate, holm, paired_difference
 from study.plan.methods import BASELINE, row_name
+from tests.analysis.conftest import caption_of
 from tests.analysis.synthetic import trial, trials_table
 from trainables.spec.trial import TrialConfig
 
@@ -140,7 +141,7 @@ def test_a_method_whose_cost_is_not_known_is_left_out_and_counted():
     summaries = compare_methods(trials_table(rows_of()))
     figure = draw_accuracy_against_cost(summaries, {"kd": cost_of(1.0), "ce": cost_of(None)})
     assert [text.get_text() for text in figure.axes[0].texts] == ["kd"]
-    assert "for want of a cost: 3" in figure.get_supxlabel().replace("\n", " ")
+    assert "for want of a cost: 3" in caption_of(figure)
     assert not draw_accuracy_against_cost([], {}).axes[0].texts
 
 
@@ -212,13 +213,9 @@ def test_a_method_that_collapsed_leaves_the_others_room_and_is_named_with_its_me
     figure = draw_accuracy_against_cost(summaries, {each.config_id: cost_of(1.1) for each in summaries})
     (axes,) = figure.axes
     assert axes.get_ylim()[0] > 0.05
-    assert "Triangles at the lower edge lie below what is shown: ttm at 0.007." in words_of(figure)
+    assert "Triangles at the lower edge lie below what is shown: ttm at 0.007." in caption_of(figure)
     (name,) = (text for text in axes.texts if text.get_text() == "ttm 0.007")
     assert name.get_position()[1] > axes.get_ylim()[0]
-
-
-def words_of(figure):
-    return figure.get_supxlabel().replace("\n", " ")
 
 
 def estimates(*values, half=0.01):
@@ -245,4 +242,4 @@ def test_the_axis_of_near_costs_has_ticks_and_the_caption_says_n():
     ratios = {"ce": 1.0, "kd": 1.05, "dkd": 1.1, "dkd+adapter": 1.17}
     figure = draw_accuracy_against_cost(summaries, {name: cost_of(ratio) for name, ratio in ratios.items()})
     assert len(figure.axes[0].get_xticks()) >= 3
-    assert "n = 4 seeds each; mean, Student t interval" in words_of(figure)
+    assert "n = 4 seeds each; mean, Student t interval" in caption_of(figure)

@@ -6,9 +6,8 @@ import pytest
 from analysis.figures.pool import draw_points_by_study, points_by_study
 from analysis.questions.association import gap_associations
 from analysis.reading.pooling import pool_studies
-from analysis.reading.trials import EXAMPLES, numbers, open_study, select
-
-FASHION = tuple(EXAMPLES / f"fashion-{space}" for space in ("adapter_width", "temperature", "joint"))
+from analysis.reading.trials import numbers, open_study, select
+from tests.analysis.conftest import FASHION, caption_of
 
 
 def test_each_study_has_its_own_points_and_its_own_correlation():
@@ -33,6 +32,6 @@ def test_the_figure_has_a_colour_and_a_line_a_study_and_says_every_n():
     slope = np.polyfit(found[1].gap, found[1].accuracy, 1)[0]
     xs, ys = axes.lines[1].get_data()
     assert (ys[1] - ys[0]) / (xs[1] - xs[0]) == pytest.approx(slope)
-    caption = figure.get_supxlabel().replace("\n", " ")
+    caption = caption_of(figure)
     assert caption.count("n = 12") == 2
     assert "Exploratory" in caption

@@ -23,10 +23,9 @@ from analysis.reading.pooling import (
 )
 from analysis.reading.trials import EXAMPLES, StudyRecords, numbers, open_study, summarise_configs
 from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError
+from tests.analysis.conftest import FASHION
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study, write_records
 from tests.conftest import S3
-
-FASHION = tuple(EXAMPLES / f"fashion-{space}" for space in ("adapter_width", "temperature", "joint"))
 
 
 def of_name(name: str, numbers: range, **changes: object) -> list[dict[str, object]]:

@@ -77,7 +77,6 @@ def test_a_parameter_says_its_domain() -> None:
 def test_a_space_lists_its_parameters_by_role() -> None:
     space = SearchSpace(name="s", question="why?", parameters=(WIDTH, RATE, FLAG, HELD))
     assert space.scientific == ("width", "flag")
-    assert space.nuisance == ("rate",)
     assert space.varied == ("width", "rate", "flag")
 
 

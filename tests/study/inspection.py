@@ -4,10 +4,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from study.ledger.journal import read_lines
 from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.resolve import load_plan
@@ -44,6 +46,12 @@ def assert_whole(directory: Path, tracking_uri: str | None = None) -> None:
             assert row[name] == value
     identities = Counter((row["config_id"], row["replicate"]) for row in trials.values())
     assert set(identities.values()) == {1}
+
+
+def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The valid events, oldest first, and the numbers of damaged lines."""
+    lines = list(read_lines(path))
+    return [event for _, event in lines if event is not None], [number for number, event in lines if event is None]
 
 
 def wait_until(reached: Callable[[], bool], timeout: float = 300) -> None:

@@ -17,9 +17,8 @@ import yaml
 
 from study.cluster_files import CLUSTER_FILES, read_cluster_file
 from study.cluster_files.__main__ import main
-from study.ledger.journal import read_journal
 from study.plan.resolve import load_plan
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, read_journal
 
 RAY_SCHEMA = Path(ray.__file__).parent / "autoscaler" / "ray-schema.json"
 

@@ -8,12 +8,13 @@ import cmaes
 import numpy as np
 import pytest
 
-from study.ledger.journal import Journal, read_journal
+from study.ledger.journal import Journal
 from study.ledger.ledger import StudyLedger
 from study.search import cma_state
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
+from tests.study.inspection import read_journal
 from trainables.process.errors import StudyError
 
 

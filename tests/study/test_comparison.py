@@ -14,7 +14,8 @@ from study.plan.notes import comparison_notes, describe_teacher_storage, left_ou
 from study.plan.resolve import load_plan, resolve_plan
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.search.preview import first_configs
-from study.search.searcher import StudySearch, promising_configs
+from study.search.searcher import StudySearch
+from study.stages.promising import promising_configs
 from study.tracking.tracker import note_text, trial_params
 from tests.study.factories import PretendedTune, make_plan
 from tests.trainables.conftest import IMAGE_METHODS

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from study.ledger.journal import read_journal
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from study.tracking.student import model_name
-from tests.study.inspection import assert_whole, runs_of
+from tests.study.inspection import assert_whole, read_journal, runs_of
 from tests.study.test_faults import finished_before
 from trainables.data import load_dataset
 from trainables.students.file import load_student, read_example

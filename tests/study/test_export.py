@@ -13,20 +13,10 @@ from study.ledger.ledger import StudyLedger
 from study.ledger.students import first_confirmed, student_path
 from tests.study.factories import make_plan
 from tests.study.test_student_model import confirmed_study
-from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
-from trainables.run.run import DistillationRun
-from trainables.spec.trial import TrialConfig
 from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.students.export import read_program
 from trainables.students.file import example_path, load_student
-
-
-@pytest.fixture(scope="module")
-def run():
-    run = DistillationRun(TrialConfig(method="ce", epochs=1), load_dataset("digits", None), None)
-    run_epoch(run)
-    return run
 
 
 @pytest.fixture

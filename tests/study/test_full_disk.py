@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.ledger.journal import Journal, read_journal
+from study.ledger.journal import Journal
 from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
 from study.records import RecordWriter, read_trials
 from study.result.outcome import _write_json
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, read_journal
 from tests.study.test_faults import wait_for_trials
 from trainables.storage.rows import map_rows, write_rows
 from trainables.storage.tensors import write_tensors

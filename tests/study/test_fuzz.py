@@ -23,13 +23,13 @@ from hypothesis import strategies as st
 from analysis.report import __main__ as report
 from study import confirm, export, launch, rerun, sync
 from study.cluster_files import __main__ as cluster_files
-from study.ledger.journal import read_journal
 from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
 from study.plan.plan import StudyPlan
 from study.plan.resolve import load_plan, resolve_plan
 from study.records import DamagedRecordsError, RecordWriter, read_epochs, read_trials
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
+from tests.study.inspection import read_journal
 from trainables.process.errors import StudyError, UsageError
 from trainables.storage.rows import TeacherOutputsFileError, map_rows, write_rows
 from trainables.storage.tensors import StoredFileError, read_tensors, write_tensors

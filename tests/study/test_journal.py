@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.ledger.journal import Journal, read_journal
+from study.ledger.journal import Journal
+from tests.study.inspection import read_journal
 
 EVENTS = [{"event": "trial", "n": n, "text": "é\n" * n} for n in range(5)]
 

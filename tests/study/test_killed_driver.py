@@ -11,12 +11,11 @@ from collections import Counter
 import pytest
 from optuna.trial import TrialState
 
-from study.ledger.journal import read_journal
 from study.ledger.ledger import StudyLedger
 from study.plan.resolve import load_plan
 from study.search.schedulers import SearchASHA
 from study.search.searcher import StudySearch
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, read_journal
 
 STUDY = (
     "--space", "adapter_width", "--trials", "24", "--promising", "1", "--replicates", "8", "--epochs", "10",

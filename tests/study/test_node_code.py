@@ -14,15 +14,10 @@ import pytest
 
 from study.running.node_code import shipped_code
 from tests.study.inspection import assert_whole
+from tests.study.servers import free_port
 from trainables.process.versions import code_digest
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 # Otherwise Ray takes the machine's network address for its own; and a cluster that `ray start` makes asks for a token.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from study.records import RecordWriter
 from study.result.report import about_study, write_study_report
-from study.running.runner import RecordWriter
 from tests.analysis.report.studies import Page
 from tests.study.factories import make_plan
 

@@ -1,16 +1,18 @@
 """What a sampler gets of a trial that ended, and what the plan says of samplers."""
 
+from typing import get_args
+
 import pytest
 from optuna.trial import TrialState
 
 from search_spaces import SPACES
 from study.cli.preview import describe_plan
-from study.plan.plan import SAMPLERS
+from study.plan.plan import Sampler
 from study.search.samplers import sampler_outcome
 from tests.study.factories import make_plan
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_samplers_get_a_stopped_trial_as_they_learn_from_it(sampler):
     learns = sampler in ("gp", "cmaes", "nsga2")
     state = TrialState.COMPLETE if learns else TrialState.PRUNED
@@ -31,8 +33,8 @@ def test_the_plan_names_the_parameters_that_cmaes_draws_at_random(tmp_path, spac
 
 
 def test_the_plan_says_how_a_sampler_learns_from_stopped_trials(tmp_path):
-    shown = {name: describe_plan(make_plan(tmp_path, sampler=name, scheduler="asha"), []) for name in SAMPLERS}
-    assert [name for name in SAMPLERS if "learns from a trial that asha stopped" in shown[name]] == [
+    shown = {name: describe_plan(make_plan(tmp_path, sampler=name, scheduler="asha"), []) for name in get_args(Sampler)}
+    assert [name for name in get_args(Sampler) if "learns from a trial that asha stopped" in shown[name]] == [
         "gp",
         "cmaes",
         "nsga2",

@@ -1,5 +1,6 @@
 import math
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -7,10 +8,11 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from study.ledger.ledger import PROCESS_DIED, StudyLedger
-from study.plan.plan import SAMPLERS
+from study.plan.plan import Sampler
 from study.search.samplers import make_sampler
 from study.search.schedulers import SearchASHA
-from study.search.searcher import WORKER_RESTARTS, StudySearch, promising_configs
+from study.search.searcher import WORKER_RESTARTS, StudySearch
+from study.stages.promising import promising_configs
 from tests.study.factories import PretendedTune, TuneTrial, accuracy_of, make_plan, search_with_asha
 from trainables.spec.measures import ACCURACY
 
@@ -198,7 +200,7 @@ def test_failed_configs_are_not_promising(tmp_path):
     assert [c.config_id for c in promising_configs(ledger)] == [ledger.in_stage("search")[0].config.config_id]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
     trials = {"nsga2": 30, "gp": 13}.get(sampler, 16)  # past each sampler's random start
     _, _, tune = begin(tmp_path / "whole", trials=trials, sampler=sampler)
@@ -277,7 +279,7 @@ def test_a_search_of_which_every_trial_fails_is_random_search(tmp_path, random_c
     assert {trial.state for trial in search.optuna_study.trials} == {TrialState.FAIL}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_without_asha_a_sampler_proposes_what_it_does_in_a_plain_loop_of_optuna(tmp_path, sampler):
     trials = 12 if sampler == "gp" else 24
     ledger, _, tune = begin(tmp_path, sampler=sampler, trials=trials)

@@ -15,21 +15,11 @@ from tests.analysis.synthetic import trials_table
 from tests.study.factories import make_plan
 from tests.study.test_confirmation import PretendedSeeds
 from tests.trainables.data.conftest import random_images, write_images
-from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
 from trainables.process.errors import StudyError
-from trainables.run.run import DistillationRun
-from trainables.spec.trial import TrialConfig
 from trainables.students.file import keep_student, load_student
 
 GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
-
-
-@pytest.fixture(scope="module")
-def run():
-    run = DistillationRun(TrialConfig(method="ce", epochs=1), load_dataset("digits", None), None)
-    run_epoch(run)
-    return run
 
 
 def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=()):

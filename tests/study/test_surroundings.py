@@ -20,13 +20,12 @@ from study.running import cluster as study_cluster  # sets Ray's environment bef
 from ray.cluster_utils import Cluster
 
 from study.cli.progress import StudyProgress
-from study.ledger.journal import read_journal
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.running import runner
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab
-from tests.study.inspection import assert_whole, runs_of, wait_until
+from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
 from tests.study.test_faults import start, wait_for_trials
 from trainables.tune import trainable as distillation
 

@@ -13,7 +13,6 @@ import torch
 
 from study.cli.start_command import start_command
 from study.launch import main
-from study.ledger.journal import read_journal
 from study.plan.resolve import load_plan
 from study.plan.teacher_choice import (
     check_same_teacher,
@@ -24,10 +23,10 @@ from study.plan.teacher_choice import (
 )
 from study.records import read_trials
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, read_journal
 from trainables.data import load_dataset
 from trainables.data.views import Normaliser
-from trainables.models import CheckpointInfo, build_model, save_checkpoint
+from trainables.models import CheckpointInfo, build_model, save_model
 from trainables.models.taken_weights import TakenWeights
 from trainables.process.errors import StudyError, UsageError
 from trainables.teacher.files import is_kept, stored_path
@@ -49,7 +48,7 @@ def network():
 def ours(network, tmp_path):
     path = tmp_path / "given" / "teacher.safetensors"
     path.parent.mkdir()
-    save_checkpoint(network, path, CheckpointInfo("cnn_4_6", 10, 1, (0.3,), (0.4,), "feed"))
+    save_model(network, path, metadata=CheckpointInfo("cnn_4_6", 10, 1, (0.3,), (0.4,), "feed").to_metadata())
     return path
 
 
@@ -179,7 +178,7 @@ def test_a_copy_that_is_damaged_is_made_again(plan):
 
 def test_a_study_whose_teacher_is_nowhere_or_has_changed_says_so(plan, ours, network):
     network.head.bias.data += 1
-    save_checkpoint(network, ours, CheckpointInfo("cnn_4_6", 10, 1, (0.3,), (0.4,), "feed"))
+    save_model(network, ours, metadata=CheckpointInfo("cnn_4_6", 10, 1, (0.3,), (0.4,), "feed").to_metadata())
     with pytest.raises(StudyError, match="has changed since: its digest is"):
         keep_teacher(plan)
     ours.unlink()
@@ -268,7 +267,7 @@ def test_a_plan_from_before_there_was_a_choice_of_weights_keeps_its_digest(avera
 def test_a_checkpoint_that_does_not_fit_is_refused_before_any_work(launch, tmp_path):
     path = tmp_path / "cifar.safetensors"
     model = build_model("cnn_4_6", num_classes=100, in_channels=3)
-    save_checkpoint(model, path, CheckpointInfo("cnn_4_6", 100, 3, (0.5,) * 3, (0.25,) * 3, "feed"))
+    save_model(model, path, metadata=CheckpointInfo("cnn_4_6", 100, 3, (0.5,) * 3, (0.25,) * 3, "feed").to_metadata())
     done = launch("--space", "joint", "--teacher-checkpoint", path, "--output-dir", tmp_path / "out")
     assert done.returncode == 2
     assert "number of classes is 100, and 10 is needed for digits" in done.stderr

@@ -23,14 +23,13 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.cli.progress import StudyProgress
-from study.ledger.journal import read_journal
 from study.plan.plan import StudyPlan
 from study.records import read_epochs
 from study.running.runner import check_services
 from study.running.teacher_fill import Filling, TeacherFill, deal_out
 from tests.conftest import S3, S3_ENVIRONMENT, Launch
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole, wait_until
+from tests.study.inspection import assert_whole, read_journal, wait_until
 from trainables.process.errors import StudyError
 from trainables.process.threads import use_one_thread
 from trainables.teacher_outputs.store import Shard

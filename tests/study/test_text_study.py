@@ -13,8 +13,9 @@ import pytest
 import transformers
 
 from study.launch import main
-from study.ledger.journal import Journal, read_journal
+from study.ledger.journal import Journal
 from tests.conftest import run_launcher
+from tests.study.inspection import read_journal
 from tests.text_tasks import write_rte
 from trainables.data import load_dataset
 from trainables.teacher.command import main as train_teacher

@@ -8,7 +8,7 @@ from study.ledger.ledger import PROCESS_DIED, StudyLedger
 from study.records import read_trials
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab, numbers_of
-from tests.study.inspection import assert_whole
+from tests.study.inspection import assert_whole, read_journal
 
 pytestmark = pytest.mark.fault
 SMALL = {"trials": 3, "promising": 1, "replicates": 1, "sampler": "random", "max_concurrent": 2, "cpus_per_trial": 0.5}
@@ -104,8 +104,6 @@ def test_a_checkpoint_that_is_damaged_is_passed_over_for_the_one_before(tmp_path
 
 
 def journal_of(plan):
-    from study.ledger.journal import read_journal
-
     events, damaged = read_journal(plan.directory / "journal.jsonl")
     assert not damaged
     assert StudyLedger(plan, read_only=True).planned

@@ -9,11 +9,10 @@ import psutil
 import pytest
 
 from study.cli.start_command import start_command
-from study.ledger.journal import read_journal
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole, runs_of, wait_until
+from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
 from trainables.process.errors import UsageError
 
 

@@ -10,6 +10,7 @@ from tests.text_tasks import small_text_dataset
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
 from trainables.methods.registry import METHODS
+from trainables.spec.measures import ENERGY_MEASURES
 from trainables.spec.methods import method_spec
 from trainables.spec.trial import TrialConfig
 from trainables.teacher.files import ensure_teacher, load_teacher
@@ -18,6 +19,12 @@ from trainables.teacher_outputs.store import TeacherOutputsStore
 
 IMAGE_METHODS = [name for name in METHODS if method_spec(name).modality != "text"]
 MakeStore = Callable[..., TeacherOutputsStore]
+
+# Measures that may differ between two trials with equal configs.
+TIMED = (
+    "cost/seconds", "cost/seconds_per_step", "cost/examples_per_second", "cost/peak_memory_bytes", *ENERGY_MEASURES,
+    "cost/teacher_forwards",
+)  # fmt: skip
 
 # A smaller teacher than the default: its training takes half a second.
 SMALL = {"teacher": "cnn_8_16", "epochs": 3, "batch_size": 128}
@@ -63,6 +70,24 @@ def make_store(tmp_path: Path, teacher: FrozenTeacher, digits: Dataset) -> MakeS
         return TeacherOutputsStore(**values)
 
     return make
+
+
+def slot_path(store: TeacherOutputsStore, slot: int) -> Path:
+    """The file of a slot on this node."""
+    return store.folder / store.tables.slot(slot).file_name
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
+
+
+def without_costs(measures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in measures.items() if name not in TIMED}
 
 
 def small_config(**changes: object) -> TrialConfig:

@@ -1,9 +1,11 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from trainables.process.randomness import seeded
-from trainables.spec.trial import ADAPTER_KINDS
+from trainables.spec.trial import AdapterKind
 from trainables.steps.adapter import INITS, KINDS, TeacherAdapter
 
 FEATURE_DIM, CLASSES, WIDTH, BATCH = 12, 5, 3, 8
@@ -29,7 +31,7 @@ def apply(weights: dict[str, torch.Tensor], layer: str, inputs: torch.Tensor) ->
 
 
 def test_the_kinds_are_those_of_a_trial():
-    assert KINDS == ADAPTER_KINDS
+    assert get_args(AdapterKind) == KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)

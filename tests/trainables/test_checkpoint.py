@@ -6,18 +6,11 @@ import torch
 from trainables.costs.epoch import run_epoch
 from trainables.run.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
-from trainables.spec.measures import TIMED_MEASURES
 from trainables.steps.sgd import SCHEDULES
 from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
-from .conftest import small_config
-
-COSTS = (*TIMED_MEASURES, "cost/teacher_forwards")
-
-
-def without_costs(measures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in measures.items() if name not in COSTS}
+from .conftest import small_config, without_costs
 
 
 def assert_same_state(first: DistillationRun, second: DistillationRun) -> None:

@@ -23,7 +23,6 @@ from trainables.models import (
     build_model,
     load_checkpoint,
     read_metadata,
-    save_checkpoint,
     save_model,
 )
 
@@ -149,7 +148,7 @@ def test_of_a_distiller_with_two_equal_nets_the_preferred_half_is_taken_and_both
 
 def test_our_own_format_gives_back_weights_and_what_rebuilds_them(trained, tmp_path):
     path = tmp_path / "teacher.safetensors"
-    save_checkpoint(trained, path, INFO)
+    save_model(trained, path, metadata=INFO.to_metadata())
     info = CheckpointInfo.from_metadata(read_metadata(path))
     assert info == INFO
     model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
@@ -183,7 +182,7 @@ def test_safetensors_of_other_people_are_read(trained, tmp_path):
 
 def test_a_crash_while_saving_leaves_the_old_file(trained, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    save_checkpoint(trained, path, INFO)
+    save_model(trained, path, metadata=INFO.to_metadata())
     before = path.read_bytes()
 
     def crash(_descriptor):
@@ -191,7 +190,7 @@ def test_a_crash_while_saving_leaves_the_old_file(trained, tmp_path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", crash)
     with pytest.raises(OSError, match="disk full"):
-        save_checkpoint(build(seed=9), path, INFO)
+        save_model(build(seed=9), path, metadata=INFO.to_metadata())
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -199,7 +198,7 @@ def test_a_crash_while_saving_leaves_the_old_file(trained, tmp_path, monkeypatch
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_file_of_ours_is_refused(damage, trained, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_checkpoint(trained, path, INFO)
+    save_model(trained, path, metadata=INFO.to_metadata())
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content[:-100] if damage == "cut" else content)

@@ -155,7 +155,7 @@ def test_a_packed_trial_has_the_ledger_of_a_lone_one_and_learns_the_same_whether
     ledgers = [count_costs(packs[0].run_of(name)) for name in packs[0].members]
     last = [pack.run_epoch() for pack in packs]
     assert first[0].failures == last[0].failures == {}
-    ours, theirs = ([pack.state_of(name)["tensors"] for name in pack.members] for pack in packs)
+    ours, theirs = ([pack.run_of(name).state_dict()["tensors"] for name in pack.members] for pack in packs)
     for our, their in zip(ours, theirs, strict=True):
         assert all(torch.equal(our[name], their[name]) for name in their)
     cost_ledger._known.clear()

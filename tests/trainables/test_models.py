@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 import trainables.models
-from trainables.models import DistillationModel, build_model, check_model_name
+from trainables.models import DistillationModel, build_model
 from trainables.models.interface import StageOutputs
 from trainables.models.zoo import CIFAR_MODELS
-from trainables.spec.architectures import CIFAR_NAMES, CNN_EXAMPLES, feature_dim
+from trainables.spec.architectures import CIFAR_NAMES, CNN_EXAMPLES, check_model_name, feature_dim
 
 # Of the checkpoints that people have, at 100 classes and 3 channels: entries, parameters, and the first 16
 # hex digits of the sha256 of the sorted lines "key:comma-separated shape". Taken from the models as

@@ -11,7 +11,7 @@ from trainables.storage import remote_folder
 from trainables.storage.remote_folder import RemoteFolder
 from trainables.teacher_outputs.store import Shard, TeacherOutputsStore
 
-from .conftest import MakeStore
+from .conftest import MakeStore, cut, flip, slot_path
 
 TRAIN, VALIDATION = 1077, 360
 OnNode = Callable[[str], TeacherOutputsStore]
@@ -32,15 +32,6 @@ def on_node(make_store: MakeStore, s3: S3, bucket: str, tmp_path: Path) -> OnNod
     return make
 
 
-def cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def flip(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
-
-
 def test_a_node_computes_a_slot_and_the_others_fetch_it_once(on_node, s3, bucket):
     first, second = on_node("one"), on_node("two")
     rows = first.slot(0).rows
@@ -48,7 +39,7 @@ def test_a_node_computes_a_slot_and_the_others_fetch_it_once(on_node, s3, bucket
     found = second.slot(0)
     assert found.forwards == 0
     assert torch.equal(found.rows, rows)
-    assert second.slot_path(0).read_bytes() == s3.objects(bucket)[f"outputs/{first.key}/slot-0000.arrow"]
+    assert slot_path(second, 0).read_bytes() == s3.objects(bucket)[f"outputs/{first.key}/slot-0000.arrow"]
     s3.put(bucket, f"outputs/{first.key}/slot-0000.arrow", b"not asked for any more")
     again = on_node("two").slot(0)
     assert (again.forwards, on_node("two").take_notes()) == (0, [])
@@ -95,7 +86,7 @@ def test_an_object_of_another_slot_is_refused_and_built_anew(on_node, s3, bucket
 def test_a_damaged_copy_is_fetched_again(on_node):
     store = on_node("one")
     store.slot(0)
-    path = store.slot_path(0)
+    path = slot_path(store, 0)
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(flip(content))
@@ -129,6 +120,6 @@ def test_storage_that_is_gone_costs_no_trial(make_store, s3, tmp_path, monkeypat
     store = make_store(folder=tmp_path / "one", remote=RemoteFolder(s3.uri("no-such-bucket")))
     found = store.slot(0)
     assert found.forwards == TRAIN
-    assert store.slot_path(0).exists()  # the node's own copy serves its trials
+    assert slot_path(store, 0).exists()  # the node's own copy serves its trials
     assert all("no-such-bucket" in note for note in store.take_notes())
     assert store.fill(Shard(1, 0, TRAIN)) == (TRAIN, False)

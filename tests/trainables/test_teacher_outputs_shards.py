@@ -10,6 +10,8 @@ from trainables.teacher_outputs import store as teacher_outputs_store
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.store import Shard, TeacherOutputsStore
 
+from .conftest import slot_path
+
 TRAIN, VALIDATION = 1077, 360
 FIRST, SECOND, THIRD = ((0, 512), (512, 1024), (1024, 1077))
 
@@ -34,14 +36,14 @@ def test_a_large_file_is_filled_in_ranges_of_rows_and_put_together(make_store, t
     shards = [shard for shard in store.missing(1) if shard.slot == 0]
     assert shards == [Shard(0, *rows) for rows in (FIRST, SECOND, THIRD)]
     assert [store.fill(shard).forwards for shard in shards] == [512, 512, 53]
-    assert not store.slot_path(0).exists()
+    assert not slot_path(store, 0).exists()
     (whole,) = [shard for shard in make_store(rows_per_shard=512).missing(1) if shard.slot == 0]
     assert whole == Shard(0, 0, TRAIN)
     assert make_store(rows_per_shard=512).fill(whole) == (0, True)
     assert files(store) == ["slot-0000.arrow"]
     at_once = make_store(folder=tmp_path / "else")
     at_once.slot(0)
-    assert store.slot_path(0).read_bytes() == at_once.slot_path(0).read_bytes()
+    assert slot_path(store, 0).read_bytes() == slot_path(at_once, 0).read_bytes()
 
 
 def test_who_needs_a_slot_takes_the_ranges_that_are_there_and_computes_the_others(make_store, tmp_path):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset
-from trainables.data.views import Normaliser, slot_of_epoch, view_table, views_of_slots
+from trainables.data.views import Normaliser, ViewedImages, slot_of_epoch, view_table, views_of_slots
 from trainables.losses.logits import kd_loss
 from trainables.models.interface import DistillationModel, StageOutputs
 from trainables.run.run import DistillationRun
@@ -20,9 +20,10 @@ from trainables.spec.datasets import DATASETS
 from trainables.teacher.files import load_teacher
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.live import LiveTeacherOutputs
-from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsError, TeacherOutputsStore
+from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
+from trainables.teacher_outputs.table import TeacherOutputsError
 
-from .conftest import small_config
+from .conftest import cut, flip, slot_path, small_config
 
 TRAIN, VALIDATION = 1077, 360
 
@@ -122,9 +123,9 @@ def test_slots_are_filled_when_an_epoch_comes_to_them(digits, teacher, make_stor
     run = DistillationRun(small_config(), digits, teacher, teacher_outputs=StoredTeacherOutputs(store))
     for epoch in range(3):
         slot = slot_of_epoch(epoch, 3, data_seed=0)
-        assert not store.slot_path(slot).exists()
+        assert not slot_path(store, slot).exists()
         run_epoch(run)
-        assert store.slot_path(slot).exists()
+        assert slot_path(store, slot).exists()
     # A longer trial uses the same slots and more.
     _, longer = run_trial(digits, teacher, make_store(), epochs=5)
     assert sum(epoch["cost/teacher_forwards"] for epoch in longer) == 2 * TRAIN
@@ -202,26 +203,17 @@ def test_a_file_of_another_slot_or_split_is_named_and_built_anew(make_store, cap
     store = make_store()
     expected = store.slot(1).rows.clone()
     store.slot(0)
-    store.slot_path(0).replace(store.slot_path(1))
+    slot_path(store, 0).replace(slot_path(store, 1))
     found = make_store().slot(1)
     assert found.forwards == TRAIN
     assert torch.equal(found.rows, expected)
     assert "slot-0001.arrow: other outputs: slot is 0, expected 1" in caplog.text
 
 
-def cut(content: bytes) -> bytes:
-    return content[: len(content) // 2]
-
-
-def flip(content: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :]
-
-
 @pytest.mark.parametrize("damage", [cut, flip, lambda _: b"something else"])
 def test_a_damaged_file_is_named_and_built_anew(make_store, caplog, damage):
     expected = make_store().slot(0).rows.clone()
-    path = make_store().slot_path(0)
+    path = slot_path(make_store(), 0)
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(damage(content))
@@ -303,7 +295,7 @@ def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_
     builder.wait()
     builder.stdout.close()
     assert store.slot(0).forwards == TRAIN
-    assert store.slot_path(0).exists()
+    assert slot_path(store, 0).exists()
     assert not partial.exists()
     assert not caplog.text
 
@@ -312,4 +304,4 @@ def images_of_slot(digits: Dataset, slot: int) -> Tensor:
     table = view_table(DATASETS["digits"], "views")
     views = views_of_slots(TRAIN, len(table), slot + 1, seed=digits.seed)[slot].long()
     normalise = Normaliser(digits.mean, digits.std, torch.device("cpu"))
-    return normalise(table.apply(digits.train.images, views))
+    return normalise(ViewedImages(digits.train.images, table).batch(torch.arange(TRAIN), views))

@@ -10,7 +10,7 @@ from trainables.costs.epoch import run_epoch
 from trainables.data.dataset import Dataset
 from trainables.data.views import batch_order
 from trainables.models import build_model
-from trainables.run.run import DistillationRun, NonFiniteLossError
+from trainables.run.run import DistillationRun
 from trainables.spec.measures import (
     CALIBRATION,
     COST_MEASURES,
@@ -21,7 +21,7 @@ from trainables.spec.measures import (
     VALIDATION_MEASURES,
 )
 from trainables.spec.measures import MEASURES as ALL_MEASURES
-from trainables.steps.loss_log import LossLog
+from trainables.steps.loss_log import LossLog, NonFiniteLossError
 from trainables.steps.sgd import schedule_factor
 from trainables.teacher_outputs.frozen import FrozenTeacher
 

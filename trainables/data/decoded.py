@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from trainables.data.folders import LabelledFiles, decode_images, folder_files, labels_of, tiny_imagenet_files
-from trainables.data.image_folder import list_image_folder
+from trainables.data.image_folder import Part, list_image_folder
 from trainables.data.image_scan import check_peaks
-from trainables.data.sources import Part, read_files
+from trainables.data.sources import read_files
 from trainables.data.views import ViewTable, padded_pixels
 from trainables.spec.datasets import FOLDER_PREFIX, DatasetInfo
 from trainables.storage.rows import map_rows, write_rows

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from trainables.data.image_folder import Part as Part
+from trainables.data.image_folder import Part
 from trainables.spec.datasets import DatasetInfo
 
 # Each row of CIFAR's binary files begins with the labels. In CIFAR-100 the coarse label comes first.

@@ -43,19 +43,6 @@ class ViewTable:
     def __len__(self) -> int:
         return len(self.crops)
 
-    def apply(self, images: Tensor, view_ids: Tensor) -> Tensor:
-        """Return each image in the given view.
-
-        Args:
-            images: (B, C, H, W).
-            view_ids: (B,) int64.
-
-        Returns:
-            (B, C, H, W) same dtype as the images.
-        """
-        rows = torch.arange(len(images), device=images.device)
-        return ViewedImages(images, self).batch(rows, view_ids)
-
 
 class ViewedImages:
     """Images in memory, padded and mirrored once, from which mini-batches are gathered in any view.

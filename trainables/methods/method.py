@@ -135,12 +135,6 @@ class Method:
         """Fields of `TrialConfig` read when building the method's own modules."""
         return _keywords(self.parts) if self.parts is not None else frozenset()
 
-    @property
-    def teacher_fields(self) -> frozenset[str]:
-        """Fields of `TrialConfig` read when training the method's own teacher."""
-        own = self.teacher_method
-        return (own.loss_fields | own.parts_fields) - {"teacher"} if own is not None else frozenset()
-
     def objective(self, values: Mapping[str, Any]) -> Objective:
         """Return the losses with weights, temperatures and choices filled in.
 

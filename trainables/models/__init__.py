@@ -5,17 +5,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from trainables.spec.architectures import check_model_name
-
 if TYPE_CHECKING:
     from trainables.models.checkpoints import (
         CheckpointInfo,
         load_checkpoint,
         read_metadata,
-        save_checkpoint,
         save_model,
     )
-    from trainables.models.interface import DistillationModel, FeatureMaps
+    from trainables.models.interface import DistillationModel
     from trainables.models.taken_weights import CheckpointError
     from trainables.models.zoo import build_model
 
@@ -23,12 +20,9 @@ __all__ = [
     "CheckpointError",
     "CheckpointInfo",
     "DistillationModel",
-    "FeatureMaps",
     "build_model",
-    "check_model_name",
     "load_checkpoint",
     "read_metadata",
-    "save_checkpoint",
     "save_model",
 ]
 
@@ -36,11 +30,9 @@ _MODULES: Final[dict[str, str]] = {
     "CheckpointError": "taken_weights",
     "CheckpointInfo": "checkpoints",
     "DistillationModel": "interface",
-    "FeatureMaps": "interface",
     "build_model": "zoo",
     "load_checkpoint": "checkpoints",
     "read_metadata": "checkpoints",
-    "save_checkpoint": "checkpoints",
     "save_model": "checkpoints",
 }
 

@@ -85,11 +85,6 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, metadata: Mapp
     write_tensors(target, model.state_dict(), metadata)
 
 
-def save_checkpoint(model: nn.Module, path: str | os.PathLike[str], info: CheckpointInfo) -> None:
-    """Save a model with the metadata to rebuild it."""
-    save_model(model, path, metadata=info.to_metadata())
-
-
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read the metadata of a model file written here; non-string values are returned as JSON.
 

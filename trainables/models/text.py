@@ -125,7 +125,7 @@ class TextClassifier(DistillationModel):
         return f"network.{key}" if name == key else f"_head.{name}"
 
     def foreign_state(self) -> dict[str, Tensor]:
-        """Return the state dict with the keys of transformers."""
+        """Return the state dict with the keys of transformers, for a folder that transformers can load."""
         own = self.state_dict()
         prefix = f"{self._layout.head}."
         named = {key: f"{prefix}{key.removeprefix('_head.')}" for key in own}

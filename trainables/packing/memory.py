@@ -43,10 +43,6 @@ class Layout:
             self._places[name] = place
             self.numel += place.trials * place.numel
 
-    def end_of(self, prefix: str) -> int:
-        """Return the total size of the parameters that begin with `prefix`; these must be the first parameters."""
-        return sum(place.trials * place.numel for name, place in self._places.items() if name.startswith(prefix))
-
     def side_by_side(self, memory: Tensor) -> dict[str, Tensor]:
         """Return views of every parameter as (K, *size)."""
         return {

@@ -4,7 +4,7 @@ A step of a small network is dominated by the number of calls, not by the comput
 need one set of calls. Each trial remains a `DistillationRun` and gives the same result as alone, up to rounding from
 a different order of summation. Initial weights, batches, views, BatchNorm statistics, learning rates and epochs are
 those of the trial itself. Weights and momenta are views of the pack's memory. Between epochs, a trial's state can be
-read, saved or replaced, and a trial can be removed to continue alone, without effect on the other trials.
+read or saved, and a trial can be removed to continue alone, without effect on the other trials.
 
 The speed-up depends on the network. On one core, 8 networks on 8 × 8 images make 2.7 to 4.5 times as many steps per
 second as trained one after another (2.1 to 3.2 times with a batch size of 256). For 4 networks on 28 × 28 images, the
@@ -13,7 +13,7 @@ factor is 0.9 to 1.6. Narrow networks gain most; networks for CIFAR gain nothing
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -30,8 +30,6 @@ from trainables.teacher_outputs.batch import TeacherOutputs
 
 if TYPE_CHECKING:
     from trainables.teacher_outputs.frozen import FrozenTeacher
-
-__all__ = ["Pack", "PackEpoch", "PackingError", "check_alike"]
 
 
 class PackEpoch(NamedTuple):
@@ -71,7 +69,6 @@ class Pack:
         dataset: Dataset,
         teacher: "FrozenTeacher | None",
         *,
-        device: torch.device | str = "cpu",
         teacher_outputs: Sequence[TeacherOutputs] | None = None,
     ) -> "Pack":
         """Build a pack of fresh trials, named `"0"`, `"1"`, ...
@@ -80,7 +77,6 @@ class Pack:
             configs: trial configs.
             dataset: shared dataset.
             teacher: shared teacher.
-            device: device for all networks.
             teacher_outputs: one source per trial; sources may share one store.
 
         Raises:
@@ -90,7 +86,7 @@ class Pack:
         outputs = teacher_outputs if teacher_outputs is not None else [None] * len(configs)
         return cls(
             {
-                str(number): DistillationRun(config, dataset, teacher, device=device, teacher_outputs=own)
+                str(number): DistillationRun(config, dataset, teacher, teacher_outputs=own)
                 for number, (config, own) in enumerate(zip(configs, outputs, strict=True))
             }
         )
@@ -105,17 +101,6 @@ class Pack:
         if name not in self._runs:
             raise ValueError(f"there is no trial {name!r} in the pack; it had {', '.join(map(repr, self._runs))}")
         return self._runs[name]
-
-    def add(self, name: str, run: DistillationRun) -> None:
-        """Add a trial from the next epoch on.
-
-        Raises:
-            PackingError: if the trial does not fit. The pack is then unchanged.
-            ValueError: if a member already has this name.
-        """
-        if name in self._members:
-            raise ValueError(f"the pack has a trial {name!r} already")
-        self.set_members({member: self._runs[member] for member in self._members} | {name: run})
 
     def set_members(self, runs: Mapping[str, DistillationRun]) -> None:
         """Set the trials to train from the next epoch on; missing members are removed, new trials are added.
@@ -146,21 +131,6 @@ class Pack:
         if name in self._members:
             self._leave([name])
         return run
-
-    def state_of(self, name: str) -> dict[str, Any]:
-        """Return a trial's state as `DistillationRun.state_dict`; a trial outside the pack can load it."""
-        return self.run_of(name).state_dict()
-
-    def load_state_of(self, name: str, state: dict[str, Any]) -> None:
-        """Load a state of the same trial, saved in a pack or alone.
-
-        Raises:
-            ValueError: see `DistillationRun.load_state_dict`.
-        """
-        run = self.run_of(name)
-        run.load_state_dict(state)
-        if name in self._members:
-            self._step.move_in(self._members.index(name))  # the loaded momenta are in separate memory
 
     def run_epoch(self) -> PackEpoch:
         """Train the next epoch of every trial and evaluate; epoch numbers may differ between trials.
@@ -215,18 +185,15 @@ class Pack:
         return PackEpoch(measures, failures)
 
     @torch.no_grad()
-    def evaluate(self, split: Literal["validation", "test"] = "validation") -> PackEpoch:
-        """Evaluate every member.
+    def evaluate(self) -> PackEpoch:
+        """Evaluate every member on the validation split.
 
         Returns:
-            The measures of `DistillationRun.evaluate` or, on the test split, of `evaluate_test`. A trial with a
-            non-finite measure fails; the others continue.
+            The measures of `DistillationRun.evaluate`. A trial with a non-finite measure fails; the others continue.
         """
         runs, names = self._training(), self.members
         measures: dict[str, dict[str, float]] = {}
         failures: dict[str, NonFiniteLossError] = {}
-        if split == "test":
-            return PackEpoch({name: run.evaluate_test() for name, run in zip(names, runs, strict=True)}, failures)
         logits = self._step.logits(runs[0].evaluation_batches(runs[0].dataset.validation)) if runs else ()
         for own_logits, name, run in zip(logits, names, runs, strict=True):
             try:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset, Split
-from trainables.packing.pack import Pack, PackingError
+from trainables.packing.network import PackingError
+from trainables.packing.pack import Pack
 from trainables.run.run import DistillationRun
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from trainables.costs.epoch import run_epoch
-from trainables.packing.pack import Pack, PackingError
+from trainables.packing.network import PackingError
+from trainables.packing.pack import Pack
 from trainables.packing.step import SHARED_FIELDS
 from trainables.process.threads import use_one_thread
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint

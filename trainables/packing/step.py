@@ -55,7 +55,7 @@ class PackedStep:
         self._memory = parameters, momenta
         self._sgd = Sgd(parameters, momenta, gradients)
         for number in range(len(runs)):
-            self.move_in(number)
+            self._move_in(number)
         # Leaves of the graph are views of this memory; a backward pass stores gradients in their `grad`.
         whole = self._layout.end_to_end(parameters)
         leaves = {name: each.requires_grad_() for name, each in tensors_under(_STUDENT, whole).items()}
@@ -70,12 +70,6 @@ class PackedStep:
                 tensors_under(_ADAPTER, self._layout.side_by_side(gradients)),
                 first.adapter.head_weight if first.adapter.kind == "feature" else None,
             )
-
-    def move_in(self, number: int) -> None:
-        """Move the current weights and momenta of a trial into the pack's memory."""
-        parameters, momenta = (self._layout.own(memory, number) for memory in self._memory)
-        for who, trainer in self._inside[number].items():
-            trainer.move(tensors_under(f"{who}.", parameters), tensors_under(f"{who}.", momenta))
 
     def train_epoch(self) -> tuple[list[str], Tensor, list[int]]:
         """Train the next epoch of every trial; epoch numbers may differ between trials.
@@ -102,6 +96,11 @@ class PackedStep:
         """Return the student logits (K, N, C) for images given in batches (B, C, H, W), in eval mode."""
         self._network.model.eval()
         return torch.cat([self._network.model(each) for each in images], dim=1)
+
+    def _move_in(self, number: int) -> None:
+        parameters, momenta = (self._layout.own(memory, number) for memory in self._memory)
+        for who, trainer in self._inside[number].items():
+            trainer.move(tensors_under(f"{who}.", parameters), tensors_under(f"{who}.", momenta))
 
     def _spread(self, attribute: str) -> float | Tensor:
         def value(name: str, trial: int) -> float:

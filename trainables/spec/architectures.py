@@ -61,7 +61,6 @@ BERT_PATTERN: Final = re.compile(r"bert_(\d{1,2})_(\d{1,4})")
 LAYERS_PATTERN: Final = re.compile(r"bert:(\d{1,2})")
 # Name on the Hugging Face Hub, as in bert-base-uncased and google/electra-small-discriminator.
 _HUB_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
-BERT_EXAMPLES: Final = ("bert_2_128", "bert_4_128")
 _HIDDEN_MULTIPLE: Final = 32  # units of the smallest attention head
 
 # Names of torchvision and timm models that are unknown here, or name other networks here.

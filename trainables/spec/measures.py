@@ -94,14 +94,6 @@ COST_MEASURES: Final = (
     "cost/workers",
     *ENERGY_MEASURES,
 )
-# Measures that may differ between two trials with equal configs.
-TIMED_MEASURES: Final = (
-    "cost/seconds",
-    "cost/seconds_per_step",
-    "cost/examples_per_second",
-    "cost/peak_memory_bytes",
-    *ENERGY_MEASURES,
-)
 COST_PARTS: Final = ("student", "adapter", "teacher", "method", "peer")
 COST_FACTS: Final = (
     "cost/train_examples",

@@ -6,7 +6,7 @@ Imports neither torch nor ray, so a plan is checked and printed in well under a 
 import hashlib
 import json
 from functools import cached_property
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -35,8 +35,6 @@ Augmentation = Literal["views", "none"]
 Distance = Literal["kl", "mse"]
 Ensemble = Literal["mean", "linear", "min_logit"]
 GapControl = Literal["none", "paper", "centred", "placebo"]
-
-ADAPTER_KINDS: tuple[str, ...] = get_args(AdapterKind)
 
 # Upper bounds are far above practical values. They keep every value within the range of files, databases and float32.
 LARGEST_BATCH: Final = 1_000_000
@@ -323,11 +321,6 @@ class TrialConfig(BaseModel):
     def begins_as_teacher(self) -> bool:
         """Whether the student is initialised with layers of the teacher. Every method then needs the teacher."""
         return LAYERS_PATTERN.fullmatch(self.student) is not None
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether the trial cannot start without a teacher."""
-        return self.method_spec.needs_teacher or self.begins_as_teacher
 
     @property
     def has_plain_steps(self) -> bool:

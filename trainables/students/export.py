@@ -33,7 +33,6 @@ from trainables.teacher.files import MODEL
 
 ExportFormat = Literal["onnx", "torch-export"]
 
-SUFFIXES: Final[dict[ExportFormat, str]] = {"onnx": ".onnx", "torch-export": ".pt2"}
 IMAGES: Final = "images"
 SENTENCES: Final = "sentences"
 OUTPUT: Final = "logits"

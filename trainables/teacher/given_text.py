@@ -23,8 +23,6 @@ from trainables.teacher.given import GIVEN_FORMAT, UNKNOWN_DATA, GivenTeacher
 if TYPE_CHECKING:
     from trainables.data.dataset import Dataset
 
-__all__ = ["TOKENISER", "keep_tokeniser", "read_given_text_teacher", "tokeniser_folder", "tokeniser_of"]
-
 
 def tokeniser_of(dataset: "Dataset") -> str:
     """Return the tokeniser of a text dataset, as the content of a tokenizer.json."""

@@ -30,9 +30,9 @@ from trainables.spec.modality import is_text
 from trainables.spec.trial import derive_seed
 from trainables.steps.sgd import count_parameters
 from trainables.storage.tensors import read_tensors, tensors_digest, write_atomically, write_tensors
-from trainables.teacher.card import accuracies, model_card
+from trainables.teacher.card import TOKENISER, accuracies, model_card
 from trainables.teacher.files import CLASSES, described, teacher_metadata
-from trainables.teacher.given_text import TOKENISER, tokeniser_of
+from trainables.teacher.given_text import tokeniser_of
 from trainables.teacher.request import RequestError, TeacherRequest
 from trainables.teacher.training import TeacherTraining
 

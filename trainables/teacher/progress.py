@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -17,11 +16,10 @@ class TeacherProgress:
     Args:
         request: request for the teacher.
         quiet: whether to show nothing.
-        stream: output stream. The default is stderr, so that stdout contains only results.
     """
 
-    def __init__(self, request: TeacherRequest, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._console = Console(file=stream or sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+    def __init__(self, request: TeacherRequest, *, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
         self._request = request
         self._total = request.recipe.epochs
         self._began = time.monotonic()

@@ -28,17 +28,7 @@ from trainables.storage.rows import DTYPES, OutputsDtype, TeacherOutputsFileErro
 from trainables.storage.tensors import atomic_file, locked, remove_partial_files
 from trainables.teacher_outputs.batch import TeacherBatch
 from trainables.teacher_outputs.frozen import FrozenTeacher
-from trainables.teacher_outputs.table import FILL_BATCH, Table, TeacherOutputsError, TeacherTables
-
-__all__ = [
-    "ROWS_PER_SHARD",
-    "FilledShard",
-    "Shard",
-    "StoredRows",
-    "StoredTeacherOutputs",
-    "TeacherOutputsError",
-    "TeacherOutputsStore",
-]
+from trainables.teacher_outputs.table import FILL_BATCH, Table, TeacherTables
 
 # Files with more rows are split into shards of this size. It is a multiple of the batch size, so that splitting changes
 # no batch.
@@ -202,15 +192,6 @@ class TeacherOutputsStore:
         """Return and clear the notes for the user about files that were rejected or could not be stored."""
         notes, self._notes = self._notes, []
         return notes
-
-    def slot_path(self, slot: int) -> Path:
-        """Return the path of a slot's file on this node."""
-        return self._path(self.tables.slot(slot))
-
-    @property
-    def validation_path(self) -> Path:
-        """Path of the validation split's file on this node."""
-        return self._path(self.tables.validation)
 
     def _table(self, slot: int | None) -> Table:
         return self.tables.slot(slot) if slot is not None else self.tables.validation

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torchvision.io import write_jpeg, write_png
 
+from trainables.data.image_folder import list_image_folder
 from trainables.spec.datasets import DATASETS, DatasetInfo
 
 TRAIN, VALIDATION, TEST = 30, 10, 20
@@ -28,6 +29,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("PESFKD_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_listings() -> None:
+    list_image_folder.cache_clear()
 
 
 @pytest.fixture

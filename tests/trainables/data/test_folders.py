@@ -13,11 +13,6 @@ from trainables.data.views import view_table
 from trainables.spec.datasets import DATASETS
 
 
-@pytest.fixture(autouse=True)
-def fresh_listings():
-    list_image_folder.cache_clear()
-
-
 @pytest.fixture
 def folder(tmp_path):
     for number, name in enumerate(("cat", "dog")):

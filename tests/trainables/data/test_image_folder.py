@@ -9,11 +9,6 @@ from trainables.data.image_folder import IMAGE_SUFFIXES, list_image_folder
 from trainables.data.image_scan import scan_of
 
 
-@pytest.fixture(autouse=True)
-def fresh_listings():
-    list_image_folder.cache_clear()
-
-
 @pytest.fixture
 def fill(tmp_path):
     """Makes files: images at these paths, two by two pixels."""

@@ -14,11 +14,6 @@ from trainables.data.registry import dataset_info
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def fresh_listings():
-    list_image_folder.cache_clear()
-
-
 def pixels(*shape):
     return RANDOM.integers(0, 256, shape, dtype=np.uint8)
 

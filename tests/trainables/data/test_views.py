@@ -48,7 +48,7 @@ def test_every_view_is_the_one_of_a_loop_over_pixels(table):
     images = random_images(len(table))
     views = torch.arange(len(table))
     expected = torch.stack([naive_view(image, table, view) for view, image in enumerate(images)])
-    seen = table.apply(images, views)
+    seen = ViewedImages(images, table).batch(torch.arange(len(images)), views)
     assert seen.dtype == torch.uint8
     assert torch.equal(seen, expected)
 
@@ -56,7 +56,7 @@ def test_every_view_is_the_one_of_a_loop_over_pixels(table):
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_view_zero_is_the_image_as_it_is(table):
     images = random_images(4)
-    assert torch.equal(table.apply(images, torch.zeros(4, dtype=torch.int64)), images)
+    assert torch.equal(ViewedImages(images, table).batch(torch.arange(4), torch.zeros(4, dtype=torch.int64)), images)
 
 
 @pytest.mark.parametrize(("padding", "mirror", "count"), [(0, False, 1), (1, False, 9), (2, True, 50), (4, True, 162)])

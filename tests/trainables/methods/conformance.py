@@ -9,18 +9,17 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.trainables.conftest import TEXT, MakeStore, small_config
+from tests.trainables.conftest import TEXT, MakeStore, small_config, without_costs
 from trainables.costs import ledger as cost_ledger
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import FlopCounter, count_costs
 from trainables.data.dataset import Dataset
 from trainables.methods.registry import METHODS
 from trainables.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from trainables.run.run import DistillationRun, NonFiniteLossError
-from trainables.spec.measures import TIMED_MEASURES
+from trainables.run.run import DistillationRun
 from trainables.spec.methods import _ADAPTER, _ADAPTER_TRAINING, METHOD_SPECS, MethodSpec, method_spec
 from trainables.spec.trial import TrialConfig
-from trainables.steps.loss_log import LossLog
+from trainables.steps.loss_log import LossLog, NonFiniteLossError
 from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.live import LiveTeacherOutputs
@@ -29,7 +28,6 @@ from trainables.teacher_outputs.store import StoredTeacherOutputs
 # Fields by which a method costs seconds at its defaults and a fraction of one here.
 QUICK: dict[str, object] = {"crd_negatives": 100}
 BATCHES = 9
-COSTS = (*TIMED_MEASURES, "cost/teacher_forwards")
 
 
 class Case(NamedTuple):
@@ -92,10 +90,6 @@ def cases_of(methods: Iterable[str]) -> list[Case]:
     ]
 
 
-def without_costs(measures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in measures.items() if name not in COSTS}
-
-
 def state_of(run: DistillationRun) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in run.state_dict()["tensors"].items()}
 
@@ -139,8 +133,10 @@ def its_specification_is_one_that_can_be_run(case: Case, bench: Bench) -> None:
     assert not (spec.trains_teacher and (not spec.needs_teacher or has_adapter))
     assert not (method.closed_form and (spec.needs_maps or spec.peer or spec.trains_teacher))
     assert not (method.closed_form and method.parts)
-    assert (method.loss_fields | method.parts_fields | method.teacher_fields) - _ADAPTER == spec.fields - _ADAPTER
-    assert method.teacher_fields == spec.teacher_fields
+    own = method.teacher_method
+    of_teacher = (own.loss_fields | own.parts_fields) - {"teacher"} if own is not None else frozenset()
+    assert of_teacher == spec.teacher_fields
+    assert (method.loss_fields | method.parts_fields | of_teacher) - _ADAPTER == spec.fields - _ADAPTER
     assert case.entry.fields & _ADAPTER == (
         _ADAPTER if case.entry.has_adapter else _ADAPTER_TRAINING if spec.trains_teacher else set()
     )

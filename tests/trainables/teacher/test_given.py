@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from tests.trainables.test_models_golden import weight
 from trainables.data.views import Normaliser
-from trainables.models import CheckpointError, CheckpointInfo, build_model, save_checkpoint
+from trainables.models import CheckpointError, CheckpointInfo, build_model, save_model
 from trainables.spec.trial import TrialConfig
 from trainables.storage.tensors import tensors_digest
 from trainables.teacher.files import (
@@ -38,7 +38,7 @@ def network():
 @pytest.fixture
 def ours(network, tmp_path):
     path = tmp_path / "teacher.safetensors"
-    save_checkpoint(network, path, CheckpointInfo("cnn_4_6", 10, 1, *GREY, "feed"))
+    save_model(network, path, metadata=CheckpointInfo("cnn_4_6", 10, 1, *GREY, "feed").to_metadata())
     return path
 
 
@@ -156,7 +156,7 @@ def test_a_published_cifar10_net_is_given_by_its_name_with_the_normalisation_it_
 )
 def test_a_checkpoint_of_ours_with_an_impossible_normalisation_is_refused(network, mean, std, tmp_path):
     path = tmp_path / "teacher.safetensors"
-    save_checkpoint(network, path, CheckpointInfo("cnn_4_6", 10, 1, mean, std, "feed"))
+    save_model(network, path, metadata=CheckpointInfo("cnn_4_6", 10, 1, mean, std, "feed").to_metadata())
     with pytest.raises(CheckpointError, match="normalisation"):
         read_given_teacher(path, DIGITS)
 

@@ -16,7 +16,7 @@ from trainables.data.text.tokeniser import load_tokeniser
 from trainables.models import CheckpointError
 from trainables.run.run import DistillationRun
 from trainables.storage.tensors import read_tensors
-from trainables.students.export import SUFFIXES, ExportFormat, export_student, read_program
+from trainables.students.export import ExportFormat, export_student, read_program
 from trainables.students.file import keep_student, load_kept, load_student
 from trainables.teacher.files import find_tokeniser, keep_given_teacher, load_teacher, notes_on_given_teacher
 from trainables.teacher.given_text import read_given_text_teacher
@@ -109,14 +109,14 @@ def test_a_student_that_was_kept_says_again_what_it_said_and_has_its_tokeniser(
         student.logits(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+@pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("torch-export", ".pt2")])
 def test_an_exported_student_takes_sentences_of_any_number_and_length_and_carries_its_tokeniser(
-    text: TextDataset, text_teacher: FrozenTeacher, tmp_path: Path, kind: ExportFormat
+    text: TextDataset, text_teacher: FrozenTeacher, tmp_path: Path, kind: ExportFormat, suffix: str
 ) -> None:
     run = DistillationRun(text_config(method="ce", epochs=1), text, text_teacher)
     run_epoch(run)
     keep_student(run, tmp_path / "student.safetensors")
-    kept, path = load_kept(tmp_path / "student.safetensors"), tmp_path / f"student{SUFFIXES[kind]}"
+    kept, path = load_kept(tmp_path / "student.safetensors"), tmp_path / f"student{suffix}"
     exported = export_student(kept, path, kind=kind, facts={"trial_id": "study-0001"})
     assert exported.batches == (2, 1, 2, 7)
     program = read_program(path, kind)

@@ -66,6 +66,7 @@ def test_a_folder_of_hugging_face_gives_what_its_own_library_gives(kind: str, tm
     expected = theirs(input_ids=inputs[:, 0].long(), attention_mask=(inputs[:, 0] != 0).long(), **given).logits
     torch.testing.assert_close(ours(inputs), expected)
     torch.testing.assert_close(ours.head(ours.features(inputs)), expected)
+    assert {ours.own_key(key) for key in theirs.state_dict()} == set(ours.state_dict())
     assert set(ours.foreign_state()) == set(theirs.state_dict())
     assert [tuple(each.shape) for each in ours.stages(inputs).maps] == [(3, 32)] * 3
     assert student_of_layers(ours, 1, which="last").eval()(inputs).shape == (3, 2)

@@ -62,5 +62,5 @@ def test_a_text_model_is_refused_on_images() -> None:
 
 
 def test_a_student_of_the_teachers_layers_needs_it_whatever_the_method() -> None:
-    assert on_text(method="ce", student="bert:2").needs_teacher
-    assert not on_text(method="ce").needs_teacher
+    assert on_text(method="ce", student="bert:2").begins_as_teacher
+    assert not on_text(method="ce").begins_as_teacher

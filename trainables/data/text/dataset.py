@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset, Split, digest_of
-from trainables.data.sources import DataError, Part
+from trainables.data.image_folder import Part
+from trainables.data.sources import DataError
 from trainables.data.text.samples import Samples, read_samples
 from trainables.data.text.source_split import COMMON, SourceSplit, sources_of, split_by_source
 from trainables.data.text.tokeniser import (
@@ -139,8 +140,6 @@ def load_text_dataset(
     *,
     seed: int,
     tokeniser_folder: Path | None = None,
-    vocabulary_size: int = DEFAULT_VOCABULARY,
-    max_length: int = MAX_LENGTH,
 ) -> TextDataset:
     """Load a task from files. The validation split consists of whole sources of the training part.
 
@@ -150,8 +149,6 @@ def load_text_dataset(
         seed: draws the split.
         tokeniser_folder: model folder with `tokenizer.json` or `vocab.txt`. If not given, a tokeniser is trained on the
             train split.
-        vocabulary_size: vocabulary size of a trained tokeniser.
-        max_length: maximum sample length in tokens, special tokens included. Longer samples are truncated.
 
     Raises:
         DataError: a file is invalid. The message names file, row and problem.
@@ -163,13 +160,13 @@ def load_text_dataset(
     if tokeniser_folder is not None:
         tokeniser = load_tokeniser(tokeniser_folder)
     else:
-        tokeniser = part.trained_tokeniser(train, vocabulary_size)
-    tokens = part.tokens(tokeniser, max_length)
+        tokeniser = part.trained_tokeniser(train, DEFAULT_VOCABULARY)
+    tokens = part.tokens(tokeniser, MAX_LENGTH)
 
     @functools.cache
     def read_test() -> TextSplit:
         test = _Part(info, root, "test", cache)
-        return _split(test, test.tokens(tokeniser, max_length), np.arange(len(test.labels)))
+        return _split(test, test.tokens(tokeniser, MAX_LENGTH), np.arange(len(test.labels)))
 
     return TextDataset(
         info,
@@ -177,9 +174,9 @@ def load_text_dataset(
         validation=_split(part, tokens, validation),
         read_test=read_test,
         seed=seed,
-        digest=digest_of(f"{info.name}|{part.digest}|{tokeniser.digest}|{max_length}", train, validation),
+        digest=digest_of(f"{info.name}|{part.digest}|{tokeniser.digest}|{MAX_LENGTH}", train, validation),
         tokeniser=tokeniser,
-        max_length=max_length,
+        max_length=MAX_LENGTH,
         source_counts=_source_counts(split),
     )
 

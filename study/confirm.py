@@ -4,14 +4,14 @@ As in `study.launch`, this module runs as `__main__`, so it must not define anyt
 """
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from study.cli import options
 from study.cli.app import epilog_of, given_options, leave_with_exit_code
+from study.cli.options import FinishedStudyName, with_options
 from study.cli.request import resumed_plan
+from study.plan.options import names_of
 from study.running.session import run_plan
 from trainables.data.image_progress import hide_progress
 
@@ -23,6 +23,9 @@ _EXAMPLES: Final = (
     ("the three best configs and the controls on ten seeds each", "python -m study.confirm NAME"),
     ("a quick one", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
+_OPTIONS: Final = (
+    "confirm", "seeds", *names_of("execution"), "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
+)  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
@@ -30,46 +33,19 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
     epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-def confirm_study(
-    context: typer.Context,
-    name: options.Confirmed,
-    confirm: options.Confirm = None,
-    seeds: options.Seeds = None,
-    time_budget: options.TimeBudget = None,
-    max_concurrent: options.MaxConcurrent = None,
-    cpus_per_trial: options.CpusPerTrial = 1.0,
-    pack: options.Pack = "1",
-    gpus_per_trial: options.GpusPerTrial = 0.0,
-    workers_per_trial: options.WorkersPerTrial = 1,
-    address: options.Address = "local",
-    ship_code: options.ShipCode = False,
-    data_root: options.DataRoot = None,
-    output_dir: options.OutputDir = Path("study_results"),
-    storage_path: options.StoragePath = None,
-    tracking_uri: options.TrackingUri = None,
-    teacher_checkpoint: options.TeacherCheckpoint = None,
-    teacher_weights: options.TeacherWeights = None,
-    teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",
-    teacher_outputs_path: options.TeacherOutputsPath = None,
-    set_aside_records: options.SetAsideRecords = False,
-    dry_run: options.DryRun = False,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+@with_options(_OPTIONS)
+def confirm_study(context: typer.Context, name: FinishedStudyName, **values: Any) -> None:
     """Confirm what a finished study found: its best configs and the controls on fresh seeds, and on the test split.
 
     The configs are chosen by a lower confidence bound, entered into the study's journal, and compared by seed on the
     test split, which is read for this one choice. A confirmation that was stopped goes on; one that is done is shown
     again; another choice is refused. Exit codes are those of study.launch.
     """
-    if quiet:
+    if values["quiet"]:
         hide_progress()
-    values = dict(context.params)
-    given = given_options(context)
-    plan = resumed_plan(name, output_dir, given, confirms=True)
-    if dry_run:
-        _show(plan, as_json=as_json)
+    plan = resumed_plan(name, values["output_dir"], given_options(context), confirms=True)
+    if values["dry_run"]:
+        _show(plan, as_json=values["as_json"])
     else:
         run_plan(plan, values, resumed=True, command="study.confirm")
 

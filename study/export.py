@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from study.cli import options
 from study.cli.app import epilog_of, leave_with_exit_code
+from study.cli.options import with_options
 from study.cli.request import confirm_command, existing_plan
 from trainables.process.errors import StudyError, UsageError
 
@@ -59,14 +59,13 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a file that is the
     epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+@with_options(("output_dir", "as_json", "verbose"))
 def export(
     name: Name,
     kind: Format = FormatName.ONNX,
     out: Out = None,
     force: Force = False,
-    output_dir: options.OutputDir = Path("study_results"),
-    as_json: options.AsJson = False,
-    verbose: options.Verbose = False,  # noqa: ARG001 - main looks at it
+    **values: Any,
 ) -> None:
     """Write the student of a confirmed study as a program that needs nothing of this package.
 
@@ -77,7 +76,7 @@ def export(
     other logits is removed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
     _check_installed(kind)
-    plan = existing_plan(name, output_dir)
+    plan = existing_plan(name, values["output_dir"])
     entry, weights = _student_of(plan)
     path = out if out is not None else weights.with_suffix(kind.suffix)
     _check_place(path, kind, force=force)
@@ -96,7 +95,7 @@ def export(
     except OSError as error:
         raise StudyError(f"cannot write {path} ({error.strerror or error}); name another place with --out") from error
     result = _result(exported, entry, kind, shape=[BATCH, *shape], student=kept.student)
-    typer.echo(json.dumps(result, indent=2) if as_json else _in_words(result))
+    typer.echo(json.dumps(result, indent=2) if values["as_json"] else _in_words(result))
 
 
 def main() -> None:

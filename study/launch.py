@@ -5,15 +5,15 @@ happen only after the arguments are checked, so that --help and errors appear at
 """
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from search_spaces import COMPARISONS, SPACES, space_names
-from study.cli import options
 from study.cli.app import epilog_of, given_options, leave_with_exit_code
+from study.cli.options import with_options
 from study.cli.request import new_plan, resumed_plan
+from study.plan.options import OPTIONS
 from study.running.session import run_plan
 from trainables.data.image_progress import hide_progress
 from trainables.process.errors import UsageError
@@ -33,64 +33,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
     epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-def launch(
-    context: typer.Context,
-    space: options.Space = None,
-    list_spaces: options.ListSpaces = False,
-    method: options.Method = "pesf_kd",
-    methods: options.Methods = None,
-    adapter: options.Adapter = False,
-    dataset: options.Dataset = "digits",
-    data_root: options.DataRoot = None,
-    download: options.Download = False,
-    student: options.Student = "cnn_3_4",
-    teacher: options.Teacher = "cnn_32_64",
-    student_layers: options.StudentLayers = options.StudentLayersName.SKIP,
-    temperature: options.Temperature = None,
-    hold: options.Hold = None,
-    trials: options.Trials = 24,
-    promising: options.Promising = 3,
-    replicates: options.Replicates = 3,
-    confirm: options.Confirm = None,
-    seeds: options.Seeds = None,
-    epochs: options.Epochs = 15,
-    time_budget: options.TimeBudget = None,
-    trial_timeout: options.TrialTimeout = None,
-    smoke: options.Smoke = False,
-    sampler: options.Sampler = options.SamplerName.TPE,
-    scheduler: options.Scheduler = options.SchedulerName.NONE,
-    seed: options.Seed = 0,
-    max_concurrent: options.MaxConcurrent = None,
-    cpus_per_trial: options.CpusPerTrial = 1.0,
-    pack: options.Pack = "1",
-    gpus_per_trial: options.GpusPerTrial = 0.0,
-    workers_per_trial: options.WorkersPerTrial = 1,
-    address: options.Address = "local",
-    ship_code: options.ShipCode = False,
-    output_dir: options.OutputDir = Path("study_results"),
-    storage_path: options.StoragePath = None,
-    name: options.Name = None,
-    tracking_uri: options.TrackingUri = None,
-    optuna_storage: options.OptunaStorage = None,
-    precision: options.Precision = "auto",
-    teacher_checkpoint: options.TeacherCheckpoint = None,
-    teacher_weights: options.TeacherWeights = None,
-    teacher_normalisation: options.TeacherNormalisation = None,
-    teacher_recipe: options.TeacherRecipe = options.TeacherRecipeName.SHORT,
-    teacher_epochs: options.TeacherEpochs = None,
-    teacher_outputs: options.TeacherOutputs = options.OutputsModeName.AUTO,
-    teacher_outputs_dtype: options.TeacherOutputsDtype = options.OutputsDtypeName.FLOAT16,
-    teacher_outputs_limit: options.TeacherOutputsLimit = "20GiB",
-    teacher_outputs_path: options.TeacherOutputsPath = None,
-    resume: options.Resume = None,
-    retry_failed: options.RetryFailed = False,
-    set_aside_records: options.SetAsideRecords = False,
-    dry_run: options.DryRun = False,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-    version: options.Version = False,
-) -> None:
+@with_options(OPTIONS)
+def launch(context: typer.Context, **values: Any) -> None:
     """Study which teacher adapter, temperature and loss weights make the best student.
 
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
@@ -100,29 +44,28 @@ def launch(
     tuned equally long, on equal seeds.
     What is found so is chosen by its own score; --confirm runs the best again on fresh seeds and on the test split.
     """
-    if quiet:
+    if values["quiet"]:
         hide_progress()
-    values = dict(context.params)
-    given = given_options(context)
-    if version:
+    given, resume, as_json = given_options(context), values["resume"], values["as_json"]
+    if values["version"]:
         from study import __version__
 
         typer.echo(f"pesfkd {__version__}")
-    elif list_spaces:
+    elif values["list_spaces"]:
         _show_spaces(as_json=as_json)
-    elif retry_failed and resume is None:
+    elif values["retry_failed"] and resume is None:
         raise UsageError("--retry-failed is for a study that exists: give --resume NAME too")
-    elif set_aside_records and resume is None:
+    elif values["set_aside_records"] and resume is None:
         raise UsageError("--set-aside-records is for a study that exists: give --resume NAME too")
-    elif resume is None and space is None:
+    elif resume is None and values["space"] is None:
         raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
     else:
-        plan = new_plan(values, given) if resume is None else resumed_plan(resume, output_dir, given)
-        if dry_run:
-            ended = None if resume is None else _ended_trials(plan, sets_aside=set_aside_records)
+        plan = new_plan(values, given) if resume is None else resumed_plan(resume, values["output_dir"], given)
+        if values["dry_run"]:
+            ended = None if resume is None else _ended_trials(plan, sets_aside=values["set_aside_records"])
             _show_plan(plan, ended, as_json=as_json)
         else:
-            if resume is None and methods is None:
+            if resume is None and values["methods"] is None:
                 _show_left_out(plan)
             run_plan(plan, values, resumed=resume is not None)
 

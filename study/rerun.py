@@ -5,13 +5,12 @@ As in `study.launch`, this module runs as `__main__`, so it must not define anyt
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from study.cli import options
 from study.cli.app import epilog_of, leave_with_exit_code
+from study.cli.options import with_options
 from trainables.data.image_progress import hide_progress
 from trainables.process.environment import restart_as_worker
 from trainables.process.errors import ExitCode
@@ -39,14 +38,11 @@ Study = Annotated[
     epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+@with_options(("output_dir", "data_root", "as_json", "quiet", "verbose"))
 def rerun(
     trial_id: TrialId,
     name: Study = None,
-    output_dir: options.OutputDir = Path("study_results"),
-    data_root: options.DataRoot = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,  # noqa: ARG001 - main looks at it
+    **values: Any,
 ) -> None:
     """Run a recorded trial again, and say whether the bits match.
 
@@ -55,27 +51,27 @@ def rerun(
     costs are not, and the test split is not read again. Exit codes: 0 all bits match, 1 some do not (or an error),
     2 wrong usage, 130 interrupted.
     """
-    if quiet:
+    if values["quiet"]:
         hide_progress()
     if __name__ == "__main__":  # not when called by a test
         restart_as_worker()
     from study.plan.checks import check_data_root
     from study.result.reproduction import device_of, find_trial, reasons_to_differ, reproduce
 
-    plan, entry = find_trial(trial_id, name, output_dir)
-    if data_root is not None:
-        plan = plan.model_copy(update={"data_root": data_root.absolute()})
+    plan, entry = find_trial(trial_id, name, values["output_dir"])
+    if values["data_root"] is not None:
+        plan = plan.model_copy(update={"data_root": values["data_root"].absolute()})
     check_data_root(plan)
     from trainables.process.threads import use_one_thread  # imports torch
 
     use_one_thread()
     try:
-        found = reproduce(plan, entry, lambda text: None if quiet else typer.echo(text, err=True))
+        found = reproduce(plan, entry, lambda text: None if values["quiet"] else typer.echo(text, err=True))
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     reasons = [] if found.matches else reasons_to_differ(plan, device_of(plan))
-    text = json.dumps(_as_json(found, reasons), indent=2) if as_json else _in_words(found, reasons)
+    text = json.dumps(_as_json(found, reasons), indent=2) if values["as_json"] else _in_words(found, reasons)
     show_result(f"{text}\n", sys.stdout, elsewhere="the exit code is 0 if all bits match, 1 if they differ")
     raise typer.Exit(ExitCode.OK if found.matches else ExitCode.ERROR)
 

@@ -4,13 +4,12 @@ The content of the study folder is sent to a tracking server that was unreachabl
 server. Nothing is run.
 """
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from study.cli import options
 from study.cli.app import command_line, epilog_of, leave_with_exit_code, stdout_for_results_only
+from study.cli.options import StudyName, with_options
 from study.cli.request import resumed_plan
 from study.running.session import undelivered
 
@@ -29,23 +28,17 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
     epilog=epilog_of(_EXAMPLES),
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-def sync(
-    name: options.Synced,
-    tracking_uri: options.TrackingUri = None,
-    output_dir: options.OutputDir = Path("study_results"),
-    set_aside_records: options.SetAsideRecords = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = False,
-) -> None:
+@with_options(("tracking_uri", "output_dir", "set_aside_records", "quiet", "verbose"))
+def sync(name: StudyName, **values: Any) -> None:
     """Deliver a study's trials, result and files to MLflow, as far as it does not have them.
 
     Every trial is one run there, however often this is done. A study that has not finished is delivered as far as it
     went, and can still be gone on with. Exit codes: 0 all of it is there, 1 error, 2 wrong usage, 3 MLflow did not
     take everything.
     """
-    given = {} if tracking_uri is None else {"tracking_uri": tracking_uri}
-    plan = resumed_plan(name, output_dir, given, runs=False)
-    _deliver(plan, sets_aside=set_aside_records, quiet=quiet, verbose=verbose)
+    given = {} if values["tracking_uri"] is None else {"tracking_uri": values["tracking_uri"]}
+    plan = resumed_plan(name, values["output_dir"], given, runs=False)
+    _deliver(plan, sets_aside=values["set_aside_records"], quiet=values["quiet"], verbose=values["verbose"])
 
 
 def main() -> None:

@@ -6,12 +6,12 @@ Modules that load the plan are imported inside the functions, so that `--help` a
 import shlex
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from search_spaces import COMPARISONS, MethodComparison
+from study.plan.options import names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
 from trainables.spec.datasets import FOLDER_PREFIX
@@ -23,54 +23,16 @@ from trainables.storage.uris import REDACTED, is_uri, redact_place
 if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
-# Parameter names of plan options, grouped by destination: config fields here, plan fields in `_PLAN_FLAGS`.
-_CONFIG_FLAGS: Final = (
-    "method",
-    "adapter",
-    "dataset",
-    "student",
-    "teacher",
-    "teacher_recipe",
-    "teacher_epochs",
-    "epochs",
-    "student_layers",
-)
 # Options with image-specific defaults. For text, the text defaults of the trial config apply.
 _OF_IMAGES: Final = ("student", "teacher", "epochs")
 # Config fields set by other flags, so `--set` is rejected for them.
 _SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
-_PLAN_FLAGS: Final = (
-    "space",
-    "trials",
-    "promising",
-    "replicates",
-    "sampler",
-    "scheduler",
-    "seed",
-    "max_concurrent",
-    "cpus_per_trial",
-    "gpus_per_trial",
-    "workers_per_trial",
-    "pack",
-    "time_budget",
-    "trial_timeout",
-    "address",
-    "data_root",
-    "tracking_uri",
-    "optuna_storage",
-    "teacher_outputs",
-    "teacher_outputs_dtype",
-    "teacher_outputs_limit",
-    "teacher_outputs_path",
-    "storage_path",
-    "ship_code",
-)
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 _SMOKE_SEEDS: Final = 2
 
 
 def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = {k: v.value if isinstance(v, StrEnum) else v for k, v in values.items()}
+    plain: dict[str, Any] = dict(values)
     hold: list[str] = plain.get("hold") or []
     overrides = _overrides(hold, plain.get("temperature"))
     # Make paths absolute, because other processes and nodes have other working directories.
@@ -90,8 +52,8 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
         **({"overrides": overrides} if overrides else {}),
-        **{flag: plain[flag] for flag in _PLAN_FLAGS if flag in plain},
-        "base": {flag: plain[flag] for flag in _CONFIG_FLAGS if plain.get(flag) is not None},
+        **{flag: plain[flag] for flag in names_into("plan") if flag in plain},
+        "base": {flag: plain[flag] for flag in names_into("config") if plain.get(flag) is not None},
     }
 
 
@@ -113,7 +75,7 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
         if not separator:
             raise UsageError(f"--set {setting!r}: write it as FIELD=VALUE, such as --set ce_weight=0.5")
         given[field.strip()] = value.strip()
-    flags = {**{field: field.replace("_", "-") for field in _CONFIG_FLAGS}, **_SETTLED}
+    flags = {**{field: field.replace("_", "-") for field in names_into("config")}, **_SETTLED}
     settled = sorted(given.keys() & flags.keys())
     if settled:
         raise UsageError(f"--set {settled[0]}: there is a flag for it, --{flags[settled[0]]}")

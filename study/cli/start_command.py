@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from study.plan.folder import own_store
+from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
 from trainables.spec.modality import is_text
 from trainables.storage.uris import redact_place
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BASE: Final = ("dataset", "student", "teacher", "epochs", "precision")
-_IF_OTHERWISE: Final = (
-    "trial_timeout", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "workers_per_trial", "pack", "address",
-    "data_root",
-    "optuna_storage",
-    "teacher_outputs", "teacher_outputs_dtype", "teacher_outputs_limit", "teacher_outputs_path",
-    "storage_path", "ship_code",
-)  # fmt: skip
+# Printed by `_options` itself, or not at all: each run has a time budget of its own.
+_APART: Final = ("time_budget", "tracking_uri")
+_IF_OTHERWISE: Final = tuple(
+    name
+    for name in names_into("plan")
+    if name not in _APART and (OPTIONS[name].part == "execution" or OPTIONS[name].panel == "Teacher")
+)
 
 
 def start_command(plan: StudyPlan) -> str:

@@ -1,8 +1,6 @@
 """Types of the plan's options for teacher outputs."""
 
-from typing import Final, Literal
-
-from pydantic import ByteSize
+from typing import Literal
 
 OutputsMode = Literal["auto", "stored", "live"]
 
@@ -11,6 +9,3 @@ OutputsSource = Literal["stored", "live"]
 
 
 OutputsDtype = Literal["float16", "bfloat16", "float32"]
-
-
-DEFAULT_LIMIT: Final = ByteSize(20 * 2**30)

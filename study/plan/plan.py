@@ -27,7 +27,8 @@ from search_spaces import MethodComparison, SearchSpace, find_space, space_names
 from study.plan.confirmation import ConfirmationRequest
 from study.plan.folder import with_home
 from study.plan.methods import ComparedMethod, Search, row_name
-from study.plan.outputs import DEFAULT_LIMIT, OutputsDtype, OutputsMode, OutputsSource
+from study.plan.options import default_of, names_of
+from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.stages import PlannedTrial
 from trainables.models.taken_weights import TakenWeights
 from trainables.spec.architectures import is_known_to_draw_nothing, is_packable
@@ -51,27 +52,7 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db")
 
 # Fields that affect only how a study runs. They may change at a resume.
-EXECUTION_FIELDS: Final = frozenset(
-    {
-        "max_concurrent",
-        "cpus_per_trial",
-        "gpus_per_trial",
-        "workers_per_trial",
-        "pack",
-        "time_budget",
-        "trial_timeout",
-        "address",
-        "data_root",
-        "tracking_uri",
-        "optuna_storage",
-        "teacher_checkpoint",  # a path; `base.teacher_digest` identifies the teacher
-        "teacher_weights",  # likewise only a place in the file
-        "teacher_outputs_limit",
-        "teacher_outputs_path",
-        "storage_path",
-        "ship_code",
-    }
-)
+EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 
 
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
@@ -111,36 +92,36 @@ class StudyPlan(BaseModel):
     base: TrialConfig
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
     compared: tuple[ComparedMethod, ...] = ()
-    trials: int = Field(24, ge=0, le=MOST_TRIALS)
-    promising: int = Field(3, ge=0, le=MOST_TRIALS)
-    replicates: int = Field(3, ge=1, le=10_000)
+    trials: int = Field(default_of("trials"), ge=0, le=MOST_TRIALS)
+    promising: int = Field(default_of("promising"), ge=0, le=MOST_TRIALS)
+    replicates: int = Field(default_of("replicates"), ge=1, le=10_000)
     controls: tuple[str, ...] = CONTROLS
     confirmation: ConfirmationRequest | None = None
-    sampler: Sampler = "tpe"
-    scheduler: Scheduler = "none"
-    seed: int = Field(0, ge=0, lt=SEEDS)
-    max_concurrent: int | None = Field(None, ge=1, le=100_000)
-    cpus_per_trial: float = Field(1.0, gt=0, le=10_000)
-    gpus_per_trial: float = Field(0.0, ge=0, le=1024)
-    workers_per_trial: int = Field(1, ge=1, le=1024)
-    pack: int | Literal["auto"] = 1
-    time_budget: float | None = Field(None, gt=0, le=LONGEST_SECONDS)
-    trial_timeout: float | None = Field(None, gt=0, le=LONGEST_SECONDS)
-    address: str = "local"
-    ship_code: bool = False
-    output_dir: Path = Path("study_results")
-    storage_path: str | None = None
-    data_root: Path | None = None
+    sampler: Sampler = default_of("sampler")
+    scheduler: Scheduler = default_of("scheduler")
+    seed: int = Field(default_of("seed"), ge=0, lt=SEEDS)
+    max_concurrent: int | None = Field(default_of("max_concurrent"), ge=1, le=100_000)
+    cpus_per_trial: float = Field(default_of("cpus_per_trial"), gt=0, le=10_000)
+    gpus_per_trial: float = Field(default_of("gpus_per_trial"), ge=0, le=1024)
+    workers_per_trial: int = Field(default_of("workers_per_trial"), ge=1, le=1024)
+    pack: int | Literal["auto"] = Field(default_of("pack"), validate_default=True)
+    time_budget: float | None = Field(default_of("time_budget"), gt=0, le=LONGEST_SECONDS)
+    trial_timeout: float | None = Field(default_of("trial_timeout"), gt=0, le=LONGEST_SECONDS)
+    address: str = default_of("address")
+    ship_code: bool = default_of("ship_code")
+    output_dir: Path = default_of("output_dir")
+    storage_path: str | None = default_of("storage_path")
+    data_root: Path | None = default_of("data_root")
     tracking_uri: str
-    optuna_storage: Path | None = None
+    optuna_storage: Path | None = default_of("optuna_storage")
     space_digest: str = ""
-    teacher_checkpoint: Path | None = None
+    teacher_checkpoint: Path | None = default_of("teacher_checkpoint")
     teacher_normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     teacher_weights: TakenWeights | None = None
-    teacher_outputs: OutputsMode = "auto"
-    teacher_outputs_dtype: OutputsDtype = "float16"
-    teacher_outputs_limit: ByteSize = DEFAULT_LIMIT
-    teacher_outputs_path: str | None = None
+    teacher_outputs: OutputsMode = default_of("teacher_outputs")
+    teacher_outputs_dtype: OutputsDtype = default_of("teacher_outputs_dtype")
+    teacher_outputs_limit: ByteSize = Field(default_of("teacher_outputs_limit"), validate_default=True)
+    teacher_outputs_path: str | None = default_of("teacher_outputs_path")
     teacher_outputs_used: OutputsSource | None = None
 
     @field_validator("name")

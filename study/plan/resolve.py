@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from study.plan.folder import missing_plan, settled
+from study.plan.options import names_into
 from study.plan.plan import StudyPlan
 from study.plan.size import check_request
 from study.plan.teacher_storage import check_teacher_storage
@@ -22,10 +23,7 @@ _WITHOUT_FLAG: Final = frozenset(
 )
 
 
-_FLAGS_OF_CONFIGS: Final = frozenset(
-    {"method", "adapter", "dataset", "student", "teacher", "teacher_recipe", "teacher_epochs", "epochs"}
-    | {"student_layers", "precision", "temperature"}
-)
+_FLAGS_OF_CONFIGS: Final = frozenset(names_into("config")) | {"precision", "temperature"}
 
 
 _FLAGS_OF_FIELDS: Final = {"configs": "confirm"}

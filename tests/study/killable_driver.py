@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from study import launch
-from study.search import searcher as search
+from study.search import schedulers
 from tests.study.faulty import FaultyTrainable
 from trainables.tune import trainable as distillation
 
@@ -31,7 +31,7 @@ def main() -> None:
     name = sys.argv.pop(1)
     attributes = {"folder": folder, "seconds_per_epoch": SECONDS_PER_EPOCH, "saves_every_epoch": True}
     trainable = type("KillableTrainable", (FaultyTrainable,), attributes)
-    made, heard = search.SearchASHA.__init__, search.SearchASHA.on_trial_result
+    made, heard = schedulers.SearchASHA.__init__, schedulers.SearchASHA.on_trial_result
 
     def on_made(self: Any, *args: Any, **options: Any) -> None:
         made(self, *args, **options)
@@ -44,8 +44,8 @@ def main() -> None:
 
     with (
         mock.patch.object(distillation, "DistillationTrainable", trainable),
-        mock.patch.object(search.SearchASHA, "__init__", on_made),
-        mock.patch.object(search.SearchASHA, "on_trial_result", on_result),
+        mock.patch.object(schedulers.SearchASHA, "__init__", on_made),
+        mock.patch.object(schedulers.SearchASHA, "on_trial_result", on_result),
     ):
         launch.main()
 

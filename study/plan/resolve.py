@@ -77,7 +77,7 @@ def load_plan(directory: Path) -> StudyPlan:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         # The folder may have been moved or renamed.
-        return _decided(StudyPlan.model_validate_json(json.dumps(settled(content, directory))))
+        plan = StudyPlan.model_validate_json(json.dumps(settled(content, directory)))
     except ValidationError as error:
         raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None
     except UnicodeDecodeError as error:
@@ -86,3 +86,7 @@ def load_plan(directory: Path) -> StudyPlan:
         raise UsageError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise UsageError(f"{path} is not a plan of this version, it is no JSON object: {error}") from None
+    try:
+        return _decided(plan)
+    except ValueError as error:
+        raise UsageError(f"{path} is not a plan of this version:\n{error}") from None

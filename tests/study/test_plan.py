@@ -171,7 +171,7 @@ def test_the_cost_is_the_trials_times_their_epochs(trials, promising, replicates
 
 def test_checking_a_plan_imports_nothing_heavy():
     script = (
-        "import sys, study.plan.plan\n"
+        "import sys, study.plan.resolve\n"
         "heavy = {'torch', 'ray', 'mlflow', 'optuna', 'pandas'} & set(sys.modules)\n"
         "sys.exit(', '.join(heavy) or 0)"
     )
@@ -182,3 +182,13 @@ def test_checking_a_plan_imports_nothing_heavy():
 def test_an_unknown_key_in_a_plan_is_refused():
     with pytest.raises(ValueError, match="trails"):
         StudyPlan(name="n", space="joint", base={}, tracking_uri="x", trails=3)
+
+
+def test_a_plan_on_disk_that_asks_for_more_than_it_has_is_refused_for_that(tmp_path):
+    plan = make_plan(tmp_path, trials=2)
+    plan.save()
+    path = plan.directory / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "confirmation": {"configs": 9, "seeds": 4}}))
+    with pytest.raises(UsageError, match=r"is not a plan of this version:\nthe search proposes 2 configs") as raised:
+        load_plan(plan.directory)
+    assert "JSON" not in str(raised.value)

@@ -48,6 +48,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 ONE_TRIAL = """
 import json, sys
 from pathlib import Path
+from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
 from trainables.teacher.files import ensure_teacher, load_teacher
 from trainables.process.threads import use_one_thread
@@ -59,7 +60,7 @@ dataset = load_dataset(config.dataset, None, seed=config.split_seed)
 teacher = load_teacher(ensure_teacher(config, dataset, Path(sys.argv[2])), config, dataset)
 run = DistillationRun(config, dataset, teacher)
 while not run.finished:
-    measures = run.run_epoch()
+    measures = run_epoch(run)
 print(json.dumps(measures))
 """
 # The first script only imports the libraries of a trial. The second runs one epoch of a trial. Both then print "ready"
@@ -107,7 +108,8 @@ frozen = FrozenTeacher(build_model(teacher, num_classes=data.num_classes, in_cha
 dim = frozen.head.in_features
 mapped = map_rows(Path(path), {"of": "benchmark"}, shape=(int(rows), dim), dtype="float16")
 run = DistillationRun(config, data, frozen, teacher_outputs=LargeFile(mapped, frozen.head))
-run.run_epoch()
+run.train_epoch()
+run.evaluate()
 print("ready", flush=True)
 sys.stdin.read()
 """

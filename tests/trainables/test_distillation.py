@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from trainables.costs.epoch import run_epoch
+from trainables.costs.ledger import count_costs
 from trainables.run.run import DistillationRun
 from trainables.spec.measures import ACCURACY, CALIBRATION, COST_FACTS, DATA_FACTS
+from trainables.tune import session
 from trainables.tune.session import begin_run, report, take_notes
 from trainables.tune.trainable import DistillationTrainable
 
@@ -101,3 +103,12 @@ def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monk
     (note,) = told["notes"]
     assert note.startswith("what sp costs could not be counted, RuntimeError: no such batch (in refuse")
     assert take_notes() == []
+
+
+def test_the_costs_of_a_trial_are_counted_once_however_often_it_reports(teacher_file, monkeypatch):
+    counted = []
+    monkeypatch.setattr(session, "count_costs", lambda run: counted.append(run) or count_costs(run))
+    told = told_by(settings_of(teacher_file, epochs=3))
+    assert len(told) == 3
+    assert told[0]["facts"]["cost/step_flops"] == told[2]["facts"]["cost/step_flops"] > 0
+    assert len(counted) == 1

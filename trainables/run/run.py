@@ -158,20 +158,6 @@ class DistillationRun:
         """Whether all epochs are done."""
         return self.epoch >= self.config.epochs
 
-    def run_epoch(self) -> dict[str, float]:
-        """Train one epoch and evaluate.
-
-        `trainables.costs.epoch.run_epoch` does the same and also measures the costs. The last epoch reports
-        `test/accuracy` if `reads_test` is set.
-
-        Returns:
-            All measures of the method except the costs.
-
-        Raises:
-            NonFiniteLossError: see `train_epoch`.
-        """
-        return self.train_epoch() | self.evaluate() | self.test_at_the_end()
-
     def take_forwards(self) -> int:
         """Return the number of samples passed through the teacher since the last call, over all workers.
 

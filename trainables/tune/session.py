@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import count_costs
@@ -156,7 +157,7 @@ def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> Di
                 if _went_on(run, Path(folder)):
                     break
         except OSError as error:  # the storage cannot be reached
-            _notes.append(f"a checkpoint could not be fetched ({error}); the trial goes on from the one before")
+            add_note(f"a checkpoint could not be fetched ({error}); the trial goes on from the one before")
     return run
 
 
@@ -166,7 +167,7 @@ def _went_on(run: DistillationRun, folder: Path) -> bool:
         load_checkpoint(run, folder)
     except CheckpointError as error:
         if (folder / CHECKPOINT_FILE).exists():  # a killed process leaves folders without a checkpoint
-            _notes.append(f"{error}; the trial goes on from the one before")
+            add_note(f"{error}; the trial goes on from the one before")
         return False
     return True
 
@@ -178,7 +179,7 @@ def keep_if_asked(run: DistillationRun, path: str | None) -> None:
     try:
         keep_student(run, Path(path))
     except OSError as error:
-        _notes.append(f"the student of a confirmed trial could not be kept at {path} ({error.strerror})")
+        add_note(f"the student of a confirmed trial could not be kept at {path} ({error.strerror})")
 
 
 def report(
@@ -225,14 +226,15 @@ def _notes_of_now() -> dict[str, list[str]]:
 
 def _facts_of(run: DistillationRun) -> dict[str, float]:
     try:
-        return count_costs(run).facts
+        if run not in _costs:  # they stay the same, and a trial reports many times
+            _costs[run] = count_costs(run).facts
+        return _costs[run]
     except Exception as error:  # a custom method or network may raise any type; the trial itself is unaffected
-        _notes.append(
-            f"what {run.config.method} costs could not be counted, {describe_error(error)}; it goes unrecorded"
-        )
+        add_note(f"what {run.config.method} costs could not be counted, {describe_error(error)}; it goes unrecorded")
         return {}
 
 
+_costs: WeakKeyDictionary[DistillationRun, dict[str, float]] = WeakKeyDictionary()
 _notes: list[str] = []
 
 

@@ -136,7 +136,7 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
     from study.search.preview import first_configs
 
     configs = first_configs(plan)
-    images = images_summary(plan)
+    images, storage = images_summary(plan), reckon_teacher_storage(plan)
     if as_json:
         summary = {
             "plan": plan.without_secrets().model_dump(mode="json"),
@@ -150,10 +150,7 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
             **count_plan_sources(plan),
             "notes": sampler_notes(plan),
             **({"left_out": left_out(plan)} if plan.compared else {}),
-            "teacher_outputs": {
-                **reckon_teacher_storage(plan)._asdict(),
-                "passes_saved": reckon_teacher_storage(plan).passes_saved,
-            },
+            "teacher_outputs": {**storage._asdict(), "passes_saved": storage.passes_saved},
         }
         typer.echo(json.dumps(summary, indent=2))
     else:

@@ -109,8 +109,6 @@ EPOCHS_SCHEMA: Final = pa.schema(
 )
 
 SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
-
-
 _SIDECAR_SUFFIX: Final = ".sha256"
 _MADE_OF_RECORDS: Final = ("records", "summary.json", "figures", "report.html")
 
@@ -134,7 +132,8 @@ class RecordWriter:
         for kind, folder in self._folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             _remove_orphaned_sidecars(folder)
-            self._loose[kind] = {path: _read_file(path) for path in _loose_files(folder) if _is_whole(path)}
+            tables = ((path, _read_whole(path)) for path in _loose_files(folder))
+            self._loose[kind] = {path: table for path, table in tables if table is not None}
 
     def recorded(self) -> dict[str, tuple[str, str | None]]:
         """Return status and error of each trial with both row and epochs on disk, by identifier."""
@@ -146,7 +145,7 @@ class RecordWriter:
 
     def set_damaged_aside(self) -> list[Path]:
         """Move damaged files away and return their paths. The journal contains the trials."""
-        damaged = [p for folder in self._folders.values() for p in folder.glob("*.parquet") if not _is_whole(p)]
+        damaged = [p for folder in self._folders.values() for p in folder.glob("*.parquet") if _read_whole(p) is None]
         if damaged:
             aside = _new_folder(self._directory)
             for path in damaged:
@@ -333,7 +332,8 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
     content = path.read_bytes()
     try:
         # A sidecar that has changed by now belongs to another write of the file: a running study has replaced both.
-        if stored not in (None, _sidecar_content(path, content)) and stored == _stored_sidecar(path):
+        is_another = stored is not None and stored != _sidecar_content(path, content)
+        if is_another and stored == _stored_sidecar(path):
             raise ValueError(f"its SHA-256 digest is not the one in {_sidecar(path).name}")
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             if stored is None:
@@ -356,12 +356,12 @@ def _check_schema(file: pq.ParquetFile) -> None:
         raise ValueError("the two copies of the schema in its footer differ")
 
 
-def _is_whole(path: Path) -> bool:
+def _read_whole(path: Path) -> pa.Table | None:
+    """Return the table in a file, or None if the file is damaged."""
     try:
-        _read_file(path)
+        return _read_file(path)
     except DamagedRecordsError:
-        return False
-    return True
+        return None
 
 
 def _loose_files(folder: Path) -> list[Path]:

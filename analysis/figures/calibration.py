@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures.drawing import GREY, Style, add_legend, new_figure
-from analysis.questions.calibration import Reliability, _named, networks_of, reliability_caption
+from analysis.questions.calibration import Reliability, networks_of, reliability_caption
 from analysis.statistics.resampling import Floats
 
 
@@ -37,7 +37,7 @@ def draw_reliability(
             style, drawn = styles[each.label], each.drawn
             axes.plot(
                 each.confidence[drawn], each.accuracy[drawn], style.dash, color=style.colour, linewidth=1.4,
-                label=_named(each),
+                label=each.name,
             )  # fmt: skip
             axes.scatter(
                 each.confidence[drawn], each.accuracy[drawn], s=dot_sizes(each)[drawn] ** 2 / 2, marker=style.marker,

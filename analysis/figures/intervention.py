@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 from analysis.figures.drawing import BLUE, GREY, VERMILION, Style, add_legend, new_figure, score_label
 from analysis.questions.intervention import Control, ImposedGap, fitted_line
 from analysis.statistics.estimates import MIN_UNITS
-from analysis.statistics.resampling import (
-    CONFIDENCE,
-)
+from analysis.statistics.resampling import CONFIDENCE
 
 ARM_STYLES: Final[dict[Control, Style]] = {
     "centred": Style(BLUE, "o", "-"),

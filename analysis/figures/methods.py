@@ -14,29 +14,13 @@ from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
 from analysis.statistics.estimates import Estimate
 
 _INCHES_PER_METHOD = 0.22
-
-
 _LABELS_HIGH = 30  # number of names that fill the height of the panel
-
-
 _COLLAPSED = 10.0  # interquartile ranges below the lower quartile
-
-
 _LEAST_FALL = 0.05  # a smaller drop is no collapse, however close the other methods are
-
-
 _FEWEST = 3  # of two methods, neither can be called the outlier
-
-
 _EDGE = 0.05  # distance from the floor to the other points, as a fraction of the panel height
-
-
 _RATIOS = (1, 1.5, 2, 3, 5, 7, 10, 20, 50, 100)
-
-
 _LEAST_TICKS = 3
-
-
 _SAME_COST = 1.25  # points with a cost ratio up to this value share a column of names
 
 

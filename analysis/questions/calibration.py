@@ -49,6 +49,11 @@ class Reliability:
     accuracy: Floats
 
     @property
+    def name(self) -> str:
+        """Name in the figure: the label, or the network if there is no label."""
+        return self.label or self.network
+
+    @property
     def drawn(self) -> Any:
         """Mask (bins,) of the bins with enough predictions to draw."""
         return self.count >= FEWEST
@@ -141,17 +146,13 @@ def _shared(found: list[Reliability]) -> list[Reliability]:
 def reliability_caption(found: Sequence[Reliability], split: str, left_out: Sequence[str] = ()) -> str:
     """Describe the reliability diagrams, with n, and name the configs that are not drawn."""
     rest = f" Not drawn here, but in the table: {', '.join(left_out)}." if left_out else ""
-    counts = "; ".join(f"{_named(each)} n = {each.networks}" for each in found if each.network == found[-1].network)
+    counts = "; ".join(f"{each.name} n = {each.networks}" for each in found if each.network == found[-1].network)
     return (
         f"Predictions of the {split} split in {len(found[-1].count)} bins of equal width over their confidence, pooled "
         f"over seeds ({counts}; {found[-1].images:,} images each). Below the diagonal a network is too sure of itself. "
         f"A larger dot holds more predictions; bins with fewer than {FEWEST} are left out. All seeds see the same "
         f"images, so there is no interval here; that of the calibration error, over seeds, is in the table.{rest}"
     )
-
-
-def _named(reliability: Reliability) -> str:
-    return reliability.label or reliability.network
 
 
 def networks_of(found: Sequence[Reliability]) -> list[str]:

@@ -8,20 +8,10 @@ from study.plan.methods import BASELINE
 from trainables.process.errors import UsageError
 
 DEFAULT_CONFIGS: Final = 3
-
-
 DEFAULT_SEEDS: Final = 10
-
-
 _MOST_SEEDS: Final = 10_000
-
-
 _MOST_CONFIGS: Final = 1_000_000
-
-
 PUBLISHED: Final = "pesf_kd as published"
-
-
 BESIDE: Final = ("ce", BASELINE)  # methods of a comparison confirmed regardless of their score
 
 

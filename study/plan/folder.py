@@ -19,24 +19,14 @@ from trainables.storage.files import replace_file
 from trainables.storage.sqlite_uri import PLAIN, SQLitePathError, sqlite_uri
 from trainables.storage.uris import is_uri
 
-_PLAN: Final = "plan.json"
-
-
-_STORE: Final = "mlflow.db"
-
-
+PLAN_FILE: Final = "plan.json"
+STORE_FILE: Final = "mlflow.db"
 # Subfolders of an output folder that are not studies.
-_SHARED: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"})
-
-
+SHARED_FOLDERS: Final = frozenset({"teachers", "teacher_outputs", "mlartifacts"})
 # Windows, and shared folders on Windows, treat these names as devices.
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-
-
 # Files left by a start that was killed before the plan was written.
 _LEFTOVER: Final = re.compile(r"\.lock|\.writable-[0-9]+|\..*\.partial")
-
-
 _PATHS: Final = ("teacher_checkpoint", "optuna_storage", "data_root", "storage_path", "teacher_outputs_path")
 
 
@@ -47,7 +37,7 @@ def own_store(output_dir: Path) -> str:
         UsageError: the folder's path contains a character not allowed in such a URI.
     """
     try:
-        return sqlite_uri(output_dir / _STORE)
+        return sqlite_uri(output_dir / STORE_FILE)
     except SQLitePathError as error:
         raise UsageError(f"--output-dir: {error}") from None
 
@@ -59,7 +49,7 @@ def check_study_name(name: str) -> None:
         UsageError: the name collides.
     """
     folded = name.casefold()
-    if folded in _SHARED or folded.startswith("mlflow."):
+    if folded in SHARED_FOLDERS or folded.startswith("mlflow."):
         raise UsageError(f"--name {name}: the output folder keeps something else under that name; choose another")
     if name.endswith("."):
         raise UsageError(f"--name {name}: some file systems drop a dot at the end; leave it out")
@@ -80,16 +70,21 @@ def check_is_free(directory: Path, go_on: str) -> None:
         UsageError: the folder contains a study or other files.
     """
     name, parent = directory.name, directory.parent
-    # List the folder only once, because another start may write a plan between two calls.
-    found = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
-    if _PLAN in found:
+    # Look only once, because another start may make the folder or write a plan between two looks.
+    try:
+        found = {path.name for path in directory.iterdir()}
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        found = {name}  # a study's name is none of a leftover's
+    if PLAN_FILE in found:
         raise UsageError(
             f"a study named {name!r} exists under {parent}. Go on with it: {go_on}; or give another --name."
         )
-    if not _are_leftovers(found) or (directory.exists() and not directory.is_dir()):
+    if not _are_leftovers(found):
         raise UsageError(
-            f"--name {name}: {directory} is there, and is no study's folder ({_PLAN} is missing): give another --name, "
-            "or restore the file from a copy"
+            f"--name {name}: {directory} is there, and is no study's folder ({PLAN_FILE} is missing): give another "
+            "--name, or restore the file from a copy"
         )
 
 
@@ -103,8 +98,8 @@ def missing_plan(directory: Path) -> str:
     if directory.is_dir() and _are_leftovers(path.name for path in directory.iterdir()):
         return f"the start of study {name!r} was interrupted before its plan was written: start it again as before"
     if directory.is_dir() and (directory / "journal.jsonl").exists():
-        return f"{directory} has a journal and no {_PLAN}: restore that file from a copy"
-    known = sorted(entry.parent.name for entry in parent.glob(f"*/{_PLAN}"))
+        return f"{directory} has a journal and no {PLAN_FILE}: restore that file from a copy"
+    known = sorted(entry.parent.name for entry in parent.glob(f"*/{PLAN_FILE}"))
     listed = f"studies there: {', '.join(known)}" if known else "there is no study there"
     return f"no study {name!r} under {parent}; {listed}"
 
@@ -174,7 +169,7 @@ def original_of(directory: Path) -> Path | None:
         return home
     if directory.name == name:
         return None
-    others = (path.parent for path in sorted(directory.parent.glob(f"*/{_PLAN}")))
+    others = (path.parent for path in sorted(directory.parent.glob(f"*/{PLAN_FILE}")))
     return next((other for other in others if not _is_same(other, directory) and _holds(other, content)), None)
 
 
@@ -211,13 +206,13 @@ def settle_in(directory: Path) -> None:
     changed = settled(content, directory) | {"home": str(directory.absolute())}
     if _has_own_store(content):
         changed["tracking_uri"] = None
-    replace_file(directory / _PLAN, (json.dumps(changed, indent=2) + "\n").encode(), durable=True)
+    replace_file(directory / PLAN_FILE, (json.dumps(changed, indent=2) + "\n").encode(), durable=True)
 
 
 def _read(directory: Path) -> Mapping[str, Any]:
     """Return the content of a plan file, or an empty dict if the file cannot be read."""
     with suppress(OSError, ValueError, RecursionError):
-        content = json.loads((directory / _PLAN).read_text(encoding="utf-8"))
+        content = json.loads((directory / PLAN_FILE).read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content
     return {}
@@ -244,7 +239,7 @@ def _folder_of_store(content: Mapping[str, Any]) -> Path | None:
     named = tuple(part for part in Path(output_dir).parts if part != "..")
     path = uri.removeprefix(PLAIN)
     for store in (Path(path), Path(unquote(path))):
-        if store.name == _STORE and named and store.parent.parts[-len(named) :] == named:
+        if store.name == STORE_FILE and named and store.parent.parts[-len(named) :] == named:
             return store.parent
     return None
 

@@ -81,8 +81,8 @@ OPTIONS: Final[dict[str, Option]] = {
             into="config"),
         _what("dataset", str, "digits", "question",
             "digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images in "
-            "PATH/train/CLASS/ (with test/ or val/ beside train/, or both) or PATH/CLASS/, or a task of GLUE,"
-            " such as glue:sst2.",
+            "PATH/train/CLASS/ (with test/ or val/ beside train/, or both) or PATH/CLASS/, or a task of GLUE, "
+            "such as glue:sst2.",
             into="config"),
         _what("data_root", Path | None, None, "execution",
             "Folder with the dataset's files; digits needs none.",
@@ -114,9 +114,9 @@ OPTIONS: Final[dict[str, Option]] = {
             "Fresh seeds for each promising config and each control, or for each method that is compared (5).",
             into="plan"),
         _how_much("confirm", int | None, None, "question",
-            "When all has run, run the N best configs (by a lower confidence bound) and the controls again on"
-            " fresh seeds, and read the test split for them, once; of a comparison the N best methods, ce and"
-            " kd.",
+            "When all has run, run the N best configs (by a lower confidence bound) and the controls again on "
+            "fresh seeds, and read the test split for them, once; of a comparison the N best methods, ce and "
+            "kd.",
             metavar="N"),
         _how_much("seeds", int | None, None, "question",
             "Fresh seeds for each config that is confirmed; 10 if not given.",
@@ -134,8 +134,8 @@ OPTIONS: Final[dict[str, Option]] = {
         _how_much("smoke", bool, False, "command",
             "Two configs, one seed, one epoch: does it run?"),
         _search("sampler", Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"], "tpe", "question",
-            "Optuna sampler. cmaes draws categorical parameters at random. With --scheduler asha, gp, cmaes "
-            "and nsga2 learn from a stopped trial by its value at its last epoch.",
+            "Optuna sampler. cmaes draws categorical parameters at random. With --scheduler asha, gp, cmaes and "
+            "nsga2 learn from a stopped trial by its value at its last epoch.",
             into="plan"),
         _search("scheduler", Literal["none", "asha"], "none", "question",
             "asha stops unpromising configs early. With none, every trial is trained to its end, so that the "
@@ -165,8 +165,8 @@ OPTIONS: Final[dict[str, Option]] = {
             "Ray: local, auto or host:port.",
             into="plan"),
         _where("ship_code", bool, False, "execution",
-            "Send this package to the nodes, which then need its dependencies alone; if not given, it has to "
-            "be installed on them.",
+            "Send this package to the nodes, which then need its dependencies alone; if not given, it has to be "
+            "installed on them.",
             into="plan"),
         _where("output_dir", Path, Path("study_results"), "execution",
             "Folder for studies, teachers and the MLflow store."),
@@ -187,13 +187,13 @@ OPTIONS: Final[dict[str, Option]] = {
             "auto, fp32 or bf16: arithmetic of the convolutions in training. auto is bf16 where this machine "
             "and the student's size gain by it; the plan says which."),
         _teacher("teacher_checkpoint", Path | None, None, "execution",
-            "A trained teacher, instead of training one: teacher.safetensors of `python -m "
-            "trainables.teacher`, or weights of another code base (.pth, .safetensors), for which --teacher "
-            "names the architecture; of text, a folder in Hugging Face's layout."),
+            "A trained teacher, instead of training one: teacher.safetensors of `python -m trainables.teacher`, "
+            "or weights of another code base (.pth, .safetensors), for which --teacher names the architecture; "
+            "of text, a folder in Hugging Face's layout."),
         _teacher("teacher_weights", str | None, None, "execution",
-            "Which weights of --teacher-checkpoint, where it has several: raw, their running average (ema), "
-            "or those under a key, such as best_state_dict; if not given, raw ones before averages. The plan "
-            "says which were taken.",
+            "Which weights of --teacher-checkpoint, where it has several: raw, their running average (ema), or "
+            "those under a key, such as best_state_dict; if not given, raw ones before averages. The plan says "
+            "which were taken.",
             metavar="raw|ema|KEY"),
         _teacher("teacher_normalisation", str | None, None, "question",
             "What the images of a foreign checkpoint were normalised by, such as "
@@ -207,9 +207,9 @@ OPTIONS: Final[dict[str, Option]] = {
             "How long; as the recipe says if not given.",
             into="config", least=1),
         _teacher("teacher_outputs", Literal["auto", "stored", "live"], "auto", "question",
-            "Compute the frozen teacher's outputs once and store them, or live in every epoch; auto stores "
-            "them if they stay within the limit and the method neither needs maps of the nets (fitnet, at, "
-            "sp, vid, pkd) nor trains the teacher (full_teacher).",
+            "Compute the frozen teacher's outputs once and store them, or live in every epoch; auto stores them "
+            "if they stay within the limit and the method neither needs maps of the nets (fitnet, at, sp, vid, "
+            "pkd) nor trains the teacher (full_teacher).",
             into="plan"),
         _teacher("teacher_outputs_dtype", Literal["float16", "bfloat16", "float32"], "float16", "question",
             "How stored outputs are rounded.",

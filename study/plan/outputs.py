@@ -3,9 +3,5 @@
 from typing import Literal
 
 OutputsMode = Literal["auto", "stored", "live"]
-
-
 OutputsSource = Literal["stored", "live"]
-
-
 OutputsDtype = Literal["float16", "bfloat16", "float32"]

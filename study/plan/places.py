@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from study.plan.folder import _PLAN, _SHARED, _STORE, check_is_free
+from study.plan.folder import PLAN_FILE, SHARED_FOLDERS, STORE_FILE, check_is_free
 from study.plan.lock import StudyLock
 from study.plan.plan import StudyPlan
 from trainables.process.errors import UsageError
@@ -12,7 +12,7 @@ from trainables.storage.sqlite_uri import lock_of, sqlite_file
 
 # Files that a study writes into the study folder. Hidden files are reserved as well.
 _OWN_FILES: Final = frozenset({
-    _PLAN, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
+    PLAN_FILE, "journal.jsonl", "summary.json", "report.html", "records", "figures", "students", "tune", "set-aside",
     "teacher_progress.json",
 })  # fmt: skip
 
@@ -66,7 +66,9 @@ def check_store_place(plan: StudyPlan, *, is_new: bool) -> None:
         if is_new and file.is_relative_to(own):
             raise UsageError(f"--tracking-uri: {file} lies in the study's own folder; name a file outside of it")
         if (use := _use_in_a_study(file, own)) is not None:
-            raise UsageError(f"--tracking-uri: {file} is {use}; name another file, such as {plan.output_dir / _STORE}")
+            raise UsageError(
+                f"--tracking-uri: {file} is {use}; name another file, such as {plan.output_dir / STORE_FILE}"
+            )
 
 
 def _files_of(store: Path) -> set[Path]:
@@ -108,7 +110,7 @@ def _use_of(file: Path, plan: StudyPlan) -> str | None:
         return "the study's folder"
     if file.is_relative_to(output_dir) and file != output_dir:
         first = file.relative_to(output_dir).parts[0].casefold()
-        if first in _SHARED or first.startswith("mlflow."):
+        if first in SHARED_FOLDERS or first.startswith("mlflow."):
             return f"under {first}, which the output folder keeps for itself"
     store = sqlite_file(plan.tracking_uri)
     if store is not None and _folded(file) in map(_folded, _files_of(store.resolve())):
@@ -129,5 +131,5 @@ def _use_in_a_study(file: Path, own: Path) -> str | None:
 
 def _studies_around(file: Path, own: Path) -> Iterator[Path]:
     for folder in (file, *file.parents):
-        if folder == own or (folder / _PLAN).is_file():
+        if folder == own or (folder / PLAN_FILE).is_file():
             yield folder

@@ -53,8 +53,6 @@ _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db"
 
 # Fields that affect only how a study runs. They may change at a resume.
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
-
-
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
 

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from study.plan.folder import missing_plan, settled
 from study.plan.options import names_into
@@ -24,8 +22,6 @@ _WITHOUT_FLAG: Final = frozenset(
 
 
 _FLAGS_OF_CONFIGS: Final = frozenset(names_into("config")) | {"precision", "temperature"}
-
-
 _FLAGS_OF_FIELDS: Final = {"configs": "confirm"}
 
 

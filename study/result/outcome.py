@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.figures.study import (
-    compute_gap_against_accuracy,
-)
+from analysis.figures.study import compute_gap_against_accuracy
 from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
@@ -52,7 +50,7 @@ _COST_NOTE = (
     "`cost x ce` is the FLOPs of training over those of cross-entropy on the same student, the teacher's passes for "
     "stored outputs shared out; measured times are in summary.json."
 )
-_SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed"}
+SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     above = [confirmation_note(run.ledger, confirmed), "**Before**"] if confirmed is not None else []
     if tested:
         above.insert(1, methods_table(tested, costs))
-    result_note = "\n\n".join([*above, table, *_correlation_lines(plan, correlation, landmark), *notes])
+    result_note = "\n\n".join([*above, table, *correlation_lines(plan, correlation, landmark), *notes])
     status = "FINISHED" if run.complete else "KILLED"
     artifacts = [plan.directory / name for name in ("plan.json", "summary.json", "records", "figures")]
     artifacts += [report] if report is not None else []
@@ -254,7 +252,8 @@ def _correlation_text(correlation: Estimate, words: str, landmark: Landmark) -> 
     return f"{subject}: {found}; {correlation.method}"
 
 
-def _correlation_lines(plan: StudyPlan, correlation: Estimate, landmark: Landmark) -> list[str]:
+def correlation_lines(plan: StudyPlan, correlation: Estimate, landmark: Landmark) -> list[str]:
+    """Return the lines on how the gap goes with accuracy; none if nothing was searched."""
     if not plan.searches:
         return []
     return [_correlation_text(correlation, objective_in_words(plan.base.dataset), landmark)]

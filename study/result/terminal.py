@@ -20,7 +20,7 @@ from study.result.confirmed import (
     confirmed_tables,
     plus_minus,
 )
-from study.result.outcome import _SYMBOLS, Outcome, _correlation_lines, ui_command
+from study.result.outcome import SYMBOLS, Outcome, correlation_lines, ui_command
 
 
 def outcome_in_words(outcome: Outcome, stream: TextIO) -> str:
@@ -40,7 +40,7 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
         table = comparison_table if plan.compared else _table
         console.print(table(outcome.configs, outcome.costs))
     methods = sorted({config.accuracy.method for config in outcome.configs if config.accuracy.n > 1})
-    for text in [*methods, *_correlation_lines(plan, outcome.correlation, outcome.landmark), *outcome.notes]:
+    for text in [*methods, *correlation_lines(plan, outcome.correlation, outcome.landmark), *outcome.notes]:
         console.print(text, markup=False)
     if outcome.confirmed is not None:
         console.print("\nConfirmed on fresh seeds", style="bold")
@@ -57,7 +57,7 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
             soft_wrap=True,
         )
     trials = outcome.summary["trials"]
-    counts = ", ".join(f"{trials[status]} {word}" for status, word in _SYMBOLS.items() if trials[status])
+    counts = ", ".join(f"{trials[status]} {word}" for status, word in SYMBOLS.items() if trials[status])
     console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)
     console.print(f"records   {plan.directory / 'records'}", markup=False, soft_wrap=True)
     console.print(f"figures   {plan.directory / 'figures'}", markup=False, soft_wrap=True)

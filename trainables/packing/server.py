@@ -30,8 +30,6 @@ _SECONDS_FOR_MEMBERS: Final = 0.5
 _SHARE_FOR_MEMBERS: Final = 0.1
 
 Result = TypeVar("Result")
-
-
 # Builds a trial from a client's settings.
 BeginRun = Callable[[dict[str, Any]], DistillationRun]
 

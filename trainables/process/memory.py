@@ -11,8 +11,6 @@ import torch
 
 # On Linux, `status` holds the peak resident memory of a process. Writing 5 to `clear_refs` resets the peak.
 _STATUS: Final = Path("/proc/self/status")
-
-
 _RESET_PEAK: Final = Path("/proc/self/clear_refs")
 
 

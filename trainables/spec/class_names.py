@@ -6,16 +6,12 @@ Sources: the README of Fashion-MNIST, and CIFAR's `batches.meta` and `fine_label
 from typing import Final
 
 DIGITS: Final = tuple("0123456789")
-
-
 FASHION_MNIST: Final = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 
 
 CIFAR10: Final = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
 CIFAR100: Final = tuple(
     """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can

@@ -115,8 +115,6 @@ def _idx_files(folder: str) -> tuple[str, ...]:
 
 _CIFAR10_BATCHES: Final = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _CIFAR: Final = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009)"
-
-
 DATASETS: Final[dict[str, DatasetInfo]] = {
     info.name: info
     for info in (

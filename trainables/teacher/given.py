@@ -53,8 +53,6 @@ _USUAL: Final[dict[str, Normalisation]] = {
 }
 # Normalisation for models of torchvision and timm, unless they were trained with another one.
 _IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
 NORMALISATION_BOUNDS: Final = (
     "means are of pixels in [0, 1] and lie between -10 and 10, standard deviations between 0.001 and 10"
 )

@@ -19,8 +19,6 @@ from trainables.spec.trial import TrialConfig
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,149}")
 _DEVICE: Final = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 _MOST_THREADS: Final = 1024
-
-
 _FLAGS: Final = {"student": "model", "data_seed": "seed"}
 
 

@@ -22,8 +22,6 @@ from trainables.tune.cache import dataset_of, stores, teacher_of, teacher_output
 # A checkpoint takes a few milliseconds here and in the driver; at most one per second keeps the cost below one percent.
 # An epoch of a real network takes longer than a second, so at most one epoch is lost.
 SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
-
-
 BeginRun = Callable[[dict[str, Any]], DistillationRun]
 Epoch = Callable[[DistillationRun], dict[str, float]]
 

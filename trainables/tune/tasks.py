@@ -17,9 +17,7 @@ from trainables.teacher.files import (
 )
 from trainables.teacher_outputs.store import Shard
 from trainables.tune.cache import dataset_of, store_of, teacher_of, teacher_path_of
-from trainables.tune.session import (
-    take_notes,
-)
+from trainables.tune.session import take_notes
 from trainables.tune.settings import resolved
 
 

@@ -34,8 +34,8 @@ class ShortTrial(distillation.DistillationTrainable):
             time.sleep(3)
         super().setup(config)
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        (self.folder / f"{os.getpid()}-{config['trial_id']}").touch()
+    def _start(self, settings: dict[str, Any]) -> None:
+        (self.folder / f"{os.getpid()}-{settings['trial_id']}").touch()
 
     def step(self) -> dict[str, Any]:
         self._begin_if_new()

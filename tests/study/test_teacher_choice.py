@@ -64,7 +64,7 @@ def averaged(network, tmp_path):
     """A checkpoint with raw weights and their average, which is another network."""
     path = tmp_path / "averaged.pth"
     raw = network.state_dict()
-    average = {key: value + 0.25 if value.is_floating_point() else value for key, value in raw.items()}
+    average = {key: 0.75 * value if value.is_floating_point() else value for key, value in raw.items()}
     torch.save({"state_dict": raw, "state_dict_ema": average, "epoch": 3}, path)
     return path
 

@@ -20,7 +20,7 @@ from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.sync import main as sync_main
 from tests.study.inspection import assert_whole, read_journal, runs_of
-from tests.study.test_cma_state import Payload
+from tests.study.search.test_cma_state import Payload
 from trainables.process.errors import StudyError
 from trainables.storage.mlflow_store import check_tracking_uri
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.trainables.conftest import MakeStore
+from tests.trainables.methods.conformance import CHECKS, Bench, Case, cases_of
 from trainables.data.dataset import Dataset
 from trainables.methods.registry import METHODS
 from trainables.teacher_outputs.frozen import FrozenTeacher
-
-from .conformance import CHECKS, Bench, Case, cases_of
 
 CASES = [
     *cases_of(METHODS),

@@ -9,6 +9,8 @@ from scipy.stats import norm
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tests.trainables.conftest import IMAGE_METHODS, small_config
+from tests.trainables.methods import conformance
+from tests.trainables.methods.conformance import Bench, Case
 from trainables.data.dataset import Dataset, Split
 from trainables.losses.parts import StepOutputs
 from trainables.methods.at import at_loss, attention
@@ -25,9 +27,6 @@ from trainables.spec.datasets import DATASETS
 from trainables.spec.methods import method_spec
 from trainables.spec.trial import TrialConfig
 from trainables.teacher_outputs.frozen import FrozenTeacher
-
-from . import conformance
-from .conformance import Bench, Case
 
 MAP_METHODS = [name for name in IMAGE_METHODS if method_spec(name).needs_maps]
 EVERY_METHOD = pytest.mark.parametrize("method", MAP_METHODS)

@@ -9,11 +9,10 @@ import pytest
 
 import trainables.methods
 from tests.trainables.conftest import MakeStore
+from tests.trainables.methods.conformance import CHECKS, Bench, Case
 from trainables.data.dataset import Dataset
 from trainables.spec.methods import _WEIGHTS, METHOD_SPECS, MethodSpec
 from trainables.teacher_outputs.frozen import FrozenTeacher
-
-from .conformance import CHECKS, Bench, Case
 
 HERE = Path(__file__).parent
 README = (HERE.parents[2] / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,275 @@
+"""The notebooks run from top to bottom, say what the records say, and each pair of files says the same.
+
+One of them runs in a Jupyter kernel of its own, which takes seconds to start; the cells of all of them run in this
+process (`notebook_cells`), on the records that come with the package and on those of a real small study.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+
+import analysis
+from analysis.questions.association import gap_associations
+from analysis.questions.intervention import imposed_gaps
+from analysis.questions.mediation import gap_mediation
+from analysis.questions.parameters import parameter_associations
+from analysis.reading.pooling import compare_within_studies, distinct_runs, pool_studies
+from analysis.reading.trials import EXAMPLES, open_study, summarise_configs
+from analysis.statistics.estimates import holm
+from analysis.wording.sentences import quoted, quoted_points
+from tests.analysis.notebooks.notebook_cells import figures, prose, run_cells
+from tests.analysis.planted import measured, records, searched
+from tests.analysis.questions.test_intervention import study as study_of_gaps
+from tests.analysis.synthetic import trial, whole_study, write_records
+from tests.conftest import S3, Launch
+
+NOTEBOOKS = Path(analysis.__file__).parent / "notebooks"
+SCRIPTS = sorted(NOTEBOOKS.glob("*.py"))
+FIRST_LOOK, WIDTH, TEMPERATURE, GAP, METHODS, MANY = SCRIPTS
+
+
+def ran(script: Path, monkeypatch: pytest.MonkeyPatch, study: Path | None = None) -> list[Any]:
+    if study is not None:
+        monkeypatch.setenv("PESFKD_STUDIES" if script == MANY else "PESFKD_STUDY", str(study))
+    return run_cells(script, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[Any]]:
+    """What a notebook shows of the shipped records; each runs once."""
+
+    @cache
+    def shown(script: Path) -> list[Any]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            for name in ("PESFKD_STUDY", "PESFKD_STUDIES"):
+                monkeypatch.delenv(name, raising=False)
+            monkeypatch.chdir(tmp_path_factory.mktemp("anywhere"))
+            return run_cells(script, monkeypatch)
+
+    return shown
+
+
+def well_said(shown: list[Any]) -> str:
+    """What the cells say, nothing of it the leavings of a number that is none or of a type's own name."""
+    text = prose(shown)
+    assert not re.search(r"\bnan\b|\bNone\b|\binf\b|Estimate\(|<function|[{}]", text), text
+    assert all(figure.get_supxlabel() for figure in figures(shown))
+    return text
+
+
+def test_the_first_look_runs_in_a_kernel_of_its_own_on_a_real_study(
+    small_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PESFKD_STUDY", str(small_study))
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parents[1]))
+    # A user's own matplotlibrc, or a display that is not there, must not matter.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    notebook = nbformat.read(FIRST_LOOK.with_suffix(".ipynb"), as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    shown = [output["data"] for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert sum("image/png" in data for data in shown) == 4
+    assert any(small_study.name in data.get("text/markdown", "") for data in shown)
+
+
+def test_the_first_look_shows_four_figures_the_table_and_the_correlation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_records(tmp_path / "invented", *whole_study())
+    shown = ran(FIRST_LOOK, monkeypatch, tmp_path / "invented")
+    assert len(figures(shown)) == 4
+    text = prose(shown)
+    assert "**invented**" in text
+    assert "49 trials recorded, 24 of them in the search" in text
+    assert "| kd (config-kd) |" in text
+    assert "exploratory: -0." in text
+
+
+@pytest.mark.parametrize(("number", "drawn"), [("01", 4), ("02", 2), ("03", 3), ("04", 3), ("05", 3), ("06", 3)])
+def test_every_notebook_says_and_draws_something_of_the_shipped_records(
+    number: str, drawn: int, shipped: Callable[[Path], list[Any]]
+) -> None:
+    (script,) = NOTEBOOKS.glob(f"{number}_*.py")
+    shown = shipped(script)
+    assert "fashion-" in well_said(shown)
+    assert len(figures(shown)) == drawn
+
+
+@pytest.mark.parametrize("script", [WIDTH, GAP, METHODS, MANY], ids=lambda script: script.stem)
+def test_a_small_study_of_ones_own_is_enough_for_every_question_that_it_asked(
+    script: Path, small_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = well_said(ran(script, monkeypatch, small_study))
+    assert small_study.name in text
+    assert "too few" in text or script == METHODS
+
+
+def test_a_study_that_did_not_vary_what_is_asked_of_is_refused_with_what_it_varied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValueError, match="it varied adapter_width, adapter_learning_rate"):
+        ran(TEMPERATURE, monkeypatch, EXAMPLES / "fashion-adapter_width")
+
+
+def test_what_is_said_of_the_width_is_what_the_records_give(shipped: Callable[[Path], list[Any]]) -> None:
+    text = prose(shipped(WIDTH))
+    study = open_study(EXAMPLES / "fashion-adapter_width")
+    found = [each.estimate for each in parameter_associations(study, ["adapter_width"])]
+    p_values = holm([each.p_value or 1 for each in found])
+    for estimate, p_value in zip(found, p_values, strict=True):
+        assert quoted(estimate, corrected_p=p_value) in text
+    assert quoted_points(gap_mediation(study, "adapter_width", "centred").total, digits=2) in text
+    for summary in summarise_configs(study.trials):
+        assert summary.config_id in text
+
+
+@pytest.mark.parametrize(("effect", "said"), [(0.02, "better"), (-0.02, "worse")])
+def test_the_prose_follows_what_was_planted(
+    effect: float, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = searched(np.random.default_rng(1), 24, width_on_accuracy=effect, noise=0.005)
+    write_records(tmp_path / "planted", planted.trials, planted.epochs)
+    text = well_said(ran(WIDTH, monkeypatch, tmp_path / "planted"))
+    assert f"wider adapters went with {said} students" in text
+    assert "Nothing ran again on fresh seeds" in text
+
+
+def test_what_is_said_of_the_gap_is_what_the_records_give(shipped: Callable[[Path], list[Any]]) -> None:
+    text = prose(shipped(GAP))
+    study = open_study(EXAMPLES / "fashion-temperature")
+    wanted = ("centred", "exploratory", ("adapter_learning_rate",))
+    named = [each for each in gap_associations(study) if (each.gap, each.evidence, each.held) == wanted]
+    assert text.count(quoted(named[0].estimate)) == 3
+    for arm in imposed_gaps(open_study(EXAMPLES / "fashion-gap")):
+        assert (
+            f"- **{arm.control}** ({arm.evidence}): a nat of target changes accuracy by {quoted_points(arm.effect)}"
+            in text
+        )
+        assert quoted(arm.reached) in text
+
+
+def test_a_study_that_only_watched_the_gap_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "nobody set the gap in this study" in prose(ran(GAP, monkeypatch, EXAMPLES / "fashion-temperature"))
+
+
+def test_an_imposed_gap_is_spoken_of_as_an_effect_and_its_placebo_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imposed = study_of_gaps(np.random.default_rng(3), 30, centred=-1.5, placebo=0.0)
+    write_records(tmp_path / "imposed", imposed.trials, imposed.epochs)
+    shown = ran(GAP, monkeypatch, tmp_path / "imposed")
+    text = well_said(shown)
+    assert len(figures(shown)) == 3
+    (centred,) = set(re.findall(r"- \*\*centred\*\*.*", text))
+    (placebo,) = set(re.findall(r"- \*\*placebo\*\*.*", text))
+    assert "a smaller gap made better students" in centred
+    assert "no effect that could be told from none" in placebo
+    assert "nobody set the gap" not in text
+
+
+def test_methods_are_compared_in_accuracy_and_in_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, generator = [], np.random.default_rng(4)
+    for method, mean, flops in (("ce", 0.6, 30.0), ("kd", 0.7, 36.0), ("dkd", 0.8, 36.0), ("at", 0.65, 99.0)):
+        flops_of = {"cost/step_flops": flops, "cost/forward_flops_student": 10.0, "cost/backward_flops_student": 20.0}
+        for replicate in range(1, 9):
+            config = {"stage": "control", "method": method, "config_id": method, "name": f"{method}-s{replicate}"}
+            accuracy = mean + 0.01 * generator.normal()
+            rows.append(
+                trial(len(rows), epochs=1, replicate=replicate, **config, **flops_of, **measured(0.1, accuracy))
+            )
+    methods = records(rows)
+    write_records(tmp_path / "methods", methods.trials, methods.epochs)
+    shown = ran(METHODS, monkeypatch, tmp_path / "methods")
+    text = well_said(shown)
+    assert len(figures(shown)) == 3
+    assert "Nothing was searched." in text
+    assert "Of the 4 whose cost is known, ce and dkd are on the front" in text
+    assert "one is clearly better than kd and 2 are clearly worse" in text
+    assert "The highest mean is that of dkd" in text
+
+
+@pytest.mark.slow
+def test_a_real_comparison_of_methods_is_read(
+    output_dir: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = launch("--space", "method", "--methods", "ce,kd,dist+adapter", "--replicates", "2", "--epochs", "2",
+                  "--name", "read-methods", "--output-dir", output_dir, timeout=500)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = ran(METHODS, monkeypatch, output_dir / "read-methods")
+    text = well_said(shown)
+    assert len(figures(shown)) == 3
+    assert "| dist+adapter | 2 |" in text
+    assert "Of the 3 whose cost is known" in text
+
+
+def test_what_is_said_of_many_studies_is_what_the_records_give(shipped: Callable[[Path], list[Any]]) -> None:
+    text = prose(shipped(MANY))
+    pool = pool_studies([EXAMPLES / f"fashion-{space}" for space in ("adapter_width", "joint", "temperature")])
+    once = distinct_runs(pool)
+    assert f"3 studies have {pool.trials.num_rows} trials" in text
+    assert f"what counts is {once.trials.num_rows} runs" in text
+    for _, summary in compare_within_studies(pool):
+        assert summary.against_baseline is not None
+        assert quoted_points(summary.against_baseline, corrected_p=summary.corrected_p) in text
+
+
+def test_many_studies_are_read_from_an_object_store(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = s3.new_bucket()
+    for path in EXAMPLES.rglob("*.parquet"):
+        s3.put(bucket, path.relative_to(EXAMPLES).as_posix(), path.read_bytes())
+    studies = [s3.uri(f"{bucket}/fashion-{name}") for name in ("temperature", "joint")]
+    monkeypatch.setenv("PESFKD_STUDIES", " ".join(studies))
+    text = well_said(run_cells(MANY, monkeypatch))
+    assert "2 studies have 64 trials. 10 of them are runs that another of the studies has as well" in text
+
+
+def test_studies_of_other_data_are_not_compared_by_their_accuracies(
+    small_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PESFKD_STUDIES", f"{EXAMPLES / 'fashion-joint'} {small_study}")
+    text = prose(run_cells(MANY, monkeypatch))
+    assert "**The studies differ in dataset (fashion-joint: fashion_mnist, small: digits)" in text
+
+
+def test_the_notebooks_need_neither_torch_nor_ray_nor_mlflow() -> None:
+    imports = [
+        ast.unparse(node)
+        for script in SCRIPTS
+        for cell in jupytext.read(script).cells
+        if cell.cell_type == "code"
+        for node in ast.walk(ast.parse("\n".join(line for line in cell.source.splitlines() if line[:1] != "%")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    check = "import sys; print(sorted({'torch', 'ray', 'mlflow', 'torchvision'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(NOTEBOOKS.parents[1])}
+    command = [sys.executable, "-c", "\n".join([*imports, check])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(imports) > 30
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_notebook_is_its_script_and_holds_no_output(script: Path) -> None:
+    read, notebook = jupytext.read(script), nbformat.read(script.with_suffix(".ipynb"), as_version=4)
+    sources = [[(cell.cell_type, cell.source) for cell in book.cells] for book in (read, notebook)]
+    assert sources[0] == sources[1]
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
+
+
+def test_every_notebook_has_both_files_and_all_of_them_are_tested() -> None:
+    assert [script.stem for script in SCRIPTS] == sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    assert [script.stem[:2] for script in SCRIPTS] == ["01", "02", "03", "04", "05", "06"]

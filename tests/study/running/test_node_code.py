@@ -1,0 +1,98 @@
+"""Nodes on which this package is not installed, for real: a cluster of another virtual environment."""
+
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from study.running.node_code import shipped_code
+from tests.study.inspection import assert_whole
+from tests.study.servers import free_port
+from trainables.process.versions import code_digest
+
+ROOT = Path(__file__).parents[3]
+
+
+# Otherwise Ray takes the machine's network address for its own; and a cluster that `ray start` makes asks for a token.
+ON_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "a-token-for-tests-of-thirty-two-letters-or-more",
+}
+
+
+@pytest.fixture(scope="module")
+def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster whose Python has the dependencies alone."""
+    home = tmp_path_factory.mktemp("bare")
+    venv.create(home, with_pip=False)
+    site = next((home / "lib").glob("python*")) / "site-packages"
+    # A path line brings the packages there and not the editable installs.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    address = f"127.0.0.1:{free_port()}"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    head = subprocess.Popen(
+        [home / "bin" / "python", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
+         "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--include-dashboard=false",
+         "--disable-usage-stats"],
+        cwd=home, env=environment | ON_LOOPBACK,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and head.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", int(address.split(":")[1])), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        assert head.poll() is None, "the cluster did not start"
+        yield address
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+
+
+def study_on(address: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A study from a folder in which the code does not lie: workers look for modules where their driver stands."""
+    folder.mkdir()
+    return subprocess.run(
+        [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--name", "far",
+         "--output-dir", str(folder), "--address", address, *arguments],
+        cwd=folder, capture_output=True, text=True, timeout=500, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"} | ON_LOOPBACK,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_nodes_without_the_package_are_refused_and_what_to_do_is_said(bare_cluster, tmp_path):
+    done = study_on(bare_cluster, tmp_path / "out")
+    assert done.returncode == 1
+    assert "pesfkd is not installed on 127.0.0.1" in done.stderr
+    assert "--ship-code" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_nodes_without_the_package_run_a_study_that_ships_it(bare_cluster, tmp_path):
+    done = study_on(bare_cluster, tmp_path / "out", "--ship-code")
+    assert done.returncode == 0, done.stderr
+    assert_whole(tmp_path / "out" / "far")
+
+
+def test_what_is_shipped_are_the_four_packages():
+    folders = [Path(folder) for folder in shipped_code()["py_modules"]]
+    assert [folder.name for folder in folders] == ["study", "trainables", "search_spaces", "analysis"]
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_the_digest_of_the_code_is_that_of_its_text():
+    assert code_digest() == code_digest()
+    assert len(code_digest()) == 12

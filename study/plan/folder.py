@@ -76,7 +76,9 @@ def check_is_free(directory: Path, go_on: str) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        found = {name}  # a study's name is none of a leftover's
+        if not directory.exists():  # a parent is a file, which is reported when the folder is made
+            return
+        found = {name}  # a file; no leftover has a name like that
     if PLAN_FILE in found:
         raise UsageError(
             f"a study named {name!r} exists under {parent}. Go on with it: {go_on}; or give another --name."

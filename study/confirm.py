@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
-    ("what would be confirmed, and what that costs", "python -m study.confirm NAME --dry-run"),
-    ("the three best configs and the controls on ten seeds each", "python -m study.confirm NAME"),
-    ("a quick one", "python -m study.confirm NAME --confirm 1 --seeds 5"),
+    ("show what would be confirmed, and the cost", "python -m study.confirm NAME --dry-run"),
+    ("confirm the three best configs and the controls on ten seeds each", "python -m study.confirm NAME"),
+    ("run a quick confirmation", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
 _OPTIONS: Final = (
     "confirm", "seeds", *names_of("execution"), "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
@@ -35,11 +35,11 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 @with_options(_OPTIONS)
 def confirm_study(context: typer.Context, name: FinishedStudyName, **values: Any) -> None:
-    """Confirm what a finished study found: its best configs and the controls on fresh seeds, and on the test split.
+    """Train the best configs of a finished study and the controls on fresh seeds, and compare them on the test split.
 
-    The configs are chosen by a lower confidence bound, entered into the study's journal, and compared by seed on the
-    test split, which is read for this one choice. A confirmation that was stopped goes on; one that is done is shown
-    again; another choice is refused. Exit codes are those of study.launch.
+    The configs are chosen by a lower confidence bound and recorded in the study's journal. The test split is read once,
+    for these configs only, and differences are paired by seed. An interrupted confirmation is resumed, and a completed
+    one is shown again. A different choice is rejected. Exit codes: as for study.launch.
     """
     if values["quiet"]:
         hide_progress()
@@ -81,10 +81,14 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     lines = [
         f"study      {plan.name}  (nothing has been written)",
         f"confirms   {len(confirmation.choices)} configs on {request.seeds} fresh seeds each (replicates "
-        f"{confirmation.first_replicate} to {last}); the test split is read for them, once",
-        f"cost       {trials} trials, {begun} of them begun before; {trials * plan.base.epochs} student epochs",
-        *([f"tunes      the temperature of kd first, by {tuning} of these on the validation split"] if tuning else []),
-        "chosen" if ledger.confirmation is None else "chosen before, for good",
+        f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
+        f"cost       {trials} trials, {begun} of them already started; {trials * plan.base.epochs} student epochs",
+        *(
+            [f"tunes      first the temperature of kd, with {tuning} of these trials on the validation split"]
+            if tuning
+            else []
+        ),
+        "chosen" if ledger.confirmation is None else "chosen before (final)",
     ]
     for choice in confirmation.choices:
         role = f"choice {choice.rank}" if choice.rank is not None else "control" if choice.control else "winner"

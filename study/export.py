@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from trainables.students.file import KeptStudent, Student
 
 _EXAMPLES: Final = (
-    ("the confirmed student as ONNX, beside its weights", "python -m study.export NAME"),
-    ("as what torch.export saves, elsewhere", "python -m study.export NAME --format torch-export --out student.pt2"),
-    ("once more, for a script", "python -m study.export NAME --force --json"),
+    ("export the confirmed student as ONNX, next to the weights", "python -m study.export NAME"),
+    (
+        "export for torch.export, to another place",
+        "python -m study.export NAME --format torch-export --out student.pt2",
+    ),
+    ("replace the file, with JSON output for a script", "python -m study.export NAME --force --json"),
 )
 # Modules required in addition to PyTorch, by file suffix.
 _NEEDED: Final = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".pt2": ()}
-_SENTENCES: Final = "int32 sentences: token ids, 0 behind the last one, and segment ids"
+_SENTENCES: Final = "int32 sentences: token ids, padded with 0 at the end, and segment ids"
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 
@@ -46,13 +49,15 @@ class FormatName(StrEnum):
         return ".onnx" if self is FormatName.ONNX else ".pt2"
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A study that was confirmed.", show_default=False)]
-Format = Annotated[FormatName, typer.Option("--format", help="onnx needs the extra pesfkd\\[export].")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Confirmed study.", show_default=False)]
+Format = Annotated[FormatName, typer.Option("--format", help="File format; onnx needs the extra pesfkd\\[export].")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Where to; if not given, beside the student's weights in the study's folder."),
+    typer.Option(metavar="FILE", help="Output file. Default: next to the student's weights in the study's folder."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there, once the new one is found good.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace an existing file, after the new one has passed the check.")
+]
 
 
 @app.command(
@@ -67,13 +72,13 @@ def export(
     force: Force = False,
     **values: Any,
 ) -> None:
-    """Write the student of a confirmed study as a program that needs nothing of this package.
+    """Export the student of a confirmed study as a program that does not need this package.
 
-    It takes uint8 images (batch, channels, height, width), of any batch, normalises them itself and gives logits. One
-    that reads text takes sentences (batch, 2, tokens), int32: token ids and segment ids; its tokeniser is in the file
-    as tokenizer.json. The names of the classes are in the file too (class_names). What was written is read back and
-    compared with the student, on the example that was kept with it and on batches of other sizes; a file that gives
-    other logits is removed. Exit codes: 0 done, 1 error, 2 wrong usage.
+    The program takes uint8 images (batch, channels, height, width) with any batch size, normalises them and returns
+    logits. A text student takes int32 sentences (batch, 2, tokens): token ids and segment ids. The file then also
+    contains the tokeniser as tokenizer.json. The class names are in the file too (class_names). The file is read back
+    and compared with the student, on the stored example and on other batch sizes. A file that returns other logits is
+    removed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
     _check_installed(kind)
     plan = existing_plan(name, values["output_dir"])
@@ -93,7 +98,7 @@ def export(
     except (CheckpointError, StoredFileError, ExportError) as error:
         raise StudyError(f"the student of {entry.trial_id} was not exported: {error}") from error
     except OSError as error:
-        raise StudyError(f"cannot write {path} ({error.strerror or error}); name another place with --out") from error
+        raise StudyError(f"cannot write {path} ({error.strerror or error}); give another place with --out") from error
     result = _result(exported, entry, kind, shape=[BATCH, *shape], student=kept.student)
     typer.echo(json.dumps(result, indent=2) if values["as_json"] else _in_words(result))
 
@@ -109,8 +114,8 @@ def _check_installed(kind: FormatName) -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise UsageError(
-                f"--format {kind} needs {module}, which cannot be imported ({error}). Install what it takes: "
-                "python -m pip install 'pesfkd[export]'; or choose --format torch-export, which needs nothing more"
+                f"--format {kind} needs {module}, which cannot be imported ({error}). Install it: "
+                "python -m pip install 'pesfkd[export]'; or choose --format torch-export, which needs nothing else"
             ) from None
 
 
@@ -124,31 +129,29 @@ def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
     check_records(ledger)
     confirm = confirm_command(plan)
     if ledger.confirmation is None:
-        raise UsageError(
-            f"study {plan.name!r} has no confirmation, and so no student that was kept: run {confirm} first"
-        )
+        raise UsageError(f"study {plan.name!r} has no confirmation and therefore no saved student: run {confirm} first")
     if not ledger.is_confirmed:
         ended = sum(entry.status is not None for entry in ledger.in_stage("confirm"))
         raise UsageError(
             f"the confirmation of study {plan.name!r} is not complete: {ended} of {ledger.confirmation.size} trials "
-            f"have ended. Go on with it: {confirm}"
+            f"have ended. Resume it with: {confirm}"
         )
     entry = first_confirmed(ledger)
     if entry is None:
-        raise UsageError(f"no trial of the confirmation's first choice finished in study {plan.name!r}")
+        raise UsageError(f"in study {plan.name!r}, no trial of the confirmation's first choice has finished")
     path = student_path(plan, entry.trial_id)
     if not path.is_file():
-        raise StudyError(f"the student of {entry.trial_id} is not there: {path} is missing; restore it from a copy")
+        raise StudyError(f"the student of {entry.trial_id} is missing: restore {path} from a copy")
     return entry, path
 
 
 def _check_place(path: Path, kind: FormatName, *, force: bool) -> None:
     if path.suffix != kind.suffix:
-        raise UsageError(f"--out {path}: a file of format {kind} ends in {kind.suffix}")
+        raise UsageError(f"--out {path}: a file of format {kind} must end in {kind.suffix}")
     if path.is_dir():
-        raise UsageError(f"--out {path}: that is a folder; name a file in it")
+        raise UsageError(f"--out {path} is a folder: give a file in it")
     if path.exists() and not force:
-        raise UsageError(f"{path} is there already: --force replaces it, --out names another file")
+        raise UsageError(f"{path} already exists: replace it with --force, or give another file with --out")
 
 
 def _with_class_names(plan: "StudyPlan", kept: "KeptStudent") -> "KeptStudent":
@@ -228,17 +231,17 @@ def _in_words(result: dict[str, Any]) -> str:
         [
             f"written   {result['file']} ({result['format']}, {result['bytes']:,} bytes)",
             f"student   {result['student']} of trial {result['trial_id']}",
-            f"takes     {_images_or_sentences(takes, result['pixels'])}",
-            f"gives     logits: float32 ({gives})" + (f" of {in_words(names)}" if names else ""),
+            f"input     {_images_or_sentences(takes, result['pixels'])}",
+            f"output    logits: float32 ({gives})" + (f" of {in_words(names)}" if names else ""),
             f"checked   read back, on batches of {batches}: logits differ by at most "
-            f"{result['largest_difference']:.1e} (allowed: {allowed} + {allowed} of the logit)",
+            f"{result['largest_difference']:.1e} (allowed: {allowed} + {allowed} x |logit|)",
         ]
     )
 
 
 def _images_or_sentences(takes: str, pixels: list[int] | None) -> str:
     if pixels is None:
-        return f"sentences: int32 ({takes}), token ids and segment ids, as the tokenizer.json in the file makes them"
+        return f"sentences: int32 ({takes}), token ids and segment ids, as produced by the tokenizer.json in the file"
     return f"images: uint8 ({takes}), pixels {pixels[0]} to {pixels[1]}, not normalised"
 
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
-    ("the default study, about a minute on two cores", "python -m study.launch --space adapter_width"),
-    ("what a study would do, without doing it", "python -m study.launch --space joint --trials 60 --dry-run"),
-    ("go on with a study that was stopped or killed", "python -m study.launch --resume NAME"),
+    ("run the default study, about a minute on two cores", "python -m study.launch --space adapter_width"),
+    ("show what a study would do, without running it", "python -m study.launch --space joint --trials 60 --dry-run"),
+    ("resume a study that was stopped or killed", "python -m study.launch --resume NAME"),
 )
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -35,14 +35,15 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 @with_options(OPTIONS)
 def launch(context: typer.Context, **values: Any) -> None:
-    """Study which teacher adapter, temperature and loss weights make the best student.
+    """Find the teacher adapter, temperature and loss weights that produce the best student.
 
     A study proposes configs, trains each once, repeats the most promising ones and two controls (cross-entropy,
-    plain KD) on fresh seeds, and ends with a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong
-    usage, 3 done but trials failed or MLflow has not all of it, 4 not done within --time-budget, 130 interrupted.
-    --space method and method_tuned compare distillation methods instead: every one of them, as published or each
-    tuned equally long, on equal seeds.
-    What is found so is chosen by its own score; --confirm runs the best again on fresh seeds and on the test split.
+    plain KD) on fresh seeds, and prints a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong usage,
+    3 done but trials failed or MLflow did not receive everything, 4 not done within --time-budget, 130 interrupted.
+    --space method and method_tuned compare distillation methods instead, on the same seeds: all methods with published
+    settings, or all tuned with the same number of trials.
+    The best configs of a search are selected by their own scores, so these scores are biased upwards. --confirm runs
+    the best configs again on fresh seeds and evaluates them on the test split.
     """
     if values["quiet"]:
         hide_progress()
@@ -54,9 +55,9 @@ def launch(context: typer.Context, **values: Any) -> None:
     elif values["list_spaces"]:
         _show_spaces(as_json=as_json)
     elif values["retry_failed"] and resume is None:
-        raise UsageError("--retry-failed is for a study that exists: give --resume NAME too")
+        raise UsageError("--retry-failed needs an existing study: give --resume NAME too")
     elif values["set_aside_records"] and resume is None:
-        raise UsageError("--set-aside-records is for a study that exists: give --resume NAME too")
+        raise UsageError("--set-aside-records needs an existing study: give --resume NAME too")
     elif resume is None and values["space"] is None:
         raise UsageError(f"give --space (one of {', '.join(space_names())}) or --resume NAME")
     else:
@@ -104,9 +105,9 @@ def _show_spaces(*, as_json: bool) -> None:
             typer.echo(f"    fixed: {', '.join(fixed)}")
     for name, comparison in COMPARISONS.items():
         typer.echo(f"{name}\n  {comparison.question}")
-        typer.echo(f"    {'method':24} {'every one, or --methods':28} scientific: each as published, on equal seeds")
+        typer.echo(f"    {'method':24} {'all, or --methods':28} scientific: published settings, same seeds for all")
         for tuned in comparison.tuned:
-            typer.echo(f"    {tuned.name:24} {tuned.domain:28} nuisance, where read: {tuned.why}")
+            typer.echo(f"    {tuned.name:24} {tuned.domain:28} nuisance, if the method uses it: {tuned.why}")
 
 
 def _show_left_out(plan: "StudyPlan") -> None:

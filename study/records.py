@@ -110,7 +110,7 @@ EPOCHS_SCHEMA: Final = pa.schema(
 
 SCHEMAS: Final = {"trials": TRIALS_SCHEMA, "epochs": EPOCHS_SCHEMA}
 _SIDECAR_SUFFIX: Final = ".sha256"
-_MADE_OF_RECORDS: Final = ("records", "summary.json", "figures", "report.html")
+_DERIVED_FILES: Final = ("records", "summary.json", "figures", "report.html")
 
 
 class DamagedRecordsError(ValueError):
@@ -221,17 +221,17 @@ def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
     For a damaged single-trial file, the identifier is taken from the file name.
     """
     epochs: dict[str, int] = {}
-    for row in _rows_there(study_directory, "epochs", ["trial_id", "epoch"]):
+    for row in _readable_rows(study_directory, "epochs", ["trial_id", "epoch"]):
         epochs[row["trial_id"]] = max(epochs.get(row["trial_id"], 0), row["epoch"] or 0)
     found = {trial_id: RecordedTrial(None, None, count) for trial_id, count in epochs.items()}
     # Reversed, so that single-trial files come last and win: they hold the newest row of a rewritten trial.
-    for row in reversed(_rows_there(study_directory, "trials", ["trial_id", "status", "error", "epochs"])):
+    for row in reversed(_readable_rows(study_directory, "trials", ["trial_id", "status", "error", "epochs"])):
         count = max(row["epochs"] or 0, epochs.get(row["trial_id"], 0))
         found[row["trial_id"]] = RecordedTrial(row["status"], row["error"], count)
     return found
 
 
-def _rows_there(study_directory: Path, kind: str, columns: list[str]) -> list[dict[str, Any]]:
+def _readable_rows(study_directory: Path, kind: str, columns: list[str]) -> list[dict[str, Any]]:
     folder = study_directory / "records" / kind
     rows: list[dict[str, Any]] = []
     for path in _loose_files(folder) + sorted(folder.glob("segment-*.parquet")):
@@ -254,7 +254,7 @@ def set_records_aside(study_directory: Path, *others: str) -> Path | None:
     Returns:
         The new folder, or None if there is nothing to move.
     """
-    there = [path for name in (*_MADE_OF_RECORDS, *others) if (path := study_directory / name).exists()]
+    there = [path for name in (*_DERIVED_FILES, *others) if (path := study_directory / name).exists()]
     if not there:
         return None
     aside = _new_folder(study_directory)
@@ -298,7 +298,7 @@ def read_epochs(study_directory: str | Path) -> pa.Table:
 def _read_unique(study_directory: Path, kind: str, keys: list[str]) -> pa.Table:
     folder = study_directory / "records" / kind
     if not folder.is_dir():
-        raise FileNotFoundError(f"{study_directory} holds no records ({folder} is missing): is it a study's folder?")
+        raise FileNotFoundError(f"{study_directory} contains no records ({folder} is missing): is it a study folder?")
     table = _read(folder, None)
     # After a crash between writing a segment and removing the parts, a trial is in both, with the same rows.
     seen: set[tuple[Any, ...]] = set()
@@ -324,7 +324,7 @@ def _joined(tables: Iterable[pa.Table]) -> pa.Table:
     try:
         return pa.concat_tables(tables, promote_options="default")
     except pa.ArrowException as error:
-        raise DamagedRecordsError(f"these are no records that this version writes: {error}") from error
+        raise DamagedRecordsError(f"this version cannot read these records: {error}") from error
 
 
 def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -334,15 +334,15 @@ def _read_file(path: Path, columns: list[str] | None = None) -> pa.Table:
         # A sidecar that has changed by now belongs to another write of the file: a running study has replaced both.
         is_another = stored is not None and stored != _sidecar_content(path, content)
         if is_another and stored == _stored_sidecar(path):
-            raise ValueError(f"its SHA-256 digest is not the one in {_sidecar(path).name}")
+            raise ValueError(f"its SHA-256 digest differs from the one in {_sidecar(path).name}")
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             if stored is None:
                 _check_schema(file)
             return file.read(columns=columns)
     except Exception as error:  # pyarrow's errors, and Python's for invalid names or numbers
         raise DamagedRecordsError(
-            f"{path} is damaged ({str(error).strip()}); `python -m study.launch --resume` of the study writes it anew "
-            "from its journal"
+            f"{path} is damaged ({str(error).strip()}); `python -m study.launch --resume` of the study writes it again "
+            "from the journal"
         ) from error
 
 

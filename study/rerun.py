@@ -20,17 +20,22 @@ if TYPE_CHECKING:
     from study.result.reproduction import Difference, Reproduction
 
 _EXAMPLES: Final = (
-    ("a trial of the study NAME, by its identifier in the records", "python -m study.rerun NAME-0007"),
-    ("one of a study that lies elsewhere", "python -m study.rerun NAME-0007 --output-dir /shared/studies"),
-    ("for a script: the exit code says whether the bits match", "python -m study.rerun NAME-0007 --quiet --json"),
+    ("run a trial of the study NAME again, by its identifier in the records", "python -m study.rerun NAME-0007"),
+    ("run a trial of a study in another folder again", "python -m study.rerun NAME-0007 --output-dir /shared/studies"),
+    ("use it in a script: exit code 0 means that all bits match", "python -m study.rerun NAME-0007 --quiet --json"),
 )
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
 TrialId = Annotated[
-    str, typer.Argument(metavar="TRIAL_ID", help="As `trial_id` in the records, such as NAME-0007.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="TRIAL_ID",
+        help="Trial identifier, as in the column `trial_id` of the records, such as NAME-0007.",
+        show_default=False,
+    ),
 ]
 Study = Annotated[
-    str | None, typer.Option("--name", metavar="STUDY", help="Its study; if not given, what TRIAL_ID begins with.")
+    str | None, typer.Option("--name", metavar="STUDY", help="Study of the trial. Default: the first part of TRIAL_ID.")
 ]
 
 
@@ -44,12 +49,12 @@ def rerun(
     name: Study = None,
     **values: Any,
 ) -> None:
-    """Run a recorded trial again, and say whether the bits match.
+    """Run a recorded trial again, and report whether the results match bit for bit.
 
-    It runs as in its study, of the same config, data, teacher and teacher outputs and on one thread, in this process,
-    and writes nothing into the study. Every number of train/ and val/ that was recorded is compared, epoch by epoch;
-    costs are not, and the test split is not read again. Exit codes: 0 all bits match, 1 some do not (or an error),
-    2 wrong usage, 130 interrupted.
+    The trial runs in this process on one thread, with the study's config, data, teacher and teacher outputs. Nothing is
+    written to the study. All recorded train/ and val/ measures are compared, epoch by epoch. Costs are not compared,
+    and the test split is not read again. Exit codes: 0 all bits match, 1 some differ (or an error), 2 wrong usage,
+    130 interrupted.
     """
     if values["quiet"]:
         hide_progress()
@@ -114,19 +119,19 @@ def _in_words(found: "Reproduction", reasons: list[str]) -> str:
     entry, epochs = found.entry, len(found.entry.epochs)
     what = f"{entry.trial_id} ({entry.name}): {found.numbers} numbers of {epochs} epoch{'' if epochs == 1 else 's'}"
     if entry.status is None:
-        what += ", as far as it is recorded: it has not ended"
+        what += ", recorded so far (the trial has not ended)"
     lines = [f"{what}: {'all bits match' if found.matches else f'{len(found.differences)} differ'}"]
     if found.differences:
         lines.append(f"first     {_difference_in_words(found.differences[0])}")
     if found.largest is not None:
         lines.append(f"largest   {_difference_in_words(found.largest)}")
     if found.error_compared:
-        lines += [f"failed    {entry.error}", f"again     {found.error or 'it did not fail'}"]
+        lines += [f"failed    {entry.error}", f"again     {found.error or 'did not fail'}"]
     return "\n".join([*lines, *reasons])
 
 
 def _difference_in_words(each: "Difference") -> str:
-    now = "not measured any more" if each.again is None else f"{each.again!r} now, {each.size:.2g} apart"
+    now = "no longer measured" if each.again is None else f"{each.again!r} now, difference {each.size:.2g}"
     return f"epoch {each.epoch}, {each.measure}: {each.recorded!r} recorded, {now}"
 
 

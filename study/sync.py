@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
-    ("what the server missed, once it is back", "python -m study.sync NAME"),
-    ("a study of another output folder", "python -m study.sync NAME --output-dir runs"),
-    ("to another server than the study had", "python -m study.sync NAME --tracking-uri http://127.0.0.1:5000"),
+    ("deliver what the server missed, once it is reachable again", "python -m study.sync NAME"),
+    ("deliver a study in another output folder", "python -m study.sync NAME --output-dir runs"),
+    ("deliver to another server", "python -m study.sync NAME --tracking-uri http://127.0.0.1:5000"),
 )
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -30,11 +30,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 @with_options(("tracking_uri", "output_dir", "set_aside_records", "quiet", "verbose"))
 def sync(name: StudyName, **values: Any) -> None:
-    """Deliver a study's trials, result and files to MLflow, as far as it does not have them.
+    """Deliver a study's trials, result and files to MLflow, if they are missing there.
 
-    Every trial is one run there, however often this is done. A study that has not finished is delivered as far as it
-    went, and can still be gone on with. Exit codes: 0 all of it is there, 1 error, 2 wrong usage, 3 MLflow did not
-    take everything.
+    Repeated calls create no duplicate runs. An unfinished study is delivered up to its current state and can still be
+    resumed. Exit codes: 0 everything is delivered, 1 error, 2 wrong usage, 3 MLflow did not accept everything.
     """
     given = {} if values["tracking_uri"] is None else {"tracking_uri": values["tracking_uri"]}
     plan = resumed_plan(name, values["output_dir"], given, runs=False)
@@ -76,7 +75,7 @@ def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool)
             typer.echo(undelivered(plan, outcome.tracking_error), err=True)
             raise typer.Exit(ExitCode.UNDELIVERED)
         ended = sum(entry.status is not None for entry in run.ledger.entries.values())
-        text = f"MLflow has all {ended} trials of {plan.name} that have ended, and the result\n"
+        text = f"MLflow has all {ended} ended trials of {plan.name} and the result\n"
         show_result(text, stdout, elsewhere="everything is delivered")
 
 

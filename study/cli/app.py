@@ -65,4 +65,6 @@ def given_options(context: typer.Context) -> dict[str, Any]:
 
 def epilog_of(examples: Iterable[tuple[str, str]]) -> str:
     """Return the examples section of a command's help, built from descriptions and commands."""
-    return "Examples:\n\n" + "\n\n".join(f"[bold]{command}[/bold]  ({what})" for what, command in examples)
+    return "Examples:\n\n" + "\n\n".join(
+        f"[bold]{command}[/bold]  ({description})" for description, command in examples
+    )

@@ -26,10 +26,10 @@ def data_warnings(plan: StudyPlan) -> list[str]:
     """Return warnings about small splits, as sentences."""
     info = dataset_info(plan.base.dataset)
     small = small_validation(info.split_sizes[1], samples_of(info.name))
-    return [*([small] if small is not None else []), *_lacking(info)]
+    return [*([small] if small is not None else []), *_missing_classes(info)]
 
 
-def _lacking(info: DatasetInfo) -> list[str]:
+def _missing_classes(info: DatasetInfo) -> list[str]:
     """Return a warning for each drawn split of an image folder without images of some classes."""
     if not info.name.startswith(FOLDER_PREFIX):
         return []

@@ -11,10 +11,8 @@ from trainables.process.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
-StudyName = Annotated[str, typer.Argument(metavar="NAME", help="A study, finished or not.", show_default=False)]
-FinishedStudyName = Annotated[
-    str, typer.Argument(metavar="NAME", help="A study that has finished.", show_default=False)
-]
+StudyName = Annotated[str, typer.Argument(metavar="NAME", help="Study, finished or not.", show_default=False)]
+FinishedStudyName = Annotated[str, typer.Argument(metavar="NAME", help="Finished study.", show_default=False)]
 
 
 def with_options(names: Iterable[str]) -> Callable[[Command], Command]:

@@ -36,7 +36,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
     lines = [
         f"study      {plan.name}  (plan {plan.digest}; nothing has been written)",
         f"question   {plan.search_space.question}",
-        f"{_networks(plan)} on {base.dataset} {_by(plan)}, in {base.precision}",
+        f"{_networks(plan)} on {base.dataset} {_method(plan)}, in {base.precision}",
         f"data       {train:,} train, {validation:,} validation ({split}), {test:,} test ({_test_reader(plan)})",
         *image_lines(plan),
         f"classes    {classes_line(plan)}",
@@ -44,23 +44,25 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
-        + ("; one sampler a method, from the published settings on" if plan.compared and plan.searches else ""),
+        + ("; one sampler per method, starting from the published settings" if plan.compared and plan.searches else ""),
         f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
-        + ("" if ended is None else f"; {ended} have ended, and only the rest run"),
+        + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
-        f"cost       {epochs_total(plan)} student epochs at most ({base.epochs} a trial)"
-        + (", fewer where ASHA stops trials" if plan.scheduler == "asha" else "")
-        + _beside(plan),
+        f"cost       at most {epochs_total(plan)} student epochs ({base.epochs} per trial)"
+        + (", fewer if ASHA stops trials" if plan.scheduler == "asha" else "")
+        + _companions(plan),
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
-        f"runs on    ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU a trial, "
-        f"at most {plan.max_concurrent or 'as many as fit'} at once" + _packed(plan) + _shared(plan),
+        f"runs on    Ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU per trial, "
+        + (f"at most {plan.max_concurrent} trials at once" if plan.max_concurrent else "as many trials at once as fit")
+        + _packing(plan)
+        + _workers(plan),
         f"writes     {plan.directory}"
         + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {line}" for line in left_out_lines(plan)),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
         *(f"note       {note}" for note in sampler_notes(plan)),
-        "each as published" if plan.compared else "first configs",
+        "published settings" if plan.compared else "first configs",
     ]
     lines += [
         "           " + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.items())
@@ -92,10 +94,10 @@ def _split(plan: StudyPlan) -> str:
         return validation_origin(plan)
     counts = count_plan_sources(plan)
     known = f"{counts['validation_sources']:,} of {counts['sources']:,} sources" if counts else "whole sources"
-    return f"{known}, stratified as far as they allow, {seed}"
+    return f"{known}, stratified as far as possible, {seed}"
 
 
-def _by(plan: StudyPlan) -> str:
+def _method(plan: StudyPlan) -> str:
     if plan.compared:
         return f"by {len(plan.compared)} methods"
     return f"by {plan.base.method}{' with an adapter' if plan.base.adapter else ''}"
@@ -105,7 +107,7 @@ def _varies(plan: StudyPlan) -> str:
     space = plan.search_space
     if isinstance(space, MethodComparison):
         tuned = ", ".join(f"{p.name} {p.domain}" for p in space.tuned)
-        return f"the method; of each, what it reads of {tuned}" if tuned else "the method"
+        return f"the method and, if the method uses them, {tuned}" if tuned else "the method"
     return ", ".join(f"{p.name} {p.domain}" for p in space.parameters if p.role != "fixed")
 
 
@@ -115,15 +117,15 @@ def _sum_of_trials(plan: StudyPlan) -> str:
         return f"{methods} {seeds}"
     promising = min(plan.promising, plan.trials)
     if plan.compared:
-        return f"{methods} x ({plan.trials} of its search + {promising} best {seeds})"
+        return f"{methods} x ({plan.trials} search trials + {promising} best {seeds})"
     return (
-        f"{plan.trials} of the search + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
+        f"{plan.trials} search trials + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
         f"+ {promising} promising {seeds}"
     )
 
 
 def _test_reader(plan: StudyPlan) -> str:
-    return "never read by a search" + (", once by the confirmation" if plan.confirmation is not None else "")
+    return "never used by a search" + (", used once by the confirmation" if plan.confirmation is not None else "")
 
 
 def describe_confirmation(plan: StudyPlan) -> str:
@@ -135,8 +137,8 @@ def describe_confirmation(plan: StudyPlan) -> str:
         what = f"the {request.configs} best methods, ce and kd"
     else:
         configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
-        what = f"the {configs} (by a lower bound), the search's winner, {', '.join(plan.controls)} and {PUBLISHED}"
-    texts = [f"{what} on {request.seeds} fresh seeds: at most {confirm_trials(plan)} trials more"]
+        what = f"the {configs} (by lower bound), the search winner, {', '.join(plan.controls)} and {PUBLISHED}"
+    texts = [f"{what} on {request.seeds} fresh seeds each: at most {confirm_trials(plan)} additional trials"]
     tuned = tuned_configs(plan)
     if tuned:
         texts[0] += (
@@ -147,8 +149,8 @@ def describe_confirmation(plan: StudyPlan) -> str:
     floor = 2 / 2**request.seeds
     if floor * comparisons >= _LEVEL:
         texts.append(
-            f"no paired p-value can fall below {floor:.3g}, nor below {min(1.0, floor * comparisons):.3g} when "
-            f"corrected for {comparisons} comparisons: read the intervals, or take more --seeds"
+            f"no paired p-value can be below {floor:.3g}, or below {min(1.0, floor * comparisons):.3g} after "
+            f"correction for {comparisons} comparisons: use the intervals, or increase --seeds"
         )
     return "; ".join(texts)
 
@@ -156,29 +158,29 @@ def describe_confirmation(plan: StudyPlan) -> str:
 def _networks(plan: StudyPlan) -> str:
     base, entry = plan.base, plan.base.method_spec
     if entry.peer == "teacher" and not entry.needs_teacher:
-        return f"trains     {base.student} and, as its peer, {base.teacher}, both from scratch,"
+        return f"trains     {base.student} and the peer {base.teacher}, both from scratch,"
     second = f" and a second {base.student}" if entry.peer == "student" else ""
-    learning = ", which goes on learning," if entry.trains_teacher else ""
-    return f"distils    {base.teacher}{learning} -> {base.student}{second}"
+    trained = ", which is trained too," if entry.trains_teacher else ""
+    return f"distils    {base.teacher}{trained} -> {base.student}{second}"
 
 
-def _beside(plan: StudyPlan) -> str:
+def _companions(plan: StudyPlan) -> str:
     if plan.compared:
-        learning = [m.name for m in plan.compared if method_spec(str(m.fields["method"])).companion is not None]
-        return f"; by {', '.join(learning)} another network learns beside the student" if learning else ""
-    beside = plan.base.method_spec.companion
-    if beside is None:
+        names = [m.name for m in plan.compared if method_spec(str(m.fields["method"])).companion is not None]
+        return f"; {', '.join(names)}: a second network is trained with the student" if names else ""
+    companion = plan.base.method_spec.companion
+    if companion is None:
         return ""
     epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
-    return f"; beside {epochs} of them a {getattr(plan.base, beside)} learns too"
+    return f"; in {epochs} of them, {getattr(plan.base, companion)} is trained too"
 
 
-def _shared(plan: StudyPlan) -> str:
+def _workers(plan: StudyPlan) -> str:
     workers = plan.workers_per_trial
-    return f", {workers} workers a trial, each with so much, data-parallel" if workers > 1 else ""
+    return f", {workers} data-parallel workers per trial, each with these resources" if workers > 1 else ""
 
 
-def _packed(plan: StudyPlan) -> str:
+def _packing(plan: StudyPlan) -> str:
     if plan.pack == "auto":
-        return ", packed as many as is tried out to be fastest"
-    return f", packed by {plan.pack}" if plan.pack > 1 else ""
+        return ", packed in groups of the size measured as fastest"
+    return f", packed in groups of {plan.pack}" if plan.pack > 1 else ""

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
 # Options with image-specific defaults. For text, the text defaults of the trial config apply.
-_OF_IMAGES: Final = ("student", "teacher", "epochs")
+_IMAGE_DEFAULTS: Final = ("student", "teacher", "epochs")
 # Config fields set by other flags, so `--set` is rejected for them.
-_SETTLED: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
+_OTHER_FLAGS: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 _SMOKE_SEEDS: Final = 2
 
@@ -73,12 +73,12 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
     for setting in settings:
         field, separator, value = setting.partition("=")
         if not separator:
-            raise UsageError(f"--set {setting!r}: write it as FIELD=VALUE, such as --set ce_weight=0.5")
+            raise UsageError(f"--set {setting!r}: use the form FIELD=VALUE, such as --set ce_weight=0.5")
         given[field.strip()] = value.strip()
-    flags = {**{field: field.replace("_", "-") for field in names_into("config")}, **_SETTLED}
-    settled = sorted(given.keys() & flags.keys())
-    if settled:
-        raise UsageError(f"--set {settled[0]}: there is a flag for it, --{flags[settled[0]]}")
+    flags = {**{field: field.replace("_", "-") for field in names_into("config")}, **_OTHER_FLAGS}
+    with_flags = sorted(given.keys() & flags.keys())
+    if with_flags:
+        raise UsageError(f"--set {with_flags[0]}: use the option --{flags[with_flags[0]]} instead")
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
@@ -113,7 +113,7 @@ def _download(dataset: str, root: Path | None, tracking_uri: str | None, *, dry_
 
     info = dataset_info(dataset)
     if info.layouts and root is None:
-        raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder to put the files in")
+        raise UsageError("--download needs --data-root (or PESFKD_DATA_ROOT), the folder for the files")
     if not info.missing_files(root) or dry_run:
         return
     assert root is not None, "a dataset that lacks files has layouts"
@@ -156,7 +156,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
-    values = _for_these_data(values, given)
+    values = _with_text_defaults(values, given)
     asked = _plan_values(values)
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
@@ -165,7 +165,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     comparison = COMPARISONS.get(values["space"])
     if comparison is None:
         if values["methods"] is not None:
-            raise UsageError(f"--methods is for --space {' or '.join(COMPARISONS)}; --method names one method")
+            raise UsageError(f"--methods is only for --space {' or '.join(COMPARISONS)}; give --method for one method")
         asked["controls"] = controls_for(values["method"], adapter=values["adapter"])
     else:
         asked = _as_comparison(comparison, asked, given)
@@ -200,16 +200,18 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     return plan
 
 
-def _for_these_data(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _with_text_defaults(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return the options with image-specific defaults replaced for text datasets."""
     from trainables.spec.text_defaults import text_defaults
 
     if not is_text(values["dataset"]):
         if "student_layers" in given:
-            raise UsageError("--student-layers is for a student bert:N of a text dataset, such as --dataset glue:sst2")
+            raise UsageError(
+                "--student-layers is only for a student bert:N on a text dataset, such as --dataset glue:sst2"
+            )
         return {**values, "student_layers": None}
     own = text_defaults({})
-    return {**values, **{name: own[name] for name in _OF_IMAGES if name not in given}}
+    return {**values, **{name: own[name] for name in _IMAGE_DEFAULTS if name not in given}}
 
 
 def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
@@ -219,7 +221,7 @@ def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
     configs, seeds = values["confirm"], values["seeds"]
     if configs is None:
         if seeds is not None:
-            raise UsageError("--seeds counts the fresh seeds of what --confirm confirms: give --confirm too")
+            raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
         return None
     usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
     return request_of(configs, usual if seeds is None else seeds).model_dump()
@@ -232,13 +234,13 @@ def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: d
     for flag in ("method", "adapter"):
         if flag in given:
             raise UsageError(
-                f"--{flag} is for a study of one method; --space {comparison.name} compares those that --methods "
-                "names, such as --methods ce,kd,dkd+adapter"
+                f"--{flag} is only for a study of one method; --space {comparison.name} compares several, given by "
+                "--methods, such as --methods ce,kd,dkd+adapter"
             )
     meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler")
     for flag in meaningless:
         if flag in given:
-            why = "repeats the best config of each method" if comparison.tuned else "searches nothing"
+            why = "repeats only the best config of each method" if comparison.tuned else "has no search"
             raise UsageError(f"--space {comparison.name} {why}: leave out --{flag}")
     counts = {"promising": 1} if "replicates" in given else {"promising": 1, "replicates": comparison.replicates}
     if given.get("smoke"):
@@ -251,7 +253,7 @@ def _names(methods: str | None) -> list[str] | None:
         return None
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if not names:
-        raise UsageError("--methods names no method: write it as --methods ce,kd,dkd")
+        raise UsageError("--methods contains no method: give names, such as --methods ce,kd,dkd")
     return names
 
 
@@ -269,7 +271,7 @@ def existing_plan(name: str, output_dir: Path) -> "StudyPlan":
     from study.plan.resolve import load_plan
 
     if not NAME_PATTERN.fullmatch(name):
-        raise UsageError(f"{name!r} is not the name of a study")
+        raise UsageError(f"{name!r} is not a valid study name")
     return load_plan(output_dir / name)
 
 
@@ -309,9 +311,11 @@ def resumed_plan(
     refuse_copies(plan.directory)
     asked = _plan_values(given)
     if given.get("name") not in (None, name):
-        raise UsageError(f"--name {given['name']} and --resume {name} differ: a study keeps its name")
+        raise UsageError(
+            f"--name {given['name']} and --resume {name} differ: a study cannot be renamed, so leave out --name"
+        )
     if given.get("smoke"):
-        raise UsageError("--smoke is for a new study: a resumed one keeps its plan")
+        raise UsageError("--smoke is only for a new study: a resumed study keeps its plan")
     if given.get("precision") not in (None, "auto"):
         asked["base"]["precision"] = given["precision"]
     refuse_differences(plan, asked)
@@ -330,7 +334,7 @@ def resumed_plan(
     for field in URI_FIELDS if runs else ("tracking_uri",):
         if REDACTED in (getattr(plan, field) or ""):
             flag = field.replace("_", "-")
-            raise UsageError(f"give --{flag} again: a plan does not keep the secrets of a URI")
+            raise UsageError(f"give --{flag} again: a plan does not store secrets of a URI")
     check_store_place(plan, is_new=False)
     if runs:
         if given.get("download"):
@@ -353,7 +357,7 @@ def _confirmation_at_resume(
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.plan.confirmation import DEFAULT_SEEDS, request_of
-    from study.stages.confirmation import asked_confirmation, what_is_left
+    from study.stages.confirmation import confirmation_request, what_is_left
 
     recorded = plan.confirmation
     if not confirms and configs is None and seeds is None:
@@ -362,10 +366,10 @@ def _confirmation_at_resume(
     if not sets_aside:
         check_records(ledger)
     if confirms or ledger.confirmation is not None or what_is_left(ledger) is None:
-        return asked_confirmation(ledger, configs, seeds).model_dump()
+        return confirmation_request(ledger, configs, seeds).model_dump()
     if configs is None:
         if recorded is None:
-            raise UsageError("--seeds counts the fresh seeds of what --confirm confirms: give --confirm too")
+            raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
         configs = recorded.configs
     usual = recorded.seeds if recorded is not None else DEFAULT_SEEDS
     return request_of(configs, usual if seeds is None else seeds).model_dump()
@@ -380,7 +384,7 @@ def keep_confirmation(plan: "StudyPlan") -> None:
     from study.ledger.ledger import StudyLedger
     from study.plan.lock import StudyLock
     from study.plan.resolve import load_plan
-    from study.stages.confirmation import asked_again
+    from study.stages.confirmation import check_same_request
 
     recorded = load_plan(plan.directory)
     if plan.confirmation is None or recorded.confirmation == plan.confirmation:
@@ -388,7 +392,7 @@ def keep_confirmation(plan: "StudyPlan") -> None:
     with StudyLock(plan.directory):
         chosen = StudyLedger(recorded, read_only=True).confirmation
         if chosen is not None:
-            asked_again(plan, chosen, plan.confirmation.configs, plan.confirmation.seeds)
+            check_same_request(plan, chosen, plan.confirmation.configs, plan.confirmation.seeds)
         recorded.model_copy(update={"confirmation": plan.confirmation}).save()
 
 
@@ -399,7 +403,7 @@ def _refuse_other_methods(plan: "StudyPlan", names: list[str] | None) -> None:
     if names is not None and {*names, BASELINE} != set(compared):
         raise UsageError(
             f"study {plan.name!r} cannot be resumed with other methods: it compares {', '.join(compared) or 'none'}, "
-            f"asked for {', '.join(names)}. Leave out --methods, or start a new study under another name."
+            f"but --methods gives {', '.join(names)}. Leave out --methods, or start a new study under another name."
         )
 
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _BASE: Final = ("dataset", "student", "teacher", "epochs", "precision")
 # Printed by `_options` itself, or not at all: each run has a time budget of its own.
-_APART: Final = ("time_budget", "tracking_uri")
-_IF_OTHERWISE: Final = tuple(
+_HANDLED_SEPARATELY: Final = ("time_budget", "tracking_uri")
+_IF_NOT_DEFAULT: Final = tuple(
     name
     for name in names_into("plan")
-    if name not in _APART and (OPTIONS[name].part == "execution" or OPTIONS[name].panel == "Teacher")
+    if name not in _HANDLED_SEPARATELY and (OPTIONS[name].part == "execution" or OPTIONS[name].panel == "Teacher")
 )
 
 
@@ -68,7 +68,7 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         yield "scheduler", plan.scheduler
     yield "seed", plan.seed
     yield from _teacher(plan)
-    for name in _IF_OTHERWISE:
+    for name in _IF_NOT_DEFAULT:
         value = getattr(plan, name)
         if value != StudyPlan.model_fields[name].default:
             yield name, value
@@ -89,12 +89,12 @@ def _teacher(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         return
     if plan.teacher_weights is not None and not plan.teacher_weights.is_plain:
         yield "teacher_weights", plan.teacher_weights.choice
-    if plan.teacher_normalisation is not None and not _tells_itself(plan.teacher_checkpoint):
+    if plan.teacher_normalisation is not None and not _contains_normalisation(plan.teacher_checkpoint):
         mean, std = (",".join(map(repr, values)) for values in plan.teacher_normalisation)
         yield "teacher_normalisation", f"{mean}/{std}"
 
 
-def _tells_itself(checkpoint: Path) -> bool:
+def _contains_normalisation(checkpoint: Path) -> bool:
     """Return whether a checkpoint contains a normalisation, in which case `--teacher-normalisation` is left out."""
     from trainables.models import CheckpointError
     from trainables.models.checkpoints import is_ours

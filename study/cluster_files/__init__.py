@@ -4,8 +4,8 @@ from importlib.resources import files
 from typing import Final
 
 CLUSTER_FILES: Final = {
-    "ray": ("ray-cluster.yaml", "machines of your own over ssh, for `ray up`"),
-    "kubernetes": ("rayjob.yaml", "a RayJob of KubeRay, for `kubectl apply`"),
+    "ray": ("ray-cluster.yaml", "your own machines over ssh, for `ray up`"),
+    "kubernetes": ("rayjob.yaml", "a KubeRay RayJob, for `kubectl apply`"),
     "slurm": ("slurm.sbatch", "a batch script, for `sbatch`"),
 }
 

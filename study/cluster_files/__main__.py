@@ -15,10 +15,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def show(
     name: Annotated[
-        str | None, typer.Argument(metavar="|".join(CLUSTER_FILES), help="Which file.", show_default=False)
+        str | None, typer.Argument(metavar="|".join(CLUSTER_FILES), help="Template to print.", show_default=False)
     ] = None,
 ) -> None:
-    """Print a file that starts a cluster and a study on it, to be adapted where it says CHANGE; without NAME, which."""
+    """Print a template that starts a cluster and a study on it. Adapt the lines marked CHANGE.
+
+    Without NAME, list the templates.
+    """
     if name is None:
         for each, (file, what) in CLUSTER_FILES.items():
             typer.echo(f"{each:12} {file:18} {what}")

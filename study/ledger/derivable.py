@@ -25,7 +25,7 @@ def check_records(ledger: StudyLedger) -> None:
     """
     recorded = recorded_trials(ledger.plan.directory)
     if lost := lost_records(ledger, recorded):
-        raise StudyError(_refusal(ledger, "records hold", len(recorded), lost))
+        raise StudyError(_refusal(ledger, "records contain", len(recorded), lost))
     if lost_results(ledger):
         raise StudyError(_refusal(ledger, "result in summary.json counts", summarised_trials(ledger.plan.directory)))
 
@@ -37,10 +37,10 @@ def check_trial(ledger: StudyLedger, trial_id: str) -> None:
         StudyError: the journal has less.
     """
     found = recorded_trials(ledger.plan.directory).get(trial_id)
-    if found is not None and _has_less(ledger.entries.get(trial_id), found):
+    if found is not None and _is_incomplete(ledger.entries.get(trial_id), found):
         why = describe_damage(ledger) or "journal.jsonl is incomplete"
         raise StudyError(
-            f"the records hold {found.epochs} epochs of trial {trial_id}, the journal does not: {why}. Restore "
+            f"the records contain {found.epochs} epochs of trial {trial_id}, but the journal does not: {why}. Restore "
             f"{ledger.plan.directory / 'journal.jsonl'} from a copy"
         )
 
@@ -52,15 +52,15 @@ def check_delivered(ledger: StudyLedger, delivered: Mapping[str, int]) -> None:
         StudyError: the journal lacks some of them.
     """
     if lost := lost_runs(ledger, delivered):
-        raise StudyError(_refusal(ledger, "runs in MLflow are", len(delivered), lost))
+        raise StudyError(_refusal(ledger, "MLflow runs include", len(delivered), lost))
 
 
 def lost_records(ledger: StudyLedger, recorded: Mapping[str, RecordedTrial]) -> list[str]:
     """Return the identifiers of trials with more content in the records than in the journal."""
-    return [each for each, found in recorded.items() if _has_less(ledger.entries.get(each), found)]
+    return [each for each, found in recorded.items() if _is_incomplete(ledger.entries.get(each), found)]
 
 
-def _has_less(entry: TrialEntry | None, found: RecordedTrial) -> bool:
+def _is_incomplete(entry: TrialEntry | None, found: RecordedTrial) -> bool:
     if entry is None or found.epochs > len(entry.epochs):
         return True
     if entry.status is None:  # a failed trial may have been retried
@@ -70,10 +70,10 @@ def _has_less(entry: TrialEntry | None, found: RecordedTrial) -> bool:
 
 def lost_results(ledger: StudyLedger) -> bool:
     """Return whether `summary.json` counts more ended trials than the journal. Works even if records are lost."""
-    return summarised_trials(ledger.plan.directory) > _ends_known(ledger)
+    return summarised_trials(ledger.plan.directory) > _known_ends(ledger)
 
 
-def _ends_known(ledger: StudyLedger) -> int:
+def _known_ends(ledger: StudyLedger) -> int:
     return sum(entry.status is not None or entry.attempt > 1 for entry in ledger.entries.values())
 
 
@@ -99,25 +99,25 @@ def lost_runs(ledger: StudyLedger, delivered: Mapping[str, int]) -> list[str]:
     return lost
 
 
-def _refusal(ledger: StudyLedger, what: str, there: int, lost: Sequence[str] | None = None) -> str:
+def _refusal(ledger: StudyLedger, source: str, count: int, lost: Sequence[str] | None = None) -> str:
     """Return the error message for an incomplete journal: both counts and the options of the user.
 
     Args:
         ledger: study ledger.
-        what: name of the source with more trials than the journal, including the verb.
-        there: number of trials in that source.
+        source: name of the source with more trials than the journal, including the verb.
+        count: number of trials in that source.
         lost: identifiers of trials missing from the journal, or None if unknown.
     """
     plan, path = ledger.plan, ledger.plan.directory / "journal.jsonl"
-    counts = f"accounts for {_ends_known(ledger)}"
+    counts = f"contains {_known_ends(ledger)}"
     if lost is not None:
         names = ", ".join(lost[:_MOST_NAMED]) + ", ..." * (len(lost) > _MOST_NAMED)
-        counts = f"accounts for {there - len(lost)} of them (not for {names})"
+        counts = f"contains {count - len(lost)} of them (not {names})"
     why = describe_damage(ledger) or ("journal.jsonl is incomplete" if path.exists() else "journal.jsonl is missing")
     return (
-        f"study {plan.name!r}: the {what} {there} ended trials, its journal {counts}: {why}. Nothing has been changed."
-        f"\nRestore {path} from a copy; or give {SET_ASIDE_FLAG} to go on from what the journal holds: the records, "
-        f"and the result made of them, are then moved to {plan.directory / 'set-aside'} and kept."
+        f"study {plan.name!r}: the {source} {count} ended trials, but the journal {counts}: {why}. Nothing has been "
+        f"changed.\nRestore {path} from a copy; or give {SET_ASIDE_FLAG} to continue with the trials in the journal: "
+        f"the records and the result derived from them are then moved to {plan.directory / 'set-aside'} and kept."
     )
 
 

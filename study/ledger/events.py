@@ -28,17 +28,17 @@ def fault_of(event: Mapping[str, Any]) -> str | None:
     kind = event["event"]
     checks = _CHECKS.get(kind) if isinstance(kind, str) else None
     if checks is None:
-        return f"there is no event {str(kind)[:40]!r}"
+        return f"unknown event {str(kind)[:40]!r}"
     for name, (check, is_needed) in checks.items():
         if name not in event:
             if is_needed:
                 return f"{kind}: {name} is missing"
         elif not check(event[name]):
-            return f"{kind}: {name} cannot be {str(event[name])[:40]!r}"
+            return f"{kind}: invalid {name} {str(event[name])[:40]!r}"
     if kind == "trial" and (unknown := event.keys() - checks.keys() - {"event"}):
-        return f"trial: there is no {min(unknown)[:40]!r}"
+        return f"trial: unknown field {min(unknown)[:40]!r}"
     if not _is_encodable(event):
-        return f"{kind}: a text is not Unicode"
+        return f"{kind}: a string is not valid Unicode"
     return None
 
 

@@ -33,9 +33,9 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         is_new = not path.exists()
-        ends_within_a_line = not is_new and _mend_end(path)
+        lacks_newline = not is_new and _repair_end(path)
         self._file = path.open("ab", buffering=0)
-        if ends_within_a_line:
+        if lacks_newline:
             self._file.write(b"\n")
         if is_new:
             sync(path.parent)
@@ -120,7 +120,7 @@ def _is_whole_json(text: bytes) -> bool:
     return True
 
 
-def _mend_end(path: Path) -> bool:
+def _repair_end(path: Path) -> bool:
     """Remove an incomplete last line. Return whether the file then ends without a line break."""
     with path.open("rb+") as file:
         content = file.read()

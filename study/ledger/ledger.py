@@ -101,8 +101,8 @@ class TrialEntry:
     def scores(self) -> dict[int, float]:
         """Finite values of the objective by epoch."""
         # The trial may add epochs during this loop.
-        told = {epoch: self.epochs[epoch].get(self.objective, math.nan) for epoch in sorted(self.epochs)}
-        return {epoch: score for epoch, score in told.items() if math.isfinite(score)}
+        scores = {epoch: self.epochs[epoch].get(self.objective, math.nan) for epoch in sorted(self.epochs)}
+        return {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
 
     @property
     def seconds(self) -> float:
@@ -174,7 +174,7 @@ class StudyLedger:
         self.teacher_forwards_ahead = 0
         self.dataset: dict[str, Any] | None = None
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
-        self._called: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
+        self._config_ids_by_name: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
         self._next_ordinal = 0
         self.first_unreserved = 0
         self._now = 0.0
@@ -208,7 +208,7 @@ class StudyLedger:
             try:
                 self._journal = Journal(self._path)
             except OSError as error:
-                raise StudyError(f"{self._path} cannot be written ({error.strerror}): mend that first") from error
+                raise StudyError(f"{self._path} cannot be written ({error.strerror}): fix this first") from error
         if not self._is_signed:
             self._append({"event": "study", "study_id": self.plan.study_id, "name": self.plan.name}, durable=True)
             self._is_signed = True
@@ -217,7 +217,7 @@ class StudyLedger:
         events = 0
         try:
             for number, event in read_lines(self._path):
-                fault = "its checksum is another" if event is None else fault_of(event) or self._enter_event(event)
+                fault = "wrong checksum" if event is None else fault_of(event) or self._enter_event(event)
                 events += fault is None
                 if fault is not None:
                     self.damage[number] = fault
@@ -233,11 +233,11 @@ class StudyLedger:
     def _why_unreadable(self) -> str:
         directory, (number, why) = self.plan.directory, next(iter(self.damage.items()))
         return (
-            f"study {self.plan.name!r}: the records hold {len(recorded_trials(directory))} ended trials, its journal "
-            f"accounts for 0 of them: none of its lines is one that this version writes (line {number}: {why}). Was "
-            "another version at work, or another hand? Nothing has been changed.\n"
-            f"Restore {self._path} from a copy; or give {SET_ASIDE_FLAG} to begin again: the journal, the records, and "
-            f"the result made of them, are then moved to {directory / 'set-aside'} and kept."
+            f"study {self.plan.name!r}: the records contain {len(recorded_trials(directory))} ended trials, but the "
+            f"journal contains 0 of them: this version can read none of the lines (line {number}: {why}). Another "
+            "version or a manual edit may have changed the file. Nothing has been changed now.\n"
+            f"Restore {self._path} from a copy; or give {SET_ASIDE_FLAG} to start again: the journal, the records and "
+            f"the result derived from them are then moved to {directory / 'set-aside'} and kept."
         )
 
     def _enter_event(self, event: dict[str, Any]) -> str | None:
@@ -268,7 +268,7 @@ class StudyLedger:
         if event["study_id"] != self.plan.study_id:
             raise StudyError(
                 f"{self._path} is the journal of another study ({event['name']!r}, id {event['study_id'][:8]}; this "
-                f"one's id is {self.plan.study_id[:8]}): restore the study's own from a copy"
+                f"study has id {self.plan.study_id[:8]}): restore this study's journal from a copy"
             )
         self._is_signed = True
 
@@ -284,21 +284,21 @@ class StudyLedger:
         if self._prefix is None:
             if not self._is_signed and prefix not in (self.plan.name, recorded_name(self.plan.directory)):
                 raise StudyError(
-                    f"{self._path} is the journal of another study: its trials are called {trial_id}, this study is "
-                    f"{self.plan.name!r}. Restore the study's own from a copy"
+                    f"{self._path} is the journal of another study: it contains trial {trial_id}, but this study is "
+                    f"{self.plan.name!r}. Restore this study's journal from a copy"
                 )
             self._prefix = prefix
-        return None if prefix == self._prefix else f"{trial_id} is a trial of another study"
+        return None if prefix == self._prefix else f"{trial_id} belongs to another study"
 
     def _enter_confirmation(self, content: dict[str, Any]) -> str | None:
         try:
             confirmation = Confirmation(**content)
         except (TypeError, ValueError) as error:
-            return f"confirmation: {first_words(error)}"
+            return f"confirmation: {first_error_line(error)}"
         if self.confirmation is not None and confirmation != self.confirmation:
-            return "confirmation: another one was chosen before"
+            return "confirmation: differs from the one chosen before"
         if confirmation.first_replicate < 1 or not confirmation.choices:
-            return "confirmation: it has no seed or no config"
+            return "confirmation: no seed or no config"
         self.confirmation = confirmation
         return None
 
@@ -307,20 +307,20 @@ class StudyLedger:
         try:
             entry = TrialEntry(config=TrialConfig(**event["config"]), **fields)
         except (TypeError, ValueError) as error:
-            return f"trial: {first_words(error)}"
+            return f"trial: {first_error_line(error)}"
         if entry.trial_id in self.entries:
-            return f"trial {entry.trial_id} was begun before"
+            return f"trial {entry.trial_id} was started before"
         if ordinal_in(entry.trial_id) != entry.ordinal:
-            return f"trial {entry.trial_id} has number {entry.ordinal}"
+            return f"trial {entry.trial_id} has the wrong number {entry.ordinal}"
         if (entry.stage == "search") != (entry.optuna is not None):
-            return f"trial {entry.trial_id} of stage {entry.stage} has {'a' if entry.optuna else 'no'} search"
+            return f"trial {entry.trial_id} of stage {entry.stage} has {'a' if entry.optuna else 'no'} sampler proposal"
         self._enter(entry)
         return None
 
     def _enter_event_of(self, trial_id: str, event: dict[str, Any]) -> str | None:
         kind, entry = event["event"], self.entries.get(trial_id)
         if entry is None:
-            return f"the line that begins trial {trial_id} is not before it"
+            return f"no earlier line starts trial {trial_id}"
         if kind == "epoch":
             return _enter_epoch(entry, event)
         if kind == "facts":
@@ -332,7 +332,7 @@ class StudyLedger:
             entry.status, entry.error, entry.ended = event["status"], event.get("error"), event["time"]
         elif kind == "retry":
             if entry.status in ("finished", "pruned"):
-                return f"trial {trial_id} has not failed: it is not begun again"
+                return f"trial {trial_id} has not failed, so it cannot be retried"
             self._reopen(entry)
             entry.attempt = max(entry.attempt, event.get("attempt", 1))
         return None
@@ -394,8 +394,8 @@ class StudyLedger:
 
     def _enter(self, entry: TrialEntry) -> None:
         self.entries[entry.trial_id] = entry
-        called_so = self._called.setdefault(trial_name(entry.config, 0), {})
-        entry.namesakes = called_so.setdefault(entry.config.config_id, len(called_so))
+        config_ids = self._config_ids_by_name.setdefault(trial_name(entry.config, 0), {})
+        entry.namesakes = config_ids.setdefault(entry.config.config_id, len(config_ids))
         self._stages[entry.stage].append(entry)
         self._next_ordinal = max(self._next_ordinal, entry.ordinal + 1)
 
@@ -453,7 +453,7 @@ class StudyLedger:
         self.confirmation = confirmation
 
     def _append(self, event: dict[str, Any], *, durable: bool = False) -> None:
-        assert self._journal is not None, "this ledger only reads"
+        assert self._journal is not None, "this ledger is read-only"
         try:
             self._journal.append(event, durable=durable)
         except OSError as error:
@@ -538,15 +538,15 @@ class StudyLedger:
 def _enter_epoch(entry: TrialEntry, event: dict[str, Any]) -> str | None:
     epoch, measures = event["epoch"], event["measures"]
     if epoch > entry.config.epochs:
-        return f"epoch {epoch}: trial {entry.trial_id} has {entry.config.epochs}"
+        return f"epoch {epoch}: trial {entry.trial_id} has only {entry.config.epochs} epochs"
     if epoch in entry.epochs:
-        return f"epoch {epoch} of trial {entry.trial_id} is there already"
+        return f"epoch {epoch} of trial {entry.trial_id} is already recorded"
     entry.epochs[epoch] = {name: float(value) for name, value in measures.items()}
     entry.epoch_times[epoch] = event["time"]
     return None
 
 
-def first_words(error: Exception) -> str:
+def first_error_line(error: Exception) -> str:
     """Return the first line of an error, shortened to 200 characters."""
     return (str(error).splitlines() or [""])[0][:200]
 
@@ -558,11 +558,11 @@ def describe_damage(ledger: StudyLedger) -> str | None:
         lines = ledger.damaged_lines
         shown = "; ".join(f"line {number}: {ledger.damage[number]}" for number in lines[:_MOST_SHOWN])
         more = "; ..." * (len(lines) > _MOST_SHOWN)
-        parts.append(f"{len(lines)} lines are left out ({_ranges(lines)}): {shown}{more}")
+        parts.append(f"{len(lines)} lines were skipped ({_ranges(lines)}): {shown}{more}")
     incomplete = [entry.trial_id for entry in ledger.entries.values() if entry.gaps]
     if incomplete:
         names = ", ".join(incomplete[:_MOST_SHOWN]) + ", ..." * (len(incomplete) > _MOST_SHOWN)
-        parts.append(f"epochs are missing of {names}")
+        parts.append(f"epochs are missing in {names}")
     return f"journal.jsonl is damaged: {'; and '.join(parts)}" if parts else None
 
 
@@ -625,6 +625,6 @@ def check_journal(ledger: StudyLedger) -> None:
     """
     if ledger.confirmation is None and ledger.in_stage("confirm"):
         raise StudyError(
-            f"the line of {ledger.plan.directory / 'journal.jsonl'} that says what is confirmed is damaged, and the "
-            "test split has been read for it: restore the file from a copy"
+            f"the line of {ledger.plan.directory / 'journal.jsonl'} with the configs to confirm is damaged, and the "
+            "test split has already been read for them: restore the file from a copy"
         )

@@ -21,7 +21,7 @@ def open_records(plan: StudyPlan, ledger: StudyLedger, say: Callable[[str], None
     """Open the records of a study, and rewrite damaged or outdated records from the journal."""
     records = RecordWriter(plan.directory)
     for path in records.set_damaged_aside():
-        say(f"{path} is damaged: it is moved to {plan.directory / 'set-aside'} and written again from the journal")
+        say(f"{path} is damaged: it was moved to {plan.directory / 'set-aside'} and is written again from the journal")
     ends = {entry.trial_id: (entry.status, entry.error) for entry in ledger.entries.values()}
     recorded = recorded_trials(plan.directory)
     records.drop({each for each, found in recorded.items() if ends[each] != (found.status, found.error)})

@@ -68,8 +68,8 @@ def refuse_other_data(plan: StudyPlan, recorded: str, found: str) -> None:
         plan.base.dataset
     )
     raise StudyError(
-        f"study {plan.name!r} ran on other data or on another split: the digest of {plan.base.dataset} is "
-        f"{found[:_SHOWN]} here, its trials have {recorded[:_SHOWN]}. Their scores cannot be compared, so nothing was "
-        f"run. Its records can still be read and reported.{by_source} Start a new study under another name, or put "
-        "back the files and the version that it began with."
+        f"study {plan.name!r} ran on other data or another split: the digest of {plan.base.dataset} is "
+        f"{found[:_SHOWN]} here, but {recorded[:_SHOWN]} in the recorded trials. Scores on different data cannot be "
+        f"compared, so nothing was run. The records can still be read and reported.{by_source} Start a new study under "
+        "another name, or restore the files and the version used at the start."
     )

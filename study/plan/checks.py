@@ -11,7 +11,7 @@ from trainables.process.errors import UsageError
 from trainables.spec.datasets import FOLDER_PREFIX, check_files
 from trainables.spec.methods import METHOD_SPECS, method_spec
 
-_OPERATION: Final = 4096  # bytes of the first line; Optuna writes the name `op_code` near the start
+_FIRST_LINE_BYTES: Final = 4096  # Optuna writes the name `op_code` near the start
 
 
 def controls_for(method: str, *, adapter: bool) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
             continue
         source = recorded.base if field in asked.get("base", {}) else recorded
         if getattr(source, field) != value:
-            differences.append(f"{field}: the study has {getattr(source, field)!r}, asked for {value!r}")
+            differences.append(f"{field}: the study has {getattr(source, field)!r}, but {value!r} was given")
     current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
     if current != recorded.space_digest:
         differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
@@ -52,7 +52,7 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
         raise UsageError(
             f"study {recorded.name!r} cannot be resumed with another plan:\n  "
             + "\n  ".join(differences)
-            + "\nLeave those flags out to go on as planned, or start a new study under another name."
+            + "\nLeave these options out to resume as planned, or start a new study under another name."
         )
 
 
@@ -112,22 +112,22 @@ def check_optuna_storage(plan: StudyPlan) -> None:
     if path is None:
         return
     if not plan.searches:
-        raise UsageError(f"--optuna-storage mirrors a search, and space {plan.space!r} has none: leave it out")
+        raise UsageError(f"--optuna-storage mirrors a search, but space {plan.space!r} has no search: leave it out")
     if ":/" in str(path):
-        raise UsageError(f"--optuna-storage {path}: name a file, such as studies.journal, not a URI")
+        raise UsageError(f"--optuna-storage {path}: give a file path, such as studies.journal, not a URI")
     check_mirror_place(plan)
     if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe would block forever
-        raise UsageError(f"--optuna-storage {path} is a device or a pipe: name a file")
+        raise UsageError(f"--optuna-storage {path} is a device or a pipe: give a regular file")
     try:
         with path.open("rb") as file:
-            if (start := file.readline(_OPERATION)) and b'"op_code"' not in start:
-                raise UsageError(f"--optuna-storage {path} is no journal of Optuna's: name another file, or a new one")
+            if (start := file.readline(_FIRST_LINE_BYTES)) and b'"op_code"' not in start:
+                raise UsageError(f"--optuna-storage {path} is not an Optuna journal: give another file, or a new one")
     except FileNotFoundError:
         folder = next(each for each in path.parents if each.exists())
         if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise UsageError(f"--optuna-storage: cannot write in {folder}; name a file in a folder of yours") from None
+            raise UsageError(f"--optuna-storage: cannot write to {folder}; give a file in a writable folder") from None
     except OSError as error:
-        raise UsageError(f"--optuna-storage {path} cannot be read ({error.strerror}): name a file") from None
+        raise UsageError(f"--optuna-storage {path} cannot be read ({error.strerror}): give a file") from None
 
 
 def check_space_fits_method(plan: StudyPlan) -> None:
@@ -139,14 +139,14 @@ def check_space_fits_method(plan: StudyPlan) -> None:
     read = plan.base.method_spec.fields  # a comparison has no scientific parameters
     ignored = [name for name in plan.search_space.scientific if name not in read]
     if ignored:
-        asked = set(plan.search_space.scientific)
-        able = [method for method in METHOD_SPECS if asked <= method_spec(method).fields]
+        varied = set(plan.search_space.scientific)
+        able = [method for method in METHOD_SPECS if varied <= method_spec(method).fields]
         able += [
             f"{method} with --adapter"
             for method in METHOD_SPECS
-            if method not in able and asked <= method_spec(method, adapter=True).fields
+            if method not in able and varied <= method_spec(method, adapter=True).fields
         ]
         raise UsageError(
-            f"space {plan.space!r} asks about {', '.join(ignored)}, which method {plan.base.method!r} does not read; "
+            f"space {plan.space!r} varies {', '.join(ignored)}, which method {plan.base.method!r} does not use; "
             f"methods that do: {', '.join(able) or 'none'}"
         )

@@ -25,17 +25,17 @@ def check_address_form(address: str) -> None:
     """
     if address == "local":
         return
-    meant = (os.environ.get("RAY_ADDRESS") or "auto") if address == "auto" else address
-    named = "--address auto with RAY_ADDRESS" if address == "auto" else "--address"
-    if meant.lower().startswith("ray://"):
+    checked = (os.environ.get("RAY_ADDRESS") or "auto") if address == "auto" else address
+    option = "--address auto with RAY_ADDRESS" if address == "auto" else "--address"
+    if checked.lower().startswith("ray://"):
         raise UsageError(
-            f"{named} {redact_place(meant)}: a study cannot run through Ray Client, which would run the search apart "
-            "from the journal. Start the study on a machine of the cluster, with --address auto or HOST:PORT as "
-            "`ray start --head` printed it, or by `ray job submit`"
+            f"{option} {redact_place(checked)}: Ray Client is not supported, because the search would run on the "
+            "cluster, without access to the journal. Start the study on a machine of the cluster, with --address auto "
+            "or the HOST:PORT printed by `ray start --head`, or with `ray job submit`"
         )
-    if meant not in ("auto", "local") and _parts(meant) is None:
+    if checked not in ("auto", "local") and _parts(checked) is None:
         raise UsageError(
-            f"{named} {redact_place(meant)!r}: give local, auto, or HOST:PORT as `ray start --head` printed it"
+            f"{option} {redact_place(checked)!r}: give local, auto, or the HOST:PORT printed by `ray start --head`"
         )
 
 

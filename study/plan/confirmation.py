@@ -12,7 +12,7 @@ DEFAULT_SEEDS: Final = 10
 _MOST_SEEDS: Final = 10_000
 _MOST_CONFIGS: Final = 1_000_000
 PUBLISHED: Final = "pesf_kd as published"
-BESIDE: Final = ("ce", BASELINE)  # methods of a comparison confirmed regardless of their score
+ALWAYS_CONFIRMED: Final = ("ce", BASELINE)  # methods of a comparison confirmed regardless of their score
 
 
 class ConfirmationRequest(BaseModel):
@@ -37,9 +37,9 @@ def request_of(configs: int, seeds: int) -> ConfirmationRequest:
     """
     if not 1 <= configs <= _MOST_CONFIGS:
         raise UsageError(
-            f"--confirm {configs}: confirm at least one config (at most {_MOST_CONFIGS:,}), or leave it out for none"
+            f"--confirm {configs}: give a number from 1 to {_MOST_CONFIGS:,}, or leave --confirm out to confirm nothing"
         )
     if not 2 <= seeds <= _MOST_SEEDS:
-        why = "one seed has no interval and no test; " if seeds == 1 else ""
+        why = "one seed gives no interval and no test; " if seeds == 1 else ""
         raise UsageError(f"--seeds {seeds}: {why}give a number from 2 to {_MOST_SEEDS:,}, such as {DEFAULT_SEEDS}")
     return ConfirmationRequest(configs=configs, seeds=seeds)

@@ -50,21 +50,21 @@ def check_study_name(name: str) -> None:
     """
     folded = name.casefold()
     if folded in SHARED_FOLDERS or folded.startswith("mlflow."):
-        raise UsageError(f"--name {name}: the output folder keeps something else under that name; choose another")
+        raise UsageError(f"--name {name}: this name is reserved in the output folder; choose another")
     if name.endswith("."):
-        raise UsageError(f"--name {name}: some file systems drop a dot at the end; leave it out")
+        raise UsageError(f"--name {name}: some file systems drop a dot at the end of a name; leave it out")
     if _DEVICE.fullmatch(name):
-        raise UsageError(f"--name {name}: on Windows that is a device, not a folder; choose another")
+        raise UsageError(f"--name {name}: this name is a device on Windows, not a folder; choose another")
 
 
-def check_is_free(directory: Path, go_on: str) -> None:
+def check_is_free(directory: Path, resume: str) -> None:
     """Check that a folder is available for a new study.
 
     Files left by a start that was killed before the plan was written are allowed.
 
     Args:
         directory: folder of the new study.
-        go_on: command to resume a study with that name.
+        resume: command to resume a study with that name.
 
     Raises:
         UsageError: the folder contains a study or other files.
@@ -81,11 +81,11 @@ def check_is_free(directory: Path, go_on: str) -> None:
         found = {name}  # a file; no leftover has a name like that
     if PLAN_FILE in found:
         raise UsageError(
-            f"a study named {name!r} exists under {parent}. Go on with it: {go_on}; or give another --name."
+            f"a study named {name!r} already exists in {parent}. Resume it with: {resume}; or give another --name."
         )
     if not _are_leftovers(found):
         raise UsageError(
-            f"--name {name}: {directory} is there, and is no study's folder ({PLAN_FILE} is missing): give another "
+            f"--name {name}: {directory} exists but is not a study folder ({PLAN_FILE} is missing): give another "
             "--name, or restore the file from a copy"
         )
 
@@ -98,12 +98,12 @@ def missing_plan(directory: Path) -> str:
     """Return a message for the user: why a folder has no plan and how to continue, or that there is no folder."""
     parent, name = directory.parent, directory.name
     if directory.is_dir() and _are_leftovers(path.name for path in directory.iterdir()):
-        return f"the start of study {name!r} was interrupted before its plan was written: start it again as before"
+        return f"the start of study {name!r} was interrupted before the plan was written: start it again as before"
     if directory.is_dir() and (directory / "journal.jsonl").exists():
-        return f"{directory} has a journal and no {PLAN_FILE}: restore that file from a copy"
+        return f"{directory} has a journal but no {PLAN_FILE}: restore that file from a copy"
     known = sorted(entry.parent.name for entry in parent.glob(f"*/{PLAN_FILE}"))
-    listed = f"studies there: {', '.join(known)}" if known else "there is no study there"
-    return f"no study {name!r} under {parent}; {listed}"
+    listed = f"existing studies: {', '.join(known)}" if known else "the folder contains no study"
+    return f"no study {name!r} in {parent}; {listed}"
 
 
 def with_home(content: dict[str, Any], directory: Path, tracking_uri: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def with_home(content: dict[str, Any], directory: Path, tracking_uri: str) -> di
     return {**content, "home": str(directory.absolute()), **({"tracking_uri": None} if is_own else {})}
 
 
-def settled(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+def adapted(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Return plan values from a plan file, adapted to the folder's current place.
 
     Args:
@@ -133,14 +133,14 @@ def settled(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         values["tracking_uri"] = own_store(output_dir)
     for name in _PATHS if home is not None else ():
         if isinstance(values.get(name), str):
-            values[name] = _followed(values[name], home, directory)  # type: ignore[arg-type]  # not None
+            values[name] = _moved_path(values[name], home, directory)  # type: ignore[arg-type]  # not None
     values["output_dir"] = str(output_dir)
     if not _is_same(output_dir / str(content.get("name")), directory):  # renamed; a symbolic link is not a rename
         values["name"] = directory.name
     return values
 
 
-def _followed(place: str, home: Path, directory: Path) -> str:
+def _moved_path(place: str, home: Path, directory: Path) -> str:
     """Return the current location of a path inside a moved folder, or any other path unchanged."""
     if is_uri(place):
         return place
@@ -167,12 +167,12 @@ def original_of(directory: Path) -> Path | None:
     home, name = _home(content), content.get("name")
     if home is not None and _is_same(home, directory):
         return None
-    if home is not None and _holds(home, content):
+    if home is not None and _contains_study(home, content):
         return home
     if directory.name == name:
         return None
     others = (path.parent for path in sorted(directory.parent.glob(f"*/{PLAN_FILE}")))
-    return next((other for other in others if not _is_same(other, directory) and _holds(other, content)), None)
+    return next((other for other in others if not _is_same(other, directory) and _contains_study(other, content)), None)
 
 
 def refuse_copies(directory: Path) -> None:
@@ -187,10 +187,10 @@ def refuse_copies(directory: Path) -> None:
             ["python", "-m", "study.launch", "--resume", original.name, "--output-dir", str(original.parent)]
         )
         raise UsageError(
-            f"{directory} is a copy of {original}, and both are one study to MLflow: to resume, confirm or deliver the "
-            f"copy would change the original's runs and checkpoints. Go on with the original:\n  {command}\n"
-            "or remove the original, or move it away, to go on with the copy. Reports, exports and reruns work for "
-            "both."
+            f"{directory} is a copy of {original}, and MLflow treats both as one study: resuming, confirming or "
+            "syncing the copy would change the runs and checkpoints of the original. Resume the original:\n"
+            f"  {command}\nor remove or move the original to continue with the copy. Reports, exports and reruns "
+            "work for both."
         )
 
 
@@ -205,7 +205,7 @@ def settle_in(directory: Path) -> None:
     home = content.get("home")
     if not content or (isinstance(home, str) and _is_same(Path(home), directory)):
         return
-    changed = settled(content, directory) | {"home": str(directory.absolute())}
+    changed = adapted(content, directory) | {"home": str(directory.absolute())}
     if _has_own_store(content):
         changed["tracking_uri"] = None
     replace_file(directory / PLAN_FILE, (json.dumps(changed, indent=2) + "\n").encode(), durable=True)
@@ -246,7 +246,7 @@ def _folder_of_store(content: Mapping[str, Any]) -> Path | None:
     return None
 
 
-def _holds(directory: Path, content: Mapping[str, Any]) -> bool:
+def _contains_study(directory: Path, content: Mapping[str, Any]) -> bool:
     """Return whether a folder contains the study of a plan."""
     study_id = content.get("study_id")
     return study_id is not None and _read(directory).get("study_id") == study_id

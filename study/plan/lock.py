@@ -32,8 +32,8 @@ class StudyLock:
             os.close(self._descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise StudyError(
-                    f"{self._path} cannot be locked ({error.strerror}), so nothing would keep two processes from "
-                    "running this study at once: put --output-dir on a file system that has locks"
+                    f"{self._path} cannot be locked ({error.strerror}), so two processes could run this study at the "
+                    "same time: put --output-dir on a file system that supports locks"
                 ) from None
             raise UsageError(
                 f"study {self._path.parent.name!r} is being run by another process ({holder or 'unknown'}): "

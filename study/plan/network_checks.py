@@ -60,14 +60,14 @@ def misfit(plan: StudyPlan, method: ComparedMethod) -> str | None:
     from trainables.process.threads import one_thread
     from trainables.run.shape_check import method_problem
 
-    if is_text(plan.base.dataset) and not all(map(_is_here, (plan.base.student, plan.base.teacher))):
+    if is_text(plan.base.dataset) and not all(map(_is_local, (plan.base.student, plan.base.teacher))):
         return None
     with one_thread():
         reason = method_problem(plan.configure(method.fields), dataset_info(plan.base.dataset))
     return f"cannot match teacher {plan.base.teacher} and student {plan.base.student} ({reason})" if reason else None
 
 
-def _is_here(name: str) -> bool:
+def _is_local(name: str) -> bool:
     """Return whether a language model can be built from files on this machine: a folder or a cached Hub download."""
     from trainables.models.pretrained import find_folder
     from trainables.models.text import TextModelError
@@ -97,10 +97,15 @@ def _check_images(plan: StudyPlan) -> bool:
     several = plan.workers_per_trial > 1
     check_samples(info, batch_size)
     check_network(base.student, Wanted(info, batch_size, shares_norms=several), flag="--student")
-    learns = any(each.method_spec.companion == "teacher" for each in configs)
-    if plan.teachers or learns:
+    trains_teacher = any(each.method_spec.companion == "teacher" for each in configs)
+    if plan.teachers or trains_teacher:
         given = bool(base.teacher_digest)
-        wanted = Wanted(info, batch_size if learns else 2, trains=learns or not given, shares_norms=learns and several)
+        wanted = Wanted(
+            info,
+            batch_size if trains_teacher else 2,
+            trains=trains_teacher or not given,
+            shares_norms=trains_teacher and several,
+        )
         check_network(base.teacher, wanted, flag="--teacher", given=given)
     return True
 

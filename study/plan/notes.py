@@ -13,16 +13,16 @@ from trainables.storage.uris import is_uri, redact_place
 
 IGNORE_PRUNED: Final = frozenset({"gp", "cmaes", "nsga2"})
 
-_TOO_HEAVY: Final = ("at", "fitnet", "sp")  # published loss weights are too large for models with few channels
+_WITH_LARGE_WEIGHTS: Final = ("at", "fitnet", "sp")  # published loss weights are too large for models with few channels
 
 
 def left_out(plan: StudyPlan) -> dict[str, list[str]]:
     """Return the methods that cannot run with the study's models, grouped by reason."""
     base = plan.base.model_dump()
-    there = {method.name for method in plan.compared}
+    included = {method.name for method in plan.compared}
     reasons: dict[str, list[str]] = {}
     for name, method in known_methods(plan.base.dataset).items():
-        if name in there:
+        if name in included:
             continue
         if (reason := why_not(method, base, plan.overrides)) is not None:
             reason = reason.removeprefix(f"method {method.fields['method']!r} ").partition(": ")[0]
@@ -41,12 +41,12 @@ def left_out_lines(plan: StudyPlan) -> list[str]:
 
 
 def _example(plan: StudyPlan) -> str:
-    heavy = [method.name for method in plan.compared if method.name in _TOO_HEAVY]
-    if not heavy:
+    methods = [method.name for method in plan.compared if method.name in _WITH_LARGE_WEIGHTS]
+    if not methods:
         return ""
     return (
-        f": those of {', '.join(heavy)} are far too heavy for tiny nets (at on digits, cnn_32_64 to cnn_3_4, n = 5: "
-        "accuracy 0.467 at its published weight 1000, 0.841 at weight 1)"
+        f": the loss weights of {', '.join(methods)} are far too large for tiny networks (at on digits, cnn_32_64 to "
+        "cnn_3_4, n = 5: accuracy 0.467 at the published weight 1000, 0.841 at weight 1)"
     )
 
 
@@ -56,12 +56,12 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
     notes = []
     if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(LITERATURE_NAMES):
         on_text = is_text(plan.base.dataset)
-        elsewhere = ", those of pesf_kd, pkd and pea_kd for GLUE and BERT; on others" if on_text else ", and on others"
+        for_text = "; those of pesf_kd, pkd and pea_kd are for GLUE and BERT" if on_text else ""
         notes.append(
-            f"Published settings are for CIFAR-100 and its nets{elsewhere} a method may do badly for its settings "
-            f"alone{_example(plan)}. "
+            f"Published settings are for CIFAR-100 and the networks used with it{for_text}. With other data or "
+            f"networks, a method may perform badly only because of these settings{_example(plan)}. "
             + (
-                "Here each search begins at them."
+                "Here, each search starts from them."
                 if plan.searches
                 else "--space method_tuned tunes each method equally."
             )
@@ -74,14 +74,14 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
     ]
     if long:
         notes.append(
-            f"Published for longer trainings: {', '.join(long)} would take longer than the {plan.base.epochs} epochs "
-            "of a trial; --set changes a field for all."
+            f"Published settings for longer training: {', '.join(long)} exceed the {plan.base.epochs} epochs of a "
+            "trial; --set changes a field for all methods."
         )
     others, floor = len(plan.compared) - 1, 2 / 2**plan.replicates
     if others and floor * others >= 0.05:
         notes.append(
-            f"Over {plan.replicates} fresh seed(s) no paired p-value can fall below {floor:.3g}, nor below "
-            f"{min(1.0, floor * others):.3g} when corrected for {others} differences: read the intervals, or take more "
+            f"With {plan.replicates} fresh seed(s), no paired p-value can be below {floor:.3g}, or below "
+            f"{min(1.0, floor * others):.3g} after correction for {others} differences: use the intervals, or increase "
             "--replicates."
         )
     return notes
@@ -90,21 +90,20 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
 def describe_teacher_storage(plan: StudyPlan) -> str:
     """Return a description of the source of the teacher outputs and the reason for it."""
     storage = reckon_teacher_storage(plan)
-    passes = f"{storage.passes_live} passes of the teacher over the train split"
     if storage.source == "live":
-        return f"outputs live ({storage.why}): {passes} at most"
-    copies = ", a copy on each node" if is_uri(plan.teacher_outputs_location) else ""
+        return f"outputs live ({storage.why}): at most {storage.passes_live} teacher passes over the train split"
+    copies = ", copied to each node" if is_uri(plan.teacher_outputs_location) else ""
     return (
         f"outputs stored as {plan.teacher_outputs_dtype} ({storage.why}): at most {size_in_words(storage.size)} in "
-        f"{redact_place(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} passes of the teacher over "
-        f"the train split instead of {storage.passes_live}, {storage.passes_saved} saved; " + _when_it_pays(storage)
+        f"{redact_place(plan.teacher_outputs_location)}{copies}; {storage.passes_stored} teacher passes over the train "
+        f"split instead of {storage.passes_live}, {storage.passes_saved} saved; " + _describe_benefit(storage)
     )
 
 
-def _when_it_pays(storage: TeacherStorage) -> str:
+def _describe_benefit(storage: TeacherStorage) -> str:
     if not storage.live:
-        return f"it pays once trials x epochs exceed {storage.passes_stored}"
-    return f"live all the same where a method has to ask the teacher itself: {methods_in_words(storage.live)}"
+        return f"storage pays off once trials x epochs exceed {storage.passes_stored}"
+    return f"some methods run the teacher live anyway: {methods_in_words(storage.live)}"
 
 
 def sampler_notes(plan: StudyPlan) -> list[str]:
@@ -114,12 +113,12 @@ def sampler_notes(plan: StudyPlan) -> list[str]:
     if plan.sampler == "cmaes" and plan.searches and categorical:
         notes.append(
             f"cmaes draws categorical parameters at random, without learning from results: {', '.join(categorical)}. "
-            "tpe, gp and nsga2 learn about them too"
+            "tpe, gp and nsga2 learn these from results too"
         )
     if plan.scheduler == "asha" and plan.sampler in IGNORE_PRUNED:
         notes.append(
-            f"{plan.sampler} learns from a trial that asha stopped by its value at its last epoch, which is lower than "
-            "at the end"
+            f"for a trial stopped by asha, {plan.sampler} uses the value at the trial's last epoch, which is lower "
+            "than a final value would be"
         )
     return notes
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
-Panel = Literal["What", "How much", "Search", "Where", "Teacher", "How to run"]
+Panel = Literal["Question", "Size", "Search", "Resources and storage", "Teacher", "Command"]
 # What an option belongs to: the question of the study, the execution, which may change on resume, or one command.
 Part = Literal["question", "execution", "command"]
 
@@ -52,195 +52,192 @@ class Option:
         return self.flag or f"--{self.name.replace('_', '-')}"
 
 
-_what = partial(Option, "What")
-_how_much = partial(Option, "How much")
+_question = partial(Option, "Question")
+_size = partial(Option, "Size")
 _search = partial(Option, "Search")
-_where = partial(Option, "Where")
+_resources = partial(Option, "Resources and storage")
 _teacher = partial(Option, "Teacher")
-_how = partial(Option, "How to run")
+_command = partial(Option, "Command")
 
 # fmt: off
 OPTIONS: Final[dict[str, Option]] = {
     option.name: option
     for option in (
-        _what("space", str | None, None, "question",
-            "What to search; see --list-spaces.",
+        _question("space", str | None, None, "question",
+            "Search space; --list-spaces shows all.",
             into="plan"),
-        _what("list_spaces", bool, False, "command",
-            "Show the search spaces and leave."),
-        _what("method", str, "pesf_kd", "question",
+        _question("list_spaces", bool, False, "command",
+            "Show the search spaces and exit."),
+        _question("method", str, "pesf_kd", "question",
             "Distillation method.",
             into="config"),
-        _what("methods", str | None, None, "question",
-            "For --space method and method_tuned: the methods to compare, such as ce,kd,dkd+adapter; kd is "
-            "always among them. If not given, all that can run with these nets.",
+        _question("methods", str | None, None, "question",
+            "Methods to compare with --space method or method_tuned, such as ce,kd,dkd+adapter; kd is always "
+            "included. Default: all methods that can run with these networks.",
             metavar="NAME,..."),
-        _what("adapter", bool, False, "question",
-            "Train an adapter beside dkd, dist or logit_standardisation, with the method alone as a third "
-            "control; pesf_kd always has one.",
+        _question("adapter", bool, False, "question",
+            "Train a teacher adapter with dkd, dist or logit_standardisation; the method without it becomes a third "
+            "control. pesf_kd always has an adapter.",
             into="config"),
-        _what("dataset", str, "digits", "question",
-            "digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images in "
-            "PATH/train/CLASS/ (with test/ or val/ beside train/, or both) or PATH/CLASS/, or a task of GLUE, "
-            "such as glue:sst2.",
+        _question("dataset", str, "digits", "question",
+            "Dataset: digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images "
+            "in PATH/train/CLASS/ (and PATH/test/ or PATH/val/, or both) or PATH/CLASS/, or a GLUE task, such as "
+            "glue:sst2.",
             into="config"),
-        _what("data_root", Path | None, None, "execution",
-            "Folder with the dataset's files; digits needs none.",
+        _question("data_root", Path | None, None, "execution",
+            "Folder with the dataset's files; not needed for digits.",
             into="plan", envvar="PESFKD_DATA_ROOT"),
-        _what("download", bool, False, "command",
-            "Fetch the dataset's files to the data root if they are missing."),
-        _what("student", str, "cnn_3_4", "question",
-            "Student architecture; of text bert_L_H, or bert:N for N layers of the teacher.",
+        _question("download", bool, False, "command",
+            "Download missing files of the dataset to --data-root."),
+        _question("student", str, "cnn_3_4", "question",
+            "Student architecture; for text, bert_L_H, or bert:N for N layers of the teacher.",
             into="config"),
-        _what("teacher", str, "cnn_32_64", "question",
-            "Teacher architecture; a --teacher-checkpoint that says what it is need not be told.",
+        _question("teacher", str, "cnn_32_64", "question",
+            "Teacher architecture; not needed if --teacher-checkpoint contains it.",
             into="config"),
-        _what("student_layers", Literal["skip", "first", "last"], "skip", "question",
-            "Which layers of the teacher a student bert:N of text begins with: evenly spaced, first or last "
-            "ones.",
+        _question("student_layers", Literal["skip", "first", "last"], "skip", "question",
+            "Teacher layers that initialise a text student bert:N: evenly spaced (skip), first or last ones.",
             into="config"),
-        _what("temperature", float | None, None, "question",
-            "Hold the temperature at this value."),
-        _what("hold", list[str] | None, None, "question",
-            "Hold a field of the trial's config; repeatable.",
+        _question("temperature", float | None, None, "question",
+            "Fix the temperature at this value."),
+        _question("hold", list[str] | None, None, "question",
+            "Fix a field of all trial configs; repeatable.",
             flag="--set", metavar="FIELD=VALUE"),
-        _how_much("trials", int, 24, "question",
-            "Configs that the search proposes; of each method for --space method_tuned.",
+        _size("trials", int, 24, "question",
+            "Number of configs that the search proposes; per method for --space method_tuned.",
             into="plan"),
-        _how_much("promising", int, 3, "question",
-            "Best configs of the search to repeat on fresh seeds.",
+        _size("promising", int, 3, "question",
+            "Number of best configs of the search to repeat on fresh seeds.",
             into="plan"),
-        _how_much("replicates", int, 3, "question",
-            "Fresh seeds for each promising config and each control, or for each method that is compared (5).",
+        _size("replicates", int, 3, "question",
+            "Number of fresh seeds for each promising config and each control, or for each compared method "
+            "(5 if not given).",
             into="plan"),
-        _how_much("confirm", int | None, None, "question",
-            "When all has run, run the N best configs (by a lower confidence bound) and the controls again on "
-            "fresh seeds, and read the test split for them, once; of a comparison the N best methods, ce and "
-            "kd.",
+        _size("confirm", int | None, None, "question",
+            "After all trials, run the N best configs (by a lower confidence bound) and the controls again on fresh "
+            "seeds, and evaluate them once on the test split; in a comparison, the N best methods, ce and kd.",
             metavar="N"),
-        _how_much("seeds", int | None, None, "question",
-            "Fresh seeds for each config that is confirmed; 10 if not given.",
+        _size("seeds", int | None, None, "question",
+            "Number of fresh seeds for each confirmed config. Default: 10.",
             metavar="N"),
-        _how_much("epochs", int, 15, "question",
-            "Epochs per trial.",
+        _size("epochs", int, 15, "question",
+            "Training epochs per trial.",
             into="config"),
-        _how_much("time_budget", float | None, None, "execution",
-            "Stop after so many seconds, with exit code 4 if the study is not done; --resume goes on.",
+        _size("time_budget", float | None, None, "execution",
+            "Stop after this many seconds, with exit code 4 if trials remain; --resume continues.",
             into="plan"),
-        _how_much("trial_timeout", float | None, None, "execution",
-            "End a trial that has not reported for so long, as failed; more than its longest epoch and the "
-            "loading of its data take.",
+        _size("trial_timeout", float | None, None, "execution",
+            "Stop a trial that has not reported for this long and record it as failed; must exceed the time for "
+            "loading the data and the longest epoch.",
             into="plan", metavar="SECONDS"),
-        _how_much("smoke", bool, False, "command",
-            "Two configs, one seed, one epoch: does it run?"),
+        _size("smoke", bool, False, "command",
+            "Quick test with two configs, one seed and one epoch."),
         _search("sampler", Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"], "tpe", "question",
             "Optuna sampler. cmaes draws categorical parameters at random. With --scheduler asha, gp, cmaes and "
-            "nsga2 learn from a stopped trial by its value at its last epoch.",
+            "nsga2 use the value of a stopped trial at its last epoch.",
             into="plan"),
         _search("scheduler", Literal["none", "asha"], "none", "question",
-            "asha stops unpromising configs early. With none, every trial is trained to its end, so that the "
-            "gap is compared with accuracies that nothing selected.",
+            "asha stops unpromising configs early. With none, every trial is trained for all epochs, so the gap is "
+            "compared with accuracies free of selection.",
             into="plan"),
         _search("seed", int, 0, "question",
-            "Study seed.",
+            "Seed of the study, for the sampler and for the seeds of all trials.",
             into="plan"),
-        _where("max_concurrent", int | None, None, "execution",
-            "Trials at once; as many as fit if not given.",
+        _resources("max_concurrent", int | None, None, "execution",
+            "Maximum number of trials at once. Default: as many as fit.",
             into="plan"),
-        _where("cpus_per_trial", float, 1.0, "execution",
-            "Cores a trial.",
+        _resources("cpus_per_trial", float, 1.0, "execution",
+            "CPU cores per trial.",
             into="plan"),
-        _where("pack", str, "1", "execution",
-            "Train so many trials as one where a trial's cores are, which small students gain by; auto tries "
-            "out how many. Equal to trials apart but for rounding.",
+        _resources("pack", str, "1", "execution",
+            "Number of trials trained together as one model on the cores of one trial, which is faster for small "
+            "students; auto measures the best number. Results equal separate trials up to rounding.",
             into="plan", metavar="K|auto"),
-        _where("gpus_per_trial", float, 0.0, "execution",
-            "GPUs a trial; 0.25 puts four on one.",
+        _resources("gpus_per_trial", float, 0.0, "execution",
+            "GPUs per trial; 0.25 places four trials on one GPU.",
             into="plan"),
-        _where("workers_per_trial", int, 1, "execution",
-            "Processes that train a trial together, data-parallel, each with --cpus-per-trial and "
-            "--gpus-per-trial. Equal to one but for rounding.",
+        _resources("workers_per_trial", int, 1, "execution",
+            "Number of data-parallel processes per trial, each with --cpus-per-trial and --gpus-per-trial. Results "
+            "equal one process up to rounding.",
             into="plan"),
-        _where("address", str, "local", "execution",
-            "Ray: local, auto or host:port.",
+        _resources("address", str, "local", "execution",
+            "Ray cluster: local, auto or host:port.",
             into="plan"),
-        _where("ship_code", bool, False, "execution",
-            "Send this package to the nodes, which then need its dependencies alone; if not given, it has to be "
+        _resources("ship_code", bool, False, "execution",
+            "Send this package to the nodes, which then need only its dependencies. Otherwise the package must be "
             "installed on them.",
             into="plan"),
-        _where("output_dir", Path, Path("study_results"), "execution",
+        _resources("output_dir", Path, Path("study_results"), "execution",
             "Folder for studies, teachers and the MLflow store."),
-        _where("storage_path", str | None, None, "execution",
-            "Where trials that run keep their checkpoints: a folder that all nodes see, or storage (s3://, "
-            "gs://, abfs://, hdfs://, file://); the study's own folder if not given.",
+        _resources("storage_path", str | None, None, "execution",
+            "Storage for checkpoints of running trials: a folder shared by all nodes, or a URI (s3://, gs://, "
+            "abfs://, hdfs://, file://). Default: the study's folder.",
             into="plan"),
-        _where("name", str | None, None, "question",
-            "Name of the study; space and time if not given."),
-        _where("tracking_uri", str | None, None, "execution",
-            "MLflow store or server; a file in the output folder if not given.",
+        _resources("name", str | None, None, "question",
+            "Name of the study. Default: space and time."),
+        _resources("tracking_uri", str | None, None, "execution",
+            "MLflow store or server. Default: a file in the output folder.",
             into="plan"),
-        _where("optuna_storage", Path | None, None, "execution",
-            "Mirror the search into this file while it runs, for `optuna-dashboard FILE`; one file can hold "
-            "many studies.",
+        _resources("optuna_storage", Path | None, None, "execution",
+            "Optuna journal that mirrors the running search, for `optuna-dashboard FILE`; one file can hold many "
+            "studies.",
             into="plan", metavar="FILE"),
-        _where("precision", str, "auto", "question",
-            "auto, fp32 or bf16: arithmetic of the convolutions in training. auto is bf16 where this machine "
-            "and the student's size gain by it; the plan says which."),
+        _resources("precision", str, "auto", "question",
+            "Precision of the convolutions in training: auto, fp32 or bf16. auto selects bf16 if it is faster for "
+            "this machine and student size; the plan shows the choice."),
         _teacher("teacher_checkpoint", Path | None, None, "execution",
-            "A trained teacher, instead of training one: teacher.safetensors of `python -m trainables.teacher`, "
-            "or weights of another code base (.pth, .safetensors), for which --teacher names the architecture; "
-            "of text, a folder in Hugging Face's layout."),
+            "Trained teacher to use instead of training one: teacher.safetensors from `python -m "
+            "trainables.teacher`, or weights from another code base (.pth, .safetensors) with --teacher as "
+            "architecture; for text, a folder in Hugging Face's layout."),
         _teacher("teacher_weights", str | None, None, "execution",
-            "Which weights of --teacher-checkpoint, where it has several: raw, their running average (ema), or "
-            "those under a key, such as best_state_dict; if not given, raw ones before averages. The plan says "
-            "which were taken.",
+            "Weights to take from a --teacher-checkpoint with several: raw, their running average (ema), or those "
+            "under a key, such as best_state_dict. Default: raw weights before averages. The plan shows the choice.",
             metavar="raw|ema|KEY"),
         _teacher("teacher_normalisation", str | None, None, "question",
-            "What the images of a foreign checkpoint were normalised by, such as "
-            "0.5071,0.4867,0.4408/0.2675,0.2565,0.2761; if not given, what is usual for the dataset, if "
-            "something is.",
+            "Normalisation of the images for a checkpoint from another code base, such as "
+            "0.5071,0.4867,0.4408/0.2675,0.2565,0.2761. Default: the usual values for the dataset, if there are any.",
             metavar="MEANS/STDS"),
         _teacher("teacher_recipe", Literal["short", "literature"], "short", "question",
-            "How to train one, as in `python -m trainables.teacher`.",
+            "Recipe for training the teacher, as in `python -m trainables.teacher`.",
             into="config"),
         _teacher("teacher_epochs", int | None, None, "question",
-            "How long; as the recipe says if not given.",
+            "Training epochs of the teacher. Default: set by the recipe.",
             into="config", least=1),
         _teacher("teacher_outputs", Literal["auto", "stored", "live"], "auto", "question",
-            "Compute the frozen teacher's outputs once and store them, or live in every epoch; auto stores them "
-            "if they stay within the limit and the method neither needs maps of the nets (fitnet, at, sp, vid, "
-            "pkd) nor trains the teacher (full_teacher).",
+            "Compute the frozen teacher's outputs once and store them, or compute them live in every epoch. auto "
+            "stores them if they stay within the limit and the method neither needs feature maps (fitnet, at, sp, "
+            "vid, pkd) nor trains the teacher (full_teacher).",
             into="plan"),
         _teacher("teacher_outputs_dtype", Literal["float16", "bfloat16", "float32"], "float16", "question",
-            "How stored outputs are rounded.",
+            "Data type of stored outputs.",
             into="plan"),
         _teacher("teacher_outputs_limit", str, "20GiB", "execution",
-            "Most bytes that a study may store, such as 4GiB.",
+            "Maximum size of a study's stored outputs, such as 4GiB.",
             into="plan"),
         _teacher("teacher_outputs_path", str | None, None, "execution",
-            "Folder for them, or storage that all nodes reach (s3://, gs://, abfs://, hdfs://, file://), of "
-            "which each node keeps a copy; teacher_outputs in the output folder if not given.",
+            "Folder for stored outputs, or a URI reachable from all nodes (s3://, gs://, abfs://, hdfs://, file://), "
+            "copied to each node. Default: teacher_outputs in the output folder.",
             into="plan"),
-        _how("resume", str | None, None, "command",
-            "Go on with that study.",
+        _command("resume", str | None, None, "command",
+            "Resume this study.",
             metavar="NAME"),
-        _how("retry_failed", bool, False, "command",
-            "With --resume: run the trials that failed again, each once; nothing else again."),
-        _how("set_aside_records", bool, False, "command",
-            "For a study whose journal has lost trials: move the records that it does not account for to "
-            "set-aside in the study's folder, and go on from the journal."),
-        _how("dry_run", bool, False, "command",
-            "Show the plan and its cost; run and write nothing."),
-        _how("as_json", bool, False, "command",
-            "One JSON document on stdout, nothing else.",
+        _command("retry_failed", bool, False, "command",
+            "With --resume: run each failed trial once more. Other trials are not repeated."),
+        _command("set_aside_records", bool, False, "command",
+            "If the journal has lost trials: move the records to set-aside in the study's folder, and continue from "
+            "the journal."),
+        _command("dry_run", bool, False, "command",
+            "Show the plan and the cost without running or writing anything."),
+        _command("as_json", bool, False, "command",
+            "Print one JSON document on stdout and nothing else.",
             flag="--json"),
-        _how("quiet", bool, False, "command",
-            "No progress.",
+        _command("quiet", bool, False, "command",
+            "Show no progress.",
             short="-q"),
-        _how("verbose", bool, False, "command",
-            "Say more when something fails.",
+        _command("verbose", bool, False, "command",
+            "Show more details of errors.",
             short="-v"),
-        _how("version", bool, False, "command",
+        _command("version", bool, False, "command",
             "Show the version."),
     )
 }

@@ -17,25 +17,25 @@ _OWN_FILES: Final = frozenset({
 })  # fmt: skip
 
 
-def begin_study(plan: StudyPlan, go_on: str) -> None:
+def begin_study(plan: StudyPlan, resume: str) -> None:
     """Create the folder of a new study and write the plan, unless another process has started a study with that name.
 
     Args:
         plan: study plan.
-        go_on: command to resume a study with that name.
+        resume: command to resume a study with that name.
 
     Raises:
         UsageError: a study with that name exists or is being created. Nothing is changed.
     """
-    check_is_free(plan.directory, go_on)
+    check_is_free(plan.directory, resume)
     try:
         plan.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"--output-dir: cannot write in {plan.output_dir} ({error.strerror}); name a folder that you may write"
+            f"--output-dir: cannot write to {plan.output_dir} ({error.strerror}); give a writable folder"
         ) from None
     with StudyLock(plan.directory):
-        check_is_free(plan.directory, go_on)
+        check_is_free(plan.directory, resume)
         plan.save()
 
 
@@ -54,20 +54,20 @@ def check_store_place(plan: StudyPlan, *, is_new: bool) -> None:
         return
     if not is_new and not store.parent.is_dir():
         raise UsageError(
-            f"the study delivers to MLflow's store in {store.parent}, and that folder is not there any more: name the "
-            "store with --tracking-uri"
+            f"the study uses the MLflow store in {store.parent}, but this folder no longer exists: give the store with "
+            "--tracking-uri"
         )
     own = plan.directory.resolve()
     for file in sorted(_files_of(store.resolve())):
         if _folded(file) == _folded(own):
             raise UsageError(
-                f"--name {plan.name}: MLflow's store {store} keeps a file of that name, or may; choose another"
+                f"--name {plan.name}: the MLflow store {store} uses, or may use, a file of that name; choose another"
             )
         if is_new and file.is_relative_to(own):
-            raise UsageError(f"--tracking-uri: {file} lies in the study's own folder; name a file outside of it")
+            raise UsageError(f"--tracking-uri: {file} is inside the study's own folder; give a file outside of it")
         if (use := _use_in_a_study(file, own)) is not None:
             raise UsageError(
-                f"--tracking-uri: {file} is {use}; name another file, such as {plan.output_dir / STORE_FILE}"
+                f"--tracking-uri: {file} is {use}; give another file, such as {plan.output_dir / STORE_FILE}"
             )
 
 
@@ -95,10 +95,10 @@ def check_mirror_place(plan: StudyPlan) -> None:
         files = (real, real.with_name(f"{real.name}.lock"))
         use = next((use for file in files if (use := _use_of(file, plan)) is not None), None)
     except (OSError, RuntimeError, ValueError) as error:  # circular links or a name that is too long
-        raise UsageError(f"--optuna-storage {path}: {error}; name a file, such as studies.journal") from None
+        raise UsageError(f"--optuna-storage {path}: {error}; give a file path, such as studies.journal") from None
     if use is not None:
         raise UsageError(
-            f"--optuna-storage {path}: that file, or its lock, is {use}; name another file, such as "
+            f"--optuna-storage {path}: this file, or its lock file, is {use}; give another file, such as "
             f"{plan.output_dir / 'studies.journal'}"
         )
 
@@ -111,10 +111,10 @@ def _use_of(file: Path, plan: StudyPlan) -> str | None:
     if file.is_relative_to(output_dir) and file != output_dir:
         first = file.relative_to(output_dir).parts[0].casefold()
         if first in SHARED_FOLDERS or first.startswith("mlflow."):
-            return f"under {first}, which the output folder keeps for itself"
+            return f"inside {first}, which is reserved in the output folder"
     store = sqlite_file(plan.tracking_uri)
     if store is not None and _folded(file) in map(_folded, _files_of(store.resolve())):
-        return "MLflow's store"
+        return "the MLflow store"
     return _use_in_a_study(file, own)
 
 
@@ -125,7 +125,7 @@ def _use_in_a_study(file: Path, own: Path) -> str | None:
             return f"the folder of study {study.name!r}"
         inside = file.relative_to(study).parts[0]
         if inside.casefold() in _OWN_FILES or inside.startswith("."):
-            return f"a file that study {study.name!r} writes"
+            return f"a file written by study {study.name!r}"
     return None
 
 

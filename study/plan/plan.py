@@ -124,97 +124,99 @@ class StudyPlan(BaseModel):
 
     @field_validator("name")
     @classmethod
-    def _safe_name(cls, name: str) -> str:
+    def _check_name(cls, name: str) -> str:
         if not NAME_PATTERN.fullmatch(name):
             raise ValueError(
                 f"study name {name!r}: use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
             )
         if name in _TAKEN_NAMES:
-            raise ValueError(f"study name {name!r}: the output folder keeps something else under it; choose another")
+            raise ValueError(f"study name {name!r}: this name is reserved in the output folder; choose another")
         return name
 
     @field_validator("gpus_per_trial")
     @classmethod
-    def _part_of_a_gpu_or_whole_ones(cls, gpus: float) -> float:
+    def _check_gpus(cls, gpus: float) -> float:
         if gpus > 1 and not gpus.is_integer():
-            raise ValueError("a trial takes a part of one GPU, such as 0.25, or whole ones")
+            raise ValueError("give a fraction of one GPU, such as 0.25, or a whole number of GPUs")
         return gpus
 
     @field_validator("cpus_per_trial", "gpus_per_trial")
     @classmethod
-    def _a_number_that_ray_can_share_out(cls, count: float) -> float:
+    def _check_ray_resolution(cls, count: float) -> float:
         if 0 < count < 0.0001 or abs(count - round(count, 4)) > 1e-9 * max(1.0, count):
-            raise ValueError(f"Ray shares out cores and GPUs in steps of 0.0001: give {max(0.0001, round(count, 4)):g}")
+            raise ValueError(f"Ray allocates cores and GPUs in steps of 0.0001: give {max(0.0001, round(count, 4)):g}")
         return count
 
     @field_validator("teacher_outputs_limit", mode="before")
     @classmethod
-    def _bytes_that_can_be_counted(cls, limit: Any) -> Any:
+    def _check_bytes_format(cls, limit: Any) -> Any:
         if isinstance(limit, str) and not _BYTES_PATTERN.fullmatch(limit.strip()):
             raise ValueError("give a number of bytes, such as 4GiB or 500MB")
         return limit
 
     @field_validator("teacher_outputs_limit")
     @classmethod
-    def _bytes_that_files_can_have(cls, limit: ByteSize) -> ByteSize:
+    def _check_bytes_range(cls, limit: ByteSize) -> ByteSize:
         if not 0 <= limit < 2**63:
             raise ValueError("give a number of bytes from 0 to 8EiB, such as 4GiB")
         return limit
 
     @field_validator("pack", mode="before")
     @classmethod
-    def _count_or_auto(cls, count: Any) -> Any:
+    def _check_pack(cls, count: Any) -> Any:
         if count == "auto" or (re.fullmatch("[0-9]{1,3}", str(count)) and 1 <= int(count) <= MOST_PACKED):
             return count
         raise ValueError(f"give a number from 1 to {MOST_PACKED}, or auto")
 
     @model_validator(mode="after")
-    def _can_have_workers(self) -> Self:
+    def _check_workers(self) -> Self:
         if self.workers_per_trial == 1:
             return self
         if self.pack != 1:
-            raise ValueError("a trial is either packed with others or has several workers: leave out one of the two")
+            raise ValueError("a trial is either packed or has several workers: leave out --pack or --workers-per-trial")
         if 0 < self.gpus_per_trial != 1:
-            raise ValueError("each worker of a trial has one GPU: give --gpus-per-trial 1 with --workers-per-trial")
+            raise ValueError("each worker of a trial uses one GPU: give --gpus-per-trial 1 with --workers-per-trial")
         batch_size = self.overrides.get("batch_size", self.base.batch_size)
         if isinstance(batch_size, int) and batch_size < self.workers_per_trial:
-            raise ValueError(f"{self.workers_per_trial} workers cannot share batches of {batch_size} samples")
+            raise ValueError(
+                f"{self.workers_per_trial} workers cannot share a batch of {batch_size} samples: use fewer workers"
+            )
         return self
 
     @model_validator(mode="after")
-    def _can_be_packed(self) -> Self:
+    def _check_packing(self) -> Self:
         if self.pack != 1 and self.gpus_per_trial > 0:
-            raise ValueError("packed trials of a study run on CPUs: leave out --pack or --gpus-per-trial")
+            raise ValueError("packed trials run only on CPUs: leave out --pack or --gpus-per-trial")
         if self.pack != 1 and self.trial_timeout is not None:
             raise ValueError(
-                "trials that train as one stop as one, and which of them hangs cannot be told: leave out --pack or "
-                "--trial-timeout"
+                "packed trials stop together, so it is unknown which of them hangs: leave out --pack or --trial-timeout"
             )
         if self.pack not in (1, "auto") and (is_text(self.base.dataset) or not self.base.has_plain_steps):
             raise ValueError(
-                "packed trials are of images, and learn by SGD at one rate an epoch, without clipping: leave out --pack"
+                "packed trials need image data, and SGD with one learning rate per epoch and without gradient "
+                "clipping: leave out --pack"
             )
         if self.pack not in (1, "auto") and not is_packable(self.base.student):
             raise ValueError(
-                f"students of architecture {self.base.student!r} cannot be packed, as their layers mix channels: "
+                f"students of architecture {self.base.student!r} cannot be packed, because their layers mix channels: "
                 "leave out --pack"
             )
-        beside = self.base.method_spec.companion
-        if self.pack != 1 and beside is not None and not is_known_to_draw_nothing(getattr(self.base, beside)):
+        companion = self.base.method_spec.companion
+        if self.pack != 1 and companion is not None and not is_known_to_draw_nothing(getattr(self.base, companion)):
             raise ValueError(
-                f"{getattr(self.base, beside)} learns beside the students by method {self.base.method!r}, and may draw "
-                "random numbers that packed trials do not keep apart: leave out --pack"
+                f"method {self.base.method!r} trains {getattr(self.base, companion)} along with each student, and it "
+                "may draw random numbers, which packed trials cannot keep separate: leave out --pack"
             )
         return self
 
     @field_validator("space")
     @classmethod
-    def _known_space(cls, name: str) -> str:
+    def _check_space(cls, name: str) -> str:
         return find_space(name).name
 
     @field_validator("trials", "promising")
     @classmethod
-    def _none_where_nothing_is_searched(cls, count: int, info: ValidationInfo) -> int:
+    def _check_search_counts(cls, count: int, info: ValidationInfo) -> int:
         if "space" not in info.data:  # the space failed validation
             return count
         space = find_space(info.data["space"])
@@ -225,33 +227,33 @@ class StudyPlan(BaseModel):
         return count
 
     @model_validator(mode="after")
-    def _methods_are_compared_evenly(self) -> Self:
+    def _check_comparison(self) -> Self:
         if isinstance(self.search_space, MethodComparison) != bool(self.compared):
-            raise ValueError(f"space {self.space!r} and the methods to compare do not go together")
+            raise ValueError(f"space {self.space!r} and the list of methods to compare do not match")
         if self.compared and self.scheduler != "none":
             raise ValueError(
-                f"every trial of space {self.space!r} is trained to its end, so that all methods have the same budget: "
+                f"every trial of space {self.space!r} is trained for all epochs, so all methods have the same budget: "
                 "leave out --scheduler"
             )
         if self.compared and self.pack != 1:
-            raise ValueError("trials of different methods cannot train as one: leave out --pack")
+            raise ValueError("trials of different methods cannot be packed together: leave out --pack")
         for method in self.compared:
             self.configure(method.fields)
         return self
 
     @model_validator(mode="after")
-    def _overrides_are_config_fields(self) -> Self:
+    def _check_overrides(self) -> Self:
         varied = sorted(self.overrides.keys() & set(self.search_space.varied))
         if varied:
-            raise ValueError(f"space {self.space!r} varies {', '.join(varied)}: it cannot be set as well")
+            raise ValueError(f"space {self.space!r} varies {', '.join(varied)}, so a fixed value cannot be set")
         TrialConfig(**{**self.base.model_dump(), **self.overrides})
         return self
 
     @field_validator("teacher_outputs_path", "storage_path")
     @classmethod
-    def _folder_or_uri(cls, place: str | None) -> str | None:
+    def _check_place(cls, place: str | None) -> str | None:
         if place is not None and (not place or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)", place)):
-            raise ValueError("name a folder, or a URI with two slashes, such as s3://BUCKET/FOLDER")
+            raise ValueError("give a folder, or a URI with two slashes, such as s3://BUCKET/FOLDER")
         return place
 
     @model_validator(mode="before")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from study.plan.folder import missing_plan, settled
+from study.plan.folder import adapted, missing_plan
 from study.plan.options import names_into
 from study.plan.plan import StudyPlan
 from study.plan.size import check_request
@@ -32,14 +32,14 @@ def resolve_plan(values: dict[str, Any]) -> StudyPlan:
         UsageError: values are out of bounds. The message has one line per value.
     """
     try:
-        return _decided(StudyPlan(**values))
+        return _with_decisions(StudyPlan(**values))
     except ValidationError as error:
         raise UsageError(describe_validation(error, name=_flag_of)) from None
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
-def _decided(plan: StudyPlan) -> StudyPlan:
+def _with_decisions(plan: StudyPlan) -> StudyPlan:
     """Return the plan after checking the confirmation's size, with the source of the teacher outputs decided.
 
     Raises:
@@ -73,16 +73,16 @@ def load_plan(directory: Path) -> StudyPlan:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         # The folder may have been moved or renamed.
-        plan = StudyPlan.model_validate_json(json.dumps(settled(content, directory)))
+        plan = StudyPlan.model_validate_json(json.dumps(adapted(content, directory)))
     except ValidationError as error:
         raise UsageError(f"{path} is not a plan of this version:\n{describe_validation(error)}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is damaged, it is no text: {error.reason} at byte {error.start}") from None
+        raise UsageError(f"{path} is damaged and is not text: {error.reason} at byte {error.start}") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise UsageError(f"{path} is not a plan of this version, it is no JSON object: {error}") from None
+        raise UsageError(f"{path} is not a plan of this version, because it is not a JSON object: {error}") from None
     try:
-        return _decided(plan)
+        return _with_decisions(plan)
     except ValueError as error:
         raise UsageError(f"{path} is not a plan of this version:\n{error}") from None

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from study.plan.confirmation import BESIDE
+from study.plan.confirmation import ALWAYS_CONFIRMED
 from study.plan.control_tuning import tuning_trials
 from study.plan.plan import StudyPlan
 
@@ -12,7 +12,7 @@ _WINNER_AND_PUBLISHED: Final = 2
 def most_configs(plan: StudyPlan) -> int:
     """Return the maximum number of configs a confirmation can choose, not counting the controls."""
     if plan.compared:
-        return sum(method.name not in BESIDE for method in plan.compared)
+        return sum(method.name not in ALWAYS_CONFIRMED for method in plan.compared)
     return plan.trials
 
 
@@ -26,9 +26,12 @@ def check_request(plan: StudyPlan) -> None:
     if request is None or request.configs <= most:
         return
     if plan.compared:
-        there = f"{most} method(s) beside ce and kd, so --confirm is at most {most}" if most else "ce and kd alone"
-        raise ValueError(f"the study compares {there}{'' if most else ', which leaves nothing to choose'}")
-    raise ValueError(f"the search proposes {most} configs, so --confirm is at most {most}; or raise --trials")
+        if not most:
+            raise ValueError("the study compares only ce and kd, so --confirm has nothing to choose: leave it out")
+        raise ValueError(
+            f"the study compares {most} method(s) in addition to ce and kd: lower --confirm to {most} or less"
+        )
+    raise ValueError(f"the search proposes {most} configs: lower --confirm to {most} or less, or raise --trials")
 
 
 def expected_size(plan: StudyPlan) -> int:
@@ -38,10 +41,10 @@ def expected_size(plan: StudyPlan) -> int:
     """
     if plan.confirmation is None:
         return 0
-    beside = len(plan.controls) + _WINNER_AND_PUBLISHED
+    additional = len(plan.controls) + _WINNER_AND_PUBLISHED
     if plan.compared:
-        beside = sum(method.name in BESIDE for method in plan.compared)
-    return plan.confirmation.seeds * (plan.confirmation.configs + beside)
+        additional = sum(method.name in ALWAYS_CONFIRMED for method in plan.compared)
+    return plan.confirmation.seeds * (plan.confirmation.configs + additional)
 
 
 def confirm_trials(plan: StudyPlan) -> int:

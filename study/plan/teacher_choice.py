@@ -36,15 +36,15 @@ def choose_teacher(values: dict[str, Any], given: dict[str, Any]) -> dict[str, A
     if path is None:
         for name in _OF_CHECKPOINTS:
             if values.get(name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} is for a teacher from --teacher-checkpoint")
+                raise UsageError(f"--{name.replace('_', '-')} needs a teacher from --teacher-checkpoint")
         if is_text(values["dataset"]):
             _check_pretrained(values, given)
         return {}
     for name in _FOR_TRAINING:
         if name in given:
             raise UsageError(
-                f"--{name.replace('_', '-')} says how to train a teacher, and --teacher-checkpoint gives one that is "
-                "trained: leave out one of the two"
+                f"--{name.replace('_', '-')} is for training a teacher, but --teacher-checkpoint gives a trained one: "
+                "leave out one of the two"
             )
     teacher = _read(
         path, values["dataset"], given.get("teacher"), values["teacher_normalisation"], values.get("teacher_weights")
@@ -138,12 +138,12 @@ def check_same_teacher(plan: StudyPlan, given: dict[str, Any]) -> dict[str, Any]
     if not own:
         asked = [name for name in _OF_CHECKPOINTS if given.get(name) is not None]
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
-        raise UsageError(f"study {plan.name!r} has trained its own teacher, and keeps it: leave out {flags}")
+        raise UsageError(f"study {plan.name!r} trained its own teacher and keeps using it: leave out {flags}")
     teacher = _read_again(plan, path or plan.teacher_checkpoint, text or plan.teacher_normalisation, weights)
     if teacher.digest != own:
         raise UsageError(
             f"study {plan.name!r} has another teacher: the digest of {path or plan.teacher_checkpoint} is "
-            f"{teacher.digest}, the study's is {own}. Leave it out to go on with the teacher that the study keeps."
+            f"{teacher.digest}, the study's is {own}. Leave the option out to use the study's own copy of the teacher."
         )
     return {"teacher_checkpoint": path.absolute(), "teacher_weights": teacher.taken} if path is not None else {}
 
@@ -200,12 +200,12 @@ def keep_teacher(plan: StudyPlan) -> None:
         teacher = _read_again(plan, plan.teacher_checkpoint, normalisation)
     except UsageError as error:
         raise StudyError(
-            f"the study's copy of its teacher is gone, and so is what it was copied from: {error}"
+            f"the study's copy of the teacher is missing, and the original cannot be read: {error}"
         ) from None
     if teacher.digest != plan.base.teacher_digest:
         raise StudyError(
-            f"the study's copy of its teacher is gone, and {plan.teacher_checkpoint} has changed since: its digest is "
-            f"{teacher.digest}, the study's teacher has {plan.base.teacher_digest}. Give the file that it was: "
+            f"the study's copy of the teacher is missing, and {plan.teacher_checkpoint} has changed: its digest is "
+            f"{teacher.digest}, the study's teacher has {plan.base.teacher_digest}. Give the original file: "
             "--resume NAME --teacher-checkpoint PATH"
         )
     keep_given_teacher(teacher, plan.teachers_folder)
@@ -215,28 +215,28 @@ def describe_teacher(plan: StudyPlan) -> str:
     """Return a description of the study's teachers and their sources."""
     if not plan.teachers:
         return "none: no method of the study needs one"
-    without = "" if plan.base.method_spec.needs_teacher else f" ({plan.base.method} does without)"
-    return "; ".join(describe_one_teacher(plan, whose) for whose in plan.teachers) + without
+    without = "" if plan.base.method_spec.needs_teacher else f" ({plan.base.method} needs none)"
+    return "; ".join(describe_one_teacher(plan, method) for method in plan.teachers) + without
 
 
-def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
+def describe_one_teacher(plan: StudyPlan, method: str) -> str:
     """Return a description of one teacher in `plan.teachers`.
 
     Args:
         plan: study plan.
-        whose: method with a teacher of its own. Empty for the shared teacher.
+        method: method with a teacher of its own. Empty for the shared teacher.
     """
     base = plan.base
-    if whose:
+    if method:
         return (
-            f"{base.teacher} of {whose}'s own, trained for {base.teacher_epochs} epochs of recipe "
-            f"{base.teacher_recipe} with branches that end as {base.student} does, once for all its trials"
+            f"{base.teacher} for {method} alone, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} "
+            f"epochs with branches that end like {base.student}, once for all trials of {method}"
         )
     if not base.teacher_digest:
-        whom = [method for method in plan.controls if method_spec(method).needs_teacher]
+        users = [control for control in plan.controls if method_spec(control).needs_teacher]
         shared = base.method_spec.needs_teacher and not base.method_spec.teacher_fields
-        for_whom = "" if shared else f", for {', '.join(whom)}"
-        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{for_whom}"
+        used_by = "" if shared else f", for {', '.join(users)}"
+        return f"{base.teacher}, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} epochs{used_by}"
     if is_text(base.dataset):
         return (
             f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}), with its own tokeniser"
@@ -246,8 +246,8 @@ def describe_one_teacher(plan: StudyPlan, whose: str) -> str:
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in plan.teacher_normalisation)
     weights = plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     return (
-        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}{weights}), its images normalised "
-        f"by {mean} / {std}"
+        f"{base.teacher} from {plan.teacher_checkpoint} (digest {base.teacher_digest}{weights}), images normalised by "
+        f"means {mean} / standard deviations {std}"
     )
 
 
@@ -282,9 +282,9 @@ def _read(
         from trainables.teacher.given_text import read_given_text_teacher
 
         if isinstance(normalisation, str):
-            raise UsageError("--teacher-normalisation is of images: leave it out")
+            raise UsageError("--teacher-normalisation is only for images: leave it out")
         if weights is not None:
-            raise UsageError("--teacher-weights is for checkpoints of nets for images: leave it out")
+            raise UsageError("--teacher-weights is only for checkpoints of image models: leave it out")
         try:
             return read_given_text_teacher(path, dataset, architecture=architecture)
         except CheckpointError as error:
@@ -330,8 +330,8 @@ def parse_normalisation(text: str) -> "Normalisation":
         mean, std = (tuple(float(word) for word in part.split(",")) for part in text.split("/"))
     except ValueError:
         raise ValueError(
-            f"--teacher-normalisation {text!r}: write means, a slash and standard deviations, one each a channel, such "
-            "as 0.5071,0.4867,0.4408/0.2675,0.2565,0.2761"
+            f"--teacher-normalisation {text!r}: give means, a slash and standard deviations, one of each per channel, "
+            "such as 0.5071,0.4867,0.4408/0.2675,0.2565,0.2761"
         ) from None
     if not is_normalisation(normalisation := Normalisation(mean, std)):
         raise ValueError(f"--teacher-normalisation {text!r}: {NORMALISATION_BOUNDS}")

@@ -55,12 +55,12 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
     teachers = len(plan.teachers)
     size = ByteSize((slots * train + validation) * row * max(1, teachers))
-    trials = _taught_trials(plan)
+    trials = _trials_with_teacher(plan)
     live = {method: why for method in trials if (why := _why_not_stored(method)) is not None}
-    apart = bool(plan.compared) and len(live) < len(trials)  # compared methods may differ here
-    source, why = _decide(plan, size, needed=bool(trials), live={} if apart else live)
+    mixed = bool(plan.compared) and len(live) < len(trials)  # compared methods may differ here
+    source, why = _decide(plan, size, needed=bool(trials), live={} if mixed else live)
     passes_live = sum(trials.values()) * config.epochs
-    if not apart:
+    if not mixed:
         return TeacherStorage(source, why, size, slots * teachers, passes_live, {})
     own = sum(trials[method] for method in live) * config.epochs
     return TeacherStorage(source, why, size, slots * teachers + own, passes_live, live if source == "stored" else {})
@@ -75,7 +75,7 @@ def check_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     storage = reckon_teacher_storage(plan)
     if storage.source == "stored" and storage.size > plan.teacher_outputs_limit:
         raise ValueError(
-            f"storing the teacher's outputs takes {size_in_words(storage.size)}, over the limit of "
+            f"storing the teacher's outputs needs {size_in_words(storage.size)}, more than the limit of "
             f"{size_in_words(plan.teacher_outputs_limit)}: raise --teacher-outputs-limit, "
             "or start a study with --teacher-outputs live"
         )
@@ -87,7 +87,7 @@ def size_in_words(size: ByteSize) -> str:
     return size.human_readable()
 
 
-def _taught_trials(plan: StudyPlan) -> Counter[str]:
+def _trials_with_teacher(plan: StudyPlan) -> Counter[str]:
     """Count the trials of each method that needs a teacher."""
     trials: Counter[str] = Counter()
     for method in plan.compared:
@@ -106,9 +106,9 @@ def _why_not_stored(method: str) -> str | None:
     """Return why a method cannot use stored outputs, or None if it can."""
     entry = method_spec(method)
     if entry.trains_teacher:
-        return "trains the teacher itself, which never says the same again"
+        return "trains the teacher, so its outputs change"
     if entry.needs_maps:
-        return "cannot do without the maps of its stages, too large to store"
+        return "cannot run without feature maps of the teacher, which are too large to store"
     return None
 
 
@@ -121,16 +121,18 @@ def methods_in_words(live: Mapping[str, str]) -> str:
 def _decide(plan: StudyPlan, size: ByteSize, *, needed: bool, live: Mapping[str, str]) -> tuple[OutputsSource, str]:
     why_not = methods_in_words(live)
     if plan.teacher_outputs == "stored" and live:
-        raise ValueError(f"the teacher's outputs cannot be stored, as {why_not}: leave out --teacher-outputs stored")
+        raise ValueError(
+            f"the teacher's outputs cannot be stored, because {why_not}: leave out --teacher-outputs stored"
+        )
     if plan.teacher_outputs != "auto":
-        return plan.teacher_outputs, "as asked"
+        return plan.teacher_outputs, "as requested"
     limit = size_in_words(plan.teacher_outputs_limit)
     decision: tuple[OutputsSource, str] = ("stored", f"within the limit of {limit}")
     if not needed:
-        decision = ("live", "no method of the study is taught by a teacher")
+        decision = ("live", "no method of the study uses a teacher")
     elif live:
         decision = ("live", why_not)
     elif size > plan.teacher_outputs_limit:
-        decision = ("live", f"storing takes {size_in_words(size)}, over the limit of {limit}")
+        decision = ("live", f"storing needs {size_in_words(size)}, more than the limit of {limit}")
     used = plan.teacher_outputs_used
-    return decision if used in (None, decision[0]) else (used, "as when the study was started")
+    return decision if used in (None, decision[0]) else (used, "as decided when the study started")

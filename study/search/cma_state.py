@@ -39,7 +39,7 @@ def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         UntrustedStateError: the state is damaged or names an object not used by CMA-ES. Nothing from it was called.
     """
     if not isinstance(attributes, Mapping):
-        raise UntrustedStateError(f"its attributes are {str(attributes)[:80]!r}")
+        raise UntrustedStateError(f"the attributes of the trial are not a mapping: {str(attributes)[:80]!r}")
     chunks = {name: value for name, value in attributes.items() if name.startswith(_PREFIX)}
     if not chunks:
         return dict(attributes)
@@ -51,22 +51,22 @@ def trusted_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
         raise UntrustedStateError(f"it cannot be read ({type(error).__name__}: {str(error)[:200]})") from None
     optimizer = cmaes.CMA.__new__(cmaes.CMA)
     optimizer.__setstate__(_checked(state))
-    letters = pickle.dumps(optimizer).hex()
+    text = pickle.dumps(optimizer).hex()
     others = {name: value for name, value in attributes.items() if name not in chunks}
-    starts = range(0, len(letters), _CHUNK)
+    starts = range(0, len(text), _CHUNK)
     return {
         **others,
-        **{f"{_PREFIX}:{number}": letters[start : start + _CHUNK] for number, start in enumerate(starts)},
+        **{f"{_PREFIX}:{number}": text[start : start + _CHUNK] for number, start in enumerate(starts)},
     }
 
 
-def _read(letters: str) -> dict[str, Any]:
+def _read(text: str) -> dict[str, Any]:
     """Return the fields of a pickled optimiser: numbers, None and float64 arrays."""
-    if len(letters) > _MOST_LETTERS:
-        raise UntrustedStateError(f"it has {len(letters):,} letters, more than any state of CMA-ES")
-    found = _NumbersOnly(io.BytesIO(bytes.fromhex(letters))).load()
+    if len(text) > _MOST_LETTERS:
+        raise UntrustedStateError(f"it has {len(text):,} characters, more than any CMA-ES state")
+    found = _NumbersOnly(io.BytesIO(bytes.fromhex(text))).load()
     if not isinstance(found, _Optimizer) or not isinstance(found.state, dict):
-        raise UntrustedStateError(f"it is a {type(found).__name__.strip('_')}")
+        raise UntrustedStateError(f"it contains a {type(found).__name__.strip('_')} instead of an optimiser")
     return {name: value.value if isinstance(value, _Holder) else value for name, value in found.state.items()}
 
 
@@ -84,12 +84,12 @@ class _Dtype:
 
     def __init__(self, name: str, *_: object) -> None:
         if name != "f8":
-            raise UntrustedStateError(f"it has numbers of type {name!r}")
+            raise UntrustedStateError(f"it has numbers of type {name!r} instead of float64")
         self.order = "<"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in ("<", ">"):
-            raise UntrustedStateError("it has numbers in an unknown order of bytes")
+            raise UntrustedStateError("it has numbers with an unknown byte order")
         self.order = state[1]
 
     def read(self, content: bytes) -> np.ndarray:
@@ -103,7 +103,7 @@ class _Holder:
     value: object = None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        raise UntrustedStateError("it sets what cannot be set")
+        raise UntrustedStateError("it sets the state of an object without state")
 
 
 class _Array(_Holder):
@@ -152,19 +152,19 @@ class _NumbersOnly(pickle.Unpickler):
         try:
             return _STAND_INS[module, name]
         except KeyError:
-            raise UntrustedStateError(f"it names {module}.{name}, which no state of CMA-ES needs") from None
+            raise UntrustedStateError(f"it names {module}.{name}, which no CMA-ES state uses") from None
 
 
 def _checked(state: dict[str, Any]) -> dict[str, Any]:
     """Return the state after checking that each field matches an optimiser from the installed version of cmaes."""
     size, population = state.get("_n_dim"), state.get("_popsize")
     if not (_is_count(size) and 0 < size <= _MOST_PARAMETERS and _is_count(population) and population > 1):
-        raise UntrustedStateError(f"it is of {size!r} parameters and a population of {population!r}")
+        raise UntrustedStateError(f"it has {size!r} parameters and a population of {population!r}")
     own = cmaes.CMA(np.full(size, 0.5), 0.1, np.tile([0.0, 1.0], (size, 1)), population_size=population)
     expected = own.__getstate__()
     if expected.keys() != state.keys():
         names = ", ".join(sorted(map(str, expected.keys() ^ state.keys())))
-        raise UntrustedStateError(f"it is not of the installed version of cmaes, which differs in {names[:200]}")
+        raise UntrustedStateError(f"it does not match the installed version of cmaes, with other fields: {names[:200]}")
     shapes = {"_D": (size,), "_B": (size, size)}  # None most of the time
     for name, value in state.items():
         like = expected[name]
@@ -174,12 +174,12 @@ def _checked(state: dict[str, Any]) -> dict[str, Any]:
         elif fits and value is not None and name not in _NOT_INITIALISED:
             fits = bool(np.isfinite(value).all())
         if not fits:
-            raise UntrustedStateError(f"its {name} is {str(value)[:80]!r}")
+            raise UntrustedStateError(f"invalid {name}: {str(value)[:80]!r}")
     low, high = state["_bounds"].T
     if not (state["_sigma"] > 0 and (low < high).all()):
-        raise UntrustedStateError(f"its _sigma is {state['_sigma']}, its _bounds are {str(state['_bounds'])[:80]!r}")
+        raise UntrustedStateError(f"invalid _sigma {state['_sigma']} or _bounds {str(state['_bounds'])[:80]!r}")
     if not ((low - _ROUNDING <= state["_mean"]) & (state["_mean"] <= high + _ROUNDING)).all():
-        raise UntrustedStateError(f"its _mean {str(state['_mean'])[:80]!r} is out of its bounds")
+        raise UntrustedStateError(f"_mean {str(state['_mean'])[:80]!r} is out of bounds")
     return state
 
 

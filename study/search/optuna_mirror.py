@@ -81,7 +81,7 @@ class StudyMirror:
         self._queue.put(None)
         self._thread.join(self._patience)
         if self._thread.is_alive():
-            self._say(f"it takes longer than {self._patience:g} s")
+            self._report(f"writing takes longer than {self._patience:g} s")
 
     def _write_all(self) -> None:
         try:
@@ -95,12 +95,12 @@ class StudyMirror:
                     studies[self._plan.search_of(entry.config)].write(entry)
         except Exception as error:  # no error in the mirror may end the study
             self._failed = True
-            self._say(first_line(error))
+            self._report(first_line(error))
 
-    def _say(self, why: str) -> None:
+    def _report(self, why: str) -> None:
         self._warn(
-            f"the mirror for optuna-dashboard is not written to {self._path} ({why}). The study goes on without it; "
-            "a resumed study writes all of it to the file that --optuna-storage names"
+            f"the mirror for optuna-dashboard cannot be written to {self._path} ({why}). The study continues without "
+            "it; a resumed study writes the whole mirror to the file given by --optuna-storage"
         )
 
 
@@ -171,7 +171,7 @@ def _values(status: str, scores: dict[int, float]) -> list[float] | None:
 def _frozen(entry: TrialEntry, status: str | None, scores: dict[int, float]) -> FrozenTrial:
     """Return the current state of a trial without the sampler's own attributes."""
     assert entry.optuna is not None
-    told: dict[str, Any] = {} if status is None else {"values": _values(status, scores)}
+    values: dict[str, Any] = {} if status is None else {"values": _values(status, scores)}
     frozen = optuna.trial.create_trial(
         state=TrialState.RUNNING if status is None else _STATES[status],
         params=entry.optuna["params"],
@@ -184,7 +184,7 @@ def _frozen(entry: TrialEntry, status: str | None, scores: dict[int, float]) -> 
             **({"error": entry.error} if status == "failed" and entry.error else {}),
         },
         intermediate_values=scores,
-        **told,
+        **values,
     )
     frozen.datetime_start = datetime.fromtimestamp(entry.started, UTC)
     if status is not None and entry.ended is not None:

@@ -17,7 +17,7 @@ def first_configs(plan: StudyPlan) -> list[dict[str, Any]]:
     import optuna
 
     if plan.compared:  # each method starts at published settings
-        return [_reads(plan, method) for method in plan.compared]
+        return [_shown_settings(plan, method) for method in plan.compared]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     configs = []
@@ -29,7 +29,7 @@ def first_configs(plan: StudyPlan) -> list[dict[str, Any]]:
     return configs
 
 
-def _reads(plan: StudyPlan, method: ComparedMethod) -> dict[str, Any]:
+def _shown_settings(plan: StudyPlan, method: ComparedMethod) -> dict[str, Any]:
     """Return the row name of a compared method, with those fields read by the method that differ between methods."""
     config = plan.configure(method.fields)
     shown = [name for name in plan.differing if name in config.method_spec.fields]

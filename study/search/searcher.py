@@ -26,7 +26,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_words
+from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_error_line
 from study.ledger.students import student_path
 from study.plan.control_tuning import tuning_trials
 from study.plan.stages import PlannedTrial
@@ -100,14 +100,14 @@ class StudySearch(OptunaSearch):
                 self._restore_optuna_trial(entry)
             except UntrustedStateError as error:
                 raise StudyError(
-                    f"{plan.directory / 'journal.jsonl'}: what {entry.trial_id} keeps for the sampler is no state of "
-                    f"CMA-ES: {error}. Nothing of it was run, and nothing was changed. Resume the study from an intact "
-                    "copy of its journal, or start a new one under another name"
+                    f"{plan.directory / 'journal.jsonl'}: the sampler state of trial {entry.trial_id} is not a valid "
+                    f"CMA-ES state: {error}. None of it was executed, and nothing was changed. Resume the study from "
+                    "an intact copy of its journal, or start a new study under another name"
                 ) from None
             except Exception as error:  # errors by Optuna, or by Python for an invalid distribution
                 raise StudyError(
                     f"{plan.directory / 'journal.jsonl'}: the sampler's proposal for trial {entry.trial_id} cannot be "
-                    f"read ({type(error).__name__}: {first_words(error)}): restore the file from a copy"
+                    f"read ({type(error).__name__}: {first_error_line(error)}): restore the file from a copy"
                 ) from error
 
     @property
@@ -145,16 +145,16 @@ class StudySearch(OptunaSearch):
         if self._to_resume:
             entry = self._to_resume.pop(0)
             again = {"checkpoints": self._checkpoints(entry), "life": self._deaths[entry.trial_id]}
-            return {**self._hand_out(trial_id, entry), **again}
+            return {**self._start_trial(trial_id, entry), **again}
         if len(self._ledger.in_stage("search")) < self._plan.searched:
-            return self._hand_out(trial_id, self._open_search_trial())
+            return self._start_trial(trial_id, self._open_search_trial())
         planned = self._next_planned()
         if isinstance(planned, PlannedTrial):
             entry = self._ledger.open_trial(planned.stage, planned.config, planned.replicate)
-            return self._hand_out(trial_id, entry)
+            return self._start_trial(trial_id, entry)
         return planned
 
-    def _hand_out(self, tune_id: str, entry: TrialEntry) -> dict[str, Any]:
+    def _start_trial(self, tune_id: str, entry: TrialEntry) -> dict[str, Any]:
         self._trial_ids[tune_id] = entry.trial_id
         self._running.add(tune_id)
         return {
@@ -264,7 +264,7 @@ class StudySearch(OptunaSearch):
         """
         self._running.discard(trial_id)
         entry = self._ledger.entries[self._trial_ids[trial_id]]
-        status, message = _how_it_ended(result)
+        status, message = _status_of(result)
         if error and entry.status is None:
             if self._cluster_is_lost():  # not a failure of the trial, which continues at the next resume
                 return
@@ -353,7 +353,7 @@ def _identity(entry: TrialEntry) -> tuple[str, int]:
     return entry.config.config_id, entry.replicate
 
 
-def _how_it_ended(result: dict[str, Any] | None) -> tuple[Status | None, str | None]:
+def _status_of(result: dict[str, Any] | None) -> tuple[Status | None, str | None]:
     if not result or "finished" not in result:
         return None, None
     if result.get("failed"):

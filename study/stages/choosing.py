@@ -10,7 +10,7 @@ from analysis.questions.confirmation import Scores, best_first, lower_bounds
 from analysis.statistics.estimates import Estimate
 from study.ledger.confirmation import Choice, Confirmation
 from study.ledger.ledger import StudyLedger, TrialEntry, by_config, trial_name
-from study.plan.confirmation import BESIDE, PUBLISHED
+from study.plan.confirmation import ALWAYS_CONFIRMED, PUBLISHED
 from study.plan.methods import BASELINE, known_methods, row_name, why_not
 from study.plan.plan import StudyPlan
 from study.plan.stages import Stage
@@ -46,7 +46,7 @@ def count_candidates(ledger: StudyLedger) -> int:
     """Return the number of configs, or of methods in a comparison, that could be chosen in addition to the controls."""
     if not ledger.plan.compared:
         return len(_candidates(ledger.in_stage("search"), ledger.in_stage("replicate")))
-    return sum(name not in BESIDE for name in _method_candidates(ledger))
+    return sum(name not in ALWAYS_CONFIRMED for name in _method_candidates(ledger))
 
 
 def _scores(entries: list[TrialEntry]) -> tuple[float, ...]:
@@ -80,10 +80,10 @@ def _ranked(
     scores = [each for _, each in candidates]
     bounds = lower_bounds(scores, repetitions)
     order = best_first(scores, bounds)
-    return [(*candidates[i], _written(bounds[i])) for i in order]
+    return [(*candidates[i], _bound_json(bounds[i])) for i in order]
 
 
-def _written(bound: Estimate) -> dict[str, Any]:
+def _bound_json(bound: Estimate) -> dict[str, Any]:
     low = None if bound.low != bound.low else bound.low  # JSON has no NaN
     return {"value": bound.value, "low": low, "n": bound.n, "method": bound.method}
 
@@ -182,9 +182,9 @@ def _choose_methods(ledger: StudyLedger) -> list[Choice]:
     places = iter(range(1, plan.confirmation.configs + 1))
     choices = []
     for number in order:
-        name, bound = names[number], _written(bounds[number])
+        name, bound = names[number], _bound_json(bounds[number])
         config, reached, _ = best[name]
-        control = name if name in BESIDE else None
+        control = name if name in ALWAYS_CONFIRMED else None
         rank = None if control else next(places, None)
         if control or rank:
             score = max(reached.searched) if reached.searched else reached.value

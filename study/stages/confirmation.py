@@ -32,7 +32,7 @@ def what_is_left(ledger: "StudyLedger") -> str | None:
     return f"{ended} of {plan.total_trials} trials have ended"
 
 
-def asked_again(plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: int | None) -> None:
+def check_same_request(plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: int | None) -> None:
     """Check that the requested counts equal those of a confirmation that was already chosen.
 
     Raises:
@@ -42,15 +42,15 @@ def asked_again(plan: "StudyPlan", recorded: Confirmation, configs: int | None, 
     if (configs is None or configs == old.configs) and (seeds is None or seeds == old.seeds):
         return
     raise UsageError(
-        f"study {plan.name!r} has its confirmation already: {old.configs} config(s) over {old.seeds} seeds, asked for "
-        f"{old.configs if configs is None else configs} over {old.seeds if seeds is None else seeds}. The test split "
-        "is read for one choice only: read for another one, made by somebody who may know the first result, it would "
-        "be a second validation split. Leave out --confirm and --seeds to go on with it or to see it again, or start "
-        "a new study (with another --seed)."
+        f"study {plan.name!r} already has a confirmation: {old.configs} config(s) on {old.seeds} seeds, but "
+        f"{old.configs if configs is None else configs} on {old.seeds if seeds is None else seeds} were requested. The "
+        "test split is read for one choice only: a second choice could depend on the first result, which would make "
+        "the test split a second validation split. Leave out --confirm and --seeds to continue this confirmation or "
+        "show it again, or start a new study (with another --seed)."
     )
 
 
-def asked_confirmation(ledger: "StudyLedger", configs: int | None, seeds: int | None) -> ConfirmationRequest:
+def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: int | None) -> ConfirmationRequest:
     """Return the confirmation request for a finished study, checked against the available configs.
 
     Args:
@@ -66,27 +66,27 @@ def asked_confirmation(ledger: "StudyLedger", configs: int | None, seeds: int | 
 
     plan, planned = ledger.plan, ledger.plan.confirmation
     if ledger.confirmation is not None:
-        asked_again(plan, ledger.confirmation, configs, seeds)
+        check_same_request(plan, ledger.confirmation, configs, seeds)
         return ledger.confirmation.request
     left = what_is_left(ledger)
     if left is not None:
         raise UsageError(
-            f"study {plan.name!r} has not finished: {left}, and what is confirmed is chosen from all of them. Go on "
-            "with it first (python -m study.launch --resume), which confirms right afterwards with --confirm"
+            f"study {plan.name!r} has not finished: {left}, and the configs to confirm are chosen from all of them. "
+            "Resume it first (python -m study.launch --resume), with --confirm to confirm right afterwards"
         )
-    there = count_candidates(ledger)
-    if not there:
-        raise UsageError(f"study {plan.name!r} has no config that finished on all of its seeds: nothing to confirm")
+    available = count_candidates(ledger)
+    if not available:
+        raise UsageError(f"study {plan.name!r} has no config that finished on all its seeds: nothing to confirm")
     if configs is None:
-        usual = there if plan.compared else DEFAULT_CONFIGS
-        configs = min(there, planned.configs if planned is not None else usual)
+        usual = available if plan.compared else DEFAULT_CONFIGS
+        configs = min(available, planned.configs if planned is not None else usual)
     if seeds is None:
         seeds = planned.seeds if planned is not None else DEFAULT_SEEDS
     request = request_of(configs, seeds)
-    if configs > there:
-        what = "methods beside ce and kd" if plan.compared else "configs"
+    if configs > available:
+        what = "methods in addition to ce and kd" if plan.compared else "configs"
         raise UsageError(
-            f"--confirm {configs}: of study {plan.name!r} {there} {what} finished on all of their seeds, so at most "
-            f"{there} can be confirmed"
+            f"--confirm {configs}: only {available} {what} of study {plan.name!r} finished on all their seeds; give a "
+            f"number up to {available}"
         )
     return request

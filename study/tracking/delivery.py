@@ -29,10 +29,10 @@ class Delivery:
     """Background thread that sends trials until the server accepts them.
 
     Args:
-        hand_over: sends the current state of a trial. May be called again for the same trial. Raises `RefusedError` if
+        send_trial: sends the current state of a trial. May be called again for the same trial. Raises `RefusedError` if
             the server will never accept the trial. After any other error the same trial is sent again, and later trials
             wait.
-        tell: receives one line when the server becomes unreachable and one when it is back.
+        report: receives one line when the server becomes unreachable and one when it is back.
         patience: seconds after the end of the study before giving up on a server that accepts nothing.
         gather: seconds during which several changes of a trial are merged into one delivery.
 
@@ -42,14 +42,14 @@ class Delivery:
 
     def __init__(
         self,
-        hand_over: Callable[[TrialEntry], None],
+        send_trial: Callable[[TrialEntry], None],
         *,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         patience: float = PATIENCE,
         gather: float = _SECONDS_TO_GATHER,
     ) -> None:
-        self._hand_over = hand_over
-        self._tell = tell
+        self._send_trial = send_trial
+        self._report = report
         self.patience = patience
         self._seconds_to_gather = gather
         self._queue: queue.SimpleQueue[TrialEntry | None] = queue.SimpleQueue()
@@ -79,22 +79,22 @@ class Delivery:
             entries, closing = gather(self._queue, self._seconds_to_gather)
             for entry in entries:
                 try:
-                    self.persist(lambda entry=entry: self._hand_over(entry))  # type: ignore[misc]
+                    self.send_until_accepted(lambda entry=entry: self._send_trial(entry))  # type: ignore[misc]
                 except RefusedError as error:
-                    _log.warning("MLflow does not take trial %s: %s", entry.trial_id, error)
+                    _log.warning("MLflow rejected trial %s: %s", entry.trial_id, error)
                     self._failure = error
                 except Exception as error:  # the thread must not die silently: `close` returns the error
                     self._failure = error
                     return
 
-    def persist(self, send: Callable[[], None]) -> None:
+    def send_until_accepted(self, send: Callable[[], None]) -> None:
         """Call `send` until it succeeds.
 
         Raises:
             RefusedError: the server will never accept the request.
             Exception: the last error of `send`, once patience has run out.
         """
-        began, pause, away = time.monotonic(), _FIRST_PAUSE, False
+        began, pause, unreachable = time.monotonic(), _FIRST_PAUSE, False
         while True:
             try:
                 send()
@@ -102,9 +102,11 @@ class Delivery:
             except RefusedError:
                 raise
             except Exception as error:
-                if not away:
-                    away = True
-                    self._tell(f"MLflow takes nothing at the moment, the study goes on without it: {first_line(error)}")
+                if not unreachable:
+                    unreachable = True
+                    self._report(
+                        f"MLflow accepts nothing at the moment, the study continues without it: {first_line(error)}"
+                    )
                 began = began if self._closed.is_set() else time.monotonic()
                 if time.monotonic() - began >= self.patience:
                     raise
@@ -114,8 +116,8 @@ class Delivery:
             else:
                 self._closed.wait(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)
-        if away:
-            self._tell("MLflow takes trials again: what was waiting is on its way")
+        if unreachable:
+            self._report("MLflow accepts trials again: the waiting ones are being delivered")
 
 
 def gather(trials: "queue.SimpleQueue[TrialEntry | None]", seconds: float) -> tuple[list[TrialEntry], bool]:

@@ -111,8 +111,8 @@ def _card(
             return card_path(student_path(plan, entry.trial_id)).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             raise StudyError(
-                f"the best student could not be described and logged to MLflow, as its images cannot be looked up "
-                f"({error}). Put them back, and deliver it by python -m study.sync"
+                f"the best student could not be described and logged to MLflow, because its images cannot be read "
+                f"({error}). Restore them, and run python -m study.sync"
             ) from None
     return card_of(plan, entry, first, result, data=data, registered_as=registered_as)
 
@@ -148,11 +148,11 @@ def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
     holder = next((each for each in holders if str(each.version) == str(aliases.get("champion"))), None)
     if holder is None or holder.version == version.version or _SCORE not in holder.tags.keys() & version.tags.keys():
         return None
-    theirs, own = float(holder.tags[_SCORE]), float(version.tags[_SCORE])
-    if not theirs > own:
+    best, own = float(holder.tags[_SCORE]), float(version.tags[_SCORE])
+    if not best > own:
         return None
     study = holder.tags.get("study", "another study")
-    return f"version {holder.version} of {study}, whose mean on the test split is {theirs:.3f}, here {own:.3f}"
+    return f"version {holder.version} of {study}, with mean {best:.3f} on the test split, here {own:.3f}"
 
 
 def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:

@@ -49,7 +49,7 @@ def card_of(
         registered_as: name of the student in MLflow.
     """
     base, config = plan.base, entry.config
-    of_that_kind = "of their length and kind" if is_text(base.dataset) else "of that size"
+    alike = "length and kind" if is_text(base.dataset) else "size"
     lines = [
         f"# {base.student} on {base.dataset}, distilled from {base.teacher} by {config.method}",
         "",
@@ -63,10 +63,10 @@ def card_of(
         "",
         "## Limits",
         "",
-        f"Nothing is known of it beyond {samples_of(base.dataset)} like those of {base.dataset}, {of_that_kind} and of "
-        "those classes: what it says of others, it says without a warning. It was tested for "
-        f"{_tested_for(result.objective)} alone, not for fairness between groups, robustness or calibration under a "
-        "change of data. The intervals over seeds are of training again on these data, not on others.",
+        f"The student was tested only on {samples_of(base.dataset)} like those of {base.dataset}, with the same "
+        f"{alike} and classes. For other inputs, it returns predictions without a warning. It was tested only for "
+        f"{_tested_for(result.objective)}, not for fairness between groups, robustness or calibration under a change "
+        "of data. The intervals over seeds describe training again on these data, not on other data.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -89,20 +89,20 @@ def _accuracies(
         _of_these_weights("test", entry.last.get("test/accuracy"), test, samples),
         _of_these_weights("validation", entry.last.get("val/accuracy"), validation, samples),
         "",
-        f"Over seeds: {first.test_accuracy.method}. These weights are of the first of those seeds, whichever did best, "
-        f"at the last epoch; their intervals are Wilson's, over the {samples} that might have been drawn. The config "
-        "was chosen on the validation split, before the test split was read.",
+        f"Over seeds: {first.test_accuracy.method}. These weights are from the first of those seeds, "
+        "regardless of the scores, at the last epoch; their intervals are Wilson intervals, over the sampling of the "
+        f"{samples}. The config was chosen on the validation split, before the test split was read.",
         "",
-        f"| test {result.objective} less that of | difference | n | p (Holm) |",
+        f"| test {result.objective} minus that of | difference | n | p (Holm) |",
         "| --- | --- | --- | --- |",
         *compared,
     ]
 
 
 def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
-    whose = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
+    subject = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
     interval = "" if math.isnan(accuracy.low) else f"[{accuracy.low:.3f}, {accuracy.high:.3f}]"
-    return f"| {whose} | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
+    return f"| {subject} | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
 
 
 def _of_these_weights(split: str, accuracy: float | None, size: int, samples: str) -> str:
@@ -122,8 +122,8 @@ def _use(plan: StudyPlan, entry: TrialEntry, data: StudyData, registered_as: str
         return [
             "## Use",
             "",
-            "Takes sentences as int32 (batch, 2, tokens): token ids, 0 behind the last one, and segment ids; gives "
-            "logits (batch, classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a "
+            "Takes sentences as int32 (batch, 2, tokens): token ids, padded with 0 at the end, and segment ids; "
+            "returns logits (batch, classes). The tokeniser is in the file's metadata (`tokeniser`, the content of a "
             "tokenizer.json).",
             *_classes(data.class_names),
             "",
@@ -137,7 +137,7 @@ def _use(plan: StudyPlan, entry: TrialEntry, data: StudyData, registered_as: str
         "## Use",
         "",
         f"Takes uint8 images (batch, {data.channels}, {size}, {size}), pixels 0 to {data.largest_pixel}"
-        f"{_SCALED.get(plan.base.dataset, '')}, not normalised; gives logits (batch, classes).",
+        f"{_SCALED.get(plan.base.dataset, '')}, not normalised; returns logits (batch, classes).",
         *_classes(data.class_names),
         "",
         "```python",
@@ -166,7 +166,7 @@ def _training(plan: StudyPlan, entry: TrialEntry, data: StudyData) -> list[str]:
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "
         f"{_settings(config)}",
-        f"- study `{plan.name}`, trial `{entry.trial_id}`; the same trial again: "
+        f"- study `{plan.name}`, trial `{entry.trial_id}`; run this trial again: "
         f"`{_command(plan, 'study.rerun', entry.trial_id)}`",
     ]
 
@@ -180,7 +180,7 @@ def _command(plan: StudyPlan, *words: str) -> str:
 def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
     config = entry.config
     if not config.method_spec.needs_teacher:
-        return f"none: {config.method} learns without one that was trained before"
+        return f"none: {config.method} uses no teacher trained before"
     if plan.base.teacher_digest:
         origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`{_classes_of_teacher(plan)}"
         origin += plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""

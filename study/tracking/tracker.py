@@ -35,7 +35,7 @@ from trainables.storage.uris import redact, redact_place
 METRICS_PER_BATCH: Final = 1000  # maximum of one request to a tracking server
 _REPORT: Final = "report.html"
 _LONGEST_NOTE: Final = 8_000  # characters; MLflow cuts a longer note at an arbitrary place
-_REST_ELSEWHERE: Final = "*All of the result is in `report.html`, among this run's artifacts.*"
+_REST_ELSEWHERE: Final = "*The full result is in `report.html`, among this run's artifacts.*"
 _FIRST_SHOWN: Final = ("gap_against_accuracy", "methods", "against_accuracy")  # order of the figures in a study's note
 _ATTEMPT: Final = "attempt"
 _TRY_AGAIN: Final = frozenset({408, 429})  # HTTP client errors that are temporary
@@ -52,8 +52,8 @@ def open_tracker(plan: StudyPlan, **options: Any) -> "StudyTracker":
         return StudyTracker(plan, **options)
     except MlflowException as error:
         raise StudyError(
-            f"MLflow at {redact_place(plan.tracking_uri)} takes nothing ({first_line(error, plan.tracking_uri)}): "
-            "mend it, or give another --tracking-uri"
+            f"MLflow at {redact_place(plan.tracking_uri)} accepts nothing ({first_line(error, plan.tracking_uri)}): "
+            "fix it, or give another --tracking-uri"
         ) from None
 
 
@@ -72,7 +72,7 @@ def delivered_trials(plan: StudyPlan) -> dict[str, int]:
         return _delivered(_search_children(client, experiment.experiment_id, parent.info.run_id))
     except MlflowException as error:
         why = redact(first_line(error))
-        raise StudyError(f"MLflow at {redact(plan.tracking_uri)} does not answer ({why})") from None
+        raise StudyError(f"MLflow at {redact(plan.tracking_uri)} does not respond ({why})") from None
 
 
 def _experiment_name(plan: StudyPlan) -> str:
@@ -177,7 +177,7 @@ class StudyTracker:
         self._ended = _delivered(found)
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
-        self._delivery = Delivery(self._hand_over, tell=tell, patience=patience)
+        self._delivery = Delivery(self._deliver_entry, report=tell, patience=patience)
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
 
     def _write_note(self, *result: str) -> None:
@@ -205,7 +205,7 @@ class StudyTracker:
         try:
             self._client.set_experiment_tag(self._experiment_id, tag, saved_view(self._plan, self.parent_id))
         except MlflowException as error:
-            _log.warning("MLflow does not take the view of the study: %s", redact(str(error)))
+            _log.warning("MLflow rejected the saved view of the study: %s", redact(str(error)))
 
     def know_dataset(self, dataset: dict[str, Any]) -> None:
         """Register the dataset of all trials. It becomes an input of the study's run with the next delivery.
@@ -256,7 +256,9 @@ class StudyTracker:
         if failure is not None and not isinstance(failure, RefusedError):
             return failure
         try:
-            self._delivery.persist(lambda: _answered(lambda: self._end(status, result_note, metrics or {}, artifacts)))
+            self._delivery.send_until_accepted(
+                lambda: _raising_refusals(lambda: self._end(status, result_note, metrics or {}, artifacts))
+            )
         except (RefusedError, MlflowException, OSError) as error:
             return error
         return failure
@@ -301,19 +303,19 @@ class StudyTracker:
             return
         try:
             inputs = dataset_inputs(self._plan, dataset, reads_test=self._reads_test)
-            _answered(lambda: self._client.log_inputs(self.parent_id, datasets=inputs))
+            _raising_refusals(lambda: self._client.log_inputs(self.parent_id, datasets=inputs))
         except RefusedError as error:  # must not prevent the delivery of trials
-            _log.warning("MLflow does not take the dataset as an input of the study: %s", error)
+            _log.warning("MLflow rejected the dataset as an input of the study: %s", error)
         except Exception:
             self._dataset = dataset
             raise
 
-    def _hand_over(self, entry: TrialEntry) -> None:
+    def _deliver_entry(self, entry: TrialEntry) -> None:
         if entry.stage == "confirm" and not self._reads_test:
             self._reads_test, self._dataset = True, self._known_dataset
         try:
             self._log_dataset()
-            _answered(lambda: self._deliver(entry, self._delivered))
+            _raising_refusals(lambda: self._deliver(entry, self._delivered))
         except Exception:
             self._uncertain.add(entry.trial_id)
             raise
@@ -391,7 +393,7 @@ def _joined(parts: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _answered(send: Callable[[], None]) -> None:
+def _raising_refusals(send: Callable[[], None]) -> None:
     """Call `send`, and separate a refusal from a server that is unreachable, slow or broken.
 
     Raises:
@@ -450,19 +452,19 @@ def note_text(plan: StudyPlan) -> str:
     """Return the start of the parent's note: the question, and the plan in one sentence."""
     return (
         f"**{plan.search_space.question}**\n\n"
-        f"{_what_is_run(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
-        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. The teacher: {describe_teacher(plan)}."
-        f"{_what_is_confirmed(plan)}"
+        f"{_trials_in_words(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
+        f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. Teacher: {describe_teacher(plan)}."
+        f"{_confirmation_in_words(plan)}"
     )
 
 
-def _what_is_confirmed(plan: StudyPlan) -> str:
+def _confirmation_in_words(plan: StudyPlan) -> str:
     if plan.confirmation is None:
         return ""
-    return f" Then the {plan.confirmation.configs} best are confirmed on {plan.confirmation.seeds} seeds more."
+    return f" Then the {plan.confirmation.configs} best are confirmed on {plan.confirmation.seeds} additional seeds."
 
 
-def _what_is_run(plan: StudyPlan) -> str:
+def _trials_in_words(plan: StudyPlan) -> str:
     methods = ", ".join(method.name for method in plan.compared)
     if not plan.compared:
         return (

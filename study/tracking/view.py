@@ -81,7 +81,7 @@ def artifact_links(experiment_id: str, run_id: str, figures: list[tuple[str, str
         report: whether `report.html` is among the artifacts.
     """
     parts = (
-        [f"[The whole report](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html?{_TRAINING})"]
+        [f"[Full report](#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html?{_TRAINING})"]
         if report
         else []
     )
@@ -132,7 +132,7 @@ def _charts(plan: StudyPlan, params: list[str]) -> list[dict[str, Any]]:
         charts.append(_scatter(name, name, "PARAM", score, title))
     axes = {"selectedParams": params[:_MOST_AXES], "selectedMetrics": [SHARPNESS_GAP, score], "showAllRuns": True}
     if len(params) > 1:
-        charts.append(_card("parallel", "PARALLEL", "What was varied") | axes)
+        charts.append(_card("parallel", "PARALLEL", "Varied parameters") | axes)
     return charts
 
 

@@ -81,13 +81,13 @@ def test_a_file_that_is_there_is_replaced_only_if_that_is_wanted(study, command,
     arguments = ("planned", "--format", "torch-export", "--out", path, "--output-dir", tmp_path)
     done = command(main, *arguments)
     assert done.code == 0, done.err
-    takes, gives = "takes     images: uint8 (batch, 1, 8, 8), pixels 0 to 240, ", "(batch, 10) of 0, 1, 2, "
+    takes, gives = "input     images: uint8 (batch, 1, 8, 8), pixels 0 to 240, ", "(batch, 10) of 0, 1, 2, "
     for words in (f"written   {path} (torch-export, ", takes, gives, "at most "):
         assert words in done.out
     path.write_bytes(b"precious")
     done = command(main, *arguments)
     assert done.code == 2
-    assert "is there already: --force replaces it" in done.err
+    assert "already exists: replace it with --force" in done.err
     assert path.read_bytes() == b"precious"
     assert command(main, *arguments, "--force").code == 0
     assert path.stat().st_size > 1000
@@ -110,10 +110,10 @@ def test_without_the_extra_it_is_named_before_any_work(launch, tmp_path, missing
     ("arguments", "says"),
     [
         (("nothing",), "no study 'nothing'"),
-        (("../planned",), "not the name of a study"),
+        (("../planned",), "not a valid study name"),
         (("planned", "--format", "tflite"), "tflite"),
-        (("planned", "--out", "student.pt2"), "a file of format onnx ends in .onnx"),
-        (("planned", "--format", "torch-export", "--out", "folder.pt2"), "that is a folder"),
+        (("planned", "--out", "student.pt2"), "a file of format onnx must end in .onnx"),
+        (("planned", "--format", "torch-export", "--out", "folder.pt2"), "is a folder: give a file in it"),
         ((), "NAME"),
     ],
 )
@@ -149,7 +149,7 @@ def test_a_student_that_could_not_be_kept_gives_way_to_the_next_seed_and_none_is
         path.unlink()
     done = command(main, "planned", "--output-dir", tmp_path)
     assert done.code == 1
-    assert f"the student of {first.trial_id} is not there" in done.err
+    assert f"the student of {first.trial_id} is missing" in done.err
 
 
 def test_a_student_of_an_earlier_version_gets_the_names_of_a_published_datasets_classes(study, command, tmp_path):

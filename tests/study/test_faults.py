@@ -309,7 +309,7 @@ def test_a_study_whose_folders_moved_keeps_its_runs_and_one_whose_journal_is_los
         for main, words in ((sync_main, sync), (launch_main, ("--resume", *sync))):
             refused = command(main, *words)
             assert refused.code == 1, refused.err
-            assert f"the records hold {len(trials)} ended trials, its journal accounts for 0 of them" in refused.err
+            assert f"the records contain {len(trials)} ended trials, but the journal contains 0 of them" in refused.err
             assert finished_before(directory) == trials
         done = launch(*sync, "--set-aside-records", module="study.sync")
         assert done.returncode == 0, done.stderr

@@ -51,10 +51,10 @@ def test_every_space_is_listed_with_its_question(launch):
 def test_a_dry_run_shows_plan_configs_and_cost_and_writes_nothing(launch, tmp_path):
     done = launch("--space", "joint", "--trials", "10", "--dry-run", "--output-dir", tmp_path / "out")
     assert done.returncode == 0
-    assert "25 = 10 of the search + 2 controls (ce, kd) x 3 seeds + 3 promising x 3 seeds" in done.stdout
+    assert "25 = 10 search trials + 2 controls (ce, kd) x 3 seeds + 3 promising x 3 seeds" in done.stdout
     assert "375 student epochs" in done.stdout
     assert done.stdout.count("adapter_width=") == 5
-    assert "9 passes of the teacher over the train split instead of 330, 321 saved" in done.stdout
+    assert "9 teacher passes over the train split instead of 330, 321 saved" in done.stdout
     assert not (tmp_path / "out").exists()
 
 
@@ -63,8 +63,8 @@ def test_a_dry_run_says_what_will_be_confirmed(command, tmp_path):
         launcher.main, "--space", "adapter_width", "--confirm", "3", "--dry-run", "--output-dir", tmp_path / "out"
     )
     assert done.code == 0, done.err
-    assert "confirms   the 3 best configs (by a lower bound), the search's winner, ce, kd and pesf_kd" in done.out
-    assert "on 10 fresh seeds: at most 82 trials more, 12 of them to tune the temperature of kd" in done.out
+    assert "confirms   the 3 best configs (by lower bound), the search winner, ce, kd and pesf_kd" in done.out
+    assert "on 10 fresh seeds each: at most 82 additional trials, 12 of them to tune the temperature of kd" in done.out
     assert not (tmp_path / "out").exists()
 
 
@@ -91,16 +91,17 @@ def test_a_comparison_is_planned_with_all_methods_or_those_named(command, tmp_pa
 @pytest.mark.parametrize(
     ("method", "says"),
     [
-        ("dml", ("trains     cnn_3_4 and, as its peer, cnn_32_64, both from scratch", ", for kd (dml does without)",
-                 "beside 495 of them a cnn_32_64 learns too", "instead of 45, 36 saved")),
-        ("kdcl", ("as its peer, cnn_32_64", "for kd (kdcl does without)")),
-        ("dual_student", ("cnn_32_64 -> cnn_3_4 and a second cnn_3_4", "beside 495 of them a cnn_3_4 learns too",
+        ("dml", ("trains     cnn_3_4 and the peer cnn_32_64, both from scratch", ", for kd (dml needs none)",
+                 "in 495 of them, cnn_32_64 is trained too", "instead of 45, 36 saved")),
+        ("kdcl", ("the peer cnn_32_64", "for kd (kdcl needs none)")),
+        ("dual_student", ("cnn_32_64 -> cnn_3_4 and a second cnn_3_4", "in 495 of them, cnn_3_4 is trained too",
                           "outputs stored")),
-        ("sftn", ("cnn_32_64 of sftn's own, trained for 30 epochs", "with branches that end as cnn_3_4 does",
-                  "cnn_32_64, trained by recipe short for 30 epochs, for kd", "18 passes of the teacher",
+        ("sftn", ("cnn_32_64 for sftn alone, trained by recipe short for 30 epochs",
+                  "with branches that end like cnn_3_4",
+                  "cnn_32_64, trained by recipe short for 30 epochs, for kd", "18 teacher passes",
                   "at most 9.8MiB")),
-        ("full_teacher", ("cnn_32_64, which goes on learning, -> cnn_3_4", "beside 495 of them a cnn_32_64 learns too",
-                          "outputs live (full_teacher trains the teacher itself", "540 passes of the teacher")),
+        ("full_teacher", ("cnn_32_64, which is trained too, -> cnn_3_4", "in 495 of them, cnn_32_64 is trained too",
+                          "outputs live (full_teacher trains the teacher, so", "540 teacher passes")),
     ],
 )  # fmt: skip
 def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(command, tmp_path, method, says):
@@ -173,30 +174,33 @@ def test_a_dry_run_as_json_is_one_document(command, tmp_path):
         (("--space", "joint", "--teacher-outputs", "disk"), "disk"),
         (("--space", "joint", "--teacher-outputs-limit", "plenty"), "plenty"),
         (("--space", "joint", "--teacher-outputs-path", "s3:/bucket/x"), "such as s3://BUCKET/FOLDER"),
-        (("--space", "joint", "--teacher-outputs", "stored", "--teacher-outputs-limit", "1KiB"), "over the limit"),
+        (("--space", "joint", "--teacher-outputs", "stored", "--teacher-outputs-limit", "1KiB"), "more than the limit"),
         (("--space", "temperature", "--method", "full_teacher", "--teacher-outputs", "stored"), "trains the teacher"),
         (("--resume", "nothing"), "no study 'nothing'"),
-        (("--resume", "../nothing"), "not the name of a study"),
+        (("--resume", "../nothing"), "not a valid study name"),
         (("--bogus",), "--bogus"),
         (("--space", "joint", "--precision", "fp8"), "did you mean 'fp32'"),
-        (("--space", "joint", "--methods", "ce,kd"), "--methods is for --space method or method_tuned"),
+        (("--space", "joint", "--methods", "ce,kd"), "--methods is only for --space method or method_tuned"),
         (("--space", "method", "--methods", "ce,dkkd"), "did you mean 'dkd'"),
-        (("--space", "method", "--methods", ","), "--methods names no method"),
-        (("--space", "method", "--method", "dkd"), "--method is for a study of one method"),
+        (("--space", "method", "--methods", ","), "--methods contains no method"),
+        (("--space", "method", "--method", "dkd"), "--method is only for a study of one method"),
         (("--space", "method", "--adapter"), "such as --methods ce,kd,dkd+adapter"),
-        (("--space", "method", "--trials", "5"), "searches nothing: leave out --trials"),
-        (("--space", "method", "--sampler", "qmc"), "searches nothing: leave out --sampler"),
+        (("--space", "method", "--trials", "5"), "has no search: leave out --trials"),
+        (("--space", "method", "--sampler", "qmc"), "has no search: leave out --sampler"),
         (("--space", "method", "--scheduler", "asha"), "leave out --scheduler"),
         (("--space", "method", "--pack", "4"), "leave out --pack"),
         (("--space", "method_tuned", "--promising", "2"), "the best config of each method: leave out --promising"),
         (("--space", "method_tuned", "--temperature", "2"), "varies temperature"),
-        (("--space", "joint", "--confirm", "0"), "--confirm 0: confirm at least one config"),
-        (("--space", "joint", "--confirm", "25"), "the search proposes 24 configs, so --confirm is at most 24"),
-        (("--space", "joint", "--confirm", "3", "--seeds", "1"), "one seed has no interval and no test"),
+        (("--space", "joint", "--confirm", "0"), "--confirm 0: give a number from 1 to 1,000,000"),
+        (("--space", "joint", "--confirm", "25"), "the search proposes 24 configs: lower --confirm to 24 or less"),
+        (("--space", "joint", "--confirm", "3", "--seeds", "1"), "one seed gives no interval and no test"),
         (("--space", "joint", "--seeds", "5"), "give --confirm too"),
         (("--space", "joint", "--optuna-storage", "/tmp/caf\udce9"), "--optuna-storage '/tmp/caf\\udce9': "),
-        (("--space", "joint", "--optuna-storage", "/dev/null"), "is a device or a pipe: name a file"),
-        (("--space", "method", "--methods", "ce,dkd", "--confirm", "2"), "compares 1 method(s) beside ce and kd"),
+        (("--space", "joint", "--optuna-storage", "/dev/null"), "is a device or a pipe: give a regular file"),
+        (
+            ("--space", "method", "--methods", "ce,dkd", "--confirm", "2"),
+            "compares 1 method(s) in addition to ce and kd",
+        ),
     ],
 )
 def test_bad_input_is_refused_before_any_work(launch, tmp_path, arguments, says):

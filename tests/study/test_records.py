@@ -431,5 +431,5 @@ def test_records_that_are_damaged_or_not_the_journal_s_are_written_anew_from_it(
 
 
 def test_a_folder_without_records_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is it a study's folder"):
+    with pytest.raises(FileNotFoundError, match="is it a study folder"):
         read_trials(tmp_path)

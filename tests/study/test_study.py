@@ -167,4 +167,4 @@ def test_a_name_that_exists_and_a_plan_that_differs_are_refused(small_study, lau
     assert "--resume small" in taken.stderr
     differs = launch("--resume", "small", "--output-dir", small_study.parent, "--trials", "7")
     assert differs.returncode == 2
-    assert "trials: the study has 6, asked for 7" in differs.stderr
+    assert "trials: the study has 6, but 7 was given" in differs.stderr

@@ -114,7 +114,7 @@ def test_a_server_that_answers_500_and_then_late_gets_everything(output_dir, ser
         proxy.broken = True
         wait_for_trials(process, directory, 60)
         lines = iter(process.stderr.readline, "")
-        said = "".join(takewhile(lambda line: "MLflow takes nothing at the moment" not in line, lines))
+        said = "".join(takewhile(lambda line: "MLflow accepts nothing at the moment" not in line, lines))
         assert process.poll() is None, said
         proxy.broken, proxy.delay = False, 0.3
         said += process.communicate(timeout=400)[1]
@@ -123,7 +123,7 @@ def test_a_server_that_answers_500_and_then_late_gets_everything(output_dir, ser
         proxy.shutdown()
     assert process.returncode == 0, said
     assert proxy.told
-    assert "MLflow takes trials again" in said
+    assert "MLflow accepts trials again" in said
     assert_whole(directory, server.uri)
 
 
@@ -157,7 +157,7 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away
         done = launch(*sync, module="study.sync")
         assert done.returncode == 0, done.stderr
         assert_whole(directory)
-    assert "MLflow has all 22 trials of left-alone" in done.stdout
+    assert "MLflow has all 22 ended trials of left-alone" in done.stdout
     parent, children = runs_of(load_plan(directory))
     assert parent.info.status == "FINISHED"
     assert len(children) == 22
@@ -165,7 +165,7 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(("nothing",), "no study 'nothing'"), (("../nothing",), "not the name of a study"), ((), "Missing argument")],
+    [(("nothing",), "no study 'nothing'"), (("../nothing",), "not a valid study name"), ((), "Missing argument")],
 )
 def test_what_cannot_be_synced_is_refused(launch, tmp_path, arguments, says):
     done = launch(*arguments, "--output-dir", tmp_path, module="study.sync")

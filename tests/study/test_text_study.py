@@ -130,8 +130,8 @@ def test_a_teacher_is_not_begun_from_a_model_that_cannot_read_the_tasks_sentence
         (("--method", "fitnet"), "method 'fitnet' matches maps"),
         (("--teacher", "no-such-bert"), "--teacher: there is no model 'no-such-bert' here"),
         (("--teacher-checkpoint", "/nowhere/model"), "--teacher-checkpoint: there is no folder /nowhere/model"),
-        (("--pack", "4"), "packed trials are of images"),
-        (("--dataset", "digits", "--student-layers", "last"), "--student-layers is for a student bert:N"),
+        (("--pack", "4"), "packed trials need image data"),
+        (("--dataset", "digits", "--student-layers", "last"), "--student-layers is only for a student bert:N"),
         (("--dataset", "glue:stsb"), "regression"),
         (("--teacher", "bert_4_64", "--student", "bert:3"), "no 3 that are evenly spaced"),
     ],
@@ -203,7 +203,7 @@ def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(root, tmp_
         "given", "--confirm", "1", "--data-root", root, "--output-dir", tmp_path, module="study.confirm"
     )
     assert refused.returncode == 1
-    assert "study 'given' ran on other data or on another split" in refused.stderr
+    assert "study 'given' ran on other data or another split" in refused.stderr
     assert "row by row" in refused.stderr
     assert {event["event"] for event in read_journal(journal)[0][len(events) + 1 :]} <= {"confirmation"}
     assert journal.read_bytes().startswith(content)

@@ -119,7 +119,7 @@ def test_a_journal_that_accounts_for_less_than_the_records_is_refused_and_nothin
         total = read_trials(study.directory).num_rows
         ledger = StudyLedger(study, read_only=True, sets_aside=True)
         lost = len(lost_records(ledger, recorded_trials(study.directory)))
-        assert f"the records hold {total} ended trials, its journal accounts for {total - lost} of them" in said
+        assert f"the records contain {total} ended trials, but the journal contains {total - lost} of them" in said
         assert lost > 0
         assert "--set-aside-records" in said
 
@@ -207,7 +207,7 @@ def test_a_result_is_not_replaced_by_one_of_fewer_trials_where_the_records_are_g
     damage(study, HALF[change]((study.directory / "journal.jsonl").read_bytes().splitlines(keepends=True)))
     shutil.rmtree(study.directory / "records")
     before = contents(study)
-    said = rf"summary.json counts {total} ended trials, its journal accounts for \d"
+    said = rf"summary.json counts {total} ended trials, but the journal contains \d"
     with pytest.raises(StudyError, match=said), recorded_run(study):
         pass
     assert contents(study) == before
@@ -233,7 +233,7 @@ def test_runs_in_mlflow_that_the_journal_has_lost_are_neither_killed_nor_overwri
     shutil.rmtree(study.directory / "records")
     before = runs(study)
     ledger = StudyLedger(study, read_only=True)
-    with pytest.raises(StudyError, match=r"runs in MLflow are \d+ ended trials, its journal accounts for \d+ of them"):
+    with pytest.raises(StudyError, match=r"MLflow runs include \d+ ended trials, but the journal contains \d+ of them"):
         StudyTracker(study, command="", versions={}, ledger=ledger)
     assert runs(study) == before
 
@@ -289,7 +289,7 @@ def test_records_of_another_study_that_were_copied_in_are_no_reason_to_delete_an
     for entry in other.entries.values():
         writer.write(trial_row(other.plan, entry), epoch_rows(entry))
     before = contents(study)
-    with pytest.raises(StudyError, match="not for other-0000"), recorded_run(study):
+    with pytest.raises(StudyError, match="not other-0000"), recorded_run(study):
         pass
     assert contents(study) == before
 

@@ -103,7 +103,7 @@ def test_times_never_go_back_when_the_clock_does_and_a_study_goes_on_after_them(
 def test_an_event_that_no_version_wrote_is_named(tmp_path):
     ledger = StudyLedger(make_plan(tmp_path))
     ledger._append({"event": "trial", "trial_id": "planned-0000", "config": {"depth": 3}})
-    with pytest.raises(StudyError, match="none of its lines is one that this version writes"):
+    with pytest.raises(StudyError, match="this version can read none of the lines"):
         StudyLedger(ledger.plan)
 
 
@@ -189,7 +189,7 @@ def test_a_file_system_without_locks_is_refused_and_not_taken_for_another_driver
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with pytest.raises(StudyError, match="a file system that has locks"), StudyLock(tmp_path):
+    with pytest.raises(StudyError, match="a file system that supports locks"), StudyLock(tmp_path):
         pass
 
 
@@ -210,46 +210,46 @@ EPOCH = {"event": "epoch", "trial_id": "planned-0000", "time": 9e4, "measures": 
 TRIAL = {"event": "trial", "trial_id": "planned-0005", "ordinal": 5, "stage": "control", "replicate": 1, "started": 9e4}
 END = {"event": "end", "trial_id": "planned-0001", "error": None, "time": 9e4}
 IMPOSSIBLE = {
-    "an unknown trial": ({**EPOCH, "trial_id": "planned-0777", "epoch": 1}, "not before it"),
+    "an unknown trial": ({**EPOCH, "trial_id": "planned-0777", "epoch": 1}, "no earlier line starts trial"),
     "a trial of another study": ({**EPOCH, "trial_id": "other-0000", "epoch": 1}, "another study"),
-    "a path for a name": ({**EPOCH, "trial_id": "../../x-0000", "epoch": 1}, "trial_id cannot be"),
-    "epoch 0": ({**EPOCH, "epoch": 0}, "epoch cannot be '0'"),
-    "a negative epoch": ({**EPOCH, "epoch": -3}, "epoch cannot be"),
-    "half an epoch": ({**EPOCH, "epoch": 1.5}, "epoch cannot be"),
-    "a truth for an epoch": ({**EPOCH, "epoch": True}, "epoch cannot be"),
-    "an epoch past the last": ({**EPOCH, "epoch": 5}, "has 4"),
-    "an epoch that is there, otherwise": ({**EPOCH, "epoch": 4}, "is there already"),
+    "a path for a name": ({**EPOCH, "trial_id": "../../x-0000", "epoch": 1}, "invalid trial_id"),
+    "epoch 0": ({**EPOCH, "epoch": 0}, "invalid epoch '0'"),
+    "a negative epoch": ({**EPOCH, "epoch": -3}, "invalid epoch"),
+    "half an epoch": ({**EPOCH, "epoch": 1.5}, "invalid epoch"),
+    "a truth for an epoch": ({**EPOCH, "epoch": True}, "invalid epoch"),
+    "an epoch past the last": ({**EPOCH, "epoch": 5}, "has only 4 epochs"),
+    "an epoch that is there, otherwise": ({**EPOCH, "epoch": 4}, "is already recorded"),
     "no epoch": (EPOCH, "epoch is missing"),
-    "a word for a measure": ({**EPOCH, "epoch": 3, "measures": {ACCURACY: "high"}}, "measures cannot be"),
-    "a list of measures": ({**EPOCH, "epoch": 3, "measures": []}, "measures cannot be"),
-    "a number too large for a column": ({**EPOCH, "epoch": 3, "measures": {ACCURACY: 10**400}}, "measures cannot be"),
-    "a time before 1970": ({**EPOCH, "epoch": 3, "time": -1}, "time cannot be"),
-    "no time": ({**EPOCH, "epoch": 3, "time": None}, "time cannot be"),
-    "an event of no version": ({"event": "begin"}, "there is no event 'begin'"),
-    "an event that is a list": ({"event": ["trial"]}, "there is no event"),
-    "another status": ({**END, "status": "done"}, "status cannot be"),
-    "half a character": ({**END, "status": "failed", "error": "\ud800"}, "is not Unicode"),
+    "a word for a measure": ({**EPOCH, "epoch": 3, "measures": {ACCURACY: "high"}}, "invalid measures"),
+    "a list of measures": ({**EPOCH, "epoch": 3, "measures": []}, "invalid measures"),
+    "a number too large for a column": ({**EPOCH, "epoch": 3, "measures": {ACCURACY: 10**400}}, "invalid measures"),
+    "a time before 1970": ({**EPOCH, "epoch": 3, "time": -1}, "invalid time"),
+    "no time": ({**EPOCH, "epoch": 3, "time": None}, "invalid time"),
+    "an event of no version": ({"event": "begin"}, "unknown event 'begin'"),
+    "an event that is a list": ({"event": ["trial"]}, "unknown event"),
+    "another status": ({**END, "status": "done"}, "invalid status"),
+    "half a character": ({**END, "status": "failed", "error": "\ud800"}, "is not valid Unicode"),
     "a retry of what has not failed": ({"event": "retry", "trial_id": "planned-0001", "time": 9e4}, "has not failed"),
-    "a trial begun twice": ({**TRIAL, "trial_id": "planned-0001", "ordinal": 1, "config": {}}, "was begun before"),
-    "a trial of another number": ({**TRIAL, "ordinal": 7, "config": {}}, "has number 7"),
+    "a trial begun twice": ({**TRIAL, "trial_id": "planned-0001", "ordinal": 1, "config": {}}, "was started before"),
+    "a trial of another number": ({**TRIAL, "ordinal": 7, "config": {}}, "has the wrong number 7"),
     "a config of no version": ({**TRIAL, "config": {"depth": 3}}, "trial: "),
-    "a config that is a number": ({**TRIAL, "config": 3}, "config cannot be"),
-    "a trial that has ended already": ({**TRIAL, "config": {}, "status": "finished"}, "there is no 'status'"),
-    "a search without a proposal": ({**TRIAL, "stage": "search", "config": {}}, "has no search"),
-    "another stage": ({**TRIAL, "stage": "last", "config": {}}, "stage cannot be"),
+    "a config that is a number": ({**TRIAL, "config": 3}, "invalid config"),
+    "a trial that has ended already": ({**TRIAL, "config": {}, "status": "finished"}, "unknown field 'status'"),
+    "a search without a proposal": ({**TRIAL, "stage": "search", "config": {}}, "has no sampler proposal"),
+    "another stage": ({**TRIAL, "stage": "last", "config": {}}, "invalid stage"),
     "bins that differ in number": (
         {"event": "calibration", "trial_id": "planned-0001",
          "calibration": {"calibration/val_student": {"count": [1, 2], "confidence": [0.5], "correct": [1]}}},
-        "calibration cannot be",
+        "invalid calibration",
     ),
-    "passes that are negative": ({"event": "fill", "time": 1, "forwards": -5}, "forwards cannot be"),
+    "passes that are negative": ({"event": "fill", "time": 1, "forwards": -5}, "invalid forwards"),
     "a confirmation of nothing": ({"event": "confirmation", "confirmation": {}}, "confirmation: "),
     "classes without names": (
         {"event": "dataset", "dataset": {"digest": "0", "train": 3, "validation": 1, "test": 1, "channels": 3,
-                                         "image_size": 8, "class_names": [1, 2]}}, "dataset cannot be"),
+                                         "image_size": 8, "class_names": [1, 2]}}, "invalid dataset"),
     "classes without the sizes of their images": (
-        {"event": "dataset", "dataset": {"digest": "0", "train": 3, "class_names": ["a", "b"]}}, "dataset cannot be"),
-    "data without a digest": ({"event": "dataset", "dataset": {"train": 3}}, "dataset cannot be"),
+        {"event": "dataset", "dataset": {"digest": "0", "train": 3, "class_names": ["a", "b"]}}, "invalid dataset"),
+    "data without a digest": ({"event": "dataset", "dataset": {"train": 3}}, "invalid dataset"),
 }  # fmt: skip
 
 
@@ -292,7 +292,7 @@ def test_a_trial_that_ended_and_has_lost_an_epoch_runs_again_from_its_beginning(
     (plan.directory / "journal.jsonl").write_bytes(b"".join(kept))
     ledger = StudyLedger(plan)
     assert ledger.incomplete == ["planned-0001"]
-    assert "epochs are missing of planned-0000, planned-0001" in describe_damage(ledger)  # one had not ended
+    assert "epochs are missing in planned-0000, planned-0001" in describe_damage(ledger)  # one had not ended
     entry = ledger.entries["planned-0001"]
     assert (entry.status, entry.gaps, ledger.ended) == (None, [3], 0)
     assert ledger.entries["planned-0000"].gaps == [3]
@@ -326,7 +326,7 @@ def test_the_journal_of_another_study_is_refused_by_its_name_and_by_its_identifi
     other = make_plan(tmp_path, name="other")
     path = other.directory / "journal.jsonl"
     path.write_bytes((ledger.plan.directory / "journal.jsonl").read_bytes())
-    with pytest.raises(StudyError, match=f"of another study: its trials are called {entry.trial_id}"):
+    with pytest.raises(StudyError, match=f"of another study: it contains trial {entry.trial_id}"):
         StudyLedger(other, read_only=True)
     path.unlink()
     StudyLedger(other, read_only=True).begin_writing()

@@ -65,7 +65,7 @@ def test_on_text_pesf_kd_is_compared_as_its_language_code_has_it(tmp_path):
     assert (pesf_kd.adapter_kind, pesf_kd.adapter_width) == ("parallel", 64)
     (kd,) = [method for method in plan.compared if method.name == "kd"]
     assert kd == known_methods("digits")["kd"]
-    assert "those of pesf_kd, pkd and pea_kd for GLUE" in comparison_notes(plan)[0]
+    assert "those of pesf_kd, pkd and pea_kd are for GLUE" in comparison_notes(plan)[0]
 
 
 def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):
@@ -191,7 +191,7 @@ def test_methods_that_need_maps_have_the_teacher_live_and_the_others_its_stored_
     assert (storage.source, list(storage.live)) == ("stored", ["at"])
     assert storage.passes_live == 4 * 2 * 4  # all but ce, on 2 seeds, in 4 epochs
     assert storage.passes_stored == 4 + 2 * 4  # a slot an epoch, and at's own
-    assert "where a method has to ask the teacher itself: at cannot do without the maps" in describe_teacher_storage(
+    assert "some methods run the teacher live anyway: at cannot run without feature maps" in describe_teacher_storage(
         plan
     )
     assert "at" in reckon_teacher_storage(compare(tmp_path, methods=["ce", "kd", "at"], teacher_outputs="stored")).live
@@ -207,10 +207,8 @@ def test_methods_in_which_more_than_the_student_learns_are_compared_with_the_tea
     assert list(storage.live) == ["full_teacher", "at"]
     assert storage.passes_live == 4 * 2 * 4  # all but dml, on 2 seeds, in 4 epochs
     assert storage.passes_stored == 2 * 4 + 2 * 2 * 4  # a slot an epoch of both teachers, and two methods' own
-    assert "full_teacher trains the teacher itself, which never says the same again; at cannot" in (
-        describe_teacher_storage(plan)
-    )
-    assert "by dml, full_teacher another network learns beside the student" in describe_plan(plan, [])
+    assert "full_teacher trains the teacher, so its outputs change; at cannot" in (describe_teacher_storage(plan))
+    assert "dml, full_teacher: a second network is trained with the student" in describe_plan(plan, [])
 
 
 def test_a_trial_that_cannot_do_with_stored_outputs_asks_the_teacher_though_the_study_stores_them(tmp_path):
@@ -250,9 +248,9 @@ def test_what_would_make_a_comparison_uneven_is_refused(tmp_path, space, values,
 
 
 def test_a_comparison_without_methods_and_methods_without_a_comparison_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="do not go together"):
+    with pytest.raises(UsageError, match="do not match"):
         make_plan(tmp_path, space="method")
-    with pytest.raises(UsageError, match="do not go together"):
+    with pytest.raises(UsageError, match="do not match"):
         make_plan(tmp_path, compared=choose_methods(["ce"], {}, {}))
     with pytest.raises(UsageError, match="varies kd_weight"):
         compare(tmp_path, "method_tuned", overrides={"kd_weight": 1.0})
@@ -265,10 +263,10 @@ def test_what_is_held_holds_for_every_method(tmp_path):
 
 def test_the_plan_says_that_published_settings_are_of_cifar_nets_unless_the_study_has_them(tmp_path):
     shown = describe_plan(compare(tmp_path), [])
-    assert "Published settings are for CIFAR-100 and its nets" in shown
+    assert "Published settings are for CIFAR-100 and the networks used with it" in shown
     assert "--space method_tuned" in shown
-    assert "Published for longer trainings: dkd (warmup_epochs 20)" in shown
-    assert "no paired p-value can fall below 0.5, nor below 1 when corrected for 4" in shown
+    assert "Published settings for longer training: dkd (warmup_epochs 20)" in shown
+    assert "no paired p-value can be below 0.5, or below 1 after correction for 4" in shown
     nets = {"dataset": "cifar100", "student": "resnet8x4", "teacher": "resnet32x4", "epochs": 240}
     assert comparison_notes(compare(tmp_path, base=nets, replicates=12)) == []
 
@@ -279,7 +277,7 @@ def test_a_preview_shows_each_method_where_it_starts_and_the_sum_of_trials(tmp_p
     assert [config["method"] for config in shown] == FEW
     assert "temperature" not in shown[0]
     assert shown[3]["adapter_width"] == 16
-    assert "25 = 5 methods x (3 of its search + 1 best x 2 seeds)" in describe_plan(plan, shown)
+    assert "25 = 5 methods x (3 search trials + 1 best x 2 seeds)" in describe_plan(plan, shown)
     assert "10 = 5 methods x 2 seeds" in describe_plan(compare(tmp_path), [])
     json.dumps(shown)
 
@@ -312,11 +310,11 @@ def test_methods_added_to_the_registry_later_do_not_change_a_study(tmp_path):
 
 def test_a_study_that_compares_goes_on_with_its_own_methods_only(tmp_path):
     compare(tmp_path).save()
-    with pytest.raises(UsageError, match=r"it compares ce, kd, dkd, dkd\+adapter, at, asked for ce, dist"):
+    with pytest.raises(UsageError, match=r"it compares ce, kd, dkd, dkd\+adapter, at, but --methods gives ce, dist"):
         resumed_plan("planned", tmp_path, {"methods": "ce,dist"})
     again = resumed_plan("planned", tmp_path, {"methods": "at,ce,dkd,dkd+adapter"})
     assert [method.name for method in again.compared] == FEW
-    with pytest.raises(UsageError, match="trials: the study has 0, asked for 7"):
+    with pytest.raises(UsageError, match="trials: the study has 0, but 7 was given"):
         resumed_plan("planned", tmp_path, {"trials": 7})
 
 

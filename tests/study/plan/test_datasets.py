@@ -135,7 +135,7 @@ def test_a_resumed_study_fetches_its_files_too_if_that_is_asked_for(tmp_path):
 def test_a_dry_run_states_the_splits(launch, images, tmp_path):
     done = launch("--space", "joint", "--dataset", f"image_folder:{images}", "--dry-run", "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "data       96 train, 12 validation (stratified, seed 0), 12 test (never read by a search)" in done.stdout
+    assert "data       96 train, 12 validation (stratified, seed 0), 12 test (never used by a search)" in done.stdout
     assert "\nclasses    3: dark, light, medium\n" in done.stdout
     assert "\nwarning    The validation split has 12 images: one of them is worth 8.3 points" in done.stdout
 
@@ -192,7 +192,7 @@ def test_a_dry_run_states_how_the_files_of_a_folder_are_read(launch, images, tmp
     text, parsed = launch(*flags, **cache), launch(*flags, "--json", **cache)
     assert text.returncode == 0, text.stderr
     assert (
-        "data       120 train, 3 validation (val/), 2 test (never read by a search)\n"
+        "data       120 train, 3 validation (val/), 2 test (never used by a search)\n"
         "images     train from train/, validation from val/, test from test/; 16 x 16 pixels, RGB\n"
         "           converted to RGB: 120 palette, 5 grey\n"
         "           skipped: 1 .heic\n"

@@ -70,7 +70,9 @@ def test_of_many_starts_at_once_one_begins_the_study_and_no_other_changes_its_pl
         (winner,) = [seed for seed, said in outcomes.items() if said is None]
         assert load_plan(folder / "first").seed == winner
         said = [each for each in outcomes.values() if each is not None]
-        others = [each for each in said if "exists under" not in each and "being run by another process" not in each]
+        others = [
+            each for each in said if "already exists in" not in each and "being run by another process" not in each
+        ]
         assert not others
 
 
@@ -96,7 +98,7 @@ def test_what_a_start_leaves_that_was_killed_before_its_plan_can_be_started_agai
         (plan.directory / name).touch()
     refused = command(launch_main, "--resume", "first", "--output-dir", tmp_path)
     assert refused.code == 2
-    assert "was interrupted before its plan was written: start it again" in refused.err
+    assert "was interrupted before the plan was written: start it again" in refused.err
     shown = command(launch_main, "--space", "adapter_width", "--name", "first", "--output-dir", tmp_path, "--dry-run")
     assert shown.code == 0
     begin_study(plan, "go on")
@@ -110,8 +112,8 @@ def test_a_folder_that_is_no_study_is_not_made_one(tmp_path, command):
     for name in ("first", "second"):
         done = command(launch_main, "--space", "adapter_width", "--name", name, "--output-dir", tmp_path, "--dry-run")
         assert done.code == 2
-        assert "is there, and is no study's folder" in done.err
-        with pytest.raises(UsageError, match="is no study's folder"):
+        assert "exists but is not a study folder" in done.err
+        with pytest.raises(UsageError, match="is not a study folder"):
             begin_study(plan_of(tmp_path, name=name), "go on")
     assert everything(tmp_path) == {Path("first/notes.txt"): b"mine", Path("second"): b"a file"}
 
@@ -119,8 +121,8 @@ def test_a_folder_that_is_no_study_is_not_made_one(tmp_path, command):
 def test_a_study_without_its_plan_is_not_begun_again(begun, command):
     (begun.directory / "plan.json").unlink()
     refused = command(launch_main, "--resume", "first", "--output-dir", begun.output_dir)
-    assert (refused.code, "has a journal and no plan.json: restore" in refused.err) == (2, True)
-    with pytest.raises(UsageError, match="is no study's folder"):
+    assert (refused.code, "has a journal but no plan.json: restore" in refused.err) == (2, True)
+    with pytest.raises(UsageError, match="is not a study folder"):
         begin_study(begun, "go on")
 
 
@@ -246,7 +248,7 @@ def test_the_store_of_a_plan_of_an_earlier_version_moves_with_its_folder(tmp_pat
     content["tracking_uri"] = f"sqlite:///{tmp_path}/shared/mlflow.db"
     path.write_text(json.dumps(content))
     assert load_plan(new / "first").tracking_uri == content["tracking_uri"], "what was asked for stays"
-    with pytest.raises(UsageError, match="that folder is not there any more: name the store with --tracking-uri"):
+    with pytest.raises(UsageError, match="this folder no longer exists: give the store with --tracking-uri"):
         resumed_plan("first", new, {})
 
 
@@ -283,7 +285,7 @@ def test_a_mirror_in_a_file_that_a_study_or_mlflow_writes_is_refused(tmp_path, p
     (tmp_path / "linked").symlink_to("second")
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path / place, Path(place)):
-        with pytest.raises(UsageError, match="name another file"):
+        with pytest.raises(UsageError, match="give another file"):
             check_mirror_place(plan_of(tmp_path, optuna_storage=path))
 
 
@@ -292,7 +294,7 @@ def test_a_mirror_in_a_store_that_lies_elsewhere_or_in_a_circle_of_links_is_refu
     elsewhere.mkdir()
     uri = f"sqlite:///{elsewhere}/runs.db"
     for name in ("runs.db", "runs.db-wal", "runs"):  # the lock of the last is the store's
-        with pytest.raises(UsageError, match="MLflow's store"):
+        with pytest.raises(UsageError, match="the MLflow store"):
             check_mirror_place(plan_of(tmp_path / "out", tracking_uri=uri, optuna_storage=elsewhere / name))
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -304,7 +306,7 @@ def test_a_mirror_in_a_store_that_lies_elsewhere_or_in_a_circle_of_links_is_refu
 def test_a_name_that_is_a_file_of_the_store_that_is_asked_for_is_refused(tmp_path, command, name):
     words = ("--space", "adapter_width", "--output-dir", tmp_path, "--tracking-uri", f"sqlite:///{tmp_path}/runs.db")
     done = command(launch_main, *words, "--name", name, "--dry-run")
-    assert (done.code, f"--name {name}: MLflow's store {tmp_path}/runs.db keeps" in done.err) == (2, True), done.err
+    assert (done.code, f"--name {name}: the MLflow store {tmp_path}/runs.db uses" in done.err) == (2, True), done.err
     assert command(launch_main, *words, "--name", "runs", "--dry-run").code == 0
 
 
@@ -320,7 +322,7 @@ def test_a_store_in_a_file_that_a_study_writes_is_refused(begun, command, store)
         (sync_main, ("first",)),
     ):
         done = command(main, *words, *uri)
-        assert (done.code, "MLflow's store" in done.err or "--tracking-uri: " in done.err) == (2, True), done.said
+        assert (done.code, "the MLflow store" in done.err or "--tracking-uri: " in done.err) == (2, True), done.said
     assert everything(begun.output_dir) == before
 
 
@@ -328,7 +330,7 @@ def test_a_store_in_the_folder_of_the_study_that_is_to_begin_is_refused(tmp_path
     store = tmp_path / "first" / "runs.db"
     words = ("--space", "adapter_width", "--name", "first", "--output-dir", tmp_path)
     done = command(launch_main, *words, "--tracking-uri", f"sqlite:///{store}")
-    assert (done.code, f"{store} lies in the study's own folder" in done.err) == (2, True), done.err
+    assert (done.code, f"{store} is inside the study's own folder" in done.err) == (2, True), done.err
     assert not list(tmp_path.iterdir())
 
 
@@ -336,11 +338,11 @@ def test_a_dry_run_of_a_resume_shows_what_is_left_and_changes_nothing(begun, com
     before = everything(begun.output_dir)
     words = ("--resume", "first", "--output-dir", begun.output_dir, "--dry-run")
     shown = command(launch_main, *words)
-    assert (shown.code, "; 1 have ended, and only the rest run" in shown.out) == (0, True), shown.said
+    assert (shown.code, "; 1 have ended, only the rest will run" in shown.out) == (0, True), shown.said
     assert json.loads(command(launch_main, *words, "--json").out)["ended"] == 1
     (begun.directory / "journal.jsonl").write_bytes(b"")
     refused = command(launch_main, *words)
-    assert (refused.code, "the records hold 1 ended trials" in refused.err) == (1, True), refused.said
+    assert (refused.code, "the records contain 1 ended trials" in refused.err) == (1, True), refused.said
     (begun.directory / "journal.jsonl").write_bytes(before[Path("first/journal.jsonl")])
     assert everything(begun.output_dir) == before
 

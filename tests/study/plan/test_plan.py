@@ -60,7 +60,7 @@ def test_several_bad_values_are_all_named(tmp_path):
 
 
 def test_a_method_that_ignores_the_question_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="does not read; methods that do: pesf_kd"):
+    with pytest.raises(UsageError, match="does not use; methods that do: pesf_kd"):
         check_space_fits_method(make_plan(tmp_path, base={"method": "kd"}))
     check_space_fits_method(make_plan(tmp_path, space="temperature", base={"method": "kd"}))
 
@@ -69,8 +69,8 @@ def test_a_resume_with_another_plan_names_each_field_that_differs(tmp_path):
     plan = make_plan(tmp_path)
     with pytest.raises(UsageError) as refusal:
         refuse_differences(plan, {"trials": 9, "seed": 0, "base": {"epochs": 7, "method": "pesf_kd"}})
-    assert "trials: the study has 5, asked for 9" in str(refusal.value)
-    assert "epochs: the study has 4, asked for 7" in str(refusal.value)
+    assert "trials: the study has 5, but 9 was given" in str(refusal.value)
+    assert "epochs: the study has 4, but 7 was given" in str(refusal.value)
     assert "seed" not in str(refusal.value)
 
 
@@ -86,7 +86,7 @@ def test_a_space_whose_bounds_changed_since_cannot_be_resumed(tmp_path):
 
 def test_a_missing_study_is_refused_with_those_that_exist(tmp_path):
     make_plan(tmp_path).save()
-    with pytest.raises(UsageError, match="studies there: planned"):
+    with pytest.raises(UsageError, match="existing studies: planned"):
         load_plan(tmp_path / "other")
 
 

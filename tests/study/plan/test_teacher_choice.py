@@ -98,7 +98,7 @@ def test_the_plan_says_what_a_given_teacher_is_and_where_it_was(plan, ours):
     assert len(plan.base.teacher_digest) == 16
     assert plan.teacher_normalisation == ((0.3,), (0.4,))
     assert str(ours) in describe_teacher(plan)
-    assert "0.3 / 0.4" in describe_teacher(plan)
+    assert "means 0.3 / standard deviations 0.4" in describe_teacher(plan)
     plan.save()
     assert load_plan(plan.directory) == plan
 
@@ -115,13 +115,13 @@ FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"teacher_normalisation": "0.5/0.5"}, "--teacher-normalisation is for a teacher from --teacher-checkpoint"),
-        ({"teacher_weights": "ema"}, "--teacher-weights is for a teacher from --teacher-checkpoint"),
+        ({"teacher_normalisation": "0.5/0.5"}, "--teacher-normalisation needs a teacher from --teacher-checkpoint"),
+        ({"teacher_weights": "ema"}, "--teacher-weights needs a teacher from --teacher-checkpoint"),
         ({"teacher_checkpoint": "ours", "teacher_weights": "ema"}, "but raw weights: leave out --teacher-weights"),
         ({"teacher_checkpoint": "foreign", "teacher": "resnet18"}, "did you mean 'torchvision:resnet18'"),
         ({**FOREIGN, "teacher": "resnet8"}, "its weights fit --teacher cnn_4_6"),
         ({"teacher_checkpoint": "ours", "teacher_epochs": 3}, "leave out one of the two"),
-        ({"teacher_checkpoint": "ours", "teacher_recipe": "short"}, "--teacher-recipe says how to train"),
+        ({"teacher_checkpoint": "ours", "teacher_recipe": "short"}, "--teacher-recipe is for training a teacher"),
         ({"teacher_checkpoint": "ours", "teacher": "cnn_9_9"}, "architecture is 'cnn_4_6', and 'cnn_9_9' is needed"),
         ({"teacher_checkpoint": "ours", "teacher_normalisation": "0.5/0.5"}, "says how its images were normalised"),
         ({"teacher_checkpoint": "foreign"}, "name it (--teacher MODEL); its weights fit --teacher cnn_4_6"),
@@ -133,7 +133,7 @@ FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}
         ),
         (
             {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6", "teacher_normalisation": "0.5"},
-            "write means, a slash",
+            "give means, a slash",
         ),
         *(
             ({**FOREIGN, "teacher_normalisation": bad}, "deviations between 0.001 and 10")
@@ -179,10 +179,10 @@ def test_a_copy_that_is_damaged_is_made_again(plan):
 def test_a_study_whose_teacher_is_nowhere_or_has_changed_says_so(plan, ours, network):
     network.head.bias.data += 1
     save_model(network, ours, metadata=CheckpointInfo("cnn_4_6", 10, 1, (0.3,), (0.4,), "feed").to_metadata())
-    with pytest.raises(StudyError, match="has changed since: its digest is"):
+    with pytest.raises(StudyError, match="has changed: its digest is"):
         keep_teacher(plan)
     ours.unlink()
-    with pytest.raises(StudyError, match="copy of its teacher is gone, and so is what it was copied from"):
+    with pytest.raises(StudyError, match="copy of the teacher is missing, and the original cannot be read"):
         keep_teacher(plan)
 
 
@@ -198,7 +198,7 @@ def test_at_a_resume_the_checkpoint_may_have_moved_but_not_changed(plan, ours, f
     assert check_same_teacher(plan, {"teacher_checkpoint": foreign}) == changed  # normalised as the plan has it
     with pytest.raises(UsageError, match="has another teacher: the digest of"):
         check_same_teacher(plan, {**as_pth, "teacher_normalisation": "0.3/0.5"})
-    with pytest.raises(UsageError, match="has trained its own teacher"):
+    with pytest.raises(UsageError, match="trained its own teacher"):
         check_same_teacher(make_plan(tmp_path), {"teacher_checkpoint": moved})
 
 

@@ -46,7 +46,14 @@ def test_auto_stores_and_says_what_it_takes_and_saves(tmp_path):
     plan = make_plan(tmp_path)
     assert plan.teacher_outputs_used == "stored"
     said = describe_teacher_storage(plan)
-    for part in ("stored as float16", "within the limit of 20.0GiB", "2.3MiB", "4 passes", "instead of 44", "40 saved"):
+    for part in (
+        "stored as float16",
+        "within the limit of 20.0GiB",
+        "2.3MiB",
+        "4 teacher passes",
+        "instead of 44",
+        "40 saved",
+    ):
         assert part in said
     assert str(tmp_path / "teacher_outputs") in said
 
@@ -54,20 +61,25 @@ def test_auto_stores_and_says_what_it_takes_and_saves(tmp_path):
 def test_auto_over_the_limit_is_live_and_says_so(tmp_path):
     plan = make_plan(tmp_path, teacher_outputs_limit="1MiB")
     assert plan.teacher_outputs_used == "live"
-    assert "outputs live (storing takes 2.3MiB, over the limit of 1.0MiB): 44 passes" in describe_teacher_storage(plan)
+    assert (
+        "outputs live (storing needs 2.3MiB, more than the limit of 1.0MiB): at most 44 teacher passes"
+        in describe_teacher_storage(plan)
+    )
 
 
 def test_auto_is_live_where_no_method_is_taught_by_a_teacher(tmp_path):
     plan = make_plan(tmp_path, base={"method": "ce"}, controls=("ce",))
     assert plan.teacher_outputs_used == "live"
-    assert "no method of the study is taught by a teacher" in describe_teacher_storage(plan)
+    assert "no method of the study uses a teacher" in describe_teacher_storage(plan)
     assert make_plan(tmp_path, base={"method": "ce"}).teacher_outputs_used == "stored"  # for the control kd
 
 
 def test_what_is_asked_for_is_done(tmp_path):
     assert make_plan(tmp_path, teacher_outputs="live").teacher_outputs_used == "live"
     assert make_plan(tmp_path, teacher_outputs="stored").teacher_outputs_used == "stored"
-    with pytest.raises(UsageError, match=r"takes 2\.3MiB, over the limit of 1\.0MiB: raise --teacher-outputs-limit"):
+    with pytest.raises(
+        UsageError, match=r"needs 2\.3MiB, more than the limit of 1\.0MiB: raise --teacher-outputs-limit"
+    ):
         make_plan(tmp_path, teacher_outputs="stored", teacher_outputs_limit="1MiB")
 
 
@@ -75,27 +87,30 @@ def test_what_is_asked_for_is_done(tmp_path):
 def test_a_method_that_matches_maps_has_its_teacher_live_and_the_plan_says_why(tmp_path, method):
     plan = make_plan(tmp_path, base={"method": method, "epochs": 4})
     assert plan.teacher_outputs_used == "live"
-    said = f"outputs live ({method} cannot do without the maps of its stages, too large to store): 44 passes"
+    why = f"{method} cannot run without feature maps of the teacher, which are too large to store"
+    said = f"outputs live ({why}): at most 44 teacher passes"
     assert said in describe_teacher_storage(plan)
     assert said in describe_plan(plan, [])
     assert make_plan(tmp_path, base={"method": method}, teacher_outputs="live").teacher_outputs_used == "live"
-    with pytest.raises(UsageError, match=rf"as {method} cannot do without.*: leave out --teacher-outputs stored"):
+    with pytest.raises(UsageError, match=rf"because {method} cannot run without.*: leave out --teacher-outputs stored"):
         make_plan(tmp_path, base={"method": method}, teacher_outputs="stored")
 
 
 def test_a_method_that_trains_the_teacher_has_it_live_and_the_plan_says_why(tmp_path):
     plan = make_plan(tmp_path, space="temperature", base={"method": "full_teacher", "epochs": 4})
     assert plan.teacher_outputs_used == "live"
-    said = "outputs live (full_teacher trains the teacher itself, which never says the same again): 44 passes"
+    said = "outputs live (full_teacher trains the teacher, so its outputs change): at most 44 teacher passes"
     assert said in describe_teacher_storage(plan)
-    with pytest.raises(UsageError, match=r"as full_teacher trains the teacher.*: leave out --teacher-outputs stored"):
+    with pytest.raises(
+        UsageError, match=r"because full_teacher trains the teacher.*: leave out --teacher-outputs stored"
+    ):
         make_plan(tmp_path, space="temperature", base={"method": "full_teacher"}, teacher_outputs="stored")
 
 
 def test_a_control_that_matches_maps_has_the_teacher_live_too(tmp_path):
     plan = make_plan(tmp_path, controls=("ce", "at", "sp"))
     assert plan.teacher_outputs_used == "live"
-    assert "outputs live (at, sp cannot do without the maps" in describe_teacher_storage(plan)
+    assert "outputs live (at, sp cannot run without feature maps" in describe_teacher_storage(plan)
 
 
 def test_mode_and_dtype_belong_to_the_study_limit_and_folder_do_not(tmp_path):
@@ -106,7 +121,7 @@ def test_mode_and_dtype_belong_to_the_study_limit_and_folder_do_not(tmp_path):
     assert make_plan(tmp_path, teacher_outputs_dtype="float32").digest != digest
     assert make_plan(tmp_path, teacher_outputs="live").digest != digest
     assert make_plan(tmp_path, teacher_outputs_limit="1MiB").digest != digest  # live: other last digits
-    with pytest.raises(UsageError, match="teacher_outputs_dtype: the study has 'float16', asked for 'float32'"):
+    with pytest.raises(UsageError, match="teacher_outputs_dtype: the study has 'float16', but 'float32' was given"):
         refuse_differences(make_plan(tmp_path), {"teacher_outputs_dtype": "float32"})
 
 
@@ -114,7 +129,7 @@ def test_storage_named_by_a_uri_is_shown_without_its_secrets(tmp_path):
     plan = make_plan(tmp_path, teacher_outputs_path="s3://someone:hush@bucket/outputs?scheme=http")
     assert plan.teacher_outputs_location == "s3://someone:hush@bucket/outputs?scheme=http"
     said = describe_teacher_storage(plan)
-    assert "s3://***@bucket/outputs?scheme=http, a copy on each node" in said
+    assert "s3://***@bucket/outputs?scheme=http, copied to each node" in said
     assert "hush" not in said + plan.save().read_text() + plan.without_secrets().model_dump_json()
     assert make_plan(tmp_path, teacher_outputs_path="/shared/outputs").teacher_outputs_location == "/shared/outputs"
 
@@ -135,9 +150,9 @@ def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
     assert "teacher_outputs_limit" in EXECUTION_FIELDS
     roomier = resolve_plan({**recorded.model_dump(), "teacher_outputs_limit": "1GiB"})
     assert roomier.teacher_outputs_used == "live"
-    assert "as when the study was started" in describe_teacher_storage(roomier)
+    assert "as decided when the study started" in describe_teacher_storage(roomier)
     make_plan(tmp_path, name="stored").save()
-    with pytest.raises(UsageError, match="over the limit"):
+    with pytest.raises(UsageError, match="more than the limit"):
         resumed_plan("stored", tmp_path, {"teacher_outputs_limit": "1MiB"})
 
 
@@ -149,7 +164,7 @@ def test_a_resumed_study_keeps_its_source_whatever_the_limit_is_now(tmp_path):
         ({"teacher_outputs_limit": "plenty"}, "--teacher-outputs-limit: give a number of bytes"),
         ({"teacher_outputs_limit": "-1"}, "--teacher-outputs-limit: give a number of bytes"),
         ({"teacher_outputs_path": "s3:/bucket/outputs"}, "a URI with two slashes, such as s3://BUCKET/FOLDER"),
-        ({"teacher_outputs_path": ""}, "name a folder, or a URI"),
+        ({"teacher_outputs_path": ""}, "give a folder, or a URI"),
     ],
 )
 def test_bad_values_are_refused_by_name(tmp_path, values, says):

@@ -131,7 +131,7 @@ def test_a_trial_of_other_data_or_of_another_split_is_refused_before_a_teacher_i
         journal.append({"event": "dataset", "dataset": {"digest": "0" * 64, **sizes}})
     shutil.rmtree(plan.teachers_folder)
     before, said = contents(plan.output_dir), []
-    with pytest.raises(StudyError, match=f"on other data or on another split.*its trials have {'0' * 16}"):
+    with pytest.raises(StudyError, match=f"on other data or another split.*but {'0' * 16} in the recorded trials"):
         reproduce(*find_trial(trial_id, None, plan.output_dir), said.append)
     assert not said
     assert contents(plan.output_dir) == before
@@ -224,7 +224,7 @@ def test_the_nearest_trials_are_named_where_there_is_none_of_that_name(plan):
             find_trial(asked, name, plan.output_dir)
     with pytest.raises(UsageError, match="no study 'other'"):
         find_trial("planned-0001", "other", plan.output_dir)
-    with pytest.raises(UsageError, match="not the name of a study"):
+    with pytest.raises(UsageError, match="not a valid study name"):
         find_trial("planned-0001", "../planned", plan.output_dir)
     with pytest.raises(UsageError, match="there is no study there"):
         find_trial("planned-0001", None, plan.output_dir / "empty")

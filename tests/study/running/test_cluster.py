@@ -65,7 +65,7 @@ def test_so_many_trials_fit_on_a_node(has, cpus, gpus, fit):
 
 @pytest.mark.parametrize("gpus", [1.5, 2.25])
 def test_a_part_beside_whole_gpus_is_refused(tmp_path, gpus):
-    with pytest.raises(UsageError, match=r"a part of one GPU, such as 0\.25, or whole ones"):
+    with pytest.raises(UsageError, match=r"a fraction of one GPU, such as 0\.25, or a whole number of GPUs"):
         make_plan(tmp_path, gpus_per_trial=gpus)
 
 
@@ -153,7 +153,7 @@ def test_four_trials_share_a_gpu_and_none_goes_to_a_node_without(uneven, tmp_pat
      "head:6379/x", "http://head:6379", "LOCAL"],
 )  # fmt: skip
 def test_what_is_no_address_of_a_cluster_is_refused(address, monkeypatch):
-    with pytest.raises(UsageError, match=r"^--address .*give local, auto, or HOST:PORT"):
+    with pytest.raises(UsageError, match=r"^--address .*give local, auto, or the HOST:PORT"):
         check_address_form(address)
     if address:
         monkeypatch.setenv("RAY_ADDRESS", address)
@@ -162,7 +162,7 @@ def test_what_is_no_address_of_a_cluster_is_refused(address, monkeypatch):
 
 
 def test_ray_client_is_refused_without_its_password_as_it_would_run_the_search_apart_from_the_journal(monkeypatch):
-    with pytest.raises(UsageError, match=r"^--address ray://\*\*\*@head:10001: a study cannot run through Ray Client"):
+    with pytest.raises(UsageError, match=r"^--address ray://\*\*\*@head:10001: Ray Client is not supported"):
         check_address_form("ray://me:hush@head:10001")
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     check_address_form("local")

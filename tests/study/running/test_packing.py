@@ -100,8 +100,8 @@ def test_how_many_are_packed_is_no_part_of_what_a_study_is(tmp_path):
     assert plan.digest == make_plan(tmp_path).digest
     plan.save()
     assert load_plan(plan.directory).pack == 4
-    assert "packed by 4" in describe_plan(plan, [])
-    assert "packed as many as" in describe_plan(make_plan(tmp_path, pack="auto"), [])
+    assert "packed in groups of 4" in describe_plan(plan, [])
+    assert "packed in groups of the size measured as fastest" in describe_plan(make_plan(tmp_path, pack="auto"), [])
     assert ", packed" not in describe_plan(make_plan(tmp_path), [])
 
 

@@ -24,10 +24,10 @@ def epochs_in(directory: Path) -> int:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"pack": 4}, "either packed with others or has several workers"),
-        ({"gpus_per_trial": 0.25}, "each worker of a trial has one GPU"),
-        ({"gpus_per_trial": 2}, "each worker of a trial has one GPU"),
-        ({"base": {"batch_size": 1}}, "2 workers cannot share batches of 1 samples"),
+        ({"pack": 4}, "either packed or has several workers"),
+        ({"gpus_per_trial": 0.25}, "each worker of a trial uses one GPU"),
+        ({"gpus_per_trial": 2}, "each worker of a trial uses one GPU"),
+        ({"base": {"batch_size": 1}}, "2 workers cannot share a batch of 1 samples"),
         ({"workers_per_trial": 0}, "greater than or equal to 1"),
     ],
 )
@@ -46,7 +46,7 @@ def test_how_many_workers_there_are_is_no_part_of_what_a_study_is(tmp_path):
 
 def test_a_dry_run_says_how_many_workers_a_trial_has(launch, tmp_path):
     done = launch("--space", "adapter_width", "--workers-per-trial", "2", "--dry-run", "--output-dir", tmp_path)
-    assert "2 workers a trial, each with so much, data-parallel" in done.stdout, done.stderr
+    assert "2 data-parallel workers per trial, each with these resources" in done.stdout, done.stderr
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def test_a_file_that_cannot_be_made_is_a_warning_and_nothing_else(tmp_path):
     write(ledger, warnings)
     (warning,) = warnings
     assert "Not a directory" in warning or "File exists" in warning
-    assert "The study goes on without it" in warning
+    assert "The study continues without it" in warning
 
 
 def test_a_disk_that_is_full_meanwhile_is_told_of_once_and_a_later_run_writes_what_is_missing(tmp_path, monkeypatch):
@@ -221,8 +221,8 @@ def test_a_disk_that_hangs_holds_neither_a_trial_nor_the_end_of_the_study_up(tmp
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("sqlite:///studies.db", "name a file, such as studies.journal, not a URI"),
-        ("notes.txt", "is no journal of Optuna's"),
+        ("sqlite:///studies.db", "give a file path, such as studies.journal, not a URI"),
+        ("notes.txt", "is not an Optuna journal"),
         ("folder", "Is a directory"),
         ("notes.txt/studies.journal", "Not a directory"),
     ],
@@ -240,7 +240,7 @@ def test_a_study_that_searches_nothing_has_nothing_to_mirror(tmp_path):
         tmp_path, space="method", trials=0, promising=0, controls=(), optuna_storage=tmp_path / "studies.journal",
         compared=[{"name": name, "fields": {"method": name, "adapter": False}} for name in ("ce", "kd")],
     )  # fmt: skip
-    with pytest.raises(UsageError, match="has none"):
+    with pytest.raises(UsageError, match="has no search"):
         check_optuna_storage(plan)
 
 

@@ -34,7 +34,9 @@ def test_the_plan_names_the_parameters_that_cmaes_draws_at_random(tmp_path, spac
 
 def test_the_plan_says_how_a_sampler_learns_from_stopped_trials(tmp_path):
     shown = {name: describe_plan(make_plan(tmp_path, sampler=name, scheduler="asha"), []) for name in get_args(Sampler)}
-    assert [name for name in get_args(Sampler) if "learns from a trial that asha stopped" in shown[name]] == [
+    assert [
+        name for name in get_args(Sampler) if f"for a trial stopped by asha, {name} uses the value" in shown[name]
+    ] == [
         "gp",
         "cmaes",
         "nsga2",

@@ -14,7 +14,7 @@ from study.plan.resolve import load_plan
 from study.plan.size import confirm_trials
 from study.search.searcher import StudySearch
 from study.stages.choosing import choose
-from study.stages.confirmation import asked_confirmation, what_is_left
+from study.stages.confirmation import confirmation_request, what_is_left
 from study.tracking.tracker import note_text
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.plan.test_comparison import compare
@@ -181,7 +181,7 @@ def test_a_study_of_which_nothing_finished_ends_without_a_confirmation(tmp_path)
     assert ledger.confirmation is None
     assert not tune.search.has_more
     with pytest.raises(UsageError, match="nothing to confirm"):
-        asked_confirmation(ledger, None, None)
+        confirmation_request(ledger, None, None)
 
 
 @pytest.mark.parametrize("space", ["temperature", "adapter_width"])
@@ -227,7 +227,7 @@ def test_a_tuning_that_was_stopped_goes_on(tmp_path):
     tune.next()  # handed out, and then the process is gone
     ledger.close()
     again = StudyLedger(ledger.plan)
-    assert asked_confirmation(again, 2, 3) == ConfirmationRequest(**ASKED)
+    assert confirmation_request(again, 2, 3) == ConfirmationRequest(**ASKED)
     rest = PretendedSeeds(StudySearch(again, {}), again)
     rest.run()
     assert len(again.in_stage("tune")) == 4 * again.plan.replicates
@@ -314,7 +314,7 @@ def test_the_test_split_is_not_read_again_for_another_choice(tmp_path, given, co
     tune.next()  # chosen, and its first trial is under way
     with pytest.raises(UsageError) as refusal:
         resumed_plan("planned", tmp_path, given, confirms=confirms)
-    assert "has its confirmation already: 2 config(s) over 3 seeds" in str(refusal.value)
+    assert "already has a confirmation: 2 config(s) on 3 seeds" in str(refusal.value)
     assert "second validation split" in str(refusal.value)
     plan = load_plan(tmp_path / "planned").model_copy(update={"confirmation": ConfirmationRequest(configs=1, seeds=9)})
     with pytest.raises(UsageError, match="second validation split"):
@@ -353,18 +353,25 @@ def test_by_default_a_comparison_is_confirmed_with_all_its_methods(tmp_path):
     plan = compare(tmp_path)
     ledger = StudyLedger(plan)
     PretendedSeeds(StudySearch(ledger, {}), ledger).run()
-    assert asked_confirmation(ledger, None, None) == ConfirmationRequest(configs=3, seeds=10)
-    with pytest.raises(UsageError, match="3 methods beside ce and kd finished on all of their seeds, so at most 3"):
-        asked_confirmation(ledger, 4, None)
+    assert confirmation_request(ledger, None, None) == ConfirmationRequest(configs=3, seeds=10)
+    with pytest.raises(
+        UsageError,
+        match="only 3 methods in addition to ce and kd of study 'planned' finished on all their seeds; give a "
+        "number up to 3",
+    ):
+        confirmation_request(ledger, 4, None)
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"confirm": 0}, "--confirm 0: confirm at least one config"),
-        ({"seeds": 1}, "--seeds 1: one seed has no interval and no test; give a number from 2 to 10,000"),
+        ({"confirm": 0}, "--confirm 0: give a number from 1 to 1,000,000"),
+        ({"seeds": 1}, "--seeds 1: one seed gives no interval and no test; give a number from 2 to 10,000"),
         ({"seeds": 0}, "give a number from 2"),
-        ({"confirm": 6}, "--confirm 6: of study 'planned' 5 configs finished on all of their seeds, so at most 5"),
+        (
+            {"confirm": 6},
+            "--confirm 6: only 5 configs of study 'planned' finished on all their seeds; give a number up to 5",
+        ),
     ],
 )
 @pytest.mark.parametrize("confirms", [True, False])
@@ -376,9 +383,11 @@ def test_counts_out_of_bounds_are_refused_for_a_finished_study(tmp_path, given, 
 
 
 def test_more_than_the_search_will_propose_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="the search proposes 5 configs, so --confirm is at most 5"):
+    with pytest.raises(UsageError, match="the search proposes 5 configs: lower --confirm to 5 or less"):
         make_plan(tmp_path, confirmation={"configs": 6, "seeds": 2})
-    with pytest.raises(UsageError, match=r"compares 3 method.s. beside ce and kd, so --confirm is at most 3"):
+    with pytest.raises(
+        UsageError, match=r"compares 3 method.s. in addition to ce and kd: lower --confirm to 3 or less"
+    ):
         compare(tmp_path, confirmation={"configs": 4, "seeds": 2})
 
 
@@ -386,7 +395,7 @@ def test_a_journal_that_has_lost_the_choice_is_refused(tmp_path):
     ledger = finished(tmp_path, confirmation=ASKED)
     path = ledger.plan.directory / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"event":"confirmation"', b'"event":"konfirmation"'))
-    with pytest.raises(StudyError, match="says what is confirmed is damaged"):
+    with pytest.raises(StudyError, match="with the configs to confirm is damaged"):
         StudyLedger(ledger.plan)
 
 
@@ -395,18 +404,18 @@ def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
     plan.save()
     assert load_plan(plan.directory) == plan
     shown = describe_plan(plan, [])
-    assert "the 2 best configs (by a lower bound), the search's winner, ce, kd and pesf_kd as published" in shown
+    assert "the 2 best configs (by lower bound), the search winner, ce, kd and pesf_kd as published" in shown
     assert (
-        "on 3 fresh seeds: at most 26 trials more, 8 of them to tune the temperature of kd on the validation split "
-        "(4, 1, 2, 8, 16)" in shown
+        "on 3 fresh seeds each: at most 26 additional trials, 8 of them to tune the temperature of kd on the "
+        "validation split (4, 1, 2, 8, 16)" in shown
     )
     assert f"{(13 + 26) * 4} student epochs" in shown
-    assert "once by the confirmation" in shown
-    assert "no paired p-value can fall below 0.25, nor below 1 when corrected for 6 comparisons" in shown
+    assert "used once by the confirmation" in shown
+    assert "no paired p-value can be below 0.25, or below 1 after correction for 6 comparisons" in shown
     enough = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 10}), [])
-    assert "corrected" not in enough
-    assert "once by the confirmation" not in describe_plan(make_plan(tmp_path), [])
-    assert "the 2 best are confirmed on 3 seeds more" in note_text(plan)
+    assert "after correction" not in enough
+    assert "used once by the confirmation" not in describe_plan(make_plan(tmp_path), [])
+    assert "the 2 best are confirmed on 3 additional seeds" in note_text(plan)
     assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, confirmation=ASKED), [])
 
 
@@ -427,7 +436,7 @@ def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, co
         "control: ce",
         f"control: {PUBLISHED}",
         "28 trials, 0",
-        "by 8 of",
+        "with 8 of",
     ):
         assert words in done.said
     done = command(confirm_main, "planned", "--dry-run", "--json", "--output-dir", tmp_path)
@@ -442,9 +451,9 @@ def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, co
     ("arguments", "says"),
     [
         (("nothing",), "no study 'nothing'"),
-        (("../planned",), "not the name of a study"),
+        (("../planned",), "not a valid study name"),
         (("planned", "--confirm", "0"), "--confirm 0"),
-        (("planned", "--confirm", "9"), "at most 5 can be confirmed"),
+        (("planned", "--confirm", "9"), "give a number up to 5"),
         (("planned", "--seeds", "1"), "--seeds 1"),
         (("planned", "--seeds", "some"), "--seeds"),
         ((), "NAME"),

@@ -37,7 +37,7 @@ def quick(monkeypatch):
 
 
 def begin(server, said, **settings):
-    return Delivery(server, tell=said.append, **{"gather": 0.0, "patience": 0.1, **settings})
+    return Delivery(server, report=said.append, **{"gather": 0.0, "patience": 0.1, **settings})
 
 
 def test_what_a_server_missed_arrives_in_order_and_a_person_hears_of_both(quick):
@@ -48,14 +48,14 @@ def test_what_a_server_missed_arrives_in_order_and_a_person_hears_of_both(quick)
     assert delivery.close() is None
     assert server.taken == ["a", "b", "c"]
     assert len(said) == 2
-    assert "takes nothing at the moment" in said[0]
+    assert "accepts nothing at the moment" in said[0]
     assert said[0].endswith("nobody there")
-    assert "takes trials again" in said[1]
+    assert "accepts trials again" in said[1]
 
 
 def test_handing_over_never_waits_for_the_server():
     held = threading.Event()
-    delivery = Delivery(lambda entry: held.wait(30) and None, tell=lambda _: None, gather=0.0)
+    delivery = Delivery(lambda entry: held.wait(30) and None, report=lambda _: None, gather=0.0)
     for number in range(1000):
         delivery.put(trial(str(number)))  # none of them is taken yet
     held.set()
@@ -69,7 +69,7 @@ def test_several_changes_of_a_trial_are_one_delivery():
         held.wait(30)
         server(entry)
 
-    delivery = Delivery(slow, tell=lambda _: None, gather=30.0)
+    delivery = Delivery(slow, report=lambda _: None, gather=30.0)
     for _ in range(50):
         delivery.put(trial("a"))
     delivery.put(trial("b"))

@@ -75,7 +75,7 @@ def test_every_accuracy_has_its_interval_and_n(written):
 def test_a_card_says_how_to_load_the_student(written):
     card, entry, *_ = written
     digits = "pixels 0 to 240 (scikit-learn's 0 to 16, times 15)"
-    assert f"Takes uint8 images (batch, 1, 8, 8), {digits}, not normalised; gives logits (batch, classes)." in card
+    assert f"Takes uint8 images (batch, 1, 8, 8), {digits}, not normalised; returns logits (batch, classes)." in card
     assert "Classes, in the order of the logits: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9." in card
     assert 'mlflow.pyfunc.load_model("models:/pesfkd-digits-cnn_3_4@ALIAS").predict(images)' in card
     assert f'load_student(Path("{entry.trial_id}.safetensors"))' in card

@@ -156,7 +156,7 @@ def test_a_champion_is_followed_by_a_better_one_only(tmp_path, run):
     _, parent = begin_run(plan)
     second = publish_student(ledger.plan, ledger, result, parent_id=parent)
     assert second["alias"] == "challenger"
-    assert second["champion"] == "version 1 of planned, whose mean on the test split is 0.870, here 0.860"
+    assert second["champion"] == "version 1 of planned, with mean 0.870 on the test split, here 0.860"
     assert publish_student(ledger.plan, ledger, result, parent_id=parent) == second
     assert client.get_model_version_by_alias(name, "champion").version == 1
     ledger, result = confirmed_study(tmp_path, run, name="better", gains=[each + 0.01 for each in GAINS])

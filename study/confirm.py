@@ -14,6 +14,7 @@ from study.cli.request import resumed_plan
 from study.plan.options import names_of
 from study.running.session import run_plan
 from trainables.data.image_progress import hide_progress
+from trainables.display.numbers import format_number
 
 if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
@@ -92,11 +93,13 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     ]
     for choice in confirmation.choices:
         role = f"choice {choice.rank}" if choice.rank is not None else "control" if choice.control else "winner"
-        score = "" if choice.search_score is None else f", score {choice.search_score:.3f}"
+        score = "" if choice.search_score is None else f", score {format_number(choice.search_score)}"
         bound = ""
         if choice.bound is not None:
-            low = "no lower bound" if choice.bound["low"] is None else f"lower bound {choice.bound['low']:.3f}"
-            bound = f", estimate {choice.bound['value']:.3f}, {low} ({choice.bound['method']})"
+            low = (
+                "no lower bound" if choice.bound["low"] is None else f"lower bound {format_number(choice.bound['low'])}"
+            )
+            bound = f", estimate {format_number(choice.bound['value'])}, {low} ({choice.bound['method']})"
         lines.append(f"           {role}: {choice.label}{score}{bound}")
     typer.echo("\n".join(lines))
 

@@ -47,6 +47,6 @@ def draw_reliability(
         axes.set_ylim(0, 1)
         axes.set_aspect("equal")
         axes.set_xlabel(f"confidence of the {network}")
-        axes.set_ylabel("share that is right")
+        axes.set_ylabel("fraction of correct predictions")
         add_legend(axes)
     return figure

@@ -10,6 +10,7 @@ from analysis.figures.drawing import BLUE, GREY, VERMILION, Style, add_legend, n
 from analysis.questions.intervention import Control, ImposedGap, fitted_line
 from analysis.statistics.estimates import MIN_UNITS
 from analysis.statistics.resampling import CONFIDENCE
+from trainables.display.numbers import format_percent
 
 ARM_STYLES: Final[dict[Control, Style]] = {
     "centred": Style(BLUE, "o", "-"),
@@ -27,11 +28,11 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
     """
     counts = ", ".join(f"{arm.control} {len(arm.target)}" for arm in arms) or "none"
     caption = (
-        f"Trials: {counts}. Lines: least squares with the pointwise percentile bootstrap's {CONFIDENCE:.0%} band. A "
-        "placebo's target is a constant on all the teacher's logits, which no student sees. "
+        f"Trials: {counts}. Lines: least squares with a pointwise {format_percent(CONFIDENCE)} percentile bootstrap "
+        "band. The target of the placebo is a constant added to all teacher logits, which does not affect the student. "
     )
     caption += f"{arms[0].evidence.capitalize()}: {arms[0].note}." if arms else ""
-    figure, panels = new_figure("An imposed gap", caption, panels=2, width=10.0)
+    figure, panels = new_figure("Imposed gap", caption, panels=2, width=10.0)
     for arm in arms:
         style = ARM_STYLES[arm.control]
         for panel, values in zip(panels, (arm.accuracy, arm.gap), strict=True):
@@ -41,8 +42,8 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
                 panel.plot(grid, line, style.dash, color=style.colour)
                 panel.fill_between(grid, low, high, color=style.colour, alpha=0.12, linewidth=0)
     for panel in panels:
-        panel.set_xlabel("target, or a placebo's constant (nats)")
+        panel.set_xlabel("target, or constant of the placebo (nats)")
     panels[0].set_ylabel(score_label(arms[0].objective if arms else "accuracy"))
-    panels[1].set_ylabel("the arm's own gap (nats)")
+    panels[1].set_ylabel("imposed gap of the arm (nats)")
     add_legend(panels[0])
     return figure

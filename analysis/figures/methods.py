@@ -12,6 +12,7 @@ from analysis.questions.costs import ConfigCost
 from analysis.questions.methods import split_of
 from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
 from analysis.statistics.estimates import Estimate
+from trainables.display.numbers import format_number
 
 _INCHES_PER_METHOD = 0.22
 _LABELS_HIGH = 30  # number of names that fill the height of the panel
@@ -26,7 +27,7 @@ _SAME_COST = 1.25  # points with a cost ratio up to this value share a column of
 
 def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE) -> Figure:
     """Draw the accuracy of every method with its interval, best on top, and a line at the baseline."""
-    figure, (axes,) = new_figure("Methods", f"n = {_seeds(summaries)} seeds a method; {_how(summaries)}.")
+    figure, (axes,) = new_figure("Methods", f"n = {_seeds(summaries)} seeds per method; {_how(summaries)}.")
     figure.set_figheight(2.0 + _INCHES_PER_METHOD * max(6, len(summaries)))
     for row, summary in enumerate(reversed(summaries)):
         colour = ORANGE if summary.method == baseline else BLUE
@@ -45,7 +46,7 @@ def _seeds(summaries: Sequence[ConfigSummary]) -> str:
 
 
 def _how(summaries: Sequence[ConfigSummary]) -> str:
-    return "; ".join(dict.fromkeys(each.accuracy.method for each in summaries)) or "nothing finished"
+    return "; ".join(dict.fromkeys(each.accuracy.method for each in summaries)) or "no finished trial"
 
 
 def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
@@ -70,20 +71,23 @@ def draw_accuracy_against_cost(
     ratios = {config_id: cost.flops_to_ce for config_id, cost in costs.items() if cost.flops_to_ce is not None}
     points = [(ratios[summary.config_id], summary) for summary in summaries if summary.config_id in ratios]
     caption = (
-        "FLOPs of training as a ratio to cross-entropy on the same student, a stored teacher's passes shared out over "
-        f"the trials of this study. n = {_seeds(summaries)} seeds each; {_how(summaries)}. Line: what no cheaper or "
-        "equally cheap method's mean exceeds; intervals of methods on and off it may overlap."
+        "FLOPs of training as a ratio to cross-entropy on the same student. The passes of a stored teacher are divided "
+        f"among the trials of this study. n = {_seeds(summaries)} seeds each; {_how(summaries)}. Line: methods with no "
+        "better mean at equal or lower cost. Intervals of methods on and off the line may overlap."
     )
     accuracies = [summary.accuracy.value for _, summary in points]
     floor = floor_of([summary.accuracy for _, summary in points])
-    below = [f"{summary.method} at {_signed(value)}" for (_, summary), value in zip(points, accuracies, strict=True)
-             if value < floor]  # fmt: skip
-    caption += f" Triangles at the lower edge lie below what is shown: {', '.join(below)}." if below else ""
+    below = [
+        f"{summary.method} at {format_number(summary.accuracy.value)}"
+        for _, summary in points
+        if summary.accuracy.value < floor
+    ]
+    caption += f" Triangles at the lower edge mark methods below the axis: {', '.join(below)}." if below else ""
     missing = len(summaries) - len(points)
-    caption += f" Not drawn, for want of a cost: {missing}." if missing else ""
+    caption += f" Not drawn, because the cost is unknown: {missing}." if missing else ""
     words = objective_of_all(summaries)
     figure, (axes,) = new_figure(f"{capitalised(words)} against training cost", caption, width=9.0)
-    axes.set_xlabel("training FLOPs / those of ce (log scale)")
+    axes.set_xlabel("training FLOPs relative to ce (log scale)")
     axes.set_ylabel(score_label(words, split_of(summaries)))
     if not points:
         return figure
@@ -111,7 +115,7 @@ def draw_accuracy_against_cost(
         heights = [floor + number * least for number in range(collapsed)] + _apart(shown[collapsed:], least)
         for number, at, height in zip(ordered, shown, heights, strict=True):
             cost, summary = points[number]
-            mean = f" {_signed(summary.accuracy.value)}" if summary.accuracy.value < floor else ""
+            mean = f" {format_number(summary.accuracy.value)}" if summary.accuracy.value < floor else ""
             axes.annotate(
                 summary.method + mean, (cost, at), (max(points[i][0] for i in column) * 1.06, height),
                 fontsize=7, va="center", color=INK, arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4},
@@ -165,11 +169,6 @@ def ratio_ticks(low: float, high: float, usual: Sequence[float]) -> list[float]:
         return ticks
     finer = MaxNLocator(nbins=8, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(tick) for tick in finer if low <= tick <= high]
-
-
-def _signed(value: float) -> str:
-    """Format with three decimals and a minus sign, which differs from the hyphens in names."""
-    return f"{value:.3f}".replace("-", "−")
 
 
 def _columns(costs: Sequence[float]) -> list[list[int]]:

@@ -12,6 +12,7 @@ from analysis.reading.landmark import GAPS, Floats, GapName, at_landmark, config
 from analysis.reading.pooling import of_study, study_names
 from analysis.reading.trials import StudyRecords, objective, trial_scores
 from analysis.statistics.resampling import line_values
+from trainables.display.numbers import CORRELATION_PLACES, format_in_full
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,15 @@ def points_by_study(records: StudyRecords, gap: GapName, *, seed: int = 0) -> li
 
 def draw_points_by_study(found: Sequence[StudyPoints], gap: GapName) -> Figure:
     """Draw the gap against accuracy, with one colour and one line per study."""
-    counts = ", ".join(f"{each.study} {each.association.estimate}" for each in found) or "no study"
+    counts = (
+        ", ".join(
+            f"{each.study} {format_in_full(each.association.estimate, CORRELATION_PLACES, signed=True)}"
+            for each in found
+        )
+        or "no study"
+    )
     caption = (
-        "A point is a searched config, one seed each. Lines: least squares within a study, no band. Exploratory "
+        "Points: searched configs, one seed each. Lines: least squares within a study, no band. Exploratory "
         f"Spearman rank correlations within studies: {counts}."
     )
     several = {each.objective for each in found}

@@ -51,9 +51,7 @@ from analysis.reading.trials import (
 from analysis.statistics.estimates import MIN_UNITS, Estimate
 from analysis.statistics.resampling import Floats, complete, line_values, percentile_interval, resampled
 
-_NOT_POOLED: Final = Estimate(
-    math.nan, math.nan, math.nan, 0, "rank correlation: the arms of imposed gaps are not pooled"
-)
+_NOT_POOLED: Final = Estimate(math.nan, math.nan, math.nan, 0, "rank correlation: arms of imposed gaps are not pooled")
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ def compute_parameter_effect(records: StudyRecords, parameter: str, *, seed: int
         repeated=tuple((at, s.accuracy, s.name) for at, s in zip(position[len(values) :], promising, strict=True)),
         references={s.method: s.accuracy for s in summaries if s.stage == "control"},
         correlation=None if categories else _parameter_correlation(landmark, parameter, seed),
-        note=survivors and f"{survivors} The rank correlation is of all: {landmark.note}.",
+        note=survivors and f"{survivors} The rank correlation uses all configs: {landmark.note}.",
         objective=objective(trials),
     )
 
@@ -323,7 +321,7 @@ def draw_history(history: History) -> Figure:
     caption = (
         f"n = {len(history.status)} search trials in the order of their start: "
         + ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        + ". One seed a trial: the best of many is optimistic by selection."
+        + ". One seed per trial: the best of many is biased upwards."
     )
     figure, (axes,) = new_figure("Optimisation history", caption)
     finished = np.array([status == "finished" for status in history.status], dtype=bool)
@@ -338,7 +336,7 @@ def draw_history(history: History) -> Figure:
             facecolors="none",
             edgecolors=GREY,
             zorder=3,
-            label="pruned or failed, at its last epoch",
+            label="pruned or failed, at the last epoch",
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0, len(history.order) + 1)
@@ -353,7 +351,7 @@ def draw_parameter_effect(effect: ParameterEffect) -> Figure:
     label = effect.parameter.replace("_", " ")
     caption = f"n = {len(effect.searched)} search trials, one seed each; {_exploratory(effect.correlation)}."
     if effect.repeated:
-        caption += f" Bars: {effect.repeated[0][1].method}, repetitions on fresh seeds alone."
+        caption += f" Bars: {effect.repeated[0][1].method}, repeated on fresh seeds."
     figure, (axes,) = new_figure(f"{label.capitalize()} and {effect.objective}", _joined(caption, effect.note))
     methods = tuple(effect.references)
     for method, estimate in effect.references.items():
@@ -415,9 +413,9 @@ def draw_learning_curves(curves: Sequence[LearningCurve]) -> Figure:
     """Draw accuracy and sharpness gap per epoch and method: mean and one standard deviation over trials."""
     methods = tuple(curve.method for curve in curves)
     searched = any(curve.stage == SEARCH for curve in curves)
-    source = "search trials" if searched else "repetitions on fresh seeds"
+    source = "search trials" if searched else "repeated trials on fresh seeds"
     counts = "; ".join(f"{c.method}: n = {c.n}, configs = {c.configs}" for c in curves) or "n = 0"
-    caption = f"Mean and one standard deviation (spread of trials, no interval) over {source}. {counts}."
+    caption = f"Mean and one standard deviation over {source} (spread of trials, not an interval). {counts}."
     figure, panels = new_figure("Learning curves", caption, panels=2, width=9.5)
     for axes, measure in zip(panels, ("accuracy", "gap"), strict=True):
         for curve in curves:

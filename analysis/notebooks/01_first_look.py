@@ -16,12 +16,11 @@
 # %% [markdown]
 # # A first look at a study
 #
-# This notebook reads the records of one study and shows how its search went, what its repeated configs
-# reached, and how the sharpness gap and the accuracy lie to each other. It runs nothing and changes
-# nothing.
+# This notebook reads the records of one study. It shows the course of the search, the accuracies of the repeated
+# configs, and the relation of sharpness gap and accuracy. It trains nothing and changes nothing.
 #
-# It opens the folder that the environment variable `PESFKD_STUDY` names, or else the study under
-# `./study_results` that was written to last.
+# The notebook opens the folder in the environment variable `PESFKD_STUDY`. Without that variable, it opens the most
+# recently written study under `./study_results`.
 
 # %%
 # %matplotlib inline
@@ -51,6 +50,7 @@ from analysis.reading.trials import (
 )
 from analysis.report.folder import read_folder
 from analysis.wording.sentences import confirmed_in_words
+from trainables.display.numbers import CORRELATION_PLACES, format_in_full
 
 directory = find_study(os.environ.get("PESFKD_STUDY"), Path("study_results"))
 records = open_study(directory)
@@ -67,40 +67,39 @@ Markdown(
 )
 
 # %% [markdown]
-# ## How the search went
+# ## Course of the search
 #
-# Each point is one config on one seed. The best of many noisy trials looks better than its config is, which
-# is why the study repeats the promising ones on fresh seeds.
+# Each point is one config on one seed. The best of many noisy trials overstates the quality of a config. The study
+# therefore repeats the promising configs on fresh seeds.
 
 # %%
 draw_history(compute_history(trials))
 
 # %% [markdown]
-# ## What the repeated configs reached
+# ## Repeated configs
 #
-# Means are over fresh seeds alone. Repetitions of the same number began from the same student and saw the same
-# batches, so each config is compared with plain distillation within them. An interval that holds 0 leaves the
-# sign of the difference open; with few repetitions the exact test cannot give a small p-value, whatever the
-# difference.
+# Means are over fresh seeds only. Replicate k of every config starts from the same student and uses the same batches,
+# so each config is compared with plain distillation in pairs. If an interval contains 0, the sign of the difference is
+# open. With few replicates, the exact test cannot give a small p-value, however large the difference.
 
 # %%
 summaries = summarise_configs(trials)
 Markdown(markdown_table(summaries))
 
 # %% [markdown]
-# ## What the test split says
+# ## Test split
 #
-# A confirmation runs the best configs and the controls on fresh seeds once more, and reads the test split for them
-# alone. Without one, everything here is of the validation split, which the search has chosen by.
+# A confirmation runs the best configs and the controls again on fresh seeds, and evaluates only these runs on the test
+# split. Without a confirmation, all results are from the validation split, which the search used to choose configs.
 
 # %%
 Markdown(confirmed_in_words(read_folder(directory).confirmation(), directory.name))
 
 # %% [markdown]
-# ## What was varied, against accuracy
+# ## Varied parameter against accuracy
 #
 # Hollow points are single search trials, bars are repeated configs, and lines are the controls. The rank
-# correlation is exploratory: a sampler chose the configs, and other fields varied along.
+# correlation is exploratory: a sampler chose the configs, and other parameters varied at the same time.
 
 # %%
 draw_parameter_effect(compute_parameter_effect(records, varied[0] if varied else "adapter_width"))
@@ -108,22 +107,23 @@ draw_parameter_effect(compute_parameter_effect(records, varied[0] if varied else
 # %% [markdown]
 # ## Sharpness gap against accuracy
 #
-# PESF-KD's claim is that a student learns more from a teacher whose sharpness is close to its own. Over the
-# configs of a search, gap and accuracy may move together because a third thing, such as the adapter's width
-# or learning rate, moves both: the line and the correlation describe this search and prove no cause.
+# PESF-KD claims that a student learns more from a teacher of similar sharpness. Over the configs of a search, gap and
+# accuracy may be correlated because a third variable, such as the width or learning rate of the adapter, affects both.
+# The line and the correlation describe this search. They do not show a causal effect.
 
 # %%
 gap = compute_gap_against_accuracy(records)
 draw_gap_against_accuracy(gap)
 
 # %%
-Markdown(f"Rank correlation, exploratory: {gap.correlation}. *{gap.correlation.method}.*")
+found = format_in_full(gap.correlation, CORRELATION_PLACES, signed=True)
+Markdown(f"Rank correlation, exploratory: {found}. *{gap.correlation.method}.*")
 
 # %% [markdown]
 # ## Epoch by epoch
 #
-# Bands are one standard deviation over trials: how far single trials lie from the mean, not how well the
-# mean is known. The gap is to what teaches: the adapted teacher for PESF-KD, the frozen one for the controls.
+# Bands show one standard deviation over trials. They show the spread of single trials, not the uncertainty of the mean.
+# The gap is measured to the adapted teacher for PESF-KD, and to the frozen teacher for the controls.
 
 # %%
 draw_learning_curves(compute_learning_curves(trials, epochs))

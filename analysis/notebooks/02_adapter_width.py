@@ -16,14 +16,13 @@
 # %% [markdown]
 # # How wide does the adapter have to be?
 #
-# The width of its bottleneck is the size of PESF-KD's adapter: a wider one can move the teacher's soft labels
-# further. This notebook asks of one study whether the width moved the sharpness gap, and whether the student
-# was any better for it.
+# The size of a PESF-KD adapter is the width of the bottleneck. A wider adapter can change the soft labels of the
+# teacher further. This notebook examines whether the width changed the sharpness gap in one study, and whether it
+# improved the student.
 #
-# It reads records and runs nothing. What the *search* shows is exploratory: a sampler chose the configs by their
-# accuracy, and each ran on one seed. What *fresh seeds* show is confirmatory for the configs that ran on them,
-# and says nothing of other widths. An effect is called *clear* where its interval and its test, corrected for
-# what stands beside it, both leave out 0.
+# The notebook reads records and trains nothing. Results of the *search* are exploratory: a sampler chose the configs by
+# their accuracy, and each ran on one seed. Results on *fresh seeds* are confirmatory for the configs that ran on these
+# seeds, and do not extend to other widths. An effect is *clear* if the interval and the corrected test both exclude 0.
 
 # %%
 # %matplotlib inline
@@ -46,16 +45,22 @@ from analysis.wording.sentences import (
     comparisons_in_brief,
     comparisons_in_words,
     confirmed_in_words,
-    listed,
     quoted,
     quoted_points,
-    signed,
     stability_in_words,
     study_in_words,
 )
 from search_spaces import SPACES
+from trainables.display.numbers import (
+    format_estimate,
+    format_number,
+    format_p,
+    format_percent,
+    format_points,
+    listed,
+)
 
-# The folder of your own study, which varied the width, goes here or into the environment.
+# Enter the folder of your own study of the width here, or set the environment variable.
 STUDY = Path(os.environ.get("PESFKD_STUDY") or EXAMPLES / "fashion-adapter_width")
 
 records = open_study(STUDY)
@@ -66,17 +71,16 @@ narrowest, widest = searched_range(trials, "adapter_width")
 Markdown(about)
 
 # %% [markdown]
-# ## What the search saw of the width
+# ## Width in the search
 #
-# Hollow points are configs of the search on one seed each, bars are configs on fresh seeds, lines are the
-# controls.
+# Hollow points are configs of the search on one seed each. Bars are configs on fresh seeds. Lines are the controls.
 
 # %%
 draw_parameter_effect(compute_parameter_effect(records, "adapter_width"))
 
 # %% [markdown]
-# A learning rate that suits a narrow adapter need not suit a wide one, so the rates that the search varied
-# along are held in what follows.
+# A good learning rate for a narrow adapter may be a bad one for a wide adapter. The following results therefore hold
+# the learning rates constant that the search varied.
 
 # %%
 outcomes = {"accuracy": "accuracy", "paper": "the paper's gap", "centred": "the centred gap"}
@@ -86,10 +90,10 @@ p_values = dict(zip(estimates, corrected(list(estimates.values())), strict=True)
 note = found["accuracy"].note
 held = listed(found["accuracy"].held)
 draw_estimates(
-    "The adapter's width in the search",
+    "Adapter width in the search",
     {"width": [(f"with {outcomes[name]}", estimate) for name, estimate in estimates.items()]},
     f"Rank correlations given {held}, exploratory: {note}. {estimates['accuracy'].method}.",
-    "rank correlation of the width, −1 to 1",
+    "rank correlation with the width, −1 to 1",
 )
 
 # %%
@@ -100,46 +104,46 @@ on_accuracy = by_verdict(
     corrected_p=p_values["accuracy"],
     up="wider adapters went with better students",
     down="wider adapters went with worse students",
-    unsure="the search does not tell whether a wider adapter goes with a better or a worse student",
-    undefined="there are too few configs to say anything of the width and accuracy",
+    unsure="the search leaves open whether wider adapters went with better or worse students",
+    undefined="there are too few configs to relate width and accuracy",
 )
 on_gap = by_verdict(
     estimates["centred"],
     corrected_p=p_values["centred"],
     up="wider adapters went with a larger (centred) gap",
     down="wider adapters went with a smaller (centred) gap",
-    unsure="whether the width moves the (centred) gap is open",
-    undefined="there are too few configs to say anything of the width and the gap",
+    unsure="the effect of the width on the (centred) gap is open",
+    undefined="there are too few configs to relate width and gap",
 )
 Markdown(
-    f"Exploratory, {note}. Over widths from {narrowest:g} to {widest:g} with {held} held, the width's rank "
-    f"correlation with accuracy is {quoted(estimates['accuracy'], corrected_p=p_values['accuracy'])}, with the "
+    f"Exploratory, {note}. Widths from {narrowest:g} to {widest:g}, with {held} held. The rank correlation of the "
+    f"width with accuracy is {quoted(estimates['accuracy'], corrected_p=p_values['accuracy'])}, with the "
     f"paper's gap {quoted(estimates['paper'], corrected_p=p_values['paper'])} and with the centred gap "
     f"{quoted(estimates['centred'], corrected_p=p_values['centred'])}: {on_accuracy}; {on_gap}.\n\n"
     + (
-        f"As a straight line, a doubling of the width changes accuracy by {quoted_points(per_doubling, digits=2)}. "
-        f"{doublings:.1f} doublings lie between the narrowest and the widest adapter: if the line holds, from end to "
-        f"end that is between {signed(100 * doublings * per_doubling.low, 1)} and "
-        f"{signed(100 * doublings * per_doubling.high, 1)} points. An interval says more than a missing star: an "
-        "effect beyond its ends does not fit these data, one within them does."
+        f"In a linear fit, doubling the width changes accuracy by {quoted_points(per_doubling, digits=2)}. "
+        f"The widest adapter is {doublings:.1f} doublings wider than the narrowest. If the fit holds, the "
+        f"difference between them is between {format_number(100 * doublings * per_doubling.low, 1, signed=True)} and "
+        f"{format_points(doublings * per_doubling.high)}. Effects outside this interval do not fit these data, "
+        "effects inside it do."
         if isfinite(per_doubling.low)
-        else "For a line through accuracy over the width there are too few configs."
+        else "There are too few configs for a linear fit of accuracy to the width."
     )
 )
 
 # %% [markdown]
-# ## Was it the width that mattered, and was its range wide enough?
+# ## Importance of the width, and the searched range
 #
-# PED-ANOVA asks what sets the best configs apart from all that were tried. Its shares add up to one even where
-# nothing matters, hence the p-values, of accuracies shuffled over the configs.
+# PED-ANOVA compares the best configs with all searched configs. The shares of importance add up to one even if no
+# parameter matters. The p-values therefore compare them with accuracies that are shuffled over the configs.
 
 # %%
 space = SPACES.get(trials["space"][0].as_py())
 parameters = space.parameters if space else ()
 ranked = importances(records, parameters, "PED-ANOVA", draws=100)
 rows = [
-    f"| {each.parameter} | {each.estimate.value:.2f} [{each.estimate.low:.2f}, {each.estimate.high:.2f}] "
-    f"| {each.estimate.p_value:.2f} | {each.first:.0%} |"
+    f"| {each.parameter} | {format_estimate(each.estimate, 2)} | {format_p(each.estimate.p_value)} "
+    f"| {format_percent(each.first)} |"
     for each in ranked
 ]
 warned = [f"- {warning.message}." for warning in range_warnings(records, parameters)]
@@ -152,19 +156,19 @@ Markdown(
             "",
             f"n = {ranked[0].estimate.n} configs, exploratory: {ranked[0].estimate.method}.",
             "",
-            *(warned or ["No best value crowds at the end of its range."]),
+            *(warned or ["No parameter has its best values at the end of the searched range."]),
         ]
     )
     if ranked
-    else f"No importances: they take a space that this version knows, and at least {MIN_CONFIGS} configs."
+    else f"No importances: they need a search space of this version and at least {MIN_CONFIGS} configs."
 )
 
 # %% [markdown]
-# ## What held on fresh seeds
+# ## Results on fresh seeds
 #
-# Means and differences below are over seeds that no config was chosen by. Repetitions of the same number saw
-# equal batches from equal first weights, so each config is compared with plain distillation (`kd`, the teacher
-# without an adapter) within them.
+# Means and differences are over seeds that were not used to choose configs. Replicate k of every config uses the same
+# initial weights and batches, so each config is compared in pairs with plain distillation (`kd`, the teacher without
+# an adapter).
 
 # %%
 summaries = summarise_configs(trials)
@@ -185,16 +189,15 @@ Markdown(confirmed_in_words(read_folder(STUDY).confirmation(), STUDY.name))
 matters = [each.parameter for each in ranked if each.estimate.p_value is not None and each.estimate.p_value <= 0.05]
 effect = (
     f": {quoted(estimates['accuracy'], corrected_p=p_values['accuracy'])}, "
-    f"{quoted_points(per_doubling, digits=2)} a doubling, exploratory"
+    f"{quoted_points(per_doubling, digits=2)} per doubling, exploratory"
     if isfinite(per_doubling.low)
     else ""
 )
-apart = listed(matters) if matters else "nothing that can be told from chance"
+apart = listed(matters) if matters else "none clearly"
 Markdown(
-    f"In {STUDY.name}, {on_accuracy}{effect}. What set its best configs apart: {apart}. Confirmatory: "
+    f"In {STUDY.name}, {on_accuracy}{effect}. Parameters that distinguish the best configs: {apart}. Confirmatory: "
     f"{comparisons_in_brief(summaries)}.\n\n"
-    "**What follows.** For this student, this teacher and this data, the intervals above. **What does not.** That "
-    "the width cannot matter elsewhere: an interval that holds 0 leaves small effects of either sign open, other "
-    "pairs of nets may have more of a gap to close, and a width that was not repeated on fresh seeds has only its "
-    "one lucky or unlucky seed to speak for it."
+    "**Conclusions.** The intervals above hold for this student, this teacher and this data. **Limits.** The width may "
+    "matter elsewhere. An interval that contains 0 leaves small effects of either sign open. Other pairs of networks "
+    "may have a larger gap to close. The result of a width that was not repeated rests on one seed."
 )

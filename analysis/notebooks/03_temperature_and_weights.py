@@ -14,17 +14,15 @@
 # ---
 
 # %% [markdown]
-# # Which temperature and which loss weights serve the student?
+# # Which temperature and loss weights are best for the student?
 #
-# PESF-KD weighs three losses: the student's cross-entropy (`ce_weight`), its distance to the adapted teacher
-# (`kd_weight`, at a `temperature`), and the adapter's own cross-entropy (`adapter_ce_weight`), which ties the
-# adapter to the labels. This notebook asks which of them mattered to the student's accuracy, and which values it
-# preferred.
+# PESF-KD weights three losses: the cross-entropy of the student (`ce_weight`), the divergence from the adapted teacher
+# (`kd_weight`, at a `temperature`), and the cross-entropy of the adapter (`adapter_ce_weight`), which ties the adapter
+# to the labels. This notebook examines which of them affected the accuracy of the student, and which values were best.
 #
-# It looks at every study that it is given by itself, and pools nothing (`06_many_studies` does). The search is
-# exploratory: a sampler chose the configs by accuracy, one seed each. Fresh seeds are confirmatory for the
-# configs that ran on them. An effect is called *clear* where its interval and its test, corrected for what stands
-# beside it, both leave out 0.
+# Each study is analysed separately (`06_many_studies` pools studies). The search is exploratory: a sampler chose the
+# configs by accuracy, on one seed each. Fresh seeds are confirmatory for the configs that ran on them. An effect is
+# *clear* if the interval and the corrected test both exclude 0.
 
 # %%
 # %matplotlib inline
@@ -49,7 +47,6 @@ from analysis.wording.sentences import (
     comparisons_in_words,
     confirmed_in_words,
     how_many,
-    listed,
     quoted,
     quoted_points,
     stability_in_words,
@@ -57,8 +54,9 @@ from analysis.wording.sentences import (
     verdict,
 )
 from search_spaces import SPACES
+from trainables.display.numbers import listed
 
-# The folders of your own studies go here; or one folder into the environment.
+# Enter the folders of your own studies here, or set the environment variable to one folder.
 OWN = os.environ.get("PESFKD_STUDY")
 STUDIES = [Path(OWN)] if OWN else [EXAMPLES / "fashion-temperature", EXAMPLES / "fashion-joint"]
 
@@ -70,11 +68,11 @@ varied = {name: searched_among(records.trials, PARAMETERS) for name, records in 
 Markdown("\n\n".join(about))
 
 # %% [markdown]
-# ## What went with accuracy in the search
+# ## Correlations with accuracy in the search
 #
-# Rank correlations between configs, with the learning rates and schedules held that were varied along. Each
-# p-value is corrected for all the parameters of all studies here. Where a search varied many fields over few
-# configs, little is left to tell one parameter by, and its interval says so.
+# Rank correlations between configs, with the varied learning rates and schedules held. Each p-value is corrected for
+# all parameters of all studies here. If a search varied many fields over few configs, little information about a single
+# parameter remains, and the interval is wide.
 
 # %%
 found = [
@@ -85,44 +83,44 @@ found = [
 on_accuracy = [(name, each) for name, each in found if each.outcome == "accuracy"]
 p_values = corrected([each.estimate for _, each in on_accuracy])
 groups = {
-    f"with {what}": [(f"{each.parameter}, {name}", each.estimate) for name, each in found if each.outcome == outcome]
-    for outcome, what in (("accuracy", "accuracy"), ("centred", "the centred gap"))
+    f"with {words}": [(f"{each.parameter}, {name}", each.estimate) for name, each in found if each.outcome == outcome]
+    for outcome, words in (("accuracy", "accuracy"), ("centred", "the centred gap"))
 }
 notes = "; ".join(dict.fromkeys(f"{name}: {each.note}" for name, each in on_accuracy))
 draw_estimates(
     "Temperature and loss weights in the search",
     groups,
-    f"Partial rank correlations given what only says how training is done, exploratory. {notes}.",
+    f"Partial rank correlations given the learning rates and schedules, exploratory. {notes}.",
     "rank correlation, −1 to 1",
 )
 
 # %%
-said = []
+lines = []
 for (name, each), p_value in zip(on_accuracy, p_values, strict=True):
-    says_little = each.estimate.high - each.estimate.low > 1.8
-    what = by_verdict(
+    is_wide = each.estimate.high - each.estimate.low > 1.8
+    finding = by_verdict(
         each.estimate,
         corrected_p=p_value,
         up="higher values went with better students",
         down="lower values went with better students",
-        unsure="the interval is nearly the whole of −1 to 1, so it says nothing: too few configs beside what is held"
-        if says_little
-        else "its sign is open",
-        undefined="too few configs beside what is held",
+        unsure="the interval covers nearly all of −1 to 1: too few configs for the number of held fields"
+        if is_wide
+        else "the sign is open",
+        undefined="too few configs for the number of held fields",
     )
-    line = f"- **{each.parameter}** in {name}: {quoted(each.estimate, corrected_p=p_value)}: {what}."
+    line = f"- **{each.parameter}** in {name}: {quoted(each.estimate, corrected_p=p_value)}: {finding}."
     slope = gap_mediation(studies[name], each.parameter, "centred")
-    if isfinite(slope.total.low) and not says_little:
-        line += f" As a straight line, {slope.unit} changes accuracy by {quoted_points(slope.total)}."
-    said.append(line)
-Markdown("Exploratory:\n\n" + "\n".join(said))
+    if isfinite(slope.total.low) and not is_wide:
+        line += f" In a linear fit, {slope.unit} changes accuracy by {quoted_points(slope.total)}."
+    lines.append(line)
+Markdown("Exploratory:\n\n" + "\n".join(lines))
 
 # %% [markdown]
-# ## The parameter that stood out most
+# ## Parameter with the largest correlation
 #
-# For every study, accuracy over the parameter whose rank correlation with it is the largest. It is chosen for
-# being the largest, so it looks stronger than it is. The figure shows the trials as they are; its own correlation
-# holds nothing.
+# For each study, the accuracy over the parameter with the largest rank correlation. The parameter was selected for the
+# large correlation, so the correlation is overstated. The figure shows the trials unadjusted, and no field is held in
+# the correlation of the figure.
 
 # %%
 strongest = {}
@@ -135,19 +133,19 @@ for name, each in strongest.items():
     show(draw_parameter_effect(compute_parameter_effect(studies[name], each.parameter)))
 
 # %% [markdown]
-# ## Was the range wide enough?
+# ## Searched ranges
 
 # %%
 warned = []
 for name, records in studies.items():
     space = SPACES.get(records.trials["space"][0].as_py())
     warned += [f"- {name}: {each.message}." for each in range_warnings(records, space.parameters if space else ())]
-Markdown("\n".join(warned) or "No best value crowds at the end of its range.")
+Markdown("\n".join(warned) or "No parameter has its best values at the end of the searched range.")
 
 # %% [markdown]
-# ## Do the studies bear each other out?
+# ## Independence of the studies
 #
-# Two studies agree as two witnesses only where they looked at different things.
+# Agreement of two studies is evidence only if they tried different values.
 
 # %%
 shared = []
@@ -156,17 +154,17 @@ for parameter in PARAMETERS:
     if len(own) > 1:
         values = in_common(own, parameter)
         shared.append(
-            f"- {parameter}: {len(own)} studies varied it, and {len(values)} of the values that they tried are the "
-            "same in all of them, to the last digit"
-            + (": samplers of equal seeds propose equal points, so these are not independent." if values else ".")
+            f"- {parameter}: varied by {len(own)} studies. {len(values)} of the tried values are identical in all of "
+            "them"
+            + (": samplers with equal seeds propose equal points, so they are not independent." if values else ".")
         )
 Markdown("\n".join(shared) or "No parameter was varied by more than one of the studies here.")
 
 # %% [markdown]
-# ## What held on fresh seeds
+# ## Results on fresh seeds
 #
-# Differences to plain distillation (`kd` at its own temperature, without an adapter), over seeds that no config
-# was chosen by.
+# Differences from plain distillation (`kd` at the temperature of the control, without an adapter), over seeds that were
+# not used to choose configs.
 
 # %%
 briefs = {}
@@ -194,15 +192,14 @@ settled = f"Of {len(on_accuracy)} associations with accuracy, {how_many(len(clea
 settled += (
     f": {listed(clear)}."
     if clear
-    else f". The largest is that of {largest.parameter} in {largest_name}, {quoted(largest.estimate)}, before "
-    "correction."
+    else f". The largest is with {largest.parameter} in {largest_name}, {quoted(largest.estimate)}, before correction."
 )
 Markdown(
-    f"{settled} This is exploratory: it says where to look next. Confirmatory: "
+    f"{settled} This is exploratory and suggests further studies. Confirmatory: "
     + "; ".join(f"in {name}, {brief}" for name, brief in briefs.items())
     + ".\n\n"
-    "**What follows.** Where a next study should look: at what is clear here, and at what has too wide an interval to "
-    "be left aside. **What does not.** That a value is the best: the search chose it by a lucky seed, and only a clear "
-    "comparison on fresh seeds would say so. Nor that a temperature works *through* the gap; that is the question of "
-    "`04_sharpness_gap_and_accuracy`."
+    "**Conclusions.** A next study should examine the parameters that are clear here, and those with a wide interval. "
+    "**Limits.** No value is shown to be the best: a lucky seed may have selected it, and only a clear comparison on "
+    "fresh seeds shows more. Nor is it shown that a temperature acts *through* the gap; "
+    "`04_sharpness_gap_and_accuracy` examines this."
 )

@@ -16,18 +16,18 @@
 # %% [markdown]
 # # Does a smaller sharpness gap make a better student?
 #
-# PESF-KD's claim is that a student learns more from a teacher whose outputs are about as sharp as its own. This
-# notebook asks one study whether gap and accuracy go together, whether that is more than what else was varied
-# along, and, if the study *set* the gap instead of watching it, what setting it did.
+# PESF-KD claims that a student learns more from a teacher of similar sharpness. This notebook examines whether gap and
+# accuracy are associated in one study, whether other varied fields explain the association, and which effect the gap
+# has if the study *imposed* it.
 #
-# Four gaps are looked at. The paper's is the difference of log-sum-exps, which a constant added to all logits
-# moves while no student can see it. The *centred* gap leaves that constant out, the *tempered* one is taken at
-# the trial's temperature, and the *entropy* gap is of the soft labels themselves. All are positive where the
-# teacher is the sharper one.
+# The notebook uses four gaps. The gap of the paper is the difference of log-sum-exps. A constant added to all logits
+# changes this gap, but does not affect the student. The *centred* gap removes that constant. The *tempered* gap is
+# computed at the temperature of the trial, and the *entropy* gap from the soft labels. All gaps are positive if the
+# teacher is sharper.
 #
-# One association is named in advance, for whatever study is looked at: **the centred gap with accuracy, between
-# the configs of the search, the learning rates and schedules held.** The others are corrected for their number.
-# An association is called *clear* where its interval and its test both leave out 0.
+# One association is named in advance for every study: **the centred gap with accuracy, between the configs of the
+# search, with learning rates and schedules held.** The p-values of the others are corrected for their number. An
+# association is *clear* if the interval and the test both exclude 0.
 
 # %%
 # %matplotlib inline
@@ -51,15 +51,15 @@ from analysis.wording.sentences import (
     association_in_words,
     by_verdict,
     how_many,
-    listed,
     quoted,
     quoted_points,
     study_in_words,
     verdict,
 )
+from trainables.display.numbers import format_number, listed
 
-# The folder of your own study goes here or into the environment; one of the space gap_target set the gap, and is
-# asked what that did. Of the shipped studies one watched the gap and another set it.
+# Enter the folder of your own study here, or set the environment variable. A study of the space gap_target imposes the
+# gap. Of the shipped studies, one observed the gap and another imposed it.
 OWN = os.environ.get("PESFKD_STUDY")
 STUDY = Path(OWN or EXAMPLES / "fashion-temperature")
 SET_BY = Path(OWN or EXAMPLES / "fashion-gap")
@@ -69,7 +69,7 @@ trials = records.trials
 Markdown(study_in_words(trials, STUDY.name))
 
 # %% [markdown]
-# ## Watched: gap and accuracy in the search
+# ## Observed: gap and accuracy in the search
 
 # %%
 draw_gap_against_accuracy(compute_gap_against_accuracy(records))
@@ -77,9 +77,9 @@ draw_gap_against_accuracy(compute_gap_against_accuracy(records))
 # %% [markdown]
 # ## Every gap, between configs and within them
 #
-# *Between* configs, gap and accuracy may go together for any reason that a config can have; holding what the
-# search varied takes away what those fields explain. *Within* a config only seeds differ. The two may have
-# opposite signs and are kept apart.
+# *Between* configs, gap and accuracy may be associated through any field of the config. Holding the varied fields
+# removes the part that they explain. *Within* a config, only the seeds differ. The two associations may have opposite
+# signs and are reported separately.
 
 # %%
 associations = gap_associations(records)
@@ -91,7 +91,7 @@ notes = "; ".join(dict.fromkeys(f"{each.evidence}: {each.note}" for each in asso
 draw_estimates(
     "Rank correlation of gap and accuracy",
     groups,
-    f"Expanded percentile bootstrap intervals over configs, where there are enough of them. {notes}.",
+    f"Expanded percentile bootstrap intervals over configs, if there are enough configs. {notes}.",
     "rank correlation with accuracy, −1 to 1",
 )
 
@@ -113,8 +113,8 @@ clear = [
     if verdict(each.estimate, p_value) in ("up", "down")
 ]
 undefined = len(associations) - len(defined)
-watched = (
-    "The study searched nothing, so the association that was named in advance does not exist here"
+observed = (
+    "The study has no search, so the association named in advance does not exist here"
     if named is None
     else f"The association named in advance, the centred gap {association_in_words(named)}, is "
     f"{quoted(named.estimate)}: "
@@ -122,20 +122,20 @@ watched = (
         named.estimate,
         up="a larger gap went with better students",
         down="a smaller gap went with better students",
-        unsure="its sign is open, as interval and test do not both leave out 0",
-        undefined="there are too few configs to define it or to give it an interval",
+        unsure="the sign is open, since interval and test do not both exclude 0",
+        undefined="there are too few configs for a value or an interval",
     )
 )
 Markdown(
-    f"{watched}. Of the {len(others)} other associations that can be computed, {how_many(len(clear))} clear after "
+    f"{observed}. Of the {len(others)} other associations that can be computed, {how_many(len(clear))} clear after "
     f"correction for all {len(others)}"
     + (f": {listed(clear)}. " if clear else ". ")
     + (f"{undefined} more cannot be computed from so few configs." if undefined else "")
 )
 
 # %% [markdown]
-# What is left with *everything* held that the search varied is what the config's own fields do not explain. If
-# an association goes away there, the gap may be a mere companion of, say, the temperature.
+# With *all* varied fields held, only the part of the association that these fields do not explain remains. If no
+# association remains, the gap may only accompany another field, such as the temperature.
 
 # %%
 whole = [each for each in associations if each.evidence == "exploratory" and each.level == "between"]
@@ -145,76 +145,76 @@ Markdown("\n".join(f"- The centred gap {association_in_words(each)}: {quoted(eac
 # %% [markdown]
 # ## Both levels in one model
 #
-# Accuracy on each config's mean gap and on each trial's difference from it, over fresh seeds, with the config as
-# a random effect.
+# A regression of accuracy on the mean gap of each config, and on the deviation of each trial from that mean, over fresh
+# seeds. The config is a random effect.
 
 # %%
 model = gap_mixed_model(records, "centred")
 spread = (
-    f"Configs differ by a standard deviation of {100 * model.config_sd:.2f} points and seeds of one config by "
-    f"{100 * model.seed_sd:.2f}. "
+    f"The standard deviation between configs is {format_number(100 * model.config_sd, 2)} points, and between seeds of "
+    f"one config {format_number(100 * model.seed_sd, 2)} points. "
     if isfinite(model.config_sd)
     else ""
 )
 effects = (
-    f"A nat of centred gap goes with {quoted_points(model.between)} of accuracy between configs and with "
-    f"{quoted_points(model.within)} within them. {spread}"
+    f"One nat of centred gap is associated with {quoted_points(model.between)} of accuracy between configs and with "
+    f"{quoted_points(model.within)} within configs. {spread}"
     if isfinite(model.between.value)
-    else f"The model is not defined here: {model.between.n} configs of the searched method ran on fresh seeds, and one "
-    "level for each effect takes at least four. "
+    else f"The model is not defined here: {model.between.n} configs of the searched method ran on fresh seeds, and "
+    "the model needs at least four. "
 )
 Markdown(f"{effects}{model.evidence.capitalize()}: {model.note or 'no trials'}.")
 
 # %% [markdown]
-# ## How much goes through the gap?
+# ## Mediation by the gap
 #
-# Linear mediation splits the effect of a field of the config on accuracy into what goes through the gap and what
-# does not. The split is causal only under the assumptions listed below it.
+# Linear mediation splits the effect of a config field on accuracy into a part through the gap and the rest. The split
+# is causal only under the assumptions listed below.
 
 # %%
 fields = scientific_fields(trials)
 treatment = fields[0] if fields else None
 split = gap_mediation(records, treatment, "centred") if treatment else None
 Markdown(
-    f"{split.unit.capitalize()} changes accuracy by {quoted_points(split.total)} in all; by "
+    f"{split.unit.capitalize()} changes accuracy by {quoted_points(split.total)} in total: by "
     f"{quoted_points(split.indirect)} through the centred gap, and by {quoted_points(split.direct)} otherwise. "
     + (
-        "As the total may be 0, there is nothing to take a share of. "
+        "The total may be 0, so no share can be computed. "
         if not isfinite(split.share.value)
-        else f"The share that goes through the gap is {quoted(split.share)}"
+        else f"The share through the gap is {quoted(split.share)}"
         + (
-            ": its interval holds everything from none of it to all of it, so nothing can be said of the share. "
+            ": the interval contains all values from 0 to 1, so the share is open. "
             if split.share.low < 0 and split.share.high > 1
             else ". "
         )
     )
-    + f"Given {treatment}, gap and accuracy are correlated by {quoted(split.robustness)}: an unmeasured cause of both "
-    "that leaves as much correlation between them explains the whole indirect effect away. "
-    f"{split.evidence.capitalize()}: {split.note}.\n\nIt takes for granted:\n\n"
+    + f"Given {treatment}, the correlation of gap and accuracy is {quoted(split.robustness)}. An unmeasured common "
+    "cause that produces this correlation would explain the entire indirect effect. "
+    f"{split.evidence.capitalize()}: {split.note}.\n\nAssumptions:\n\n"
     + "\n".join(f"- {assumption}" for assumption in split.assumptions)
     if split and isfinite(split.total.low)
     else f"There are too few configs to split the effect of {treatment} ({split.total.n})."
     if split
-    else "The search varied no number but rates, so there is no effect to split."
+    else "The search varied no numeric field except learning rates, so there is no effect to split."
 )
 
 # %% [markdown]
-# ## Set: an imposed gap
+# ## Imposed gap
 #
-# A study of the space `gap_target` pulls the gap to targets that were drawn without looking, and has a placebo: a
-# constant on all of the teacher's logits, which moves the paper's gap and which no student can see. Only such a
-# study speaks of what narrowing the gap *does*.
+# A study of the space `gap_target` imposes gaps drawn at random, independent of accuracy. The placebo arm adds a
+# constant to all teacher logits, which changes the gap of the paper but does not affect the student. Only such a study
+# shows the *effect* of a smaller gap.
 
 # %%
 arms = imposed_gaps(open_study(SET_BY))
 effects = [
-    f"- **{arm.control}** ({arm.evidence}): a nat of target changes accuracy by {quoted_points(arm.effect)}, and the "
-    f"gap by {quoted(arm.reached)} nats: "
+    f"- **{arm.control}** ({arm.evidence}): one nat of target changes accuracy by {quoted_points(arm.effect)}, and "
+    f"the gap by {quoted(arm.reached)} nats: "
     + by_verdict(
         arm.effect,
         up="a larger gap made better students",
         down="a smaller gap made better students",
-        unsure="no effect that could be told from none",
+        unsure="no clear effect",
         undefined="too few configs for an interval",
     )
     + "."
@@ -224,8 +224,8 @@ set_gap = (
     (f"In {SET_BY.name}:\n\n" + "\n".join(effects))
     if effects
     else (
-        f"{SET_BY.name} imposed no gap. `python -m study.launch --space gap_target --sampler random` runs a study that "
-        "does; name its folder at the top."
+        f"{SET_BY.name} imposed no gap. `python -m study.launch --space gap_target --sampler random` runs such a "
+        "study. Enter the study folder at the top."
     )
 )
 Markdown(set_gap)
@@ -239,27 +239,26 @@ draw_imposed_gaps(arms) if arms else None
 # %%
 after_all = whole[-1] if len(whole) > 1 else None
 left = (
-    f" With {listed(after_all.held) if len(after_all.held) < 4 else f'all {len(after_all.held)} varied fields'} held "
+    f" With {listed(after_all.held) if len(after_all.held) < 4 else f'all {len(after_all.held)} varied fields'} held, "
     f"it is {quoted(after_all.estimate)}: "
     + by_verdict(
         after_all.estimate,
-        up="still there",
-        down="still there",
-        unsure="what is left of it is open, so the gap may be a companion of those fields and nothing more",
-        undefined="too few configs beside so much that is held",
+        up="the association remains",
+        down="the association remains",
+        unsure="the remaining association is open, so the gap may only accompany those fields",
+        undefined="too few configs for the number of held fields",
     )
     + "."
     if after_all
     else ""
 )
 Markdown(
-    f"**Watched.** {watched}.{left}\n\n**Set.** {set_gap}\n\n"
-    "**What follows.** How gap and accuracy went together here, at the landmark and for these configs. **What does "
-    "not.** "
+    f"**Observed.** {observed}.{left}\n\n**Imposed.** {set_gap}\n\n"
+    "**Conclusions.** The association of gap and accuracy for these configs, at the landmark. **Limits.** "
     + (
-        "That watched associations are effects; the arms above are what speaks of effects, as far as their targets "
-        "were drawn without looking at accuracy."
+        "Observed associations are not effects. The arms above show effects, if the targets were drawn independently "
+        "of accuracy."
         if arms
-        else "That narrowing the gap makes a student better, or that it does not: nobody set the gap in this study."
+        else "Whether a smaller gap makes a student better is open: the gap was not imposed in this study."
     )
 )

@@ -16,14 +16,13 @@
 # %% [markdown]
 # # Which distillation method makes the best student?
 #
-# `python -m study.launch --space method` trains every method at its published settings on equal seeds, and
-# `--space method_tuned` tunes each equally long first and compares the best config of each on fresh seeds. This
-# notebook reads such a study and asks which methods are better than plain distillation (`kd`), how sure that is,
-# and what they cost to train. It reads records and runs nothing.
+# `python -m study.launch --space method` trains every method with published settings on equal seeds.
+# `--space method_tuned` first tunes every method with an equal budget, and then compares the best configs on fresh
+# seeds. This notebook reads such a study. It shows which methods are better than plain distillation (`kd`), how certain
+# the differences are, and the training costs. It reads records and trains nothing.
 #
-# On a study of another kind it compares what that has: its controls, and the configs that its search found
-# promising, on seeds that they were not chosen by. An effect is called *clear* where its interval and its test,
-# corrected for all methods, both leave out 0.
+# For other studies, the notebook compares the controls and the promising configs on seeds that were not used to choose
+# them. An effect is *clear* if the interval and the test, corrected for all methods, both exclude 0.
 
 # %%
 # %matplotlib inline
@@ -41,13 +40,13 @@ from analysis.reading.trials import BASELINE, EXAMPLES, compare_methods, open_st
 from analysis.wording.sentences import (
     comparisons_in_brief,
     comparisons_in_words,
-    listed,
     quoted_points,
     stability_in_words,
     study_in_words,
 )
+from trainables.display.numbers import format_percent, listed
 
-# The folder of your own study goes here or into the environment.
+# Enter the folder of your own study here, or set the environment variable.
 STUDY = Path(os.environ.get("PESFKD_STUDY") or EXAMPLES / "fashion-method")
 
 records = open_study(STUDY)
@@ -57,10 +56,10 @@ compared = confirmed or compare_methods(trials)
 Markdown(study_in_words(trials, STUDY.name))
 
 # %% [markdown]
-# ## What each reached
+# ## Accuracy of each method
 #
-# Accuracy over seeds: of the test split where the methods were confirmed, of the validation split otherwise.
-# Repetitions of equal number saw equal batches, so every method is compared with the baseline within them.
+# Accuracy over seeds, on the test split if the methods were confirmed, else on the validation split. Replicate k of
+# every method uses the same batches, so every method is compared with the baseline in pairs.
 
 # %%
 draw_methods(compared)
@@ -70,24 +69,24 @@ costs = config_costs(records)
 Markdown(methods_table(compared, costs))
 
 # %%
-said = comparisons_in_words(compared, controls=True)
+comparisons = comparisons_in_words(compared, controls=True)
 labels = {each.config_id: f"{each.method} ({each.name})" for each in compared}
-Markdown(f"Confirmatory:\n\n{said}\n\n{stability_in_words(rank_stability(records), labels)}")
+Markdown(f"Confirmatory:\n\n{comparisons}\n\n{stability_in_words(rank_stability(records), labels)}")
 
 # %% [markdown]
-# ## How they got there
+# ## Learning curves
 #
-# Bands are one standard deviation over trials, not how well the mean is known.
+# Bands show one standard deviation over trials, not the uncertainty of the mean.
 
 # %%
 draw_learning_curves(compute_learning_curves(trials, records.epochs))
 
 # %% [markdown]
-# ## What they cost
+# ## Training costs
 #
-# FLOPs of training as a ratio to cross-entropy on the same student: exact, and the same on every machine. A stored
-# teacher's passes are shared out over the trials that they served, whoever stored them. Training the teacher is not
-# in them.
+# FLOPs of training as a ratio to cross-entropy on the same student. This ratio is exact and equal on every machine. The
+# forward passes of a stored teacher are divided among the trials that used them. The training of the teacher is not
+# included.
 
 # %%
 costs = {name: cost for name, cost in costs.items() if cost.flops_to_ce is not None}
@@ -95,14 +94,14 @@ known = [each for each in compared if each.config_id in costs]
 front = [
     known[i] for i in pareto_front([costs[k.config_id].flops_to_ce for k in known], [k.accuracy.value for k in known])
 ]
-cost_said = (
-    f"Of the {len(known)} whose cost is known, {listed([each.method for each in front])} "
-    f"{'is' if len(front) == 1 else 'are'} on the front: what no other beats in mean accuracy at the same cost or "
-    "less. Means that differ by less than their intervals may trade places on it with other seeds."
+cost_summary = (
+    f"Of the {len(known)} methods with known costs, {listed([each.method for each in front])} "
+    f"{'is' if len(front) == 1 else 'are'} on the front: no other method has a higher mean accuracy at equal or lower "
+    "cost. Methods with overlapping intervals may change places with other seeds."
     if known
-    else f"{STUDY.name} was recorded before costs were, so nothing is said of them."
+    else f"{STUDY.name} has no recorded costs, because an earlier version ran it."
 )
-Markdown(cost_said)
+Markdown(cost_summary)
 
 # %%
 draw_accuracy_against_cost(compared, costs) if known else None
@@ -113,19 +112,20 @@ draw_accuracy_against_cost(compared, costs) if known else None
 # %%
 best = compared[0] if compared else None
 first = (
-    "Nothing finished, so there is no answer. "
+    "No trial finished, so there is no answer. "
     if best is None
-    else f"The highest mean is that of {labels[best.config_id]}, {best.accuracy.value:.1%}"
+    else f"The highest mean is that of {labels[best.config_id]}, {format_percent(best.accuracy.value, 1)}"
     + (
-        f", {quoted_points(best.against_baseline, corrected_p=best.corrected_p)} over {BASELINE}. "
+        f", {quoted_points(best.against_baseline, corrected_p=best.corrected_p)} relative to {BASELINE}. "
         if best.against_baseline
-        else f", {'the baseline itself' if best.method == BASELINE else 'with nothing to compare it with'}. "
+        else f", {'the baseline itself' if best.method == BASELINE else 'without a comparison'}. "
     )
 )
 Markdown(
-    f"{first}Being first of {len(compared)} flatters it: somebody has to be. Confirmatory, "
-    f"{comparisons_in_brief(compared, controls=True)}. {cost_said}\n\n"
-    "**What follows.** How these methods, at these settings, do with this student, this teacher and this data. **What "
-    "does not.** A ranking of the methods as such: published settings are for other pairs of nets and can be far off "
-    "here (`--space method_tuned` gives each an equal budget), and methods that cannot be told apart have no order."
+    f"{first}The highest of {len(compared)} means is biased upwards. Confirmatory: "
+    f"{comparisons_in_brief(compared, controls=True)}. {cost_summary}\n\n"
+    "**Conclusions.** The results hold for these methods with these settings, this student, this teacher and this "
+    "data. **Limits.** They do not rank the methods in general. Published settings are for other pairs of networks and "
+    "may be unsuitable here (`--space method_tuned` tunes every method with an equal budget). Methods without a clear "
+    "difference have no order."
 )

@@ -14,16 +14,15 @@
 # ---
 
 # %% [markdown]
-# # What do several studies say together?
+# # Joint analysis of several studies
 #
-# One search has few configs. This notebook pools the records of several studies, from folders or straight from
-# an object store, and asks of all of them: does a smaller sharpness gap go with a better student, and did any
-# config beat plain distillation on fresh seeds?
+# One search has few configs. This notebook pools the records of several studies, from folders or from an object store.
+# It examines whether a smaller sharpness gap is associated with a better student, and whether any config was better
+# than plain distillation on fresh seeds.
 #
-# Pooling is not adding up. Studies may differ in data or nets, their searches in level, and studies of equal
-# seeds contain the very same controls. So runs count once, gap and accuracy are compared within studies, and
-# every study is shown by itself as well. An effect is called *clear* where its interval and its test, corrected for
-# what stands beside it, both leave out 0.
+# Studies may differ in data, networks and level of accuracy, and studies with equal seeds contain identical controls.
+# Each run is therefore counted once, gap and accuracy are compared within studies, and each study is also shown
+# separately. An effect is *clear* if the interval and the corrected test both exclude 0.
 
 # %%
 # %matplotlib inline
@@ -51,10 +50,11 @@ from analysis.reading.pooling import (
     unequal_settings,
 )
 from analysis.reading.trials import EXAMPLES
-from analysis.wording.sentences import by_verdict, how_many, listed, quoted, quoted_points, verdict
+from analysis.wording.sentences import by_verdict, how_many, quoted, quoted_points, verdict
+from trainables.display.numbers import listed, p_bound
 
-# Your own studies go here: folders, or URIs such as s3://BUCKET/STUDY, all of a folder by
-# studies_in("s3://BUCKET/FOLDER"); or into the environment, with blanks between them.
+# Enter your own studies here: folders, or URIs such as s3://BUCKET/STUDY. studies_in("s3://BUCKET/FOLDER") lists all
+# studies of a folder. The environment variable takes the same places, separated by spaces.
 STUDIES = os.environ.get("PESFKD_STUDIES", "").split() or [
     place for place in studies_in(EXAMPLES) if Path(place).name.endswith(("adapter_width", "joint", "temperature"))
 ]
@@ -74,16 +74,16 @@ for setting, of in unequal.items():
 Markdown(
     f"{len(names)} studies have {pool.trials.num_rows} trials. "
     + (
-        f"{repeats} of them are runs that another of the studies has as well (equal config, weights and batches), so "
-        f"what counts is {once.trials.num_rows} runs. "
+        f"{repeats} of them repeat a run of another study (equal config, weights and batches), so "
+        f"{once.trials.num_rows} runs count. "
         if repeats
-        else "No run is in two of them. "
+        else "No two studies share a run. "
     )
     + (
-        f"**The studies differ in {listed(differing)}**: their accuracies are not compared with each other, only "
-        "what goes with what inside each."
+        f"**The studies differ in {listed(differing)}**: accuracies are not compared between studies, only "
+        "associations within each study."
         if unequal
-        else "They agree in data, nets, epochs and precision."
+        else "The studies agree in data, networks, epochs and precision."
     )
 )
 
@@ -96,14 +96,14 @@ points = points_by_study(once, GAP)
 draw_points_by_study(points, GAP)
 
 # %% [markdown]
-# ## Gap and accuracy within studies, all together
+# ## Gap and accuracy within all studies
 #
-# The study is held, so that one study's higher level of accuracy cannot pose as an effect of the gap. This is
-# exploratory: samplers chose the configs by accuracy, and samplers of equal seeds propose the same rates and
-# temperatures, so that the studies are not wholly independent of each other.
+# The study is held, so that different levels of accuracy between studies do not appear as an effect of the gap. The
+# result is exploratory: samplers chose the configs by accuracy, and samplers with equal seeds propose the same learning
+# rates and temperatures. The studies are therefore not fully independent.
 #
-# What else was varied may move both gap and accuracy. Holding every field that any of the studies varied shows
-# what is left of the association once the configs' own fields explain what they can.
+# Other varied fields may affect both gap and accuracy. Holding all fields that any study varied shows the part of the
+# association that these fields do not explain.
 
 # %%
 searched, fresh = landmark_by_study(once, searched=True), landmark_by_study(once, searched=False)
@@ -116,7 +116,7 @@ own = [(f"{each.study}, {GAP} gap", each.association.estimate) for each in point
 draw_estimates(
     "Rank correlation of gap and accuracy in several studies",
     {
-        "each study by itself": own,
+        "each study separately": own,
         "between searched configs, study held": [(f"{gap} gap", each.estimate) for gap, each in pooled.items()],
         "between searched configs, study and all varied fields held": [
             (f"{gap} gap", each.estimate) for gap, each in left.items()
@@ -139,47 +139,47 @@ together = by_verdict(
     corrected_p=p_values["between", GAP],
     up="a larger gap went with better students",
     down="a smaller gap went with better students",
-    unsure="whether gap and accuracy go together is open",
-    undefined="there are too few configs to tell",
+    unsure="the association of gap and accuracy is open",
+    undefined="there are too few configs for a result",
 )
 beyond = by_verdict(
     left[GAP].estimate,
     corrected_p=p_values["left", GAP],
-    up="something of it is left that those fields, by their ranks, do not explain",
-    down="something of it is left that those fields, by their ranks, do not explain",
-    unsure="what is left of it is open, so the gap may be a companion of those fields and nothing more",
-    undefined="too few configs to hold so many fields",
+    up="an association remains that the ranks of those fields do not explain",
+    down="an association remains that the ranks of those fields do not explain",
+    unsure="the remaining association is open, so the gap may only accompany those fields",
+    undefined="too few configs for the number of held fields",
 )
 of_model = (
-    f"a nat of centred gap goes with {quoted_points(model.between)} between configs and with "
-    f"{quoted_points(model.within)} within them"
+    f"one nat of centred gap is associated with {quoted_points(model.between)} between configs and with "
+    f"{quoted_points(model.within)} within configs"
     if isfinite(model.between.value)
-    else f"not defined, as {model.between.n} configs of the searched methods are too few"
+    else f"not defined, because {model.between.n} configs of the searched methods are too few"
 )
 Markdown(
-    f"- **Between configs**, the study held, the centred gap and accuracy are rank correlated by "
-    f"{quoted(pooled[GAP].estimate, corrected_p=p_values['between', GAP])}: {together}. Studies that show a clear "
-    f"negative correlation by themselves, uncorrected: {signs.count('down')} of {len(points)}; a clear positive one: "
-    f"{signs.count('up')}.\n"
-    f"- **Between configs with everything held** that any study varied ({len(everything) - len(held)} fields): "
+    f"- **Between configs**, with the study held, the rank correlation of centred gap and accuracy is "
+    f"{quoted(pooled[GAP].estimate, corrected_p=p_values['between', GAP])}: {together}. Separately and uncorrected, "
+    f"{signs.count('down')} of {len(points)} studies show a clear negative correlation, and {signs.count('up')} a "
+    "clear positive one.\n"
+    f"- **Between configs with all fields held** that any study varied ({len(everything) - len(held)} fields): "
     f"{quoted(left[GAP].estimate, corrected_p=p_values['left', GAP])}: {beyond}.\n"
     f"- **Within configs**, over seeds: {quoted(inside[GAP].estimate, corrected_p=p_values['within', GAP])}. "
-    "Repetitions of equal number saw equal batches, also across configs, so the configs are not quite independent "
-    "here, which makes an interval somewhat short.\n"
+    "Replicate k uses the same batches in all configs, so the configs are not fully independent here, and the interval "
+    "is somewhat too short.\n"
     f"- **Mixed model** of {fresh.trials.num_rows} runs on fresh seeds: {of_model}.\n\n"
-    f"P-values of rank correlations are corrected for all {len(p_values)} of them here, of four gaps."
+    f"P-values are corrected for all {len(p_values)} rank correlations here, of four gaps."
 )
 
 # %% [markdown]
-# ## Did any config beat plain distillation?
+# ## Comparison with plain distillation
 #
-# Each config against `kd` in its own study, paired by replicate, on seeds that it was not chosen by. Where
-# studies have the same control runs, the comparisons share them; the correction holds for that too.
+# Each config is compared with `kd` of the same study, paired by replicate, on seeds that were not used to choose the
+# config. If studies contain the same control runs, the comparisons share them. The correction remains valid then.
 
 # %%
 compared = compare_within_studies(pool)
 draw_estimates(
-    "Accuracy less that of plain distillation, on fresh seeds",
+    "Accuracy minus accuracy of plain distillation, on fresh seeds",
     {
         name: [
             (each.name, each.against_baseline) for study, each in compared if study == name and each.against_baseline
@@ -208,17 +208,17 @@ least = min((2 / 2**each.against_baseline.n for _, each in compared if each.agai
 small = min(1.0, least * len(verdicts))
 Markdown(
     f"Over {len(names)} studies ({listed(names)}) and {pooled[GAP].estimate.n} searched configs, {together} "
-    f"(the study held, {quoted(pooled[GAP].estimate, corrected_p=p_values['between', GAP])}; exploratory); with every "
-    f"varied field held, {beyond}. "
-    f"Of {len(verdicts)} configs that ran again on fresh seeds, {how_many(verdicts.count('up'))} clearly better than "
+    f"(with the study held, {quoted(pooled[GAP].estimate, corrected_p=p_values['between', GAP])}; exploratory). "
+    f"With all varied fields held, {beyond}. "
+    f"Of {len(verdicts)} configs repeated on fresh seeds, {how_many(verdicts.count('up'))} clearly better than "
     f"plain distillation and {how_many(verdicts.count('down'))} clearly worse. "
     + (
-        f"With so few pairs no p-value could fall below {small:.2g} after correction, so no difference could have "
-        "been clear: only more seeds can settle it."
+        f"With so few pairs, no corrected p-value can fall below {p_bound(small)}, so no difference could have been "
+        "clear. A clear result needs more seeds."
         if verdicts and small > 0.05
         else ""
     )
-    + "\n\n**What follows.** What these studies, taken together, are compatible with: the intervals above. **What does "
-    "not.** That the gap is a cause, as what moved it (the temperature, the width, the weights) was varied along and "
-    "differs from study to study. Nor anything about other data or nets than those in the table at the top."
+    + "\n\n**Conclusions.** The intervals above contain the effects that fit these studies. **Limits.** The gap is not "
+    "shown to be a cause, because the fields that changed it (temperature, width, weights) varied at the same time and "
+    "differ between studies. The results do not extend to other data or networks than those in the first table."
 )

@@ -29,8 +29,9 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.estimates import Estimate, holm, mean_interval, paired_difference
 from analysis.statistics.resampling import CONFIDENCE
+from trainables.display.numbers import format_difference, format_estimate, format_number, format_p, p_clause
 
-_NO_SPREAD: Final = "no bound: nothing was repeated on two seeds, so what a seed does is not known"
+_NO_SPREAD: Final = "no bound: no config was repeated on two seeds, so the variation between seeds is unknown"
 
 
 @dataclass(frozen=True)
@@ -265,12 +266,12 @@ def summarise_confirmation(
         and (other.control == baseline if baseline is not None else one.rank is not None and other.control is not None)
     ]
     comparisons = [_compare(one, other, rows, seed) for one, other in pairs]
-    p_values = [math.nan if each.difference.p_value is None else each.difference.p_value for each in comparisons]
+    raw = [math.nan if each.difference.p_value is None else each.difference.p_value for each in comparisons]
     return ConfirmationResult(
         configs,
         [
-            replace(each, corrected_p=None if math.isnan(p_value) else p_value)
-            for each, p_value in zip(comparisons, holm(p_values), strict=True)
+            replace(each, corrected_p=None if math.isnan(corrected) else corrected)
+            for each, corrected in zip(comparisons, holm(raw), strict=True)
         ],
         objective(trials),
     )
@@ -301,8 +302,8 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
         for table in (rows[one.config_id], rows[other.config_id])
     )
     shared = sorted(own.keys() & others.keys())
-    difference = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
-    within = within_reach(difference, objective_measure(rows[one.config_id]))
+    found = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
+    within = within_reach(found, objective_measure(rows[one.config_id]))
     return Comparison(one.config_id, one.label, other.config_id, other.label, within, None)
 
 
@@ -312,20 +313,21 @@ def confirmation_table(result: ConfirmationResult) -> str:
     heads = ["config", "n", f"test {words}", f"val {words}", "score before", "optimism (score − val)"]
     lines = [_row(heads), "|" + " --- |" * len(heads)]
     for config in result.configs:
-        score = "" if config.search_score is None else f"{config.search_score:.3f}"
-        optimism = "" if config.optimism is None else with_interval(config.optimism, sign="+")
-        accuracies = (with_interval(config.test_accuracy), with_interval(config.accuracy))
+        score, optimism = (
+            format_number(config.search_score),
+            "" if config.optimism is None else format_difference(config.optimism),
+        )
+        accuracies = (format_estimate(config.test_accuracy), format_estimate(config.accuracy))
         lines.append(_row([described(config), str(config.test_accuracy.n), *accuracies, score, optimism]))
     if result.comparisons:
         lines += [
             "",
-            _row([f"test {words} of", "less that of", "n", "difference", "p", "p (Holm)"]),
+            _row([f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)"]),
             "|" + " --- |" * 6,
         ]
     for each in result.comparisons:
-        p_values = (each.difference.p_value, each.corrected_p)
-        cells = [each.label, each.against_label, str(each.difference.n), with_interval(each.difference, sign="+")]
-        lines.append(_row([*cells, *("" if p is None else f"{p:.3g}" for p in p_values)]))
+        cells = [each.label, each.against_label, str(each.difference.n), format_difference(each.difference)]
+        lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p)]))
     methods = {each.difference.method for each in result.comparisons}
     methods |= {config.test_accuracy.method for config in result.configs}
     return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
@@ -334,7 +336,7 @@ def confirmation_table(result: ConfirmationResult) -> str:
 def described(config: ConfirmedConfig) -> str:
     """Return the label of a config, with the reason for including it if it was not chosen by rank or is the winner."""
     roles = ["control"] if config.control is not None and config.rank is None else []
-    roles += ["the search's winner"] if config.winner else []
+    roles += ["winner of the search"] if config.winner else []
     return f"{config.label} ({', '.join(roles)})" if roles else config.label
 
 
@@ -342,29 +344,21 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def with_interval(estimate: Estimate, *, sign: str = "") -> str:
-    """Format an estimate with its interval; empty if n is 0."""
-    if not estimate.n:
-        return ""
-    interval = "" if math.isnan(estimate.low) else f" [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
-    return f"{estimate.value:{sign}.3f}{interval}"
-
-
 def verdict(result: ConfirmationResult) -> list[str]:
     """Describe in sentences how the first choice compares with each control, and how optimistic the search was."""
     texts = [
         f"{each.label} {standing(each)} {each.against_label} on the test split: "
-        f"{with_interval(each.difference, sign='+')}, n = {each.difference.n}{_p_text(each)}."
+        f"{format_difference(each.difference)}, n = {each.difference.n}{_p_text(each)}."
         for each in result.of_first()
     ]
     winner = result.promised
     if winner is not None and winner.optimism is not None and winner.optimism_on_test is not None and winner.optimism.n:
-        which = "The search's winner" if winner.winner else "The first choice"
+        which = "The winner of the search" if winner.winner else "The first choice"
         texts.append(
-            f"{which}, {winner.label}, had scored {winner.search_score:.3f} before; on {winner.optimism.n} fresh seeds "
-            f"it reaches {with_interval(winner.accuracy)} on the validation split: optimism "
-            f"{with_interval(winner.optimism, sign='+')}, and {with_interval(winner.optimism_on_test, sign='+')} "
-            "against the test split."
+            f"{which}, {winner.label}, scored {format_number(winner.search_score)} before the confirmation. On "
+            f"{winner.optimism.n} fresh seeds it reaches {format_estimate(winner.accuracy)} on the validation split: "
+            f"an optimism of {format_difference(winner.optimism)}, and of "
+            f"{format_difference(winner.optimism_on_test)} against the test split."
         )
     return texts
 
@@ -382,4 +376,4 @@ def standing(comparison: Comparison) -> str:
 def _p_text(comparison: Comparison) -> str:
     if comparison.corrected_p is None:
         return ""
-    return f", p = {comparison.difference.p_value:.2g} ({comparison.corrected_p:.2g} by Holm)"
+    return p_clause(comparison.difference.p_value, f"({format_p(comparison.corrected_p)} by Holm)")

@@ -14,6 +14,7 @@ from analysis.questions.confirmation import ConfirmationResult, described
 from analysis.reading.trials import ConfigSummary, Split, numbers, objective
 from analysis.statistics.estimates import Estimate
 from trainables.data.splits import small_validation
+from trainables.display.numbers import format_number
 from trainables.spec.modality import samples_of
 
 _PREFIX: Final[dict[Split, str]] = {"validation": "val", "test": "test"}
@@ -54,11 +55,11 @@ def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tu
     if not below:
         return None
     words = objective(trials)
-    named = "; ".join(f"{label} {value:.3f}" for label, value in [*below.items()][:_MOST_NAMED])
+    named = "; ".join(f"{label} {format_number(value)}" for label, value in [*below.items()][:_MOST_NAMED])
     more = f" and {len(below) - _MOST_NAMED} more" if len(below) > _MOST_NAMED else ""
     score = "the share of its largest class" if words == "accuracy" else f"the {words} of one class for all"
     return (
-        f"No better than a constant answer on the {split} split, where {score} is {constant:.3f} "
+        f"No better than a constant answer on the {split} split, where {score} is {format_number(constant)} "
         f"(n = {samples:,.0f} {_samples(trials)}): {named}{more}."
     )
 

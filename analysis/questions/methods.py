@@ -1,24 +1,33 @@
 """Tables of a comparison of methods."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from analysis.questions.costs import ConfigCost, times
 from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
-from analysis.statistics.estimates import Estimate
+from trainables.display.numbers import (
+    format_difference,
+    format_estimate,
+    format_gap,
+    format_number,
+    format_p,
+    format_settings,
+)
 
 COST_NOTE = (
-    "- Costs are those of a training step over one of cross-entropy on the same student: FLOPs, with a stored "
-    "teacher's passes shared out, and measured time, without them. What training a teacher took is in neither."
+    "- Costs are ratios of a training step to one of cross-entropy on the same student. FLOPs include the divided "
+    "passes of a stored teacher, measured times do not. The training of the teacher is not included."
 )
 
 
 def settings_of(summary: ConfigSummary) -> str:
     """Format the tuned parameters of a method with their values; empty for a method with published settings."""
-    return ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in summary.varied.items()
-    )
+    return format_settings(summary.varied)
+
+
+def config_label(config: ConfigSummary) -> str:
+    """Return the method of a repeated config, followed by the searched or tuned values."""
+    settings = settings_of(config).replace("_", " ")
+    return f"{config.method} ({settings})" if settings else config.method
 
 
 def methods_table(
@@ -32,7 +41,7 @@ def methods_table(
         baseline: method that the other methods are compared with.
     """
     if not summaries:
-        return "No method has a finished trial, so no mean can be given."
+        return "No method has a finished trial, so there is no mean."
     words = objective_of_all(summaries)
     heads = ["method", "n", f"{split_of(summaries)} {words}", "sharpness gap (nats)"]
     heads += [f"{words} − {baseline}", "p", "p (Holm)"]
@@ -46,8 +55,7 @@ def methods_table(
             cost = costs.get(summary.config_id)
             cells += ["", ""] if cost is None else [times(cost.flops_to_ce), times(cost.seconds_to_ce)]
         if searched:
-            in_search = "" if summary.search_accuracy is None else f"{summary.search_accuracy:.3f}"
-            cells += [in_search, settings_of(summary)]
+            cells += [format_number(summary.search_accuracy), settings_of(summary)]
         lines.append("| " + " | ".join(cells) + " |")
     methods = {summary.accuracy.method for summary in summaries}
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
@@ -66,16 +74,9 @@ def _cells(summary: ConfigSummary) -> list[str]:
     return [
         summary.method,
         str(summary.accuracy.n),
-        _with_interval(summary.accuracy),
-        _with_interval(summary.gap),
-        "(baseline)" if against is None else _with_interval(against, sign="+"),
-        "" if against is None or against.p_value is None else f"{against.p_value:.3g}",
-        "" if summary.corrected_p is None else f"{summary.corrected_p:.3g}",
+        format_estimate(summary.accuracy),
+        format_gap(summary.gap),
+        "(baseline)" if against is None else format_difference(against),
+        "" if against is None else format_p(against.p_value),
+        format_p(summary.corrected_p),
     ]
-
-
-def _with_interval(estimate: Estimate, *, sign: str = "") -> str:
-    if not estimate.n:
-        return ""
-    interval = "" if math.isnan(estimate.low) else f" [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
-    return f"{estimate.value:{sign}.3f}{interval}"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from analysis.statistics.estimates import Estimate, holm, mean_interval, paired_difference, within_range
 from study.records import read_epochs, read_trials
+from trainables.display.numbers import format_estimate, format_gap, format_in_full, format_number, format_settings
 from trainables.spec.measures import objective_in_words, objective_of
 
 Value = bool | int | float | str | None
@@ -140,7 +141,7 @@ def objective_note(trials: pa.Table) -> str | None:
     words = _objectives(trials)
     if words == ["accuracy"]:
         return None
-    return f"Where accuracy is said of them, what the task is scored by is meant: {' or '.join(words)}."
+    return f"Accuracy here means the objective of the task: {' or '.join(words)}."
 
 
 def objective_measure(trials: pa.Table) -> str:
@@ -323,15 +324,16 @@ def survivor_note(trials: pa.Table) -> str | None:
     if not pruned + failed:
         return None
     return (
-        f"Survivors only: of {len(statuses)} search trials {pruned} stopped early and {failed} failed, and are "
-        f"left out. What finished was selected by {objective(trials)}, which narrows spreads and bends correlations."
+        f"Survivors only: of {len(statuses)} search trials, {pruned} stopped early and {failed} failed. These are "
+        f"excluded. The finished trials were selected by {objective(trials)}, which reduces spreads and biases "
+        "correlations."
     )
 
 
 def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASELINE) -> str:
     """Format the summaries as a Markdown table, followed by the methods of their estimates."""
     if not summaries:
-        return "No config was repeated on fresh seeds, so no mean can be given."
+        return "No config was repeated on fresh seeds, so there is no mean."
     words = objective_of_all(summaries)
     heads = ["config", "varied", "n", words, "sharpness gap (nats)", f"{words} − {baseline}", "in search"]
     with_test = any(summary.test_accuracy.n for summary in summaries)
@@ -345,32 +347,20 @@ def markdown_table(summaries: Collection[ConfigSummary], *, baseline: str = BASE
         lines.append("| " + " | ".join(cells) + " |")
     methods = {summary.accuracy.method for summary in summaries}
     methods |= {summary.against_baseline.method for summary in summaries if summary.against_baseline}
-    notes = [*sorted(methods), "p-values are of single comparisons, not corrected for the number of rows"]
+    notes = [*sorted(methods), "p-values are for single comparisons and not corrected for the number of rows"]
     if any(summary.search_accuracy is not None for summary in summaries):
-        notes.append(f"`in search` is the {words} that a config was picked by: optimistic, and in no estimate")
+        notes.append(f"`in search` is the {words} that selected the config: biased upwards, and part of no estimate")
     return "\n".join([*lines, "", *(f"- {note}." for note in notes)])
 
 
 def _cells(summary: ConfigSummary) -> list[str]:
-    varied = ", ".join(
-        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in summary.varied.items()
-    )
-    searched = "" if summary.search_accuracy is None else f"{summary.search_accuracy:.3f}"
     return [
         f"{summary.name} ({summary.config_id})",
-        varied or summary.stage,
+        format_settings(summary.varied) or summary.stage,
         str(summary.accuracy.n),
-        _with_interval(summary.accuracy),
-        _with_interval(summary.test_accuracy),
-        _with_interval(summary.gap),
-        "" if summary.against_baseline is None else str(summary.against_baseline),
-        searched,
+        format_estimate(summary.accuracy),
+        format_estimate(summary.test_accuracy),
+        format_gap(summary.gap),
+        "" if summary.against_baseline is None else format_in_full(summary.against_baseline, signed=True),
+        format_number(summary.search_accuracy),
     ]
-
-
-def _with_interval(estimate: Estimate) -> str:
-    if estimate.n == 0:
-        return ""
-    interval = "" if np.isnan(estimate.low) else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
-    return f"{estimate.value:.3f}{interval}"

@@ -20,13 +20,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 def report(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A study.", show_default=False)],
-    output_dir: Annotated[Path, typer.Option(help="Folder that holds the studies.")] = Path("study_results"),
+    output_dir: Annotated[Path, typer.Option(help="Folder of the studies.")] = Path("study_results"),
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where to write it; report.html in the study's folder if not given."),
+        typer.Option(metavar="FILE", help="Path of the report; report.html in the study folder if not given."),
     ] = None,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="Importances by fANOVA as well, with all draws: a minute or more.")
+        bool, typer.Option("--thorough", help="Add importances by fANOVA, with all draws (a minute or more).")
     ] = False,
 ) -> None:
     """Write what a study found as one HTML file, to be read offline, on a phone and in print.
@@ -37,9 +37,9 @@ def report(
     # Reject a folder or a device as `--out`, since writing would replace it. The modules that read and draw are
     # imported after these checks, so that help and usage errors appear at once.
     if out is not None and ((out.exists() and not out.is_file()) or not out.absolute().parent.is_dir()):
-        raise UsageError(f"--out {out}: name a file in a folder that exists")
+        raise UsageError(f"--out {out}: name a file in an existing folder")
     if out is not None and (out.resolve().name.casefold() in _KEPT or out.resolve().suffix in _KEPT_SUFFIXES):
-        raise UsageError(f"--out {out}: a study keeps that file; name another, such as report.html")
+        raise UsageError(f"--out {out}: this file belongs to the study; name another file, such as report.html")
     from analysis.report.folder import find_folder
     from analysis.report.writing import write_report
 

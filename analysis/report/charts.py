@@ -18,15 +18,16 @@ from analysis.figures.intervention import ARM_STYLES
 from analysis.figures.methods import floor_of, pareto_front, ratio_ticks, reach
 from analysis.figures.study import GapAgainstAccuracy, History, LearningCurve, ParameterEffect
 from analysis.questions.calibration import Reliability, networks_of
-from analysis.questions.costs import ConfigCost
+from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.intervention import ImposedGap, fitted_line
-from analysis.questions.methods import settings_of, split_of
+from analysis.questions.methods import config_label, settings_of, split_of
 from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
 from analysis.report.labels import AWAY, place_labels
+from analysis.report.typesetting import UNBROKEN
 from analysis.statistics.estimates import MIN_UNITS, Estimate
 from analysis.statistics.resampling import Floats
-from analysis.wording.numbers import UNBROKEN, bounded, config_label, number
+from trainables.display.numbers import format_estimate, format_number
 
 Chart: TypeAlias = dict[str, Any]
 Trace: TypeAlias = dict[str, Any]
@@ -71,7 +72,9 @@ def effect_chart(effect: ParameterEffect) -> Chart:
     ends = [min(everywhere), max(everywhere)] if everywhere else [0.0, 1.0]
     for method, estimate in effect.references.items():
         style = style_of(method, tuple(effect.references))
-        traces.append(_line(ends, [estimate.value] * 2, f"{method}, mean of {estimate.n}", style, bounded(estimate)))
+        traces.append(
+            _line(ends, [estimate.value] * 2, f"{method}, mean of {estimate.n}", style, format_estimate(estimate))
+        )
     chart = _chart(traces, plain(effect.parameter.replace("_", " ")), f"validation {effect.objective}")
     if effect.categories:
         places = list(range(len(effect.categories)))
@@ -90,7 +93,7 @@ def history_chart(history: History) -> Chart:
     traces = [best, _points(history.order[finished], history.accuracy[finished], "finished", BLUE)]
     if stopped.any():
         words = [status for status, each in zip(history.status, stopped, strict=True) if each]
-        name = "pruned or failed, at its last epoch"
+        name = "pruned or failed, at the last epoch"
         traces.append(_points(history.order[stopped], history.accuracy[stopped], name, GREY, words, hollow=True))
     return _chart(traces, "search trial (order of start)", f"validation {history.objective}")
 
@@ -161,17 +164,18 @@ def cost_chart(configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]
         name, below = each.method if compares else point_name(each), each.accuracy.value < floor
         colour = ORANGE if each.method == BASELINE else BLUE if place in front else SKY
         marker = "v" if below else "o" if place in front else "X"
-        hover = f"{config_label(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}<br>cost {ratio:.3g} × ce"
+        hover = f"{config_label(each)}<br>{format_estimate(each.accuracy)}, n = {each.accuracy.n}"
+        hover += f"<br>cost {times(ratio)} × ce"
         trace = _estimate(ratio, each.accuracy, name, Style(colour, marker, "-"))
         trace |= {"hovertext": [_lines(hover)], "hoverinfo": "text", "showlegend": False}
         if below:
             trace |= {"y": [floor], "error_y": {"visible": False}}
         traces.append(trace)
-        mean = f" {number(each.accuracy.value)}" if below else ""
+        mean = f" {format_number(each.accuracy.value)}" if below else ""
         is_named = below or each.method == BASELINE or place in front or len(points) <= _MOST_NAMED
         named.append((ratio, max(each.accuracy.value, floor), f"{name}{mean}" if is_named else ""))
     title = f"{split_of(configs)} {objective_of_all(configs)}"
-    chart = _chart(traces, "training FLOPs over those of ce", title, height=_HEIGHT + 60)
+    chart = _chart(traces, "training FLOPs relative to ce", title, height=_HEIGHT + 60)
     if ratios:
         chart["layout"]["xaxis"] |= _log_axis(min(ratios), max(ratios), room=2 * _ROOM)
         bottom, top = reach([each.accuracy for _, each in points if each.accuracy.value >= floor])
@@ -212,11 +216,14 @@ def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]
         for each in (each for each in found if each.network == network):
             style, drawn = styles[each.label], each.drawn
             at = zip(each.confidence[drawn], each.accuracy[drawn], each.count[drawn], strict=True)
-            hover = [f"confidence {x:.3f}, right {y:.3f}<br>{count:,.0f} predictions" for x, y, count in at]
+            hover = [
+                f"confidence {format_number(x)}, correct {format_number(y)}<br>{count:,.0f} predictions"
+                for x, y, count in at
+            ]
             trace = _line(each.confidence[drawn], each.accuracy[drawn], each.label or network, style)
             marker = {"color": style.colour, "symbol": _SYMBOLS[style.marker], "size": dot_sizes(each)[drawn].tolist()}
             traces.append({**trace, "mode": "lines+markers", "marker": marker, "hovertext": hover})
-        chart = _chart(traces, f"confidence of the {network}", "share that is right")
+        chart = _chart(traces, f"confidence of the {network}", "fraction of correct predictions")
         chart["layout"]["xaxis"] |= {"range": [0, 1.02]}
         chart["layout"]["yaxis"] |= {"range": [0, 1.02]}
         charts.append(chart)
@@ -228,7 +235,7 @@ def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
     traces = []
     for row, each in enumerate(reversed(configs)):
         colour = ORANGE if each.method == BASELINE else BLUE
-        hover = f"{each.method} {settings_of(each)}<br>{bounded(each.accuracy)}, n = {each.accuracy.n}"
+        hover = f"{each.method} {settings_of(each)}<br>{format_estimate(each.accuracy)}, n = {each.accuracy.n}"
         traces.append(_across(row, each.accuracy, colour, hover))
     names = [each.method for each in reversed(configs)]
     return _rows_chart(traces, names, f"{split_of(configs)} {objective_of_all(configs)}")
@@ -242,7 +249,7 @@ def importance_chart(found: Sequence[Importance]) -> Chart:
     for each in found:
         place = evaluators.index(each.evaluator)
         row = parameters.index(each.parameter) + (0.12 if place else -0.12) * (len(evaluators) > 1)
-        hover = f"{each.parameter}, {each.evaluator}<br>{bounded(each.estimate, places=2)}"
+        hover = f"{each.parameter}, {each.evaluator}<br>{format_estimate(each.estimate, 2)}"
         trace = _across(row, each.estimate, (BLUE, VERMILION)[place % 2], hover)
         trace |= {"name": each.evaluator, "legendgroup": each.evaluator}
         traces.append({**trace, "showlegend": each.evaluator not in {other.get("name") for other in traces}})
@@ -350,7 +357,7 @@ def _estimate(
     bars = {"error_y": _bars(estimate, style.colour)}
     if x_estimate is not None:
         bars["error_x"] = _bars(x_estimate, style.colour)
-    label = f"{hover or name}<br>{bounded(estimate)}"
+    label = f"{hover or name}<br>{format_estimate(estimate)}"
     return {
         "type": "scatter",
         "mode": "markers",

@@ -52,22 +52,32 @@ from analysis.report.pictures import (
 )
 from analysis.report.shown import Shown, whom_to_show
 from analysis.report.tables import Table
-from analysis.wording.numbers import bounded, counted, duration, p_phrase, with_minus
+from analysis.report.typesetting import typeset, unbroken
+from trainables.display.numbers import (
+    counted,
+    format_correlation,
+    format_duration,
+    format_estimate,
+    format_slope,
+    p_clause,
+)
 from trainables.storage.uris import REDACTED
 
 _SLICED: Final = ("adapter_width", "temperature")
 _FEW_DRAWS: Final = 100
 _ASSOCIATED: Final[tuple[GapName, ...]] = ("paper", "centred")
 _NO_PREDICTIONS: Final = (
-    "Reliability diagrams of teacher, adapted teacher and student need what the records of an earlier version do not "
-    "hold: they have calibration errors only, so there is no diagram here."
+    "The records come from an earlier version. They contain calibration errors, but no predictions for reliability "
+    "diagrams of teacher, adapted teacher and student."
 )
 _IMPOSED: Final = (
-    "No line and no correlation of the watched gap with {objective} is given: the arms set the gap in different ways "
-    "(a placebo by a constant that no student sees), and over all trials together it would tell of their differences; "
-    "what the imposed gap did is shown below, arm by arm."
+    "The observed gap is not correlated with {objective} over all trials, because the arms impose the gap in different "
+    "ways (the placebo by a constant that does not affect the student), and a correlation would reflect these "
+    "differences. The effect of the imposed gap is shown below for each arm."
 )
-_NO_BOUNDS: Final = "The folder has no summary.json, and so no bounds: importances and ranges cannot be judged."
+_NO_BOUNDS: Final = (
+    "The folder has no summary.json with the search bounds, so importances and ranges cannot be assessed."
+)
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,10 @@ class Section:
         return not (self.texts or self.tables or self.pictures or self.facts or self.commands)
 
     def typeset(self) -> "Section":
-        """Return a copy in which numbers in paragraphs use the same minus sign as all other numbers."""
-        return replace(self, texts=tuple(map(with_minus, self.texts)))
+        """Return a copy with typeset paragraphs, and with intervals in tables that are not broken."""
+        return replace(
+            self, texts=tuple(map(typeset, self.texts)), tables=tuple(table.unbroken() for table in self.tables)
+        )
 
 
 @dataclass(frozen=True)
@@ -162,12 +174,13 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         _plan(study),
         _again(study),
     )
+    given = answer(study, found.configs, found.confirmed, found.gap, found.arms)
     return Report(
         study=study.name,
         question=_question(study),
         facts=_facts(study),
-        answer=answer(study, found.configs, found.confirmed, found.gap, found.arms),
-        warnings=tuple(map(with_minus, _warnings(study, found))),
+        answer=replace(given, best=unbroken(given.best), gap=unbroken(given.gap)),
+        warnings=tuple(map(typeset, _warnings(study, found))),
         sections=tuple(section.typeset() for section in sections if not section.is_empty),
     )
 
@@ -186,7 +199,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
         mattered += importances(records, study.searched, "fANOVA", seed=seed) if thorough else []
         ranges = range_warnings(records, study.searched)
     except ValueError as error:  # a config outside the bounds in the summary
-        not_judged = f"Importances and ranges cannot be judged: {error}."
+        not_judged = f"Importances and ranges cannot be assessed: {error}."
     confirmed = study.confirmation()
     configs, methods = summarise(records.trials, seed=seed), []
     if study.compares_methods and confirmed is not None:
@@ -223,7 +236,9 @@ def _associations(study: StudyFolder) -> list[Association]:
 
 
 def _question(study: StudyFolder) -> str:
-    return str(study.summary.get("question") or (f"What did space {study.space} show?" if study.space else "A study"))
+    return str(
+        study.summary.get("question") or (f"Results of search space {study.space}" if study.space else "A study")
+    )
 
 
 def _facts(study: StudyFolder) -> tuple[str, ...]:
@@ -249,11 +264,9 @@ def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
         of = f" of {planned:,}" if isinstance(planned, int) else ""
         warnings.append(f"The study is not complete: {study.records.trials.num_rows:,}{of} trials have ended.")
     if study.is_complete is None and study.plan:
-        warnings.append(
-            "The study has not come to its end, or its summary.json is missing: what follows may be a part."
-        )
+        warnings.append("The study has not ended, or summary.json is missing. The results below may be incomplete.")
     if study.chosen and not study.is_confirmed:
-        warnings.append("The confirmation is under way: it has no verdict before its last trial, so none is shown.")
+        warnings.append("The confirmation is still running. The verdict is shown after the last trial.")
     failed = select(study.records.trials, statuses=["failed"]).num_rows
     if failed:
         warnings.append(f"{counted(failed, 'trial')} failed; see below.")
@@ -287,9 +300,9 @@ def _agreement(study: StudyFolder) -> list[str]:
     agreement = stability.agreement
     if np.isnan(agreement.value):
         return []
-    value = bounded(agreement, sign="+", places=2)
+    value = format_correlation(agreement)
     return [
-        f"How far seeds agree on the order of configs: {value}{p_phrase(agreement.p_value, 'of no agreement')} "
+        f"Agreement between seeds on the order of configs: {value}{p_clause(agreement.p_value, 'of no agreement')} "
         f"({agreement.method}; {stability.note})."
     ]
 
@@ -300,8 +313,8 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
     if found.arms:
         pictures.insert(0, imposed_picture(found.arms, seed=study.seed))
         texts = [
-            f"Arm {arm.control}: {arm.objective} {bounded(arm.effect, sign='+', places=4)} a nat of target, the gap "
-            f"itself {bounded(arm.reached, sign='+', places=2)} (1 where a target is met wholly); {arm.effect.method}."
+            f"Arm {arm.control}: {arm.objective} changes by {format_slope(arm.effect)} per nat of target, and the gap "
+            f"by {format_estimate(arm.reached, 2, signed=True)} nats (1 if targets are fully met); {arm.effect.method}."
             for arm in found.arms
         ]
     if found.is_imposed:
@@ -313,7 +326,7 @@ def _gap(study: StudyFolder, found: _Found) -> Section:
 def _associated(found: _Found) -> Section:
     words = found.gap.objective
     shown = (tables.association_table(found.associations, words),) if found.associations else ()
-    return Section("associations", f"How the gap goes with {words}", tables=shown)
+    return Section("associations", f"Association of gap and {words}", tables=shown)
 
 
 def _slices(study: StudyFolder, found: _Found) -> Section:
@@ -323,7 +336,7 @@ def _slices(study: StudyFolder, found: _Found) -> Section:
     wanted = [name for name in dict.fromkeys([*_SLICED, *scientific]) if name in varied and name not in imposed]
     effects = [compute_parameter_effect(study.records, name, seed=study.seed) for name in wanted]
     pictures = tuple(effect_picture(effect) for effect in effects if len(effect.searched))
-    return Section("slices", f"What was varied, and {found.gap.objective}", pictures=pictures)
+    return Section("slices", f"Varied parameters and {found.gap.objective}", pictures=pictures)
 
 
 def _curves(study: StudyFolder, found: _Found) -> Section:
@@ -373,7 +386,7 @@ def _search(study: StudyFolder, found: _Found) -> Section:
         pictures.append(importance_picture(found.importances))
         shown.append(tables.importance_table(found.importances))
     if study.searched and not found.ranges and found.importances:
-        texts.append("No parameter's best values crowd at a bound of what was searched.")
+        texts.append("No parameter has its best values at a bound of the searched range.")
     return Section("search", "The search", tuple(texts), tuple(shown), tuple(pictures))
 
 
@@ -405,7 +418,7 @@ def _in_words(value: Any) -> str:
 
 
 def _without_secrets(command: str) -> str:
-    return " (secrets of URIs are blotted out: put them in again)" if REDACTED in command else ""
+    return " (passwords in URIs are removed: enter them again)" if REDACTED in command else ""
 
 
 def _again(study: StudyFolder) -> Section:
@@ -415,18 +428,18 @@ def _again(study: StudyFolder) -> Section:
     where = [] if study.directory.parent == Path("study_results") else ["--output-dir", str(study.directory.parent)]
     if study.is_complete is False and study.has_journal:
         go_on = shlex.join(["python", "-m", "study.launch", "--resume", study.name, *where])
-        commands.append(("Go on with this one", go_on))
+        commands.append(("Resume this study", go_on))
     elif study.is_complete and not study.chosen and study.has_journal:
         confirm = shlex.join(["python", "-m", "study.confirm", study.name, *where])
-        commands.append(("Confirm it on fresh seeds and the test split", confirm))
+        commands.append(("Confirm this study on fresh seeds and the test split", confirm))
     if select(study.records.trials, stages=[SEARCH]).num_rows and study.searched:
         thorough = shlex.join(["python", "-m", "analysis.report", study.name, *where, "--thorough"])
-        commands.append(("This page with importances by fANOVA as well, which takes a minute or more", thorough))
+        commands.append(("This page with additional importances by fANOVA (a minute or more)", thorough))
     if summary.get("ui"):
-        commands.append(("Look at its runs in MLflow", str(summary["ui"])))
+        commands.append(("Show the runs in MLflow", str(summary["ui"])))
     facts = [(name.removeprefix("version."), str(value)) for name, value in summary.get("versions", {}).items()]
     if summary.get("seconds"):
-        facts.append(("wall time of the last run", duration(float(summary["seconds"]))))
+        facts.append(("wall time of the last run", format_duration(float(summary["seconds"]))))
     if summary.get("plan_digest"):
         facts.append(("plan digest", str(summary["plan_digest"])))
-    return Section("again", "Versions, and how to run it again", facts=tuple(facts), commands=tuple(commands))
+    return Section("again", "Versions and commands", facts=tuple(facts), commands=tuple(commands))

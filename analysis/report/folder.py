@@ -126,14 +126,14 @@ def find_folder(name: str, results: Path) -> Path:
         UsageError: there is no such study, or the folder is not a study.
     """
     if Path(name).name != name:
-        raise UsageError(f"{name!r} is not the name of a study; --output-dir names the folder that it lies in")
+        raise UsageError(f"{name!r} is not the name of a study; give the folder of the studies with --output-dir")
     directory = results / name
     if _is_study(directory):
         return directory
     known = sorted(path.name for path in results.iterdir() if _is_study(path)) if results.is_dir() else []
     if directory.is_dir() and name not in ("", "."):
         raise UsageError(
-            f"{directory} is not a study's folder: it has neither plan.json nor records/; {_listed(known, results)}"
+            f"{directory} is not a study folder: it has neither plan.json nor records/; {_listed(known, results)}"
         )
     near = get_close_matches(name, known, n=1)
     meant = f", did you mean {near[0]}" if near else ""
@@ -142,7 +142,7 @@ def find_folder(name: str, results: Path) -> Path:
 
 def _listed(known: Sequence[str], results: Path) -> str:
     if not known:
-        return f"there is no study under {results}: give --output-dir, the folder that holds the studies"
+        return f"there is no study under {results}: give the folder of the studies with --output-dir"
     more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
     return f"studies there: {', '.join(known[:_MOST_NAMED])}{more}"
 
@@ -175,5 +175,5 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read ({error}); restore it from a copy") from None
     if not isinstance(content, dict):
-        raise StudyError(f"{path} is damaged (it holds no JSON object); restore it from a copy")
+        raise StudyError(f"{path} is damaged (it contains no JSON object); restore it from a copy")
     return content

@@ -34,7 +34,7 @@ from analysis.questions.intervention import ImposedGap
 from analysis.reading.trials import BASELINE, CONFIRM, ConfigSummary
 from analysis.report import charts
 from analysis.report.charts import Chart
-from analysis.wording.numbers import with_minus
+from analysis.report.typesetting import typeset
 
 # Number of curves that readers can distinguish in one panel, in addition to kd, which has a fixed style.
 _MOST_OTHERS: Final = 4
@@ -94,10 +94,10 @@ def curves_picture(
     picture = _picture("curves", lambda: draw_learning_curves(shown), *charts.curve_charts(shown))
     if len(shown) == len(curves):
         return picture
-    what = "confirmed configs" if curves[0].stage == CONFIRM else "methods"
+    noun = "confirmed configs" if curves[0].stage == CONFIRM else "methods"
     named = [curve.method for curve in shown if curve.method in always]
-    beside = f"{', '.join(named)} and those" if named else "those"
-    left = f" Of {len(curves)} {what} {beside} that ended with the highest mean are shown."
+    always_shown = f"{', '.join(named)} and those" if named else "those"
+    left = f" Of {len(curves)} {noun}, {always_shown} with the highest final mean are shown."
     return replace(picture, caption=picture.caption + left)
 
 
@@ -144,8 +144,8 @@ def importance_picture(found: Sequence[Importance]) -> Picture:
 def _draw_importances(found: Sequence[Importance]) -> Figure:
     parameters = list(dict.fromkeys(each.parameter for each in found))[::-1]
     evaluators = list(dict.fromkeys(each.evaluator for each in found))
-    caption = f"{found[0].estimate.n} searched configs; bars: delete-half jackknife over configs with Student t, 0.95. "
-    caption += "Shares sum to one whatever the accuracies, so read them beside the p-values of no effect. Exploratory."
+    caption = f"{found[0].estimate.n} searched configs; bars: 0.95 Student t intervals by a delete-half jackknife. "
+    caption += "Shares sum to one even without any effect, so compare them with the p-values. Exploratory."
     figure, (axes,) = new_figure("Which parameters mattered", caption)
     figure.set_figheight(1.8 + 0.35 * max(3, len(parameters)))
     for place, evaluator in enumerate(evaluators):
@@ -157,7 +157,7 @@ def _draw_importances(found: Sequence[Importance]) -> Figure:
                 label=None if number else evaluator,
             )  # fmt: skip
     axes.set_yticks(range(len(parameters)), [each.replace("_", " ") for each in parameters])
-    axes.set_xlabel("share of what the searched parameters tell")
+    axes.set_xlabel("share of importance")
     add_legend(axes)
     return figure
 
@@ -165,7 +165,7 @@ def _draw_importances(found: Sequence[Importance]) -> Figure:
 def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
     with mpl.rc_context(_AS_WRITTEN):
         figure = draw()
-        title, caption = figure.get_suptitle(), with_minus(figure.get_supxlabel().replace("\n", " "))
+        title, caption = figure.get_suptitle(), typeset(figure.get_supxlabel().replace("\n", " "))
         figure.suptitle("")
         figure.supxlabel("")
         stream = io.BytesIO()

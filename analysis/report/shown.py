@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig, described
+from analysis.questions.methods import config_label
 from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, ConfigSummary
-from analysis.wording.numbers import config_label, counted
+from trainables.display.numbers import counted
 
 MOST_IN_DIAGRAMS: Final = 4  # number of configs that readers can distinguish in one panel
 
@@ -79,7 +80,7 @@ def whom_to_show(
         in_diagrams=tuple(each.config_id for each in own if each in kept),
         always=tuple(each.label for each in first),
         baseline=next((each.label for each in own if each.control == BASELINE), BASELINE),
-        note=f"Of the confirmation's trials: n = {each_on} for each of {all_of_them}.",
+        note=f"Trials of the confirmation: n = {each_on} for each of {all_of_them}.",
     )
 
 

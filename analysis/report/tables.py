@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,8 +24,18 @@ from analysis.reading.trials import (
 )
 from analysis.report.folder import StudyFolder
 from analysis.report.shown import Shown
+from analysis.report.typesetting import unbroken
 from analysis.statistics.estimates import Estimate, mean_interval, within_range
-from analysis.wording.numbers import bounded, duration, number, p_in_words, with_minus
+from trainables.display.numbers import (
+    format_correlation,
+    format_difference,
+    format_duration,
+    format_estimate,
+    format_gap,
+    format_number,
+    format_p,
+    format_percent,
+)
 
 _MOST_ROWS = 40
 _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))
@@ -53,6 +63,10 @@ class Table:
         rows = tuple(tuple(row[place] for place in kept) for row in self.rows)
         return Table(self.caption, tuple(self.heads[place] for place in kept), rows, self.notes)
 
+    def unbroken(self) -> "Table":
+        """Return the table with intervals that are not broken at the end of a line."""
+        return replace(self, rows=tuple(tuple(map(unbroken, row)) for row in self.rows))
+
 
 def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: Mapping[str, ConfigCost]) -> Table:
     """Tabulate configs with controls, or compared methods, as repeated on fresh seeds."""
@@ -77,29 +91,29 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
         label = config.method if compares or config.stage == "control" else config.name
         rows.append((
             f"{label} (control)" if config.stage == "control" and not compares else label,
-            with_minus(settings_of(config)).replace("_", " "),
+            settings_of(config).replace("_", " "),
             str(config.accuracy.n),
-            bounded(config.accuracy),
-            "" if confirmed else bounded(config.test_accuracy),
-            bounded(config.gap, places=2),
+            format_estimate(config.accuracy),
+            "" if confirmed else format_estimate(config.test_accuracy),
+            format_gap(config.gap),
             _against_baseline(config),
-            "" if against is None else p_in_words(against.p_value),
-            p_in_words(config.corrected_p),
+            "" if against is None else format_p(against.p_value),
+            format_p(config.corrected_p),
             times(costs[config.config_id].flops_to_ce) if config.config_id in costs else "",
             times(costs[config.config_id].seconds_to_ce) if config.config_id in costs else "",
-            number(config.search_accuracy),
+            format_number(config.search_accuracy),
         ))  # fmt: skip
     methods = {config.accuracy.method for config in configs}
     methods |= {config.against_baseline.method for config in configs if config.against_baseline is not None}
     caption = "Methods on equal seeds, validation split" if compares else "Repeated on fresh seeds, validation split"
-    caption = "Methods confirmed on fresh seeds, test split, read once" if confirmed else caption
+    caption = "Methods confirmed on fresh seeds, test split, evaluated once" if confirmed else caption
     return Table(caption, heads, tuple(rows), tuple(f"{method}." for method in sorted(methods))).without_empty_columns()
 
 
 def _against_baseline(config: ConfigSummary) -> str:
     if config.against_baseline is None:
         return "(baseline)" if config.method == BASELINE else ""
-    return bounded(config.against_baseline, sign="+")
+    return format_difference(config.against_baseline)
 
 
 def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
@@ -107,9 +121,10 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
     words = confirmed.objective
     rows = [
         (
-            described(each), str(each.test_accuracy.n), bounded(each.test_accuracy), bounded(each.accuracy),
-            bounded(each.gap, places=2), number(each.search_score),
-            "" if each.optimism is None else bounded(each.optimism, sign="+"),
+            described(each), str(each.test_accuracy.n),
+            format_estimate(each.test_accuracy), format_estimate(each.accuracy),
+            format_gap(each.gap), format_number(each.search_score),
+            "" if each.optimism is None else format_difference(each.optimism),
         )
         for each in confirmed.configs
     ]  # fmt: skip
@@ -121,13 +136,13 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
     if confirmed.comparisons:
         compared = tuple(
             (
-                each.label, each.against_label, str(each.difference.n), bounded(each.difference, sign="+"),
-                p_in_words(each.difference.p_value), p_in_words(each.corrected_p),
+                each.label, each.against_label, str(each.difference.n), format_difference(each.difference),
+                format_p(each.difference.p_value), format_p(each.corrected_p),
             )
             for each in confirmed.comparisons
         )  # fmt: skip
         how = tuple(f"{method}." for method in sorted({each.difference.method for each in confirmed.comparisons}))
-        against = (f"test {words} of", "less that of", "n", "difference", "p", "p (Holm)")
+        against = (f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)")
         tables.append(Table("Compared by seed", against, compared, how))
     return [table.without_empty_columns() for table in tables]
 
@@ -150,9 +165,9 @@ def calibration_table(study: StudyFolder, shown: Shown) -> Table | None:
     if not rows:
         return None
     tested = ("calibration error, student on test",) if shown.is_confirmed else ()
-    heads = ("config", "n", *(f"calibration error, {whose}" for whose, _ in _CALIBRATION), *tested)
-    note = "Expected calibration error in 15 bins, mean over seeds with Student t intervals; on the validation split"
-    note += " but for the last column." if tested else "."
+    heads = ("config", "n", *(f"calibration error, {network}" for network, _ in _CALIBRATION), *tested)
+    note = "Expected calibration error in 15 bins, mean over seeds with Student t intervals, on the validation split"
+    note += ", except in the last column." if tested else "."
     return Table("Calibration", heads, tuple(rows), (note,)).without_empty_columns()
 
 
@@ -161,15 +176,19 @@ def _of_networks(error: Estimate) -> str:
 
     This happens for a teacher shared by all seeds.
     """
-    return number(error.value) if error.n and math.isclose(error.low, error.high, rel_tol=1e-9) else bounded(error)
+    return (
+        format_number(error.value)
+        if error.n and math.isclose(error.low, error.high, rel_tol=1e-9)
+        else format_estimate(error)
+    )
 
 
 def importance_table(found: Sequence[Importance]) -> Table:
     """Tabulate the shares of the searched parameters with their intervals, by evaluator."""
     rows = tuple(
         (
-            each.parameter.replace("_", " "), each.evaluator, bounded(each.estimate, places=2),
-            p_in_words(each.estimate.p_value), f"{each.first:.0%}",
+            each.parameter.replace("_", " "), each.evaluator, format_estimate(each.estimate, 2),
+            format_p(each.estimate.p_value), format_percent(each.first),
         )
         for each in found
     )  # fmt: skip
@@ -185,14 +204,14 @@ def association_table(found: Sequence[Association], objective: str) -> Table:
             ", ".join(name.replace("_", " ") for name in each.held) or "nothing",
             each.evidence,
             str(each.estimate.n),
-            bounded(each.estimate, sign="+", places=2),
-            p_in_words(each.estimate.p_value),
+            format_correlation(each.estimate),
+            format_p(each.estimate.p_value),
         )
         for each in found
     )
     heads = ("gap", "held", "evidence", "n", "rank correlation", "p")
     notes = (
-        "A p-value is of one association and not corrected for their number; n counts configs.",
+        "Each p-value is for one association and not corrected for the number of associations; n counts configs.",
         *dict.fromkeys(f"{each.evidence.capitalize()}: {each.note}." for each in found),
         *dict.fromkeys(f"{each.estimate.method}." for each in found),
     )
@@ -216,7 +235,7 @@ def pruned_table(trials: pa.Table) -> Table | None:
     if not pruned.num_rows:
         return None
     rows = tuple(
-        (row["name"], row["trial_id"], f"{row['epochs']} of {row['epochs_planned'] or '?'}", number(score))
+        (row["name"], row["trial_id"], f"{row['epochs']} of {row['epochs_planned'] or '?'}", format_number(score))
         for row, score in zip(pruned.to_pylist(), trial_scores(pruned).tolist(), strict=True)
     )
     return _shortened("Stopped early", ("trial", "id", "epochs", f"val {objective(pruned)} then"), rows)
@@ -224,7 +243,7 @@ def pruned_table(trials: pa.Table) -> Table | None:
 
 def _shortened(caption: str, heads: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> Table:
     left = len(rows) - _MOST_ROWS
-    notes = (f"And {left:,} more, in records/.",) if left > 0 else ()
+    notes = (f"{left:,} more are in records/.",) if left > 0 else ()
     return Table(caption, heads, rows[:_MOST_ROWS], notes)
 
 
@@ -239,6 +258,6 @@ def trial_counts(trials: pa.Table) -> Table | None:
         own = [(status, seconds) for of, status, seconds in ended if of == stage]
         counts = [sum(status == wanted for status, _ in own) for wanted in ("finished", "pruned", "failed")]
         spent = math.fsum(seconds or 0.0 for _, seconds in own)
-        rows.append((stage, str(len(own)), *(str(count) if count else "" for count in counts), duration(spent)))
+        rows.append((stage, str(len(own)), *(str(count) if count else "" for count in counts), format_duration(spent)))
     heads = ("stage", "trials", "finished", "stopped early", "failed", "computing time")
     return Table("Trials", heads, tuple(rows)).without_empty_columns()

@@ -28,6 +28,7 @@ from analysis.statistics.resampling import (
     unit_count,
     without_spread,
 )
+from trainables.display.numbers import counted, format_in_full
 
 # 2¹⁶ sign flips take about 10 ms. For more pairs, a seeded sample of flips is drawn.
 EXACT_PAIRS = 16
@@ -61,9 +62,7 @@ class Estimate:
     p_value: float | None = None
 
     def __str__(self) -> str:
-        interval = "no interval" if math.isnan(self.low) else f"[{self.low:.3f}, {self.high:.3f}]"
-        p_value = "" if self.p_value is None else f", p = {self.p_value:.2g}"
-        return f"{self.value:.3f} {interval}{p_value}, n = {self.n}"
+        return format_in_full(self)
 
 
 def expanded_estimate(name: str, value: float, draws: Floats, n: int, freedom: int) -> Estimate:
@@ -249,7 +248,7 @@ def partial_rank_correlation(
         ValueError: if the lengths differ.
     """
     held = _as_columns(covariates)
-    name = f"partial rank correlation given {len(held)} covariate{'s' if len(held) != 1 else ''}"
+    name = f"partial rank correlation given {counted(len(held), 'covariate')}"
     return _rank_correlation(name, (x, y, *held), groups, seed)
 
 

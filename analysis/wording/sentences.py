@@ -28,6 +28,7 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.estimates import EXACT_PAIRS, Estimate, holm
 from analysis.statistics.resampling import CONFIDENCE
+from trainables.display.numbers import counted, format_number, format_percent, listed, p_bound, p_clause
 
 Verdict: TypeAlias = Literal["up", "down", "open", "undefined"]
 
@@ -69,22 +70,9 @@ def quoted_points(estimate: Estimate, *, digits: int = 1, corrected_p: float | N
     return _quoted(estimate, 100.0, digits, " points", corrected_p)
 
 
-def signed(value: float, digits: int = 2) -> str:
-    """Format a number with a sign, unless it rounds to zero."""
-    shown = f"{value:+.{digits}f}"
-    return f"{abs(value):.{digits}f}" if float(shown) == 0 else shown.replace("-", "−")
-
-
 def how_many(number: int) -> str:
     """Return `none is`, `one is` or `2 are`."""
     return "none is" if not number else "one is" if number == 1 else f"{number} are"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join names: `a`, `a and b`, `a, b and c`; `nothing` for no names."""
-    if len(names) < 2:
-        return names[0] if names else "nothing"
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def study_in_words(trials: pa.Table, name: str) -> str:
@@ -94,31 +82,33 @@ def study_in_words(trials: pa.Table, name: str) -> str:
         ValueError: no trial of the study has ended.
     """
     if not trials.num_rows:
-        raise ValueError(f"no trial of {name} has ended yet, so there is nothing to look at: try again when some have")
+        raise ValueError(f"no trial of {name} has ended yet, so there is nothing to describe; try again later")
     searched = select(trials, stages=[SEARCH], statuses=None)
-    said = [
-        f"**{name}**: a student {_only(trials, 'student')} of a teacher {_only(trials, 'teacher')} on "
-        f"{_only(trials, 'dataset')}, {_only(trials, 'epochs_planned')} epochs a trial.",
-        f"The search trained {_counted(searched.num_rows, 'config')} once each and varied "
+    sentences = [
+        f"**{name}**: student {_only(trials, 'student')} and teacher {_only(trials, 'teacher')} on "
+        f"{_only(trials, 'dataset')}, {_only(trials, 'epochs_planned')} epochs per trial.",
+        f"The search trained {counted(searched.num_rows, 'config')} once each and varied "
         f"{listed(varied_fields(trials))}."
         if searched.num_rows
-        else "Nothing was searched.",
+        else "The study has no search.",
     ]
-    said += [note for note in (objective_note(trials), survivor_note(trials)) if note is not None]
+    sentences += [note for note in (objective_note(trials), survivor_note(trials)) if note is not None]
     stages = {
         "replicate": "promising config",
         "control": "control",
         "tune": "further kd control",
         "confirm": "confirmed config",
     }
-    for stage, what in stages.items():
+    for stage, noun in stages.items():
         rows = select(trials, stages=[stage])
         if rows.num_rows:
             configs, seeds = (pc.count_distinct(rows[column]).as_py() for column in ("config_id", "replicate"))
-            said.append(f"{_counted(configs, what)} ran on {_counted(seeds, 'fresh seed')} ({rows.num_rows} trials).")
+            sentences.append(
+                f"{counted(configs, noun)} ran on {counted(seeds, 'fresh seed')} ({rows.num_rows} trials)."
+            )
     if not select(trials, stages=[*REPEATED, "confirm"]).num_rows:
-        said.append("Nothing ran again on fresh seeds, so nothing here is confirmed.")
-    return " ".join(said)
+        sentences.append("No config was repeated on fresh seeds, so no result here is confirmed.")
+    return " ".join(sentences)
 
 
 def association_in_words(found: Association) -> str:
@@ -143,21 +133,21 @@ def comparisons_in_words(
     """
     compared = _compared(summaries, controls)
     if not compared:
-        return f"No config ran on the same fresh seeds as {baseline}, so none is compared with it."
+        return f"No config ran on the same fresh seeds as {baseline}, so there is no comparison."
     lines = []
     for each, against, p_value in compared:
         aside = "above" if against.low > 0 else "below" if against.high < 0 else ""
-        said = by_verdict(
+        finding = by_verdict(
             against, up=f"better than {baseline}", down=f"worse than {baseline}", corrected_p=p_value,
-            unsure=f"its interval lies {aside} 0, but the corrected test does not bear it out" if aside
-            else f"not told apart from {baseline}",
-            undefined=f"on too few seeds for an interval against {baseline}",
+            unsure=f"the interval lies {aside} 0, but the corrected test is not significant" if aside
+            else f"not clearly different from {baseline}",
+            undefined=f"too few seeds for an interval of the difference from {baseline}",
         )  # fmt: skip
         settings = settings_of(each) if len(each.varied) < 4 else ""
         named = f"{each.name} ({settings})" if settings else each.name
         if controls and not named.startswith(each.method):
             named = f"{each.method}, {named}"
-        lines.append(f"- {named}: {quoted_points(against, corrected_p=p_value)}; {said}.")
+        lines.append(f"- {named}: {quoted_points(against, corrected_p=p_value)}; {finding}.")
     return "\n".join([*lines, *_too_few(compared)])
 
 
@@ -171,10 +161,10 @@ def comparisons_in_brief(
     verdicts = [verdict(against, p_value) for _, against, p_value in compared]
     seeds = sorted({against.n for _, against, _ in compared})
     return (
-        f"of {_counted(len(compared), 'config')} on {' to '.join(map(str, (seeds[0], seeds[-1])[: len(seeds)]))} "
+        f"of {counted(len(compared), 'config')} on {' to '.join(map(str, (seeds[0], seeds[-1])[: len(seeds)]))} "
         f"fresh seeds, {how_many(verdicts.count('up'))} clearly better than {baseline} and "
         f"{how_many(verdicts.count('down'))} clearly worse"
-        + (" (on so few seeds none could have been)" if _too_few(compared) else "")
+        + (" (with so few seeds, none could have been clear)" if _too_few(compared) else "")
     )
 
 
@@ -193,10 +183,12 @@ def _too_few(compared: Sequence[tuple[ConfigSummary, Estimate, float]]) -> list[
     floor = min(1.0, len(compared) * smallest)
     if n > EXACT_PAIRS or floor <= _LEVEL:
         return []
-    corrected = f", nor below {floor:.2g} once corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
+    corrected = (
+        f", nor below {p_bound(floor)} once corrected for {len(compared)} comparisons" if len(compared) > 1 else ""
+    )
     return [
-        f"\nNo difference could have been clear here, however large: the exact test of {_counted(n, 'pair')} cannot "
-        f"fall below p = {min(1.0, smallest):.2g}{corrected}. Only more seeds can settle it."
+        f"\nNo difference could have been clear here, however large: the p-value of the exact test of "
+        f"{counted(n, 'pair')} cannot fall below {p_bound(smallest)}{corrected}. A clear result needs more seeds."
     ]
 
 
@@ -208,25 +200,23 @@ def stability_in_words(stability: RankStability, names: Mapping[str, str]) -> st
         names: config names by digest.
     """
     if not math.isfinite(stability.agreement.value):
-        return f"How far seeds agree on an order cannot be told from {stability.note}."
+        return f"The agreement between seeds on the order of configs is undefined for {stability.note}."
     config_id, share = next(iter(stability.best.items()))
     return (
-        f"Over {stability.note}, two seeds agree on the order of the configs by a mean rank correlation of "
-        f"{quoted(stability.agreement)}; {names.get(config_id, config_id)} has the highest mean in {share:.0%} of the "
-        "resamples of seeds."
+        f"Over {stability.note}, the mean rank correlation between two seeds on the order of configs is "
+        f"{quoted(stability.agreement)}; {names.get(config_id, config_id)} has the highest mean in "
+        f"{format_percent(share)} of the resamples of seeds."
     )
 
 
 def _quoted(estimate: Estimate, factor: float, digits: int, unit: str, corrected_p: float | None) -> str:
     if not math.isfinite(estimate.value):
         return f"undefined (n = {estimate.n})"
-    value, low, high = (signed(factor * each, digits) for each in (estimate.value, estimate.low, estimate.high))
-    interval = f"{CONFIDENCE:.0%} interval {low} to {high}" if math.isfinite(estimate.low) else "no interval"
-    p_value = ""
-    if corrected_p is not None and math.isfinite(corrected_p):
-        p_value = f", p = {corrected_p:.2g} after Holm's correction"
-    elif estimate.p_value is not None:
-        p_value = f", p = {estimate.p_value:.2g}"
+    value, low, high = (
+        format_number(factor * each, digits, signed=True) for each in (estimate.value, estimate.low, estimate.high)
+    )
+    interval = f"{format_percent(CONFIDENCE)} interval {low} to {high}" if low and high else "no interval"
+    p_value = p_clause(corrected_p, "after Holm's correction") or p_clause(estimate.p_value)
     return f"{value}{unit} ({interval}{p_value}, n = {estimate.n})"
 
 
@@ -242,9 +232,6 @@ def confirmed_in_words(found: ConfirmationResult | None, name: str) -> str:
         name: study name.
     """
     if found is None:
-        return f"The test split of {name} was not read: no confirmation is complete (`python -m study.confirm {name}`)."
+        command = f"python -m study.confirm {name}"
+        return f"The test split of {name} was not evaluated: no confirmation is complete (`{command}`)."
     return "\n\n".join(["Confirmed, on the test split:", *verdict_of(found), confirmation_table(found)])
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

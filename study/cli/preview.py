@@ -13,6 +13,7 @@ from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials, epochs_total
 from study.plan.teacher_choice import describe_teacher
 from trainables.data.registry import dataset_info
+from trainables.display.numbers import p_bound
 from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY
 from trainables.spec.methods import method_spec
@@ -149,7 +150,7 @@ def describe_confirmation(plan: StudyPlan) -> str:
     floor = 2 / 2**request.seeds
     if floor * comparisons >= _LEVEL:
         texts.append(
-            f"no paired p-value can be below {floor:.3g}, or below {min(1.0, floor * comparisons):.3g} after "
+            f"no paired p-value can be below {p_bound(floor)}, or below {p_bound(floor * comparisons)} after "
             f"correction for {comparisons} comparisons: use the intervals, or increase --seeds"
         )
     return "; ".join(texts)

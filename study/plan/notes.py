@@ -7,6 +7,7 @@ from study.plan.methods import known_methods, why_not
 from study.plan.network_checks import misfit
 from study.plan.plan import StudyPlan
 from study.plan.teacher_storage import TeacherStorage, methods_in_words, reckon_teacher_storage, size_in_words
+from trainables.display.numbers import p_bound
 from trainables.spec.architectures import LITERATURE_NAMES
 from trainables.spec.modality import is_text
 from trainables.storage.uris import is_uri, redact_place
@@ -80,8 +81,8 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
     others, floor = len(plan.compared) - 1, 2 / 2**plan.replicates
     if others and floor * others >= 0.05:
         notes.append(
-            f"With {plan.replicates} fresh seed(s), no paired p-value can be below {floor:.3g}, or below "
-            f"{min(1.0, floor * others):.3g} after correction for {others} differences: use the intervals, or increase "
+            f"With {plan.replicates} fresh seed(s), no paired p-value can be below {p_bound(floor)}, or below "
+            f"{p_bound(floor * others)} after correction for {others} differences: use the intervals, or increase "
             "--replicates."
         )
     return notes

@@ -12,16 +12,15 @@ from analysis.questions.confirmation import (
     described,
     summarise_confirmation,
     verdict,
-    with_interval,
 )
-from analysis.statistics.estimates import Estimate
 from study.ledger.ledger import StudyLedger
 from study.plan.methods import BASELINE
+from trainables.display.numbers import format_difference, format_number, format_p, format_plus_minus
 from trainables.spec.measures import OBJECTIVE_WORDS
 
 _READ_ONCE = (
-    "Only configs of this table were run on the test split, at their last epoch, on seeds that nothing was chosen by; "
-    "what is confirmed was chosen, by the lower bound of its validation accuracy, before the first of these trials."
+    "Only the configs in this table were evaluated on the test split, at the last epoch, on seeds that were not used "
+    "for any choice. They were chosen by the lower bound of the validation accuracy, before the first of these trials."
 )
 _NOT_COMPLETE = "The confirmation is not complete: no verdict yet."
 
@@ -97,18 +96,17 @@ def confirmed_tables(result: ConfirmationResult) -> list[Table]:
         configs.add_row(
             described(config),
             str(config.test_accuracy.n),
-            plus_minus(config.test_accuracy),
-            plus_minus(config.accuracy),
-            "" if config.search_score is None else f"{config.search_score:.3f}",
-            "" if config.optimism is None or not config.optimism.n else plus_minus(config.optimism, sign="+"),
+            format_plus_minus(config.test_accuracy),
+            format_plus_minus(config.accuracy),
+            format_number(config.search_score),
+            "" if config.optimism is None else format_plus_minus(config.optimism, signed=True),
         )
     if not result.comparisons:
         return [configs]
-    compared = _table(f"test {words} of", "less that of", "difference", "p", "p\n(Holm)")
+    compared = _table(f"test {words} of", "minus that of", "difference", "p", "p\n(Holm)")
     for each in result.comparisons:
-        p_values = (each.difference.p_value, each.corrected_p)
-        cells = ["" if p is None else f"{p:.3f}" if p >= 0.001 else f"{p:.0e}" for p in p_values]
-        compared.add_row(each.label, each.against_label, with_interval(each.difference, sign="+"), *cells)
+        p_values = format_p(each.difference.p_value), format_p(each.corrected_p)
+        compared.add_row(each.label, each.against_label, format_difference(each.difference), *p_values)
     return [configs, compared]
 
 
@@ -116,19 +114,8 @@ def _table(first: str, *others: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column(first, overflow="fold", min_width=14)
     for name in others:
-        if name == "less that of":
+        if name == "minus that of":
             table.add_column(name, overflow="fold", min_width=10)
         else:
             table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def plus_minus(estimate: Estimate, *, places: int = 3, sign: str = "") -> str:
-    """Format an estimate as value ± half the interval width.
-
-    If one end of the interval was clipped to the possible range, the longer half is shown.
-    """
-    if not estimate.n:
-        return ""
-    half = max(estimate.high - estimate.value, estimate.value - estimate.low)
-    return f"{estimate.value:{sign}.{places}f}" + ("" if math.isnan(half) else f" ± {half:.{places}f}")

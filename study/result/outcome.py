@@ -38,6 +38,7 @@ from study.result.confirmed import (
 )
 from study.result.figures import draw_figures
 from study.result.report import about_study, write_study_report
+from trainables.display.numbers import format_correlation
 from trainables.process.errors import StudyError
 from trainables.spec.measures import objective_in_words
 from trainables.storage.tensors import write_atomically
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from study.tracking.tracker import StudyTracker
 
 _COST_NOTE = (
-    "`cost x ce` is the FLOPs of training over those of cross-entropy on the same student, the teacher's passes for "
-    "stored outputs shared out; measured times are in summary.json."
+    "`cost x ce` is the ratio of training FLOPs to those of cross-entropy on the same student. Teacher passes for "
+    "stored outputs are divided among the trials. Measured times are in summary.json."
 )
 SYMBOLS = {"finished": "finished", "pruned": "stopped early", "failed": "failed"}
 
@@ -85,7 +86,7 @@ class Outcome:
 
 def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: StudyProgress) -> Outcome:
     """Collect the outcome of a run of a study and deliver it to MLflow."""
-    progress.say("gathering the result")
+    progress.say("collecting the result")
     records = open_study(plan.directory)
     summarise = compare_methods if plan.compared else summarise_configs
     configs = summarise(records.trials, seed=plan.seed) if records.trials.num_rows else []
@@ -143,7 +144,7 @@ def _publish(
 def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
     notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
     if plan.searches and landmark.trials.num_rows and not landmark.is_last:
-        notes.append(f"The correlation is of {landmark.note}.")
+        notes.append(f"The correlation is over {landmark.note}.")
     if not run.complete:
         notes.append(
             f"Incomplete ({run.incomplete_because}): {run.ledger.ended} of {run.ledger.planned} trials have ended."
@@ -244,31 +245,30 @@ def ui_command(plan: StudyPlan) -> str:
 
 
 def _correlation_text(correlation: Estimate, words: str, landmark: Landmark) -> str:
-    subject = f"Sharpness gap and {words} over the search's configs, {landmark.place} (exploratory)"
+    subject = f"Sharpness gap and {words} over the configs of the search, {landmark.place} (exploratory)"
     if math.isnan(correlation.value):
         return f"{subject}: {correlation.method}, n = {correlation.n}"
-    interval = "" if math.isnan(correlation.low) else f" [{correlation.low:+.2f}, {correlation.high:+.2f}]"
-    found = f"rank correlation {correlation.value:+.2f}{interval}, n = {correlation.n} configs"
+    found = f"rank correlation {format_correlation(correlation)}, n = {correlation.n} configs"
     return f"{subject}: {found}; {correlation.method}"
 
 
 def correlation_lines(plan: StudyPlan, correlation: Estimate, landmark: Landmark) -> list[str]:
-    """Return the lines on how the gap goes with accuracy; none if nothing was searched."""
+    """Return the lines on the association of gap and accuracy; none without a search."""
     if not plan.searches:
         return []
     return [_correlation_text(correlation, objective_in_words(plan.base.dataset), landmark)]
 
 
 def _first_notes(plan: StudyPlan, configs: list[ConfigSummary]) -> list[str]:
-    in_search = "Means are over fresh seeds; `in search` is the one seed that a config was chosen by, and flatters it. "
+    in_search = "Means are over fresh seeds. `in search` is the score that selected the config, and is biased upwards. "
     if not plan.compared:
         return [in_search + "p-values are not corrected for the number of rows."]
     notes = [
         (in_search if plan.searches else "Means are over equal seeds of all methods. ")
         + f"Differences from {BASELINE} are paired by replicate; `p (Holm)` is corrected for the number of rows. "
-        "Scores are of the validation split."
+        "Scores are from the validation split."
     ]
     absent = [method.name for method in plan.compared if method.name not in {config.method for config in configs}]
     if absent:
-        notes.append(f"Without a finished repetition, and so not in the table: {', '.join(absent)}.")
+        notes.append(f"Not in the table, because no repetition finished: {', '.join(absent)}.")
     return notes + comparison_notes(plan)

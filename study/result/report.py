@@ -50,5 +50,5 @@ def write_study_report(plan: StudyPlan, notes: list[str]) -> Path | None:
         return write_report(plan.directory)
     except Exception as error:  # no failure of the report may lose the result
         again = f"python -m analysis.report {plan.name} --output-dir {plan.output_dir}"
-        notes.append(f"The report could not be written ({error}); `{again}` tries again.")
+        notes.append(f"The report could not be written ({error}); try again with `{again}`.")
         return None

@@ -109,7 +109,7 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
         raise UsageError(f"study {study!r} has no trial {trial_id!r}; {_nearest(trial_id, list(entries))}")
     entry = entries[trial_id]
     if not entry.epochs and not entry.told_its_error:
-        raise UsageError(f"nothing was recorded of trial {trial_id!r}: it has no epoch to compare")
+        raise UsageError(f"trial {trial_id!r} has no recorded epoch, so there is nothing to compare")
     return plan, entry
 
 
@@ -122,7 +122,7 @@ def _study_of(trial_id: str, output_dir: Path) -> str:
     named, holding = trial_id.rpartition("-")[0], _studies_with(trial_id, output_dir)
     if len(set(holding.values())) > 1:  # copies of one study share an identifier
         raise UsageError(
-            f"{len(holding)} studies have a trial {trial_id!r}, as one of them was renamed: name the one that you mean "
+            f"{len(holding)} studies have a trial {trial_id!r}, because one of them was renamed: name the study "
             f"with --name ({', '.join(holding)})"
         )
     if named in holding or named in _studies(output_dir):
@@ -158,7 +158,7 @@ def _nearest_anywhere(trial_id: str, output_dir: Path) -> str:
 
 def _nearest(trial_id: str, known: list[str]) -> str:
     near = difflib.get_close_matches(trial_id, known, n=_NEAREST, cutoff=0.0)
-    return f"the nearest: {', '.join(near)}" if near else "no trial of it was begun"
+    return f"similar: {', '.join(near)}" if near else "the study has no trials"
 
 
 def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
@@ -252,15 +252,13 @@ def reasons_to_differ(plan: StudyPlan, device: str) -> list[str]:
     ]
     if plan.pack != 1:
         reasons.append(
-            f"This study was planned to pack its trials (--pack {plan.pack}): they are not equal to the bit."
+            f"The trials of this study were packed (--pack {plan.pack}), so results are not equal bit for bit."
         )
     if plan.workers_per_trial != 1:
-        reasons.append(
-            f"This study was planned with {plan.workers_per_trial} workers a trial: their sums are rounded otherwise."
-        )
+        reasons.append(f"The study used {plan.workers_per_trial} workers per trial, so sums are rounded differently.")
     if plan.gpus_per_trial > 0:
-        where = "a GPU again, and not every kernel of it is deterministic" if device == "cuda" else "the CPU now"
-        reasons.append(f"Its trials ran on GPUs, this one on {where}.")
+        where = "a GPU, and some GPU kernels are not deterministic" if device == "cuda" else "the CPU"
+        reasons.append(f"The trials of the study ran on GPUs, this one on {where}.")
     return reasons
 
 
@@ -306,7 +304,7 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
     path = stored_path(plan.teachers_folder, teacher_digest(trial, dataset))
     if path.exists():
         return str(path)
-    say(f"the study's teacher is not at {path} any more: it is made anew, for this run alone")
+    say(f"the teacher of the study is no longer at {path}: training it again for this run")
     elsewhere = plan.model_copy(update={"output_dir": scratch})
     keep_teacher(elsewhere)
     return str(ensure_teacher(trial, dataset, elsewhere.teachers_folder))

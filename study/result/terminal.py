@@ -1,6 +1,5 @@
 """Result of a study on the terminal."""
 
-import math
 import shlex
 from typing import TextIO
 
@@ -14,13 +13,19 @@ from analysis.reading.trials import (
     objective_of_all,
 )
 from analysis.statistics.estimates import Estimate
-from study.cli.progress import duration
 from study.plan.methods import BASELINE
-from study.result.confirmed import (
-    confirmed_tables,
-    plus_minus,
-)
+from study.result.confirmed import confirmed_tables
 from study.result.outcome import SYMBOLS, Outcome, correlation_lines, ui_command
+from trainables.display.numbers import (
+    GAP_PLACES,
+    format_difference,
+    format_duration,
+    format_number,
+    format_p,
+    format_plus_minus,
+    format_settings,
+    p_clause,
+)
 
 
 def outcome_in_words(outcome: Outcome, stream: TextIO) -> str:
@@ -50,7 +55,7 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
             console.print(text, markup=False)
     student = outcome.summary.get("confirmation", {}).get("student")
     if student is not None:
-        stays = f", as {student['champion']}, stays champion" if student["champion"] else ""
+        stays = f"; the champion remains {student['champion']}" if student["champion"] else ""
         console.print(
             f"\nstudent   {student['model']} ({student['alias']}{stays}); {student['file']}",
             markup=False,
@@ -58,7 +63,7 @@ def _print_outcome(outcome: Outcome, console: Console) -> None:
         )
     trials = outcome.summary["trials"]
     counts = ", ".join(f"{trials[status]} {word}" for status, word in SYMBOLS.items() if trials[status])
-    console.print(f"\ntrials    {counts or 'none ended'}; {duration(outcome.summary['seconds'])}", markup=False)
+    console.print(f"\ntrials    {counts or 'none ended'}; {format_duration(outcome.summary['seconds'])}", markup=False)
     console.print(f"records   {plan.directory / 'records'}", markup=False, soft_wrap=True)
     console.print(f"figures   {plan.directory / 'figures'}", markup=False, soft_wrap=True)
     if (report := outcome.summary["report"]) is not None:
@@ -80,11 +85,11 @@ def _table(configs: list[ConfigSummary], costs: dict[str, ConfigCost]) -> Table:
         table.add_row(
             f"{config.method} (control)" if config.stage == "control" else _label(config),
             str(config.accuracy.n),
-            plus_minus(config.accuracy),
-            plus_minus(config.gap, places=2),
+            format_plus_minus(config.accuracy),
+            format_plus_minus(config.gap, GAP_PLACES),
             _difference(config.against_baseline),
             times(costs[config.config_id].flops_to_ce),
-            _in_search(config),
+            format_number(config.search_accuracy),
         )
     return table
 
@@ -103,13 +108,13 @@ def comparison_table(configs: list[ConfigSummary], costs: dict[str, ConfigCost])
         cells = [
             f"{config.method}\n  {settings}" if settings else config.method,
             str(config.accuracy.n),
-            plus_minus(config.accuracy),
-            plus_minus(config.gap, places=2),
-            "(baseline)" if against is None else _with_bounds(against, "\n" if searched else " "),
-            _p_in_words(config.corrected_p),
+            format_plus_minus(config.accuracy),
+            format_plus_minus(config.gap, GAP_PLACES),
+            "(baseline)" if against is None else _with_bounds(against, broken=searched),
+            format_p(config.corrected_p),
             times(costs[config.config_id].flops_to_ce),
         ]
-        table.add_row(*cells, *([_in_search(config)] if searched else []))
+        table.add_row(*cells, *([format_number(config.search_accuracy)] if searched else []))
     return table
 
 
@@ -118,35 +123,18 @@ def _short_words(configs: list[ConfigSummary]) -> str:
     return objective_of_all(configs).removesuffix(" correlation")
 
 
-def _with_bounds(against: Estimate, between: str) -> str:
-    bounds = "" if math.isnan(against.low) else f"{between}[{against.low:+.3f}, {against.high:+.3f}]"
-    return f"{against.value:+.3f}{bounds}"
-
-
-def _p_in_words(p_value: float | None) -> str:
-    if p_value is None:
-        return ""
-    return f"{p_value:.2f}" if p_value >= 0.01 else f"{p_value:.0e}"
-
-
-def _in_search(config: ConfigSummary) -> str:
-    return "" if config.search_accuracy is None else f"{config.search_accuracy:.3f}"
+def _with_bounds(against: Estimate, *, broken: bool) -> str:
+    """Format a difference, with the interval on a second line if the table has little room."""
+    text = format_difference(against)
+    return text.replace(" [", "\n[") if broken else text
 
 
 def _difference(against: Estimate | None) -> str:
-    if against is None:
-        return ""
-    if against.p_value is None:
-        return f"{against.value:+.3f}"
-    return f"{against.value:+.3f}, p {_p_in_words(against.p_value)}"
+    return "" if against is None else format_number(against.value, signed=True) + p_clause(against.p_value)
 
 
 def _label(config: ConfigSummary) -> str:
-    values = [
-        f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in ((_short(name), value) for name, value in config.varied.items())
-    ]
-    return f"{config.method} {', '.join(values)}"
+    return f"{config.method} {format_settings({_short(name): value for name, value in config.varied.items()})}"
 
 
 def _short(field: str) -> str:

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ray
 
-from study.cli.progress import StudyProgress, duration
+from study.cli.progress import StudyProgress
 from study.plan.plan import StudyPlan
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.running.cluster import Slots
+from trainables.display.numbers import counted
+from trainables.display.progress import time_left
 from trainables.process.errors import StudyError
 from trainables.storage.remote_folder import RemoteFolderError, check_remote_folder
 from trainables.storage.uris import is_uri
@@ -139,9 +141,8 @@ class TeacherFill:
         with self._progress.counting("teacher outputs, files", before + len(shards)) as changed:
             for report in self._reports(batches):
                 done += sum(map(_rows, report.filled))
-                pace = done / (time.monotonic() - began)
-                left = f", about {duration((rows - done) / pace)} left" if pace else ""
-                changed(self._filling.shards, f"{pace:,.0f} rows/s{left}")
+                pace, left = done / (time.monotonic() - began), time_left(began, done, rows - done)
+                changed(self._filling.shards, f"{pace:,.0f} rows/s" + (f", {left}" if left else ""))
 
     def _reports(self, batches: "Sequence[list[Shard] | None]") -> "Iterator[FillReport]":
         """Run a task for each batch, as many at once as `slots` allows, and yield the reports.
@@ -196,7 +197,7 @@ class TeacherFill:
         end = "" if filling.complete else "; the rest is filled as trials come to it"
         self._progress.say(
             f"teacher outputs: {filling.shards} files filled, {filling.forwards:,} rows in {filling.seconds:.1f} s "
-            f"({filling.rate:,.0f} rows/s) on {len(filling.nodes)} node{'s' if len(filling.nodes) != 1 else ''}{end}"
+            f"({filling.rate:,.0f} rows/s) on {counted(len(filling.nodes), 'node')}{end}"
         )
 
 

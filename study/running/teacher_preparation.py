@@ -9,6 +9,7 @@ import ray
 
 from study.cli.progress import StudyProgress
 from study.plan.plan import StudyPlan
+from trainables.display.numbers import NETWORK_PLACES, format_number
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig
 
@@ -68,4 +69,4 @@ def _show(told: Path, changed: Callable[[int, str], None]) -> None:
         found = json.loads(told.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return  # no progress yet, or the task runs on a node with another file system
-    changed(found["epoch"], f"val accuracy {found['accuracy']:.4f}")
+    changed(found["epoch"], f"val accuracy {format_number(found['accuracy'], NETWORK_PLACES)}")

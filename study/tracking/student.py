@@ -31,6 +31,7 @@ from study.ledger.study_data import data_of
 from study.plan.methods import BASELINE
 from study.plan.plan import StudyPlan
 from study.tracking.student_card import card_of, card_path
+from trainables.display.numbers import format_number
 from trainables.models import CheckpointError
 from trainables.process.errors import StudyError
 from trainables.spec.datasets import FOLDER_PREFIX
@@ -152,7 +153,8 @@ def _better_champion(client: MlflowClient, version: ModelVersion) -> str | None:
     if not best > own:
         return None
     study = holder.tags.get("study", "another study")
-    return f"version {holder.version} of {study}, with mean {best:.3f} on the test split, here {own:.3f}"
+    means = f"mean {format_number(best)} on the test split, here {format_number(own)}"
+    return f"version {holder.version} of {study}, with {means}"
 
 
 def _registered(client: MlflowClient, plan: StudyPlan) -> ModelVersion | None:

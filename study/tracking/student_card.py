@@ -4,17 +4,17 @@ The card describes the student, the training data, the accuracy with intervals, 
 limits.
 """
 
-import math
 import shlex
 from pathlib import Path
 from typing import Final
 
-from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig, with_interval
+from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig
 from analysis.statistics.estimates import Estimate
 from study.ledger.ledger import TrialEntry
 from study.ledger.study_data import StudyData
 from study.plan.plan import StudyPlan
 from trainables.data.class_names import in_words
+from trainables.display.numbers import NETWORK_PLACES, format_difference, format_interval, format_number, format_p
 from trainables.spec.modality import is_text, samples_of
 from trainables.spec.trial import TrialConfig
 from trainables.teacher.card import Proportion
@@ -63,10 +63,10 @@ def card_of(
         "",
         "## Limits",
         "",
-        f"The student was tested only on {samples_of(base.dataset)} like those of {base.dataset}, with the same "
-        f"{alike} and classes. For other inputs, it returns predictions without a warning. It was tested only for "
-        f"{_tested_for(result.objective)}, not for fairness between groups, robustness or calibration under a change "
-        "of data. The intervals over seeds describe training again on these data, not on other data.",
+        f"The student was trained and tested only on {samples_of(base.dataset)} like those of {base.dataset}, "
+        f"with the same {alike} and classes. For other inputs it gives predictions without a warning. Only "
+        f"{_tested_for(result.objective)} was tested, not fairness between groups, robustness or calibration under a "
+        "change of data. Intervals over seeds describe repeated training on these data, not on other data.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -77,8 +77,8 @@ def _accuracies(
     _, validation, test = data.split_sizes
     samples = samples_of(plan.base.dataset)
     compared = [
-        f"| {each.against_label} | {with_interval(each.difference, sign='+')} | {each.difference.n} | "
-        f"{'' if each.corrected_p is None else f'{each.corrected_p:.2g}'} |"
+        f"| {each.against_label} | {format_difference(each.difference)} | {each.difference.n} | "
+        f"{format_p(each.corrected_p)} |"
         for each in result.of_first()
     ]
     return [
@@ -89,9 +89,9 @@ def _accuracies(
         _of_these_weights("test", entry.last.get("test/accuracy"), test, samples),
         _of_these_weights("validation", entry.last.get("val/accuracy"), validation, samples),
         "",
-        f"Over seeds: {first.test_accuracy.method}. These weights are from the first of those seeds, "
-        "regardless of the scores, at the last epoch; their intervals are Wilson intervals, over the sampling of the "
-        f"{samples}. The config was chosen on the validation split, before the test split was read.",
+        f"Over seeds: {first.test_accuracy.method}. These weights are from the first of those seeds, regardless of the "
+        f"accuracies, at the last epoch. Their intervals are Wilson intervals over the {samples} of the split. The "
+        "config was chosen on the validation split, before the test split was evaluated.",
         "",
         f"| test {result.objective} minus that of | difference | n | p (Holm) |",
         "| --- | --- | --- | --- |",
@@ -100,16 +100,17 @@ def _accuracies(
 
 
 def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
-    subject = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
-    interval = "" if math.isnan(accuracy.low) else f"[{accuracy.low:.3f}, {accuracy.high:.3f}]"
-    return f"| {subject} | {split} | {accuracy.value:.3f} | {interval} | {accuracy.n} seeds |"
+    name = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
+    mean, interval = format_number(accuracy.value), format_interval(accuracy)
+    return f"| {name} | {split} | {mean} | {interval} | {accuracy.n} seeds |"
 
 
 def _of_these_weights(split: str, accuracy: float | None, size: int, samples: str) -> str:
     if accuracy is None:
         return f"| these weights | {split} | not measured | | |"
     share = Proportion.of(round(accuracy * size), size)
-    return f"| these weights | {split} | {accuracy:.3f} | [{share.low:.3f}, {share.high:.3f}] | {size:,} {samples} |"
+    value, interval = format_number(accuracy, NETWORK_PLACES), format_interval(share, NETWORK_PLACES)
+    return f"| these weights | {split} | {value} | {interval} | {size:,} {samples} |"
 
 
 def _tested_for(objective: str) -> str:
@@ -180,7 +181,7 @@ def _command(plan: StudyPlan, *words: str) -> str:
 def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
     config = entry.config
     if not config.method_spec.needs_teacher:
-        return f"none: {config.method} uses no teacher trained before"
+        return f"none: {config.method} needs no pretrained teacher"
     if plan.base.teacher_digest:
         origin = f"given as a checkpoint, digest `{plan.base.teacher_digest}`{_classes_of_teacher(plan)}"
         origin += plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
@@ -188,7 +189,7 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
         origin = f"trained for {config.teacher_epochs} epochs by recipe `{config.teacher_recipe}`, seed "
         origin += str(config.teacher_seed)
     accuracy = entry.last.get("val/accuracy_teacher")
-    known = "" if accuracy is None else f"; accuracy {accuracy:.3f} on the validation split"
+    known = "" if accuracy is None else f"; accuracy {format_number(accuracy, NETWORK_PLACES)} on the validation split"
     return f"`{config.teacher}`, {origin}{known}"
 
 

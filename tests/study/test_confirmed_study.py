@@ -136,7 +136,7 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     assert "starting Ray" not in again.stderr
     for words in (
         "Confirmed on fresh seeds",
-        "less that of",
+        "minus that of",
         "(Holm)",
         "optimism",
         "kd at tuned temperature",

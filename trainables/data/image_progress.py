@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeVar
 
+from trainables.display.numbers import format_duration
+
 _MANY: Final = 200  # files; fewer finish before a bar could be read
 _SECONDS_BEFORE_LINE: Final = 20.0
 _LEAST_SECONDS_LEFT: Final = 60.0
@@ -31,9 +33,13 @@ def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
         yield from results
     elif sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import track
 
-        yield from track(results, what, total, console=Console(file=sys.stderr), transient=True)
+        from trainables.display.progress import CountedBar
+
+        with CountedBar(Console(file=sys.stderr), what, total) as bar:
+            for done, result in enumerate(results, start=1):
+                bar.update(done)
+                yield result
     else:
         yield from _with_a_line(results, what, total)
 
@@ -46,6 +52,6 @@ def _with_a_line(results: Iterable[T], what: str, total: int) -> Iterator[T]:
             decided = True
             left = seconds / done * (total - done)
             if left > _LEAST_SECONDS_LEFT:
-                text = f"{what}: {done:,} of {total:,} done, about {left / 60:.0f} minutes left"
+                text = f"{what}: {done:,} of {total:,} done, about {format_duration(left)} left"
                 print(text, file=sys.stderr, flush=True)
         yield result

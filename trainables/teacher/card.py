@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from trainables.display.numbers import NETWORK_PLACES, counted, format_estimate, format_interval, format_number
 from trainables.spec.modality import samples_of
 
 TOKENISER: Final = "tokeniser"  # metadata key for a teacher on text; the value is the content of a tokenizer.json
@@ -47,7 +48,7 @@ class Proportion(NamedTuple):
         return self.correct / self.samples
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return format_estimate(self, NETWORK_PLACES)
 
 
 def accuracies(metadata: Mapping[str, Any]) -> dict[str, Proportion]:
@@ -64,7 +65,8 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
     """
     recipe = metadata["recipe"]
     rows = [
-        f"| {split} | {share.value:.4f} | [{share.low:.4f}, {share.high:.4f}] | {share.samples:,} |"
+        f"| {split} | {format_number(share.value, NETWORK_PLACES)} | {format_interval(share, NETWORK_PLACES)} | "
+        f"{share.samples:,} |"
         for split, share in accuracies(metadata).items()
     ]
     steps = f", divided by ten after epochs {_listed(metadata['milestones'])}" if metadata["milestones"] else ""
@@ -99,7 +101,7 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         f"decay {recipe['weight_decay']:g}, batch "
         f"{recipe['batch_size']}, {recipe['epochs']} epochs, augmentation {recipe['augmentation']}; seed "
         f"{metadata['seed']}; {metadata['precision']} on {metadata['device']}, "
-        f"{metadata['threads']} thread{'s' if metadata['threads'] != 1 else ''}"
+        f"{counted(metadata['threads'], 'thread')}"
         + (", from the weights that the architecture's library publishes." if metadata["pretrained"] else "."),
         "",
         "With " + ", ".join(f"{name} {metadata['versions'][name]}" for name in sorted(metadata["versions"])) + ".",

@@ -19,6 +19,7 @@ from trainables.data.image_progress import hide_progress
 from trainables.process.standard_streams import prepare_standard_streams, show_result
 from trainables.storage.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.storage.uris import redact, redact_tracebacks
+from trainables.teacher.card import Proportion
 
 if TYPE_CHECKING:
     from trainables.teacher.job import Result
@@ -328,6 +329,6 @@ def _in_words(summary: dict[str, Any]) -> list[str]:
     lines = []
     for split in ("validation", "test"):
         share = summary[split]
-        interval = f"[{share['low']:.4f}, {share['high']:.4f}]"
-        lines.append(f"{split:<11} {share['accuracy']:.4f} {interval} (Wilson, 95%), n = {share['n']:,}")
+        found = Proportion(round(share["accuracy"] * share["n"]), share["n"], share["low"], share["high"])
+        lines.append(f"{split:<11} {found} (Wilson, 95%), n = {found.samples:,}")
     return [*lines, f"{'checkpoint':<11} {summary['checkpoint']}", f"{'model card':<11} {summary['card']}"]

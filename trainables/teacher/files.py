@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.dataset import Dataset
+from trainables.display.numbers import NETWORK_PLACES, format_number
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel, build_model
 from trainables.process.threads import one_thread
@@ -308,7 +309,8 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
     batches = build_batches(config, dataset, torch.device("cpu")).evaluation(split)
     right = [teacher(inputs).logits.argmax(dim=1) == split.labels[rows] for rows, inputs in batches]
     accuracy = torch.cat(right).double().mean().item()
-    notes = [f"the teacher is right on {accuracy:.4f} of the validation split (n = {len(split):,})"]
+    share = format_number(accuracy, NETWORK_PLACES)
+    notes = [f"the teacher is right on {share} of the validation split (n = {len(split):,})"]
     if not beats_guessing(accuracy, split.labels):
         notes.append(
             "warning: that is little better than chance: are these its classes, in this order, and its normalisation?"

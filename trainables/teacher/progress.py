@@ -5,8 +5,9 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from trainables.display.numbers import NETWORK_PLACES, format_number
+from trainables.display.progress import CountedBar, time_left
 from trainables.teacher.request import TeacherRequest
 
 
@@ -25,12 +26,7 @@ class TeacherProgress:
         self._began = time.monotonic()
         self._done_before = 0
         self.done = 0
-        self._bar: Progress | None = None
-        if self._console.is_terminal and not quiet:
-            columns = (SpinnerColumn(), TextColumn("epochs"), BarColumn(), MofNCompleteColumn())
-            state = TextColumn("{task.fields[state]}")
-            self._bar = Progress(*columns, state, TimeElapsedColumn(), console=self._console, transient=True)
-            self._task = self._bar.add_task("epochs", total=self._total, state="")
+        self._bar = CountedBar.on_terminal(self._console, "epochs", self._total)
 
     def __enter__(self) -> "TeacherProgress":
         if self._bar is not None:
@@ -61,9 +57,9 @@ class TeacherProgress:
         self.done = self._done_before = epochs
         self._began = time.monotonic()
         if epochs:
-            self.say(f"going on after epoch {epochs} of {self._total}")
+            self.say(f"continuing after epoch {epochs} of {self._total}")
         if self._bar is not None:
-            self._bar.update(self._task, completed=epochs)
+            self._bar.update(epochs)
 
     def epoch_done(self, epoch: int, measures: dict[str, float]) -> None:
         """Show the measures of a finished epoch.
@@ -73,20 +69,13 @@ class TeacherProgress:
             measures: measures of the epoch.
         """
         self.done = epoch
-        pace = (time.monotonic() - self._began) / (epoch - self._done_before)
-        left = pace * (self._total - epoch)
+        left = time_left(self._began, epoch - self._done_before, self._total - epoch)
+        accuracy = format_number(measures["val/accuracy"], NETWORK_PLACES)
         state = (
-            f"loss {measures['train/loss']:.4f}, val accuracy {measures['val/accuracy']:.4f}, "
-            f"rate {measures['learning_rate']:.2g}, {measures['cost/seconds']:.1f} s"
-            + (f", about {_in_words(left)} left" if epoch < self._total else "")
+            f"loss {measures['train/loss']:.4f}, val accuracy {accuracy}, rate "
+            f"{measures['learning_rate']:.2g}, {measures['cost/seconds']:.1f} s" + (f", {left}" if left else "")
         )
         if self._bar is not None:
-            self._bar.update(self._task, completed=epoch, state=state)
+            self._bar.update(epoch, state)
         else:
             self.say(f"[{epoch}/{self._total}] {state}")
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

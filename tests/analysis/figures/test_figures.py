@@ -54,7 +54,7 @@ def test_a_parameters_effect_holds_search_trials_repeated_configs_and_controls()
     assert all(estimate.n == 5 for _, estimate, _ in effect.repeated)
     assert effect.note is not None
     assert "4 stopped early" in effect.note
-    assert "The rank correlation is of all: 24 trials at epoch 5 of 15" in effect.note
+    assert "The rank correlation uses all configs: 24 trials at epoch 5 of 15" in effect.note
 
 
 def test_a_categorical_parameter_is_numbered_by_its_names_and_has_no_rank_correlation() -> None:
@@ -107,7 +107,7 @@ def test_the_arms_of_an_imposed_gap_are_not_pooled() -> None:
     assert len(found.gap) == 48
     assert len(found.line) == 0
     assert math.isnan(found.correlation.value)
-    assert "the arms of imposed gaps are not pooled" in caption_of(draw_gap_against_accuracy(found))
+    assert "arms of imposed gaps are not pooled" in caption_of(draw_gap_against_accuracy(found))
 
 
 def test_a_correlation_that_early_stopping_hides_among_survivors_is_told_whole() -> None:

@@ -243,7 +243,7 @@ def test_the_verdict_says_what_the_interval_allows_and_nothing_more():
 def test_the_table_has_every_config_and_comparison():
     result = summarise_confirmation(trials_table(confirmed({"a": A, "kd": KD, "ce": CE})), CHOSEN, baseline=None)
     table = confirmation_table(result)
-    assert "| a (the search's winner) | 6 | 0.850 [" in table
+    assert "| a (winner of the search) | 6 | 0.850 [" in table
     assert "| ce (control) | 6 |" in table
     assert "| a | kd | 6 | +0.033 [" in table
     assert "exact sign-flip permutation test over 64 flips" in table

@@ -93,7 +93,7 @@ def test_the_table_has_a_row_a_method_with_interval_difference_and_both_p_values
     table = methods_table(compare_methods(trials_table(rows_of())))
     lines = table.splitlines()
     assert lines[0] == "| method | n | validation accuracy | sharpness gap (nats) | accuracy − kd | p | p (Holm) |"
-    assert lines[2].startswith("| dkd | 4 | 0.875 [0.795, 0.955] | 1.000 [1.000, 1.000] | +0.200 [")
+    assert lines[2].startswith("| dkd | 4 | 0.875 [0.795, 0.955] | 1.00 [1.00, 1.00] | +0.200 [")
     assert lines[2].endswith("| 0.125 | 0.375 |")
     assert "| kd | 4 |" in lines[3]
     assert "(baseline)" in lines[3]
@@ -141,7 +141,7 @@ def test_a_method_whose_cost_is_not_known_is_left_out_and_counted():
     summaries = compare_methods(trials_table(rows_of()))
     figure = draw_accuracy_against_cost(summaries, {"kd": cost_of(1.0), "ce": cost_of(None)})
     assert [text.get_text() for text in figure.axes[0].texts] == ["kd"]
-    assert "for want of a cost: 3" in caption_of(figure)
+    assert "Not drawn, because the cost is unknown: 3." in caption_of(figure)
     assert not draw_accuracy_against_cost([], {}).axes[0].texts
 
 
@@ -213,7 +213,7 @@ def test_a_method_that_collapsed_leaves_the_others_room_and_is_named_with_its_me
     figure = draw_accuracy_against_cost(summaries, {each.config_id: cost_of(1.1) for each in summaries})
     (axes,) = figure.axes
     assert axes.get_ylim()[0] > 0.05
-    assert "Triangles at the lower edge lie below what is shown: ttm at 0.007." in caption_of(figure)
+    assert "Triangles at the lower edge mark methods below the axis: ttm at 0.007." in caption_of(figure)
     (name,) = (text for text in axes.texts if text.get_text() == "ttm 0.007")
     assert name.get_position()[1] > axes.get_ylim()[0]
 

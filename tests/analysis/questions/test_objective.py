@@ -54,10 +54,12 @@ def test_the_score_of_a_trial_is_its_datasets_own_measure(trials):
 
 def test_a_notebook_says_first_what_it_calls_accuracy(trials):
     images = trials_table([trial(0, **{"val/accuracy": 0.7})])
-    assert "what the task is scored by is meant: Matthews correlation." in study_in_words(trials, "s")
+    assert "Accuracy here means the objective of the task: Matthews correlation." in study_in_words(trials, "s")
     assert objective_note(images) is None
-    assert "scored by" not in study_in_words(images, "s")
-    assert "meant: Matthews correlation or accuracy." in objective_note(pa.concat_tables([images, trials.slice(1, 1)]))
+    assert "objective of the task" not in study_in_words(images, "s")
+    assert "objective of the task: Matthews correlation or accuracy." in objective_note(
+        pa.concat_tables([images, trials.slice(1, 1)])
+    )
 
 
 def test_trials_of_several_datasets_have_each_their_own(trials):

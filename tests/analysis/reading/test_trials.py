@@ -164,7 +164,7 @@ def test_survivors_are_spoken_of_only_where_some_trials_did_not_finish() -> None
     assert survivor_note(trials_table([trial(0), repeated(1, 1, 0.5, status="failed")])) is None
     note = survivor_note(trials_table([trial(0), trial(1, status="pruned"), trial(2, status="failed")]))
     assert note is not None
-    assert "of 3 search trials 1 stopped early and 1 failed" in note
+    assert "of 3 search trials, 1 stopped early and 1 failed" in note
 
 
 def test_the_table_shows_every_estimate_with_n_and_names_the_methods() -> None:

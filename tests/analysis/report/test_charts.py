@@ -65,7 +65,7 @@ def test_what_collapsed_stands_at_the_edge_with_its_name_and_mean_and_leaves_the
     assert "ttm 0.160" in [each["text"] for each in chart["layout"]["annotations"]]
     costs = {name: cost(1.1) for name in values}
     picture = cost_picture([summary(name, value) for name, value in values.items()], costs, compares=True)
-    assert "Triangles at the lower edge lie below what is shown: ttm at 0.160." in picture.caption
+    assert "Triangles at the lower edge mark methods below the axis: ttm at 0.160." in picture.caption
     assert any(trace.get("marker", {}).get("symbol") == "triangle-down" for trace in picture.charts[0]["data"])
 
 
@@ -91,4 +91,4 @@ def test_of_many_curves_those_asked_for_are_always_shown_and_no_two_look_alike()
     lines = [trace for trace in picture.charts[0]["data"] if trace.get("name")]
     assert [line["name"].split(",")[0] for line in lines] == ["config 0", "config 7", "config 6", "config 5"]
     assert len({(line["line"]["color"], line["line"]["dash"]) for line in lines}) == 4
-    assert "Of 8 confirmed configs config 0 and those that ended with the highest mean" in picture.caption
+    assert "Of 8 confirmed configs, config 0 and those with the highest final mean are shown." in picture.caption

@@ -82,21 +82,21 @@ def test_a_study_that_is_not_there_is_refused_with_those_that_are(report, tmp_pa
 def test_an_empty_output_folder_says_what_to_give(report, tmp_path):
     code, _, said = report("s", "--output-dir", tmp_path / "nowhere")
     assert code == 2
-    assert "give --output-dir" in said
+    assert "give the folder of the studies with --output-dir" in said
 
 
 def test_a_folder_that_is_no_study_is_refused(report, tmp_path):
     (tmp_path / "teachers").mkdir()
     code, _, said = report("teachers", "--output-dir", tmp_path)
     assert code == 2
-    assert "is not a study's folder: it has neither plan.json nor records/" in said
+    assert "is not a study folder: it has neither plan.json nor records/" in said
 
 
 def test_a_place_that_cannot_hold_a_file_is_refused(report, tmp_path):
     write_study(tmp_path / "s", trials_table([]), epochs_table([]))
     code, _, said = report("s", "--output-dir", tmp_path, "--out", tmp_path / "none" / "page.html")
     assert code == 2
-    assert "name a file in a folder that exists" in said
+    assert "name a file in an existing folder" in said
     os.mkfifo(tmp_path / "pipe")
     code, _, said = report("s", "--output-dir", tmp_path, "--out", tmp_path / "pipe")
     assert (code, (tmp_path / "pipe").is_fifo()) == (2, True), said
@@ -112,7 +112,7 @@ def test_a_report_is_not_written_over_what_a_study_keeps(report, tmp_path, name)
     (tmp_path / "s" / "link.html").symlink_to("journal.jsonl")
     code, _, said = report("s", "--output-dir", tmp_path, "--out", tmp_path / "s" / name)
     assert code == 2
-    assert "a study keeps that file" in said
+    assert "this file belongs to the study" in said
     assert (tmp_path / "s" / "journal.jsonl").read_text() == "kept"
 
 

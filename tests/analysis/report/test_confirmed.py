@@ -36,7 +36,7 @@ def test_the_three_sections_are_of_the_confirmations_seeds(name: str) -> None:
     confirmed = folder.confirmation()
     assert confirmed is not None
     for key in ("curves", "calibration", "cost"):
-        assert f"Of the confirmation's trials: n = {seeds_of(folder)} seeds for each of" in shown.said[key]
+        assert f"Trials of the confirmation: n = {seeds_of(folder)} seeds for each of" in shown.said[key]
     assert re.search(r"n = 1\b", shown.said["curves"] + shown.said["calibration"]) is None
     tested = {config.label: config.test_accuracy.value for config in confirmed.configs}
     points = {trace["name"].replace("<br>", " "): trace["y"][0] for trace in shown.charts["cost"][0]["data"][1:]}
@@ -142,7 +142,7 @@ def test_before_its_last_trial_a_confirmation_is_not_looked_at_and_the_repetitio
     assert len(errors) == 2
     assert all(("0.125" in row) == complete for row in errors)
     assert ("calibration error, student on test" in shown.said["calibration"]) == complete
-    assert ("Of the confirmation's trials: n = 3 seeds for each of 2 configs" in shown.said["calibration"]) == complete
+    assert ("Trials of the confirmation: n = 3 seeds for each of 2 configs" in shown.said["calibration"]) == complete
 
 
 def test_an_interval_that_only_rounding_makes_is_none(tmp_path: Path) -> None:

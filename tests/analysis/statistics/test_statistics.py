@@ -56,7 +56,7 @@ def test_one_value_has_a_mean_and_no_interval_and_none_has_neither() -> None:
 
 def test_an_estimate_prints_its_value_interval_and_n() -> None:
     assert str(Estimate(0.5, 0.25, 0.75, 7, "m")) == "0.500 [0.250, 0.750], n = 7"
-    assert str(Estimate(0.5, math.nan, math.nan, 1, "m", 0.0625)) == "0.500 no interval, p = 0.062, n = 1"
+    assert str(Estimate(0.5, math.nan, math.nan, 1, "m", 0.0625)) == "0.500 (no interval), p = 0.062, n = 1"
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95])

@@ -17,10 +17,8 @@ from analysis.wording.sentences import (
     comparisons_in_words,
     confirmed_in_words,
     how_many,
-    listed,
     quoted,
     quoted_points,
-    signed,
     stability_in_words,
     study_in_words,
     verdict,
@@ -66,15 +64,13 @@ def test_an_estimate_is_quoted_with_sign_interval_p_and_n() -> None:
     assert quoted_points(estimate(-0.0091, -0.0139, -0.0001)) == "−0.9 points (95% interval −1.4 to 0.0, n = 12)"
 
 
-def test_words_are_listed_counted_and_signed() -> None:
-    assert [listed(["a", "b", "c"][:n]) for n in range(4)] == ["nothing", "a", "a and b", "a, b and c"]
+def test_few_are_counted_in_words() -> None:
     assert [how_many(n) for n in range(3)] == ["none is", "one is", "2 are"]
-    assert [signed(value, 1) for value in (-0.26, 0.04, 0.26)] == ["−0.3", "0.0", "+0.3"]
 
 
 def test_a_study_is_described_by_what_it_recorded() -> None:
     said = study_in_words(open_study(EXAMPLE).trials, "mine")
-    assert said.startswith("**mine**: a student cnn_8_16 of a teacher cnn_32_64 on fashion_mnist, 8 epochs a trial.")
+    assert said.startswith("**mine**: student cnn_8_16 and teacher cnn_32_64 on fashion_mnist, 8 epochs per trial.")
     assert "The search trained 16 configs once each and varied adapter_width and adapter_learning_rate." in said
     assert "2 promising configs ran on 6 fresh seeds (12 trials). 2 controls ran on 6 fresh seeds (12 trials)." in said
 
@@ -82,7 +78,7 @@ def test_a_study_is_described_by_what_it_recorded() -> None:
 def test_a_search_alone_with_early_stops_is_described_as_such() -> None:
     said = study_in_words(trials_table([trial(0), trial(1, status="pruned", adapter_width=4)]), "s")
     assert "1 stopped early and 0 failed" in said
-    assert said.endswith("Nothing ran again on fresh seeds, so nothing here is confirmed.")
+    assert said.endswith("No config was repeated on fresh seeds, so no result here is confirmed.")
 
 
 def test_an_association_is_named_by_its_level_its_configs_and_what_is_held() -> None:
@@ -100,10 +96,10 @@ def test_an_association_is_named_by_its_level_its_configs_and_what_is_held() -> 
 
 def test_comparisons_say_where_so_few_seeds_cannot_settle_them() -> None:
     said = comparisons_in_words(summarise_configs(open_study(EXAMPLE).trials))
-    assert said.count("not told apart from kd.") == 1
+    assert said.count("not clearly different from kd.") == 1
     assert "- w31-T4.0 (adapter_width 31, adapter_learning_rate 0.0447): −0.9 points" in said
-    assert said.count("its interval lies below 0, but the corrected test does not bear it out.") == 1
-    assert "the exact test of 6 pairs cannot fall below p = 0.031, nor below 0.062 once corrected" in said
+    assert said.count("the interval lies below 0, but the corrected test is not significant.") == 1
+    assert "the p-value of the exact test of 6 pairs cannot fall below 0.031, nor below 0.062 once corrected" in said
 
 
 def test_where_methods_are_compared_each_is_named_by_its_method() -> None:
@@ -116,7 +112,7 @@ def test_in_brief_that_is_said_as_well() -> None:
     said = comparisons_in_brief(summarise_configs(open_study(EXAMPLE).trials))
     assert said == (
         "of 2 configs on 6 fresh seeds, none is clearly better than kd and none is clearly worse "
-        "(on so few seeds none could have been)"
+        "(with so few seeds, none could have been clear)"
     )
     assert comparisons_in_brief(summarise_configs(open_study(EXAMPLE).trials), controls=True).startswith("of 3 configs")
 
@@ -139,11 +135,9 @@ def test_stability_names_the_config_that_is_first_and_is_undefined_for_few() -> 
     study = open_study(EXAMPLE)
     names = {each.config_id: each.name for each in summarise_configs(study.trials)}
     said = stability_in_words(rank_stability(study), names)
-    assert said.startswith("Over 4 configs on 6 fresh seeds, two seeds agree")
+    assert said.startswith("Over 4 configs on 6 fresh seeds, the mean rank correlation between two seeds")
     assert "; kd-T4.0 has the highest mean in 69% of the resamples of seeds." in said
-    assert "cannot be told from 0 configs on 0 fresh seeds" in stability_in_words(
-        rank_stability(records([trial(0)])), {}
-    )
+    assert "is undefined for 0 configs on 0 fresh seeds" in stability_in_words(rank_stability(records([trial(0)])), {})
 
 
 def test_a_study_of_which_no_trial_has_ended_is_refused() -> None:
@@ -158,5 +152,5 @@ def test_a_confirmation_is_told_with_its_verdict_and_one_that_is_not_there_is_as
     assert said.startswith("Confirmed, on the test split:")
     assert len(confirmed_verdict(found)) == 4
     assert all(f"\n\n{line}\n\n" in said for line in confirmed_verdict(found))
-    assert "| test accuracy of | less that of |" in said
+    assert "| test accuracy of | minus that of |" in said
     assert "(`python -m study.confirm fashion-joint`)" in confirmed_in_words(None, "fashion-joint")

@@ -1,15 +1,12 @@
 """What a person reads at the end of a study."""
 
 import io
-import math
 from dataclasses import replace
 
 from rich.console import Console
 
 from analysis.questions.costs import ConfigCost
 from analysis.reading.trials import compare_methods
-from analysis.statistics.estimates import Estimate
-from study.result.confirmed import plus_minus
 from study.result.terminal import comparison_table
 from tests.analysis.synthetic import trial, trials_table
 
@@ -36,19 +33,13 @@ def test_a_comparison_is_shown_whole_on_a_terminal_of_80_columns():
     configs = [replace(config, search_accuracy=0.654) for config in compare_methods(trials_table(rows))]
     text = shown(configs)
     heads = ("(Holm)", "search", "accuracy - kd", "x ce")
-    for part in (*heads, "5.06", "(baseline)", "0.654", "0.12", "-15.00 ± 2.05"):
+    for part in (*heads, "5.06", "(baseline)", "0.654", "0.125", "−15.00 ± 2.05"):
         assert part in text
     against = configs[1].against_baseline
-    assert f"[{against.low:+.3f}, {against.high:+.3f}]" in text
+    value, *bounds = (f"{each:+.3f}".replace("-", "−") for each in (against.value, against.low, against.high))
+    assert f"[{', '.join(bounds)}]" in text
     assert "".join(text.split()).count("logit_standard") == 1
     text = shown([replace(config, search_accuracy=None) for config in configs])
     assert "search" not in text
-    assert f"{against.value:+.3f} [{against.low:+.3f}, {against.high:+.3f}]" in text
+    assert f"{value} [{', '.join(bounds)}]" in text
     assert "(Holm)" in text
-
-
-def test_a_mean_is_shown_with_the_half_of_its_interval_that_was_not_cut() -> None:
-    assert plus_minus(Estimate(0.9875, 0.80, 1.0, 2, "")) == "0.988 ± 0.188"
-    assert plus_minus(Estimate(0.9, math.nan, math.nan, 1, "")) == "0.900"
-    assert plus_minus(Estimate(1.5, 1.0, 2.0, 3, ""), places=2, sign="+") == "+1.50 ± 0.50"
-    assert plus_minus(Estimate(math.nan, math.nan, math.nan, 0, "")) == ""

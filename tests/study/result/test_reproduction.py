@@ -144,7 +144,7 @@ def test_what_of_the_teacher_is_gone_is_made_anew_elsewhere(plan):
     before, said = contents(plan.output_dir), []
     found = reproduce(*find_trial(trial_id, None, plan.output_dir), said.append)
     assert found.matches, found.largest
-    assert any("it is made anew" in text for text in said)
+    assert any("training it again for this run" in text for text in said)
     assert contents(plan.output_dir) == before
 
 
@@ -220,7 +220,7 @@ def test_the_nearest_trials_are_named_where_there_is_none_of_that_name(plan):
     record(plan)
     record(plan, epochs=1)
     for asked, name in (("planned-0010", None), ("plannd-0001", None), ("0001", None), ("planed-0001", "planned")):
-        with pytest.raises(UsageError, match=r"the nearest: (planned-000\d, planned-000\d)"):
+        with pytest.raises(UsageError, match=r"similar: (planned-000\d, planned-000\d)"):
             find_trial(asked, name, plan.output_dir)
     with pytest.raises(UsageError, match="no study 'other'"):
         find_trial("planned-0001", "other", plan.output_dir)
@@ -238,7 +238,7 @@ def test_a_trial_of_which_nothing_was_recorded_is_refused(plan):
     ledger.end_trial(died, "failed", PROCESS_DIED)
     ledger.close()
     for trial_id in ("planned-0000", died):
-        with pytest.raises(UsageError, match="it has no epoch to compare"):
+        with pytest.raises(UsageError, match="has no recorded epoch, so there is nothing to compare"):
             find_trial(trial_id, None, plan.output_dir)
 
 
@@ -247,7 +247,7 @@ def test_why_bits_may_differ_is_told_by_the_plan(tmp_path):
     assert "rounding" in usual
     assert "--pack 4" in reasons_to_differ(make_plan(tmp_path, name="packed", pack=4), "cpu")[1]
     on_gpus = make_plan(tmp_path, name="on-gpus", gpus_per_trial=0.5)
-    assert "this one on the CPU now" in reasons_to_differ(on_gpus, "cpu")[1]
+    assert "this one on the CPU." in reasons_to_differ(on_gpus, "cpu")[1]
 
 
 def test_the_command_tells_by_its_exit_code_whether_the_bits_match(plan, command, monkeypatch):
@@ -277,4 +277,4 @@ def test_the_command_tells_by_its_exit_code_whether_the_bits_match(plan, command
 
     done = command(main, "planned-0009", "--output-dir", plan.output_dir)
     assert done.code == 2
-    assert "the nearest: " in done.err
+    assert "similar: " in done.err

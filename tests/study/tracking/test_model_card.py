@@ -38,7 +38,7 @@ def test_a_card_says_what_it_is_and_what_it_learnt_from(written):
         "- data: `digits` (scikit-learn's load_digits",
         "10 classes; 1,077, 360, 360 images to train, validate and test, split seed 0",
         "- teacher: `cnn_32_64`, trained for",
-        "accuracy 0.987 on the validation split",
+        "accuracy 0.9870 on the validation split",
         f"adapter_width {entry.config.adapter_width}",
         "## Limits",
     ):
@@ -65,7 +65,7 @@ def test_every_accuracy_has_its_interval_and_n(written):
         row = f"| {split} | {accuracy.value:.3f} | [{accuracy.low:.3f}, {accuracy.high:.3f}] | 6 seeds |"
         assert f"| the config, over seeds {row}" in card
     # Wilson's, by hand: (0.85 + z²/720 ± z · sqrt(0.85 · 0.15/360 + z²/(4 · 360²))) / (1 + z²/360).
-    assert "| these weights | test | 0.850 | [0.809, 0.883] | 360 images |" in card
+    assert "| these weights | test | 0.8500 | [0.8094, 0.8832] | 360 images |" in card
     own = [each for each in result.comparisons if each.config_id == first.config_id]
     assert own
     for each in own:

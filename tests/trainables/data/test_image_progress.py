@@ -19,7 +19,7 @@ def clock(monkeypatch):
 
 def test_without_a_terminal_work_of_minutes_is_told_of_once(clock, capsys):
     assert list(with_progress(range(400), "checking images", 400)) == list(range(400))
-    assert capsys.readouterr() == ("", "checking images: 21 of 400 done, about 6 minutes left\n")
+    assert capsys.readouterr() == ("", "checking images: 21 of 400 done, about 6 min left\n")
 
 
 @pytest.mark.parametrize("total", [30, 60])

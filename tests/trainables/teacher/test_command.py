@@ -146,7 +146,7 @@ def test_a_killed_training_ends_with_the_same_file_to_the_bit(tmp_path):
     assert not (folder / "teacher.safetensors").exists()
     done = run(*command, "--output-dir", tmp_path / "broken")
     assert done.returncode == 0, done.stderr
-    assert "going on after epoch" in done.stderr
+    assert "continuing after epoch" in done.stderr
     assert "[1/40]" not in done.stderr
     expected = tmp_path / "straight" / "teachers" / "killed" / "teacher.safetensors"
     assert (folder / "teacher.safetensors").read_bytes() == expected.read_bytes()

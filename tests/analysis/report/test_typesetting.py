@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.wording.numbers import with_minus
+from analysis.report.typesetting import UNBROKEN, unbroken, with_minus
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,15 @@ from analysis.wording.numbers import with_minus
 )
 def test_a_hyphen_is_a_minus_where_it_stands_before_a_number_of_its_own(given: str, expected: str) -> None:
     assert with_minus(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("0.886 [0.870, 0.902], n = 5", f"0.886 [0.870,{UNBROKEN}0.902], n = 5"),
+        ("[−∞, +0.020] and [0.1, 0.2]", f"[−∞,{UNBROKEN}+0.020] and [0.1,{UNBROKEN}0.2]"),
+        ("a, b [see x, y]", "a, b [see x, y]"),
+    ],
+)
+def test_the_ends_of_an_interval_stay_on_one_line(given: str, expected: str) -> None:
+    assert unbroken(given) == expected

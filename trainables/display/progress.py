@@ -1,0 +1,78 @@
+"""Bar of a counted task on a terminal."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from trainables.display.numbers import format_duration
+
+
+class CountedBar:
+    """Bar that counts finished items, followed by a text and the elapsed time. The bar disappears when it stops.
+
+    Args:
+        console: console of the bar.
+        name: name of the counted items.
+        total: final count.
+    """
+
+    def __init__(self, console: Console, name: str, total: int) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            redirect_stdout=False,  # output from Ray must not appear on the screen
+        )
+        self._task = self._progress.add_task(name, total=total, state="")
+
+    @classmethod
+    def on_terminal(cls, console: Console, name: str, total: int) -> "CountedBar | None":
+        """Return a bar, or None if the console is quiet or writes to a file or pipe."""
+        return cls(console, name, total) if console.is_terminal and not console.quiet else None
+
+    def start(self) -> None:
+        """Show the bar."""
+        self._progress.start()
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+    def __enter__(self) -> "CountedBar":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def update(self, done: int, state: str = "", *, total: int | None = None) -> None:
+        """Show a new count.
+
+        Args:
+            done: number of finished items.
+            state: text after the count.
+            total: new final count; None if it has not changed.
+        """
+        self._progress.update(self._task, completed=done, state=state, total=total)
+
+
+def time_left(began: float, done: int, left: int) -> str:
+    """Estimate the time that the remaining items take, as `about 12 min left`; empty if it is unknown or zero.
+
+    Args:
+        began: time of the start, by `time.monotonic`.
+        done: number of items finished since the start.
+        left: number of remaining items.
+    """
+    if done <= 0 or left <= 0:
+        return ""
+    return f"about {format_duration((time.monotonic() - began) / done * left)} left"

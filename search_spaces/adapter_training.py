@@ -10,7 +10,10 @@ _VARIED = (
         role="scientific",
         value="serial",
         choices=("serial", "parallel", "logit", "feature"),
-        why="PESF-KD's vision and language code differ here; `logit` and `feature` bound what the correction may see",
+        why=(
+            "PESF-KD's vision and language code use different kinds; `logit` and `feature` limit the inputs of "
+            "the correction"
+        ),
     ),
     Parameter(
         name="adapter_init",
@@ -18,7 +21,7 @@ _VARIED = (
         role="scientific",
         value="zero",
         choices=("zero", "default"),
-        why="zero starts from plain distillation, PyTorch's from a randomly disturbed teacher",
+        why="zero starts from plain distillation, PyTorch's default from a randomly perturbed teacher",
     ),
     Parameter(
         name="detach_adapter_target",
@@ -26,8 +29,8 @@ _VARIED = (
         role="scientific",
         value=False,
         choices=(False, True),
-        why="True stops the student from moving the teacher: what is left is fine-tuning on labels, which "
-        "tells student-friendliness from a better teacher",
+        why="True blocks the student's gradient to the adapter, which is then only fine-tuned on labels; this "
+        "separates student-friendliness from a better teacher",
     ),
     Parameter(
         name="adapter_learning_rate",
@@ -37,8 +40,8 @@ _VARIED = (
         low=0.0005,
         high=0.1,
         log=True,
-        why="how fast the teacher may follow is part of this question; from a hundredth of the student's "
-        "rate to twice it, in ratios",
+        why="how fast the adapted teacher changes is part of the question; from a hundredth of the student's "
+        "learning rate to twice that rate, on a log scale",
     ),
     Parameter(
         name="adapter_schedule",
@@ -46,12 +49,15 @@ _VARIED = (
         role="nuisance",
         value="cosine",
         choices=("constant", "cosine", "step"),
-        why="the rate that works depends on whether and when it decays",
+        why="the best learning rate depends on the schedule",
     ),
 )
 
 SPACE = SearchSpace(
     name="adapter_training",
-    question="Which adapter, started and trained how fast and by whose gradient, helps the student most?",
+    question=(
+        "Which kind of adapter, with which initialisation, learning rate and source of gradients, helps the "
+        "student most?"
+    ),
     parameters=(*_VARIED, *baseline_without(_VARIED)),
 )

@@ -12,8 +12,8 @@ _VARIED = (
         low=2,
         high=256,
         log=True,
-        why="from one that can hardly reorder classes to one wider than small students' features; a "
-        "doubling, not an added unit, is what changes a bottleneck, hence the log scale",
+        why="from too narrow to reorder many classes to wider than the features of small students; log scale, "
+        "because the effect of a bottleneck depends on the ratio of widths",
     ),
     Parameter(
         name="adapter_learning_rate",
@@ -23,13 +23,13 @@ _VARIED = (
         low=0.0005,
         high=0.1,
         log=True,
-        why="the step size that suits an adapter falls with its width, so one rate for all would favour some"
-        " widths; from a hundredth of the student's rate to twice it",
+        why="the best learning rate of an adapter falls with its width, so one rate for all would favour some "
+        "widths; from a hundredth of the student's rate to twice that rate",
     ),
 )
 
 SPACE = SearchSpace(
     name="adapter_width",
-    question="How does the width of the adapter's bottleneck move the sharpness gap and the student's accuracy?",
+    question="How does the width of the adapter's bottleneck affect the sharpness gap and the student's accuracy?",
     parameters=(*_VARIED, *baseline_without(_VARIED)),
 )

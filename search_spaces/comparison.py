@@ -79,7 +79,7 @@ class MethodComparison:
         if len(set(names)) < len(names):
             raise ValueError(f"space {self.name!r} tunes a field more than once: {', '.join(names)}")
         if not self.question.strip().endswith("?"):
-            raise ValueError(f"space {self.name!r} states its question, ending in a question mark")
+            raise ValueError(f"space {self.name!r} needs a question that ends in a question mark")
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -24,8 +24,8 @@ _VARIED = (
         role="scientific",
         value="none",
         choices=("none", "paper", "centred", "placebo"),
-        why="what is done to the gap: left alone, imposed as the paper measures it, imposed without what a constant on "
-        "all logits can do, or moved by that constant alone",
+        why="how the gap is controlled: not at all, imposed as the paper measures it, imposed without the effect "
+        "of a constant added to all logits, or changed by that constant alone",
     ),
     Parameter(
         name="gap_target",
@@ -34,8 +34,8 @@ _VARIED = (
         value=0.0,
         low=0.0,
         high=2.0,
-        why="in nats, from a closed gap to the frozen teacher's: on digits 1.5 under plain distillation, on "
-        "Fashion-MNIST 0 there and up to 1.3 for students of adapters of any width (28 trials)",
+        why="in nats, from no gap to the gap of the frozen teacher: under plain distillation 1.5 on digits and 0 "
+        "on Fashion-MNIST, where students of adapters of any width reach up to 1.3 (28 trials)",
     ),
     Parameter(
         name="adapter_learning_rate",
@@ -45,9 +45,10 @@ _VARIED = (
         low=0.001,
         high=0.01,
         log=True,
-        why="the penalty is one more pull on the adapter: a rate that reaches one target may not reach another; on "
-        "digits 0.0005 left the centred gap where it was, and from 0.02 on 6 of 8 trials ended in infinities, as a "
-        "square that begins at some ten nats pulls hard",
+        why="the penalty adds a gradient to the adapter, so a rate that reaches one target may not reach "
+        "another; on digits, 0.0005 did not change the centred gap, and with 0.02 or more, 6 of 8 trials "
+        "ended with infinite values, because a squared penalty that starts at about ten nats has large "
+        "gradients",
     ),
 )
 _HELD = (
@@ -56,14 +57,15 @@ _HELD = (
         kind="float",
         role="fixed",
         value=1.0,
-        why="of the order of the adapter's cross-entropy weight, so that half a nat off the target weighs a quarter of "
-        "a nat of cross-entropy; whether a target was met, `val/sharpness_gap` and `train/loss_gap` tell",
+        why="similar to the adapter's cross-entropy weight: missing the target by half a nat costs as much as a "
+        "quarter of a nat of cross-entropy; `val/sharpness_gap` and `train/loss_gap` show whether a target "
+        "was met",
     ),
 )
 
 SPACE = SearchSpace(
     name="gap_target",
-    question="Does a student get better when its teacher's sharpness gap is set smaller, or only when it gets softer "
-    "labels?",
+    question="Does a student improve when the sharpness gap of the teacher is made smaller, or only when the "
+    "labels are softer?",
     parameters=(*_VARIED, *_HELD, *baseline_without(_VARIED)),
 )

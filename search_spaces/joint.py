@@ -4,7 +4,9 @@ from search_spaces.space import Parameter, SearchSpace
 
 SPACE = SearchSpace(
     name="joint",
-    question="Which parts of the objective and of the adapter matter most for the student when all may vary?",
+    question=(
+        "Which parameters of the objective and of the adapter matter most for the student when all of them vary?"
+    ),
     parameters=(
         Parameter(
             name="temperature",
@@ -14,7 +16,7 @@ SPACE = SearchSpace(
             low=1.0,
             high=16.0,
             log=True,
-            why="as in the space `temperature`: from unsoftened outputs to close to matching logits, in ratios",
+            why="as in the space `temperature`: from unsoftened outputs to nearly matching logits, on a log scale",
         ),
         Parameter(
             name="ce_weight",
@@ -23,7 +25,7 @@ SPACE = SearchSpace(
             value=1.0,
             low=0.0,
             high=2.0,
-            why="as in the space `loss_weights`: linear, because 0 (no labels) is a value of interest",
+            why="as in the space `loss_weights`: linear scale, because 0 (no labels) is a value of interest",
         ),
         Parameter(
             name="kd_weight",
@@ -42,7 +44,7 @@ SPACE = SearchSpace(
             low=0.01,
             high=10.0,
             log=True,
-            why="as in the space `loss_weights`: the adapter's balance between labels and student is a ratio",
+            why="as in the space `loss_weights`: log scale, because the balance between labels and student is a ratio",
         ),
         Parameter(
             name="adapter_kind",
@@ -50,7 +52,7 @@ SPACE = SearchSpace(
             role="scientific",
             value="serial",
             choices=("serial", "parallel", "logit", "feature"),
-            why="as in the space `adapter_training`: what the correction is computed from and added to",
+            why="as in the space `adapter_training`: input and target of the correction",
         ),
         Parameter(
             name="adapter_width",
@@ -60,7 +62,7 @@ SPACE = SearchSpace(
             low=2,
             high=256,
             log=True,
-            why="as in the space `adapter_width`: two to wider than small students' features, in doublings",
+            why="as in the space `adapter_width`: from 2 to wider than the features of small students, on a log scale",
         ),
         Parameter(
             name="adapter_init",
@@ -68,7 +70,10 @@ SPACE = SearchSpace(
             role="scientific",
             value="zero",
             choices=("zero", "default"),
-            why="as in the space `adapter_training`: from plain distillation or from a disturbed teacher",
+            why=(
+                "as in the space `adapter_training`: starts from plain distillation or from a randomly perturbed "
+                "teacher"
+            ),
         ),
         Parameter(
             name="detach_adapter_target",
@@ -76,7 +81,7 @@ SPACE = SearchSpace(
             role="scientific",
             value=False,
             choices=(False, True),
-            why="as in the space `adapter_training`: whether the student moves its teacher",
+            why="as in the space `adapter_training`: whether the student's gradient trains the adapter",
         ),
         Parameter(
             name="adapter_learning_rate",
@@ -86,7 +91,7 @@ SPACE = SearchSpace(
             low=0.0005,
             high=0.1,
             log=True,
-            why="width, kind and weights all rescale the adapter's gradient; each deserves the step that suits it",
+            why="width, kind and weights all rescale the adapter's gradient, so each needs its own learning rate",
         ),
         Parameter(
             name="adapter_schedule",
@@ -94,7 +99,7 @@ SPACE = SearchSpace(
             role="nuisance",
             value="cosine",
             choices=("constant", "cosine", "step"),
-            why="the adapter's rate that works depends on whether and when it decays",
+            why="the best learning rate of the adapter depends on the schedule",
         ),
         Parameter(
             name="student_learning_rate",
@@ -104,8 +109,8 @@ SPACE = SearchSpace(
             low=0.01,
             high=0.2,
             log=True,
-            why="the sum of ce_weight and kd_weight multiplies the student's gradient; a free rate keeps a "
-            "heavier objective from passing for a better one",
+            why="the sum of ce_weight and kd_weight multiplies the student's gradient; tuning the learning rate "
+            "prevents a larger objective from looking like a better one",
         ),
     ),
 )

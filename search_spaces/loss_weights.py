@@ -11,7 +11,7 @@ _VARIED = (
         value=1.0,
         low=0.0,
         high=2.0,
-        why="0 distils without labels; a linear scale, because 0 is a value of interest",
+        why="0 distils without labels; linear scale, because 0 is a value of interest",
     ),
     Parameter(
         name="kd_weight",
@@ -20,8 +20,8 @@ _VARIED = (
         value=0.9,
         low=0.1,
         high=2.0,
-        why="starts above 0, where student and adapter would never meet (the control `ce` covers that); "
-        "linear, so that its ratio to ce_weight sweeps both sides of one",
+        why="starts above 0, because without distillation the adapter does not affect the student (the control "
+        "`ce` covers that case); linear scale, so that the ratio to ce_weight covers both sides of 1",
     ),
     Parameter(
         name="adapter_ce_weight",
@@ -31,8 +31,8 @@ _VARIED = (
         low=0.01,
         high=10.0,
         log=True,
-        why="towards 0 nothing ties the adapter to the labels and it can lower the loss by copying the "
-        "student; towards infinity it ignores the student; the balance is a ratio, hence the log scale",
+        why="near 0, the adapter ignores the labels and can lower the loss by copying the student; for large "
+        "values, it ignores the student; log scale, because the balance is a ratio",
     ),
     Parameter(
         name="student_learning_rate",
@@ -42,8 +42,8 @@ _VARIED = (
         low=0.01,
         high=0.2,
         log=True,
-        why="the sum of ce_weight and kd_weight multiplies the student's gradient; without a free rate a "
-        "heavier objective would win or lose as a larger step",
+        why="the sum of ce_weight and kd_weight multiplies the student's gradient; with a fixed learning rate, a "
+        "larger objective would win or lose only because of its larger steps",
     ),
     Parameter(
         name="adapter_learning_rate",
@@ -59,6 +59,8 @@ _VARIED = (
 
 SPACE = SearchSpace(
     name="loss_weights",
-    question="How should the student's two losses and the adapter's cross-entropy be weighed against each other?",
+    question=(
+        "How should the student's two losses and the adapter's cross-entropy be weighted relative to each other?"
+    ),
     parameters=(*_VARIED, *baseline_without(_VARIED)),
 )

@@ -16,50 +16,57 @@ COMPARISON = MethodComparison(
             low=0.001,
             high=10.0,
             relative=True,
-            why="each method's loss has a size of its own, so only multiples of its published weight compare; more "
-            "room below, as weights of CIFAR nets are too heavy for small ones (at: 1 instead of 1000 on digits)",
+            why="the losses of different methods have different scales, so the bounds are multiples of the published "
+            "weight; they reach further down, because weights for CIFAR networks are too large for small "
+            "networks (at: 1 instead of 1000 on digits)",
         ),
         TunedParameter(
             name="temperature",
             kind="float",
             low=1.0,
             high=16.0,
-            why="as in the space `temperature`: from unsoftened outputs to close to matching logits, in ratios",
+            why="as in the space `temperature`: from unsoftened outputs to nearly matching logits, on a log scale",
         ),
         TunedParameter(
             name="ttm_gamma",
             kind="float",
             low=0.05,
             high=1.0,
-            why="the inverse of a temperature for the teacher alone, from 20 down to one that changes nothing",
+            why="the inverse of a temperature of the teacher alone, from temperature 20 to 1, which changes nothing",
         ),
         TunedParameter(
             name="label_smoothing",
             kind="float",
             low=0.01,
             high=0.5,
-            why="what label smoothing has for a distillation weight: from next to nothing to half of each label",
+            why=(
+                "the counterpart of the distillation weight for label smoothing, from almost nothing to half of each "
+                "label"
+            ),
         ),
         TunedParameter(
             name="student_learning_rate",
             kind="float",
             low=0.01,
             high=0.2,
-            why="a heavier objective is a larger step: with one rate for all, it would win or lose as that",
+            why=(
+                "a larger objective gives larger steps; with one learning rate for all methods, it would win or lose "
+                "for that reason"
+            ),
         ),
         TunedParameter(
             name="adapter_width",
             kind="int",
             low=2,
             high=256,
-            why="as in the space `adapter_width`: two to wider than small students' features, in doublings",
+            why="as in the space `adapter_width`: from 2 to wider than the features of small students, on a log scale",
         ),
         TunedParameter(
             name="adapter_learning_rate",
             kind="float",
             low=0.0005,
             high=0.1,
-            why="as in the space `adapter_width`: from a hundredth of the student's rate to twice it",
+            why="as in the space `adapter_width`: from a hundredth of the student's learning rate to twice that rate",
         ),
     ),
 )

@@ -53,16 +53,16 @@ class Parameter:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
-            raise ValueError(f"a parameter is named after a config field, not {self.name!r}")
+            raise ValueError(f"{self.name!r} is not a valid name of a config field")
         if self.kind not in KINDS or self.role not in ROLES:
             raise ValueError(
-                f"{self.name}: kind is one of {KINDS} and role one of {ROLES}, not {self.kind}, {self.role}"
+                f"{self.name}: kind must be one of {KINDS} and role one of {ROLES}, not {self.kind} and {self.role}"
             )
         if not self.why.strip():
             raise ValueError(f"{self.name}: give the reason for its bounds, scale and role in `why`")
         if self.role == "fixed":
             if self.low is not None or self.high is not None or self.choices or self.log:
-                raise ValueError(f"{self.name}: a fixed parameter has a value and neither bounds, choices nor log")
+                raise ValueError(f"{self.name}: a fixed parameter must have a value, without bounds, choices or log")
         elif self.kind == "categorical":
             self._check_choices()
         else:
@@ -72,24 +72,24 @@ class Parameter:
 
     def _check_choices(self) -> None:
         if self.low is not None or self.high is not None or self.log:
-            raise ValueError(f"{self.name}: a categorical parameter has choices and neither bounds nor log")
+            raise ValueError(f"{self.name}: a categorical parameter must have choices, without bounds or log")
         if len(self.choices) < 2 or len({(type(choice), choice) for choice in self.choices}) < len(self.choices):
             raise ValueError(f"{self.name}: give at least two different choices, not {self.choices}")
 
     def _check_bounds(self) -> None:
         low, high = self._bounds()
         if self.choices:
-            raise ValueError(f"{self.name}: a parameter of kind {self.kind} has bounds and no choices")
+            raise ValueError(f"{self.name}: a parameter of kind {self.kind} must have bounds, without choices")
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ValueError(f"{self.name}: bounds are finite with low < high, not {low}, {high}")
+            raise ValueError(f"{self.name}: bounds must be finite with low < high, not {low}, {high}")
         if self.log and low <= 0:
-            raise ValueError(f"{self.name}: a log scale starts above 0, not at {low}")
+            raise ValueError(f"{self.name}: a log scale must start above 0, not at {low}")
         if self.kind == "int" and not (type(low) is int and type(high) is int):
-            raise ValueError(f"{self.name}: an int parameter has int bounds, not {low!r}, {high!r}")
+            raise ValueError(f"{self.name}: an int parameter must have int bounds, not {low!r}, {high!r}")
 
     def _bounds(self) -> tuple[float, float]:
         if self.low is None or self.high is None:
-            raise ValueError(f"{self.name}: a parameter of kind {self.kind} has low and high")
+            raise ValueError(f"{self.name}: a parameter of kind {self.kind} needs low and high")
         return self.low, self.high
 
     @property
@@ -152,7 +152,7 @@ class SearchSpace:
         if not self.scientific:
             raise ValueError(f"space {self.name!r} has no scientific parameter: give at least one that varies")
         if not self.question.strip().endswith("?"):
-            raise ValueError(f"space {self.name!r} states its question, ending in a question mark")
+            raise ValueError(f"space {self.name!r} needs a question that ends in a question mark")
 
     @property
     def scientific(self) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ _VARIED = (
         low=1.0,
         high=16.0,
         log=True,
-        why="from the unsoftened outputs to where the loss is close to matching logits; it divides logits, "
-        "so equal ratios are equal steps",
+        why="from unsoftened outputs to nearly matching logits; log scale, because logits are divided by the "
+        "temperature",
     ),
     Parameter(
         name="adapter_learning_rate",
@@ -23,13 +23,13 @@ _VARIED = (
         low=0.0005,
         high=0.1,
         log=True,
-        why="T² holds the size of the distillation gradient only roughly as temperature moves, and the "
-        "adapter feels that against a cross-entropy that does not move",
+        why="the factor T² keeps the size of the distillation gradient only roughly constant over temperatures, "
+        "while the adapter's cross-entropy gradient does not depend on the temperature",
     ),
 )
 
 SPACE = SearchSpace(
     name="temperature",
-    question="Which temperature serves a student best once the teacher's sharpness adapts to it?",
+    question="Which temperature is best for a student when the sharpness of the teacher adapts to the student?",
     parameters=(*_VARIED, *baseline_without(_VARIED)),
 )

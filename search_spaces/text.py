@@ -12,16 +12,18 @@ from search_spaces.space import Parameter, SearchSpace, Value
 
 _RATES: Final = (1e-6, 1e-3)
 _STUDENT_RATES: Final = (1e-5, 1e-3)
-_WHY_ADAPTER_RATE: Final = "from a tenth of what PESF-KD's language code gives the adapter to a hundred times that"
+_WHY_ADAPTER_RATE: Final = (
+    "from a tenth of the adapter's learning rate in PESF-KD's language code to a hundred times that rate"
+)
 _WHY_STUDENT_RATE: Final = (
-    "AdamW's rates: what fine-tuning takes, and twenty times that for students from first weights"
+    "learning rates of AdamW: those of fine-tuning, and up to twenty times that for students trained from scratch"
 )
 
 _VALUES: Final[Mapping[str, tuple[Value, str]]] = {
     "adapter_kind": ("parallel", "the adapter of PESF-KD's language code"),
     "adapter_width": (64, "the width of PESF-KD's language code"),
-    "adapter_learning_rate": (1e-5, "what PESF-KD's language code gives the adapter"),
-    "adapter_schedule": ("linear", "falls as the student's rate does, from step to step"),
+    "adapter_learning_rate": (1e-5, "the adapter's value in PESF-KD's language code"),
+    "adapter_schedule": ("linear", "the adapter's learning rate decays in every step, like the student's"),
 }
 
 

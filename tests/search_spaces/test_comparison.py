@@ -23,7 +23,7 @@ def test_bounds_are_multiples_of_where_a_method_starts_or_widened_to_hold_it() -
 def test_a_field_named_twice_or_a_comparison_without_a_question_is_refused() -> None:
     with pytest.raises(ValueError, match="more than once: kd_weight, kd_weight"):
         MethodComparison(name="c", question="which?", tuned=(WEIGHT, WEIGHT))
-    with pytest.raises(ValueError, match="states its question"):
+    with pytest.raises(ValueError, match="needs a question"):
         MethodComparison(name="c", question="because")
 
 

@@ -24,19 +24,19 @@ def described(**changes: object) -> Parameter:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "not a name"}, "named after a config field"),
-        ({"kind": "complex"}, "kind is one of"),
+        ({"name": "not a name"}, "not a valid name of a config field"),
+        ({"kind": "complex"}, "kind must be one of"),
         ({"role": "secret"}, "role one of"),
         ({"why": " "}, "give the reason"),
-        ({"role": "fixed"}, "neither bounds"),
-        ({"high": None}, "has low and high"),
+        ({"role": "fixed"}, "without bounds"),
+        ({"high": None}, "needs low and high"),
         ({"high": 2}, "low < high"),
-        ({"low": 0, "log": True}, "starts above 0"),
+        ({"low": 0, "log": True}, "must start above 0"),
         ({"high": 8.0}, "int bounds"),
         ({"value": 9}, r"value 9 is not a int within \[2, 8\]"),
         ({"value": 4.0}, "value 4.0 is not"),
         ({"kind": "float", "high": float("inf")}, "finite"),
-        ({"kind": "categorical", "choices": (1, 4)}, "neither bounds nor log"),
+        ({"kind": "categorical", "choices": (1, 4)}, "without bounds or log"),
         ({"kind": "categorical", "low": None, "high": None, "choices": (4,)}, "at least two different"),
         ({"kind": "categorical", "low": None, "high": None, "choices": (4, 4)}, "at least two different"),
     ],
@@ -51,7 +51,7 @@ def test_a_space_without_a_question_or_with_a_field_twice_or_with_nothing_to_ask
         SearchSpace(name="s", question="why?", parameters=(WIDTH, WIDTH))
     with pytest.raises(ValueError, match="no scientific parameter"):
         SearchSpace(name="s", question="why?", parameters=(RATE, HELD))
-    with pytest.raises(ValueError, match="states its question"):
+    with pytest.raises(ValueError, match="needs a question"):
         SearchSpace(name="s", question="because", parameters=(WIDTH,))
 
 

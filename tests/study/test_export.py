@@ -170,7 +170,7 @@ def test_a_file_that_names_its_classes_wrongly_is_refused(study, command, tmp_pa
     write_tensors(weights, tensors, {**metadata, "class_names": names})
     done = command(main, "planned", "--format", "torch-export", "--output-dir", tmp_path)
     assert done.code == 1
-    assert "class_names in the file is no list of 10 names" in done.err
+    assert "class_names in the file is not a list of 10 names" in done.err
 
 
 def test_a_damaged_student_is_not_exported(study, command, tmp_path):

@@ -88,10 +88,10 @@ def test_a_dry_run_shows_how_the_teachers_classes_became_those_of_the_task(comma
     done = command(main, *TASK, *given, folder())
     assert "reordered by name, from Not_Entailment, Entailment to entailment, not_entailment" in done.out
     unnamed = command(main, *TASK, *given, folder(id2label={0: "LABEL_0", 1: "LABEL_1"}))
-    assert "no names in its config.json; they are taken as entailment, not_entailment" in unnamed.out
+    assert "config.json does not name the classes; assuming entailment, not_entailment" in unnamed.out
     other = command(main, *TASK, *given, folder(id2label={0: "joy", 1: "anger"}))
     assert other.code == 2
-    assert "has the classes joy, anger, and glue:rte has entailment, not_entailment" in other.err
+    assert "has the classes joy, anger, but glue:rte has entailment, not_entailment" in other.err
 
 
 @pytest.mark.parametrize("flag", ["--teacher", "--student", "--teacher-checkpoint"])
@@ -99,11 +99,11 @@ def test_a_model_that_cannot_read_the_tasks_sentences_is_refused_in_a_dry_run(co
     given = *TASK, "--data-root", root, "--output-dir", tmp_path, "--dry-run", flag
     assert command(main, *given, folder(max_position_embeddings=40)).code == 0
     few = command(main, *given, folder(max_position_embeddings=16))
-    assert (few.code, "has 16 positions, and the sentences of glue:rte need 24" in few.err) == (2, True), few.err
+    assert (few.code, "has 16 positions, but the sentences of glue:rte need 24" in few.err) == (2, True), few.err
     assert f"error: {flag}: " in few.err
     tokens = command(main, *given, folder(vocab_size=20))
-    assert (tokens.code, "embeds 20 tokens, and the tokeniser has" in tokens.err) == (2, True), tokens.err
-    for name, says in (("tokenizer.json", "no tokeniser in it"), ("model.safetensors", "but no weights at all")):
+    assert (tokens.code, "has embeddings for 20 tokens, but the tokeniser has" in tokens.err) == (2, True), tokens.err
+    for name, says in (("tokenizer.json", "contains no tokeniser"), ("model.safetensors", "but no weights at all")):
         path = folder()
         (path / name).unlink()
         done = command(main, *given, path)
@@ -111,7 +111,7 @@ def test_a_model_that_cannot_read_the_tasks_sentences_is_refused_in_a_dry_run(co
     pickled = folder()
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     done = command(main, *given, pickled)
-    assert "but pytorch_model.bin. Only safetensors are read, as pickles may run code" in done.err
+    assert "but pytorch_model.bin. Only safetensors are read, because pickles can run code" in done.err
     assert not list(tmp_path.iterdir())
 
 
@@ -128,7 +128,7 @@ def test_a_teacher_is_not_begun_from_a_model_that_cannot_read_the_tasks_sentence
     ("arguments", "says"),
     [
         (("--method", "fitnet"), "method 'fitnet' matches maps"),
-        (("--teacher", "no-such-bert"), "--teacher: there is no model 'no-such-bert' here"),
+        (("--teacher", "no-such-bert"), "--teacher: model 'no-such-bert' was not found"),
         (("--teacher-checkpoint", "/nowhere/model"), "--teacher-checkpoint: there is no folder /nowhere/model"),
         (("--pack", "4"), "packed trials need image data"),
         (("--dataset", "digits", "--student-layers", "last"), "--student-layers is only for a student bert:N"),

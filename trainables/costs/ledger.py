@@ -94,8 +94,8 @@ class CostLedger:
             "cost/train_examples": self.train_examples,
             "cost/student_parameters": self.parameters["student"],
             "cost/other_parameters": sum(self.parameters.values()) - own,
-            **{f"cost/forward_flops_{who}": part.forward for who, part in self.flops.items()},
-            **{f"cost/backward_flops_{who}": part.backward for who, part in self.flops.items()},
+            **{f"cost/forward_flops_{name}": part.forward for name, part in self.flops.items()},
+            **{f"cost/backward_flops_{name}": part.backward for name, part in self.flops.items()},
             "cost/step_flops": self.step_flops,
             "cost/step_flops_to_ce": self.to_ce,
             "cost/stored_bytes": self.stored_bytes,
@@ -112,13 +112,13 @@ def count_costs(run: DistillationRun) -> CostLedger:
     Args:
         run: the trial, at any time between steps; left unchanged.
     """
-    asks_teacher = run.method.spec.needs_teacher and "teacher" not in run.trainers
+    runs_frozen_teacher = run.method.spec.needs_teacher and "teacher" not in run.trainers
     outputs = run.teacher_outputs
-    slots = run.batches.slots if asks_teacher else 0
+    slots = run.batches.slots if runs_frozen_teacher else 0
     return CostLedger(
-        parameters={who: count_parameters([trainer.module]) for who, trainer in run.trainers.items()},
-        flops={who: Flops() for who in COST_PARTS} | _flops_of(run, asks_teacher=asks_teacher),
-        teacher_pass=_teacher_pass(run) if asks_teacher else None,
+        parameters={name: count_parameters([trainer.module]) for name, trainer in run.trainers.items()},
+        flops={name: Flops() for name in COST_PARTS} | _flops_of(run, runs_frozen_teacher=runs_frozen_teacher),
+        teacher_pass=_teacher_pass(run) if runs_frozen_teacher else None,
         stored_bytes=outputs.stored_bytes(slots) if outputs is not None else 0,
         stored_passes=slots if outputs is not None and outputs.stored else 0,
         train_examples=len(run.dataset.train),
@@ -157,7 +157,7 @@ class FlopCounter(TorchDispatchMode):
 _known: dict[tuple[object, ...], Flops] = {}
 
 
-def _once(key: tuple[object, ...], count: Callable[[], Flops]) -> Flops:
+def _cached(key: tuple[object, ...], count: Callable[[], Flops]) -> Flops:
     if key not in _known:
         _known[key] = count()
     return _known[key]
@@ -167,14 +167,16 @@ def _shape_of(run: DistillationRun) -> tuple[object, ...]:
     return run.batches.shape(), run.dataset.num_classes, run.method.spec.shares_layers, str(run.device)
 
 
-def _flops_of(run: DistillationRun, *, asks_teacher: bool) -> dict[str, Flops]:
+def _flops_of(run: DistillationRun, *, runs_frozen_teacher: bool) -> dict[str, Flops]:
     config, shape = run.config, _shape_of(run)
-    flops = {"student": _once((config.student, *shape), lambda: _network(run, run.student))}
-    beside = {who: each.module for who, each in run.trainers.items() if who not in ("student", "adapter", "method")}
-    for who, module in beside.items():
-        key = (who, run.method.name, config.student, config.teacher, *shape)
-        flops[who] = _once(key, lambda module=module: _network(run, module))  # type: ignore[misc]
-    if asks_teacher:
+    flops = {"student": _cached((config.student, *shape), lambda: _network(run, run.student))}
+    companions = {
+        name: each.module for name, each in run.trainers.items() if name not in ("student", "adapter", "method")
+    }
+    for name, module in companions.items():
+        key = (name, run.method.name, config.student, config.teacher, *shape)
+        flops[name] = _cached(key, lambda module=module: _network(run, module))  # type: ignore[misc]
+    if runs_frozen_teacher:
         assert run.teacher is not None
         assert run.teacher_outputs is not None
         head = Flops(2.0 * run.teacher.head.in_features * run.teacher.head.out_features)
@@ -182,10 +184,10 @@ def _flops_of(run: DistillationRun, *, asks_teacher: bool) -> dict[str, Flops]:
     adapter = Flops()
     if run.adapter is not None:
         key = ("adapter", config.adapter_kind, config.adapter_width, config.teacher, *shape)
-        adapter = flops["adapter"] = _once(key, lambda: _adapter(run))
-    others = [adapter, *(flops[who] for who in beside)]
+        adapter = flops["adapter"] = _cached(key, lambda: _adapter(run))
+    others = [adapter, *(flops[name] for name in companions)]
     key = ("method", *_method_key(run), *shape)
-    flops["method"] = _once(key, lambda: _method(run, others))
+    flops["method"] = _cached(key, lambda: _method(run, others))
     return flops
 
 
@@ -195,18 +197,18 @@ def _teacher_pass(run: DistillationRun) -> float:
     model = run.teacher.model
 
     def count() -> Flops:
-        with _counting(run) as counter, torch.no_grad():
+        with _flop_counter(run) as counter, torch.no_grad():
             model.head(model.features(run.batches.example(_FEW)))
         return Flops(counter.flops / _FEW)
 
-    return _once(("frozen", run.config.teacher, *_shape_of(run)), count).forward
+    return _cached(("frozen", run.config.teacher, *_shape_of(run)), count).forward
 
 
 def _network(run: DistillationRun, module: nn.Module) -> Flops:
     model = copy.deepcopy(module).train()
     assert isinstance(model, DistillationModel)
     inputs = run.batches.example(_FEW)
-    return _both_ways(run, lambda: model.head(model.features(inputs)).sum(), _FEW)
+    return _forward_and_backward(run, lambda: model.head(model.features(inputs)).sum(), _FEW)
 
 
 def _adapter(run: DistillationRun) -> Flops:
@@ -215,7 +217,7 @@ def _adapter(run: DistillationRun) -> Flops:
     adapter, head = run.adapter, run.teacher.head
     assert adapter is not None
     feature, logits = (torch.zeros(_FEW, size, device=run.device) for size in (head.in_features, head.out_features))
-    return _both_ways(run, lambda: adapter(feature, logits).sum(), _FEW, list(adapter.parameters()))
+    return _forward_and_backward(run, lambda: adapter(feature, logits).sum(), _FEW, list(adapter.parameters()))
 
 
 def _method_key(run: DistillationRun) -> tuple[object, ...]:
@@ -229,47 +231,47 @@ def _method_key(run: DistillationRun) -> tuple[object, ...]:
 
 def _method(run: DistillationRun, others: list[Flops]) -> Flops:
     """Count the losses with all networks that take part in them, minus the passes of those networks."""
-    apart = _apart(run)
-    apart.epoch = run.config.epochs - 1  # the first epochs of some methods differ, e.g. a warm-up
-    apart.begin_drawing()
+    isolated = _isolated_copy(run)
+    isolated.epoch = run.config.epochs - 1  # the first epochs of some methods differ, e.g. a warm-up
+    isolated.begin_drawing()
     batch = _batch(run)
     size = len(batch.labels)
-    feature, logits, maps = _said_by_student(run, batch.inputs)
-    own = _both_ways(run, lambda: apart.losses(feature, logits, batch.teacher, batch, maps).total, size)
+    feature, logits, maps = _random_student_outputs(run, batch.inputs)
+    own = _forward_and_backward(run, lambda: isolated.losses(feature, logits, batch.teacher, batch, maps).total, size)
     return Flops(
         own.forward - sum(each.forward for each in others), own.backward - sum(each.backward for each in others)
     )
 
 
-def _both_ways(
-    run: DistillationRun, forward: Callable[[], Tensor], examples: int, learns: Sequence[Tensor] = ()
+def _forward_and_backward(
+    run: DistillationRun, forward: Callable[[], Tensor], examples: int, inputs: Sequence[Tensor] = ()
 ) -> Flops:
-    """Count a loss and the gradients of `learns`, which is left unchanged; without `learns`, all gradients."""
-    with _counting(run) as counter:
+    """Count a loss and the gradients of `inputs`, which is left unchanged; without `inputs`, all gradients."""
+    with _flop_counter(run) as counter:
         loss = forward()
-        there = counter.flops
-        if learns:
-            torch.autograd.grad(loss, learns)
+        forward_flops = counter.flops
+        if inputs:
+            torch.autograd.grad(loss, inputs)
         else:
             loss.backward()
-    return Flops(there / examples, (counter.flops - there) / examples)
+    return Flops(forward_flops / examples, (counter.flops - forward_flops) / examples)
 
 
 @contextmanager
-def _counting(run: DistillationRun) -> Iterator[FlopCounter]:
+def _flop_counter(run: DistillationRun) -> Iterator[FlopCounter]:
     # Attention as plain matrix products, the only form with formulas on every device.
     with seeded(0, run.device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
         yield counter
 
 
-def _apart(run: DistillationRun) -> DistillationRun:
+def _isolated_copy(run: DistillationRun) -> DistillationRun:
     """Return the same trial with copies of the networks."""
-    apart = copy.copy(run)
-    apart.workers = None
+    isolated = copy.copy(run)
+    isolated.workers = None
     copied: dict[int, Any] = {id(run.teacher): run.teacher}
     for name in _COPIED:
-        setattr(apart, name, copy.deepcopy(getattr(run, name, None), copied))
-    return apart
+        setattr(isolated, name, copy.deepcopy(getattr(run, name, None), copied))
+    return isolated
 
 
 def _batch(run: DistillationRun) -> Batch:
@@ -279,21 +281,21 @@ def _batch(run: DistillationRun) -> Batch:
     teacher = None
     if run.teacher is not None:
         few = run.teacher(inputs[:_FEW], maps=run.method.spec.needs_maps)
-        maps = tuple(_like(each, size) for each in few.maps) if few.maps is not None else None
-        teacher = TeacherBatch(_like(few.feature, size), _like(few.logits, size), maps)
+        maps = tuple(_random_like(each, size) for each in few.maps) if few.maps is not None else None
+        teacher = TeacherBatch(_random_like(few.feature, size), _random_like(few.logits, size), maps)
     labels = run.dataset.train.labels[:size].to(run.device)
     return Batch(torch.arange(size, device=run.device), 0, inputs, labels, teacher)
 
 
-def _said_by_student(run: DistillationRun, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+def _random_student_outputs(run: DistillationRun, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
     """Return random feature, logits and maps with the student's shapes, as leaves that require gradients."""
     with torch.no_grad():
         few = forward_pass(copy.deepcopy(run.student).eval(), inputs[:_FEW], maps=run.method.spec.needs_maps)
     size = len(inputs)
-    seen = tuple(_like(each, size).requires_grad_() for each in few[2]) if few[2] is not None else None
-    return _like(few[0], size).requires_grad_(), _like(few[1], size).requires_grad_(), seen
+    random_maps = tuple(_random_like(each, size).requires_grad_() for each in few[2]) if few[2] is not None else None
+    return _random_like(few[0], size).requires_grad_(), _random_like(few[1], size).requires_grad_(), random_maps
 
 
-def _like(few: Tensor, size: int) -> Tensor:
+def _random_like(few: Tensor, size: int) -> Tensor:
     random = torch.randn(size, *few.shape[1:], generator=generator_from(0))
     return random.to(few.device)

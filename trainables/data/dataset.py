@@ -150,7 +150,7 @@ def stratified_split(
     Raises:
         ValueError: the splits have too few samples for all classes. The message names the smallest classes.
     """
-    assert sum(sizes) == len(labels), f"splits of {sizes} need {sum(sizes)} samples, there are {len(labels)}"
+    assert sum(sizes) == len(labels), f"splits of sizes {sizes} need {sum(sizes)} samples, but there are {len(labels)}"
     random = np.random.default_rng(seed)
     classes = np.unique(labels)
     pools = [random.permutation(np.flatnonzero(labels == label)) for label in classes]

@@ -212,4 +212,6 @@ def _digest(images: Tensor, labels: np.ndarray) -> str:
 
 
 def _warn(folder: Path, error: OSError) -> None:
-    warnings.warn(f"{folder}: decoded data cannot be kept there ({error}); each process keeps its own", stacklevel=3)
+    warnings.warn(
+        f"{folder}: cannot cache decoded data there ({error}); each process decodes its own copy", stacklevel=3
+    )

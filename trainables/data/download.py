@@ -19,7 +19,9 @@ def download_files(info: DatasetInfo, root: Path) -> None:
     """
     if not info.download:
         able = ", ".join(other.name for other in DATASETS.values() if other.download)
-        raise DataError(f"{info.name} cannot be downloaded; put its files under {root}. To be had by download: {able}")
+        raise DataError(
+            f"{info.name} cannot be downloaded; put its files under {root}. Datasets that can be downloaded: {able}"
+        )
     if info.task is not None:
         _download_from_hub(info, root)
         return
@@ -42,7 +44,7 @@ def _download_from_hub(info: DatasetInfo, root: Path) -> None:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise DataError(f"{info.name} is downloaded by the extra 'text': pip install 'pesfkd[text]'") from error
+        raise DataError(f"downloading {info.name} needs the extra 'text': pip install 'pesfkd[text]'") from error
     try:
         for name in info.layouts[-1]:
             hf_hub_download(HUB_DATASET, name, repo_type="dataset", local_dir=root)

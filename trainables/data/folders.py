@@ -20,7 +20,7 @@ from trainables.data.sources import DataError, unpacked
 from trainables.spec.datasets import DatasetInfo
 
 LabelledFiles = list[tuple[Path, int]]
-_MUCH: Final = 1 << 30
+_MAX_BYTES_IN_MEMORY: Final = 1 << 30
 
 
 def folder_files(listed: ImageFolder, part: Part) -> LabelledFiles:
@@ -53,7 +53,7 @@ def tiny_imagenet_files(info: DatasetInfo, files: Mapping[str, Path], part: Part
 def _images_in(folder: Path) -> list[Path]:
     found = sorted(path for path in folder.glob("*") if is_image_name(path.name) and not is_hidden(path.name))
     if not found:
-        raise DataError(f"{folder}: no image in it")
+        raise DataError(f"{folder}: contains no images")
     return found
 
 
@@ -80,7 +80,7 @@ def decode_images(
     Raises:
         UnusableImagesError: files are damaged or have another size. The message names them.
     """
-    images = _room((len(files), size, size, info.channels), scratch)
+    images = _allocate((len(files), size, size, info.channels), scratch)
     results = run_in_threads(partial(_decode, info, size), files, threads=torch.get_num_threads())
     problems: dict[str, str] = {}
     peaks: list[int] = []
@@ -96,9 +96,9 @@ def decode_images(
     return images.permute(0, 3, 1, 2), peaks
 
 
-def _room(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
+def _allocate(shape: tuple[int, ...], scratch: Path | None) -> Tensor:
     """Allocate a uint8 tensor, in a temporary file under `scratch` if it is large."""
-    if scratch is None or math.prod(shape) < _MUCH:
+    if scratch is None or math.prod(shape) < _MAX_BYTES_IN_MEMORY:
         return torch.empty(shape, dtype=torch.uint8)
     with tempfile.TemporaryFile(dir=scratch) as file:
         return torch.from_numpy(
@@ -114,7 +114,7 @@ def _decode(info: DatasetInfo, size: int, path: Path) -> tuple[Tensor, int | Non
         image = transforms.center_crop(transforms.resize(image, [size], antialias=True), [size, size])
         return image.permute(1, 2, 0), peak
     if array.shape[:2] != (size, size):
-        raise ImageError(f"{array.shape[1]} x {array.shape[0]} pixels, the dataset has {size} x {size}")
+        raise ImageError(f"{array.shape[1]} x {array.shape[0]} pixels, but the dataset has {size} x {size}")
     return torch.from_numpy(array.copy()), peak
 
 

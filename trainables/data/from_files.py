@@ -84,7 +84,9 @@ def _three_parts(info: DatasetInfo, train: Decoded, cache: Path, *, seed: int) -
 
 def _check_count(info: DatasetInfo, part: Decoded, expected: int) -> None:
     if len(part.labels) != expected:
-        raise DataError(f"{info.name}: {len(part.labels)} images, {expected} when it was looked through: start again")
+        raise DataError(
+            f"{info.name}: {len(part.labels)} images, but {expected} when the folder was scanned: start again"
+        )
 
 
 def _whole(info: DatasetInfo, part: Decoded) -> Split:

@@ -111,7 +111,7 @@ def list_image_folder(path: Path) -> ImageFolder:
         ValueError: a folder or class is missing, empty or ambiguous. The message names it.
     """
     if not _is_text(str(path), besides=["Cc"]):  # plans and journals are UTF-8
-        raise ValueError(f"{shown(path)} is no text in UTF-8: rename the folder, or give a link with another name")
+        raise ValueError(f"{shown(path)} is not valid UTF-8: rename the folder, or give a link with another name")
     try:
         there = path.is_dir()
     except OSError as error:  # an unreadable parent folder, or a name that is too long
@@ -125,7 +125,7 @@ def list_image_folder(path: Path) -> ImageFolder:
             continue
         if part in parts:
             raise ValueError(
-                f"{shown(path)}: {parts[part]}/ and {name}/ both name the {part} part: keep one, or join them"
+                f"{shown(path)}: {parts[part]}/ and {name}/ both name the {part} part: keep one, or merge them"
             )
         parts[part] = name
     if "train" in parts and _has_images_below(path / parts["train"]):
@@ -146,7 +146,7 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
             f"training part, move {_few(like_classes)} out of this folder; if it is a class, move its images out of "
             "its sub-folders"
         )
-    notes = [f"{_few(others)} beside {train_folder}/ is not read"] if others else []
+    notes = [f"{_few(others)} next to {train_folder}/ is ignored"] if others else []
     skipped: Counter[str] = Counter()
     classes = tuple(_sub_folders(path / train_folder))
     _check_classes(path / train_folder, classes)
@@ -158,15 +158,15 @@ def _list_parts(path: Path, folders: Sequence[str], parts: dict[Part, str]) -> I
         name = parts[part]
         outside += _count_outside(path / name, skipped)
         if part not in labelled:
-            notes.append(f"{name}/ has no images in class folders and is not read")
+            notes.append(f"{name}/ has no images in class folders and is ignored")
             continue
         strange = [
             each for each in _sub_folders(path / name) if each not in classes and _has_images(path / name / each)
         ]
         if strange:
             raise ValueError(
-                f"{shown(path / name)}: classes that {shown(path / train_folder)} does not have: {_few(strange)}. "
-                "Every class needs training images: add them, or remove these folders"
+                f"{shown(path / name)}: classes missing from {shown(path / train_folder)}: {_few(strange)}. Every "
+                "class needs training images: add them, or remove these folders"
             )
         found[part] = _list_classes(path, name, classes, skipped, all_of_them=False)
         present = {label for _, label in found[part]}
@@ -199,9 +199,9 @@ def _check_validation(
     if lacking := [name for label, name in enumerate(classes) if label not in present and sizes[label] > 1]:
         place = shown(path / parts["validation"])
         raise ValueError(
-            f"{place}: no image of {_few(lacking)} ({len(lacking)} of {len(classes)} classes). Every class of two "
-            f"images or more needs one to validate on: move some of its images there; or move {place} elsewhere, and a "
-            f"tenth of {parts['train']}/ validates"
+            f"{place}: no image of {_few(lacking)} ({len(lacking)} of {len(classes)} classes). Every class with "
+            f"two or more images needs a validation image: move some images of the class there; or move {place} "
+            f"elsewhere to validate on a tenth of {parts['train']}/"
         )
 
 
@@ -217,8 +217,8 @@ def _list_plain(path: Path, folders: Sequence[str]) -> ImageFolder:
         inner_parts = {_PART_NAMES.get(each.lower()) for each in _sub_folders(path / name)} - {None}
         if "train" in inner_parts and len(inner_parts) > 1:
             raise ValueError(
-                f"{shown(path / name)} is split into train and test itself: name it as the dataset, or put the classes "
-                f"into {shown(path)}/train/ and {shown(path)}/test/"
+                f"{shown(path / name)} is itself split into train and test: give it as the dataset, or put the "
+                f"classes into {shown(path)}/train/ and {shown(path)}/test/"
             )
     _refuse_parts_of_other_names(path, folders)
     skipped: Counter[str] = Counter()
@@ -241,10 +241,10 @@ def _refuse_parts_without_classes(path: Path, folders: Sequence[str], parts: dic
     named = [name for name in parts.values() if _has_images(path / name)]
     below = [name for name in named if _has_images_below(path / name)]
     if len(named) > 1 or below or (named and len(folders) == 1):
-        what = "has no training part" if below else "has images that are in no class folder"
+        what = "has no training part" if below else "has images outside class folders"
         raise ValueError(
-            f"{shown(path)}: {_few(named)} {what}: an image folder has its images in {shown(path)}/train/CLASS/, and "
-            "there is no such folder"
+            f"{shown(path)}: {_few(named)} {what}: an image folder needs images in {shown(path)}/train/CLASS/, "
+            "and there is no such folder"
         )
     if "train" in parts and not named and set(folders) <= set(parts.values()):
         classes = _sub_folders(path / parts["train"])
@@ -267,8 +267,7 @@ def _refuse_parts_of_other_names(path: Path, folders: Sequence[str]) -> None:
 def _no_folder(path: Path) -> str:
     place = shown(path)
     return (
-        f"{place}: an image folder has its images in {place}/CLASS/ or {place}/train/CLASS/, "
-        "and there is no such folder"
+        f"{place}: an image folder needs images in {place}/CLASS/ or {place}/train/CLASS/, and there is no such folder"
     )
 
 
@@ -279,8 +278,8 @@ def _check_classes(folder: Path, classes: Sequence[str]) -> None:
         )
     if unprintable := [name for name in classes if not _is_text(name)]:
         raise ValueError(
-            f"{shown(folder)}: class names that are no text in UTF-8, or have line breaks or other control characters: "
-            f"{_few(unprintable)}. Rename these folders"
+            f"{shown(folder)}: class names that are not valid UTF-8, or contain line breaks or other control "
+            f"characters: {_few(unprintable)}. Rename these folders"
         )
 
 
@@ -299,7 +298,7 @@ def _list_classes(
 
 
 def _no_image(folder: Path) -> str:
-    return f"{shown(folder)}: no image in it ({', '.join(IMAGE_SUFFIXES)}); remove the class or fill it"
+    return f"{shown(folder)}: contains no images ({', '.join(IMAGE_SUFFIXES)}); remove the class or add images"
 
 
 def _images_of_class(path: Path, relative: str, skipped: Counter[str]) -> list[str]:

@@ -103,11 +103,9 @@ def read_pixels(path: Path | str, mode: PixelMode) -> Pixels:
         found = _mode(image)
         if found in ("I", "F"):
             kind = "32-bit integers" if found == "I" else "floats"
-            raise ImageError(f"pixels are {kind}, of which nothing tells black and white: save it with 8 or 16 bits")
+            raise ImageError(f"pixels are {kind}, which do not define black and white: save it with 8 or 16 bits")
         if mode == "L" and not is_grey(found):
-            raise ImageError(
-                "it is in colour, and all images were grey when the folder was looked through: start again"
-            )
+            raise ImageError("it is in colour, but all images were grey when the folder was scanned: start again")
         if found.startswith(SIXTEEN_BITS):
             values = np.asarray(image).astype(np.uint32)
             grey = (np.minimum(values, 0xFFFF) >> 8).astype(np.uint8)[..., None]
@@ -140,12 +138,12 @@ def _reasons(path: Path | str) -> Iterator[None]:
 
 def _reason(path: Path | str, error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return "a link to a file that is not there" if os.path.islink(path) else "it is no longer there"  # noqa: PTH114
+        return "a link to a missing file" if os.path.islink(path) else "it no longer exists"  # noqa: PTH114
     if isinstance(error, UnidentifiedImageError):
         with suppress(OSError):
             if os.path.getsize(path) == 0:  # noqa: PTH202
                 return "empty (0 bytes)"
-        return f"not an image: its content is damaged from the start, or none of {', '.join(_FORMATS)}"
+        return f"not an image: the start of the file is damaged, or the format is none of {', '.join(_FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: make it smaller"
     if isinstance(error, OSError) and error.strerror:

@@ -41,10 +41,10 @@ def with_progress(results: Iterable[T], what: str, total: int) -> Iterator[T]:
                 bar.update(done)
                 yield result
     else:
-        yield from _with_a_line(results, what, total)
+        yield from _with_progress_line(results, what, total)
 
 
-def _with_a_line(results: Iterable[T], what: str, total: int) -> Iterator[T]:
+def _with_progress_line(results: Iterable[T], what: str, total: int) -> Iterator[T]:
     began, decided = time.monotonic(), False
     for done, result in enumerate(results, start=1):
         seconds = time.monotonic() - began

@@ -121,10 +121,10 @@ class ImageScan:
         width, height = self._sizes
         if self.edge is not None:
             wrong = (width != self.edge) | (height != self.edge)
-            rule = f"most images have {self.edge} x {self.edge}, so all must"
+            rule = f"most images have {self.edge} x {self.edge} pixels, so all must"
         else:
             wrong = np.maximum(width, height) > _MOST_ELONGATED * np.minimum(width, height)
-            rule = f"longer than {_MOST_ELONGATED} times its width"
+            rule = f"the longer side is more than {_MOST_ELONGATED} times the shorter one"
         sizes = {
             self.names[i]: f"{width[i]} x {height[i]} pixels: {rule}" for i in np.flatnonzero(wrong & self._readable)
         }
@@ -160,7 +160,7 @@ def scan_headers(path: Path, names: list[str]) -> ImageScan:
     """
     rows, unreadable = np.zeros(len(names), _ROW), Problems()
     rows["key"] = _keys(path, names)
-    unread = _take_known(path, rows)
+    unread = _fill_from_cache(path, rows)
     results = run_in_threads(read_header, [path / names[number] for number in unread])
     try:
         for number, result in zip(unread, with_progress(results, "reading headers", len(unread)), strict=True):
@@ -170,7 +170,7 @@ def scan_headers(path: Path, names: list[str]) -> ImageScan:
                 rows["mode"][number], rows["width"][number], rows["height"][number] = result
     finally:  # after Ctrl-C, headers read so far are not read again
         if len(unread) > len(unreadable):
-            _keep(path, rows)
+            _write_cache(path, rows)
     if len(unreadable) == len(names):
         raise unusable(path, unreadable, len(names))
     return ImageScan(path, names, rows, unreadable)
@@ -204,7 +204,7 @@ def check_images(listed: ImageFolder, decode: Callable[[Part], object] | None = 
             else:
                 peaks[number], whole[number] = result or 0, True
     finally:
-        _keep(scan.path, scan.rows)
+        _write_cache(scan.path, scan.rows)
     if problems:
         raise unusable(scan.path, {name: problems[name] for name in scan.names if name in problems}, len(scan.names))
     check_peaks(peaks[deep].tolist())
@@ -242,9 +242,9 @@ def check_peaks(values: Sequence[int]) -> None:
     """
     if values and max(values) < _LEAST_PEAK:
         raise DataError(
-            f"{len(values):,} 16-bit images have no value above {max(values):,} of 65,535, and only their upper 8 bits "
-            f"are kept: at most {(max(values) >> 8) + 1} grey levels would be left. Scale their pixels to 16 bits, or "
-            "save them with 8 bits, and start again"
+            f"{len(values):,} 16-bit images have no pixel value above {max(values):,} of 65,535, and only the "
+            f"upper 8 bits are kept: at most {(max(values) >> 8) + 1} grey levels would be left. Scale the pixels "
+            "to the full 16-bit range, or save the images with 8 bits, and start again"
         )
 
 
@@ -257,19 +257,19 @@ def unusable(path: Path | None, problems: Problems, total: int) -> UnusableImage
         total: number of files, usable ones included.
     """
     lines = [f"{shown(name)}: {reason}" for name, reason in problems.items()]
-    few = lines if len(lines) <= _LISTED else [*lines[:_LISTED], _rest(path, lines)]
+    few = lines if len(lines) <= _LISTED else [*lines[:_LISTED], _remaining_line(path, lines)]
     where = f"{shown(path)}: " if path is not None else ""
     text = "\n  ".join([f"{where}{len(problems):,} of {total:,} images cannot be used:", *few])
     return UnusableImagesError(f"{text}\nRepair, convert or remove these files and start again.", problems)
 
 
-def _rest(path: Path | None, lines: list[str]) -> str:
+def _remaining_line(path: Path | None, lines: list[str]) -> str:
     file = _cache() / f"unusable-{_short_hash(path)}.txt"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, ("\n".join(lines) + "\n").encode())
     except OSError:
-        return f"and {len(lines) - _LISTED:,} more (to have all listed, set PESFKD_CACHE to a folder of yours)"
+        return f"and {len(lines) - _LISTED:,} more (to list all, set PESFKD_CACHE to a writable folder)"
     return f"and {len(lines) - _LISTED:,} more; all are listed in {file}"
 
 
@@ -319,9 +319,9 @@ def _keys(path: Path, names: list[str]) -> list[bytes]:
     return keys
 
 
-def _take_known(path: Path, rows: np.ndarray) -> list[int]:
+def _fill_from_cache(path: Path, rows: np.ndarray) -> list[int]:
     """Fill in the rows found in the cache, and return the indices of all other rows."""
-    known = _load(path)
+    known = _read_cache(path)
     places = np.searchsorted(known["key"], rows["key"])
     places[places == len(known)] = 0
     found = (known["key"][places] == rows["key"]) & (rows["key"] != b"") if len(known) else np.zeros(len(rows), bool)
@@ -343,7 +343,7 @@ def _origin(content: bytes) -> dict[str, Any]:
     return {"format": _FORMAT, "pillow": PIL.__version__, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _load(path: Path) -> np.ndarray:
+def _read_cache(path: Path) -> np.ndarray:
     """Load the cached rows, sorted by key. Return no rows if the cache file is missing or invalid."""
     file = _cache() / f"scan-{_short_hash(path)}"
     with suppress(OSError, ValueError):  # file missing, invalid JSON, or an incomplete row
@@ -354,7 +354,7 @@ def _load(path: Path) -> np.ndarray:
     return np.zeros(0, _ROW)
 
 
-def _keep(path: Path, rows: np.ndarray) -> None:
+def _write_cache(path: Path, rows: np.ndarray) -> None:
     """Write all known rows to the cache, and delete all but the 64 newest cache files.
 
     Without a writable cache, every process reads the image files again.

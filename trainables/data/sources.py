@@ -24,7 +24,7 @@ LARGEST_FILE: Final = 2**30  # bytes; the largest dataset file has 184 million
 def _latin1(text: str, encoding: str) -> bytes:
     """Encode text as latin-1. In old pickle protocols, Python 3 stores bytes as such a call."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it encodes text as {encoding}, which no such file needs")
+        raise pickle.UnpicklingError(f"it encodes text as {encoding}, which a dataset file never needs")
     return text.encode("latin1")
 
 
@@ -65,11 +65,11 @@ def read_files(info: DatasetInfo, files: Mapping[str, Path], part: Part) -> tupl
         images = _read_idx(images_file, (info.image_size, info.image_size))[:, None]
         labels = _check_labels(info, labels_file, _read_idx(labels_file, ()))
         if len(images) != len(labels):
-            raise DataError(f"{images_file} has {len(images)} images, and {labels_file} {len(labels)} labels")
+            raise DataError(f"{images_file} has {len(images)} images, but {labels_file} has {len(labels)} labels")
     expected = info.split_sizes[2] if part == "test" else sum(info.split_sizes[:2])
     if len(labels) != expected:
         where = ", ".join(str(files[name]) for name in names)
-        raise DataError(f"{where}: {len(labels)} samples; the {part} part of {info.name} has {expected}")
+        raise DataError(f"{where}: {len(labels)} samples, but the {part} part of {info.name} has {expected}")
     return images, labels
 
 
@@ -86,7 +86,7 @@ def unpacked(path: Path) -> bytes:
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path}: truncated or damaged ({error})") from error
     if len(content) > LARGEST_FILE:
-        raise DataError(f"{path}: more than {LARGEST_FILE:,} bytes unpacked, which no file of a dataset has")
+        raise DataError(f"{path}: more than {LARGEST_FILE:,} bytes unpacked, larger than any dataset file")
     return content
 
 
@@ -106,19 +106,19 @@ def _read_idx(path: Path, item: tuple[int, ...]) -> np.ndarray:
     dimensions = 1 + len(item)
     header = 4 + 4 * dimensions
     if len(content) < header or tuple(content[:4]) != (0, 0, _IDX_UBYTE, dimensions):
-        raise DataError(f"{path}: not an IDX file of bytes with {dimensions} dimensions")
+        raise DataError(f"{path}: not an IDX file of unsigned bytes with {dimensions} dimensions")
     count, *sizes = (int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
     if tuple(sizes) != item:
-        raise DataError(f"{path}: items of {_times(sizes)} pixels, expected {_times(item)}")
+        raise DataError(f"{path}: items of {_shape_text(sizes)} pixels, expected {_shape_text(item)}")
     expected = header + count * int(np.prod(item, dtype=np.int64))
     if len(content) != expected:
         raise DataError(
-            f"{path}: {len(content)} bytes unpacked, but its header promises {expected}: truncated or damaged"
+            f"{path}: {len(content)} bytes unpacked, but the header announces {expected}: truncated or damaged"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(count, *item)
 
 
-def _times(sizes: "tuple[int, ...] | list[int]") -> str:
+def _shape_text(sizes: "tuple[int, ...] | list[int]") -> str:
     return " x ".join(map(str, sizes)) or "1"
 
 
@@ -127,7 +127,9 @@ def _read_cifar_binary(info: DatasetInfo, path: Path) -> tuple[np.ndarray, np.nd
     label_bytes = _CIFAR_LABEL_BYTES[info.name]
     row = label_bytes + info.channels * info.image_size**2
     if not content or len(content) % row:
-        raise DataError(f"{path}: {len(content)} bytes unpacked, not a whole number of rows of {row}: truncated?")
+        raise DataError(
+            f"{path}: {len(content)} bytes unpacked, not a multiple of the row size of {row} bytes: truncated?"
+        )
     rows = np.frombuffer(content, np.uint8).reshape(-1, row)
     images = rows[:, label_bytes:].reshape(-1, info.channels, info.image_size, info.image_size)
     return images, _check_labels(info, path, rows[:, label_bytes - 1])
@@ -140,7 +142,7 @@ def _read_cifar_python(info: DatasetInfo, path: Path) -> tuple[np.ndarray, np.nd
     except DataError:
         raise
     except Exception as error:  # a damaged pickle can raise any exception
-        raise DataError(f"{path}: not a whole batch of {info.name}'s Python version ({error!r})") from error
+        raise DataError(f"{path}: not a complete batch of {info.name}'s Python version ({error!r})") from error
     row = info.channels * info.image_size**2
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(labels), row):
         shape = getattr(pixels, "shape", type(pixels).__name__)
@@ -156,7 +158,7 @@ class _ArraysOnly(pickle.Unpickler):
         try:
             return _PICKLED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which no such file needs") from None
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which a dataset file never needs") from None
 
 
 def _check_labels(info: DatasetInfo, path: Path, labels: np.ndarray) -> np.ndarray:
@@ -165,7 +167,7 @@ def _check_labels(info: DatasetInfo, path: Path, labels: np.ndarray) -> np.ndarr
     wrong = np.flatnonzero((labels < 0) | (labels >= info.num_classes))
     if len(wrong):
         raise DataError(
-            f"{path}: label {labels[wrong[0]]} of sample {wrong[0]} is not among {info.name}'s 0 to "
+            f"{path}: label {labels[wrong[0]]} of sample {wrong[0]} is outside {info.name}'s range 0 to "
             f"{info.num_classes - 1} ({len(wrong)} such labels)"
         )
     return labels.astype(np.int64)

@@ -35,7 +35,7 @@ def class_shares(class_sizes: Sequence[int], sizes: Sizes, *, names: Sequence[st
     """
     train, validation, _ = sizes
     if train < len(class_sizes) or validation < sum(size > 1 for size in class_sizes):
-        raise ValueError(_refused(class_sizes, sizes, names))
+        raise ValueError(_too_few_samples(class_sizes, sizes, names))
     left = list(class_sizes)
     shares = [[0, 0, 0] for _ in left]
     for split in (_TEST, _VALIDATION):
@@ -58,8 +58,8 @@ def small_validation(samples: int, what: str) -> str | None:
     if samples >= _SAMPLES_OF_A_POINT:
         return None
     return (
-        f"The validation split has {samples} {what}: one of them is worth {100 / samples:.2g} points of accuracy, and "
-        "configs are chosen by it. Small differences mean nothing there."
+        f"The validation split has {samples} {what}: one of them is worth {100 / samples:.2g} points of "
+        "accuracy, and configs are chosen by this accuracy. Small differences are not meaningful."
     )
 
 
@@ -96,7 +96,7 @@ def _exchange(shares: list[list[int]], share: list[int], *, wanted: int, given: 
         each[given] -= sign
 
 
-def _refused(class_sizes: Sequence[int], sizes: Sizes, names: Sequence[str]) -> str:
+def _too_few_samples(class_sizes: Sequence[int], sizes: Sizes, names: Sequence[str]) -> str:
     smallest = sorted(range(len(class_sizes)), key=lambda place: class_sizes[place])
     listed = ", ".join(
         f"{names[place] if names else f'class {place}'} ({class_sizes[place]})" for place in smallest[:_MOST_NAMED]

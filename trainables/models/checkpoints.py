@@ -63,8 +63,8 @@ class CheckpointInfo:
             )
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
-                f"a model file's metadata needs {', '.join(cls.__dataclass_fields__)}, and has "
-                f"{dict(metadata)} ({type(error).__name__}: {error}). python -m trainables.teacher writes such a file"
+                f"a model file's metadata needs {', '.join(cls.__dataclass_fields__)}, but has {dict(metadata)} "
+                f"({type(error).__name__}: {error}). python -m trainables.teacher writes such a file"
             ) from error
 
 
@@ -165,7 +165,7 @@ def is_ours(path: str | os.PathLike[str]) -> bool:
         with safe_open(file, framework="pt") as opened:
             return HEADER in (opened.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
+        raise CheckpointError(f"{str(file)!r} is not a complete safetensors file: {error}") from error
 
 
 def _is_safetensors(file: Path) -> bool:
@@ -184,7 +184,7 @@ def _load_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return read_tensors(file)[0] if is_ours(file) else load_file(file)
     except (SafetensorError, StoredFileError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{str(file)!r} is not a whole safetensors file: {error}") from error
+        raise CheckpointError(f"{str(file)!r} is not a complete safetensors file: {error}") from error
 
 
 def _as_needed(key: str, value: Tensor, needed: Tensor, file: Path) -> Tensor:
@@ -195,20 +195,19 @@ def _as_needed(key: str, value: Tensor, needed: Tensor, file: Path) -> Tensor:
     """
     if value.is_meta:
         raise CheckpointError(
-            f"{str(file)!r} has only the shape of {key}, not its values (a meta tensor): fetch it again"
+            f"{str(file)!r} has only the shape of {key}, without values (a meta tensor): download the file again"
         )
     if value.is_quantized or (needed.is_floating_point() and not (value.is_floating_point() or value.is_complex())):
         raise CheckpointError(
-            f"{str(file)!r} has quantised weights: {key} is {value.dtype}. Give the checkpoint from before quantisation"
+            f"{str(file)!r} has quantised weights: {key} is {value.dtype}. Give the unquantised checkpoint"
         )
     if value.is_complex():
-        raise CheckpointError(f"{str(file)!r} has complex weights: {key} is {value.dtype}, and real ones are needed")
+        raise CheckpointError(f"{str(file)!r} has complex weights: {key} is {value.dtype}, but weights must be real")
     dense = value.detach() if value.layout == torch.strided else value.detach().to_dense()
     converted = dense.to(needed.dtype)
     if needed.is_floating_point() and not converted.isfinite().all():
         raise CheckpointError(
-            f"{str(file)!r} has infinite or undefined weights in {key}: its training diverged, take an earlier "
-            "checkpoint"
+            f"{str(file)!r} has infinite or NaN weights in {key}: its training diverged, give an earlier checkpoint"
         )
     return converted
 
@@ -220,9 +219,11 @@ def _describe_misfit(misfit: MisfitError, model: nn.Module) -> str:
     if missing:
         problems.append(f"it lacks {name_some(missing)}")
     if unexpected:
-        problems.append(f"it has besides {name_some(unexpected)}")
+        problems.append(f"it has in addition {name_some(unexpected)}")
     if reshaped:
-        shapes = [f"{key} {tuple(weights[key].shape)} for {tuple(expected[key].shape)}" for key in reshaped]
+        shapes = [
+            f"{key} of shape {tuple(weights[key].shape)} instead of {tuple(expected[key].shape)}" for key in reshaped
+        ]
         problems.append(f"it has {name_some(shapes)}")
     return f"{'; '.join(problems)}. {_advice(misfit, model, expected)}"
 
@@ -240,17 +241,17 @@ def _advice(misfit: MisfitError, model: nn.Module, expected: Mapping[str, Tensor
         else:
             another = True
     if not another:
-        texts = [f"for {found} {what}, where {needed} are needed" for what, (found, needed) in sizes.items()]
+        texts = [f"{found} {what} instead of {needed}" for what, (found, needed) in sizes.items()]
         return (
-            f"It is of this architecture, but {' and '.join(texts)}: give a checkpoint that was trained on such data, "
-            "or study the data of this one (--dataset)"
+            f"The architecture fits, but the checkpoint has {' and '.join(texts)}: give a checkpoint that was "
+            "trained on such data, or study the data that it was trained on (--dataset)"
         )
     from trainables.models.recognition import recognise
 
     name = recognise(misfit.candidates)
     if name is None:
         return (
-            "It is of another architecture, and no known architecture fits it: name it if it is one of timm's "
-            "(--teacher timm:NAME), or leave out --teacher-checkpoint, and the study trains a teacher"
+            "It has another architecture, and no known architecture fits: name the architecture if it is one of "
+            "timm's (--teacher timm:NAME), or leave out --teacher-checkpoint to let the study train a teacher"
         )
-    return f"It is of another architecture: its weights fit --teacher {name}"
+    return f"It has another architecture: the weights fit --teacher {name}"

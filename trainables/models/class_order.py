@@ -36,7 +36,7 @@ class ClassOrder(NamedTuple):
         """Summary of the mapping for display."""
         wanted = ", ".join(self.labels)
         if not self.names:
-            return f"classes have no names in its config.json; they are taken as {wanted}, in this order"
+            return f"config.json does not name the classes; assuming {wanted}, in this order"
         if self.order == tuple(range(len(self.labels))):
             return f"classes {wanted}, in this order"
         return f"classes reordered by name, from {', '.join(self.names)} to {wanted}"
@@ -56,22 +56,23 @@ def class_order(config: Mapping[str, Any], task: GlueTask, *, where: str) -> Cla
     """
     count = len(task.labels)
     names, numbered = _by_number(config.get("id2label"), where), _by_name(config.get("label2id"), where)
-    if names and numbered and _named(names) and _named(numbered) and names != numbered:
+    if names and numbered and _has_names(names) and _has_names(numbered) and names != numbered:
         raise ClassNamesError(
-            f"{where}: its config.json contradicts itself: id2label has {', '.join(names)}, label2id "
+            f"{where}: config.json contradicts itself: id2label has {', '.join(names)}, label2id "
             f"{', '.join(numbered)}. Correct one of them"
         )
-    found = next((each for each in (names, numbered) if each and _named(each)), ())
+    found = next((each for each in (names, numbered) if each and _has_names(each)), ())
     if not found:
         return ClassOrder((), tuple(range(count)), task.labels)
-    spelled = [_plain(name) for name in found]
+    spelled = [_normalised(name) for name in found]
     for known in (task.labels, task.spellings):
-        wanted = [_plain(label) for label in known]
+        wanted = [_normalised(label) for label in known]
         if sorted(wanted) == sorted(spelled):
             return ClassOrder(found, tuple(spelled.index(label) for label in wanted), task.labels)
     raise ClassNamesError(
-        f"{where} has the classes {', '.join(found)}, and {task.dataset} has {', '.join(task.labels)}: give a "
-        "checkpoint that was fine-tuned on this task. If it was, name its classes so in the id2label of its config.json"
+        f"{where} has the classes {', '.join(found)}, but {task.dataset} has {', '.join(task.labels)}: give a "
+        "checkpoint that was fine-tuned on this task. If this one was, use these class names in the id2label "
+        "of its config.json"
     )
 
 
@@ -93,9 +94,9 @@ def read_raw_config(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ClassNamesError(f"{folder}: its config.json cannot be read ({error})") from error
+        raise ClassNamesError(f"{folder}: config.json cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise ClassNamesError(f"{folder}: its config.json is no JSON object")
+        raise ClassNamesError(f"{folder}: config.json is not a JSON object")
     return content
 
 
@@ -106,7 +107,7 @@ def _by_number(content: Any, where: str) -> tuple[str, ...]:
     try:
         numbered = {int(key): str(name) for key, name in content.items()}
     except (AttributeError, TypeError, ValueError):
-        raise ClassNamesError(f"{where}: the id2label of its config.json does not map numbers to names") from None
+        raise ClassNamesError(f"{where}: id2label in config.json does not map numbers to names") from None
     return _in_order(numbered, where, "id2label")
 
 
@@ -117,19 +118,19 @@ def _by_name(content: Any, where: str) -> tuple[str, ...]:
     try:
         numbered = {int(number): str(name) for name, number in content.items()}
     except (AttributeError, TypeError, ValueError):
-        raise ClassNamesError(f"{where}: the label2id of its config.json does not map names to numbers") from None
+        raise ClassNamesError(f"{where}: label2id in config.json does not map names to numbers") from None
     return _in_order(numbered, where, "label2id")
 
 
 def _in_order(numbered: Mapping[int, str], where: str, field: str) -> tuple[str, ...]:
     if sorted(numbered) != list(range(len(numbered))):
-        raise ClassNamesError(f"{where}: the {field} of its config.json does not number its classes from 0")
+        raise ClassNamesError(f"{where}: {field} in config.json does not number the classes from 0")
     return tuple(numbered[number] for number in range(len(numbered)))
 
 
-def _named(names: Sequence[str]) -> bool:
+def _has_names(names: Sequence[str]) -> bool:
     return not all(_UNNAMED.fullmatch(name.strip().lower()) for name in names)
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold())

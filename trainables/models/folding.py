@@ -36,11 +36,11 @@ class FoldedCopy:
     @torch.no_grad()
     def current(self) -> nn.Module:
         """Return the copy, updated to the network's present weights."""
-        theirs = self._model.state_dict()
+        source = self._model.state_dict()
         own = self._copy.state_dict()
         for name, tensor in own.items():
-            if name in theirs:
-                tensor.copy_(theirs[name])
+            if name in source:
+                tensor.copy_(source[name])
         for conv_name, norm_name in self.pairs:
             conv, norm = self._model.get_submodule(conv_name), self._model.get_submodule(norm_name)
             assert isinstance(conv, nn.Conv2d)
@@ -96,7 +96,7 @@ def _exact_pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
     return pairs if exact else []
 
 
-class _Uses(TorchFunctionMode):
+class _UseCounter(TorchFunctionMode):
     """Counter of the operations that read given tensors."""
 
     def __init__(self) -> None:
@@ -119,22 +119,22 @@ def _adjacent(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
     """
     outputs: dict[str, list[Tensor]] = {}
     inputs: dict[str, list[Tensor]] = {}
-    uses = _Uses()
+    uses = _UseCounter()
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
 
-            def computed(_module: nn.Module, _given: Any, output: Tensor, name: str = name) -> None:
+            def record_output(_module: nn.Module, _given: Any, output: Tensor, name: str = name) -> None:
                 outputs.setdefault(name, []).append(output)
                 uses.counts[id(output)] = 0
 
-            hooks.append(module.register_forward_hook(computed))
+            hooks.append(module.register_forward_hook(record_output))
         elif isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats:
 
-            def taken(_module: nn.Module, given: tuple[Tensor], name: str = name) -> None:
+            def record_input(_module: nn.Module, given: tuple[Tensor], name: str = name) -> None:
                 inputs.setdefault(name, []).append(given[0])
 
-            hooks.append(module.register_forward_pre_hook(taken))
+            hooks.append(module.register_forward_pre_hook(record_input))
     try:
         with uses:
             model(images)

@@ -58,7 +58,7 @@ class DistillationModel(nn.Module, ABC):
         Raises:
             ValueError: the model is from another library and has no stages.
         """
-        raise ValueError(f"{type(self).__name__} has no stages to go on from")
+        raise ValueError(f"{type(self).__name__} cannot resume from the output of a stage")
 
     def features(self, images: Tensor) -> Tensor:
         """Return the penultimate feature (B, D) of images (B, in_channels, H, W)."""

@@ -103,7 +103,8 @@ def find_weights(
     candidates = list(_candidates(content, model))
     if not candidates:
         raise CheckpointError(
-            f"no weights are in it ({_contents(content)}): give a file that torch.save(model.state_dict(), PATH) wrote"
+            f"it contains no weights ({_contents(content)}): give a file that torch.save(model.state_dict(), "
+            "PATH) wrote"
         )
     expected = model.state_dict()
     tried = [(each, *_nearest(each.weights, model, expected)) for each in candidates]
@@ -161,11 +162,11 @@ def _fields(found: FoundWeights) -> tuple[WeightsKind, str]:
 
 def _contents(content: object) -> str:
     if not isinstance(content, Mapping):
-        return f"it holds a {type(content).__name__}, not a state dict"
+        return f"it contains a {type(content).__name__}, not a state dict"
     if not content:
         return "it is an empty dict"
     names = [key for key in content if isinstance(key, str)]
-    return f"it has {name_some(names)}" if names else "none of its keys is a name"
+    return f"it has {name_some(names)}" if names else "none of its keys is a string"
 
 
 def _choose(
@@ -179,8 +180,8 @@ def _choose(
     ]
     if not chosen:
         raise CheckpointError(
-            f"there are no weights --teacher-weights {wanted} in it, but {', '.join(map(str, found))}: leave out "
-            f"--teacher-weights, or give {' or '.join(dict.fromkeys(each.kind for each in found))}"
+            f"it does not contain the weights --teacher-weights {wanted}, but {', '.join(map(str, found))}: leave "
+            f"out --teacher-weights, or give {' or '.join(dict.fromkeys(each.kind for each in found))}"
         )
     for preferred in (part, None):
         same = [row for row in chosen if row[0].part == preferred]
@@ -191,8 +192,8 @@ def _choose(
     if any(not _equal(first[1], own) for _, own in others):
         places = " or ".join(f"--teacher-weights {shlex.quote(each.place)}" for each, _ in chosen)
         raise CheckpointError(
-            f"several different sets of weights in it fit: {', '.join(str(each.found) for each, _ in chosen)}. "
-            f"Choose one: {places}"
+            "it contains several different sets of weights that fit: "
+            f"{', '.join(str(each.found) for each, _ in chosen)}. Choose one: {places}"
         )
     return first
 

@@ -75,7 +75,7 @@ def build_torchvision_model(name: str, *, num_classes: int, in_channels: int, pr
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {f'torchvision:{nearest[0]}'!r}?" if nearest else "."
-        raise ValueError(f"torchvision has no classifier {name!r}{hint} torchvision.models.list_models() lists all")
+        raise ValueError(f"torchvision has no classifier {name!r}{hint} All names: torchvision.models.list_models()")
     if pretrained and in_channels != 3:
         raise ValueError(f"torchvision's weights are for 3 input channels, not {in_channels}: leave out --pretrained")
     try:
@@ -121,8 +121,8 @@ def _take_head(network: nn.Module, name: str) -> tuple[nn.Linear, str]:
             setattr(parent, key, nn.Identity())
             return module, path
     raise ValueError(
-        f"torchvision:{name} has no single last linear layer to distil through; "
-        "choose another, such as torchvision:resnet18"
+        f"torchvision:{name} does not end in a single linear layer, which distillation needs; choose another, "
+        "such as torchvision:resnet18"
     )
 
 
@@ -141,7 +141,7 @@ def _replace_stem(network: nn.Module, name: str, in_channels: int) -> None:
             )
             setattr(network.get_submodule(parent), key, stem)
             return
-    raise ValueError(f"torchvision:{name} takes 3 input channels only, not {in_channels}")
+    raise ValueError(f"torchvision:{name} takes only 3 input channels, not {in_channels}")
 
 
 def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
@@ -151,6 +151,6 @@ def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
 
 def _cannot_fetch(name: str, error: Exception, cache: str) -> str:
     return (
-        f"the published weights of {name} could not be fetched ({type(error).__name__}: {error}). "
-        f"Without a network, copy them into the library's cache ({cache}), or leave out --pretrained"
+        f"the published weights of {name} could not be downloaded ({type(error).__name__}: {error}). Without "
+        f"a network, copy them into the library's cache ({cache}), or leave out --pretrained"
     )

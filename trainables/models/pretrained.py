@@ -55,18 +55,20 @@ def find_folder(name: str, *, download: bool = False) -> Path:
     if folder.is_dir():
         return folder.absolute()
     if is_folder_name(name):
-        raise TextModelError(f"there is no folder {name}: give one with {CONFIG}, {WEIGHTS} and a tokeniser's files")
+        raise TextModelError(
+            f"there is no folder {name}: give a folder with {CONFIG}, {WEIGHTS} and the tokeniser's files"
+        )
     try:
         from huggingface_hub import snapshot_download  # installed with transformers, and imports ten times faster
     except ImportError as error:
-        raise TextModelError(f"model {name!r} needs what pip install 'pesfkd[text]' installs ({error})") from error
+        raise TextModelError(f"model {name!r} needs the extra 'text': pip install 'pesfkd[text]' ({error})") from error
     try:
         return Path(snapshot_download(name, local_files_only=not download, allow_patterns=list(_FETCHED)))
     except Exception as error:  # network, Hub and cache raise many types
-        how = "it could not be fetched" if download else "it is not in the Hugging Face cache of this machine"
+        how = "it could not be downloaded" if download else "it is not in the Hugging Face cache of this machine"
         raise TextModelError(
-            f"there is no model {name!r} here: {how} ({type(error).__name__}). Give its folder"
-            + ("" if download else ", or let --download fetch it")
+            f"model {name!r} was not found: {how} ({type(error).__name__}). Give the folder of the model"
+            + ("" if download else ", or add --download to download it")
         ) from error
 
 
@@ -78,11 +80,11 @@ def read_config(folder: Path) -> Any:
     """
     transformers = require_transformers()
     if not (folder / CONFIG).is_file():
-        raise TextModelError(f"{folder}: there is no {CONFIG} in it")
+        raise TextModelError(f"{folder}: contains no {CONFIG}")
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many types
-        raise TextModelError(f"{folder / CONFIG} cannot be read: {_in_a_line(error)}") from error
+        raise TextModelError(f"{folder / CONFIG} cannot be read: {_one_line(error)}") from error
     try:
         layout_of(config)
     except TextModelError as error:
@@ -90,7 +92,7 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def _in_a_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
 
 
@@ -106,13 +108,13 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         others = ", ".join(sorted(each.name for each in folder.glob("*.bin"))) or "no weights at all"
         raise TextModelError(
-            f"{folder}: there is no {WEIGHTS} in it, but {others}. Only safetensors are read, as pickles may run code; "
-            "transformers' save_pretrained writes them"
+            f"{folder}: contains no {WEIGHTS}, but {others}. Only safetensors are read, because pickles can run "
+            "code; save the model with save_pretrained of transformers"
         )
     names = sorted(set(_weight_map(index).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise TextModelError(f"{folder}: {INDEX} names files that are not there: {', '.join(missing)}")
+        raise TextModelError(f"{folder}: {INDEX} names missing files: {', '.join(missing)}")
     return [folder / name for name in names]
 
 
@@ -124,10 +126,10 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise TextModelError(f"{index} cannot be read: {error}") from error
     found = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(found, dict) or not found:
-        raise TextModelError(f"{index}: there is no weight_map in it, which names the file of each weight")
+        raise TextModelError(f"{index}: contains no weight_map, which names the file of each weight")
     for name in found.values():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or not name.endswith(_SUFFIX):
-            raise TextModelError(f"{index} names {name!r}: a shard is a {_SUFFIX} file in the same folder")
+            raise TextModelError(f"{index} names {name!r}: a shard must be a {_SUFFIX} file in the same folder")
     return found
 
 
@@ -142,13 +144,13 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         try:
             weights |= load_file(path)
         except (SafetensorError, OSError) as error:
-            raise TextModelError(f"{path} is not a whole safetensors file: {error}") from error
+            raise TextModelError(f"{path} is not a complete safetensors file: {error}") from error
     if not (folder / WEIGHTS).is_file():
         named = _weight_map(folder / INDEX)
         lacking = sorted(named.keys() - weights.keys())
         if lacking:
             raise TextModelError(
-                f"{folder / named[lacking[0]]} lacks {', '.join(lacking[:3])}, which {INDEX} has in it"
+                f"{folder / named[lacking[0]]} lacks {', '.join(lacking[:3])}, which {INDEX} assigns to it"
             )
     return weights
 
@@ -174,7 +176,7 @@ def check_folder(folder: Path, dataset: str, root: Path | None, *, tokeniser: "T
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise TextModelError(f"{path} is not a whole safetensors file: {error}") from error
+            raise TextModelError(f"{path} is not a complete safetensors file: {error}") from error
     check_vocabulary(tokeniser, config.vocab_size, where=str(folder))
     check_positions(config.max_position_embeddings, dataset, root, tokeniser, where=str(folder))
 
@@ -207,8 +209,8 @@ def check_positions(positions: int, dataset: str, root: Path | None, tokeniser: 
     needed = longest_batch(info, root, tokeniser)
     if positions < needed:
         raise TextModelError(
-            f"{where} has {positions} positions, and the sentences of {dataset} need {needed} (they are cut at "
-            f"{MAX_LENGTH} tokens): choose a model with {needed} positions or more"
+            f"{where} has {positions} positions, but the sentences of {dataset} need {needed} (they are truncated "
+            f"to {MAX_LENGTH} tokens): choose a model with {needed} positions or more"
         )
 
 
@@ -237,9 +239,7 @@ def load_pretrained(
     except TextModelError:
         raise
     except Exception as error:  # transformers does not validate sizes, so building fails with any torch error
-        raise TextModelError(
-            f"{folder / CONFIG} describes a model that cannot be built: {_in_a_line(error)}"
-        ) from error
+        raise TextModelError(f"{folder / CONFIG} describes a model that cannot be built: {_one_line(error)}") from error
     order: tuple[int, ...] | None = tuple(range(num_classes))
     if task is not None:
         try:
@@ -248,11 +248,11 @@ def load_pretrained(
             if needs_head:
                 raise TextModelError(str(error)) from error
             order = None
-    _fill(model, weights, folder, order=order, needs_head=needs_head)
+    _load_weights(model, weights, folder, order=order, needs_head=needs_head)
     return model
 
 
-def _fill(
+def _load_weights(
     model: TextClassifier,
     weights: dict[str, torch.Tensor],
     path: Path,
@@ -282,13 +282,14 @@ def _fill(
     found = head.get("_head.weight")
     if needs_head and found is None:
         raise TextModelError(
-            f"{path} has no layer for classes: it was pretrained and not fine-tuned. Name it as the architecture "
-            "(--teacher), which a study fine-tunes, or fine-tune it: python -m trainables.teacher --model FOLDER"
+            f"{path} has no classification layer: it was pretrained but not fine-tuned. Give it as the "
+            "architecture (--teacher), so that the study fine-tunes it, or fine-tune it: python -m "
+            "trainables.teacher --model FOLDER"
         )
     num_classes = model.head.out_features
     if found is not None and found.dim() and found.shape[0] != num_classes:
         if needs_head:
-            raise TextModelError(f"{path} tells {found.shape[0]} classes, and {num_classes} are needed")
+            raise TextModelError(f"{path} distinguishes {found.shape[0]} classes, but {num_classes} are needed")
         found = None
     for key in head:
         if found is None or order is None:
@@ -299,14 +300,16 @@ def _fill(
     missing = [key for key in own if key not in renamed]
     inside = [key for key in missing if f".{base}." in f".{key}" and not _is_pooler(key)]
     if inside or (missing and needs_head):
-        raise TextModelError(f"{path} lacks {', '.join((inside or missing)[:3])}: it is of another architecture")
+        raise TextModelError(f"{path} lacks {', '.join((inside or missing)[:3])}: it has another architecture")
     wrong = [key for key in own if key in renamed and renamed[key].shape != own[key].shape]
     if wrong:
         key = wrong[0]
-        raise TextModelError(f"{path}: {key} is {tuple(renamed[key].shape)}, its {CONFIG} says {tuple(own[key].shape)}")
+        raise TextModelError(
+            f"{path}: {key} has shape {tuple(renamed[key].shape)}, but {CONFIG} implies {tuple(own[key].shape)}"
+        )
     model.load_state_dict(own | {key: renamed[key].to(own[key].dtype) for key in own if key in renamed})
     if not all(bool(value.isfinite().all()) for value in model.parameters()):
-        raise TextModelError(f"{path} has weights that are not finite: its training diverged")
+        raise TextModelError(f"{path} has infinite or NaN weights: its training diverged")
 
 
 def _is_pooler(key: str) -> bool:
@@ -329,7 +332,7 @@ def folder_digest(folder: Path) -> str:
         TextModelError: the configuration or the weights are missing.
     """
     if not (folder / CONFIG).is_file():
-        raise TextModelError(f"{folder}: there is no {CONFIG} in it")
+        raise TextModelError(f"{folder}: contains no {CONFIG}")
     digests = []
     for path in (folder / CONFIG, *weight_files(folder)):
         state = path.stat()

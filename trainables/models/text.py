@@ -187,11 +187,11 @@ def layout_of(config: "PretrainedConfig") -> Layout:
     """
     kind = config.model_type
     if kind not in LAYOUTS:
-        raise TextModelError(f"models of type {kind!r} cannot be distilled here; those that can: {', '.join(LAYOUTS)}")
+        raise TextModelError(f"models of type {kind!r} are not supported; supported types: {', '.join(LAYOUTS)}")
     if config.pad_token_id not in (0, None):
         raise TextModelError(
-            f"this model pads with token {config.pad_token_id}, and batches here are padded with 0: choose one whose "
-            "[PAD] is token 0, as BERT's is"
+            f"this model pads with token {config.pad_token_id}, but batches are padded with 0: choose a model "
+            "where [PAD] is token 0, as in BERT"
         )
     return LAYOUTS[kind]
 
@@ -216,7 +216,7 @@ def build_described(description: Mapping[str, Any], *, num_classes: int) -> Text
     transformers = require_transformers()
     kind = description.get("model_type", "")
     if kind not in LAYOUTS:
-        raise TextModelError(f"models of type {kind!r} cannot be distilled here; those that can: {', '.join(LAYOUTS)}")
+        raise TextModelError(f"models of type {kind!r} are not supported; supported types: {', '.join(LAYOUTS)}")
     content = {name: value for name, value in description.items() if name not in (_SHARES, "id2label", "label2id")}
     model = _build(transformers.AutoConfig.for_model(**{**content, "num_labels": num_classes}))
     if description.get(_SHARES):

@@ -33,6 +33,6 @@ def build_text_model(name: str, dataset: "Dataset") -> TextClassifier:
     needed = padded_length(int(dataset.train.tokens.lengths.max()))
     if model.positions < needed:
         raise TextModelError(
-            f"{name} has {model.positions} positions, and the sentences of {dataset.name} need {needed}"
+            f"{name} has {model.positions} positions, but the sentences of {dataset.name} need {needed}"
         )
     return model

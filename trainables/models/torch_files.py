@@ -103,7 +103,7 @@ def read_torch_file(file: Path) -> object:
             warnings.simplefilter("ignore")
             names = _names_of_globals(file)
             _check_harmless(file, names)
-            return _plain(_by_place(_load(file, names)), {})
+            return _to_builtin(_in_storage_order(_load(file, names)), {})
     except CheckpointError:
         raise
     # torch.load raises no specific error for a file of another format.
@@ -118,7 +118,7 @@ def check_is_there(file: Path) -> None:
         CheckpointError: the file is missing, unreadable, or a folder.
     """
     if file.is_dir():
-        raise CheckpointError(f"{str(file)!r} is a folder: give a file in it")
+        raise CheckpointError(f"{str(file)!r} is a folder: give a file inside it")
     if not file.is_file():
         raise CheckpointError(f"there is no checkpoint file {str(file)!r}")
     try:
@@ -184,13 +184,15 @@ def _pickles(file: Path) -> Iterator[IO[bytes]]:
 
 def _check_harmless(file: Path, names: set[str]) -> None:
     if len(names) > _MOST_GLOBALS:
-        raise CheckpointError(f"{str(file)!r} names {len(names):,} classes: it is no checkpoint of a network")
+        raise CheckpointError(
+            f"{str(file)!r} refers to {len(names):,} Python classes: it is not a checkpoint of a network"
+        )
     for name in sorted(names):
         module, _, rest = name.partition(".")
         if module in _DANGEROUS_MODULES or (module in _BUILTINS and rest in _DANGEROUS_BUILTINS):
             raise CheckpointError(
-                f"{str(file)!r} would call {name} where it is opened with pickle. Only weights are read here, so "
-                "nothing was run. Do not open it elsewhere; take the weights from a source that you trust"
+                f"{str(file)!r} would call {name} when opened with pickle. Only weights were read, so nothing was "
+                "run. Do not open this file with other programs; get the weights from a source that you trust"
             )
 
 
@@ -199,19 +201,19 @@ def _check_format(file: Path) -> None:
     with file.open("rb") as stream:
         start = stream.read(512)
     if not start:
-        raise CheckpointError(f"{str(file)!r} is empty (0 bytes): fetch it again")
+        raise CheckpointError(f"{str(file)!r} is empty (0 bytes): download it again")
     if start.startswith(_POINTER):
         raise CheckpointError(
-            f"{str(file)!r} is a Git LFS pointer, not the weights themselves: run git lfs pull in its repository, or "
-            "fetch the file by its download link"
+            f"{str(file)!r} is a Git LFS pointer, not the weights themselves: run git lfs pull in its repository, "
+            "or use the download link of the file"
         )
     if start.lstrip(_BLANK).startswith(b"<"):
         raise CheckpointError(
-            f"{str(file)!r} is a web page, not a checkpoint: its link leads to a page about the file. Fetch the "
-            "file itself"
+            f"{str(file)!r} is a web page, not a checkpoint: the link leads to a page about the file. Download "
+            "the file itself"
         )
     if start.lstrip(_BLANK).startswith(b"{"):
-        raise CheckpointError(f"{str(file)!r} is JSON text, not a checkpoint: give the file of the weights themselves")
+        raise CheckpointError(f"{str(file)!r} is JSON text, not a checkpoint: give the file with the weights")
     if start[257:262] == b"ustar":
         raise CheckpointError(
             f"{str(file)!r} is a tar archive: unpack it (tar -xf {shlex.quote(str(file))}) and give a file from it"
@@ -219,7 +221,7 @@ def _check_format(file: Path) -> None:
     if start.startswith(b"\x1f\x8b"):
         raise CheckpointError(f"{str(file)!r} is compressed by gzip: unpack it first (gunzip or tar -xzf)")
     if start.startswith(b"\x89HDF"):
-        raise CheckpointError(f"{str(file)!r} is an HDF5 file, as Keras writes: give weights that torch.save wrote")
+        raise CheckpointError(f"{str(file)!r} is an HDF5 file, as written by Keras: give weights written by torch.save")
     if _is_archive(file):
         _check_archive(file)
 
@@ -238,26 +240,26 @@ def _check_archive(file: Path) -> None:
         raise _damaged(file, error) from error
     if unpacked > _LARGEST_RATIO * file.stat().st_size:
         raise CheckpointError(
-            f"{str(file)!r} would unpack to {unpacked:,} bytes, more than {_LARGEST_RATIO} times the file: it is no "
-            "checkpoint of torch.save, which does not compress"
+            f"{str(file)!r} would unpack to {unpacked:,} bytes, more than {_LARGEST_RATIO} times the file: it is "
+            "not a torch.save checkpoint, as torch.save does not compress"
         )
     quoted = json.dumps(str(file))
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
         what, read = "a TorchScript program", f'torch.jit.load({quoted}, map_location="cpu").state_dict()'
     elif "archive_format" in names or any(name.startswith("models/") for name in names):
-        what, read = "a program of torch.export", f"dict(torch.export.load({quoted}).state_dict)"
+        what, read = "a torch.export program", f"dict(torch.export.load({quoted}).state_dict)"
     elif "data.pkl" in names:
         return
     else:
         some = ", ".join(sorted(names)[:3])
         raise CheckpointError(
-            f"{str(file)!r} is a zip archive without weights of torch.save (it has {some}): unpack it and give a file "
-            "from it"
+            f"{str(file)!r} is a zip archive without torch.save weights (it has {some}): unpack it and give a "
+            "file from it"
         )
     command = f'import torch; torch.save({read}, "weights.pth")'
     raise CheckpointError(
-        f"{str(file)!r} is {what}, and programs are not run here. If you trust who made it, write its weights to a "
-        f"file of their own: python -c {shlex.quote(command)}"
+        f"{str(file)!r} is {what}, and programs are never run. If you trust the author of the file, write "
+        f"only the weights to a new file: python -c {shlex.quote(command)}"
     )
 
 
@@ -269,16 +271,16 @@ def _damaged(file: Path, error: Exception) -> CheckpointError:
         loaded = f'torch.load({json.dumps(str(file))}, map_location="cpu", weights_only=False)'
         command = f'import torch; torch.save({loaded}, "weights.pth")'
         return CheckpointError(
-            f"{str(file)!r} is pickled otherwise than torch.save does by itself ({reason}). If you trust who made it, "
-            f"write it again: python -c {shlex.quote(command)}"
+            f"{str(file)!r} was not pickled in the default way of torch.save ({reason}). If you trust the author "
+            f"of the file, save it again: python -c {shlex.quote(command)}"
         )
     return CheckpointError(
-        f"{str(file)!r} is damaged or is no torch checkpoint ({type(error).__name__}: {reason}). "
-        "Fetch it again, or give a file that torch.save wrote"
+        f"{str(file)!r} is damaged or not a torch checkpoint ({type(error).__name__}: {reason}). Download it "
+        "again, or give a file written by torch.save"
     )
 
 
-def _by_place(content: object) -> object:
+def _in_storage_order(content: object) -> object:
     """Convert a list or tuple such as (weights, epoch) to a dict by position; return other content unchanged.
 
     Only dicts and modules are kept. A list without any is returned unchanged.
@@ -289,7 +291,7 @@ def _by_place(content: object) -> object:
     return parts or content
 
 
-def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
+def _to_builtin(content: object, done: dict[int, object], depth: int = 0) -> object:
     """Convert modules to state dicts and arrays to tensors, in nested dicts.
 
     Args:
@@ -298,7 +300,7 @@ def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
         depth: nesting depth of `content`.
     """
     if _is_module(content):
-        return dict(_state_of(content))
+        return dict(_module_state(content))
     if not isinstance(content, Mapping) or depth > _DEEPEST:
         return content
     if id(content) not in done:
@@ -308,7 +310,7 @@ def _plain(content: object, done: dict[int, object], depth: int = 0) -> object:
         arrays = not any(isinstance(value, Tensor) for value in content.values())
         for key, value in content.items():
             is_weight = arrays and isinstance(value, _RecordedArray)
-            result[key] = _tensor_of(value) if is_weight else _plain(value, done, depth + 1)
+            result[key] = _tensor_of(value) if is_weight else _to_builtin(value, done, depth + 1)
     return done[id(content)]
 
 
@@ -326,7 +328,7 @@ def _is_module(content: object) -> bool:
     return all(isinstance(attributes.get(name), Mapping) for name in ("_modules", "_parameters", "_buffers"))
 
 
-def _state_of(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+def _module_state(module: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Yield the state dict of a pickled module, in the order of `Module.state_dict`."""
     attributes = _attributes(module)
     hidden = attributes.get("_non_persistent_buffers_set")
@@ -336,7 +338,7 @@ def _state_of(module: object, prefix: str = "", depth: int = 0) -> Iterator[tupl
             yield f"{prefix}{name}", value.detach()
     for name, child in attributes["_modules"].items():
         if depth < _DEEPEST and _is_module(child):
-            yield from _state_of(child, f"{prefix}{name}.", depth + 1)
+            yield from _module_state(child, f"{prefix}{name}.", depth + 1)
 
 
 def _tensor_of(array: _RecordedArray) -> object:

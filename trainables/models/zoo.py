@@ -50,8 +50,8 @@ def build_model(name: str, *, num_classes: int, in_channels: int = 3, pretrained
         return build(library[2], num_classes=num_classes, in_channels=in_channels, pretrained=pretrained)
     if pretrained:
         raise ValueError(
-            f"no weights are published for {name!r}: give a checkpoint of yours, or name a"
-            " torchvision:NAME or timm:NAME model"
+            f"no published weights exist for {name!r}: give your own checkpoint, or use a torchvision:NAME or "
+            "timm:NAME model"
         )
     small = CNN_PATTERN.fullmatch(name)
     if small:

@@ -49,7 +49,7 @@ def show_result(text: str, stream: TextIO, *, elsewhere: str) -> None:
     except OSError as error:  # the reader of the pipe is gone, or the disk is full
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), stream.fileno())  # receives the rest of the buffer
-        print(f"warning: the result cannot be printed ({error.strerror}); {elsewhere}", file=sys.stderr)
+        print(f"warning: cannot print the result ({error.strerror}); {elsewhere}", file=sys.stderr)
 
 
 class ForgivingStream:

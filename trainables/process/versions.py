@@ -36,7 +36,7 @@ def _git_state(folder: Path) -> dict[str, str]:
     if git is None:
         return {}
 
-    def ask(*arguments: str) -> str | None:
+    def run_git(*arguments: str) -> str | None:
         done = subprocess.run(  # noqa: S603 - git, with our own words
             [git, "-C", str(folder), *arguments], capture_output=True, text=True, check=False
         )
@@ -44,13 +44,13 @@ def _git_state(folder: Path) -> dict[str, str]:
 
     # An installed package may lie inside another project's repository. The commit counts only if the repository tracks
     # this file.
-    if ask("ls-files", "--error-unmatch", Path(__file__).name) is None:
+    if run_git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return {}
-    commit = ask("rev-parse", "HEAD")
+    commit = run_git("rev-parse", "HEAD")
     if commit is None:
         return {}
     return {
         "git.commit": commit,
         "mlflow.source.git.commit": commit,
-        "git.dirty": str(bool(ask("status", "--porcelain"))).lower(),
+        "git.dirty": str(bool(run_git("status", "--porcelain"))).lower(),
     }

@@ -79,10 +79,10 @@ def prepare_file(path: Path, upgrade: str) -> None:
         if state == "whole":
             return
         if state not in ("empty", "half-made"):
-            raise SchemaError(f"{path} {_why(state)}. {_advice(state, upgrade)}")
-        if not _waited_for_quiet(path):
-            _clear_away(path)
-    raise SchemaError(f"{path} is changed by another program while MLflow's tables are made: end that program")
+            raise SchemaError(f"{path} {_problem(state)}. {_advice(state, upgrade)}")
+        if not _wait_until_unchanged(path):
+            _move_aside(path)
+    raise SchemaError(f"{path} is being changed by another program while MLflow's tables are created: end that program")
 
 
 def check_database(connection: sqlalchemy.Connection, upgrade: str) -> None:
@@ -99,15 +99,15 @@ def check_database(connection: sqlalchemy.Connection, upgrade: str) -> None:
     # On a server, MLflow creates the schema in two transactions, and continues a creation that was killed between them.
     begun = state == "half-made" and _content(connection).version is None
     if state not in ("empty", "whole") and not begun:
-        raise SchemaError(f"the database {_why(state)}. {_advice(state, upgrade)}")
+        raise SchemaError(f"the database {_problem(state)}. {_advice(state, upgrade)}")
 
 
-def _why(state: _State) -> str:
+def _problem(state: _State) -> str:
     version = mlflow.__version__
     reasons = {
-        "half-made": "has a part of MLflow's tables",
-        "older": f"was made by an older MLflow than {version}, which is installed here",
-        "newer": f"was made by a newer MLflow than {version}, which is installed here",
+        "half-made": "has only some of MLflow's tables",
+        "older": f"was created by an older MLflow than the installed {version}",
+        "newer": f"was created by a newer MLflow than the installed {version}",
         "foreign": "is the database of another program",
         "damaged": "lacks some of MLflow's tables",
     }
@@ -116,17 +116,17 @@ def _why(state: _State) -> str:
 
 def _advice(state: _State, upgrade: str) -> str:
     if state in ("older", "half-made"):
-        return f"Make a copy of it, then upgrade it:\n  {upgrade}\nor name another store with --tracking-uri"
+        return f"Make a copy of it, then upgrade it:\n  {upgrade}\nor use another store with --tracking-uri"
     if state == "newer":
-        return "Install that version of MLflow here, or name another store with --tracking-uri"
-    return "Restore it from a copy, or name another store with --tracking-uri"
+        return "Install that newer version of MLflow, or use another store with --tracking-uri"
+    return "Restore it from a backup, or use another store with --tracking-uri"
 
 
 def _state_of_file(path: Path) -> _State:
     if path.is_dir():
-        raise SchemaError(f"{path} is a folder: name a file, such as sqlite:///{path}/mlflow.db, with --tracking-uri")
+        raise SchemaError(f"{path} is a folder: give a file, such as sqlite:///{path}/mlflow.db, with --tracking-uri")
     if not path.is_file():  # a device would be replaced by a file
-        raise SchemaError(f"{path} is a device or a pipe: name a file with --tracking-uri")
+        raise SchemaError(f"{path} is a device or a pipe: give a file with --tracking-uri")
     # Only SQLite may open the file. Closing it elsewhere would release the locks of this process's connections.
     try:
         with _engine(path) as engine, engine.connect() as connection:
@@ -135,8 +135,8 @@ def _state_of_file(path: Path) -> _State:
         if "not a database" not in str(error):
             raise
         raise SchemaError(
-            f"{path} is a file, but is not a database of SQLite: name another file with --tracking-uri, "
-            "or restore this one from a copy"
+            f"{path} is a file, but not an SQLite database: give another file with --tracking-uri, or restore "
+            "this one from a backup"
         ) from None
 
 
@@ -148,7 +148,7 @@ def _state(connection: sqlalchemy.Connection) -> _State:
         return "whole"  # MLflow checks the version itself
     content = _content(connection)
     initial = InitialBase.metadata.tables.keys()
-    is_ours = bool(tables & initial) and (content.version is not None or _without_begun(tables) <= initial)
+    is_ours = bool(tables & initial) and (content.version is not None or _without_temporary_tables(tables) <= initial)
     if content.version is not None and content.version not in _revisions():
         return "newer" if tables >= {"experiments", "runs"} else "foreign"
     if not is_ours:
@@ -158,7 +158,7 @@ def _state(connection: sqlalchemy.Connection) -> _State:
     return "damaged" if content.version in (None, _newest()) else "older"
 
 
-def _without_begun(tables: frozenset[str]) -> set[str]:
+def _without_temporary_tables(tables: frozenset[str]) -> set[str]:
     return {name for name in tables if name != _VERSIONS and not name.startswith(_BEGUN_TABLE)}
 
 
@@ -215,15 +215,15 @@ def _publish(partial: Path, path: Path) -> None:
             partial.rename(path)
 
 
-def _clear_away(path: Path) -> None:
+def _move_aside(path: Path) -> None:
     """Remove a database without tables, or move aside one without rows.
 
     Raises:
         SchemaError: another program has the database open.
     """
     in_use = SchemaError(
-        f"{path} has not all of MLflow's tables, and another program has it open: end that program (an `mlflow ui`?), "
-        "or name another store with --tracking-uri"
+        f"{path} lacks some of MLflow's tables, and another program has it open: end that program (an "
+        "`mlflow ui`?), or use another store with --tracking-uri"
     )
     try:
         with closing(sqlite3.connect(path, timeout=SECONDS_FOR_A_LOCK, isolation_level=None)) as connection:
@@ -233,7 +233,7 @@ def _clear_away(path: Path) -> None:
                 raise in_use
             connection.execute("BEGIN EXCLUSIVE")
             found = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-            if any(_holds(connection, name) for name in found if name not in _FILLED_BY_MIGRATIONS):
+            if any(_has_rows(connection, name) for name in found if name not in _FILLED_BY_MIGRATIONS):
                 return  # rows were written in the meantime: the caller checks again
             if found:
                 path.rename(_free_name(path))
@@ -245,12 +245,12 @@ def _clear_away(path: Path) -> None:
         raise
 
 
-def _holds(connection: sqlite3.Connection, name: str) -> bool:
+def _has_rows(connection: sqlite3.Connection, name: str) -> bool:
     quoted = name.replace('"', '""')
     return connection.execute(f'SELECT 1 FROM "{quoted}" LIMIT 1').fetchone() is not None  # noqa: S608
 
 
-def _waited_for_quiet(path: Path) -> bool:
+def _wait_until_unchanged(path: Path) -> bool:
     """Wait until a file no longer changes. A program without our lock, such as `mlflow ui`, may be creating the store.
 
     Returns:

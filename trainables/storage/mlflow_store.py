@@ -48,7 +48,7 @@ _SECONDS_TO_CONNECT: Final = 25.0
 _SECONDS_FOR_ANOTHER: Final = 25.0  # for another process to create the store
 _SECONDS_FOR_TABLES: Final = 120  # for another process to create the tables of a database
 _LONGEST_REASON: Final = 300  # characters
-_WELL: Final = b"OK"  # answer of MLflow's server at /health
+_HEALTHY: Final = b"OK"  # answer of MLflow's server at /health
 _WEB: Final = frozenset({"http", "https"})
 _DATABASES: Final = ("postgresql", "mysql", "mssql", "sqlite")
 _OTHERS: Final = frozenset({"databricks", "databricks-uc", "uc"})
@@ -59,7 +59,7 @@ _TIMEOUTS: Final = {
     "pyodbc": "timeout", "pymssql": "login_timeout",
 }  # fmt: skip
 _PACKAGES: Final = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-_WITHOUT_IT: Final = "or leave --tracking-uri out to use a store in the output folder"
+_OR_DEFAULT_STORE: Final = "or leave out --tracking-uri to use a store in the output folder"
 # Arbitrary, but equal in all processes, so that only one at a time creates the tables of a database.
 _ADVISORY_LOCK: Final = 7_291_533
 
@@ -96,37 +96,38 @@ def _check_server(uri: str) -> None:
     try:
         parts = urlsplit(uri)
         shown = f"{parts.scheme}://{parts.hostname or '?'}:{parts.port or '?'}"
-        request = _health_of(parts)
+        request = _health_request(parts)
     except ValueError as error:
         raise TrackingError(
-            f"--tracking-uri {redact_place(uri)} is no URI ({redact(str(error), uri)}): write it as http://HOST:PORT, "
-            "with %XX for special characters in a password"
+            f"--tracking-uri {redact_place(uri)} is not a URI ({redact(str(error), uri)}): write it as "
+            "http://HOST:PORT, with %XX for special characters in a password"
         ) from None
     answers: list[bytes] = []
     untrusted = None
     try:
         # The timeout of `urlopen` covers neither the name look-up nor a server that sends byte by byte.
-        _within(_SECONDS_TO_ANSWER + 1, lambda: answers.append(_answer_to(request)))
+        _with_time_limit(_SECONDS_TO_ANSWER + 1, lambda: answers.append(_response_to(request)))
     except HTTPError:
         pass  # something answers; MLflow's client checks it below
     except (OSError, ValueError, HTTPException) as error:  # HTTPException: not an HTTP server
         if not (isinstance(error, URLError) and isinstance(error.reason, ssl.SSLCertVerificationError)):
             raise TrackingError(
                 f"no MLflow tracking server answers at {shown} ({_reason(error, uri)}). Check --tracking-uri, start "
-                f"the server, {_WITHOUT_IT}."
+                f"the server, {_OR_DEFAULT_STORE}."
             ) from None
         untrusted = error.reason.verify_message  # MLflow's client may be configured to trust it
     try:
         with _without_retries():
-            _within(
+            _with_time_limit(
                 _SECONDS_TO_CONNECT - _SECONDS_TO_ANSWER,
-                lambda: _ask(MlflowClient(tracking_uri=uri), takes_nothing_for_an_answer=answers == [_WELL]),
+                lambda: _check_search(MlflowClient(tracking_uri=uri), accepts_no_experiments=answers == [_HEALTHY]),
             )
     except Exception as error:
         if untrusted is not None and "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise TrackingError(
-                f"the certificate of the MLflow tracking server at {shown} is not trusted here ({untrusted}). Name its "
-                f"file in MLFLOW_TRACKING_SERVER_CERT_PATH, check --tracking-uri, {_WITHOUT_IT}."
+                f"the certificate of the MLflow tracking server at {shown} is not trusted ({untrusted}). Give the "
+                "path of the certificate in MLFLOW_TRACKING_SERVER_CERT_PATH, check --tracking-uri, "
+                f"{_OR_DEFAULT_STORE}."
             ) from None
         status = error.get_http_status_code() if isinstance(error, MlflowException) else None
         if status in (401, 403) or any(f"error code {code}" in str(error) for code in (401, 403)):
@@ -136,12 +137,12 @@ def _check_server(uri: str) -> None:
                 "MLFLOW_TRACKING_PASSWORD"
             ) from None
         raise TrackingError(
-            f"what answers at {shown} is not a working MLflow tracking server ({_reason(error, uri)}). Check host and "
-            f"port of --tracking-uri, mend the server, {_WITHOUT_IT}."
+            f"the server at {shown} is not a working MLflow tracking server ({_reason(error, uri)}). Check host "
+            f"and port of --tracking-uri, repair the server, {_OR_DEFAULT_STORE}."
         ) from None
 
 
-def _health_of(parts: SplitResult) -> Request:
+def _health_request(parts: SplitResult) -> Request:
     """Build the request for a server's health. User and password of the URI go into the `Authorization` header."""
     address = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], f"{parts.path.rstrip('/')}/health", "", ""))
     request = Request(address)  # noqa: S310 - http(s) only
@@ -151,9 +152,9 @@ def _health_of(parts: SplitResult) -> Request:
     return request
 
 
-def _answer_to(request: Request) -> bytes:
+def _response_to(request: Request) -> bytes:
     with urlopen(request, timeout=_SECONDS_TO_ANSWER) as answer:  # noqa: S310 - http(s) only
-        return bytes(answer.read(len(_WELL) + 1))
+        return bytes(answer.read(len(_HEALTHY) + 1))
 
 
 @contextmanager
@@ -184,28 +185,28 @@ def _check_database(uri: str) -> None:
     except ImportError as error:
         package = _PACKAGES.get(str(error.name), error.name)
         raise TrackingError(
-            f"--tracking-uri {shown} needs the Python package {error.name}, which is not installed here: "
-            f"pip install '{package}'"
+            f"--tracking-uri {shown} needs the Python package {error.name}, which is not installed: pip install "
+            f"'{package}'"
         ) from None
     except (SQLAlchemyError, ValueError) as error:
         raise TrackingError(
-            f"--tracking-uri {shown} is not the URI of a database ({_reason(error, uri)}): write it as "
+            f"--tracking-uri {shown} is not a database URI ({_reason(error, uri)}): write it as "
             "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %XX for special characters in a password"
         ) from None
     try:
-        _within(_SECONDS_TO_CONNECT, lambda: _look_at(engine, _upgrade_command(uri)))
+        _with_time_limit(_SECONDS_TO_CONNECT, lambda: _check_schema(engine, _upgrade_command(uri)))
     except SchemaError as error:
         raise TrackingError(f"MLflow cannot use --tracking-uri {shown}: {error}") from None
     except Exception as error:
         raise TrackingError(
-            f"the database at --tracking-uri {shown} cannot be used ({_reason(error, uri)}). Check that it runs, and "
-            f"host, port, user, password and name of the database, {_WITHOUT_IT}."
+            f"the database at --tracking-uri {shown} cannot be used ({_reason(error, uri)}). Check that the "
+            f"database is running, and check host, port, user, password and database name, {_OR_DEFAULT_STORE}."
         ) from None
     finally:
         engine.dispose()
 
 
-def _look_at(engine: sqlalchemy.Engine, upgrade: str) -> None:
+def _check_schema(engine: sqlalchemy.Engine, upgrade: str) -> None:
     with engine.connect() as connection:
         check_database(connection, upgrade)
         if sqlalchemy.inspect(connection).has_table("experiments"):
@@ -224,27 +225,29 @@ def _check_other(uri: str, scheme: str) -> None:
         if "@" in uri or scheme in _WEB:
             shown = f"***@{uri.rpartition('@')[2]}" if "@" in uri else uri
             raise TrackingError(
-                f"--tracking-uri {shown} is no URI: write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, or "
-                "name a file of SQLite as sqlite:////FOLDER/mlflow.db"
+                f"--tracking-uri {shown} is not a URI: write it as http://HOST:PORT or "
+                "http://USER:PASSWORD@HOST:PORT, or give an SQLite file as sqlite:////FOLDER/mlflow.db"
             )
         raise TrackingError(
-            f"--tracking-uri {redact(uri)} is a path: MLflow keeps runs in a database; write "
-            f"{_suggested(Path(uri))}, {_WITHOUT_IT}."
+            f"--tracking-uri {redact(uri)} is a path, but MLflow stores runs in a database: write "
+            f"{_suggested(Path(uri))}, {_OR_DEFAULT_STORE}."
         )
     if scheme == "file":  # rejected here, because earlier versions of MLflow still accept such folders
         folder = Path(unquote(urlsplit(uri).path))
         raise TrackingError(
-            f"--tracking-uri {redact_place(uri)}: MLflow no longer keeps runs in folders of files; write "
-            f"{_suggested(folder)}, {_WITHOUT_IT}. `mlflow migrate-filestore --help` tells how to take runs along."
+            f"--tracking-uri {redact_place(uri)}: MLflow no longer stores runs in folders of files; write "
+            f"{_suggested(folder)}, {_OR_DEFAULT_STORE}. To convert the existing runs, see `mlflow migrate-filestore "
+            "--help`."
         )
     try:
         with _without_retries():
-            _within(_SECONDS_TO_CONNECT, lambda: _ask(MlflowClient(tracking_uri=uri)))
+            _with_time_limit(_SECONDS_TO_CONNECT, lambda: _check_search(MlflowClient(tracking_uri=uri)))
     except Exception as error:
         near = difflib.get_close_matches(scheme, (*_WEB, *_DATABASES), n=1)
         raise TrackingError(
-            f"--tracking-uri {redact_place(uri)} cannot be used ({_reason(error, uri)}): it begins with http://, "
-            f"https://, sqlite:///, postgresql://, mysql:// or mssql://" + (f"; {near[0]}:// is near" if near else "")
+            f"--tracking-uri {redact_place(uri)} cannot be used ({_reason(error, uri)}): it must begin with "
+            "http://, https://, sqlite:///, postgresql://, mysql:// or mssql://"
+            + (f"; did you mean {near[0]}://?" if near else "")
         ) from None
 
 
@@ -254,13 +257,13 @@ def _suggested(path: Path) -> str:
     return sqlite_uri(path if path.suffix else path / "mlflow.db")
 
 
-def _ask(client: MlflowClient, *, takes_nothing_for_an_answer: bool = True) -> None:
+def _check_search(client: MlflowClient, *, accepts_no_experiments: bool = True) -> None:
     # MLflow's client takes an empty page from any web server for a store without experiments.
-    if not client.search_experiments(max_results=1) and not takes_nothing_for_an_answer:
-        raise ValueError("it does not answer as MLflow does")
+    if not client.search_experiments(max_results=1) and not accepts_no_experiments:
+        raise ValueError("the answer is not that of MLflow")
 
 
-def _within(seconds: float, action: Callable[[], Any]) -> None:
+def _with_time_limit(seconds: float, action: Callable[[], Any]) -> None:
     """Run an action that may hang, such as a name look-up, and give up after a time limit.
 
     Raises:
@@ -307,15 +310,15 @@ def open_client(uri: str) -> MlflowClient:
     try:
         if uri.lower().startswith("sqlite"):
             return _open_file(uri)
-        with _alone(uri):
+        with _exclusive_access(uri):
             client = MlflowClient(tracking_uri=uri)
-            _ask(client)
+            _check_search(client)
     except TrackingError:
         raise
     except SchemaError as error:
         raise TrackingError(f"the MLflow store cannot be opened ({redact_place(uri)}): {error}") from None
     except Exception as error:
-        why = f"{_reason(error, uri)}{_what_to_do(str(error), uri)}"
+        why = f"{_reason(error, uri)}{_advice(str(error), uri)}"
         raise TrackingError(f"the MLflow store cannot be opened ({redact_place(uri)}): {why}") from None
     return client
 
@@ -324,8 +327,8 @@ def _open_file(uri: str) -> MlflowClient:
     path = sqlite_file(uri)
     if path is None:
         raise TrackingError(
-            f"--tracking-uri {redact_place(uri)} names no file: write it as sqlite:////FOLDER/mlflow.db (a database in "
-            f"memory is lost with its process), {_WITHOUT_IT}."
+            f"--tracking-uri {redact_place(uri)} does not name a file: write it as sqlite:////FOLDER/mlflow.db "
+            f"(an in-memory database is lost when the process ends), {_OR_DEFAULT_STORE}."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     # If several processes create the schema at once, all but one fail.
@@ -337,7 +340,7 @@ def _open_file(uri: str) -> MlflowClient:
             connection.execute("BEGIN IMMEDIATE")  # fails if the file cannot be written
             connection.execute("ROLLBACK")
         client = MlflowClient(tracking_uri=uri)
-        _ask(client)
+        _check_search(client)
         find_artifacts_again(path)
     return client
 
@@ -355,15 +358,15 @@ def _locked(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise TrackingError(
-                        f"another process has been making the MLflow store {path} for {_SECONDS_FOR_ANOTHER:.0f} s (it "
-                        f"holds {lock}): wait for it, end it, or name another store with --tracking-uri"
+                        f"another process has been creating the MLflow store {path} for {_SECONDS_FOR_ANOTHER:.0f} s "
+                        f"(it holds the lock {lock}): wait for it, end it, or use another store with --tracking-uri"
                     ) from None
             time.sleep(0.1)
         yield
 
 
 @contextmanager
-def _alone(uri: str) -> Iterator[None]:
+def _exclusive_access(uri: str) -> Iterator[None]:
     """Hold a lock in a PostgreSQL database. If several processes create the tables at once, all but one fail."""
     if not uri.lower().startswith("postgresql"):
         yield
@@ -383,21 +386,21 @@ def _upgrade_command(uri: str) -> str:
     return shlex.join(["mlflow", "db", "upgrade", redact_place(uri)])
 
 
-def _what_to_do(said: str, uri: str) -> str:
+def _advice(message: str, uri: str) -> str:
     path = sqlite_file(uri)
-    if "disk is full" in said and path is not None:
-        return f": there are {free_space(path)}. Make room there, or name another store with --tracking-uri"
-    if "database is locked" in said or "database table is locked" in said:
+    if "disk is full" in message and path is not None:
+        return f": there are {free_space(path)}. Make room there, or use another store with --tracking-uri"
+    if "database is locked" in message or "database table is locked" in message:
         return (
-            ". Another program is writing to it and has not finished: a database browser, a backup, a study on another "
-            "machine? Close it and start again, or name another store with --tracking-uri"
+            ". Another program has locked it for writing (a database browser, a backup, a study on another "
+            "machine?). Close that program and start again, or use another store with --tracking-uri"
         )
-    if "out-of-date database schema" in said or "Can't locate revision" in said:
+    if "out-of-date database schema" in message or "Can't locate revision" in message:
         return (
-            ". It was made by another version of MLflow than is installed here: make a copy of it, then upgrade it:\n  "
-            f"{_upgrade_command(uri)}\nor name another store with --tracking-uri"
+            ". It was created by a version of MLflow other than the installed one: make a copy of it, then "
+            f"upgrade it:\n  {_upgrade_command(uri)}\nor use another store with --tracking-uri"
         )
-    return ". Name another store with --tracking-uri, or mend this one"
+    return ". Use another store with --tracking-uri, or repair this one"
 
 
 def find_experiment(client: MlflowClient, uri: str, name: str, *, artifacts: Path, note: str) -> str:

@@ -28,7 +28,7 @@ _SECONDS_TO_ANSWER: Final = 30
 _CHUNK: Final = 16 << 20
 _MARKER: Final = "about.txt"
 _MARKER_TEXT: Final = (
-    b"Written by pesfkd: outputs of frozen teachers, made anew if deleted, and checkpoints of studies that run.\n"
+    b"Written by pesfkd: outputs of frozen teachers, recomputed if deleted, and checkpoints of running studies.\n"
 )
 _OBJECT_STORES: Final = frozenset({"s3", "gcs", "abfs"})
 # Errors that waiting does not resolve.
@@ -42,12 +42,12 @@ _CHECK: Final = (
     "import sys; from trainables.storage.remote_folder import RemoteFolder; RemoteFolder(sys.stdin.read()).check()"
 )
 _ADVICE: Final = (
-    "Give {flag} a folder, or a URI such as s3://BUCKET/FOLDER whose bucket exists "
-    "(?endpoint_override=HOST:PORT&scheme=http for a server of your own); credentials come from where the store's own "
-    "tools look for them, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every node."
+    "Give {flag} a folder, or a URI such as s3://BUCKET/FOLDER with an existing bucket (for your own "
+    "server, add ?endpoint_override=HOST:PORT&scheme=http). Set credentials on every node as for the "
+    "storage's own tools, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
 )
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class RemoteFolderError(OSError):
@@ -75,7 +75,7 @@ class RemoteFolder:
             RemoteFolderError: the storage does not answer, or refuses the request.
         """
         selector = pafs.FileSelector(self._path(folder).rstrip("/"), allow_not_found=True)
-        return {info.base_name for info in self._patiently(lambda: self._system[0].get_file_info(selector))}
+        return {info.base_name for info in self._with_retries(lambda: self._system[0].get_file_info(selector))}
 
     def read_into(self, name: str, file: BinaryIO) -> None:
         """Copy the content of a remote file into an open local file.
@@ -93,7 +93,7 @@ class RemoteFolder:
                 while chunk := stream.read(_CHUNK):
                     file.write(chunk)
 
-        self._patiently(copy)
+        self._with_retries(copy)
 
     def write_from(self, name: str, path: Path) -> None:
         """Copy a local file to storage, replacing any file of the same name.
@@ -104,19 +104,19 @@ class RemoteFolder:
         """
         with pa.memory_map(str(path)) as file:
             content = file.read_buffer()
-            self._patiently(lambda: self._write(name, content))
+            self._with_retries(lambda: self._write(name, content))
 
     def delete(self, name: str) -> None:
         """Remove a file, if it exists and may be removed."""
         try:
-            self._patiently(lambda: self._system[0].delete_file(self._path(name)))
+            self._with_retries(lambda: self._system[0].delete_file(self._path(name)))
         except OSError:
             return
 
     def delete_folder(self, name: str) -> None:
         """Remove a folder and all files in it, if it exists and may be removed."""
         try:
-            self._patiently(lambda: self._system[0].delete_dir(self._path(name)))
+            self._with_retries(lambda: self._system[0].delete_dir(self._path(name)))
         except OSError:
             return
 
@@ -126,9 +126,9 @@ class RemoteFolder:
         Raises:
             RemoteFolderError: the storage does not answer, refuses the request or returns other content.
         """
-        self._patiently(lambda: self._write(_MARKER, pa.py_buffer(_MARKER_TEXT)))
-        if self._patiently(lambda: self._system[0].open_input_stream(self._path(_MARKER)).read()) != _MARKER_TEXT:
-            raise RemoteFolderError(f"{self}: {_MARKER} does not hold what was just written to it")
+        self._with_retries(lambda: self._write(_MARKER, pa.py_buffer(_MARKER_TEXT)))
+        if self._with_retries(lambda: self._system[0].open_input_stream(self._path(_MARKER)).read()) != _MARKER_TEXT:
+            raise RemoteFolderError(f"{self}: {_MARKER} does not contain what was just written")
 
     @cached_property
     def _system(self) -> tuple[pafs.FileSystem, str]:
@@ -166,10 +166,10 @@ class RemoteFolder:
                 system.delete_file(partial)
             raise
 
-    def _patiently(self, action: Callable[[], Answer]) -> Answer:
+    def _with_retries(self, action: Callable[[], Result]) -> Result:
         """Return the result of `action`, retrying after errors that may be temporary."""
         if time.monotonic() < self._resting_until:
-            raise RemoteFolderError(f"{self}: did not answer a moment ago; not asked again yet")
+            raise RemoteFolderError(f"{self}: did not answer recently; not retried yet")
         for pause in (*_SECONDS_BETWEEN_TRIES, None):
             try:
                 return action()

@@ -77,43 +77,43 @@ def map_rows(path: Path, origin: Mapping[str, Any], *, shape: tuple[int, int], d
         FileNotFoundError: the file does not exist.
         TeacherOutputsFileError: the file is damaged or holds other rows. The message names the file and the problem.
     """
-    with _refused_by_name(path):
+    with _naming_the_file(path):
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         header = _read_header(reader.schema)
     found = header["origin"]
     for name in sorted(origin.keys() | found.keys()):
         if found.get(name) != origin.get(name):
             raise TeacherOutputsFileError(
-                f"{path}: other outputs: {name} is {found.get(name)!r}, expected {origin.get(name)!r}"
+                f"{path}: contains different outputs: {name} is {found.get(name)!r}, expected {origin.get(name)!r}"
             )
     size = shape[1] * DTYPES[dtype].itemsize
-    with _refused_by_name(path):
+    with _naming_the_file(path):
         content = _contiguous_rows(reader, rows=shape[0], size=size)
     damaged = [
         number for number, pair in enumerate(zip_longest(_checksums(content), header["checksums"])) if len({*pair}) > 1
     ]
     if damaged:
-        raise TeacherOutputsFileError(f"{path}: damaged: blocks {damaged} of {_BLOCK_BYTES} bytes have other checksums")
+        raise TeacherOutputsFileError(f"{path}: damaged: wrong checksums in blocks {damaged} of {_BLOCK_BYTES} bytes")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         return torch.frombuffer(content, dtype=DTYPES[dtype]).view(shape)
 
 
 @contextmanager
-def _refused_by_name(path: Path) -> Iterator[None]:
+def _naming_the_file(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        raise TeacherOutputsFileError(f"{path}: not a whole file of these outputs ({error})") from error
+        raise TeacherOutputsFileError(f"{path}: not a complete teacher outputs file ({error})") from error
 
 
 def _read_header(schema: pa.Schema) -> dict[str, Any]:
     stored = json.loads((schema.metadata or {})[_HEADER])
     text = stored["text"].encode()
     if zlib.crc32(text) != stored["checksum"]:
-        raise ValueError("its metadata are damaged")
+        raise ValueError("the metadata are damaged")
     header: dict[str, Any] = json.loads(text)
     return header
 

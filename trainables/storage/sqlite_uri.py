@@ -29,8 +29,8 @@ def sqlite_uri(path: Path) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         raise SQLitePathError(
-            f"{text!r} has the character {text[error.start]!r}, which is no text in UTF-8, and SQLite takes no other "
-            "names: choose another folder"
+            f"{text!r} contains the character {text[error.start]!r}, which is not valid UTF-8, but SQLite accepts "
+            "only UTF-8 names: choose another folder"
         ) from None
     found = _READ_OTHERWISE.intersection(text)
     if not found:
@@ -41,8 +41,8 @@ def sqlite_uri(path: Path) -> str:
         if sqlite_file(plain) == Path(text):
             return plain
         raise SQLitePathError(
-            f"{text} has a {min(found)!r}, which this version of SQLAlchemy cannot have in the path of a database: "
-            "choose another folder, or install sqlalchemy>=2.1"
+            f"{text} contains {min(found)!r}, which this version of SQLAlchemy does not support in a database "
+            "path: choose another folder, or install sqlalchemy>=2.1"
         )
     return encoded
 

@@ -133,7 +133,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found, text = header.get("checksum", "none"), header.get("metadata", "")
     expected = _checksum(tensors, text)
     if found != expected:
-        raise StoredFileError(f"{path}: damaged: the checksum in the file is {found}, its content's is {expected}")
+        raise StoredFileError(f"{path}: damaged: the stored checksum is {found}, but the content has {expected}")
     metadata: dict[str, Any] = json.loads(text)
     return tensors, metadata
 

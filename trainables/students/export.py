@@ -109,15 +109,15 @@ def read_program(path: Path, kind: ExportFormat) -> Program:
         kind: export format.
     """
     if kind == "torch-export":
-        with path.open("rb") as file, _quietly():
+        with path.open("rb") as file, _silenced():
             return torch.export.load(BytesIO(file.read())).module()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # inputs are small
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (takes,) = session.get_inputs()
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {takes.name: images.numpy()})[0])
+    (model_input,) = session.get_inputs()
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {model_input.name: images.numpy()})[0])
 
 
 @torch.no_grad()
@@ -131,26 +131,26 @@ def largest_difference(program: Program, kept: KeptStudent) -> float:
         ExportError: if the program fails, or if a logit differs by more than `LOGITS_TOLERANCE` * (1 + |logit|).
     """
     largest = 0.0
-    for images, expected in _questions(kept):
+    for images, expected in _test_batches(kept):
         try:
             found = program(images)
         except Exception as error:  # any runtime library may raise any type
-            raise ExportError(f"the program fails on a batch of {len(images)}: {_in_a_line(error)}") from error
+            raise ExportError(f"the program fails on a batch of {len(images)}: {_one_line(error)}") from error
         if found.shape != expected.shape or not torch.allclose(
             found, expected, atol=LOGITS_TOLERANCE, rtol=LOGITS_TOLERANCE
         ):
             how = f"shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
             if found.shape == expected.shape:
-                how = f"logits up to {float((found - expected).abs().max()):.2g} off"
+                how = f"logits differ by up to {float((found - expected).abs().max()):.2g}"
             raise ExportError(
-                f"the program that was read back says something else than the student on a batch of {len(images)}: "
-                f"{how}, where {LOGITS_TOLERANCE:g} + {LOGITS_TOLERANCE:g} of the logit is allowed"
+                f"the exported program differs from the student on a batch of {len(images)}: {how}; the tolerance is "
+                f"{LOGITS_TOLERANCE:g} + {LOGITS_TOLERANCE:g} x |logit|"
             )
         largest = max(largest, float((found - expected).abs().max()))
     return largest
 
 
-def _questions(kept: KeptStudent) -> Iterator[tuple[Tensor, Tensor]]:
+def _test_batches(kept: KeptStudent) -> Iterator[tuple[Tensor, Tensor]]:
     yield kept.images, kept.logits
     random = generator_from(_SEED)
     for size in CHECKED_BATCHES:
@@ -166,7 +166,7 @@ def _random_sentences(kept: KeptStudent, size: int, random: torch.Generator) -> 
     """Return sentences (size, 2, L) with lengths from 2 to L; L depends on the size and is the maximum for size 1."""
     model = kept.student.model
     assert isinstance(model, TextClassifier)
-    length = max(2, _longest(kept.student) // size)
+    length = max(2, _max_tokens(kept.student) // size)
     tokens = torch.randint(1, model.vocabulary_size, (size, length), generator=random)
     ends = torch.randint(2, length + 1, (size, 1), generator=random)
     places = torch.arange(length)
@@ -174,7 +174,7 @@ def _random_sentences(kept: KeptStudent, size: int, random: torch.Generator) -> 
     return torch.stack([tokens * (places < ends), segments], dim=1).int()
 
 
-def _longest(student: Student) -> int:
+def _max_tokens(student: Student) -> int:
     """Return the maximum number of tokens per sentence."""
     return int(json.loads(student.about[MODEL])["max_position_embeddings"])
 
@@ -198,7 +198,7 @@ class _Deployed(nn.Module):
         return logits
 
 
-class _DeployedReader(nn.Module):
+class _DeployedTextModel(nn.Module):
     """Student for text, with an argument name that matches the input name of the program."""
 
     def __init__(self, student: Student) -> None:
@@ -213,26 +213,26 @@ class _DeployedReader(nn.Module):
 
 def _serialised(kept: KeptStudent, kind: ExportFormat, facts: Mapping[str, str]) -> bytes:
     student, sizes = kept.student, {0: Dim(BATCH, min=1)}
-    deployed, takes = (_DeployedReader(student), SENTENCES) if student.about else (_Deployed(student), IMAGES)
+    deployed, input_name = (_DeployedTextModel(student), SENTENCES) if student.about else (_Deployed(student), IMAGES)
     named = {0: BATCH}
-    carried = {"pesfkd.json": json.dumps(dict(facts), sort_keys=True)} if kind == "torch-export" else dict(facts)
+    extra = {"pesfkd.json": json.dumps(dict(facts), sort_keys=True)} if kind == "torch-export" else dict(facts)
     if student.class_names:
-        carried[CLASS_NAMES + (".json" if kind == "torch-export" else "")] = json.dumps(student.class_names)
+        extra[CLASS_NAMES + (".json" if kind == "torch-export" else "")] = json.dumps(student.class_names)
     if student.about:
-        sizes[2] = Dim(TOKENS, min=2, max=_longest(student))
+        sizes[2] = Dim(TOKENS, min=2, max=_max_tokens(student))
         named[2] = TOKENS
-        carried[TOKENISER_FILE] = student.about[TOKENISER]
+        extra[TOKENISER_FILE] = student.about[TOKENISER]
     try:
-        with _quietly(), torch.no_grad():
+        with _silenced(), torch.no_grad():
             program = torch.export.export(
                 deployed.eval(),
                 (kept.images,),  # two samples, because with one the exporter would fix the batch size
-                dynamic_shapes={takes: sizes},
+                dynamic_shapes={input_name: sizes},
                 strict=False,
             )
-            return _as_onnx(program, takes, named, carried) if kind == "onnx" else _as_torch(program, carried)
+            return _as_onnx(program, input_name, named, extra) if kind == "onnx" else _as_torch(program, extra)
     except Exception as error:  # PyTorch's exporters raise any type for an unsupported network
-        raise ExportError(f"{student.info.architecture} cannot be exported as {kind}: {_in_a_line(error)}") from error
+        raise ExportError(f"{student.info.architecture} cannot be exported as {kind}: {_one_line(error)}") from error
 
 
 def _as_torch(program: ExportedProgram, files: dict[str, str]) -> bytes:
@@ -241,11 +241,11 @@ def _as_torch(program: ExportedProgram, files: dict[str, str]) -> bytes:
     return content.getvalue()
 
 
-def _as_onnx(program: ExportedProgram, takes: str, axes: Mapping[int, str], properties: dict[str, str]) -> bytes:
+def _as_onnx(program: ExportedProgram, input_name: str, axes: Mapping[int, str], properties: dict[str, str]) -> bytes:
     import onnx
 
     written = torch.onnx.export(
-        program, dynamo=True, input_names=[takes], output_names=[OUTPUT], external_data=False, verbose=False
+        program, dynamo=True, input_names=[input_name], output_names=[OUTPUT], external_data=False, verbose=False
     )
     assert written is not None
     model = written.model_proto
@@ -266,7 +266,7 @@ def _name_axes(graph: Any, axes: Mapping[int, str]) -> None:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """Suppress developer messages of the exporters, some of which would be printed between our JSON output."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
@@ -278,6 +278,6 @@ def _quietly() -> Iterator[None]:
             logging.disable(before)
 
 
-def _in_a_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

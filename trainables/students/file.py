@@ -65,7 +65,7 @@ class Student:
             return self._of_sentences(images)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != self.info.in_channels:
             raise ValueError(
-                f"this student takes uint8 images (B, {self.info.in_channels}, H, W), not normalised, not "
+                f"this student takes uint8 images (B, {self.info.in_channels}, H, W) without normalisation, not "
                 f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}"
             )
         normalise = Normaliser(self.info.mean, self.info.std, torch.device("cpu"))
@@ -74,7 +74,7 @@ class Student:
     def _of_sentences(self, inputs: Tensor) -> Tensor:
         if inputs.is_floating_point() or inputs.ndim != 3 or inputs.shape[1] != _ROWS:
             raise ValueError(
-                "this student takes sentences (B, 2, L), int32: token ids, 0 behind the last one, and segment ids; not "
+                "this student takes sentences (B, 2, L), int32: token ids, padded with 0, and segment ids; not "
                 f"{str(inputs.dtype).removeprefix('torch.')} {tuple(inputs.shape)}"
             )
         return torch.cat([self.model(each) for each in inputs.int().split(_BATCH)])
@@ -160,7 +160,7 @@ def load_kept(path: Path) -> KeptStudent:
     student = load_student(path)
     images, logits = read_example(path)
     if not torch.allclose(student.logits(images), logits, atol=LOGITS_TOLERANCE, rtol=LOGITS_TOLERANCE):
-        raise StoredFileError(f"{path}: the student that was read says something else than the one that was kept")
+        raise StoredFileError(f"{path}: the loaded student gives other logits than the saved one")
     return KeptStudent(student, images, logits)
 
 
@@ -206,7 +206,9 @@ def class_names_in(text: str | None, num_classes: int, *, where: str) -> tuple[s
     except ValueError:
         names = None
     if not isinstance(names, list) or len(names) != num_classes or not all(isinstance(each, str) for each in names):
-        raise CheckpointError(f"{where}: {CLASS_NAMES} in the file is no list of {num_classes} names: {text[:100]!r}")
+        raise CheckpointError(
+            f"{where}: {CLASS_NAMES} in the file is not a list of {num_classes} names: {text[:100]!r}"
+        )
     return tuple(names)
 
 

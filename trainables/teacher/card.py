@@ -80,11 +80,11 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         "| --- | ---: | --- | ---: |",
         *rows,
         "",
-        f"Wilson intervals: of the {samples_of(metadata['dataset'])} that might have been drawn, for these weights; "
-        "another seed gives other weights. The network is that of the last epoch, chosen by no accuracy, and the test "
-        "split was read once, when the training was over.",
+        f"Wilson intervals for the random choice of the {samples_of(metadata['dataset'])}, with these "
+        "weights; another seed gives other weights. The network is that of the last epoch, not selected by "
+        "accuracy. The test split was read once, after the training.",
         "",
-        "## What it is",
+        "## Model",
         "",
         f"- architecture `{metadata['architecture']}`, {metadata['parameters']:,} parameters, "
         f"{metadata['num_classes']} classes",
@@ -94,7 +94,7 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         f"{metadata['split_seed']}, digest `{metadata['data_digest']}`",
         f"- weights `{file_name}`, digest `{metadata['weights']}`",
         "",
-        "## How it was trained",
+        "## Training",
         "",
         f"Recipe `{recipe['name']}`: {'AdamW' if text else 'SGD'} at {recipe['learning_rate']:g} "
         f"({recipe['schedule']}{steps}), momentum {recipe['momentum']:g}{'' if text else ' without Nesterov'}, weight "
@@ -102,11 +102,11 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
         f"{recipe['batch_size']}, {recipe['epochs']} epochs, augmentation {recipe['augmentation']}; seed "
         f"{metadata['seed']}; {metadata['precision']} on {metadata['device']}, "
         f"{counted(metadata['threads'], 'thread')}"
-        + (", from the weights that the architecture's library publishes." if metadata["pretrained"] else "."),
+        + (", starting from the published weights of the architecture's library." if metadata["pretrained"] else "."),
         "",
         "With " + ", ".join(f"{name} {metadata['versions'][name]}" for name in sorted(metadata["versions"])) + ".",
         "",
-        "The same again (`PESFKD_DATA_ROOT` or `--data-root` says where the data lie):",
+        "To train it again (`PESFKD_DATA_ROOT` or `--data-root` gives the folder of the data):",
         "",
         f"```console\n{metadata['command']}\n```",
         "",
@@ -122,11 +122,11 @@ def model_card(metadata: Mapping[str, Any], *, file_name: str) -> str:
 
 def _inputs(metadata: Mapping[str, Any]) -> str:
     if TOKENISER in metadata:
-        return "- sentences, as tokens of the tokeniser in the file of its weights (`tokeniser`, a tokenizer.json)"
+        return "- inputs: sentences, tokenised by the tokeniser in the weights file (`tokeniser`, a tokenizer.json)"
     channels, size = metadata["in_channels"], metadata["image_size"]
     return (
-        f"- images {channels} × {size} × {size}, scaled to [0, 1], minus {_listed(metadata['mean'])}, divided by "
-        f"{_listed(metadata['std'])} (by channel)"
+        f"- inputs: images {channels} × {size} × {size}, scaled to [0, 1], minus {_listed(metadata['mean'])}, "
+        f"divided by {_listed(metadata['std'])} (per channel)"
     )
 
 

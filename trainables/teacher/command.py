@@ -59,20 +59,20 @@ class AugmentationOption(StrEnum):
     NONE = "none"
 
 
-_what = partial(typer.Option, rich_help_panel="What")
-_recipe = partial(typer.Option, rich_help_panel="Recipe", show_default=False)
-_where = partial(typer.Option, rich_help_panel="Where")
+_what_option = partial(typer.Option, rich_help_panel="What")
+_recipe_option = partial(typer.Option, rich_help_panel="Recipe", show_default=False)
+_where_option = partial(typer.Option, rich_help_panel="Where")
 _EXAMPLES: Final = (
     (
-        "a teacher for the digits in seconds",
+        "a teacher for digits in seconds",
         "python -m trainables.teacher --dataset digits --model cnn_32_64 --recipe short",
     ),
     (
-        "one of the CIFAR-100 literature",
+        "a teacher of the CIFAR-100 literature",
         "python -m trainables.teacher --dataset cifar100 --model resnet56 --data-root DATA --device cuda",
     ),
     (
-        "a study of it",
+        "a study with this teacher",
         "python -m study.launch --space adapter_width --teacher-checkpoint FOLDER/teacher.safetensors",
     ),
 )
@@ -85,61 +85,74 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 def teacher(
     context: typer.Context,
-    dataset: Annotated[str, _what(help="Dataset.")],
-    model: Annotated[str, _what(help="Architecture.")],
+    dataset: Annotated[str, _what_option(help="Dataset.")],
+    model: Annotated[str, _what_option(help="Architecture.")],
     pretrained: Annotated[
         bool,
-        _what(
+        _what_option(
             "--pretrained",
-            help="Begin with the weights that torchvision or timm publish, from the library's cache or fetched by it.",
+            help="Start from the weights published by torchvision or timm, from the library's cache or downloaded.",
         ),
     ] = False,
     data_root: Annotated[
-        Path | None, _what(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset's files; digits needs none.")
+        Path | None,
+        _what_option(envvar="PESFKD_DATA_ROOT", help="Folder with the dataset files; not needed for digits."),
     ] = None,
     download: Annotated[
-        bool, _what("--download", help="Fetch the dataset into --data-root if it is not there.")
+        bool, _what_option("--download", help="Download the dataset to --data-root if it is missing.")
     ] = False,
-    seed: Annotated[int, _what(min=0, help="Draws the weights and the batch order.")] = 0,
-    split_seed: Annotated[int, _what(min=0, help="Draws the data's splits; a study's has to be the same.")] = 0,
+    seed: Annotated[int, _what_option(min=0, help="Seed of the initial weights and of the batch order.")] = 0,
+    split_seed: Annotated[int, _what_option(min=0, help="Seed of the data splits; must equal that of the study.")] = 0,
     recipe: Annotated[
         RecipeOption,
         typer.Option(
             rich_help_panel="Recipe",
             help="literature: SGD at 0.05 (MobileNetV2, ShuffleV1, ShuffleV2: 0.01), momentum 0.9, weight decay 5e-4, "
-            "batch 64, 240 epochs, a tenth of the rate after each of 150, 180 and 210 (in proportion for other "
-            "--epochs). short: the same on a cosine and for few epochs, 10 to 40 by dataset. Each value may be given "
-            "otherwise:",
+            "batch 64, 240 epochs, learning rate divided by 10 after epochs 150, 180 and 210 (scaled for other "
+            "--epochs). short: the same with a cosine schedule and 10 to 40 epochs, depending on the dataset. "
+            "The options below override single values:",
         ),
     ] = RecipeOption.LITERATURE,
-    epochs: Annotated[int | None, _recipe(help="Passes over the train split.")] = None,
-    batch_size: Annotated[int | None, _recipe(help="Samples per step.")] = None,
-    learning_rate: Annotated[float | None, _recipe(help="Of the first epoch.")] = None,
-    momentum: Annotated[float | None, _recipe(help="Of SGD, without Nesterov; AdamW's beta 1 on text.")] = None,
-    weight_decay: Annotated[float | None, _recipe(help="On all parameters.")] = None,
-    schedule: Annotated[ScheduleOption | None, _recipe(help="How the learning rate falls.")] = None,
+    epochs: Annotated[int | None, _recipe_option(help="Number of passes over the train split.")] = None,
+    batch_size: Annotated[int | None, _recipe_option(help="Number of samples per step.")] = None,
+    learning_rate: Annotated[float | None, _recipe_option(help="Learning rate of the first epoch.")] = None,
+    momentum: Annotated[
+        float | None, _recipe_option(help="Momentum of SGD, without Nesterov; for text, beta 1 of AdamW.")
+    ] = None,
+    weight_decay: Annotated[float | None, _recipe_option(help="Weight decay of all parameters.")] = None,
+    schedule: Annotated[ScheduleOption | None, _recipe_option(help="Learning rate schedule.")] = None,
     augmentation: Annotated[
-        AugmentationOption | None, _recipe(help="The dataset's views, or the images as they are.")
+        AugmentationOption | None,
+        _recipe_option(help="Data augmentation: the dataset's augmented views, or the unchanged images."),
     ] = None,
     precision: Annotated[
-        str, _where(help="fp32, bf16, or auto: bf16 where this machine and the network's size gain by it.")
+        str, _where_option(help="fp32, bf16, or auto: bf16 if faster on this machine for a network of this size.")
     ] = "fp32",
-    device: Annotated[str, _where(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, _where_option(help="cpu, cuda or cuda:N.")] = "cpu",
     threads: Annotated[
-        int, _where(help="Of the CPU. More are faster on large networks, and give other last bits.")
+        int,
+        _where_option(
+            help="Number of CPU threads. More threads speed up large networks, but change the last bits of the result."
+        ),
     ] = 1,
     output_dir: Annotated[
-        Path, _where(help="The teacher's folder is teachers/NAME in it; the MLflow store is in it too.")
+        Path,
+        _where_option(help="Output folder. It contains the MLflow store, and the teacher's folder as teachers/NAME."),
     ] = Path("study_results"),
-    name: Annotated[str | None, _where(help="Dataset, model, recipe and seed if not given.")] = None,
-    tracking_uri: Annotated[
-        str | None, _where(help="MLflow store or server; a file in the output folder if not given.")
+    name: Annotated[
+        str | None,
+        _where_option(help="Name of the teacher's folder and run; defaults to dataset, model, recipe and seed."),
     ] = None,
-    no_mlflow: Annotated[bool, _where("--no-mlflow", help="Deliver nothing to MLflow.")] = False,
-    dry_run: Annotated[bool, _where("--dry-run", help="Show what would be trained, write nothing.")] = False,
-    as_json: Annotated[bool, _where("--json", help="One JSON document on stdout, nothing else.")] = False,
-    quiet: Annotated[bool, _where("--quiet", "-q", help="No progress.")] = False,
-    verbose: Annotated[bool, _where("--verbose", "-v", help="Say more when something fails.")] = False,
+    tracking_uri: Annotated[
+        str | None, _where_option(help="MLflow store or server; defaults to a file in the output folder.")
+    ] = None,
+    no_mlflow: Annotated[bool, _where_option("--no-mlflow", help="Log nothing to MLflow.")] = False,
+    dry_run: Annotated[
+        bool, _where_option("--dry-run", help="Show what would be trained without writing anything.")
+    ] = False,
+    as_json: Annotated[bool, _where_option("--json", help="Print only one JSON document to stdout.")] = False,
+    quiet: Annotated[bool, _where_option("--quiet", "-q", help="Show no progress.")] = False,
+    verbose: Annotated[bool, _where_option("--verbose", "-v", help="Show a traceback for errors.")] = False,
 ) -> None:
     """Train a teacher: weights with all that is known of them, a model card, and a run in MLflow.
 
@@ -157,8 +170,20 @@ def teacher(
         raise RequestError(other)
     plain: dict[str, Any] = {key: value.value if isinstance(value, StrEnum) else value for key, value in values.items()}
     overrides = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "schedule", "augmentation")
-    asked = ("dataset", "model", "recipe", "seed", "split_seed", "precision", "device", "threads", "pretrained")
-    request = resolve_request(**{key: plain[key] for key in asked}, overrides={key: plain[key] for key in overrides})
+    request_fields = (
+        "dataset",
+        "model",
+        "recipe",
+        "seed",
+        "split_seed",
+        "precision",
+        "device",
+        "threads",
+        "pretrained",
+    )
+    request = resolve_request(
+        **{key: plain[key] for key in request_fields}, overrides={key: plain[key] for key in overrides}
+    )
     name = check_name(values["name"] or request.default_name)
     from trainables.teacher.job import check_images, check_network  # torch is imported from here on
 
@@ -200,13 +225,13 @@ def main() -> None:
     try:
         app(prog_name="python -m trainables.teacher")
     except (ValueError, RuntimeError, OSError) as error:
-        if verbose or not (isinstance(error, OSError) or _is_ours(error)):
+        if verbose or not (isinstance(error, OSError) or _is_own_error(error)):
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(ExitCode.USAGE if isinstance(error, RequestError) else ExitCode.ERROR)
 
 
-def _is_ours(error: Exception) -> bool:
+def _is_own_error(error: Exception) -> bool:
     """Return whether an error has a type of this package, with a message that is sufficient for the user."""
     return type(error).__module__.partition(".")[0] == "trainables"
 
@@ -237,15 +262,16 @@ def _run(request: "TeacherRequest", values: dict[str, Any]) -> None:
                     begun=progress.begun, epoch_done=progress.epoch_done, warn=progress.warn,
                 )  # fmt: skip
     except BlockingIOError:
-        raise RequestError(f"{folder} is being worked on by another process: wait for it, or end it first") from None
+        raise RequestError(f"another process is using {folder}: wait for it, or end it first") from None
     except KeyboardInterrupt:
-        _end(tracker, "KILLED")
+        _end_tracking(tracker, "KILLED")
         typer.echo(
-            f"interrupted after {progress.done} of {request.recipe.epochs} epochs; the same command goes on", err=True
+            f"interrupted after {progress.done} of {request.recipe.epochs} epochs; run the same command to resume",
+            err=True,
         )
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     except Exception:
-        _end(tracker, "FAILED")
+        _end_tracking(tracker, "FAILED")
         raise
     _show(result, as_json=values["as_json"])
 
@@ -256,7 +282,7 @@ def _check_mlflow(values: dict[str, Any]) -> None:
     except ImportError:
         from trainables.teacher.request import RequestError
 
-        raise RequestError("MLflow is not installed here: pip install mlflow, or give --no-mlflow") from None
+        raise RequestError("MLflow is not installed: pip install mlflow, or add --no-mlflow") from None
     # A new store is created only after the request has been checked, so that a mistake leaves no folder behind.
     if values["tracking_uri"] or (values["output_dir"] / "mlflow.db").exists():
         check_tracking_uri(_tracking_uri(values))
@@ -291,7 +317,7 @@ def _open_tracker(request: "TeacherRequest", values: dict[str, Any], name: str, 
     )
 
 
-def _end(tracker: "TeacherTracker | None", status: str) -> None:
+def _end_tracking(tracker: "TeacherTracker | None", status: str) -> None:
     if tracker is None:
         return
     from trainables.storage.mlflow_store import TrackingError
@@ -317,15 +343,15 @@ class _terminable:  # noqa: N801
 
 def _show(result: "Result", *, as_json: bool) -> None:
     summary = result.summary
-    lines = [json.dumps(summary, indent=2)] if as_json else _in_words(summary)
+    lines = [json.dumps(summary, indent=2)] if as_json else _summary_lines(summary)
     show_result("\n".join(lines) + "\n", sys.stdout, elsewhere=f"the teacher is in {summary['checkpoint']}")
     if result.tracking_error is not None:
-        typer.echo(f"error: {result.tracking_error}. The same command delivers it again.", err=True)
+        typer.echo(f"error: {result.tracking_error}. Run the same command to log it again.", err=True)
         raise typer.Exit(ExitCode.ERROR)
     raise typer.Exit(ExitCode.OK)
 
 
-def _in_words(summary: dict[str, Any]) -> list[str]:
+def _summary_lines(summary: dict[str, Any]) -> list[str]:
     lines = []
     for split in ("validation", "test"):
         share = summary[split]

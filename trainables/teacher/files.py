@@ -41,7 +41,7 @@ CLASSES: Final = "classes"
 # A checkpoint takes some milliseconds. On the digits, an epoch of a study's teacher takes only thirty.
 _SECONDS_BETWEEN_CHECKPOINTS: Final = 1.0
 
-_CLEARLY: Final = 0.1  # fraction of the way from guessing to an accuracy of 1
+_MARGIN: Final = 0.1  # fraction of the way from guessing to an accuracy of 1
 
 # (finished epochs, total epochs, validation accuracy as a fraction)
 TeacherProgress = Callable[[int, int, float], None]
@@ -149,7 +149,8 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
             the expected value.
     """
     given = bool(config.teacher_digest)
-    advice = "Delete it to have it " + ("copied from its checkpoint again." if given else "trained again.")
+    remedy = "copied again from the checkpoint" if given else "trained again"
+    advice = f"Delete the file to have the teacher {remedy}."
     try:
         tensors, found = read_tensors(path)
     except StoredFileError as error:
@@ -159,18 +160,18 @@ def load_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> FrozenTea
     for name, value in expected.items():
         if found.get(name) != value:
             raise TeacherFileError(
-                f"{path}: another teacher: its {name} is {found.get(name)!r}, expected {value!r}. {advice}"
+                f"{path}: contains another teacher: {name} is {found.get(name)!r}, expected {value!r}. {advice}"
             )
     if given and identity_digest(found) != config.teacher_digest:
         raise TeacherFileError(
-            f"{path}: another teacher: its digest is {identity_digest(found)}, expected {config.teacher_digest}. "
-            f"{advice}"
+            f"{path}: contains another teacher: digest is {identity_digest(found)}, expected "
+            f"{config.teacher_digest}. {advice}"
         )
-    model = built_again(config.teacher, dataset, found)
+    model = rebuild_model(config.teacher, dataset, found)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise TeacherFileError(f"{path}: its tensors do not fit {config.teacher!r}: {error}. {advice}") from error
+        raise TeacherFileError(f"{path}: the tensors do not fit {config.teacher!r}: {error}. {advice}") from error
     own = (found["mean"], found["std"]) if given else (dataset.mean, dataset.std)
     return FrozenTeacher(
         model,
@@ -184,7 +185,7 @@ def described(model: DistillationModel) -> dict[str, Any]:
     return {MODEL: getattr(model, "description")} if hasattr(model, "description") else {}  # noqa: B009
 
 
-def built_again(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> DistillationModel:
+def rebuild_model(name: str, dataset: Dataset, metadata: Mapping[str, Any]) -> DistillationModel:
     """Build the model of a teacher file, without loading the weights.
 
     Args:
@@ -221,7 +222,7 @@ def ensure_teacher(
     path = stored_path(folder, teacher_digest(config, dataset))
     if not path.exists():
         if config.teacher_digest:
-            raise TeacherFileError(f"{path}: the teacher that was given is not there any more")
+            raise TeacherFileError(f"{path}: the file of the given teacher no longer exists")
         with locked(path.with_suffix(".lock")):
             if not path.exists():
                 train_teacher(config, dataset, path, progress=progress)
@@ -294,8 +295,8 @@ def beats_guessing(accuracy: float, labels: Tensor) -> bool:
         accuracy: accuracy of the teacher, as a fraction.
         labels: (N,) int64, labels of the evaluated samples.
     """
-    guessed = labels.bincount().max().item() / len(labels)
-    return accuracy >= guessed + _CLEARLY * (1 - guessed)
+    baseline = labels.bincount().max().item() / len(labels)
+    return accuracy >= baseline + _MARGIN * (1 - baseline)
 
 
 def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) -> list[str]:
@@ -307,13 +308,14 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
     teacher = load_teacher(path, config, dataset)
     split = dataset.validation
     batches = build_batches(config, dataset, torch.device("cpu")).evaluation(split)
-    right = [teacher(inputs).logits.argmax(dim=1) == split.labels[rows] for rows, inputs in batches]
-    accuracy = torch.cat(right).double().mean().item()
+    correct = [teacher(inputs).logits.argmax(dim=1) == split.labels[rows] for rows, inputs in batches]
+    accuracy = torch.cat(correct).double().mean().item()
     share = format_number(accuracy, NETWORK_PLACES)
-    notes = [f"the teacher is right on {share} of the validation split (n = {len(split):,})"]
+    notes = [f"the teacher has accuracy {share} on the validation split (n = {len(split):,})"]
     if not beats_guessing(accuracy, split.labels):
         notes.append(
-            "warning: that is little better than chance: are these its classes, in this order, and its normalisation?"
+            "warning: this accuracy is little better than always predicting the most frequent class: check that "
+            "classes, class order and normalisation match the training of the teacher"
         )
     about = read_tensors(path)[1]
     if CLASSES in about:
@@ -321,9 +323,14 @@ def notes_on_given_teacher(path: Path, config: TrialConfig, dataset: Dataset) ->
     data_digest = about["data_digest"]
     if data_digest != dataset.digest:
         known = data_digest != UNKNOWN_DATA
+        origin = (
+            "the teacher was trained on other data or another split"
+            if known
+            else "the training data of the teacher are unknown"
+        )
         notes.append(
-            ("it was trained on other data or another split" if known else "what it was trained on is not known")
-            + ": where it knows samples of this validation split, its accuracy on them is flattered, not its students'"
+            f"{origin}: if it was trained on samples of this validation split, its accuracy is overestimated, but not "
+            "that of its students"
         )
     return notes
 

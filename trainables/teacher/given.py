@@ -54,7 +54,7 @@ _USUAL: Final[dict[str, Normalisation]] = {
 # Normalisation for models of torchvision and timm, unless they were trained with another one.
 _IMAGENET: Final = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 NORMALISATION_BOUNDS: Final = (
-    "means are of pixels in [0, 1] and lie between -10 and 10, standard deviations between 0.001 and 10"
+    "for pixels in [0, 1], means must be between -10 and 10 and standard deviations between 0.001 and 10"
 )
 
 
@@ -153,29 +153,35 @@ def read_given_teacher(
     """
     if ours := is_ours(path):
         info = CheckpointInfo.from_metadata(metadata := read_metadata(path))
-        _check_claims(path, info, shape, architecture, normalisation)
+        _check_metadata(path, info, shape, architecture, normalisation)
         if metadata.get("image_size", str(shape.image_size)) != str(shape.image_size):
             raise CheckpointError(
-                f"{path} is a teacher for images of {metadata['image_size']} pixels, {shape.dataset} has "
-                f"{shape.image_size}: give a checkpoint that was trained on such"
+                f"{path} is a teacher for images of {metadata['image_size']} x {metadata['image_size']} pixels, but "
+                f"{shape.dataset} has {shape.image_size} x {shape.image_size}: give a checkpoint that was trained on "
+                "such images"
             )
     else:
         info = CheckpointInfo(
-            _named(path, architecture), shape.num_classes, shape.in_channels, mean=(), std=(), data_digest=UNKNOWN_DATA
+            _required_architecture(path, architecture),
+            shape.num_classes,
+            shape.in_channels,
+            mean=(),
+            std=(),
+            data_digest=UNKNOWN_DATA,
         )
     model = build_model(info.architecture, num_classes=info.num_classes, in_channels=info.in_channels)
     try:
         taken = load_checkpoint(model, path, part="teacher", wanted=weights)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{error}. Asked for: {info.architecture} for {shape.dataset}, which has {shape.num_classes} classes and "
+            f"{error}. Needed: {info.architecture} for {shape.dataset}, which has {shape.num_classes} classes and "
             f"images of {shape.in_channels} x {shape.image_size} x {shape.image_size}"
         ) from error
     known = Normalisation(info.mean, info.std)
     if not ours:
         known = normalisation or _assumed_normalisation(path, shape, info.architecture)
     _check_normalisation(path, known, shape)
-    _check_answers(model, path, shape)
+    _check_logits(model, path, shape)
     identity = {
         "format": GIVEN_FORMAT,
         "architecture": info.architecture,
@@ -188,7 +194,7 @@ def read_given_teacher(
     return GivenTeacher(identity, model.state_dict(), info.data_digest, taken=taken)
 
 
-def _check_claims(
+def _check_metadata(
     path: Path,
     info: CheckpointInfo,
     shape: DataShape,
@@ -196,7 +202,9 @@ def _check_claims(
     normalisation: Normalisation | None,
 ) -> None:
     if normalisation is not None:
-        raise CheckpointError(f"{path} says how its images were normalised: leave out --teacher-normalisation")
+        raise CheckpointError(
+            f"{path} contains the normalisation of its training images: leave out --teacher-normalisation"
+        )
     for what, found, wanted in (
         ("architecture", info.architecture, architecture or info.architecture),
         ("number of classes", info.num_classes, shape.num_classes),
@@ -204,20 +212,20 @@ def _check_claims(
     ):
         if found != wanted:
             raise CheckpointError(
-                f"{path}: its {what} is {found!r}, and {wanted!r} is needed"
+                f"{path}: the {what} is {found!r}, but {wanted!r} is needed"
                 + (": leave out --teacher, or give another file" if what == "architecture" else "")
                 + ("" if what == "architecture" else f" for {shape.dataset}: give a checkpoint of such a teacher")
             )
 
 
-def _named(path: Path, architecture: str | None) -> str:
+def _required_architecture(path: Path, architecture: str | None) -> str:
     """Return the architecture given by the user, for weights that do not state it."""
     if architecture is not None:
         return architecture
     likely = likely_architecture(path)
     raise CheckpointError(
-        f"{path} does not say of which architecture it is: name it (--teacher MODEL)"
-        + (f"; its weights fit --teacher {likely}" if likely else "")
+        f"{path} does not state its architecture: name it (--teacher MODEL)"
+        + (f"; the weights fit --teacher {likely}" if likely else "")
     )
 
 
@@ -225,8 +233,8 @@ def _assumed_normalisation(path: Path, shape: DataShape, architecture: str) -> N
     usual = usual_normalisation(shape.dataset, architecture)
     if usual is None or len(usual.mean) != shape.in_channels:
         raise CheckpointError(
-            f"{path} does not say how its images were normalised, and for {shape.dataset} nothing is usual: give it "
-            "(--teacher-normalisation MEANS/STDS, such as 0.5,0.5,0.5/0.25,0.25,0.25)"
+            f"{path} does not state the normalisation of its training images, and {shape.dataset} has no usual "
+            "one: give it (--teacher-normalisation MEANS/STDS, such as 0.5,0.5,0.5/0.25,0.25,0.25)"
         )
     return usual
 
@@ -236,15 +244,16 @@ def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataSh
     mean, std = normalisation
     if {len(mean), len(std)} != {shape.in_channels}:
         raise CheckpointError(
-            f"{path}: the normalisation has {len(mean)} means and {len(std)} standard deviations, "
-            f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: one each"
+            f"{path}: the normalisation has {len(mean)} means and {len(std)} standard deviations, but "
+            f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: give one of "
+            "each per channel"
         )
     if not is_normalisation(normalisation):
-        raise CheckpointError(f"{path}: its normalisation is {mean} / {std}: {NORMALISATION_BOUNDS}")
+        raise CheckpointError(f"{path}: the normalisation is {mean} / {std}: {NORMALISATION_BOUNDS}")
 
 
 @torch.no_grad()
-def _check_answers(model: DistillationModel, path: Path, shape: DataShape) -> None:
+def _check_logits(model: DistillationModel, path: Path, shape: DataShape) -> None:
     """Check that the model accepts images of this size, which not every architecture does, and gives finite logits."""
     images = torch.zeros(2, shape.in_channels, shape.image_size, shape.image_size)
     try:
@@ -256,4 +265,4 @@ def _check_answers(model: DistillationModel, path: Path, shape: DataShape) -> No
         ) from error
     assert logits.shape == (2, shape.num_classes)
     if not logits.isfinite().all():
-        raise CheckpointError(f"{path}: its logits are not finite, even for black images: take another checkpoint")
+        raise CheckpointError(f"{path}: the logits are not finite, even for black images: give another checkpoint")

@@ -74,12 +74,12 @@ def read_given_text_teacher(path: Path, dataset: str, *, architecture: str | Non
             classes = ""
             name, data_digest = metadata["architecture"], metadata["data_digest"]
             if architecture not in (None, name):
-                raise CheckpointError(f"{path}: its architecture is {name!r}, and {architecture!r} was asked for")
+                raise CheckpointError(f"{path}: the architecture is {name!r}, but {architecture!r} was requested")
             tokeniser = parse_tokeniser(metadata[TOKENISER], where=str(path))
         check_vocabulary(tokeniser, model.vocabulary_size, where=str(path))
     except (TextModelError, ValueError) as error:
         raise CheckpointError(str(error)) from error
-    _check_answers(model, path)
+    _check_logits(model, path)
     identity = {
         "format": GIVEN_FORMAT,
         "architecture": name,
@@ -101,7 +101,7 @@ def _classes_of(folder: Path, default: int) -> int:
     try:
         return len(labels) if labels else int(content.get("num_labels", default))
     except (TypeError, ValueError):
-        raise ClassNamesError(f"{folder}: its config.json does not say how many classes it has") from None
+        raise ClassNamesError(f"{folder}: config.json does not state the number of classes") from None
 
 
 def _read_ours(path: Path) -> tuple[TextClassifier, dict[str, str]]:
@@ -113,18 +113,18 @@ def _read_ours(path: Path) -> tuple[TextClassifier, dict[str, str]]:
     metadata = read_metadata(path)
     missing = [name for name in ("architecture", "num_classes", "model", TOKENISER) if name not in metadata]
     if missing:
-        raise CheckpointError(f"{path} is no teacher on text: it does not say its {', '.join(missing)}")
+        raise CheckpointError(f"{path} is not a text teacher: it does not state its {', '.join(missing)}")
     model = build_described(json.loads(metadata["model"]), num_classes=int(metadata["num_classes"]))
     load_checkpoint(model, path)
     return model, metadata
 
 
 @torch.no_grad()
-def _check_answers(model: DistillationModel, path: Path) -> None:
+def _check_logits(model: DistillationModel, path: Path) -> None:
     sentences = torch.ones(2, 2, 8, dtype=torch.int32) * torch.tensor([[1], [0]], dtype=torch.int32)
     try:
         logits = model.eval()(sentences)
     except (RuntimeError, IndexError) as error:
-        raise CheckpointError(f"{path}: it cannot read a sentence of 8 tokens ({error})") from error
+        raise CheckpointError(f"{path}: the model fails on a sentence of 8 tokens ({error})") from error
     if not logits.isfinite().all():
-        raise CheckpointError(f"{path}: its answers are not finite")
+        raise CheckpointError(f"{path}: the logits are not finite: give another checkpoint")

@@ -95,7 +95,7 @@ def set_up(request: TeacherRequest) -> None:
             None,
             *range(torch.cuda.device_count()),
         ):
-            raise RequestError(f"--device {request.device}: this machine's torch finds no such GPU; use cpu")
+            raise RequestError(f"--device {request.device}: torch finds no such GPU on this machine; use cpu")
         # Some layers of models from other libraries have no deterministic implementation on a GPU.
         torch.use_deterministic_algorithms(True, warn_only=True)
 
@@ -200,7 +200,7 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
         teacher_id = str(found.pop("teacher_id"))
     except OSError as error:
         raise RequestError(
-            f"--output-dir: cannot write in {folder} ({error.strerror}); name a folder that you may write"
+            f"--output-dir: cannot write in {folder} ({error.strerror}); give a folder that you can write to"
         ) from None
     except (ValueError, KeyError, AttributeError) as error:
         raise RequestError(f"{path} is damaged ({error}); remove the folder, or give another --name") from None
@@ -208,11 +208,12 @@ def open_folder(request: TeacherRequest, folder: Path) -> str:
     wrong = [name for name in names if found.get(name) != request.values.get(name)]
     if wrong:
         differences = "\n  ".join(
-            f"--{name.replace('_', '-')}: it has {found.get(name)!r}, asked for {request.values.get(name)!r}"
+            f"--{name.replace('_', '-')}: the folder has {found.get(name)!r}, requested {request.values.get(name)!r}"
             for name in wrong
         )
         raise RequestError(
-            f"{folder} is another teacher's:\n  {differences}\nGive this one a --name, or remove the folder."
+            f"{folder} belongs to another teacher:\n  {differences}\nGive the new teacher another --name, or "
+            "remove the folder."
         )
     return teacher_id
 
@@ -230,8 +231,9 @@ def refuse_other_data(folder: Path, request: TeacherRequest, dataset: Dataset) -
     recorded = str(read_tensors(path)[1]["data_digest"])
     if recorded != dataset.digest:
         raise RequestError(
-            f"{folder} has a teacher that was trained on other data, or on another split of {request.dataset} (digest "
-            f"{recorded[:16]}, here {dataset.digest[:16]}): give this one a --name, or remove the folder"
+            f"{folder} contains a teacher that was trained on other data, or on another split of "
+            f"{request.dataset} (digest {recorded[:16]}, now {dataset.digest[:16]}): give the new teacher another "
+            "--name, or remove the folder"
         )
 
 
@@ -272,16 +274,16 @@ def train_into(
         delivering = True
         for measures in training.epochs():
             if delivering:
-                error = _delivered(tracker, training.history)
+                error = _log_history(tracker, training.history)
                 delivering = error is None
                 if error is not None:
-                    warn(f"{error}; it is tried again when the training is over")
+                    warn(f"{error}; logging is retried after the training")
             epoch_done(training.finished_epochs, measures)
         write_atomically(folder / _HISTORY_FILE, json.dumps(training.history, indent=1).encode())
         write_tensors(path, training.model.state_dict(), _metadata(request, dataset, training))
     _, metadata = read_tensors(path)
     write_atomically(folder / CARD_FILE, model_card(metadata, file_name=TEACHER_FILE).encode())
-    error = _delivered_wholly(folder, metadata, tracker)
+    error = _log_result(folder, metadata, tracker)
     shutil.rmtree(folder / _TRAINING_FOLDER, ignore_errors=True)
     return Result(folder, metadata, error)
 
@@ -309,11 +311,15 @@ def _metadata(request: TeacherRequest, dataset: Dataset, training: TeacherTraini
         "versions": {name: versions[name] for name in _VERSIONS if name in versions},
         "command": request.command,
         **described(training.model),
-        **({TOKENISER: tokeniser_of(dataset), CLASSES: _classes(request, dataset)} if is_text(request.dataset) else {}),
+        **(
+            {TOKENISER: tokeniser_of(dataset), CLASSES: _describe_classes(request, dataset)}
+            if is_text(request.dataset)
+            else {}
+        ),
     }
 
 
-def _classes(request: TeacherRequest, dataset: Dataset) -> str:
+def _describe_classes(request: TeacherRequest, dataset: Dataset) -> str:
     """Describe the classes of a text task, and how the classes of the initial weights map to them."""
     from trainables.models.class_order import ClassNamesError, read_class_order
     from trainables.models.pretrained import find_folder
@@ -324,12 +330,12 @@ def _classes(request: TeacherRequest, dataset: Dataset) -> str:
     if not is_pretrained_text_name(request.model):
         return plain
     try:
-        return f"{plain}; the weights that it began from: {read_class_order(find_folder(request.model), task).note}"
+        return f"{plain}; initial weights: {read_class_order(find_folder(request.model), task).note}"
     except ClassNamesError:
-        return f"{plain}; the weights that it began from have other classes, so its last layer began afresh"
+        return f"{plain}; the initial weights have other classes, so the last layer was initialised randomly"
 
 
-def _delivered(tracker: "TeacherTracker | None", history: list[dict[str, float]]) -> Exception | None:
+def _log_history(tracker: "TeacherTracker | None", history: list[dict[str, float]]) -> Exception | None:
     """Deliver the history to MLflow. Return an error instead of raising it, because MLflow must not stop a training."""
     if tracker is None:
         return None
@@ -342,7 +348,7 @@ def _delivered(tracker: "TeacherTracker | None", history: list[dict[str, float]]
     return None
 
 
-def _delivered_wholly(folder: Path, metadata: dict[str, Any], tracker: "TeacherTracker | None") -> Exception | None:
+def _log_result(folder: Path, metadata: dict[str, Any], tracker: "TeacherTracker | None") -> Exception | None:
     if tracker is None:
         return None
     from trainables.storage.mlflow_store import TrackingError

@@ -73,7 +73,7 @@ class TeacherRequest:
         return (
             f"{self.model} on {self.dataset}, recipe {recipe.name}: {optimiser_name(self.dataset)} at "
             f"{recipe.learning_rate:g} ({recipe.schedule}"
-            + (f", a tenth after each of {steps}" if steps else "")
+            + (f", divided by 10 after epochs {steps}" if steps else "")
             + f"), momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}, batch {recipe.batch_size}, "
             f"{recipe.epochs} epochs, seed {self.seed}, {self.precision} on {self.device}"
         )
@@ -153,7 +153,7 @@ def resolve_request(
     try:
         request.training_config()
     except ValidationError as error:
-        raise RequestError("\n".join(dict.fromkeys(map(_in_words, error.errors())))) from None
+        raise RequestError("\n".join(dict.fromkeys(map(_error_message, error.errors())))) from None
     return request
 
 
@@ -170,7 +170,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def _in_words(finding: Any) -> str:
+def _error_message(finding: Any) -> str:
     message = str(finding["msg"]).removeprefix("Value error, ")
     if not finding["loc"]:
         return message

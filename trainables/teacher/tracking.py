@@ -67,7 +67,7 @@ class TeacherTracker:
                 given = [Param(key, str(value)) for key, value in params.items()]
                 self._client.log_batch(self.run_id, params=given)
         except MlflowException as error:
-            raise TrackingError(f"MLflow does not answer as it should: {redact(str(error), uri)}") from None
+            raise TrackingError(f"MLflow gave an unexpected answer: {redact(str(error), uri)}") from None
 
     def deliver(self, history: Sequence[Mapping[str, float]]) -> None:
         """Deliver all epochs that MLflow does not have yet.
@@ -86,7 +86,7 @@ class TeacherTracker:
                 self._client.log_batch(self.run_id, metrics=metrics)
                 self._delivered = epoch
         except MlflowException as error:
-            raise TrackingError(f"MLflow did not take epoch {epoch}: {redact(str(error), self._uri)}") from None
+            raise TrackingError(f"MLflow did not accept epoch {epoch}: {redact(str(error), self._uri)}") from None
 
     def finish(
         self, status: str, *, metrics: Mapping[str, float] | None = None, note: str = "", artifacts: Sequence[Path] = ()
@@ -112,7 +112,7 @@ class TeacherTracker:
             self._client.set_terminated(self.run_id, status=status)
         except (MlflowException, OSError) as error:
             raise TrackingError(
-                f"MLflow did not take the end of the training: {redact(str(error), self._uri)}"
+                f"MLflow did not accept the end of the training: {redact(str(error), self._uri)}"
             ) from None
 
     @property

@@ -32,13 +32,13 @@ class LiveTeacherOutputs:
 
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """Compute the outputs in one forward pass. The arguments `indices` and `slot` are ignored."""
-        return self._ask(images, maps=self.gives_maps)
+        return self._forward(images, maps=self.gives_maps)
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """Compute the outputs in one forward pass, without maps."""
-        return self._ask(images, maps=False)
+        return self._forward(images, maps=False)
 
-    def _ask(self, images: Tensor, *, maps: bool) -> TeacherBatch:
+    def _forward(self, images: Tensor, *, maps: bool) -> TeacherBatch:
         self.forwards += len(images)
         outputs: TeacherBatch = self._teacher(images, maps=maps)
         return outputs

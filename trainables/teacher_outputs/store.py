@@ -184,7 +184,7 @@ class TeacherOutputsStore:
                 if table.file_name not in self._names():
                     self._remote.write_from(self._remote_name(table), self._path(table))
             except OSError as error:
-                self._note(f"{error}; not sent there: {table.file_name}")
+                self._note(f"{error}; not uploaded: {table.file_name}")
                 stored = False
         return FilledShard(forwards, stored)
 
@@ -217,11 +217,11 @@ class TeacherOutputsStore:
         if table.name not in self._mapped:
             found = self._map(table)
             if found is None:
-                return self._built(table)
+                return self._build_rows(table)
             self._mapped[table.name] = found
         return StoredRows(self._mapped[table.name], 0)
 
-    def _built(self, table: Table) -> StoredRows:
+    def _build_rows(self, table: Table) -> StoredRows:
         """Return the rows of a file that is missing or damaged on this node.
 
         The rows come from another process that has written the file in the meantime, from remote storage, or are
@@ -231,36 +231,36 @@ class TeacherOutputsStore:
         path = self._path(table)
         try:
             with locked(path.with_suffix(".lock")):
-                found = self._map(table, noting=True)
+                found = self._map(table, add_note=True)
                 if found is None:
                     remove_partial_files(path)
-                    found = self._fetched(table)
+                    found = self._fetch(table)
                 if found is None:
-                    computed = self._assembled(table)
+                    computed = self._assemble(table)
                     write_rows(path, computed.rows, table.origin)
                     found = self._map(table)
                     self._send(table)
                     self._remove_parts(table)
         except OSError as error:
-            self._note(f"{path}: not stored ({error}); who needed these rows goes on with those it computed")
+            self._note(f"{path}: not stored ({error}); the process uses the rows it computed")
             found = None
         if found is not None:
             self._mapped[table.name] = found
             return StoredRows(found, computed.forwards if computed is not None else 0)
-        return computed or self._assembled(table)
+        return computed or self._assemble(table)
 
-    def _map(self, table: Table, *, noting: bool = False) -> Tensor | None:
+    def _map(self, table: Table, *, add_note: bool = False) -> Tensor | None:
         shape = (table.count, self.tables.width)
         try:
             return map_rows(self._path(table), table.origin, shape=shape, dtype=self.dtype)
         except FileNotFoundError:
             return None
         except TeacherOutputsFileError as error:
-            if noting:  # only in the process that rebuilds the file
-                self._note(f"{error}; it is made anew")
+            if add_note:  # only in the process that rebuilds the file
+                self._note(f"{error}; the file is rebuilt")
             return None
 
-    def _fetched(self, table: Table) -> Tensor | None:
+    def _fetch(self, table: Table) -> Tensor | None:
         """Fetch a file from remote storage and copy it to this node, if the file is valid."""
         if self._remote is None:
             return None
@@ -274,10 +274,10 @@ class TeacherOutputsStore:
             return None
         except TeacherOutputsFileError as error:
             found = str(error).replace(str(Path(file.name)), f"{self._remote}/{self._remote_name(table)}")
-            self._note(f"{found}; it is made anew")
+            self._note(f"{found}; the file is rebuilt")
             return None
         except OSError as error:
-            self._note(f"{error}; not fetched from there: {table.file_name}")
+            self._note(f"{error}; not downloaded: {table.file_name}")
             return None
 
     def _send(self, table: Table) -> None:
@@ -285,9 +285,9 @@ class TeacherOutputsStore:
             try:
                 self._remote.write_from(self._remote_name(table), self._path(table))
             except OSError as error:
-                self._note(f"{error}; not sent there: {table.file_name}")
+                self._note(f"{error}; not uploaded: {table.file_name}")
 
-    def _assembled(self, table: Table) -> StoredRows:
+    def _assemble(self, table: Table) -> StoredRows:
         """Return the rows of a file from existing ranges. Missing ranges are computed."""
         parts = self._parts(table)
         if len(parts) == 1:
@@ -295,8 +295,8 @@ class TeacherOutputsStore:
         forwards = 0
         rows = torch.empty(table.count, self.tables.width, dtype=DTYPES[self.dtype])
         for part in parts:
-            found = self._map(part, noting=True)
-            found = found if found is not None else self._fetched(part)
+            found = self._map(part, add_note=True)
+            found = found if found is not None else self._fetch(part)
             if found is None:
                 found = self.tables.compute(part)
                 forwards += part.count
@@ -342,17 +342,17 @@ class StoredTeacherOutputs:
     def train_batch(self, indices: Tensor, slot: int, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """Look up the outputs in the file of the slot. The argument `images` is ignored."""
         if self._slot_rows is None or slot != self._slot:
-            self._slot_rows = self._wanted(self._store.slot(slot))
+            self._slot_rows = self._to_device(self._store.slot(slot))
             self._slot = slot
         return self._batch(self._slot_rows, indices)
 
     def validation(self, indices: Tensor, images: Tensor) -> TeacherBatch:  # noqa: ARG002
         """Look up the outputs in the file of the validation split. The argument `images` is ignored."""
         if self._validation_rows is None:
-            self._validation_rows = self._wanted(self._store.validation())
+            self._validation_rows = self._to_device(self._store.validation())
         return self._batch(self._validation_rows, indices)
 
-    def _wanted(self, stored: StoredRows) -> Tensor:
+    def _to_device(self, stored: StoredRows) -> Tensor:
         self.forwards += stored.forwards
         # On the CPU this is the mapped file itself. A GPU holds one slot at a time.
         return stored.rows.to(self._store.device)

@@ -185,11 +185,11 @@ class TeacherTables:
                 largest = torch.maximum(largest, exact.abs().max())
                 rows[places.cpu() - table.start] = exact.to(self._dtype).cpu()
         if not largest.isfinite():
-            raise TeacherOutputsError("the teacher's features are not finite: its weights are of no use")
+            raise TeacherOutputsError("the teacher's features are not finite: use a teacher with other weights")
         if largest > torch.finfo(self._dtype).max:
             raise TeacherOutputsError(
-                f"the teacher's features reach {largest:g}, which {self.origin['dtype']} does not hold; "
-                "choose --teacher-outputs-dtype bfloat16 or float32, or --teacher-outputs live"
+                f"the teacher's features reach {largest:g}, which {self.origin['dtype']} cannot represent; choose "
+                "--teacher-outputs-dtype bfloat16 or float32, or --teacher-outputs live"
             )
         return rows
 

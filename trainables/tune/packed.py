@@ -58,7 +58,7 @@ class PackActor:
 
     async def step(self, client: str) -> dict[str, Any]:
         """Train the client's trial until a report is due; see `trainables.tune.session.TrialSession`."""
-        from trainables.tune.session import keep_if_asked
+        from trainables.tune.session import save_student_if_requested
 
         reporting = self._reporting[client]
         reporting.open()
@@ -68,9 +68,9 @@ class PackActor:
                 reporting.fail(answer.error)
                 break
             if reporting.student_path is not None:
-                await self._server.look_at(client, partial(keep_if_asked, path=reporting.student_path))
-            if (told := reporting.add(answer.run, answer.measures)) is not None:
-                return told
+                await self._server.look_at(client, partial(save_student_if_requested, path=reporting.student_path))
+            if (result := reporting.add(answer.run, answer.measures)) is not None:
+                return result
         return reporting.failed()
 
     async def save(self, client: str, folder: str) -> None:

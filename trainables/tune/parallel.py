@@ -25,9 +25,9 @@ from trainables.tune.settings import resolved
 from trainables.tune.trainable import DistillationTrainable
 
 # Long, because the first trial that needs a slot of the teacher outputs may have to compute the slot.
-_PATIENCE: Final = timedelta(minutes=30)
+_TIMEOUT: Final = timedelta(minutes=30)
 _dist: Any = dist  # the type stubs lack the names used here
-_SECONDS_TO_SAY_WHY: Final = 60.0
+_SECONDS_FOR_ERROR: Final = 60.0
 
 
 def process_group(store: Any, rank: int, size: int, *, device: str, address: str) -> Any:
@@ -41,9 +41,9 @@ def process_group(store: Any, rank: int, size: int, *, device: str, address: str
         address: address of this node; gloo listens only there.
     """
     if device == "cuda":
-        return _dist.ProcessGroupNCCL(store, rank, size, timeout=_PATIENCE)
+        return _dist.ProcessGroupNCCL(store, rank, size, timeout=_TIMEOUT)
     options: Any = _dist.ProcessGroupGloo._Options()
-    options._timeout = _PATIENCE
+    options._timeout = _TIMEOUT
     options._devices = [_dist.ProcessGroupGloo.create_device(hostname=address)]
     return _dist.ProcessGroupGloo(store, rank, size, options)
 
@@ -90,7 +90,7 @@ class TrialWorker:
         return None
 
 
-class Crew:
+class WorkerGroup:
     """Workers of a trial, as seen from the first worker.
 
     Args:
@@ -148,26 +148,26 @@ class Crew:
         try:
             measures = run_epoch(run)
         except NonFiniteLossError:
-            ray.wait(running, num_returns=len(running), timeout=_SECONDS_TO_SAY_WHY)
+            ray.wait(running, num_returns=len(running), timeout=_SECONDS_FOR_ERROR)
             raise
         except Exception:
             self.broken = True
             self.workers.group = None
-            self._complain(running)
+            self._raise_worker_errors(running)
             raise
-        self._complain(running)
+        self._raise_worker_errors(running)
         return measures
 
-    def _complain(self, running: list[Any]) -> None:
+    def _raise_worker_errors(self, running: list[Any]) -> None:
         try:
-            told = ray.get(running, timeout=_SECONDS_TO_SAY_WHY)
+            errors = ray.get(running, timeout=_SECONDS_FOR_ERROR)
         except ray.exceptions.RayError as error:
             self.broken = True
             raise WorkerLostError(f"a worker of the trial was lost ({type(error).__name__})") from None
-        wrong = [f"worker {rank}: {text}" for rank, text in enumerate(told, start=1) if text is not None]
-        if wrong:
+        messages = [f"worker {rank}: {text}" for rank, text in enumerate(errors, start=1) if text is not None]
+        if messages:
             self.broken = True
-            raise RuntimeError("; ".join(wrong))
+            raise RuntimeError("; ".join(messages))
 
     def end(self) -> None:
         """End the processes of the other workers."""
@@ -182,30 +182,30 @@ class ParallelTrainable(DistillationTrainable):
     The Tune config is that of `DistillationTrainable` plus `workers`: `count`, and `cpus` and `gpus` per worker.
     """
 
-    _crew: Crew | None = None
+    _worker_group: WorkerGroup | None = None
 
     def _start(self, settings: dict[str, Any]) -> DistillationRun:
-        if self._crew is not None and self._crew.broken:
-            self._crew.end()
-            self._crew = None
-        if self._crew is None:
-            self._crew = Crew(**settings["workers"], device=settings["device"])
-        return self._crew.begin(settings)
+        if self._worker_group is not None and self._worker_group.broken:
+            self._worker_group.end()
+            self._worker_group = None
+        if self._worker_group is None:
+            self._worker_group = WorkerGroup(**settings["workers"], device=settings["device"])
+        return self._worker_group.begin(settings)
 
     def _run_epoch(self, run: DistillationRun) -> dict[str, float]:
-        assert self._crew is not None
-        return self._crew.run_epoch(run)
+        assert self._worker_group is not None
+        return self._worker_group.run_epoch(run)
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
         """Load a trial checkpoint on all workers."""
         super().load_checkpoint(checkpoint)
-        assert self._crew is not None
-        self._crew.share_state(self._session.run)
+        assert self._worker_group is not None
+        self._worker_group.share_state(self._session.run)
 
     def cleanup(self) -> None:
         """End the trial's workers."""
-        if self._crew is not None:
-            self._crew.end()
+        if self._worker_group is not None:
+            self._worker_group.end()
 
 
 def _load(run: DistillationRun, state: bytes) -> None:

@@ -112,14 +112,14 @@ class TrialSession:
         while reporting.error is None:
             try:
                 measures = self._epoch(self.run)
-                keep_if_asked(self.run, reporting.student_path)
+                save_student_if_requested(self.run, reporting.student_path)
             except WorkerLostError:
                 raise  # handled by Tune like the loss of this process
             except Exception as error:
                 reporting.fail(error)
                 break
-            if (told := reporting.add(self.run, measures)) is not None:
-                return told
+            if (result := reporting.add(self.run, measures)) is not None:
+                return result
         return reporting.failed()
 
     def save(self, folder: Path) -> None:
@@ -152,32 +152,32 @@ def begin_run(settings: dict[str, Any], *, workers: Workers | None = None) -> Di
     for place in settings.get("checkpoints", []):
         try:
             with place.as_directory() if hasattr(place, "as_directory") else nullcontext(place) as folder:
-                if _went_on(run, Path(folder)):
+                if _resume_from(run, Path(folder)):
                     break
         except OSError as error:  # the storage cannot be reached
-            add_note(f"a checkpoint could not be fetched ({error}); the trial goes on from the one before")
+            add_note(f"a checkpoint could not be read ({error}); the trial resumes from the previous one")
     return run
 
 
-def _went_on(run: DistillationRun, folder: Path) -> bool:
+def _resume_from(run: DistillationRun, folder: Path) -> bool:
     """Load the checkpoint in a folder and return whether this succeeded."""
     try:
         load_checkpoint(run, folder)
     except CheckpointError as error:
         if (folder / CHECKPOINT_FILE).exists():  # a killed process leaves folders without a checkpoint
-            add_note(f"{error}; the trial goes on from the one before")
+            add_note(f"{error}; the trial resumes from the previous checkpoint")
         return False
     return True
 
 
-def keep_if_asked(run: DistillationRun, path: str | None) -> None:
+def save_student_if_requested(run: DistillationRun, path: str | None) -> None:
     """Save the student of a finished trial to `path`, if given; a write error becomes a note and the trial goes on."""
     if path is None or not run.finished:
         return
     try:
         keep_student(run, Path(path))
     except OSError as error:
-        add_note(f"the student of a confirmed trial could not be kept at {path} ({error.strerror})")
+        add_note(f"the student of a confirmed trial could not be saved to {path} ({error.strerror})")
 
 
 def report(
@@ -208,17 +208,17 @@ def report(
         "finished": run.finished,
         "done": run.finished,
         "should_checkpoint": due and not run.finished,
-        **_notes_of_now(),
+        **_pending_notes(),
     }
 
 
 def failed_report(error: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Return the report of a failed trial, with the completed `epochs`."""
-    told = {**dict.fromkeys(OBJECTIVES, math.nan), "epoch": len(epochs), "epochs": epochs}
-    return {**told, **_notes_of_now(), "finished": False, "failed": error, "done": True}
+    measures = {**dict.fromkeys(OBJECTIVES, math.nan), "epoch": len(epochs), "epochs": epochs}
+    return {**measures, **_pending_notes(), "finished": False, "failed": error, "done": True}
 
 
-def _notes_of_now() -> dict[str, list[str]]:
+def _pending_notes() -> dict[str, list[str]]:
     return {"notes": notes} if (notes := take_notes()) else {}
 
 
@@ -228,7 +228,7 @@ def _facts_of(run: DistillationRun) -> dict[str, float]:
             _costs[run] = count_costs(run).facts
         return _costs[run]
     except Exception as error:  # a custom method or network may raise any type; the trial itself is unaffected
-        add_note(f"what {run.config.method} costs could not be counted, {describe_error(error)}; it goes unrecorded")
+        add_note(f"the costs of {run.config.method} could not be counted and are not recorded: {describe_error(error)}")
         return {}
 
 

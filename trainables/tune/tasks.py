@@ -49,14 +49,14 @@ def prepare_teacher(
     kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
     dataset = dataset_of(trial, data_root, kept)
 
-    def tell(epoch: int, epochs: int, accuracy: float) -> None:
+    def write_progress(epoch: int, epochs: int, accuracy: float) -> None:
         if progress_file is not None:
             text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
             partial = Path(f"{progress_file}.partial")
             partial.write_text(text, encoding="utf-8")
             partial.replace(progress_file)
 
-    path = ensure_teacher(trial, dataset, Path(folder), progress=tell)
+    path = ensure_teacher(trial, dataset, Path(folder), progress=write_progress)
     notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
     return PreparedTeacher(str(path), notes)
 

@@ -18,7 +18,7 @@ from trainables.tune.session import (
 from trainables.tune.settings import resolved
 
 
-class NothingKept(NamedTuple):
+class NoCheckpoint(NamedTuple):
     """Checkpoint result for Tune when no checkpoint could be written."""
 
     checkpoint: None = None
@@ -80,8 +80,8 @@ class DistillationTrainable(tune.Trainable):
             try:
                 return super().save(checkpoint_dir or folder)
             except OSError as error:
-                add_note(f"a checkpoint of {self.trial_name} could not be written ({error}); it goes on without")
-                return NothingKept()
+                add_note(f"could not write a checkpoint of {self.trial_name} ({error}); the trial continues without it")
+                return NoCheckpoint()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the trial state."""

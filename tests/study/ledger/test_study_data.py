@@ -85,7 +85,7 @@ def test_what_needs_the_images_says_that_they_are_gone(study, command, main, arg
     with gone(folder / "photos"):
         done = command(main, *arguments, "--output-dir", folder)
     assert done.code == 2
-    assert done.err.startswith(f"error: {folder}/photos: an image folder has its images in ")
+    assert done.err.startswith(f"error: {folder}/photos: an image folder needs images in ")
 
 
 def test_classes_and_sizes_are_those_of_the_trials_when_the_folder_has_changed_since(study):

@@ -74,7 +74,7 @@ def test_all_damaged_images_are_named_before_any_work(dry_run, launch, images, t
         f"error: --dataset: {images}: 3 of 121 images cannot be used:\n"
         "  train/dark/11.png: empty (0 bytes)\n"
         "  train/medium/07.png: truncated\n"
-        "  test/light/0.png: 16 x 17 pixels: most images have 16 x 16, so all must\n"
+        "  test/light/0.png: 16 x 17 pixels: most images have 16 x 16 pixels, so all must\n"
         "Repair, convert or remove these files and start again.\n"
     )
     assert not (tmp_path / "out").exists()

@@ -119,12 +119,15 @@ FOREIGN = {"teacher_checkpoint": "foreign", "teacher": "cnn_4_6"}
         ({"teacher_weights": "ema"}, "--teacher-weights needs a teacher from --teacher-checkpoint"),
         ({"teacher_checkpoint": "ours", "teacher_weights": "ema"}, "but raw weights: leave out --teacher-weights"),
         ({"teacher_checkpoint": "foreign", "teacher": "resnet18"}, "did you mean 'torchvision:resnet18'"),
-        ({**FOREIGN, "teacher": "resnet8"}, "its weights fit --teacher cnn_4_6"),
+        ({**FOREIGN, "teacher": "resnet8"}, "the weights fit --teacher cnn_4_6"),
         ({"teacher_checkpoint": "ours", "teacher_epochs": 3}, "leave out one of the two"),
         ({"teacher_checkpoint": "ours", "teacher_recipe": "short"}, "--teacher-recipe is for training a teacher"),
-        ({"teacher_checkpoint": "ours", "teacher": "cnn_9_9"}, "architecture is 'cnn_4_6', and 'cnn_9_9' is needed"),
-        ({"teacher_checkpoint": "ours", "teacher_normalisation": "0.5/0.5"}, "says how its images were normalised"),
-        ({"teacher_checkpoint": "foreign"}, "name it (--teacher MODEL); its weights fit --teacher cnn_4_6"),
+        ({"teacher_checkpoint": "ours", "teacher": "cnn_9_9"}, "architecture is 'cnn_4_6', but 'cnn_9_9' is needed"),
+        (
+            {"teacher_checkpoint": "ours", "teacher_normalisation": "0.5/0.5"},
+            "contains the normalisation of its training images",
+        ),
+        ({"teacher_checkpoint": "foreign"}, "name it (--teacher MODEL); the weights fit --teacher cnn_4_6"),
         (FOREIGN, "--teacher-normalisation MEANS/STDS"),
         ({**FOREIGN, "teacher": "cnn_4_7", "teacher_normalisation": "0/1"}, "cnn_4_7 for digits"),
         (
@@ -270,7 +273,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_any_work(launch, tmp_p
     save_model(model, path, metadata=CheckpointInfo("cnn_4_6", 100, 3, (0.5,) * 3, (0.25,) * 3, "feed").to_metadata())
     done = launch("--space", "joint", "--teacher-checkpoint", path, "--output-dir", tmp_path / "out")
     assert done.returncode == 2
-    assert "number of classes is 100, and 10 is needed for digits" in done.stderr
+    assert "number of classes is 100, but 10 is needed for digits" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -326,6 +329,6 @@ def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch
     trials = read_trials(directory)
     assert set(trials["teacher_digest"].to_pylist()) == {digest}
     assert set(trials["teacher_recipe"].to_pylist()) == {"checkpoint"}
-    assert "what it was trained on is not known" in done.stderr
+    assert "the training data of the teacher are unknown" in done.stderr
     taken = "EMA weights under 'state_dict_ema'; the file also has raw weights under 'state_dict'"
     assert taken in " ".join(done.stderr.split())

@@ -99,7 +99,7 @@ def test_a_checkpoint_that_is_damaged_is_passed_over_for_the_one_before(tmp_path
     for trial in ("planned-0000", "planned-0001"):
         assert [begun[trial, epoch] for epoch in range(1, 7)] == [1, 1, 1, 2, 2, 1]
     said = lab.said.getvalue()
-    assert said.count("trial.safetensors: damaged: the checksum") == 1
+    assert said.count("trial.safetensors: damaged: the stored checksum") == 1
     assert said.count("trial.safetensors: not a readable safetensors file") == 1
 
 

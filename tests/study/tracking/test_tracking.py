@@ -317,13 +317,13 @@ def test_a_tracking_server_is_asked_before_any_work():
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("file:///data/mlruns", "no longer keeps runs in folders of files"),
+        ("file:///data/mlruns", "no longer stores runs in folders of files"),
         ("http://me:hushhush@127.0.0.1:9", "no MLflow tracking server answers at http://127.0.0.1:9"),
         (
             "postgresql://me:hushhush@127.0.0.1:9/runs",
             "the database at --tracking-uri postgresql://***@127.0.0.1:9/runs",
         ),
-        ("sqlite:////dev", "/dev is a folder: name a file"),
+        ("sqlite:////dev", "/dev is a folder: give a file"),
     ],
 )
 def test_a_store_that_cannot_be_used_ends_a_start_before_any_work(command, tmp_path, uri, says):

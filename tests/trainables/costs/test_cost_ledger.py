@@ -69,7 +69,7 @@ def test_the_counter_says_what_pytorchs_own_says():
 def test_attention_is_counted_by_its_products(digits, teacher):
     query = torch.zeros(2, 3, 7, 5, requires_grad=True)
     run = DistillationRun(small_config(), digits, teacher)
-    with cost_ledger._counting(run) as counter:
+    with cost_ledger._flop_counter(run) as counter:
         nn.functional.scaled_dot_product_attention(query, query, query)
     assert counter.flops == 2 * (2 * 2 * 3 * 7 * 7 * 5)
 

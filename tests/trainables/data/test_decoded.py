@@ -86,9 +86,9 @@ def test_a_read_only_root_and_a_cache_that_cannot_be_written_are_enough(cifar, t
     blocked.touch()
     monkeypatch.setenv("PESFKD_CACHE", str(blocked / "cache"))  # even root cannot make a folder there
     before = sorted(cifar.rglob("*"))
-    with pytest.warns(UserWarning, match=r"decoded data cannot be kept there .*each process keeps its own"):
+    with pytest.warns(UserWarning, match=r"cannot cache decoded data there .*each process decodes its own copy"):
         dataset, found = batch(cifar)
-    with pytest.warns(UserWarning, match="decoded data cannot be kept there"):
+    with pytest.warns(UserWarning, match="cannot cache decoded data there"):
         assert dataset.test.images.shape == (20, 3, 32, 32)
     assert torch.equal(found, expected)
     assert sorted(cifar.rglob("*")) == before

@@ -118,7 +118,7 @@ def test_what_takes_much_memory_is_decoded_into_a_file(folder, monkeypatch, own_
     expected = load(folder)
     for path in (own_cache / "datasets").rglob("*"):
         path.unlink() if path.is_file() else None
-    monkeypatch.setattr("trainables.data.folders._MUCH", 1)
+    monkeypatch.setattr("trainables.data.folders._MAX_BYTES_IN_MEMORY", 1)
     found = load(folder)
     assert found.digest == expected.digest
     assert torch.equal(found.test.images, expected.test.images)
@@ -153,7 +153,7 @@ def test_a_folder_without_training_images_is_refused(tmp_path):
 def test_a_class_without_training_images_is_refused_by_name(folder):
     for path in (folder / "train" / "dog").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match=rf"{folder}/train/dog: no image in it"):
+    with pytest.raises(ValueError, match=rf"{folder}/train/dog: contains no images"):
         dataset_info(f"image_folder:{folder}")
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_image_is_refused_by_name(folder):
 
 def test_an_image_of_another_size_is_refused_by_name(folder):
     write_images(folder / "train" / "dog", random_images(1, 3, 32, 31))
-    with pytest.raises(ValueError, match=r"train/dog/000.png: 31 x 32 pixels, the dataset has 32 x 32"):
+    with pytest.raises(ValueError, match=r"train/dog/000.png: 31 x 32 pixels, but the dataset has 32 x 32"):
         load(folder)
 
 

@@ -140,19 +140,19 @@ def test_what_is_not_read_is_noted(fill):
     found = list_image_folder(folder)
     assert [name for name, _ in found.test] == ["val/cat/0.png"]
     assert set(found.notes) == {
-        "unlabelled beside train/ is not read",
-        "test/ has no images in class folders and is not read",
+        "unlabelled next to train/ is ignored",
+        "test/ has no images in class folders and is ignored",
         "val/ has no images of dog, owl (2 of 3 classes)",
     }
 
 
 REFUSED = {
-    "no folder": ((), "has its images in .*/CLASS/ or .*/train/CLASS/, and there is no such folder"),
+    "no folder": ((), "needs images in .*/CLASS/ or .*/train/CLASS/, and there is no such folder"),
     "one class": (("train/cat/0.png",), "train: 1 class folder; at least 2"),
     "a wrapped dataset": (("photos/cat/0.png", "photos/dog/0.png"), "Did you mean .*/photos"),
     "a class of validation alone": (
-        ("train/cat/0.png", "train/dog/0.png", "val/Dog/0.png"), "val: classes that .*train does not have: Dog"),
-    "parts without classes": (("train/0.png", "test/0.png"), "test, train has images that are in no class folder"),
+        ("train/cat/0.png", "train/dog/0.png", "val/Dog/0.png"), "val: classes missing from .*train: Dog"),
+    "parts without classes": (("train/0.png", "test/0.png"), "test, train has images outside class folders"),
     "test alone": (("test/cat/0.png", "test/dog/0.png"), "test has no training part"),
     "two names of one part": (
         ("train/cat/0.png", "train/dog/0.png", "val/cat/0.png", "valid/cat/0.png"), "val/ and valid/ both name"),
@@ -165,13 +165,13 @@ REFUSED = {
         ("seg_train/seg_train/cat/0.png", "seg_train/seg_train/dog/0.png", "seg_test/seg_test/cat/0.png",
          "seg_pred/0.png"), "are seg_test, seg_train the parts"),
     "a class name that is no text": (
-        ("train/cat/0.png", "train/caf\udce9/0.png"), r"no text in UTF-8, or .*: caf\\udce9"),
+        ("train/cat/0.png", "train/caf\udce9/0.png"), r"not valid UTF-8, or .*: caf\\udce9"),
     "a class name of two lines": (("cat/0.png", "do\ng/0.png"), r"line breaks or other control characters: do\\ng"),
     "a class that is not validated": (
         ("train/cat/0.png", "train/cat/1.png", "train/dog/0.png", "val/dog/0.png", "test/dog/0.png"),
-        r"val: no image of cat \(1 of 2 classes\). Every class of two images or more needs one"),
+        r"val: no image of cat \(1 of 2 classes\). Every class with two or more images needs a validation image"),
     "datasets in a folder": (
-        ("a/train/cat/0.png", "a/test/cat/0.png", "b/train/cat/0.png"), "a is split into train and test itself"),
+        ("a/train/cat/0.png", "a/test/cat/0.png", "b/train/cat/0.png"), "a is itself split into train and test"),
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_a_path_that_is_no_folder_is_refused(name, tmp_path):
     (tmp_path / "caf\udce9").mkdir()
     with pytest.raises(
         ValueError,
-        match=r"cannot be listed \(File name too long\)|there is no such folder|caf\\udce9 is no text in UTF-8",
+        match=r"cannot be listed \(File name too long\)|there is no such folder|caf\\udce9 is not valid UTF-8",
     ):
         list_image_folder(tmp_path / name)
 
@@ -199,7 +199,7 @@ def test_a_class_without_images_is_refused_by_name(layout, fill):
     (folder / layout / "owl").mkdir()
     (folder / layout / "owl" / "photo.heic").touch()
     with pytest.raises(
-        ValueError, match=rf"{folder / layout / 'owl'}: no image in it \(.jpg, .*remove the class or fill"
+        ValueError, match=rf"{folder / layout / 'owl'}: contains no images \(.jpg, .*remove the class or add images"
     ):
         list_image_folder(folder)
 

@@ -174,8 +174,8 @@ DAMAGED = {
         "not an im",
     ),
     "bomb.png": (huge, "more than 178,956,970 pixels"),
-    "nowhere.png": (lambda path: path.symlink_to("gone.png"), "a link to a file that is not there"),
-    "gone.png": (lambda path: None, "no longer there"),
+    "nowhere.png": (lambda path: path.symlink_to("gone.png"), "a link to a missing file"),
+    "gone.png": (lambda path: None, "no longer exists"),
     "pipe.png": (os.mkfifo, "not a file"),
 }
 TRUNCATED = ("rgb.jpg", "cmyk.jpg", "rgb.png", "palette.png", "animated.gif", "rgb.webp", "rgb.bmp", "rgb.ppm",

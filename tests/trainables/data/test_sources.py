@@ -102,7 +102,7 @@ def test_a_part_that_lacks_samples_is_refused(shrink, tmp_path):
     write_cifar(tmp_path, info, "binary")
     path = tmp_path / info.layouts[1][0]
     path.write_bytes(path.read_bytes()[: -(2 + 3072)])
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: 39 samples; the train part of cifar100 has 40"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: 39 samples, but the train part of cifar100 has 40"):
         load_dataset("cifar100", tmp_path)
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_idx_file_is_refused(content, shrink, tmp_path):
 def test_a_label_out_of_range_is_refused_with_its_place(kind, shrink, tmp_path):
     write_cifar(tmp_path, shrink("cifar10"), kind)
     shrink("cifar10", num_classes=4)
-    with pytest.raises(ValueError, match=r"data_batch_1\S*: label 4 of sample \d+ is not among cifar10's 0 to 3"):
+    with pytest.raises(ValueError, match=r"data_batch_1\S*: label 4 of sample \d+ is outside cifar10's range 0 to 3"):
         load_dataset("cifar10", tmp_path)
 
 
@@ -175,7 +175,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_none(shrink, tmp_path,
     write_cifar(tmp_path, info, "python")
     for attack, found in ((Malicious(), r"builtins\.print"), (OtherCodec(), "rot13")):
         write(tmp_path / info.files[0], pickle.dumps({"data": attack, "fine_labels": []}, protocol=4))
-        with pytest.raises(ValueError, match=rf"cifar-100-python/train: .*{found}, which no such file needs"):
+        with pytest.raises(ValueError, match=rf"cifar-100-python/train: .*{found}, which a dataset file never needs"):
             load_dataset("cifar100", tmp_path)
     assert not capsys.readouterr().out
 

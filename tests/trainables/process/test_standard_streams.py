@@ -73,7 +73,7 @@ def test_work_that_is_done_ends_as_it_does_where_its_result_cannot_be_printed(fu
         work.stdout.close()
     said = work.communicate(timeout=60)[1].decode()
     assert work.returncode == 4, said
-    assert said.count("warning: the result cannot be printed (") == 2 == said.count("); it is in the file")
+    assert said.count("warning: cannot print the result (") == 2 == said.count("); it is in the file")
     assert len(said.splitlines()) == 2
 
 

@@ -53,8 +53,8 @@ def test_the_check_leaves_random_numbers_as_they_were():
         ("timm:resnet18x", CIFAR, r"Did you mean 'timm:resnet18"),
         ("torchvision:fasterrcnn_resnet50_fpn", CIFAR, r"no classifier 'fasterrcnn_resnet50_fpn'"),
         ("torchvision:fcn_resnet50", CIFAR, r"no classifier 'fcn_resnet50'"),
-        ("torchvision:squeezenet1_1", CIFAR, r"no single last linear layer.*--teacher torchvision:resnet18"),
-        ("torchvision:googlenet", CIFAR, r"no single last linear layer.*--teacher torchvision:resnet18"),
+        ("torchvision:squeezenet1_1", CIFAR, r"does not end in a single linear layer.*--teacher torchvision:resnet18"),
+        ("torchvision:googlenet", CIFAR, r"does not end in a single linear layer.*--teacher torchvision:resnet18"),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore")

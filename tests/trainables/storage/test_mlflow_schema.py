@@ -119,7 +119,7 @@ def test_what_an_earlier_version_left_when_it_was_killed_is_known_and_moved_asid
             (count,) = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()
         tables.add(count)
         assert state == ("half-made" if count else "empty"), number
-        mlflow_schema._clear_away(path)
+        mlflow_schema._move_aside(path)
         kept = [each.name for each in folder.iterdir()]
         assert [name.startswith("mlflow.db.half-made-") for name in kept] == [True] * bool(count)
         shutil.rmtree(folder)
@@ -199,7 +199,7 @@ def test_a_store_of_an_older_mlflow_is_refused_and_the_command_that_is_told_upgr
             command.upgrade(config, "cbc13b556ace")  # of MLflow 3.0 or so
     before = changed(path, EXPERIMENT)
     uri = sqlite_uri(path)
-    with pytest.raises(TrackingError, match="made by an older MLflow") as error:
+    with pytest.raises(TrackingError, match="created by an older MLflow") as error:
         open_client(uri)
     assert path.read_bytes() == before
     line = next(line for line in str(error.value).splitlines() if line.startswith("  mlflow db upgrade"))
@@ -213,8 +213,8 @@ def test_a_store_of_an_older_mlflow_is_refused_and_the_command_that_is_told_upgr
 @pytest.mark.parametrize(
     ("statements", "says"),
     [
-        (("UPDATE alembic_version SET version_num = 'ffff'",), "another version of MLflow"),
-        (("UPDATE alembic_version SET version_num = 'ffff'", "DROP TABLE metrics"), "made by a newer MLflow"),
+        (("UPDATE alembic_version SET version_num = 'ffff'",), "a version of MLflow other than the installed one"),
+        (("UPDATE alembic_version SET version_num = 'ffff'", "DROP TABLE metrics"), "created by a newer MLflow"),
         (("DROP TABLE metrics",), "lacks some of MLflow's tables"),
         (("DROP TABLE metrics", "DROP TABLE alembic_version"), "the database of another program"),
     ],

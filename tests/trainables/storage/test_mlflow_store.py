@@ -128,7 +128,9 @@ def test_a_certificate_is_judged_by_mlflows_client_and_its_settings(tmp_path, mo
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.pem")
     with web_server(200, b'{"experiments": [{"experiment_id": "0", "name": "Default"}]}', context) as port:
-        assert "is not trusted here (self-signed certificate). Name its file in" in refusal(f"https://127.0.0.1:{port}")
+        assert "is not trusted (self-signed certificate). Give the path of the certificate in" in refusal(
+            f"https://127.0.0.1:{port}"
+        )
         monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
         check_tracking_uri(f"https://127.0.0.1:{port}")
 
@@ -161,30 +163,30 @@ def test_a_server_that_answers_as_mlflow_does_is_taken():
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("file:///data/mlruns", "no longer keeps runs in folders of files; write sqlite:////data/mlruns/mlflow.db"),
-        ("file:mlruns", "no longer keeps runs in folders of files"),
-        ("mlruns", "is a path: MLflow keeps runs in a database; write sqlite:///"),
-        ("/data/runs.db", "is a path: MLflow keeps runs in a database; write sqlite:////data/runs.db"),
-        ("me:hushhush@host:5000", "--tracking-uri ***@host:5000 is no URI: write it as http://HOST:PORT or"),
-        ("http:127.0.0.1", "is no URI: write it as http://HOST:PORT"),
-        ("http:/me:hushhush@host:5000", "is no URI"),
-        ("postgresql:me:hushhush@host/d", "is no URI"),
-        ("sqllite:///runs.db", "sqlite:// is near"),
-        ("htp://host:5000", "http:// is near"),
-        ("postgres://u:hushhush@h/d", "postgresql:// is near"),
-        ("postgresql+nothing://u:hushhush@127.0.0.1/d", "is not the URI of a database"),
-        ("postgresql://u:hushhush@127.0.0.1:54x2/d", "is not the URI of a database"),
+        ("file:///data/mlruns", "no longer stores runs in folders of files; write sqlite:////data/mlruns/mlflow.db"),
+        ("file:mlruns", "no longer stores runs in folders of files"),
+        ("mlruns", "is a path, but MLflow stores runs in a database: write sqlite:///"),
+        ("/data/runs.db", "is a path, but MLflow stores runs in a database: write sqlite:////data/runs.db"),
+        ("me:hushhush@host:5000", "--tracking-uri ***@host:5000 is not a URI: write it as http://HOST:PORT or"),
+        ("http:127.0.0.1", "is not a URI: write it as http://HOST:PORT"),
+        ("http:/me:hushhush@host:5000", "is not a URI"),
+        ("postgresql:me:hushhush@host/d", "is not a URI"),
+        ("sqllite:///runs.db", "did you mean sqlite://?"),
+        ("htp://host:5000", "did you mean http://?"),
+        ("postgres://u:hushhush@h/d", "did you mean postgresql://?"),
+        ("postgresql+nothing://u:hushhush@127.0.0.1/d", "is not a database URI"),
+        ("postgresql://u:hushhush@127.0.0.1:54x2/d", "is not a database URI"),
         ("mysql+pymysql://u:hushhush@127.0.0.1/d", "needs the Python package pymysql"),
         ("postgresql+psycopg2://u:hushhush@127.0.0.1/d", "pip install 'psycopg2-binary'"),
-        ("http://[::1", "is no URI"),
-        ("http://127.0.0.1:50x0", "is no URI"),
-        ("http://127.0.0.1:99999", "is no URI"),
+        ("http://[::1", "is not a URI"),
+        ("http://127.0.0.1:50x0", "is not a URI"),
+        ("http://127.0.0.1:99999", "is not a URI"),
         ("http://127.0.0.1:9/a b", "no MLflow tracking server answers at http://127.0.0.1:9"),
         ("http://a..b", "no MLflow tracking server answers at http://a..b"),
-        ("sqlite://", "names no file"),
-        ("sqlite://runs/mlflow.db", "names no file: write it as sqlite:////FOLDER/mlflow.db"),
-        ("sqlite:////nowhere/x.db?mode=ro&uri=true", "names no file"),
-        ("sqlite:///:memory:", "names no file"),
+        ("sqlite://", "does not name a file"),
+        ("sqlite://runs/mlflow.db", "does not name a file: write it as sqlite:////FOLDER/mlflow.db"),
+        ("sqlite:////nowhere/x.db?mode=ro&uri=true", "does not name a file"),
+        ("sqlite:///:memory:", "does not name a file"),
     ],
 )
 def test_what_is_no_tracking_store_is_refused_with_what_to_write_instead(uri, says, tmp_path, monkeypatch):
@@ -199,20 +201,20 @@ def test_a_name_that_nobody_looks_up_is_given_up_on(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", lambda *given, **named: time.sleep(20))
         assert "no answer within 2 s" in refusal("http://host:5000")
-    monkeypatch.setattr(mlflow_store, "_look_at", lambda *given: time.sleep(20))
+    monkeypatch.setattr(mlflow_store, "_check_schema", lambda *given: time.sleep(20))
     monkeypatch.setattr(mlflow_store, "_SECONDS_TO_CONNECT", 1.0)
     assert "no answer within 1 s" in refusal(f"postgresql://u:{SECRET}@host/d")
 
 
 def test_a_path_that_is_a_folder_or_no_database_is_told(tmp_path):
-    assert "is a folder: name a file" in refusal(f"sqlite:///{tmp_path}")
+    assert "is a folder: give a file" in refusal(f"sqlite:///{tmp_path}")
     path = tmp_path / "mlflow.db"
     path.write_text("not a database, and long enough to be read as one" * 100)
     before = path.read_bytes()
-    assert "is not a database of SQLite" in refusal(f"sqlite:///{path}")
+    assert "but not an SQLite database" in refusal(f"sqlite:///{path}")
     assert path.read_bytes() == before
     os.mkfifo(tmp_path / "pipe")
-    assert "is a device or a pipe: name a file" in refusal(f"sqlite:///{tmp_path}/pipe")
+    assert "is a device or a pipe: give a file" in refusal(f"sqlite:///{tmp_path}/pipe")
     assert (tmp_path / "pipe").is_fifo()
     (tmp_path / "file").touch()
     assert "cannot be opened" in refusal(f"sqlite:///{tmp_path}/file/mlflow.db")
@@ -248,14 +250,14 @@ def test_a_store_that_another_process_has_locked_is_told_with_what_to_do(complet
         finally:
             holder.communicate(b"\n")
         assert "database is locked" in message
-        assert "Close it and start again" in message
+        assert "Close that program and start again" in message
         check_tracking_uri(f"sqlite:///{each}")
 
 
 def test_one_that_is_being_made_is_waited_for_and_not_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(mlflow_store, "_SECONDS_FOR_ANOTHER", 0.5)
     with mlflow_store.locked(tmp_path / "mlflow.lock"):
-        assert "another process has been making" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
+        assert "another process has been creating" in refusal(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may not write")
@@ -307,7 +309,7 @@ def test_a_uri_names_the_file_that_it_was_made_of(character):
 
 
 def test_a_path_that_is_no_text_is_refused_by_its_character():
-    with pytest.raises(SQLitePathError, match=r"has the character '\\udcff'"):
+    with pytest.raises(SQLitePathError, match=r"contains the character '\\udcff'"):
         sqlite_uri(Path(os.fsdecode(b"/tmp/\xff/mlflow.db")))
 
 

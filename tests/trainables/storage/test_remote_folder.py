@@ -99,7 +99,7 @@ def test_storage_that_fails_is_asked_again_and_then_left_alone_for_a_while(tmp_p
 
     for times in (3, 3):  # not asked again
         with pytest.raises(RemoteFolderError):
-            remote._patiently(fail)
+            remote._with_retries(fail)
         assert len(asked) == times
 
 
@@ -108,7 +108,7 @@ def test_a_missing_bucket_is_refused_by_name(s3):
         RemoteFolderError, match=r"s3://no-such-bucket/x\?.* cannot be used .*NO_SUCH_BUCKET"
     ) as refusal:
         check_remote_folder(s3.uri("no-such-bucket/x"))
-    assert "whose bucket exists" in str(refusal.value)
+    assert "with an existing bucket" in str(refusal.value)
     assert "AWS_ACCESS_KEY_ID" in str(refusal.value)
 
 

@@ -33,7 +33,7 @@ def test_equal_contents_make_equal_files(tmp_path):
 
 def test_a_safetensors_file_of_somebody_else_is_refused(tmp_path):
     safetensors.torch.save_file(TENSORS, tmp_path / "file")
-    with pytest.raises(StoredFileError, match="the checksum in the file is none"):
+    with pytest.raises(StoredFileError, match="the stored checksum is none"):
         read_tensors(tmp_path / "file")
 
 

@@ -99,14 +99,14 @@ def test_a_flip_in_any_block_of_a_larger_file_is_refused(tmp_path):
     for position in range(100_000, len(content), 1 << 20):
         file.unlink()
         file.write_bytes(content[:position] + b"\x01" + content[position + 1 :])
-        with pytest.raises(TeacherOutputsFileError, match="damaged: blocks"):
+        with pytest.raises(TeacherOutputsFileError, match="damaged: wrong checksums in blocks"):
             map_rows(file, ORIGIN, shape=shape, dtype="float16")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 something else", b"ARROW1\x00\x00" * 40])
 def test_a_file_of_another_kind_is_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(TeacherOutputsFileError, match="not a whole file of these outputs"):
+    with pytest.raises(TeacherOutputsFileError, match="not a complete teacher outputs file"):
         read(path)
 
 
@@ -114,7 +114,7 @@ def test_an_arrow_file_of_somebody_else_is_refused(path):
     table = pa.table({"feature": [1, 2, 3]})
     with pa.ipc.new_file(str(path), table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(TeacherOutputsFileError, match="not a whole file of these outputs"):
+    with pytest.raises(TeacherOutputsFileError, match="not a complete teacher outputs file"):
         read(path)
 
 

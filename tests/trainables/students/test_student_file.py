@@ -9,7 +9,7 @@ from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
 from trainables.storage.tensors import StoredFileError
 from trainables.students.file import _load_pyfunc, example_path, keep_student, load_student, read_example
-from trainables.tune.session import keep_if_asked, take_notes
+from trainables.tune.session import save_student_if_requested, take_notes
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_a_student_is_kept_when_its_trial_is_over_and_a_full_disk_costs_no_trial
     path = tmp_path / "best.safetensors"
     for finished in (False, True):
         run_epoch(run)
-        keep_if_asked(run, str(path))
+        save_student_if_requested(run, str(path))
         assert path.exists() == finished
     (tmp_path / "taken").write_text("a file where a folder should be")
-    keep_if_asked(run, str(tmp_path / "taken" / "best.safetensors"))
+    save_student_if_requested(run, str(tmp_path / "taken" / "best.safetensors"))
     (note,) = take_notes()
-    assert "could not be kept" in note
+    assert "could not be saved" in note

@@ -47,5 +47,5 @@ def test_a_card_tells_accuracies_with_intervals_and_how_to_do_it_again():
 
 def test_a_card_of_a_teacher_on_text_speaks_of_sentences():
     sample = {"dataset": "glue:sst2", "tokeniser": "{}", "max_length": 128}
-    assert "of the sentences that might have been drawn" in model_card(METADATA | sample, file_name="x.safetensors")
-    assert "of the images that might have been drawn" in model_card(METADATA, file_name="x.safetensors")
+    assert "for the random choice of the sentences" in model_card(METADATA | sample, file_name="x.safetensors")
+    assert "for the random choice of the images" in model_card(METADATA, file_name="x.safetensors")

@@ -109,8 +109,8 @@ def test_another_request_under_the_same_name_is_refused_by_what_differs(trained)
     folder, _, _ = trained
     done = run(*SMALL, "--output-dir", folder.parents[1], "--name", "small", "--learning-rate", "0.1", "--seed", "3")
     assert done.returncode == 2
-    assert "--learning-rate: it has 0.05, asked for 0.1" in done.stderr
-    assert "--seed: it has 0, asked for 3" in done.stderr
+    assert "--learning-rate: the folder has 0.05, requested 0.1" in done.stderr
+    assert "--seed: the folder has 0, requested 3" in done.stderr
     assert "--name" in done.stderr
 
 
@@ -123,7 +123,7 @@ def test_a_teacher_of_other_data_or_of_another_split_is_not_taken_for_this_one(t
     content = path.read_bytes()
     done = run(*SMALL, "--output-dir", tmp_path, "--name", "small")
     assert done.returncode == 2
-    assert f"trained on other data, or on another split of digits (digest {'0' * 16}, here" in done.stderr
+    assert f"trained on other data, or on another split of digits (digest {'0' * 16}, now" in done.stderr
     assert "--name" in done.stderr
     assert path.read_bytes() == content
 
@@ -152,7 +152,7 @@ def test_a_killed_training_ends_with_the_same_file_to_the_bit(tmp_path):
     assert (folder / "teacher.safetensors").read_bytes() == expected.read_bytes()
     assert {path.name for path in folder.iterdir()} == FILES
     assert len(json.loads((folder / "history.json").read_text())) == 40
-    assert "a tenth after each of 25, 30, 35" in done.stderr
+    assert "divided by 10 after epochs 25, 30, 35" in done.stderr
 
 
 def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
@@ -163,11 +163,11 @@ def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
             break
     second = run(*command)
     assert second.returncode == 2
-    assert "by another process" in second.stderr
+    assert "another process is using" in second.stderr
     process.terminate()
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "run the same command to resume" in said
     assert "Traceback" not in said
 
 
@@ -304,7 +304,7 @@ def test_a_dry_run_shows_the_recipe_tries_the_network_and_writes_nothing(tmp_pat
         tmp_path / "o",
     )
     done = run(*words)
-    assert "SGD at 0.01 (step, a tenth after each of 38, 45, 53)" in done.stdout
+    assert "SGD at 0.01 (step, divided by 10 after epochs 38, 45, 53)" in done.stdout
     assert json.loads(run(*words, "--json").stdout)["milestones"] == [38, 45, 53]
     assert not (tmp_path / "o").exists()
     assert not imported_by(*words) & {"ray", "mlflow", "optuna", "sklearn", "torchvision"}

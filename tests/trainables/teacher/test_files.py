@@ -75,7 +75,7 @@ def test_a_flipped_byte_of_the_weights_is_refused_by_name(copy, digits):
     content = bytearray(copy.read_bytes())
     content[-5] ^= 0x10
     copy.write_bytes(content)
-    with pytest.raises(TeacherFileError, match=f"{copy.name}: damaged.*Delete it"):
+    with pytest.raises(TeacherFileError, match=f"{copy.name}: damaged.*Delete the file"):
         load_teacher(copy, small_config(), digits)
 
 

@@ -83,10 +83,14 @@ def test_of_a_distillers_checkpoint_the_teacher_is_taken_and_of_one_without_its_
 @pytest.mark.parametrize(
     ("shape", "asked", "says"),
     [
-        (DataShape("digits", 12, 1, 8), {}, "number of classes is 10, and 12 is needed for digits"),
-        (DataShape("digits", 10, 3, 8), {}, "number of image channels is 1, and 3 is needed"),
-        (DIGITS, {"architecture": "cnn_9_9"}, "is 'cnn_4_6', and 'cnn_9_9' is needed: leave out --teacher, or give"),
-        (DIGITS, {"normalisation": GREY}, "its images were normalised: leave out --teacher-normalisation"),
+        (DataShape("digits", 12, 1, 8), {}, "number of classes is 10, but 12 is needed for digits"),
+        (DataShape("digits", 10, 3, 8), {}, "number of image channels is 1, but 3 is needed"),
+        (DIGITS, {"architecture": "cnn_9_9"}, "is 'cnn_4_6', but 'cnn_9_9' is needed: leave out --teacher, or give"),
+        (
+            DIGITS,
+            {"normalisation": GREY},
+            "contains the normalisation of its training images: leave out --teacher-normalisation",
+        ),
     ],
 )
 def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(ours, shape, asked, says):
@@ -97,11 +101,11 @@ def test_a_checkpoint_of_ours_that_does_not_fit_is_refused(ours, shape, asked, s
 @pytest.mark.parametrize(
     ("shape", "asked", "says"),
     [
-        (DIGITS, {}, "does not say of which architecture"),
-        (DIGITS, {"architecture": "cnn_4_6"}, "for digits nothing is usual"),
+        (DIGITS, {}, "does not state its architecture"),
+        (DIGITS, {"architecture": "cnn_4_6"}, "digits has no usual one"),
         (DIGITS, {"architecture": "cnn_4_6", "normalisation": Normalisation((0.1, 0.2), (0.3,))}, "2 means and 1"),
         (DIGITS, {"architecture": "cnn_4_7", "normalisation": GREY}, "cnn_4_7 for digits, which has 10 classes"),
-        (DataShape("digits", 12, 1, 8), {"architecture": "cnn_4_6", "normalisation": GREY}, "for 10 classes, where 12"),
+        (DataShape("digits", 12, 1, 8), {"architecture": "cnn_4_6", "normalisation": GREY}, "10 classes instead of 12"),
     ],
 )
 def test_a_foreign_checkpoint_that_does_not_fit_is_refused(foreign, shape, asked, says):
@@ -115,7 +119,7 @@ def test_weights_that_are_no_numbers_and_files_that_are_no_checkpoints_are_refus
     (tmp_path / "text.pth").write_text("hello")
     asked = {"architecture": "cnn_4_6", "normalisation": GREY}
     for name, says in (
-        ("diverged.pth", "undefined weights in fc.bias"),
+        ("diverged.pth", "NaN weights in fc.bias"),
         ("text.pth", "damaged"),
         ("gone.pth", "no checkpoint"),
     ):
@@ -142,11 +146,11 @@ def test_a_published_cifar10_net_is_given_by_its_name_with_the_normalisation_it_
     shape = DataShape("cifar10", 10, 3, 32)
     given = read_given_teacher(path, shape, architecture=f"resnet{depth}a")
     assert given.normalisation == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    with pytest.raises(CheckpointError, match=f"its weights fit --teacher resnet{depth}a"):
+    with pytest.raises(CheckpointError, match=f"the weights fit --teacher resnet{depth}a"):
         read_given_teacher(path, shape, architecture=f"resnet{depth}")
     with pytest.raises(CheckpointError, match=f"name it .*fit --teacher resnet{depth}a"):
         read_given_teacher(path, shape)
-    with pytest.raises(CheckpointError, match="for 10 classes, where 100 are needed"):
+    with pytest.raises(CheckpointError, match="10 classes instead of 100"):
         read_given_teacher(path, CIFAR, architecture=f"resnet{depth}a")
 
 
@@ -176,7 +180,7 @@ def test_the_weights_of_a_torchvision_net_name_it(channels, tmp_path):
                 | {"fc.weight": torch.zeros(10, 512), "fc.bias": torch.zeros(10)}}, path)  # fmt: skip
     shape = DataShape("cifar10", 10, channels, 32)
     normalisation = Normalisation((0.5,) * channels, (0.25,) * channels)
-    with pytest.raises(CheckpointError, match="its weights fit --teacher torchvision:resnet18"):
+    with pytest.raises(CheckpointError, match="the weights fit --teacher torchvision:resnet18"):
         read_given_teacher(path, shape, architecture="resnet20", normalisation=normalisation)
     assert (
         read_given_teacher(path, shape, architecture="torchvision:resnet18", normalisation=normalisation).taken.place
@@ -205,26 +209,26 @@ def test_another_or_a_damaged_copy_is_refused_and_not_taken_for_kept(ours, digit
     teacher = read_given_teacher(ours, DIGITS)
     path = keep_given_teacher(teacher, tmp_path)
     other = TrialConfig(teacher="cnn_4_6", teacher_recipe="checkpoint", teacher_digest="0" * 16)
-    with pytest.raises(TeacherFileError, match=f"its digest is {teacher.digest}, expected 0000"):
+    with pytest.raises(TeacherFileError, match=f"digest is {teacher.digest}, expected 0000"):
         load_teacher(path, other, digits)
     assert not is_kept(tmp_path, "0" * 16)
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
     assert not is_kept(tmp_path, teacher.digest)
-    with pytest.raises(TeacherFileError, match=r"damaged.*copied from its checkpoint again"):
+    with pytest.raises(TeacherFileError, match=r"damaged.*copied again from the checkpoint"):
         load_teacher(path, config_of(teacher), digits)
 
 
 def test_notes_tell_a_teacher_that_guesses_and_data_that_nobody_knows(ours, foreign, digits, tmp_path):
     for path, asked, says in (
         (ours, {}, "trained on other data"),
-        (foreign, {"architecture": "cnn_4_6", "normalisation": GREY}, "what it was trained on is not known"),
+        (foreign, {"architecture": "cnn_4_6", "normalisation": GREY}, "the training data of the teacher are unknown"),
     ):
         teacher = read_given_teacher(path, DIGITS, **asked)
         notes = notes_on_given_teacher(keep_given_teacher(teacher, tmp_path), config_of(teacher), digits)
-        assert "of the validation split (n = 360)" in notes[0]
-        assert any("little better than chance" in note for note in notes)
+        assert "on the validation split (n = 360)" in notes[0]
+        assert any("little better than always predicting the most frequent class" in note for note in notes)
         assert says in notes[-1]
 
 

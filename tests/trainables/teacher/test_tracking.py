@@ -67,7 +67,7 @@ def test_what_a_store_does_not_take_is_said_and_can_be_delivered_later(store, tm
     tracker = track(store, tmp_path, "four")
     client, run_id = MlflowClient(store), tracker.run_id
     client.delete_run(run_id)
-    with pytest.raises(TrackingError, match="did not take epoch 1"):
+    with pytest.raises(TrackingError, match="did not accept epoch 1"):
         tracker.deliver(history(2))
     client.restore_run(run_id)
     tracker.deliver(history(2))

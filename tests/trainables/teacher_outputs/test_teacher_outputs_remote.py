@@ -67,7 +67,7 @@ def test_a_damaged_object_is_refused_named_and_built_anew(on_node, s3, bucket, d
     assert torch.equal(found.rows, expected)
     (note,) = second.take_notes()
     assert f"s3://{bucket}/outputs/{store.key}/slot-0000.arrow" in note
-    assert "made anew" in note
+    assert "the file is rebuilt" in note
     assert s3.objects(bucket) == {name: content}
     assert not [path for path in second.folder.iterdir() if path.suffix == ".partial"]
 

@@ -194,7 +194,7 @@ def test_a_file_whose_key_differs_in_any_part_is_named_and_built_anew(make_store
     foreign.tables.origin[name] = value
     foreign.slot(0)
     assert make_store().slot(0).forwards == TRAIN
-    assert f"slot-0000.arrow: other outputs: {name} is {value!r}" in caplog.text
+    assert f"slot-0000.arrow: contains different outputs: {name} is {value!r}" in caplog.text
     assert make_store().slot(0).forwards == 0
 
 
@@ -206,7 +206,7 @@ def test_a_file_of_another_slot_or_split_is_named_and_built_anew(make_store, cap
     found = make_store().slot(1)
     assert found.forwards == TRAIN
     assert torch.equal(found.rows, expected)
-    assert "slot-0001.arrow: other outputs: slot is 0, expected 1" in caplog.text
+    assert "slot-0001.arrow: contains different outputs: slot is 0, expected 1" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [cut, flip, lambda _: b"something else"])
@@ -247,7 +247,7 @@ def test_features_that_the_dtype_does_not_hold_are_refused(digits, teacher, make
     with torch.no_grad():
         teacher.model.bn2.weight.mul_(1e6)
     with pytest.raises(
-        TeacherOutputsError, match="float16 does not hold; choose --teacher-outputs-dtype bfloat16 or float32"
+        TeacherOutputsError, match="float16 cannot represent; choose --teacher-outputs-dtype bfloat16 or float32"
     ):
         make_store(dtype="float16").slot(0)
     assert not list(make_store(dtype="float16").folder.glob("*.arrow"))

@@ -38,7 +38,7 @@ def test_classes_are_matched_by_name(task: str, names: tuple[str, ...], order: t
 def test_classes_without_names_are_taken_as_they_are(content: dict[str, Any]) -> None:
     found = class_order(content, GLUE_TASKS["sst2"], where="folder")
     assert found.order == (0, 1)
-    assert "no names in its config.json; they are taken as negative, positive, in this order" in found.note
+    assert "config.json does not name the classes; assuming negative, positive, in this order" in found.note
 
 
 def test_names_that_only_label2id_has_count() -> None:
@@ -49,16 +49,16 @@ def test_names_that_only_label2id_has_count() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (config("joy", "anger"), "folder has the classes joy, anger, and glue:sst2 has negative, positive: give a"),
-        (config("negative", "LABEL_1"), "folder has the classes negative, LABEL_1, and glue:sst2"),
-        (config("positive", "positive"), "folder has the classes positive, positive, and"),
+        (config("joy", "anger"), "folder has the classes joy, anger, but glue:sst2 has negative, positive: give a"),
+        (config("negative", "LABEL_1"), "folder has the classes negative, LABEL_1, but glue:sst2"),
+        (config("positive", "positive"), "folder has the classes positive, positive, but"),
         (
             config("negative", "positive") | {"label2id": {"positive": 0, "negative": 1}},
             "contradicts itself: id2label has negative, positive, label2id positive, negative",
         ),
-        ({"id2label": {"1": "negative", "2": "positive"}}, "id2label of its config.json does not number .* from 0"),
-        ({"id2label": ["negative", "positive"]}, "id2label of its config.json does not map numbers to names"),
-        ({"label2id": {"negative": "zero"}}, "label2id of its config.json does not map names to numbers"),
+        ({"id2label": {"1": "negative", "2": "positive"}}, "id2label in config.json does not number .* from 0"),
+        ({"id2label": ["negative", "positive"]}, "id2label in config.json does not map numbers to names"),
+        ({"label2id": {"negative": "zero"}}, "label2id in config.json does not map names to numbers"),
     ],
 )
 def test_other_classes_and_contradictions_are_refused_with_both_lists(content: dict[str, Any], says: str) -> None:

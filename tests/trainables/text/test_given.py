@@ -58,7 +58,7 @@ def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDa
     reference = given.weights["_head.weight"]
     assert torch.equal(teacher.head.weight, reference)
     assert teacher(inputs).logits.shape == (4, 2)
-    assert "right on" in notes_on_given_teacher(path, config, text)[0]
+    assert "the teacher has accuracy" in notes_on_given_teacher(path, config, text)[0]
     assert run_epoch(DistillationRun(config, text, teacher))["val/accuracy_teacher"] >= 0
 
 
@@ -66,7 +66,7 @@ def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDa
     ("changes", "says"),
     [
         ({"classes": 3}, r"has 3 classes, and glue:sst2 2 \(negative, positive\)"),
-        ({"vocab_size": 3000}, "embeds 3,000 tokens, and the tokeniser has .* do not belong together"),
+        ({"vocab_size": 3000}, "has embeddings for 3,000 tokens, but the tokeniser has .* do not match"),
         ({"pad_token_id": 5}, "pads with token 5"),
     ],
 )
@@ -82,7 +82,7 @@ def test_what_was_never_fine_tuned_or_is_no_folder_is_refused(text: TextDataset,
     with pytest.raises(CheckpointError, match="no folder /nowhere"):
         read_given_text_teacher(Path("/nowhere"), "glue:sst2")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match="no tokeniser in it"):
+    with pytest.raises(CheckpointError, match="contains no tokeniser"):
         read_given_text_teacher(folder, "glue:sst2")
     with pytest.raises(CheckpointError, match="give a folder in Hugging Face's layout"):
         read_given_text_teacher(folder / "model.safetensors", "glue:sst2")

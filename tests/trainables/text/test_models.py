@@ -155,13 +155,13 @@ def test_a_pretrained_folder_in_the_layout_of_bert_base_uncased_begins_a_network
     norm = model.state_dict()["network.bert.embeddings.LayerNorm.weight"]
     assert torch.equal(norm, weights["bert.embeddings.LayerNorm.gamma"])
     assert model.head.out_features == 2
-    with pytest.raises(TextModelError, match=r"no layer for classes.*pretrained and not fine-tuned"):
+    with pytest.raises(TextModelError, match=r"no classification layer.*pretrained but not fine-tuned"):
         load_pretrained(folder, num_classes=2, needs_head=True)
 
 
 def test_a_network_that_knows_other_tokens_is_refused(text: TextDataset, tmp_path: Path) -> None:
     written("bert", tmp_path)
-    with pytest.raises(ValueError, match=r"embeds 50 tokens, and the tokeniser has .* do not belong together"):
+    with pytest.raises(ValueError, match=r"has embeddings for 50 tokens, but the tokeniser has .* do not match"):
         build_network(str(tmp_path), text)
 
 
@@ -181,20 +181,22 @@ def test_a_folder_that_lacks_something_is_refused_by_name(tmp_path: Path) -> Non
     with pytest.raises(TextModelError, match=r"lacks network\.bert\.encoder\.layer\.1\.output\.dense\.weight"):
         load_pretrained(tmp_path, num_classes=2)
     (tmp_path / WEIGHTS).write_bytes(b"damaged")
-    with pytest.raises(TextModelError, match="not a whole safetensors file"):
+    with pytest.raises(TextModelError, match="not a complete safetensors file"):
         load_pretrained(tmp_path, num_classes=2)
     (tmp_path / WEIGHTS).rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(TextModelError, match=r"no model\.safetensors in it, but pytorch_model\.bin\. Only safetensors"):
+    with pytest.raises(
+        TextModelError, match=r"contains no model\.safetensors, but pytorch_model\.bin\. Only safetensors"
+    ):
         load_pretrained(tmp_path, num_classes=2)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(TextModelError, match=r"no config\.json"):
+    with pytest.raises(TextModelError, match=r"contains no config\.json"):
         load_pretrained(tmp_path, num_classes=2)
 
 
 def test_other_kinds_and_other_padding_are_refused(tmp_path: Path) -> None:
     roberta = transformers.RobertaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
     roberta.save_pretrained(tmp_path)
-    with pytest.raises(TextModelError, match=r"'roberta' cannot be distilled here.*bert, distilbert, electra"):
+    with pytest.raises(TextModelError, match=r"'roberta' are not supported.*bert, distilbert, electra"):
         load_pretrained(tmp_path, num_classes=2)
     transformers.BertConfig(pad_token_id=3).save_pretrained(tmp_path)
     with pytest.raises(TextModelError, match="pads with token 3"):
@@ -206,7 +208,9 @@ def test_what_is_neither_a_folder_nor_cached_is_refused_and_nothing_is_fetched(
 ) -> None:
     with pytest.raises(TextModelError, match=f"no folder {tmp_path / 'none'}"):
         find_folder(str(tmp_path / "none"))
-    with pytest.raises(TextModelError, match=r"'no-such-model' here: it is not in the Hugging Face cache.*--download"):
+    with pytest.raises(
+        TextModelError, match=r"'no-such-model' was not found: it is not in the Hugging Face cache.*--download"
+    ):
         find_folder("no-such-model")
 
 

@@ -100,7 +100,9 @@ def test_what_cannot_be_counted_is_told_and_costs_no_trial(digits, teacher, monk
     told = report(run, [measures], saved_at=0.0)
     assert set(told["facts"]) == set(DATA_FACTS[:2])
     (note,) = told["notes"]
-    assert note.startswith("what sp costs could not be counted, RuntimeError: no such batch (in refuse")
+    assert note.startswith(
+        "the costs of sp could not be counted and are not recorded: RuntimeError: no such batch (in refuse"
+    )
     assert take_notes() == []
 
 

@@ -70,7 +70,7 @@ class TextSplit(Split):
         Raises:
             TypeError: always.
         """
-        raise TypeError("a split of texts has no images; its `batch` gives tokens")
+        raise TypeError("a text split has no images; use `batch` to get tokens")
 
     def batch(self, indices: Tensor, *, length: int | None = None) -> Tensor:
         """Return samples as model inputs (B, 2, L) int32; the format is described in the module docstring.
@@ -244,7 +244,7 @@ class _Part:
             json.dumps([_FORMAT, info.name, part, self._path.suffixes, content]).encode()
         ).hexdigest()
         self._folder = cache / f"{info.name.replace(':', '-')}-{part}-{self._key[:16]}"
-        summary = self._kept(self._read_summary, self._write_summary, self._summarise)
+        summary = self._cached(self._read_summary, self._write_summary, self._summarise)
         self.labels, self.digest = summary.labels, summary.digest
         self._sources = summary.sources
 
@@ -273,16 +273,16 @@ class _Part:
         def read() -> Tokeniser | None:
             return from_stored(path.read_bytes(), about) if path.exists() else None
 
-        return self._kept(read, lambda found: write_atomically(path, as_stored(found, about)), train)
+        return self._cached(read, lambda found: write_atomically(path, as_stored(found, about)), train)
 
     def tokens(self, tokeniser: Tokeniser, max_length: int) -> Tokens:
         """Return the tokens of all samples, from the cache if possible."""
         files = TokenFiles(self._folder, self.digest, tokeniser, max_length)
-        return self._kept(
+        return self._cached(
             files.read, files.write, lambda: tokenise(tokeniser, self._samples.texts, max_length=max_length)
         )
 
-    def _kept(self, read: Callable[[], Kept | None], write: Callable[[Kept], None], make: Callable[[], Kept]) -> Kept:
+    def _cached(self, read: Callable[[], Kept | None], write: Callable[[Kept], None], make: Callable[[], Kept]) -> Kept:
         """Read an object from the cache. If the object is missing or damaged, make and write it first."""
         try:
             with locked(self._folder / "lock"):
@@ -294,7 +294,7 @@ class _Part:
                 return found
         except OSError as error:
             warnings.warn(
-                f"{self._folder}: tokens cannot be kept there ({error}); each process keeps its own", stacklevel=2
+                f"{self._folder}: cannot cache tokens there ({error}); each process makes its own copy", stacklevel=2
             )
         return make()
 

@@ -60,7 +60,7 @@ def read_samples(task: GlueTask, path: Path, *, training: bool) -> Samples:
     if abs(len(samples.labels) - expected) > (task.broken_rows if training else 0):
         raise DataError(
             f"{path}: {len(samples.labels):,} samples; the {'training' if training else 'development'} part of "
-            f"{task.title} has {expected:,}: truncated, or another version?"
+            f"{task.title} has {expected:,}: truncated, or a different version?"
         )
     return samples
 
@@ -90,7 +90,7 @@ def read_tsv(task: GlueTask, path: Path, content: bytes, *, broken_rows: int = 0
         raise DataError(f"{path}: the file is empty")
     width, columns, label_column, first = _columns(task, path, rows[0])
     if len(rows) == first:
-        raise DataError(f"{path}: there is a header, and no sample below it")
+        raise DataError(f"{path}: has a header but no samples")
     classes = {spelling: label for label, spelling in enumerate(task.spellings)}
     texts: tuple[list[str], ...] = tuple([] for _ in columns)
     labels, broken = [], 0
@@ -110,9 +110,9 @@ def read_tsv(task: GlueTask, path: Path, content: bytes, *, broken_rows: int = 0
         for column, values in zip(columns, texts, strict=True):
             values.append(cells[column])
     if broken:
-        warnings.warn(f"{path}: {broken} rows with another number of cells were left out", stacklevel=2)
+        warnings.warn(f"{path}: skipped {broken} rows with the wrong number of cells", stacklevel=2)
     if not labels:
-        raise DataError(f"{path}: no whole row in it")
+        raise DataError(f"{path}: contains no complete row")
     return Samples(texts, np.array(labels, dtype=np.int64))
 
 
@@ -141,7 +141,7 @@ def _read_parquet(task: GlueTask, path: Path) -> Samples:
     try:
         table = pq.read_table(pa.BufferReader(unpacked(path)))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a whole Parquet file ({error})") from error
+        raise DataError(f"{path}: not a complete Parquet file ({error})") from error
     wanted = (*task.parquet_columns, "label")
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
@@ -157,7 +157,7 @@ def _read_parquet(task: GlueTask, path: Path) -> Samples:
             row = table[name].is_null().to_pylist().index(True)
             raise DataError(f"{path}, row {row + 1}: no value in column {name!r}")
     if not len(table):
-        raise DataError(f"{path}: no sample in it")
+        raise DataError(f"{path}: contains no samples")
     labels = table["label"].to_numpy().astype(np.int64)
     wrong = np.flatnonzero((labels < 0) | (labels >= len(task.labels)))
     if len(wrong):

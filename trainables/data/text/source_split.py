@@ -105,9 +105,9 @@ def split_by_source(labels: np.ndarray, sources: np.ndarray, size: int, *, seed:
             left -= int(rows[source])
     if left > (1 - _SMALLEST_PART) * size:
         raise DataError(
-            f"no validation split of {size:,} rows can be drawn from the training part by whole sources: "
-            f"{len(labels):,} rows have {number:,} sources, the largest with {int(rows.max(initial=0)):,} rows. Are "
-            "these the published files?"
+            f"cannot draw a validation split of {size:,} rows from the training part without splitting a source: "
+            f"{len(labels):,} rows have {number:,} sources, the largest with {int(rows.max(initial=0)):,} rows. "
+            "Are these the published files?"
         )
     chosen = np.zeros(len(labels), dtype=bool)
     chosen[inside] = taken[sources[inside]]

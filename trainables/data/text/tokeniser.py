@@ -18,7 +18,7 @@ try:
     import tokenizers
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 except ImportError as error:
-    raise DataError("text needs the extra 'text': pip install 'pesfkd[text]'") from error
+    raise DataError("text datasets need the extra 'text': pip install 'pesfkd[text]'") from error
 
 # Each process uses one thread. With its own threads, the library would warn when a process forks.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -78,8 +78,8 @@ def train_tokeniser(texts: Sequence[str], *, vocabulary_size: int = DEFAULT_VOCA
     numbered = [*_SPECIAL, *alphabet, *(_CONTINUES + each for each in alphabet)]
     if vocabulary_size < len(numbered):
         raise ValueError(
-            f"a vocabulary of {vocabulary_size} tokens cannot hold {len(alphabet)} characters, each as a word's first "
-            f"and as a later one: use {len(numbered)} or more"
+            f"a vocabulary of {vocabulary_size} tokens cannot hold {len(alphabet)} characters, each once as the "
+            f"first and once as a later character of a word: use {len(numbered)} or more"
         )
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary_size,
@@ -120,18 +120,18 @@ def load_tokeniser(folder: Path) -> Tokeniser:
         if whole.exists():
             return parse_tokeniser(whole.read_text(encoding="utf-8"), where=str(whole))
         if not vocabulary.exists():
-            raise DataError(f"{folder}: no tokeniser in it; expected tokenizer.json or vocab.txt")
+            raise DataError(f"{folder}: contains no tokeniser; expected tokenizer.json or vocab.txt")
         tokens = vocabulary.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         settings = folder / "tokenizer_config.json"
         config = json.loads(settings.read_text(encoding="utf-8")) if settings.exists() else {}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{folder}: its tokeniser cannot be read ({error})") from error
+        raise DataError(f"{folder}: the tokeniser cannot be read ({error})") from error
     ids = {token.removesuffix("\r"): number for number, token in enumerate(tokens)}
     missing = [token for token in (_PAD, _UNKNOWN, _FIRST, _BETWEEN) if token not in ids]
     if missing or len(ids) != len(tokens):
         raise DataError(
-            f"{vocabulary}: no vocabulary of BERT's: "
-            + (f"it lacks {', '.join(missing)}" if missing else f"{len(tokens) - len(ids)} tokens come twice")
+            f"{vocabulary}: not a BERT vocabulary: "
+            + (f"it lacks {', '.join(missing)}" if missing else f"{len(tokens) - len(ids)} tokens are repeated")
         )
     return _wordpiece(ids, lowercase=bool(config.get("do_lower_case", True)))
 
@@ -155,7 +155,7 @@ def parse_tokeniser(content: str, *, where: str) -> Tokeniser:
     padding = backend.id_to_token(0)
     if padding not in (_PAD, "<pad>"):
         raise DataError(
-            f"{where}: its token 0 is {padding!r}; batches are padded with 0, so it has to be {_PAD}, as in BERT's "
+            f"{where}: token 0 is {padding!r}; batches are padded with 0, so token 0 must be {_PAD}, as in BERT "
             "vocabularies"
         )
     digest = hashlib.sha256(backend.to_str().encode()).hexdigest()
@@ -177,8 +177,8 @@ def check_vocabulary(tokeniser: Tokeniser, rows: int, *, where: str) -> None:
     size = tokeniser.vocabulary_size
     if not size <= rows < size + _ROUNDED_TO:
         raise ValueError(
-            f"{where} embeds {rows:,} tokens, and the tokeniser has {size:,}: they do not belong together; give the "
-            "tokeniser that the model was trained with, in the model's folder"
+            f"{where} has embeddings for {rows:,} tokens, but the tokeniser has {size:,}: they do not match; put "
+            "the tokeniser that the model was trained with in the model's folder"
         )
 
 

@@ -96,7 +96,10 @@ def tokenise(tokeniser: Tokeniser, texts: Sequence[list[str]], *, max_length: in
     flat = np.concatenate(ids)
     if not flat.all():
         sample = int(np.searchsorted(np.cumsum(lengths), np.flatnonzero(flat == 0)[0], side="right"))
-        raise DataError(f"the tokeniser gives sample {sample + 1} the id 0, which is padding: it cannot be used")
+        raise DataError(
+            f"the tokeniser gives sample {sample + 1} a token with id 0, which is reserved for padding: use "
+            "another tokeniser"
+        )
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return Tokens(torch.from_numpy(flat), torch.from_numpy(offsets), torch.tensor(firsts, dtype=torch.int64))
 

@@ -59,7 +59,7 @@ def test_any_content_is_read_or_refused_by_name(content):
     ("task", "content", "said"),
     [
         (SST2, b"", "dev.tsv: the file is empty"),
-        (SST2, b"sentence\tlabel\n", "dev.tsv: there is a header, and no sample below it"),
+        (SST2, b"sentence\tlabel\n", "dev.tsv: has a header but no samples"),
         (SST2, b"text\tlabel\nfine\t1\n", "dev.tsv, row 1: no column 'sentence'; SST-2 needs 'sentence', 'label', the"),
         (SST2, b"sentence\tlabel\nfine\t1\ndull\t2\n", "dev.tsv, row 3: unknown label '2'; SST-2 has 0, 1"),
         (SST2, b"sentence\tlabel\nfine\n", "dev.tsv, row 2: 1 cells, expected 2: fine"),
@@ -83,7 +83,7 @@ def test_bad_input_is_refused_by_file_and_row(task, content, said):
 
 def test_rows_that_the_published_file_breaks_are_left_out_with_a_warning_and_no_more_of_them():
     content = b"question1\tquestion2\tis_duplicate\na\tb\t1\nwhy\nnot\t?\nc\td\t0\n"
-    with pytest.warns(UserWarning, match="dev.tsv: 2 rows with another number of cells were left out"):
+    with pytest.warns(UserWarning, match="dev.tsv: skipped 2 rows with the wrong number of cells"):
         found = read_tsv(QQP, FILE, content, broken_rows=2)
     assert found.texts == (["a", "c"], ["b", "d"])
     with pytest.raises(DataError, match="row 4: 2 cells, expected 3"):
@@ -114,7 +114,7 @@ def test_both_formats_give_the_same_samples_and_the_same_digest(name, tmp_path, 
         ({"sentence": ["a", None], "label": [0, 1]}, ", row 2: no value in column 'sentence'"),
         ({"sentence": [1], "label": [0]}, "column 'sentence' holds int64, expected text"),
         ({"sentence": ["a"], "label": ["0"]}, "column 'label' holds string, expected integers"),
-        ({"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())}, "no sample in it"),
+        ({"sentence": pa.array([], pa.string()), "label": pa.array([], pa.int64())}, "contains no samples"),
     ],
 )
 def test_a_parquet_file_of_other_content_is_refused_by_name(table, said, tmp_path):
@@ -131,7 +131,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path):
     columns, labels = texts_of(SST2, 40, seed=0)
     write_parquet(parquet, SST2, columns, labels)
     parquet.write_bytes(parquet.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"train\.parquet: not a whole Parquet file"):
+    with pytest.raises(DataError, match=r"train\.parquet: not a complete Parquet file"):
         read_samples(SST2, parquet, training=True)
     text.write_bytes(tsv(SST2, columns, labels))
     with pytest.raises(DataError, match=r"train\.tsv: 40 samples; the training part of SST-2 has 67,349"):

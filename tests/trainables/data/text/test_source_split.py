@@ -102,7 +102,7 @@ def test_a_source_of_more_than_a_tenth_of_validation_is_for_training():
 
 def test_a_training_part_of_one_source_is_refused_with_its_size():
     with pytest.raises(
-        DataError, match=r"no validation split of 40 rows.*400 rows have 1 sources, the largest with 400"
+        DataError, match=r"cannot draw a validation split of 40 rows.*400 rows have 1 sources, the largest with 400"
     ):
         split_by_source(np.arange(400) % 2, np.zeros(400, dtype=int), 40, seed=0)
 
@@ -112,7 +112,7 @@ def test_the_refusal_of_a_task_names_its_file(small_task):
     task = DATASETS["glue:mrpc"].task
     texts = [["the same ."] * 40, ["the same ."] * 40]
     (root / "MRPC" / "train.tsv").write_bytes(tsv(task, texts, [0, 1] * 20))
-    with pytest.raises(DataError, match=r"MRPC/train\.tsv: no validation split of 4 rows"):
+    with pytest.raises(DataError, match=r"MRPC/train\.tsv: cannot draw a validation split of 4 rows"):
         load_dataset("glue:mrpc", root)
 
 

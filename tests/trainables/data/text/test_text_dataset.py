@@ -115,7 +115,7 @@ def test_where_the_cache_cannot_be_written_each_process_keeps_its_own(small_task
     kept = load_dataset("glue:sst2", root)
     (tmp_path / "file").touch()
     monkeypatch.setenv("PESFKD_CACHE", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="tokens cannot be kept there"):
+    with pytest.warns(UserWarning, match="cannot cache tokens there"):
         own = load_dataset("glue:sst2", root)
     assert own.digest == kept.digest
     assert torch.equal(own.train.batch(torch.arange(9)), kept.train.batch(torch.arange(9)))

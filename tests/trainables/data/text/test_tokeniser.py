@@ -87,16 +87,16 @@ def test_berts_vocabulary_is_read_as_transformers_reads_it(lower, expected, tmp_
 
 
 def test_a_folder_without_a_usable_tokeniser_is_refused_by_name(tmp_path):
-    with pytest.raises(DataError, match=r"no tokeniser in it; expected tokenizer\.json or vocab\.txt"):
+    with pytest.raises(DataError, match=r"contains no tokeniser; expected tokenizer\.json or vocab\.txt"):
         load_tokeniser(tmp_path)
     write_bert(tmp_path, ["[PAD]", "[UNK]", "a", "b"])
-    with pytest.raises(DataError, match=r"vocab.txt: no vocabulary of BERT's: it lacks \[CLS\], \[SEP\]"):
+    with pytest.raises(DataError, match=r"vocab.txt: not a BERT vocabulary: it lacks \[CLS\], \[SEP\]"):
         load_tokeniser(tmp_path)
     write_bert(tmp_path, [*BERT, "film"])
-    with pytest.raises(DataError, match="1 tokens come twice"):
+    with pytest.raises(DataError, match="1 tokens are repeated"):
         load_tokeniser(tmp_path)
     write_bert(tmp_path, [BERT[1], BERT[0], *BERT[2:]])
-    with pytest.raises(DataError, match=r"its token 0 is '\[unused0\]'; batches are padded with 0"):
+    with pytest.raises(DataError, match=r"token 0 is '\[unused0\]'; batches are padded with 0"):
         load_tokeniser(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(DataError, match=r"tokenizer.json: not a tokeniser of tokenizers"):
@@ -110,7 +110,7 @@ def test_a_tokeniser_belongs_to_an_embedding_of_its_size_or_rounded_up(rows, fit
     if fits:
         check_vocabulary(tokeniser, rows, where="models/bert")
     else:
-        with pytest.raises(ValueError, match=f"models/bert embeds {rows} tokens, and the tokeniser has 10"):
+        with pytest.raises(ValueError, match=f"models/bert has embeddings for {rows} tokens, but the tokeniser has 10"):
             check_vocabulary(tokeniser, rows, where="models/bert")
 
 

@@ -7,7 +7,7 @@ to time the small files are merged into segments. A reader sees each trial once,
 Schema of `trials` (one row per trial):
 
 - `trial_id, study, space, stage, name, method, config_id, replicate, seed, status, error, epochs, started, seconds`.
-- One column per remaining field of `TrialConfig`. The planned number of epochs is called `epochs_planned`.
+- One column per remaining field of a trial's config. The planned number of epochs is called `epochs_planned`.
 - One column per measure: the value at the trial's last epoch, null if the method does not have the measure.
 - One column per fact about costs and splits (`COST_FACTS`, `DATA_FACTS`): null for trials recorded by an earlier
   version.
@@ -54,7 +54,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, unit_of
-from trainables.spec.trial import TrialConfig
+from trainables.spec.trial import config_fields
 from trainables.storage.files import replace_file
 
 SEGMENT_TRIALS: Final = 64
@@ -91,7 +91,7 @@ def _trials_schema() -> pa.Schema:
     # `epochs` is the number of epochs run, and `epochs_planned` the number planned.
     config = [
         ("epochs_planned" if name == "epochs" else name, _column_type(field.annotation))
-        for name, field in TrialConfig.model_fields.items()
+        for name, field in config_fields().items()
         if name == "epochs" or name not in taken
     ]
     calibration = [(name, _BINS) for name in CALIBRATION]
@@ -229,6 +229,12 @@ def recorded_trials(study_directory: Path) -> dict[str, RecordedTrial]:
         count = max(row["epochs"] or 0, epochs.get(row["trial_id"], 0))
         found[row["trial_id"]] = RecordedTrial(row["status"], row["error"], count)
     return found
+
+
+def recorded_config_ids(study_directory: Path) -> dict[str, str]:
+    """Return the recorded config identifier of every trial that can be read, by trial identifier."""
+    rows = _readable_rows(study_directory, "trials", ["trial_id", "config_id"])
+    return {row["trial_id"]: row["config_id"] for row in rows if row.get("config_id") is not None}
 
 
 def _readable_rows(study_directory: Path, kind: str, columns: list[str]) -> list[dict[str, Any]]:

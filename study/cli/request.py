@@ -309,6 +309,8 @@ def resumed_plan(
     _check_text(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
+    if runs:
+        _refuse_other_digests(plan)
     asked = _plan_values(given)
     if given.get("name") not in (None, name):
         raise UsageError(
@@ -373,6 +375,28 @@ def _confirmation_at_resume(
         configs = recorded.configs
     usual = recorded.seeds if recorded is not None else DEFAULT_SEEDS
     return request_of(configs, usual if seeds is None else seeds).model_dump()
+
+
+def _refuse_other_digests(plan: "StudyPlan") -> None:
+    """Check that the study's configs have the identifiers that this version computes.
+
+    Configs, seeds of a search and repetitions are matched by these identifiers, so new trials would not fit the old.
+
+    Raises:
+        UsageError: they have other identifiers.
+    """
+    from study.cli.start_command import start_command
+    from trainables.spec.digest import DIGEST_VERSION
+
+    if plan.digest_version == DIGEST_VERSION:
+        return
+    other = "an earlier" if plan.digest_version < DIGEST_VERSION else "a later"
+    raise UsageError(
+        f"study {plan.name!r} was begun by {other} version, which identifies configs otherwise (digests of version "
+        f"{plan.digest_version}, here {DIGEST_VERSION}): it cannot be resumed or confirmed. Its report, export, rerun "
+        "and delivery by study.sync still work. Go on with the version that began it, or start it again:\n  "
+        f"{start_command(plan)}"
+    )
 
 
 def keep_confirmation(plan: "StudyPlan") -> None:

@@ -1,7 +1,7 @@
 """A confirmation as stored in the journal: the chosen configs and the reason for each choice."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,6 +21,7 @@ class Choice(BaseModel):
         winner: whether the config had the best single score of the search.
         search_score: validation accuracy at the time of choice.
         bound: estimate used for the ranking, with the keys `value`, `low`, `n` and `method`.
+        config_id: identifier of the config for records and results. Empty in journals of earlier versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,10 +33,11 @@ class Choice(BaseModel):
     winner: bool = False
     search_score: float | None = None
     bound: dict[str, Any] | None = None
+    config_id: str = ""
 
     def as_row(self) -> dict[str, Any]:
         """Return the choice as a row for `analysis.questions.confirmation.summarise_confirmation`."""
-        return {**self.model_dump(exclude={"config"}), "config_id": self.config.config_id}
+        return self.model_dump(exclude={"config"})
 
 
 class Confirmation(BaseModel):
@@ -54,6 +56,16 @@ class Confirmation(BaseModel):
     first_replicate: int
     choices: tuple[Choice, ...]
     chosen_at: float
+
+    def with_ids(self, id_of: Callable[[TrialConfig], str]) -> Self:
+        """Return a copy in which every choice has an identifier.
+
+        Args:
+            id_of: returns the identifier of a config.
+        """
+        ids = (choice.config_id or id_of(choice.config) for choice in self.choices)
+        named = (choice.model_copy(update={"config_id": each}) for choice, each in zip(self.choices, ids, strict=True))
+        return self.model_copy(update={"choices": tuple(named)})
 
     @property
     def size(self) -> int:

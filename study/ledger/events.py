@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 _TRIAL_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}-[0-9]{4,9}")
+_CONFIG_ID: Final = re.compile(r"[0-9a-f]{12}")
 _LATEST: Final = 1e11  # seconds since 1970
 _MOST: Final = 10**9
 _LARGEST: Final = 2**63
@@ -82,6 +83,10 @@ def _is_trial_id(value: Any) -> bool:
     return isinstance(value, str) and _TRIAL_ID.fullmatch(value) is not None
 
 
+def _is_config_id(value: Any) -> bool:
+    return isinstance(value, str) and _CONFIG_ID.fullmatch(value) is not None
+
+
 def _are_attempts(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_trial_id, value)) and all(map(_is_count, value.values()))
 
@@ -152,6 +157,7 @@ _CHECKS: Final[dict[str, dict[str, _Check]]] = {
         "stage": (lambda stage: stage in STAGES, True),
         "replicate": (_is_count, True),
         "config": (_is_object, True),
+        "config_id": (_is_config_id, False),
         "started": (_is_time, True),
         "optuna": (_is_optuna_trial, False),
     },

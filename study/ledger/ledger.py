@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from study.ledger.config_ids import ConfigIds
 from study.ledger.confirmation import Confirmation
 from study.ledger.events import fault_of, ordinal_in
 from study.ledger.journal import Journal, read_lines
@@ -21,6 +22,7 @@ from study.plan.stages import Stage
 from study.records import recorded_trials
 from trainables.process.errors import StudyError
 from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, objective_of
+from trainables.spec.methods import AdapterSettings
 from trainables.spec.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -42,6 +44,9 @@ class TrialEntry:
 
     A failed trial may be retried. `attempt` counts from 1, and reported epochs are kept.
 
+    `config_id` is the identifier for records and tracking. In a study of an earlier version it differs from
+    `config.config_id`, which identifies configs within this process.
+
     `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
     first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
     """
@@ -62,6 +67,10 @@ class TrialEntry:
     ended: float | None = None
     attempt: int = 1
     namesakes: int = 0
+    config_id: str = ""
+
+    def __post_init__(self) -> None:
+        self.config_id = self.config_id or self.config.config_id
 
     @property
     def name(self) -> str:
@@ -129,7 +138,7 @@ def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> st
     entry = config.method_spec
     parts = [] if config.method == "pesf_kd" else [config.method]
     if entry.has_adapter:
-        parts.append(f"w{config.adapter_width}")
+        parts.append(f"w{config.settings_of(AdapterSettings).adapter_width}")
     if "temperature" in entry.fields:
         parts.append(f"T{config.temperature:.1f}")
     return "-".join(parts) + (f"#{namesakes + 1}" if namesakes else "") + f"-s{replicate}"
@@ -174,6 +183,7 @@ class StudyLedger:
         self.teacher_forwards_ahead = 0
         self.dataset: dict[str, Any] | None = None
         self._stages: dict[Stage, list[TrialEntry]] = {stage: [] for stage in _STAGES}
+        self._config_ids = ConfigIds(plan)
         self._config_ids_by_name: dict[str, dict[str, int]] = {}  # readable name -> config identifier -> position
         self._next_ordinal = 0
         self.first_unreserved = 0
@@ -224,6 +234,8 @@ class StudyLedger:
         except OSError as error:
             raise StudyError(f"{self._path} cannot be read ({error.strerror}): restore it from a copy") from error
         self.is_unreadable = bool(self.damage) and not events
+        if self.confirmation is not None:
+            self.confirmation = self.confirmation.with_ids(self._config_ids.of_config)
         for entry in self.entries.values():
             if entry.status in ("finished", "pruned") and entry.gaps:
                 self.ended -= 1
@@ -305,7 +317,9 @@ class StudyLedger:
     def _enter_trial(self, event: dict[str, Any]) -> str | None:
         fields = {k: v for k, v in event.items() if k not in ("event", "config")}
         try:
-            entry = TrialEntry(config=TrialConfig(**event["config"]), **fields)
+            config = TrialConfig(**event["config"])
+            fields.setdefault("config_id", self._config_ids.of_trial(event["trial_id"], config))
+            entry = TrialEntry(config=config, **fields)
         except (TypeError, ValueError) as error:
             return f"trial: {first_error_line(error)}"
         if entry.trial_id in self.entries:
@@ -384,6 +398,7 @@ class StudyLedger:
                 "stage": stage,
                 "replicate": replicate,
                 "config": config.model_dump(mode="json"),
+                "config_id": entry.config_id,
                 "started": entry.started,
                 "optuna": optuna,
             },
@@ -395,7 +410,7 @@ class StudyLedger:
     def _enter(self, entry: TrialEntry) -> None:
         self.entries[entry.trial_id] = entry
         config_ids = self._config_ids_by_name.setdefault(trial_name(entry.config, 0), {})
-        entry.namesakes = config_ids.setdefault(entry.config.config_id, len(config_ids))
+        entry.namesakes = config_ids.setdefault(entry.config_id, len(config_ids))
         self._stages[entry.stage].append(entry)
         self._next_ordinal = max(self._next_ordinal, entry.ordinal + 1)
 
@@ -448,6 +463,7 @@ class StudyLedger:
     def record_confirmation(self, confirmation: Confirmation) -> None:
         """Record the confirmation, once per study and before the first confirmation trial."""
         assert self.confirmation is None, "a confirmation is chosen once"
+        confirmation = confirmation.with_ids(self._config_ids.of_config)
         content = confirmation.model_dump(mode="json")
         self._append({"event": "confirmation", "confirmation": content}, durable=True)
         self.confirmation = confirmation
@@ -589,7 +605,7 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "space": plan.space,
         "stage": entry.stage,
         "name": entry.name,
-        "config_id": entry.config.config_id,
+        "config_id": entry.config_id,
         "replicate": entry.replicate,
         "status": entry.status,
         "error": entry.error,

@@ -129,6 +129,7 @@ def adapted(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """
     home, output_dir = _home(content), directory.parent
     values = {key: value for key, value in content.items() if key != "home"}
+    values.setdefault("digest_version", 1)  # of plans written before digests had a version
     if _has_own_store(content):
         values["tracking_uri"] = own_store(output_dir)
     for name in _PATHS if home is not None else ():
@@ -156,6 +157,15 @@ def recorded_name(directory: Path) -> str | None:
     """Return the study name in the plan file, or None if unreadable. A renamed folder has another name."""
     name = _read(directory).get("name")
     return name if isinstance(name, str) else None
+
+
+def recorded_digest(directory: Path) -> str | None:
+    """Return the plan's digest in the study's summary, or None if the summary or the digest is missing."""
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        if isinstance(content, dict) and isinstance(digest := content.get("plan_digest"), str):
+            return digest
+    return None
 
 
 def original_of(directory: Path) -> Path | None:

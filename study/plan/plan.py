@@ -25,17 +25,19 @@ from pydantic import (
 
 from search_spaces import MethodComparison, SearchSpace, find_space, space_names
 from study.plan.confirmation import ConfirmationRequest
-from study.plan.folder import with_home
+from study.plan.folder import recorded_digest, with_home
 from study.plan.methods import ComparedMethod, Search, row_name
 from study.plan.options import default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.stages import PlannedTrial
 from trainables.models.taken_weights import TakenWeights
 from trainables.spec.architectures import is_known_to_draw_nothing, is_packable
+from trainables.spec.bounds import SEEDS
+from trainables.spec.digest import DIGEST_VERSION, digest_of
 from trainables.spec.measures import objective_of
 from trainables.spec.methods import method_spec
 from trainables.spec.modality import is_text
-from trainables.spec.trial import SEEDS, TrialConfig
+from trainables.spec.trial import TrialConfig
 from trainables.storage.files import replace_file
 from trainables.storage.uris import redact_place
 
@@ -79,6 +81,9 @@ class StudyPlan(BaseModel):
     A `confirmation` runs after all other trials (see `study.stages.confirmation`). A confirmation is not part of the
     plan's digest and can be requested later. `total_trials` does not count confirmation trials, `confirm_trials` does.
 
+    `digest_version` is the version of the digests that identify the plan and its configs; see
+    `trainables.spec.digest`. A plan of another version can be read, but not resumed.
+
     A teacher from a checkpoint is identified by `base.teacher_digest`, so the checkpoint file may move.
     """
 
@@ -86,6 +91,7 @@ class StudyPlan(BaseModel):
 
     name: str
     study_id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    digest_version: int = Field(DIGEST_VERSION, ge=1, le=1_000_000)
     space: str
     base: TrialConfig
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -355,12 +361,16 @@ class StudyPlan(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Digest of all fields that define the study."""
-        left_out = set(EXECUTION_FIELDS) | {"study_id", "output_dir", "name", "confirmation"}
-        if not self.compared:  # keeps digests from before this field existed
-            left_out.add("compared")
-        content = self.model_dump(mode="json", exclude=left_out) | {"base": self.base.content_of_plan}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        """Versioned digest of the fields that define the study and differ from their defaults.
+
+        Other versions computed other digests. For a study of such a version, this is the digest in the study's
+        summary, or `unknown` if there is none.
+        """
+        if self.digest_version != DIGEST_VERSION:
+            return recorded_digest(self.directory) or "unknown"
+        left_out = EXECUTION_FIELDS | {"study_id", "digest_version", "output_dir", "name", "confirmation", "base"}
+        content = self.model_dump(mode="json", exclude=set(left_out), exclude_defaults=True)
+        return digest_of({**content, "base": self.base.changed_fields})
 
     def configure(self, suggested: dict[str, Any]) -> TrialConfig:
         """Return a validated config: the base config, updated with a point of the space and then with the overrides."""

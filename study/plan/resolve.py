@@ -17,7 +17,17 @@ from trainables.process.errors import UsageError
 
 # Plan fields without a flag, config fields with a flag, and flags named differently from the field.
 _WITHOUT_FLAG: Final = frozenset(
-    {"study_id", "base", "overrides", "compared", "controls", "confirmation", "space_digest", "teacher_outputs_used"}
+    {
+        "study_id",
+        "digest_version",
+        "base",
+        "overrides",
+        "compared",
+        "controls",
+        "confirmation",
+        "space_digest",
+        "teacher_outputs_used",
+    }
 )
 
 

@@ -41,7 +41,7 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
     assert chosen is not None
     entries = ledger.in_stage("confirm")
     finished = sum(entry.status == "finished" for entry in entries)
-    fields = {choice.config.config_id: choice.config.model_dump(mode="json") for choice in chosen.choices}
+    fields = {choice.config_id: choice.config.model_dump(mode="json") for choice in chosen.choices}
     found = result.as_dict()
     for config in found["configs"]:
         own = fields[config["config_id"]]

@@ -179,7 +179,7 @@ def _frozen(entry: TrialEntry, status: str | None, scores: dict[int, float]) -> 
         user_attrs={
             "trial_id": entry.trial_id,
             "name": entry.name,
-            "config_id": entry.config.config_id,
+            "config_id": entry.config_id,
             "replicate": entry.replicate,
             **({"error": entry.error} if status == "failed" and entry.error else {}),
         },

@@ -183,7 +183,7 @@ def _register(
             signature=_signature(kept.student, tuple(kept.images.shape[1:])),
             input_example=kept.images[:1].numpy(),
             pip_requirements=_requirements(text=bool(kept.student.about)),
-            tags={"trial_id": entry.trial_id, "study": plan.name, "config_id": entry.config.config_id},
+            tags={"trial_id": entry.trial_id, "study": plan.name, "config_id": entry.config_id},
             metadata={"class_names": list(kept.student.class_names)} if kept.student.class_names else None,
         )
     if not client.search_registered_models(f"name = '{name}'"):

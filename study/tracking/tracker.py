@@ -384,7 +384,7 @@ class StudyTracker:
             "study": self._plan.name,
             "study_id": self._plan.study_id,
             "stage": entry.stage,
-            "config_id": entry.config.config_id,
+            "config_id": entry.config_id,
             **{name: str(value) for name, value in _constants(self._plan).items()},
         }
 

@@ -11,7 +11,7 @@ from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.inspection import assert_whole, runs_of
 from trainables.costs.epoch import run_epoch
-from trainables.spec.trial import TrialConfig
+from trainables.spec.trial import TrialConfig, config_fields
 
 
 def test_a_study_ends_with_every_trial_recorded_and_tracked_once(small_study):
@@ -96,7 +96,7 @@ def test_a_recorded_trial_can_be_run_again_to_the_same_bits(small_study, tmp_pat
     ledger = StudyLedger(plan)
     entry = ledger.in_stage("search")[2]
     row = read_trials(small_study).filter(pc.field("trial_id") == entry.trial_id).to_pylist()[0]
-    fields = {name: row["epochs_planned" if name == "epochs" else name] for name in TrialConfig.model_fields}
+    fields = {name: row["epochs_planned" if name == "epochs" else name] for name in config_fields()}
     config = TrialConfig(**fields)
     assert config == entry.config
     dataset = load_dataset(config.dataset, None, seed=config.split_seed)

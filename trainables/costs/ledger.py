@@ -28,6 +28,7 @@ from trainables.models.compute import forward_pass
 from trainables.process.randomness import generator_from, seeded
 from trainables.run.run import DistillationRun
 from trainables.spec.measures import COST_PARTS
+from trainables.spec.methods import AdapterSettings
 from trainables.steps.sgd import count_parameters
 from trainables.teacher_outputs.batch import TeacherBatch
 
@@ -183,7 +184,8 @@ def _flops_of(run: DistillationRun, *, runs_frozen_teacher: bool) -> dict[str, F
         flops["teacher"] = head if run.teacher_outputs.stored else Flops(_teacher_pass(run))
     adapter = Flops()
     if run.adapter is not None:
-        key = ("adapter", config.adapter_kind, config.adapter_width, config.teacher, *shape)
+        settings = config.settings_of(AdapterSettings)
+        key = ("adapter", settings.adapter_kind, settings.adapter_width, config.teacher, *shape)
         adapter = flops["adapter"] = _cached(key, lambda: _adapter(run))
     others = [adapter, *(flops[name] for name in companions)]
     key = ("method", *_method_key(run), *shape)

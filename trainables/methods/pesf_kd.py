@@ -9,9 +9,8 @@ from trainables.losses.parts import LossParts, StepOutputs
 from trainables.losses.sharpness import sharpness_gap
 from trainables.methods.method import Method, weighted_sum
 from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.methods.basic import GapControl
 from trainables.steps.closed_form import ClosedForm
-
-GapControl = Literal["none", "paper", "centred", "placebo"]
 
 
 def pesf_kd_losses(

@@ -59,10 +59,10 @@ def check_identity(theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
     """
     for name, expected in ours.items():
         found = theirs.get(name)
-        if found != expected:
-            difference = f"{found} (here {expected})"
-            if name == "config" and found is not None:
-                difference = _different_fields(found, expected)
+        difference = "" if found == expected else f"{found} (here {expected})"
+        if difference and name == "config" and found is not None:
+            difference = _different_fields(found, expected)  # empty if only the order of the fields differs
+        if difference:
             raise ValueError(f"the state is of another trial: its {name} has {difference}")
 
 

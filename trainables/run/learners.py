@@ -17,6 +17,8 @@ from trainables.models import DistillationModel, build_model
 from trainables.models.compute import place
 from trainables.process.randomness import seeded
 from trainables.run.companion import Companion
+from trainables.spec.methods import AdapterSettings
+from trainables.spec.methods.basic import PesfKdSettings
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig, derive_seed
 from trainables.steps.adamw import AdamWTrainer
@@ -65,16 +67,17 @@ def layers_of_teacher(config: TrialConfig, teacher: DistillationModel) -> Distil
 
 def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter:
     """Build the adapter for a teacher with the given head."""
-    is_placebo = config.gap_control == "placebo" and "gap_control" in config.method_spec.fields
+    settings, own = config.settings_of(AdapterSettings), config.settings
+    shift = own.gap_target if isinstance(own, PesfKdSettings) and own.gap_control == "placebo" else 0.0
     with seeded(derive_seed("adapter", config.seed)):
         adapter = TeacherAdapter(
             head.in_features,
             head.out_features,
-            config.adapter_width,
-            kind=config.adapter_kind,
-            init=config.adapter_init,
+            settings.adapter_width,
+            kind=settings.adapter_kind,
+            init=settings.adapter_init,
             head=head,
-            shift=config.gap_target if is_placebo else 0.0,
+            shift=shift,
         )
     return adapter.to(device)
 
@@ -132,12 +135,13 @@ def adapter_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Train
         module: module to train.
         steps: steps per epoch.
     """
+    settings = config.settings_of(AdapterSettings)
     return _trainer(config)(
         module,
-        learning_rate=config.adapter_learning_rate,
-        momentum=config.adapter_momentum,
-        weight_decay=config.adapter_weight_decay,
-        schedule=config.adapter_schedule,
+        learning_rate=settings.adapter_learning_rate,
+        momentum=settings.adapter_momentum,
+        weight_decay=settings.adapter_weight_decay,
+        schedule=settings.adapter_schedule,
         epochs=config.epochs,
         steps=steps,
         warmup=config.rate_warmup,

@@ -4,11 +4,22 @@ Imports neither torch nor ray, so a plan is checked and printed in well under a 
 """
 
 import hashlib
-import json
-from functools import cached_property
-from typing import Any, Final, Literal, Self
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from trainables.spec.architectures import (
     LAYERS_PATTERN,
@@ -17,79 +28,41 @@ from trainables.spec.architectures import (
     has_maps,
     layers_and_width,
 )
+from trainables.spec.bounds import (
+    LARGEST_BATCH,
+    LARGEST_RATE,
+    LARGEST_WEIGHT,
+    LOWEST_TEMPERATURE,
+    MOST_EPOCHS,
+    SEEDS,
+)
 from trainables.spec.datasets import check_dataset_name
+from trainables.spec.digest import digest_of
 from trainables.spec.layer_matching import matched_layers
-from trainables.spec.methods import METHOD_SPECS, MethodSpec, method_spec
+from trainables.spec.methods import (
+    METHOD_SPECS,
+    AdapterSettings,
+    MethodSettings,
+    MethodSpec,
+    check_settings,
+    method_spec,
+    registered_settings,
+    settings_fields,
+)
+from trainables.spec.methods.settings import Schedule
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
 from trainables.spec.precision import Precision
 from trainables.spec.recipes import TeacherOrigin, default_epochs
 from trainables.spec.text_defaults import text_defaults
 
-AdapterKind = Literal["serial", "parallel", "logit", "feature"]
-AdapterInit = Literal["zero", "default"]
-Schedule = Literal["constant", "cosine", "step", "linear"]
 Optimiser = Literal["sgd", "adamw"]
 StudentLayers = Literal["skip", "first", "last"]
 Augmentation = Literal["views", "none"]
-Distance = Literal["kl", "mse"]
-Ensemble = Literal["mean", "linear", "min_logit"]
-GapControl = Literal["none", "paper", "centred", "placebo"]
-
-# Upper bounds are far above practical values. They keep every value within the range of files, databases and float32.
-LARGEST_BATCH: Final = 1_000_000
-LARGEST_WEIGHT: Final = 1e9
-LARGEST_RATE: Final = 1e38  # float32; a rate that is too high stops the trial with an error that names epoch and batch
-LOWEST_TEMPERATURE: Final = 1e-6  # divides logits and products; smaller values would overflow float32
-SEEDS: Final = 2**63  # range of SQLite integers
+Settings = TypeVar("Settings", bound=MethodSettings)
 
 # Fields that differ between replicates of a config. They are not part of the config's digest.
 SEED_FIELDS = frozenset({"seed", "data_seed"})
-# Fields added after the first recorded plans. The digest of a plan contains a whole config.
-_YOUNGER_THAN_PLANS = frozenset(
-    {
-        "gap_control",
-        "gap_target",
-        "gap_weight",
-        "optimiser",
-        "clip_norm",
-        "rate_warmup",
-        "student_layers",
-        "pkd_weight",
-        "pea_threshold",
-        "pea_epochs",
-    }
-)
-# Fields added after the first recorded trials. They are left out of the digest while at their defaults. So a config
-# keeps its digest, and with it the seeds that a study derives from the digest.
-_YOUNGER_FIELDS = _YOUNGER_THAN_PLANS | frozenset(
-    {
-        "adapter",
-        "distance",
-        "label_smoothing",
-        "warmup_epochs",
-        "dkd_alpha",
-        "dkd_beta",
-        "dist_beta",
-        "dist_gamma",
-        "ttm_gamma",
-        "ctkd_temperature_start",
-        "ctkd_temperature_range",
-        "ctkd_curriculum_epochs",
-        "rkd_distance_weight",
-        "rkd_angle_weight",
-        "crd_dim",
-        "crd_negatives",
-        "crd_temperature",
-        "crd_momentum",
-        "kdcl_ensemble",
-        "dual_student_peer_weight",
-        "sftn_temperature",
-        "sftn_ce_weight",
-        "sftn_kl_weight",
-        "sftn_branch_ce_weight",
-    }
-)
 
 
 class TrialConfig(BaseModel):
@@ -99,99 +72,35 @@ class TrialConfig(BaseModel):
     batch order and the augmented views. Trials that share both seeds start from the same weights and see the same
     batches, so their differences are paired.
 
-    The defaults below are for images. Some defaults differ for text datasets, see `trainables.spec.text_defaults`.
+    The fields below are those of every trial. In addition, a config has the settings of every method, each validated by
+    the method's own model (see `trainables.spec.methods`): they are given, dumped and compared like fields,
+    `TrialConfig(method="dkd", dkd_alpha=2.0)`, and read as `config.settings.dkd_alpha`. Settings that the method does
+    not read are kept, because a study derives configs of other methods from one base config.
+
+    The defaults are for images. Some defaults differ for text datasets, see `trainables.spec.text_defaults`.
 
     Raises:
         ValueError: a field is unknown (the message names the nearest known field), or a value is out of bounds.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # The extra values are the settings of the methods. `_check_all_fields` refuses all others.
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     method: str = Field("pesf_kd", description="distillation method")
     dataset: str = Field("digits", description="dataset, by its canonical name")
     student: str = Field("cnn_3_4", description="student architecture")
     teacher: str = Field("cnn_32_64", description="teacher architecture; the peer's of dml and kdcl")
     teacher_recipe: TeacherOrigin = Field("short", description="how the teacher is trained, or that it was given")
-    teacher_epochs: int = Field(0, ge=0, le=100_000, description="of its training; as the recipe says if not given")
+    teacher_epochs: int = Field(0, ge=0, le=MOST_EPOCHS, description="of its training; as the recipe says if not given")
     teacher_digest: str = Field("", pattern="^([0-9a-f]{16})?$", description="of a teacher that was given")
-    epochs: int = Field(15, ge=1, le=100_000, description="passes over the training split")
+    epochs: int = Field(15, ge=1, le=MOST_EPOCHS, description="passes over the training split")
     batch_size: int = Field(64, ge=1, le=LARGEST_BATCH, description="samples per step")
     precision: Precision = Field("fp32", description="of the convolutions in training; the rest is float32")
 
     temperature: float = Field(
-        4.0, ge=LOWEST_TEMPERATURE, le=1000, description="softens both sides of the distillation loss"
+        4.0, ge=LOWEST_TEMPERATURE, le=1000, description="softens both sides of the distillation loss and of a measure"
     )
-    ce_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the student's cross-entropy")
-    kd_weight: float = Field(
-        0.9, ge=0, le=LARGEST_WEIGHT, description="weight of the distillation loss (T² included in it)"
-    )
-    adapter_ce_weight: float = Field(
-        1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the adapted teacher's cross-entropy"
-    )
-
     adapter: bool = Field(False, description="train an adapter beside dkd, dist or logit_standardisation")
-    adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
-    adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
-    adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
-    detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
-
-    distance: Distance = Field("kl", description="pesf_kd: Kullback-Leibler, or squared error of probabilities")
-    gap_control: GapControl = Field(
-        "none", description="pesf_kd: impose the paper's or the centred gap, or shift all the teacher's logits"
-    )
-    gap_target: float = Field(
-        0.0, ge=-100, le=100, description="pesf_kd: the gap to impose, or what a placebo adds to the logits, nats"
-    )
-    gap_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="pesf_kd: of the penalty (gap - gap_target)²")
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of each label spread over all classes")
-    warmup_epochs: int = Field(0, ge=0, le=100_000, description="dkd: epochs in which its weight grows linearly")
-    dkd_alpha: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the target class's part")
-    dkd_beta: float = Field(
-        8.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the other classes' part; depends on the pair"
-    )
-    dist_beta: float = Field(
-        1.0, ge=0, le=LARGEST_WEIGHT, description="dist: weight of the relations within each sample"
-    )
-    dist_gamma: float = Field(
-        1.0, ge=0, le=LARGEST_WEIGHT, description="dist: weight of the relations within each class"
-    )
-    ttm_gamma: float = Field(0.1, gt=0, le=1, description="ttm, wttm: exponent of the teacher's probabilities")
-    ctkd_temperature_start: float = Field(1.0, ge=LOWEST_TEMPERATURE, le=1000, description="ctkd: lowest temperature")
-    ctkd_temperature_range: float = Field(20.0, gt=0, le=1000, description="ctkd: highest temperature less the lowest")
-    ctkd_curriculum_epochs: int = Field(
-        10, ge=1, le=100_000, description="ctkd: epochs until the temperature opposes in full"
-    )
-    rkd_distance_weight: float = Field(25.0, ge=0, le=LARGEST_WEIGHT, description="rkd: weight of the distances")
-    rkd_angle_weight: float = Field(50.0, ge=0, le=LARGEST_WEIGHT, description="rkd: weight of the angles")
-    crd_dim: int = Field(128, ge=1, le=65_536, description="crd: width of the embeddings")
-    crd_negatives: int = Field(16_384, ge=1, le=1_000_000, description="crd: samples of other classes for each sample")
-    crd_temperature: float = Field(
-        0.07, ge=LOWEST_TEMPERATURE, le=1000, description="crd: divides the embeddings' products"
-    )
-    crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
-    kdcl_ensemble: Ensemble = Field("min_logit", description="kdcl: how the two networks' logits become one")
-    dual_student_peer_weight: float = Field(
-        0.5, ge=0, le=LARGEST_WEIGHT, description="dual_student: of the peer, beside the teacher's 1"
-    )
-    sftn_temperature: float = Field(
-        4.0, ge=LOWEST_TEMPERATURE, le=1000, description="sftn: softens teacher and branches in its training"
-    )
-    sftn_ce_weight: float = Field(
-        1.0, ge=0, le=LARGEST_WEIGHT, description="sftn: of the teacher's cross-entropy in its training"
-    )
-    sftn_kl_weight: float = Field(3.0, ge=0, le=LARGEST_WEIGHT, description="sftn: of its divergence from the branches")
-    sftn_branch_ce_weight: float = Field(
-        1.0, ge=0, le=LARGEST_WEIGHT, description="sftn: of the branches' cross-entropy"
-    )
-
-    pkd_weight: float = Field(
-        100.0, ge=0, le=LARGEST_WEIGHT, description="pkd: weight of the distances between [CLS] states"
-    )
-    pea_threshold: float = Field(
-        0.9, ge=0, le=1, description="pea_kd: from which probability on the teacher counts as confident"
-    )
-    pea_epochs: int = Field(1, ge=0, le=100_000, description="pea_kd: first epochs, that tell how the teacher answers")
-
     student_layers: StudentLayers = Field("skip", description="student bert:N: every so many-th, first or last layers")
     optimiser: Optimiser = Field("sgd", description="of everybody who learns")
     clip_norm: float = Field(
@@ -202,28 +111,34 @@ class TrialConfig(BaseModel):
     student_momentum: float = Field(0.9, ge=0, lt=1, description="student: SGD (Nesterov off); AdamW's beta 1")
     student_weight_decay: float = Field(5e-4, ge=0, le=LARGEST_WEIGHT, description="student")
     student_schedule: Schedule = Field("cosine", description="the student's own learning-rate schedule")
-    adapter_learning_rate: float = Field(0.005, gt=0, le=LARGEST_RATE, description="adapter (full_teacher: teacher)")
-    adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
-    adapter_weight_decay: float = Field(5e-4, ge=0, le=LARGEST_WEIGHT, description="adapter")
-    adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
-
     augmentation: Augmentation = Field("views", description="the dataset's table of views, or none")
     teacher_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the teacher's weights and batch order")
     split_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the train, validation and test splits")
     data_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the batch order and the views")
     seed: int = Field(0, ge=0, lt=SEEDS, description="draws the initial weights")
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _name_the_nearest_field(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            known = list(cls.model_fields)
-            for name in values:
-                if name not in known:
-                    raise ValueError(unknown_name("field", str(name), known))
-            if is_text(str(values.get("dataset", ""))):
-                return text_defaults(values) | values
-        return values
+    def _check_all_fields(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values, dict):
+            return handler(values)
+        known = config_fields()
+        for name in values:
+            if name not in known:
+                raise ValueError(unknown_name("field", str(name), known))
+        if is_text(str(values.get("dataset", ""))):
+            values = text_defaults(values) | values
+        own = cls.model_fields
+        common = {name: value for name, value in values.items() if name in own}
+        given = {name: value for name, value in values.items() if name not in own}
+        settings, errors = check_settings(str(values.get("method", own["method"].default)), given)
+        try:
+            config = handler({**common, **settings})
+        except ValidationError as error:
+            raise _merged([error, *errors]) from None
+        if errors:
+            raise _merged(errors)
+        return config
 
     @field_validator("method")
     @classmethod
@@ -325,13 +240,22 @@ class TrialConfig(BaseModel):
     @property
     def has_plain_steps(self) -> bool:
         """Whether all optimisers are plain SGD without clipping, with a constant rate within each epoch."""
-        schedules = self.student_schedule, self.adapter_schedule
+        schedules = self.student_schedule, self.settings_of(AdapterSettings).adapter_schedule
         return self.optimiser == "sgd" and not self.clip_norm and "linear" not in schedules
 
     @property
     def method_spec(self) -> MethodSpec:
         """Specification of the method, with the adapter if the trial has one."""
         return method_spec(self.method, adapter=self.adapter)
+
+    @property
+    def settings(self) -> MethodSettings:
+        """Settings of the method, without those of an adapter."""
+        return self.settings_of(self.method_spec.settings)
+
+    def settings_of(self, model: type[Settings]) -> Settings:
+        """Return the part of the settings that a model declares, such as `AdapterSettings`."""
+        return model.model_validate({name: getattr(self, name) for name in model.model_fields})
 
     @model_validator(mode="after")
     def _settle_the_teacher(self) -> Self:
@@ -346,25 +270,18 @@ class TrialConfig(BaseModel):
 
     @cached_property
     def config_id(self) -> str:
-        """Identifier of the config: first 12 hex digits of a digest over all fields except the seeds."""
-        content = self._without_defaults(_YOUNGER_FIELDS)
-        for name in SEED_FIELDS:
-            del content[name]
-        if (self.teacher_recipe, self.teacher_epochs) == ("short", default_epochs("short", self.dataset)):
-            for name in ("teacher_recipe", "teacher_epochs", "teacher_digest"):  # also added later
-                del content[name]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+        """Identifier of the config: versioned digest of the fields that the trial reads, except the seeds.
+
+        Fields at their defaults are left out, so a field added later changes no identifier.
+        """
+        read = self.method_spec.fields.union(type(self).model_fields) - SEED_FIELDS
+        return digest_of({name: value for name, value in self.changed_fields.items() if name in read})
 
     @property
-    def content_of_plan(self) -> dict[str, Any]:
-        """Fields that enter a plan's digest. Later fields enter only if set, so old plans keep their digest."""
-        return self._without_defaults(_YOUNGER_THAN_PLANS)
-
-    def _without_defaults(self, names: frozenset[str]) -> dict[str, Any]:
-        """Return all fields as JSON values, without those in `names` that are at their defaults."""
-        content = self.model_dump(mode="json")
-        fields = type(self).model_fields
-        return {name: each for name, each in content.items() if name not in names or each != fields[name].default}
+    def changed_fields(self) -> dict[str, Any]:
+        """Fields that differ from their defaults, as JSON values. Includes settings of methods other than `method`."""
+        known = config_fields()
+        return {name: each for name, each in self.model_dump(mode="json").items() if each != known[name].default}
 
     def with_seeds(self, study_seed: int, replicate: int, *, paired: bool = True) -> "TrialConfig":
         """Return this config with the seeds of one replicate in a study.
@@ -384,6 +301,37 @@ class TrialConfig(BaseModel):
         own = () if paired else (self.config_id,)
         seed = derive_seed(study_seed, "init", *own, replicate)
         return TrialConfig(**{**self.model_dump(), "data_seed": data_seed, "seed": seed})
+
+
+def config_fields() -> Mapping[str, FieldInfo]:
+    """Return all fields of a config: those of every trial and the settings of all registered methods.
+
+    Raises:
+        ValueError: a method declares a setting with the name of another field.
+    """
+    return _fields_with(registered_settings())
+
+
+@cache
+def _fields_with(models: tuple[type[MethodSettings], ...]) -> Mapping[str, FieldInfo]:
+    settings = settings_fields(models)
+    if taken := settings.keys() & TrialConfig.model_fields.keys():
+        raise ValueError(f"every trial has a field {min(taken)!r}: a method cannot declare a setting of that name")
+    return {**TrialConfig.model_fields, **settings}
+
+
+def _merged(errors: Sequence[ValidationError]) -> ValidationError:
+    """Return one error with the findings of all `errors`."""
+    if len(errors) == 1:
+        return errors[0]
+    findings = [
+        InitErrorDetails(
+            type=PydanticCustomError("config", "{msg}", {"msg": each["msg"]}), loc=each["loc"], input=each["input"]
+        )
+        for error in errors
+        for each in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(TrialConfig.__name__, findings)
 
 
 def derive_seed(*parts: int | str) -> int:

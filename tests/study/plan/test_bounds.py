@@ -14,6 +14,7 @@ from study import launch as launcher
 from study.plan.confirmation import ConfirmationRequest
 from study.plan.plan import StudyPlan
 from tests.study.factories import make_plan
+from trainables.spec.methods import registered_settings
 from trainables.spec.trial import TrialConfig
 from trainables.teacher.request import RequestError, resolve_request
 
@@ -33,6 +34,8 @@ def numbers_of(model: type[BaseModel]) -> Iterator[tuple[str, tuple[type, ...], 
 
 UNIONS = (typing.Union, types.UnionType)
 FIELDS = [(model, name, metadata) for model in MODELS for name, _, metadata in numbers_of(model)]
+SETTINGS = {name: metadata for model in registered_settings() for name, _, metadata in numbers_of(model)}
+FIELDS += [(TrialConfig, name, metadata) for name, metadata in SETTINGS.items()]
 
 
 def test_there_are_as_many_numbers_as_one_would_think():

@@ -1,5 +1,6 @@
 """Studies that compare methods: what is compared, what is refused, and how it is searched and repeated."""
 
+import hashlib
 import json
 from collections import Counter
 
@@ -318,5 +319,11 @@ def test_a_study_that_compares_goes_on_with_its_own_methods_only(tmp_path):
         resumed_plan("planned", tmp_path, {"trials": 7})
 
 
-def test_studies_that_compare_nothing_are_what_they_were_before_there_were_comparisons(tmp_path):
-    assert make_plan(tmp_path).digest == "9e76ccbc8ebf"
+def test_the_digest_of_a_plan_is_that_of_its_version_and_of_what_differs_from_the_defaults(tmp_path):
+    plan = make_plan(tmp_path)
+    fields = {
+        "space": "adapter_width", "space_digest": plan.space_digest, "trials": 5, "promising": 2, "replicates": 2,
+        "teacher_outputs_used": "stored", "base": {"epochs": 4, "teacher_epochs": 30},
+    }  # fmt: skip
+    content = json.dumps({"fields": fields, "version": 2}, sort_keys=True)
+    assert plan.digest == hashlib.sha256(content.encode()).hexdigest()[:12]

@@ -17,8 +17,9 @@ from trainables.data.dataset import Dataset
 from trainables.methods.registry import METHODS
 from trainables.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
-from trainables.spec.methods import _ADAPTER, _ADAPTER_TRAINING, METHOD_SPECS, MethodSpec, method_spec
-from trainables.spec.trial import TrialConfig
+from trainables.spec.methods import METHOD_SPECS, AdapterSettings, MethodSpec, method_spec
+from trainables.spec.methods.settings import AdapterTrainingSettings
+from trainables.spec.trial import TrialConfig, config_fields
 from trainables.steps.loss_log import LossLog, NonFiniteLossError
 from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher_outputs.frozen import FrozenTeacher
@@ -28,6 +29,7 @@ from trainables.teacher_outputs.store import StoredTeacherOutputs
 # Fields by which a method costs seconds at its defaults and a fraction of one here.
 QUICK: dict[str, object] = {"crd_negatives": 100}
 BATCHES = 9
+_ADAPTER, _ADAPTER_TRAINING = set(AdapterSettings.model_fields), set(AdapterTrainingSettings.model_fields)
 
 
 class Case(NamedTuple):
@@ -140,7 +142,7 @@ def its_specification_is_one_that_can_be_run(case: Case, bench: Bench) -> None:
     assert case.entry.fields & _ADAPTER == (
         _ADAPTER if case.entry.has_adapter else _ADAPTER_TRAINING if spec.trains_teacher else set()
     )
-    assert spec.fields <= set(TrialConfig.model_fields)
+    assert spec.fields <= set(config_fields())
 
 
 def its_published_values_are_a_valid_trial(case: Case, bench: Bench) -> None:

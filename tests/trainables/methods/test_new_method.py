@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 import trainables.methods
 from tests.trainables.conftest import MakeStore
 from tests.trainables.methods.conformance import CHECKS, Bench, Case
 from trainables.data.dataset import Dataset
-from trainables.spec.methods import _WEIGHTS, METHOD_SPECS, MethodSpec
+from trainables.spec.methods import METHOD_SPECS, logits
+from trainables.spec.trial import TrialConfig
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
 HERE = Path(__file__).parent
@@ -25,7 +27,10 @@ def _registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "logit_matching.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.setattr(trainables.methods, "__path__", [*trainables.methods.__path__, str(tmp_path)])
     importlib.invalidate_caches()
-    spec = eval(ENTRY, {"MethodSpec": MethodSpec, "_WEIGHTS": _WEIGHTS})
+    settings, _, entry = ENTRY.partition("\n\nMethodSpec(")
+    names = dict(vars(logits))
+    exec(settings, names)
+    spec = eval(f"MethodSpec({entry}", names)
     monkeypatch.setitem(METHOD_SPECS, spec.name, spec)
 
 
@@ -41,8 +46,20 @@ def test_the_new_method_passes_every_check(
     check(Case("logit_matching"), Bench(digits, teacher, make_store, tmp_path / "checkpoints"))
 
 
+@pytest.mark.usefixtures("_registered")
+def test_its_settings_are_given_checked_and_kept_like_those_of_every_method() -> None:
+    config = TrialConfig(method="logit_matching", matching_power=1.5)
+    assert config.model_dump()["matching_power"] == 1.5
+    assert TrialConfig(**config.model_dump()) == config
+    assert config.config_id != TrialConfig(method="logit_matching").config_id
+    with pytest.raises(ValidationError, match="did you mean 'matching_power'"):
+        TrialConfig(matching_powr=2.0)
+    with pytest.raises(ValidationError, match="matching_power"):
+        TrialConfig(method="kd", matching_power=0.5)
+
+
 def test_the_example_is_short() -> None:
-    assert len(MODULE.splitlines()) + len(ENTRY.splitlines()) <= 20
+    assert len(MODULE.splitlines()) + len(ENTRY.splitlines()) <= 27
 
 
 def test_the_readme_shows_this_very_example_where_it_shows_one() -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,17 @@ def test_a_checkpoint_of_another_trial_is_refused_by_name(changes, saved, digits
     run = DistillationRun(small_config(**changes), digits, teacher)
     with pytest.raises(CheckpointError, match=f"{saved}.*another trial: its config has {next(iter(changes))} .*here"):
         load_checkpoint(run, saved.parent)
+
+
+def test_a_checkpoint_that_names_the_fields_in_another_order_is_of_the_same_trial(digits, teacher, tmp_path):
+    run = DistillationRun(small_config(), digits, teacher)
+    path = save_checkpoint(run, tmp_path)
+    tensors, metadata = read_tensors(path)
+    config = json.loads(metadata["identity"]["config"])
+    turned = json.dumps(dict(reversed(config.items())))
+    assert turned != metadata["identity"]["config"]
+    write_tensors(path, tensors, {**metadata, "identity": {**metadata["identity"], "config": turned}})
+    load_checkpoint(run, tmp_path)
 
 
 def test_a_checkpoint_with_another_teacher_is_refused(saved, digits, teacher):

@@ -1,3 +1,4 @@
+import hashlib
 import math
 
 import pytest
@@ -100,10 +101,18 @@ def test_a_trial_knows_whether_it_has_an_adapter():
     assert "adapter_width" not in TrialConfig(method="dkd").method_spec.fields
 
 
-def test_a_config_keeps_its_id_and_seeds_when_later_versions_add_fields():
-    # Recorded before methods brought fields of their own: another value would give trials other first weights.
-    assert TrialConfig().config_id == "94be6302f72f"
-    assert TrialConfig(dkd_beta=2.0).config_id != TrialConfig().config_id
+def test_the_id_of_a_config_is_the_digest_of_its_version_and_of_what_differs_from_the_defaults():
+    def digest(fields: str) -> str:
+        return hashlib.sha256(f'{{"fields": {{{fields}}}, "version": 2}}'.encode()).hexdigest()[:12]
+
+    assert TrialConfig().config_id == digest('"teacher_epochs": 30')
+    config = TrialConfig(method="dkd", dkd_beta=2, crd_dim=64, seed=3)  # dkd does not read crd_dim
+    assert config.config_id == digest('"dkd_beta": 2.0, "method": "dkd", "teacher_epochs": 30')
+    assert TrialConfig(method="crd", crd_dim=64).config_id != TrialConfig(method="crd").config_id
+
+
+def test_configs_that_differ_in_what_they_read_have_different_ids():
+    assert TrialConfig(method="ce", temperature=2.0).config_id != TrialConfig(method="ce").config_id  # of a measure
     controlled = [TrialConfig(gap_control="centred"), TrialConfig(gap_target=0.5), TrialConfig(gap_weight=2.0)]
     assert len({TrialConfig().config_id, *(each.config_id for each in controlled)}) == 4
     assert TrialConfig(method="dkd", adapter=True).config_id != TrialConfig(method="dkd").config_id
@@ -131,10 +140,11 @@ def test_a_teacher_is_trained_or_given_and_not_both(values, says):
         TrialConfig(**values)
 
 
-def test_a_plan_keeps_its_digest_when_fields_are_added_and_tells_configs_that_use_them_apart():
-    assert not {"gap_control", "gap_target", "gap_weight"} & set(TrialConfig().content_of_plan)
-    assert TrialConfig(gap_control="paper").content_of_plan == TrialConfig().content_of_plan | {"gap_control": "paper"}
-    assert TrialConfig().content_of_plan["dkd_alpha"] == 1.0
+def test_what_differs_from_the_defaults_includes_settings_of_other_methods():
+    assert TrialConfig().changed_fields == {"teacher_epochs": 30}
+    assert TrialConfig(method="kd", gap_control="paper", seed=1).changed_fields == {
+        "method": "kd", "teacher_epochs": 30, "gap_control": "paper", "seed": 1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "smallest"), [("dist", 2), ("pkt", 2), ("sp", 2), ("rkd", 3)])

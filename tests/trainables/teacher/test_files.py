@@ -105,6 +105,22 @@ def test_tensors_that_do_not_fit_the_architecture_are_refused(copy, digits):
         load_teacher(copy, small_config(), digits)
 
 
+@pytest.mark.parametrize(
+    ("values", "digest"),
+    [
+        ({}, "5d74b9d700ff284f"),
+        ({"teacher": "cnn_8_16", "teacher_seed": 3}, "57089a3329da24fa"),
+        ({"teacher_recipe": "literature"}, "ec3503f7fe9f2ccc"),
+        ({"method": "sftn"}, "851cebe0173e7226"),
+        ({"method": "sftn", "sftn_kl_weight": 2.0, "student": "cnn_8_16"}, "bab9bdda88edc8fa"),
+    ],
+    ids=str,
+)
+def test_the_digest_of_a_teacher_is_that_of_earlier_versions(digits, values, digest):
+    # Recorded with digests of configs of version 1: another value would train every stored teacher again.
+    assert teacher_digest(TrialConfig(**values), digits) == digest
+
+
 def test_the_digest_depends_on_what_makes_the_teacher_and_on_nothing_else(digits):
     digest = teacher_digest(small_config(), digits)
     assert digest != teacher_digest(small_config(teacher="cnn_9_16"), digits)

@@ -22,7 +22,8 @@ def test_a_trial_on_text_begins_as_fine_tuning_does() -> None:
 
 def test_a_trial_on_images_is_what_it_was() -> None:
     assert (TrialConfig().optimiser, TrialConfig().clip_norm, TrialConfig().rate_warmup) == ("sgd", 0.0, 0.0)
-    assert "optimiser" not in TrialConfig().content_of_plan
+    assert "optimiser" not in TrialConfig().changed_fields
+    assert TrialConfig(dataset="glue:sst2").changed_fields["optimiser"] == "adamw"
 
 
 @pytest.mark.parametrize("method", ["fitnet", "at", "sp", "vid", "sftn"])

@@ -1,0 +1,45 @@
+"""Identifiers of configs in studies of versions that computed them in another way.
+
+Journals of the first digest version hold no identifiers, the records do. A study keeps its recorded identifiers when
+records, results or MLflow runs are derived from its journal again.
+"""
+
+import json
+from collections.abc import Mapping
+
+from study.plan.plan import StudyPlan
+from study.records import recorded_config_ids
+from trainables.spec.digest import DIGEST_VERSION
+from trainables.spec.trial import SEED_FIELDS, TrialConfig
+
+
+class ConfigIds:
+    """Identifiers of a study's configs: as recorded, or computed if none was recorded.
+
+    Args:
+        plan: study plan.
+    """
+
+    def __init__(self, plan: StudyPlan) -> None:
+        self._is_current = plan.digest_version == DIGEST_VERSION
+        self._of_trials: Mapping[str, str] = {} if self._is_current else recorded_config_ids(plan.directory)
+        self._of_configs: dict[str, str] = {}
+
+    def of_trial(self, trial_id: str, config: TrialConfig) -> str:
+        """Return the identifier of a trial's config."""
+        if self._is_current:
+            return config.config_id
+        recorded = self._of_trials.get(trial_id)
+        if recorded is None:
+            return self.of_config(config)
+        return self._of_configs.setdefault(_without_seeds(config), recorded)
+
+    def of_config(self, config: TrialConfig) -> str:
+        """Return the identifier of a config, equal to that of trials with this config and other seeds."""
+        if self._is_current:
+            return config.config_id
+        return self._of_configs.get(_without_seeds(config), config.config_id)
+
+
+def _without_seeds(config: TrialConfig) -> str:
+    return json.dumps(config.model_dump(mode="json", exclude=set(SEED_FIELDS)), sort_keys=True)

@@ -1,0 +1,13 @@
+"""Bounds of numbers in a trial's config.
+
+The upper bounds are far above practical values. They keep every value within the range of files, databases and float32.
+"""
+
+from typing import Final
+
+LARGEST_BATCH: Final = 1_000_000
+LARGEST_WEIGHT: Final = 1e9
+LARGEST_RATE: Final = 1e38  # float32; a rate that is too high stops the trial with an error that names epoch and batch
+LOWEST_TEMPERATURE: Final = 1e-6  # divides logits and products; smaller values would overflow float32
+MOST_EPOCHS: Final = 100_000
+SEEDS: Final = 2**63  # range of SQLite integers

@@ -1,0 +1,25 @@
+"""Methods that compare the feature maps of networks for images."""
+
+from typing import Final
+
+from trainables.spec.methods.settings import WeightSettings
+from trainables.spec.methods.spec import MethodSpec
+
+
+def _spec(name: str, *, kd_weight: float, smallest_batch: int = 1) -> MethodSpec:
+    return MethodSpec(
+        name,
+        WeightSettings,
+        needs_maps=True,
+        smallest_batch=smallest_batch,
+        modality="images",
+        published={"ce_weight": 1.0, "kd_weight": kd_weight},
+    )
+
+
+SPECS: Final = (
+    _spec("fitnet", kd_weight=100.0),
+    _spec("at", kd_weight=1000.0),
+    _spec("sp", kd_weight=3000.0, smallest_batch=2),
+    _spec("vid", kd_weight=1.0),
+)

@@ -1,0 +1,88 @@
+"""Registry of the methods' specifications, and validation of the methods' settings by name."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any, Final
+
+from pydantic import ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from trainables.spec.methods import basic, features, logits, maps, text, trained_networks
+from trainables.spec.methods.settings import AdapterSettings, MethodSettings
+from trainables.spec.methods.spec import MethodSpec
+
+METHOD_SPECS: Final[dict[str, MethodSpec]] = {
+    spec.name: spec for family in (basic, logits, features, trained_networks, maps, text) for spec in family.SPECS
+}
+
+
+def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
+    """Return the specification of a method.
+
+    Args:
+        name: name of the method.
+        adapter: whether to enable the adapter of a method with an optional one.
+    """
+    spec = METHOD_SPECS[name]
+    return replace(spec, has_adapter=True) if adapter and spec.takes_adapter else spec
+
+
+def registered_settings() -> tuple[type[MethodSettings], ...]:
+    """Return the settings models of all registered methods and of adapters."""
+    return (AdapterSettings, *(spec.settings for spec in METHOD_SPECS.values()))
+
+
+def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[ValidationError]]:
+    """Validate settings of all methods. The settings of `method` are validated by its own model, as a whole.
+
+    Args:
+        method: name of the method; may be unknown.
+        given: given settings of any method, by field name.
+
+    Returns:
+        The settings of all methods with defaults for those not given, and the errors. With errors, the settings are
+        incomplete.
+    """
+    own = METHOD_SPECS[method].settings if method in METHOD_SPECS else MethodSettings
+    read = {name: given[name] for name in own.model_fields if name in given}
+    unread = {name: value for name, value in given.items() if name not in read}
+    values: dict[str, Any] = {}
+    errors = []
+    for model, part in ((_combined(registered_settings()), unread), (own, read)):
+        try:
+            values |= model.model_validate(part).__dict__
+        except ValidationError as error:
+            errors.append(error)
+    return values, errors
+
+
+@cache
+def settings_fields(models: tuple[type[MethodSettings], ...]) -> Mapping[str, FieldInfo]:
+    """Return the fields of settings models by name.
+
+    Raises:
+        ValueError: a field has no default, or two models declare different fields of one name.
+    """
+    found: dict[str, FieldInfo] = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            if not _is_same(found.setdefault(name, field), field):
+                raise ValueError(
+                    f"field {name!r} of {model.__name__} differs from the field of that name of another method: rename "
+                    "it, or inherit it from the same class"
+                )
+            if field.is_required():
+                raise ValueError(f"field {name!r} of {model.__name__} has no default: give one")
+    return found
+
+
+def _is_same(first: FieldInfo, second: FieldInfo) -> bool:
+    return (first.annotation, first.default, first.metadata) == (second.annotation, second.default, second.metadata)
+
+
+@cache
+def _combined(models: tuple[type[MethodSettings], ...]) -> type[MethodSettings]:
+    """Return a model with the fields of all `models`, for values that the trial's method does not read."""
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in settings_fields(models).items()}
+    return create_model("SettingsOfAllMethods", __base__=MethodSettings, **fields)

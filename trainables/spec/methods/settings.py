@@ -1,0 +1,51 @@
+"""Base class of a method's settings, and settings shared by several methods."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainables.spec.bounds import LARGEST_RATE, LARGEST_WEIGHT
+
+AdapterKind = Literal["serial", "parallel", "logit", "feature"]
+AdapterInit = Literal["zero", "default"]
+Schedule = Literal["constant", "cosine", "step", "linear"]
+
+
+class MethodSettings(BaseModel):
+    """Base class of the settings of a method. Subclasses declare one field per setting, each with a default.
+
+    Field names are unique over all methods, because configs, plans and records are flat. Two methods share a field by
+    inheriting it from the same class.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class WeightSettings(MethodSettings):
+    """Weights of the student's cross-entropy and of the distillation loss."""
+
+    ce_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the student's cross-entropy")
+    kd_weight: float = Field(
+        0.9, ge=0, le=LARGEST_WEIGHT, description="weight of the distillation loss (T² included in it)"
+    )
+
+
+class AdapterTrainingSettings(MethodSettings):
+    """Training of the adapter, or of the teacher itself."""
+
+    adapter_ce_weight: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the adapted teacher's cross-entropy"
+    )
+    detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
+    adapter_learning_rate: float = Field(0.005, gt=0, le=LARGEST_RATE, description="adapter (full_teacher: teacher)")
+    adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
+    adapter_weight_decay: float = Field(5e-4, ge=0, le=LARGEST_WEIGHT, description="adapter")
+    adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
+
+
+class AdapterSettings(AdapterTrainingSettings):
+    """Adapter on the teacher and its training. Every method with an adapter reads these in addition to its own."""
+
+    adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
+    adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
+    adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")

@@ -1,0 +1,75 @@
+"""Specification of a distillation method: everything known about a method without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from trainables.spec.methods.settings import AdapterSettings, MethodSettings
+
+TEMPERATURE: Final = frozenset({"temperature"})
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """Specification of a method: settings, required networks and published values.
+
+    Args:
+        name: name of the method; for methods of this package also of the module in `trainables.methods`.
+        settings: settings of the method, without those of an adapter.
+        trial_fields: fields that every trial has and that the losses read too, such as `temperature`.
+        has_adapter: whether an adapter is trained with the student.
+        takes_adapter: whether an adapter is optional, enabled by the config's `adapter`.
+        needs_teacher: whether the student distils from a teacher that is trained beforehand.
+        peer: for methods with a peer, the field of a trial's config that names the peer's architecture. The peer trains
+            from scratch together with the student.
+        needs_maps: whether the losses use the feature maps of both networks. The teacher must then be live, because
+            stored outputs have no maps, and both architectures must provide maps.
+        teacher_settings: for methods that train a special teacher for the student beforehand, the settings of that
+            training. `settings` inherits from this class. None for methods with an ordinary teacher.
+        trains_teacher: whether the teacher continues to train. Teacher outputs then cannot be stored.
+        shares_layers: whether the student's layers run twice; see `trainables.models.text.share_layers`.
+        smallest_batch: smallest batch size, for losses that compare the samples of a batch.
+        modality: data that the method supports: `images` for methods that match maps with height and width, `text` for
+            methods that match layers of language models.
+        published: values of `fields` to start a comparison from, taken from the paper or the authors' code for
+            CIFAR-100 as far as known here. Values that depend on the pair are for resnet32x4 to resnet8x4. Not every
+            value was checked against the paper. Fields that are not listed keep the config's defaults.
+        published_on_text: the same for text, if the values differ.
+    """
+
+    name: str
+    settings: type[MethodSettings] = MethodSettings
+    trial_fields: frozenset[str] = frozenset()
+    has_adapter: bool = False
+    takes_adapter: bool = False
+    needs_teacher: bool = True
+    peer: Literal["student", "teacher"] | None = None
+    needs_maps: bool = False
+    teacher_settings: type[MethodSettings] | None = None
+    trains_teacher: bool = False
+    shares_layers: bool = False
+    smallest_batch: int = 1
+    modality: Literal["any", "images", "text"] = "any"
+    published: Mapping[str, float | str] = field(default_factory=dict)
+    published_on_text: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Config fields that this method reads; fields that every method reads are not listed."""
+        adapter = AdapterSettings.model_fields if self.has_adapter else ()
+        return self.trial_fields.union(self.settings.model_fields, adapter)
+
+    @property
+    def teacher_fields(self) -> frozenset[str]:
+        """Config fields for the training of the method's special teacher; empty if the teacher is an ordinary one."""
+        return frozenset(() if self.teacher_settings is None else self.teacher_settings.model_fields)
+
+    @property
+    def needs_live_teacher(self) -> bool:
+        """Whether the teacher must run in every step, because stored outputs are not enough."""
+        return self.needs_maps or self.trains_teacher
+
+    @property
+    def companion(self) -> Literal["student", "teacher"] | None:
+        """Field of a trial's config that names the network trained with the student; None if there is none."""
+        return "teacher" if self.trains_teacher else self.peer

@@ -1,6 +1,6 @@
 """Inputs and outputs of a training step's losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -73,6 +73,13 @@ class LossParts(NamedTuple):
         """Return the same values without their autograd graph."""
         rest = (None if part is None else part.detach() for part in self[1:])
         return LossParts(self.total.detach(), *rest)
+
+    @classmethod
+    def side_by_side(cls, parts: Sequence["LossParts"]) -> "LossParts":
+        """Stack the losses of K trials into parts of shape (K,); only the total keeps its graph."""
+        columns = list(zip(*(each.detach() for each in parts), strict=True))[1:]
+        rest = (None if column[0] is None else torch.stack(column) for column in columns)
+        return cls(torch.stack([each.total for each in parts]), *rest)
 
 
 # Maps (outputs, labels (B,) int64) to the losses of the mini-batch.

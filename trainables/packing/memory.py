@@ -1,4 +1,4 @@
-"""Parameters of several similar trials in one contiguous tensor, and a joint SGD step.
+"""Layout of the parameters of several similar trials in one contiguous tensor.
 
 Each parameter name has a block in the memory, and each trial has a part of that block. The packed network and the
 trials' own modules hold views of the same numbers, so reading the state of a trial needs no copy. Adapters of unequal
@@ -94,32 +94,3 @@ def _strides(like: Tensor, size: tuple[int, ...]) -> tuple[int, ...]:
         if not like.is_contiguous() and like.is_contiguous(memory_format=torch.channels_last):
             return like.stride()
     return tuple(torch.Size(size[number + 1 :]).numel() for number in range(len(size)))
-
-
-class Sgd:
-    """Momentum SGD with coupled weight decay on a whole memory, with separate settings for every number.
-
-    The formula is that of `trainables.steps.sgd.Trainer`.
-
-    Args:
-        parameters: (N,).
-        momenta: (N,).
-        gradients: (N,), filled by the caller before each step and overwritten by the step.
-    """
-
-    def __init__(self, parameters: Tensor, momenta: Tensor, gradients: Tensor) -> None:
-        self._parameters, self._momenta, self.gradients = parameters, momenta, gradients
-
-    @torch.no_grad()
-    def step(self, *, rate: float | Tensor, momentum: float | Tensor, weight_decay: float | Tensor) -> None:
-        """Make one SGD step; each setting is a number for all parameters or a tensor (N,)."""
-        _add_product(self.gradients, self._parameters, weight_decay)
-        self._momenta.mul_(momentum).add_(self.gradients)
-        _add_product(self._parameters, self._momenta, -rate)
-
-
-def _add_product(target: Tensor, values: Tensor, factor: float | Tensor) -> None:
-    if isinstance(factor, Tensor):
-        target.addcmul_(values, factor)
-    elif factor:
-        target.add_(values, alpha=factor)

@@ -25,7 +25,7 @@ from trainables.packing.step import SHARED_FIELDS, PackedStep
 from trainables.run.run import DistillationRun
 from trainables.spec.architectures import is_known_to_draw_nothing
 from trainables.spec.trial import TrialConfig
-from trainables.steps.loss_log import NonFiniteLossError, means_of_parts
+from trainables.steps.loss_log import NonFiniteLossError
 from trainables.teacher_outputs.batch import TeacherOutputs
 
 if TYPE_CHECKING:
@@ -168,14 +168,14 @@ class Pack:
             return PackEpoch({}, {})
         started = time.perf_counter()
         runs, names = self._training(), self.members
-        parts, values, sizes = self._step.train_epoch()
+        losses = self._step.train_epoch()
         share = (time.perf_counter() - started) / len(runs)
         measures: dict[str, dict[str, float]] = {}
         failures: dict[str, NonFiniteLossError] = {}
         for number, (name, run) in enumerate(zip(names, runs, strict=True)):
             try:
                 epoch = run.epoch + 1
-                measures[name] = means_of_parts(parts, values[:, number], sizes, epoch, run.config.epochs)
+                measures[name] = losses.of_trial(number).means(epoch, run.config.epochs)
             except NonFiniteLossError as error:
                 failures[name] = _named(name, error)
                 continue

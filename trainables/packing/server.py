@@ -35,7 +35,7 @@ BeginRun = Callable[[dict[str, Any]], DistillationRun]
 
 
 @dataclass(frozen=True)
-class Answer:
+class EpochResult:
     """Result of one epoch for one client.
 
     Args:
@@ -82,7 +82,7 @@ class PackedTrials:
                 pack.remove(client)
         load_checkpoint(run, folder)
 
-    def train(self, clients: Collection[str]) -> dict[str, Answer]:
+    def train(self, clients: Collection[str]) -> dict[str, EpochResult]:
         """Train the next epoch of the given clients' trials, packing trials of the same kind."""
         kinds: dict[tuple[object, ...], dict[str, DistillationRun]] = {}
         for client in sorted(clients):
@@ -92,12 +92,12 @@ class PackedTrials:
             pack.set_members({name: run for name, run in kinds.get(kind, {}).items() if name in pack.members})
             if not pack.members:
                 del self._packs[kind]
-        answers: dict[str, Answer] = {}
+        results: dict[str, EpochResult] = {}
         for kind, runs in kinds.items():
-            answers |= self._train_kind(kind, runs)
-        return answers
+            results |= self._train_kind(kind, runs)
+        return results
 
-    def _train_kind(self, kind: tuple[object, ...], runs: Mapping[str, DistillationRun]) -> dict[str, Answer]:
+    def _train_kind(self, kind: tuple[object, ...], runs: Mapping[str, DistillationRun]) -> dict[str, EpochResult]:
         pack = self._packs.pop(kind, None)
         try:
             if len(runs) == 1:
@@ -114,9 +114,9 @@ class PackedTrials:
             measures, failures = pack.run_epoch()
         except Exception as error:
             # The progress of each trial is unknown after an unexpected error, so all trials of the pack fail.
-            return {name: Answer(run, error=error) for name, run in runs.items()}
+            return {name: EpochResult(run, error=error) for name, run in runs.items()}
         self._packs[kind] = pack
-        return {name: Answer(run, measures.get(name, {}), failures.get(name)) for name, run in runs.items()}
+        return {name: EpochResult(run, measures.get(name, {}), failures.get(name)) for name, run in runs.items()}
 
 
 def _kind(run: DistillationRun) -> tuple[object, ...]:
@@ -124,11 +124,11 @@ def _kind(run: DistillationRun) -> tuple[object, ...]:
     return *shared, run.identity["dataset"], run.identity["teacher"], str(run.device)
 
 
-def _train_alone(run: DistillationRun) -> Answer:
+def _train_alone(run: DistillationRun) -> EpochResult:
     try:
-        return Answer(run, run_epoch(run))
+        return EpochResult(run, run_epoch(run))
     except Exception as error:
-        return Answer(run, error=error)
+        return EpochResult(run, error=error)
 
 
 class PackServer:
@@ -147,7 +147,7 @@ class PackServer:
         self._size = size
         self._clients: dict[str, int] = {}  # client to process id
         self._under_way: set[str] = set()
-        self._asking: dict[str, asyncio.Future[Answer]] = {}
+        self._asking: dict[str, asyncio.Future[EpochResult]] = {}
         self._changed = asyncio.Event()
         self._beginning = 0
         self._last_begin = 0.0
@@ -188,7 +188,7 @@ class PackServer:
             self._last_begin = time.monotonic()
             self._changed.set()
 
-    async def step(self, client: str) -> Answer:
+    async def step(self, client: str) -> EpochResult:
         """Train the next epoch of the client's trial, together with other waiting trials.
 
         Raises:
@@ -197,11 +197,11 @@ class PackServer:
         self._trials.run_of(client)
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._serve())
-        answer = asyncio.get_running_loop().create_future()
-        self._asking[client] = answer
+        result = asyncio.get_running_loop().create_future()
+        self._asking[client] = result
         self._under_way.add(client)
         self._changed.set()
-        return await answer
+        return await result
 
     async def save(self, client: str, folder: Path) -> None:
         """Write a checkpoint for the client's trial."""
@@ -224,16 +224,16 @@ class PackServer:
             asking, self._asking = self._asking, {}
             began = time.monotonic()
             try:
-                answers = await self._compute(self._trials.train, list(asking))
+                results = await self._compute(self._trials.train, list(asking))
             except Exception as error:  # a bug in this package; waiting clients must get the error
                 for future in asking.values():
-                    _answer(future, error)
+                    _resolve(future, error)
                 continue
             self._patience = max(_SECONDS_FOR_MEMBERS, _SHARE_FOR_MEMBERS * (time.monotonic() - began))
-            for client, answer in answers.items():
-                if answer.error is not None or answer.run.finished:
+            for client, result in results.items():
+                if result.error is not None or result.run.finished:
                     self._under_way.discard(client)
-                _answer(asking[client], answer)
+                _resolve(asking[client], result)
 
     async def _gather(self) -> None:
         """Wait until the next epoch should begin."""
@@ -256,13 +256,13 @@ class PackServer:
                 await asyncio.wait_for(self._changed.wait(), seconds)
 
 
-def _answer(future: "asyncio.Future[Answer]", answer: Answer | Exception) -> None:
+def _resolve(future: "asyncio.Future[EpochResult]", result: EpochResult | Exception) -> None:
     if future.done():
         return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
+    if isinstance(result, Exception):
+        future.set_exception(result)
     else:
-        future.set_result(answer)
+        future.set_result(result)
 
 
 def _is_alive(process: int) -> bool:

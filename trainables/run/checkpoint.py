@@ -28,7 +28,7 @@ def save_checkpoint(run: DistillationRun, folder: Path, *, notes: Mapping[str, A
     """
     state = run.state_dict()
     path = folder / CHECKPOINT_FILE
-    rates = {who: trainer.rate for who, trainer in run.trainers.items()}  # for people; a resume recomputes the rates
+    rates = {name: trainer.rate for name, trainer in run.trainers.items()}  # for people; a resume recomputes the rates
     metadata = {
         "format": _FORMAT,
         "epoch": state["epoch"],

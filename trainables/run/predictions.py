@@ -18,7 +18,7 @@ from trainables.teacher_outputs.batch import TeacherBatch, TeacherOutputs
 _FOLDED_FROM: Final = 1_000_000
 
 
-class SplitAnswers:
+class SplitPredictor:
     """Predictions of the networks of one trial.
 
     Args:
@@ -53,8 +53,8 @@ class SplitAnswers:
             ]
             rows = [rows for rows, _ in found]
             self._teacher = TeacherBatch(
-                _in_order(rows, [self._gathered(said.feature, of) for of, said in found]),
-                _in_order(rows, [self._gathered(said.logits, of) for of, said in found]),
+                _in_order(rows, [self._gathered(batch.feature, of) for of, batch in found]),
+                _in_order(rows, [self._gathered(batch.logits, of) for of, batch in found]),
             )
         return self._teacher
 
@@ -72,8 +72,8 @@ class SplitAnswers:
         for rows, inputs in self._batches.evaluation(split):
             yield rows, inputs, slice(0, len(rows)) if self._workers is None else self._workers.rows(len(rows))
 
-    def _gathered(self, answers: Tensor, rows: Tensor) -> Tensor:
-        return answers if self._workers is None else self._workers.gather(answers, len(rows))
+    def _gathered(self, predictions: Tensor, rows: Tensor) -> Tensor:
+        return predictions if self._workers is None else self._workers.gather(predictions, len(rows))
 
 
 def _in_order(rows: Sequence[Tensor], values: Sequence[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ uninterrupted one bit for bit.
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,18 +34,16 @@ from trainables.run.learners import (
     build_student,
     student_trainer,
 )
-from trainables.run.predictions import SplitAnswers
+from trainables.run.predictions import SplitPredictor
 from trainables.run.workers import Workers, share_norms
 from trainables.spec.batch_sizes import largest_batch
 from trainables.spec.measures import CALIBRATION
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig, derive_seed
 from trainables.steps.adapter import TeacherAdapter
-from trainables.steps.adapter_formulas import AdapterStep
-from trainables.steps.closed_form import ClosedForm
 from trainables.steps.loss_log import LossLog, NonFiniteLossError
-from trainables.steps.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
 from trainables.steps.sgd import Trainer, tensors_under
+from trainables.steps.step import BatchLosses, FormulaInputs, TrainingStep, choose_step
 from trainables.teacher_outputs.batch import TeacherBatch, TeacherOutputs
 from trainables.teacher_outputs.live import LiveTeacherOutputs
 
@@ -67,7 +66,9 @@ class DistillationRun:
             `trainables.run.workers`. None if this process trains alone.
 
     Attributes:
-        answers: predictions of the trial's networks for whole splits.
+        step: implementation of the training step.
+        closed_form: formulas of the objective; None if autograd computes the gradients.
+        predictor: predictions of the trial's networks for whole splits.
         calibration: data of the reliability diagrams, filled when the last epoch is evaluated; see
             `trainables.spec.measures`.
 
@@ -108,14 +109,11 @@ class DistillationRun:
         values = config.model_dump()
         self.objective = self.method.objective(values)
         # The closed form needs the whole-batch gradient; a worker computes only a share of it.
-        self._closed_form = self.method.gradients(values) if workers is None else None
-        self._gradients: NumpyForm | ClosedForm | None = self._closed_form
-        self._largest_batch = largest_batch(len(dataset.train), config.batch_size)
-        if self._closed_form is not None and fits_form(self.device, self._largest_batch, dataset.info.num_classes):
-            self._gradients = NumpyForm(self._closed_form)
+        self.closed_form = self.method.gradients(values) if workers is None else None
         self.batches = build_batches(config, dataset, self.device)
         self._build_networks()
-        self.answers = SplitAnswers(self.student, dataset, self.batches, workers)
+        self.step = self._choose_step()
+        self.predictor = SplitPredictor(self.student, dataset, self.batches, workers)
         self._forwards_reported = 0
 
     def _build_networks(self) -> None:
@@ -124,14 +122,10 @@ class DistillationRun:
         self.student_trainer = student_trainer(config, self.student, len(self.batches))
         self.adapter: TeacherAdapter | None = None
         self.adapter_trainer: Trainer | None = None
-        self._adapter_step: NumpyAdapterStep | AdapterStep | None = None
         if config.method_spec.has_adapter:
             assert self.teacher is not None
             self.adapter = build_adapter(config, self.teacher.head, self.device)
             self.adapter_trainer = adapter_trainer(config, self.adapter, len(self.batches))
-            if self._closed_form is not None:
-                small = fits_adapter(self.adapter, self.device, self._largest_batch) and self.adapter_trainer.is_plain
-                self._adapter_step = (NumpyAdapterStep if small else AdapterStep)(self.adapter, self.adapter_trainer)
         self.parts: nn.Module | None = None
         self.parts_trainer: Trainer | None = None
         if self.method.parts is not None:
@@ -145,13 +139,24 @@ class DistillationRun:
             for network in (self.student, *([self.companion.model] if self.companion is not None else [])):
                 share_norms(network, self.workers)
 
+    def _choose_step(self) -> TrainingStep[Batch]:
+        trainers, workers = self.trainers, self.workers
+        return choose_step(
+            self.closed_form,
+            trainers,
+            batch_size=largest_batch(len(self.dataset.train), self.config.batch_size),
+            num_classes=self.dataset.info.num_classes,
+            device=self.device,
+            all_reduce=partial(workers.add_gradients, trainers) if workers is not None else None,
+        )
+
     @property
     def trainers(self) -> dict[str, Trainer]:
         """Trainers by name: the student, and where present the adapter, the method's parts, the peer or the teacher."""
         trainers = {"student": self.student_trainer, "adapter": self.adapter_trainer, "method": self.parts_trainer}
         if self.companion is not None:
             trainers[self.companion.name] = self.companion.trainer
-        return {who: trainer for who, trainer in trainers.items() if trainer is not None}
+        return {name: trainer for name, trainer in trainers.items() if trainer is not None}
 
     @property
     def finished(self) -> bool:
@@ -192,12 +197,12 @@ class DistillationRun:
             trainer.module.train()
             trainer.begin_epoch(self.epoch)
         self.begin_drawing()
-        log = LossLog(self._closed_form)
+        log = LossLog(self.closed_form)
         own = (self.workers.rank,) if self.workers is not None and self.workers.rank else ()
         with seeded(derive_seed("epoch", self.config.seed, self.epoch, *own), self.device):
             for batch in self._batches_of_epoch():
                 self.train_batch(batch, log)
-        losses = log.means(self.epoch + 1, self.config.epochs)
+        losses = log.read().means(self.epoch + 1, self.config.epochs)
         self.epoch += 1
         self.training_seconds = time.perf_counter() - started
         return losses
@@ -225,36 +230,31 @@ class DistillationRun:
             batch: mini-batch of the train split.
             log: receives the losses, computed before the update.
         """
-        teacher = batch.teacher
-        if teacher is None and self.method.asks_frozen_teacher:
-            assert self.teacher_outputs is not None
-            with arithmetic(self.config.precision, self.device):  # a live teacher computes in the student's precision
-                teacher = self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
+        self.step.train_batch(self, batch, log)
+
+    def formula_inputs(self, batch: Batch) -> FormulaInputs:
+        """Pass a batch through the student and the frozen teacher; see `trainables.steps.step.Trials`."""
+        teacher = self.frozen_outputs(batch)
+        assert teacher is not None
+        with arithmetic(self.config.precision, self.device):
+            _, logits, _ = forward_pass(self.student, batch.inputs, maps=self.method.spec.needs_maps)
+        return FormulaInputs(logits, teacher.feature, teacher.logits, batch.labels)
+
+    def batch_losses(self, batch: Batch) -> BatchLosses:
+        """Compute the losses of a batch with their graph; workers compute those of the whole batch."""
+        teacher = self.frozen_outputs(batch)
         with arithmetic(self.config.precision, self.device):
             feature, logits, maps = forward_pass(self.student, batch.inputs, maps=self.method.spec.needs_maps)
-        if self._gradients is not None and teacher is not None:
-            self._backward_by_formula(logits, teacher, batch.labels, log)
-        else:
-            self._backward(feature, logits, teacher, batch, log, maps)
-
-    def _backward(
-        self,
-        feature: Tensor,
-        logits: Tensor,
-        teacher: TeacherBatch | None,
-        batch: Batch,
-        log: LossLog,
-        maps: tuple[Tensor, ...] | None,
-    ) -> None:
         parts = self.losses(feature, logits, teacher, batch, maps)
-        for trainer in self.trainers.values():
-            trainer.forget_gradients()
-        parts.total.backward()
-        if self.workers is not None:
-            self.workers.add_gradients(self.trainers)
-        for trainer in self.trainers.values():
-            trainer.step()
-        log.add(parts.detach(), len(batch.labels if batch.whole is None else batch.whole[0]))
+        return BatchLosses(parts, len(batch.labels if batch.whole is None else batch.whole[0]))
+
+    def frozen_outputs(self, batch: Batch) -> TeacherBatch | None:
+        """Return the frozen teacher's outputs for a batch, stored or computed now; None if the method needs none."""
+        if batch.teacher is not None or not self.method.asks_frozen_teacher:
+            return batch.teacher
+        assert self.teacher_outputs is not None
+        with arithmetic(self.config.precision, self.device):  # a live teacher computes in the student's precision
+            return self.teacher_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
 
     def losses(
         self,
@@ -273,7 +273,7 @@ class DistillationRun:
             batch: mini-batch of the train split.
             maps: feature maps of the student, if the method needs them.
         """
-        adapted, beside = None, self._companion_logits(batch.inputs)
+        adapted, companion = None, self._companion_logits(batch.inputs)
         if self.adapter is not None:
             assert teacher is not None
             adapted = self.adapter(teacher.feature, teacher.logits)
@@ -282,8 +282,8 @@ class DistillationRun:
             student_logits=logits,
             teacher_feature=teacher.feature if teacher is not None else None,
             teacher_logits=teacher.logits if teacher is not None else None,
-            adapted_logits=beside if self.method.spec.trains_teacher else adapted,
-            peer_logits=beside if self.method.spec.peer is not None else None,
+            adapted_logits=companion if self.method.spec.trains_teacher else adapted,
+            peer_logits=companion if self.method.spec.peer is not None else None,
             parts=self.parts,
             indices=batch.indices,
             epoch=self.epoch,
@@ -302,21 +302,6 @@ class DistillationRun:
         with arithmetic(self.config.precision, self.device):
             return self.companion.logits(inputs)
 
-    def _backward_by_formula(self, logits: Tensor, teacher: TeacherBatch, labels: Tensor, log: LossLog) -> None:
-        assert self._gradients is not None
-        taught_by = teacher.logits
-        if self._adapter_step is not None:
-            taught_by = self._adapter_step.forward(teacher.feature, teacher.logits)
-        gradients = self._gradients(logits, taught_by, labels)
-        # The student's backward pass would evict this code from the processor caches, so the adapter comes first.
-        if self._adapter_step is not None:
-            assert gradients.taught_by is not None
-            self._adapter_step.learn(gradients.taught_by)
-        log.add_later(gradients.log_p, labels)
-        self.student_trainer.forget_gradients()
-        logits.backward(gradients.student)
-        self.student_trainer.step()
-
     @torch.no_grad()
     def evaluate(self, student_logits: Tensor | None = None) -> dict[str, float]:
         """Compute `val/*` on the validation split; `validation_measures` defines which of them a method has.
@@ -331,16 +316,16 @@ class DistillationRun:
         split, frozen, adapted, peer = self.dataset.validation, None, None, None
         # Without a teacher, the peer takes the teacher's place in the measures.
         if self.teacher_outputs is not None and (self.method.spec.peer is None or self.method.spec.needs_teacher):
-            teacher = self.answers.of_frozen_teacher(self.teacher_outputs)
+            teacher = self.predictor.of_frozen_teacher(self.teacher_outputs)
             frozen = teacher.logits
             if self.adapter is not None:
                 self.adapter.eval()
                 adapted = self.adapter(teacher.feature, frozen)
         if self.companion is not None:
-            beside = self.answers.of(self.companion.evaluated(), split)
-            adapted = beside if self.method.spec.trains_teacher else adapted
-            peer = beside if self.method.spec.peer is not None else None
-        student = self.answers.of_student(split) if student_logits is None else student_logits
+            companion = self.predictor.of(self.companion.evaluated(), split)
+            adapted = companion if self.method.spec.trains_teacher else adapted
+            peer = companion if self.method.spec.peer is not None else None
+        student = self.predictor.of_student(split) if student_logits is None else student_logits
         labels = split.labels.to(self.device)
         measures = validation_measures(
             student,
@@ -371,7 +356,7 @@ class DistillationRun:
         No other method evaluates on the test split, and `data_facts` reads the labels only afterwards.
         """
         split = self.dataset.test
-        logits, labels = self.answers.of_student(split), split.labels.to(self.device)
+        logits, labels = self.predictor.of_student(split), split.labels.to(self.device)
         self.calibration |= calibration_of(labels, {CALIBRATION[-1]: logits})
         return measures_on_test(logits, labels, self.dataset.info.metrics)
 
@@ -420,9 +405,9 @@ class DistillationRun:
     def state_dict(self) -> dict[str, Any]:
         """Return the state: `epoch` (number of finished epochs), `identity`, and `tensors` by name, not copied."""
         tensors = {
-            f"{who}.{name}": tensor
-            for who, trainer in self.trainers.items()
-            for name, tensor in trainer.state_tensors().items()
+            f"{name}.{key}": tensor
+            for name, trainer in self.trainers.items()
+            for key, tensor in trainer.state_tensors().items()
         }
         return {"epoch": self.epoch, "identity": self.identity, "tensors": tensors}
 
@@ -434,11 +419,11 @@ class DistillationRun:
                 unchanged.
         """
         check_identity(state["identity"], self.identity)
-        parts = {who: tensors_under(f"{who}.", state["tensors"]) for who in self.trainers}
-        for who, trainer in self.trainers.items():
-            trainer.check_state_tensors(parts[who])
-        for who, trainer in self.trainers.items():
-            trainer.load_state_tensors(parts[who])
+        parts = {name: tensors_under(f"{name}.", state["tensors"]) for name in self.trainers}
+        for name, trainer in self.trainers.items():
+            trainer.check_state_tensors(parts[name])
+        for name, trainer in self.trainers.items():
+            trainer.load_state_tensors(parts[name])
         self.epoch = int(state["epoch"])
 
 

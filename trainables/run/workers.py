@@ -25,7 +25,7 @@ from trainables.losses.parts import StepOutputs
 from trainables.steps.sgd import Trainer
 
 # Names of trainers with a module that sees the whole batch on every worker.
-_SEES_EVERYTHING = ("method",)
+_SEES_WHOLE_BATCH = ("method",)
 
 
 @dataclass
@@ -88,8 +88,8 @@ class Workers:
     def add_gradients(self, trainers: Mapping[str, Trainer]) -> None:
         """Replace the gradients of all trainers by those of the whole batch, with one all-reduce per dtype."""
         weighted = [
-            (each.grad, 1 / self.size if who in _SEES_EVERYTHING else 1.0)
-            for who, trainer in trainers.items()
+            (each.grad, 1 / self.size if name in _SEES_WHOLE_BATCH else 1.0)
+            for name, trainer in trainers.items()
             for each in trainer.parameters.values()
             if each.grad is not None
         ]
@@ -207,15 +207,15 @@ def _moments(values: Tensor, workers: Workers) -> tuple[Tensor, Tensor, Tensor]:
     shape = (1, -1, *[1] * (values.dim() - 2))
     own_squares = (values - own_mean.view(shape)).square().sum(axes)
     message = torch.cat([own_mean, own_squares, values.new_tensor([own_count])])
-    told: Tensor = _Told.apply(message, workers)
-    means, squares, counts = told[:, :channels], told[:, channels:-1], told[:, -1:]
+    gathered: Tensor = _AllGather.apply(message, workers)
+    means, squares, counts = gathered[:, :channels], gathered[:, channels:-1], gathered[:, -1:]
     count = counts.sum()
     mean = (counts * means).sum(dim=0) / count
     variance = (squares + counts * (means - mean).square()).sum(dim=0) / count
     return mean, variance, count
 
 
-class _Told(torch.autograd.Function):
+class _AllGather(torch.autograd.Function):
     """All-gather a vector (n,) of each worker to (workers, n); backward sums over workers and returns this row."""
 
     @staticmethod

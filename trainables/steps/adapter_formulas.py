@@ -1,4 +1,11 @@
-"""Training step of an adapter with explicit formulas for the forward and backward pass instead of autograd."""
+"""Training step of adapters with explicit formulas for the forward and backward pass instead of autograd.
+
+The formulas hold for one adapter, and for K adapters of one kind along a leading axis of every tensor. Only the matrix
+products and sums of a layer depend on that axis: `SingleLayers` and `PackedLayers`.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -7,80 +14,180 @@ from torch.nn.functional import linear
 from trainables.steps.adapter import TeacherAdapter
 from trainables.steps.sgd import Trainer
 
+_LAYERS: Final = ("w1", "w2", "w3")
 
-class AdapterGradients:
-    """Forward and backward pass of `TeacherAdapter`, without autograd.
 
-    Args:
-        adapter: adapter of any kind.
+class Layers(Protocol):
+    """Linear layers of an adapter by name, `w1` to `w3`.
+
+    Attributes:
+        gradients: gradients of all weights and biases, by parameter name.
     """
 
-    def __init__(self, adapter: TeacherAdapter) -> None:
-        self._adapter = adapter
-        self._saved: tuple[Tensor, ...] = ()
+    gradients: Mapping[str, Tensor]
+
+    def linear(self, layer: str, inputs: Tensor) -> Tensor:
+        """Compute the outputs (..., B, out) of a layer for inputs (..., B, in), in new memory."""
+
+    def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
+        """Compute the gradient of a layer's inputs (..., B, in) from that of its outputs (..., B, out)."""
+
+    def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
+        """Compute the gradients of a layer's weight and bias.
+
+        Args:
+            layer: name of the layer.
+            gradient: (..., B, out), gradient of the layer's outputs.
+            inputs: (..., B, in), inputs of the layer.
+        """
+
+
+class SingleLayers:
+    """Layers of one adapter.
+
+    Args:
+        parameters: `w1.weight` (out, in), `w1.bias` (out,), ..., for the layers of the adapter's kind.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self.gradients: dict[str, Tensor] = {}
+        self._parameters = {
+            layer: (parameters[f"{layer}.weight"], parameters[f"{layer}.bias"])
+            for layer in _LAYERS
+            if f"{layer}.weight" in parameters
+        }
         self._ones = torch.ones(0)
 
-    @torch.no_grad()
-    def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """Compute the adapted logits (B, C); see `TeacherAdapter.forward`."""
-        adapter = self._adapter
-        inputs = feature if adapter.kind in ("parallel", "feature") else logits
-        if adapter.kind == "serial":
-            inputs = linear(feature, adapter.w1.weight, adapter.w1.bias)
-        hidden = linear(inputs, adapter.w2.weight, adapter.w2.bias).relu_()
-        correction = linear(hidden, adapter.w3.weight, adapter.w3.bias)
-        self._saved = (feature, inputs, hidden)
-        if adapter.kind == "parallel":
-            # Add in the same order as the module, to get the same bits.
-            return (logits + linear(feature, adapter.w1.weight, adapter.w1.bias)).add_(correction)
-        if adapter.kind == "feature":
-            return logits + linear(correction, adapter.head_weight)
-        return correction.add_(logits)
+    def linear(self, layer: str, inputs: Tensor) -> Tensor:
+        """Compute the outputs (B, out) of a layer."""
+        return linear(inputs, *self._parameters[layer])
 
-    @torch.no_grad()
-    def backward(self, gradient: Tensor) -> dict[str, Tensor]:
-        """Compute all parameter gradients by name, from the gradient (B, C) with respect to the last adapted logits."""
-        adapter = self._adapter
-        feature, inputs, hidden = self._saved
-        self._saved = ()
-        gradients: dict[str, Tensor] = {}
-        if adapter.kind == "parallel":
-            self._enter(gradients, "w1", gradient, feature)
-        if adapter.kind == "feature":
-            gradient = gradient @ adapter.head_weight
-        self._enter(gradients, "w3", gradient, hidden)
-        # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
-        gradient = (gradient @ adapter.w3.weight).mul_(hidden.sign_())
-        self._enter(gradients, "w2", gradient, inputs)
-        if adapter.kind == "serial":
-            self._enter(gradients, "w1", gradient @ adapter.w2.weight, feature)
-        return gradients
+    def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
+        """Compute the gradient (B, in) of a layer's inputs."""
+        return gradient @ self._parameters[layer][0]
 
-    def _enter(self, gradients: dict[str, Tensor], layer: str, gradient: Tensor, inputs: Tensor) -> None:
+    def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
+        """Compute the gradients of a layer's weight and bias."""
         if len(self._ones) != len(gradient):
             self._ones = gradient.new_ones(len(gradient))
         columns = gradient.t()
-        gradients[f"{layer}.weight"] = columns @ inputs
+        self.gradients[f"{layer}.weight"] = columns @ inputs
         # Sum over rows with a matrix product, which takes a fifth of the time of `sum` at these sizes.
-        gradients[f"{layer}.bias"] = columns @ self._ones
+        self.gradients[f"{layer}.bias"] = columns @ self._ones
+
+
+class PackedLayers:
+    """Layers of K adapters, sized for the widest adapter.
+
+    Narrower adapters are zero-padded. Padding units have zero weights and biases, so they output zero. The padding also
+    receives zero gradient: the gradient passes back through zero weights, and the next layer's padding sees zero input.
+
+    Args:
+        parameters: `w1.weight` (K, out, in), `w1.bias` (K, out), ..., for the layers of the adapters' kind.
+        gradients: tensors with the same names and shapes, overwritten by `enter_gradients`.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+        self.gradients = gradients
+        self.weights = {layer: parameters[f"{layer}.weight"] for layer in _LAYERS if f"{layer}.weight" in parameters}
+        self._columns = {layer: weight.mT for layer, weight in self.weights.items()}
+        self._biases = {layer: parameters[f"{layer}.bias"].unsqueeze(1) for layer in self.weights}
+
+    def linear(self, layer: str, inputs: Tensor) -> Tensor:
+        """Compute the outputs (K, B, out) of a layer."""
+        return torch.baddbmm(self._biases[layer], inputs, self._columns[layer])
+
+    def input_gradient(self, layer: str, gradient: Tensor) -> Tensor:
+        """Compute the gradient (K, B, in) of a layer's inputs."""
+        return torch.bmm(gradient, self.weights[layer])
+
+    def enter_gradients(self, layer: str, gradient: Tensor, inputs: Tensor) -> None:
+        """Compute the gradients of a layer's weight and bias."""
+        torch.bmm(gradient.mT, inputs, out=self.gradients[f"{layer}.weight"])
+        torch.sum(gradient, dim=1, out=self.gradients[f"{layer}.bias"])
+
+
+class AdapterFormulas:
+    """Forward and backward pass of `TeacherAdapter` without autograd, of one adapter or of K adapters of one kind.
+
+    Args:
+        adapter: the adapter, or one of the K adapters, which share their kind and the teacher's head.
+        layers: layers of the K adapters; by default those of the one adapter.
+    """
+
+    def __init__(self, adapter: TeacherAdapter, layers: Layers | None = None) -> None:
+        self._adapter = adapter
+        self._kind = adapter.kind
+        self._layers = SingleLayers(dict(adapter.named_parameters())) if layers is None else layers
+        self._saved: tuple[Tensor, ...] = ()
+
+    @torch.no_grad()
+    def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
+        """Compute the adapted logits (..., B, C); see `TeacherAdapter.forward`.
+
+        Args:
+            feature: (..., B, D), teacher feature.
+            logits: (..., B, C), teacher logits.
+        """
+        kind, layers = self._kind, self._layers
+        inputs = feature if kind in ("parallel", "feature") else logits
+        if kind == "serial":
+            inputs = layers.linear("w1", feature)
+        hidden = layers.linear("w2", inputs).relu_()
+        correction = layers.linear("w3", hidden)
+        self._saved = (feature, inputs, hidden)
+        if kind == "parallel":
+            # Add in the same order as the module, to get the same bits.
+            return (logits + layers.linear("w1", feature)).add_(correction)
+        if kind == "feature":
+            correction = linear(correction, self._adapter.head_weight)
+        return correction.add_(logits)
+
+    @torch.no_grad()
+    def backward(self, gradient: Tensor) -> Mapping[str, Tensor]:
+        """Compute all parameter gradients by name.
+
+        Args:
+            gradient: (..., B, C), gradient with respect to the last output of `forward`.
+        """
+        kind, layers = self._kind, self._layers
+        feature, inputs, hidden = self._saved
+        self._saved = ()
+        if kind == "parallel":
+            layers.enter_gradients("w1", gradient, feature)
+        if kind == "feature":
+            gradient = gradient @ self._adapter.head_weight
+        layers.enter_gradients("w3", gradient, hidden)
+        # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
+        gradient = layers.input_gradient("w3", gradient).mul_(hidden.sign_())
+        layers.enter_gradients("w2", gradient, inputs)
+        if kind == "serial":
+            layers.enter_gradients("w1", layers.input_gradient("w2", gradient), feature)
+        return layers.gradients
 
 
 class AdapterStep:
-    """Forward pass and SGD step of an adapter.
+    """Forward pass, backward pass and SGD step of one adapter or of K adapters.
 
     Args:
-        adapter: adapter of any kind.
-        trainer: trainer of the adapter.
+        formulas: formulas of the adapter or of the K adapters.
+        trainer: trainer of the adapter; None if the optimiser of the student updates the adapter as well, as in a pack.
     """
 
-    def __init__(self, adapter: TeacherAdapter, trainer: Trainer) -> None:
-        self._gradients = AdapterGradients(adapter)
+    def __init__(self, formulas: AdapterFormulas, trainer: Trainer | None = None) -> None:
+        self._formulas = formulas
         self._trainer = trainer
 
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
-        """Compute the adapted logits (B, C); see `TeacherAdapter.forward`."""
-        return self._gradients.forward(feature, logits)
+        """Compute the adapted logits (..., B, C); see `TeacherAdapter.forward`."""
+        return self._formulas.forward(feature, logits)
 
-    def learn(self, gradient: Tensor) -> None:
-        """Take one SGD step, from the gradient (B, C) with respect to the last adapted logits."""
-        self._trainer.step(self._gradients.backward(gradient))
+    def backward(self, gradient: Tensor) -> None:
+        """Compute the adapter's gradients, and take one step if the adapter has a trainer.
+
+        Args:
+            gradient: (..., B, C), gradient with respect to the last adapted logits.
+        """
+        gradients = self._formulas.backward(gradient)
+        if self._trainer is not None:
+            self._trainer.step(gradients)

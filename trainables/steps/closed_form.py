@@ -37,12 +37,12 @@ class Gradients(NamedTuple):
 
     Args:
         student: (..., B, C), gradient with respect to the student logits.
-        taught_by: (..., B, C), gradient with respect to the target logits; None without an adapter.
+        target: (..., B, C), gradient with respect to the target logits; None without an adapter.
         log_p: (..., 4, C, B), logarithms of p(s), p(a), p(s / T) and p(a / T).
     """
 
     student: Tensor
-    taught_by: Tensor | None
+    target: Tensor | None
     log_p: Tensor
 
 
@@ -60,7 +60,7 @@ class ClosedForm:
         has_adapter: whether an adapter is trained.
         linear: coefficients, times B, of p(s), p(a), p(s / T), p(a / T) and the labels. Row 0 is for the gradient in s,
             row 1 for the gradient in a.
-        pull_on_adapter: coefficient, times B, of the last term of the gradient in a; None if that term is absent.
+        divergence_weight: coefficient, times B, of the last term of the gradient in a; None if that term is absent.
     """
 
     def __init__(
@@ -76,27 +76,27 @@ class ClosedForm:
         adapter: Number = 0.0 if adapter_ce_weight is None else adapter_ce_weight
         self.temperature = temperature
         self._numbers = temperature, ce_weight, kd_weight, adapter
-        pull = kd_weight * temperature
+        softened = kd_weight * temperature
         self.linear: list[list[Number]] = [
-            [ce_weight, 0.0, pull, -pull, -ce_weight],
+            [ce_weight, 0.0, softened, -softened, -ce_weight],
             [0.0, adapter, 0.0, 0.0, -adapter],
         ]
-        self.pull_on_adapter: Number | None = pull if self.has_adapter and not detach_adapter_target else None
+        self.divergence_weight: Number | None = softened if self.has_adapter and not detach_adapter_target else None
         self._shape: tuple[object, ...] = ()
 
     @torch.no_grad()
-    def __call__(self, student_logits: Tensor, taught_by: Tensor, labels: Tensor) -> Gradients:
+    def __call__(self, student_logits: Tensor, target_logits: Tensor, labels: Tensor) -> Gradients:
         """Compute the gradients of one batch, or of several batches along leading dimensions.
 
         Args:
             student_logits: (..., B, C) float.
-            taught_by: (..., B, C), logits of the adapted or the frozen teacher.
+            target_logits: (..., B, C), logits of the adapted or the frozen teacher.
             labels: (..., B) int64.
         """
         if self._shape != (student_logits.shape, student_logits.dtype):
             self._prepare(student_logits)
-        logits = torch.stack([student_logits.mT, taught_by.mT], dim=-3)
-        log_p = torch.log_softmax(torch.cat([logits, logits * self._coldness], dim=-3), dim=-2)
+        logits = torch.stack([student_logits.mT, target_logits.mT], dim=-3)
+        log_p = torch.log_softmax(torch.cat([logits, logits * self._inverse_temperature], dim=-3), dim=-2)
         terms = self._terms
         torch.exp(log_p, out=self._p)
         if labels.dim() == 1:
@@ -104,30 +104,30 @@ class ClosedForm:
         else:
             self._truth.copy_(self._unit[labels].mT)
         gradients = (self._weights @ terms.flatten(-2)).view(self._paired)
-        student, teacher = gradients.unbind(-3)
-        if self.pull_on_adapter is not None:
-            self._add_pull(teacher, log_p)
-        return Gradients(student.mT, teacher.mT if self.has_adapter else None, log_p)
+        student, target = gradients.unbind(-3)
+        if self.divergence_weight is not None:
+            self._add_divergence_gradient(target, log_p)
+        return Gradients(student.mT, target.mT if self.has_adapter else None, log_p)
 
-    def _add_pull(self, teacher: Tensor, log_p: Tensor) -> None:
-        p = self._soft_teacher
+    def _add_divergence_gradient(self, target: Tensor, log_p: Tensor) -> None:
+        p = self._soft_target
         difference = log_p.select(-3, 3) - log_p.select(-3, 2)
         difference -= (p * difference).sum(dim=-2, keepdim=True)
-        teacher.add_(difference.mul_(p).mul_(self._pull))
+        target.add_(difference.mul_(p).mul_(self._divergence_weight))
 
     def _prepare(self, logits: Tensor) -> None:
         """Allocate buffers and matrices for batches of this shape."""
-        *sides, batch, classes = logits.shape
+        *leading, batch, classes = logits.shape
         self._shape = logits.shape, logits.dtype
-        self._paired = (*sides, 2, classes, batch)
-        self._terms = logits.new_empty((*sides, 5, classes, batch))
+        self._paired = (*leading, 2, classes, batch)
+        self._terms = logits.new_empty((*leading, 5, classes, batch))
         self._p, self._truth = self._terms[..., :4, :, :], self._terms[..., 4, :, :]
-        self._soft_teacher = self._terms[..., 3, :, :]
+        self._soft_target = self._terms[..., 3, :, :]
         self._unit = torch.eye(classes, dtype=logits.dtype, device=logits.device)
-        self._coldness = _matrix([[1 / self._numbers[0]]], sides, logits).unsqueeze(-1)
-        self._weights = _matrix(self.linear, sides, logits) / batch
-        if self.pull_on_adapter is not None:
-            self._pull = _matrix([[self.pull_on_adapter]], sides, logits) / batch
+        self._inverse_temperature = _matrix([[1 / self._numbers[0]]], leading, logits).unsqueeze(-1)
+        self._weights = _matrix(self.linear, leading, logits) / batch
+        if self.divergence_weight is not None:
+            self._divergence_weight = _matrix([[self.divergence_weight]], leading, logits) / batch
 
     @torch.no_grad()
     def parts(self, log_p: Tensor, labels: Tensor) -> LossParts:
@@ -153,7 +153,9 @@ class ClosedForm:
         return LossParts(total + adapter * adapter_ce_weight, ce=ce, kd=kd, adapter=adapter)
 
 
-def _matrix(rows: Sequence[Sequence[Number]], sides: Sequence[int], like: Tensor) -> Tensor:
+def _matrix(rows: Sequence[Sequence[Number]], leading: Sequence[int], like: Tensor) -> Tensor:
     """Combine numbers and tensors (...) into one tensor (..., rows, columns)."""
-    numbers = [[torch.as_tensor(each, dtype=like.dtype, device=like.device).expand(sides) for each in r] for r in rows]
+    numbers = [
+        [torch.as_tensor(each, dtype=like.dtype, device=like.device).expand(leading) for each in r] for r in rows
+    ]
     return torch.stack([torch.stack(row, dim=-1) for row in numbers], dim=-2)

@@ -1,7 +1,6 @@
 """Losses of an epoch, read once at the end of the epoch, because earlier reads would make a GPU wait."""
 
-from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ class NonFiniteLossError(ValueError):
 
 
 class LossLog:
-    """Losses of the batches of one epoch.
+    """Losses of the batches of one epoch, of one trial or of K trials along one more axis.
 
     Args:
         closed_form: computes the losses of the batches added by `add_later`.
@@ -33,7 +32,7 @@ class LossLog:
 
     def __init__(self, closed_form: ClosedForm | None = None) -> None:
         self._closed_form = closed_form
-        self._parts: list[LossParts] = []  # each part (batches,)
+        self._parts: list[LossParts] = []  # each part (batches,) or (batches, K)
         self._later: list[tuple[Tensor, Tensor]] = []
         self._sizes: list[int] = []
 
@@ -41,24 +40,24 @@ class LossLog:
         """Add the losses of the next batch.
 
         Args:
-            parts: scalars detached from the graph.
+            parts: scalars, or tensors (K,), detached from the graph.
             size: number of samples in the batch.
         """
-        rest = (None if part is None else part.view(1) for part in parts[1:])
-        self._parts.append(LossParts(parts.total.view(1), *rest))
+        rest = (None if part is None else part.unsqueeze(0) for part in parts[1:])
+        self._parts.append(LossParts(parts.total.unsqueeze(0), *rest))
         self._sizes.append(size)
 
     def add_later(self, log_p: Tensor, labels: Tensor) -> None:
         """Add the next batch by the log-probabilities of the gradient computation, to compute the losses later.
 
         Args:
-            log_p: (4, C, B), as in `Gradients`.
-            labels: (B,) int64.
+            log_p: (4, C, B) or (K, 4, C, B), as in `Gradients`.
+            labels: (B,) or (K, B) int64.
         """
         if self._later and self._later[-1][1].shape != labels.shape:
             self._compute()
         self._later.append((log_p, labels))
-        self._sizes.append(len(labels))
+        self._sizes.append(labels.shape[-1])
         if len(self._later) == _BATCHES_AT_ONCE:
             self._compute()
 
@@ -67,6 +66,32 @@ class LossLog:
         log_p, labels = (torch.stack(column) for column in zip(*self._later, strict=True))
         self._parts.append(self._closed_form.parts(log_p, labels))
         self._later = []
+
+    def read(self) -> "EpochLosses":
+        """Return the losses of all batches; on a GPU, this waits for the results."""
+        if self._later:
+            self._compute()
+        names = [name for name, part in self._parts[0]._asdict().items() if part is not None]
+        columns = [torch.cat([getattr(each, name) for each in self._parts]).double() for name in names]
+        return EpochLosses(names, torch.stack(columns, dim=-1).cpu(), self._sizes)
+
+
+class EpochLosses(NamedTuple):
+    """Losses of one epoch on the CPU.
+
+    Args:
+        names: names of the loss parts.
+        values: (batches, parts) or (batches, K, parts) float64.
+        sizes: number of samples in each batch.
+    """
+
+    names: list[str]
+    values: Tensor
+    sizes: list[int]
+
+    def of_trial(self, number: int) -> "EpochLosses":
+        """Return the losses of one of K trials."""
+        return self._replace(values=self.values[:, number])
 
     def means(self, epoch: int, epochs: int) -> dict[str, float]:
         """Compute `train/*`: each part's mean over the epoch's samples, with the weights at the time of each batch.
@@ -78,48 +103,15 @@ class LossLog:
         Raises:
             NonFiniteLossError: a loss is not finite; the message gives the epoch, the batch and the value of each part.
         """
-        if self._later:
-            self._compute()
-        return means_of_parts(*join_parts(self._parts), self._sizes, epoch, epochs)
-
-
-def join_parts(parts: Sequence[LossParts]) -> tuple[list[str], Tensor]:
-    """Join the losses of an epoch into one tensor; on a GPU, this waits for the results.
-
-    Args:
-        parts: losses of one or more batches each; every part has shape (batches, ...).
-
-    Returns:
-        The parts' names, and their values (batches, ..., parts) float64 on the CPU.
-    """
-    names = [name for name, part in parts[0]._asdict().items() if part is not None]
-    columns = [torch.cat([getattr(each, name) for each in parts]).double() for name in names]
-    return names, torch.stack(columns, dim=-1).cpu()
-
-
-def means_of_parts(
-    names: Sequence[str], values: Tensor, sizes: Sequence[int], epoch: int, epochs: int
-) -> dict[str, float]:
-    """Compute `train/*` of one trial, as in `LossLog.means`.
-
-    Args:
-        names: names of the parts.
-        values: (batches, parts) float64.
-        sizes: number of samples in each batch.
-        epoch: the finished epoch, counted from 1.
-        epochs: number of epochs in the whole trial.
-
-    Raises:
-        NonFiniteLossError: a loss is not finite; the message gives the epoch, the batch and the value of each part.
-    """
-    finite = values.isfinite().all(dim=1)
-    if not finite.all():
-        batch = int((~finite).nonzero()[0])
-        shown = ", ".join(f"{name} {value:g}" for name, value in zip(names, values[batch].tolist(), strict=True))
-        raise NonFiniteLossError(
-            f"the loss is not finite in epoch {epoch} of {epochs}, "
-            f"batch {batch + 1} of {len(values)}: {shown}. A lower learning rate usually helps."
-        )
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    means = (values * weights[:, None]).sum(dim=0) / weights.sum()
-    return {_MEASURE_OF_PART[name]: mean for name, mean in zip(names, means.tolist(), strict=True)}
+        finite = self.values.isfinite().all(dim=1)
+        if not finite.all():
+            batch = int((~finite).nonzero()[0])
+            found = zip(self.names, self.values[batch].tolist(), strict=True)
+            shown = ", ".join(f"{name} {value:g}" for name, value in found)
+            raise NonFiniteLossError(
+                f"the loss is not finite in epoch {epoch} of {epochs}, "
+                f"batch {batch + 1} of {len(self.values)}: {shown}. A lower learning rate usually helps."
+            )
+        weights = torch.tensor(self.sizes, dtype=torch.float64)
+        means = (self.values * weights[:, None]).sum(dim=0) / weights.sum()
+        return {_MEASURE_OF_PART[name]: mean for name, mean in zip(self.names, means.tolist(), strict=True)}

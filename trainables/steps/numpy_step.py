@@ -61,12 +61,12 @@ class NumpyForm:
         self._key: tuple[object, ...] = ()
 
     @_QUIETLY
-    def __call__(self, student_logits: Tensor, taught_by: Tensor, labels: Tensor) -> Gradients:
+    def __call__(self, student_logits: Tensor, target_logits: Tensor, labels: Tensor) -> Gradients:
         """Compute the gradients of one batch.
 
         Args:
             student_logits: (B, C) float, on the CPU.
-            taught_by: (B, C), logits of the adapted or the frozen teacher, without gradient.
+            target_logits: (B, C), logits of the adapted or the frozen teacher, without gradient.
             labels: (B,) int64.
         """
         key = student_logits.shape, student_logits.dtype
@@ -77,8 +77,8 @@ class NumpyForm:
         p, norm = self._p, self._norm
         log_p = np.empty_like(p)  # a new array, because the loss log keeps it
         log_p[0] = student_logits.detach().numpy().T
-        log_p[1] = taught_by.numpy().T
-        np.multiply(log_p[:2], self._coldness, out=log_p[2:])
+        log_p[1] = target_logits.numpy().T
+        np.multiply(log_p[:2], self._inverse_temperature, out=log_p[2:])
         np.maximum.reduce(log_p, axis=1, out=norm, keepdims=True)
         log_p -= norm
         np.exp(log_p, out=p)
@@ -88,14 +88,14 @@ class NumpyForm:
         # No label needs clipping, but mode="clip" avoids a copy.
         self._unit.take(labels.numpy(), axis=1, out=self._truth, mode="clip")
         np.dot(self._weights, self._rows, out=self._gradients)
-        if self._pull is not None:
+        if self._divergence_weight is not None:
             difference = np.subtract(log_p[3], log_p[2], out=self._difference)
             product = np.multiply(p[3], difference, out=self._product)
             difference -= np.add.reduce(product, axis=0, out=self._mean)
             difference *= p[3]
-            difference *= self._pull
-            self._in_taught_by += difference
-        return Gradients(self._student, self._taught_by, torch.from_numpy(log_p))
+            difference *= self._divergence_weight
+            self._in_target += difference
+        return Gradients(self._student, self._target, torch.from_numpy(log_p))
 
     def _prepare(self, batch: int, classes: int, dtype: torch.dtype) -> None:
         form = self._form
@@ -103,15 +103,16 @@ class NumpyForm:
         self._p, self._truth, self._rows = terms[:4], terms[4], terms.reshape(5, -1)
         self._norm = _zeros(4, 1, batch, dtype=dtype)
         self._unit = np.eye(classes, dtype=terms.dtype)
-        self._coldness = 1 / float(form.temperature)
+        self._inverse_temperature = 1 / float(form.temperature)
         self._weights = np.array([[float(each) / batch for each in row] for row in form.linear], dtype=terms.dtype)
-        self._pull = None if form.pull_on_adapter is None else float(form.pull_on_adapter) / batch
+        weight = form.divergence_weight
+        self._divergence_weight = None if weight is None else float(weight) / batch
         self._difference, self._product = _zeros(2, classes, batch, dtype=dtype)
         self._mean = _zeros(batch, dtype=dtype)
         self._gradients = _zeros(2, classes * batch, dtype=dtype)
-        in_student, self._in_taught_by = self._gradients.reshape(2, classes, batch)
+        in_student, self._in_target = self._gradients.reshape(2, classes, batch)
         self._student = torch.from_numpy(in_student.T)
-        self._taught_by = torch.from_numpy(self._in_taught_by.T) if form.has_adapter else None
+        self._target = torch.from_numpy(self._in_target.T) if form.has_adapter else None
 
 
 class NumpyAdapterStep:
@@ -158,22 +159,26 @@ class NumpyAdapterStep:
         return self._adapted_tensor
 
     @_QUIETLY
-    def learn(self, gradient: Tensor) -> None:
-        """Take one SGD step, from the gradient (B, C) with respect to the last adapted logits."""
-        pull = gradient.numpy()
+    def backward(self, gradient: Tensor) -> None:
+        """Compute the gradients and take one SGD step.
+
+        Args:
+            gradient: (B, C), gradient with respect to the last adapted logits.
+        """
+        array = gradient.numpy()
         hidden = self._outputs["w2"]
         if self._kind == "parallel":
-            self._enter("w1", pull, self._feature)
+            self._enter("w1", array, self._feature)
         elif self._kind == "feature":
-            pull = np.dot(pull, self._head, out=self._outputs["w3"])
-        self._enter("w3", pull, hidden)
-        pull = np.dot(pull, self._weights["w3"], out=self._in_hidden)
+            array = np.dot(array, self._head, out=self._outputs["w3"])
+        self._enter("w3", array, hidden)
+        array = np.dot(array, self._weights["w3"], out=self._in_hidden)
         # The output of a ReLU is positive or zero, so the sign of the output is the derivative.
-        pull *= np.sign(hidden, out=hidden)
-        self._enter("w2", pull, self._inputs)
+        array *= np.sign(hidden, out=hidden)
+        self._enter("w2", array, self._inputs)
         if self._kind == "serial":
-            self._enter("w1", np.dot(pull, self._weights["w2"], out=self._in_first), self._feature)
-        self._descend()
+            self._enter("w1", np.dot(array, self._weights["w2"], out=self._in_first), self._feature)
+        self._take_step()
 
     def _linear(self, layer: str, inputs: np.ndarray) -> np.ndarray:
         outputs = np.dot(inputs, self._weights[layer].T, out=self._outputs[layer])
@@ -184,8 +189,8 @@ class NumpyAdapterStep:
         np.dot(gradient.T, inputs, out=self._weight_gradients[layer])
         np.add.reduce(gradient, axis=0, out=self._bias_gradients[layer])
 
-    def _descend(self) -> None:
-        """Apply SGD with momentum and coupled weight decay, as in `Trainer.step`."""
+    def _take_step(self) -> None:
+        """Apply SGD with momentum and coupled weight decay, as in `sgd_step`."""
         trainer, step, scratch = self._trainer, self._gradients, self._scratch
         if trainer.weight_decay:
             step += np.multiply(self._parameters, trainer.weight_decay, out=scratch)

@@ -63,14 +63,14 @@ class PackActor:
         reporting = self._reporting[client]
         reporting.open()
         while reporting.error is None:
-            answer = await self._server.step(client)
-            if answer.error is not None:
-                reporting.fail(answer.error)
+            result = await self._server.step(client)
+            if result.error is not None:
+                reporting.fail(result.error)
                 break
             if reporting.student_path is not None:
                 await self._server.look_at(client, partial(save_student_if_requested, path=reporting.student_path))
-            if (result := reporting.add(answer.run, answer.measures)) is not None:
-                return result
+            if (report := reporting.add(result.run, result.measures)) is not None:
+                return report
         return reporting.failed()
 
     async def save(self, client: str, folder: str) -> None:

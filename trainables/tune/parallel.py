@@ -27,7 +27,7 @@ from trainables.tune.trainable import DistillationTrainable
 # Long, because the first trial that needs a slot of the teacher outputs may have to compute the slot.
 _TIMEOUT: Final = timedelta(minutes=30)
 _dist: Any = dist  # the type stubs lack the names used here
-_SECONDS_FOR_ERROR: Final = 60.0
+_SECONDS_FOR_ERRORS: Final = 60.0
 
 
 def process_group(store: Any, rank: int, size: int, *, device: str, address: str) -> Any:
@@ -148,26 +148,26 @@ class WorkerGroup:
         try:
             measures = run_epoch(run)
         except NonFiniteLossError:
-            ray.wait(running, num_returns=len(running), timeout=_SECONDS_FOR_ERROR)
+            ray.wait(running, num_returns=len(running), timeout=_SECONDS_FOR_ERRORS)
             raise
         except Exception:
             self.broken = True
             self.workers.group = None
-            self._raise_worker_errors(running)
+            self._raise_errors(running)
             raise
-        self._raise_worker_errors(running)
+        self._raise_errors(running)
         return measures
 
-    def _raise_worker_errors(self, running: list[Any]) -> None:
+    def _raise_errors(self, running: list[Any]) -> None:
         try:
-            errors = ray.get(running, timeout=_SECONDS_FOR_ERROR)
+            errors = ray.get(running, timeout=_SECONDS_FOR_ERRORS)
         except ray.exceptions.RayError as error:
             self.broken = True
             raise WorkerLostError(f"a worker of the trial was lost ({type(error).__name__})") from None
-        messages = [f"worker {rank}: {text}" for rank, text in enumerate(errors, start=1) if text is not None]
-        if messages:
+        described = [f"worker {rank}: {text}" for rank, text in enumerate(errors, start=1) if text is not None]
+        if described:
             self.broken = True
-            raise RuntimeError("; ".join(messages))
+            raise RuntimeError("; ".join(described))
 
     def end(self) -> None:
         """End the processes of the other workers."""

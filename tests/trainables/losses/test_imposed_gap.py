@@ -15,6 +15,7 @@ from trainables.process.randomness import seeded
 from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
 from trainables.steps.adapter import KINDS, TeacherAdapter
+from trainables.steps.step import AutogradStep
 
 IMPOSED = ["paper", "centred"]
 CONTROLLED = [*IMPOSED, "placebo"]
@@ -135,12 +136,12 @@ def test_a_controlled_gap_has_no_formula_anywhere_alone_or_packed(control, digit
     values = TrialConfig(gap_control=control, gap_target=0.5).model_dump()
     assert METHODS["pesf_kd"].gradients(values) is None
     run = DistillationRun(small_config(gap_control=control, gap_target=0.5), digits, teacher)
-    assert run._closed_form is None
-    assert run._gradients is None
-    assert run._adapter_step is None
+    assert run.closed_form is None
+    assert isinstance(run.step, AutogradStep)
     packed = PackedStep([run])
-    assert packed._closed_form is None
-    assert packed._adapter is None
+    assert packed.closed_form is None
+    assert isinstance(packed.step, AutogradStep)
+    assert packed.adapter is None
 
 
 def test_without_its_weight_a_penalty_trains_by_autograd_what_the_formulas_train(digits, teacher):

@@ -21,6 +21,7 @@ from trainables.spec.methods import METHOD_SPECS, AdapterSettings, MethodSpec, m
 from trainables.spec.methods.settings import AdapterTrainingSettings
 from trainables.spec.trial import TrialConfig, config_fields
 from trainables.steps.loss_log import LossLog, NonFiniteLossError
+from trainables.steps.step import AutogradStep
 from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.live import LiveTeacherOutputs
@@ -411,7 +412,7 @@ def its_ledger_says_what_a_step_takes(case: Case, bench: Bench) -> None:
         if run.stored_outputs is not None:
             run.stored_outputs.validation(torch.arange(1), batch.inputs)  # what it computes to store is not a step's
             run.stored_outputs.train_batch(batch.indices, batch.slot, batch.inputs)
-        run._gradients = None  # formulas do in NumPy what autograd does
+        run.step = AutogradStep(list(run.trainers.values()))  # formulas do in NumPy what autograd does
         run.epoch = config.epochs - 1  # what a method does in its first epochs alone is not what a step takes
         for trainer in run.trainers.values():
             trainer.module.train()

@@ -92,7 +92,7 @@ def test_a_trial_measures_the_same_folded_and_not(digits, monkeypatch):
         config = TrialConfig(method="ce", student="cnn_8_16", epochs=2)
         run = DistillationRun(config, digits, None)
         run_epoch(run)
-        assert (run.answers.folded_student is not None) == (least == 0)
+        assert (run.predictor.folded_student is not None) == (least == 0)
         return {name: value for name, value in run_epoch(run).items() if name.startswith("val/")}
 
     folded, plain = measures(0), measures(10**9)

@@ -16,7 +16,7 @@ from trainables.packing.network import PackingError
 from trainables.packing.pack import Pack
 from trainables.process.randomness import seeded
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint
-from trainables.run.predictions import SplitAnswers
+from trainables.run.predictions import SplitPredictor
 from trainables.run.run import DistillationRun
 from trainables.spec.datasets import DATASETS
 from trainables.spec.methods import method_spec
@@ -77,7 +77,7 @@ def in_float64(run: DistillationRun) -> DistillationRun:
 def with_batches(run: DistillationRun, batches: BatchSource) -> DistillationRun:
     """The run, whose networks are trained on these and asked about these."""
     run.batches = batches
-    run.answers = SplitAnswers(run.student, run.dataset, batches, run.workers)
+    run.predictor = SplitPredictor(run.student, run.dataset, batches, run.workers)
     return run
 
 
@@ -370,11 +370,11 @@ def test_what_a_narrow_adapter_has_over_stays_zero(digits, teacher):
     changes = [{"adapter_width": 2, "adapter_init": "default"}, {"adapter_width": 11, "adapter_init": "default"}]
     packed = Pack(make_runs(digits, teacher, changes))
     packed.train_epoch()
-    wide = packed._step._adapter._weights  # the memory itself: a trial sees its own part only
-    assert wide["w2.weight"].shape[:2] == (2, 11)
-    assert wide["w2.weight"][0, :2].count_nonzero() == 2 * 10
-    assert wide["w2.weight"][0, 2:].count_nonzero() == 0
-    assert wide["w3.weight"][0, :, 2:].count_nonzero() == 0
+    wide = packed._step.adapter.weights  # the memory itself: a trial sees its own part only
+    assert wide["w2"].shape[:2] == (2, 11)
+    assert wide["w2"][0, :2].count_nonzero() == 2 * 10
+    assert wide["w2"][0, 2:].count_nonzero() == 0
+    assert wide["w3"][0, :, 2:].count_nonzero() == 0
 
 
 def test_packed_trials_train_in_bfloat16(digits, teacher):

@@ -25,6 +25,8 @@ from trainables.costs.ledger import count_costs
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 from trainables.run.workers import Workers, share_norms
+from trainables.steps.loss_log import LossLog
+from trainables.steps.step import AutogradStep
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 Result = TypeVar("Result")
@@ -79,9 +81,8 @@ def gradients(run: DistillationRun) -> dict[str, torch.Tensor]:
 
 def first_step(run: DistillationRun) -> dict[str, torch.Tensor]:
     """The gradients of the first batch, by autograd, whichever way a lone run would find them."""
-    from trainables.steps.loss_log import LossLog
-
-    run._closed_form = run._gradients = run._adapter_step = None
+    if run.workers is None:
+        run.step = AutogradStep(list(run.trainers.values()))
     run.begin_drawing()
     run.student.train()
     batch = next(iter(run._batches_of_epoch()))

@@ -11,10 +11,11 @@ from trainables.process.randomness import seeded
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 from trainables.steps.adapter import KINDS, TeacherAdapter
-from trainables.steps.adapter_formulas import AdapterStep
+from trainables.steps.adapter_formulas import AdapterFormulas, AdapterStep
 from trainables.steps.closed_form import ClosedForm
 from trainables.steps.numpy_step import NumpyAdapterStep, NumpyForm, fits_adapter, fits_form
 from trainables.steps.sgd import Trainer
+from trainables.steps.step import ClosedFormStep, formula_step
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
 CPU = torch.device("cpu")
@@ -24,8 +25,8 @@ SGD = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.01, "schedule": 
 
 
 def random_batch(batch: int, dtype: torch.dtype, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    student, taught_by = 3 * torch.randn(2, batch, classes, dtype=dtype)
-    return student, taught_by, torch.randint(classes, (batch,))
+    student, target_logits = 3 * torch.randn(2, batch, classes, dtype=dtype)
+    return student, target_logits, torch.randint(classes, (batch,))
 
 
 def random_adapter(kind: str, dtype: torch.dtype) -> tuple[TeacherAdapter, nn.Linear]:
@@ -39,15 +40,14 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
 
 def in_torch(run: DistillationRun) -> DistillationRun:
     """A run that has not begun, made to take its steps without NumPy."""
-    run._gradients = run._closed_form
-    if run.adapter is not None:
-        run._adapter_step = AdapterStep(run.adapter, run.adapter_trainer)
+    run.step = formula_step(run.closed_form, run.trainers)
     return run
 
 
 def is_in_numpy(run: DistillationRun) -> bool:
-    adapter = run.adapter is None or isinstance(run._adapter_step, NumpyAdapterStep)
-    return isinstance(run._gradients, NumpyForm) and adapter
+    assert isinstance(run.step, ClosedFormStep)
+    adapter = run.adapter is None or isinstance(run.step.adapter, NumpyAdapterStep)
+    return isinstance(run.step.gradients, NumpyForm) and adapter
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES, ids=str)
@@ -66,9 +66,9 @@ def test_gradients_and_losses_are_those_of_the_closed_form_for_batches_of_any_si
     ours = NumpyForm(form)
     with seeded(0):
         for batch in (7, 3, 7, 1):
-            student, taught_by, labels = random_batch(batch, dtype)
-            got, expected = ours(student.requires_grad_(), taught_by, labels), form(student, taught_by, labels)
-            assert (got.taught_by is None) == (expected.taught_by is None) == (not more)
+            student, target_logits, labels = random_batch(batch, dtype)
+            got, expected = ours(student.requires_grad_(), target_logits, labels), form(student, target_logits, labels)
+            assert (got.target is None) == (expected.target is None) == (not more)
             for one, other in zip(got, expected, strict=True):
                 if other is not None:
                     assert one.dtype == dtype
@@ -93,13 +93,13 @@ def test_an_adapter_learns_what_it_learns_in_torch(kind, changes, dtype, toleran
         adapter, head = random_adapter(kind, dtype)
         other = copy.deepcopy(adapter)
         ours = NumpyAdapterStep(adapter, Trainer(adapter, **(SGD | changes)))
-        theirs = AdapterStep(other, Trainer(other, **(SGD | changes)))
+        theirs = AdapterStep(AdapterFormulas(other), Trainer(other, **(SGD | changes)))
         for batch in (7, 7, 2, 7):
-            feature, pull = torch.randn(batch, 6, dtype=dtype), torch.randn(batch, 4, dtype=dtype)
+            feature, gradient = torch.randn(batch, 6, dtype=dtype), torch.randn(batch, 4, dtype=dtype)
             logits = head(feature).detach()
             assert_close(ours.forward(feature, logits), theirs.forward(feature, logits), tolerance)
-            ours.learn(pull)
-            theirs.learn(pull)
+            ours.backward(gradient)
+            theirs.backward(gradient)
     first, second = ours._trainer.state_tensors(), theirs._trainer.state_tensors()
     assert list(first) == list(second)
     assert any(name.startswith("momentum.") for name in first) == ("momentum" not in changes)
@@ -120,13 +120,13 @@ def test_an_adapter_that_corrects_nothing_gives_the_teachers_logits_to_the_bit(k
 def test_an_adapter_that_others_moved_or_loaded_goes_on_where_it_then_is():
     with seeded(3):
         adapter, head = random_adapter("serial", torch.float64)
-        feature, pull = torch.randn(7, 6, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
+        feature, gradient = torch.randn(7, 6, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
     trainer = Trainer(adapter, **SGD)
     step = NumpyAdapterStep(adapter, trainer)
 
     def take_step() -> dict[str, Tensor]:
         step.forward(feature, head(feature).detach())
-        step.learn(pull)
+        step.backward(gradient)
         return {name: tensor.clone() for name, tensor in trainer.state_tensors().items()}
 
     start = {name: tensor.clone() for name, tensor in trainer.state_tensors().items()}
@@ -236,10 +236,10 @@ def test_logits_that_are_not_finite_give_no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         form = NumpyForm(ClosedForm(**NUMBERS, adapter_ce_weight=1.0))
-        student, taught_by, labels = random_batch(3, torch.float32)
-        spoilt = form(student, taught_by * float("inf"), labels)
+        student, target_logits, labels = random_batch(3, torch.float32)
+        spoilt = form(student, target_logits * float("inf"), labels)
         assert spoilt.log_p[1].isnan().any()
-        assert form(student, taught_by, labels).student.isfinite().all()
+        assert form(student, target_logits, labels).student.isfinite().all()
 
 
 def test_larger_problems_and_other_devices_stay_in_torch():

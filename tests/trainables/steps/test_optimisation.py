@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from trainables.process.randomness import seeded
-from trainables.steps.sgd import SCHEDULES, Trainer, count_parameters, schedule_factor
+from trainables.steps.sgd import SCHEDULES, Trainer, count_parameters, schedule_factor, sgd_step
 
 
 def build_trainer(**changes: object) -> Trainer:
@@ -78,6 +78,47 @@ def test_a_step_gives_the_bits_of_pytorchs_own_optimiser(momentum):
         reference.step()
         for (name, parameter), other in zip(ours.module.named_parameters(), theirs.module.parameters(), strict=True):
             assert torch.equal(parameter, other), name
+
+
+SETTINGS = (
+    {"rate": 0.1, "momentum": 0.9, "weight_decay": 0.01},
+    {"rate": 0.03, "momentum": 0.0, "weight_decay": 0.01},
+    {"rate": 0.2, "momentum": 0.5, "weight_decay": 0.0},
+)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("fused", [True, False])
+def test_an_sgd_step_is_that_of_pytorchs_optimiser(fused, settings):
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.linspace(-1, 1, 40, dtype=torch.float64) for _ in range(2))
+    running = torch.zeros_like(ours) if settings["momentum"] else None
+    reference = torch.optim.SGD(
+        [theirs.requires_grad_()], lr=settings["rate"], momentum=settings["momentum"],
+        weight_decay=settings["weight_decay"],
+    )  # fmt: skip
+    for _ in range(3):
+        theirs.grad = torch.randn(40, generator=generator, dtype=torch.float64)
+        sgd_step([ours], [theirs.grad.clone()], [running], fused=fused, **settings)
+        reference.step()
+        torch.testing.assert_close(ours, theirs.detach(), rtol=1e-14, atol=1e-15)
+
+
+def test_an_sgd_step_with_settings_of_each_number_is_one_step_for_each_setting():
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(4, 3, 20, generator=generator, dtype=torch.float64)
+    together, momenta = start.clone().flatten(), torch.zeros(60, dtype=torch.float64)
+    alone = [(values.clone(), torch.zeros(20, dtype=torch.float64)) for values in start]
+    spread = {
+        name: torch.tensor([each[name] for each in SETTINGS], dtype=torch.float64).repeat_interleave(20)
+        for name in SETTINGS[0]
+    }
+    for gradient in gradients:
+        sgd_step([together], [gradient.clone().flatten()], [momenta], fused=False, **spread)
+        for (values, running), own, settings in zip(alone, gradient, SETTINGS, strict=True):
+            sgd_step([values], [own.clone()], [running], fused=True, **settings)
+    for found, (values, _) in zip(together.view(3, 20), alone, strict=True):
+        torch.testing.assert_close(found, values, rtol=1e-13, atol=1e-15)
 
 
 def test_a_loaded_trainer_goes_on_to_the_same_bits():

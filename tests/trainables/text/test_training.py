@@ -17,8 +17,8 @@ def test_answers_come_in_the_splits_own_order_however_they_were_batched(text, te
     run = DistillationRun(text_config(), text, text_teacher)
     split = text.validation
     alone = torch.cat([run.student.eval()(split.batch(torch.tensor([row]))) for row in range(len(split))])
-    torch.testing.assert_close(run.answers.of_student(split), alone.detach())
-    said = run.answers.of_frozen_teacher(run.teacher_outputs)
+    torch.testing.assert_close(run.predictor.of_student(split), alone.detach())
+    said = run.predictor.of_frozen_teacher(run.teacher_outputs)
     torch.testing.assert_close(
         said.logits[:5], torch.cat([text_teacher(split.batch(torch.tensor([r]))).logits for r in range(5)])
     )

@@ -25,6 +25,9 @@ from unittest import mock
 sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
 
 # isort: split
+import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
+
+# isort: split
 from study.cli.progress import StudyProgress
 from study.plan.resolve import resolve_plan
 from study.records import read_trials

@@ -32,7 +32,7 @@ from unittest import mock
 sys.path[0] = str(Path(__file__).parents[1])  # the folder of this script has a study.py that would hide the package
 
 # isort: split
-from study.running import runner  # sets Ray's environment before Ray is imported
+import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
 
 # isort: split
 import psutil
@@ -44,6 +44,7 @@ from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.resolve import resolve_plan
 from study.records import read_epochs, read_trials
+from study.running import runner
 from trainables.spec.measures import CALIBRATION, COST_MEASURES, TRAINING_MEASURES, VALIDATION_MEASURES
 from trainables.tune import tasks
 from trainables.tune import trainable as distillation

@@ -54,10 +54,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         + _companions(plan),
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
-        f"runs on    Ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU per trial, "
-        + (f"at most {plan.max_concurrent} trials at once" if plan.max_concurrent else "as many trials at once as fit")
-        + _packing(plan)
-        + _workers(plan),
+        f"runs {_where(plan)}",
         f"writes     {plan.directory}"
         + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {line}" for line in left_out_lines(plan)),
@@ -174,6 +171,17 @@ def _companions(plan: StudyPlan) -> str:
         return ""
     epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
     return f"; in {epochs} of them, {getattr(plan.base, companion)} is trained too"
+
+
+def _where(plan: StudyPlan) -> str:
+    if plan.executor == "in-process":
+        return "in    this process, one trial after the other"
+    return (
+        f"on    Ray {plan.address}, {plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU per trial, "
+        + (f"at most {plan.max_concurrent} trials at once" if plan.max_concurrent else "as many trials at once as fit")
+        + _packing(plan)
+        + _workers(plan)
+    )
 
 
 def _workers(plan: StudyPlan) -> str:

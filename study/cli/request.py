@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from search_spaces import COMPARISONS, MethodComparison
-from study.plan.options import names_into
+from study.plan.options import default_of, names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
 from trainables.spec.datasets import FOLDER_PREFIX
@@ -302,7 +302,7 @@ def resumed_plan(
     from study.plan.folder import refuse_copies
     from study.plan.network_checks import check_networks
     from study.plan.places import check_store_place
-    from study.plan.plan import EXECUTION_FIELDS, URI_FIELDS
+    from study.plan.plan import EXECUTION_FIELDS, RAY_ONLY, URI_FIELDS
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
 
@@ -323,8 +323,11 @@ def resumed_plan(
     refuse_differences(plan, asked)
     _refuse_other_methods(plan, _names(given.get("methods")))
     asked |= check_same_teacher(plan, given)
-    # A time budget applies to one run. A resumed run has no budget unless the user gives one.
+    # A time budget applies to one run. A resumed run has no budget unless the user gives one. A study that leaves Ray
+    # leaves what only Ray can do.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
+    if execution.get("executor") == "in-process" != plan.executor:
+        execution = {**{field: default_of(field) for field in RAY_ONLY}, **execution}
     confirmation = _confirmation_at_resume(
         plan,
         given.get("confirm"),

@@ -143,6 +143,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _search("seed", int, 0, "question",
             "Seed of the study, for the sampler and for the seeds of all trials.",
             into="plan"),
+        _resources("executor", Literal["ray", "in-process"], "ray", "execution",
+            "What runs the trials: Ray, or this process, one trial after the other, for debuggers, notebooks and "
+            "tests. The results are the same.",
+            into="plan"),
         _resources("max_concurrent", int | None, None, "execution",
             "Maximum number of trials at once. Default: as many as fit.",
             into="plan"),

@@ -39,10 +39,11 @@ from trainables.spec.methods import method_spec
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig
 from trainables.storage.files import replace_file
-from trainables.storage.uris import redact_place
+from trainables.storage.uris import is_uri, redact_place
 
 Sampler = Literal["tpe", "random", "qmc", "gp", "cmaes", "nsga2"]
 Scheduler = Literal["none", "asha"]
+ExecutorName = Literal["ray", "in-process"]
 
 MOST_PACKED: Final = 64
 MOST_TRIALS: Final = 1_000_000
@@ -57,6 +58,15 @@ _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db"
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
+# Execution fields that only Ray can follow: the values that the other executor accepts, and what it says to others.
+RAY_ONLY: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
+    "max_concurrent": ((None, 1), "runs one trial after the other"),
+    "pack": ((1,), "runs one trial after the other, and packs none"),
+    "workers_per_trial": ((1,), "has no processes of a trial"),
+    "trial_timeout": ((None,), "cannot end a trial that hangs, which would be this process"),
+    "address": (("local",), "uses no cluster"),
+    "ship_code": ((False,), "uses no nodes that code could be sent to"),
+}
 
 
 class StudyPlan(BaseModel):
@@ -104,6 +114,7 @@ class StudyPlan(BaseModel):
     sampler: Sampler = default_of("sampler")
     scheduler: Scheduler = default_of("scheduler")
     seed: int = Field(default_of("seed"), ge=0, lt=SEEDS)
+    executor: ExecutorName = default_of("executor")
     max_concurrent: int | None = Field(default_of("max_concurrent"), ge=1, le=100_000)
     cpus_per_trial: float = Field(default_of("cpus_per_trial"), gt=0, le=10_000)
     gpus_per_trial: float = Field(default_of("gpus_per_trial"), ge=0, le=1024)
@@ -213,6 +224,19 @@ class StudyPlan(BaseModel):
                 f"method {self.base.method!r} trains {getattr(self.base, companion)} along with each student, and it "
                 "may draw random numbers, which packed trials cannot keep separate: leave out --pack"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_run_in_one_process(self) -> Self:
+        if self.executor == "in-process":
+            for name, (accepted, why) in RAY_ONLY.items():
+                if getattr(self, name) not in accepted:
+                    raise ValueError(f"--executor in-process {why}: leave out --{name.replace('_', '-')}")
+            if self.storage_path is not None and is_uri(self.storage_path):
+                raise ValueError(
+                    "--executor in-process writes checkpoints to a folder of this machine: name a folder as "
+                    "--storage-path, or leave it out"
+                )
         return self
 
     @field_validator("space")

@@ -1,23 +1,18 @@
-"""Execution of a study from plan to result: prepare, search, collect. New and resumed studies run the same code."""
+"""Execution of a study from plan to result: prepare, search, collect.
 
-import gc
+New and resumed studies run the same code, and so do both executors (`study.running.executor`).
+"""
+
 import json
-import logging
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
-
-from study.running.cluster import Slots, check_address, start_ray, stop_ray
-
-# isort: split
-import ray
-from ray import tune
 
 from study.cli.progress import StudyProgress
 from study.cli.request import resume_command
@@ -25,27 +20,25 @@ from study.ledger.derivable import check_records, set_aside
 from study.ledger.ledger import StudyLedger, TrialEntry, describe_damage, epoch_rows, trial_row
 from study.ledger.recording import complete_records, open_records
 from study.ledger.run import StudyRun
-from study.ledger.same_data import check_same_data
 from study.plan.folder import settle_in
 from study.plan.lock import StudyLock
 from study.plan.notes import describe_teacher_storage
 from study.plan.plan import StudyPlan
 from study.plan.teacher_choice import describe_one_teacher, keep_teacher
 from study.records import RecordWriter
-from study.running.callback import Stop, StudyCallback
-from study.running.cluster_watch import ClusterWatch, connected_cluster
-from study.running.resources import Packing
+from study.running.data_check import check_same_data
+from study.running.executor import Executor, TrialsToRun
+from study.running.recorder import TrialRecorder
+from study.running.stop import Stop
 from study.running.teacher_fill import TeacherFill, check_outputs_location
 from study.running.teacher_preparation import prepare_study_teacher
-from study.running.trial_storage import TrialStorage, check_trial_storage, life_folder
-from study.running.watchdog import Watchdog
+from study.running.trial_storage import check_trial_storage
 from study.search.optuna_mirror import Put, mirrored
-from study.search.schedulers import make_scheduler
 from study.search.searcher import StudySearch
 from study.stages.confirmation import what_is_left
 from trainables.process.errors import ClusterLostError, StudyError
 from trainables.storage.files import is_no_room
-from trainables.storage.uris import is_uri, redact_place
+from trainables.storage.uris import is_uri
 
 if TYPE_CHECKING:
     from study.tracking.tracker import StudyTracker
@@ -64,7 +57,10 @@ def check_services(plan: StudyPlan) -> None:
     """
     from trainables.storage.mlflow_store import check_tracking_uri
 
-    check_address(plan.address)
+    if plan.address != "local":
+        from study.running.cluster import check_address  # imports Ray
+
+        check_address(plan.address)
     check_tracking_uri(plan.tracking_uri)
     check_outputs_location(plan)
     check_trial_storage(plan)
@@ -121,6 +117,10 @@ def run_study(
             try:
                 if _work_is_left(ledger):
                     _search(plan, ledger, tracker_opens, mirror, progress, stop)
+            except KeyboardInterrupt:
+                if tracker_opens.done() and tracker_opens.exception() is None:
+                    tracker_opens.result().abandon()
+                raise
             except ClusterLostError:
                 stop.last_words()
                 raise
@@ -227,18 +227,14 @@ def _search(
     stop: Stop,
 ) -> None:
     keep_teacher(plan)
-    progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
-    with _watched_cluster(plan, progress, stop):
-        cpus, gpus = plan.cpus_per_trial, plan.gpus_per_trial
-        if plan.address == "local":  # only a local cluster: others may grow
-            Slots(cpus=cpus, gpus=gpus, at_most=None, workers=plan.workers_per_trial).check()
-        slots = Slots(cpus=cpus, gpus=gpus, at_most=plan.max_concurrent)
+    with _executor(plan, progress, stop) as executor:
+        executor.check_resources()
         tracker.result()  # a store that rejects writes ends the study before a teacher is trained
-        check_same_data(ledger, stopped=stop.stop_all)
+        check_same_data(executor, ledger)
         teachers: dict[str, str] = {}
         for whose, trial in plan.teachers.items():
             progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")
-            prepared = prepare_study_teacher(plan, trial, progress, stopped=stop.stop_all)
+            prepared = prepare_study_teacher(executor, plan, trial, progress)
             if prepared is None:
                 return
             teachers[whose] = prepared.path
@@ -246,65 +242,32 @@ def _search(
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),
             "own_teachers": teachers,
-            "teacher_outputs": _teacher_outputs(plan),
+            "teacher_outputs": _teacher_outputs(plan, executor),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
             "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
         }
         progress.say(f"teacher {describe_teacher_storage(plan)}")
-        if settings["teacher_outputs"] is not None and not _filled(plan, settings, slots, ledger, progress, stop):
+        if settings["teacher_outputs"] is not None and not _filled(plan, settings, executor, ledger, progress, stop):
             return
-        packing = Packing(plan, settings, progress)
-        storage = TrialStorage(plan)
-        # Looked up before the first trial starts, because a storage that does not answer ends the study. The
-        # checkpoints of a trial with a dead process are looked up at that time.
-        known = {entry.trial_id: storage.checkpoints_of(entry.trial_id) for entry in ledger.unfinished}
-        search = StudySearch(
-            ledger,
-            packing.trial_settings,
-            lambda entry: _checkpoints(entry, known, storage),
-            packing.slots,
-            stop.lost_the_cluster,
-        )
-        callback = StudyCallback(ledger, tracker.result(), mirror, progress, stop, storage)
+        recorder = TrialRecorder(ledger, tracker.result(), mirror, progress, stop)
         progress.say(f"searching: {ledger.planned} trials, {len(ledger.entries)} of them begun before")
-        with progress, closing(storage):
+        with progress:
             try:
-                _tuner(plan, packing.trainable, search, ledger, callback, stop, storage).fit()
-            except Exception as error:  # a full disk also fails Tune's own files
+                executor.run_trials(TrialsToRun(ledger, settings, recorder))
+            except Exception as error:  # a full disk also fails the executor's own files
                 stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
                 if stop.failure is None:
                     raise
 
 
-@contextmanager
-def _watched_cluster(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator[None]:
-    """Connect Ray to the plan's cluster. Any error after losing the cluster becomes a `ClusterLostError`."""
-    start_ray(plan.address, ship_code=plan.ship_code)
+def _executor(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> AbstractContextManager[Executor]:
+    if plan.executor == "in-process":
+        from study.running.in_process import executor_in_process
 
-    def parting(lost: str) -> str:
-        return f"{lost}. What ran up to then is kept; to go on:\n  {resume_command(plan)}"
+        return executor_in_process(plan, progress, stop)
+    from study.running.on_ray import executor_on_ray  # imports Ray
 
-    stop.watch = watch = ClusterWatch(
-        connected_cluster(plan.address),
-        lambda lost: progress.say(f"{lost}; ending the study"),
-        last_words=stop.last_words,
-        parting=parting,
-    )
-    try:
-        yield
-    except Exception:  # Ray raises various errors
-        if watch.end() is None:
-            raise
-    finally:
-        if watch.end() is None:
-            # Tune leaves actor handles in reference cycles. If one is collected after Ray has stopped, by any thread
-            # that allocates, the whole process ends.
-            gc.collect()
-            stop_ray()
-        else:  # Ray would wait for the lost processes
-            watch.end_processes()
-    if watch.lost is not None:
-        raise ClusterLostError(parting(watch.lost))
+    return executor_on_ray(plan, progress, stop)
 
 
 def _last_words(
@@ -323,85 +286,37 @@ def _last_words(
     return say
 
 
-def _checkpoints(
-    entry: TrialEntry, known: dict[str, list[str | tune.Checkpoint]], storage: TrialStorage
-) -> list[str | tune.Checkpoint]:
-    """Return the checkpoints from which a trial may resume, newest first.
-
-    If the journal has lost epochs of the trial, none are returned: resuming would skip the lost epochs.
-    """
-    return [] if entry.gaps else known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id)
-
-
-def _teacher_outputs(plan: StudyPlan) -> Any:
+def _teacher_outputs(plan: StudyPlan, executor: Executor) -> Any:
     if plan.teacher_outputs_used == "live":
         return None
     location = plan.teacher_outputs_location
-    local = not is_uri(location)
-    settings = {
-        "location": str(Path(location).absolute()) if local else location,
-        "dtype": plan.teacher_outputs_dtype,
-    }
-    # Tune writes trial configs to its own files. An object reference keeps the secrets of the URI out of them.
-    return ray.put(settings) if redact_place(location) != location else settings
+    return executor.wrap_secrets(
+        {
+            "location": location if is_uri(location) else str(Path(location).absolute()),
+            "dtype": plan.teacher_outputs_dtype,
+        }
+    )
 
 
 def _filled(
-    plan: StudyPlan, settings: dict[str, Any], slots: Slots, ledger: StudyLedger, progress: StudyProgress, stop: Stop
+    plan: StudyPlan,
+    settings: dict[str, Any],
+    executor: Executor,
+    ledger: StudyLedger,
+    progress: StudyProgress,
+    stop: Stop,
 ) -> bool:
     """Fill the teacher outputs before the trials. Return False if the study must end first."""
     for trial in plan.teachers.values():
         fill = TeacherFill(
-            plan,
+            executor.fill_tasks(),
             {**settings, "config": trial.model_dump(mode="json")},
-            slots,
             progress,
             entered=lambda report: ledger.record_fill(report.forwards, len(report.filled), report.seconds),
             stopped=stop.stop_all,
         )
         fill.run()
     return not stop.stop_all()
-
-
-def _tuner(
-    plan: StudyPlan,
-    trainable: Any,
-    search: StudySearch,
-    ledger: StudyLedger,
-    callback: StudyCallback,
-    stop: Stop,
-    storage: TrialStorage,
-) -> tune.Tuner:
-    # The callback reports a dead process. Tune would print the traceback as well.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    callbacks: list[tune.Callback] = [callback]
-    if plan.trial_timeout is not None:
-        callbacks.append(Watchdog(plan.trial_timeout, search.give_up))
-    return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=search,
-            scheduler=make_scheduler(ledger),
-            num_samples=-1,
-            reuse_actors=True,
-            trial_name_creator=lambda trial: str(trial.config["trial_id"]),
-            trial_dirname_creator=_folder_of,
-        ),
-        run_config=tune.RunConfig(
-            **storage.next_run,
-            callbacks=callbacks,
-            stop=stop,
-            verbose=0,
-            # By default Tune writes a checkpoint when a trial ends, when none is needed any more.
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=0),  # the search restarts failed trials
-        ),
-    )
-
-
-def _folder_of(trial: Any) -> str:
-    """Return Tune's folder of a trial, one per process, because every new process restarts the checkpoint count."""
-    return life_folder(str(trial.config["trial_id"]), trial.config["life"])
 
 
 @contextmanager

@@ -32,8 +32,9 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         typer.Exit: always, with the exit code.
     """
     _make_folder(plan.output_dir)
-    with _told_how_to_go_on(plan), stdout_for_results_only(verbose=values["verbose"]) as stdout:
-        # Slow imports (Ray, Optuna, MLflow, pyarrow) happen only from here on.
+    shows_all = values["verbose"] or plan.executor == "in-process"  # what a trial prints, or a debugger in it
+    with _told_how_to_go_on(plan), stdout_for_results_only(verbose=shows_all) as stdout:
+        # Slow imports (Optuna, MLflow, pyarrow, and Ray if it runs the study) happen only from here on.
         from study.cli.data_preview import data_warnings
         from study.cli.progress import StudyProgress
         from study.plan.places import begin_study

@@ -1,8 +1,8 @@
-"""Filling of the stored teacher outputs by Ray tasks before the trials.
+"""Filling of the stored teacher outputs before the trials, by the tasks of an executor.
 
 A trial of E epochs uses min(views, E) slots, each once before any slot a second time. Some trials always run to the
 end, whatever the scheduler: controls and replicates. A study therefore needs every slot, and filling them ahead costs
-the teacher no more than the first trial would with a live teacher. Filling ahead uses all of the cluster, while trials
+the teacher no more than the first trial would with a live teacher. Filling ahead uses all of a cluster, while trials
 that need the same slot would wait for each other. If a task or a disk fails, the first trial that needs a missing slot
 computes it.
 
@@ -17,14 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import ray
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from study.cli.progress import StudyProgress
 from study.plan.plan import StudyPlan
 from study.plan.teacher_storage import reckon_teacher_storage
-from study.running.cluster import Slots
+from study.running.task_errors import TaskFailedError, TaskLostError
 from trainables.display.numbers import counted
 from trainables.display.progress import time_left
 from trainables.process.errors import StudyError
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
 SECONDS_ALONE: Final = 2.0  # approximate time for a process to start and import torch
 SECONDS_PER_TASK: Final = 10.0
 _ROUNDS: Final = 3  # row ranges, files assembled from them, and one for lost tasks
-_RETRIES: Final = 3
-_SECONDS_BETWEEN_LOOKS: Final = 0.25
 
 
 @dataclass
@@ -66,13 +62,47 @@ class Filling:
         return self.forwards / self.seconds if self.seconds > 0 else 0.0
 
 
+class FillTasks(Protocol):
+    """Tasks that run `trainables.tune.tasks.fill_teacher_outputs`.
+
+    Attributes:
+        seconds: approximate length of a task; see `deal_out`.
+    """
+
+    seconds: float
+
+    def slots(self) -> int:
+        """Return the number of tasks that run at once."""
+        ...
+
+    def start(self, settings: dict[str, Any], shards: "list[Shard] | None") -> Any:
+        """Start a task, and return a hashable handle."""
+        ...
+
+    def done(self, running: Sequence[Any]) -> Sequence[Any]:
+        """Return finished tasks, after waiting for a moment."""
+        ...
+
+    def report(self, task: Any) -> "FillReport":
+        """Return the result of a finished task.
+
+        Raises:
+            TaskFailedError: the task raised an error.
+            TaskLostError: the task ended without a result.
+        """
+        ...
+
+    def cancel(self, task: Any) -> None:
+        """End a task. Files are written atomically."""
+        ...
+
+
 class TeacherFill:
     """Filling of the missing teacher outputs of a study.
 
     Args:
-        plan: the study.
-        settings: Tune settings of the trials, plus `config`: the fields of any trial config with this teacher.
-        slots: number of tasks that run at once.
+        tasks: tasks of the executor.
+        settings: settings of the trials, plus `config`: the fields of any trial config with this teacher.
         progress: progress display for the user.
         entered: called with the report of each task.
         stopped: returns whether to end now. Outputs filled by then are kept.
@@ -81,19 +111,16 @@ class TeacherFill:
 
     def __init__(
         self,
-        plan: StudyPlan,
+        tasks: FillTasks,
         settings: dict[str, Any],
-        slots: Slots,
         progress: StudyProgress,
         *,
         entered: "Callable[[FillReport], None]" = lambda _: None,
         stopped: Callable[[], bool] = lambda: False,
         seconds_alone: float = SECONDS_ALONE,
     ) -> None:
-        from trainables.tune.tasks import fill_teacher_outputs
-
+        self._tasks = tasks
         self._settings = settings
-        self._slots = slots
         self._progress = progress
         self._entered = entered
         self._stopped = stopped
@@ -101,12 +128,6 @@ class TeacherFill:
         self._filling = Filling()
         self._filled: set[Shard] = set()
         self._began = time.monotonic()
-        self._task = ray.remote(fill_teacher_outputs).options(
-            num_cpus=plan.cpus_per_trial,
-            num_gpus=plan.gpus_per_trial,
-            max_retries=_RETRIES,
-            scheduling_strategy="SPREAD",
-        )
 
     def run(self) -> Filling:
         """Fill until no shard is missing, or until further attempts are useless.
@@ -135,7 +156,13 @@ class TeacherFill:
 
     def _fill(self, shards: "list[Shard]", looked: "FillReport") -> None:
         rate = looked.forwards / looked.seconds if looked.forwards else 0.0
-        batches = deal_out(shards, rate=rate, slots=self._slots(), seconds_alone=self._seconds_alone)
+        batches = deal_out(
+            shards,
+            rate=rate,
+            slots=self._tasks.slots(),
+            seconds_alone=self._seconds_alone,
+            seconds_per_task=self._tasks.seconds,
+        )
         rows, done, began = sum(map(_rows, shards)), 0, time.monotonic()
         before = self._filling.shards
         with self._progress.counting("teacher outputs, files", before + len(shards)) as changed:
@@ -153,32 +180,30 @@ class TeacherFill:
         running: dict[Any, list[Shard] | None] = {}
         try:
             while (waiting or running) and not self._stopped():
-                while waiting and len(running) < self._slots():
+                while waiting and len(running) < self._tasks.slots():
                     batch = waiting.popleft()
-                    running[self._task.remote(self._settings, batch)] = batch
-                for reference in ray.wait(list(running), timeout=_SECONDS_BETWEEN_LOOKS)[0]:
-                    batch = running.pop(reference)
-                    report = self._enter(reference)
+                    running[self._tasks.start(self._settings, batch)] = batch
+                for task in self._tasks.done(list(running)):
+                    batch = running.pop(task)
+                    report = self._enter(task)
                     if report is not None:
                         if len(report.filled) < len(batch or report.missing[:1]):
                             waiting.clear()  # full disk or refused write: the remaining tasks would fail too
                         yield report
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)  # files are written atomically
+            for task in running:
+                self._tasks.cancel(task)
 
-    def _enter(self, reference: Any) -> "FillReport | None":
+    def _enter(self, task: Any) -> "FillReport | None":
         try:
-            report: FillReport = ray.get(reference)
-        except ray.exceptions.RayTaskError as error:
+            report = self._tasks.report(task)
+        except TaskFailedError as error:
             if isinstance(error.cause, OSError):  # the storage was available a moment ago
                 self._progress.warn(f"{error.cause}; trials fill what is missing")
                 return None
             raise StudyError(f"the teacher's outputs cannot be stored: {error.cause}") from None
-        except ray.exceptions.RayError as error:
-            self._progress.warn(
-                f"a task that filled teacher outputs was lost ({type(error).__name__}); trials fill them"
-            )
+        except TaskLostError as error:
+            self._progress.warn(f"a task that filled teacher outputs was lost ({error.kind}); trials fill them")
             return None
         for note in report.notes:
             self._progress.warn(note)
@@ -226,7 +251,14 @@ def check_outputs_location(plan: StudyPlan) -> None:
         ) from None
 
 
-def deal_out(shards: "list[Shard]", *, rate: float, slots: int, seconds_alone: float) -> "list[list[Shard]]":
+def deal_out(
+    shards: "list[Shard]",
+    *,
+    rate: float,
+    slots: int,
+    seconds_alone: float,
+    seconds_per_task: float = SECONDS_PER_TASK,
+) -> "list[list[Shard]]":
     """Split shards into batches, one per task.
 
     Args:
@@ -234,11 +266,12 @@ def deal_out(shards: "list[Shard]", *, rate: float, slots: int, seconds_alone: f
         rate: rows per second of one task. If unknown (0), each shard gets a separate task.
         slots: number of tasks that run at once.
         seconds_alone: work below this number of seconds stays in one batch.
+        seconds_per_task: longest work of a batch, unless a single shard takes longer.
     """
     total = sum(map(_rows, shards))
     if rate and total <= rate * seconds_alone:
         return [shards] if shards else []
-    most = min(rate * SECONDS_PER_TASK, total / slots)
+    most = min(rate * seconds_per_task, total / slots)
     batches: list[list[Shard]] = []
     room = 0.0
     for shard in shards:

@@ -1,4 +1,4 @@
-"""Storage of trial checkpoints written by Tune: a folder, or a location of `pyarrow.fs` that all nodes can reach.
+"""Storage of trial checkpoints: a folder, or a location of `pyarrow.fs` that all nodes can reach.
 
 Only the two newest checkpoints of a trial are kept. The checkpoints of an ended trial are removed, because the records
 hold the result.
@@ -11,51 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow.fs as pafs
-import ray
-from ray import tune
-
 from study.plan.plan import StudyPlan
 from study.search.searcher import WORKER_RESTARTS
 from trainables.process.errors import StudyError
-from trainables.storage.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder, open_storage
-from trainables.storage.uris import is_uri, redact_place
+from trainables.storage.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder
+from trainables.storage.uris import is_uri
 
 _CHECKPOINTS_KEPT: Final = 2
 _RUN: Final = re.compile(r"run-(\d+)")
 _LIFE: Final = "+"
-
-
-class SharedStorage(pafs.SubTreeFileSystem):
-    """File system rooted at a URI, for Tune's workers.
-
-    Tune also pickles this object into its own files. If the URI contains secrets, the pickle holds only a reference to
-    the URI in Ray's object store.
-
-    Args:
-        where: the URI, or an object reference to the URI.
-    """
-
-    def __init__(self, where: Any) -> None:
-        uri = ray.get(where) if isinstance(where, ray.ObjectRef) else where
-        system, path = open_storage(uri)
-        super().__init__(path, system)
-        self._where = where
-
-    def __reduce__(self) -> tuple[type["SharedStorage"], tuple[Any]]:
-        return SharedStorage, (self._where,)
-
-
-def share(uri: str) -> SharedStorage:
-    """Return the file system at a URI. Secrets of the URI stay in Ray's object store, so Ray must run."""
-    return SharedStorage(uri if redact_place(uri) == uri else ray.put(uri))
+_CHECKPOINT: Final = "checkpoint_"  # as Tune calls them
 
 
 class TrialStorage:
     """Checkpoints of a study's trials, over all runs of the study.
 
     Args:
-        plan: the study. Ray must run.
+        plan: the study. With a URI for checkpoints, Ray must run.
 
     Raises:
         StudyError: the storage does not answer.
@@ -64,8 +36,10 @@ class TrialStorage:
     def __init__(self, plan: StudyPlan) -> None:
         place = plan.storage_path
         self._remote: RemoteFolder | None = None
-        self._shared: SharedStorage | None = None
+        self._shared: Any = None
         if place is not None and is_uri(place):
+            from study.running.shared_storage import share  # imports Ray
+
             self._remote, self._shared = RemoteFolder(place), share(place)
             self._root = _folder_of(plan, self._names(""))
         else:
@@ -92,7 +66,16 @@ class TrialStorage:
         """Tune's arguments for a new run, stored next to the earlier runs."""
         return {"name": f"run-{self._next}", "storage_path": self._root, "storage_filesystem": self._shared}
 
-    def checkpoints_of(self, trial_id: str) -> list[str | tune.Checkpoint]:
+    def new_checkpoint(self, trial_id: str, number: int) -> Path:
+        """Return the folder for a checkpoint of this run that is not written by Tune, but named as Tune would.
+
+        Args:
+            trial_id: identifier of the trial.
+            number: index of the checkpoint, from 0.
+        """
+        return Path(self._root) / f"run-{self._next}" / trial_id / f"{_CHECKPOINT}{number:06}"
+
+    def checkpoints_of(self, trial_id: str) -> list[Any]:
         """Return the checkpoints from which a trial may resume, newest first.
 
         A checkpoint is a folder, or a Tune checkpoint for a node to fetch. All runs of the study count, newest run
@@ -106,9 +89,11 @@ class TrialStorage:
         paths = [f"{folder}/{name}" for folder in folders for name in _newest_first(self._names(folder))]
         if self._shared is None:
             return list(paths)
+        from ray import tune
+
         return [tune.Checkpoint(path, filesystem=self._shared) for path in paths]
 
-    def newest_of(self, trial_id: str) -> list[str | tune.Checkpoint]:
+    def newest_of(self, trial_id: str) -> list[Any]:
         """Return the same as `checkpoints_of`, but nothing if the storage does not answer.
 
         In a running study a trial that starts again from the beginning is better than an error.
@@ -118,12 +103,15 @@ class TrialStorage:
         except StudyError:
             return []
 
-    def keep_newest(self, newest: tune.Checkpoint) -> None:
+    def keep_newest(self, newest: str) -> None:
         """Remove all but the two newest checkpoints of a trial.
 
         Tune's own `num_to_keep` writes a whole snapshot each time.
+
+        Args:
+            newest: path of the newest checkpoint.
         """
-        folder = Path(newest.path).parent.as_posix()
+        folder = Path(newest).parent.as_posix()
         if self._remover is not None:
             self._remover.submit(self._remove_old, folder)
         else:
@@ -131,7 +119,11 @@ class TrialStorage:
                 shutil.rmtree(f"{folder}/{name}", ignore_errors=True)
 
     def clear(self, trial_path: str | None) -> None:
-        """Remove Tune's folders of an ended trial, including all checkpoints."""
+        """Remove the folders of an ended trial, including all checkpoints.
+
+        Args:
+            trial_path: folder of the trial in this run, if the trial has one.
+        """
         if not trial_path:
             return
         now, trial_id = Path(trial_path).parent.as_posix(), Path(trial_path).name.partition(_LIFE)[0]
@@ -184,7 +176,7 @@ def _lives_of(trial_id: str) -> list[str]:
 
 
 def _newest_first(names: set[str]) -> list[str]:
-    return sorted((name for name in names if name.startswith("checkpoint_")), reverse=True)
+    return sorted((name for name in names if name.startswith(_CHECKPOINT)), reverse=True)
 
 
 def check_trial_storage(plan: StudyPlan) -> None:

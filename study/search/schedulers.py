@@ -4,9 +4,10 @@ import math
 from collections import deque
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from study.ledger.ledger import StudyLedger
+from study.search.rungs import Rungs
 
 
 class _NewTrialsFirst(FIFOScheduler):
@@ -42,71 +43,34 @@ class StudyFIFO(_NewTrialsFirst):
         return {}
 
 
-class SearchASHA(_NewTrialsFirst, ASHAScheduler):
-    """ASHA for search trials only, with rungs rebuilt from the ledger.
-
-    Controls and replicates are always trained to the end. Their means are reported, and a mean over only the surviving
-    trials would be biased upwards.
+class SearchASHA(_NewTrialsFirst):
+    """ASHA for search trials only; see `study.search.rungs`.
 
     Args:
         ledger: study ledger.
     """
 
     def __init__(self, ledger: StudyLedger) -> None:
-        epochs = ledger.plan.base.epochs
-        super().__init__(
-            time_attr="epoch",
-            metric=ledger.plan.objective,
-            mode="max",
-            max_t=epochs,
-            grace_period=1,
-            reduction_factor=3,
-            stop_last_trials=False,
-        )
-        for entry in ledger.in_stage("search"):
-            for epoch, score in entry.scores.items():
-                self._brackets[0].on_result(_named(entry.trial_id), epoch, score)
+        super().__init__()
+        self._metric = self._objective = ledger.plan.objective  # the first is Tune's
+        self.rungs = Rungs(ledger)
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Add a trial. Only search trials have rungs."""
-        self._new.append(trial)
-        if trial.config["stage"] == "search":
-            ASHAScheduler.on_trial_add(self, tune_controller, _named(trial.config["trial_id"]))
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Return STOP for a search trial in the lower part of a rung, or CONTINUE."""
-        if trial.config["stage"] != "search":
-            return str(TrialScheduler.CONTINUE)
-        return str(super().on_trial_result(tune_controller, _named(trial.config["trial_id"]), result))
+        return str(TrialScheduler.CONTINUE if self._enter(trial, result) else TrialScheduler.STOP)
 
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Add the last result to the rungs, unless it is NaN."""
-        if math.isnan(result.get(self.metric, math.nan)):
-            self.on_trial_remove(tune_controller, trial)
-        elif trial.config["stage"] == "search":
-            super().on_trial_complete(tune_controller, _named(trial.config["trial_id"]), result)
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:  # noqa: ARG002
+        """Add the last result to the rungs, unless it is NaN, as of a failed trial."""
+        if not math.isnan(result.get(self._objective, math.nan)):
+            self._enter(trial, result)
 
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Forget a failed trial without changing the rungs."""
-        self.on_trial_remove(tune_controller, trial)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002
-        """Forget a trial."""
-        self._trial_info.pop(trial.config["trial_id"], None)
+    def _enter(self, trial: Any, result: dict[str, Any]) -> bool:
+        if trial.config["stage"] != "search" or self._objective not in result:
+            return True
+        return self.rungs.enter(trial.config["trial_id"], result["epoch"], result[self._objective])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-class _NamedTrial:
-    """Minimal trial for ASHA's rungs. Holds the study's trial identifier instead of Tune's."""
-
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id
-
-
-def _named(trial_id: str) -> Any:
-    return _NamedTrial(trial_id)
 
 
 def make_scheduler(ledger: StudyLedger) -> TrialScheduler:

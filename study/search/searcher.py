@@ -1,10 +1,8 @@
-"""Search algorithm for Ray Tune that hands out all trials of a study, stage by stage.
+"""Search algorithm that hands out all trials of a study, stage by stage. It serves every executor and knows no Ray.
 
-`StudySearch` differs from Ray's `OptunaSearch` in three ways. First, a stopped trial is reported to Optuna in the state
-from which the sampler learns (see `study.search.samplers`), and a failed trial as FAIL. Ray reports COMPLETE for a
-stopped trial, and leaves a trial without a value RUNNING. Second, the search is rebuilt from the study's ledger instead
-of a pickle. Third, the search is only one stage of a study. Further stages are the controls, fresh seeds of the best
-configs, tuning of the control `kd` and the confirmation.
+A stopped trial is reported to Optuna in the state from which the sampler learns (see `study.search.samplers`), and a
+failed trial as FAIL. The search is rebuilt from the study's ledger. The search is only one stage of a study. Further
+stages are the controls, fresh seeds of the best configs, tuning of the control `kd` and the confirmation.
 
 A comparison may search each method with a separate sampler, or have no search at all. The confirmation runs only if the
 plan requests one. Configs are chosen after all other trials have ended, and only confirmation trials read the test
@@ -13,18 +11,13 @@ split.
 Controls start while the last search trials are still running, so no core is idle.
 """
 
-import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
-from ray import tune
-from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_error_line
 from study.ledger.students import student_path
@@ -41,10 +34,12 @@ from trainables.spec.trial import TrialConfig
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 WORKER_RESTARTS: Final = 3
+# Answer of `StudySearch.suggest` when no trial is left. Equal to the answer that Ray Tune expects.
+FINISHED: Final = "FINISHED"
 
 
-class StudySearch(OptunaSearch):
-    """Search algorithm that hands trials to Tune and reports results of search trials to Optuna.
+class StudySearch:
+    """Search algorithm that hands trials to an executor and reports results of search trials to Optuna.
 
     Args:
         ledger: study ledger. Unfinished trials are handed out first.
@@ -53,30 +48,28 @@ class StudySearch(OptunaSearch):
         slots: returns the number of trials that fit at once. For a trial handed out too early, Tune would start a new
             process and end the free process with everything loaded. That costs a second per trial.
         cluster_is_lost: returns whether the whole cluster is gone, not just the process of one trial.
+
+    Attributes:
+        metric: name of the measure to maximise.
     """
 
     def __init__(
         self,
         ledger: StudyLedger,
         trial_settings: dict[str, Any],
-        checkpoints: Callable[[TrialEntry], list[str | tune.Checkpoint]] = lambda _: [],
+        checkpoints: Callable[[TrialEntry], Sequence[Any]] = lambda _: [],
         slots: Callable[[], int] = lambda: 1_000_000,
         cluster_is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         plan = ledger.plan
-        super().__init__(
-            space=lambda _: {},
-            metric=plan.objective,
-            mode="max",
-            sampler=make_sampler(plan.sampler, study_seed=plan.seed, number=0),
-        )
+        self.metric = plan.objective
         self._plan = plan
         self._ledger = ledger
         self._trial_settings = trial_settings
         self._checkpoints = checkpoints
         self._slots = slots
         self._cluster_is_lost = cluster_is_lost
-        self._trial_ids: dict[str, str] = {}
+        self._trial_ids: dict[str, str] = {}  # by the executor's identifier
         self._running: set[str] = set()
         self._optuna_trials: dict[str, optuna.trial.Trial] = {}
         self._to_resume = ledger.unfinished
@@ -87,10 +80,8 @@ class StudySearch(OptunaSearch):
         self._to_tune: deque[PlannedTrial] | None = None
         self._to_confirm: deque[PlannedTrial] | None = None
         self._searches = plan.searches
-        # Each search has an Optuna study. A single search uses the study created by Ray's class.
         self._studies: dict[str, optuna.Study] = {
-            search.name: self.optuna_study if len(self._searches) == 1 else optuna.create_study(direction="maximize")
-            for search in self._searches
+            search.name: optuna.create_study(direction="maximize") for search in self._searches
         }
         # Some samplers keep state in study attributes. Changed attributes are recorded with the next trial.
         self._study_attrs: dict[str, dict[str, Any]] = {search.name: {} for search in self._searches}
@@ -112,25 +103,27 @@ class StudySearch(OptunaSearch):
 
     @property
     def optuna_study(self) -> optuna.Study:
-        """Optuna study created by Ray's class, used if there is only one search."""
-        assert self._ot_study is not None
-        return self._ot_study
+        """Optuna study of the search, if there is only one search."""
+        (study,) = self._studies.values()
+        return study
 
     @property
     def has_more(self) -> bool:
         """Whether trials remain to be handed out, now or later."""
         searched = len(self._ledger.in_stage("search"))
-        return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != Searcher.FINISHED
+        return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != FINISHED
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is a str
-        """Return the next trial, None to wait for a slot or for other trials, or `FINISHED`.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the settings of the next trial, None to wait for a slot or for other trials, or `FINISHED`.
 
         The search is not finished while a trial runs, because the trial may need a restart. A failed write to the
         journal ends the study, and `StudyLedger.failure` holds the error.
+
+        Args:
+            trial_id: the executor's identifier of the trial.
         """
-        finished: str = Searcher.FINISHED
         if self._ledger.failure is not None:
-            return finished
+            return FINISHED
         if len(self._running) >= self._slots():
             return None
         try:
@@ -138,8 +131,8 @@ class StudySearch(OptunaSearch):
         except OSError:
             if self._ledger.failure is None:
                 raise
-            return finished
-        return None if following == Searcher.FINISHED and self._running else following
+            return FINISHED
+        return None if following == FINISHED and self._running else following
 
     def _following(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._to_resume:
@@ -154,9 +147,9 @@ class StudySearch(OptunaSearch):
             return self._start_trial(trial_id, entry)
         return planned
 
-    def _start_trial(self, tune_id: str, entry: TrialEntry) -> dict[str, Any]:
-        self._trial_ids[tune_id] = entry.trial_id
-        self._running.add(tune_id)
+    def _start_trial(self, executor_id: str, entry: TrialEntry) -> dict[str, Any]:
+        self._trial_ids[executor_id] = entry.trial_id
+        self._running.add(executor_id)
         return {
             "trial_id": entry.trial_id,
             "stage": entry.stage,
@@ -228,7 +221,6 @@ class StudySearch(OptunaSearch):
         return _first_not_begun(self._to_repeat, self._ledger.in_stage("replicate")) or self._next_confirmed()
 
     def _next_confirmed(self) -> PlannedTrial | str | None:
-        finished: str = Searcher.FINISHED
         if self._ledger.confirmation is None and self._plan.confirmation is not None:
             tuned = self._ledger.in_stage("tune")
             if self._to_tune is None:
@@ -242,14 +234,11 @@ class StudySearch(OptunaSearch):
             if chosen is not None:
                 self._ledger.record_confirmation(chosen)
         if self._ledger.confirmation is None:
-            return finished
+            return FINISHED
         begun = self._ledger.in_stage("confirm")
         if self._to_confirm is None:
             self._to_confirm = _not_begun(self._ledger.confirmation.trials(self._plan.seed), begun)
-        return _first_not_begun(self._to_confirm, begun) or finished
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Do nothing. `StudyCallback` records results, and Optuna receives them when the trial ends."""
+        return _first_not_begun(self._to_confirm, begun) or FINISHED
 
     def give_up(self, trial_id: str, reason: str) -> None:
         """Mark a trial as terminated from outside, with a reason. The trial then fails and is not restarted."""
@@ -315,22 +304,6 @@ class StudySearch(OptunaSearch):
             number = len(study.get_trials(deepcopy=False)) - 1
             trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
             self._optuna_trials[entry.trial_id] = optuna.trial.Trial(study, trial_id)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Write a placeholder file, because Tune requires one. The ledger holds the state of the search."""
-        Path(checkpoint_path).write_text(json.dumps({"see": "journal.jsonl"}), encoding="utf-8")
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Raise an error, because a search is rebuilt from the ledger.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError("a study is resumed from its journal")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles the searcher into a snapshot. The snapshot must not contain the journal and is never used.
-        return {}
 
 
 def _not_begun(planned: Iterable[PlannedTrial], begun: list[TrialEntry]) -> deque[PlannedTrial]:

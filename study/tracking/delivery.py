@@ -18,6 +18,7 @@ PATIENCE: Final = 60.0
 _SECONDS_TO_GATHER: Final = 3.0
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 10.0
+_SECONDS_TO_ABANDON: Final = 5.0  # for the request under way, which a server may leave without an answer
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +55,7 @@ class Delivery:
         self._seconds_to_gather = gather
         self._queue: queue.SimpleQueue[TrialEntry | None] = queue.SimpleQueue()
         self._closed = threading.Event()
+        self._abandoned = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._deliver_all, name="mlflow-delivery", daemon=True)
         self._thread.start()
@@ -73,11 +75,24 @@ class Delivery:
         self._thread.join()
         return self._failure
 
+    def abandon(self) -> None:
+        """Deliver nothing more, for a study that ends at once in a process that goes on.
+
+        A later run of the study delivers the rest. Two threads that deliver the same trial would track it twice.
+        """
+        self._abandoned.set()
+        self.patience = 0.0
+        self._queue.put(None)
+        self._closed.set()
+        self._thread.join(_SECONDS_TO_ABANDON)
+
     def _deliver_all(self) -> None:
         closing = False
         while not closing:
             entries, closing = gather(self._queue, self._seconds_to_gather)
             for entry in entries:
+                if self._abandoned.is_set():
+                    return
                 try:
                     self.send_until_accepted(lambda entry=entry: self._send_trial(entry))  # type: ignore[misc]
                 except RefusedError as error:

@@ -219,6 +219,12 @@ class StudyTracker:
         """Queue a trial that has started, progressed or ended. Returns at once."""
         self._delivery.put(entry)
 
+    def abandon(self) -> None:
+        """Deliver nothing more; see `study.tracking.delivery.Delivery.abandon`."""
+        if self._watch is not None:
+            self._watch.end()
+        self._delivery.abandon()
+
     def catch_up(self, ledger: StudyLedger) -> None:
         """Queue every ended trial that has not ended in MLflow, as needed for a resumed study."""
         if ledger.dataset is not None:

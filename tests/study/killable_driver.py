@@ -20,7 +20,7 @@ SECONDS_PER_EPOCH = 0.25
 
 
 def _write(path: Path, scheduler: Any) -> None:
-    rungs = {str(milestone): dict(values) for milestone, values in scheduler._brackets[0]._rungs}
+    rungs = {str(epochs): dict(scores) for epochs, scores in scheduler.rungs.scores.items()}
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(rungs))
     partial.replace(path)

@@ -124,4 +124,4 @@ def test_a_driver_killed_at_twenty_random_moments_loses_nothing_and_does_little_
 
 
 def rungs_in_memory(scheduler):
-    return {(m, trial): value for m, values in scheduler._brackets[0]._rungs for trial, value in values.items()}
+    return {(m, trial): value for m, values in scheduler.rungs.scores.items() for trial, value in values.items()}

@@ -118,3 +118,10 @@ def store_of(
             rows_per_shard=rows_per_shard,
         )
     return stores[key]
+
+
+def forget_loaded() -> None:
+    """Forget all datasets, teachers and stores of this process, whose files may change between two studies."""
+    _loaded.cache_clear()
+    _teachers.clear()
+    stores.clear()

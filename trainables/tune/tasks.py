@@ -1,16 +1,15 @@
-"""Ray tasks of a study other than trials: prepare a teacher, read a dataset, fill teacher outputs."""
+"""Tasks of a study other than trials: prepare a teacher, read a dataset, fill teacher outputs. They need no Ray."""
 
 import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ray
-
 from trainables.data.views import num_slots
 from trainables.process.threads import use_one_thread
 from trainables.spec.trial import TrialConfig
 from trainables.teacher.files import (
+    TeacherProgress,
     ensure_teacher,
     notes_on_given_teacher,
     stored_path,
@@ -18,7 +17,6 @@ from trainables.teacher.files import (
 from trainables.teacher_outputs.store import Shard
 from trainables.tune.cache import dataset_of, store_of, teacher_of, teacher_path_of
 from trainables.tune.session import take_notes
-from trainables.tune.settings import resolved
 
 
 class PreparedTeacher(NamedTuple):
@@ -34,7 +32,7 @@ class PreparedTeacher(NamedTuple):
 
 
 def prepare_teacher(
-    config: dict[str, Any], data_root: str | None, folder: str, progress_file: str | None = None
+    config: dict[str, Any], data_root: str | None, folder: str, progress: TeacherProgress | None = None
 ) -> PreparedTeacher:
     """Train the teacher of a study, or find it if an earlier study trained it or the user gave it.
 
@@ -42,23 +40,27 @@ def prepare_teacher(
         config: fields of a `TrialConfig` that uses this teacher.
         data_root: dataset folder.
         folder: folder with all teachers.
-        progress_file: file for the progress of the training in JSON: `epoch`, `epochs`, `accuracy`.
+        progress: function to call after each epoch of the training.
     """
     use_one_thread()
     trial = TrialConfig(**config)
     kept = stored_path(Path(folder), trial.teacher_digest) if trial.teacher_digest else None
     dataset = dataset_of(trial, data_root, kept)
-
-    def write_progress(epoch: int, epochs: int, accuracy: float) -> None:
-        if progress_file is not None:
-            text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
-            partial = Path(f"{progress_file}.partial")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(progress_file)
-
-    path = ensure_teacher(trial, dataset, Path(folder), progress=write_progress)
+    path = ensure_teacher(trial, dataset, Path(folder), progress=progress)
     notes = notes_on_given_teacher(path, trial, dataset) if trial.teacher_digest else []
     return PreparedTeacher(str(path), notes)
+
+
+def progress_to_file(path: str) -> TeacherProgress:
+    """Return a function that writes the progress of a training to a file in JSON: `epoch`, `epochs`, `accuracy`."""
+
+    def tell(epoch: int, epochs: int, accuracy: float) -> None:
+        text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
+        partial = Path(f"{path}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+    return tell
 
 
 def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -> str:
@@ -84,7 +86,7 @@ class FillReport(NamedTuple):
         forwards: samples passed through the teacher.
         seconds: time taken by filling.
         notes: notes for the user.
-        node: Ray's id of the node that ran the task.
+        node: Ray's id of the node that ran the task; empty without Ray.
     """
 
     missing: list[Shard]
@@ -92,19 +94,18 @@ class FillReport(NamedTuple):
     forwards: int
     seconds: float
     notes: list[str]
-    node: str
+    node: str = ""
 
 
 def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = None) -> FillReport:
     """Fill shards of the teacher outputs one by one; stop at a shard that cannot be stored.
 
     Args:
-        settings: Tune config of a trial. The outputs to fill are those the trial uses: the validation split and all
-            slots of the trial's epochs.
+        settings: settings of a trial. The outputs to fill are those the trial uses: the validation split and all slots
+            of the trial's epochs.
         shards: shards to fill; if None, the first missing shard.
     """
     use_one_thread()
-    settings = resolved(settings)
     config = TrialConfig(**settings["config"])
     path = teacher_path_of(settings, config)
     assert path is not None
@@ -119,6 +120,4 @@ def fill_teacher_outputs(settings: dict[str, Any], shards: list[Shard] | None = 
         if not done.stored:
             break
         filled.append(shard)
-    seconds = time.perf_counter() - began
-    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
-    return FillReport(missing, filled, forwards, seconds, take_notes(), node)
+    return FillReport(missing, filled, forwards, time.perf_counter() - began, take_notes())

@@ -7,6 +7,9 @@ from unittest import mock
 
 import pytest
 
+import study.running.cluster  # noqa: F401 - sets Ray's environment before Ray is imported
+
+# isort: split
 from study.cli.progress import StudyProgress
 from study.running import runner
 from tests.study.factories import make_plan

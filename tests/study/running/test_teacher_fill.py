@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from study.cli.progress import StudyProgress
 from study.plan.plan import StudyPlan
 from study.records import read_epochs
+from study.running.on_ray import RayFillTasks
 from study.running.runner import check_services
 from study.running.teacher_fill import Filling, TeacherFill, deal_out
 from tests.conftest import S3, S3_ENVIRONMENT, Launch
@@ -236,8 +237,8 @@ def fill_on(
     }
     stream = io.StringIO()
     progress = StudyProgress(plan, stream=stream)
-    slots = Slots(cpus=1, gpus=0, at_most=None)
-    filling = TeacherFill(plan, settings, slots, progress, seconds_alone=0, stopped=stopped).run()
+    tasks = RayFillTasks(plan, Slots(cpus=1, gpus=0, at_most=None))
+    filling = TeacherFill(tasks, settings, progress, seconds_alone=0, stopped=stopped).run()
     return filling, stream.getvalue().replace("\n", " ")
 
 
@@ -327,6 +328,6 @@ def test_outputs_that_cannot_be_computed_end_the_study_by_name(two_nodes, tmp_pa
     config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
     settings = {"config": config, "data_root": None, "teacher_path": str(tmp_path / "none"), "device": "cpu",
                 "teacher_outputs": {"location": str(tmp_path / "outputs"), "dtype": "float16"}}  # fmt: skip
-    slots = Slots(cpus=1, gpus=0, at_most=None)
+    tasks = RayFillTasks(plan, Slots(cpus=1, gpus=0, at_most=None))
     with pytest.raises(StudyError, match=r"cannot be stored: .*none: there is no such file"):
-        TeacherFill(plan, settings, slots, StudyProgress(plan, quiet=True)).run()
+        TeacherFill(tasks, settings, StudyProgress(plan, quiet=True)).run()

@@ -303,7 +303,7 @@ def test_an_unfinished_trial_is_told_where_its_checkpoints_are(tmp_path):
 
 
 def rungs(scheduler):
-    return [(milestone, dict(values)) for milestone, values in scheduler._brackets[0]._rungs]
+    return [(epochs, dict(scores)) for epochs, scores in scheduler.rungs.scores.items()]
 
 
 def test_asha_stops_the_lower_part_of_a_rung_and_never_a_control(tmp_path):

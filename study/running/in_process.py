@@ -1,0 +1,229 @@
+"""Executor of a study in this process, without Ray: one part after the other, and one trial after the other.
+
+For debuggers, notebooks and tests. Trials are equal to those of Ray bit for bit, because they run the same code
+(`trainables.tune.session`) with the same threads, and are recorded and stored in the same places. A study may begin
+with one executor and go on with the other. A crash of the process itself ends the study, where Ray would lose one
+trial; the study can then be resumed, and the trial goes on from the checkpoint.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from study.cli.progress import StudyProgress
+from study.plan.plan import StudyPlan
+from study.running.executor import ShowTeacher, TrialsToRun
+from study.running.stop import Stop
+from study.running.task_errors import TaskFailedError
+from study.running.trial_storage import TrialStorage
+from study.search.rungs import Rungs
+from study.search.searcher import StudySearch
+from trainables.process.errors import StudyError
+
+if TYPE_CHECKING:
+    from trainables.teacher_outputs.store import Shard
+    from trainables.tune.tasks import FillReport, PreparedTeacher
+
+_SECONDS_PER_FILL: Final = 1.0  # a stopped study waits for the end of a fill
+
+
+class _StoppedError(Exception):
+    """Ends the training of a teacher, because the study stops."""
+
+
+@contextmanager
+def executor_in_process(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator["InProcessExecutor"]:
+    """Let this process compute a study. Afterwards, it has the threads that it had, and holds no data of the study."""
+    from trainables.process.threads import restored_threads, use_one_thread
+    from trainables.tune.cache import forget_loaded
+    from trainables.tune.session import take_notes
+
+    progress.say("running in this process, without Ray")
+    with restored_threads():
+        use_one_thread()
+        forget_loaded()
+        take_notes()
+        try:
+            yield InProcessExecutor(plan, progress, stop)
+        finally:
+            forget_loaded()
+
+
+class InProcessExecutor:
+    """Computes a study in this process; see `study.running.executor.Executor`."""
+
+    def __init__(self, plan: StudyPlan, progress: StudyProgress, stop: Stop) -> None:
+        self._plan = plan
+        self._progress = progress
+        self._stop = stop
+
+    def check_resources(self) -> None:
+        """Check that this process has a GPU if trials need one."""
+        import torch
+
+        if self._plan.gpus_per_trial > torch.cuda.device_count():
+            raise StudyError(
+                f"a trial asks for {self._plan.gpus_per_trial:g} GPU and this process has "
+                f"{torch.cuda.device_count()}: lower --gpus-per-trial"
+            )
+
+    def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
+        """Return the digest of the data."""
+        from trainables.tune.tasks import dataset_digest
+
+        try:
+            return dataset_digest(config, data_root, folder)
+        except Exception as error:
+            raise TaskFailedError(error) from error
+
+    def prepare_teacher(
+        self, config: dict[str, Any], data_root: str | None, folder: str, show: ShowTeacher
+    ) -> "PreparedTeacher | None":
+        """Return a teacher, or None if stopped. A training stops between two epochs."""
+        from trainables.tune.tasks import prepare_teacher
+
+        def tell(epoch: int, epochs: int, accuracy: float) -> None:
+            show(epoch, accuracy)
+            if self._stop.stop_all() and epoch < epochs:
+                raise _StoppedError
+
+        try:
+            return prepare_teacher(config, data_root, folder, tell)
+        except _StoppedError:
+            return None
+        except Exception as error:
+            raise TaskFailedError(error) from error
+
+    def wrap_secrets(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings unchanged. They stay in this process."""
+        return outputs
+
+    def fill_tasks(self) -> "InProcessFillTasks":
+        """Return the tasks that fill teacher outputs, one at a time."""
+        return InProcessFillTasks()
+
+    def run_trials(self, trials: TrialsToRun) -> None:
+        """Run one trial after the other, until none is left or the study stops."""
+        with closing(TrialStorage(self._plan)) as storage:
+            search = StudySearch(
+                trials.ledger,
+                trials.settings,
+                # If the journal has lost epochs of a trial, resuming would skip the lost epochs.
+                lambda entry: [] if entry.gaps else storage.checkpoints_of(entry.trial_id),
+                lambda: 1,
+            )
+            rungs = Rungs(trials.ledger) if self._plan.scheduler == "asha" else None
+            for number in itertools.count():
+                settings = None if self._stop.stop_all() else search.suggest(str(number))
+                if not isinstance(settings, dict):
+                    return
+                trial = _Trial(settings, trials, storage, rungs, self._stop)
+                result = trial.run()
+                if result is None:
+                    return
+                search.on_trial_complete(str(number), result)
+                trials.recorder.ended(trial.trial_id)
+                trial.clear()
+
+
+class _Trial:
+    """One trial of a study.
+
+    Args:
+        settings: trial settings; see `trainables.tune.trainable.DistillationTrainable`.
+        trials: the trials of the study.
+        storage: checkpoints of the trials.
+        rungs: rungs of ASHA, if the study stops trials early.
+        stop: stopping condition of the study.
+    """
+
+    def __init__(
+        self, settings: dict[str, Any], trials: TrialsToRun, storage: TrialStorage, rungs: Rungs | None, stop: Stop
+    ) -> None:
+        self.trial_id: str = settings["trial_id"]
+        self._settings = settings
+        self._objective = trials.ledger.plan.objective
+        self._recorder = trials.recorder
+        self._storage = storage
+        self._rungs = rungs if settings["stage"] == "search" else None
+        self._stop = stop
+        self._saved = 0
+
+    def run(self) -> dict[str, Any] | None:
+        """Train until the trial ends. Return the last result, or None if the study stops first."""
+        from trainables.tune.session import TrialSession, begin_run
+
+        self._recorder.started(self.trial_id)
+        session = TrialSession(self._settings, begin=begin_run)
+        while True:
+            result = session.step()
+            ends = self._ends(result)
+            self._recorder.reported(self.trial_id, result)
+            if ends:
+                return result
+            if result["should_checkpoint"]:
+                self._save(session)
+            if self._stop.stop_all():
+                return None
+
+    def _ends(self, result: dict[str, Any]) -> bool:
+        """Return whether a result is the last one, also because ASHA stops the trial."""
+        if self._rungs is None or result.get("failed"):
+            return bool(result["done"])
+        continues = self._rungs.enter(self.trial_id, result["epoch"], result[self._objective])
+        return bool(result["done"]) or not continues
+
+    def _save(self, session: Any) -> None:
+        """Write a checkpoint; on a write error, add a note and go on, because only time on a resume is lost."""
+        from trainables.tune.session import add_note
+
+        folder = self._storage.new_checkpoint(self.trial_id, self._saved)
+        try:
+            session.save(folder)
+        except OSError as error:
+            add_note(f"a checkpoint of {self.trial_id} could not be written ({error}); it goes on without")
+            return
+        self._saved += 1
+        self._storage.keep_newest(folder.as_posix())
+
+    def clear(self) -> None:
+        """Remove the checkpoints of the ended trial."""
+        self._storage.clear(self._storage.new_checkpoint(self.trial_id, 0).parent.as_posix())
+
+
+class InProcessFillTasks:
+    """Calls that fill teacher outputs, one after the other; see `study.running.teacher_fill.FillTasks`."""
+
+    seconds = _SECONDS_PER_FILL
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[dict[str, Any], list[Shard] | None]] = {}
+        self._number = itertools.count()
+
+    def slots(self) -> int:
+        """Return 1."""
+        return 1
+
+    def start(self, settings: dict[str, Any], shards: "list[Shard] | None") -> int:
+        """Remember a call, which `report` makes."""
+        number = next(self._number)
+        self._calls[number] = settings, shards
+        return number
+
+    def done(self, running: Sequence[int]) -> Sequence[int]:
+        """Return all calls."""
+        return running
+
+    def report(self, task: int) -> "FillReport":
+        """Fill now, and return the result."""
+        from trainables.tune.tasks import fill_teacher_outputs
+
+        try:
+            return fill_teacher_outputs(*self._calls.pop(task))
+        except Exception as error:
+            raise TaskFailedError(error) from error
+
+    def cancel(self, task: int) -> None:
+        """Forget a call."""
+        self._calls.pop(task, None)

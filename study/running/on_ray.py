@@ -1,0 +1,271 @@
+"""Executor of a study on Ray: trials by Ray Tune, other parts by Ray tasks."""
+
+import gc
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from study.running.cluster import Slots, start_ray, stop_ray
+
+# isort: split
+import ray
+from ray import tune
+
+from study.cli.progress import StudyProgress
+from study.cli.request import resume_command
+from study.ledger.ledger import StudyLedger, TrialEntry
+from study.plan.plan import StudyPlan
+from study.running.callback import StudyCallback, TuneStopper
+from study.running.cluster_watch import ClusterWatch, connected_cluster
+from study.running.executor import ShowTeacher, TrialsToRun
+from study.running.resources import Packing
+from study.running.stop import Stop
+from study.running.task_errors import TaskFailedError, TaskLostError
+from study.running.teacher_fill import SECONDS_PER_TASK
+from study.running.trial_storage import TrialStorage, life_folder
+from study.running.watchdog import Watchdog
+from study.search.schedulers import make_scheduler
+from study.search.searcher import StudySearch
+from study.search.tune_searcher import TuneSearcher
+from trainables.process.errors import ClusterLostError
+from trainables.storage.uris import redact_place
+
+if TYPE_CHECKING:
+    from trainables.teacher_outputs.store import Shard
+    from trainables.tune.tasks import FillReport, PreparedTeacher
+
+_SECONDS_BETWEEN_LOOKS: Final = 0.25
+_TEACHER_RETRIES: Final = 2  # a retried training resumes from the checkpoint
+_FILL_RETRIES: Final = 3
+_PROGRESS_FILE: Final = "teacher_progress.json"
+
+
+@contextmanager
+def executor_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator["RayExecutor"]:
+    """Connect Ray to the plan's cluster. Any error after losing the cluster becomes a `ClusterLostError`."""
+    progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
+    start_ray(plan.address, ship_code=plan.ship_code)
+
+    def parting(lost: str) -> str:
+        return f"{lost}. What ran up to then is kept; to go on:\n  {resume_command(plan)}"
+
+    stop.watch = watch = ClusterWatch(
+        connected_cluster(plan.address),
+        lambda lost: progress.say(f"{lost}; ending the study"),
+        last_words=stop.last_words,
+        parting=parting,
+    )
+    try:
+        yield RayExecutor(plan, progress, stop)
+    except Exception:  # Ray raises various errors
+        if watch.end() is None:
+            raise
+    finally:
+        if watch.end() is None:
+            # Tune leaves actor handles in reference cycles. If one is collected after Ray has stopped, by any thread
+            # that allocates, the whole process ends.
+            gc.collect()
+            stop_ray()
+        else:  # Ray would wait for the lost processes
+            watch.end_processes()
+    if watch.lost is not None:
+        raise ClusterLostError(parting(watch.lost))
+
+
+class RayExecutor:
+    """Computes a study on the cluster to which Ray is connected; see `study.running.executor.Executor`."""
+
+    def __init__(self, plan: StudyPlan, progress: StudyProgress, stop: Stop) -> None:
+        self._plan = plan
+        self._progress = progress
+        self._stop = stop
+
+    def check_resources(self) -> None:
+        """Check that a trial fits on a local cluster. Other clusters may grow."""
+        plan = self._plan
+        if plan.address == "local":
+            demand = {"cpus": plan.cpus_per_trial, "gpus": plan.gpus_per_trial}
+            Slots(**demand, at_most=None, workers=plan.workers_per_trial).check()
+
+    def dataset_digest(self, config: dict[str, Any], data_root: str | None, folder: str) -> str | None:
+        """Return the digest of the data, or None if stopped."""
+        from trainables.tune.tasks import dataset_digest
+
+        digest: str | None = self._result_of(ray.remote(num_cpus=1)(dataset_digest).remote(config, data_root, folder))
+        return digest
+
+    def prepare_teacher(
+        self, config: dict[str, Any], data_root: str | None, folder: str, show: ShowTeacher
+    ) -> "PreparedTeacher | None":
+        """Return a teacher, or None if stopped."""
+        from trainables.tune.ray_tasks import prepare_teacher_on_node
+
+        options: dict[str, Any] = {
+            "num_cpus": 1,
+            "num_gpus": min(1.0, self._plan.gpus_per_trial),
+            "max_retries": _TEACHER_RETRIES,
+        }
+        progress_file = self._plan.directory.absolute() / _PROGRESS_FILE
+        task: Any = ray.remote(**options)(prepare_teacher_on_node)
+        try:
+            prepared: PreparedTeacher | None = self._result_of(
+                task.remote(config, data_root, folder, str(progress_file)), lambda: _show(progress_file, show)
+            )
+        finally:
+            progress_file.unlink(missing_ok=True)
+        return prepared
+
+    def _result_of(self, running: Any, look: Callable[[], None] = lambda: None) -> Any:
+        """Return the result of a task, or None if stopped."""
+        while not ray.wait([running], timeout=_SECONDS_BETWEEN_LOOKS)[0]:
+            if self._stop.stop_all():
+                ray.cancel(running, force=True)  # checkpoints are written atomically
+                return None
+            look()
+        return _result(running)
+
+    def wrap_secrets(self, outputs: dict[str, Any]) -> Any:
+        """Return the settings, or a reference to them if the URI has secrets.
+
+        Tune writes trial configs to its own files. An object reference keeps the secrets out of them.
+        """
+        return ray.put(outputs) if redact_place(outputs["location"]) != outputs["location"] else outputs
+
+    def fill_tasks(self) -> "RayFillTasks":
+        """Return the tasks that fill teacher outputs, as many at once as trials."""
+        plan = self._plan
+        return RayFillTasks(
+            plan, Slots(cpus=plan.cpus_per_trial, gpus=plan.gpus_per_trial, at_most=plan.max_concurrent)
+        )
+
+    def run_trials(self, trials: TrialsToRun) -> None:
+        """Run all trials by Ray Tune, until none is left or the study stops."""
+        packing = Packing(self._plan, trials.settings, self._progress)
+        storage = TrialStorage(self._plan)
+        ledger = trials.ledger
+        # Looked up before the first trial starts, because a storage that does not answer ends the study. The
+        # checkpoints of a trial with a dead process are looked up at that time.
+        known = {entry.trial_id: storage.checkpoints_of(entry.trial_id) for entry in ledger.unfinished}
+        search = StudySearch(
+            ledger,
+            packing.trial_settings,
+            lambda entry: _checkpoints(entry, known, storage),
+            packing.slots,
+            self._stop.lost_the_cluster,
+        )
+        callback = StudyCallback(trials.recorder, self._progress, storage)
+        with closing(storage):
+            _tuner(self._plan, packing.trainable, search, ledger, callback, self._stop, storage).fit()
+
+
+class RayFillTasks:
+    """Ray tasks that fill teacher outputs on all nodes; see `study.running.teacher_fill.FillTasks`.
+
+    Args:
+        plan: the study.
+        slots: number of tasks that run at once.
+    """
+
+    seconds = SECONDS_PER_TASK
+
+    def __init__(self, plan: StudyPlan, slots: Slots) -> None:
+        from trainables.tune.ray_tasks import fill_on_node
+
+        self._slots = slots
+        self._task = ray.remote(fill_on_node).options(
+            num_cpus=plan.cpus_per_trial,
+            num_gpus=plan.gpus_per_trial,
+            max_retries=_FILL_RETRIES,
+            scheduling_strategy="SPREAD",
+        )
+
+    def slots(self) -> int:
+        """Return the number of tasks that run at once."""
+        return self._slots()
+
+    def start(self, settings: dict[str, Any], shards: "list[Shard] | None") -> Any:
+        """Start a task."""
+        return self._task.remote(settings, shards)
+
+    def done(self, running: Sequence[Any]) -> Sequence[Any]:
+        """Return finished tasks, after waiting for a moment."""
+        finished: Sequence[Any] = ray.wait(list(running), timeout=_SECONDS_BETWEEN_LOOKS)[0]
+        return finished
+
+    def report(self, task: Any) -> "FillReport":
+        """Return the result of a finished task."""
+        report: FillReport = _result(task)
+        return report
+
+    def cancel(self, task: Any) -> None:
+        """End a task."""
+        ray.cancel(task, force=True)
+
+
+def _result(finished: Any) -> Any:
+    try:
+        return ray.get(finished)
+    except ray.exceptions.RayTaskError as error:
+        raise TaskFailedError(error.cause) from None
+    except ray.exceptions.RayError as error:
+        raise TaskLostError(error) from None
+
+
+def _show(progress_file: Path, show: ShowTeacher) -> None:
+    try:
+        found = json.loads(progress_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # no progress yet, or the task runs on a node with another file system
+    show(found["epoch"], found["accuracy"])
+
+
+def _checkpoints(entry: TrialEntry, known: dict[str, list[Any]], storage: TrialStorage) -> list[Any]:
+    """Return the checkpoints from which a trial may resume, newest first.
+
+    If the journal has lost epochs of the trial, none are returned: resuming would skip the lost epochs.
+    """
+    return [] if entry.gaps else known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id)
+
+
+def _tuner(
+    plan: StudyPlan,
+    trainable: Any,
+    search: StudySearch,
+    ledger: StudyLedger,
+    callback: StudyCallback,
+    stop: Stop,
+    storage: TrialStorage,
+) -> tune.Tuner:
+    # The callback reports a dead process. Tune would print the traceback as well.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    callbacks: list[tune.Callback] = [callback]
+    if plan.trial_timeout is not None:
+        callbacks.append(Watchdog(plan.trial_timeout, search.give_up))
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=TuneSearcher(search),
+            scheduler=make_scheduler(ledger),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.config["trial_id"]),
+            trial_dirname_creator=_folder_of,
+        ),
+        run_config=tune.RunConfig(
+            **storage.next_run,
+            callbacks=callbacks,
+            stop=TuneStopper(stop),
+            verbose=0,
+            # By default Tune writes a checkpoint when a trial ends, when none is needed any more.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=0),  # the search restarts failed trials
+        ),
+    )
+
+
+def _folder_of(trial: Any) -> str:
+    """Return Tune's folder of a trial, one per process, because every new process restarts the checkpoint count."""
+    return life_folder(str(trial.config["trial_id"]), trial.config["life"])

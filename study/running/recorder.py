@@ -1,0 +1,69 @@
+"""Recording of each trial of a study, for every executor."""
+
+from typing import TYPE_CHECKING, Any
+
+from study.cli.progress import StudyProgress
+from study.ledger.ledger import StudyLedger
+from study.ledger.study_data import described
+from study.running.stop import Stop
+from study.search.optuna_mirror import Put
+from trainables.spec.measures import MEASURES
+
+if TYPE_CHECKING:
+    from study.tracking.tracker import StudyTracker
+
+
+class TrialRecorder:
+    """Writes results to the ledger, and passes them to the tracker, the mirror and the display.
+
+    Args:
+        ledger: study ledger.
+        tracker: MLflow tracker of the study.
+        mirror: mirror of the search.
+        progress: progress display for the user.
+        stop: receives an error of writing.
+    """
+
+    def __init__(
+        self, ledger: StudyLedger, tracker: "StudyTracker", mirror: Put, progress: StudyProgress, stop: Stop
+    ) -> None:
+        self._ledger = ledger
+        self._tracker = tracker
+        self._mirror = mirror
+        self._progress = progress
+        self._stop = stop
+
+    def started(self, trial_id: str) -> None:
+        """Publish a trial that begins to run."""
+        entry = self._ledger.entries[trial_id]
+        self._tracker.deliver(entry)
+        self._mirror(entry)
+        self._progress.trial_changed(entry, self._ledger)
+
+    def reported(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Record the reported epochs of a trial; see `trainables.tune.session.TrialSession.step`."""
+        entry = self._ledger.entries[trial_id]
+        for note in result.get("notes", ()):
+            self._progress.warn(note)
+        try:
+            if self._ledger.dataset is None and (dataset := result.get("dataset")):
+                dataset = described(self._ledger.plan, dataset)
+                self._ledger.record_dataset(dataset)
+                self._tracker.know_dataset(dataset)
+            self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
+            for epoch in result["epochs"]:
+                measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}
+                self._ledger.record_epoch(entry.trial_id, epoch["epoch"], measures)
+            self._ledger.record_calibration(entry.trial_id, result.get("calibration", {}))
+            self._tracker.deliver(entry)
+            self._mirror(entry)
+            self._progress.trial_changed(entry, self._ledger)
+        except OSError as error:
+            self._stop.failure = error
+
+    def ended(self, trial_id: str) -> bool:
+        """Show the end of a trial, which the search has recorded. Return whether the trial has ended for good."""
+        entry = self._ledger.entries[trial_id]
+        if entry.status is not None:
+            self._progress.trial_changed(entry, self._ledger)
+        return entry.status is not None

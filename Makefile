@@ -9,7 +9,7 @@ HOST ?= 127.0.0.1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-slow test-faults test-lowest check audit format clean
+.PHONY: help setup study ui test test-unit test-slow test-faults test-lowest check audit format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ ui: $(READY) ## MLflow UI on loopback (HOST=, PORT=)
 
 test: $(READY) ## the tests, slow ones left out
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-unit: $(READY) ## the tests that start no process, in about a minute
+	$(BIN)/python -m pytest -m unit -n $(JOBS) --dist loadfile
 
 test-slow: $(READY) ## the slow tests alone
 	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile --no-loadscope-reorder

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from search_spaces.space import Parameter, Value
+from search_spaces.space import Parameter, Value, definition_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,11 @@ class MethodComparison:
     def varied(self) -> tuple[str, ...]:
         """Names of the fields chosen by samplers."""
         return tuple(parameter.name for parameter in self.tuned)
+
+    @property
+    def definition(self) -> dict[str, dict[str, object]]:
+        """Tuned fields by name, each with kind and bounds, without the explanation in words."""
+        return definition_of(self.tuned)
 
     @property
     def scientific(self) -> tuple[str, ...]:

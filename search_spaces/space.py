@@ -8,8 +8,9 @@ This module imports no optimiser and no tensor library, so a plan can be checked
 """
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 if TYPE_CHECKING:
     import optuna
@@ -164,6 +165,11 @@ class SearchSpace:
         """Names of the parameters chosen by a sampler, in the order of the space."""
         return tuple(parameter.name for parameter in self.parameters if parameter.role != "fixed")
 
+    @property
+    def definition(self) -> dict[str, dict[str, object]]:
+        """Parameters by name, each with kind, role, start value and domain, without the explanation in words."""
+        return definition_of(self.parameters)
+
     def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Value]:
         """Return the values of all fields of this space for a trial, including fixed fields."""
         return {parameter.name: parameter.suggest(trial) for parameter in self.parameters}
@@ -171,3 +177,15 @@ class SearchSpace:
     def default_point(self) -> dict[str, Value]:
         """Return the start value of every field, which is the baseline shared by all spaces."""
         return {parameter.name: parameter.value for parameter in self.parameters}
+
+
+def definition_of(parameters: Iterable[Any]) -> dict[str, dict[str, object]]:
+    """Return the fields of parameters by name, without the explanations in words, which may be reworded.
+
+    Args:
+        parameters: dataclasses with fields `name` and `why`.
+    """
+    return {
+        each.name: {field: value for field, value in asdict(each).items() if field not in ("name", "why")}
+        for each in parameters
+    }

@@ -19,6 +19,8 @@ import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
+pytest_plugins = ["tests.tiers"]
+
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize(
     ("given", "host", "warns"),
     [

@@ -17,7 +17,7 @@ from study.launch import main as launcher
 from study.rerun import main as rerun_command
 from study.sync import main as sync_command
 from tests.trainables.data.conftest import random_images, write_images
-from tests.trainables.text.test_given import fine_tuned
+from tests.trainables.text.pretrained import fine_tuned
 from trainables.data.text.tokeniser import train_tokeniser
 from trainables.models import CheckpointInfo, build_model, save_model
 from trainables.teacher.command import main as teacher_command
@@ -130,6 +130,7 @@ def test_the_smoke_study_of_the_readme_runs(launch, output_dir):
     assert "trials    5 finished" in done.stdout
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize("target", MAKES)
 def test_a_make_target_in_the_readme_exists(target):
     done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -155,6 +156,7 @@ def test_files_that_the_readme_names_exist():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.launcher
 def test_nothing_in_the_project_tells_where_it_was_built():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     if not tracked:

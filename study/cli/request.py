@@ -395,9 +395,9 @@ def _refuse_other_digests(plan: "StudyPlan") -> None:
         return
     other = "an earlier" if plan.digest_version < DIGEST_VERSION else "a later"
     raise UsageError(
-        f"study {plan.name!r} was begun by {other} version, which identifies configs otherwise (digests of version "
+        f"study {plan.name!r} was started by {other} version, which identifies configs differently (digests of version "
         f"{plan.digest_version}, here {DIGEST_VERSION}): it cannot be resumed or confirmed. Its report, export, rerun "
-        "and delivery by study.sync still work. Go on with the version that began it, or start it again:\n  "
+        "and delivery by study.sync still work. Resume it with that version, or start it again:\n  "
         f"{start_command(plan)}"
     )
 

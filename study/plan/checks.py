@@ -9,6 +9,7 @@ from study.plan.teacher_storage import check_teacher_storage
 from trainables.data.registry import dataset_info
 from trainables.process.errors import UsageError
 from trainables.spec.datasets import FOLDER_PREFIX, check_files
+from trainables.spec.digest import DIGEST_VERSION
 from trainables.spec.methods import METHOD_SPECS, method_spec
 
 _FIRST_LINE_BYTES: Final = 4096  # Optuna writes the name `op_code` near the start
@@ -46,7 +47,7 @@ def refuse_differences(recorded: StudyPlan, asked: dict[str, Any]) -> None:
         if getattr(source, field) != value:
             differences.append(f"{field}: the study has {getattr(source, field)!r}, but {value!r} was given")
     current = StudyPlan(**{**recorded.model_dump(), "space_digest": ""}).space_digest
-    if current != recorded.space_digest:
+    if recorded.digest_version == DIGEST_VERSION and current != recorded.space_digest:
         differences.append(f"space: the bounds of {recorded.space!r} have changed since the study was started")
     if differences:
         raise UsageError(

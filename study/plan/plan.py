@@ -4,12 +4,10 @@ The module imports neither torch nor Ray nor MLflow, so mistakes on the command 
 `study.plan.network_checks` checks later whether the models accept the data.
 """
 
-import hashlib
 import json
 import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -293,8 +291,7 @@ class StudyPlan(BaseModel):
             base = values.get("base")
             dataset = base.get("dataset", "") if isinstance(base, dict) else getattr(base, "dataset", "")
             space = find_space(values["space"], text=is_text(dataset))
-            content = json.dumps(asdict(space), sort_keys=True, default=str)
-            values = {**values, "space_digest": hashlib.sha256(content.encode()).hexdigest()[:12]}
+            values = {**values, "space_digest": digest_of(space.definition)}
         return values
 
     @property

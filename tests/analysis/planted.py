@@ -77,3 +77,14 @@ def repeated(
             row = trial(len(rows), **of_config, **measured(gap, accuracy), epochs=2, epochs_planned=2)
             rows.append(row | {"seed": replicate} if shared else row)
     return records(rows)
+
+
+def imposed(generator: np.random.Generator, configs: int, **effects: float) -> StudyRecords:
+    """Arms of so many configs, with an effect of the target on accuracy; every arm meets half of its target."""
+    rows = []
+    for control, effect in effects.items():
+        for target in generator.uniform(0, 2, size=configs):
+            gap, accuracy = 0.5 * target + 0.1 * generator.normal(), effect * target + generator.normal()
+            controlled = {"gap_control": control, "gap_target": float(target), "gap_weight": 1.0}
+            rows.append(trial(len(rows), epochs=1, **controlled, **measured(gap, accuracy)))
+    return records(rows)

@@ -1,5 +1,7 @@
 """What a parameter and a space refuse, and what they contain."""
 
+from dataclasses import replace
+
 import optuna
 import pytest
 from hypothesis import given
@@ -101,3 +103,15 @@ def test_a_fixed_parameter_does_not_ask_the_sampler() -> None:
     trial = FixedTrial({})
     assert HELD.suggest(trial) == 1.0
     assert trial.params == {}
+
+
+def test_the_definition_of_a_space_holds_its_domains_and_no_words() -> None:
+    space = SearchSpace(name="s", question="Which?", parameters=(WIDTH, HELD))
+    reworded = SearchSpace(
+        name="s", question="Which one?", parameters=(replace(WIDTH, why="reworded"), replace(HELD, why="too"))
+    )
+    assert reworded.definition == space.definition
+    for change in ({"low": 1}, {"high": 9}, {"log": False}, {"value": 5}, {"role": "nuisance"}):
+        other = SearchSpace(name="s", question="Which?", parameters=(replace(WIDTH, **change), FLAG, HELD))
+        same = SearchSpace(name="s", question="Which?", parameters=(WIDTH, FLAG, HELD))
+        assert other.definition != same.definition

@@ -124,6 +124,7 @@ def test_an_unknown_space_is_refused_by_naming_the_nearest() -> None:
         find_space("zzz")
 
 
+@pytest.mark.launcher
 def test_importing_the_spaces_imports_no_optimiser_and_no_tensor_library() -> None:
     heavy = ["torch", "ray", "mlflow", "optuna", "numpy", "pydantic", "trainables", "study"]
     program = f"import sys, search_spaces; print([name for name in {heavy} if name in sys.modules])"

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ def read_journal(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
     """The valid events, oldest first, and the numbers of damaged lines."""
     lines = list(read_lines(path))
     return [event for _, event in lines if event is not None], [number for number, event in lines if event is None]
+
+
+def files_in(folder: Path, *, without: Collection[str] = ()) -> dict[str, bytes]:
+    """The files below a folder with what is in them; those of some names left out."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in without)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def wait_until(reached: Callable[[], bool], timeout: float = 300) -> None:

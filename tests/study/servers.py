@@ -32,6 +32,7 @@ def require(found: Any, what: str) -> None:
 
 
 def free_port() -> int:
+    """A port of loopback where nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -45,7 +46,7 @@ def running(
     log: Path,
     end_by: signal.Signals = signal.SIGTERM,
     **options: Any,
-) -> Iterator[None]:
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A server in a process group of its own, from when it answers on."""
     with log.open("ab") as output:
         server = subprocess.Popen(
@@ -57,7 +58,7 @@ def running(
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.5)
-        yield
+        yield server
     finally:
         _end(server, end_by)
 
@@ -73,8 +74,32 @@ def _end(server: subprocess.Popen[bytes], by: signal.Signals) -> None:
             continue
 
 
+def listens(port: int) -> bool:
+    """Whether something takes connections at a port of loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def mlflow_arguments(port: int, database: Path, artifacts: Path) -> list[str]:
+    """Arguments of an MLflow server on loopback that keeps everything in these places."""
+    return [
+        "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{database}",
+        "--artifacts-destination", str(artifacts),
+    ]  # fmt: skip
+
+
 @contextmanager
-def mlflow_server(arguments: Sequence[str], folder: Path, *, port: int, command: str = "server") -> Iterator[str]:
+def mlflow_server(
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    port: int,
+    command: str = "server",
+    end_by: signal.Signals = signal.SIGTERM,
+) -> Iterator[str]:
     """An MLflow server with one worker; its address."""
     address = f"http://127.0.0.1:{port}"
 
@@ -85,7 +110,7 @@ def mlflow_server(arguments: Sequence[str], folder: Path, *, port: int, command:
             return False
 
     started = [sys.executable, "-m", "mlflow", command, *arguments, "--workers", "1"]
-    with running(started, answers, log=folder / "mlflow.log", cwd=folder):
+    with running(started, answers, log=folder / "mlflow.log", end_by=end_by, cwd=folder):
         yield address
 
 

@@ -1,9 +1,6 @@
 """Studies that are confirmed by the real launcher on a real Ray: killed, gone on with, confirmed later."""
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import mlflow
@@ -15,7 +12,7 @@ from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from study.tracking.student import model_name
 from tests.study.inspection import assert_whole, read_journal, runs_of
-from tests.study.test_faults import finished_before
+from tests.study.processes import finished_before, kill, start_study, wait_in_study
 from trainables.data import load_dataset
 from trainables.students.file import load_student, read_example
 
@@ -23,21 +20,16 @@ STUDY = ("--space", "adapter_width", "--trials", "3", "--promising", "1", "--rep
 
 
 def start_and_kill_in_confirmation(directory, *arguments, ended):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", *arguments, "--name", directory.name, "--output-dir", directory.parent],
-        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        path = directory / "journal.jsonl"
+    path = directory / "journal.jsonl"
+
+    def reached():
         events = read_journal(path)[0] if path.exists() else []
         confirming = {event["trial_id"] for event in events if event.get("stage") == "confirm"}
-        if sum(event["event"] == "end" and event["trial_id"] in confirming for event in events) >= ended:
-            process.kill()
-            process.wait()
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the study did not get that far: {process.poll()}")
+        return sum(event["event"] == "end" and event["trial_id"] in confirming for event in events) >= ended
+
+    process = start_study(*arguments, "--name", directory.name, "--output-dir", directory.parent)
+    wait_in_study(process, reached)
+    kill(process)
 
 
 def assert_the_student_is_the_same_both_ways(directory, plan, result):

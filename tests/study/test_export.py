@@ -11,12 +11,14 @@ import torch
 from study.export import main
 from study.ledger.ledger import StudyLedger
 from study.ledger.students import first_confirmed, student_path
+from tests.study.confirmed import confirmed_study
 from tests.study.factories import make_plan
-from tests.study.tracking.test_student_model import confirmed_study
 from trainables.data import load_dataset
 from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.students.export import read_program
 from trainables.students.file import example_path, load_student
+
+pytestmark = pytest.mark.study
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import os
 import pickle
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,36 +18,9 @@ from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.sync import main as sync_main
 from tests.study.inspection import assert_whole, read_journal, runs_of
-from tests.study.search.test_cma_state import Payload
-from trainables.process.errors import StudyError
-from trainables.storage.mlflow_store import check_tracking_uri
-
-STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
-
-
-def start(name: str, output_dir: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "study.launch", *STUDY, "--name", name, "--output-dir", str(output_dir), *arguments],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
-
-
-def wait_for_trials(process: subprocess.Popen[str], directory: Path, events: int, timeout: float = 120) -> None:
-    """Until the study's journal holds so many events: the study is then in the middle of things."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline and process.poll() is None:
-        path = directory / "journal.jsonl"
-        if path.exists() and len(read_journal(path)[0]) >= events:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"the study did not get that far: {process.poll()}")
-
-
-def finished_before(directory: Path) -> dict[str, tuple]:
-    return {
-        row["trial_id"]: (row["started"], row["val/accuracy"], row["seconds"])
-        for row in read_trials(directory).to_pylist()
-    }
+from tests.study.payload import Payload
+from tests.study.processes import STUDY, finished_before, kill, start, start_study, wait_for_trials
+from tests.study.servers import free_port, listens, mlflow_arguments, mlflow_server, running
 
 
 @pytest.mark.fault
@@ -57,17 +28,12 @@ def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
     directory = output_dir / "killed"
     process = start("killed", output_dir)
     wait_for_trials(process, directory, 28)
-    process.kill()
-    process.wait()
+    kill(process)
     done_before = finished_before(directory)
     assert done_before
-    resumed = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", "--resume", "killed", "--output-dir", str(output_dir)],
-        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    resumed = start_study("--resume", "killed", "--output-dir", output_dir)
     wait_for_trials(resumed, directory, 60)
-    resumed.kill()
-    resumed.wait()
+    kill(resumed)
     done = launch("--resume", "killed", "--output-dir", output_dir)
     assert done.returncode == 0, done.stderr
     assert_whole(directory)
@@ -162,12 +128,7 @@ def test_a_study_out_of_time_or_without_its_cluster_says_how_to_go_on_and_is_who
     assert (summary["complete"], summary["incomplete_because"]) == (False, "out of time")
     for victim in ("raylet", "gcs_server"):
         before = len(read_journal(directory / "journal.jsonl")[0]) if (directory / "journal.jsonl").exists() else 0
-        process = subprocess.Popen(
-            [sys.executable, "-m", "study.launch", *resumed],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
+        process = start_study(*resumed)
         wait_for_trials(process, directory, before + 15)
         rays = [each for each in psutil.Process(process.pid).children(recursive=True) if is_rays(each)]
         (killed,) = [each for each in rays if each.name() == victim]
@@ -214,25 +175,9 @@ def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
 
 @pytest.mark.fault
 def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{tmp_path}/server.db",
-            "--artifacts-destination", str(tmp_path / "files"),
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            try:
-                check_tracking_uri(uri)
-                break
-            except StudyError:
-                time.sleep(0.5)
+    port = free_port()
+    served = mlflow_arguments(port, tmp_path / "server.db", tmp_path / "files")
+    with mlflow_server(served, tmp_path, port=port) as uri:
         done = launch(
             "--space", "adapter_width", "--smoke", "--name", "served", "--output-dir", output_dir, "--tracking-uri", uri
         )  # fmt: skip
@@ -241,29 +186,16 @@ def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path
         parent, _ = runs_of(load_plan(output_dir / "served"))
         artifacts = {artifact.path for artifact in MlflowClient(uri).list_artifacts(parent.info.run_id)}
         assert artifacts == {"plan.json", "summary.json", "records", "figures", "report.html"}
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=120)
 
 
 @pytest.mark.fault
-def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch, tmp_path):
+    port = free_port()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
     ray = str(Path(sys.executable).with_name("ray"))
-    head = subprocess.Popen(
-        [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, **token},
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.5)
+    command = [ray, "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    log, environment = tmp_path / "head.log", {**os.environ, **token}
+    with running(command, lambda: listens(port), log=log, env=environment) as head:
         time.sleep(3)  # the head answers before its node has joined
         address = f"127.0.0.1:{port}"
         done = launch(
@@ -277,9 +209,6 @@ def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch
         refused = launch("--space", "joint", "--smoke", "--address", address, "--output-dir", output_dir)
         assert refused.returncode == 1
         assert "RAY_AUTH_MODE=token" in refused.stderr
-    finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(timeout=120)
 
 
 @pytest.mark.fault

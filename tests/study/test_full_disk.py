@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from study.result.outcome import _write_json
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.inspection import assert_whole, read_journal
-from tests.study.test_faults import wait_for_trials
+from tests.study.processes import start_study, wait_for_trials
 from trainables.storage.rows import map_rows, write_rows
 from trainables.storage.tensors import write_tensors
 
@@ -119,18 +118,13 @@ def test_nothing_half_written_is_read_as_whole_and_all_is_written_when_there_is_
     assert map_rows(folder / "rows.arrow", origin, shape=(4000, 64), dtype="float16").equal(rows)
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "study.launch", *arguments, "--output-dir", str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.parametrize("events", [0, 40])
 def test_a_study_whose_disk_fills_up_says_what_it_needs_and_goes_on_when_there_is_room(small_disk, launch, events):
     """Nothing at all fits (0), or the disk fills while trials are running (40): MLflow's database lies there too."""
     study = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
     if not events:
         small_disk.fill()
-    process = start(small_disk.folder, *study, "--name", "tight")
+    process = start_study(*study, "--name", "tight", "--output-dir", small_disk.folder)
     try:
         if events:
             wait_for_trials(process, small_disk.folder / "tight", events, timeout=240)

@@ -1,27 +1,21 @@
 """A comparison of methods, run by the real launcher, killed in the middle and gone on with."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from tests.study.inspection import assert_whole, runs_of
-from tests.study.test_faults import finished_before, wait_for_trials
+from tests.study.processes import finished_before, kill, start_study, wait_for_trials
 
 METHODS = ["ce", "kd", "dkd", "dist+adapter", "at"]
 
 
 def start_and_kill(directory, *arguments, events):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", *arguments, "--name", directory.name, "--output-dir", directory.parent],
-        stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = start_study(*arguments, "--name", directory.name, "--output-dir", directory.parent)
     wait_for_trials(process, directory, events)
-    process.kill()
-    process.wait()
+    kill(process)
 
 
 @pytest.mark.slow

@@ -1,10 +1,5 @@
 """Which teachers a study makes ready: one for all, one of a method's own, or none."""
 
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 
 from study.cli.preview import describe_plan
@@ -12,6 +7,7 @@ from study.plan.teacher_storage import reckon_teacher_storage
 from study.records import read_trials
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
+from tests.study.processes import kill, start_study, wait_in_study
 from trainables.costs.epoch import run_epoch
 from trainables.storage.tensors import read_tensors
 from trainables.tune.session import begin_run
@@ -74,16 +70,9 @@ def test_a_killed_study_goes_on_with_its_teachers_and_peers(launch, tmp_path, me
         "--space", "temperature", "--method", method, "--trials", "3", "--promising", "1", "--replicates", "1",
         "--epochs", "8", "--teacher", "cnn_8_16", "--name", "killed", "--output-dir", str(tmp_path),
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline, journal = time.monotonic() + 240, tmp_path / "killed" / "journal.jsonl"
-    while not (journal.exists() and '"event":"epoch"' in journal.read_text().replace(" ", "")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process, journal = start_study(*arguments), tmp_path / "killed" / "journal.jsonl"
+    wait_in_study(process, lambda: journal.exists() and '"event":"epoch"' in journal.read_text().replace(" ", ""))
+    kill(process)
     done = launch("--resume", "killed", "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert_whole(tmp_path / "killed")

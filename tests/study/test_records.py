@@ -187,6 +187,7 @@ def test_a_write_that_fails_leaves_nothing_that_a_reader_meets_and_says_what_it_
     assert not [p for p in (ended.plan.directory / "records").rglob("*") if p.name.startswith(".")]
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("merged", [False, True])
 def test_any_byte_of_the_records_that_changes_is_noticed(ended, merged):
     writer = RecordWriter(ended.plan.directory)
@@ -217,6 +218,7 @@ def test_any_byte_of_the_records_that_changes_is_noticed(ended, merged):
     assert pq.read_table(path).equals(wanted), "a plain reader of Parquet reads them as well"
 
 
+@pytest.mark.launcher
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
 @pytest.mark.parametrize("merged", [False, True])
 def test_sha256sum_accepts_the_records_and_names_a_file_that_changed(ended, merged):
@@ -255,6 +257,7 @@ def test_every_file_has_its_sidecar_whatever_the_writer_does(ended):
         assert_checked(folder / kind, 0)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("step", ["write", "write again", "merge", "drop"])
 @pytest.mark.parametrize("kind", ["epochs", "trials"])
 def test_a_kill_between_a_file_and_its_sidecar_leaves_a_readable_record_and_a_resume_that_completes(
@@ -391,6 +394,7 @@ def test_records_of_an_earlier_version_are_read_and_keep_their_identifiers(name,
         assert b"pesfkd.sha256" not in path.read_bytes(), "the digest of the earlier file would be wrong in this one"
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("name", ["fashion-joint", "sst2-pkd"])
 @pytest.mark.parametrize("kind", ["trials", "epochs"])
 def test_a_flipped_bit_in_records_of_an_earlier_version_changes_no_value_that_is_read(name, kind, tmp_path):

@@ -19,6 +19,7 @@ def test_help_answers_without_heavy_imports_and_ends_with_three_examples(launch)
     assert not imported & {"torch", "ray", "mlflow", "optuna", "pyarrow", "pandas", "sklearn", "matplotlib"}
 
 
+@pytest.mark.launcher
 def test_it_starts_anew_as_a_worker_does_and_refuses_what_is_not_there(tmp_path):
     clean = {name: value for name, value in os.environ.items() if name not in WORKERS}
     done = subprocess.run(

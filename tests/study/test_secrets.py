@@ -1,11 +1,8 @@
 """Passwords in the URIs of a study: a whole run, and everything that it wrote and said."""
 
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -19,6 +16,7 @@ from study.launch import main as launch_study
 from study.rerun import main as rerun
 from study.sync import main as sync
 from tests.study.inspection import assert_whole
+from tests.study.servers import free_port, mlflow_arguments, mlflow_server
 
 SECRET = "hush@hush/08:15"
 ENCODED = quote(SECRET, safe="")
@@ -27,26 +25,10 @@ ENCODED = quote(SECRET, safe="")
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """An MLflow server with a database behind it: its port and its folder."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    folder = tmp_path / "server"
+    port, folder = free_port(), tmp_path / "server"
     folder.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
-    )  # fmt: skip
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.3)
-    yield port, folder
-    process.terminate()
-    process.wait(timeout=60)
+    with mlflow_server(mlflow_arguments(port, folder / "mlflow.db", folder / "artifacts"), folder, port=port):
+        yield port, folder
 
 
 @pytest.mark.slow

@@ -1,15 +1,11 @@
 """Studies whose tracking server, a real one, stops, answers nonsense, is slow, and comes back or does not."""
 
-import contextlib
 import http.client
 import http.server
-import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
+from contextlib import ExitStack
 from itertools import takewhile
 
 import pytest
@@ -17,9 +13,8 @@ import pytest
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from tests.study.inspection import assert_whole, runs_of
-from tests.study.test_faults import start, wait_for_trials
-from trainables.process.errors import StudyError
-from trainables.storage.mlflow_store import check_tracking_uri
+from tests.study.processes import start, wait_for_trials
+from tests.study.servers import free_port, mlflow_arguments, mlflow_server
 
 STUDY = ("--space", "adapter_width", "--trials", "16", "--promising", "1", "--replicates", "2", "--epochs", "3")
 
@@ -29,32 +24,18 @@ class Server:
 
     def __init__(self, folder):
         self._folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self._process = None
+        self._running = ExitStack()
 
     def start(self):
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
-            "--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/server.db",
-            "--artifacts-destination", str(self._folder / "files"),
-        ]  # fmt: skip
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        deadline = time.monotonic() + 240
-        while True:
-            with contextlib.suppress(StudyError):
-                return check_tracking_uri(self.uri)
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.5)
+        arguments = mlflow_arguments(self.port, self._folder / "server.db", self._folder / "files")
+        self._running = ExitStack()
+        server = mlflow_server(arguments, self._folder, port=self.port, end_by=signal.SIGKILL)
+        self._running.enter_context(server)
 
     def kill(self):
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        self._running.close()
 
 
 class Proxy(http.server.ThreadingHTTPServer):

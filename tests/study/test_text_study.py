@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import transformers
 
 from study.launch import main
 from study.ledger.journal import Journal
 from tests.conftest import run_launcher
 from tests.study.inspection import read_journal
 from tests.text_tasks import write_rte
+from tests.trainables.text.pretrained import fine_tuned
 from trainables.data import load_dataset
 from trainables.teacher.command import main as train_teacher
 
@@ -65,20 +65,12 @@ def test_a_dry_run_shows_how_many_sources_validate(command, root):
 @pytest.fixture(scope="module")
 def folder(root, tmp_path_factory):
     """Writes a fine-tuned BERT in Hugging Face's layout, with the task's tokeniser."""
-    tokeniser = load_dataset("glue:rte", root).tokeniser
+    task = load_dataset("glue:rte", root)
+    small = {"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+    named = {"id2label": {0: "Not_Entailment", 1: "Entailment"}}
 
     def write(**changes):
-        path = tmp_path_factory.mktemp("model")
-        config = transformers.BertConfig(
-            **{
-                "vocab_size": tokeniser.vocabulary_size, "hidden_size": 32, "num_hidden_layers": 1,
-                "num_attention_heads": 1, "intermediate_size": 32,
-                "id2label": {0: "Not_Entailment", 1: "Entailment"}, **changes,
-            }
-        )  # fmt: skip
-        transformers.BertForSequenceClassification(config).save_pretrained(path)
-        (path / "tokenizer.json").write_text(tokeniser.json, encoding="utf-8")
-        return path
+        return fine_tuned(tmp_path_factory.mktemp("model"), task, **{**small, **named, **changes})
 
     return write
 
@@ -143,6 +135,7 @@ def test_what_cannot_be_studied_is_refused_before_any_work(command, root, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.launcher
 def test_a_study_of_images_imports_no_language_model():
     program = (
         "import sys, trainables.run.run, trainables.teacher, trainables.students.file;"

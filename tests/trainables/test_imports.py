@@ -3,6 +3,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.launcher
+
 
 @pytest.mark.parametrize(
     "module",

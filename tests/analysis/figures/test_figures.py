@@ -211,6 +211,7 @@ def test_a_study_with_next_to_nothing_in_it_is_still_drawn(rows: list[dict[str, 
         figure.savefig(tmp_path / f"{number}.png", dpi=40)
 
 
+@pytest.mark.launcher
 def test_figures_leave_pyplot_alone_and_the_analysis_loads_no_torch_and_no_ray() -> None:
     names = ["matplotlib.pyplot", "torch", "ray", "mlflow", "optuna"]
     program = f"import sys, analysis.figures.study; print([name for name in {names} if name in sys.modules])"

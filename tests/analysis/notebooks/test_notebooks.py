@@ -30,10 +30,11 @@ from analysis.reading.trials import EXAMPLES, open_study, summarise_configs
 from analysis.statistics.estimates import holm
 from analysis.wording.sentences import quoted, quoted_points
 from tests.analysis.notebooks.notebook_cells import figures, prose, run_cells
-from tests.analysis.planted import measured, records, searched
-from tests.analysis.questions.test_intervention import study as study_of_gaps
+from tests.analysis.planted import imposed, measured, records, searched
 from tests.analysis.synthetic import trial, whole_study, write_records
 from tests.conftest import S3, Launch
+
+pytestmark = pytest.mark.study
 
 NOTEBOOKS = Path(analysis.__file__).parent / "notebooks"
 SCRIPTS = sorted(NOTEBOOKS.glob("*.py"))
@@ -167,8 +168,8 @@ def test_a_study_that_only_watched_the_gap_says_so(monkeypatch: pytest.MonkeyPat
 def test_an_imposed_gap_is_spoken_of_as_an_effect_and_its_placebo_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    imposed = study_of_gaps(np.random.default_rng(3), 30, centred=-1.5, placebo=0.0)
-    write_records(tmp_path / "imposed", imposed.trials, imposed.epochs)
+    study = imposed(np.random.default_rng(3), 30, centred=-1.5, placebo=0.0)
+    write_records(tmp_path / "imposed", study.trials, study.epochs)
     shown = ran(GAP, monkeypatch, tmp_path / "imposed")
     text = well_said(shown)
     assert len(figures(shown)) == 3
@@ -243,6 +244,7 @@ def test_studies_of_other_data_are_not_compared_by_their_accuracies(
     assert "**The studies differ in dataset (fashion-joint: fashion_mnist, small: digits)" in text
 
 
+@pytest.mark.launcher
 def test_the_notebooks_need_neither_torch_nor_ray_nor_mlflow() -> None:
     imports = [
         ast.unparse(node)

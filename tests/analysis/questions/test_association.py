@@ -18,6 +18,8 @@ from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import measured, records, repeated, searched
 from tests.analysis.synthetic import trial
 
+pytestmark = pytest.mark.study
+
 STUDIES = 80
 # Of 80 studies a nominal 0.95 covers with a standard error of 0.024, and a level of 0.05 is exceeded by as much: three
 # of them either way.

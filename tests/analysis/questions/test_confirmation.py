@@ -210,6 +210,7 @@ def test_optimism_is_the_score_less_what_was_confirmed():
     assert result.configs[1].optimism is None
 
 
+@pytest.mark.study
 def test_the_interval_of_the_optimism_holds_the_truth_at_the_nominal_rate():
     generator = np.random.default_rng(2)
     held = []

@@ -14,6 +14,8 @@ from search_spaces.space import Parameter
 from tests.analysis.planted import measured, records
 from tests.analysis.synthetic import trial
 
+pytestmark = pytest.mark.study
+
 WIDTH, RATE = (next(p for p in SPACES["joint"].parameters if p.name == name)
                for name in ("adapter_width", "adapter_learning_rate"))  # fmt: skip
 KIND = next(p for p in SPACES["joint"].parameters if p.name == "adapter_kind")

@@ -8,23 +8,14 @@ from scipy import stats
 
 from analysis.figures.intervention import draw_imposed_gaps
 from analysis.questions.intervention import fitted_line, imposed_gaps
-from analysis.reading.trials import EXAMPLE, EXAMPLES, StudyRecords, open_study
+from analysis.reading.trials import EXAMPLE, EXAMPLES, open_study
 from tests.analysis.conftest import caption_of
-from tests.analysis.planted import measured, records
+from tests.analysis.planted import imposed, measured, records
 from tests.analysis.synthetic import trial
 
+pytestmark = pytest.mark.study
+
 STUDIES = 120
-
-
-def study(generator: np.random.Generator, configs: int, **effects: float) -> StudyRecords:
-    """Arms of so many configs, with an effect of the target on accuracy; every arm meets half of its target."""
-    rows = []
-    for control, effect in effects.items():
-        for target in generator.uniform(0, 2, size=configs):
-            gap, accuracy = 0.5 * target + 0.1 * generator.normal(), effect * target + generator.normal()
-            controlled = {"gap_control": control, "gap_target": float(target), "gap_weight": 1.0}
-            rows.append(trial(len(rows), epochs=1, **controlled, **measured(gap, accuracy)))
-    return records(rows)
 
 
 @pytest.mark.usefixtures("few_draws")
@@ -32,7 +23,7 @@ def test_a_planted_effect_of_the_target_is_covered_as_often_as_its_interval_says
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(STUDIES):
-        (arm,) = imposed_gaps(study(generator, 30, centred=-1.5))
+        (arm,) = imposed_gaps(imposed(generator, 30, centred=-1.5))
         covered += arm.effect.low <= -1.5 <= arm.effect.high
     # 0.95 less three standard errors of 0.02.
     assert covered / STUDIES >= 0.89
@@ -41,13 +32,13 @@ def test_a_planted_effect_of_the_target_is_covered_as_often_as_its_interval_says
 @pytest.mark.usefixtures("few_draws")
 def test_a_placebo_without_effect_is_found_to_have_one_no_more_often_than_the_level():
     generator = np.random.default_rng(2)
-    found = [imposed_gaps(study(generator, 30, placebo=0.0))[0].effect for _ in range(STUDIES)]
+    found = [imposed_gaps(imposed(generator, 30, placebo=0.0))[0].effect for _ in range(STUDIES)]
     # 0.05 and three standard errors of 0.02.
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= 0.11
 
 
 def test_each_arm_answers_for_itself_and_says_how_far_its_target_was_met():
-    arms = imposed_gaps(study(np.random.default_rng(3), 60, placebo=0.0, centred=-2.0, paper=1.0))
+    arms = imposed_gaps(imposed(np.random.default_rng(3), 60, placebo=0.0, centred=-2.0, paper=1.0))
     assert [arm.control for arm in arms] == ["centred", "paper", "placebo"]
     assert arms[0].effect.high < 0 < arms[1].effect.low
     for arm in arms:
@@ -61,7 +52,7 @@ def test_a_target_that_does_not_vary_has_no_effect_and_few_configs_no_interval()
     (arm,) = imposed_gaps(records(rows))
     assert np.isnan(arm.effect.value)
     assert "does not vary" in arm.effect.method
-    (few,) = imposed_gaps(study(np.random.default_rng(4), 4, centred=1.0))
+    (few,) = imposed_gaps(imposed(np.random.default_rng(4), 4, centred=1.0))
     assert np.isnan(few.effect.low)
     assert not np.isnan(few.effect.value)
 
@@ -94,7 +85,7 @@ def test_a_study_that_imposed_nothing_has_no_arms_and_an_empty_figure():
 
 
 def test_the_figure_has_every_arm_in_both_panels_and_says_n():
-    arms = imposed_gaps(study(np.random.default_rng(5), 12, centred=-2.0, placebo=0.0))
+    arms = imposed_gaps(imposed(np.random.default_rng(5), 12, centred=-2.0, placebo=0.0))
     figure = draw_imposed_gaps(arms)
     assert "centred 12, placebo 12" in caption_of(figure)
     for axes in figure.axes:

@@ -11,6 +11,8 @@ from analysis.questions.mixed import gap_mixed_model, mixed_effects, random_inte
 from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import repeated, searched
 
+pytestmark = pytest.mark.study
+
 STUDIES = 300
 # A nominal 0.95 over 300 studies has a standard error of 0.0126; the band is three of them.
 BAND = (0.91, 0.99)

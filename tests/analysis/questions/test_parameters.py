@@ -28,6 +28,7 @@ def of_width(generator, outcome="accuracy", **effects):
     return found
 
 
+@pytest.mark.study
 @pytest.mark.usefixtures("few_draws")
 def test_an_absent_effect_of_a_parameter_is_found_no_more_often_than_the_level():
     generator = np.random.default_rng(1)

@@ -75,6 +75,7 @@ def test_seeds_that_rank_at_random_are_found_to_agree_no_more_often_than_the_lev
     assert np.mean(np.array(p_values) <= 0.05) <= 0.088
 
 
+@pytest.mark.study
 def test_a_planted_agreement_is_covered_as_often_as_the_interval_says():
     generator = np.random.default_rng(2)
     configs = np.linspace(-1, 1, 6)

@@ -53,6 +53,7 @@ def test_help_answers_without_heavy_imports(launch):
     assert not imported & heavy
 
 
+@pytest.mark.launcher
 def test_a_report_needs_neither_torch_nor_ray_nor_mlflow(tmp_path):
     names = ["torch", "ray", "mlflow", "matplotlib.pyplot"]
     program = (

@@ -17,6 +17,8 @@ from analysis.statistics.estimates import mean_interval
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
+pytestmark = pytest.mark.study
+
 CONFIRMED = ["fashion-method", "fashion-method-tuned", "fashion-published", "sst2-adapter-width", "sst2-method"]
 BINS = [{"count": 20, "confidence": 20 * (place + 0.5) / 15, "correct": place} for place in range(15)]
 

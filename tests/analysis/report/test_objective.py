@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from analysis.report.content import make_report
 from analysis.report.folder import read_folder
 from analysis.report.page import page
@@ -11,6 +13,7 @@ from tests.analysis.synthetic import epochs_table, trials_table, whole_study
 ELSEWHERE = {"calibration"}  # where accuracy is meant
 
 
+@pytest.mark.study
 def test_a_page_shows_the_same_scores_under_the_objectives_own_name(tmp_path: Path) -> None:
     trials, epochs = whole_study(searched=12, pruned=2, replicates=3)
     moved = [

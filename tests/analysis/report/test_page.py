@@ -30,6 +30,8 @@ from tests.analysis.planted import measured, records
 from tests.analysis.report.studies import PLAN, SUMMARY, Page, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
+pytestmark = pytest.mark.study
+
 EXAMPLES = sorted(path for path in EXAMPLE.parent.iterdir() if path.is_dir())
 METHODS = EXAMPLE.with_name("fashion-method")
 IMPOSED = EXAMPLE.with_name("fashion-gap")

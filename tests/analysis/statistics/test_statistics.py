@@ -152,6 +152,7 @@ def test_groups_of_one_are_no_groups_at_all() -> None:
     )
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("correlation", [0.0, 0.6])
 def test_the_rank_correlations_interval_covers_the_truth_as_often_as_it_says(correlation: float) -> None:
     generator = np.random.default_rng(11)
@@ -164,6 +165,7 @@ def test_the_rank_correlations_interval_covers_the_truth_as_often_as_it_says(cor
     assert BAND[0] <= covered / STUDIES <= BAND[1]
 
 
+@pytest.mark.study
 def test_repeated_configs_fool_an_interval_over_trials_and_not_one_over_groups() -> None:
     generator = np.random.default_rng(12)
     groups = np.repeat(np.arange(15), 6)
@@ -313,6 +315,7 @@ def test_beyond_sixteen_pairs_the_p_value_is_drawn_and_agrees_with_scipy() -> No
     assert "20000 seeded flips" in ours.method
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(("n", "skewed", "nominal"), [
     (4, False, 0.95), (5, False, 0.95), (6, False, 0.95), (10, False, 0.95),
     # As the docstring has it: Student's t of 4 and 5 skewed differences, and the bootstrap beyond.
@@ -352,6 +355,7 @@ def test_the_interval_of_few_pairs_is_of_the_length_that_students_is() -> None:
         assert found.high - found.low < 6 * np.std(differences, ddof=1)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("n", [6, 8, 16])
 def test_the_bootstraps_bounds_are_finite_where_no_differences_are_equal(n: int, skewed: bool) -> None:
@@ -425,6 +429,7 @@ def test_mediation_is_the_product_of_two_least_squares_fits() -> None:
     assert (found.direct.value, found.indirect.value) == pytest.approx((direct, a * b))
 
 
+@pytest.mark.study
 def test_no_mediation_is_found_where_the_mediator_does_not_act() -> None:
     generator = np.random.default_rng(13)
     false_alarms = 0

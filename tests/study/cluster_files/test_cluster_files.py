@@ -126,6 +126,7 @@ def test_a_study_on_kubernetes_has_the_shape_of_a_rayjob():
     assert yaml.safe_load(manifest["spec"]["runtimeEnvYAML"])["env_vars"]["STUDY"]
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize(
     ("there", "says"), [(False, "--space adapter_width --address auto"), (True, "--resume adapter-width-1")]
 )
@@ -164,6 +165,7 @@ def test_a_file_is_printed_by_name_and_another_name_is_refused(command):
     assert "did you mean 'slurm'" in refused.err
 
 
+@pytest.mark.launcher
 def test_the_slurm_script_is_understood_by_its_shell(tmp_path):
     script = tmp_path / "study.sbatch"
     script.write_text(read_cluster_file("slurm"))
@@ -223,6 +225,7 @@ esac
 """
 
 
+@pytest.mark.launcher
 def test_a_slurm_job_is_queued_again_if_its_study_was_stopped_or_ran_out_of_time_and_keeps_its_budget(tmp_path):
     slurm = Slurm(tmp_path)
     (tmp_path / "python").write_text(_PYTHON)

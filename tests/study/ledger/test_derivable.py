@@ -25,7 +25,7 @@ from study.running.runner import recorded_run
 from study.search.searcher import StudySearch
 from study.tracking.tracker import StudyTracker
 from tests.study.factories import PretendedTune, make_plan
-from tests.study.inspection import runs_of
+from tests.study.inspection import files_in, runs_of
 from trainables.process.errors import StudyError
 
 
@@ -57,8 +57,7 @@ def study(ended):
 
 
 def contents(plan):
-    files = (path for path in plan.directory.rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(plan.directory)): path.read_bytes() for path in files}
+    return files_in(plan.directory, without=(".lock",))
 
 
 def runs(plan):
@@ -104,6 +103,7 @@ def damage(plan, content):
         path.write_bytes(content)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("change", HALF.values(), ids=HALF)
 def test_a_journal_that_accounts_for_less_than_the_records_is_refused_and_nothing_is_changed(study, change):
     lines = (study.directory / "journal.jsonl").read_bytes().splitlines(keepends=True)
@@ -393,6 +393,7 @@ def journal_lines(ended):
     return (ended.directory / "journal.jsonl").read_bytes().splitlines(keepends=True)
 
 
+@pytest.mark.study
 @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_change_of_a_journal_ends_in_a_sound_ledger_or_a_refusal_and_deletes_no_record(ended, journal_lines, data):

@@ -20,6 +20,8 @@ from study.result.confirmed import confirmation_summary, find_confirmed
 from trainables.process.errors import UsageError
 from trainables.spec.trial import config_fields
 
+pytestmark = pytest.mark.study
+
 EXAMPLES = Path(__file__).parents[3] / "analysis" / "examples"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/plan.json"))
 CONFIRMED = [name for name in NAMES if "confirmation" in json.loads((EXAMPLES / name / "summary.json").read_bytes())]
@@ -122,7 +124,7 @@ def test_resuming_and_confirming_are_refused_in_words_and_delivering_is_not(fold
         command(confirm_main, folder.name, *where),
     ):
         assert done.code == 2, done.said
-        assert f"study '{folder.name}' was begun by an earlier version" in done.err
+        assert f"study '{folder.name}' was started by an earlier version" in done.err
         assert "(digests of version 1, here 2)" in done.err
         assert "start it again:\n  python -m study.launch --space " in done.err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -133,5 +135,5 @@ def test_a_study_of_a_later_version_is_refused_too(tmp_path):
     folder = Path(shutil.copytree(EXAMPLES / NAMES[0], tmp_path / NAMES[0]))
     content = json.loads((folder / "plan.json").read_bytes()) | {"digest_version": 3}
     (folder / "plan.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"begun by a later version.*digests of version 3, here 2"):
+    with pytest.raises(UsageError, match=r"started by a later version.*digests of version 3, here 2"):
         resumed_plan(folder.name, tmp_path, {})

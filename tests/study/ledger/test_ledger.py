@@ -168,6 +168,7 @@ def test_configs_that_would_be_called_alike_are_numbered_and_stay_so(tmp_path):
     assert trial_row(ledger.plan, ledger.entries["planned-0003"])["name"] == "w16-T4.0#2-s1"
 
 
+@pytest.mark.launcher
 def test_a_lock_that_a_crash_or_a_reboot_left_behind_holds_nobody_up(tmp_path):
     (tmp_path / ".lock").write_text("pid 1 on another-boot")
     with StudyLock(tmp_path):

@@ -17,14 +17,16 @@ from study.plan.resolve import load_plan
 from study.rerun import main as rerun_main
 from study.sync import main as sync_main
 from study.tracking.student_card import card_path
+from tests.study.confirmed import confirmed_study
 from tests.study.factories import make_plan
-from tests.study.tracking.test_student_model import confirmed_study
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.costs.epoch import run_epoch
 from trainables.data import load_dataset
 from trainables.data.image_folder import list_image_folder
 from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
+
+pytestmark = pytest.mark.study
 
 CLASSES = ("cat", "dog", "hen")
 

@@ -18,21 +18,12 @@ from study.search.preview import first_configs
 from study.search.searcher import StudySearch
 from study.stages.promising import promising_configs
 from study.tracking.tracker import note_text, trial_params
-from tests.study.factories import PretendedTune, make_plan
+from tests.study.factories import FEW, PretendedTune, compare, make_plan
 from tests.trainables.conftest import IMAGE_METHODS
 from trainables.methods.registry import METHODS
 from trainables.process.errors import UsageError
 from trainables.spec.methods import method_spec
 from trainables.spec.trial import TrialConfig
-
-FEW = ["ce", "kd", "dkd", "dkd+adapter", "at"]
-
-
-def compare(folder, space="method", methods=FEW, **values):
-    base = {"epochs": 4, "method": "kd", **values.pop("base", {})}
-    compared = choose_methods(methods, base, values.get("overrides", {}))
-    counts = {"promising": 1, "trials": 3}
-    return make_plan(folder, space=space, base=base, compared=compared, controls=(), **{**counts, **values})
 
 
 def begin(folder, space="method", **values):
@@ -160,6 +151,7 @@ def test_a_method_is_tuned_in_what_it_reads_and_nothing_else_from_its_published_
     assert {"kd_weight", "temperature", "student_learning_rate", "adapter_width", "adapter_learning_rate"} <= tuned
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("sampler", ["tpe", "qmc", "gp", "cmaes"])
 def test_a_tuning_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
     values = {"methods": ["ce", "dkd+adapter", "kd"], "trials": 13, "sampler": sampler}

@@ -17,6 +17,7 @@ from study.plan.resolve import load_plan, resolve_plan
 from study.running.runner import recorded_run
 from study.sync import main as sync_main
 from tests.study.factories import make_plan
+from tests.study.inspection import files_in
 from trainables.process.errors import UsageError
 from trainables.spec.trial import TrialConfig
 
@@ -25,10 +26,6 @@ def plan_of(folder, **values):
     """A plan as the command line makes it; nothing is written."""
     given = {"name": "first", "space": "adapter_width", "base": {"epochs": 4}, "output_dir": folder}
     return resolve_plan({**given, "tracking_uri": own_store(folder), **values})
-
-
-def everything(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture
@@ -80,10 +77,10 @@ def test_a_second_start_while_the_first_writes_its_plan_is_refused_and_changes_n
     plan = plan_of(tmp_path)
     plan.directory.mkdir()
     with StudyLock(plan.directory):
-        before = everything(tmp_path)
+        before = files_in(tmp_path)
         with pytest.raises(UsageError, match="is being run by another process"):
             begin_study(plan, "go on")
-        assert everything(tmp_path) == before
+        assert files_in(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -115,7 +112,7 @@ def test_a_folder_that_is_no_study_is_not_made_one(tmp_path, command):
         assert "exists but is not a study folder" in done.err
         with pytest.raises(UsageError, match="is not a study folder"):
             begin_study(plan_of(tmp_path, name=name), "go on")
-    assert everything(tmp_path) == {Path("first/notes.txt"): b"mine", Path("second"): b"a file"}
+    assert files_in(tmp_path) == {"first/notes.txt": b"mine", "second": b"a file"}
 
 
 def test_a_study_without_its_plan_is_not_begun_again(begun, command):
@@ -165,7 +162,7 @@ def test_a_copy_is_read_and_never_acts_on_the_original(begun, tmp_path, command,
     else:
         copy = begun.output_dir / "second" if place == "beside" else tmp_path / "other" / "first"
         shutil.copytree(begun.directory, copy)
-    before = everything(tmp_path)
+    before = files_in(tmp_path)
     for main, words in (
         (launch_main, ("--resume", copy.name)),
         (launch_main, ("--resume", copy.name, "--retry-failed")),
@@ -177,7 +174,7 @@ def test_a_copy_is_read_and_never_acts_on_the_original(begun, tmp_path, command,
         assert f"--resume first --output-dir {begun.output_dir}" in refused.err
     with pytest.raises(UsageError, match="is a copy of"):
         resumed_plan(copy.name, copy.parent, {}, confirms=True)
-    assert everything(tmp_path) == before
+    assert files_in(tmp_path) == before
     assert existing_plan(copy.name, copy.parent).directory == copy
     assert existing_plan(copy.name, copy.parent).tracking_uri == own_store(copy.parent)
     assert resumed_plan("first", begun.output_dir, {}).directory == begun.directory, "the original goes on"
@@ -314,7 +311,7 @@ def test_a_name_that_is_a_file_of_the_store_that_is_asked_for_is_refused(tmp_pat
     "store", ["first/summary.json", "first/plan.json", "first/records/x.db", "first/.lock", "first"]
 )
 def test_a_store_in_a_file_that_a_study_writes_is_refused(begun, command, store):
-    before = everything(begun.output_dir)
+    before = files_in(begun.output_dir)
     uri = ("--tracking-uri", f"sqlite:///{begun.output_dir}/{store}", "--output-dir", begun.output_dir)
     for main, words in (
         (launch_main, ("--space", "adapter_width", "--name", "second")),
@@ -323,7 +320,7 @@ def test_a_store_in_a_file_that_a_study_writes_is_refused(begun, command, store)
     ):
         done = command(main, *words, *uri)
         assert (done.code, "the MLflow store" in done.err or "--tracking-uri: " in done.err) == (2, True), done.said
-    assert everything(begun.output_dir) == before
+    assert files_in(begun.output_dir) == before
 
 
 def test_a_store_in_the_folder_of_the_study_that_is_to_begin_is_refused(tmp_path, command):
@@ -335,7 +332,7 @@ def test_a_store_in_the_folder_of_the_study_that_is_to_begin_is_refused(tmp_path
 
 
 def test_a_dry_run_of_a_resume_shows_what_is_left_and_changes_nothing(begun, command):
-    before = everything(begun.output_dir)
+    before = files_in(begun.output_dir)
     words = ("--resume", "first", "--output-dir", begun.output_dir, "--dry-run")
     shown = command(launch_main, *words)
     assert (shown.code, "; 1 have ended, only the rest will run" in shown.out) == (0, True), shown.said
@@ -343,8 +340,8 @@ def test_a_dry_run_of_a_resume_shows_what_is_left_and_changes_nothing(begun, com
     (begun.directory / "journal.jsonl").write_bytes(b"")
     refused = command(launch_main, *words)
     assert (refused.code, "the records contain 1 ended trials" in refused.err) == (1, True), refused.said
-    (begun.directory / "journal.jsonl").write_bytes(before[Path("first/journal.jsonl")])
-    assert everything(begun.output_dir) == before
+    (begun.directory / "journal.jsonl").write_bytes(before["first/journal.jsonl"])
+    assert files_in(begun.output_dir) == before
 
 
 @pytest.mark.parametrize("place", ["studies.journal", "first/optuna.journal", "elsewhere/a.journal"])

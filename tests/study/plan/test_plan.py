@@ -169,6 +169,7 @@ def test_the_cost_is_the_trials_times_their_epochs(trials, promising, replicates
     assert epochs_total(plan) == plan.total_trials * epochs
 
 
+@pytest.mark.launcher
 def test_checking_a_plan_imports_nothing_heavy():
     script = (
         "import sys, study.plan.resolve\n"

@@ -1,11 +1,6 @@
 """Teachers that a study is given: checked before any work, known by their digest, needed only once."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pyarrow as pa
 import pytest
@@ -23,7 +18,8 @@ from study.plan.teacher_choice import (
 )
 from study.records import read_trials
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole, read_journal
+from tests.study.inspection import assert_whole
+from tests.study.processes import kill, start_study, wait_for_trials
 from trainables.data import load_dataset
 from trainables.data.views import Normaliser
 from trainables.models import CheckpointInfo, build_model, save_model
@@ -301,24 +297,13 @@ def test_trials_hear_the_given_teacher_as_it_knows_its_images(plan, network, tmp
 @pytest.mark.slow
 def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch, averaged, output_dir):
     directory = output_dir / "given"
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "study.launch", "--space", "adapter_width", "--trials", "3", "--promising", "1",
-            "--replicates", "1", "--epochs", "8", "--teacher", "cnn_4_6", "--teacher-checkpoint", str(averaged),
-            "--teacher-weights", "ema", "--teacher-normalisation", "0.1/0.7", "--name", "given",
-            "--output-dir", str(output_dir),
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    process = start_study(
+        "--space", "adapter_width", "--trials", "3", "--promising", "1", "--replicates", "1", "--epochs", "8",
+        "--teacher", "cnn_4_6", "--teacher-checkpoint", averaged, "--teacher-weights", "ema",
+        "--teacher-normalisation", "0.1/0.7", "--name", "given", "--output-dir", output_dir,
     )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        journal = directory / "journal.jsonl"
-        if journal.exists() and len(read_journal(journal)[0]) >= 12:
-            break
-        time.sleep(0.02)
-    assert process.poll() is None, process.communicate()[1]
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    wait_for_trials(process, directory, 12, timeout=240)
+    kill(process)
     averaged.unlink()
     done = launch("--resume", "given", "--output-dir", output_dir, "--json")
     assert done.returncode == 0, done.stderr

@@ -24,6 +24,8 @@ from trainables.steps.loss_log import NonFiniteLossError
 from trainables.teacher.files import ensure_teacher
 from trainables.tune.session import begin_run, describe_error
 
+pytestmark = pytest.mark.study
+
 BASE = {"teacher": "cnn_8_16", "epochs": 2, "batch_size": 128}
 
 

@@ -180,12 +180,14 @@ def test_addresses_of_clusters_are_taken(address, monkeypatch):
         assert address.endswith(f":{port}")
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize("host", ["a..b", "a" * 64, "\udcff", "no such host"])
 def test_a_name_that_no_host_has_is_refused(host):
     with pytest.raises(StudyError, match=r"^no Ray cluster answers at "):
         check_address(f"{host}:6379")
 
 
+@pytest.mark.launcher
 def test_a_look_up_of_a_name_that_takes_for_ever_ends_in_time(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         "import socket, time\nsocket.getaddrinfo = lambda *a, **k: time.sleep(600)\n"

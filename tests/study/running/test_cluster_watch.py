@@ -80,6 +80,7 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.launcher
 def test_a_process_that_hangs_when_its_cluster_is_lost_is_ended_after_its_last_words(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", STUCK, str(tmp_path / "raylet")],

@@ -23,6 +23,7 @@ def test_what_the_user_has_set_stays(monkeypatch):
     assert os.environ[KEEP_FREED_MEMORY] == WORKERS[KEEP_FREED_MEMORY]
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize("users", [{}, {KEEP_FREED_MEMORY: "glibc.malloc.tcache_count=3"}])
 def test_a_worker_starts_in_it(users):
     clean = {name: value for name, value in os.environ.items() if name != KEEP_FREED_MEMORY}

@@ -30,6 +30,8 @@ from trainables.spec.measures import COST_FACTS
 from trainables.teacher import files as teacher_files
 from trainables.tune import session
 
+pytestmark = pytest.mark.study
+
 IN_PROCESS = ("--executor", "in-process")
 SMALL = ("--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1")
 

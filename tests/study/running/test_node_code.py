@@ -1,11 +1,9 @@
 """Nodes on which this package is not installed, for real: a cluster of another virtual environment."""
 
 import os
-import socket
 import subprocess
 import sys
 import sysconfig
-import time
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 
 from study.running.node_code import shipped_code
 from tests.study.inspection import assert_whole
-from tests.study.servers import free_port
+from tests.study.servers import free_port, listens, running
 from trainables.process.versions import code_digest
 
 ROOT = Path(__file__).parents[3]
@@ -36,28 +34,14 @@ def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     site = next((home / "lib").glob("python*")) / "site-packages"
     # A path line brings the packages there and not the editable installs.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    address = f"127.0.0.1:{free_port()}"
+    port = free_port()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    head = subprocess.Popen(
-        [home / "bin" / "python", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
-         "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--include-dashboard=false",
-         "--disable-usage-stats"],
-        cwd=home, env=environment | ON_LOOPBACK,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline and head.poll() is None:
-            try:
-                socket.create_connection(("127.0.0.1", int(address.split(":")[1])), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        assert head.poll() is None, "the cluster did not start"
-        yield address
-    finally:
-        head.terminate()
-        head.wait(timeout=60)
+    command = [
+        home / "bin" / "python", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2",
+        "--node-ip-address=127.0.0.1", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats",
+    ]  # fmt: skip
+    with running(command, lambda: listens(port), log=home / "head.log", cwd=home, env=environment | ON_LOOPBACK):
+        yield f"127.0.0.1:{port}"
 
 
 def study_on(address: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

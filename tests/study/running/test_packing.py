@@ -11,7 +11,7 @@ from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
-from tests.study.test_faults import start, wait_for_trials
+from tests.study.processes import kill, start, wait_for_trials
 from trainables.process.errors import UsageError
 
 
@@ -62,8 +62,7 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(smal
 def test_a_packed_study_that_was_killed_goes_on_unpacked(launch, output_dir):
     process = start("unpacked", output_dir, "--pack", "4")
     wait_for_trials(process, output_dir / "unpacked", 25, timeout=200)
-    process.kill()
-    process.wait()
+    kill(process)
     done = launch("--resume", "unpacked", "--output-dir", output_dir, "--pack", "1")
     assert done.returncode == 0, done.stderr
     assert_whole(output_dir / "unpacked")
@@ -121,6 +120,7 @@ def test_what_cannot_be_packed_is_refused_before_any_work(values, says, tmp_path
     assert says in str(refusal.value)
 
 
+@pytest.mark.launcher
 def test_a_packed_trials_own_process_needs_no_torch():
     program = "import trainables.tune.packed, sys; sys.exit('torch' in sys.modules)"
     assert psutil.Popen([sys.executable, "-c", program]).wait(timeout=120) == 0

@@ -26,7 +26,7 @@ from study.running import runner
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab
 from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
-from tests.study.test_faults import start, wait_for_trials
+from tests.study.processes import start, wait_for_trials
 from trainables.tune import trainable as distillation
 
 pytestmark = pytest.mark.fault

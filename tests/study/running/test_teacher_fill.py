@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +29,8 @@ from study.running.runner import check_services
 from study.running.teacher_fill import Filling, TeacherFill, deal_out
 from tests.conftest import S3, S3_ENVIRONMENT, Launch
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole, read_journal, wait_until
+from tests.study.inspection import assert_whole, read_journal
+from tests.study.processes import kill, start_study, wait_in_study
 from trainables.process.errors import StudyError
 from trainables.process.threads import use_one_thread
 from trainables.teacher_outputs.store import Shard
@@ -66,6 +66,7 @@ def test_every_shard_is_dealt_out_once_in_order(sizes, rate, slots, seconds_alon
     assert all(batches)
 
 
+@pytest.mark.launcher
 def test_a_missing_bucket_is_refused_before_any_work(s3, tmp_path):
     plan = make_plan(tmp_path, teacher_outputs_path=s3.uri("no-such-bucket/outputs"))
     with pytest.raises(StudyError, match="NO_SUCH_BUCKET"):
@@ -140,17 +141,14 @@ def test_a_study_killed_while_it_fills_keeps_what_is_filled_and_goes_on(s3, laun
         return answer(self, *arguments)
 
     bucket = s3.new_bucket()
-    environment = {**os.environ, "PESFKD_CACHE": str(tmp_path / "cache"), "COLUMNS": "120"}
     with monkeypatch.context() as patch:
         patch.setattr(S3Response, "key_response", answer_slowly)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "study.launch", *STUDY, "--epochs", "9", "--name", "killed", "--output-dir",
-             str(tmp_path), "--teacher-outputs-path", s3.uri(f"{bucket}/outputs")],
-            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment,
+        process = start_study(
+            *STUDY, "--epochs", "9", "--name", "killed", "--output-dir", tmp_path,
+            "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(tmp_path / "cache"),
         )  # fmt: skip
-        wait_until(lambda: len(filled_objects(s3, bucket)) >= 3 or process.poll() is not None)
-        process.kill()
-        process.wait()
+        wait_in_study(process, lambda: len(filled_objects(s3, bucket)) >= 3)
+        kill(process)
     before = filled_objects(s3, bucket)
     assert 3 <= len(before) < 10, "it was to be killed in the middle"
     told = sum(event["forwards"] for event in events(tmp_path / "killed", "fill"))
@@ -183,13 +181,11 @@ def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, tmp_path, monkeypatch):
     answer = S3Response.key_response
     monkeypatch.setattr(S3Response, "key_response", lambda *arguments: (time.sleep(0.5), answer(*arguments))[1])
     bucket = s3.new_bucket()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", *STUDY, "--epochs", "9", "--name", "stopped", "--output-dir",
-         str(tmp_path), "--teacher-outputs-path", s3.uri(f"{bucket}/outputs")],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        env={**os.environ, "PESFKD_CACHE": str(tmp_path / "cache"), "COLUMNS": "120"},
+    process = start_study(
+        *STUDY, "--epochs", "9", "--name", "stopped", "--output-dir", tmp_path,
+        "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(tmp_path / "cache"),
     )  # fmt: skip
-    wait_until(lambda: len(filled_objects(s3, bucket)) >= 2 or process.poll() is not None)
+    wait_in_study(process, lambda: len(filled_objects(s3, bucket)) >= 2)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130, said

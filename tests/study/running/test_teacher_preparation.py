@@ -2,33 +2,24 @@
 
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from tests.study.inspection import assert_whole
+from tests.study.processes import start_study, wait_in_study
 from trainables.storage.tensors import read_tensors
 
 
 @pytest.mark.slow
 def test_a_study_stopped_while_its_teacher_trains_goes_on_with_that_training(launch, tmp_path):
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--name", "stopped",
-            "--teacher", "cnn_16_32", "--teacher-recipe", "literature", "--teacher-epochs", "60",
-            "--output-dir", str(tmp_path),
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    process = start_study(
+        "--space", "adapter_width", "--smoke", "--name", "stopped", "--teacher", "cnn_16_32",
+        "--teacher-recipe", "literature", "--teacher-epochs", "60", "--output-dir", tmp_path,
     )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while not (found := list(tmp_path.glob("teachers/*.training/*.safetensors"))):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_in_study(process, lambda: list(tmp_path.glob("teachers/*.training/*.safetensors")))
+    found = list(tmp_path.glob("teachers/*.training/*.safetensors"))
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130, said

@@ -1,8 +1,6 @@
 """Checkpoints of trials in a folder elsewhere and on an S3-compatible server, through kills and resumes."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -14,7 +12,8 @@ from study.records import read_epochs
 from study.running.trial_storage import TrialStorage, check_trial_storage
 from tests.conftest import S3
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole, wait_until
+from tests.study.inspection import assert_whole
+from tests.study.processes import kill, start_study, wait_in_study
 from trainables.process.errors import StudyError
 
 TRAIN, VALIDATION = 1077, 360
@@ -25,6 +24,7 @@ def checkpoints(s3: S3, bucket: str) -> set[str]:
     return {name for name in s3.names(bucket) if "/checkpoint_" in name}
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
@@ -40,6 +40,7 @@ def test_a_uri_that_is_not_understood_is_refused_without_its_secrets(tmp_path, u
     assert SECRET not in str(refusal.value)
 
 
+@pytest.mark.launcher
 def test_a_bucket_that_is_not_there_is_refused(s3, tmp_path):
     plan = make_plan(tmp_path, storage_path=s3.uri("no-such-bucket/x", user=f"someone:{SECRET}@"))
     with pytest.raises(StudyError, match=r"s3://\*\*\*@no-such-bucket/x.* cannot be used for checkpoints"):
@@ -100,21 +101,18 @@ def test_a_study_in_another_folder_leaves_no_checkpoint_behind(launch, tmp_path)
 def test_workers_and_a_driver_killed_go_on_from_storage(s3, launch, tmp_path):
     bucket = s3.new_bucket()
     uri = s3.uri(f"{bucket}/checkpoints", user=f"someone:{SECRET}@")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--trials", "2", "--promising", "1",
-         "--replicates", "1", "--epochs", "250", "--teacher-outputs", "live", "--name", "far",
-         "--output-dir", str(tmp_path), "--storage-path", uri],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "120"},
+    process = start_study(
+        "--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "250",
+        "--teacher-outputs", "live", "--name", "far", "--output-dir", tmp_path, "--storage-path", uri,
     )  # fmt: skip
-    wait_until(lambda: bool(checkpoints(s3, bucket)) or process.poll() is not None)
+    wait_in_study(process, lambda: checkpoints(s3, bucket))
     workers = [
         child for child in psutil.Process(process.pid).children(recursive=True) if "Trainable" in str(child.cmdline())
     ]
     workers[0].kill()
     first = checkpoints(s3, bucket)
-    wait_until(lambda: len(checkpoints(s3, bucket) - first) >= 3 or process.poll() is not None)
-    process.kill()
-    said = process.communicate()[1]
+    wait_in_study(process, lambda: len(checkpoints(s3, bucket) - first) >= 3)
+    said = kill(process)
     again = launch("--resume", "far", "--output-dir", tmp_path)
     assert again.returncode == 2
     assert "give --storage-path again" in again.stderr

@@ -1,8 +1,5 @@
 """Studies whose trials are each trained by several processes, for real."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -12,7 +9,8 @@ from study.cli.start_command import start_command
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.factories import make_plan
-from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
+from tests.study.inspection import assert_whole, read_journal, runs_of
+from tests.study.processes import kill, start_study, wait_in_study
 from trainables.process.errors import UsageError
 
 
@@ -73,21 +71,17 @@ def test_trials_of_two_workers_find_what_lone_ones_find(launch, output_dir):
 @pytest.mark.slow
 def test_a_worker_and_a_driver_killed_cost_no_trial_and_one_process_can_go_on(output_dir, launch):
     directory = output_dir / "workers-killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--trials", "1", "--promising", "1",
-         "--replicates", "1", "--epochs", "60", "--name", directory.name, "--output-dir", str(output_dir),
-         "--workers-per-trial", "2"],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, "COLUMNS": "120"},
+    process = start_study(
+        "--space", "adapter_width", "--trials", "1", "--promising", "1", "--replicates", "1", "--epochs", "60",
+        "--name", directory.name, "--output-dir", output_dir, "--workers-per-trial", "2",
     )  # fmt: skip
-    wait_until(lambda: epochs_in(directory) >= 3 or process.poll() is not None)
+    wait_in_study(process, lambda: epochs_in(directory) >= 3)
     fellows = [c for c in psutil.Process(process.pid).children(recursive=True) if "TrialWorker" in str(c.cmdline())]
     assert len(fellows) == 1
     fellows[0].kill()
     before = epochs_in(directory)
-    wait_until(lambda: epochs_in(directory) >= before + 20 or process.poll() is not None)
-    process.kill()
-    said = process.communicate()[1]
-    assert "failed" not in said
+    wait_in_study(process, lambda: epochs_in(directory) >= before + 20)
+    assert "failed" not in kill(process)
     done = launch("--resume", directory.name, "--output-dir", output_dir, "--workers-per-trial", "1", timeout=500)
     assert done.returncode == 0, done.stderr
     assert_whole(directory)

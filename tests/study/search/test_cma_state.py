@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from pathlib import Path
 
 import cmaes
 import numpy as np
@@ -15,6 +14,7 @@ from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
 from tests.study.inspection import read_journal
+from tests.study.payload import Payload
 from trainables.process.errors import StudyError
 
 
@@ -35,16 +35,6 @@ def loaded(found):
     """As Optuna reads it."""
     chunks = [found[f"cma:optimizer:{n}"] for n in range(sum(name.startswith("cma:optimizer") for name in found))]
     return pickle.loads(bytes.fromhex("".join(chunks)))
-
-
-class Payload:
-    """Makes a file when it is unpickled: what a hostile journal would do worse."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (self.marker,)
 
 
 @pytest.mark.parametrize("protocol", [4, 5])

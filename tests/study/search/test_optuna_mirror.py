@@ -25,7 +25,7 @@ from study.records import read_trials
 from study.search.optuna_mirror import StudyMirror, mirrored
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from tests.study.test_faults import start, wait_for_trials
+from tests.study.processes import kill, start, wait_for_trials
 from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY
 
@@ -298,6 +298,7 @@ def shown_by(ask, name):
     return json.loads(ask(f"api/studies/{study['study_id']}?after=0"))["trials"]
 
 
+@pytest.mark.launcher
 def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
     ledger, tune = begin(tmp_path)
     all_ends(tune)
@@ -327,8 +328,7 @@ def test_a_real_study_that_was_killed_and_resumed_shows_its_stopped_trials_as_pr
         name, output_dir, "--trials", "12", "--epochs", "9", "--scheduler", "asha", "--optuna-storage", str(path)
     )
     wait_for_trials(process, output_dir / name, 6, timeout=200)
-    process.kill()
-    process.wait()
+    kill(process)
     done = launch("--resume", name, "--output-dir", output_dir)
     assert done.returncode == 0, done.stderr
     assert f"optuna-dashboard {path}" in done.stdout

@@ -12,6 +12,7 @@ from study.search.samplers import sampler_outcome
 from tests.study.factories import make_plan
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_samplers_get_a_stopped_trial_as_they_learn_from_it(sampler):
     learns = sampler in ("gp", "cmaes", "nsga2")

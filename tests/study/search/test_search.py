@@ -200,6 +200,7 @@ def test_failed_configs_are_not_promising(tmp_path):
     assert [c.config_id for c in promising_configs(ledger)] == [ledger.in_stage("search")[0].config.config_id]
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_a_search_that_was_killed_proposes_what_it_would_have_proposed(tmp_path, sampler):
     trials = {"nsga2": 30, "gp": 13}.get(sampler, 16)  # past each sampler's random start
@@ -230,6 +231,7 @@ def random_configs(tmp_path_factory):
     return search_with_asha(StudyLedger(plan))[1]
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("sampler", STARTS)
 def test_with_asha_every_sampler_leaves_random_search_and_goes_on_so_after_a_kill(tmp_path, sampler, random_configs):
     plan = make_plan(tmp_path, sampler=sampler, **HALVED)
@@ -279,6 +281,7 @@ def test_a_search_of_which_every_trial_fails_is_random_search(tmp_path, random_c
     assert {trial.state for trial in search.optuna_study.trials} == {TrialState.FAIL}
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("sampler", get_args(Sampler))
 def test_without_asha_a_sampler_proposes_what_it_does_in_a_plain_loop_of_optuna(tmp_path, sampler):
     trials = 12 if sampler == "gp" else 24

@@ -16,35 +16,12 @@ from study.search.searcher import StudySearch
 from study.stages.choosing import choose
 from study.stages.confirmation import confirmation_request, what_is_left
 from study.tracking.tracker import note_text
-from tests.study.factories import PretendedTune, make_plan
-from tests.study.plan.test_comparison import compare
+from tests.study.factories import PretendedSeeds, compare, make_plan
+from tests.study.inspection import files_in
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.measures import ACCURACY
 
 ASKED = {"configs": 2, "seeds": 3}
-
-
-class PretendedSeeds(PretendedTune):
-    """Trials whose accuracy is of their config and a bit of luck."""
-
-    def __init__(self, search, ledger, lucky=None):
-        super().__init__(search, ledger)
-        self.lucky = lucky
-        self.ran = []
-
-    def finish(self, tune_id, settings):
-        config = settings["config"]
-        accuracy = 0.9 - abs(config["adapter_width"] - 20) / 1000 + (config["seed"] % 1000) / 1e5
-        if config["method"] == "kd":
-            accuracy -= abs(config["temperature"] - 8.0) / 1000
-        if self.lucky is not None and settings["trial_id"].endswith(self.lucky):
-            accuracy = 0.99
-        for epoch in range(1, config["epochs"] + 1):
-            measures = {ACCURACY: accuracy, "cost/seconds": 0.5}
-            if settings["reads_test"] and epoch == config["epochs"]:
-                measures["test/accuracy"] = accuracy - 0.01
-            self.ledger.record_epoch(settings["trial_id"], epoch, measures)
-        self.search.on_trial_complete(tune_id, {"finished": True})
 
 
 def begin(folder, lucky=None, **values):
@@ -419,13 +396,9 @@ def test_a_plan_with_a_confirmation_survives_its_file_and_is_shown(tmp_path):
     assert "the 2 best methods, ce and kd" in describe_plan(compare(tmp_path, confirmation=ASKED), [])
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, command):
     finished(tmp_path).close()
-    before = contents(tmp_path)
+    before = files_in(tmp_path)
     done = command(confirm_main, "planned", "--dry-run", "--confirm", "2", "--seeds", "4", "--output-dir", tmp_path)
     assert done.code == 0, done.said
     assert "on 4 fresh seeds each (replicates 3 to 6)" in done.said
@@ -444,7 +417,7 @@ def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, co
     assert (shown["tuning_trials"], shown["epochs"]) == (8, 4 * (8 + shown["trials"]))
     assert shown["confirmation"]["request"] == {"configs": 3, "seeds": 10}
     assert shown["trials"] == 10 * len(shown["confirmation"]["choices"])
-    assert contents(tmp_path) == before
+    assert files_in(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -461,8 +434,8 @@ def test_a_dry_run_shows_what_would_be_confirmed_and_writes_nothing(tmp_path, co
 )
 def test_a_confirmation_that_cannot_be_is_refused_before_any_work(tmp_path, command, arguments, says):
     finished(tmp_path).close()
-    before = contents(tmp_path)
+    before = files_in(tmp_path)
     done = command(confirm_main, *arguments, "--output-dir", tmp_path)
     assert done.code == 2, done.said
     assert says in done.said
-    assert contents(tmp_path) == before
+    assert files_in(tmp_path) == before

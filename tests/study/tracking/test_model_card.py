@@ -7,11 +7,13 @@ import pytest
 from study.ledger.students import first_confirmed, student_path
 from study.ledger.study_data import data_of
 from study.tracking.student_card import card_of, card_path
-from tests.study.tracking.test_student_model import confirmed_study
+from tests.study.confirmed import confirmed_study
 from trainables.data import load_dataset
 from trainables.models.taken_weights import FoundWeights, TakenWeights
 from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
+
+pytestmark = pytest.mark.study
 
 
 @pytest.fixture(scope="module")

@@ -7,41 +7,15 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from analysis.questions.confirmation import summarise_confirmation
-from study.ledger.ledger import StudyLedger, trial_row
-from study.search.searcher import StudySearch
 from study.tracking.student import model_name, publish_student
-from tests.analysis.synthetic import trials_table
+from tests.study.confirmed import GAINS, confirmed_study
 from tests.study.factories import make_plan
-from tests.study.stages.test_confirmation import PretendedSeeds
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.data import load_dataset
 from trainables.process.errors import StudyError
-from trainables.students.file import keep_student, load_student
+from trainables.students.file import load_student
 
-GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
-
-
-def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=()):
-    """A pretended study whose first choice gains so much on kd, seed by seed, with students that were really kept."""
-    plan = make_plan(folder, name=name, confirmation={"configs": 1, "seeds": len(gains)}, base=dict(base))
-    ledger = StudyLedger(plan)
-    tune = PretendedSeeds(StudySearch(ledger, {}), ledger)
-    for settings in tune.run():
-        if settings["student_path"] is not None:
-            (folder / name / "students").mkdir(exist_ok=True)
-            keep_student(run, folder / name / "students" / f"{settings['trial_id']}.safetensors")
-    rows = [trial_row(ledger.plan, entry) for entry in ledger.entries.values()]
-    first = next(choice for choice in ledger.confirmation.choices if choice.rank == 1)
-    for row in rows:
-        if row["stage"] == "confirm":
-            own = row["config_id"] == first.config.config_id
-            number = row["replicate"] - ledger.confirmation.first_replicate
-            row["test/accuracy"] = 0.8 + number / 100 + (gains[number] if own else 0.0)
-    rows = [{**row, "status": row["status"] or "finished"} for row in rows]
-    chosen = [choice.as_row() for choice in ledger.confirmation.choices]
-    result = summarise_confirmation(trials_table(rows), chosen, baseline=None)
-    return ledger, result
+pytestmark = pytest.mark.study
 
 
 def folder_plan(tmp_path, place, *, student="cnn_3_4", seed=0):

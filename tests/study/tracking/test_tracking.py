@@ -23,6 +23,8 @@ from trainables.spec.measures import ACCURACY
 from trainables.storage.mlflow_store import check_tracking_uri
 from trainables.teacher.command import main as train_teacher
 
+pytestmark = pytest.mark.study
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

@@ -111,6 +111,7 @@ def test_the_test_part_is_not_decoded_before_it_is_asked_for(shrink, tmp_path, o
     assert list((own_cache / "datasets").glob("fashion_mnist-test-*"))
 
 
+@pytest.mark.launcher
 def test_processes_that_start_together_decode_once(cifar, own_cache):
     program = (
         "import sys, dataclasses, trainables.data.decoded as d, trainables.data.registry as r\n"

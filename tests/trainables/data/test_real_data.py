@@ -6,6 +6,8 @@ from torchvision import datasets
 
 from trainables.data import load_dataset
 
+pytestmark = pytest.mark.study
+
 
 def test_fashion_mnist_has_its_published_counts_and_statistics(data_root):
     dataset = load_dataset("fashion_mnist", data_root)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tests.trainables.data.conftest import random_images
 from trainables.data.views import (
     NO_AUGMENTATION,
     Normaliser,
@@ -23,11 +24,6 @@ TABLES = {
 }
 
 
-def random_images(count: int, channels: int = 2, height: int = 6, width: int = 5) -> torch.Tensor:
-    random = torch.Generator().manual_seed(0)
-    return torch.randint(256, (count, channels, height, width), dtype=torch.uint8, generator=random)
-
-
 def naive_view(image: torch.Tensor, table: ViewTable, view: int) -> torch.Tensor:
     """Pixel by pixel: the crop's pixel, black outside of the image, from the other end where mirrored."""
     down, right = table.crops[view]
@@ -45,7 +41,7 @@ def naive_view(image: torch.Tensor, table: ViewTable, view: int) -> torch.Tensor
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_every_view_is_the_one_of_a_loop_over_pixels(table):
-    images = random_images(len(table))
+    images = random_images(len(table), 2, 6, 5)
     views = torch.arange(len(table))
     expected = torch.stack([naive_view(image, table, view) for view, image in enumerate(images)])
     seen = ViewedImages(images, table).batch(torch.arange(len(images)), views)
@@ -55,7 +51,7 @@ def test_every_view_is_the_one_of_a_loop_over_pixels(table):
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_view_zero_is_the_image_as_it_is(table):
-    images = random_images(4)
+    images = random_images(4, 2, 6, 5)
     assert torch.equal(ViewedImages(images, table).batch(torch.arange(4), torch.zeros(4, dtype=torch.int64)), images)
 
 
@@ -67,7 +63,7 @@ def test_a_table_has_every_crop_once_mirrored_or_not(padding, mirror, count):
 
 
 def test_batches_are_gathered_by_index_and_view():
-    table, images = TABLES["28 pixels"], random_images(7)
+    table, images = TABLES["28 pixels"], random_images(7, 2, 6, 5)
     indices, views = torch.tensor([6, 0, 3, 3]), torch.tensor([49, 25, 0, 12])
     expected = torch.stack(
         [naive_view(images[i], table, v) for i, v in zip(indices.tolist(), views.tolist(), strict=True)]
@@ -77,7 +73,7 @@ def test_batches_are_gathered_by_index_and_view():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_batch_lies_in_memory_as_convolutions_take_it(channels):
-    images = ViewedImages(random_images(3, channels), TABLES["28 pixels"]).batch(torch.arange(3), torch.arange(3))
+    images = ViewedImages(random_images(3, channels, 6, 5), TABLES["28 pixels"]).batch(torch.arange(3), torch.arange(3))
     normalised = Normaliser([0.5] * channels, [0.25] * channels, torch.device("cpu"))(images)
     layout = torch.contiguous_format if channels == 1 else torch.channels_last
     for batch in (images, normalised):
@@ -86,7 +82,7 @@ def test_a_batch_lies_in_memory_as_convolutions_take_it(channels):
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_pixels_are_normalised_to_the_same_bits_in_either_layout(channels):
-    images = random_images(5, channels)
+    images = random_images(5, channels, 6, 5)
     normalise = Normaliser([0.1, 0.5, 0.7][:channels], [0.2, 0.3, 0.4][:channels], torch.device("cpu"))
     other = images.contiguous(memory_format=torch.channels_last)
     assert torch.equal(normalise(other), normalise(images))

@@ -170,6 +170,7 @@ def test_a_time_is_in_a_readable_unit(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
+@pytest.mark.launcher
 def test_the_module_needs_only_the_standard_library() -> None:
     check = (
         "import sys; before = set(sys.modules); import trainables.display.numbers; "

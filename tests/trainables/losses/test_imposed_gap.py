@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tests.trainables.conftest import small_config
-from tests.trainables.packing.test_packing import TIMED, assert_same_measures, assert_same_state, in_float64, make_runs
+from tests.trainables.conftest import TIMED, small_config
+from tests.trainables.packing.runs import assert_same_measures, assert_same_state, in_float64, make_runs
 from trainables.costs.epoch import run_epoch
 from trainables.losses.parts import LossParts, StepOutputs
 from trainables.losses.sharpness import sharpness_gap
@@ -72,6 +72,7 @@ def test_a_constant_on_all_logits_meets_the_papers_target_and_leaves_the_centred
     assert centred[1].gap.item() == pytest.approx(centred[0].gap.item(), rel=1e-12)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("control", IMPOSED)
 def test_a_trial_is_led_to_the_gap_that_is_imposed_on_it(control, digits, teacher):
     measure = "val/sharpness_gap" if control == "paper" else "val/sharpness_gap_centred"
@@ -87,6 +88,7 @@ def test_a_trial_is_led_to_the_gap_that_is_imposed_on_it(control, digits, teache
     assert reached[0] + 0.3 < reached[1] < reached[2] - 0.3
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_placebo_moves_the_papers_gap_by_its_constant_and_the_student_by_rounding_alone(kind, digits, teacher):
     common = {"adapter_kind": kind, "adapter_init": "default", "epochs": 3, "temperature": 4.0}
@@ -157,6 +159,7 @@ def test_without_its_weight_a_penalty_trains_by_autograd_what_the_formulas_train
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=1e-11, msg=lambda m, n=name: n + m)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("control", CONTROLLED)
 def test_packed_trials_have_each_their_own_target_and_weight(control, digits, teacher):
     changes = [

@@ -114,6 +114,7 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
+@pytest.mark.conformance
 @EVERY_LOSS
 def test_a_loss_does_not_see_constants_added_to_a_row(loss):
     student, teacher = random_logits(seed=1), random_logits(seed=2)
@@ -121,11 +122,13 @@ def test_a_loss_does_not_see_constants_added_to_a_row(loss):
     assert loss(student + shift, teacher - 2 * shift).item() == pytest.approx(loss(student, teacher).item(), rel=1e-12)
 
 
+@pytest.mark.conformance
 @EVERY_LOSS
 def test_a_loss_is_positive_where_predictions_differ(loss):
     assert loss(random_logits(seed=1), random_logits(seed=2)).item() > 1e-4
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("ttm", "wttm")])
 def test_a_loss_and_its_gradient_vanish_where_student_and_teacher_say_the_same(name):
     student = random_logits().requires_grad_()
@@ -137,6 +140,7 @@ def test_a_loss_and_its_gradient_vanish_where_student_and_teacher_say_the_same(n
     assert student.grad.abs().max() < bound
 
 
+@pytest.mark.conformance
 @EVERY_LOSS
 def test_a_loss_sees_the_batch_in_any_order(loss):
     student, teacher = random_logits(seed=1), random_logits(seed=2)
@@ -145,6 +149,7 @@ def test_a_loss_sees_the_batch_in_any_order(loss):
 
 
 # The temperatures of atkd are numbers to its gradient and not to a difference: it has a test of its own.
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "atkd"])
 def test_the_students_gradient_is_what_differences_say(name):
     student = random_logits(3, 4, seed=1).requires_grad_()
@@ -157,6 +162,7 @@ def test_the_gradient_that_an_adapter_gets_is_what_differences_say(name):
     assert torch.autograd.gradcheck(lambda t: LOSSES[name](random_logits(3, 4, seed=1), t), (teacher,))
 
 
+@pytest.mark.conformance
 @EVERY_LOSS
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("classes", [2, 7])
@@ -176,6 +182,7 @@ def test_a_loss_and_its_gradients_are_finite_for_few_samples_and_flat_logits(los
         assert teacher.grad is None or teacher.grad.isfinite().all()
 
 
+@pytest.mark.conformance
 @EVERY_LOSS
 def test_a_teacher_that_is_not_a_number_shows_in_the_loss(loss):
     teacher = random_logits(seed=2)

@@ -11,6 +11,8 @@ from trainables.data.dataset import Dataset
 from trainables.methods.registry import METHODS
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
+pytestmark = pytest.mark.conformance
+
 CASES = [
     *cases_of(METHODS),
     Case("pesf_kd", choices=(("distance", "mse"),)),

@@ -44,6 +44,7 @@ def test_branches_begin_after_every_stage_but_the_last_counted_from_the_end():
     assert branch_points(4, 2) == [(2, 0)]
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(("teacher", "student"), PAIRS)
 def test_a_branch_ends_as_the_student_does_and_has_nothing_that_does_not_learn(teacher, student):
     setting = setting_of(teacher)

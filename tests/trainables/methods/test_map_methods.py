@@ -1,7 +1,5 @@
 """Losses of the stages' maps against NumPy and SciPy in float64, what they must not see, and nets that differ."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from tests.trainables.conftest import IMAGE_METHODS, small_config
 from tests.trainables.methods import conformance
 from tests.trainables.methods.conformance import Bench, Case
-from trainables.data.dataset import Dataset, Split
+from tests.trainables.packing.runs import random_dataset, random_teacher
 from trainables.losses.parts import StepOutputs
 from trainables.methods.at import at_loss, attention
 from trainables.methods.fitnet import HintRegressor
@@ -20,13 +18,9 @@ from trainables.methods.method import PartsSetting
 from trainables.methods.registry import METHODS
 from trainables.methods.sp import sp_loss
 from trainables.methods.vid import VariationalRegressor
-from trainables.models import build_model
-from trainables.process.randomness import seeded
 from trainables.run.run import DistillationRun
-from trainables.spec.datasets import DATASETS
 from trainables.spec.methods import method_spec
 from trainables.spec.trial import TrialConfig
-from trainables.teacher_outputs.frozen import FrozenTeacher
 
 MAP_METHODS = [name for name in IMAGE_METHODS if method_spec(name).needs_maps]
 EVERY_METHOD = pytest.mark.parametrize("method", MAP_METHODS)
@@ -230,19 +224,7 @@ def test_vid_sums_over_the_stages_with_a_regressor_for_each():
     assert value.total.item() == pytest.approx((0.3 * value.ce + 0.7 * value.kd).item(), rel=1e-12)
 
 
-def random_images(size: int, samples: int = 64) -> Dataset:
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (samples, 3, size, size), dtype=torch.uint8, generator=random)
-    split = Split(images, torch.randint(10, (samples,), generator=random), torch.arange(samples))
-    info = replace(DATASETS["digits"], channels=3, image_size=size)
-    return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
-
-
-def random_teacher(architecture: str) -> FrozenTeacher:
-    with seeded(7):
-        return FrozenTeacher(build_model(architecture, num_classes=10, in_channels=3))
-
-
+@pytest.mark.conformance
 @EVERY_METHOD
 @pytest.mark.parametrize(
     "check",
@@ -251,9 +233,11 @@ def random_teacher(architecture: str) -> FrozenTeacher:
 )
 def test_a_pair_of_residual_nets_passes_the_checks_of_every_method(check, method, tmp_path):
     choices = (("student", "resnet8"), ("teacher", "resnet20"), ("batch_size", 40))
-    check(Case(method, choices=choices), Bench(random_images(16), random_teacher("resnet20"), None, tmp_path))
+    data = random_dataset(16, 3, 64)
+    check(Case(method, choices=choices), Bench(data, random_teacher(data, "resnet20"), None, tmp_path))
 
 
+@pytest.mark.conformance
 @EVERY_METHOD
 @pytest.mark.parametrize(
     ("student", "teacher", "size", "precision"),
@@ -270,7 +254,8 @@ def test_a_pair_of_residual_nets_passes_the_checks_of_every_method(check, method
 )
 def test_nets_that_differ_in_their_maps_are_matched(student, teacher, size, precision, method):
     config = small_config(method=method, student=student, teacher=teacher, precision=precision, batch_size=6)
-    run = DistillationRun(config, random_images(size, samples=6), random_teacher(teacher))
+    data = random_dataset(size, 3, 6)
+    run = DistillationRun(config, data, random_teacher(data, teacher))
     before = {who: [p.detach().clone() for p in each.parameters.values()] for who, each in run.trainers.items()}
     measures = run.train_epoch()
     assert all(np.isfinite(value) for value in measures.values())

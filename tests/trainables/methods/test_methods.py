@@ -111,6 +111,7 @@ def test_with_weight_zero_a_part_sends_no_gradient():
     assert reached_by(untaught.total, given) == {"student_logits"}
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_takes_its_values_by_keyword_from_the_trial(name):
     method = METHODS[name]

@@ -34,6 +34,7 @@ def _registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHOD_SPECS, spec.name, spec)
 
 
+@pytest.mark.conformance
 @pytest.mark.usefixtures("_registered")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_new_method_passes_every_check(

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models
 
+from tests.trainables.models.nets import build
 from trainables.models import (
     CheckpointError,
     CheckpointInfo,
@@ -27,11 +28,6 @@ from trainables.models import (
 )
 
 INFO = CheckpointInfo("resnet8", 10, 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.25), "0123abcd")
-
-
-def build(name="resnet8", *, num_classes=10, in_channels=3, seed=0):
-    torch.manual_seed(seed)
-    return build_model(name, num_classes=num_classes, in_channels=in_channels)
 
 
 @pytest.fixture
@@ -413,6 +409,7 @@ def test_diverged_weights_are_refused(trained, tmp_path):
         load_checkpoint(build(), path)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     "name",
     ["torchvision:resnet18", "torchvision:mobilenet_v3_small", "timm:resnet18", "timm:mobilenetv3_small_050"],

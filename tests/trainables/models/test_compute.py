@@ -117,6 +117,7 @@ def test_a_teachers_logits_are_its_head_in_float32_whatever_surrounds_it():
     assert torch.equal(answer.logits, teacher.head(answer.feature))
 
 
+@pytest.mark.study
 def test_a_trial_in_bfloat16_learns_as_one_in_float32_does(digits, teacher):
     runs = [DistillationRun(small_config(**WIDE, precision=p), digits, teacher) for p in ("fp32", "bf16")]
     for _ in range(2):
@@ -130,6 +131,7 @@ def test_a_trial_in_bfloat16_learns_as_one_in_float32_does(digits, teacher):
         assert tensor.dtype in (torch.float32, torch.int64)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_wide_student_repeats_and_resumes_to_the_same_bits(precision, digits, teacher, tmp_path):
     config = small_config(**WIDE, precision=precision)

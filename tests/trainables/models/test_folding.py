@@ -24,6 +24,7 @@ def trained_a_little(name: str, channels: int = 3, size: int = 32) -> tuple[nn.M
     return model.eval(), images
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", [*CIFAR_NAMES, "cnn_8_16"])
 @torch.no_grad()
 def test_a_folded_net_answers_as_the_net_does(name):
@@ -86,6 +87,7 @@ def test_what_cannot_be_folded_exactly_is_left(kind):
     assert torch.equal(copy.current()(images), model(images))
 
 
+@pytest.mark.study
 def test_a_trial_measures_the_same_folded_and_not(digits, monkeypatch):
     def measures(least: int) -> dict[str, float]:
         monkeypatch.setattr("trainables.run.predictions._FOLDED_FROM", least)

@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import warnings
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,15 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
-from trainables.models import CheckpointError, build_model, load_checkpoint
+from tests.trainables.models import nets
+from trainables.models import CheckpointError, load_checkpoint
 from trainables.models.taken_weights import FoundWeights, TakenWeights
 
-
-def build(seed=0, *, name="resnet8", num_classes=10):
-    torch.manual_seed(seed)
-    return build_model(name, num_classes=num_classes, in_channels=1)
-
-
+build = partial(nets.build, in_channels=1)
 NET = build()
 NET(torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(1)))  # moves the running statistics
 RAW = {key: value.clone() for key, value in NET.state_dict().items()}
@@ -156,6 +153,7 @@ LOADED = {
 }  # fmt: skip
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("layout", LOADED)
 def test_a_layout_gives_the_nets_logits_and_names_the_weights_that_were_taken(layout, tmp_path):
     content, kind, place = LOADED[layout]

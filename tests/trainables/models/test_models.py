@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import trainables.models
+from tests.trainables.models.nets import build
 from trainables.models import DistillationModel, build_model
 from trainables.models.interface import StageOutputs
 from trainables.models.zoo import CIFAR_MODELS
@@ -64,11 +65,6 @@ FAMILIES = (
 )
 
 
-def build(name: str, *, num_classes: int = 10, in_channels: int = 3) -> DistillationModel:
-    torch.manual_seed(0)
-    return build_model(name, num_classes=num_classes, in_channels=in_channels)
-
-
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
@@ -86,6 +82,7 @@ def test_all_that_the_package_offers_is_there():
         trainables.models.nonsense  # noqa: B018
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", CIFAR_NAMES)
 def test_weights_have_the_names_shapes_and_number_of_the_literatures_checkpoints(name):
     with torch.device("meta"):
@@ -97,6 +94,7 @@ def test_weights_have_the_names_shapes_and_number_of_the_literatures_checkpoints
     assert (len(state), parameters, fingerprint) == LITERATURE[name]
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_logits_are_the_head_of_the_feature(name):
     model = build(name, num_classes=7).eval()
@@ -111,6 +109,7 @@ def test_the_logits_are_the_head_of_the_feature(name):
         assert torch.equal(both.logits, logits)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", FAMILIES)
 def test_maps_come_with_preactivations_of_the_same_shape(name):
     model = build(name).eval()
@@ -138,6 +137,7 @@ def test_the_last_preactivations_of_a_wide_resnet_make_its_feature():
     assert torch.equal(outputs.preactivations[-1].relu().mean((2, 3)), outputs.feature)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", FAMILIES)
 def test_one_pass_in_train_mode_moves_each_running_statistic_once(name):
     model = build(name, in_channels=1).train()
@@ -147,6 +147,7 @@ def test_one_pass_in_train_mode_moves_each_running_statistic_once(name):
     assert all(counter == 1 for counter in counters)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("size", [16, 64])
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
@@ -163,6 +164,7 @@ def test_nets_of_libraries_say_that_they_have_no_stages():
         model.resume(0, torch.zeros(1, 3, 8, 8))
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_learns(name):
     model = build(name, in_channels=1)
@@ -172,6 +174,7 @@ def test_every_parameter_learns(name):
         assert parameter.grad.isfinite().all(), key
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("size", [8, 9, 28, 33, 64])
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "ResNet50"])
 def test_images_from_8_to_64_pixels_and_any_channels_are_taken(name, size):
@@ -241,6 +244,7 @@ def test_our_own_nets_have_no_published_weights():
         build_model("resnet20", num_classes=10, pretrained=True)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "size", "dimension"),
     [
@@ -300,6 +304,7 @@ def test_without_timm_its_nets_say_what_to_install(monkeypatch):
         build_model("timm:vit_tiny_patch16_224", num_classes=10)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize(
     ("name", "size"), [("resnet18", 32), ("mobilenetv3_small_050", 32), ("vit_tiny_patch16_224", 224)]
 )
@@ -338,6 +343,7 @@ def test_stage_outputs_are_what_a_new_architecture_has_to_give():
     assert torch.equal(model.feature_maps(images).logits, model(images))
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("name", [*CIFAR_NAMES, *CNN_EXAMPLES, "cnn_5_7"])
 def test_the_width_of_a_feature_is_known_without_building_the_net(name):
     with torch.device("meta"):

@@ -1,33 +1,16 @@
 import json
-import math
-import zlib
 
 import numpy as np
 import pytest
 import torch
 
+from tests.trainables.models.golden import weight
 from trainables.models import build_model, load_checkpoint
 
 
 @pytest.fixture(scope="module")
 def golden(golden_root):
     return json.loads((golden_root / "cifar_models.json").read_text())
-
-
-def weight(key: str, shape: list[int]) -> torch.Tensor:
-    """Any machine draws the same weights from a key's name."""
-    rng = np.random.default_rng(zlib.crc32(key.encode()))
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    if key.endswith("running_var"):
-        values = rng.uniform(0.5, 1.5, shape)
-    elif len(shape) > 1:
-        values = rng.standard_normal(shape) * (0.5 if len(shape) == 4 else 1.0) / math.sqrt(np.prod(shape[1:]))
-    elif key.endswith("weight"):
-        values = rng.uniform(0.5, 1.5, shape)
-    else:
-        values = rng.standard_normal(shape) * 0.1
-    return torch.tensor(values, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56", "wrn_40_2", "vgg13"])

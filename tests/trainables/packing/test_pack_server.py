@@ -15,6 +15,8 @@ from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
 from trainables.steps.loss_log import NonFiniteLossError
 
+pytestmark = pytest.mark.study
+
 SMALL = {"batch_size": 256}  # five steps an epoch: float32 has no time to drift
 
 
@@ -142,6 +144,7 @@ def test_a_trial_by_itself_computes_the_bits_of_a_lone_one(serve, begin_run):
     serve(test)
 
 
+@pytest.mark.launcher
 def test_a_place_is_kept_until_its_client_leaves_or_dies(serve):
     async def test(server: PackServer) -> None:
         gone = subprocess.Popen([sys.executable, "-c", ""])

@@ -12,6 +12,7 @@ from trainables.spec.architectures import CIFAR_NAMES, is_packable
 from trainables.spec.datasets import DATASETS
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(("method", "stored"), [("pesf_kd", True), ("pesf_kd", False), ("vid", True)])
 def test_counts_are_tried_as_long_as_they_gain(method, stored, digits, teacher):
     probe = best_count(small_config(method=method), digits, teacher, stored=stored, counts=(2, 4))

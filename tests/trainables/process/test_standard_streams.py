@@ -7,6 +7,8 @@ import pytest
 
 from trainables.process.standard_streams import ForgivingStream
 
+pytestmark = pytest.mark.launcher
+
 REPORT = """
 import os, sys
 from trainables.process.standard_streams import prepare_standard_streams

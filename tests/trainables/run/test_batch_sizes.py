@@ -8,14 +8,14 @@ from torch import nn
 
 from tests.text_tasks import small_text_dataset
 from tests.trainables.conftest import small_config, text_config
-from tests.trainables.packing.test_packing import (
+from tests.trainables.packing.runs import (
     assert_same_measures,
     assert_same_state,
     in_float64,
     random_dataset,
     random_teacher,
 )
-from tests.trainables.run.test_data_parallel import run_together, shared
+from tests.trainables.run.together import run_together, shared
 from trainables.costs.epoch import run_epoch
 from trainables.packing.pack import Pack
 from trainables.packing.probe import best_count
@@ -105,6 +105,7 @@ def test_batches_that_are_gathered_together_and_batches_of_a_worker_have_the_sam
         assert all(torch.equal(own.indices, rows[rank::2]) for own, rows in zip(shares, whole, strict=True))
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist", "crd"])
 def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_left_over, teacher_of_it, tmp_path):
     config = small_config(**SHRINKING, method=method, crd_negatives=16)
@@ -121,6 +122,7 @@ def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_le
     assert_same_state(resumed, whole, 0.0)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist"])
 def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
     def runs() -> dict[str, DistillationRun]:
@@ -141,6 +143,7 @@ def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
         assert_same_state(together[name], run)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist"])
 def test_workers_equal_one_process(method, size, one_left_over, teacher_of_it):
@@ -154,6 +157,7 @@ def test_workers_equal_one_process(method, size, one_left_over, teacher_of_it):
         assert_same_state(run, alone)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(("samples", "size"), [(66, 3), (67, 2), (66, 2), (3, 4)])
 def test_workers_that_get_one_sample_of_a_batch_or_none_equal_one_process(samples, size):
     """Of a last batch of 2 one of three workers gets nothing, the others one sample each; maps have one position."""

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.trainables.conftest import small_config, without_costs
+from tests.trainables.packing.runs import assert_same_state
 from trainables.costs.epoch import run_epoch
 from trainables.run.checkpoint import CHECKPOINT_FILE, CheckpointError, load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
@@ -12,13 +13,7 @@ from trainables.steps.sgd import SCHEDULES
 from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
-
-def assert_same_state(first: DistillationRun, second: DistillationRun) -> None:
-    ours, theirs = first.state_dict(), second.state_dict()
-    assert ours["epoch"] == theirs["epoch"]
-    assert set(ours["tensors"]) == set(theirs["tensors"])
-    for name, tensor in ours["tensors"].items():
-        assert torch.equal(tensor, theirs["tensors"][name]), name
+pytestmark = pytest.mark.study
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -38,7 +33,7 @@ def test_a_trial_resumed_after_any_epoch_equals_one_never_stopped(schedule, digi
         for epoch in range(stopped_after, 4):
             assert without_costs(run_epoch(resumed)) == measures[epoch]
         assert resumed.calibration == (straight.calibration if stopped_after < 4 else {})
-        assert_same_state(resumed, straight)
+        assert_same_state(resumed, straight, tolerance=0)
 
 
 def test_a_run_that_went_on_can_be_taken_back_to_its_checkpoint(digits, teacher, tmp_path):
@@ -80,7 +75,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_changes_nothing(damage, sav
     run = DistillationRun(small_config(), digits, teacher)
     with pytest.raises(CheckpointError, match=str(saved)):
         load_checkpoint(run, saved.parent)
-    assert_same_state(run, DistillationRun(small_config(), digits, teacher))
+    assert_same_state(run, DistillationRun(small_config(), digits, teacher), tolerance=0)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +112,7 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_another_format_is_refused(saved
     with pytest.raises(CheckpointError, match=r"trial\.safetensors.*w1\.bias"):
         load_checkpoint(run, saved.parent)
     # The student's tensors were all there and fitted, and were not taken over all the same.
-    assert_same_state(run, DistillationRun(small_config(), digits, teacher))
+    assert_same_state(run, DistillationRun(small_config(), digits, teacher), tolerance=0)
     write_tensors(saved, tensors, metadata | {"format": "older"})
     with pytest.raises(CheckpointError, match="format is 'older'"):
         load_checkpoint(run, saved.parent)

@@ -1,25 +1,20 @@
 """Trials trained by several workers: threads with a real process group, each with a run of its own."""
 
 import copy
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from tests.trainables.conftest import small_config
-from tests.trainables.packing.test_packing import (
-    DoubleBatches,
+from tests.trainables.packing.runs import (
     assert_same_measures,
     assert_same_state,
     in_float64,
     random_dataset,
-    with_batches,
 )
+from tests.trainables.run.together import run_together, shared, together
 from trainables.costs.epoch import run_epoch
 from trainables.costs.ledger import count_costs
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint
@@ -29,37 +24,11 @@ from trainables.steps.loss_log import LossLog
 from trainables.steps.step import AutogradStep
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
-Result = TypeVar("Result")
+pytestmark = pytest.mark.study
+
 # One of each kind: per sample, with an adapter, related within the batch, drawn, with parts and memory, with maps,
 # with a peer, with a teacher that learns.
 METHODS = ("ce", "kd", "pesf_kd", "dist", "rkd", "pkt", "crd", "ctkd", "fitnet", "sp", "dml", "full_teacher")
-
-
-class DoubleShares(DoubleBatches):
-    """The same, for workers."""
-
-    def shares_of_epoch(self, epoch, outputs, rows):
-        for batch in self._batches.shares_of_epoch(epoch, outputs, rows):
-            yield batch._replace(inputs=batch.inputs.double())
-
-
-def together(size: int, work: Callable[[Workers], Result]) -> list[Result]:
-    """What each of `size` workers has of `work`."""
-    store = dist.HashStore()
-
-    def join(rank: int) -> Result:
-        options: Any = dist.ProcessGroupGloo._Options()
-        options._timeout = timedelta(seconds=60)
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        return work(Workers(rank, size, dist.ProcessGroupGloo(store, rank, size, options)))
-
-    with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(join, range(size)))
-
-
-def shared(config, dataset, teacher, workers: Workers, **given: Any) -> DistillationRun:
-    run = in_float64(DistillationRun(config, dataset, copy.deepcopy(teacher), workers=workers, **given))
-    return with_batches(run, DoubleShares(run.batches._batches))
 
 
 def without_norms(run: DistillationRun) -> DistillationRun:
@@ -112,23 +81,6 @@ def test_the_gradient_of_two_workers_is_that_of_one(norms, method, digits, teach
         for name, gradient in alone.items():
             scale = float(gradient.abs().max()) or 1.0
             torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-12 * max(1.0, scale), msg=name)
-
-
-def run_together(
-    make: Callable[[Workers], DistillationRun],
-    size: int,
-    epochs: int,
-    epoch: Callable[[DistillationRun], dict[str, float]] = run_epoch,
-) -> list[Any]:
-    """Each worker's run and its epochs' measures."""
-    runs = [make(Workers(rank, size, None)) for rank in range(size)]
-
-    def work(workers: Workers) -> tuple[DistillationRun, list[dict[str, float]]]:
-        run = runs[workers.rank]
-        run.workers.group = workers.group
-        return run, [epoch(run) for _ in range(epochs)]
-
-    return together(size, work)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -108,6 +108,7 @@ def test_one_training_sample_is_refused():
         check_samples(replace(DIGITS, split_sizes=(1, 1, 1)), 64)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("method", IMAGE_METHODS)
 def test_every_method_passes_on_the_digits(method):
     check_method(small_config(method=method), DIGITS, flag="--method")

@@ -26,6 +26,8 @@ from trainables.spec.methods import (
 )
 from trainables.spec.trial import SEED_FIELDS, TrialConfig, config_fields
 
+pytestmark = pytest.mark.conformance
+
 CASES = [(name, False) for name in METHOD_SPECS] + [(name, True) for name, s in METHOD_SPECS.items() if s.takes_adapter]
 every_method = pytest.mark.parametrize(("method", "adapter"), CASES)
 PINNED = json.loads(Path(__file__).with_name("defaults_of_digests.json").read_text(encoding="utf-8"))
@@ -194,6 +196,7 @@ def test_an_adapters_settings_are_read_in_addition_to_the_methods_own() -> None:
     assert not set(AdapterSettings.model_fields) & METHOD_SPECS["dkd"].fields
 
 
+@pytest.mark.launcher
 def test_the_settings_of_all_methods_are_known_without_torch() -> None:
     code = "import sys; from trainables.spec.trial import config_fields as f; print(len(f()), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -35,6 +35,7 @@ def test_an_unknown_precision_is_refused_naming_the_nearest():
         resolve_precision("bf61", student="resnet20", image_size=32)
 
 
+@pytest.mark.launcher
 def test_what_the_machine_can_do_is_found_without_torch():
     program = (
         "from trainables.spec.precision import resolve_precision; import sys;"

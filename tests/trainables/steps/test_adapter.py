@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from trainables.process.randomness import seeded
-from trainables.spec.trial import AdapterKind
+from trainables.spec.methods.settings import AdapterKind
 from trainables.steps.adapter import INITS, KINDS, TeacherAdapter
 
 FEATURE_DIM, CLASSES, WIDTH, BATCH = 12, 5, 3, 8

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainables.conftest import small_config
-from tests.trainables.packing.test_packing import assert_same_state, in_float64
+from tests.trainables.packing.runs import assert_same_state, in_float64
 from trainables.losses.parts import LossParts
 from trainables.packing.step import PackedStep
 from trainables.run.run import DistillationRun

@@ -21,6 +21,8 @@ from trainables.storage.sqlite_uri import sqlite_uri
 from mlflow.cli import cli
 from mlflow.store.db import utils
 
+pytestmark = pytest.mark.study
+
 EXPERIMENT = "INSERT INTO experiments (name, lifecycle_stage) VALUES ('mine', 'active')"
 
 
@@ -47,19 +49,6 @@ def half_made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for copied in folder.glob("*/*"):
         os.utime(copied, (0, 0))  # nobody is making it now
     return copies
-
-
-@pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("complete") / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    merge_log(path)
-    return path
-
-
-def merge_log(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def changed(path: Path, *statements: str) -> bytes:

@@ -220,20 +220,12 @@ def test_a_path_that_is_a_folder_or_no_database_is_told(tmp_path):
     assert "cannot be opened" in refusal(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
-@pytest.fixture(scope="module")
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("complete") / "mlflow.db"
-    open_client(f"sqlite:///{path}")
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return path
-
-
 LOCK = (
     "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('BEGIN EXCLUSIVE'); print(1, flush=True); input()"
 )
 
 
+@pytest.mark.launcher
 def test_a_store_that_another_process_has_locked_is_told_with_what_to_do(complete, tmp_path, monkeypatch):
     monkeypatch.setattr(mlflow_schema, "SECONDS_FOR_A_LOCK", 0.5)
     monkeypatch.setattr(mlflow_store, "SECONDS_FOR_A_LOCK", 0.5)

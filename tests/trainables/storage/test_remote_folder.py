@@ -53,6 +53,7 @@ def test_a_folder_that_can_be_used_passes_the_check(remote):
     assert "about.txt" in remote.names("")
 
 
+@pytest.mark.launcher
 def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path):
     program = (
         "import os, sys; import pyarrow as pa; from trainables.storage.remote_folder import RemoteFolder\n"
@@ -103,6 +104,7 @@ def test_storage_that_fails_is_asked_again_and_then_left_alone_for_a_while(tmp_p
         assert len(asked) == times
 
 
+@pytest.mark.launcher
 def test_a_missing_bucket_is_refused_by_name(s3):
     with pytest.raises(
         RemoteFolderError, match=r"s3://no-such-bucket/x\?.* cannot be used .*NO_SUCH_BUCKET"
@@ -112,6 +114,7 @@ def test_a_missing_bucket_is_refused_by_name(s3):
     assert "AWS_ACCESS_KEY_ID" in str(refusal.value)
 
 
+@pytest.mark.launcher
 def test_credentials_that_are_no_good_are_refused_and_not_shown(s3, monkeypatch):
     bucket = s3.new_bucket()
     monkeypatch.setattr("moto.settings.INITIAL_NO_AUTH_ACTION_COUNT", 0.0)  # it looks at credentials from here on
@@ -121,6 +124,7 @@ def test_credentials_that_are_no_good_are_refused_and_not_shown(s3, monkeypatch)
     assert f"s3://***@{bucket}" in str(refusal.value)
 
 
+@pytest.mark.launcher
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
@@ -135,6 +139,7 @@ def test_a_uri_that_is_not_understood_is_refused(uri, says):
     assert "hush" not in str(refusal.value)
 
 
+@pytest.mark.launcher
 def test_a_server_that_never_answers_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(remote_folder, "_SECONDS_TO_ANSWER", 3)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -94,6 +94,7 @@ def test_each_word_of_a_command_line_is_one_place_whatever_characters_it_has():
     ]  # fmt: skip
 
 
+@pytest.mark.launcher
 def test_a_traceback_shows_no_secret():
     code = (
         "from trainables.storage.uris import redact_tracebacks\nredact_tracebacks()\n"

@@ -49,6 +49,7 @@ def untrained(folder, architecture="cnn_3_4", channels=1, size=8, *, seed=0, cla
     return load_kept(path)
 
 
+@pytest.mark.conformance
 @pytest.mark.parametrize("kind", SUFFIXES)
 @pytest.mark.parametrize(("architecture", "channels", "size"), NETS)
 def test_a_program_says_what_the_student_says_whatever_the_batch(tmp_path, kind, architecture, channels, size):
@@ -68,6 +69,7 @@ def test_a_program_says_what_the_student_says_whatever_the_batch(tmp_path, kind,
     assert {each.name for each in tmp_path.iterdir() if "partial" in each.name} == set()
 
 
+@pytest.mark.launcher
 def test_an_onnx_file_says_what_it_takes_and_gives_and_needs_no_torch(tmp_path):
     kept = untrained(tmp_path)
     path = tmp_path / "student.onnx"
@@ -121,6 +123,7 @@ class Fickle(torch.nn.Module):
         return images.flatten(1)[:, :10] + len(CALLS)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("kind", SUFFIXES)
 def test_nothing_is_left_of_a_program_that_says_something_else_and_what_was_there_stays(tmp_path, kind):
     info = CheckpointInfo("fickle", 10, 1, (0.0,), (1.0,), "")

@@ -97,6 +97,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(trained):
     assert (folder / "teacher.safetensors").read_bytes() == content
 
 
+@pytest.mark.study
 def test_the_cards_command_gives_the_same_weights(trained, tmp_path):
     folder, result, _ = trained
     assert result["command"] in (folder / "README.md").read_text()
@@ -128,6 +129,7 @@ def test_a_teacher_of_other_data_or_of_another_split_is_not_taken_for_this_one(t
     assert path.read_bytes() == content
 
 
+@pytest.mark.launcher
 def test_a_killed_training_ends_with_the_same_file_to_the_bit(tmp_path):
     command = (
         "--dataset", "digits", "--model", "cnn_8_16", "--epochs", "40", "--weight-decay", "0.001", "--no-mlflow",
@@ -155,6 +157,7 @@ def test_a_killed_training_ends_with_the_same_file_to_the_bit(tmp_path):
     assert "divided by 10 after epochs 25, 30, 35" in done.stderr
 
 
+@pytest.mark.launcher
 def test_ctrl_c_ends_it_tidily_and_two_at_once_are_one_too_many(tmp_path):
     command = ("--dataset", "digits", "--model", "cnn_32_64", "--no-mlflow", "--output-dir", tmp_path, "--name", "n")
     process = start(*command)
@@ -220,6 +223,7 @@ def test_a_training_that_diverges_fails_by_name(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.study
 def test_a_training_can_begin_with_published_weights(tmp_path, monkeypatch):
     from torchvision import models
 
@@ -291,6 +295,7 @@ def imported_by(*arguments: str | Path) -> set[str]:
     return {line.rsplit("|", 1)[-1].strip() for line in said.splitlines() if line.startswith("import time:")}
 
 
+@pytest.mark.launcher
 def test_a_dry_run_shows_the_recipe_tries_the_network_and_writes_nothing(tmp_path):
     words = (
         "--dataset",
@@ -310,18 +315,21 @@ def test_a_dry_run_shows_the_recipe_tries_the_network_and_writes_nothing(tmp_pat
     assert not imported_by(*words) & {"ray", "mlflow", "optuna", "sklearn", "torchvision"}
 
 
+@pytest.mark.launcher
 def test_help_answers_without_heavy_imports():
     imported = imported_by("--help")
     assert "typer" in imported
     assert not imported & {"torch", "ray", "mlflow", "optuna", "pyarrow", "sklearn"}
 
 
+@pytest.mark.launcher
 def test_a_training_without_mlflow_imports_no_ray_optuna_or_mlflow(tmp_path):
     imported = imported_by(*SMALL, "--output-dir", tmp_path, "--quiet")
     assert "torch" in imported
     assert not imported & {"ray", "mlflow", "optuna"}
 
 
+@pytest.mark.study
 def test_a_training_is_a_run_in_mlflow_also_when_it_was_over_before(tmp_path):
     words = [word for word in SMALL if word != "--no-mlflow"]
     place = ("--output-dir", tmp_path, "--name", "tracked")

@@ -17,6 +17,8 @@ from trainables.teacher.files import TeacherFileError, ensure_teacher, load_teac
 from trainables.teacher.request import resolve_request
 from trainables.teacher.training import TeacherTraining
 
+pytestmark = pytest.mark.study
+
 
 @pytest.fixture
 def copy(teacher_file: Path, tmp_path: Path) -> Path:

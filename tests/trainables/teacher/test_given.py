@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.trainables.models.test_models_golden import weight
+from tests.trainables.models.golden import weight
 from trainables.data.views import Normaliser
 from trainables.models import CheckpointError, CheckpointInfo, build_model, save_model
 from trainables.spec.trial import TrialConfig

@@ -25,6 +25,8 @@ from trainables.steps.loss_log import LossLog, NonFiniteLossError
 from trainables.steps.sgd import schedule_factor
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
+pytestmark = pytest.mark.study
+
 # Whether the machine tells its energy is no matter of a trial's; some measures are of other tasks.
 MEASURES = tuple(name for name in ALL_MEASURES if name not in (*ENERGY_MEASURES, *TASK_MEASURES))
 # Of a peer, and of a gap that is imposed.

@@ -52,6 +52,7 @@ def results(measures: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in epoch.items() if not name.startswith("cost/")} for epoch in measures]
 
 
+@pytest.mark.study
 def test_stored_as_float32_a_trial_is_the_live_trial_to_the_bit(digits, teacher, make_store):
     # Kernels may round by the size of a batch; image by image there is nothing left to differ.
     single = FrozenTeacher(OneByOne(teacher.model))
@@ -260,6 +261,7 @@ def test_features_that_are_not_finite_are_refused(teacher, make_store):
         make_store(dtype="float32").slot(0)
 
 
+@pytest.mark.launcher
 def test_processes_that_ask_at_once_build_each_file_once(teacher_file, tmp_path):
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:
@@ -278,6 +280,7 @@ def _ask_for_slots(teacher_file: Path, folder: Path) -> list[int]:
     return [store.slot(slot).forwards for slot in range(3)]
 
 
+@pytest.mark.launcher
 def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_store, caplog):
     caplog.set_level(logging.WARNING)
     store = make_store()

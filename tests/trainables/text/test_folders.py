@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.trainables.text.test_given import fine_tuned
-from tests.trainables.text.test_models import KINDS, sentences, written
+from tests.trainables.text.pretrained import KINDS, fine_tuned, sentences, written
 from trainables.data.text.dataset import TextDataset
 from trainables.models import CheckpointError
 from trainables.models.pretrained import INDEX, WEIGHTS, folder_digest, load_pretrained, weight_files

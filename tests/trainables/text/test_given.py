@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 import tokenizers
 import torch
-import transformers
 
 from tests.trainables.conftest import text_config
+from tests.trainables.text.pretrained import fine_tuned
 from trainables.costs.epoch import run_epoch
 from trainables.data.text.dataset import TextDataset
 from trainables.data.text.tokeniser import load_tokeniser
@@ -21,20 +21,6 @@ from trainables.students.file import keep_student, load_kept, load_student
 from trainables.teacher.files import find_tokeniser, keep_given_teacher, load_teacher, notes_on_given_teacher
 from trainables.teacher.given_text import read_given_text_teacher
 from trainables.teacher_outputs.frozen import FrozenTeacher
-
-
-def fine_tuned(folder: Path, text: TextDataset, *, classes: int = 2, **changes: object) -> Path:
-    """A folder as `save_pretrained` of a fine-tuned model and its tokeniser leaves it."""
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        **{
-            "vocab_size": text.vocabulary_size, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "intermediate_size": 64, "num_labels": classes, **changes,
-        }
-    )  # fmt: skip
-    transformers.BertForSequenceClassification(config).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(text.tokeniser.json, encoding="utf-8")
-    return folder
 
 
 def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDataset, tmp_path: Path) -> None:
@@ -109,6 +95,7 @@ def test_a_student_that_was_kept_says_again_what_it_said_and_has_its_tokeniser(
         student.logits(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
+@pytest.mark.study
 @pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("torch-export", ".pt2")])
 def test_an_exported_student_takes_sentences_of_any_number_and_length_and_carries_its_tokeniser(
     text: TextDataset, text_teacher: FrozenTeacher, tmp_path: Path, kind: ExportFormat, suffix: str

@@ -7,6 +7,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from tests.trainables.text.pretrained import KINDS, VOCABULARY, sentences, written
 from trainables.data.text.dataset import TextDataset
 from trainables.models.pretrained import WEIGHTS, find_folder, folder_digest, load_pretrained
 from trainables.models.text import (
@@ -18,38 +19,6 @@ from trainables.models.text import (
     student_of_layers,
 )
 from trainables.run.learners import build_network
-
-VOCABULARY = 50
-KINDS = {
-    "bert": transformers.BertConfig(
-        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    ),
-    "distilbert": transformers.DistilBertConfig(
-        vocab_size=VOCABULARY, dim=32, n_layers=2, n_heads=2, hidden_dim=64, pad_token_id=0
-    ),
-    "electra": transformers.ElectraConfig(
-        vocab_size=VOCABULARY, hidden_size=32, embedding_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64,
-    ),
-}  # fmt: skip
-
-
-def sentences(*lengths: int, padded_to: int = 16) -> torch.Tensor:
-    inputs = torch.zeros(len(lengths), 2, padded_to, dtype=torch.int32)
-    drawn = torch.Generator().manual_seed(1)
-    for row, length in enumerate(lengths):
-        inputs[row, 0, :length] = torch.randint(1, VOCABULARY, (length,), generator=drawn)
-        inputs[row, 1, length // 2 : length] = 1
-    return inputs
-
-
-def written(kind: str, folder: Path, *, classes: int = 2, seed: int = 0) -> transformers.PreTrainedModel:
-    """A fine-tuned model of that kind, in a folder as its library writes one."""
-    torch.manual_seed(seed)
-    config = transformers.AutoConfig.for_model(**{**KINDS[kind].to_dict(), "num_labels": classes})
-    model = transformers.AutoModelForSequenceClassification.from_config(config)
-    model.save_pretrained(folder)
-    return model.eval()
 
 
 def model_of(seed: int = 0, name: str = "bert_4_32") -> TextClassifier:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tests.trainables.conftest import text_config
@@ -5,6 +6,7 @@ from trainables.costs.epoch import run_epoch
 from trainables.run.run import DistillationRun
 
 
+@pytest.mark.study
 def test_a_student_of_text_learns(text):
     config = text_config(method="ce", student="bert_1_32", batch_size=32, epochs=6, student_learning_rate=2e-3)
     run = DistillationRun(config, text, None)

@@ -1,9 +1,4 @@
-"""Specifications of the distillation methods by name, without torch.
-
-Each method is declared in two places: its settings and its `MethodSpec` in a module of this package, and its losses in
-a module of `trainables.methods`, which defines `METHOD`. They are apart because the losses import torch, and a plan is
-checked and printed before torch is imported.
-"""
+"""Specifications and settings of the distillation methods by name, without torch."""
 
 from trainables.spec.methods.registry import (
     METHOD_SPECS,

@@ -1,4 +1,9 @@
-"""Registry of the methods' specifications, and validation of the methods' settings by name."""
+"""Registry of the methods' specifications, and validation of the methods' settings by name.
+
+Each method is declared in two places: its settings and its `MethodSpec` in a module of this package, and its losses in
+a module of `trainables.methods`, which defines `METHOD`. They are apart because the losses import torch, and a plan is
+checked and printed before torch is imported.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -93,6 +93,7 @@ def test_f1_is_of_class_1_whichever_is_the_larger():
     assert constant_score(labels, "f1", 2) == pytest.approx(2 * 0.3 / 1.3)
 
 
+@pytest.mark.launcher
 def test_scikit_learn_is_imported_only_where_a_metric_needs_it():
     program = "import trainables.data.text.metrics, sys; sys.exit('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

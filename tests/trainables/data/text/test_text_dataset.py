@@ -121,6 +121,7 @@ def test_where_the_cache_cannot_be_written_each_process_keeps_its_own(small_task
     assert torch.equal(own.train.batch(torch.arange(9)), kept.train.batch(torch.arange(9)))
 
 
+@pytest.mark.launcher
 def test_processes_that_begin_at_once_tokenise_once(small_task, tmp_path, own_cache):
     root = small_task("sst2")
     program = (
@@ -158,6 +159,7 @@ def test_a_batch_on_another_device_is_the_same(small_task):
     assert torch.equal(moved.batch(torch.arange(5)), split.batch(torch.arange(5)))
 
 
+@pytest.mark.study
 def test_sst2_is_read_whole(data_root: Path):
     data = load_dataset("glue:sst2", data_root)
     assert (len(data.train), len(data.validation), len(data.test)) == (62_349, 5_000, 872)

@@ -26,6 +26,7 @@ def tokens_of(tokeniser, *texts):
     return tokeniser.backend.encode(*texts).tokens
 
 
+@pytest.mark.launcher
 def test_every_process_trains_the_same_vocabulary():
     # The library's hash tables are seeded anew in each process.
     program = (

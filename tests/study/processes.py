@@ -1,0 +1,58 @@
+"""Studies of the real launcher that run while a test goes on, to be stopped, killed or kept from what they need."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from study.records import read_trials
+from tests.study.inspection import read_journal
+
+STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
+
+
+def start_study(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":
+    """Start the launcher; what it says is in the process's `stderr`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "study.launch", *map(str, arguments)],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, "COLUMNS": "120", **environment},
+    )  # fmt: skip
+
+
+def start(name: str, output_dir: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a study of some seconds."""
+    return start_study(*STUDY, "--name", name, "--output-dir", output_dir, *arguments)
+
+
+def wait_in_study(process: "subprocess.Popen[str]", reached: Callable[[], object], timeout: float = 300) -> None:
+    """Wait until it is `reached`; fail if the study ends before."""
+    deadline = time.monotonic() + timeout
+    while True:
+        assert process.poll() is None, f"the study ended before: {process.communicate()[1]}"
+        if reached():
+            return
+        assert time.monotonic() < deadline, "the study did not get that far"
+        time.sleep(0.02)
+
+
+def wait_for_trials(process: "subprocess.Popen[str]", directory: Path, events: int, timeout: float = 120) -> None:
+    """Wait until the study's journal holds so many events: the study is then in the middle of things."""
+    path = directory / "journal.jsonl"
+    wait_in_study(process, lambda: path.exists() and len(read_journal(path)[0]) >= events, timeout)
+
+
+def kill(process: "subprocess.Popen[str]") -> str:
+    """Kill the driver, and return what it said."""
+    process.kill()
+    return process.communicate()[1]
+
+
+def finished_before(directory: Path) -> dict[str, tuple]:
+    """When each recorded trial began, its accuracy and its seconds: what a resume must leave as it is."""
+    return {
+        row["trial_id"]: (row["started"], row["val/accuracy"], row["seconds"])
+        for row in read_trials(directory).to_pylist()
+    }

@@ -1,0 +1,173 @@
+"""Tiers: every test is in exactly one, and the tests of two of them may start no process.
+
+| tier | its tests |
+| --- | --- |
+| `unit` | call functions and start no process; every test that names no other tier |
+| `conformance` | what each implementation of an interface must pass; start no process |
+| `study` | work for seconds in the test's own process: train, run or simulate studies, make a store |
+| `launcher` | start the real command or any other process |
+| `slow` | take minutes |
+| `fault` | break something for real meanwhile |
+
+The nearest mark counts, except that `slow` and `fault` precede the others: a `slow` test in a file of `study` tests
+is no `study` test.
+"""
+
+import multiprocessing.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TIERS = ("unit", "conformance", "study", "launcher", "slow", "fault")
+LENGTHY = ("slow", "fault")
+WITHOUT_PROCESSES = ("unit", "conformance")
+# A test without a mark that asks for one of these starts a study, or reads one that ran for another test.
+FIXTURES = {
+    "launch": "launcher", "small_study": "launcher", "small_study_run": "launcher",
+    "in_process_study": "study", "in_process_study_run": "study",
+}  # fmt: skip
+ROOT = Path(__file__).parents[1]
+
+# Programs that any test may start, each for its reason.
+ALLOWED = {
+    "git": "`trainables.process.versions` asks once a process which commit runs, in whatever test is first",
+}
+
+_SPAWN = "tests.spawn"
+# Audit events, and the position of the command among their arguments.
+_EVENTS = {
+    "subprocess.Popen": 1, "os.exec": 1, "os.posix_spawn": 1, "os.system": 0, "os.fork": None, "os.forkpty": None,
+    _SPAWN: 1,
+}  # fmt: skip
+# Processes started so far, listed once for every guarded test and every fixture that is being set up.
+_watches: list[list[str]] = []
+# Name and scope of each fixture that started a process, perhaps for a test that may.
+_starting_fixtures: set[tuple[str, str]] = set()
+_STARTED = pytest.StashKey[list[str]]()
+
+
+def tier_of(item: pytest.Item) -> str:
+    """The tier of a test by its marks; without one, by its fixtures."""
+    marks = [mark.name for mark in item.iter_markers() if mark.name in TIERS]
+    if marks:
+        return next((name for name in marks if name in LENGTHY), marks[0])
+    by_fixtures = {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
+    return max(by_fixtures, key=TIERS.index, default="unit")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one tier on each test."""
+    tiers = [tier_of(item) for item in items]
+    for node in {node for item in items for node in item.listchain()}:
+        node.own_markers[:] = [mark for mark in node.own_markers if mark.name not in TIERS]
+    for item, tier in zip(items, tiers, strict=True):
+        item.add_marker(tier)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Watch a guarded test, its fixtures included."""
+    if not any(item.get_closest_marker(tier) for tier in WITHOUT_PROCESSES):
+        return (yield)
+    with _Watch() as started:
+        item.stash[_STARTED] = started
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a guarded test that started a process, or that uses a fixture that did."""
+    result = yield
+    _check(item)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Likewise when its fixtures end."""
+    result = yield
+    _check(item)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[object]:
+    """Remember a fixture that starts a process: later tests that use it start none themselves."""
+    with _Watch() as started:
+        try:
+            return (yield)
+        finally:
+            if started:
+                _starting_fixtures.add((fixturedef.argname, fixturedef.baseid))
+
+
+class _Watch:
+    """Collects the processes that are started meanwhile."""
+
+    def __enter__(self) -> list[str]:
+        self._started: list[str] = []
+        _watches.append(self._started)
+        return self._started
+
+    def __exit__(self, *_: object) -> None:
+        _watches[:] = [watch for watch in _watches if watch is not self._started]
+
+
+def _check(item: pytest.Item) -> None:
+    started = item.stash.get(_STARTED, None)
+    if started is None:
+        return
+    names = set(getattr(item, "fixturenames", ()))
+    fixtures = [name for name, base in _starting_fixtures if name in names and item.nodeid.startswith(base)]
+    reasons = [*started, *(f"in its fixture {name}" for name in sorted(fixtures))]
+    started.clear()
+    if reasons:
+        tier = next(tier for tier in WITHOUT_PROCESSES if item.get_closest_marker(tier))
+        pytest.fail(f"a {tier} test started a process ({'; '.join(reasons)}): mark it launcher or study", pytrace=False)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watches and event in _EVENTS:
+        position = _EVENTS[event]
+        if position is not None and _program(arguments[position]) in ALLOWED:
+            return
+        command = event if position is None else f"{event} {arguments[position]!r}"
+        for watch in _watches:
+            watch.append(f"{command} at {_caller()}")
+
+
+def _program(command: Any) -> str:
+    """The name of the program in a command as a list or as a text."""
+    first = command[0] if isinstance(command, list | tuple) and command else command
+    return Path(os.fsdecode(first)).name if isinstance(first, str | bytes | os.PathLike) else ""
+
+
+def _caller() -> str:
+    """The nearest line of the project in the stack."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(ROOT) and ".venv" not in path.parts:
+            return f"{path.relative_to(ROOT)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "an unknown place"
+
+
+def _audited(spawn: Callable[..., int]) -> Callable[..., int]:
+    @wraps(spawn)
+    def audited(path: bytes, arguments: list[bytes], passed: list[int]) -> int:
+        sys.audit(_SPAWN, path, arguments, passed)
+        return spawn(path, arguments, passed)
+
+    return audited
+
+
+sys.addaudithook(_audit)
+# The one way to start a process of which Python reports no event: multiprocessing's spawn, and its resource tracker.
+multiprocessing.util.spawnv_passfds = _audited(multiprocessing.util.spawnv_passfds)

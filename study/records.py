@@ -285,7 +285,7 @@ def read_trials(study_directory: str | Path) -> pa.Table:
     """Return one row per ended trial of a study, by start time (schema: this module).
 
     Raises:
-        FileNotFoundError: the folder holds no records.
+        FileNotFoundError: the folder contains no records.
     """
     table = _read_unique(Path(study_directory), "trials", ["trial_id"])
     return table.sort_by([("started", "ascending"), ("trial_id", "ascending")])
@@ -295,7 +295,7 @@ def read_epochs(study_directory: str | Path) -> pa.Table:
     """Return one row per epoch of every ended trial, by trial and epoch (schema: this module).
 
     Raises:
-        FileNotFoundError: the folder holds no records.
+        FileNotFoundError: the folder contains no records.
     """
     table = _read_unique(Path(study_directory), "epochs", ["trial_id", "epoch"])
     return table.sort_by([("trial_id", "ascending"), ("epoch", "ascending")])

@@ -278,9 +278,9 @@ def _files(source: _Source, kind: str) -> list[str]:
     )
     if not loose_first:
         under = _studies_under(source)
-        hint = f"It holds studies, though ({', '.join(under[:3])}): give studies_in(…) of it" if under else ""
+        hint = f"It contains studies ({', '.join(under[:3])}): pass studies_in(…) of this folder" if under else ""
         raise FileNotFoundError(
-            f"{source.shown} holds no records (no Parquet file in records/{kind}). "
+            f"{source.shown} contains no records (no Parquet file in records/{kind}). "
             + (hint or "Is it a study's folder, and has a trial of it ended?")
         )
     return [f"{folder}/{name}" for _, name in loose_first]

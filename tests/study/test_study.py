@@ -163,7 +163,7 @@ def test_resuming_a_finished_study_runs_nothing_and_repeats_its_result(small_stu
 def test_a_name_that_exists_and_a_plan_that_differs_are_refused(small_study, launch):
     taken = launch("--space", "joint", "--name", "small", "--output-dir", small_study.parent)
     assert taken.returncode == 2
-    assert "a study named 'small' exists" in taken.stderr
+    assert "a study named 'small' already exists" in taken.stderr
     assert "--resume small" in taken.stderr
     differs = launch("--resume", "small", "--output-dir", small_study.parent, "--trials", "7")
     assert differs.returncode == 2

@@ -81,7 +81,7 @@ def test_an_object_store_gives_what_the_folders_give(s3: S3) -> None:
 
 def test_an_object_store_without_that_study_is_told_by_its_name_and_without_a_secret(s3: S3) -> None:
     bucket = s3.new_bucket()
-    with pytest.raises(FileNotFoundError, match=rf"s3://\*\*\*@{bucket}/nothing holds no records") as raised:
+    with pytest.raises(FileNotFoundError, match=rf"s3://\*\*\*@{bucket}/nothing contains no records") as raised:
         pool_studies([s3.uri(f"{bucket}/nothing", user="testing:testing@")])
     assert "testing:testing" not in str(raised.value)
     with pytest.raises(OSError, match="no-such-bucket-of-mine"):
@@ -145,9 +145,9 @@ def test_two_studies_of_one_name_are_pooled_under_names_of_ones_own(tmp_path: Pa
 
 
 def test_a_place_without_records_says_what_it_is_instead(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no records .*Is it a study's folder"):
+    with pytest.raises(FileNotFoundError, match=r"contains no records .*Is it a study's folder"):
         pool_studies([FASHION[0], tmp_path])
-    with pytest.raises(FileNotFoundError, match=r"It holds studies, though \(fashion-adapter_width, .*studies_in"):
+    with pytest.raises(FileNotFoundError, match=r"It contains studies \(fashion-adapter_width, .*studies_in"):
         pool_studies([EXAMPLES])
     with pytest.raises(FileNotFoundError, match="has no folder of a study"):
         studies_in(tmp_path)

@@ -195,7 +195,7 @@ def test_a_study_is_opened_from_its_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no records"):
+    with pytest.raises(FileNotFoundError, match="contains no records"):
         open_study(tmp_path)
 
 

@@ -269,7 +269,7 @@ def test_the_command_tells_by_its_exit_code_whether_the_bits_match(plan, command
     assert "2 differ" in done.out
     assert "first     epoch 1, train/loss: " in done.out
     assert "largest   epoch 2, train/loss: " in done.out
-    assert "0.25 apart" in done.out
+    assert "difference 0.25" in done.out
     assert "may differ in rounding" in done.out
 
     done = command(main, other, "--output-dir", plan.output_dir, "--quiet", "--json")

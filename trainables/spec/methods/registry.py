@@ -14,7 +14,7 @@ from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from trainables.spec.methods import basic, features, logits, maps, text, trained_networks
-from trainables.spec.methods.settings import AdapterSettings, MethodSettings
+from trainables.spec.methods.settings import AdapterSettings, MethodSettings, WeightSettings
 from trainables.spec.methods.spec import MethodSpec
 
 METHOD_SPECS: Final[dict[str, MethodSpec]] = {
@@ -34,8 +34,8 @@ def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
 
 
 def registered_settings() -> tuple[type[MethodSettings], ...]:
-    """Return the settings models of all registered methods and of adapters."""
-    return (AdapterSettings, *(spec.settings for spec in METHOD_SPECS.values()))
+    """Return the settings models of adapters and of all registered methods; records show settings in this order."""
+    return (WeightSettings, AdapterSettings, *(spec.settings for spec in METHOD_SPECS.values()))
 
 
 def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[ValidationError]]:

@@ -30,22 +30,36 @@ class WeightSettings(MethodSettings):
     )
 
 
-class AdapterTrainingSettings(MethodSettings):
-    """Training of the adapter, or of the teacher itself."""
+class AdapterLossSettings(MethodSettings):
+    """Losses of the adapter, or of a teacher that is trained with the student."""
 
     adapter_ce_weight: float = Field(
         1.0, ge=0, le=LARGEST_WEIGHT, description="weight of the adapted teacher's cross-entropy"
     )
     detach_adapter_target: bool = Field(False, description="stop the distillation loss's gradient to the adapter")
+
+
+class AdapterModuleSettings(MethodSettings):
+    """Form of the adapter."""
+
+    adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
+    adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
+    adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
+
+
+class AdapterOptimiserSettings(MethodSettings):
+    """Optimiser of the adapter, or of a teacher that is trained with the student."""
+
     adapter_learning_rate: float = Field(0.005, gt=0, le=LARGEST_RATE, description="adapter (full_teacher: teacher)")
     adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
     adapter_weight_decay: float = Field(5e-4, ge=0, le=LARGEST_WEIGHT, description="adapter")
     adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
 
 
-class AdapterSettings(AdapterTrainingSettings):
-    """Adapter on the teacher and its training. Every method with an adapter reads these in addition to its own."""
+# Pydantic takes the fields of the last base first.
+class AdapterTrainingSettings(AdapterOptimiserSettings, AdapterLossSettings):
+    """Training of the adapter, or of a teacher that is trained with the student."""
 
-    adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
-    adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
-    adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
+
+class AdapterSettings(AdapterOptimiserSettings, AdapterModuleSettings, AdapterLossSettings):
+    """Adapter on the teacher and its training. Every method with an adapter reads these in addition to its own."""

@@ -5,7 +5,6 @@ import warnings
 
 import numpy as np
 import pytest
-from statsmodels.regression.mixed_linear_model import MixedLM
 
 from analysis.questions.mixed import gap_mixed_model, mixed_effects, random_intercept
 from analysis.reading.trials import EXAMPLE, open_study
@@ -27,6 +26,8 @@ def unbalanced(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_fit_is_that_of_statsmodels_in_unbalanced_data(seed):
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
     x, y, units = unbalanced(np.random.default_rng(seed))
     design = np.column_stack([np.ones(len(x)), x])
     with warnings.catch_warnings():

@@ -19,6 +19,8 @@ def begun(launch):
 
 def test_by_its_file(): pass
 
+def test_with_the_launcher_in_a_study_file(begun): pass
+
 @pytest.mark.launcher
 def test_by_its_own_mark(): pass
 
@@ -114,7 +116,15 @@ def selected(pytester: pytest.Pytester):
         ("unit", {"test_of_nothing"}),
         ("conformance", {"test_of_every_name[quick]"}),
         ("study", {"test_by_its_file"}),
-        ("launcher", {"test_by_its_own_mark", "test_with_the_launcher", "test_with_a_study_of_the_launcher"}),
+        (
+            "launcher",
+            {
+                "test_by_its_own_mark",
+                "test_with_the_launcher_in_a_study_file",
+                "test_with_the_launcher",
+                "test_with_a_study_of_the_launcher",
+            },
+        ),
         ("slow", {"test_slow_in_a_study_file", "test_of_every_name[long]"}),
         ("fault", {"test_with_a_fault"}),
     ],

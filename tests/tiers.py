@@ -9,8 +9,8 @@
 | `slow` | take minutes |
 | `fault` | break something for real meanwhile |
 
-The nearest mark counts, except that `slow` and `fault` precede the others: a `slow` test in a file of `study` tests
-is no `study` test.
+`slow` and `fault` precede all others: a `slow` test in a file of `study` tests is no `study` test. Otherwise the
+nearest mark counts, or the tier of a fixture if that comes later in the table.
 """
 
 import multiprocessing.util
@@ -26,7 +26,7 @@ import pytest
 TIERS = ("unit", "conformance", "study", "launcher", "slow", "fault")
 LENGTHY = ("slow", "fault")
 WITHOUT_PROCESSES = ("unit", "conformance")
-# A test without a mark that asks for one of these starts a study, or reads one that ran for another test.
+# A test that asks for one of these runs a study, or reads one that ran for another test.
 FIXTURES = {
     "launch": "launcher", "small_study": "launcher", "small_study_run": "launcher",
     "in_process_study": "study", "in_process_study_run": "study",
@@ -52,12 +52,11 @@ _STARTED = pytest.StashKey[list[str]]()
 
 
 def tier_of(item: pytest.Item) -> str:
-    """The tier of a test by its marks; without one, by its fixtures."""
+    """The tier of a test: `slow` or `fault`, or else the later one of its nearest mark and its fixtures' tiers."""
     marks = [mark.name for mark in item.iter_markers() if mark.name in TIERS]
-    if marks:
-        return next((name for name in marks if name in LENGTHY), marks[0])
-    by_fixtures = {FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES}
-    return max(by_fixtures, key=TIERS.index, default="unit")
+    lengthy = next((name for name in marks if name in LENGTHY), None)
+    by_fixtures = [FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES]
+    return lengthy or max([*marks[:1], *by_fixtures], key=TIERS.index, default="unit")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

@@ -19,11 +19,11 @@ def test_a_study_stopped_while_its_teacher_trains_goes_on_with_that_training(lau
         "--teacher-recipe", "literature", "--teacher-epochs", "60", "--output-dir", tmp_path,
     )  # fmt: skip
     wait_in_study(process, lambda: list(tmp_path.glob("teachers/*.training/*.safetensors")))
-    found = list(tmp_path.glob("teachers/*.training/*.safetensors"))
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 130, said
-    begun = read_tensors(found[0])[1]["epoch"]
+    (left,) = tmp_path.glob("teachers/*.training/*.safetensors")
+    begun = read_tensors(left)[1]["epoch"]
     assert 1 <= begun < 60
     done = launch("--resume", "stopped", "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr

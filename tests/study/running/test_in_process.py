@@ -391,7 +391,7 @@ def test_other_data_than_before_are_refused(tmp_path):
     ledger = StudyLedger(plan, read_only=True)
     with (
         mock.patch("trainables.tune.tasks.dataset_digest", return_value="0" * 64),
-        pytest.raises(StudyError, match="ran on other data or on another split"),
+        pytest.raises(StudyError, match="ran on other data or another split"),
     ):
         run(plan)
     assert ledger.ended == StudyLedger(plan, read_only=True).ended == 1

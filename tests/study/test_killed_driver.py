@@ -21,7 +21,13 @@ STUDY = (
     "--space", "adapter_width", "--trials", "24", "--promising", "1", "--replicates", "8", "--epochs", "10",
     "--scheduler", "asha", "--max-concurrent", "2", "--cpus-per-trial", "0.5", "--name", "killed",
 )  # fmt: skip
-PHASES = ["start"] + ["preparing the teacher"] * 2 + ["teacher outputs"] * 2 + ["search"] * 12 + ["gathering"] * 3
+PHASES = (
+    ["start"]
+    + ["preparing the teacher"] * 2
+    + ["teacher outputs"] * 2
+    + ["search"] * 12
+    + ["collecting the result"] * 3
+)
 SEED = int(os.environ.get("PESFKD_FAULT_SEED", "0"))
 
 
@@ -65,6 +71,7 @@ class Driver:
             time.sleep(chance.uniform(0, 4))
         else:
             self.wait_for(lambda: phase in self.log.read_text())
+            assert phase in self.log.read_text(), "it ended without this phase"
             time.sleep(chance.uniform(0, 1.5))
         ended = self.process.poll()
         self.process.kill()

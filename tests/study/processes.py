@@ -38,7 +38,7 @@ def wait_in_study(process: "subprocess.Popen[str]", reached: Callable[[], object
         time.sleep(0.02)
 
 
-def wait_for_trials(process: "subprocess.Popen[str]", directory: Path, events: int, timeout: float = 120) -> None:
+def wait_for_trials(process: "subprocess.Popen[str]", directory: Path, events: int, timeout: float = 300) -> None:
     """Wait until the study's journal holds so many events: the study is then in the middle of things."""
     path = directory / "journal.jsonl"
     wait_in_study(process, lambda: path.exists() and len(read_journal(path)[0]) >= events, timeout)

@@ -107,7 +107,7 @@ def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     found = json.loads((directory / "summary.json").read_text())["gap_accuracy_correlation"]
     reached = min(row["epochs"] for row in rows if row["stage"] == "search")
     assert (found["trials"], found["epoch"], found["last_epoch"]) == (9, reached, 6)
-    place = f"over the search's configs, 9 trials at epoch {reached} of 6, the last that all reached (exploratory)"
+    place = f"over the configs of the search, 9 trials at epoch {reached} of 6, the last that all reached (exploratory)"
     assert place in " ".join(done.stdout.split())
     parent, _ = runs_of(load_plan(directory))
     assert place in parent.data.tags["mlflow.note.content"]

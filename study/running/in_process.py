@@ -83,13 +83,13 @@ class InProcessExecutor:
         """Return a teacher, or None if stopped. A training stops between two epochs."""
         from trainables.tune.tasks import prepare_teacher
 
-        def tell(epoch: int, epochs: int, accuracy: float) -> None:
+        def show_or_stop(epoch: int, epochs: int, accuracy: float) -> None:
             show(epoch, accuracy)
             if self._stop.stop_all() and epoch < epochs:
                 raise _StoppedError
 
         try:
-            return prepare_teacher(config, data_root, folder, tell)
+            return prepare_teacher(config, data_root, folder, show_or_stop)
         except _StoppedError:
             return None
         except Exception as error:
@@ -109,8 +109,7 @@ class InProcessExecutor:
             search = StudySearch(
                 trials.ledger,
                 trials.settings,
-                # If the journal has lost epochs of a trial, resuming would skip the lost epochs.
-                lambda entry: [] if entry.gaps else storage.checkpoints_of(entry.trial_id),
+                lambda entry: storage.checkpoints_of(entry.trial_id),
                 lambda: 1,
             )
             rungs = Rungs(trials.ledger) if self._plan.scheduler == "asha" else None
@@ -176,20 +175,20 @@ class _Trial:
 
     def _save(self, session: Any) -> None:
         """Write a checkpoint; on a write error, add a note and go on, because only time on a resume is lost."""
-        from trainables.tune.session import add_note
+        from trainables.tune.session import note_unwritten_checkpoint
 
         folder = self._storage.new_checkpoint(self.trial_id, self._saved)
         try:
             session.save(folder)
         except OSError as error:
-            add_note(f"a checkpoint of {self.trial_id} could not be written ({error}); it goes on without")
+            note_unwritten_checkpoint(self.trial_id, error)
             return
         self._saved += 1
         self._storage.keep_newest(folder.as_posix())
 
     def clear(self) -> None:
         """Remove the checkpoints of the ended trial."""
-        self._storage.clear(self._storage.new_checkpoint(self.trial_id, 0).parent.as_posix())
+        self._storage.clear(self._storage.folder_of(self.trial_id))
 
 
 class InProcessFillTasks:

@@ -16,7 +16,7 @@ from ray import tune
 
 from study.cli.progress import StudyProgress
 from study.cli.request import resume_command
-from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.running.callback import StudyCallback, TuneStopper
 from study.running.cluster_watch import ClusterWatch, connected_cluster
@@ -152,7 +152,7 @@ class RayExecutor:
         search = StudySearch(
             ledger,
             packing.trial_settings,
-            lambda entry: _checkpoints(entry, known, storage),
+            lambda entry: known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id),
             packing.slots,
             self._stop.lost_the_cluster,
         )
@@ -220,14 +220,6 @@ def _show(progress_file: Path, show: ShowTeacher) -> None:
     except (OSError, ValueError):
         return  # no progress yet, or the task runs on a node with another file system
     show(found["epoch"], found["accuracy"])
-
-
-def _checkpoints(entry: TrialEntry, known: dict[str, list[Any]], storage: TrialStorage) -> list[Any]:
-    """Return the checkpoints from which a trial may resume, newest first.
-
-    If the journal has lost epochs of the trial, none are returned: resuming would skip the lost epochs.
-    """
-    return [] if entry.gaps else known.pop(entry.trial_id, []) or storage.newest_of(entry.trial_id)
 
 
 def _tuner(

@@ -232,12 +232,12 @@ def _search(
         tracker.result()  # a store that rejects writes ends the study before a teacher is trained
         check_same_data(executor, ledger)
         teachers: dict[str, str] = {}
-        for whose, trial in plan.teachers.items():
-            progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, whose)}")
+        for method, trial in plan.teachers.items():
+            progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, method)}")
             prepared = prepare_study_teacher(executor, plan, trial, progress)
             if prepared is None:
                 return
-            teachers[whose] = prepared.path
+            teachers[method] = prepared.path
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),

@@ -73,7 +73,11 @@ class TrialStorage:
             trial_id: identifier of the trial.
             number: index of the checkpoint, from 0.
         """
-        return Path(self._root) / f"run-{self._next}" / trial_id / f"{_CHECKPOINT}{number:06}"
+        return Path(self.folder_of(trial_id)) / f"{_CHECKPOINT}{number:06}"
+
+    def folder_of(self, trial_id: str) -> str:
+        """Return the folder of a trial in this run."""
+        return f"{self._root}/run-{self._next}/{trial_id}"
 
     def checkpoints_of(self, trial_id: str) -> list[Any]:
         """Return the checkpoints from which a trial may resume, newest first.

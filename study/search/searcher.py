@@ -137,7 +137,9 @@ class StudySearch:
     def _following(self, trial_id: str) -> dict[str, Any] | str | None:
         if self._to_resume:
             entry = self._to_resume.pop(0)
-            again = {"checkpoints": self._checkpoints(entry), "life": self._deaths[entry.trial_id]}
+            # If the journal has lost epochs of the trial, resuming from a checkpoint would skip the lost epochs.
+            checkpoints = [] if entry.gaps else self._checkpoints(entry)
+            again = {"checkpoints": checkpoints, "life": self._deaths[entry.trial_id]}
             return {**self._start_trial(trial_id, entry), **again}
         if len(self._ledger.in_stage("search")) < self._plan.searched:
             return self._start_trial(trial_id, self._open_search_trial())

@@ -255,7 +255,8 @@ class TrialConfig(BaseModel):
 
     def settings_of(self, model: type[Settings]) -> Settings:
         """Return the part of the settings that a model declares, such as `AdapterSettings`."""
-        return model.model_validate({name: getattr(self, name) for name in model.model_fields})
+        # The values were validated together with the config.
+        return model.model_construct(**{name: getattr(self, name) for name in model.model_fields})
 
     @model_validator(mode="after")
     def _settle_the_teacher(self) -> Self:

@@ -241,6 +241,11 @@ def add_note(note: str) -> None:
     _notes.append(note)
 
 
+def note_unwritten_checkpoint(trial_name: str, error: OSError) -> None:
+    """Add a note about a checkpoint that could not be written. The trial continues; only time on a resume is lost."""
+    add_note(f"could not write a checkpoint of {trial_name} ({error}); the trial continues without it")
+
+
 def take_notes() -> list[str]:
     """Return and clear the notes for the user: notes of this process and of all open stores."""
     notes = [*_notes, *(note for store in stores.values() for note in store.take_notes())]

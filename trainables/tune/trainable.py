@@ -12,8 +12,8 @@ from trainables.process.threads import use_one_thread
 from trainables.run.run import DistillationRun
 from trainables.tune.session import (
     TrialSession,
-    add_note,
     begin_run,
+    note_unwritten_checkpoint,
 )
 from trainables.tune.settings import resolved
 
@@ -80,7 +80,7 @@ class DistillationTrainable(tune.Trainable):
             try:
                 return super().save(checkpoint_dir or folder)
             except OSError as error:
-                add_note(f"could not write a checkpoint of {self.trial_name} ({error}); the trial continues without it")
+                note_unwritten_checkpoint(self.trial_name, error)
                 return NoCheckpoint()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from trainables.display.numbers import counted
+
 Part = Literal["train", "validation", "test"]
 Labelled = tuple[tuple[str, int], ...]
 
@@ -273,9 +275,7 @@ def _no_folder(path: Path) -> str:
 
 def _check_classes(folder: Path, classes: Sequence[str]) -> None:
     if len(classes) < 2:
-        raise ValueError(
-            f"{shown(folder)}: {len(classes)} class folder{'' if len(classes) == 1 else 's'}; at least 2 are needed"
-        )
+        raise ValueError(f"{shown(folder)}: {counted(len(classes), 'class folder')}; at least 2 are needed")
     if unprintable := [name for name in classes if not _is_text(name)]:
         raise ValueError(
             f"{shown(folder)}: class names that are not valid UTF-8, or contain line breaks or other control "

@@ -5,6 +5,8 @@ value, so training would fail for networks with maps of one position. Losses tha
 undefined. A single left-over sample therefore joins the previous batch.
 """
 
+from trainables.display.numbers import counted
+
 
 def batch_sizes(samples: int, batch_size: int) -> list[int]:
     """Return the batch sizes of an epoch, in order.
@@ -22,7 +24,7 @@ def batch_sizes(samples: int, batch_size: int) -> list[int]:
     """
     if samples < 2:
         raise ValueError(
-            f"the train split has {samples} sample{'s' if samples != 1 else ''}, and a training needs 2 or more: "
+            f"the train split has {counted(samples, 'sample')}, and a training needs 2 or more: "
             "BatchNorm and losses that compare samples are not defined on one. Add training data."
         )
     full, left_over = divmod(samples, batch_size)

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
+from trainables.display.numbers import counted
 from trainables.models import (
     CheckpointError,
     CheckpointInfo,
@@ -245,8 +246,7 @@ def _check_normalisation(path: Path, normalisation: Normalisation, shape: DataSh
     if {len(mean), len(std)} != {shape.in_channels}:
         raise CheckpointError(
             f"{path}: the normalisation has {len(mean)} means and {len(std)} standard deviations, but "
-            f"{shape.dataset} has {shape.in_channels} channel{'s' if shape.in_channels != 1 else ''}: give one of "
-            "each per channel"
+            f"{shape.dataset} has {counted(shape.in_channels, 'channel')}: give one of each per channel"
         )
     if not is_normalisation(normalisation):
         raise CheckpointError(f"{path}: the normalisation is {mean} / {std}: {NORMALISATION_BOUNDS}")

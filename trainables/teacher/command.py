@@ -19,7 +19,7 @@ from trainables.data.image_progress import hide_progress
 from trainables.process.standard_streams import prepare_standard_streams, show_result
 from trainables.storage.sqlite_uri import SQLitePathError, sqlite_uri
 from trainables.storage.uris import redact, redact_tracebacks
-from trainables.teacher.card import Proportion
+from trainables.teacher.card import Proportion, accuracies
 
 if TYPE_CHECKING:
     from trainables.teacher.job import Result
@@ -343,7 +343,7 @@ class _terminable:  # noqa: N801
 
 def _show(result: "Result", *, as_json: bool) -> None:
     summary = result.summary
-    lines = [json.dumps(summary, indent=2)] if as_json else _summary_lines(summary)
+    lines = [json.dumps(summary, indent=2)] if as_json else _summary_lines(summary, accuracies(result.metadata))
     show_result("\n".join(lines) + "\n", sys.stdout, elsewhere=f"the teacher is in {summary['checkpoint']}")
     if result.tracking_error is not None:
         typer.echo(f"error: {result.tracking_error}. Run the same command to log it again.", err=True)
@@ -351,10 +351,6 @@ def _show(result: "Result", *, as_json: bool) -> None:
     raise typer.Exit(ExitCode.OK)
 
 
-def _summary_lines(summary: dict[str, Any]) -> list[str]:
-    lines = []
-    for split in ("validation", "test"):
-        share = summary[split]
-        found = Proportion(round(share["accuracy"] * share["n"]), share["n"], share["low"], share["high"])
-        lines.append(f"{split:<11} {found} (Wilson, 95%), n = {found.samples:,}")
+def _summary_lines(summary: dict[str, Any], shares: dict[str, Proportion]) -> list[str]:
+    lines = [f"{split:<11} {share} (Wilson, 95%), n = {share.samples:,}" for split, share in shares.items()]
     return [*lines, f"{'checkpoint':<11} {summary['checkpoint']}", f"{'model card':<11} {summary['card']}"]

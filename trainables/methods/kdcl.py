@@ -3,7 +3,7 @@
 Notation: z_1 and z_2 are the logits (B, C) of the two networks, y the labels.
 """
 
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from trainables.losses.logits import kd_loss
 from trainables.losses.parts import LossParts, StepOutputs
 from trainables.methods.method import Method, weighted_sum_of_both
 from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.methods.trained_networks import Ensemble
 
 # Measured on 900 random batches, some saturated: the cross-entropy is at most 1e-8 above the minimum.
 _STEPS: Final = 20
@@ -89,7 +90,7 @@ def kdcl_losses(
     temperature: float,
     ce_weight: float,
     kd_weight: float,
-    kdcl_ensemble: Literal["mean", "linear", "min_logit"],
+    kdcl_ensemble: Ensemble,
 ) -> LossParts:
     """Compute ce_weight · CE(z, y) + kd_weight · T² KL(softmax(e / T) || softmax(z / T)) for each of the two networks.
 

@@ -1,7 +1,5 @@
 """PESF-KD: the teacher stays frozen, and a trained adapter makes the teacher's soft labels student-friendly."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from trainables.losses.logits import kd_loss, probability_mse_loss
@@ -9,7 +7,7 @@ from trainables.losses.parts import LossParts, StepOutputs
 from trainables.losses.sharpness import sharpness_gap
 from trainables.methods.method import Method, weighted_sum
 from trainables.spec.methods import METHOD_SPECS
-from trainables.spec.methods.basic import GapControl
+from trainables.spec.methods.basic import Distance, GapControl
 from trainables.steps.closed_form import ClosedForm
 
 
@@ -22,7 +20,7 @@ def pesf_kd_losses(
     kd_weight: float,
     adapter_ce_weight: float,
     detach_adapter_target: bool,
-    distance: Literal["kl", "mse"],
+    distance: Distance,
     gap_control: GapControl,
     gap_target: float,
     gap_weight: float,
@@ -82,7 +80,7 @@ def closed_form(
     kd_weight: float,
     adapter_ce_weight: float,
     detach_adapter_target: bool,
-    distance: Literal["kl", "mse"],
+    distance: Distance,
     gap_control: GapControl,
     gap_target: float,  # noqa: ARG001 - the formulas are of a gap that is left alone
     gap_weight: float,  # noqa: ARG001

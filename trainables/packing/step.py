@@ -144,8 +144,8 @@ def _batches(runs: Sequence[DistillationRun]) -> Iterator[list[Batch]]:
         yield [of_key[key] for key in keys]
 
 
-def _are_one(batches: Sequence[Batch]) -> bool:
-    return all(batch is batches[0] for batch in batches)
+def _are_one(items: Sequence[object]) -> bool:
+    return all(each is items[0] for each in items)
 
 
 def _images(batches: Sequence[Batch]) -> Tensor:
@@ -155,9 +155,8 @@ def _images(batches: Sequence[Batch]) -> Tensor:
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
     """Return (K, ...), without a copy if all tensors are the same object."""
-    first = tensors[0]
-    if all(each is first for each in tensors):
-        return first.expand(len(tensors), *first.shape)
+    if _are_one(tensors):
+        return tensors[0].expand(len(tensors), *tensors[0].shape)
     return torch.stack(list(tensors))
 
 

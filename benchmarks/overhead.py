@@ -1,4 +1,4 @@
-"""Overhead of a study per trial in ms, and its growth with the number of trials.
+"""Overhead of a study per trial in ms, and growth of the overhead with the number of trials.
 
 The trials do no work, but use a real local Ray with the searcher, journal, records and MLflow of a real study. The time
 between the ends of the first and the last trial is therefore spent in the driver and in Ray. The result is wall time

@@ -20,8 +20,8 @@ class PackedOptimiser:
     Args:
         trainers: for each trial, trainers by name of the modules to update together; the students' come first.
         like: tensor that determines dtype and device of the memory.
-        graph: name of the trainers whose modules get their gradients from a backward pass. All other gradients are
-            written to `gradients_of`.
+        graph: name of the trainers with modules that take part in a backward pass, which computes the gradients. All
+            other gradients are written to `gradients_of`.
 
     Attributes:
         leaves: leaves of the graph by parameter name, views of the memory; see `Layout.end_to_end`.
@@ -48,7 +48,7 @@ class PackedOptimiser:
         return tensors_under(f"{name}.", self._layout.side_by_side(self._gradients))
 
     def begin_epoch(self) -> None:
-        """Read the settings of all trainers, after their own `begin_epoch`."""
+        """Read the settings of all trainers; call this after `begin_epoch` of the trainers."""
         self._settings = {name: self._spread(name) for name in _SETTINGS}
 
     def forget_gradients(self) -> None:

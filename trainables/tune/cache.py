@@ -121,7 +121,7 @@ def store_of(
 
 
 def forget_loaded() -> None:
-    """Forget all datasets, teachers and stores of this process, whose files may change between two studies."""
+    """Clear all cached datasets, teachers and stores of this process; files may change between two studies."""
     _loaded.cache_clear()
     _teachers.clear()
     stores.clear()

@@ -1,8 +1,8 @@
 """Registry of the methods' specifications, and validation of the methods' settings by name.
 
-Each method is declared in two places: its settings and its `MethodSpec` in a module of this package, and its losses in
-a module of `trainables.methods`, which defines `METHOD`. They are apart because the losses import torch, and a plan is
-checked and printed before torch is imported.
+Each method is declared in two places. A module of this package has the settings and the `MethodSpec`, and a module of
+`trainables.methods` has the losses and defines `METHOD`. The two are separate because the losses import torch, and a
+plan is checked and printed before torch is imported.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def registered_settings() -> tuple[type[MethodSettings], ...]:
 
 
 def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[ValidationError]]:
-    """Validate settings of all methods. The settings of `method` are validated by its own model, as a whole.
+    """Validate settings of all methods. Those of `method` are validated together, by the model of `method`.
 
     Args:
         method: name of the method; may be unknown.

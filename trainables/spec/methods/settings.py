@@ -62,4 +62,7 @@ class AdapterTrainingSettings(AdapterOptimiserSettings, AdapterLossSettings):
 
 
 class AdapterSettings(AdapterOptimiserSettings, AdapterModuleSettings, AdapterLossSettings):
-    """Adapter on the teacher and its training. Every method with an adapter reads these in addition to its own."""
+    """Adapter on the teacher, and training of the adapter.
+
+    Every method with an adapter reads these fields in addition to `MethodSpec.settings`.
+    """

@@ -34,7 +34,7 @@ class TrialsToRun:
 
 
 class Executor(Protocol):
-    """Computes the parts of a study, with progress, until the study's `Stop` says otherwise.
+    """Computes the parts of a study, with progress, until the study ends or `Stop` ends it.
 
     Args:
         plan: the study.

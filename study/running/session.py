@@ -32,7 +32,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
         typer.Exit: always, with the exit code.
     """
     _make_folder(plan.output_dir)
-    shows_all = values["verbose"] or plan.executor == "in-process"  # what a trial prints, or a debugger in it
+    shows_all = values["verbose"] or plan.executor == "in-process"  # output of trials, and of a debugger in a trial
     with _told_how_to_go_on(plan), stdout_for_results_only(verbose=shows_all) as stdout:
         # Slow imports (Optuna, MLflow, pyarrow, and Ray if it runs the study) happen only from here on.
         from study.cli.data_preview import data_warnings

@@ -14,7 +14,7 @@ class LossWatch(Protocol):
     lost: str | None
 
     def check(self) -> str | None:
-        """Check now, and return what was lost, or None."""
+        """Check now. Return a description of the loss, or None."""
         ...
 
     def dismiss(self) -> None:

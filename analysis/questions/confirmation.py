@@ -313,11 +313,9 @@ def confirmation_table(result: ConfirmationResult) -> str:
     heads = ["config", "n", f"test {words}", f"val {words}", "score before", "optimism (score − val)"]
     lines = [_row(heads), "|" + " --- |" * len(heads)]
     for config in result.configs:
-        score, optimism = (
-            format_number(config.search_score),
-            "" if config.optimism is None else format_difference(config.optimism),
-        )
         accuracies = (format_estimate(config.test_accuracy), format_estimate(config.accuracy))
+        score = format_number(config.search_score)
+        optimism = "" if config.optimism is None else format_difference(config.optimism)
         lines.append(_row([described(config), str(config.test_accuracy.n), *accuracies, score, optimism]))
     if result.comparisons:
         lines += [

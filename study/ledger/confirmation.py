@@ -63,8 +63,10 @@ class Confirmation(BaseModel):
         Args:
             id_of: returns the identifier of a config.
         """
-        ids = (choice.config_id or id_of(choice.config) for choice in self.choices)
-        named = (choice.model_copy(update={"config_id": each}) for choice, each in zip(self.choices, ids, strict=True))
+        named = (
+            choice if choice.config_id else choice.model_copy(update={"config_id": id_of(choice.config)})
+            for choice in self.choices
+        )
         return self.model_copy(update={"choices": tuple(named)})
 
     @property

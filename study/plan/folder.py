@@ -161,11 +161,8 @@ def recorded_name(directory: Path) -> str | None:
 
 def recorded_digest(directory: Path) -> str | None:
     """Return the plan's digest in the study's summary, or None if the summary or the digest is missing."""
-    with suppress(OSError, ValueError, RecursionError):
-        content = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
-        if isinstance(content, dict) and isinstance(digest := content.get("plan_digest"), str):
-            return digest
-    return None
+    digest = _read(directory, "summary.json").get("plan_digest")
+    return digest if isinstance(digest, str) else None
 
 
 def original_of(directory: Path) -> Path | None:
@@ -221,10 +218,10 @@ def settle_in(directory: Path) -> None:
     replace_file(directory / PLAN_FILE, (json.dumps(changed, indent=2) + "\n").encode(), durable=True)
 
 
-def _read(directory: Path) -> Mapping[str, Any]:
-    """Return the content of a plan file, or an empty dict if the file cannot be read."""
+def _read(directory: Path, name: str = PLAN_FILE) -> Mapping[str, Any]:
+    """Return the JSON object in a study's file, or an empty dict if it cannot be read."""
     with suppress(OSError, ValueError, RecursionError):
-        content = json.loads((directory / PLAN_FILE).read_text(encoding="utf-8"))
+        content = json.loads((directory / name).read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content
     return {}

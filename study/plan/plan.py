@@ -25,7 +25,7 @@ from search_spaces import MethodComparison, SearchSpace, find_space, space_names
 from study.plan.confirmation import ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
 from study.plan.methods import ComparedMethod, Search, row_name
-from study.plan.options import default_of, names_of
+from study.plan.options import OPTIONS, default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.stages import PlannedTrial
 from trainables.models.taken_weights import TakenWeights
@@ -225,11 +225,11 @@ class StudyPlan(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _can_run_in_one_process(self) -> Self:
+    def _check_executor(self) -> Self:
         if self.executor == "in-process":
             for name, (accepted, why) in RAY_ONLY.items():
                 if getattr(self, name) not in accepted:
-                    raise ValueError(f"--executor in-process {why}: leave out --{name.replace('_', '-')}")
+                    raise ValueError(f"--executor in-process {why}: leave out {OPTIONS[name].long_flag}")
             if self.storage_path is not None and is_uri(self.storage_path):
                 raise ValueError(
                     "--executor in-process writes checkpoints to a folder of this machine: name a folder as "

@@ -180,7 +180,7 @@ class SearchSpace:
 
 
 def definition_of(parameters: Iterable[Any]) -> dict[str, dict[str, object]]:
-    """Return the fields of parameters by name, without the explanations in words, which may be reworded.
+    """Return the fields of parameters by name, without `why`, so that rewording it changes no digest.
 
     Args:
         parameters: dataclasses with fields `name` and `why`.

@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 )
 @with_options(("tracking_uri", "output_dir", "set_aside_records", "quiet", "verbose"))
 def sync(name: StudyName, **values: Any) -> None:
-    """Deliver a study's trials, result and files to MLflow, if they are missing there.
+    """Deliver the trials, result and files of a study to MLflow, if they are missing there.
 
     Repeated calls create no duplicate runs. An unfinished study is delivered up to its current state and can still be
     resumed. Exit codes: 0 everything is delivered, 1 error, 2 wrong usage, 3 MLflow did not accept everything.

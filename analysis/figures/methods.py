@@ -26,7 +26,7 @@ _SAME_COST = 1.25  # points with a cost ratio up to this value share a column of
 
 
 def draw_methods(summaries: Sequence[ConfigSummary], *, baseline: str = BASELINE) -> Figure:
-    """Draw the accuracy of every method with its interval, best on top, and a line at the baseline."""
+    """Draw the accuracy and interval of every method, best on top, and a line at the baseline."""
     figure, (axes,) = new_figure("Methods", f"n = {_seeds(summaries)} seeds per method; {_how(summaries)}.")
     figure.set_figheight(2.0 + _INCHES_PER_METHOD * max(6, len(summaries)))
     for row, summary in enumerate(reversed(summaries)):
@@ -146,7 +146,7 @@ def floor_of(accuracies: Sequence[Estimate]) -> float:
 
 
 def reach(accuracies: Sequence[Estimate]) -> tuple[float, float]:
-    """Return the lowest and the highest end of the intervals; an estimate without an interval counts with its value."""
+    """Return the lowest and the highest end of the intervals; an estimate without an interval counts as a point."""
     ends = [each.value + side for each in accuracies for side in _sides(each) if math.isfinite(each.value)]
     return min(ends), max(ends)
 

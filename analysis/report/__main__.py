@@ -29,10 +29,10 @@ def report(
         bool, typer.Option("--thorough", help="Add importances by fANOVA, with all draws (a minute or more).")
     ] = False,
 ) -> None:
-    """Write what a study found as one HTML file, to be read offline, on a phone and in print.
+    """Write the results of a study as one HTML file for offline reading, phones and print.
 
-    Question, answer with intervals, tables, figures, warnings, plan, and the command to run it again, as far as the
-    study has them. Nothing in the study is changed. Exit codes: 0 done, 1 error, 2 wrong usage.
+    The file contains question, answer with intervals, tables, figures, warnings, plan, and the command to run the
+    study again, if the study has them. Nothing in the study is changed. Exit codes: 0 done, 1 error, 2 wrong usage.
     """
     # Reject a folder or a device as `--out`, since writing would replace it. The modules that read and draw are
     # imported after these checks, so that help and usage errors appear at once.
@@ -47,7 +47,7 @@ def report(
 
 
 def main() -> None:
-    """Run the command line and exit with its exit code."""
+    """Run the command line, then exit with the code of the command."""
     prepare_standard_streams()
     try:
         app(prog_name="python -m analysis.report")

@@ -231,7 +231,7 @@ def reliability_charts(found: Sequence[Reliability], styles: Mapping[str, Style]
 
 
 def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
-    """Chart the accuracy of every method with its interval, best on top."""
+    """Chart the accuracy and interval of every method, best on top."""
     traces = []
     for row, each in enumerate(reversed(configs)):
         colour = ORANGE if each.method == BASELINE else BLUE
@@ -242,7 +242,7 @@ def methods_chart(configs: Sequence[ConfigSummary]) -> Chart:
 
 
 def importance_chart(found: Sequence[Importance]) -> Chart:
-    """Chart shares with their intervals, with one colour per evaluator."""
+    """Chart shares and intervals, with one colour per evaluator."""
     parameters = list(dict.fromkeys(each.parameter for each in found))[::-1]
     evaluators = list(dict.fromkeys(each.evaluator for each in found))
     traces: list[Trace] = []

@@ -45,7 +45,7 @@ class StudyFolder:
         directory: path of the folder.
         records: trials and epochs; empty if no trial has ended.
         plan: content of `plan.json`; empty if there is none.
-        summary: content of `summary.json`, which a study writes at its end; empty before.
+        summary: content of `summary.json`, which a study writes at the end; empty before.
     """
 
     directory: Path
@@ -66,7 +66,7 @@ class StudyFolder:
 
     @property
     def seed(self) -> int:
-        """Seed of the study, which is also used for its intervals."""
+        """Seed of the study, which is also used for the intervals."""
         return int(self.plan.get("seed") or 0)
 
     @property

@@ -323,8 +323,8 @@ def resumed_plan(
     refuse_differences(plan, asked)
     _refuse_other_methods(plan, _names(given.get("methods")))
     asked |= check_same_teacher(plan, given)
-    # A time budget applies to one run. A resumed run has no budget unless the user gives one. A study that leaves Ray
-    # leaves what only Ray can do.
+    # A time budget applies to one run. A resumed run has no budget unless the user gives one. When the executor changes
+    # from Ray to this process, the options that only Ray supports return to their defaults.
     execution = {"time_budget": None, **{field: asked[field] for field in EXECUTION_FIELDS & asked.keys()}}
     if execution.get("executor") == "in-process" != plan.executor:
         execution = {**{field: default_of(field) for field in RAY_ONLY}, **execution}
@@ -383,10 +383,10 @@ def _confirmation_at_resume(
 def _refuse_other_digests(plan: "StudyPlan") -> None:
     """Check that the study's configs have the identifiers that this version computes.
 
-    Configs, seeds of a search and repetitions are matched by these identifiers, so new trials would not fit the old.
+    Configs, search seeds and repetitions are matched by these identifiers, so new trials would not match the old ones.
 
     Raises:
-        UsageError: they have other identifiers.
+        UsageError: another version identifies configs differently.
     """
     from study.cli.start_command import start_command
     from trainables.spec.digest import DIGEST_VERSION

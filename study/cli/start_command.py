@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BASE: Final = ("dataset", "student", "teacher", "epochs", "precision")
-# Printed by `_options` itself, or not at all: each run has a time budget of its own.
+# `_options` prints `tracking_uri` itself. `time_budget` is not printed, because it applies to a single run.
 _HANDLED_SEPARATELY: Final = ("time_budget", "tracking_uri")
 _IF_NOT_DEFAULT: Final = tuple(
     name

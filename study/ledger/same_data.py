@@ -1,4 +1,4 @@
-"""Check that a resumed study uses the same data as its earlier trials.
+"""Check that a resumed study uses the data of the earlier trials.
 
 The journal holds a digest of the data and the split. A different digest means changed files, or another split by this
 version. For example, earlier versions did not always draw GLUE validation splits by source.

@@ -70,15 +70,15 @@ def check_is_free(directory: Path, resume: str) -> None:
         UsageError: the folder contains a study or other files.
     """
     name, parent = directory.name, directory.parent
-    # Look only once, because another start may make the folder or write a plan between two looks.
+    # List the folder only once, because another start may create it or write a plan between two calls.
     try:
         found = {path.name for path in directory.iterdir()}
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        if not directory.exists():  # a parent is a file, which is reported when the folder is made
+        if not directory.exists():  # a parent is a file, which is reported when the folder is created
             return
-        found = {name}  # a file; no leftover has a name like that
+        found = {name}  # the path is a file, and its name is not one of a leftover
     if PLAN_FILE in found:
         raise UsageError(
             f"a study named {name!r} already exists in {parent}. Resume it with: {resume}; or give another --name."
@@ -129,7 +129,7 @@ def adapted(content: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """
     home, output_dir = _home(content), directory.parent
     values = {key: value for key, value in content.items() if key != "home"}
-    values.setdefault("digest_version", 1)  # of plans written before digests had a version
+    values.setdefault("digest_version", 1)  # plans from before digests had a version
     if _has_own_store(content):
         values["tracking_uri"] = own_store(output_dir)
     for name in _PATHS if home is not None else ():

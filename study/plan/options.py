@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 Panel = Literal["Question", "Size", "Search", "Resources and storage", "Teacher", "Command"]
-# What an option belongs to: the question of the study, the execution, which may change on resume, or one command.
+# Part of an option: the question of the study, the execution, which may change on resume, or one command.
 Part = Literal["question", "execution", "command"]
 
 
@@ -23,7 +23,7 @@ class Option:
         name: name in Python, and name of the plan's field, if the plan has one.
         type: type of a value on the command line.
         default: default value.
-        part: what the option belongs to.
+        part: question of the study, execution, or one command.
         help: help text.
         into: where the value goes unchanged: a field of the plan, a field of all trial configs, or neither.
         flag: flag, if it is not the name with hyphens.
@@ -254,7 +254,7 @@ def names_of(part: Part) -> tuple[str, ...]:
 
 
 def names_into(place: Literal["plan", "config"]) -> tuple[str, ...]:
-    """Return the names of the options whose values go unchanged into the plan or into all trial configs."""
+    """Return the names of the options with values that go unchanged into the plan or into all trial configs."""
     return tuple(option.name for option in OPTIONS.values() if option.into == place)
 
 

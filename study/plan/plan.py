@@ -56,7 +56,7 @@ _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db"
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
 URI_FIELDS: Final = ("tracking_uri", "teacher_outputs_path", "storage_path")
-# Execution fields that only Ray can follow: the values that the other executor accepts, and what it says to others.
+# Execution fields that only Ray supports: the values that --executor in-process accepts, and why it rejects others.
 RAY_ONLY: Final[dict[str, tuple[tuple[Any, ...], str]]] = {
     "max_concurrent": ((None, 1), "runs one trial after the other"),
     "pack": ((1,), "runs one trial after the other, and packs none"),
@@ -89,7 +89,7 @@ class StudyPlan(BaseModel):
     A `confirmation` runs after all other trials (see `study.stages.confirmation`). A confirmation is not part of the
     plan's digest and can be requested later. `total_trials` does not count confirmation trials, `confirm_trials` does.
 
-    `digest_version` is the version of the digests that identify the plan and its configs; see
+    `digest_version` is the version of the digests that identify the plan and the configs; see
     `trainables.spec.digest`. A plan of another version can be read, but not resumed.
 
     A teacher from a checkpoint is identified by `base.teacher_digest`, so the checkpoint file may move.

@@ -18,7 +18,7 @@ PATIENCE: Final = 60.0
 _SECONDS_TO_GATHER: Final = 3.0
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 10.0
-_SECONDS_TO_ABANDON: Final = 5.0  # for the request under way, which a server may leave without an answer
+_SECONDS_TO_ABANDON: Final = 5.0  # limit for the request in progress, since the server may never respond
 _log = logging.getLogger(__name__)
 
 
@@ -76,9 +76,10 @@ class Delivery:
         return self._failure
 
     def abandon(self) -> None:
-        """Deliver nothing more, for a study that ends at once in a process that goes on.
+        """Stop delivering, without waiting for the queued trials. For an interrupted study in a process that continues.
 
-        A later run of the study delivers the rest. Two threads that deliver the same trial would track it twice.
+        A later run of the study delivers the rest. This thread must stop first: two threads that deliver the same trial
+        would create two runs.
         """
         self._abandoned.set()
         self.patience = 0.0

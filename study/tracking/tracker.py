@@ -220,7 +220,7 @@ class StudyTracker:
         self._delivery.put(entry)
 
     def abandon(self) -> None:
-        """Deliver nothing more; see `study.tracking.delivery.Delivery.abandon`."""
+        """Stop delivering, without waiting for the queued trials; see `study.tracking.delivery.Delivery.abandon`."""
         if self._watch is not None:
             self._watch.end()
         self._delivery.abandon()

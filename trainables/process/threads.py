@@ -24,7 +24,8 @@ def use_one_thread() -> None:
     the speed of two processes with one thread each.
     """
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    # The same as `torch.use_deterministic_algorithms(True)`, which also imports the compiler: 2 s in every process.
+    torch.set_deterministic_debug_mode("error")
     # PyTorch would also fill every new tensor, in case one is read before it is written. That costs 12 to 18% of a step
     # for the CIFAR networks.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -34,12 +35,11 @@ def use_one_thread() -> None:
 def restored_threads() -> Iterator[None]:
     """Undo the effect of `use_one_thread` at the end of the block, for a process that goes on with other work."""
     threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)
+        torch.set_deterministic_debug_mode(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

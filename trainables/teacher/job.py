@@ -97,7 +97,7 @@ def set_up(request: TeacherRequest) -> None:
         ):
             raise RequestError(f"--device {request.device}: torch finds no such GPU on this machine; use cpu")
         # Some layers of models from other libraries have no deterministic implementation on a GPU.
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_deterministic_debug_mode("warn")
 
 
 def open_data(request: TeacherRequest, root: Path | None, *, download: bool) -> tuple[Dataset, DistillationModel]:

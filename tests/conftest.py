@@ -19,6 +19,8 @@ import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
+from tests.forking import Forked, may_fork
+
 pytest_plugins = ["tests.tiers"]
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,18 +61,39 @@ class StudyRun(NamedTuple):
     summary: dict[str, Any]  # of summary.json
 
 
+def start_command(
+    module: str, *arguments: str | Path, stdout: int | None = None, stderr: int | None = None, **environment: str
+) -> "Forked | subprocess.Popen[str]":
+    """Start a command of the project; what it writes goes to pipes or to the given file descriptors."""
+    environment = {**os.environ, "COLUMNS": "120", **environment}
+    words = [str(each) for each in arguments]
+    if may_fork(environment):
+        return Forked(module, words, environment, stdout=stdout, stderr=stderr)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *words], env=environment, text=True,
+        stdout=pipe if stdout is None else stdout, stderr=pipe if stderr is None else stderr,
+    )  # fmt: skip
+
+
 def run_launcher(
     *arguments: str | Path, timeout: float = 240, module: str = "study.launch", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The real command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, "COLUMNS": "120", **environment},
-        check=False,
-    )
+    process = start_command(module, *arguments, **environment)
+    try:
+        said = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, *said)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_wait_for_the_disk() -> Iterator[None]:
+    """Leave out `os.fsync` in this process: no test cuts the power, and waiting takes a tenth of the unit tests."""
+    with mock.patch("os.fsync"):
+        yield
 
 
 @pytest.fixture

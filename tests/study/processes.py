@@ -1,33 +1,31 @@
 """Studies of the real launcher that run while a test goes on, to be stopped, killed or kept from what they need."""
 
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from study.records import read_trials
+from tests.conftest import start_command
+from tests.forking import Forked
 from tests.study.inspection import read_journal
+
+Process = Forked | subprocess.Popen[str]
 
 STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
 
 
-def start_study(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":
+def start_study(*arguments: str | Path, **environment: str) -> Process:
     """Start the launcher; what it says is in the process's `stderr`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "study.launch", *map(str, arguments)],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        env={**os.environ, "COLUMNS": "120", **environment},
-    )  # fmt: skip
+    return start_command("study.launch", *arguments, stdout=subprocess.DEVNULL, **environment)
 
 
-def start(name: str, output_dir: Path, *arguments: str) -> "subprocess.Popen[str]":
+def start(name: str, output_dir: Path, *arguments: str) -> Process:
     """Start a study of some seconds."""
     return start_study(*STUDY, "--name", name, "--output-dir", output_dir, *arguments)
 
 
-def wait_in_study(process: "subprocess.Popen[str]", reached: Callable[[], object], timeout: float = 300) -> None:
+def wait_in_study(process: Process, reached: Callable[[], object], timeout: float = 300) -> None:
     """Wait until it is `reached`; fail if the study ends before."""
     deadline = time.monotonic() + timeout
     while True:
@@ -38,13 +36,13 @@ def wait_in_study(process: "subprocess.Popen[str]", reached: Callable[[], object
         time.sleep(0.02)
 
 
-def wait_for_trials(process: "subprocess.Popen[str]", directory: Path, events: int, timeout: float = 300) -> None:
+def wait_for_trials(process: Process, directory: Path, events: int, timeout: float = 300) -> None:
     """Wait until the study's journal holds so many events: the study is then in the middle of things."""
     path = directory / "journal.jsonl"
     wait_in_study(process, lambda: path.exists() and len(read_journal(path)[0]) >= events, timeout)
 
 
-def kill(process: "subprocess.Popen[str]") -> str:
+def kill(process: Process) -> str:
     """Kill the driver, and return what it said."""
     process.kill()
     return process.communicate()[1]

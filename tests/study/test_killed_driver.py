@@ -4,7 +4,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -15,6 +14,7 @@ from study.ledger.ledger import StudyLedger
 from study.plan.resolve import load_plan
 from study.search.schedulers import SearchASHA
 from study.search.searcher import StudySearch
+from tests.conftest import start_command
 from tests.study.inspection import assert_whole, read_journal
 
 STUDY = (
@@ -43,10 +43,10 @@ class Driver:
     def __init__(self, folder, name, *arguments):
         self.log = folder / f"{name}.log"
         self.journal = folder / "out" / "killed" / "journal.jsonl"
-        command = [sys.executable, "-m", "tests.study.killable_driver", str(folder), name, *arguments]
+        words = [folder, name, *arguments, "--output-dir", folder / "out"]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, "--output-dir", str(folder / "out")], stdout=subprocess.DEVNULL, stderr=log
+            self.process = start_command(
+                "tests.study.killable_driver", *words, stdout=subprocess.DEVNULL, stderr=log.fileno()
             )
         self.begun = self.events()
 

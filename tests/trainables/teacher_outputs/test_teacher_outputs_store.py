@@ -1,3 +1,4 @@
+import io
 import logging
 import multiprocessing
 import resource
@@ -40,6 +41,15 @@ class OneByOne(DistillationModel):
 
     def stages(self, images: Tensor) -> StageOutputs:
         return StageOutputs((), (), torch.cat([self.model.features(image[None]) for image in images]))
+
+
+@pytest.fixture
+def logged():
+    """What is logged as a warning or worse."""
+    handler = logging.StreamHandler(io.StringIO())
+    logging.getLogger().addHandler(handler)
+    yield handler.stream
+    logging.getLogger().removeHandler(handler)
 
 
 def run_trial(digits: Dataset, teacher: FrozenTeacher, store: TeacherOutputsStore | None, **changes: object):
@@ -190,16 +200,16 @@ def test_the_key_depends_on_everything_that_the_rows_depend_on(digits, teacher, 
         ("torch", "1.0"),
     ],
 )
-def test_a_file_whose_key_differs_in_any_part_is_named_and_built_anew(make_store, caplog, name, value):
+def test_a_file_whose_key_differs_in_any_part_is_named_and_built_anew(make_store, logged, name, value):
     foreign = make_store()
     foreign.tables.origin[name] = value
     foreign.slot(0)
     assert make_store().slot(0).forwards == TRAIN
-    assert f"slot-0000.arrow: contains different outputs: {name} is {value!r}" in caplog.text
+    assert f"slot-0000.arrow: contains different outputs: {name} is {value!r}" in logged.getvalue()
     assert make_store().slot(0).forwards == 0
 
 
-def test_a_file_of_another_slot_or_split_is_named_and_built_anew(make_store, caplog):
+def test_a_file_of_another_slot_or_split_is_named_and_built_anew(make_store, logged):
     store = make_store()
     expected = store.slot(1).rows.clone()
     store.slot(0)
@@ -207,11 +217,11 @@ def test_a_file_of_another_slot_or_split_is_named_and_built_anew(make_store, cap
     found = make_store().slot(1)
     assert found.forwards == TRAIN
     assert torch.equal(found.rows, expected)
-    assert "slot-0001.arrow: contains different outputs: slot is 0, expected 1" in caplog.text
+    assert "slot-0001.arrow: contains different outputs: slot is 0, expected 1" in logged.getvalue()
 
 
 @pytest.mark.parametrize("damage", [cut, flip, lambda _: b"something else"])
-def test_a_damaged_file_is_named_and_built_anew(make_store, caplog, damage):
+def test_a_damaged_file_is_named_and_built_anew(make_store, logged, damage):
     expected = make_store().slot(0).rows.clone()
     path = slot_path(make_store(), 0)
     content = path.read_bytes()
@@ -221,10 +231,10 @@ def test_a_damaged_file_is_named_and_built_anew(make_store, caplog, damage):
     assert found.forwards == TRAIN
     assert torch.equal(found.rows, expected)
     assert path.read_bytes() == content
-    assert str(path) in caplog.text
+    assert str(path) in logged.getvalue()
 
 
-def test_on_a_full_disk_the_trial_goes_on_with_the_same_bits(digits, teacher, make_store, tmp_path, caplog):
+def test_on_a_full_disk_the_trial_goes_on_with_the_same_bits(digits, teacher, make_store, tmp_path, logged):
     _, expected = run_trial(digits, teacher, make_store(folder=tmp_path / "roomy", dtype="float16"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
@@ -233,15 +243,15 @@ def test_on_a_full_disk_the_trial_goes_on_with_the_same_bits(digits, teacher, ma
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert results(measures) == results(expected)
-    assert "not stored" in caplog.text
+    assert "not stored" in logged.getvalue()
     assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
-def test_a_folder_that_cannot_be_made_costs_no_trial(digits, teacher, make_store, tmp_path, caplog):
+def test_a_folder_that_cannot_be_made_costs_no_trial(digits, teacher, make_store, tmp_path, logged):
     (tmp_path / "file").write_text("")
     _, measures = run_trial(digits, teacher, make_store(folder=tmp_path / "file"))
     assert measures[-1]["cost/teacher_forwards"] == TRAIN
-    assert "not stored" in caplog.text
+    assert "not stored" in logged.getvalue()
 
 
 def test_features_that_the_dtype_does_not_hold_are_refused(digits, teacher, make_store):
@@ -281,8 +291,7 @@ def _ask_for_slots(teacher_file: Path, folder: Path) -> list[int]:
 
 
 @pytest.mark.launcher
-def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_store, caplog):
-    caplog.set_level(logging.WARNING)
+def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_store, logged):
     store = make_store()
     store.folder.mkdir(parents=True)
     lock, partial = store.folder / "slot-0000.lock", store.folder / ".slot-0000.arrow.0.partial"
@@ -299,7 +308,7 @@ def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_
     assert store.slot(0).forwards == TRAIN
     assert slot_path(store, 0).exists()
     assert not partial.exists()
-    assert not caplog.text
+    assert not logged.getvalue()
 
 
 def images_of_slot(digits: Dataset, slot: int) -> Tensor:

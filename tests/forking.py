@@ -1,0 +1,233 @@
+"""Commands of the project in processes that are forked from one which has imported everything.
+
+Importing PyTorch, Ray, MLflow and SciPy takes 7 s of processor time, more than many a small study. A forked process has
+its own arguments, environment, folder, standard streams and process id; only its imports are done.
+
+`python -m tests.forking SOCKET` is the server, which `Forked` starts once in each process of pytest.
+"""
+
+import atexit
+import functools
+import io
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import IO, NoReturn
+
+ROOT = Path(__file__).parents[1]
+IMPORTED = (
+    "analysis.report.writing", "matplotlib.backends.backend_agg", "study.result.outcome", "study.running.in_process",
+    "study.running.on_ray", "study.running.runner", "study.running.session", "study.stages.confirmation",
+    "trainables.data.digits", "trainables.run.run", "trainables.storage.mlflow_store", "trainables.tune.trainable",
+)  # fmt: skip
+# Libraries may have read any other variable when they were imported.
+READ_LATE = ("AWS_", "COLUMNS", "PESFKD_", "PYTEST_")
+LONGEST_REQUEST = 1 << 20
+
+
+def may_fork(environment: dict[str, str]) -> bool:
+    """Whether a process with this environment may be forked: it differs only in what nothing reads at its import."""
+    names = {name for name, _ in set(environment.items()) ^ set(_environment_of_server().items())}
+    return all(name.startswith(READ_LATE) for name in names)
+
+
+class Forked:
+    """A command that runs, with those methods of `subprocess.Popen` that tests use.
+
+    Args:
+        module: as after `python -m`.
+        arguments: after the module.
+        environment: see `may_fork`.
+        stdout: file descriptor for its standard output, or `subprocess.DEVNULL`; None for a pipe.
+        stderr: likewise.
+
+    Attributes:
+        pid: process id.
+        returncode: exit code, the negative number of the signal that ended it, or None while it runs.
+    """
+
+    def __init__(
+        self, module: str, arguments: list[str], environment: dict[str, str],
+        *, stdout: int | None = None, stderr: int | None = None,
+    ) -> None:  # fmt: skip
+        self.args = [sys.executable, "-m", module, *arguments]
+        self.returncode: int | None = None
+        writers: list[int] = []
+
+        def pipe() -> tuple[int, int]:
+            reader, writer = os.pipe()
+            writers.append(writer)
+            return reader, writer
+
+        self.stdout: IO[str] | None = None
+        self.stderr: IO[str] | None = None
+        if stdout == subprocess.DEVNULL:
+            stdout = os.open(os.devnull, os.O_WRONLY)
+            writers.append(stdout)
+        if stdout is None:
+            reader, stdout = pipe()
+            self.stdout = os.fdopen(reader)
+        if stderr is None:
+            reader, stderr = pipe()
+            self.stderr = os.fdopen(reader)
+        self._status, status = pipe()
+        request = {"module": module, "arguments": arguments, "environment": environment, "folder": str(Path.cwd())}
+        self.pid = _fork(request, [stdout, stderr, status])
+        for writer in writers:
+            os.close(writer)
+
+    def poll(self) -> int | None:
+        """Return the exit code if the process has ended."""
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end of the process, and return its exit code."""
+        if self.returncode is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = os.waitstatus_to_exitcode(int(os.read(self._status, 16)))
+            os.close(self._status)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for the end of the process, and return what it wrote to its pipes."""
+        deadline = time.monotonic() + (1e9 if timeout is None else timeout)
+        said = {"stdout": "", "stderr": ""}
+
+        def read(name: str, file: IO[str]) -> None:
+            with file:
+                said[name] = file.read()
+
+        files = [(name, file) for name in said if (file := getattr(self, name)) is not None and not file.closed]
+        readers = [threading.Thread(target=read, args=each, daemon=True) for each in files]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(max(deadline - time.monotonic(), 0))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return said["stdout"], said["stderr"]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self.send_signal(signal.SIGTERM)
+
+
+@functools.cache
+def _environment_of_server() -> dict[str, str]:
+    return dict(os.environ)
+
+
+@functools.cache
+def _server() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its:
+        command = [sys.executable, "-m", "tests.forking", str(its.fileno())]
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=_environment_of_server(), pass_fds=[its.fileno()], stdin=subprocess.DEVNULL
+        )
+    return ours, server
+
+
+def _fork(request: dict[str, object], files: list[int]) -> int:
+    """Have the server fork a process; its id."""
+    connection, _ = _server()
+    socket.send_fds(connection, [json.dumps(request).encode()], files)
+    answer = connection.recv(16)
+    assert answer, "the server of forked commands has ended"
+    return int(answer)
+
+
+def _serve(connection: socket.socket) -> None:
+    before = dict(os.environ)
+    for name in IMPORTED:
+        import_module(name)
+    # What our modules set for Ray and others when they are imported.
+    own = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for a command
+    while True:
+        content, files, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 3)
+        if not content:
+            return
+        if os.fork() == 0:
+            _wait_for_command(connection, json.loads(content), files, own)
+        for file in files:
+            os.close(file)
+
+
+def _wait_for_command(connection: socket.socket, request: dict, files: list[int], own: dict[str, str]) -> NoReturn:
+    """Start a command, report its id to the test, and its end when it ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *streams, status = files
+    process = os.fork()
+    if process == 0:
+        connection.close()
+        os.close(status)
+        _run_command(request, streams, own)
+    for stream in streams:
+        os.close(stream)
+    connection.send(str(process).encode())
+    connection.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, ended = os.waitpid(process, 0)
+    os.write(status, str(ended).encode())
+    os._exit(0)
+
+
+def _run_command(request: dict, streams: list[int], own: dict[str, str]) -> NoReturn:
+    """Do in this process what `python -m MODULE ARGUMENTS` does."""
+    for number, stream in enumerate(streams, start=1):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdout = io.TextIOWrapper(os.fdopen(1, "wb"), encoding="utf-8")
+    sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb"), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    os.environ.clear()
+    os.environ.update(request["environment"] | own)
+    os.chdir(request["folder"])
+    sys.argv[1:] = request["arguments"]
+    sys.modules.pop(request["module"], None)
+    code = 0
+    try:
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        if leaving.code is not None:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -8,6 +8,9 @@ HOST ?= 127.0.0.1
 # Test files that run at once: make test JOBS=8
 JOBS ?= 2
 
+# The tests start hundreds of Python processes, which would each compile the project again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup study ui test test-unit test-slow test-faults test-lowest check audit format clean
 

@@ -4,7 +4,7 @@
 | --- | --- |
 | `unit` | call functions and start no process; every test that names no other tier |
 | `conformance` | what each implementation of an interface must pass; start no process |
-| `study` | work for seconds in the test's own process: train, run or simulate studies, make a store |
+| `study` | work for seconds in the test's own process: run or simulate studies, make a store, build large models |
 | `launcher` | start the real command or any other process |
 | `slow` | take minutes |
 | `fault` | break something for real meanwhile |

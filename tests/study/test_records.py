@@ -15,6 +15,8 @@ from tests.study.factories import PretendedTune, make_plan
 from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES
 from trainables.spec.trial import config_fields
 
+pytestmark = pytest.mark.study
+
 EXAMPLES = Path(records.__file__).parents[1] / "analysis" / "examples"
 
 

@@ -27,6 +27,8 @@ from tests.analysis.conftest import FASHION
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study, write_records
 from tests.conftest import S3
 
+pytestmark = pytest.mark.study
+
 
 def of_name(name: str, numbers: range, **changes: object) -> list[dict[str, object]]:
     row = {"study": name, **changes}

@@ -28,6 +28,8 @@ from tests.study.factories import PretendedTune, make_plan
 from tests.study.inspection import files_in, runs_of
 from trainables.process.errors import StudyError
 
+pytestmark = pytest.mark.study
+
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory):

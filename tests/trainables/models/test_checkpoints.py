@@ -27,6 +27,8 @@ from trainables.models import (
     save_model,
 )
 
+pytestmark = pytest.mark.study
+
 INFO = CheckpointInfo("resnet8", 10, 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.25), "0123abcd")
 
 

@@ -18,6 +18,8 @@ from tests.trainables.models import nets
 from trainables.models import CheckpointError, load_checkpoint
 from trainables.models.taken_weights import FoundWeights, TakenWeights
 
+pytestmark = pytest.mark.study
+
 build = partial(nets.build, in_channels=1)
 NET = build()
 NET(torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(1)))  # moves the running statistics

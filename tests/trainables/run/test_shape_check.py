@@ -19,6 +19,8 @@ from trainables.run.shape_check import (
 from trainables.spec.architectures import CIFAR_NAMES
 from trainables.spec.datasets import DATASETS
 
+pytestmark = pytest.mark.study
+
 DIGITS = DATASETS["digits"]
 CIFAR = DATASETS["cifar10"]
 

@@ -27,6 +27,8 @@ from trainables.storage import mlflow_schema, mlflow_store
 from trainables.storage.mlflow_store import TrackingError, check_tracking_uri, open_client
 from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri, sqlite_file, sqlite_uri
 
+pytestmark = pytest.mark.study
+
 SECRET = "hushhush"
 CHARACTERS = "a?b %41 #c;d é+e&f'g\"h\\i=j@k:l,m{n}[o]$*~%"
 

@@ -13,6 +13,8 @@ from trainables.storage.moved_store import find_artifacts_again
 # isort: split
 from mlflow.tracking._tracking_service import utils
 
+pytestmark = pytest.mark.study
+
 
 def places(store):
     query = "SELECT artifact_location FROM experiments WHERE name != 'Default' UNION SELECT artifact_uri FROM runs"

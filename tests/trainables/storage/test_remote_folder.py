@@ -15,6 +15,8 @@ from tests.conftest import S3
 from trainables.storage import remote_folder
 from trainables.storage.remote_folder import RemoteFolder, RemoteFolderError, check_remote_folder, node_cache
 
+pytestmark = pytest.mark.study
+
 
 @pytest.fixture(params=["s3", "file"])
 def remote(request: pytest.FixtureRequest, s3: S3, tmp_path: Path) -> RemoteFolder:

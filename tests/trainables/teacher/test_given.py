@@ -22,6 +22,8 @@ from trainables.teacher.files import (
 from trainables.teacher.given import DataShape, Normalisation, read_given_teacher, usual_normalisation
 from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
+pytestmark = pytest.mark.study
+
 DIGITS = DataShape("digits", 10, 1, 8)
 CIFAR = DataShape("cifar100", 100, 3, 32)
 GREY = Normalisation((0.3,), (0.4,))

@@ -6,6 +6,8 @@ from mlflow import MlflowClient
 from trainables.storage.mlflow_store import TrackingError
 from trainables.teacher.tracking import EXPERIMENT, TeacherTracker
 
+pytestmark = pytest.mark.study
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

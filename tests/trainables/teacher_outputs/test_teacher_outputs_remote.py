@@ -12,6 +12,8 @@ from trainables.storage import remote_folder
 from trainables.storage.remote_folder import RemoteFolder
 from trainables.teacher_outputs.store import Shard, TeacherOutputsStore
 
+pytestmark = pytest.mark.study
+
 TRAIN, VALIDATION = 1077, 360
 OnNode = Callable[[str], TeacherOutputsStore]
 

@@ -25,6 +25,8 @@ from trainables.teacher_outputs.live import LiveTeacherOutputs
 from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 from trainables.teacher_outputs.table import TeacherOutputsError
 
+pytestmark = pytest.mark.study
+
 TRAIN, VALIDATION = 1077, 360
 
 

@@ -65,7 +65,7 @@ def _deliver(plan: "StudyPlan", *, sets_aside: bool, quiet: bool, verbose: bool)
                 plan,
                 command=command_line("study.sync"),
                 versions=running_versions(),
-                tell=progress.say,
+                report=progress.say,
                 ledger=run.ledger,
             )
             progress.say(f"delivering {len(run.ledger.entries)} trials to {redact_place(plan.tracking_uri)}")

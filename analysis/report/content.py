@@ -345,10 +345,10 @@ def _curves(study: StudyFolder, found: _Found) -> Section:
     curves = compute_learning_curves(study.records.trials, study.records.epochs, confirmed)
     drawn = [curve for curve in curves if np.isfinite(curve.accuracy).any()]
     pictures = (curves_picture(drawn, always=shown.always, baseline=shown.baseline),) if drawn else ()
-    return Section("curves", "Learning curves", _said_of(shown, drawn), pictures=pictures)
+    return Section("curves", "Learning curves", _note_on(shown, drawn), pictures=pictures)
 
 
-def _said_of(shown: Shown, drawn: Sequence[object]) -> tuple[str, ...]:
+def _note_on(shown: Shown, drawn: Sequence[object]) -> tuple[str, ...]:
     """Return the note on the trials behind a section, if there is a note and the section shows something."""
     return (shown.note,) if shown.note is not None and drawn else ()
 
@@ -363,7 +363,7 @@ def _calibration(study: StudyFolder, found: _Found) -> Section:
     for split, columns in (("validation", VALIDATION), *((("test", TEST),) if shown.is_confirmed else ())):
         drawn = compute_reliability(trials, of, stages=shown.stages, on=columns)
         pictures += [reliability_picture(drawn, split, shown.left_out)] if drawn else []
-    texts = _said_of(shown, [table]) + (() if pictures else (_NO_PREDICTIONS,))
+    texts = _note_on(shown, [table]) + (() if pictures else (_NO_PREDICTIONS,))
     return Section("calibration", "Calibration", texts, (table,), tuple(pictures))
 
 
@@ -372,7 +372,7 @@ def _cost(study: StudyFolder, found: _Found) -> Section:
     known = [each for each in configs if each.config_id in costs and costs[each.config_id].flops_to_ce]
     pictures = (cost_picture(configs, costs, compares=study.compares_methods),) if known else ()
     title = f"{capitalised(found.gap.objective)} against cost"
-    return Section("cost", title, _said_of(found.shown, known), pictures=pictures)
+    return Section("cost", title, _note_on(found.shown, known), pictures=pictures)
 
 
 def _search(study: StudyFolder, found: _Found) -> Section:

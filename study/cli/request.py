@@ -362,7 +362,7 @@ def _confirmation_at_resume(
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.plan.confirmation import DEFAULT_SEEDS, request_of
-    from study.stages.confirmation import confirmation_request, what_is_left
+    from study.stages.confirmation import confirmation_request, describe_unfinished
 
     recorded = plan.confirmation
     if not confirms and configs is None and seeds is None:
@@ -370,7 +370,7 @@ def _confirmation_at_resume(
     ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
-    if confirms or ledger.confirmation is not None or what_is_left(ledger) is None:
+    if confirms or ledger.confirmation is not None or describe_unfinished(ledger) is None:
         return confirmation_request(ledger, configs, seeds).model_dump()
     if configs is None:
         if recorded is None:

@@ -78,7 +78,7 @@ class TrialEntry:
         return trial_name(self.config, self.replicate, namesakes=self.namesakes)
 
     @property
-    def told_its_error(self) -> bool:
+    def failed_with_an_error(self) -> bool:
         """Whether the trial failed with an error of its own, not because the process died or was terminated."""
         return self.status == "failed" and self.error != PROCESS_DIED and not str(self.error).startswith(TIMED_OUT)
 

@@ -201,7 +201,7 @@ def refuse_copies(directory: Path) -> None:
         )
 
 
-def settle_in(directory: Path) -> None:
+def adopt_folder(directory: Path) -> None:
     """Update the plan file of a moved or renamed study. The caller must hold the study's lock.
 
     Raises:

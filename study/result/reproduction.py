@@ -108,7 +108,7 @@ def find_trial(trial_id: str, name: str | None, output_dir: Path) -> tuple[Study
     if trial_id not in entries:
         raise UsageError(f"study {study!r} has no trial {trial_id!r}; {_nearest(trial_id, list(entries))}")
     entry = entries[trial_id]
-    if not entry.epochs and not entry.told_its_error:
+    if not entry.epochs and not entry.failed_with_an_error:
         raise UsageError(f"trial {trial_id!r} has no recorded epoch, so there is nothing to compare")
     return plan, entry
 
@@ -179,7 +179,7 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
     recorded = StudyLedger(plan, read_only=True).dataset
     error: str | None = None
     again: dict[int, dict[str, float]] = {}
-    failed = entry.told_its_error
+    failed = entry.failed_with_an_error
     with tempfile.TemporaryDirectory(prefix="pesfkd-rerun-") as scratch:
         try:
             run = begin_run(_settings(plan, entry, Path(scratch), say))

@@ -49,7 +49,7 @@ class TrialRecorder:
             if self._ledger.dataset is None and (dataset := result.get("dataset")):
                 dataset = described(self._ledger.plan, dataset)
                 self._ledger.record_dataset(dataset)
-                self._tracker.know_dataset(dataset)
+                self._tracker.register_dataset(dataset)
             self._ledger.record_facts(entry.trial_id, result.get("facts", {}))
             for epoch in result["epochs"]:
                 measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}

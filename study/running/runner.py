@@ -20,7 +20,7 @@ from study.ledger.derivable import check_records, set_aside
 from study.ledger.ledger import StudyLedger, TrialEntry, describe_damage, epoch_rows, trial_row
 from study.ledger.recording import complete_records, open_records
 from study.ledger.run import StudyRun
-from study.plan.folder import settle_in
+from study.plan.folder import adopt_folder
 from study.plan.lock import StudyLock
 from study.plan.notes import describe_teacher_storage
 from study.plan.plan import StudyPlan
@@ -35,7 +35,7 @@ from study.running.teacher_preparation import prepare_study_teacher
 from study.running.trial_storage import check_trial_storage
 from study.search.optuna_mirror import Put, mirrored
 from study.search.searcher import StudySearch
-from study.stages.confirmation import what_is_left
+from study.stages.confirmation import describe_unfinished
 from trainables.process.errors import ClusterLostError, StudyError
 from trainables.storage.files import is_no_room
 from trainables.storage.uris import is_uri
@@ -96,7 +96,7 @@ def run_study(
         ThreadPoolExecutor(1, "mlflow-open") as pool,
         mirrored(plan, progress.warn) as mirror,
     ):
-        settle_in(plan.directory)
+        adopt_folder(plan.directory)
         ledger = StudyLedger(
             plan,
             lambda entry: _on_end(plan, entry, records, tracker_opens, mirror, stop),
@@ -145,13 +145,13 @@ def run_study(
 
 @contextmanager
 def recorded_run(
-    plan: StudyPlan, tell: Callable[[str], None] = lambda _: None, *, sets_aside: bool = False
+    plan: StudyPlan, report: Callable[[str], None] = lambda _: None, *, sets_aside: bool = False
 ) -> Iterator[StudyRun]:
     """Yield a study as stored on disk, with complete records. Nothing is run, and the study is locked.
 
     Args:
         plan: the study.
-        tell: receives messages about damage and about rewritten records.
+        report: receives messages about damage and about rewritten records.
         sets_aside: whether to move away records missing from the journal. If False, such a study is refused.
 
     Raises:
@@ -159,14 +159,14 @@ def recorded_run(
         StudyError: the study folder cannot be read or written, or the journal has lost trials.
     """
     with StudyLock(plan.directory):
-        settle_in(plan.directory)
+        adopt_folder(plan.directory)
         ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
         try:
-            account_for_records(ledger, tell, sets_aside=sets_aside)
-            open_records(plan, ledger, tell)
+            account_for_records(ledger, report, sets_aside=sets_aside)
+            open_records(plan, ledger, report)
         except OSError as error:
             raise StudyError(f"the study's folder cannot be written: {error}") from error
-        yield StudyRun(ledger, what_is_left(ledger) is not None, False, _seconds_taken(plan, ledger))
+        yield StudyRun(ledger, describe_unfinished(ledger) is not None, False, _seconds_taken(plan, ledger))
 
 
 def _seconds_taken(plan: StudyPlan, ledger: StudyLedger) -> float:
@@ -188,7 +188,7 @@ def _open_tracker(
     # Importing MLflow and creating the schema takes as long as starting Ray. Both run at the same time.
     from study.tracking.tracker import open_tracker
 
-    return open_tracker(plan, command=command, versions=versions, tell=progress.say, watched=True, ledger=ledger)
+    return open_tracker(plan, command=command, versions=versions, report=progress.say, watched=True, ledger=ledger)
 
 
 def _on_end(

@@ -33,7 +33,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
     """
     _make_folder(plan.output_dir)
     shows_all = values["verbose"] or plan.executor == "in-process"  # output of trials, and of a debugger in a trial
-    with _told_how_to_go_on(plan), stdout_for_results_only(verbose=shows_all) as stdout:
+    with _resume_command_shown(plan), stdout_for_results_only(verbose=shows_all) as stdout:
         # Slow imports (Optuna, MLflow, pyarrow, and Ray if it runs the study) happen only from here on.
         from study.cli.data_preview import data_warnings
         from study.cli.progress import StudyProgress
@@ -78,7 +78,7 @@ def run_plan(plan: "StudyPlan", values: dict[str, Any], *, resumed: bool, comman
 
 
 @contextmanager
-def _told_how_to_go_on(plan: "StudyPlan") -> Iterator[None]:
+def _resume_command_shown(plan: "StudyPlan") -> Iterator[None]:
     """On KeyboardInterrupt, print the resume command and exit with 130."""
     try:
         yield

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from study.plan.plan import StudyPlan
 
 
-def what_is_left(ledger: "StudyLedger") -> str | None:
+def describe_unfinished(ledger: "StudyLedger") -> str | None:
     """Return a description of unfinished trials before the confirmation, or None if all have ended."""
     plan = ledger.plan
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
@@ -68,7 +68,7 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: int 
     if ledger.confirmation is not None:
         check_same_request(plan, ledger.confirmation, configs, seeds)
         return ledger.confirmation.request
-    left = what_is_left(ledger)
+    left = describe_unfinished(ledger)
     if left is not None:
         raise UsageError(
             f"study {plan.name!r} has not finished: {left}, and the configs to confirm are chosen from all of them. "

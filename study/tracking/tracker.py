@@ -115,7 +115,7 @@ class StudyTracker:
         plan: the study.
         command: command line typed by the user, for the record.
         versions: tags with the code versions (`git.commit`, `ray.version`, ...).
-        tell: receives one line when the store becomes unreachable and one when it is back.
+        report: receives one line when the store becomes unreachable and one when it is back.
         patience: seconds to wait for an unreachable store after the study has ended.
         watched: whether to log system metrics of this machine to the study's run.
         ledger: trials of the study. Runs of trials not in the ledger are left unchanged.
@@ -130,7 +130,7 @@ class StudyTracker:
         *,
         command: str,
         versions: dict[str, str],
-        tell: Callable[[str], None] = lambda _: None,
+        report: Callable[[str], None] = lambda _: None,
         patience: float = PATIENCE,
         watched: bool = False,
         ledger: StudyLedger | None = None,
@@ -177,7 +177,7 @@ class StudyTracker:
         self._ended = _delivered(found)
         self._delivered: dict[str, int] = {}
         self._uncertain: set[str] = set()
-        self._delivery = Delivery(self._deliver_entry, report=tell, patience=patience)
+        self._delivery = Delivery(self._deliver_entry, report=report, patience=patience)
         self._watch = MachineWatch(self.parent_id, plan.tracking_uri) if watched else None
 
     def _write_note(self, *result: str) -> None:
@@ -207,7 +207,7 @@ class StudyTracker:
         except MlflowException as error:
             _log.warning("MLflow rejected the saved view of the study: %s", redact(str(error)))
 
-    def know_dataset(self, dataset: dict[str, Any]) -> None:
+    def register_dataset(self, dataset: dict[str, Any]) -> None:
         """Register the dataset of all trials. It becomes an input of the study's run with the next delivery.
 
         Args:
@@ -228,7 +228,7 @@ class StudyTracker:
     def catch_up(self, ledger: StudyLedger) -> None:
         """Queue every ended trial that has not ended in MLflow, as needed for a resumed study."""
         if ledger.dataset is not None:
-            self.know_dataset(ledger.dataset)
+            self.register_dataset(ledger.dataset)
         for entry in ledger.entries.values():
             if entry.status is not None and self._ended.get(entry.trial_id) != entry.attempt:
                 self.deliver(entry)

@@ -39,7 +39,7 @@ class StepOutputs(NamedTuple):
     student_maps: tuple[Tensor, ...] | None = None
     teacher_maps: tuple[Tensor, ...] | None = None
 
-    def taught_by(self, *, detached: bool = False) -> Tensor:
+    def target_logits(self, *, detached: bool = False) -> Tensor:
         """Return the target logits (B, C): the adapted logits if there are any, otherwise the teacher logits.
 
         Args:

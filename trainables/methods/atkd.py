@@ -27,7 +27,7 @@ def atkd_losses(
     Source:
         Guo, "Reducing the Teacher-Student Gap via Adaptive Temperatures" (2022); `atkd_loss` lists our own choices.
     """
-    kd = atkd_loss(outputs.student_logits, outputs.taught_by(), temperature=temperature)
+    kd = atkd_loss(outputs.student_logits, outputs.target_logits(), temperature=temperature)
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 

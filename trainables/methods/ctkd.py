@@ -89,7 +89,7 @@ def ctkd_losses(
     """
     assert isinstance(outputs.parts, LearntTemperature)
     temperature = outputs.parts(curriculum(outputs.epoch, ctkd_curriculum_epochs))
-    kd = kd_loss(outputs.student_logits, outputs.taught_by(), temperature=temperature)
+    kd = kd_loss(outputs.student_logits, outputs.target_logits(), temperature=temperature)
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 

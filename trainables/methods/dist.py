@@ -41,8 +41,8 @@ def dist_losses(
     Source:
         Huang et al., "Knowledge Distillation from A Stronger Teacher" (2022). The adapter is ours.
     """
-    taught_by = outputs.taught_by(detached=detach_adapter_target)
-    kd = dist_loss(outputs.student_logits, taught_by, temperature=temperature, beta=dist_beta, gamma=dist_gamma)
+    target_logits = outputs.target_logits(detached=detach_adapter_target)
+    kd = dist_loss(outputs.student_logits, target_logits, temperature=temperature, beta=dist_beta, gamma=dist_gamma)
     return weighted_sum(
         outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
     )

@@ -45,8 +45,10 @@ def dkd_losses(
         Zhao et al., "Decoupled Knowledge Distillation" (2022), with the warm-up of the paper's code. The adapter is
         ours.
     """
-    taught_by = outputs.taught_by(detached=detach_adapter_target)
-    kd = dkd_loss(outputs.student_logits, taught_by, labels, temperature=temperature, alpha=dkd_alpha, beta=dkd_beta)
+    target_logits = outputs.target_logits(detached=detach_adapter_target)
+    kd = dkd_loss(
+        outputs.student_logits, target_logits, labels, temperature=temperature, alpha=dkd_alpha, beta=dkd_beta
+    )
     warm = min((outputs.epoch + 1) / warmup_epochs, 1.0) if warmup_epochs else 1.0
     return weighted_sum(
         outputs, labels, kd, ce_weight=ce_weight, kd_weight=warm * kd_weight, adapter_ce_weight=adapter_ce_weight

@@ -73,13 +73,13 @@ def dual_student_losses(
         paper uses two architectures.
     """
     assert outputs.peer_logits is not None
-    student, peer, teacher = outputs.student_logits, outputs.peer_logits, outputs.taught_by()
+    student, peer, teacher = outputs.student_logits, outputs.peer_logits, outputs.target_logits()
 
-    def taught(own: Tensor, other: Tensor) -> Tensor:
+    def loss_of(own: Tensor, other: Tensor) -> Tensor:
         from_peer = kd_loss(own, other.detach(), temperature=temperature)
         return confident_kd_loss(own, teacher, temperature=temperature) + dual_student_peer_weight * from_peer
 
-    both = taught(student, peer), taught(peer, student)
+    both = loss_of(student, peer), loss_of(peer, student)
     return weighted_sum_of_both(outputs, labels, *both, ce_weight=ce_weight, kd_weight=kd_weight)
 
 

@@ -27,7 +27,7 @@ def kd_losses(
     Source:
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (2015).
     """
-    kd = kd_loss(outputs.student_logits, outputs.taught_by(), temperature=temperature)
+    kd = kd_loss(outputs.student_logits, outputs.target_logits(), temperature=temperature)
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 

@@ -38,8 +38,8 @@ def logit_standardisation_losses(
     Source:
         Sun et al., "Logit Standardization in Knowledge Distillation" (2024). The adapter is ours.
     """
-    taught_by = outputs.taught_by(detached=detach_adapter_target)
-    kd = standardised_kd_loss(outputs.student_logits, taught_by, temperature=temperature)
+    target_logits = outputs.target_logits(detached=detach_adapter_target)
+    kd = standardised_kd_loss(outputs.student_logits, target_logits, temperature=temperature)
     return weighted_sum(
         outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
     )

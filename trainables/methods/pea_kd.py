@@ -68,9 +68,9 @@ def pea_kd_losses(
     """
     assert isinstance(outputs.parts, nn.Linear)
     if outputs.epoch >= pea_epochs:
-        kd = kd_loss(outputs.student_logits, outputs.taught_by(), temperature=temperature)
+        kd = kd_loss(outputs.student_logits, outputs.target_logits(), temperature=temperature)
         return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
-    teacher = outputs.taught_by()
+    teacher = outputs.target_logits()
     told = cross_entropy(outputs.parts(outputs.student_feature), answers_of(teacher, labels, threshold=pea_threshold))
     # Propagate NaN and infinity from the teacher; `answers_of` would otherwise hide them as ordinary classes.
     told = told + 0.0 * teacher.sum()

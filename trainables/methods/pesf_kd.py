@@ -60,7 +60,7 @@ def pesf_kd_losses(
         adapter's cross-entropy, the detached target and the imposed gap are ours.
     """
     distance_of = kd_loss if distance == "kl" else probability_mse_loss
-    target = outputs.taught_by(detached=detach_adapter_target)
+    target = outputs.target_logits(detached=detach_adapter_target)
     kd = distance_of(outputs.student_logits, target, temperature=temperature)
     parts = weighted_sum(
         outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
@@ -68,7 +68,7 @@ def pesf_kd_losses(
     if gap_control not in ("paper", "centred"):
         return parts
     student = outputs.student_logits.detach()
-    gap = sharpness_gap(outputs.taught_by(), student, centred=gap_control == "centred")
+    gap = sharpness_gap(outputs.target_logits(), student, centred=gap_control == "centred")
     penalty = (gap - gap_target) ** 2
     return parts._replace(total=parts.total + gap_weight * penalty, gap=penalty)
 

@@ -81,7 +81,7 @@ def pkd_losses(
     """
     assert outputs.student_maps is not None
     assert outputs.teacher_maps is not None
-    kd = kd_loss(outputs.student_logits, outputs.taught_by(), temperature=temperature)
+    kd = kd_loss(outputs.student_logits, outputs.target_logits(), temperature=temperature)
     parts = weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
     patience = patience_loss(outputs.student_maps, outputs.teacher_maps, student_layers=student_layers)
     return parts._replace(total=parts.total + pkd_weight * patience)

@@ -42,7 +42,7 @@ class Branch(nn.Module):
         self.tail = student
         self._index = index
         self._size = own[1], own[2]
-        _keep_what_runs(student, lambda: student.resume(index, torch.zeros(2, *own)))
+        _keep_used_layers(student, lambda: student.resume(index, torch.zeros(2, *own)))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Compute logits (B, C) from the teacher's map (B, C_i, H_i, W_i)."""
@@ -171,7 +171,7 @@ def sftn_losses(
 
 
 @torch.no_grad()
-def _keep_what_runs(model: DistillationModel, run: Callable[[], object]) -> None:
+def _keep_used_layers(model: DistillationModel, run: Callable[[], object]) -> None:
     """Replace layers that `run` never calls with the identity, so they are not counted, trained or stored."""
     used: set[nn.Module] = {model.head}
     leaves = [module for module in model.modules() if not list(module.children())]

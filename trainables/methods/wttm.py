@@ -28,7 +28,7 @@ def wttm_losses(
     Source:
         Zheng and Yang, "Knowledge Distillation Based on Transformed Teacher Matching" (2024).
     """
-    kd = ttm_loss(outputs.student_logits, outputs.taught_by(), gamma=ttm_gamma, weighted=True)
+    kd = ttm_loss(outputs.student_logits, outputs.target_logits(), gamma=ttm_gamma, weighted=True)
     return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
 
 

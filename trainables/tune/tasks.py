@@ -54,13 +54,13 @@ def prepare_teacher(
 def progress_to_file(path: str) -> TeacherProgress:
     """Return a function that writes the progress of a training to a file in JSON: `epoch`, `epochs`, `accuracy`."""
 
-    def tell(epoch: int, epochs: int, accuracy: float) -> None:
+    def report_epoch(epoch: int, epochs: int, accuracy: float) -> None:
         text = json.dumps({"epoch": epoch, "epochs": epochs, "accuracy": accuracy})
         partial = Path(f"{path}.partial")
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
 
-    return tell
+    return report_epoch
 
 
 def dataset_digest(config: dict[str, Any], data_root: str | None, folder: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from study.cli.request import existing_plan, resumed_plan
 from study.launch import main as launch_main
 from study.ledger.ledger import StudyLedger
-from study.plan.folder import check_study_name, original_of, own_store, settle_in
+from study.plan.folder import adopt_folder, check_study_name, original_of, own_store
 from study.plan.lock import StudyLock
 from study.plan.places import begin_study, check_mirror_place
 from study.plan.resolve import load_plan, resolve_plan
@@ -220,7 +220,7 @@ def test_everything_inside_an_output_folder_that_moves_moves_with_it(tmp_path):
     assert moved.teachers_folder == new / "teachers"
     assert moved.digest == plan.digest
     with StudyLock(moved.directory):
-        settle_in(moved.directory)
+        adopt_folder(moved.directory)
     assert load_plan(new / "first") == moved
     new.rename(tmp_path / "newer")
     assert load_plan(tmp_path / "newer" / "first").optuna_storage == tmp_path / "newer" / "studies.journal"

@@ -14,7 +14,7 @@ from study.plan.resolve import load_plan
 from study.plan.size import confirm_trials
 from study.search.searcher import StudySearch
 from study.stages.choosing import choose
-from study.stages.confirmation import confirmation_request, what_is_left
+from study.stages.confirmation import confirmation_request, describe_unfinished
 from study.tracking.tracker import note_text
 from tests.study.factories import PretendedSeeds, compare, make_plan
 from tests.study.inspection import files_in
@@ -54,7 +54,7 @@ def test_what_is_confirmed_runs_last_and_alone_reads_the_test_split(tmp_path):
     assert len(ran) <= before + confirm_trials(ledger.plan)
     rows = [trial_row(ledger.plan, entry) for entry in ledger.entries.values()]
     assert all((row["test/accuracy"] is not None) == (row["stage"] == "confirm") for row in rows)
-    assert what_is_left(ledger) is None
+    assert describe_unfinished(ledger) is None
 
 
 def test_a_study_without_a_confirmation_is_as_it_was(tmp_path):

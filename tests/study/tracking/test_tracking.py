@@ -116,7 +116,7 @@ def test_the_data_are_inputs_of_the_studys_run_once_with_their_digest(tmp_path, 
     tune.run(2)
     assert ledger.record_dataset(DATASET)
     assert not ledger.record_dataset(DATASET)
-    tracker.know_dataset(DATASET)
+    tracker.register_dataset(DATASET)
     tracker.catch_up(StudyLedger(ledger.plan, read_only=True))
     assert tracker.finish("FINISHED") is None
     again = track(ledger)
@@ -155,7 +155,7 @@ def test_a_server_that_takes_no_inputs_gets_the_trials_all_the_same(tmp_path, st
     ledger, tune = begin(tmp_path, store, name="no-inputs")
     tracker = track(ledger)
     tune.run(1)
-    tracker.know_dataset(DATASET)
+    tracker.register_dataset(DATASET)
     tracker.catch_up(ledger)
     assert tracker.finish("FINISHED") is None
     assert len(children(tracker)) == 1

@@ -183,12 +183,12 @@ def test_a_whole_teacher_learns_by_what_an_adapter_learns_by(detached):
     values = WEIGHTS | {"temperature": 3.0, "adapter_ce_weight": 0.6, "detach_adapter_target": detached}
     gradients = []
     for method in ("full_teacher", "pesf_kd"):
-        student, taught_by = logits(0).requires_grad_(), logits(1).requires_grad_()
+        student, target_logits = logits(0).requires_grad_(), logits(1).requires_grad_()
         objective = METHODS[method].objective(TrialConfig(method=method, **values).model_dump())
-        parts = objective(StepOutputs(student, student, adapted_logits=taught_by), LABELS)
+        parts = objective(StepOutputs(student, student, adapted_logits=target_logits), LABELS)
         parts.total.backward()
-        gradients.append((student.grad, taught_by.grad))
-        expected = 0.7 * ce(student) + 1.3 * kl(taught_by, student, 3.0) + 0.6 * ce(taught_by)
+        gradients.append((student.grad, target_logits.grad))
+        expected = 0.7 * ce(student) + 1.3 * kl(target_logits, student, 3.0) + 0.6 * ce(target_logits)
         assert parts.total.item() == pytest.approx(expected)
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.equal(ours, theirs)

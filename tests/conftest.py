@@ -8,6 +8,7 @@ import secrets
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -104,11 +105,20 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
         capsys.readouterr()
         code: Any = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = leaving.code
-        return Said(int(code or 0), *capsys.readouterr())
+        stdout = os.dup(1)
+        with tempfile.TemporaryFile() as printed:
+            os.dup2(printed.fileno(), 1)
+            try:
+                main()
+            except SystemExit as leaving:
+                code = leaving.code
+            finally:
+                os.dup2(stdout, 1)
+                os.close(stdout)
+            printed.seek(0)
+            result = printed.read().decode()  # a study writes its result to the descriptor, not to `sys.stdout`
+        said = capsys.readouterr()
+        return Said(int(code or 0), said.out + result, said.err)
 
     return run
 

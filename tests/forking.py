@@ -31,7 +31,7 @@ IMPORTED = (
     "trainables.data.digits", "trainables.run.run", "trainables.storage.mlflow_store", "trainables.tune.trainable",
 )  # fmt: skip
 # Libraries may have read any other variable when they were imported.
-READ_LATE = ("AWS_", "COLUMNS", "PESFKD_", "PYTEST_")
+READ_LATE = ("AWS_", "COLUMNS", "PESFKD_", "PYTEST_", "RAY_TMPDIR")
 LONGEST_REQUEST = 1 << 20
 
 

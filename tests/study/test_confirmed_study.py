@@ -1,4 +1,4 @@
-"""Studies that are confirmed by the real launcher on a real Ray: killed, gone on with, confirmed later."""
+"""Confirmations: killed and gone on with, made later in Ray's packs, of a comparison of methods, of a smoke test."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from study.confirm import main as confirm_main
+from study.launch import main as launch_main
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from study.tracking.student import model_name
@@ -17,6 +19,7 @@ from trainables.data import load_dataset
 from trainables.students.file import load_student, read_example
 
 STUDY = ("--space", "adapter_width", "--trials", "3", "--promising", "1", "--replicates", "2", "--epochs", "2")
+IN_PROCESS = ("--executor", "in-process")
 
 
 def start_and_kill_in_confirmation(directory, *arguments, ended):
@@ -27,7 +30,7 @@ def start_and_kill_in_confirmation(directory, *arguments, ended):
         confirming = {event["trial_id"] for event in events if event.get("stage") == "confirm"}
         return sum(event["event"] == "end" and event["trial_id"] in confirming for event in events) >= ended
 
-    process = start_study(*arguments, "--name", directory.name, "--output-dir", directory.parent)
+    process = start_study(*arguments, *IN_PROCESS, "--name", directory.name, "--output-dir", directory.parent)
     wait_in_study(process, reached)
     kill(process)
 
@@ -70,21 +73,21 @@ def assert_the_student_is_the_same_both_ways(directory, plan, result):
     assert row["replicate"] == result["first_replicate"]
 
 
-@pytest.mark.slow
-def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_test_split(output_dir, launch):
+@pytest.mark.launcher
+def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_test_split(output_dir, command):
     directory = output_dir / "confirmed"
     start_and_kill_in_confirmation(directory, *STUDY, "--confirm", "1", "--seeds", "4", ended=3)
     before = finished_before(directory)
     (chosen,) = (event for event in read_journal(directory / "journal.jsonl")[0] if event["event"] == "confirmation")
-    done = launch("confirmed", "--output-dir", output_dir, "--json", module="study.confirm")
-    assert done.returncode == 0, done.stderr
+    done = command(confirm_main, "confirmed", "--output-dir", output_dir, "--json")
+    assert done.code == 0, done.err
     assert_whole(directory)
     after = finished_before(directory)
     assert {trial: after[trial] for trial in before} == before
     events = read_journal(directory / "journal.jsonl")[0]
     assert [event for event in events if event["event"] == "confirmation"] == [chosen]
 
-    result = json.loads(done.stdout)["confirmation"]
+    result = json.loads(done.out)["confirmation"]
     rows = read_trials(directory).to_pylist()
     confirmed = [row for row in rows if row["stage"] == "confirm"]
     assert len(confirmed) == result["trials"]["finished"] == result["trials"]["planned"] == 4 * len(result["configs"])
@@ -123,9 +126,10 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     assert len(tested) == len(confirmed)
 
     assert_the_student_is_the_same_both_ways(directory, load_plan(directory), result)
-    again = launch("--resume", "confirmed", "--output-dir", output_dir)
-    assert again.returncode == 0, again.stderr
-    assert "starting Ray" not in again.stderr
+    assert "without Ray" in done.err
+    again = command(launch_main, "--resume", "confirmed", "--output-dir", output_dir)
+    assert again.code == 0, again.err
+    assert "Ray" not in again.err, "an executor was started, though no work is left"
     for words in (
         "Confirmed on fresh seeds",
         "minus that of",
@@ -133,23 +137,23 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
         "optimism",
         "kd at tuned temperature",
     ):
-        assert words in again.stdout
-    assert f"student   {result['student']['model']} ({result['student']['alias']})" in again.stdout
+        assert words in again.out
+    assert f"student   {result['student']['model']} ({result['student']['alias']})" in again.out
     assert_the_student_is_the_same_both_ways(directory, load_plan(directory), result)  # registered once
     assert finished_before(directory) == after
-    other = launch("confirmed", "--confirm", "2", "--output-dir", output_dir, module="study.confirm")
-    assert other.returncode == 2
-    assert "second validation split" in other.stderr
+    other = command(confirm_main, "confirmed", "--confirm", "2", "--output-dir", output_dir)
+    assert other.code == 2
+    assert "second validation split" in other.err
 
 
 @pytest.mark.slow
-def test_a_finished_study_is_confirmed_later_in_packs(output_dir, launch):
-    done = launch(*STUDY, "--name", "later", "--output-dir", output_dir)
-    assert done.returncode == 0, done.stderr
-    assert "Confirmed" not in done.stdout
+def test_a_finished_study_is_confirmed_later_in_packs(output_dir, command, launch):
+    done = command(launch_main, *STUDY, *IN_PROCESS, "--name", "later", "--output-dir", output_dir)
+    assert done.code == 0, done.err
+    assert "Confirmed" not in done.out
     before = finished_before(output_dir / "later")
     arguments = ("later", "--confirm", "2", "--seeds", "2", "--pack", "3", "--output-dir", output_dir)
-    done = launch(*arguments, "--quiet", module="study.confirm")
+    done = launch(*arguments, "--executor", "ray", "--quiet", module="study.confirm")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Confirmed on fresh seeds" in done.stdout
     assert_whole(output_dir / "later")
@@ -162,27 +166,28 @@ def test_a_finished_study_is_confirmed_later_in_packs(output_dir, launch):
     assert load_plan(output_dir / "later").confirmation.configs == 2
 
 
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.parametrize("space", ["method", "method_tuned"])
-def test_a_comparison_of_methods_ends_with_test_accuracies_of_confirmed_seeds(output_dir, launch, space):
+def test_a_comparison_of_methods_ends_with_test_accuracies_of_confirmed_seeds(output_dir, command, space):
     trials = ("--trials", "2") if space == "method_tuned" else ()
     arguments = ("--methods", "ce,kd,dkd,dist", *trials, "--replicates", "2", "--epochs", "2", "--confirm", "2")
     name = f"confirmed-{space}"
-    done = launch("--space", space, *arguments, "--seeds", "3", "--name", name, "--output-dir", output_dir, "--json")
-    assert done.returncode == 0, done.stderr
+    place = ("--name", name, "--output-dir", output_dir)
+    done = command(launch_main, "--space", space, *arguments, "--seeds", "3", *place, *IN_PROCESS, "--json")
+    assert done.code == 0, done.err
     assert_whole(output_dir / name)
-    result = json.loads(done.stdout)["confirmation"]
+    result = json.loads(done.out)["confirmation"]
     assert {config["label"] for config in result["configs"]} == {"ce", "kd", "dkd", "dist"}
     assert {config["test_accuracy"]["n"] for config in result["configs"]} == {3}
     assert {each["against_label"] for each in result["comparisons"]} == {"kd"}
     assert len(result["comparisons"]) == 3
 
 
-@pytest.mark.slow
-def test_a_smoke_test_may_confirm_too(output_dir, launch):
+@pytest.mark.study
+def test_a_smoke_test_may_confirm_too(output_dir, command):
     arguments = ("--space", "temperature", "--smoke", "--confirm", "1", "--name", "smoke", "--json")
-    done = launch(*arguments, "--output-dir", output_dir)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)["confirmation"]
+    done = command(launch_main, *arguments, *IN_PROCESS, "--output-dir", output_dir)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)["confirmation"]
     assert result["seeds"] == 2
     assert any(config["label"].startswith("kd at tuned temperature") for config in result["configs"])

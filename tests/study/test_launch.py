@@ -1,4 +1,4 @@
-"""The command line where it needs no cluster: help, plans, and refusals before any work."""
+"""The command line where it needs no cluster: help, plans, refusals before any work, and studies in this process."""
 
 import json
 import socket
@@ -111,25 +111,25 @@ def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(command, t
         assert words in done.out
 
 
-@pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.parametrize("method", ["dml", "kdcl", "dual_student", "full_teacher", "sftn"])
-def test_a_study_in_which_more_than_the_student_learns_runs(launch, output_dir, method):
+def test_a_study_in_which_more_than_the_student_learns_runs(command, output_dir, method):
     arguments = ("--space", "temperature", "--method", method, "--smoke", "--name", f"beside-{method}", "--json")
-    done = launch(*arguments, "--output-dir", output_dir)
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
+    done = command(launcher.main, *arguments, "--executor", "in-process", "--output-dir", output_dir)
+    assert done.code == 0, done.err
+    shown = json.loads(done.out)
     assert sorted((c["stage"], c["method"]) for c in shown["configs"]) == [
         ("control", "ce"), ("control", "kd"), ("replicate", method),
     ]  # fmt: skip
     assert all(c["gap"]["n"] == 1 for c in shown["configs"])
 
 
-@pytest.mark.slow
-def test_a_study_of_an_adapter_on_a_newer_method_runs(launch, output_dir):
+@pytest.mark.study
+def test_a_study_of_an_adapter_on_a_newer_method_runs(command, output_dir):
     arguments = ("--space", "adapter_width", "--method", "dist", "--adapter", "--smoke", "--name", "newer", "--json")
-    done = launch(*arguments, "--output-dir", output_dir)
-    assert done.returncode == 0, done.stderr
-    configs = json.loads(done.stdout)["configs"]
+    done = command(launcher.main, *arguments, "--executor", "in-process", "--output-dir", output_dir)
+    assert done.code == 0, done.err
+    configs = json.loads(done.out)["configs"]
     assert sorted((c["stage"], c["method"]) for c in configs) == [
         ("control", "ce"), ("control", "dist"), ("control", "kd"), ("replicate", "dist+adapter"),
     ]  # fmt: skip

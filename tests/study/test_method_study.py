@@ -1,9 +1,10 @@
-"""A comparison of methods, run by the real launcher, killed in the middle and gone on with."""
+"""A comparison of methods, killed in the middle and gone on with: in one process, or on Ray."""
 
 import json
 
 import pytest
 
+from study.launch import main as launch_main
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from tests.study.inspection import assert_whole, runs_of
@@ -13,27 +14,29 @@ METHODS = ["ce", "kd", "dkd", "dist+adapter", "at"]
 
 
 def start_and_kill(directory, *arguments, events):
-    process = start_study(*arguments, "--name", directory.name, "--output-dir", directory.parent)
+    process = start_study(
+        *arguments, "--executor", "in-process", "--name", directory.name, "--output-dir", directory.parent
+    )
     wait_for_trials(process, directory, events)
     kill(process)
 
 
-@pytest.mark.slow
-def test_methods_are_compared_on_equal_seeds_through_a_kill(output_dir, launch):
+@pytest.mark.launcher
+def test_methods_are_compared_on_equal_seeds_through_a_kill(output_dir, command):
     directory = output_dir / "methods"
     arguments = ("--space", "method", "--methods", ",".join(METHODS), "--replicates", "2", "--epochs", "3")
     start_and_kill(directory, *arguments, events=22)
     before = finished_before(directory)
     assert before
-    other = launch("--resume", "methods", "--output-dir", output_dir, "--methods", "ce,kd")
-    assert other.returncode == 2
-    assert "cannot be resumed with other methods" in other.stderr
-    done = launch("--resume", "methods", "--output-dir", output_dir, "--json")
-    assert done.returncode == 0, done.stderr
+    other = command(launch_main, "--resume", "methods", "--output-dir", output_dir, "--methods", "ce,kd")
+    assert other.code == 2
+    assert "cannot be resumed with other methods" in other.err
+    done = command(launch_main, "--resume", "methods", "--output-dir", output_dir, "--json")
+    assert done.code == 0, done.err
     assert_whole(directory)
     after = finished_before(directory)
     assert {trial: after[trial] for trial in before} == before
-    result = json.loads(done.stdout)
+    result = json.loads(done.out)
     assert result["trials"] == {"finished": 10, "pruned": 0, "failed": 0, "planned": 10}
     assert sorted(config["method"] for config in result["configs"]) == sorted(METHODS)
     for config in result["configs"]:
@@ -60,7 +63,7 @@ def test_methods_are_tuned_equally_and_then_compared_through_a_kill(output_dir, 
     directory = output_dir / "methods-tuned"
     arguments = ("--space", "method_tuned", "--methods", "ce,kd,dist", "--trials", "2", "--replicates", "2")
     start_and_kill(directory, *arguments, "--epochs", "2", events=10)
-    done = launch("--resume", "methods-tuned", "--output-dir", output_dir)
+    done = launch("--resume", "methods-tuned", "--output-dir", output_dir, "--executor", "ray")
     assert done.returncode == 0, done.stderr
     assert_whole(directory)
     rows = read_trials(directory).to_pylist()

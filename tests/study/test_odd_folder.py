@@ -20,7 +20,8 @@ CHARACTERS = "a?b %41 #c;d é+e&f'g\"h=j@k$"
 
 def test_a_study_its_artifacts_and_the_command_that_it_prints_work_in_a_folder_of_any_name(launch, command, tmp_path):
     out = tmp_path / CHARACTERS
-    done = launch("--space", "adapter_width", "--smoke", "--name", "odd", "--output-dir", out, timeout=500)
+    smoke = ("--space", "adapter_width", "--smoke", "--max-concurrent", "1")
+    done = launch(*smoke, "--name", "odd", "--output-dir", out, timeout=500)
     assert done.returncode == 0, done.stderr
     directory = out / "odd"
     assert_whole(directory)

@@ -3,6 +3,7 @@
 import pytest
 
 from study.cli.preview import describe_plan
+from study.launch import main as launch_main
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.records import read_trials
 from tests.study.factories import make_plan
@@ -63,18 +64,19 @@ def test_a_trial_without_any_teacher_runs():
     assert 0 < run_epoch(run)["val/accuracy_teacher"] <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.launcher
 @pytest.mark.parametrize("method", ["sftn", "dml"])
-def test_a_killed_study_goes_on_with_its_teachers_and_peers(launch, tmp_path, method):
+def test_a_killed_study_goes_on_with_its_teachers_and_peers(command, tmp_path, method):
     arguments = [
         "--space", "temperature", "--method", method, "--trials", "3", "--promising", "1", "--replicates", "1",
         "--epochs", "8", "--teacher", "cnn_8_16", "--name", "killed", "--output-dir", str(tmp_path),
+        "--executor", "in-process",
     ]  # fmt: skip
     process, journal = start_study(*arguments), tmp_path / "killed" / "journal.jsonl"
     wait_in_study(process, lambda: journal.exists() and '"event":"epoch"' in journal.read_text().replace(" ", ""))
     kill(process)
-    done = launch("--resume", "killed", "--output-dir", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = command(launch_main, "--resume", "killed", "--output-dir", tmp_path)
+    assert done.code == 0, done.err
     assert_whole(tmp_path / "killed")
     trials = read_trials(tmp_path / "killed")
     assert set(trials["method"].to_pylist()) == {method, "ce", "kd"}

@@ -38,7 +38,7 @@ def test_no_password_of_a_uri_is_written_or_said_anywhere(s3, server, launch, tm
     out = tmp_path / "out"
     sessions = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # a longer path would be too long for a socket
     arguments = (
-        "--space", "adapter_width", "--smoke", "--name", "quiet", "--output-dir", out, "-v",
+        "--space", "adapter_width", "--smoke", "--max-concurrent", "1", "--name", "quiet", "--output-dir", out, "-v",
         f"--tracking-uri=http://someone:{ENCODED}@127.0.0.1:{port}",
         "--storage-path", s3.uri(f"{bucket}/checkpoints", user=f"someone:{ENCODED}@"),
         "--teacher-outputs-path", s3.uri(f"{bucket}/outputs", user=f"someone:{ENCODED}@"),

@@ -1,4 +1,4 @@
-"""Studies of text, by the real command lines: GLUE's files with sentences of ours, networks of one layer."""
+"""Studies of text, by the command lines: GLUE's files with sentences of ours, networks of one layer."""
 
 import json
 import re
@@ -11,6 +11,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from study.confirm import main as confirm_main
+from study.export import main as export_main
 from study.launch import main
 from study.ledger.journal import Journal
 from tests.conftest import run_launcher
@@ -144,22 +146,22 @@ def test_a_study_of_images_imports_no_language_model():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-@pytest.mark.slow
-def test_a_study_of_text_runs_confirms_and_keeps_a_student_that_reads_tokens(root, tmp_path):
-    done = run_launcher(
-        *TASK, *NETS, "--data-root", root, "--teacher-epochs", "1", "--smoke", "--confirm", "1", "--name", "text",
-        "--output-dir", tmp_path, "--json",
+@pytest.mark.study
+def test_a_study_of_text_runs_confirms_and_keeps_a_student_that_reads_tokens(command, root, tmp_path):
+    done = command(
+        main, *TASK, *NETS, "--data-root", root, "--teacher-epochs", "1", "--smoke", "--confirm", "1", "--name", "text",
+        "--output-dir", tmp_path, "--json", "--executor", "in-process",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    result = json.loads(done.out)
     assert result["trials"]["failed"] == 0
     files = [path for path in (tmp_path / "text").rglob("*.safetensors") if "example" not in path.name]
     from trainables.students.file import load_kept
 
     assert load_kept(files[0]).images.shape[:2] == (2, 2)
-    exported = run_launcher("text", "--output-dir", tmp_path, "--json", module="study.export")
-    assert exported.returncode == 0, exported.stderr
-    told = json.loads(exported.stdout)
+    exported = command(export_main, "text", "--output-dir", tmp_path, "--json")
+    assert exported.code == 0, exported.err
+    told = json.loads(exported.out)
     assert told["takes"] == ["batch", 2, "tokens"]
     session = onnxruntime.InferenceSession(told["file"])
     kept = load_kept(Path(told["file"]).with_suffix(".safetensors"))
@@ -168,20 +170,20 @@ def test_a_study_of_text_runs_confirms_and_keeps_a_student_that_reads_tokens(roo
 
 
 @pytest.mark.slow
-def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(root, tmp_path):
-    trained = run_launcher(
-        "--dataset", "glue:rte", "--model", "bert_1_32", "--data-root", root, "--epochs", "2", "--name", "small",
-        "--output-dir", tmp_path, "--no-mlflow", "--json", module="trainables.teacher",
+def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(command, root, tmp_path):
+    trained = command(
+        train_teacher, "--dataset", "glue:rte", "--model", "bert_1_32", "--data-root", root, "--epochs", "2",
+        "--name", "small", "--output-dir", tmp_path, "--no-mlflow", "--json",
     )  # fmt: skip
-    assert trained.returncode == 0, trained.stderr
-    checkpoint = json.loads(trained.stdout)["checkpoint"]
-    card = Path(json.loads(trained.stdout)["card"]).read_text()
+    assert trained.code == 0, trained.err
+    checkpoint = json.loads(trained.out)["checkpoint"]
+    card = Path(json.loads(trained.out)["card"]).read_text()
     assert "AdamW at 0.0005 (linear)" in card
     assert "tokeniser" in card
     assert "- classes entailment, not_entailment, in this order" in card
     done = run_launcher(
         *TASK, "--student", "bert:1", "--teacher-checkpoint", checkpoint, "--data-root", root, "--smoke",
-        "--name", "given", "--output-dir", tmp_path, "--json",
+        "--name", "given", "--output-dir", tmp_path, "--json", "--max-concurrent", "1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["failed"] == 0
@@ -192,11 +194,12 @@ def test_a_teacher_is_trained_by_its_own_command_and_given_to_a_study(root, tmp_
     with closing(Journal(journal)) as writer:  # as if this version split the data otherwise
         writer.append({"event": "dataset", "dataset": dataset | {"digest": "0" * 64}})
     content = journal.read_bytes()
-    refused = run_launcher(
-        "given", "--confirm", "1", "--data-root", root, "--output-dir", tmp_path, module="study.confirm"
-    )
-    assert refused.returncode == 1
-    assert "study 'given' ran on other data or another split" in refused.stderr
-    assert "row by row" in refused.stderr
+    refused = command(
+        confirm_main, "given", "--confirm", "1", "--data-root", root, "--output-dir", tmp_path,
+        "--executor", "in-process",
+    )  # fmt: skip
+    assert refused.code == 1
+    assert "study 'given' ran on other data or another split" in refused.err
+    assert "row by row" in refused.err
     assert {event["event"] for event in read_journal(journal)[0][len(events) + 1 :]} <= {"confirmation"}
     assert journal.read_bytes().startswith(content)

@@ -29,10 +29,11 @@ from analysis.reading.pooling import compare_within_studies, distinct_runs, pool
 from analysis.reading.trials import EXAMPLES, open_study, summarise_configs
 from analysis.statistics.estimates import holm
 from analysis.wording.sentences import quoted, quoted_points
+from study.launch import main as launch_main
 from tests.analysis.notebooks.notebook_cells import figures, prose, run_cells
 from tests.analysis.planted import imposed, measured, records, searched
 from tests.analysis.synthetic import trial, whole_study, write_records
-from tests.conftest import S3, Launch
+from tests.conftest import S3, Said
 
 pytestmark = pytest.mark.study
 
@@ -201,13 +202,14 @@ def test_methods_are_compared_in_accuracy_and_in_cost(tmp_path: Path, monkeypatc
     assert "The highest mean is that of dkd" in text
 
 
-@pytest.mark.slow
 def test_a_real_comparison_of_methods_is_read(
-    output_dir: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+    output_dir: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = launch("--space", "method", "--methods", "ce,kd,dist+adapter", "--replicates", "2", "--epochs", "2",
-                  "--name", "read-methods", "--output-dir", output_dir, timeout=500)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = command(
+        launch_main, "--space", "method", "--methods", "ce,kd,dist+adapter", "--replicates", "2", "--epochs", "2",
+        "--name", "read-methods", "--output-dir", output_dir, "--executor", "in-process",
+    )  # fmt: skip
+    assert done.code == 0, done.err
     shown = ran(METHODS, monkeypatch, output_dir / "read-methods")
     text = well_said(shown)
     assert len(figures(shown)) == 3

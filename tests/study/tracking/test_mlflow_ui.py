@@ -32,8 +32,8 @@ DRAWN = (
 
 
 @pytest.fixture(scope="module")
-def plan(small_study: Path) -> StudyPlan:
-    return load_plan(small_study)
+def plan(in_process_study: Path) -> StudyPlan:
+    return load_plan(in_process_study)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def ui(browser: Browser, small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ui(browser: Browser, in_process_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """What `make ui` starts, on the results of a study; asks for the browser first, to start nothing without one."""
     folder, port = tmp_path_factory.mktemp("ui"), free_port()
-    (folder / "study_results").symlink_to(small_study.parent)
+    (folder / "study_results").symlink_to(in_process_study.parent)
     # Run by `make test-slow`, this make would take itself for a part of that one and tell its folder last.
     asked = ["make", "-n", "--no-print-directory", "ui", f"PORT={port}"]
     made = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -101,7 +101,9 @@ def test_the_studys_page_shows_its_note_with_table_and_figures_beside_the_facts(
     assert NOTE_WIDTH < facts["x"] < facts["x"] + facts["width"] < WIDTH
 
 
-def test_the_notes_link_leads_to_charts_of_all_trials_that_start_with_gap_against_accuracy(page, ui, runs, small_study):
+def test_the_notes_link_leads_to_charts_of_all_trials_that_start_with_gap_against_accuracy(
+    page, ui, runs, in_process_study
+):
     open_note(page, ui, runs[0])
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="Compare the trials in charts").click()
@@ -110,10 +112,10 @@ def test_the_notes_link_leads_to_charts_of_all_trials_that_start_with_gap_agains
     expect(charts.get_by_text(f"{len(runs[1])} matching runs")).to_be_visible()
     charts.wait_for_function(drawing(len(runs[1])))
     first = charts.evaluate(DRAWN)[0]
-    assert points(first) == recorded(small_study)
+    assert points(first) == recorded(in_process_study)
 
 
-def test_trials_compared_in_the_scatter_view_are_those_of_the_records(page, ui, runs, small_study):
+def test_trials_compared_in_the_scatter_view_are_those_of_the_records(page, ui, runs, in_process_study):
     parent, children = runs
     ids, experiments = ([run.info.run_id for run in children], [parent.info.experiment_id])
     page.goto(f"{ui}/#/compare-runs?runs={listed(ids)}&experiments={listed(experiments)}&{TRAINING}")
@@ -124,7 +126,7 @@ def test_trials_compared_in_the_scatter_view_are_those_of_the_records(page, ui, 
         page.get_by_role("option", name=measure, exact=True).click()
         expect(page.locator(f"#{axis}-axis-selector")).to_have_text(measure)
     page.wait_for_function(drawing(len(ids)))
-    assert recorded(small_study) in [points(traces) for traces in page.evaluate(DRAWN)]
+    assert recorded(in_process_study) in [points(traces) for traces in page.evaluate(DRAWN)]
 
 
 def open_note(page: Page, ui: str, study: Run) -> None:

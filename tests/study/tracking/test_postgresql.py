@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SMALL = (
     "--space", "adapter_width", "--trials", "3", "--promising", "1", "--replicates", "2", "--epochs", "2",
-    "--teacher-epochs", "3",
+    "--teacher-epochs", "3", "--executor", "in-process",
 )  # fmt: skip
 
 
@@ -33,15 +33,15 @@ def postgresql() -> Iterator[PostgreSQL]:
         yield server
 
 
-def test_a_server_on_postgresql_has_a_study_whole_with_its_registered_student(postgresql, launch, tmp_path):
+def test_a_server_on_postgresql_has_a_study_whole_with_its_registered_student(postgresql, command, tmp_path):
     store, port = postgresql.new_database("served"), free_port()
     arguments = ["--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "artifacts")]
     with mlflow_server([*arguments, "--host", "127.0.0.1", "--port", str(port)], tmp_path, port=port) as address:
-        done = launch(
-            *SMALL, "--confirm", "1", "--seeds", "2", "--name", "served", "--output-dir", tmp_path / "out",
-            "--tracking-uri", address, timeout=900,
+        done = command(
+            launch_study, *SMALL, "--confirm", "1", "--seeds", "2", "--name", "served",
+            "--output-dir", tmp_path / "out", "--tracking-uri", address,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
         directory = tmp_path / "out" / "served"
         assert_whole(directory)
         plan, client = load_plan(directory), MlflowClient(address)
@@ -62,12 +62,11 @@ def test_a_server_on_postgresql_has_a_study_whole_with_its_registered_student(po
         assert not list((tmp_path / "out").rglob("mlflow.db"))
 
 
-def test_a_study_on_the_database_itself_shows_its_password_to_nobody(postgresql, launch, tmp_path):
+def test_a_study_on_the_database_itself_shows_its_password_to_nobody(postgresql, command, tmp_path):
     uri = postgresql.new_database("direct")
-    done = launch(*SMALL, "--name", "direct", "--output-dir", tmp_path, "--tracking-uri", uri, timeout=900)
-    said = done.stdout + done.stderr
-    assert PASSWORD not in said
-    assert done.returncode == 0, done.stderr
+    done = command(launch_study, *SMALL, "--name", "direct", "--output-dir", tmp_path, "--tracking-uri", uri)
+    assert PASSWORD not in done.said
+    assert done.code == 0, done.err
     directory = tmp_path / "direct"
     assert_whole(directory, uri)
     assert len(read_trials(directory)) == 3 + 3 * 2
@@ -76,9 +75,9 @@ def test_a_study_on_the_database_itself_shows_its_password_to_nobody(postgresql,
     plan = load_plan(directory).model_copy(update={"tracking_uri": uri})
     parent, children = runs_of(plan)
     assert not any(PASSWORD in value for run in (parent, *children) for value in run.data.tags.values())
-    again = launch("--resume", "direct", "--output-dir", tmp_path)
-    assert again.returncode == 2
-    assert "give --tracking-uri again" in again.stderr
+    again = command(launch_study, "--resume", "direct", "--output-dir", tmp_path)
+    assert again.code == 2
+    assert "give --tracking-uri again" in again.err
 
 
 def test_a_database_that_cannot_be_used_is_told_before_any_work(postgresql, tmp_path, command):

@@ -219,10 +219,10 @@ def test_a_dry_run_downloads_nothing(launch, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_runs_on_fashion_mnist(launch, data_root, tmp_path):
-    done = launch(*SHORT, "--dataset", "fashion_mnist", "--data-root", data_root, "--output-dir", tmp_path / "out",
-                  "--name", "fashion", timeout=500)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_a_study_runs_on_fashion_mnist(command, data_root, tmp_path):
+    done = command(main, *SHORT, "--dataset", "fashion_mnist", "--data-root", data_root, "--output-dir",
+                   tmp_path / "out", "--name", "fashion", "--executor", "in-process")  # fmt: skip
+    assert done.code == 0, done.said
     accuracies = [trial["val/accuracy"] for trial in read_trials(tmp_path / "out" / "fashion").to_pylist()]
     assert len(accuracies) == 5
     assert min(accuracies) > 0.4  # a tenth is chance

@@ -295,12 +295,14 @@ def test_trials_hear_the_given_teacher_as_it_knows_its_images(plan, network, tmp
 
 
 @pytest.mark.slow
-def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch, averaged, output_dir):
+def test_a_killed_study_of_a_given_teacher_goes_on_without_the_checkpoint(launch, averaged, tmp_path):
+    output_dir = tmp_path / "out"
     directory = output_dir / "given"
     process = start_study(
         "--space", "adapter_width", "--trials", "3", "--promising", "1", "--replicates", "1", "--epochs", "8",
         "--teacher", "cnn_4_6", "--teacher-checkpoint", averaged, "--teacher-weights", "ema",
         "--teacher-normalisation", "0.1/0.7", "--name", "given", "--output-dir", output_dir,
+        "--executor", "in-process",
     )  # fmt: skip
     wait_for_trials(process, directory, 12, timeout=240)
     kill(process)

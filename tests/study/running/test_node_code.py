@@ -48,8 +48,8 @@ def study_on(address: str, folder: Path, *arguments: str) -> subprocess.Complete
     """A study from a folder in which the code does not lie: workers look for modules where their driver stands."""
     folder.mkdir()
     return subprocess.run(
-        [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--name", "far",
-         "--output-dir", str(folder), "--address", address, *arguments],
+        [sys.executable, "-m", "study.launch", "--space", "adapter_width", "--smoke", "--teacher", "cnn_8_16",
+         "--name", "far", "--output-dir", str(folder), "--address", address, *arguments],
         cwd=folder, capture_output=True, text=True, timeout=500, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"} | ON_LOOPBACK,
     )  # fmt: skip

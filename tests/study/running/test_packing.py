@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from study.cli.preview import describe_plan
+from study.launch import main
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.factories import make_plan
@@ -26,7 +27,7 @@ def first_and_last_losses(directory):
 
 
 @pytest.mark.slow
-def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(small_study, launch, output_dir):
+def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(in_process_study, launch, output_dir):
     done = launch(
         "--space", "adapter_width", "--trials", "6", "--promising", "2", "--replicates", "2", "--epochs", "3",
         "--name", "packed", "--output-dir", output_dir, "--pack", "3",
@@ -40,13 +41,13 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(smal
             for row in read_trials(folder).to_pylist()
             if row["stage"] == "search"
         }
-        for folder in (small_study, directory)
+        for folder in (in_process_study, directory)
     )
     assert set(lone) == set(packed)
     # Who shares a pack depends on when its members come, and with it the last bits of a sum. Where one of them decides
     # which unit is active, a trial leaves its twin: by 5e-5 after one epoch and 2e-3 after three in one of these,
     # once in many runs. Trials that were mixed up would all be far off.
-    losses = [first_and_last_losses(folder) for folder in (small_study, directory)]
+    losses = [first_and_last_losses(folder) for folder in (in_process_study, directory)]
     apart = {key: [abs(its / own - 1) for own, its in zip(losses[0][key], losses[1][key], strict=True)] for key in lone}
     assert max(first for first, _ in apart.values()) < 1e-3
     assert statistics.median(last for _, last in apart.values()) < 1e-4
@@ -55,23 +56,23 @@ def test_packed_trials_are_trials_of_their_own_and_find_what_lone_ones_find(smal
         assert row["seed"] == lone[key]["seed"]
         assert row["val/accuracy"] == pytest.approx(lone[key]["val/accuracy"], abs=0.02)
         assert row["cost/adapter_parameters"] == lone[key]["cost/adapter_parameters"]
-    assert read_epochs(directory).num_rows == read_epochs(small_study).num_rows
+    assert read_epochs(directory).num_rows == read_epochs(in_process_study).num_rows
 
 
 @pytest.mark.slow
-def test_a_packed_study_that_was_killed_goes_on_unpacked(launch, output_dir):
+def test_a_packed_study_that_was_killed_goes_on_unpacked(command, output_dir):
     process = start("unpacked", output_dir, "--pack", "4")
     wait_for_trials(process, output_dir / "unpacked", 25, timeout=200)
     kill(process)
-    done = launch("--resume", "unpacked", "--output-dir", output_dir, "--pack", "1")
-    assert done.returncode == 0, done.stderr
+    done = command(main, "--resume", "unpacked", "--output-dir", output_dir, "--pack", "1", "--executor", "in-process")
+    assert done.code == 0, done.said
     assert_whole(output_dir / "unpacked")
 
 
 @pytest.mark.slow
 def test_a_pack_killed_mid_trial_costs_no_trial(output_dir):
-    process = start("unpacked-by-force", output_dir, "--epochs", "60", "--pack", "4")
-    wait_for_trials(process, output_dir / "unpacked-by-force", 90, timeout=200)
+    process = start("unpacked-by-force", output_dir, "--epochs", "40", "--pack", "4")
+    wait_for_trials(process, output_dir / "unpacked-by-force", 60, timeout=200)
     children = psutil.Process(process.pid).children(recursive=True)
     packs = [child for child in children if "PackActor" in " ".join(child.cmdline())]
     assert packs

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -42,6 +43,7 @@ STUDY = (
     "--space", "adapter_width", "--teacher", "cnn_8_16", "--trials", "3", "--promising", "1", "--replicates", "1",
     "--epochs", "4",
 )  # fmt: skip
+IN_PROCESS = ("--executor", "in-process")
 ONE_TRIAL = 4 * TRAIN + VALIDATION  # what a live teacher costs it
 
 
@@ -91,6 +93,25 @@ def test_a_warning_is_shown_once_however_many_processes_tell_it(tmp_path):
     assert stream.getvalue() == "warning: damaged\nwarning: full\n"
 
 
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the trained teacher of all these studies."""
+    folder = tmp_path_factory.mktemp("trained")
+    prepare_teacher(_config(make_plan(folder, base={"teacher": "cnn_8_16"})), None, str(folder / "teachers"))
+    return folder / "teachers"
+
+
+def _config(plan: StudyPlan) -> dict[str, Any]:
+    return plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+
+
+@pytest.fixture
+def output_dir(teachers: Path, tmp_path: Path) -> Path:
+    """An output folder of one's own, with the teacher."""
+    shutil.copytree(teachers, tmp_path / "teachers")
+    return tmp_path
+
+
 def launched(launch: Launch, output_dir: Path, name: str, *arguments: str, **environment: str) -> tuple[Any, str]:
     """A study's result and what was said, once it ended well."""
     done = launch(*STUDY, "--name", name, "--output-dir", output_dir, "--json", *arguments, **environment)
@@ -100,11 +121,11 @@ def launched(launch: Launch, output_dir: Path, name: str, *arguments: str, **env
 
 
 @pytest.mark.slow
-def test_a_study_on_storage_fills_it_and_the_next_node_reads_it_and_mends_it(s3, launch, tmp_path):
+def test_a_study_on_storage_fills_it_and_the_next_node_reads_it_and_mends_it(s3, launch, output_dir, tmp_path):
     bucket = s3.new_bucket()
     uri = s3.uri(f"{bucket}/outputs", user="someone:hush-hush@")
     result, said = launched(
-        launch, tmp_path, "first", "--teacher-outputs-path", uri, PESFKD_CACHE=str(tmp_path / "one")
+        launch, output_dir, "first", "--teacher-outputs-path", uri, PESFKD_CACHE=str(tmp_path / "one")
     )  # fmt: skip
     assert result["teacher_forwards"] == {"ahead": ONE_TRIAL, "in_trials": 0}
     assert "warning" not in said
@@ -120,7 +141,7 @@ def test_a_study_on_storage_fills_it_and_the_next_node_reads_it_and_mends_it(s3,
     damaged = next(name for name in objects if "slot-0002" in name)
     s3.put(bucket, damaged, objects[damaged][:-5000])
     again, said = launched(
-        launch, tmp_path, "second", "--teacher-outputs-path", uri, PESFKD_CACHE=str(tmp_path / "two")
+        launch, output_dir, "second", "--teacher-outputs-path", uri, *IN_PROCESS, PESFKD_CACHE=str(tmp_path / "two")
     )  # fmt: skip
     assert "teacher outputs: all of them are there" in said
     assert again["teacher_forwards"] == {"ahead": 0, "in_trials": TRAIN}
@@ -131,7 +152,7 @@ def test_a_study_on_storage_fills_it_and_the_next_node_reads_it_and_mends_it(s3,
 
 
 @pytest.mark.slow
-def test_a_study_killed_while_it_fills_keeps_what_is_filled_and_goes_on(s3, launch, tmp_path, monkeypatch):
+def test_a_study_killed_while_it_fills_keeps_what_is_filled_and_goes_on(s3, launch, output_dir, monkeypatch):
     from moto.s3.responses import S3Response
 
     answer = S3Response.key_response
@@ -144,16 +165,18 @@ def test_a_study_killed_while_it_fills_keeps_what_is_filled_and_goes_on(s3, laun
     with monkeypatch.context() as patch:
         patch.setattr(S3Response, "key_response", answer_slowly)
         process = start_study(
-            *STUDY, "--epochs", "9", "--name", "killed", "--output-dir", tmp_path,
-            "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(tmp_path / "cache"),
+            *STUDY, "--epochs", "9", "--name", "killed", "--output-dir", output_dir,
+            "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(output_dir / "cache"),
         )  # fmt: skip
         wait_in_study(process, lambda: len(filled_objects(s3, bucket)) >= 3)
         kill(process)
     before = filled_objects(s3, bucket)
     assert 3 <= len(before) < 10, "it was to be killed in the middle"
-    told = sum(event["forwards"] for event in events(tmp_path / "killed", "fill"))
-    assert not events(tmp_path / "killed", "trial")
-    done = launch("--resume", "killed", "--output-dir", tmp_path, "--json", PESFKD_CACHE=str(tmp_path / "cache"))
+    told = sum(event["forwards"] for event in events(output_dir / "killed", "fill"))
+    assert not events(output_dir / "killed", "trial")
+    done = launch(
+        "--resume", "killed", "--output-dir", output_dir, "--json", *IN_PROCESS, PESFKD_CACHE=str(output_dir / "cache")
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     after = filled_objects(s3, bucket)
@@ -162,7 +185,7 @@ def test_a_study_killed_while_it_fills_keeps_what_is_filled_and_goes_on(s3, laun
     cost = json.loads(done.stdout)["teacher_forwards"]
     assert cost["in_trials"] == 0
     assert cost["ahead"] - told <= (10 - len(before)) * TRAIN
-    assert_whole(tmp_path / "killed")
+    assert_whole(output_dir / "killed")
 
 
 def filled_objects(s3: S3, bucket: str) -> dict[str, bytes]:
@@ -175,15 +198,15 @@ def events(directory: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, tmp_path, monkeypatch):
+def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, output_dir, monkeypatch):
     from moto.s3.responses import S3Response
 
     answer = S3Response.key_response
     monkeypatch.setattr(S3Response, "key_response", lambda *arguments: (time.sleep(0.5), answer(*arguments))[1])
     bucket = s3.new_bucket()
     process = start_study(
-        *STUDY, "--epochs", "9", "--name", "stopped", "--output-dir", tmp_path,
-        "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(tmp_path / "cache"),
+        *STUDY, "--epochs", "9", "--name", "stopped", "--output-dir", output_dir,
+        "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(output_dir / "cache"),
     )  # fmt: skip
     wait_in_study(process, lambda: len(filled_objects(s3, bucket)) >= 2)
     process.send_signal(signal.SIGINT)
@@ -191,7 +214,7 @@ def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, tmp_path, monkeypatch):
     assert process.returncode == 130, said
     assert "python -m study.launch --resume stopped" in said
     assert "the rest is filled as trials come to it" in said.replace("\n", " ")
-    assert not events(tmp_path / "stopped", "trial")
+    assert not events(output_dir / "stopped", "trial")
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +246,7 @@ def fill_on(
 ) -> tuple[Filling, str]:
     """What filling came to, each shard in a task of its own, and what was said."""
     plan: StudyPlan = make_plan(folder, base={"teacher": "cnn_8_16", "epochs": 4})
-    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
+    config = _config(plan)
     settings = {
         "config": config,
         "data_root": None,
@@ -246,10 +269,10 @@ def test_a_worker_of_a_cluster_has_the_workers_environment_beside_its_nodes(two_
 
 
 @pytest.mark.slow
-def test_nodes_fill_storage_together_and_their_trials_read_it(two_nodes, s3, launch, tmp_path):
+def test_nodes_fill_storage_together_and_their_trials_read_it(two_nodes, s3, launch, output_dir):
     cluster, homes = two_nodes
     bucket = s3.new_bucket()
-    filling, said = fill_on(tmp_path, s3.uri(f"{bucket}/outputs"))
+    filling, said = fill_on(output_dir, s3.uri(f"{bucket}/outputs"))
     assert filling.complete
     assert len(filling.nodes) == 2
     assert (filling.shards, filling.forwards) == (5, ONE_TRIAL)
@@ -258,25 +281,25 @@ def test_nodes_fill_storage_together_and_their_trials_read_it(two_nodes, s3, lau
     assert all(computed)
     assert not computed[0] & computed[1]
     result, said = launched(
-        launch, tmp_path, "clustered", "--address", cluster.address,
+        launch, output_dir, "clustered", "--address", cluster.address,
         "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"),
         "--replicates", "8",  # enough for whole trials on the node whose process starts last
     )  # fmt: skip
     assert "teacher outputs: all of them are there" in said
     assert result["teacher_forwards"] == {"ahead": 0, "in_trials": 0}, said
-    assert set(read_epochs(tmp_path / "clustered")["cost/teacher_forwards"].to_pylist()) == {0}
+    assert set(read_epochs(output_dir / "clustered")["cost/teacher_forwards"].to_pylist()) == {0}
     assert all(len(list(home.rglob("*.arrow"))) == 5 for home in homes), "trials of both nodes read all of it"
 
 
 @pytest.mark.slow
-def test_filling_that_is_stopped_goes_on_with_what_is_left(two_nodes, tmp_path):
-    folder = tmp_path / "outputs"
-    first, said = fill_on(tmp_path, str(folder), stopped=lambda: len(list(folder.glob("*/*.arrow"))) >= 2)
+def test_filling_that_is_stopped_goes_on_with_what_is_left(two_nodes, output_dir):
+    folder = output_dir / "outputs"
+    first, said = fill_on(output_dir, str(folder), stopped=lambda: len(list(folder.glob("*/*.arrow"))) >= 2)
     assert not first.complete
     assert "the rest is filled as trials come to it" in said
     there = len(list(folder.glob("*/*.arrow")))
     assert 2 <= there < 5
-    second, said = fill_on(tmp_path, str(folder))
+    second, said = fill_on(output_dir, str(folder))
     assert second.complete
     # A task that was being ended may have finished its file.
     assert second.shards <= 5 - there
@@ -285,9 +308,9 @@ def test_filling_that_is_stopped_goes_on_with_what_is_left(two_nodes, tmp_path):
 
 
 @pytest.mark.slow
-def test_nodes_fill_ranges_of_rows_and_put_them_together(two_nodes, tmp_path):
-    folder = tmp_path / "outputs"
-    filling, _ = fill_on(tmp_path, str(folder), rows_per_shard=512)
+def test_nodes_fill_ranges_of_rows_and_put_them_together(two_nodes, output_dir):
+    folder = output_dir / "outputs"
+    filling, _ = fill_on(output_dir, str(folder), rows_per_shard=512)
     assert filling.complete
     assert filling.forwards == ONE_TRIAL
     assert filling.shards == 1 + 4 * 3 + 4
@@ -298,9 +321,9 @@ def test_nodes_fill_ranges_of_rows_and_put_them_together(two_nodes, tmp_path):
 
 
 @pytest.mark.slow
-def test_where_nothing_can_be_stored_filling_ends_at_once_and_says_so(two_nodes, tmp_path):
-    (tmp_path / "file").write_text("")
-    filling, said = fill_on(tmp_path, str(tmp_path / "file"))
+def test_where_nothing_can_be_stored_filling_ends_at_once_and_says_so(two_nodes, output_dir):
+    (output_dir / "file").write_text("")
+    filling, said = fill_on(output_dir, str(output_dir / "file"))
     assert not filling.complete
     assert (filling.shards, filling.forwards) == (0, VALIDATION)
     assert "warning: " in said
@@ -308,9 +331,9 @@ def test_where_nothing_can_be_stored_filling_ends_at_once_and_says_so(two_nodes,
 
 
 @pytest.mark.slow
-def test_nodes_that_share_no_folder_are_found_out_and_fill_their_own(two_nodes, tmp_path):
+def test_nodes_that_share_no_folder_are_found_out_and_fill_their_own(two_nodes, output_dir):
     _, homes = two_nodes
-    filling, said = fill_on(tmp_path, "/proc/self/cwd/outputs")  # another folder on each node
+    filling, said = fill_on(output_dir, "/proc/self/cwd/outputs")  # another folder on each node
     filled = [len(list((home / "outputs").rglob("*.arrow"))) for home in homes]
     if not filling.complete:  # who looked last may have been the node that has them all
         assert "share no folder" in said
@@ -321,8 +344,7 @@ def test_nodes_that_share_no_folder_are_found_out_and_fill_their_own(two_nodes, 
 @pytest.mark.slow
 def test_outputs_that_cannot_be_computed_end_the_study_by_name(two_nodes, tmp_path):
     plan = make_plan(tmp_path, base={"teacher": "cnn_8_16"})
-    config = plan.configure(plan.search_space.default_point()).model_dump(mode="json")
-    settings = {"config": config, "data_root": None, "teacher_path": str(tmp_path / "none"), "device": "cpu",
+    settings = {"config": _config(plan), "data_root": None, "teacher_path": str(tmp_path / "none"), "device": "cpu",
                 "teacher_outputs": {"location": str(tmp_path / "outputs"), "dtype": "float16"}}  # fmt: skip
     tasks = RayFillTasks(plan, Slots(cpus=1, gpus=0, at_most=None))
     with pytest.raises(StudyError, match=r"cannot be stored: .*none: there is no such file"):

@@ -25,7 +25,7 @@ def test_a_study_stopped_while_its_teacher_trains_goes_on_with_that_training(lau
     (left,) = tmp_path.glob("teachers/*.training/*.safetensors")
     begun = read_tensors(left)[1]["epoch"]
     assert 1 <= begun < 60
-    done = launch("--resume", "stopped", "--output-dir", tmp_path)
+    done = launch("--resume", "stopped", "--output-dir", tmp_path, "--executor", "in-process")
     assert done.returncode == 0, done.stderr
     assert_whole(tmp_path / "stopped")
     (teacher,) = tmp_path.glob("teachers/*.safetensors")

@@ -6,14 +6,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from study.cli.start_command import start_command
+from study.cli.start_command import start_command as command_that_starts
 from study.plan.resolve import load_plan
 from study.records import read_epochs
 from study.running.trial_storage import TrialStorage, check_trial_storage
-from tests.conftest import S3
+from tests.conftest import S3, start_command
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
-from tests.study.processes import kill, start_study, wait_in_study
+from tests.study.processes import kill, wait_in_study
 from trainables.process.errors import StudyError
 
 TRAIN, VALIDATION = 1077, 360
@@ -67,7 +67,7 @@ def test_a_plan_keeps_the_place_and_not_its_secrets(tmp_path):
     plan = make_plan(tmp_path, storage_path=f"s3://someone:{SECRET}@bucket/x")
     plan.save()
     assert load_plan(plan.directory).storage_path == "s3://***@bucket/x"
-    assert "--storage-path 's3://***@bucket/x'" in start_command(plan)
+    assert "--storage-path 's3://***@bucket/x'" in command_that_starts(plan)
     assert plan.digest == make_plan(tmp_path, study_id=plan.study_id).digest
 
 
@@ -85,14 +85,14 @@ def test_runs_and_checkpoints_are_found_newest_first(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_in_another_folder_leaves_no_checkpoint_behind(launch, tmp_path):
+def test_a_study_in_another_folder_leaves_no_checkpoint_behind(launch, output_dir, tmp_path):
     done = launch(
-        "--space", "adapter_width", "--smoke", "--name", "apart", "--output-dir", tmp_path / "out",
+        "--space", "adapter_width", "--smoke", "--name", "apart", "--output-dir", output_dir,
         "--storage-path", tmp_path / "shared",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert_whole(tmp_path / "out" / "apart")
-    assert not (tmp_path / "out" / "apart" / "tune").exists()
+    assert_whole(output_dir / "apart")
+    assert not (output_dir / "apart" / "tune").exists()
     assert [path.name for path in (tmp_path / "shared").glob("apart-*/*")] == ["run-1"]
     assert not list((tmp_path / "shared").rglob("checkpoint_*"))
 
@@ -101,9 +101,12 @@ def test_a_study_in_another_folder_leaves_no_checkpoint_behind(launch, tmp_path)
 def test_workers_and_a_driver_killed_go_on_from_storage(s3, launch, tmp_path):
     bucket = s3.new_bucket()
     uri = s3.uri(f"{bucket}/checkpoints", user=f"someone:{SECRET}@")
-    process = start_study(
-        "--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "250",
-        "--teacher-outputs", "live", "--name", "far", "--output-dir", tmp_path, "--storage-path", uri,
+    (tmp_path / "work").mkdir()
+    process = start_command(  # its epochs take a while, and there is a checkpoint of each
+        "tests.study.killable_driver", tmp_path / "work", "far",
+        "--space", "adapter_width", "--teacher", "cnn_8_16", "--trials", "2", "--promising", "1", "--replicates", "1",
+        "--epochs", "40", "--teacher-outputs", "live", "--name", "far", "--output-dir", tmp_path,
+        "--storage-path", uri, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     wait_in_study(process, lambda: checkpoints(s3, bucket))
     workers = [

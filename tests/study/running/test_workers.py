@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from study.cli.start_command import start_command
+from study.launch import main
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
 from tests.study.factories import make_plan
@@ -48,15 +49,17 @@ def test_a_dry_run_says_how_many_workers_a_trial_has(launch, tmp_path):
 
 
 @pytest.mark.slow
-def test_trials_of_two_workers_find_what_lone_ones_find(launch, output_dir):
-    study = ("--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "2")
+def test_trials_of_two_workers_find_what_lone_ones_find(launch, command, output_dir):
+    study = (
+        "--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "2",
+        "--sampler", "random", "--precision", "fp32", "--output-dir", output_dir,
+    )  # fmt: skip
+    alone = command(main, *study, "--name", "workers-alone", "--executor", "in-process")
+    assert alone.code == 0, alone.said
+    shared = launch(*study, "--name", "workers-shared", "--workers-per-trial", "2", timeout=500)
+    assert shared.returncode == 0, shared.stderr
     accuracies = []
     for name, workers in (("alone", "1"), ("shared", "2")):
-        done = launch(
-            *study, "--name", f"workers-{name}", "--output-dir", output_dir, "--workers-per-trial", workers,
-            "--sampler", "random", "--precision", "fp32", timeout=500,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
         directory = output_dir / f"workers-{name}"
         assert_whole(directory)
         assert set(read_epochs(directory)["cost/workers"].to_pylist()) == {float(workers)}
@@ -69,7 +72,7 @@ def test_trials_of_two_workers_find_what_lone_ones_find(launch, output_dir):
 
 
 @pytest.mark.slow
-def test_a_worker_and_a_driver_killed_cost_no_trial_and_one_process_can_go_on(output_dir, launch):
+def test_a_worker_and_a_driver_killed_cost_no_trial_and_one_process_can_go_on(output_dir, command):
     directory = output_dir / "workers-killed"
     process = start_study(
         "--space", "adapter_width", "--trials", "1", "--promising", "1", "--replicates", "1", "--epochs", "60",
@@ -82,7 +85,10 @@ def test_a_worker_and_a_driver_killed_cost_no_trial_and_one_process_can_go_on(ou
     before = epochs_in(directory)
     wait_in_study(process, lambda: epochs_in(directory) >= before + 20)
     assert "failed" not in kill(process)
-    done = launch("--resume", directory.name, "--output-dir", output_dir, "--workers-per-trial", "1", timeout=500)
-    assert done.returncode == 0, done.stderr
+    done = command(
+        main, "--resume", directory.name, "--output-dir", output_dir, "--workers-per-trial", "1",
+        "--executor", "in-process",
+    )  # fmt: skip
+    assert done.code == 0, done.said
     assert_whole(directory)
     assert set(read_epochs(directory)["cost/workers"].to_pylist()) == {1.0, 2.0}

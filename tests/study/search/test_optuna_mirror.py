@@ -25,7 +25,8 @@ from study.records import read_trials
 from study.search.optuna_mirror import StudyMirror, mirrored
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
-from tests.study.processes import kill, start, wait_for_trials
+from tests.study.inspection import read_journal
+from tests.study.processes import kill, start, wait_in_study
 from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY
 
@@ -321,15 +322,21 @@ def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
             time.sleep(0.2)
 
 
+def ended_as(status, directory):
+    """Whether the journal of a study has a trial that ended so."""
+    path = directory / "journal.jsonl"
+    return path.exists() and any(event.get("status") == status for event in read_journal(path)[0])
+
+
 @pytest.mark.slow
 def test_a_real_study_that_was_killed_and_resumed_shows_its_stopped_trials_as_pruned(launch, output_dir):
     name, path = "mirrored", output_dir / "studies.journal"
     process = start(
         name, output_dir, "--trials", "12", "--epochs", "9", "--scheduler", "asha", "--optuna-storage", str(path)
     )
-    wait_for_trials(process, output_dir / name, 6, timeout=200)
+    wait_in_study(process, lambda: ended_as("pruned", output_dir / name))
     kill(process)
-    done = launch("--resume", name, "--output-dir", output_dir)
+    done = launch("--resume", name, "--output-dir", output_dir, "--executor", "in-process")
     assert done.returncode == 0, done.stderr
     assert f"optuna-dashboard {path}" in done.stdout
     rows = [row for row in read_trials(output_dir / name).to_pylist() if row["stage"] == "search"]

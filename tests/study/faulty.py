@@ -22,6 +22,32 @@ from study.running import runner
 from trainables.tune import session
 from trainables.tune import trainable as distillation
 
+SECONDS_BETWEEN_CHECKPOINTS = session.SECONDS_BETWEEN_CHECKPOINTS
+_begin_run = session.begin_run
+
+
+def _note_work(folder: Path, trial: str, epoch: int, node: str) -> None:
+    with (folder / "work").open("a") as file:
+        file.write(f"{trial} {epoch} {os.getpid()} {node}\n")
+
+
+def begin_and_note(folder: Path, seconds_per_epoch: float = 0.0) -> session.BeginRun:
+    """Begins trials of a study without Ray; each of their epochs is a line in `folder/work`, and takes longer."""
+
+    def begin(settings: dict[str, Any]) -> Any:
+        run = _begin_run(settings)
+        inner = run.train_epoch
+
+        def train_epoch() -> dict[str, float]:
+            _note_work(folder, settings["trial_id"], run.epoch + 1, "here")
+            time.sleep(seconds_per_epoch)
+            return inner()
+
+        run.train_epoch = train_epoch
+        return run
+
+    return begin
+
 
 class FaultyTrainable(distillation.DistillationTrainable):
     """A real trial that does what a file in `folder` says, once, in the epoch that the file names.
@@ -32,19 +58,19 @@ class FaultyTrainable(distillation.DistillationTrainable):
 
     folder: Path
     seconds_per_epoch = 0.0
-    saves_every_epoch = False
+    saves_every_epoch: bool | tuple[str, ...] = False
 
     def _start(self, settings: dict[str, Any]) -> Any:
-        if self.saves_every_epoch:
-            session.SECONDS_BETWEEN_CHECKPOINTS = 0.0  # of this process
         self._trial = settings["trial_id"]
+        named = self.saves_every_epoch
+        saves_every = self._trial in named if isinstance(named, tuple) else named
+        session.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if saves_every else SECONDS_BETWEEN_CHECKPOINTS  # of this process
         self._break("begin")
         run = super()._start(settings)
         inner = run.train_epoch
 
         def train_epoch() -> dict[str, float]:
-            with (self.folder / "work").open("a") as file:
-                file.write(f"{self._trial} {run.epoch + 1} {os.getpid()} {ray.get_runtime_context().get_node_id()}\n")
+            _note_work(self.folder, self._trial, run.epoch + 1, ray.get_runtime_context().get_node_id())
             self._break(run.epoch + 1)
             time.sleep(self.seconds_per_epoch)
             return inner()
@@ -130,13 +156,15 @@ class Lab:
     Args:
         folder: for what goes on between this process and the trials'.
         seconds_per_epoch: that an epoch takes beyond its own work.
-        saves_every_epoch: whether there is a checkpoint of each, as where epochs take a second.
+        saves_every_epoch: whether there is a checkpoint of each, as where epochs take a second; or the trials with one.
 
     Attributes:
         said: what a person would have read.
     """
 
-    def __init__(self, folder: Path, seconds_per_epoch: float = 0.0, *, saves_every_epoch: bool = False) -> None:
+    def __init__(
+        self, folder: Path, seconds_per_epoch: float = 0.0, *, saves_every_epoch: bool | tuple[str, ...] = False
+    ) -> None:
         self.folder = folder
         self.said = io.StringIO()
         folder.mkdir()
@@ -153,8 +181,11 @@ class Lab:
         (self.folder / f"{trial_id}.fault").write_text(json.dumps(content))
 
     def run(self, plan: StudyPlan, **options: Any) -> dict[str, TrialEntry]:
-        """Run what is left of the study; its trials, by identifier."""
-        with mock.patch.object(distillation, "DistillationTrainable", self.trainable):
+        """Run what is left of the study; its trials, by identifier. Without Ray, nothing goes wrong."""
+        with (
+            mock.patch.object(distillation, "DistillationTrainable", self.trainable),
+            mock.patch.object(session, "begin_run", begin_and_note(self.folder)),
+        ):
             progress = StudyProgress(plan, stream=self.said)
             run, tracker = runner.run_study(plan, progress=progress, command="", versions={}, **options)
         assert tracker.finish("FINISHED") is None

@@ -1,8 +1,9 @@
-"""`python -m tests.study.killable_driver FOLDER ...`: the launcher, with trials that take their time and tell of it.
+"""`python -m tests.study.killable_driver FOLDER NAME ...`: the launcher, with trials that take time and tell of it.
 
-Every epoch that a trial begins is a line in `FOLDER/work`; ASHA's rungs are written to `FOLDER/rungs.json` after each
-result and to `FOLDER/restored-PID.json` when they were rebuilt. An epoch takes a quarter of a second and every one is
-saved, as one of a second would be: what a study of larger nets does, at four times its pace.
+Every epoch that a trial begins is a line in `FOLDER/work`; ASHA's rungs are written to `FOLDER/rungs-NAME.json` after
+each result and to `FOLDER/restored-NAME.json` when they were rebuilt. An epoch takes a quarter of a second and each is
+saved, as one of a second would be: what a study of larger nets does, at four times its pace. Trials run on Ray or, with
+`--executor in-process`, in the driver.
 """
 
 import json
@@ -12,17 +13,17 @@ from typing import Any
 from unittest import mock
 
 from study import launch
-from study.search import schedulers
-from tests.study.faulty import FaultyTrainable
+from study.search.rungs import Rungs
+from tests.study.faulty import FaultyTrainable, begin_and_note
+from trainables.tune import session
 from trainables.tune import trainable as distillation
 
 SECONDS_PER_EPOCH = 0.25
 
 
-def _write(path: Path, scheduler: Any) -> None:
-    rungs = {str(epochs): dict(scores) for epochs, scores in scheduler.rungs.scores.items()}
+def _write(path: Path, rungs: Rungs) -> None:
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(rungs))
+    partial.write_text(json.dumps({str(epochs): dict(scores) for epochs, scores in rungs.scores.items()}))
     partial.replace(path)
 
 
@@ -31,21 +32,25 @@ def main() -> None:
     name = sys.argv.pop(1)
     attributes = {"folder": folder, "seconds_per_epoch": SECONDS_PER_EPOCH, "saves_every_epoch": True}
     trainable = type("KillableTrainable", (FaultyTrainable,), attributes)
-    made, heard = schedulers.SearchASHA.__init__, schedulers.SearchASHA.on_trial_result
+    made, entered, restored = Rungs.__init__, Rungs.enter, []
 
-    def on_made(self: Any, *args: Any, **options: Any) -> None:
-        made(self, *args, **options)
+    def on_made(self: Rungs, *args: Any) -> None:
+        made(self, *args)
         _write(folder / f"restored-{name}.json", self)
+        restored.append(self)
 
-    def on_result(self: Any, *args: Any) -> str:
-        decision = heard(self, *args)
-        _write(folder / f"rungs-{name}.json", self)
+    def on_entered(self: Rungs, *args: Any) -> bool:
+        decision = entered(self, *args)
+        if self in restored:
+            _write(folder / f"rungs-{name}.json", self)
         return decision
 
     with (
         mock.patch.object(distillation, "DistillationTrainable", trainable),
-        mock.patch.object(schedulers.SearchASHA, "__init__", on_made),
-        mock.patch.object(schedulers.SearchASHA, "on_trial_result", on_result),
+        mock.patch.object(session, "begin_run", begin_and_note(folder, SECONDS_PER_EPOCH)),
+        mock.patch.object(session, "SECONDS_BETWEEN_CHECKPOINTS", 0.0),
+        mock.patch.object(Rungs, "__init__", on_made),
+        mock.patch.object(Rungs, "enter", on_entered),
     ):
         launch.main()
 

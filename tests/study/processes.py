@@ -25,6 +25,12 @@ def start(name: str, output_dir: Path, *arguments: str) -> Process:
     return start_study(*STUDY, "--name", name, "--output-dir", output_dir, *arguments)
 
 
+def start_without_ray(*arguments: str | Path, seconds_per_epoch: float = 0.1) -> Process:
+    """Start the launcher with trials in its own process, and have each epoch take longer."""
+    words = (str(seconds_per_epoch), *arguments, "--executor", "in-process")
+    return start_command("tests.study.slow_driver", *words, stdout=subprocess.DEVNULL)
+
+
 def wait_in_study(process: Process, reached: Callable[[], object], timeout: float = 300) -> None:
     """Wait until it is `reached`; fail if the study ends before."""
     deadline = time.monotonic() + timeout

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from study.launch import main as launch_main
 from study.plan.resolve import load_plan
@@ -19,19 +18,29 @@ from study.records import read_trials
 from study.sync import main as sync_main
 from tests.study.inspection import assert_whole, read_journal, runs_of
 from tests.study.payload import Payload
-from tests.study.processes import STUDY, finished_before, kill, start, start_study, wait_for_trials
-from tests.study.servers import free_port, listens, mlflow_arguments, mlflow_server, running
+from tests.study.processes import (
+    STUDY,
+    finished_before,
+    kill,
+    start,
+    start_study,
+    start_without_ray,
+    wait_for_trials,
+)
+from tests.study.servers import free_port, listens, running
+
+IN_PROCESS = ("--executor", "in-process")
 
 
 @pytest.mark.fault
 def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
     directory = output_dir / "killed"
-    process = start("killed", output_dir)
+    process = start_without_ray(*STUDY, "--name", "killed", "--output-dir", output_dir)
     wait_for_trials(process, directory, 28)
     kill(process)
     done_before = finished_before(directory)
     assert done_before
-    resumed = start_study("--resume", "killed", "--output-dir", output_dir)
+    resumed = start_without_ray("--resume", "killed", "--output-dir", output_dir)
     wait_for_trials(resumed, directory, 60)
     kill(resumed)
     done = launch("--resume", "killed", "--output-dir", output_dir)
@@ -42,11 +51,13 @@ def test_a_study_killed_twice_finishes_each_trial_once(output_dir, launch):
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM], ids=lambda told: told.name)
-def test_a_study_that_is_told_to_stop_ends_tidily_and_prints_how_to_go_on(output_dir, launch, told):
+@pytest.mark.parametrize(
+    ("told", "starts"), [(signal.SIGINT, start_study), (signal.SIGTERM, start_without_ray)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_study_that_is_told_to_stop_ends_tidily_and_prints_how_to_go_on(output_dir, launch, told, starts):
     name = f"told-by-{told.name.lower()}"
     directory = output_dir / name
-    process = start(name, output_dir)
+    process = starts(*STUDY, "--name", name, "--output-dir", output_dir)
     wait_for_trials(process, directory, 15)
     process.send_signal(told)
     said = process.communicate(timeout=240)[1]
@@ -62,9 +73,12 @@ def test_a_study_that_is_told_to_stop_ends_tidily_and_prints_how_to_go_on(output
 
 @pytest.mark.fault
 def test_two_drivers_of_one_study_are_one_too_many(output_dir, launch):
-    process = start("contended", output_dir, "--trials", "2")
+    arguments = ("--trials", "2", "--name", "contended", "--output-dir", output_dir)
+    process = start_without_ray(*STUDY, *arguments)
     wait_for_trials(process, output_dir / "contended", 1)
+    process.send_signal(signal.SIGSTOP)  # so that it does not end before the second one begins
     second = launch("--resume", "contended", "--output-dir", output_dir)
+    process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert "is being run by another process" in second.stderr
     assert process.wait(timeout=200) == 0
@@ -73,8 +87,9 @@ def test_two_drivers_of_one_study_are_one_too_many(output_dir, launch):
 
 def test_trials_that_diverge_fail_by_name_and_the_study_goes_on(output_dir, launch):
     done = launch(
-        "--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1", "--epochs", "2",
-        "--set", "student_learning_rate=1e30", "--name", "diverged", "--output-dir", output_dir,
+        "--space", "adapter_width", "--trials", "2", "--promising", "1", "--replicates", "1",
+        "--epochs", "2", "--set", "student_learning_rate=1e30", "--name", "diverged", "--output-dir", output_dir,
+        *IN_PROCESS,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert "NonFiniteLossError" in done.stdout
@@ -89,8 +104,8 @@ def test_trials_that_diverge_fail_by_name_and_the_study_goes_on(output_dir, laun
 @pytest.mark.fault
 def test_asha_stops_trials_and_everyone_is_told(output_dir, launch):
     done = launch(
-        "--space", "adapter_width", "--trials", "9", "--promising", "1", "--replicates", "1", "--epochs", "6",
-        "--scheduler", "asha", "--name", "halved", "--output-dir", output_dir,
+        "--space", "adapter_width", "--trials", "9", "--promising", "1", "--replicates", "1",
+        "--epochs", "6", "--scheduler", "asha", "--name", "halved", "--output-dir", output_dir, *IN_PROCESS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     directory = output_dir / "halved"
@@ -147,7 +162,7 @@ def test_a_study_out_of_time_or_without_its_cluster_says_how_to_go_on_and_is_who
         assert left
         for path in left:
             path.write_bytes(pickle.dumps(Payload(marker)))
-    done = launch(*resumed)
+    done = launch(*resumed, *IN_PROCESS)
     assert done.returncode == 0, done.stderr
     assert_whole(directory)
     assert not [entry for entry in read_trials(directory)["status"].to_pylist() if entry != "finished"]
@@ -160,8 +175,8 @@ def is_rays(process: psutil.Process) -> bool:
 
 @pytest.mark.fault
 def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
-    process = start("maimed", output_dir, "--epochs", "60")
-    wait_for_trials(process, output_dir / "maimed", 90)
+    process = start("maimed", output_dir, "--trials", "2", "--replicates", "1", "--epochs", "60")
+    wait_for_trials(process, output_dir / "maimed", 30)
     workers = [
         child
         for child in psutil.Process(process.pid).children(recursive=True)
@@ -171,21 +186,6 @@ def test_a_worker_killed_mid_trial_costs_no_trial(output_dir):
     workers[0].kill()
     assert process.wait(timeout=240) == 0, process.stderr.read()
     assert_whole(output_dir / "maimed")
-
-
-@pytest.mark.fault
-def test_a_study_delivers_to_a_real_tracking_server(output_dir, launch, tmp_path):
-    port = free_port()
-    served = mlflow_arguments(port, tmp_path / "server.db", tmp_path / "files")
-    with mlflow_server(served, tmp_path, port=port) as uri:
-        done = launch(
-            "--space", "adapter_width", "--smoke", "--name", "served", "--output-dir", output_dir, "--tracking-uri", uri
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        assert_whole(output_dir / "served")
-        parent, _ = runs_of(load_plan(output_dir / "served"))
-        artifacts = {artifact.path for artifact in MlflowClient(uri).list_artifacts(parent.info.run_id)}
-        assert artifacts == {"plan.json", "summary.json", "records", "figures", "report.html"}
 
 
 @pytest.mark.fault
@@ -213,15 +213,15 @@ def test_a_study_runs_on_a_cluster_that_somebody_else_started(output_dir, launch
 
 @pytest.mark.fault
 def test_a_study_whose_folders_moved_keeps_its_runs_and_one_whose_journal_is_lost_keeps_its_records(
-    small_study, launch, command, tmp_path
+    in_process_study, launch, command, tmp_path
 ):
-    original, hidden, moved = small_study.parent, small_study.parent.with_name("hidden"), tmp_path / "moved"
+    original, hidden, moved = in_process_study.parent, in_process_study.parent.with_name("hidden"), tmp_path / "moved"
     shutil.copytree(original, moved)
     (moved / "small").rename(moved / "renamed")
     directory, sync = moved / "renamed", ("renamed", "--output-dir", moved)
     refused = command(sync_main, *sync)
     assert refused.code == 2
-    assert f"is a copy of {small_study}" in refused.err
+    assert f"is a copy of {in_process_study}" in refused.err
 
     original.rename(hidden)  # as if it had been moved, and not copied
     try:

@@ -140,6 +140,6 @@ def test_a_study_whose_disk_fills_up_says_what_it_needs_and_goes_on_when_there_i
         return
     assert "cannot be written (No space" in said or "No space left" in said, said
     assert f"--resume tight --output-dir {small_disk.folder}" in said
-    done = launch("--resume", "tight", "--output-dir", small_disk.folder)
+    done = launch("--resume", "tight", "--output-dir", small_disk.folder, "--executor", "in-process")
     assert done.returncode == 0, done.stderr
     assert_whole(small_disk.folder / "tight")

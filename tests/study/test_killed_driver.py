@@ -19,7 +19,7 @@ from tests.study.inspection import assert_whole, read_journal
 
 STUDY = (
     "--space", "adapter_width", "--trials", "24", "--promising", "1", "--replicates", "8", "--epochs", "10",
-    "--scheduler", "asha", "--max-concurrent", "2", "--cpus-per-trial", "0.5", "--name", "killed",
+    "--scheduler", "asha", "--name", "killed",
 )  # fmt: skip
 PHASES = (
     ["start"]
@@ -28,6 +28,9 @@ PHASES = (
     + ["search"] * 12
     + ["collecting the result"] * 3
 )
+# Outside the search, drivers with and without Ray take turns: what one leaves behind, the other begins with.
+ON_RAY = ("--executor", "ray", "--max-concurrent", "2", "--cpus-per-trial", "0.5")
+IN_PROCESS = ("--executor", "in-process")
 SEED = int(os.environ.get("PESFKD_FAULT_SEED", "0"))
 
 
@@ -93,9 +96,10 @@ def test_a_driver_killed_at_twenty_random_moments_loses_nothing_and_does_little_
     directory = tmp_path / "out" / "killed"
     for number, phase in enumerate(PHASES):
         exists = (directory / "plan.json").exists()
-        driver = Driver(tmp_path, f"d{number:02}", *(("--resume", "killed") if exists else STUDY))
+        executor = IN_PROCESS if number % 2 and phase != "search" else ON_RAY
+        driver = Driver(tmp_path, f"d{number:02}", *(("--resume", "killed") if exists else STUDY), *executor)
         driver.kill_in(phase, chance)
-    last = Driver(tmp_path, "last", "--resume", "killed")
+    last = Driver(tmp_path, "last", "--resume", "killed", *ON_RAY)
     assert last.process.wait(timeout=400) == 0, last.log.read_text()
 
     assert_whole(directory)

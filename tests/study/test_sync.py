@@ -9,14 +9,21 @@ from contextlib import ExitStack
 from itertools import takewhile
 
 import pytest
+from mlflow import MlflowClient
 
+from study.launch import main as launch_main
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from tests.study.inspection import assert_whole, runs_of
-from tests.study.processes import start, wait_for_trials
+from tests.study.processes import start_without_ray, wait_for_trials
 from tests.study.servers import free_port, mlflow_arguments, mlflow_server
 
 STUDY = ("--space", "adapter_width", "--trials", "16", "--promising", "1", "--replicates", "2", "--epochs", "3")
+
+
+def start_slow(directory, tracking_uri):
+    arguments = ("--name", directory.name, "--output-dir", directory.parent, "--tracking-uri", tracking_uri)
+    return start_without_ray(*STUDY, *arguments)
 
 
 class Server:
@@ -76,12 +83,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(tmp_path):
-    server = Server(tmp_path)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A server that every test leaves running; it takes longer to start than a study."""
+    server = Server(tmp_path_factory.mktemp("server"))
     server.start()
     yield server
     server.kill()
+
+
+@pytest.mark.fault
+def test_a_study_delivers_to_a_real_tracking_server(output_dir, server, command):
+    done = command(
+        launch_main, "--space", "adapter_width", "--smoke", "--name", "served", "--output-dir", output_dir,
+        "--tracking-uri", server.uri, "--executor", "in-process",
+    )  # fmt: skip
+    assert done.code == 0, done.said
+    assert_whole(output_dir / "served")
+    parent, _ = runs_of(load_plan(output_dir / "served"))
+    artifacts = {artifact.path for artifact in MlflowClient(server.uri).list_artifacts(parent.info.run_id)}
+    assert artifacts == {"plan.json", "summary.json", "records", "figures", "report.html"}
 
 
 @pytest.mark.fault
@@ -89,7 +110,7 @@ def test_a_server_that_answers_500_and_then_late_gets_everything(output_dir, ser
     proxy = Proxy(server.port)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     directory = output_dir / "broken-server"
-    process = start(directory.name, output_dir, *STUDY, "--tracking-uri", proxy.uri)
+    process = start_slow(directory, proxy.uri)
     try:
         wait_for_trials(process, directory, 20, timeout=240)
         proxy.broken = True
@@ -113,12 +134,14 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away
     output_dir, server, launch
 ):
     directory = output_dir / "left-alone"
-    process = start(directory.name, output_dir, *STUDY, "--tracking-uri", server.uri)
+    process = start_slow(directory, server.uri)
     try:
         wait_for_trials(process, directory, 20, timeout=240)
         server.kill()
         wait_for_trials(process, directory, 45)
+        process.send_signal(signal.SIGSTOP)  # so that it does not end before the server answers
         server.start()
+        process.send_signal(signal.SIGCONT)
         wait_for_trials(process, directory, 70)
         server.kill()
         said = process.communicate(timeout=500)[1]

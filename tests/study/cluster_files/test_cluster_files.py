@@ -210,7 +210,7 @@ class Slurm:
             "PYTHON": sys.executable,
         }  # fmt: skip
         return subprocess.Popen(
-            ["bash", self.folder / "slurm.sbatch", "--space", "adapter_width", "--trials", "3", "--promising", "1",
+            ["bash", self.folder / "slurm.sbatch", "--space", "adapter_width", "--trials", "1", "--promising", "1",
              "--replicates", "1", "--epochs", "30"],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

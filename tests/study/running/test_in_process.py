@@ -23,6 +23,7 @@ from study.records import EPOCHS_SCHEMA, read_epochs, read_trials
 from study.rerun import main as rerun_main
 from study.running import runner
 from study.running.stop import Stop
+from tests.conftest import start_command
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
 from tests.text_tasks import write_rte
@@ -256,22 +257,24 @@ def test_a_time_budget_that_is_used_up_in_any_phase_leaves_work_and_after_the_la
     assert_whole(plan.directory)
 
 
-LONG = ("--space", "adapter_width", "--trials", "1", "--promising", "1", "--replicates", "1", "--epochs", "120",
+LONG = ("--space", "adapter_width", "--trials", "1", "--promising", "1", "--replicates", "1", "--epochs", "20",
         "--teacher-outputs", "live", "--name", "long")  # fmt: skip
 
 
-def kill_after_checkpoint(output_dir: Path, *arguments: str) -> int:
-    """Kill the driver of a study when a trial has a checkpoint of this run; returns the run."""
-    runs = len(list((output_dir / "long" / "tune").glob("run-*"))) if output_dir.exists() else 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "study.launch", *arguments, "--output-dir", str(output_dir), "--quiet"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+def kill_after_checkpoint(output_dir: Path, executor: str, folder: Path) -> None:
+    """Kill the driver of a study, in which an epoch takes a quarter of a second, when a trial has a checkpoint."""
+    driver = {
+        "in-process": ("tests.study.slow_driver", "0.25"),
+        "ray": ("tests.study.killable_driver", folder, "first"),
+    }
+    process = start_command(
+        *driver[executor], *LONG, "--executor", executor, "--output-dir", output_dir, "--quiet",
+        stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    pattern = f"long/tune/run-{runs + 1}/*/checkpoint_*/trial.safetensors"
+    pattern = "long/tune/run-1/*/checkpoint_*/trial.safetensors"
     wait_until(lambda: bool(list(output_dir.glob(pattern))) or process.poll() is not None)
     process.kill()
     assert process.communicate()[1] == ""
-    return runs + 1
 
 
 def resumed_in_the_middle(directory: Path) -> set[str]:
@@ -294,17 +297,18 @@ def resumed_in_the_middle(directory: Path) -> set[str]:
     ("first", "second"), [("in-process", "in-process"), ("ray", "in-process"), ("in-process", "ray")]
 )
 def test_a_killed_study_goes_on_in_the_middle_of_a_trial_by_either_executor(command, tmp_path, first, second):
-    kill_after_checkpoint(tmp_path, *LONG, "--executor", first)
-    done = command(launch_main, "--resume", "long", "--output-dir", tmp_path, "--executor", second)
+    output_dir = tmp_path / "out"
+    kill_after_checkpoint(output_dir, first, tmp_path)
+    done = command(launch_main, "--resume", "long", "--output-dir", output_dir, "--executor", second)
     assert done.code == 0, done.said
     assert ("without Ray" in done.err) == (second == "in-process")
-    directory = tmp_path / "long"
+    directory = output_dir / "long"
     assert_whole(directory)
     assert not list(directory.rglob("checkpoint_*"))
     resumed = resumed_in_the_middle(directory)
     assert resumed
     for trial in resumed:  # equal to a trial that nothing interrupted
-        assert command(rerun_main, trial, "--output-dir", tmp_path, "--quiet").code == 0
+        assert command(rerun_main, trial, "--output-dir", output_dir, "--quiet").code == 0
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from ray.cluster_utils import Cluster
 from study.cli.progress import StudyProgress
 from study.plan.resolve import load_plan
 from study.records import read_trials
-from study.running import runner
+from study.running import on_ray, runner
+from tests.conftest import start_command
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab
 from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
@@ -95,12 +96,21 @@ def test_trials_move_from_a_node_that_goes_and_work_begins_on_one_that_comes(tmp
     assert came[0].node_id in {each.node for each in work}, "the new node had nothing to do"
 
 
-def test_a_time_budget_that_is_used_up_in_any_phase_leaves_work_and_after_the_last_trial_none(tmp_path):
+@pytest.fixture
+def one_ray():
+    """One Ray for all studies of a test, as if each had started it."""
+    study_cluster.start_ray("local")
+    with mock.patch.object(on_ray, "start_ray"), mock.patch.object(on_ray, "stop_ray"):
+        yield
+    study_cluster.stop_ray()
+
+
+def test_a_time_budget_that_is_used_up_in_any_phase_leaves_work_and_after_the_last_trial_none(tmp_path, one_ray):
     """While the teacher is trained: `test_faults.py`, by the command line."""
     lab = Lab(tmp_path / "lab")
     plan = make_plan(
         tmp_path, trials=2, promising=1, replicates=1, sampler="random", base={"epochs": 2},
-        confirmation={"configs": 1, "seeds": 2},
+        confirmation={"configs": 1, "seeds": 2}, max_concurrent=1,
     )  # fmt: skip
     plan.save()
     reached = {
@@ -134,9 +144,9 @@ def test_ctrl_c_twice_ends_a_study_at_once_and_it_can_be_gone_on_with_where_noth
     output_dir, full_device
 ):
     directory = output_dir / "hurried"
-    process = start("hurried", output_dir, "--epochs", "40")
+    process = start("hurried", output_dir, "--trials", "2", "--replicates", "1", "--epochs", "40")
     try:
-        wait_for_trials(process, directory, 40)
+        wait_for_trials(process, directory, 20)
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
@@ -146,12 +156,15 @@ def test_ctrl_c_twice_ends_a_study_at_once_and_it_can_be_gone_on_with_where_noth
     assert process.returncode == 130, said
     assert f"--resume hurried --output-dir {output_dir}" in said
     assert "Traceback" not in said
-    command = shlex.join([sys.executable, "-m", "study.launch", "--resume", "hurried", "--output-dir", str(output_dir)])
+    resumed = ["study.launch", "--resume", "hurried", "--output-dir", str(output_dir)]
+    command = shlex.join([sys.executable, "-m", *resumed, "--executor", "in-process"])
     done = subprocess.run(["sh", "-c", f"{command} >&- 2> {full_device}"], timeout=240, check=False)
     assert done.returncode == 0, "run it again without the redirections to see why"
-    again = subprocess.run(f"{command} > {full_device}", shell=True, stderr=subprocess.PIPE, timeout=240, check=False)
-    assert again.returncode == 0, again.stderr
-    assert f"it is in {directory / 'summary.json'}" in again.stderr.decode()
+    with full_device.open("wb") as device:
+        again = start_command(*resumed, stdout=device.fileno())
+    said = again.communicate(timeout=240)[1]
+    assert again.returncode == 0, said
+    assert f"it is in {directory / 'summary.json'}" in said
     assert_whole(directory)
 
 

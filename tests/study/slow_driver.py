@@ -1,0 +1,35 @@
+"""`python -m tests.study.slow_driver SECONDS ...`: the launcher, with epochs that take longer and no processor time.
+
+Only for `--executor in-process`. A study of digits would end before anybody could break something in the middle of it.
+"""
+
+import sys
+import time
+from typing import Any
+from unittest import mock
+
+from study import launch
+from trainables.tune import session
+
+
+def main() -> None:
+    seconds = float(sys.argv.pop(1))
+    begin = session.begin_run
+
+    def begin_slow(settings: dict[str, Any], **options: Any) -> Any:
+        run = begin(settings, **options)
+        inner = run.train_epoch
+
+        def train_epoch() -> dict[str, float]:
+            time.sleep(seconds)
+            return inner()
+
+        run.train_epoch = train_epoch
+        return run
+
+    with mock.patch.object(session, "begin_run", begin_slow):
+        launch.main()
+
+
+if __name__ == "__main__":
+    main()

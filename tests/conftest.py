@@ -63,12 +63,17 @@ class StudyRun(NamedTuple):
 
 
 def start_command(
-    module: str, *arguments: str | Path, stdout: int | None = None, stderr: int | None = None, **environment: str
+    module: str,
+    *arguments: str | Path,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    forks: bool = True,
+    **environment: str,
 ) -> "Forked | subprocess.Popen[str]":
     """Start a command of the project; what it writes goes to pipes or to the given file descriptors."""
     environment = {**os.environ, "COLUMNS": "120", **environment}
     words = [str(each) for each in arguments]
-    if may_fork(environment):
+    if forks and may_fork(environment):
         return Forked(module, words, environment, stdout=stdout, stderr=stderr)
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -78,10 +83,10 @@ def start_command(
 
 
 def run_launcher(
-    *arguments: str | Path, timeout: float = 240, module: str = "study.launch", **environment: str
+    *arguments: str | Path, timeout: float = 240, module: str = "study.launch", forks: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The real command line in a process of its own."""
-    process = start_command(module, *arguments, **environment)
+    process = start_command(module, *arguments, forks=forks, **environment)
     try:
         said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

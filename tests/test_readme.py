@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,10 +45,11 @@ def test_the_readme_has_commands_to_run():
 
 
 @pytest.mark.parametrize("arguments", LAUNCHES, ids=" ".join)
-def test_a_launch_in_the_readme_is_understood(arguments, launch, command, small_study, tmp_path, monkeypatch):
+def test_a_launch_in_the_readme_is_understood(arguments, command, in_process_study, tmp_path, monkeypatch):
     if "--resume" in arguments:
-        done = launch("--resume", small_study.name, "--output-dir", small_study.parent, "--quiet")
-        assert done.returncode == 0, done.stderr
+        place = ("--output-dir", in_process_study.parent, "--quiet")
+        done = command(launcher, "--resume", in_process_study.name, *arguments[2:], *place)
+        assert done.code == 0, done.said
         return
     if "--teacher-checkpoint" in arguments and "glue:sst2" in arguments:
         tokeniser = train_tokeniser(["a fine film", "a film that never ends"], vocabulary_size=60)
@@ -74,27 +74,27 @@ def test_a_launch_in_the_readme_is_understood(arguments, launch, command, small_
 
 
 @pytest.mark.parametrize("arguments", CONFIRMS, ids=" ".join)
-def test_a_confirmation_of_the_readme_is_understood(arguments, command, small_study):
-    place = ("--dry-run", "--output-dir", small_study.parent)
-    done = command(confirm_command, small_study.name, *arguments[1:], *place)
+def test_a_confirmation_of_the_readme_is_understood(arguments, command, in_process_study):
+    place = ("--dry-run", "--output-dir", in_process_study.parent)
+    done = command(confirm_command, in_process_study.name, *arguments[1:], *place)
     assert done.code == 0, done.said
     assert "choice 1: " in done.said
 
 
-def test_exports_and_reruns_of_the_readme_are_understood(command, small_study):
-    place = ("--output-dir", str(small_study.parent))
+def test_exports_and_reruns_of_the_readme_are_understood(command, in_process_study):
+    place = ("--output-dir", str(in_process_study.parent))
     for arguments in EXPORTS:  # of a study that was not confirmed: what comes after, tests/study/test_export.py runs
-        done = command(export_command, small_study.name, *arguments[1:], *place)
+        done = command(export_command, in_process_study.name, *arguments[1:], *place)
         assert done.code == 2, done.said
         assert "has no confirmation" in done.said
     for arguments in RERUNS:
-        done = command(rerun_command, f"{small_study.name}-0000", *arguments[1:], *place)
+        done = command(rerun_command, f"{in_process_study.name}-0000", *arguments[1:], *place)
         assert "small-0000 (w" in done.said, done.said
 
 
 @pytest.mark.parametrize("arguments", SYNCS, ids=" ".join)
-def test_a_delivery_of_the_readme_is_made(arguments, command, small_study):
-    done = command(sync_command, small_study.name, *arguments[1:], "--output-dir", small_study.parent)
+def test_a_delivery_of_the_readme_is_made(arguments, command, in_process_study):
+    done = command(sync_command, in_process_study.name, *arguments[1:], "--output-dir", in_process_study.parent)
     assert done.code == 0, done.said
 
 
@@ -108,10 +108,10 @@ def test_cluster_files_of_the_readme_are_printed(command):
 
 
 @pytest.mark.parametrize("arguments", REPORTS, ids=" ".join)
-def test_a_report_of_the_readme_is_written(arguments, command, small_study, tmp_path):
+def test_a_report_of_the_readme_is_written(arguments, command, in_process_study, tmp_path):
     page = tmp_path / "page.html"
-    options = ("--output-dir", str(small_study.parent), "--out", str(page))
-    done = command(report_command, small_study.name, *arguments[1:], *options)
+    options = ("--output-dir", str(in_process_study.parent), "--out", str(page))
+    done = command(report_command, in_process_study.name, *arguments[1:], *options)
     assert done.code == 0, done.said
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
@@ -124,8 +124,10 @@ def test_a_teacher_of_the_readme_is_understood(arguments, command, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_smoke_study_of_the_readme_runs(launch, output_dir):
-    done = launch("--space", "adapter_width", "--smoke", "--name", "smoke", "--output-dir", output_dir)
+def test_the_smoke_study_of_the_readme_runs(launch, tmp_path):
+    """In a process that has imported nothing, in an empty folder: as somebody who has just installed it."""
+    arguments = ("--space", "adapter_width", "--smoke", "--name", "smoke", "--output-dir", tmp_path)
+    done = launch(*arguments, forks=False, timeout=500)
     assert done.returncode == 0, done.stderr
     assert "trials    5 finished" in done.stdout
 
@@ -137,14 +139,13 @@ def test_a_make_target_in_the_readme_exists(target):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_readme_s_reading_of_records_works(small_study):
+def test_the_readme_s_reading_of_records_works(in_process_study):
     script = next(
         block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "read_trials" in block
     )
-    script = script.replace("study_results/NAME", str(small_study)) + "\nassert len(_) == 14\n"
+    script = script.replace("study_results/NAME", str(in_process_study)) + "\nassert len(_) == 14\n"
     script = script.replace('read_trials("', '_ = read_trials("')
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    exec(script, {})
 
 
 def test_files_that_the_readme_names_exist():

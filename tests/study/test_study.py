@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 import pytest
 from mlflow import MlflowClient
 
+from study.launch import main as launcher
 from study.ledger.ledger import StudyLedger
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
@@ -160,11 +161,11 @@ def test_resuming_a_finished_study_runs_nothing_and_repeats_its_result(small_stu
     assert_whole(directory)
 
 
-def test_a_name_that_exists_and_a_plan_that_differs_are_refused(small_study, launch):
-    taken = launch("--space", "joint", "--name", "small", "--output-dir", small_study.parent)
-    assert taken.returncode == 2
-    assert "a study named 'small' already exists" in taken.stderr
-    assert "--resume small" in taken.stderr
-    differs = launch("--resume", "small", "--output-dir", small_study.parent, "--trials", "7")
-    assert differs.returncode == 2
-    assert "trials: the study has 6, but 7 was given" in differs.stderr
+def test_a_name_that_exists_and_a_plan_that_differs_are_refused(small_study, command):
+    taken = command(launcher, "--space", "joint", "--name", "small", "--output-dir", small_study.parent)
+    assert taken.code == 2
+    assert "a study named 'small' already exists" in taken.err
+    assert "--resume small" in taken.err
+    differs = command(launcher, "--resume", "small", "--output-dir", small_study.parent, "--trials", "7")
+    assert differs.code == 2
+    assert "trials: the study has 6, but 7 was given" in differs.err

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from study.launch import main as launch_main
 from study.plan.resolve import load_plan
 from study.records import read_trials
+from study.sync import main as sync_command
 from tests.study.inspection import assert_whole, runs_of
 from tests.study.processes import start_without_ray, wait_for_trials
 from tests.study.servers import free_port, mlflow_arguments, mlflow_server
@@ -171,7 +172,7 @@ def test_a_server_that_goes_and_comes_back_loses_nothing_and_one_that_stays_away
     ("arguments", "says"),
     [(("nothing",), "no study 'nothing'"), (("../nothing",), "not a valid study name"), ((), "Missing argument")],
 )
-def test_what_cannot_be_synced_is_refused(launch, tmp_path, arguments, says):
-    done = launch(*arguments, "--output-dir", tmp_path, module="study.sync")
-    assert done.returncode == 2
-    assert says in done.stderr
+def test_what_cannot_be_synced_is_refused(command, tmp_path, arguments, says):
+    done = command(sync_command, *arguments, "--output-dir", tmp_path)
+    assert done.code == 2
+    assert says in done.err

@@ -72,9 +72,9 @@ def well_said(shown: list[Any]) -> str:
 
 
 def test_the_first_look_runs_in_a_kernel_of_its_own_on_a_real_study(
-    small_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_process_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PESFKD_STUDY", str(small_study))
+    monkeypatch.setenv("PESFKD_STUDY", str(in_process_study))
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parents[1]))
     # A user's own matplotlibrc, or a display that is not there, must not matter.
     monkeypatch.delenv("MPLBACKEND", raising=False)
@@ -83,7 +83,7 @@ def test_the_first_look_runs_in_a_kernel_of_its_own_on_a_real_study(
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
     shown = [output["data"] for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     assert sum("image/png" in data for data in shown) == 4
-    assert any(small_study.name in data.get("text/markdown", "") for data in shown)
+    assert any(in_process_study.name in data.get("text/markdown", "") for data in shown)
 
 
 def test_the_first_look_shows_four_figures_the_table_and_the_correlation(
@@ -110,11 +110,11 @@ def test_every_notebook_says_and_draws_something_of_the_shipped_records(
 
 
 @pytest.mark.parametrize("script", [WIDTH, GAP, METHODS, MANY], ids=lambda script: script.stem)
-def test_a_small_study_of_ones_own_is_enough_for_every_question_that_it_asked(
-    script: Path, small_study: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_in_process_study_of_ones_own_is_enough_for_every_question_that_it_asked(
+    script: Path, in_process_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = well_said(ran(script, monkeypatch, small_study))
-    assert small_study.name in text
+    text = well_said(ran(script, monkeypatch, in_process_study))
+    assert in_process_study.name in text
     assert "too few" in text or script == METHODS
 
 
@@ -239,9 +239,9 @@ def test_many_studies_are_read_from_an_object_store(s3: S3, monkeypatch: pytest.
 
 
 def test_studies_of_other_data_are_not_compared_by_their_accuracies(
-    small_study: Path, monkeypatch: pytest.MonkeyPatch
+    in_process_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PESFKD_STUDIES", f"{EXAMPLES / 'fashion-joint'} {small_study}")
+    monkeypatch.setenv("PESFKD_STUDIES", f"{EXAMPLES / 'fashion-joint'} {in_process_study}")
     text = prose(run_cells(MANY, monkeypatch))
     assert "**The studies differ in dataset (fashion-joint: fashion_mnist, small: digits)" in text
 

@@ -8,15 +8,15 @@ from tests.analysis.report.studies import Page
 from tests.study.factories import make_plan
 
 
-def test_every_study_ends_with_its_report(small_study_run):
-    shown = Page((small_study_run.directory / "report.html").read_text(encoding="utf-8"))
-    assert small_study_run.summary["report"] == str(small_study_run.directory / "report.html")
-    assert small_study_run.summary["question"] in shown.said[""]
+def test_every_study_ends_with_its_report(in_process_study_run):
+    shown = Page((in_process_study_run.directory / "report.html").read_text(encoding="utf-8"))
+    assert in_process_study_run.summary["report"] == str(in_process_study_run.directory / "report.html")
+    assert in_process_study_run.summary["question"] in shown.said[""]
     assert "python -m study.launch --space adapter_width" in shown.said["again"]
-    assert f"python -m study.confirm {small_study_run.directory.name}" in shown.said["again"]
-    for config in small_study_run.summary["configs"]:
+    assert f"python -m study.confirm {in_process_study_run.directory.name}" in shown.said["again"]
+    for config in in_process_study_run.summary["configs"]:
         assert any(f"{config['accuracy']['value']:.3f} [" in cell for row in shown.rows for cell in row)
-    ratios = [config["cost"]["flops_to_ce"] for config in small_study_run.summary["configs"]]
+    ratios = [config["cost"]["flops_to_ce"] for config in in_process_study_run.summary["configs"]]
     (front, *points) = shown.charts["cost"][0]["data"]
     assert sorted(point["x"][0] for point in points) == sorted(ratios)
     assert front["name"] == "front"

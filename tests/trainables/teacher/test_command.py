@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,8 @@ import torch
 from mlflow import MlflowClient
 from torchvision.io import write_png
 
+from tests.conftest import start_command
+from tests.study.processes import Process
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.data import image_progress
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata
@@ -26,12 +27,8 @@ SMALL = ("--dataset", "digits", "--model", "cnn_8_16", "--recipe", "short", "--e
 FILES = {".lock", "README.md", "history.json", "settings.json", "teacher.safetensors"}
 
 
-def start(*arguments: str | Path, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "trainables.teacher", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "COLUMNS": "120", **environment},
-    )  # fmt: skip
+def start(*arguments: str | Path, **environment: str) -> Process:
+    return start_command("trainables.teacher", *arguments, **environment)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

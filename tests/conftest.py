@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.forking import Forked, may_fork
+from tests.forking import Forked, environment_to_inherit, may_fork
 
 pytest_plugins = ["tests.tiers"]
 
@@ -71,7 +71,7 @@ def start_command(
     **environment: str,
 ) -> "Forked | subprocess.Popen[str]":
     """Start a command of the project; what it writes goes to pipes or to the given file descriptors."""
-    environment = {**os.environ, "COLUMNS": "120", **environment}
+    environment = {**environment_to_inherit(), "COLUMNS": "120", **environment}
     words = [str(each) for each in arguments]
     if forks and may_fork(environment):
         return Forked(module, words, environment, stdout=stdout, stderr=stderr)

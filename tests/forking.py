@@ -30,15 +30,20 @@ IMPORTED = (
     "study.running.on_ray", "study.running.runner", "study.running.session", "study.stages.confirmation",
     "trainables.data.digits", "trainables.run.run", "trainables.storage.mlflow_store", "trainables.tune.trainable",
 )  # fmt: skip
-# Libraries may have read any other variable when they were imported.
+# Libraries may have read any other variable when they were imported. What Ray sets in this process is its own matter.
+OWN_MATTER = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 READ_LATE = ("AWS_", "COLUMNS", "PESFKD_", "PYTEST_", "RAY_TMPDIR")
 LONGEST_REQUEST = 1 << 20
 
 
 def may_fork(environment: dict[str, str]) -> bool:
     """Whether a process with this environment may be forked: it differs only in what nothing reads at its import."""
-    names = {name for name, _ in set(environment.items()) ^ set(_environment_of_server().items())}
-    return all(name.startswith(READ_LATE) for name in names)
+    same = set(_environment_of_server().items())
+    differing = {name for name, _ in set(environment.items()) ^ same if not name.startswith(READ_LATE)}
+    if not differing:
+        return True
+    _, _, own = _server()
+    return all(name in own and environment.get(name, own[name]) == own[name] for name in differing)
 
 
 class Forked:
@@ -135,25 +140,31 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
+def environment_to_inherit() -> dict[str, str]:
+    """The environment of this process, without what a study in it has left there."""
+    return {name: value for name, value in os.environ.items() if name not in OWN_MATTER}
+
+
 @functools.cache
 def _environment_of_server() -> dict[str, str]:
-    return dict(os.environ)
+    return environment_to_inherit()
 
 
 @functools.cache
-def _server() -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+def _server() -> tuple[socket.socket, "subprocess.Popen[bytes]", dict[str, str]]:
+    """Start the server. Returns the connection to it, its process, and the variables that its imports set."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         command = [sys.executable, "-m", "tests.forking", str(its.fileno())]
         server = subprocess.Popen(
             command, cwd=ROOT, env=_environment_of_server(), pass_fds=[its.fileno()], stdin=subprocess.DEVNULL
         )
-    return ours, server
+    return ours, server, json.loads(ours.recv(LONGEST_REQUEST))
 
 
 def _fork(request: dict[str, object], files: list[int]) -> int:
     """Have the server fork a process; its id."""
-    connection, _ = _server()
+    connection, _, _ = _server()
     socket.send_fds(connection, [json.dumps(request).encode()], files)
     answer = connection.recv(16)
     assert answer, "the server of forked commands has ended"
@@ -166,6 +177,7 @@ def _serve(connection: socket.socket) -> None:
         import_module(name)
     # What our modules set for Ray and others when they are imported.
     own = {name: value for name, value in os.environ.items() if before.get(name) != value}
+    connection.send(json.dumps(own).encode())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for a command
     while True:
         content, files, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 3)

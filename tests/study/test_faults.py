@@ -73,12 +73,11 @@ def test_a_study_that_is_told_to_stop_ends_tidily_and_prints_how_to_go_on(output
 
 @pytest.mark.fault
 def test_two_drivers_of_one_study_are_one_too_many(output_dir, launch):
-    arguments = ("--trials", "2", "--name", "contended", "--output-dir", output_dir)
-    process = start_without_ray(*STUDY, *arguments)
+    arguments = ("--trials", "1", "--replicates", "1", "--epochs", "4", "--name", "contended")
+    # Slow enough not to end before the second one begins. A stopped process could hold the lock of MLflow's store.
+    process = start_without_ray(*STUDY, *arguments, "--output-dir", output_dir, seconds_per_epoch=3)
     wait_for_trials(process, output_dir / "contended", 1)
-    process.send_signal(signal.SIGSTOP)  # so that it does not end before the second one begins
     second = launch("--resume", "contended", "--output-dir", output_dir)
-    process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert "is being run by another process" in second.stderr
     assert process.wait(timeout=200) == 0

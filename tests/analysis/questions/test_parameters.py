@@ -37,6 +37,7 @@ def test_an_absent_effect_of_a_parameter_is_found_no_more_often_than_the_level()
     assert np.mean([not each.low <= 0 <= each.high for each in found]) <= REJECTED
 
 
+@pytest.mark.study
 @pytest.mark.usefixtures("few_draws")
 def test_a_planted_effect_is_found_on_the_outcome_that_it_is_on_and_with_its_sign():
     generator = np.random.default_rng(2)

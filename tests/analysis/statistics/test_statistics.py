@@ -82,6 +82,7 @@ def test_a_monotone_relation_has_rank_correlation_one_and_so_do_all_its_resample
     assert rank_correlation(x, -x).value == pytest.approx(-1.0)
 
 
+@pytest.mark.study
 def test_the_bootstrap_interval_is_close_to_scipys() -> None:
     generator = np.random.default_rng(5)
     x = generator.normal(size=30)
@@ -199,6 +200,7 @@ def test_the_partial_rank_correlation_is_that_of_the_residuals_of_the_ranks() ->
     assert partial_rank_correlation(x, y, held).value == pytest.approx(expected)
 
 
+@pytest.mark.study
 def test_a_common_cause_that_is_held_leaves_no_correlation() -> None:
     generator = np.random.default_rng(3)
     cause = generator.normal(size=400)
@@ -265,6 +267,7 @@ def test_the_studentised_interval_is_that_of_scipys_resamples(n: int) -> None:
     assert (differences.mean() - ours.high) / error == pytest.approx(low, rel=0.1)
 
 
+@pytest.mark.study
 def test_the_interval_over_groups_is_close_to_scipys() -> None:
     generator = np.random.default_rng(17)
     groups = np.repeat(np.arange(12), 4)
@@ -407,6 +410,7 @@ def test_equal_differences_have_no_interval_and_no_pairs_no_estimate() -> None:
     assert math.isnan(paired_difference([math.nan], [1.0]).value)
 
 
+@pytest.mark.study
 def test_mediation_splits_a_planted_chain_into_its_coefficients() -> None:
     generator = np.random.default_rng(9)
     treatment, held = generator.normal(size=(2, 2000))

@@ -122,6 +122,7 @@ def test_an_image_folder_may_be_named_from_the_home_folder(of_a_teacher, launch,
     assert "there is no such home; give the folder's whole path" in done.stderr
 
 
+@pytest.mark.study
 def test_a_resumed_study_fetches_its_files_too_if_that_is_asked_for(tmp_path):
     base = {"dataset": "tiny_imagenet", "student": "resnet8", "teacher": "resnet20"}
     (tmp_path / "data").mkdir()

@@ -16,6 +16,7 @@ from tests.study.factories import make_plan
 from trainables.process.errors import UsageError
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("more", [("--dry-run",), ()], ids=["dry run", "run"])
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -76,6 +77,7 @@ def test_a_peer_is_trained_as_the_student_is_and_checked_so(tmp_path):
     check_networks(make("kd"))  # its teacher is trained by a recipe of its own, in batches of more
 
 
+@pytest.mark.study
 def test_a_method_that_cannot_match_the_networks_is_refused_by_name_and_otherwise_left_out(command, tmp_path):
     out = tmp_path / "out"
     words = ("--space", "method", "--dry-run", "--output-dir", out)

@@ -78,6 +78,7 @@ def test_a_missing_bucket_is_refused_before_any_work(s3, tmp_path):
     check_services(make_plan(tmp_path, **live))
 
 
+@pytest.mark.study
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="--teacher-outputs-path: cannot write in"):

@@ -129,6 +129,7 @@ def test_a_truncated_idx_file_is_refused_by_name(which, packing, shrink, tmp_pat
         load_dataset("mnist", tmp_path)
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("packing", [".gz", ".xz"])
 def test_a_file_that_unpacks_to_more_than_a_dataset_has_is_refused_and_not_held_whole(packing, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "LARGEST_FILE", 1 << 20)

@@ -107,6 +107,7 @@ def test_in_its_training_the_teacher_and_its_branches_learn_and_nobody_else(digi
     assert measures["train/loss_kd"] > 0
 
 
+@pytest.mark.study
 def test_with_no_weight_on_branches_it_is_the_ordinary_teachers_training_to_the_bit(digits, tmp_path):
     alone = config(sftn_kl_weight=0.0, sftn_branch_ce_weight=0.0)
     friendly = load_teacher(ensure_teacher(alone, digits, tmp_path), alone, digits)
@@ -129,6 +130,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(digits, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.study
 def test_a_friendly_teacher_is_kept_for_its_student_and_its_weights_and_for_no_other(digits, tmp_path):
     own = config()
     path = ensure_teacher(own, digits, tmp_path)
@@ -147,6 +149,7 @@ def test_a_friendly_teacher_is_kept_for_its_student_and_its_weights_and_for_no_o
         load_teacher(ordinary, own, digits)
 
 
+@pytest.mark.study
 def test_a_trial_says_what_its_teachers_training_took(digits, tmp_path):
     path = ensure_teacher(config(), digits, tmp_path)
     found = load_teacher(path, config(), digits)

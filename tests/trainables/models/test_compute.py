@@ -35,6 +35,7 @@ def test_wide_nets_lie_with_their_channels_last_wherever_they_come_from(name, ch
         assert layouts(place(model, CPU, "fp32")) == {channels_last}
 
 
+@pytest.mark.study
 @pytest.mark.parametrize("name", ["cnn_16_32", "resnet8", "resnet8a", "wrn_16_1", "MobileNetV2", "ShuffleV2", "vgg8"])
 def test_a_net_says_the_same_in_either_layout(name):
     model, images = build(name, size=32)

@@ -185,6 +185,7 @@ def test_stored_outputs_of_the_teacher_come_along_with_the_sample_that_joined(on
     assert run_epoch(run)["train/loss"] == pytest.approx(run_epoch(live_run)["train/loss"], rel=1e-5)
 
 
+@pytest.mark.study
 def test_a_teacher_is_trained_where_one_sample_is_left_over_and_so_are_probed_packs(one_left_over, tmp_path):
     config = small_config(**SHRINKING | {"epochs": 1}, method="ce")
     training = TeacherTraining(config, one_left_over, tmp_path)

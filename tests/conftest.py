@@ -8,7 +8,6 @@ import secrets
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.forking import Forked, environment_to_inherit, may_fork
+from tests.forking import Forked, Process, environment_to_inherit, may_fork
 
 pytest_plugins = ["tests.tiers"]
 
@@ -62,15 +61,15 @@ class StudyRun(NamedTuple):
     summary: dict[str, Any]  # of summary.json
 
 
-def start_command(
+def start_process(
     module: str,
     *arguments: str | Path,
     stdout: int | None = None,
     stderr: int | None = None,
     forks: bool = True,
     **environment: str,
-) -> "Forked | subprocess.Popen[str]":
-    """Start a command of the project; what it writes goes to pipes or to the given file descriptors."""
+) -> Process:
+    """Start a command of the project. Its output goes to pipes, or to the given file descriptors."""
     environment = {**environment_to_inherit(), "COLUMNS": "120", **environment}
     words = [str(each) for each in arguments]
     if forks and may_fork(environment):
@@ -86,7 +85,7 @@ def run_launcher(
     *arguments: str | Path, timeout: float = 240, module: str = "study.launch", forks: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The real command line in a process of its own."""
-    process = start_command(module, *arguments, forks=forks, **environment)
+    process = start_process(module, *arguments, forks=forks, **environment)
     try:
         said = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -103,27 +102,18 @@ def no_wait_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """Runs the `main` of a command line in this process."""
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Runs the `main` of a command line in this process. A study writes its result to the file descriptor."""
 
     def run(main: Callable[[], None], *arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
-        capsys.readouterr()
+        capfd.readouterr()
         code: Any = 0
-        stdout = os.dup(1)
-        with tempfile.TemporaryFile() as printed:
-            os.dup2(printed.fileno(), 1)
-            try:
-                main()
-            except SystemExit as leaving:
-                code = leaving.code
-            finally:
-                os.dup2(stdout, 1)
-                os.close(stdout)
-            printed.seek(0)
-            result = printed.read().decode()  # a study writes its result to the descriptor, not to `sys.stdout`
-        said = capsys.readouterr()
-        return Said(int(code or 0), said.out + result, said.err)
+        try:
+            main()
+        except SystemExit as leaving:
+            code = leaving.code
+        return Said(int(code or 0), *capfd.readouterr())
 
     return run
 

@@ -30,14 +30,14 @@ IMPORTED = (
     "study.running.on_ray", "study.running.runner", "study.running.session", "study.stages.confirmation",
     "trainables.data.digits", "trainables.run.run", "trainables.storage.mlflow_store", "trainables.tune.trainable",
 )  # fmt: skip
-# Libraries may have read any other variable when they were imported. What Ray sets in this process is its own matter.
+# Libraries may have read any other variable when they were imported. Ray sets these for this process alone.
 OWN_MATTER = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 READ_LATE = ("AWS_", "COLUMNS", "PESFKD_", "PYTEST_", "RAY_TMPDIR")
 LONGEST_REQUEST = 1 << 20
 
 
 def may_fork(environment: dict[str, str]) -> bool:
-    """Whether a process with this environment may be forked: it differs only in what nothing reads at its import."""
+    """Whether a process with this environment may be forked: no variable differs that is read during imports."""
     same = set(_environment_of_server().items())
     differing = {name for name, _ in set(environment.items()) ^ same if not name.startswith(READ_LATE)}
     if not differing:
@@ -107,7 +107,7 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for the end of the process, and return what it wrote to its pipes."""
+        """Wait for the end of the process, and return the text from both pipes."""
         deadline = time.monotonic() + (1e9 if timeout is None else timeout)
         said = {"stdout": "", "stderr": ""}
 
@@ -141,13 +141,16 @@ class Forked:
 
 
 def environment_to_inherit() -> dict[str, str]:
-    """The environment of this process, without what a study in it has left there."""
+    """The environment of this process, without the variables of a Ray that it started."""
     return {name: value for name, value in os.environ.items() if name not in OWN_MATTER}
 
 
 @functools.cache
 def _environment_of_server() -> dict[str, str]:
     return environment_to_inherit()
+
+
+Process = Forked | subprocess.Popen[str]
 
 
 @functools.cache
@@ -175,7 +178,7 @@ def _serve(connection: socket.socket) -> None:
     before = dict(os.environ)
     for name in IMPORTED:
         import_module(name)
-    # What our modules set for Ray and others when they are imported.
+    # Variables that our modules set for Ray and other libraries when they are imported.
     own = {name: value for name, value in os.environ.items() if before.get(name) != value}
     connection.send(json.dumps(own).encode())
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for a command
@@ -209,7 +212,7 @@ def _wait_for_command(connection: socket.socket, request: dict, files: list[int]
 
 
 def _run_command(request: dict, streams: list[int], own: dict[str, str]) -> NoReturn:
-    """Do in this process what `python -m MODULE ARGUMENTS` does."""
+    """Run `python -m MODULE ARGUMENTS` in this process, and end the process."""
     for number, stream in enumerate(streams, start=1):
         os.dup2(stream, number)
         os.close(stream)

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from tests.conftest import start_command
+from tests.conftest import start_process
 from tests.forking import Forked
 
 pytestmark = pytest.mark.launcher
 
 
 def both(*arguments):
-    processes = [start_command(*arguments, forks=forks) for forks in (True, False)]
+    processes = [start_process(*arguments, forks=forks) for forks in (True, False)]
     assert [type(process) for process in processes] == [Forked, subprocess.Popen]
     return processes
 
@@ -32,7 +32,7 @@ def test_a_forked_command_says_what_a_fresh_one_says(arguments, code):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_forked_command_ends_by_a_signal(number):
-    process = start_command("tests.sleeping")
+    process = start_process("tests.sleeping")
     assert process.stdout is not None
     assert process.stdout.readline() == "asleep\n"
     assert process.poll() is None
@@ -44,7 +44,7 @@ def test_a_forked_command_ends_by_a_signal(number):
 
 
 def test_a_command_with_a_variable_that_a_library_may_have_read_is_started_afresh():
-    process = start_command("study.launch", "--list-spaces", RAY_AUTH_MODE="token")
+    process = start_process("study.launch", "--list-spaces", RAY_AUTH_MODE="token")
     assert isinstance(process, subprocess.Popen)
     assert process.args[:3] == [sys.executable, "-m", "study.launch"]
     assert process.communicate(timeout=100)[1] == ""

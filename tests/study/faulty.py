@@ -19,6 +19,7 @@ from study.cli.progress import StudyProgress
 from study.ledger.ledger import TrialEntry
 from study.plan.plan import StudyPlan
 from study.running import runner
+from tests.study.epochs import before_each_epoch
 from trainables.tune import session
 from trainables.tune import trainable as distillation
 
@@ -35,16 +36,11 @@ def begin_and_note(folder: Path, seconds_per_epoch: float = 0.0) -> session.Begi
     """Begins trials of a study without Ray; each of their epochs is a line in `folder/work`, and takes longer."""
 
     def begin(settings: dict[str, Any]) -> Any:
-        run = _begin_run(settings)
-        inner = run.train_epoch
-
-        def train_epoch() -> dict[str, float]:
-            _note_work(folder, settings["trial_id"], run.epoch + 1, "here")
+        def before(epoch: int) -> None:
+            _note_work(folder, settings["trial_id"], epoch, "here")
             time.sleep(seconds_per_epoch)
-            return inner()
 
-        run.train_epoch = train_epoch
-        return run
+        return before_each_epoch(_begin_run(settings), before)
 
     return begin
 
@@ -66,17 +62,13 @@ class FaultyTrainable(distillation.DistillationTrainable):
         saves_every = self._trial in named if isinstance(named, tuple) else named
         session.SECONDS_BETWEEN_CHECKPOINTS = 0.0 if saves_every else SECONDS_BETWEEN_CHECKPOINTS  # of this process
         self._break("begin")
-        run = super()._start(settings)
-        inner = run.train_epoch
 
-        def train_epoch() -> dict[str, float]:
-            _note_work(self.folder, self._trial, run.epoch + 1, ray.get_runtime_context().get_node_id())
-            self._break(run.epoch + 1)
+        def before(epoch: int) -> None:
+            _note_work(self.folder, self._trial, epoch, ray.get_runtime_context().get_node_id())
+            self._break(epoch)
             time.sleep(self.seconds_per_epoch)
-            return inner()
 
-        run.train_epoch = train_epoch
-        return run
+        return before_each_epoch(super()._start(settings), before)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._trial = new_config["trial_id"]

@@ -6,18 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from study.records import read_trials
-from tests.conftest import start_command
-from tests.forking import Forked
+from tests.conftest import start_process
+from tests.forking import Process
 from tests.study.inspection import read_journal
-
-Process = Forked | subprocess.Popen[str]
 
 STUDY = ("--space", "adapter_width", "--trials", "5", "--promising", "1", "--replicates", "2", "--epochs", "8")
 
 
 def start_study(*arguments: str | Path, **environment: str) -> Process:
     """Start the launcher; what it says is in the process's `stderr`."""
-    return start_command("study.launch", *arguments, stdout=subprocess.DEVNULL, **environment)
+    return start_process("study.launch", *arguments, stdout=subprocess.DEVNULL, **environment)
 
 
 def start(name: str, output_dir: Path, *arguments: str) -> Process:
@@ -28,7 +26,7 @@ def start(name: str, output_dir: Path, *arguments: str) -> Process:
 def start_without_ray(*arguments: str | Path, seconds_per_epoch: float = 0.1) -> Process:
     """Start the launcher with trials in its own process, and have each epoch take longer."""
     words = (str(seconds_per_epoch), *arguments, "--executor", "in-process")
-    return start_command("tests.study.slow_driver", *words, stdout=subprocess.DEVNULL)
+    return start_process("tests.study.slow_driver", *words, stdout=subprocess.DEVNULL)
 
 
 def wait_in_study(process: Process, reached: Callable[[], object], timeout: float = 300) -> None:

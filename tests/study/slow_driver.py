@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 from study import launch
+from tests.study.epochs import before_each_epoch
 from trainables.tune import session
 
 
@@ -17,15 +18,7 @@ def main() -> None:
     begin = session.begin_run
 
     def begin_slow(settings: dict[str, Any], **options: Any) -> Any:
-        run = begin(settings, **options)
-        inner = run.train_epoch
-
-        def train_epoch() -> dict[str, float]:
-            time.sleep(seconds)
-            return inner()
-
-        run.train_epoch = train_epoch
-        return run
+        return before_each_epoch(begin(settings, **options), lambda _: time.sleep(seconds))
 
     with mock.patch.object(session, "begin_run", begin_slow):
         launch.main()

@@ -14,7 +14,7 @@ from study.ledger.ledger import StudyLedger
 from study.plan.resolve import load_plan
 from study.search.schedulers import SearchASHA
 from study.search.searcher import StudySearch
-from tests.conftest import start_command
+from tests.conftest import start_process
 from tests.study.inspection import assert_whole, read_journal
 
 STUDY = (
@@ -48,7 +48,7 @@ class Driver:
         self.journal = folder / "out" / "killed" / "journal.jsonl"
         words = [folder, name, *arguments, "--output-dir", folder / "out"]
         with self.log.open("w") as log:
-            self.process = start_command(
+            self.process = start_process(
                 "tests.study.killable_driver", *words, stdout=subprocess.DEVNULL, stderr=log.fileno()
             )
         self.begun = self.events()

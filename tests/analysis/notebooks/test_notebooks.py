@@ -110,7 +110,7 @@ def test_every_notebook_says_and_draws_something_of_the_shipped_records(
 
 
 @pytest.mark.parametrize("script", [WIDTH, GAP, METHODS, MANY], ids=lambda script: script.stem)
-def test_a_in_process_study_of_ones_own_is_enough_for_every_question_that_it_asked(
+def test_a_small_study_of_ones_own_is_enough_for_every_question_that_it_asked(
     script: Path, in_process_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = well_said(ran(script, monkeypatch, in_process_study))

@@ -23,7 +23,7 @@ from study.records import EPOCHS_SCHEMA, read_epochs, read_trials
 from study.rerun import main as rerun_main
 from study.running import runner
 from study.running.stop import Stop
-from tests.conftest import start_command
+from tests.conftest import start_process
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
 from tests.text_tasks import write_rte
@@ -267,7 +267,7 @@ def kill_after_checkpoint(output_dir: Path, executor: str, folder: Path) -> None
         "in-process": ("tests.study.slow_driver", "0.25"),
         "ray": ("tests.study.killable_driver", folder, "first"),
     }
-    process = start_command(
+    process = start_process(
         *driver[executor], *LONG, "--executor", executor, "--output-dir", output_dir, "--quiet",
         stdout=subprocess.DEVNULL,
     )  # fmt: skip

@@ -23,7 +23,7 @@ from study.cli.progress import StudyProgress
 from study.plan.resolve import load_plan
 from study.records import read_trials
 from study.running import on_ray, runner
-from tests.conftest import start_command
+from tests.conftest import start_process
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab
 from tests.study.inspection import assert_whole, read_journal, runs_of, wait_until
@@ -161,7 +161,7 @@ def test_ctrl_c_twice_ends_a_study_at_once_and_it_can_be_gone_on_with_where_noth
     done = subprocess.run(["sh", "-c", f"{command} >&- 2> {full_device}"], timeout=240, check=False)
     assert done.returncode == 0, "run it again without the redirections to see why"
     with full_device.open("wb") as device:
-        again = start_command(*resumed, stdout=device.fileno())
+        again = start_process(*resumed, stdout=device.fileno())
     said = again.communicate(timeout=240)[1]
     assert again.returncode == 0, said
     assert f"it is in {directory / 'summary.json'}" in said

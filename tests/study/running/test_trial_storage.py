@@ -6,11 +6,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from study.cli.start_command import start_command as command_that_starts
+from study.cli.start_command import start_command
 from study.plan.resolve import load_plan
 from study.records import read_epochs
 from study.running.trial_storage import TrialStorage, check_trial_storage
-from tests.conftest import S3, start_command
+from tests.conftest import S3, start_process
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
 from tests.study.processes import kill, wait_in_study
@@ -67,7 +67,7 @@ def test_a_plan_keeps_the_place_and_not_its_secrets(tmp_path):
     plan = make_plan(tmp_path, storage_path=f"s3://someone:{SECRET}@bucket/x")
     plan.save()
     assert load_plan(plan.directory).storage_path == "s3://***@bucket/x"
-    assert "--storage-path 's3://***@bucket/x'" in command_that_starts(plan)
+    assert "--storage-path 's3://***@bucket/x'" in start_command(plan)
     assert plan.digest == make_plan(tmp_path, study_id=plan.study_id).digest
 
 
@@ -102,7 +102,7 @@ def test_workers_and_a_driver_killed_go_on_from_storage(s3, launch, tmp_path):
     bucket = s3.new_bucket()
     uri = s3.uri(f"{bucket}/checkpoints", user=f"someone:{SECRET}@")
     (tmp_path / "work").mkdir()
-    process = start_command(  # its epochs take a while, and there is a checkpoint of each
+    process = start_process(  # its epochs take a while, and there is a checkpoint of each
         "tests.study.killable_driver", tmp_path / "work", "far",
         "--space", "adapter_width", "--teacher", "cnn_8_16", "--trials", "2", "--promising", "1", "--replicates", "1",
         "--epochs", "40", "--teacher-outputs", "live", "--name", "far", "--output-dir", tmp_path,

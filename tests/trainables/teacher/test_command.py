@@ -13,8 +13,8 @@ import torch
 from mlflow import MlflowClient
 from torchvision.io import write_png
 
-from tests.conftest import start_command
-from tests.study.processes import Process
+from tests.conftest import start_process
+from tests.forking import Process
 from tests.trainables.data.conftest import random_images, write_images
 from trainables.data import image_progress
 from trainables.models import CheckpointInfo, build_model, load_checkpoint, read_metadata
@@ -28,7 +28,7 @@ FILES = {".lock", "README.md", "history.json", "settings.json", "teacher.safeten
 
 
 def start(*arguments: str | Path, **environment: str) -> Process:
-    return start_command("trainables.teacher", *arguments, **environment)
+    return start_process("trainables.teacher", *arguments, **environment)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -30,8 +30,10 @@ IMPORTED = (
     "study.running.on_ray", "study.running.runner", "study.running.session", "study.stages.confirmation",
     "trainables.data.digits", "trainables.run.run", "trainables.storage.mlflow_store", "trainables.tune.trainable",
 )  # fmt: skip
-# Libraries may have read any other variable when they were imported. Ray sets these for this process alone.
-OWN_MATTER = ("PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+# The token of the Ray that this process has started; a command that joins this Ray needs it.
+RAY_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+# Not inherited by commands. Libraries may have read any other variable when they were imported.
+OWN_MATTER = ("PYTHONBREAKPOINT", *RAY_TOKEN)
 READ_LATE = ("AWS_", "COLUMNS", "PESFKD_", "PYTEST_", "RAY_TMPDIR")
 LONGEST_REQUEST = 1 << 20
 

@@ -29,6 +29,7 @@ from study.running.on_ray import RayFillTasks
 from study.running.runner import check_services
 from study.running.teacher_fill import Filling, TeacherFill, deal_out
 from tests.conftest import S3, S3_ENVIRONMENT, Launch
+from tests.forking import RAY_TOKEN
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole, read_journal
 from tests.study.processes import kill, start_study, wait_in_study
@@ -285,6 +286,7 @@ def test_nodes_fill_storage_together_and_their_trials_read_it(two_nodes, s3, lau
         launch, output_dir, "clustered", "--address", cluster.address,
         "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"),
         "--replicates", "8",  # enough for whole trials on the node whose process starts last
+        **{name: os.environ[name] for name in RAY_TOKEN if name in os.environ},
     )  # fmt: skip
     assert "teacher outputs: all of them are there" in said
     assert result["teacher_forwards"] == {"ahead": 0, "in_trials": 0}, said

@@ -12,7 +12,7 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup study ui test test-unit test-slow test-faults test-lowest check audit format clean
+.PHONY: help setup study ui test test-unit test-slow test-faults test-long test-lowest check audit format clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ test-slow: $(READY) ## the slow tests alone
 
 test-faults: $(READY) ## the tests in which something breaks for real
 	$(BIN)/python -m pytest -m fault -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+test-long: $(READY) ## the tests of both, which take half an hour
+	$(BIN)/python -m pytest -m "slow or fault" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # A release step, in an environment of its own (about 7 GB). uv finds the lowest versions that fit; pip cannot.
 test-lowest: LOWEST := $(VENV)-lowest

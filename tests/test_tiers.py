@@ -133,6 +133,13 @@ def test_each_test_is_in_one_tier_by_its_nearest_mark_or_its_fixtures(selected, 
     assert selected(tier) == names
 
 
+@pytest.mark.parametrize(("chosen", "errors"), [("unit", 0), ("slow", 0), ("unit or conformance", 0), ("study", 1)])
+def test_a_file_without_tests_of_the_chosen_tiers_is_not_imported(pytester, chosen, errors):
+    pytester.makepyfile(test_marked="import pytest\npytestmark = pytest.mark.study\nraise RuntimeError")
+    run = pytester.inline_run("-p", "tests.tiers", "-m", chosen, "-W", "ignore")
+    assert sum(report.failed for report in run.getreports("pytest_collectreport")) == errors
+
+
 def test_every_tier_is_declared_as_a_mark(pytestconfig):
     declared = [line.partition(":")[0] for line in pytestconfig.getini("markers")]
     assert [name for name in declared if name in tiers.TIERS] == list(tiers.TIERS)

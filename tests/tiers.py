@@ -13,6 +13,7 @@
 nearest mark counts, or the tier of a fixture if that comes later in the table.
 """
 
+import ast
 import multiprocessing.util
 import os
 import sys
@@ -57,6 +58,29 @@ def tier_of(item: pytest.Item) -> str:
     lengthy = next((name for name in marks if name in LENGTHY), None)
     by_fixtures = [FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES]
     return lengthy or max([*marks[:1], *by_fixtures], key=TIERS.index, default="unit")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a file without tests of the tiers that `-m` names; importing all of them takes 20 s."""
+    wanted = set(config.getoption("markexpr").split(" or "))
+    if not wanted <= set(TIERS) or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    return True if not wanted & _possible_tiers(ast.parse(collection_path.read_text())) else None
+
+
+def _possible_tiers(module: ast.Module) -> set[str]:
+    """The tiers that tests of a module may have; fixtures make some of them launcher or study tests."""
+    assigned = [
+        node.value for node in module.body
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["pytestmark"]
+    ]  # fmt: skip
+    of_file = {tier for value in assigned for tier in _marks_in(value)}
+    return _marks_in(module) | (set() if of_file else {"unit"}) | set(FIXTURES.values())
+
+
+def _marks_in(node: ast.AST) -> set[str]:
+    attributes = [each for each in ast.walk(node) if isinstance(each, ast.Attribute) and each.attr in TIERS]
+    return {each.attr for each in attributes if ast.unparse(each.value) == "pytest.mark"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

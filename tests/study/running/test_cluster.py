@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
@@ -29,21 +30,25 @@ start_ray("local")
 ray.get(ray.remote(lambda: 1).remote())
 me = psutil.Process()
 family = [me, *me.children(recursive=True)]
-print(json.dumps([
+listening = [
     [process.name(), socket.laddr.ip] for process in family for socket in process.net_connections("inet")
     if socket.status == "LISTEN"
-]))
+]
+print(json.dumps({"listening": listening, "words": sorted({word for each in family for word in each.cmdline()})}))
 stop_ray()
 """
 
 
 @pytest.mark.slow
-def test_every_server_of_a_local_cluster_listens_on_loopback_alone():
+def test_every_server_of_a_local_cluster_is_needed_and_listens_on_loopback_alone():
     done = subprocess.run([sys.executable, "-c", LISTENERS], capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert {"gcs_server", "raylet"} <= {name for name, _ in found}
-    assert {ip.removeprefix("::ffff:") for _, ip in found} <= {"127.0.0.1", "::1"}, found
+    assert {"gcs_server", "raylet"} <= {name for name, _ in found["listening"]}
+    assert {ip.removeprefix("::ffff:") for _, ip in found["listening"]} <= {"127.0.0.1", "::1"}, found
+    programs = {Path(word).name for word in found["words"]}
+    assert {"gcs_server", "raylet"} <= programs
+    assert not programs & {"dashboard.py", "log_monitor.py", "monitor.py"}
 
 
 @pytest.mark.parametrize(

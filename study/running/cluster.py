@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -36,11 +36,15 @@ set_unless_set(_ENVIRONMENT | WORKERS)
 import ray
 from ray._private import ray_constants
 from ray._private.node import Node
+from ray._private.parameter import RayParams
 
 from study.plan.cluster_address import host_and_port
 from study.running.node_code import check_node_code, shipped_code
+from study.running.worker_server import START_SCRIPT, worker_server
+from study.running.worker_start import ADDRESS
 from trainables.process.errors import StudyError
 
+_worker_servers: Final = ExitStack()  # closed when Ray is stopped
 _SECONDS_TO_ANSWER: Final = 25
 _SECONDS_BETWEEN_COUNTS: Final = 3.0
 # The port is tried before Ray is imported. A name lookup has no time limit, so it is part of the probe.
@@ -85,12 +89,14 @@ def check_address(address: str) -> None:
         raise StudyError(f"no Ray cluster answers at {address} ({last[0]}). {advice}")
 
 
-def start_ray(address: str, *, ship_code: bool = False) -> None:
+def start_ray(address: str, *, ship_code: bool = False, modules: Sequence[str] = ()) -> None:
     """Connect to `address`, or start a cluster of this process on this machine (`local`).
 
     Args:
         address: see `check_address`.
         ship_code: whether nodes receive the code from this machine. If False, the code must be installed on the nodes.
+        modules: what workers of a cluster of this process need besides the modules of every trial; see
+            `worker_server`.
 
     Raises:
         StudyError: Ray cannot be reached or started, or nodes lack the code or have different code.
@@ -100,7 +106,8 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
         with _signals_kept():
             if address == "local":
                 _give_token()
-                with _servers_on_loopback(), _no_unused_servers():
+                address_of_server = _worker_servers.enter_context(worker_server(modules))
+                with _servers_on_loopback(), _no_unused_servers(), _workers_started_by(address_of_server):
                     # A small store is enough: trials put nothing large into it, because data are memory-mapped files.
                     ray.init(
                         address="local",
@@ -117,6 +124,7 @@ def start_ray(address: str, *, ship_code: bool = False) -> None:
                     address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={**keep, **code}
                 )
     except Exception as error:  # Ray raises a bare Exception if its processes start too slowly
+        _worker_servers.close()
         raise StudyError(f"Ray could not be started or reached ({address}): {error}") from error
     if address != "local" and not ship_code:
         try:
@@ -145,6 +153,25 @@ def _give_token() -> None:
     given = (os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if not any(given) and not os.path.exists(os.path.expanduser("~/.ray/auth_token")):  # noqa: PTH110, PTH111
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@contextmanager
+def _workers_started_by(server: str | None) -> Iterator[None]:
+    # Ray takes its own script where the parameter is absent, and gives it the environment of its first process.
+    if server is None:
+        yield
+        return
+    os.environ[ADDRESS] = server
+    fill_in = RayParams.update_if_absent
+
+    def with_our_script(self: RayParams, **parameters: object) -> None:
+        fill_in(self, **{**parameters, "setup_worker_path": str(START_SCRIPT)})
+
+    try:
+        with _replaced(RayParams, "update_if_absent", with_our_script):
+            yield
+    finally:
+        del os.environ[ADDRESS]
 
 
 @contextmanager
@@ -250,3 +277,4 @@ def _fitting(has: dict[str, float], demand: dict[str, float]) -> int:
 def stop_ray() -> None:
     """Disconnect from the cluster. A cluster started by this process is shut down."""
     ray.shutdown()
+    _worker_servers.close()

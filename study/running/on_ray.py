@@ -31,6 +31,7 @@ from study.search.schedulers import make_scheduler
 from study.search.searcher import StudySearch
 from study.search.tune_searcher import TuneSearcher
 from trainables.process.errors import ClusterLostError
+from trainables.spec.modality import is_text
 from trainables.storage.uris import redact_place
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _PROGRESS_FILE: Final = "teacher_progress.json"
 def executor_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Iterator["RayExecutor"]:
     """Connect Ray to the plan's cluster. Any error after losing the cluster becomes a `ClusterLostError`."""
     progress.say("starting Ray" if plan.address == "local" else f"connecting to Ray at {plan.address}")
-    start_ray(plan.address, ship_code=plan.ship_code)
+    start_ray(plan.address, ship_code=plan.ship_code, modules=_modules_of(plan))
 
     def parting(lost: str) -> str:
         return f"{lost}. What ran up to then is kept; to go on:\n  {resume_command(plan)}"
@@ -73,6 +74,14 @@ def executor_on_ray(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> Ite
             watch.end_processes()
     if watch.lost is not None:
         raise ClusterLostError(parting(watch.lost))
+
+
+def _modules_of(plan: StudyPlan) -> list[str]:
+    """Return the modules that every trial of the study imports on account of its dataset."""
+    dataset = plan.example_config.dataset
+    if is_text(dataset):
+        return ["trainables.data.text.dataset"]
+    return ["trainables.data.digits" if dataset == "digits" else "trainables.data.from_files"]
 
 
 class RayExecutor:

@@ -23,18 +23,20 @@ from trainables.process.errors import StudyError, UsageError
 
 LISTENERS = """
 import json
+import os
 import psutil
 import ray
 from study.running.cluster import start_ray, stop_ray
 start_ray("local")
-ray.get(ray.remote(lambda: 1).remote())
+parent = ray.get(ray.remote(lambda: os.getppid()).remote())
 me = psutil.Process()
 family = [me, *me.children(recursive=True)]
 listening = [
     [process.name(), socket.laddr.ip] for process in family for socket in process.net_connections("inet")
     if socket.status == "LISTEN"
 ]
-print(json.dumps({"listening": listening, "words": sorted({word for each in family for word in each.cmdline()})}))
+words = sorted({word for each in family for word in each.cmdline()})
+print(json.dumps({"parent": psutil.Process(parent).cmdline(), "listening": listening, "words": words}))
 stop_ray()
 """
 
@@ -48,6 +50,7 @@ def test_every_server_of_a_local_cluster_is_needed_and_listens_on_loopback_alone
     assert {ip.removeprefix("::ffff:") for _, ip in found["listening"]} <= {"127.0.0.1", "::1"}, found
     programs = {Path(word).name for word in found["words"]}
     assert {"gcs_server", "raylet"} <= programs
+    assert any("study.running.worker_server" in word for word in found["parent"]), "the worker was not forked"
     assert not programs & {"dashboard.py", "log_monitor.py", "monitor.py"}
 
 

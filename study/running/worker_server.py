@@ -1,0 +1,161 @@
+"""Worker processes of a local Ray, forked from one process that has imported what trials need.
+
+Importing PyTorch, Ray and SciPy takes seconds of processor time, and each worker would spend them. One process of the
+study imports them once, while Ray starts. Workers that are forked from it also share the memory of what it imported.
+
+Ray runs `worker_start.py` for each worker, which asks this process. A worker starts as Ray itself starts it if it needs
+other environment variables or another Python, if this process has ended, and on systems other than Linux.
+`PESFKD_FORK_WORKERS=0` has all workers start so.
+"""
+
+import json
+import os
+import resource
+import runpy
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from study.running.worker_start import FORKED, LONGEST_REQUEST, peer_is_me
+
+START_SCRIPT: Final = Path(__file__).with_name("worker_start.py")
+SWITCH: Final = "PESFKD_FORK_WORKERS"
+# A backward pass with a given gradient imports the last one.
+_WITHOUT_RAY: Final = ("trainables.run.run", "torch.fx.experimental.symbolic_shapes")
+_WITH_RAY: Final = ("ray._private.workers", "trainables.tune.ray_tasks", "trainables.tune.trainable")
+# What Ray sets for a worker, and Tune for a trial. Ray reads its own when it is imported, but a worker that was started
+# for no job takes any, as Ray starts such workers ahead.
+_OF_WORKER: Final = {"PL_DISABLE_FORK", "RAY_JOB_ID", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_RAYLET_PID"}
+_NO_JOB: Final = {"RAY_JOB_ID": "ffffffff"}
+# What Ray sets for all its processes. The first is its default where a token is given.
+_OF_RAY: Final = {"RAY_AUTH_MODE": "token", "SPT_NOENV": "1"}
+_OOM_SCORE: Final = "RAY_worker_oom_score_adjustment"
+_REFUSED: Final = b"refused"
+_SERVE: Final = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from study.running.worker_server import serve; serve(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])"
+)
+
+
+@contextmanager
+def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
+    """Run the process that workers are forked from.
+
+    Args:
+        modules: names of modules that it imports, besides those that all trials need.
+
+    Yields:
+        The value of the variable `ADDRESS` for `START_SCRIPT`. None if workers are to start as Ray starts them.
+    """
+    if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
+        yield None
+        return
+    address = f"pesfkd-{secrets.token_hex(16)}"
+    lifeline, held = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind("\0" + address)
+        listener.listen(64)
+        descriptors = [listener.fileno(), lifeline]
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and text
+            [sys.executable, "-c", _SERVE, json.dumps(sys.path), *map(str, descriptors), *modules],
+            env=_OF_RAY | os.environ, pass_fds=descriptors,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    os.close(lifeline)
+    try:
+        yield address
+    finally:
+        os.close(held)
+        process.kill()
+        process.wait()
+
+
+def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
+    """Import what trials need, then fork a worker for each request, until the study ends.
+
+    In a worker, it returns when the worker's program has ended.
+
+    Args:
+        listener_number: descriptor of the socket that listens.
+        lifeline: descriptor of a pipe whose other end the study holds.
+        modules: names of further modules to import.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides what Ctrl-C means
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Ray notices the end of a worker by its connection
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_WORKER}
+    _import_all([*_WITHOUT_RAY, *modules])
+    listener = socket.socket(fileno=listener_number)
+    raylet = None
+    files: list[int] = []
+    while True:
+        ready, _, _ = select.select([listener_number, lifeline], [], [])
+        if lifeline in ready:
+            return
+        connection, _ = listener.accept()
+        with suppress(OSError, ValueError, KeyError):
+            content, files, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 3)
+            request = json.loads(content)
+            wanted = request["environment"]
+            if raylet is None:
+                raylet = wanted["RAY_RAYLET_PID"]
+                os.environ.update({"RAY_RAYLET_PID": raylet} | _NO_JOB)
+                _import_all(_WITH_RAY)
+            same = environment == {name: value for name, value in wanted.items() if name not in _OF_WORKER}
+            may_fork = same and raylet == wanted["RAY_RAYLET_PID"] and peer_is_me(connection) and _threads() == 1
+            if not may_fork:
+                connection.send(_REFUSED)
+            elif os.fork() == 0:
+                break  # the connection stays open until this process has ended
+        for file in files:
+            os.close(file)
+        files = []
+        connection.close()
+    listener.close()
+    os.close(lifeline)
+    _become_worker(request, files)
+    connection.send(FORKED)
+    runpy.run_path(request["words"][0], run_name="__main__")
+
+
+def _import_all(modules: Sequence[str]) -> None:
+    for name in modules:
+        import_module(name)
+
+
+def _threads() -> int:
+    """Number of threads, without that of Arrow's allocator, which is prepared for forks.
+
+    What another thread has locked would stay locked in a fork.
+    """
+    names = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
+    return len(names) - names.count("jemalloc_bg_thd")
+
+
+def _become_worker(request: dict[str, Any], files: list[int]) -> None:
+    """Give this process what Ray gave the one that runs `START_SCRIPT`."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    if request["leads_group"]:
+        os.setpgid(0, 0)  # Ray ends the group of a worker
+    os.setpriority(os.PRIO_PROCESS, 0, request["niceness"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, request["files"])
+    with suppress(OSError):  # the system should end workers first when memory is short
+        Path("/proc/self/oom_score_adj").write_text(os.environ.get(_OOM_SCORE, "1000"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
+    import_module("numpy").random.seed()  # Python's own generator is seeded after each fork
+    sys.argv[:] = request["words"]
+    sys.path.insert(0, str(Path(request["words"][0]).parent))

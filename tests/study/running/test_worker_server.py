@@ -1,0 +1,162 @@
+"""Worker processes are forked from one that has imported what they need, and start as Ray starts them otherwise."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from study.running.worker_server import START_SCRIPT, SWITCH, worker_server
+from study.running.worker_start import ADDRESS, peer_is_me
+from trainables.process.environment import WORKERS, set_unless_set
+
+pytestmark = pytest.mark.launcher
+
+# Stands for Ray's program of a worker.
+PROGRAM = """
+import json, os, random, signal, sys
+had = "torch" in sys.modules
+import numpy
+print(json.dumps({
+    "had": had, "words": sys.argv, "path": sys.path[0], "folder": os.getcwd(), "parent": os.getppid(),
+    "leads": os.getpgid(0) == os.getpid(), "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+    "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+    "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    "random": [random.random(), numpy.random.random()], "mine": os.environ.get("MINE"),
+    "job": os.environ["RAY_JOB_ID"], "address": os.environ.get("PESFKD_WORKER_SERVER"),
+    "terminal": sys.stderr.isatty(), "oom": open("/proc/self/oom_score_adj").read(),
+}), flush=True)
+"""
+BY_DRIVER = """
+import time
+from study.running.worker_server import worker_server
+with worker_server([]) as address:
+    print(address, flush=True)
+    time.sleep(600)
+"""
+
+
+def ray_environment(address, **environment):
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    of_ray = {"RAY_AUTH_MODE": "token", "SPT_NOENV": "1", "RAY_RAYLET_PID": "1", "RAY_JOB_ID": "01000000"}
+    return inherited | of_ray | {ADDRESS: address} | environment
+
+
+def as_ray_starts_it(address, program, *words, timeout=120, **environment):
+    """What the program of a worker printed, and how the process ended that Ray has started."""
+    process = subprocess.run(
+        [sys.executable, START_SCRIPT, program, *words, "--language=PYTHON"],
+        env=ray_environment(address, **environment),
+        capture_output=True, text=True, timeout=timeout, check=False, cwd=program.parent, process_group=0,
+        preexec_fn=lambda: (os.nice(3), signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])),
+    )  # fmt: skip
+    return process.returncode, json.loads(process.stdout), process.stderr
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+@pytest.fixture(scope="module")
+def address():
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+    set_unless_set(WORKERS)  # several threads of a library are no ground for a fork
+    with worker_server(["trainables.data.digits"]) as given:
+        yield given
+
+
+@pytest.fixture(autouse=True)
+def no_rays_own_mode(monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_worker_is_forked_with_what_ray_has_given_it(address, program):
+    code, found, said = as_ray_starts_it(address, program, "--worker-id=1")
+    other = as_ray_starts_it(address, program, "--worker-id=2", RAY_JOB_ID="02000000")[1]
+    assert (code, said) == (0, "")
+    assert found["had"], "it was not forked"
+    assert found["words"] == [str(program), "--worker-id=1"]
+    assert found["path"] == found["folder"] == str(program.parent)
+    assert found["leads"]
+    assert found["interrupt"]
+    assert (found["niceness"], found["blocked"], found["oom"].strip()) == (3, [signal.SIGUSR2], "1000")
+    assert (found["job"], other["job"], found["address"]) == ("01000000", "02000000", None)
+    assert found["parent"] == other["parent"] != os.getpid()
+    assert not set(found["random"]) & set(other["random"]), "forked workers draw the same random numbers"
+
+
+def test_variables_of_a_runtime_environment_are_set_and_other_ones_are_not_forked(address, program):
+    context = json.dumps({"command_prefix": [], "env_vars": {"PL_DISABLE_FORK": "1"}, "py_executable": sys.executable})
+    code, found, _ = as_ray_starts_it(address, program, f"--serialized-runtime-env-context={context}")
+    assert (code, found["had"], found["words"]) == (0, True, [str(program)])
+    context = json.dumps({"env_vars": {"MINE": "1"}})
+    code, found, _ = as_ray_starts_it(address, program, f"--serialized-runtime-env-context={context}")
+    assert (code, found["had"], found["mine"], found["words"]) == (0, False, "1", [str(program)])
+    code, found, _ = as_ray_starts_it(address, program, RAY_RAYLET_PID="2")
+    assert (code, found["had"]) == (0, False)
+
+
+def test_what_is_not_plain_is_started_by_rays_own_script(address, program):
+    """Ray's script starts a command through a shell."""
+    context = json.dumps({"command_prefix": ["MINE=prefixed"]})
+    code, found, _ = as_ray_starts_it(address, program, f"--serialized-runtime-env-context={context}")
+    assert (code, found["had"], found["mine"]) == (0, False, "prefixed")
+
+
+def test_without_a_server_a_worker_starts_all_the_same(program, monkeypatch):
+    code, found, _ = as_ray_starts_it("pesfkd-of-nobody", program)
+    assert (code, found["had"]) == (0, False)
+    monkeypatch.setenv(SWITCH, "0")
+    with worker_server([]) as address:
+        assert address is None
+
+
+def test_a_server_that_cannot_import_ends_and_workers_start_all_the_same(program):
+    with worker_server(["no_such_module"]) as address:
+        code, found, _ = as_ray_starts_it(address, program)
+    assert (code, found["had"]) == (0, False)
+
+
+def test_a_worker_that_dies_ends_the_process_that_ray_has_started(address, program):
+    program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    process = subprocess.run(
+        [sys.executable, START_SCRIPT, program],
+        env=ray_environment(address), timeout=120, check=False, capture_output=True,
+    )  # fmt: skip
+    assert process.returncode == 0
+
+
+def test_a_server_ends_with_its_driver_however_that_ends():
+    driver = subprocess.Popen([sys.executable, "-c", BY_DRIVER], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout.readline().startswith("pesfkd-")
+    (server,) = psutil.Process(driver.pid).children()
+    driver.kill()
+    driver.wait()
+    driver.stdout.close()
+    assert psutil.wait_procs([server], timeout=60)[1] == []
+
+
+def test_a_server_with_other_threads_forks_nothing(program, monkeypatch, tmp_path):
+    module = tmp_path / "begins_a_thread.py"
+    module.write_text("import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()")
+    monkeypatch.syspath_prepend(tmp_path)
+    with worker_server(["begins_a_thread"]) as address:
+        code, found, _ = as_ray_starts_it(address, program)
+    assert (code, found["had"]) == (0, False)
+
+
+def test_only_the_same_user_is_served(monkeypatch):
+    for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET):
+        with end:
+            assert peer_is_me(end)
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "getuid", lambda: 12345)
+                assert not peer_is_me(end)

@@ -22,6 +22,8 @@ from tests.trainables.text.pretrained import fine_tuned
 from trainables.data import load_dataset
 from trainables.teacher.command import main as train_teacher
 
+pytestmark = pytest.mark.study
+
 TASK = ("--space", "adapter_width", "--dataset", "glue:rte")
 NETS = ("--teacher", "bert_2_32", "--student", "bert:1")
 

@@ -27,6 +27,8 @@ from tests.analysis.conftest import caption_of
 from tests.analysis.planted import records
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
+pytestmark = pytest.mark.study
+
 
 def test_the_best_so_far_follows_the_start_and_counts_finished_trials_only() -> None:
     scores = [(None, "failed"), (0.5, "finished"), (0.9, "pruned"), (0.4, "finished"), (0.6, "finished")]

@@ -10,6 +10,8 @@ from analysis.questions.mediation import gap_mediation, split_effect
 from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import repeated, searched
 
+pytestmark = pytest.mark.study
+
 STUDIES = 60
 # A nominal 0.95 over 60 studies has a standard error of 0.028; three of them.
 COVERED = 0.95 - 3 * 0.028

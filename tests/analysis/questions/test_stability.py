@@ -11,6 +11,8 @@ from analysis.reading.trials import EXAMPLE, open_study
 from tests.analysis.planted import records, repeated
 from tests.analysis.synthetic import trial
 
+pytestmark = pytest.mark.study
+
 STUDIES = 300
 
 

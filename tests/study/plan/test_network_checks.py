@@ -15,6 +15,8 @@ from study.plan.network_checks import check_networks
 from tests.study.factories import make_plan
 from trainables.process.errors import UsageError
 
+pytestmark = pytest.mark.study
+
 
 @pytest.mark.study
 @pytest.mark.parametrize("more", [("--dry-run",), ()], ids=["dry run", "run"])

@@ -18,6 +18,8 @@ from trainables.steps.adapter import KINDS
 from trainables.teacher_outputs.frozen import FrozenTeacher
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
+pytestmark = pytest.mark.study
+
 FEATURE, CLASSES = 64, 10  # of cnn_8_16 on the digits
 
 

@@ -12,6 +12,8 @@ from trainables.data.registry import dataset_info
 from trainables.data.views import view_table
 from trainables.spec.datasets import DATASETS
 
+pytestmark = pytest.mark.study
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -19,6 +19,8 @@ from trainables.spec.teacher_trial import teacher_trial
 from trainables.storage.tensors import read_tensors
 from trainables.teacher.files import TeacherFileError, ensure_teacher, load_teacher, teacher_digest
 
+pytestmark = pytest.mark.study
+
 PAIRS = [("resnet32x4", "resnet8x4"), ("wrn_16_2", "ShuffleV1"), ("resnet14", "ShuffleV2"), ("vgg13", "MobileNetV2"),
          ("ResNet50", "vgg8"), ("cnn_8_16", "resnet8"), ("resnet8", "cnn_3_4"), ("wrn_16_2", "wrn_16_1"),
          ("resnet14a", "resnet8a")]  # fmt: skip

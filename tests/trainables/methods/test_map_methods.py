@@ -22,6 +22,8 @@ from trainables.run.run import DistillationRun
 from trainables.spec.methods import method_spec
 from trainables.spec.trial import TrialConfig
 
+pytestmark = pytest.mark.study
+
 MAP_METHODS = [name for name in IMAGE_METHODS if method_spec(name).needs_maps]
 EVERY_METHOD = pytest.mark.parametrize("method", MAP_METHODS)
 LABELS = torch.tensor([0, 1, 2, 1])

@@ -18,6 +18,8 @@ from trainables.run.run import DistillationRun
 from trainables.spec.trial import TrialConfig
 from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
+pytestmark = pytest.mark.study
+
 LABELS = torch.tensor([0, 3, 1, 1, 4])
 WEIGHTS = {"ce_weight": 0.7, "kd_weight": 1.3}
 

@@ -13,6 +13,8 @@ from trainables.methods.pkd import patience_loss, pkd_losses
 from trainables.run.run import DistillationRun
 from trainables.spec.layer_matching import matched_layers
 
+pytestmark = pytest.mark.study
+
 
 def test_the_patience_loss_of_one_pair_is_a_hand_value() -> None:
     student = (torch.zeros(1, 2), torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2))

@@ -12,6 +12,8 @@ from trainables.run.checkpoint import load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
 from trainables.teacher_outputs.frozen import FrozenTeacher, Renormalisation
 
+pytestmark = pytest.mark.study
+
 CPU = torch.device("cpu")
 # Wide enough for the channels-last layout.
 WIDE = {"student": "cnn_8_16", "epochs": 2}

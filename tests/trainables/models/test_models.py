@@ -12,6 +12,8 @@ from trainables.models.interface import StageOutputs
 from trainables.models.zoo import CIFAR_MODELS
 from trainables.spec.architectures import CIFAR_NAMES, CNN_EXAMPLES, check_model_name, feature_dim
 
+pytestmark = pytest.mark.study
+
 # Of the checkpoints that people have, at 100 classes and 3 channels: entries, parameters, and the first 16
 # hex digits of the sha256 of the sorted lines "key:comma-separated shape". Taken from the models as
 # RepDistiller (commit eedab9d; MobileNetV2: b13aecc) and mdistiller (commit e8c5bb3) define them.

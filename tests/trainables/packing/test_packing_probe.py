@@ -11,6 +11,8 @@ from trainables.packing.probe import best_count
 from trainables.spec.architectures import CIFAR_NAMES, is_packable
 from trainables.spec.datasets import DATASETS
 
+pytestmark = pytest.mark.study
+
 
 @pytest.mark.study
 @pytest.mark.parametrize(("method", "stored"), [("pesf_kd", True), ("pesf_kd", False), ("vid", True)])

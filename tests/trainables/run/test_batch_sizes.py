@@ -25,6 +25,8 @@ from trainables.spec.batch_sizes import batch_sizes, count_batches, largest_batc
 from trainables.teacher.training import TeacherTraining
 from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutputsStore
 
+pytestmark = pytest.mark.study
+
 # At 4 pixels the last stage of resnet8 has maps of one position: BatchNorm refuses a batch of one sample.
 SHRINKING = {"student": "resnet8", "teacher": "resnet8", "batch_size": 64, "epochs": 3}
 

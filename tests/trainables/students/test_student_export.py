@@ -18,6 +18,8 @@ from trainables.students.export import (
 )
 from trainables.students.file import KeptStudent, Student, example_path, load_kept, load_student
 
+pytestmark = pytest.mark.study
+
 FACTS = {"architecture": "cnn_3_4", "trial_id": "study-0001"}
 # Name, channels and size of the images. They have not learnt anything: what is tested is that they say the same.
 NETS = [

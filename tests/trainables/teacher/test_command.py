@@ -23,6 +23,8 @@ from trainables.storage.tensors import read_tensors, write_tensors
 from trainables.teacher.card import accuracies
 from trainables.teacher.command import main
 
+pytestmark = pytest.mark.study
+
 SMALL = ("--dataset", "digits", "--model", "cnn_8_16", "--recipe", "short", "--epochs", "4", "--no-mlflow")
 FILES = {".lock", "README.md", "history.json", "settings.json", "teacher.safetensors"}
 

@@ -22,6 +22,8 @@ from trainables.teacher.files import find_tokeniser, keep_given_teacher, load_te
 from trainables.teacher.given_text import read_given_text_teacher
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
+pytestmark = pytest.mark.study
+
 
 def test_a_folder_becomes_a_teacher_that_is_kept_with_its_tokeniser(text: TextDataset, tmp_path: Path) -> None:
     folder = fine_tuned(tmp_path / "model", text)

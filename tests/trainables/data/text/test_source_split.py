@@ -16,6 +16,8 @@ from trainables.data.text.source_split import COMMON, sources_of, split_by_sourc
 from trainables.spec.datasets import DATASETS
 from trainables.spec.glue import GLUE_TASKS
 
+pytestmark = pytest.mark.study
+
 
 def test_a_phrase_has_the_source_of_the_sentence_that_it_is_cut_from():
     rows = ["a dull film with no plot", "no plot", "a bright film", "A  Bright", "bright film", "film with no"]

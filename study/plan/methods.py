@@ -1,6 +1,8 @@
 """Methods in a comparison, with the starting point of each.
 
-A method that works with and without an adapter appears twice: alone and as `METHOD+adapter`.
+A method that works with and without an adapter appears twice: alone and as `METHOD+adapter`. Some rows are compared
+only if the user names them: adapters beside methods that match features, such as `crd+adapter`, and the released
+variants of PESF-KD, such as `pesf_kd+released-vision`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,8 @@ from search_spaces import Parameter
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
 from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.methods.pesf_variants import PESF_VARIANTS
+from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
 from trainables.spec.trial import TrialConfig
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 
 BASELINE: Final = "kd"
 _WITH_ADAPTER: Final = "+adapter"
+# Methods that a comparison has twice by default. Rows for all other adapters would make it half as long again.
+_TWICE: Final = ("dkd", "dist", "logit_standardisation")
 
 
 class ComparedMethod(BaseModel):
@@ -60,12 +66,13 @@ class Search(NamedTuple):
 
 def row_name(config: TrialConfig) -> str:
     """Return the row name of a config's method in tables."""
-    return f"{config.method}{_WITH_ADAPTER}" if config.adapter else config.method
+    return method_name({name: getattr(config, name) for name in NAMING_FIELDS})
 
 
 def known_methods(dataset: str) -> dict[str, ComparedMethod]:
-    """Return every registered method with published settings for the dataset's modality, by row name."""
-    return {method.name: method for method in _all_methods(on_text=is_text(dataset))}
+    """Return the methods of a default comparison with published settings for the dataset's modality, by row name."""
+    methods = _all_methods(on_text=is_text(dataset))
+    return {each.name: each for each in methods if not each.fields["adapter"] or each.fields["method"] in _TWICE}
 
 
 def _all_methods(*, on_text: bool) -> Iterator[ComparedMethod]:
@@ -73,8 +80,27 @@ def _all_methods(*, on_text: bool) -> Iterator[ComparedMethod]:
         entry = method_spec(name)
         published = (on_text and entry.published_on_text) or entry.published
         for adapter in (False, True) if entry.takes_adapter else (False,):
-            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published}
+            own = entry.published_adapter if adapter else {}
+            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published, **own}
             yield ComparedMethod(name=f"{name}{_WITH_ADAPTER}" if adapter else name, fields=fields)
+
+
+def methods_on_request(dataset: str) -> dict[str, ComparedMethod]:
+    """Return the methods that are compared only if the user names them, by row name.
+
+    These are adapters beside further methods, and the variant of PESF-KD that its authors released for the dataset's
+    modality.
+    """
+    usual = known_methods(dataset)
+    released = "released-language" if is_text(dataset) else "released-vision"
+    adapters = {each.name: each for each in _all_methods(on_text=is_text(dataset)) if each.name not in usual}
+    return adapters | {
+        (name := f"pesf_kd+{variant}"): ComparedMethod(
+            name=name, fields={"method": "pesf_kd", "adapter": False, "pesf_variant": variant, **entry.settings}
+        )
+        for variant, entry in PESF_VARIANTS.items()
+        if variant == released
+    }
 
 
 def choose_methods(
@@ -90,11 +116,13 @@ def choose_methods(
     Raises:
         UsageError: a method is unknown, or was named by the user and cannot run with these models.
     """
-    known = known_methods(base.get("dataset", TrialConfig.model_fields["dataset"].default))
+    dataset = base.get("dataset", TrialConfig.model_fields["dataset"].default)
+    usual = known_methods(dataset)
+    known = usual | methods_on_request(dataset)
     for name in asked or ():
         if name not in known:
             raise UsageError(f"--methods: {unknown_name('method', name, list(known))}")
-    wanted = dict.fromkeys([*([] if asked is None or BASELINE in asked else [BASELINE]), *(asked or known)])
+    wanted = dict.fromkeys([*([] if asked is None or BASELINE in asked else [BASELINE]), *(asked or usual)])
     chosen = []
     for name in wanted:
         reason = why_not(known[name], base, overrides)

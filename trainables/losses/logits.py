@@ -58,6 +58,41 @@ def probability_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, temp
     return torch.nn.functional.mse_loss(student, teacher) * temperature**2
 
 
+def swapped_kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, adapted_logits: Tensor, labels: Tensor, *, temperature: float
+) -> Tensor:
+    """Compute the distance of PESF-KD's vision code, T² (KL(swap(teacher) || student) + KL(adapted || swap(student))).
+
+    swap exchanges the largest logit of a row and the logit of the label. Both swapped sides are constants. The student
+    therefore learns from the corrected frozen teacher, and the adapted teacher from the corrected student.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), logits of the frozen teacher.
+        adapted_logits: (B, C), logits of the adapted teacher.
+        labels: (B,) int64.
+        temperature: divides all logits.
+
+    Returns:
+        Scalar, averaged over the batch, T² applied. 0 if all three predict the labels and are equal.
+
+    Source:
+        Rao et al. (2022), `train_distill` in cv/helper/loops.py of github.com/1170300319/PESF-KD at commit d3f6aa8. The
+        logarithm of the target is exact here. There, a probability that underflows to 0 adds 0.
+    """
+    teacher, student = (swap_top_and_label(each.detach(), labels) for each in (teacher_logits, student_logits))
+    return kd_loss(student_logits, teacher, temperature=temperature) + kd_loss(
+        student, adapted_logits, temperature=temperature
+    )
+
+
+def swap_top_and_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits (B, C) with the largest logit of each row and the logit of the label exchanged."""
+    top, own = logits.argmax(dim=1, keepdim=True), labels[:, None]
+    swapped = logits.scatter(1, top, logits.gather(1, own))
+    return swapped.scatter(1, own, logits.gather(1, top))
+
+
 def dkd_loss(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float, alpha: float, beta: float
 ) -> Tensor:

@@ -20,8 +20,8 @@ from trainables.teacher_outputs.batch import TeacherBatch
 # Config fields that all trials of a pack share. All other fields may differ.
 SHARED_FIELDS: Final = (
     "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
-    "detach_adapter_target", "distance", "gap_control", "augmentation", "teacher_recipe", "teacher_epochs",
-    "teacher_digest", "teacher_seed", "split_seed",
+    "adapter_dropout", "detach_adapter_target", "pesf_variant", "distance", "gap_control", "augmentation",
+    "teacher_recipe", "teacher_epochs", "teacher_digest", "teacher_seed", "split_seed",
 )  # fmt: skip
 _STUDENT: Final = "student"
 _ADAPTER: Final = "adapter"

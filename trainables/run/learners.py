@@ -78,6 +78,7 @@ def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) ->
             init=settings.adapter_init,
             head=head,
             shift=shift,
+            dropout=settings.adapter_dropout,
         )
     return adapter.to(device)
 
@@ -145,7 +146,8 @@ def adapter_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Train
         epochs=config.epochs,
         steps=steps,
         warmup=config.rate_warmup,
-        clip_norm=config.clip_norm,
+        clip_norm=config.clip_norm if settings.adapter_clip else 0.0,
+        late_rate=config.student_learning_rate,
     )
 
 

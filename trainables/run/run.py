@@ -109,7 +109,8 @@ class DistillationRun:
         values = config.model_dump()
         self.objective = self.method.objective(values)
         # The closed form needs the whole-batch gradient; a worker computes only a share of it.
-        self.closed_form = self.method.gradients(values) if workers is None else None
+        formulas = workers is None and not config.draws_in_adapter
+        self.closed_form = self.method.gradients(values) if formulas else None
         self.batches = build_batches(config, dataset, self.device)
         self._build_networks()
         self.step = self._choose_step()

@@ -78,6 +78,7 @@ TRAINING_MEASURES: Final = (
     "train/loss_adapter",
     "train/loss_peer",
     "train/loss_gap",
+    "train/loss_adapter_kd",
 )
 CPU_ENERGY: Final = "cost/cpu_energy_joules"
 GPU_ENERGY: Final = "cost/gpu_energy_joules"

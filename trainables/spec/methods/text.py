@@ -5,11 +5,12 @@ from typing import Final
 from pydantic import Field
 
 from trainables.spec.bounds import LARGEST_WEIGHT, MOST_EPOCHS
-from trainables.spec.methods.settings import WeightSettings
+from trainables.spec.methods.settings import DistanceSettings, WeightSettings
 from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
 
 
-class PkdSettings(WeightSettings):
+# Pydantic takes the fields of the last base first.
+class PkdSettings(DistanceSettings, WeightSettings):
     """Settings of `pkd`."""
 
     pkd_weight: float = Field(
@@ -34,6 +35,7 @@ SPECS: Final = (
         "pkd",
         PkdSettings,
         TEMPERATURE | {"student_layers"},
+        takes_adapter=True,
         needs_maps=True,
         modality="text",
         published={"temperature": 5.0, "ce_weight": 0.5, "kd_weight": 0.5, "pkd_weight": 100.0},

@@ -17,6 +17,7 @@ from analysis.figures.study import (
     compute_learning_curves,
     compute_parameter_effect,
 )
+from analysis.questions.adapter import adapter_warnings
 from analysis.questions.association import Association, between_configs, within_configs
 from analysis.questions.calibration import TEST, VALIDATION, compute_reliability
 from analysis.questions.confirmation import ConfirmationResult, verdict
@@ -271,6 +272,7 @@ def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
     if failed:
         warnings.append(f"{counted(failed, 'trial')} failed; see below.")
     warnings += split_warnings(study.records.trials, found.configs, found.confirmed)
+    warnings += adapter_warnings(study.records.trials)
     return (*warnings, *(f"{each.message}." for each in found.ranges))
 
 
@@ -286,6 +288,7 @@ def _results(study: StudyFolder, found: _Found) -> Section:
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
         above = split_warnings(study.records.trials, found.configs, found.confirmed)
+        above += adapter_warnings(study.records.trials)
         notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
         notes = [note for note in notes if note not in above]
         texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]

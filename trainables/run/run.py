@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainables.batches.images import Batch, BatchSource, EpochBatches
 from trainables.data.dataset import Dataset, Split
 from trainables.losses.parts import LossParts, StepOutputs
+from trainables.losses.sharpness import sharpness
 from trainables.methods.method import Method
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel
@@ -37,7 +38,7 @@ from trainables.run.learners import (
 from trainables.run.predictions import SplitPredictor
 from trainables.run.workers import Workers, share_norms
 from trainables.spec.batch_sizes import largest_batch
-from trainables.spec.measures import CALIBRATION
+from trainables.spec.measures import ADAPTER_SHIFT, CALIBRATION
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig, derive_seed
 from trainables.steps.adapter import TeacherAdapter
@@ -116,6 +117,7 @@ class DistillationRun:
         self.step = self._choose_step()
         self.predictor = SplitPredictor(self.student, dataset, self.batches, workers)
         self._forwards_reported = 0
+        self._initial_sharpness: Tensor | None = None
 
     def _build_networks(self) -> None:
         config = self.config
@@ -315,6 +317,7 @@ class DistillationRun:
                 training loss does not show this, because it is computed before the step.
         """
         split, frozen, adapted, peer = self.dataset.validation, None, None, None
+        shift: dict[str, float] = {}
         # Without a teacher, the peer takes the teacher's place in the measures.
         if self.teacher_outputs is not None and (self.method.spec.peer is None or self.method.spec.needs_teacher):
             teacher = self.predictor.of_frozen_teacher(self.teacher_outputs)
@@ -322,6 +325,7 @@ class DistillationRun:
             if self.adapter is not None:
                 self.adapter.eval()
                 adapted = self.adapter(teacher.feature, frozen)
+                shift = {ADAPTER_SHIFT: self._adapter_shift(teacher, adapted)}
         if self.companion is not None:
             companion = self.predictor.of(self.companion.evaluated(), split)
             adapted = companion if self.method.spec.trains_teacher else adapted
@@ -337,6 +341,7 @@ class DistillationRun:
             peer_logits=peer,
             metrics=self.dataset.info.metrics,
         )
+        measures |= shift
         wrong = ", ".join(f"{name} {value:g}" for name, value in measures.items() if not math.isfinite(value))
         if wrong:
             raise NonFiniteLossError(
@@ -349,6 +354,15 @@ class DistillationRun:
                 labels, dict(zip(CALIBRATION[:3], (student, standing, adapted), strict=True))
             )
         return measures
+
+    def _adapter_shift(self, teacher: TeacherBatch, adapted: Tensor) -> float:
+        """Compute how far training has moved the sharpness of the adapted logits (N, C), in nats."""
+        if self._initial_sharpness is None:  # the seed gives the initial weights again, also after a resume
+            assert self.teacher is not None
+            assert self.adapter is not None
+            initial = build_adapter(self.config, self.teacher.head, self.device).to(teacher.logits.dtype).eval()
+            self._initial_sharpness = sharpness(initial(teacher.feature, teacher.logits).double())
+        return float((sharpness(adapted.double()) - self._initial_sharpness).abs().mean())
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:

@@ -13,6 +13,11 @@ Which measures an epoch reports depends on the networks of the method:
 Accuracies are fractions, entropies are in nats, and times are in seconds. `train/loss` is the weighted total. The other
 training losses are unweighted parts of the total, except `train/loss_peer`, which is the peer's complete training loss.
 
+`train/adapter_shift` is the effect of training on an adapter, in nats: the mean over the validation split of the
+absolute change of the adapted teacher's sharpness, compared with the same adapter at its initial weights. It is 0 if
+and only if training has changed no prediction's sharpness, and changes of opposite sign do not cancel. The random
+initial correction does not count. A study warns if it stays below 0.01 nats, see `analysis.questions.adapter`.
+
 Costs are reported in two ways. `COST_MEASURES` are measured in every epoch. `COST_FACTS` are known before the first
 step and recorded once.
 
@@ -47,6 +52,7 @@ from typing import Final
 from trainables.spec.glue import GLUE_PREFIX, GLUE_TASKS
 
 ACCURACY: Final = "val/accuracy"
+ADAPTER_SHIFT: Final = "train/adapter_shift"
 SHARPNESS_GAP: Final = "val/sharpness_gap"
 
 VALIDATION_MEASURES: Final = (
@@ -79,6 +85,7 @@ TRAINING_MEASURES: Final = (
     "train/loss_peer",
     "train/loss_gap",
     "train/loss_adapter_kd",
+    ADAPTER_SHIFT,
 )
 CPU_ENERGY: Final = "cost/cpu_energy_joules"
 GPU_ENERGY: Final = "cost/gpu_energy_joules"

@@ -5,17 +5,36 @@ from typing import Final
 from pydantic import Field
 
 from trainables.spec.bounds import LARGEST_WEIGHT, LOWEST_TEMPERATURE, MOST_EPOCHS
-from trainables.spec.methods.settings import WeightSettings
+from trainables.spec.methods.settings import MethodSettings, WeightSettings
 from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
 
 
-class DkdSettings(WeightSettings):
+class WarmupSettings(MethodSettings):
+    """Warm-up of the distillation loss."""
+
+    warmup_epochs: int = Field(
+        0, ge=0, le=MOST_EPOCHS, description="dkd, dtkd: epochs in which its weight grows linearly"
+    )
+
+
+# Pydantic takes the fields of the last base first.
+class DkdSettings(WarmupSettings, WeightSettings):
     """Settings of `dkd`."""
 
-    warmup_epochs: int = Field(0, ge=0, le=MOST_EPOCHS, description="dkd: epochs in which its weight grows linearly")
     dkd_alpha: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the target class's part")
     dkd_beta: float = Field(
         8.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the other classes' part; depends on the pair"
+    )
+
+
+class DtkdSettings(WarmupSettings, WeightSettings):
+    """Settings of `dtkd`."""
+
+    dtkd_alpha: float = Field(
+        3.0, ge=0, le=LARGEST_WEIGHT, description="dtkd: weight of the part with dynamic temperatures"
+    )
+    dtkd_beta: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="dtkd: weight of the part with fixed temperature"
     )
 
 
@@ -61,6 +80,19 @@ SPECS: Final = (
             "kd_weight": 1.0,
             "dkd_alpha": 1.0,
             "dkd_beta": 8.0,
+            "warmup_epochs": 20,
+        },
+    ),
+    MethodSpec(
+        "dtkd",
+        DtkdSettings,
+        TEMPERATURE,
+        published={
+            "temperature": 4.0,
+            "ce_weight": 1.0,
+            "kd_weight": 1.0,
+            "dtkd_alpha": 3.0,
+            "dtkd_beta": 1.0,
             "warmup_epochs": 20,
         },
     ),

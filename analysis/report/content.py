@@ -17,6 +17,7 @@ from analysis.figures.study import (
     compute_learning_curves,
     compute_parameter_effect,
 )
+from analysis.questions import adapter_why
 from analysis.questions.adapter import adapter_warnings
 from analysis.questions.association import Association, between_configs, within_configs
 from analysis.questions.calibration import TEST, VALIDATION, compute_reliability
@@ -285,6 +286,9 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         confirmed = tables.confirmed_tables(found.confirmed)
         shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
         texts += verdict(found.confirmed)
+    if study.space == adapter_why.SPACE:
+        is_confirmed = bool(found.confirmed_methods)
+        texts += adapter_why.adapter_why_texts(study.records.trials, confirmed=is_confirmed, seed=study.seed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
         above = split_warnings(study.records.trials, found.configs, found.confirmed)

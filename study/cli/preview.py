@@ -45,7 +45,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
-        + ("; one sampler per method, starting from the published settings" if plan.compared and plan.searches else ""),
+        + (f"; one sampler per method, starting from the {_starts(plan)}" if plan.compared and plan.searches else ""),
         f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
         + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
@@ -60,7 +60,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *(f"left out   {line}" for line in left_out_lines(plan)),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
         *(f"note       {note}" for note in sampler_notes(plan)),
-        "published settings" if plan.compared else "first configs",
+        _starts(plan) if plan.compared else "first configs",
     ]
     lines += [
         "           " + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.items())
@@ -93,6 +93,12 @@ def _split(plan: StudyPlan) -> str:
     counts = count_plan_sources(plan)
     known = f"{counts['validation_sources']:,} of {counts['sources']:,} sources" if counts else "whole sources"
     return f"{known}, stratified as far as possible, {seed}"
+
+
+def _starts(plan: StudyPlan) -> str:
+    """Return what the first configs of a comparison are: those of the space, or published settings."""
+    space = plan.search_space
+    return "settings of the space" if isinstance(space, MethodComparison) and space.arms else "published settings"
 
 
 def _method(plan: StudyPlan) -> str:

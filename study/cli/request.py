@@ -199,7 +199,9 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     chosen = choose_teacher(values, given)
     asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
     if comparison is not None:
-        asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
+        asked["compared"] = choose_methods(
+            _names(values["methods"]), asked["base"], asked.get("overrides", {}), comparison.arms
+        )
     plan = resolve_plan(asked)
     check_study_name(plan.name)
     check_store_place(plan, is_new=True)

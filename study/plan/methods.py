@@ -103,8 +103,15 @@ def methods_on_request(dataset: str) -> dict[str, ComparedMethod]:
     }
 
 
+def _arm(name: str, fields: Mapping[str, Any]) -> ComparedMethod:
+    return ComparedMethod(name=name, fields={"adapter": False, **fields})
+
+
 def choose_methods(
-    asked: Sequence[str] | None, base: Mapping[str, Any], overrides: Mapping[str, Any]
+    asked: Sequence[str] | None,
+    base: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[ComparedMethod, ...]:
     """Return the methods of a new comparison, always including the baseline.
 
@@ -112,13 +119,14 @@ def choose_methods(
         asked: row names given by the user. None for every method that can run with these models.
         base: config fields of every trial.
         overrides: config fields fixed in every trial.
+        arms: config fields of the only methods that the comparison is about, by row name; None for any methods.
 
     Raises:
         UsageError: a method is unknown, or was named by the user and cannot run with these models.
     """
     dataset = base.get("dataset", TrialConfig.model_fields["dataset"].default)
-    usual = known_methods(dataset)
-    known = usual | methods_on_request(dataset)
+    usual = known_methods(dataset) if not arms else {name: _arm(name, fields) for name, fields in arms.items()}
+    known = usual if arms else usual | methods_on_request(dataset)
     for name in asked or ():
         if name not in known:
             raise UsageError(f"--methods: {unknown_name('method', name, list(known))}")

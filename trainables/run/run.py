@@ -39,9 +39,10 @@ from trainables.run.predictions import SplitPredictor
 from trainables.run.workers import Workers, share_norms
 from trainables.spec.batch_sizes import largest_batch
 from trainables.spec.measures import ADAPTER_SHIFT, CALIBRATION
+from trainables.spec.methods import AdapterSettings
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig, derive_seed
-from trainables.steps.adapter import TeacherAdapter
+from trainables.steps.adapter import AdapterAverage, TeacherAdapter
 from trainables.steps.loss_log import LossLog, NonFiniteLossError
 from trainables.steps.sgd import Trainer, tensors_under
 from trainables.steps.step import BatchLosses, FormulaInputs, TrainingStep, choose_step
@@ -110,7 +111,7 @@ class DistillationRun:
         values = config.model_dump()
         self.objective = self.method.objective(values)
         # The closed form needs the whole-batch gradient; a worker computes only a share of it.
-        formulas = workers is None and not config.draws_in_adapter
+        formulas = workers is None and config.has_plain_adapter
         self.closed_form = self.method.gradients(values) if formulas else None
         self.batches = build_batches(config, dataset, self.device)
         self._build_networks()
@@ -123,7 +124,7 @@ class DistillationRun:
         config = self.config
         self.student: DistillationModel = build_student(config, self.dataset, self.device, self.teacher)
         self.student_trainer = student_trainer(config, self.student, len(self.batches))
-        self.adapter: TeacherAdapter | None = None
+        self.adapter: TeacherAdapter | AdapterAverage | None = None
         self.adapter_trainer: Trainer | None = None
         if config.method_spec.has_adapter:
             assert self.teacher is not None
@@ -162,6 +163,12 @@ class DistillationRun:
         return {name: trainer for name, trainer in trainers.items() if trainer is not None}
 
     @property
+    def trainable(self) -> dict[str, nn.Module]:
+        """Modules that are trained, by the names of `trainers`; an adapter may be frozen."""
+        modules = {name: trainer.module for name, trainer in self.trainers.items()}
+        return {name: each for name, each in modules.items() if any(p.requires_grad for p in each.parameters())}
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs are done."""
         return self.epoch >= self.config.epochs
@@ -196,6 +203,7 @@ class DistillationRun:
         """
         assert not self.finished, f"all {self.config.epochs} epochs are done"
         started = time.perf_counter()
+        self.adapt_first()
         for trainer in self.trainers.values():
             trainer.module.train()
             trainer.begin_epoch(self.epoch)
@@ -209,6 +217,30 @@ class DistillationRun:
         self.epoch += 1
         self.training_seconds = time.perf_counter() - started
         return losses
+
+    def adapt_first(self) -> None:
+        """Before the first epoch, take the adapter of a whole trial with another student, if the config asks for it.
+
+        That trial differs only in its seed, and trains its adapter together with its student. The adapter of this trial
+        is therefore friendly to students of the architecture, and does not react to this trial's student.
+        """
+        if self.adapter is None or self.epoch or self.config.settings_of(AdapterSettings).adapter_training != "first":
+            return
+        other = {"adapter_training": "joint", "seed": derive_seed("adapted first", self.config.seed)}
+        config = TrialConfig(**{**self.config.model_dump(), **other})
+        first = DistillationRun(
+            config,
+            self.dataset,
+            self.teacher,
+            device=self.device,
+            teacher_outputs=self.teacher_outputs,
+            method=self.method,
+            workers=self.workers,
+        )
+        while not first.finished:
+            first.train_epoch()
+        assert first.adapter is not None
+        self.adapter.load_state_dict(first.adapter.state_dict())
 
     def _batches_of_epoch(self) -> Iterator[Batch]:
         if self.workers is None:

@@ -25,6 +25,8 @@ step and recorded once.
   and `backward` are split by network: student, adapter, teacher, method and peer.
 - The teacher's FLOPs cover a full pass for each step if the teacher is live or trained. If teacher features are stored,
   they cover the head alone. The method's FLOPs cover the losses and the modules of the method.
+- A trial with `adapter_training="first"` trains another trial before the first epoch, to adapt the teacher. The time of
+  that trial is part of the first epoch's, and its FLOPs are not counted.
 - Energy is measured for the entire machine during the epoch (see `trainables.costs.energy`). Energy is absent on
   machines without readable counters.
 - `cost/workers` is the number of processes that trained the epoch together. Times and memory are those of the first

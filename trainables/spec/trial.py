@@ -170,6 +170,21 @@ class TrialConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_frozen_adapter_that_changes_something(self) -> Self:
+        settings = self.settings_of(AdapterSettings)
+        if self.method_spec.has_adapter and settings.adapter_training == "frozen":
+            if settings.adapter_init == "zero":
+                raise ValueError(
+                    "an adapter that is frozen at a zero init changes no logit: set adapter_init=default, or choose "
+                    "the method without an adapter"
+                )
+            if getattr(self.settings, "gap_control", "none") in ("paper", "centred"):
+                raise ValueError(
+                    "a gap is imposed by training the adapter, and adapter_training is 'frozen': set gap_control=none"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _a_variant_that_goes_with_the_method(self) -> Self:
         entry = self.method_spec
         variant = self.settings_of(AdapterTermSettings).pesf_variant
@@ -254,6 +269,13 @@ class TrialConfig(BaseModel):
         """Whether all optimisers are plain SGD without clipping, with a constant rate within each epoch."""
         schedules = self.student_schedule, self.settings_of(AdapterSettings).adapter_schedule
         return self.optimiser == "sgd" and not self.clip_norm and "linear" not in schedules
+
+    @property
+    def has_plain_adapter(self) -> bool:
+        """Whether formulas can take the step of the adapter, if there is one: one adapter that learns, no dropout."""
+        settings = self.settings_of(AdapterSettings)
+        plain = settings.adapter_count == 1 and settings.adapter_training == "joint"
+        return not self.method_spec.has_adapter or (plain and not self.draws_in_adapter)
 
     @property
     def draws_in_adapter(self) -> bool:

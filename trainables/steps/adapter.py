@@ -1,5 +1,6 @@
 """Trainable correction of a frozen teacher's logits."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -122,6 +123,22 @@ class TeacherAdapter(nn.Module):
     def _bottleneck(self, inputs: Tensor) -> Tensor:
         hidden: Tensor = self.w3(torch.relu(self.w2(inputs)))
         return nn.functional.dropout(hidden, self.dropout, self.training) if self.dropout else hidden
+
+
+class AdapterAverage(nn.Module):
+    """Average of several adapters: the adapted logits are the mean of the adapted logits of all members.
+
+    Args:
+        members: adapters of one teacher, with their own initial weights.
+    """
+
+    def __init__(self, members: Sequence[TeacherAdapter]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
+        """Compute the adapted logits (B, C); see `TeacherAdapter.forward`."""
+        return torch.stack([member(feature, logits) for member in self.members]).mean(dim=0)
 
 
 def _weight_of(head: nn.Linear | None, feature_dim: int, num_classes: int) -> Tensor:

@@ -226,6 +226,8 @@ class Trainer:
         """
         if gradients is None:
             gradients = self.own_gradients
+        if not gradients:  # a frozen adapter
+            return
         self.prepare_step(gradients)
         if self.momentum and not self._momenta:
             # PyTorch initialises momenta with the first gradient; starting from zero gives the same result.

@@ -99,6 +99,24 @@ def test_a_variant_that_is_set_brings_its_settings_but_for_those_varied_or_given
         _overrides(["pesf_variant=released"], None, "joint")
 
 
+def test_a_space_with_arms_compares_these_and_refuses_other_methods(tmp_path):
+    space = COMPARISONS["adapter_why"]
+    compared = choose_methods(None, {}, {}, space.arms)
+    assert [method.name for method in compared] == list(space.arms)
+    plan = make_plan(tmp_path, space="adapter_why", compared=compared, controls=(), base={"method": "kd"}, promising=1)
+    configs = {method.name: plan.configure(method.fields) for method in plan.compared}
+    assert {name: plan.search_of(config) for name, config in configs.items()} == {name: name for name in space.arms}
+    assert {(config.ce_weight, config.kd_weight) for config in configs.values()} == {(1.0, 0.9)}
+    assert [[p.name for p in search.parameters] for search in plan.searches] == [["temperature"]] * len(space.arms)
+    assert left_out(plan) == {}
+    shown = describe_plan(plan, [])
+    assert "starting from the settings of the space" in shown
+    assert "Published settings" not in shown
+    assert [method.name for method in choose_methods(["pesf_kd"], {}, {}, space.arms)] == ["kd", "pesf_kd"]
+    with pytest.raises(UsageError, match="unknown method 'dkd'"):
+        choose_methods(["dkd"], {}, {}, space.arms)
+
+
 def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):
     base = {"student": "torchvision:resnet18", "epochs": 4}
     plan = compare(tmp_path, methods=None, base=base)

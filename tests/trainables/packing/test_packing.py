@@ -87,6 +87,7 @@ def test_trials_that_see_the_same_batches_are_what_they_are_alone_with_every_kin
         *({"method": method, "adapter": True} for method in ("dkd", "dist", "logit_standardisation", "crd", "at")),
         {"method": "pesf_kd", "distance": "mse"},
         {"method": "pesf_kd", "pesf_variant": "released-vision"},
+        {"method": "pesf_kd", "adapter_count": 2},
     ],
     ids=lambda common: "-".join(map(str, common.values())),
 )
@@ -108,6 +109,19 @@ def test_trials_of_every_method_are_packed(common, digits, teacher):
     run_epoch(left)
     run_epoch(alone["0"])
     assert_same_state(left, alone["0"])
+
+
+def test_a_packed_trial_takes_the_adapter_that_it_would_take_alone(digits, teacher):
+    configs = [small_config(adapter_training="first", seed=seed) for seed in (1, 2)]
+    packed = Pack.of_configs(configs, digits, teacher)
+    together = packed.run_epoch()
+    for name, config in enumerate(configs):
+        alone = DistillationRun(config, digits, teacher)
+        measures = run_epoch(alone)
+        theirs = packed.run_of(str(name)).adapter.state_dict()
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in alone.adapter.state_dict().items())
+        assert together.measures[str(name)]["train/loss"] == pytest.approx(measures["train/loss"], rel=1e-3)
+        assert together.measures[str(name)]["train/adapter_shift"] == measures["train/adapter_shift"] > 0
 
 
 def test_adapters_with_dropout_are_not_packed_as_they_draw_random_numbers(digits, teacher):

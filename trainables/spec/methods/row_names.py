@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 # Fields of a method with an adapter that make another method of it, each with the value that adds nothing to the name.
-_OF_ADAPTERS: Final[dict[str, str]] = {"pesf_variant": "paper"}
+_OF_ADAPTERS: Final[dict[str, str | int]] = {"pesf_variant": "paper", "adapter_training": "joint", "adapter_count": 1}
 NAMING_FIELDS: Final = ("method", "adapter", *_OF_ADAPTERS)
 
 
 def method_name(fields: Mapping[str, Any]) -> str:
-    """Return the name of a method in tables and figures, such as `dkd+adapter` or `pesf_kd+released-vision`.
+    """Return the name of a method in tables and figures, such as `dkd+adapter` or `pesf_kd+frozen`.
 
     Args:
         fields: `NAMING_FIELDS` of a config or record by name. Fields other than `method` may be missing or None, as in
@@ -20,4 +20,7 @@ def method_name(fields: Mapping[str, Any]) -> str:
         return method
     parts = [method] if method == "pesf_kd" else [method, "adapter"]
     own = {name: fields.get(name) or plain for name, plain in _OF_ADAPTERS.items()}
-    return "+".join([*parts, *(str(value) for name, value in own.items() if value != _OF_ADAPTERS[name])])
+    changed = {name: str(value) for name, value in own.items() if value != _OF_ADAPTERS[name]}
+    if "adapter_count" in changed:
+        changed["adapter_count"] = f"average-of-{changed['adapter_count']}"
+    return "+".join([*parts, *changed.values()])

@@ -8,6 +8,7 @@ from trainables.spec.bounds import LARGEST_RATE, LARGEST_WEIGHT
 from trainables.spec.methods.pesf_variants import PesfVariant
 
 AdapterKind = Literal["serial", "parallel", "logit", "feature"]
+AdapterTraining = Literal["joint", "first", "frozen"]
 AdapterInit = Literal["zero", "default", "normal"]
 Distance = Literal["kl", "mse"]
 Schedule = Literal["constant", "cosine", "step", "linear"]
@@ -55,6 +56,10 @@ class AdapterModuleSettings(MethodSettings):
     adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
     adapter_init: AdapterInit = Field(
         "zero", description="zero: step 0 is plain KD; default: PyTorch's; normal: BERT's N(0, 0.02)"
+    )
+    adapter_count: int = Field(1, ge=1, le=64, description="adapters with own weights; their logits are averaged")
+    adapter_training: AdapterTraining = Field(
+        "joint", description="joint: with the student; first: with another student, then frozen; frozen: not at all"
     )
     adapter_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter's bottleneck output")
 

@@ -174,6 +174,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.places import check_store_place
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import choose_teacher
+    from study.plan.two_classes import check_two_classes
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
@@ -207,6 +208,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_store_place(plan, is_new=True)
     check_address_form(plan.address)
     check_space_fits_method(plan)
+    check_two_classes(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from search_spaces import Parameter
+from study.plan.two_classes import two_class_refusal
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
 from trainables.spec.methods import METHOD_SPECS, method_spec
@@ -144,7 +145,7 @@ def choose_methods(
 def why_not(method: ComparedMethod, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> str | None:
     """Return why a method cannot run with these config fields, or None if it can."""
     try:
-        TrialConfig(**{**base, **method.fields, **overrides})
+        config = TrialConfig(**{**base, **method.fields, **overrides})
     except ValidationError as error:
         return describe_validation(error)
-    return None
+    return two_class_refusal(config)

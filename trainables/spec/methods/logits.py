@@ -68,12 +68,19 @@ class TtmSettings(WeightSettings):
 SPECS: Final = (
     # The temperature is the one of logit_standardisation, in the same unit: only the abstract of the paper was
     # available.
-    MethodSpec("atkd", WeightSettings, TEMPERATURE, published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0}),
+    MethodSpec(
+        "atkd",
+        WeightSettings,
+        TEMPERATURE,
+        two_classes="the teacher's confidence is ignored, because two logits over their deviation always differ by 2",
+        published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0},
+    ),
     MethodSpec(
         "dkd",
         DkdSettings,
         TEMPERATURE,
         takes_adapter=True,
+        two_classes="the part of the other classes (dkd_beta) is constant, because there is one other class",
         published={
             "temperature": 4.0,
             "ce_weight": 1.0,
@@ -102,6 +109,8 @@ SPECS: Final = (
         TEMPERATURE,
         takes_adapter=True,
         smallest_batch=2,
+        two_classes="the relations within each sample (dist_beta) are constant, because two points always correlate "
+        "by 1 or -1",
         published={"temperature": 4.0, "ce_weight": 1.0, "kd_weight": 2.0, "dist_beta": 1.0, "dist_gamma": 1.0},
     ),
     MethodSpec(
@@ -109,6 +118,8 @@ SPECS: Final = (
         WeightSettings,
         TEMPERATURE,
         takes_adapter=True,
+        two_classes="two standardised logits are always 1 and -1, so the distillation loss has no gradient",
+        two_classes_refused=True,
         published={"temperature": 2.0, "ce_weight": 0.1, "kd_weight": 9.0},
     ),
     MethodSpec(

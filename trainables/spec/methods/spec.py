@@ -31,6 +31,8 @@ class MethodSpec:
         trains_teacher: whether the teacher continues to train. Teacher outputs then cannot be stored.
         shares_layers: whether the student's layers run twice; see `trainables.models.text.share_layers`.
         smallest_batch: smallest batch size, for losses that compare the samples of a batch.
+        two_classes: what the losses lose on a dataset with two classes, as a clause; empty if they lose nothing.
+        two_classes_refused: whether nothing of the distillation loss is left then, so that new studies are refused.
         modality: data that the method supports: `images` for methods that match maps with height and width, `text` for
             methods that match layers of language models.
         published: values of `fields` to start a comparison from, taken from the paper or the authors' code for
@@ -53,6 +55,8 @@ class MethodSpec:
     trains_teacher: bool = False
     shares_layers: bool = False
     smallest_batch: int = 1
+    two_classes: str = ""
+    two_classes_refused: bool = False
     modality: Literal["any", "images", "text"] = "any"
     published: Mapping[str, float | str] = field(default_factory=dict)
     published_on_text: Mapping[str, float | str] = field(default_factory=dict)

@@ -72,14 +72,15 @@ def row_name(config: TrialConfig) -> str:
 
 def known_methods(dataset: str) -> dict[str, ComparedMethod]:
     """Return the methods of a default comparison with published settings for the dataset's modality, by row name."""
-    methods = _all_methods(on_text=is_text(dataset))
+    methods = _all_methods(dataset)
     return {each.name: each for each in methods if not each.fields["adapter"] or each.fields["method"] in _TWICE}
 
 
-def _all_methods(*, on_text: bool) -> Iterator[ComparedMethod]:
+def _all_methods(dataset: str) -> Iterator[ComparedMethod]:
     for name in METHOD_SPECS:
         entry = method_spec(name)
-        published = (on_text and entry.published_on_text) or entry.published
+        published = (is_text(dataset) and entry.published_on_text) or entry.published
+        published = {**published, **entry.published_on_task.get(dataset, {})}
         for adapter in (False, True) if entry.takes_adapter else (False,):
             own = entry.published_adapter if adapter else {}
             fields: dict[str, Any] = {"method": name, "adapter": adapter, **published, **own}
@@ -94,7 +95,7 @@ def methods_on_request(dataset: str) -> dict[str, ComparedMethod]:
     """
     usual = known_methods(dataset)
     released = "released-language" if is_text(dataset) else "released-vision"
-    adapters = {each.name: each for each in _all_methods(on_text=is_text(dataset)) if each.name not in usual}
+    adapters = {each.name: each for each in _all_methods(dataset) if each.name not in usual}
     return adapters | {
         (name := f"pesf_kd+{variant}"): ComparedMethod(
             name=name, fields={"method": "pesf_kd", "adapter": False, "pesf_variant": variant, **entry.settings}

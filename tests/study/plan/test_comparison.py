@@ -99,6 +99,13 @@ def test_a_variant_that_is_set_brings_its_settings_but_for_those_varied_or_given
         _overrides(["pesf_variant=released"], None, "joint")
 
 
+def test_pea_kd_has_the_thresholds_of_the_task(tmp_path):
+    for dataset, thresholds in (("glue:rte", (0.8, 0.6)), ("glue:sst2", (0.98, 0.8)), ("glue:mnli", (0.95, 0.7))):
+        fields = known_methods(dataset)["pea_kd"].fields
+        assert (fields["pea_threshold"], fields["pea_wrong_threshold"]) == thresholds
+        assert (fields["temperature"], fields["kd_weight"], fields["ce_weight"]) == (10.0, 0.7, 0.3)
+
+
 def test_a_space_with_arms_compares_these_and_refuses_other_methods(tmp_path):
     space = COMPARISONS["adapter_why"]
     compared = choose_methods(None, {}, {}, space.arms)

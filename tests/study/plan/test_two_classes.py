@@ -62,8 +62,8 @@ def test_a_new_study_of_a_method_without_a_gradient_is_refused(tmp_path):
         check_two_classes(plan)
     assert str(refused.value) == (
         "--method: method 'logit_standardisation' learns nothing from the teacher on two classes, as in 'glue:sst2': "
-        "two standardised logits are always 1 and -1, so the distillation loss has no gradient; choose kd, which is not "
-        "affected"
+        "two standardised logits are always 1 and -1, so the distillation loss has no gradient; choose kd, which is "
+        "not affected"
     )
     check_two_classes(make_plan(tmp_path, base={**TWO, "method": "kd"}))
     check_two_classes(make_plan(tmp_path, base={"method": "logit_standardisation", "adapter": True}))  # ten digits

@@ -39,6 +39,7 @@ class MethodSpec:
             CIFAR-100 as far as known here. Values that depend on the pair are for resnet32x4 to resnet8x4. Not every
             value was checked against the paper. Fields that are not listed keep the config's defaults.
         published_on_text: the same for text, if the values differ.
+        published_on_task: further values for a comparison on one dataset, by its canonical name.
         published_adapter: further values for a comparison with the optional adapter.
     """
 
@@ -60,6 +61,7 @@ class MethodSpec:
     modality: Literal["any", "images", "text"] = "any"
     published: Mapping[str, float | str] = field(default_factory=dict)
     published_on_text: Mapping[str, float | str] = field(default_factory=dict)
+    published_on_task: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
     published_adapter: Mapping[str, float | str] = field(default_factory=dict)
 
     @property

@@ -51,7 +51,8 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
         f"cost       at most {epochs_total(plan)} student epochs ({base.epochs} per trial)"
         + (", fewer if ASHA stops trials" if plan.scheduler == "asha" else "")
-        + _companions(plan),
+        + _companions(plan)
+        + _students_before(plan),
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
         f"runs {_where(plan)}",
@@ -177,6 +178,14 @@ def _companions(plan: StudyPlan) -> str:
         return ""
     epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
     return f"; in {epochs} of them, {getattr(plan.base, companion)} is trained too"
+
+
+def _students_before(plan: StudyPlan) -> str:
+    """Return a clause on trials that first train another student, whose epochs are not counted."""
+    first = [m.name for m in plan.compared if m.fields.get("adapter_training") == "first"]
+    if plan.overrides.get("adapter_training") == "first" and not plan.compared:
+        first = [plan.base.method]
+    return f"; {', '.join(first)}: as many epochs of another student before each trial" if first else ""
 
 
 def _where(plan: StudyPlan) -> str:

@@ -118,6 +118,7 @@ def test_a_space_with_arms_compares_these_and_refuses_other_methods(tmp_path):
     assert left_out(plan) == {}
     shown = describe_plan(plan, [])
     assert "starting from the settings of the space" in shown
+    assert "pesf_kd+first: as many epochs of another student before each trial" in shown
     assert "Published settings" not in shown
     assert [method.name for method in choose_methods(["pesf_kd"], {}, {}, space.arms)] == ["kd", "pesf_kd"]
     with pytest.raises(UsageError, match="unknown method 'dkd'"):

@@ -4,6 +4,7 @@ import difflib
 
 from search_spaces import (
     adapter_training,
+    adapter_why,
     adapter_width,
     gap_target,
     joint,
@@ -23,7 +24,7 @@ SPACES: dict[str, SearchSpace] = {
     for module in (adapter_width, temperature, loss_weights, adapter_training, gap_target, joint)
 }
 COMPARISONS: dict[str, MethodComparison] = {
-    module.COMPARISON.name: module.COMPARISON for module in (method, method_tuned)
+    module.COMPARISON.name: module.COMPARISON for module in (method, method_tuned, adapter_why)
 }
 
 

@@ -5,7 +5,7 @@ search may depart from these values, and why.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from search_spaces.space import Parameter, Value, definition_of
@@ -62,6 +62,8 @@ class MethodComparison:
         name: space name on the command line.
         question: the study's question, in one sentence.
         tuned: fields searched for each method that reads them; empty if methods run at published settings.
+        arms: config fields of the compared methods by row name, if the question is about these methods alone. Empty
+            for a comparison of any methods, each at published settings.
         replicates: default number of fresh seeds per method. A confidence interval needs four; tables in the literature
             have five.
 
@@ -72,6 +74,7 @@ class MethodComparison:
     name: str
     question: str
     tuned: tuple[TunedParameter, ...] = ()
+    arms: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     replicates: int = 5
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def launch(context: typer.Context, **values: Any) -> None:
     plain KD) on fresh seeds, and prints a table of means and intervals. Exit codes: 0 done, 1 error, 2 wrong usage,
     3 done but trials failed or MLflow did not receive everything, 4 not done within --time-budget, 130 interrupted.
     --space method and method_tuned compare distillation methods instead, on the same seeds: all methods with published
-    settings, or all tuned with the same number of trials.
+    settings, or all tuned with the same number of trials. --space adapter_why compares PESF-KD with its controls.
     The best configs of a search are selected by their own scores, so these scores are biased upwards. --confirm runs
     the best configs again on fresh seeds and evaluates them on the test split.
     """
@@ -105,7 +105,9 @@ def _show_spaces(*, as_json: bool) -> None:
             typer.echo(f"    fixed: {', '.join(fixed)}")
     for name, comparison in COMPARISONS.items():
         typer.echo(f"{name}\n  {comparison.question}")
-        typer.echo(f"    {'method':24} {'all, or --methods':28} scientific: published settings, same seeds for all")
+        methods = ", ".join(comparison.arms) or "all, or --methods"
+        settings = "settings of the space" if comparison.arms else "published settings"
+        typer.echo(f"    {'method':24} {methods:28} scientific: {settings}, same seeds for all")
         for tuned in comparison.tuned:
             typer.echo(f"    {tuned.name:24} {tuned.domain:28} nuisance, if the method uses it: {tuned.why}")
 

@@ -38,7 +38,7 @@ from analysis.reading.trials import (
     SEARCH,
     SHARPNESS_GAP,
     StudyRecords,
-    method_name,
+    method_names,
     numbers,
     objective,
     objective_measure,
@@ -276,9 +276,8 @@ def compute_learning_curves(
         shown = shown.filter(pc.is_in(shown["config_id"], pa.array(list(confirmed), pa.string())))
     elif not shown.num_rows:
         shown, stage = select(trials, stages=[SEARCH]), SEARCH
-    trial_ids, methods, configs = (shown[name].to_pylist() for name in ("trial_id", "method", "config_id"))
-    adapters = shown["adapter"].to_pylist() if "adapter" in shown.column_names else [None] * len(methods)
-    methods = [method_name(method, adapter) for method, adapter in zip(methods, adapters, strict=True)]
+    trial_ids, configs = (shown[name].to_pylist() for name in ("trial_id", "config_id"))
+    methods = method_names(shown)
     if confirmed is not None:
         methods = [confirmed[config] for config in configs]
     owners = np.array(epochs["trial_id"].to_pylist(), dtype=object)

@@ -25,6 +25,7 @@ from analysis.statistics.estimates import Estimate, holm, mean_interval, paired_
 from study.records import read_epochs, read_trials
 from trainables.display.numbers import format_estimate, format_gap, format_in_full, format_number, format_settings
 from trainables.spec.measures import objective_in_words, objective_of
+from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
 
 Value = bool | int | float | str | None
 Split = Literal["validation", "test"]
@@ -234,13 +235,18 @@ def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: 
 
 def _of_the_same_method(trials: pa.Table, rows: pa.Table) -> pa.Table:
     """Return the trials with the same method and adapter setting as the rows, which share one."""
-    (own,) = set(_method_names(rows))
-    return trials.filter(pa.array([name == own for name in _method_names(trials)], pa.bool_()))
+    (own,) = set(method_names(rows))
+    return trials.filter(pa.array([name == own for name in method_names(trials)], pa.bool_()))
 
 
-def _method_names(trials: pa.Table) -> list[str]:
-    adapters = trials["adapter"].to_pylist() if "adapter" in trials.column_names else [None] * trials.num_rows
-    return [method_name(*both) for both in zip(trials["method"].to_pylist(), adapters, strict=True)]
+def _naming_columns(trials: pa.Table) -> list[str]:
+    """Return the columns that name a method; records of earlier versions have fewer."""
+    return [name for name in NAMING_FIELDS if name in trials.column_names]
+
+
+def method_names(trials: pa.Table) -> list[str]:
+    """Return the method name of each trial; see `method_name`."""
+    return [method_name(row) for row in trials.select(_naming_columns(trials)).to_pylist()]
 
 
 def _by_replicate(rows: pa.Table, split: Split) -> dict[int, float]:
@@ -268,7 +274,7 @@ def _summary(
     return ConfigSummary(
         config_id=first["config_id"],
         name=re.sub(r"-s\d+$", "", first["name"]),
-        method=method_name(first["method"], first.get("adapter")),
+        method=method_name(first),
         stage=first["stage"],
         varied={} if is_control else {name: first[name] for name in fields},
         accuracy=mean_score(rows, split),
@@ -310,11 +316,6 @@ def within_reach(difference: Estimate, measure: str) -> Estimate:
 def _possible(measure: str) -> tuple[float, float]:
     """Return the smallest and the largest possible value of an objective."""
     return (-1.0, 1.0) if measure == "val/matthews" else (0.0, 1.0)
-
-
-def method_name(method: str, adapter: bool | None) -> str:
-    """Return the name of a method in tables and figures; an optional adapter makes it a different method."""
-    return f"{method}+adapter" if adapter else method
 
 
 def survivor_note(trials: pa.Table) -> str | None:

@@ -17,6 +17,8 @@ from analysis.figures.study import (
     compute_learning_curves,
     compute_parameter_effect,
 )
+from analysis.questions import adapter_why
+from analysis.questions.adapter import adapter_warnings
 from analysis.questions.association import Association, between_configs, within_configs
 from analysis.questions.calibration import TEST, VALIDATION, compute_reliability
 from analysis.questions.confirmation import ConfirmationResult, verdict
@@ -271,6 +273,7 @@ def _warnings(study: StudyFolder, found: _Found) -> tuple[str, ...]:
     if failed:
         warnings.append(f"{counted(failed, 'trial')} failed; see below.")
     warnings += split_warnings(study.records.trials, found.configs, found.confirmed)
+    warnings += adapter_warnings(study.records.trials)
     return (*warnings, *(f"{each.message}." for each in found.ranges))
 
 
@@ -283,9 +286,13 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         confirmed = tables.confirmed_tables(found.confirmed)
         shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
         texts += verdict(found.confirmed)
+    if study.space == adapter_why.SPACE:
+        is_confirmed = bool(found.confirmed_methods)
+        texts += adapter_why.adapter_why_texts(study.records.trials, confirmed=is_confirmed, seed=study.seed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
         above = split_warnings(study.records.trials, found.configs, found.confirmed)
+        above += adapter_warnings(study.records.trials)
         notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
         notes = [note for note in notes if note not in above]
         texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from study.plan.plan import StudyPlan
+from study.plan.two_classes import two_class_warnings
 from trainables.data.class_names import in_words, with_class_names
 from trainables.data.image_folder import list_image_folder
 from trainables.data.registry import class_sizes, dataset_info
@@ -23,10 +24,10 @@ def classes_line(plan: StudyPlan) -> str:
 
 
 def data_warnings(plan: StudyPlan) -> list[str]:
-    """Return warnings about small splits, as sentences."""
+    """Return warnings about small splits, and about methods that two classes do not suit, as sentences."""
     info = dataset_info(plan.base.dataset)
     small = small_validation(info.split_sizes[1], samples_of(info.name))
-    return [*([small] if small is not None else []), *_missing_classes(info)]
+    return [*([small] if small is not None else []), *_missing_classes(info), *two_class_warnings(plan)]
 
 
 def _missing_classes(info: DatasetInfo) -> list[str]:

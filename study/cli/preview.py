@@ -45,13 +45,14 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
-        + ("; one sampler per method, starting from the published settings" if plan.compared and plan.searches else ""),
+        + (f"; one sampler per method, starting from the {_starts(plan)}" if plan.compared and plan.searches else ""),
         f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
         + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
         f"cost       at most {epochs_total(plan)} student epochs ({base.epochs} per trial)"
         + (", fewer if ASHA stops trials" if plan.scheduler == "asha" else "")
-        + _companions(plan),
+        + _companions(plan)
+        + _students_before(plan),
         f"teacher    {describe_teacher(plan)}",
         f"           {describe_teacher_storage(plan)}",
         f"runs {_where(plan)}",
@@ -60,7 +61,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *(f"left out   {line}" for line in left_out_lines(plan)),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
         *(f"note       {note}" for note in sampler_notes(plan)),
-        "published settings" if plan.compared else "first configs",
+        _starts(plan) if plan.compared else "first configs",
     ]
     lines += [
         "           " + ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in config.items())
@@ -93,6 +94,12 @@ def _split(plan: StudyPlan) -> str:
     counts = count_plan_sources(plan)
     known = f"{counts['validation_sources']:,} of {counts['sources']:,} sources" if counts else "whole sources"
     return f"{known}, stratified as far as possible, {seed}"
+
+
+def _starts(plan: StudyPlan) -> str:
+    """Return what the first configs of a comparison are: those of the space, or published settings."""
+    space = plan.search_space
+    return "settings of the space" if isinstance(space, MethodComparison) and space.arms else "published settings"
 
 
 def _method(plan: StudyPlan) -> str:
@@ -171,6 +178,14 @@ def _companions(plan: StudyPlan) -> str:
         return ""
     epochs = (plan.total_trials - plan.replicates * len(plan.controls)) * plan.base.epochs
     return f"; in {epochs} of them, {getattr(plan.base, companion)} is trained too"
+
+
+def _students_before(plan: StudyPlan) -> str:
+    """Return a clause on trials that first train another student, whose epochs are not counted."""
+    first = [m.name for m in plan.compared if m.fields.get("adapter_training") == "first"]
+    if plan.overrides.get("adapter_training") == "first" and not plan.compared:
+        first = [plan.base.method]
+    return f"; {', '.join(first)}: as many epochs of another student before each trial" if first else ""
 
 
 def _where(plan: StudyPlan) -> str:

@@ -5,12 +5,12 @@ Modules that load the plan are imported inside the functions, so that `--help` a
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from search_spaces import COMPARISONS, MethodComparison
+from search_spaces import COMPARISONS, SPACES, MethodComparison
 from study.plan.options import default_of, names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
@@ -34,7 +34,7 @@ _SMOKE_SEEDS: Final = 2
 def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = dict(values)
     hold: list[str] = plain.get("hold") or []
-    overrides = _overrides(hold, plain.get("temperature"))
+    overrides = _overrides(hold, plain.get("temperature"), str(plain.get("space") or ""))
     # Make paths absolute, because other processes and nodes have other working directories.
     for flag in ("data_root", "optuna_storage"):
         if isinstance(path := plain.get(flag), Path):
@@ -62,8 +62,11 @@ def _check_text(given: dict[str, Any]) -> None:
         raise UsageError(found)
 
 
-def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]:
-    """Return fixed config fields, each validated and converted to the type of the field."""
+def _overrides(settings: list[str], temperature: float | None, space: str) -> dict[str, Any]:
+    """Return fixed config fields, each validated and converted to the type of the field.
+
+    A released variant of PESF-KD also fixes its released settings, except those given here or varied by the space.
+    """
     from pydantic import ValidationError
 
     from study.plan.validation import describe_validation
@@ -79,11 +82,29 @@ def _overrides(settings: list[str], temperature: float | None) -> dict[str, Any]
     with_flags = sorted(given.keys() & flags.keys())
     if with_flags:
         raise UsageError(f"--set {with_flags[0]}: use the option --{flags[with_flags[0]]} instead")
+    given = _released_settings(given, space) | given
     try:
         config = TrialConfig(**given)
     except ValidationError as error:
         raise UsageError(describe_validation(error, name=partial(_flag_of_setting, temperature is not None))) from None
     return {field: getattr(config, field) for field in given}
+
+
+def _released_settings(given: Mapping[str, Any], space: str) -> dict[str, Any]:
+    """Return the settings of the variant of PESF-KD that is given, except those that the space varies."""
+    from trainables.spec.methods.pesf_variants import PESF_VARIANTS
+
+    name = given.get("pesf_variant")
+    if name is None:
+        return {}
+    if space in COMPARISONS:
+        raise UsageError(
+            f"--set pesf_variant: space {space!r} compares several methods; name the variant in --methods, such as "
+            "--methods ce,kd,pesf_kd+released-vision"
+        )
+    varied = SPACES[space].varied if space in SPACES else ()
+    released = PESF_VARIANTS[name].settings if name in PESF_VARIANTS else {}
+    return {field: value for field, value in released.items() if field not in varied}
 
 
 def _flag_of_setting(has_temperature: bool, location: Sequence[int | str]) -> str:
@@ -153,6 +174,7 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.places import check_store_place
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import choose_teacher
+    from study.plan.two_classes import check_two_classes
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
@@ -178,12 +200,15 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     chosen = choose_teacher(values, given)
     asked = {**asked, **chosen, "base": {**asked["base"], **chosen.get("base", {})}}
     if comparison is not None:
-        asked["compared"] = choose_methods(_names(values["methods"]), asked["base"], asked.get("overrides", {}))
+        asked["compared"] = choose_methods(
+            _names(values["methods"]), asked["base"], asked.get("overrides", {}), comparison.arms
+        )
     plan = resolve_plan(asked)
     check_study_name(plan.name)
     check_store_place(plan, is_new=True)
     check_address_form(plan.address)
     check_space_fits_method(plan)
+    check_two_classes(plan)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)

@@ -1,6 +1,8 @@
 """Methods in a comparison, with the starting point of each.
 
-A method that works with and without an adapter appears twice: alone and as `METHOD+adapter`.
+A method that works with and without an adapter appears twice: alone and as `METHOD+adapter`. Some rows are compared
+only if the user names them: adapters beside methods that match features, such as `crd+adapter`, and the released
+variants of PESF-KD, such as `pesf_kd+released-vision`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from search_spaces import Parameter
+from study.plan.two_classes import two_class_refusal
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
 from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.methods.pesf_variants import PESF_VARIANTS
+from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
 from trainables.spec.trial import TrialConfig
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 
 BASELINE: Final = "kd"
 _WITH_ADAPTER: Final = "+adapter"
+# Methods that a comparison has twice by default. Rows for all other adapters would make it half as long again.
+_TWICE: Final = ("dkd", "dist", "logit_standardisation")
 
 
 class ComparedMethod(BaseModel):
@@ -60,25 +67,53 @@ class Search(NamedTuple):
 
 def row_name(config: TrialConfig) -> str:
     """Return the row name of a config's method in tables."""
-    return f"{config.method}{_WITH_ADAPTER}" if config.adapter else config.method
+    return method_name({name: getattr(config, name) for name in NAMING_FIELDS})
 
 
 def known_methods(dataset: str) -> dict[str, ComparedMethod]:
-    """Return every registered method with published settings for the dataset's modality, by row name."""
-    return {method.name: method for method in _all_methods(on_text=is_text(dataset))}
+    """Return the methods of a default comparison with published settings for the dataset's modality, by row name."""
+    methods = _all_methods(dataset)
+    return {each.name: each for each in methods if not each.fields["adapter"] or each.fields["method"] in _TWICE}
 
 
-def _all_methods(*, on_text: bool) -> Iterator[ComparedMethod]:
+def _all_methods(dataset: str) -> Iterator[ComparedMethod]:
     for name in METHOD_SPECS:
         entry = method_spec(name)
-        published = (on_text and entry.published_on_text) or entry.published
+        published = (is_text(dataset) and entry.published_on_text) or entry.published
+        published = {**published, **entry.published_on_task.get(dataset, {})}
         for adapter in (False, True) if entry.takes_adapter else (False,):
-            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published}
+            own = entry.published_adapter if adapter else {}
+            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published, **own}
             yield ComparedMethod(name=f"{name}{_WITH_ADAPTER}" if adapter else name, fields=fields)
 
 
+def methods_on_request(dataset: str) -> dict[str, ComparedMethod]:
+    """Return the methods that are compared only if the user names them, by row name.
+
+    These are adapters beside further methods, and the variant of PESF-KD that its authors released for the dataset's
+    modality.
+    """
+    usual = known_methods(dataset)
+    released = "released-language" if is_text(dataset) else "released-vision"
+    adapters = {each.name: each for each in _all_methods(dataset) if each.name not in usual}
+    return adapters | {
+        (name := f"pesf_kd+{variant}"): ComparedMethod(
+            name=name, fields={"method": "pesf_kd", "adapter": False, "pesf_variant": variant, **entry.settings}
+        )
+        for variant, entry in PESF_VARIANTS.items()
+        if variant == released
+    }
+
+
+def _arm(name: str, fields: Mapping[str, Any]) -> ComparedMethod:
+    return ComparedMethod(name=name, fields={"adapter": False, **fields})
+
+
 def choose_methods(
-    asked: Sequence[str] | None, base: Mapping[str, Any], overrides: Mapping[str, Any]
+    asked: Sequence[str] | None,
+    base: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    arms: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[ComparedMethod, ...]:
     """Return the methods of a new comparison, always including the baseline.
 
@@ -86,15 +121,18 @@ def choose_methods(
         asked: row names given by the user. None for every method that can run with these models.
         base: config fields of every trial.
         overrides: config fields fixed in every trial.
+        arms: config fields of the only methods that the comparison is about, by row name; None for any methods.
 
     Raises:
         UsageError: a method is unknown, or was named by the user and cannot run with these models.
     """
-    known = known_methods(base.get("dataset", TrialConfig.model_fields["dataset"].default))
+    dataset = base.get("dataset", TrialConfig.model_fields["dataset"].default)
+    usual = known_methods(dataset) if not arms else {name: _arm(name, fields) for name, fields in arms.items()}
+    known = usual if arms else usual | methods_on_request(dataset)
     for name in asked or ():
         if name not in known:
             raise UsageError(f"--methods: {unknown_name('method', name, list(known))}")
-    wanted = dict.fromkeys([*([] if asked is None or BASELINE in asked else [BASELINE]), *(asked or known)])
+    wanted = dict.fromkeys([*([] if asked is None or BASELINE in asked else [BASELINE]), *(asked or usual)])
     chosen = []
     for name in wanted:
         reason = why_not(known[name], base, overrides)
@@ -108,7 +146,7 @@ def choose_methods(
 def why_not(method: ComparedMethod, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> str | None:
     """Return why a method cannot run with these config fields, or None if it can."""
     try:
-        TrialConfig(**{**base, **method.fields, **overrides})
+        config = TrialConfig(**{**base, **method.fields, **overrides})
     except ValidationError as error:
         return describe_validation(error)
-    return None
+    return two_class_refusal(config)

@@ -22,6 +22,8 @@ def left_out(plan: StudyPlan) -> dict[str, list[str]]:
     base = plan.base.model_dump()
     included = {method.name for method in plan.compared}
     reasons: dict[str, list[str]] = {}
+    if plan.compared and isinstance(plan.search_space, MethodComparison) and plan.search_space.arms:
+        return {}  # its methods are its question
     for name, method in known_methods(plan.base.dataset).items():
         if name in included:
             continue
@@ -55,7 +57,11 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
     """Return notes on the limits of a comparison, for the plan and for the report."""
     configs = {method.name: plan.configure(method.fields) for method in plan.compared}
     notes = []
-    if plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(LITERATURE_NAMES):
+    space = plan.search_space
+    has_arms = isinstance(space, MethodComparison) and bool(space.arms)
+    if not has_arms and (
+        plan.base.dataset != "cifar100" or not {plan.base.student, plan.base.teacher} <= set(LITERATURE_NAMES)
+    ):
         on_text = is_text(plan.base.dataset)
         for_text = "; those of pesf_kd, pkd and pea_kd are for GLUE and BERT" if on_text else ""
         notes.append(

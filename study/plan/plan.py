@@ -216,6 +216,10 @@ class StudyPlan(BaseModel):
                 f"students of architecture {self.base.student!r} cannot be packed, because their layers mix channels: "
                 "leave out --pack"
             )
+        if self.pack not in (1, "auto") and self.overrides.get("adapter_dropout"):
+            raise ValueError(
+                "packed trials cannot keep the random numbers of adapter_dropout separate: leave out --pack"
+            )
         companion = self.base.method_spec.companion
         if self.pack != 1 and companion is not None and not is_known_to_draw_nothing(getattr(self.base, companion)):
             raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.figures.study import compute_gap_against_accuracy
+from analysis.questions.adapter import adapter_warnings
 from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
@@ -95,6 +96,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     # The test split is not looked at before the last trial of a confirmation has ended.
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
     landmark = at_landmark(records, searched=True)
+    warnings += adapter_warnings(records.trials)
     notes = [*warnings, *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, landmark, notes)

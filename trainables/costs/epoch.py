@@ -43,7 +43,7 @@ def epoch_costs(run: DistillationRun, seconds: float) -> dict[str, float]:
         "cost/seconds_per_step": run.training_seconds / count_batches(examples, run.config.batch_size),
         "cost/examples_per_second": examples / run.training_seconds,
         "cost/teacher_forwards": float(run.take_forwards()),
-        "cost/trainable_parameters": float(count_parameters(each.module for each in run.trainers.values())),
+        "cost/trainable_parameters": float(count_parameters(run.trainable.values())),
         "cost/adapter_parameters": float(count_parameters([run.adapter] if run.adapter is not None else [])),
         "cost/peak_memory_bytes": float(peak_memory(run.device)),
         "cost/workers": float(run.workers.size if run.workers is not None else 1),

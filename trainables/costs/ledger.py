@@ -117,7 +117,7 @@ def count_costs(run: DistillationRun) -> CostLedger:
     outputs = run.teacher_outputs
     slots = run.batches.slots if runs_frozen_teacher else 0
     return CostLedger(
-        parameters={name: count_parameters([trainer.module]) for name, trainer in run.trainers.items()},
+        parameters={name: count_parameters([module]) for name, module in run.trainable.items()},
         flops={name: Flops() for name in COST_PARTS} | _flops_of(run, runs_frozen_teacher=runs_frozen_teacher),
         teacher_pass=_teacher_pass(run) if runs_frozen_teacher else None,
         stored_bytes=outputs.stored_bytes(slots) if outputs is not None else 0,
@@ -185,7 +185,9 @@ def _flops_of(run: DistillationRun, *, runs_frozen_teacher: bool) -> dict[str, F
     adapter = Flops()
     if run.adapter is not None:
         settings = config.settings_of(AdapterSettings)
-        key = ("adapter", settings.adapter_kind, settings.adapter_width, config.teacher, *shape)
+        learns = "adapter" in run.trainable
+        form = settings.adapter_kind, settings.adapter_width, settings.adapter_count, learns
+        key = ("adapter", *form, config.teacher, *shape)
         adapter = flops["adapter"] = _cached(key, lambda: _adapter(run))
     others = [adapter, *(flops[name] for name in companions)]
     key = ("method", *_method_key(run), *shape)
@@ -219,6 +221,10 @@ def _adapter(run: DistillationRun) -> Flops:
     adapter, head = run.adapter, run.teacher.head
     assert adapter is not None
     feature, logits = (torch.zeros(_FEW, size, device=run.device) for size in (head.in_features, head.out_features))
+    if "adapter" not in run.trainable:  # a frozen adapter has no backward pass
+        with _flop_counter(run) as counter:
+            adapter(feature, logits)
+        return Flops(counter.flops / _FEW)
     return _forward_and_backward(run, lambda: adapter(feature, logits).sum(), _FEW, list(adapter.parameters()))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _SMALL: Final = 1e-8
+_LEAST_TOP: Final = 0.1  # see `dtkd_loss`
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
@@ -56,6 +57,41 @@ def probability_mse_loss(student_logits: Tensor, teacher_logits: Tensor, *, temp
     student = torch.softmax(student_logits / temperature, dim=1)
     teacher = torch.softmax(teacher_logits / temperature, dim=1)
     return torch.nn.functional.mse_loss(student, teacher) * temperature**2
+
+
+def swapped_kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, adapted_logits: Tensor, labels: Tensor, *, temperature: float
+) -> Tensor:
+    """Compute the distance of PESF-KD's vision code, T² (KL(swap(teacher) || student) + KL(adapted || swap(student))).
+
+    swap exchanges the largest logit of a row and the logit of the label. Both swapped sides are constants. The student
+    therefore learns from the corrected frozen teacher, and the adapted teacher from the corrected student.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), logits of the frozen teacher.
+        adapted_logits: (B, C), logits of the adapted teacher.
+        labels: (B,) int64.
+        temperature: divides all logits.
+
+    Returns:
+        Scalar, averaged over the batch, T² applied. 0 if all three predict the labels and are equal.
+
+    Source:
+        Rao et al. (2022), `train_distill` in cv/helper/loops.py of github.com/1170300319/PESF-KD at commit d3f6aa8. The
+        logarithm of the target is exact here. There, a probability that underflows to 0 adds 0.
+    """
+    teacher, student = (swap_top_and_label(each.detach(), labels) for each in (teacher_logits, student_logits))
+    return kd_loss(student_logits, teacher, temperature=temperature) + kd_loss(
+        student, adapted_logits, temperature=temperature
+    )
+
+
+def swap_top_and_label(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits (B, C) with the largest logit of each row and the logit of the label exchanged."""
+    top, own = logits.argmax(dim=1, keepdim=True), labels[:, None]
+    swapped = logits.scatter(1, top, logits.gather(1, own))
+    return swapped.scatter(1, own, logits.gather(1, top))
 
 
 def dkd_loss(
@@ -167,6 +203,39 @@ def atkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
     teacher = teacher_logits / (temperature * _deviation(teacher_logits.detach()))
     divergence = _divergence(torch.log_softmax(student, dim=1), torch.log_softmax(teacher, dim=1))
     return (divergence * scale.squeeze(1) ** 2).mean()
+
+
+def dtkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """Compute a KL divergence with two temperatures per row, in the ratio of the models' sharpness.
+
+    With the largest logits m_s and m_t of student and teacher, the temperatures are τ_s = 2 T m_s / (m_s + m_t) and
+    τ_t = 2 T m_t / (m_s + m_t). Their mean is T, and the sharper model is softened more. The divergence of a row is
+    scaled by τ_s τ_t. Gradients also flow through the temperatures.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C), without gradient.
+        temperature: T, mean of the two temperatures of a row.
+
+    Returns:
+        Scalar, averaged over the batch. 0 if student and teacher logits are equal up to a positive factor.
+
+    Source:
+        Wei and Bai, "Dynamic Temperature Knowledge Distillation" (2024), as in mdistiller/distillers/DTKD.py of
+        github.com/JinYu1998/DTKD at commit 9ebaa97. The paper derives the temperatures from the sharpness
+        log Σ exp(z), and its authors have withdrawn the derivation (equations 4 and 5). The code takes the largest
+        logit instead, which is lower by at most log C. Ours: a largest logit below 0.1 counts as 0.1, because the
+        temperatures would not be positive.
+    """
+    student, teacher = (
+        each.max(dim=1, keepdim=True).values.clamp_min(_LEAST_TOP) for each in (student_logits, teacher_logits)
+    )
+    scale = 2 * temperature / (student + teacher)
+    of_student, of_teacher = student * scale, teacher * scale
+    divergence = _divergence(
+        torch.log_softmax(student_logits / of_student, dim=1), torch.log_softmax(teacher_logits / of_teacher, dim=1)
+    )
+    return (divergence * (of_student * of_teacher).squeeze(1)).mean()
 
 
 def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, *, gamma: float, weighted: bool = False) -> Tensor:

@@ -60,6 +60,7 @@ class LossParts(NamedTuple):
         adapter: cross-entropy of the adapted teacher, before weighting.
         peer: total loss of the peer network, after weighting.
         gap: penalty on an imposed sharpness gap, before weighting.
+        adapter_kd: distance between student and adapted teacher, of a method with another distillation loss `kd`.
     """
 
     total: Tensor
@@ -68,6 +69,7 @@ class LossParts(NamedTuple):
     adapter: Tensor | None = None
     peer: Tensor | None = None
     gap: Tensor | None = None
+    adapter_kd: Tensor | None = None
 
     def detach(self) -> "LossParts":
         """Return the same values without their autograd graph."""

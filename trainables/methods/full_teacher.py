@@ -50,6 +50,7 @@ def full_teacher_losses(
         kd_weight=kd_weight,
         adapter_ce_weight=adapter_ce_weight,
         detach_adapter_target=detach_adapter_target,
+        pesf_variant="paper",
         distance="kl",
         gap_control="none",
         gap_target=0.0,

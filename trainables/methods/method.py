@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainables.losses.parts import LossParts, Objective, StepOutputs
+from trainables.methods.adapter_term import with_adapter_term
 from trainables.spec.methods import MethodSpec
 
 if TYPE_CHECKING:
@@ -141,7 +142,11 @@ class Method:
         Args:
             values: the trial's fields by name; fields the losses do not use are ignored.
         """
-        return functools.partial(self.losses, **{name: values[name] for name in self.loss_fields})
+        losses = functools.partial(self.losses, **{name: values[name] for name in self.loss_fields})
+        if not self.spec.adapter_term:
+            return losses
+        term = {name: values[name] for name in _keywords(with_adapter_term) - {"losses"}}
+        return functools.partial(with_adapter_term, losses=losses, **term)
 
     def gradients(self, values: Mapping[str, Any]) -> "ClosedForm | None":
         """Return the formulas for losses and gradients with all numbers filled in; None if there are no formulas.

@@ -2,12 +2,14 @@
 
 from torch import Tensor
 
-from trainables.losses.logits import kd_loss, probability_mse_loss
+from trainables.losses.logits import kd_loss, probability_mse_loss, swapped_kd_loss
 from trainables.losses.parts import LossParts, StepOutputs
 from trainables.losses.sharpness import sharpness_gap
 from trainables.methods.method import Method, weighted_sum
 from trainables.spec.methods import METHOD_SPECS
-from trainables.spec.methods.basic import Distance, GapControl
+from trainables.spec.methods.basic import GapControl
+from trainables.spec.methods.pesf_variants import PesfVariant
+from trainables.spec.methods.settings import Distance
 from trainables.steps.closed_form import ClosedForm
 
 
@@ -20,6 +22,7 @@ def pesf_kd_losses(
     kd_weight: float,
     adapter_ce_weight: float,
     detach_adapter_target: bool,
+    pesf_variant: PesfVariant,
     distance: Distance,
     gap_control: GapControl,
     gap_target: float,
@@ -31,6 +34,9 @@ def pesf_kd_losses(
     The distance D is T² KL(softmax(z_a / T) || softmax(z_s / T)), or T² times the mean squared difference of both
     softmaxes. D sends gradient to the student and, unless the target is detached, to the adapter. The gradient moves
     the adapted logits towards the student's.
+
+    The variant `released-vision` has another distance, `swapped_kd_loss`, in which the student never sees the adapter.
+    See `trainables.spec.methods.pesf_variants` for all variants, their sources and our deviations.
 
     If `gap_control` imposes a gap, gap_weight · (gap - gap_target)² is added. The gap is mean(sharpness(z_a) -
     sharpness(z_s)) over the batch, at temperature 1. This penalty sends gradient to the adapter alone, even if the
@@ -44,6 +50,7 @@ def pesf_kd_losses(
         kd_weight: weight of the distance.
         adapter_ce_weight: weight of the adapted teacher's cross-entropy.
         detach_adapter_target: stop the distance's gradient before the adapter.
+        pesf_variant: whose objective: the paper's, or that of the authors' code for images or text.
         distance: `kl` as in the paper's vision experiments; `mse` of probabilities as in the paper's language
             experiments.
         gap_control: which gap to impose. `paper` uses the paper's gap, which an adapter can also meet by adding a
@@ -59,9 +66,13 @@ def pesf_kd_losses(
         Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022). The separate weight of the
         adapter's cross-entropy, the detached target and the imposed gap are ours.
     """
-    distance_of = kd_loss if distance == "kl" else probability_mse_loss
     target = outputs.target_logits(detached=detach_adapter_target)
-    kd = distance_of(outputs.student_logits, target, temperature=temperature)
+    if pesf_variant == "released-vision":
+        assert outputs.teacher_logits is not None
+        kd = swapped_kd_loss(outputs.student_logits, outputs.teacher_logits, target, labels, temperature=temperature)
+    else:
+        distance_of = kd_loss if distance == "kl" else probability_mse_loss
+        kd = distance_of(outputs.student_logits, target, temperature=temperature)
     parts = weighted_sum(
         outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
     )
@@ -80,6 +91,7 @@ def closed_form(
     kd_weight: float,
     adapter_ce_weight: float,
     detach_adapter_target: bool,
+    pesf_variant: PesfVariant,
     distance: Distance,
     gap_control: GapControl,
     gap_target: float,  # noqa: ARG001 - the formulas are of a gap that is left alone
@@ -87,10 +99,10 @@ def closed_form(
 ) -> ClosedForm | None:
     """Return the formulas for losses and gradients; None if autograd has to compute the gradients.
 
-    Autograd is needed for the squared distance and for every gap control except `none`. All trials of a pack share both
-    fields (`SHARED_FIELDS`), so they all use the same path.
+    Autograd is needed for the released variants, for the squared distance and for every gap control except `none`. All
+    trials of a pack share these fields (`SHARED_FIELDS`), so they all use the same path.
     """
-    if distance != "kl" or gap_control != "none":
+    if pesf_variant != "paper" or distance != "kl" or gap_control != "none":
         return None
     return ClosedForm(
         temperature=temperature,

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss, normalize
 
-from trainables.losses.logits import kd_loss
+from trainables.losses.logits import kd_loss, probability_mse_loss
 from trainables.losses.parts import LossParts, StepOutputs
 from trainables.methods.method import Method, weighted_sum
 from trainables.spec.layer_matching import matched_layers
 from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.methods.settings import Distance
 
 
 def patience_loss(
@@ -58,10 +59,15 @@ def pkd_losses(
     kd_weight: float,
     pkd_weight: float,
     student_layers: Literal["skip", "first", "last"],
+    distance: Distance,
+    adapter_ce_weight: float,
+    detach_adapter_target: bool,
 ) -> LossParts:
     """Compute ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)) + pkd_weight · patience.
 
-    The patience term is `patience_loss`.
+    The patience term is `patience_loss`. With an adapter, z are the adapted logits, and adapter_ce_weight · CE(z_a, y)
+    is added. With distance `mse`, this is the released objective of PESF-KD for text, see
+    `trainables.spec.methods.pesf_variants`.
 
     Args:
         outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C), and with the hidden states of
@@ -72,17 +78,25 @@ def pkd_losses(
         kd_weight: weight of the divergence.
         pkd_weight: weight of the patience loss, the paper's β.
         student_layers: which teacher layers are matched: `skip` is PKD-Skip, `last` is PKD-Last.
+        distance: `kl`, or `mse` for T² times the mean squared difference of both softmaxes, as in PESF-KD's code.
+        adapter_ce_weight: weight of the adapted teacher's cross-entropy.
+        detach_adapter_target: stop the gradient of the divergence before the adapter.
 
     Returns:
-        Loss parts `total`, `ce` and `kd`; only `total` includes the patience loss.
+        Loss parts `total`, `ce`, `kd` and, with an adapter, `adapter`; only `total` includes the patience loss.
 
     Source:
-        Sun et al. (2019), equation 8.
+        Sun et al. (2019), equation 8. Adapter and `mse` are from nlp/distillation_meta.py of
+        github.com/1170300319/PESF-KD.
     """
     assert outputs.student_maps is not None
     assert outputs.teacher_maps is not None
-    kd = kd_loss(outputs.student_logits, outputs.target_logits(), temperature=temperature)
-    parts = weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
+    distance_of = kd_loss if distance == "kl" else probability_mse_loss
+    target = outputs.target_logits(detached=detach_adapter_target)
+    kd = distance_of(outputs.student_logits, target, temperature=temperature)
+    parts = weighted_sum(
+        outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
+    )
     patience = patience_loss(outputs.student_maps, outputs.teacher_maps, student_layers=student_layers)
     return parts._replace(total=parts.total + pkd_weight * patience)
 

@@ -212,6 +212,7 @@ class Pack:
         check_packable(runs[0].student, runs[0].config.student)
         first = runs[0]
         _check_companion(first.config)
+        _check_dropout(first.config)
         for run in runs:
             _check_steps(run.config)
         for run in runs:
@@ -247,6 +248,14 @@ def _check_companion(config: TrialConfig) -> None:
         raise PackingError(
             f"{architecture} learns beside the students, and what it may draw at random (dropout) is not drawn apart "
             "for each trial of a pack"
+        )
+
+
+def _check_dropout(config: TrialConfig) -> None:
+    if config.draws_in_adapter:
+        raise PackingError(
+            "the dropout of an adapter is not drawn apart for each trial of a pack: set adapter_dropout=0, or leave "
+            "out packing"
         )
 
 

@@ -12,6 +12,7 @@ from trainables.models.compute import arithmetic, forward_pass
 from trainables.packing.network import PackedNetwork
 from trainables.packing.optimiser import PackedOptimiser
 from trainables.run.run import DistillationRun
+from trainables.steps.adapter import TeacherAdapter
 from trainables.steps.adapter_formulas import AdapterFormulas, AdapterStep, PackedLayers
 from trainables.steps.loss_log import EpochLosses, LossLog
 from trainables.steps.step import AutogradStep, BatchLosses, ClosedFormStep, FormulaInputs, TrainingStep
@@ -20,8 +21,8 @@ from trainables.teacher_outputs.batch import TeacherBatch
 # Config fields that all trials of a pack share. All other fields may differ.
 SHARED_FIELDS: Final = (
     "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
-    "detach_adapter_target", "distance", "gap_control", "augmentation", "teacher_recipe", "teacher_epochs",
-    "teacher_digest", "teacher_seed", "split_seed",
+    "adapter_count", "adapter_training", "adapter_dropout", "detach_adapter_target", "pesf_variant", "distance",
+    "gap_control", "augmentation", "teacher_recipe", "teacher_epochs", "teacher_digest", "teacher_seed", "split_seed",
 )  # fmt: skip
 _STUDENT: Final = "student"
 _ADAPTER: Final = "adapter"
@@ -48,7 +49,7 @@ class PackedStep:
     def __init__(self, runs: Sequence[DistillationRun]) -> None:
         self._runs = runs
         first = runs[0]
-        self.closed_form = first.method.gradients(_values(runs))
+        self.closed_form = first.method.gradients(_values(runs)) if first.config.has_plain_adapter else None
         inside = (_STUDENT, _ADAPTER) if self.closed_form is not None else (_STUDENT,)
         trainers = [{name: run.trainers[name] for name in inside if name in run.trainers} for run in runs]
         self._optimiser = PackedOptimiser(trainers, first.student.head.weight.detach(), graph=_STUDENT)
@@ -65,6 +66,7 @@ class PackedStep:
         adapter = None
         if self.adapter is not None:
             assert self._runs[0].adapter is not None
+            assert isinstance(self._runs[0].adapter, TeacherAdapter)
             adapter = AdapterStep(AdapterFormulas(self._runs[0].adapter, self.adapter))
         return ClosedFormStep(self.closed_form, self._optimiser, adapter)
 
@@ -73,6 +75,7 @@ class PackedStep:
         runs = self._runs
         self._network.model.train()
         for run in runs:
+            run.adapt_first()
             run.begin_drawing()
             for trainer in run.trainers.values():
                 trainer.module.train()

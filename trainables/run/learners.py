@@ -22,7 +22,7 @@ from trainables.spec.methods.basic import PesfKdSettings
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig, derive_seed
 from trainables.steps.adamw import AdamWTrainer
-from trainables.steps.adapter import TeacherAdapter
+from trainables.steps.adapter import AdapterAverage, TeacherAdapter
 from trainables.steps.sgd import Trainer
 
 if TYPE_CHECKING:
@@ -65,21 +65,26 @@ def layers_of_teacher(config: TrialConfig, teacher: DistillationModel) -> Distil
     return student_of_layers(teacher, count, which=config.student_layers)
 
 
-def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter:
-    """Build the adapter for a teacher with the given head."""
+def build_adapter(config: TrialConfig, head: nn.Linear, device: torch.device) -> TeacherAdapter | AdapterAverage:
+    """Build the adapter, or the average of several adapters, for a teacher with the given head."""
     settings, own = config.settings_of(AdapterSettings), config.settings
     shift = own.gap_target if isinstance(own, PesfKdSettings) and own.gap_control == "placebo" else 0.0
     with seeded(derive_seed("adapter", config.seed)):
-        adapter = TeacherAdapter(
-            head.in_features,
-            head.out_features,
-            settings.adapter_width,
-            kind=settings.adapter_kind,
-            init=settings.adapter_init,
-            head=head,
-            shift=shift,
-        )
-    return adapter.to(device)
+        adapters = [
+            TeacherAdapter(
+                head.in_features,
+                head.out_features,
+                settings.adapter_width,
+                kind=settings.adapter_kind,
+                init=settings.adapter_init,
+                head=head,
+                shift=shift,
+                dropout=settings.adapter_dropout,
+            )
+            for _ in range(settings.adapter_count)
+        ]
+    adapter = adapters[0] if len(adapters) == 1 else AdapterAverage(adapters)
+    return adapter.requires_grad_(settings.adapter_training == "joint").to(device)
 
 
 def build_parts(
@@ -145,7 +150,8 @@ def adapter_trainer(config: TrialConfig, module: nn.Module, steps: int) -> Train
         epochs=config.epochs,
         steps=steps,
         warmup=config.rate_warmup,
-        clip_norm=config.clip_norm,
+        clip_norm=config.clip_norm if settings.adapter_clip else 0.0,
+        late_rate=config.student_learning_rate,
     )
 
 

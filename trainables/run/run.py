@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trainables.batches.images import Batch, BatchSource, EpochBatches
 from trainables.data.dataset import Dataset, Split
 from trainables.losses.parts import LossParts, StepOutputs
+from trainables.losses.sharpness import sharpness
 from trainables.methods.method import Method
 from trainables.methods.registry import METHODS
 from trainables.models import DistillationModel
@@ -37,10 +38,11 @@ from trainables.run.learners import (
 from trainables.run.predictions import SplitPredictor
 from trainables.run.workers import Workers, share_norms
 from trainables.spec.batch_sizes import largest_batch
-from trainables.spec.measures import CALIBRATION
+from trainables.spec.measures import ADAPTER_SHIFT, CALIBRATION
+from trainables.spec.methods import AdapterSettings
 from trainables.spec.modality import is_text
 from trainables.spec.trial import TrialConfig, derive_seed
-from trainables.steps.adapter import TeacherAdapter
+from trainables.steps.adapter import AdapterAverage, TeacherAdapter
 from trainables.steps.loss_log import LossLog, NonFiniteLossError
 from trainables.steps.sgd import Trainer, tensors_under
 from trainables.steps.step import BatchLosses, FormulaInputs, TrainingStep, choose_step
@@ -109,18 +111,20 @@ class DistillationRun:
         values = config.model_dump()
         self.objective = self.method.objective(values)
         # The closed form needs the whole-batch gradient; a worker computes only a share of it.
-        self.closed_form = self.method.gradients(values) if workers is None else None
+        formulas = workers is None and config.has_plain_adapter
+        self.closed_form = self.method.gradients(values) if formulas else None
         self.batches = build_batches(config, dataset, self.device)
         self._build_networks()
         self.step = self._choose_step()
         self.predictor = SplitPredictor(self.student, dataset, self.batches, workers)
         self._forwards_reported = 0
+        self._initial_sharpness: Tensor | None = None
 
     def _build_networks(self) -> None:
         config = self.config
         self.student: DistillationModel = build_student(config, self.dataset, self.device, self.teacher)
         self.student_trainer = student_trainer(config, self.student, len(self.batches))
-        self.adapter: TeacherAdapter | None = None
+        self.adapter: TeacherAdapter | AdapterAverage | None = None
         self.adapter_trainer: Trainer | None = None
         if config.method_spec.has_adapter:
             assert self.teacher is not None
@@ -159,6 +163,12 @@ class DistillationRun:
         return {name: trainer for name, trainer in trainers.items() if trainer is not None}
 
     @property
+    def trainable(self) -> dict[str, nn.Module]:
+        """Modules that are trained, by the names of `trainers`; an adapter may be frozen."""
+        modules = {name: trainer.module for name, trainer in self.trainers.items()}
+        return {name: each for name, each in modules.items() if any(p.requires_grad for p in each.parameters())}
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs are done."""
         return self.epoch >= self.config.epochs
@@ -193,6 +203,7 @@ class DistillationRun:
         """
         assert not self.finished, f"all {self.config.epochs} epochs are done"
         started = time.perf_counter()
+        self.adapt_first()
         for trainer in self.trainers.values():
             trainer.module.train()
             trainer.begin_epoch(self.epoch)
@@ -206,6 +217,30 @@ class DistillationRun:
         self.epoch += 1
         self.training_seconds = time.perf_counter() - started
         return losses
+
+    def adapt_first(self) -> None:
+        """Before the first epoch, take the adapter of a whole trial with another student, if the config asks for it.
+
+        That trial differs only in its seed, and trains its adapter together with its student. The adapter of this trial
+        is therefore friendly to students of the architecture, and does not react to this trial's student.
+        """
+        if self.adapter is None or self.epoch or self.config.settings_of(AdapterSettings).adapter_training != "first":
+            return
+        other = {"adapter_training": "joint", "seed": derive_seed("adapted first", self.config.seed)}
+        config = TrialConfig(**{**self.config.model_dump(), **other})
+        first = DistillationRun(
+            config,
+            self.dataset,
+            self.teacher,
+            device=self.device,
+            teacher_outputs=self.teacher_outputs,
+            method=self.method,
+            workers=self.workers,
+        )
+        while not first.finished:
+            first.train_epoch()
+        assert first.adapter is not None
+        self.adapter.load_state_dict(first.adapter.state_dict())
 
     def _batches_of_epoch(self) -> Iterator[Batch]:
         if self.workers is None:
@@ -314,6 +349,7 @@ class DistillationRun:
                 training loss does not show this, because it is computed before the step.
         """
         split, frozen, adapted, peer = self.dataset.validation, None, None, None
+        shift: dict[str, float] = {}
         # Without a teacher, the peer takes the teacher's place in the measures.
         if self.teacher_outputs is not None and (self.method.spec.peer is None or self.method.spec.needs_teacher):
             teacher = self.predictor.of_frozen_teacher(self.teacher_outputs)
@@ -321,6 +357,7 @@ class DistillationRun:
             if self.adapter is not None:
                 self.adapter.eval()
                 adapted = self.adapter(teacher.feature, frozen)
+                shift = {ADAPTER_SHIFT: self._adapter_shift(teacher, adapted)}
         if self.companion is not None:
             companion = self.predictor.of(self.companion.evaluated(), split)
             adapted = companion if self.method.spec.trains_teacher else adapted
@@ -336,6 +373,7 @@ class DistillationRun:
             peer_logits=peer,
             metrics=self.dataset.info.metrics,
         )
+        measures |= shift
         wrong = ", ".join(f"{name} {value:g}" for name, value in measures.items() if not math.isfinite(value))
         if wrong:
             raise NonFiniteLossError(
@@ -348,6 +386,15 @@ class DistillationRun:
                 labels, dict(zip(CALIBRATION[:3], (student, standing, adapted), strict=True))
             )
         return measures
+
+    def _adapter_shift(self, teacher: TeacherBatch, adapted: Tensor) -> float:
+        """Compute how far training has moved the sharpness of the adapted logits (N, C), in nats."""
+        if self._initial_sharpness is None:  # the seed gives the initial weights again, also after a resume
+            assert self.teacher is not None
+            assert self.adapter is not None
+            initial = build_adapter(self.config, self.teacher.head, self.device).to(teacher.logits.dtype).eval()
+            self._initial_sharpness = sharpness(initial(teacher.feature, teacher.logits).double())
+        return float((sharpness(adapted.double()) - self._initial_sharpness).abs().mean())
 
     @torch.no_grad()
     def evaluate_test(self) -> dict[str, float]:

@@ -13,6 +13,11 @@ Which measures an epoch reports depends on the networks of the method:
 Accuracies are fractions, entropies are in nats, and times are in seconds. `train/loss` is the weighted total. The other
 training losses are unweighted parts of the total, except `train/loss_peer`, which is the peer's complete training loss.
 
+`train/adapter_shift` is the effect of training on an adapter, in nats: the mean over the validation split of the
+absolute change of the adapted teacher's sharpness, compared with the same adapter at its initial weights. It is 0 if
+and only if training has changed no prediction's sharpness, and changes of opposite sign do not cancel. The random
+initial correction does not count. A study warns if it stays below 0.01 nats, see `analysis.questions.adapter`.
+
 Costs are reported in two ways. `COST_MEASURES` are measured in every epoch. `COST_FACTS` are known before the first
 step and recorded once.
 
@@ -20,6 +25,8 @@ step and recorded once.
   and `backward` are split by network: student, adapter, teacher, method and peer.
 - The teacher's FLOPs cover a full pass for each step if the teacher is live or trained. If teacher features are stored,
   they cover the head alone. The method's FLOPs cover the losses and the modules of the method.
+- A trial with `adapter_training="first"` trains another trial before the first epoch, to adapt the teacher. The time of
+  that trial is part of the first epoch's, and its FLOPs are not counted.
 - Energy is measured for the entire machine during the epoch (see `trainables.costs.energy`). Energy is absent on
   machines without readable counters.
 - `cost/workers` is the number of processes that trained the epoch together. Times and memory are those of the first
@@ -47,6 +54,7 @@ from typing import Final
 from trainables.spec.glue import GLUE_PREFIX, GLUE_TASKS
 
 ACCURACY: Final = "val/accuracy"
+ADAPTER_SHIFT: Final = "train/adapter_shift"
 SHARPNESS_GAP: Final = "val/sharpness_gap"
 
 VALIDATION_MEASURES: Final = (
@@ -78,6 +86,8 @@ TRAINING_MEASURES: Final = (
     "train/loss_adapter",
     "train/loss_peer",
     "train/loss_gap",
+    "train/loss_adapter_kd",
+    ADAPTER_SHIFT,
 )
 CPU_ENERGY: Final = "cost/cpu_energy_joules"
 GPU_ENERGY: Final = "cost/gpu_energy_joules"

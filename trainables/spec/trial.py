@@ -42,6 +42,7 @@ from trainables.spec.layer_matching import matched_layers
 from trainables.spec.methods import (
     METHOD_SPECS,
     AdapterSettings,
+    AdapterTermSettings,
     MethodSettings,
     MethodSpec,
     check_settings,
@@ -100,7 +101,7 @@ class TrialConfig(BaseModel):
     temperature: float = Field(
         4.0, ge=LOWEST_TEMPERATURE, le=1000, description="softens both sides of the distillation loss and of a measure"
     )
-    adapter: bool = Field(False, description="train an adapter beside dkd, dist or logit_standardisation")
+    adapter: bool = Field(False, description="train an adapter beside a method that takes one")
     student_layers: StudentLayers = Field("skip", description="student bert:N: every so many-th, first or last layers")
     optimiser: Optimiser = Field("sgd", description="of everybody who learns")
     clip_norm: float = Field(
@@ -166,6 +167,32 @@ class TrialConfig(BaseModel):
             able = ", ".join(name for name in METHOD_SPECS if method_spec(name).takes_adapter)
             hint = "; kd with an adapter is pesf_kd" if self.method == "kd" else ""
             raise ValueError(f"method {self.method!r} takes no adapter{hint}; adapter=True goes with {able}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_frozen_adapter_that_changes_something(self) -> Self:
+        settings = self.settings_of(AdapterSettings)
+        if self.method_spec.has_adapter and settings.adapter_training == "frozen":
+            if settings.adapter_init == "zero":
+                raise ValueError(
+                    "an adapter that is frozen at a zero init changes no logit: set adapter_init=default, or choose "
+                    "the method without an adapter"
+                )
+            if getattr(self.settings, "gap_control", "none") in ("paper", "centred"):
+                raise ValueError(
+                    "a gap is imposed by training the adapter, and adapter_training is 'frozen': set gap_control=none"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _a_variant_that_goes_with_the_method(self) -> Self:
+        entry = self.method_spec
+        variant = self.settings_of(AdapterTermSettings).pesf_variant
+        if entry.has_adapter and entry.adapter_term and variant == "released-language":
+            raise ValueError(
+                f"pesf_variant 'released-language' goes with pesf_kd alone, and beside {self.method!r} an adapter has "
+                "'paper' or 'released-vision'; on text, method pkd with an adapter is the released objective"
+            )
         return self
 
     @model_validator(mode="after")
@@ -242,6 +269,18 @@ class TrialConfig(BaseModel):
         """Whether all optimisers are plain SGD without clipping, with a constant rate within each epoch."""
         schedules = self.student_schedule, self.settings_of(AdapterSettings).adapter_schedule
         return self.optimiser == "sgd" and not self.clip_norm and "linear" not in schedules
+
+    @property
+    def has_plain_adapter(self) -> bool:
+        """Whether formulas can take the step of the adapter, if there is one: one adapter that learns, no dropout."""
+        settings = self.settings_of(AdapterSettings)
+        plain = settings.adapter_count == 1 and settings.adapter_training == "joint"
+        return not self.method_spec.has_adapter or (plain and not self.draws_in_adapter)
+
+    @property
+    def draws_in_adapter(self) -> bool:
+        """Whether the adapter draws random numbers in every step, for dropout."""
+        return self.method_spec.has_adapter and self.settings_of(AdapterSettings).adapter_dropout > 0
 
     @property
     def method_spec(self) -> MethodSpec:

@@ -1,5 +1,6 @@
 """Trainable correction of a frozen teacher's logits."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from trainables.spec.naming import unknown_name
 
 KINDS: Final = ("serial", "parallel", "logit", "feature")
-INITS: Final = ("zero", "default")
+INITS: Final = ("zero", "default", "normal")
+_NORMAL_DEVIATION: Final = 0.02
 
 
 class TeacherAdapter(nn.Module):
@@ -27,19 +29,23 @@ class TeacherAdapter(nn.Module):
         width: number of units in the bottleneck.
         kind: form of the correction, see above.
         init: `zero` sets weight and bias of W3 (and of W1 for `parallel`) to zero, so the initial adapted logits equal
-            the teacher's bit for bit; `default` is PyTorch's initialisation.
+            the teacher's bit for bit; `default` is PyTorch's initialisation; `normal` is BERT's: weights from
+            N(0, 0.02), biases zero.
         head: the teacher's last layer, required for the kind `feature`. The adapter neither trains nor saves the head.
         shift: constant in nats added to every adapted logit. The shift changes log-sum-exp, and thus the paper's gap,
             but no softmax. The shift therefore serves as a placebo for gap control. Only `forward` applies the shift;
             if the shift is not 0, gradients come from autograd.
+        dropout: probability of dropping an output of the bottleneck in train mode. Gradients then come from autograd.
 
     Raises:
         ValueError: unknown kind or init, or the kind `feature` without a head of matching shape.
 
     Source:
         Rao et al., "Parameter-Efficient and Student-Friendly Knowledge Distillation" (2022): `serial` follows the
-        paper's vision code, and `parallel` the language code. `feature` applies the bottleneck of Houlsby et al. (2019)
-        to the penultimate feature. `logit` and the zero init are ours.
+        paper's vision code, and `parallel`, `normal` and dropout the language code. The vision code subtracts the
+        correction in training. Its init is symmetric about zero, so adding the correction gives the same distribution
+        of results. `feature` applies the bottleneck of Houlsby et al. (2019) to the penultimate feature. `logit` and
+        the zero init are ours.
     """
 
     head_weight: Tensor
@@ -54,6 +60,7 @@ class TeacherAdapter(nn.Module):
         init: str = "zero",
         head: nn.Linear | None = None,
         shift: float = 0.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -62,6 +69,7 @@ class TeacherAdapter(nn.Module):
             raise ValueError(unknown_name("adapter init", init, INITS))
         self.kind = kind
         self.shift = shift
+        self.dropout = dropout
         if kind in ("serial", "parallel"):
             self.w1 = nn.Linear(feature_dim, num_classes)
         bottleneck_inputs = num_classes if kind in ("serial", "logit") else feature_dim
@@ -73,12 +81,21 @@ class TeacherAdapter(nn.Module):
             self.register_buffer("head_weight", weight, persistent=False)
         if init == "zero":
             self._zero_the_correction()
+        elif init == "normal":
+            self._draw_normal()
 
     def _zero_the_correction(self) -> None:
         last_layers = (self.w3, self.w1) if self.kind == "parallel" else (self.w3,)
         for layer in last_layers:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+    def _draw_normal(self) -> None:
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.normal_(parameter, std=_NORMAL_DEVIATION)
 
     def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
         """Compute the adapted logits.
@@ -105,7 +122,23 @@ class TeacherAdapter(nn.Module):
 
     def _bottleneck(self, inputs: Tensor) -> Tensor:
         hidden: Tensor = self.w3(torch.relu(self.w2(inputs)))
-        return hidden
+        return nn.functional.dropout(hidden, self.dropout, self.training) if self.dropout else hidden
+
+
+class AdapterAverage(nn.Module):
+    """Average of several adapters: the adapted logits are the mean of the adapted logits of all members.
+
+    Args:
+        members: adapters of one teacher, with their own initial weights.
+    """
+
+    def __init__(self, members: Sequence[TeacherAdapter]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, feature: Tensor, logits: Tensor) -> Tensor:
+        """Compute the adapted logits (B, C); see `TeacherAdapter.forward`."""
+        return torch.stack([member(feature, logits) for member in self.members]).mean(dim=0)
 
 
 def _weight_of(head: nn.Linear | None, feature_dim: int, num_classes: int) -> Tensor:

@@ -15,6 +15,7 @@ _MEASURE_OF_PART: Final = {
     "adapter": "train/loss_adapter",
     "peer": "train/loss_peer",
     "gap": "train/loss_gap",
+    "adapter_kd": "train/loss_adapter_kd",
 }
 _BATCHES_AT_ONCE: Final = 16
 

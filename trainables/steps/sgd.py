@@ -14,7 +14,7 @@ from torch.optim.sgd import sgd
 from trainables.spec.naming import unknown_name
 from trainables.spec.recipes import STEP_MILESTONES
 
-SCHEDULES: Final = ("constant", "cosine", "step", "linear")
+SCHEDULES: Final = ("constant", "cosine", "step", "linear", "released")
 _STEP_FACTOR: Final = 0.1
 # One number for all numbers of a parameter, or a tensor with one number for each.
 Number = float | Tensor
@@ -28,14 +28,15 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
 
     Args:
         schedule: `constant`; `cosine`, from 1 in the first epoch towards 0 after the last; `step`, divided by ten at
-            62.5, 75 and 87.5% of the epochs; `linear`, from 1 towards 0, see `linear_factor`.
+            62.5, 75 and 87.5% of the epochs; `linear`, from 1 towards 0, see `linear_factor`; `released`, 1 until the
+            first milestone of `step`. From there on `Trainer` takes the student's rate instead.
         epoch: counted from 0.
         epochs: number of epochs in the whole trial.
 
     Raises:
         ValueError: unknown schedule.
     """
-    if schedule == "constant":
+    if schedule in ("constant", "released"):
         return 1.0
     if schedule == "linear":
         return 1 - epoch / epochs
@@ -137,6 +138,9 @@ class Trainer:
             step.
         warmup: share of all steps in which the `linear` schedule rises before it falls.
         clip_norm: upper limit for the joint norm of all the module's gradients; 0 disables clipping.
+        late_rate: initial learning rate of the student. The schedule `released` requires it: from 62.5% of the epochs
+            on, the rate is `late_rate` with the factor of `step`. PESF-KD's vision code does so, because it sets the
+            rate of every parameter group at the student's milestones.
     """
 
     def __init__(
@@ -151,12 +155,15 @@ class Trainer:
         steps: int = 0,
         warmup: float = 0.0,
         clip_norm: float = 0.0,
+        late_rate: float = 0.0,
     ) -> None:
+        assert late_rate or schedule != "released", "the schedule 'released' needs the student's rate"
         self.module = module
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.rate = learning_rate
         self._learning_rate = learning_rate
+        self._late_rate = late_rate
         self._schedule = schedule
         self._epochs = epochs
         self._steps = steps
@@ -172,6 +179,8 @@ class Trainer:
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rate for epoch `epoch`, counted from 0."""
         self.rate = self._learning_rate * schedule_factor(self._schedule, epoch, self._epochs)
+        if self._schedule == "released" and (decay := schedule_factor("step", epoch, self._epochs)) < 1:
+            self.rate = self._late_rate * decay
         self._step = epoch * self._steps if self._schedule == "linear" and self._steps else None
 
     @property
@@ -217,6 +226,8 @@ class Trainer:
         """
         if gradients is None:
             gradients = self.own_gradients
+        if not gradients:  # a frozen adapter
+            return
         self.prepare_step(gradients)
         if self.momentum and not self._momenta:
             # PyTorch initialises momenta with the first gradient; starting from zero gives the same result.

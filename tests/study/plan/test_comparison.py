@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces import COMPARISONS, find_space
 from study.cli.preview import describe_plan
-from study.cli.request import resumed_plan
+from study.cli.request import _overrides, resumed_plan
 from study.ledger.ledger import StudyLedger
 from study.plan.methods import choose_methods, known_methods
 from study.plan.notes import comparison_notes, describe_teacher_storage, left_out
@@ -36,7 +36,7 @@ def test_every_method_of_the_registry_is_compared_and_twice_where_it_takes_an_ad
     names = [method.name for method in choose_methods(None, {}, {})]
     assert {name for name in names if "+" not in name} == set(IMAGE_METHODS)
     assert {name for name in names if "+" in name} == {
-        f"{name}+adapter" for name in METHODS if method_spec(name).takes_adapter
+        f"{name}+adapter" for name in ("dkd", "dist", "logit_standardisation")
     }
     assert len(set(names)) == len(names)
 
@@ -58,6 +58,71 @@ def test_on_text_pesf_kd_is_compared_as_its_language_code_has_it(tmp_path):
     (kd,) = [method for method in plan.compared if method.name == "kd"]
     assert kd == known_methods("digits")["kd"]
     assert "those of pesf_kd, pkd and pea_kd are for GLUE" in comparison_notes(plan)[0]
+
+
+def test_pesf_kd_as_published_is_the_paper_with_the_released_schedule():
+    fields = known_methods("digits")["pesf_kd"].fields
+    assert fields["pesf_variant"] == "paper"
+    assert (fields["adapter_learning_rate"], fields["adapter_schedule"]) == (2e-5, "released")
+    on_text = known_methods("glue:sst2")["pesf_kd"].fields
+    assert (on_text["pesf_variant"], on_text["adapter_ce_weight"]) == ("paper", 0.3)
+
+
+def test_variants_and_further_adapters_are_compared_where_they_are_named_alone(tmp_path):
+    usual = {method.name for method in choose_methods(None, {}, {})}
+    asked = ["kd", "pesf_kd", "pesf_kd+released-vision", "crd+adapter", "at+adapter"]
+    assert not {"pesf_kd+released-vision", "crd+adapter", "at+adapter"} & usual
+    plan = compare(tmp_path, methods=asked)
+    configs = {method.name: plan.configure(method.fields) for method in plan.compared}
+    assert [plan.search_of(config) for config in configs.values()] == asked
+    released = configs["pesf_kd+released-vision"]
+    assert (released.pesf_variant, released.temperature, released.adapter_width) == ("released-vision", 6.0, 32)
+    crd = configs["crd+adapter"]
+    assert (crd.kd_weight, crd.adapter_kd_weight, crd.adapter_schedule) == (0.8, 1.0, "released")
+    assert "pesf_kd+released-language" in {
+        method.name for method in choose_methods(["pesf_kd+released-language"], {"dataset": "glue:sst2"}, {})
+    }
+    with pytest.raises(UsageError, match=r"unknown method 'pesf_kd\+released-language'; did you mean 'pesf_kd\+rel"):
+        choose_methods(["pesf_kd+released-language"], {}, {})
+
+
+def test_a_variant_that_is_set_brings_its_settings_but_for_those_varied_or_given():
+    fixed = _overrides(["pesf_variant=released-vision", "adapter_ce_weight=0.5"], None, "temperature")
+    assert fixed["pesf_variant"] == "released-vision"
+    assert (fixed["adapter_ce_weight"], fixed["adapter_schedule"], fixed["adapter_width"]) == (0.5, "released", 32)
+    assert not {"temperature", "adapter_learning_rate"} & set(fixed)  # varied by the space
+    assert _overrides(["pesf_variant=released-language"], None, "joint")["distance"] == "mse"
+    assert _overrides(["ce_weight=0.5"], None, "joint") == {"ce_weight": 0.5}
+    with pytest.raises(UsageError, match="'method' compares several methods; name the variant in --methods"):
+        _overrides(["pesf_variant=released-vision"], None, "method")
+    with pytest.raises(UsageError, match="--set pesf_variant"):
+        _overrides(["pesf_variant=released"], None, "joint")
+
+
+def test_pea_kd_has_the_thresholds_of_the_task(tmp_path):
+    for dataset, thresholds in (("glue:rte", (0.8, 0.6)), ("glue:sst2", (0.98, 0.8)), ("glue:mnli", (0.95, 0.7))):
+        fields = known_methods(dataset)["pea_kd"].fields
+        assert (fields["pea_threshold"], fields["pea_wrong_threshold"]) == thresholds
+        assert (fields["temperature"], fields["kd_weight"], fields["ce_weight"]) == (10.0, 0.7, 0.3)
+
+
+def test_a_space_with_arms_compares_these_and_refuses_other_methods(tmp_path):
+    space = COMPARISONS["adapter_why"]
+    compared = choose_methods(None, {}, {}, space.arms)
+    assert [method.name for method in compared] == list(space.arms)
+    plan = make_plan(tmp_path, space="adapter_why", compared=compared, controls=(), base={"method": "kd"}, promising=1)
+    configs = {method.name: plan.configure(method.fields) for method in plan.compared}
+    assert {name: plan.search_of(config) for name, config in configs.items()} == {name: name for name in space.arms}
+    assert {(config.ce_weight, config.kd_weight) for config in configs.values()} == {(1.0, 0.9)}
+    assert [[p.name for p in search.parameters] for search in plan.searches] == [["temperature"]] * len(space.arms)
+    assert left_out(plan) == {}
+    shown = describe_plan(plan, [])
+    assert "starting from the settings of the space" in shown
+    assert "pesf_kd+first: as many epochs of another student before each trial" in shown
+    assert "Published settings" not in shown
+    assert [method.name for method in choose_methods(["pesf_kd"], {}, {}, space.arms)] == ["kd", "pesf_kd"]
+    with pytest.raises(UsageError, match="unknown method 'dkd'"):
+        choose_methods(["dkd"], {}, {}, space.arms)
 
 
 def test_methods_that_cannot_run_with_these_nets_are_left_out_with_the_reason(tmp_path):

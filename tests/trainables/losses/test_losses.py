@@ -9,6 +9,7 @@ from trainables.losses.logits import (
     atkd_loss,
     dist_loss,
     dkd_loss,
+    dtkd_loss,
     kd_loss,
     probability_mse_loss,
     standardised_kd_loss,
@@ -100,6 +101,7 @@ LOSSES = {
     "dist": lambda s, t: dist_loss(s, t, temperature=2.0, beta=0.7, gamma=3.0),
     "standardised": lambda s, t: standardised_kd_loss(s, t, temperature=2.0),
     "atkd": lambda s, t: atkd_loss(s, t, temperature=0.8),
+    "dtkd": lambda s, t: dtkd_loss(s, t, temperature=2.0),
     "ttm": lambda s, t: ttm_loss(s, t, gamma=0.4),
     "wttm": lambda s, t: ttm_loss(s, t, gamma=0.4, weighted=True),
 }
@@ -114,9 +116,11 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
+# The temperatures of dtkd follow the largest logits, so a constant changes them: see its own test.
 @pytest.mark.conformance
-@EVERY_LOSS
-def test_a_loss_does_not_see_constants_added_to_a_row(loss):
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "dtkd"])
+def test_a_loss_does_not_see_constants_added_to_a_row(name):
+    loss = LOSSES[name]
     student, teacher = random_logits(seed=1), random_logits(seed=2)
     shift = torch.arange(5, dtype=torch.float64)[:, None]
     assert loss(student + shift, teacher - 2 * shift).item() == pytest.approx(loss(student, teacher).item(), rel=1e-12)
@@ -347,3 +351,47 @@ def test_the_weights_of_wttm_go_from_one_to_what_a_uniform_teacher_gives():
     for teacher, weight in ((certain, 1.0), (uniform, 7**0.6)):
         ratio = ttm_loss(student, teacher, gamma=0.4, weighted=True) / ttm_loss(student, teacher, gamma=0.4)
         assert ratio.item() == pytest.approx(weight, rel=1e-9)
+
+
+def released_dtkd(logits_student: torch.Tensor, logits_teacher: torch.Tensor, reference_temp: float) -> torch.Tensor:
+    """The loss of mdistiller/distillers/DTKD.py, github.com/JinYu1998/DTKD at commit 9ebaa97."""
+    logits_student_max, _ = logits_student.max(dim=1, keepdim=True)
+    logits_teacher_max, _ = logits_teacher.max(dim=1, keepdim=True)
+    student_temp = 2 * logits_student_max / (logits_teacher_max + logits_student_max) * reference_temp
+    teacher_temp = 2 * logits_teacher_max / (logits_teacher_max + logits_student_max) * reference_temp
+    ourskd = torch.nn.KLDivLoss(reduction="none")(
+        torch.log_softmax(logits_student / student_temp, dim=1), torch.softmax(logits_teacher / teacher_temp, dim=1)
+    )
+    return (ourskd.sum(1, keepdim=True) * teacher_temp * student_temp).mean()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_dtkd_is_the_released_loss_with_the_gradient_through_its_temperatures(temperature):
+    own, theirs = ((random_logits(9, 7, seed=4) + 4).requires_grad_() for _ in range(2))
+    teacher = random_logits(9, 7, seed=5) + 4
+    assert own.max(dim=1).values.min() > 0.1 < teacher.max(dim=1).values.min()
+    loss, reference = dtkd_loss(own, teacher, temperature=temperature), released_dtkd(theirs, teacher, temperature)
+    torch.testing.assert_close(loss, reference, rtol=1e-12, atol=0)
+    loss.backward()
+    reference.backward()
+    torch.testing.assert_close(own.grad, theirs.grad, rtol=0, atol=1e-14)
+
+
+def test_the_mean_temperature_of_dtkd_is_the_given_one_and_equal_models_have_that_of_kd():
+    student = random_logits(seed=1)
+    teacher = random_logits(seed=2)
+    teacher = teacher * (student.max(dim=1, keepdim=True).values / teacher.max(dim=1, keepdim=True).values)
+    expected = kd_loss(student, teacher, temperature=3.0).item()
+    assert dtkd_loss(student, teacher, temperature=3.0).item() == pytest.approx(expected, rel=1e-12)
+    assert dtkd_loss(student, 2.5 * student, temperature=3.0).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_dtkd_sees_a_constant_and_stays_finite_where_no_logit_is_positive():
+    student, teacher = random_logits(seed=1), random_logits(seed=2)
+    moved = dtkd_loss(student + 5, teacher, temperature=2.0)
+    assert abs(moved.item() - dtkd_loss(student, teacher, temperature=2.0).item()) > 1e-3
+    low = (student - 30).requires_grad_()
+    loss = dtkd_loss(low, teacher, temperature=2.0)
+    loss.backward()
+    assert loss.isfinite()
+    assert low.grad.isfinite().all()

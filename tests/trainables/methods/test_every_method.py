@@ -16,6 +16,7 @@ pytestmark = pytest.mark.conformance
 CASES = [
     *cases_of(METHODS),
     Case("pesf_kd", choices=(("distance", "mse"),)),
+    Case("pesf_kd", choices=(("pesf_variant", "released-vision"), ("adapter_dropout", 0.1), ("adapter_count", 2))),
     Case("pesf_kd", choices=(("gap_control", "paper"), ("gap_target", 0.5))),
     Case("pesf_kd", choices=(("gap_control", "centred"), ("gap_target", 0.5))),
     Case("pesf_kd", choices=(("gap_control", "placebo"), ("gap_target", -2.0))),

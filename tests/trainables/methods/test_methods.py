@@ -9,6 +9,7 @@ from trainables.losses.logits import (
     atkd_loss,
     dist_loss,
     dkd_loss,
+    dtkd_loss,
     kd_loss,
     probability_mse_loss,
     standardised_kd_loss,
@@ -135,6 +136,7 @@ OWN_LOSSES = {
     "dkd": lambda s, t, y: dkd_loss(s, t, y, temperature=T, alpha=1.0, beta=8.0),
     "dist": lambda s, t, _: dist_loss(s, t, temperature=T, beta=0.5, gamma=2.0),
     "logit_standardisation": lambda s, t, _: standardised_kd_loss(s, t, temperature=T),
+    "dtkd": lambda s, t, _: 2.0 * dtkd_loss(s, t, temperature=T) + 0.5 * kd_loss(s, t, temperature=T),
     "ttm": lambda s, t, _: ttm_loss(s, t, gamma=0.2),
     "wttm": lambda s, t, _: ttm_loss(s, t, gamma=0.2, weighted=True),
 }
@@ -143,7 +145,8 @@ OWN_LOSSES = {
 @pytest.mark.parametrize("name", OWN_LOSSES)
 def test_a_method_of_logits_adds_its_own_loss_to_the_cross_entropy(name):
     given = outputs()._replace(adapted_logits=None)
-    parts = losses(name, given, dist_beta=0.5, dist_gamma=2.0, ttm_gamma=0.2)
+    own = {"dist_beta": 0.5, "dist_gamma": 2.0, "ttm_gamma": 0.2, "dtkd_alpha": 2.0, "dtkd_beta": 0.5}
+    parts = losses(name, given, **own)
     ce = cross_entropy(given.student_logits, LABELS)
     kd = OWN_LOSSES[name](given.student_logits, given.teacher_logits, LABELS)
     assert parts.ce.item() == ce.item()
@@ -189,12 +192,13 @@ def test_label_smoothing_is_the_cross_entropy_with_a_mixture_of_labels_and_all_c
     assert plain.total.item() == pytest.approx(losses("ce", given).total.item(), rel=1e-14)
 
 
-def test_the_weight_of_dkd_grows_over_its_warm_up_and_not_beyond():
+@pytest.mark.parametrize("name", ["dkd", "dtkd"])
+def test_the_weight_grows_over_the_warm_up_and_not_beyond(name):
     given = outputs()._replace(adapted_logits=None)
-    ce = losses("dkd", given).ce.item()
-    full = losses("dkd", given)
+    ce = losses(name, given).ce.item()
+    full = losses(name, given)
     for epoch, share in ((0, 0.25), (1, 0.5), (3, 1.0), (9, 1.0)):
-        warm = losses("dkd", given._replace(epoch=epoch), warmup_epochs=4)
+        warm = losses(name, given._replace(epoch=epoch), warmup_epochs=4)
         assert warm.kd.item() == full.kd.item()
         assert warm.total.item() - 0.3 * ce == pytest.approx(share * (full.total.item() - 0.3 * ce), rel=1e-12)
 

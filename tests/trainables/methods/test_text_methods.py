@@ -56,6 +56,7 @@ def test_without_patience_pkd_is_kd_and_with_it_a_part_more() -> None:
         teacher_maps=maps[1],
     )
     values = {"temperature": 2.0, "ce_weight": 0.3, "kd_weight": 0.7, "student_layers": "skip"}
+    values |= {"distance": "kl", "adapter_ce_weight": 1.0, "detach_adapter_target": False}
     plain = pkd_losses(outputs, labels, **values, pkd_weight=0.0)
     patient = pkd_losses(outputs, labels, **values, pkd_weight=100.0)
     assert float(plain.total) == pytest.approx(0.3 * float(plain.ce) + 0.7 * float(plain.kd))
@@ -67,6 +68,19 @@ def test_a_teachers_answers_are_right_or_wrong_and_confident_or_not() -> None:
     logits = torch.tensor([[4.0, 0.0], [0.1, 0.0], [4.0, 0.0], [0.1, 0.0]])
     labels = torch.tensor([0, 0, 1, 1])
     assert answers_of(logits, labels, threshold=0.9).tolist() == [0, 1, 2, 3]
+    assert answers_of(logits, labels, threshold=0.99, wrong_threshold=0.5).tolist() == [1, 1, 2, 2]
+
+
+def test_the_answers_of_two_thresholds_are_those_of_the_authors_code() -> None:
+    # src/utils/nli_data_processing.py, with the thresholds of RTE: t1 of right answers, t2 of wrong ones.
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = 2 * torch.randn(200, 2, dtype=torch.float64, generator=generator), torch.arange(200) % 2
+    values, answers = torch.nn.Softmax(dim=1)(logits).max(dim=1)
+    expected = []
+    for value, right in zip(values.tolist(), (answers == labels).tolist(), strict=True):
+        expected.append((0 if value > 0.8 else 1) if right else (2 if value > 0.6 else 3))
+    assert set(expected) == {0, 1, 2, 3}
+    assert answers_of(logits, labels, threshold=0.8, wrong_threshold=0.6).tolist() == expected
 
 
 def test_pea_kd_first_tells_how_the_teacher_answers_and_is_kd_from_then_on() -> None:
@@ -75,9 +89,11 @@ def test_pea_kd_first_tells_how_the_teacher_answers_and_is_kd_from_then_on() -> 
     nn.init.zeros_(head.bias)
     outputs = StepOutputs(torch.randn(3, 4), torch.zeros(3, 2), teacher_logits=torch.zeros(3, 2), parts=head)
     labels, values = torch.tensor([0, 1, 0]), {"temperature": 2.0, "ce_weight": 0.3, "kd_weight": 0.7}
-    first = pea_kd_losses(outputs, labels, **values, pea_threshold=0.9, pea_epochs=1)
+    first = pea_kd_losses(outputs, labels, **values, pea_threshold=0.9, pea_wrong_threshold=0.0, pea_epochs=1)
     assert float(first.total.detach()) == pytest.approx(0.7 * math.log(4))
-    later = pea_kd_losses(outputs._replace(epoch=1), labels, **values, pea_threshold=0.9, pea_epochs=1)
+    later = pea_kd_losses(
+        outputs._replace(epoch=1), labels, **values, pea_threshold=0.9, pea_wrong_threshold=0.0, pea_epochs=1
+    )
     assert float(later.total.detach()) == pytest.approx(0.3 * math.log(2))
 
 

@@ -22,7 +22,14 @@ EXACT = 1e-12
 # Everything that trials of a pack may differ in, and one that differs in nothing but its batches.
 MIXED = (
     {"adapter_width": 4, "temperature": 1.0, "student_learning_rate": 0.1, "seed": 1, "data_seed": 1, "epochs": 2},
-    {"adapter_width": 16, "temperature": 8.0, "kd_weight": 0.3, "seed": 2, "student_schedule": "step"},
+    {
+        "adapter_width": 16,
+        "temperature": 8.0,
+        "kd_weight": 0.3,
+        "seed": 2,
+        "student_schedule": "step",
+        "adapter_schedule": "released",
+    },
     {"adapter_width": 7, "ce_weight": 0.5, "adapter_ce_weight": 2.0, "adapter_learning_rate": 0.05, "data_seed": 3},
     {"adapter_width": 16, "student_momentum": 0.0, "student_weight_decay": 0.01, "adapter_schedule": "constant"},
 )

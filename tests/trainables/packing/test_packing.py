@@ -15,12 +15,10 @@ from tests.trainables.packing.runs import (
     random_teacher,
 )
 from trainables.costs.epoch import run_epoch
-from trainables.methods.registry import METHODS
 from trainables.packing.network import PackingError
 from trainables.packing.pack import Pack
 from trainables.run.checkpoint import load_checkpoint, save_checkpoint
 from trainables.run.run import DistillationRun
-from trainables.spec.methods import method_spec
 from trainables.steps.loss_log import NonFiniteLossError
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
@@ -86,8 +84,10 @@ def test_trials_that_see_the_same_batches_are_what_they_are_alone_with_every_kin
     "common",
     [
         *({"method": method} for method in IMAGE_METHODS if method != "pesf_kd"),
-        *({"method": method, "adapter": True} for method in METHODS if method_spec(method).takes_adapter),
+        *({"method": method, "adapter": True} for method in ("dkd", "dist", "logit_standardisation", "crd", "at")),
         {"method": "pesf_kd", "distance": "mse"},
+        {"method": "pesf_kd", "pesf_variant": "released-vision"},
+        {"method": "pesf_kd", "adapter_count": 2},
     ],
     ids=lambda common: "-".join(map(str, common.values())),
 )
@@ -109,6 +109,25 @@ def test_trials_of_every_method_are_packed(common, digits, teacher):
     run_epoch(left)
     run_epoch(alone["0"])
     assert_same_state(left, alone["0"])
+
+
+def test_a_packed_trial_takes_the_adapter_that_it_would_take_alone(digits, teacher):
+    configs = [small_config(adapter_training="first", seed=seed) for seed in (1, 2)]
+    packed = Pack.of_configs(configs, digits, teacher)
+    together = packed.run_epoch()
+    for name, config in enumerate(configs):
+        alone = DistillationRun(config, digits, teacher)
+        measures = run_epoch(alone)
+        theirs = packed.run_of(str(name)).adapter.state_dict()
+        assert all(torch.equal(tensor, theirs[key]) for key, tensor in alone.adapter.state_dict().items())
+        assert together.measures[str(name)]["train/loss"] == pytest.approx(measures["train/loss"], rel=1e-3)
+        assert together.measures[str(name)]["train/adapter_shift"] == measures["train/adapter_shift"] > 0
+
+
+def test_adapters_with_dropout_are_not_packed_as_they_draw_random_numbers(digits, teacher):
+    runs = make_runs(digits, teacher, [{"seed": 1}, {"seed": 2}], adapter_dropout=0.1)
+    with pytest.raises(PackingError, match=r"dropout of an adapter is not drawn apart.*set adapter_dropout=0"):
+        Pack(runs)
 
 
 def test_a_network_of_a_library_beside_the_students_is_refused_as_it_may_draw_random_numbers(digits, teacher):

@@ -140,4 +140,4 @@ def test_an_unknown_kind_or_init_is_refused_by_name():
         TeacherAdapter(FEATURE_DIM, CLASSES, WIDTH, kind="seriel")
     with pytest.raises(ValueError, match="'zeros'; did you mean 'zero'"):
         TeacherAdapter(FEATURE_DIM, CLASSES, WIDTH, init="zeros")
-    assert INITS == ("zero", "default")
+    assert INITS == ("zero", "default", "normal")

@@ -33,7 +33,13 @@ def by_autograd(
 @pytest.mark.parametrize("numbers", NUMBERS, ids=str)
 def test_pesf_kd_has_the_gradients_and_losses_that_autograd_finds(numbers):
     student, target_logits, labels = random_batch()
-    numbers = numbers | {"distance": "kl", "gap_control": "none", "gap_target": 0.5, "gap_weight": 1.0}
+    numbers = numbers | {
+        "pesf_variant": "paper",
+        "distance": "kl",
+        "gap_control": "none",
+        "gap_target": 0.5,
+        "gap_weight": 1.0,
+    }
     form = METHODS["pesf_kd"].gradients(numbers)
     ours = form(student, target_logits, labels)
     parts, in_student, in_target = by_autograd("pesf_kd", student, target_logits, labels, **numbers)

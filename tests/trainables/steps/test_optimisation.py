@@ -44,9 +44,13 @@ def test_an_unknown_schedule_is_refused_by_name():
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_each_epoch_begins_at_the_rate_of_its_schedule(schedule):
-    trainer = build_trainer(schedule=schedule)
+    late = {"late_rate": 0.1} if schedule == "released" else {}  # the student's rate
+    trainer = build_trainer(schedule=schedule, **late)
     for epoch in (5, 0, 7):
         trainer.begin_epoch(epoch)
+        if schedule == "released" and epoch:
+            assert trainer.rate == pytest.approx(0.1 * schedule_factor("step", epoch, 8))
+            continue
         assert trainer.rate == pytest.approx(0.1 * schedule_factor(schedule, epoch, 8))
 
 

@@ -7,13 +7,14 @@ from trainables.spec.methods.registry import (
     registered_settings,
     settings_fields,
 )
-from trainables.spec.methods.settings import AdapterSettings, MethodSettings, WeightSettings
+from trainables.spec.methods.settings import AdapterSettings, AdapterTermSettings, MethodSettings, WeightSettings
 from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
 
 __all__ = [
     "METHOD_SPECS",
     "TEMPERATURE",
     "AdapterSettings",
+    "AdapterTermSettings",
     "MethodSettings",
     "MethodSpec",
     "WeightSettings",

@@ -1,21 +1,24 @@
 """Cross-entropy, label smoothing, knowledge distillation, and distillation with a trainable adapter (PESF-KD)."""
 
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trainables.spec.bounds import LARGEST_WEIGHT
-from trainables.spec.methods.settings import MethodSettings, WeightSettings
+from trainables.spec.methods.pesf_variants import AS_PUBLISHED, AS_PUBLISHED_ON_TEXT, PesfVariant
+from trainables.spec.methods.settings import Distance, DistanceSettings, MethodSettings, VariantSettings, WeightSettings
 from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
 
-Distance = Literal["kl", "mse"]
 GapControl = Literal["none", "paper", "centred", "placebo"]
 
 
-class PesfKdSettings(WeightSettings):
+_DISTANCES: Final[dict[PesfVariant, Distance]] = {"released-vision": "kl", "released-language": "mse"}
+
+
+# Pydantic takes the fields of the last base first.
+class PesfKdSettings(VariantSettings, DistanceSettings, WeightSettings):
     """Settings of `pesf_kd`, without those of the adapter."""
 
-    distance: Distance = Field("kl", description="pesf_kd: Kullback-Leibler, or squared error of probabilities")
     gap_control: GapControl = Field(
         "none", description="pesf_kd: impose the paper's or the centred gap, or shift all the teacher's logits"
     )
@@ -23,6 +26,21 @@ class PesfKdSettings(WeightSettings):
         0.0, ge=-100, le=100, description="pesf_kd: the gap to impose, or what a placebo adds to the logits, nats"
     )
     gap_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="pesf_kd: of the penalty (gap - gap_target)²")
+
+    @model_validator(mode="after")
+    def _an_objective_as_released(self) -> Self:
+        wanted = _DISTANCES.get(self.pesf_variant, self.distance)
+        if self.distance != wanted:
+            raise ValueError(
+                f"pesf_variant {self.pesf_variant!r} measures the distance {wanted!r}, not {self.distance!r}: "
+                f"set distance={wanted}"
+            )
+        if self.pesf_variant != "paper" and self.gap_control != "none":
+            raise ValueError(
+                f"pesf_variant {self.pesf_variant!r} imposes no gap, and gap_control is {self.gap_control!r}: "
+                "choose gap_control none, or pesf_variant paper"
+            )
+        return self
 
 
 class LabelSmoothingSettings(MethodSettings):
@@ -39,17 +57,8 @@ SPECS: Final = (
         PesfKdSettings,
         TEMPERATURE,
         has_adapter=True,
-        # Defaults of the authors' vision code (train_student_DDP.py). kd_weight is from the README.
-        published={
-            "temperature": 6.0,
-            "ce_weight": 1.0,
-            "kd_weight": 1.0,
-            "adapter_ce_weight": 1.0,
-            "adapter_width": 32,
-            "adapter_init": "default",
-            "adapter_learning_rate": 2e-5,
-        },
-        published_on_text={"temperature": 5.0, "ce_weight": 0.3, "kd_weight": 0.7, "distance": "mse"},
+        published=AS_PUBLISHED,
+        published_on_text=AS_PUBLISHED_ON_TEXT,
     ),
     MethodSpec("label_smoothing", LabelSmoothingSettings, needs_teacher=False, published={"label_smoothing": 0.1}),
 )

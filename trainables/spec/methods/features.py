@@ -5,6 +5,7 @@ from typing import Final
 from pydantic import Field
 
 from trainables.spec.bounds import LARGEST_WEIGHT, LOWEST_TEMPERATURE
+from trainables.spec.methods.pesf_variants import TERM_AS_PUBLISHED
 from trainables.spec.methods.settings import WeightSettings
 from trainables.spec.methods.spec import MethodSpec
 
@@ -28,16 +29,29 @@ class CrdSettings(WeightSettings):
 
 
 SPECS: Final = (
-    MethodSpec("pkt", WeightSettings, smallest_batch=2, published={"ce_weight": 1.0, "kd_weight": 30_000.0}),
+    MethodSpec(
+        "pkt",
+        WeightSettings,
+        takes_adapter=True,
+        adapter_term=True,
+        smallest_batch=2,
+        published={"ce_weight": 1.0, "kd_weight": 30_000.0},
+        published_adapter=TERM_AS_PUBLISHED,
+    ),
     MethodSpec(
         "rkd",
         RkdSettings,
+        takes_adapter=True,
+        adapter_term=True,
         smallest_batch=3,  # an angle has three corners
         published={"ce_weight": 1.0, "kd_weight": 1.0, "rkd_distance_weight": 25.0, "rkd_angle_weight": 50.0},
+        published_adapter=TERM_AS_PUBLISHED,
     ),
     MethodSpec(
         "crd",
         CrdSettings,
+        takes_adapter=True,
+        adapter_term=True,
         published={
             "ce_weight": 1.0,
             "kd_weight": 0.8,
@@ -46,5 +60,6 @@ SPECS: Final = (
             "crd_temperature": 0.07,
             "crd_momentum": 0.5,
         },
+        published_adapter=TERM_AS_PUBLISHED,
     ),
 )

@@ -5,17 +5,36 @@ from typing import Final
 from pydantic import Field
 
 from trainables.spec.bounds import LARGEST_WEIGHT, LOWEST_TEMPERATURE, MOST_EPOCHS
-from trainables.spec.methods.settings import WeightSettings
+from trainables.spec.methods.settings import MethodSettings, WeightSettings
 from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
 
 
-class DkdSettings(WeightSettings):
+class WarmupSettings(MethodSettings):
+    """Warm-up of the distillation loss."""
+
+    warmup_epochs: int = Field(
+        0, ge=0, le=MOST_EPOCHS, description="dkd, dtkd: epochs in which its weight grows linearly"
+    )
+
+
+# Pydantic takes the fields of the last base first.
+class DkdSettings(WarmupSettings, WeightSettings):
     """Settings of `dkd`."""
 
-    warmup_epochs: int = Field(0, ge=0, le=MOST_EPOCHS, description="dkd: epochs in which its weight grows linearly")
     dkd_alpha: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the target class's part")
     dkd_beta: float = Field(
         8.0, ge=0, le=LARGEST_WEIGHT, description="dkd: weight of the other classes' part; depends on the pair"
+    )
+
+
+class DtkdSettings(WarmupSettings, WeightSettings):
+    """Settings of `dtkd`."""
+
+    dtkd_alpha: float = Field(
+        3.0, ge=0, le=LARGEST_WEIGHT, description="dtkd: weight of the part with dynamic temperatures"
+    )
+    dtkd_beta: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="dtkd: weight of the part with fixed temperature"
     )
 
 
@@ -49,12 +68,19 @@ class TtmSettings(WeightSettings):
 SPECS: Final = (
     # The temperature is the one of logit_standardisation, in the same unit: only the abstract of the paper was
     # available.
-    MethodSpec("atkd", WeightSettings, TEMPERATURE, published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0}),
+    MethodSpec(
+        "atkd",
+        WeightSettings,
+        TEMPERATURE,
+        two_classes="the teacher's confidence is ignored, because two logits over their deviation always differ by 2",
+        published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0},
+    ),
     MethodSpec(
         "dkd",
         DkdSettings,
         TEMPERATURE,
         takes_adapter=True,
+        two_classes="the part of the other classes (dkd_beta) is constant, because there is one other class",
         published={
             "temperature": 4.0,
             "ce_weight": 1.0,
@@ -65,11 +91,26 @@ SPECS: Final = (
         },
     ),
     MethodSpec(
+        "dtkd",
+        DtkdSettings,
+        TEMPERATURE,
+        published={
+            "temperature": 4.0,
+            "ce_weight": 1.0,
+            "kd_weight": 1.0,
+            "dtkd_alpha": 3.0,
+            "dtkd_beta": 1.0,
+            "warmup_epochs": 20,
+        },
+    ),
+    MethodSpec(
         "dist",
         DistSettings,
         TEMPERATURE,
         takes_adapter=True,
         smallest_batch=2,
+        two_classes="the relations within each sample (dist_beta) are constant, because two points always correlate "
+        "by 1 or -1",
         published={"temperature": 4.0, "ce_weight": 1.0, "kd_weight": 2.0, "dist_beta": 1.0, "dist_gamma": 1.0},
     ),
     MethodSpec(
@@ -77,6 +118,8 @@ SPECS: Final = (
         WeightSettings,
         TEMPERATURE,
         takes_adapter=True,
+        two_classes="two standardised logits are always 1 and -1, so the distillation loss has no gradient",
+        two_classes_refused=True,
         published={"temperature": 2.0, "ce_weight": 0.1, "kd_weight": 9.0},
     ),
     MethodSpec(

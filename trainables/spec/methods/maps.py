@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from trainables.spec.methods.pesf_variants import TERM_AS_PUBLISHED
 from trainables.spec.methods.settings import WeightSettings
 from trainables.spec.methods.spec import MethodSpec
 
@@ -10,10 +11,13 @@ def _spec(name: str, *, kd_weight: float, smallest_batch: int = 1) -> MethodSpec
     return MethodSpec(
         name,
         WeightSettings,
+        takes_adapter=True,
+        adapter_term=True,
         needs_maps=True,
         smallest_batch=smallest_batch,
         modality="images",
         published={"ce_weight": 1.0, "kd_weight": kd_weight},
+        published_adapter=TERM_AS_PUBLISHED,
     )
 
 

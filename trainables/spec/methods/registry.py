@@ -14,7 +14,7 @@ from pydantic import ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from trainables.spec.methods import basic, features, logits, maps, text, trained_networks
-from trainables.spec.methods.settings import AdapterSettings, MethodSettings, WeightSettings
+from trainables.spec.methods.settings import AdapterSettings, AdapterTermSettings, MethodSettings, WeightSettings
 from trainables.spec.methods.spec import MethodSpec
 
 METHOD_SPECS: Final[dict[str, MethodSpec]] = {
@@ -35,7 +35,7 @@ def method_spec(name: str, *, adapter: bool = False) -> MethodSpec:
 
 def registered_settings() -> tuple[type[MethodSettings], ...]:
     """Return the settings models of adapters and of all registered methods; records show settings in this order."""
-    return (WeightSettings, AdapterSettings, *(spec.settings for spec in METHOD_SPECS.values()))
+    return (WeightSettings, AdapterSettings, AdapterTermSettings, *(spec.settings for spec in METHOD_SPECS.values()))
 
 
 def check_settings(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[ValidationError]]:

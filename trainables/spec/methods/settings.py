@@ -5,10 +5,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from trainables.spec.bounds import LARGEST_RATE, LARGEST_WEIGHT
+from trainables.spec.methods.pesf_variants import PesfVariant
 
 AdapterKind = Literal["serial", "parallel", "logit", "feature"]
-AdapterInit = Literal["zero", "default"]
+AdapterTraining = Literal["joint", "first", "frozen"]
+AdapterInit = Literal["zero", "default", "normal"]
+Distance = Literal["kl", "mse"]
 Schedule = Literal["constant", "cosine", "step", "linear"]
+AdapterSchedule = Literal["constant", "cosine", "step", "linear", "released"]
 
 
 class MethodSettings(BaseModel):
@@ -30,6 +34,12 @@ class WeightSettings(MethodSettings):
     )
 
 
+class DistanceSettings(MethodSettings):
+    """Distance between the softened predictions of student and teacher."""
+
+    distance: Distance = Field("kl", description="pesf_kd, pkd: Kullback-Leibler, or squared error of probabilities")
+
+
 class AdapterLossSettings(MethodSettings):
     """Losses of the adapter, or of a teacher that is trained with the student."""
 
@@ -44,7 +54,14 @@ class AdapterModuleSettings(MethodSettings):
 
     adapter_kind: AdapterKind = Field("serial", description="where the adapter's correction comes from")
     adapter_width: int = Field(16, ge=1, le=65_536, description="units in the adapter's bottleneck")
-    adapter_init: AdapterInit = Field("zero", description="zero: step 0 is plain KD; default: PyTorch's")
+    adapter_init: AdapterInit = Field(
+        "zero", description="zero: step 0 is plain KD; default: PyTorch's; normal: BERT's N(0, 0.02)"
+    )
+    adapter_count: int = Field(1, ge=1, le=64, description="adapters with own weights; their logits are averaged")
+    adapter_training: AdapterTraining = Field(
+        "joint", description="joint: with the student; first: with another student, then frozen; frozen: not at all"
+    )
+    adapter_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of the adapter's bottleneck output")
 
 
 class AdapterOptimiserSettings(MethodSettings):
@@ -53,12 +70,32 @@ class AdapterOptimiserSettings(MethodSettings):
     adapter_learning_rate: float = Field(0.005, gt=0, le=LARGEST_RATE, description="adapter (full_teacher: teacher)")
     adapter_momentum: float = Field(0.9, ge=0, lt=1, description="adapter: SGD (Nesterov off); AdamW's beta 1")
     adapter_weight_decay: float = Field(5e-4, ge=0, le=LARGEST_WEIGHT, description="adapter")
-    adapter_schedule: Schedule = Field("cosine", description="the adapter's own learning-rate schedule")
+    adapter_schedule: AdapterSchedule = Field(
+        "cosine", description="the adapter's own learning-rate schedule; released: as in PESF-KD's vision code"
+    )
+    adapter_clip: bool = Field(True, description="apply clip_norm to the adapter as well")
 
 
 # Pydantic takes the fields of the last base first.
 class AdapterTrainingSettings(AdapterOptimiserSettings, AdapterLossSettings):
     """Training of the adapter, or of a teacher that is trained with the student."""
+
+
+class VariantSettings(MethodSettings):
+    """Variant of PESF-KD."""
+
+    pesf_variant: PesfVariant = Field(
+        "paper", description="adapter's objective: the paper's, or that of the authors' code for images or text"
+    )
+
+
+# Pydantic takes the fields of the last base first.
+class AdapterTermSettings(VariantSettings):
+    """Distillation through an adapter beside a method whose own loss has no logits of the teacher."""
+
+    adapter_kd_weight: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="crd and others with --adapter: weight of pesf_kd's distance"
+    )
 
 
 class AdapterSettings(AdapterOptimiserSettings, AdapterModuleSettings, AdapterLossSettings):

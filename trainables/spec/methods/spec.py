@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from trainables.spec.methods.settings import AdapterSettings, MethodSettings
+from trainables.spec.methods.settings import AdapterSettings, AdapterTermSettings, MethodSettings
 
 TEMPERATURE: Final = frozenset({"temperature"})
 
@@ -19,6 +19,8 @@ class MethodSpec:
         trial_fields: fields that every trial has and that the losses read too, such as `temperature`.
         has_adapter: whether an adapter is trained with the student.
         takes_adapter: whether an adapter is optional, enabled by the config's `adapter`.
+        adapter_term: whether the optional adapter adds a distillation term of its own, because the losses of the method
+            have no logits of the teacher. See `trainables.methods.adapter_term`.
         needs_teacher: whether the student distils from a teacher that is trained beforehand.
         peer: for methods with a peer, the field of a trial's config that names the peer's architecture. The peer trains
             from scratch together with the student.
@@ -29,12 +31,16 @@ class MethodSpec:
         trains_teacher: whether the teacher continues to train. Teacher outputs then cannot be stored.
         shares_layers: whether the student's layers run twice; see `trainables.models.text.share_layers`.
         smallest_batch: smallest batch size, for losses that compare the samples of a batch.
+        two_classes: what the losses lose on a dataset with two classes, as a clause; empty if they lose nothing.
+        two_classes_refused: whether nothing of the distillation loss is left then, so that new studies are refused.
         modality: data that the method supports: `images` for methods that match maps with height and width, `text` for
             methods that match layers of language models.
         published: values of `fields` to start a comparison from, taken from the paper or the authors' code for
             CIFAR-100 as far as known here. Values that depend on the pair are for resnet32x4 to resnet8x4. Not every
             value was checked against the paper. Fields that are not listed keep the config's defaults.
         published_on_text: the same for text, if the values differ.
+        published_on_task: further values for a comparison on one dataset, by its canonical name.
+        published_adapter: further values for a comparison with the optional adapter.
     """
 
     name: str
@@ -42,6 +48,7 @@ class MethodSpec:
     trial_fields: frozenset[str] = frozenset()
     has_adapter: bool = False
     takes_adapter: bool = False
+    adapter_term: bool = False
     needs_teacher: bool = True
     peer: Literal["student", "teacher"] | None = None
     needs_maps: bool = False
@@ -49,14 +56,20 @@ class MethodSpec:
     trains_teacher: bool = False
     shares_layers: bool = False
     smallest_batch: int = 1
+    two_classes: str = ""
+    two_classes_refused: bool = False
     modality: Literal["any", "images", "text"] = "any"
     published: Mapping[str, float | str] = field(default_factory=dict)
     published_on_text: Mapping[str, float | str] = field(default_factory=dict)
+    published_on_task: Mapping[str, Mapping[str, float | str]] = field(default_factory=dict)
+    published_adapter: Mapping[str, float | str] = field(default_factory=dict)
 
     @property
     def fields(self) -> frozenset[str]:
         """Config fields that this method reads; fields that every method reads are not listed."""
-        adapter = AdapterSettings.model_fields if self.has_adapter else ()
+        adapter = set(AdapterSettings.model_fields) if self.has_adapter else set()
+        if self.has_adapter and self.adapter_term:
+            adapter |= TEMPERATURE.union(AdapterTermSettings.model_fields)
         return self.trial_fields.union(self.settings.model_fields, adapter)
 
     @property

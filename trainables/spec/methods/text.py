@@ -5,11 +5,12 @@ from typing import Final
 from pydantic import Field
 
 from trainables.spec.bounds import LARGEST_WEIGHT, MOST_EPOCHS
-from trainables.spec.methods.settings import WeightSettings
+from trainables.spec.methods.settings import DistanceSettings, WeightSettings
 from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
 
 
-class PkdSettings(WeightSettings):
+# Pydantic takes the fields of the last base first.
+class PkdSettings(DistanceSettings, WeightSettings):
     """Settings of `pkd`."""
 
     pkd_weight: float = Field(
@@ -23,6 +24,9 @@ class PeaKdSettings(WeightSettings):
     pea_threshold: float = Field(
         0.9, ge=0, le=1, description="pea_kd: from which probability on the teacher counts as confident"
     )
+    pea_wrong_threshold: float = Field(
+        0.0, ge=0, le=1, description="pea_kd: the same where the teacher is wrong; 0: pea_threshold for both"
+    )
     pea_epochs: int = Field(
         1, ge=0, le=MOST_EPOCHS, description="pea_kd: first epochs, that tell how the teacher answers"
     )
@@ -34,17 +38,36 @@ SPECS: Final = (
         "pkd",
         PkdSettings,
         TEMPERATURE | {"student_layers"},
+        takes_adapter=True,
         needs_maps=True,
         modality="text",
         published={"temperature": 5.0, "ce_weight": 0.5, "kd_weight": 0.5, "pkd_weight": 100.0},
     ),
-    # Temperature, weights, threshold and epochs are our choice: the numbers of the paper were not available.
+    # Numbers of the authors' code: T, α and the thresholds of each task (`pea_kd.py` names the differences). Tasks
+    # without thresholds there have those of CoLA. The number of first epochs is ours.
     MethodSpec(
         "pea_kd",
         PeaKdSettings,
         TEMPERATURE,
         shares_layers=True,
         modality="text",
-        published={"temperature": 4.0, "ce_weight": 0.5, "kd_weight": 0.5, "pea_threshold": 0.9, "pea_epochs": 1},
+        published={
+            "temperature": 10.0,
+            "ce_weight": 0.3,
+            "kd_weight": 0.7,
+            "pea_threshold": 0.95,
+            "pea_wrong_threshold": 0.7,
+            "pea_epochs": 1,
+        },
+        published_on_task={
+            f"glue:{task}": {"pea_threshold": right, "pea_wrong_threshold": wrong}
+            for task, right, wrong in (
+                ("rte", 0.8, 0.6),
+                ("mrpc", 0.95, 0.75),
+                ("sst2", 0.98, 0.8),
+                ("qnli", 0.98, 0.7),
+                ("cola", 0.95, 0.7),
+            )
+        },
     ),
 )

@@ -1,0 +1,48 @@
+"""Comparison of a learned adapter with controls that soften the teacher without learning it.
+
+PESF-KD makes the teacher softer and lets the softening follow the student. Each control keeps a part of this. All
+learn from the stored outputs of one teacher, with the same weights of the losses, and the temperature of each is tuned
+equally long.
+
+- `kd` softens all predictions alike, by its tuned temperature.
+- `dtkd` softens each prediction by the sharpness of both models, without parameters. Its two parts have the released
+  ratio of 3 to 1, and together the weight of `kd`.
+- `pesf_kd+frozen` perturbs the teacher by an adapter that keeps its random initial weights.
+- `pesf_kd+first` has an adapter that learned with another student and is frozen. The labels are as soft as in PESF-KD,
+  but do not follow this student.
+- `pesf_kd+average-of-4` averages four adapters that learn with the student.
+"""
+
+from typing import Final
+
+from search_spaces.comparison import MethodComparison, TunedParameter
+from search_spaces.space import Value
+
+# The weights of the other spaces, see `search_spaces.baseline`. A default init gives every adapter the same start as
+# the frozen one.
+_WEIGHTS: Final[dict[str, Value]] = {"ce_weight": 1.0, "kd_weight": 0.9}
+_ADAPTER: Final[dict[str, Value]] = {"method": "pesf_kd", **_WEIGHTS, "adapter_init": "default"}
+
+COMPARISON = MethodComparison(
+    name="adapter_why",
+    question="Does learning the adapter help the student, or only the softening of the teacher?",
+    arms={
+        "kd": {"method": "kd", **_WEIGHTS},
+        "dtkd": {"method": "dtkd", **_WEIGHTS, "dtkd_alpha": 0.75, "dtkd_beta": 0.25},
+        "pesf_kd": _ADAPTER,
+        "pesf_kd+frozen": {**_ADAPTER, "adapter_training": "frozen"},
+        "pesf_kd+first": {**_ADAPTER, "adapter_training": "first"},
+        "pesf_kd+average-of-4": {**_ADAPTER, "adapter_count": 4},
+    },
+    replicates=10,  # five seeds cannot give a p-value below 0.06, and the correction is over five controls
+    tuned=(
+        TunedParameter(
+            name="temperature",
+            kind="float",
+            low=1.0,
+            high=16.0,
+            why="the temperature is the softening that needs no adapter, so every arm has its own best one; as in the "
+            "space `temperature`, on a log scale",
+        ),
+    ),
+)

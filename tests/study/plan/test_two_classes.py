@@ -1,0 +1,104 @@
+"""What two classes do to a loss, and what a new study says of it before any work."""
+
+import pytest
+import torch
+
+from study.cli.data_preview import data_warnings
+from study.cli.preview import describe_plan
+from study.plan.methods import choose_methods
+from study.plan.notes import left_out
+from study.plan.resolve import load_plan
+from study.plan.two_classes import check_two_classes, two_class_refusal
+from tests.study.factories import compare, make_plan
+from trainables.losses.logits import atkd_loss, dist_loss, dkd_loss, kd_loss, standardised_kd_loss
+from trainables.process.errors import UsageError
+from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.trial import TrialConfig
+
+TWO = {"dataset": "glue:sst2", "epochs": 4}
+TEXT_METHODS = ["kd", "dkd", "dist", "atkd"]
+
+
+def gradient(loss, student, teacher):
+    leaf = student.clone().requires_grad_()
+    loss(leaf, teacher).backward()
+    return leaf.grad
+
+
+@pytest.fixture
+def logits():
+    generator = torch.Generator().manual_seed(0)
+    return 3 * torch.randn(2, 9, 2, dtype=torch.float64, generator=generator)
+
+
+LABELS = torch.arange(9) % 2
+LOST = {
+    "logit_standardisation": lambda s, t: standardised_kd_loss(s, t, temperature=2.0),
+    "dkd": lambda s, t: dkd_loss(s, t, LABELS, temperature=2.0, alpha=0.0, beta=8.0),
+    "dist": lambda s, t: dist_loss(s, t, temperature=2.0, beta=1.0, gamma=0.0),
+}
+
+
+@pytest.mark.parametrize("method", LOST)
+def test_what_is_said_to_be_lost_has_no_gradient_with_two_classes_and_one_with_three(method, logits):
+    assert METHOD_SPECS[method].two_classes
+    assert gradient(LOST[method], *logits).abs().max() < 1e-6
+    three = torch.cat([logits, logits.flip(1)[:, :, :1]], dim=2)
+    assert gradient(LOST[method], *three).abs().max() > 1e-4
+
+
+def test_atkd_sees_of_two_logits_which_is_the_larger_alone(logits):
+    student, teacher = logits
+    scales = torch.linspace(0.1, 30, 9, dtype=torch.float64)[:, None]
+    assert METHOD_SPECS["atkd"].two_classes
+    for loss, same in ((atkd_loss, True), (kd_loss, False)):
+        values = [loss(student, each, temperature=2.0).item() for each in (teacher, scales * teacher)]
+        assert (values[0] == pytest.approx(values[1], rel=1e-6)) == same
+
+
+def test_a_new_study_of_a_method_without_a_gradient_is_refused(tmp_path):
+    plan = make_plan(tmp_path, base={**TWO, "method": "logit_standardisation", "adapter": True})
+    with pytest.raises(UsageError) as refused:
+        check_two_classes(plan)
+    assert str(refused.value) == (
+        "--method: method 'logit_standardisation' learns nothing from the teacher on two classes, as in 'glue:sst2': "
+        "two standardised logits are always 1 and -1, so the distillation loss has no gradient; choose kd, which is "
+        "not affected"
+    )
+    check_two_classes(make_plan(tmp_path, base={**TWO, "method": "kd"}))
+    check_two_classes(make_plan(tmp_path, base={"method": "logit_standardisation", "adapter": True}))  # ten digits
+    assert two_class_refusal(TrialConfig(method="logit_standardisation", dataset="glue:mnli")) is None  # three
+
+
+def test_a_new_comparison_leaves_it_out_with_the_reason_and_refuses_it_by_name(tmp_path):
+    names = [method.name for method in choose_methods(None, TWO, {})]
+    assert "dkd" in names
+    assert not any(name.startswith("logit_standardisation") for name in names)
+    plan = compare(tmp_path, methods=None, base=TWO)
+    assert ["logit_standardisation", "logit_standardisation+adapter"] in left_out(plan).values()
+    assert "logit_standardisation+adapter: learns nothing from the teacher on two classes" in describe_plan(plan, [])
+    with pytest.raises(
+        UsageError, match="--methods logit_standardisation: method 'logit_standardisation' learns nothing"
+    ):
+        choose_methods(["logit_standardisation"], TWO, {})
+
+
+def test_methods_that_lose_a_part_are_warned_of_and_old_studies_still_open(tmp_path):
+    warnings = [
+        each for each in data_warnings(compare(tmp_path, methods=TEXT_METHODS, base=TWO)) if "two classes" in each
+    ]
+    assert [each.split(" ")[3] for each in warnings] == ["dkd", "dist", "atkd"]
+    assert warnings[0] == (
+        "With two classes, dkd is incomplete: the part of the other classes (dkd_beta) is constant, because there is "
+        "one other class."
+    )
+    assert not any("two classes" in each for each in data_warnings(compare(tmp_path, methods=["kd", "dkd"])))
+    old = compare(tmp_path, methods=["kd"], base=TWO)
+    fields = {"method": "logit_standardisation", "adapter": False}
+    old = old.model_copy(
+        update={"compared": (*old.compared, old.compared[0].model_copy(update={"name": "ls", "fields": fields}))}
+    )
+    old.save()
+    opened = load_plan(old.directory)
+    assert [method.name for method in opened.compared] == ["kd", "ls"]
+    assert "logit_standardisation is incomplete" in data_warnings(opened)[-1]

@@ -1,0 +1,26 @@
+"""Names of methods in tables and figures, derived from the fields of a trial's config or record."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+# Fields of a method with an adapter that make another method of it, each with the value that adds nothing to the name.
+_OF_ADAPTERS: Final[dict[str, str | int]] = {"pesf_variant": "paper", "adapter_training": "joint", "adapter_count": 1}
+NAMING_FIELDS: Final = ("method", "adapter", *_OF_ADAPTERS)
+
+
+def method_name(fields: Mapping[str, Any]) -> str:
+    """Return the name of a method in tables and figures, such as `dkd+adapter` or `pesf_kd+frozen`.
+
+    Args:
+        fields: `NAMING_FIELDS` of a config or record by name. Fields other than `method` may be missing or None, as in
+            records of earlier versions.
+    """
+    method = str(fields["method"])
+    if method != "pesf_kd" and not fields.get("adapter"):
+        return method
+    parts = [method] if method == "pesf_kd" else [method, "adapter"]
+    own = {name: fields.get(name) or plain for name, plain in _OF_ADAPTERS.items()}
+    changed = {name: str(value) for name, value in own.items() if value != _OF_ADAPTERS[name]}
+    if "adapter_count" in changed:
+        changed["adapter_count"] = f"average-of-{changed['adapter_count']}"
+    return "+".join([*parts, *changed.values()])

@@ -110,7 +110,7 @@ def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials)]
     (x, y), first = config_means(values, trials["config_id"].to_pylist())
-    estimate = rank_association(x, y, config_columns(trials.take(first), held), seed=seed)
+    estimate = rank_association(x, y, config_columns(trials.take(first), held, landmark.log_fields), seed=seed)
     return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
 
 

@@ -96,7 +96,7 @@ def mixed_model_at(landmark: Landmark, gap: GapName, *, held: Sequence[str] = ()
         held: fields of the config to hold.
     """
     trials = landmark.trials
-    values = [GAPS[gap](trials), trial_scores(trials), *config_columns(trials, held).T]
+    values = [GAPS[gap](trials), trial_scores(trials), *config_columns(trials, held, landmark.log_fields).T]
     columns, units = complete(values, trials["config_id"].to_pylist())
     _, seeds = complete(values, trials["seed"].to_pylist())
     between, within, deviations = mixed_effects(

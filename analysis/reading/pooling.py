@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from analysis.reading.landmark import Landmark, at_landmark
+from analysis.reading.scales import log_fields_of, parse_log_fields
 from analysis.reading.trials import (
     BASELINE,
     REPEATED,
@@ -99,7 +100,7 @@ def pool_studies(places: Sequence[Place] | Mapping[str, Place]) -> StudyRecords:
         trials[number], epochs[number] = (
             _named(table, names, prefixed=source.name is not None) for table in (own, epochs[number])
         )
-    return StudyRecords(pa.concat_tables(trials), pa.concat_tables(epochs))
+    return StudyRecords(pa.concat_tables(trials), pa.concat_tables(epochs), _log_fields(sources, trials))
 
 
 def studies_in(place: Place) -> list[str]:
@@ -119,7 +120,8 @@ def studies_in(place: Place) -> list[str]:
 
 def of_study(records: StudyRecords, name: str) -> StudyRecords:
     """Return the records of one study of a pool."""
-    return StudyRecords(*(table.filter(pc.equal(table["study"], name)) for table in (records.trials, records.epochs)))
+    trials, epochs = (table.filter(pc.equal(table["study"], name)) for table in (records.trials, records.epochs))
+    return replace(records, trials=trials, epochs=epochs)
 
 
 def study_names(records: StudyRecords) -> list[str]:
@@ -144,7 +146,8 @@ def distinct_runs(records: StudyRecords) -> StudyRecords:
             chosen[key] = number
     trials = trials.take(pa.array(sorted(chosen.values()), pa.int64()))
     epochs = records.epochs
-    return StudyRecords(trials, epochs.filter(pc.is_in(epochs["trial_id"], trials["trial_id"].combine_chunks())))
+    epochs = epochs.filter(pc.is_in(epochs["trial_id"], trials["trial_id"].combine_chunks()))
+    return replace(records, trials=trials, epochs=epochs)
 
 
 def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
@@ -164,7 +167,8 @@ def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
     note = "; ".join(f"{name}: {each.note}" for name, each in present.items())
     evidence = next(iter(present.values())).evidence
     trials = pa.concat_tables(each.trials for each in present.values())
-    return Landmark(trials, max(each.epoch for each in present.values()), evidence, note)
+    epoch = max(each.epoch for each in present.values())
+    return Landmark(trials, epoch, evidence, note, log_fields=records.searched_in_logs)
 
 
 def fields_varied(records: StudyRecords) -> tuple[str, ...]:
@@ -311,6 +315,22 @@ def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
         table = _guarded(source, kind, dataset.replace_schema(schema).to_table)
         tables.append(_once(table, _KEYS[kind]).sort_by([(name, "ascending") for name in _ORDER[kind]]))
     return tables
+
+
+def _log_fields(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> frozenset[str]:
+    """Return the fields that any study of the pool searched on a logarithmic scale.
+
+    A regression over a pool needs one scale for all studies.
+    """
+    found: frozenset[str] = frozenset()
+    for source, table in zip(sources, trials, strict=True):
+        own = None
+        path = f"{source.path}/summary.json"
+        if source.system.get_file_info(path).type == pafs.FileType.File:
+            with source.system.open_input_stream(path) as stream:
+                own = parse_log_fields(stream.read(), f"{source.shown}/summary.json")
+        found |= log_fields_of(table["space"].unique().to_pylist()) if own is None else own
+    return found
 
 
 def _schemas(dataset: ds.Dataset) -> list[pa.Schema]:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from analysis.reading.scales import log_fields_of, read_log_fields
 from analysis.statistics.estimates import Estimate, holm, mean_interval, paired_difference, within_range
 from study.records import read_epochs, read_trials
 from trainables.display.numbers import format_estimate, format_gap, format_in_full, format_number, format_settings
@@ -50,10 +51,25 @@ _BOOKKEEPING = frozenset(
 
 @dataclass(frozen=True)
 class StudyRecords:
-    """Complete records of a study: a table with one row per trial, and a table with one row per epoch of a trial."""
+    """Complete records of a study.
+
+    Args:
+        trials: one row per trial.
+        epochs: one row per epoch of a trial.
+        log_fields: fields of the config that the search sampled on a logarithmic scale; None if no summary names them.
+            `searched_in_logs` then takes the scales of the search space.
+    """
 
     trials: pa.Table
     epochs: pa.Table
+    log_fields: frozenset[str] | None = None
+
+    @property
+    def searched_in_logs(self) -> frozenset[str]:
+        """Fields of the config that the search sampled on a logarithmic scale."""
+        if self.log_fields is not None:
+            return self.log_fields
+        return log_fields_of(self.trials["space"].unique().to_pylist())
 
 
 @dataclass(frozen=True)
@@ -98,8 +114,9 @@ def open_study(directory: str | Path) -> StudyRecords:
 
     Raises:
         FileNotFoundError: the folder contains no records.
+        DamagedRecordsError: a file is damaged.
     """
-    return StudyRecords(read_trials(directory), read_epochs(directory))
+    return StudyRecords(read_trials(directory), read_epochs(directory), read_log_fields(directory))
 
 
 def find_study(named: str | Path | None, results: Path) -> Path:

@@ -91,7 +91,7 @@ notes = "; ".join(dict.fromkeys(f"{each.evidence}: {each.note}" for each in asso
 draw_estimates(
     "Rank correlation of gap and accuracy",
     groups,
-    f"Expanded percentile bootstrap intervals over configs, if there are enough configs. {notes}.",
+    f"Intervals exclude 0 if the test of the correlation rejects; none if there are too few configs. {notes}.",
     "rank correlation with accuracy, −1 to 1",
 )
 

@@ -123,8 +123,8 @@ draw_estimates(
         ],
         "within repeated configs, over seeds": [(f"{gap} gap", each.estimate) for gap, each in inside.items()],
     },
-    f"Expanded percentile bootstrap over configs. Searched (exploratory): {searched.note}. Repeated (confirmatory): "
-    f"{fresh.note}.",
+    f"Intervals exclude 0 if the test of the correlation rejects. Searched (exploratory): {searched.note}. "
+    f"Repeated (confirmatory): {fresh.note}.",
     "rank correlation with accuracy, −1 to 1",
 )
 

@@ -68,7 +68,7 @@ def parameter_associations(
         records: study records.
         parameters: numeric fields of the config.
         outcomes: outcomes to correlate them with.
-        seed: random seed for the bootstrap and the permutations.
+        seed: random seed for the permutations.
 
     Raises:
         ValueError: if a parameter is not a numeric field.

@@ -1,4 +1,4 @@
-"""Warn of small validation splits, and of students that are no better than a constant answer.
+"""Warn of small validation splits, and of students whose mean is not above a constant answer.
 
 The records contain the number of samples in each split, and the best score of a network that predicts the same class
 for every sample (`data/...` in `study.records`). Records of earlier versions lack both, and then there is no warning.
@@ -59,7 +59,7 @@ def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tu
     more = f" and {len(below) - _MOST_NAMED} more" if len(below) > _MOST_NAMED else ""
     score = "the share of its largest class" if words == "accuracy" else f"the {words} of one class for all"
     return (
-        f"No better than a constant answer on the {split} split, where {score} is {format_number(constant)} "
+        f"Not above a constant answer on the {split} split, where {score} is {format_number(constant)} "
         f"(n = {samples:,.0f} {_samples(trials)}): {named}{more}."
     )
 

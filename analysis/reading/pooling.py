@@ -27,12 +27,12 @@ from analysis.reading.trials import (
     ConfigSummary,
     StudyRecords,
     Value,
+    holm_of,
     objective_note,
     select,
     summarise_configs,
     varied_fields,
 )
-from analysis.statistics.estimates import holm
 from study.records import SCHEMAS, DamagedRecordsError
 from trainables.storage.uris import is_uri, redact, redact_place
 
@@ -214,11 +214,11 @@ def compare_within_studies(
         for summary in summarise_configs(of_study(records, name).trials, baseline=baseline, seed=seed)
         if summary.stage != "control"
     ]
-    p_values = [summary.against_baseline.p_value if summary.against_baseline else None for _, summary in found]
-    corrected = holm([float("nan") if p_value is None else p_value for p_value in p_values])
+    against = [summary.against_baseline for _, summary in found]
+    corrected, equivalence = holm_of(against, "p_value"), holm_of(against, "equivalence_p")
     return [
-        (name, replace(summary, corrected_p=None if p_value is None else each))
-        for (name, summary), p_value, each in zip(found, p_values, corrected, strict=True)
+        (name, replace(summary, corrected_p=p_value, corrected_equivalence=equivalent))
+        for (name, summary), p_value, equivalent in zip(found, corrected, equivalence, strict=True)
     ]
 
 

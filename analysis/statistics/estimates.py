@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.statistics.equivalence import equivalence_p
 from analysis.statistics.ranks import CorrelationTest, calibrated_interval, orders_of, permutation_test, t_test
 from analysis.statistics.resampling import (
     CONFIDENCE,
@@ -54,6 +55,8 @@ class Estimate:
         n: number of independent units.
         method: estimator, interval and confidence in words, for a caption or a footnote.
         p_value: two-sided p-value, if the method includes a test.
+        smallest_effect: smallest difference that matters, if the estimate was tested for equivalence.
+        equivalence_p: p-value of the test that the difference is smaller than `smallest_effect`.
     """
 
     value: float
@@ -62,6 +65,19 @@ class Estimate:
     n: int
     method: str
     p_value: float | None = None
+    smallest_effect: float | None = None
+    equivalence_p: float | None = None
+
+    def is_equivalent(self, corrected_p: float | None = None) -> bool:
+        """Return whether the difference is shown to be smaller than `smallest_effect`, by test and interval.
+
+        Args:
+            corrected_p: `equivalence_p` corrected for multiple tests. Default: not corrected.
+        """
+        p_value = self.equivalence_p if corrected_p is None else corrected_p
+        if self.smallest_effect is None or p_value is None or not p_value <= 1 - CONFIDENCE:
+            return False
+        return -self.smallest_effect < self.low and self.high < self.smallest_effect
 
     def __str__(self) -> str:
         return format_in_full(self)
@@ -135,7 +151,7 @@ def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
     return replace(estimate, low=low, high=high, method=f"{interval}, {words}{separator}{test}")
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
+def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, smallest_effect: float | None = None) -> Estimate:
     """Estimate the mean of a − b over pairs, such as two configs on the same replicates.
 
     The interval is Student's t for 4 and 5 pairs, and the studentised bootstrap from 6 pairs on. The bootstrap handles
@@ -164,12 +180,13 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
         a: (n,) first values, in pair order; a pair with nan is dropped.
         b: (n,) second values.
         seed: random seed for the bootstrap and the flips.
+        smallest_effect: smallest difference that matters, to test for equivalence (`analysis.statistics.equivalence`).
 
     Returns:
         Mean difference in the unit of the values, with `p_value`; bounds are nan for n < 4 or equal differences.
 
     Raises:
-        ValueError: if a and b differ in length.
+        ValueError: if a and b differ in length, or the smallest effect is not positive.
 
     Source: Efron and Tibshirani (1993), section 12.5; Fisher, The Design of Experiments (1935), section 21.
     """
@@ -182,7 +199,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
     low, high, interval = _interval_of_differences(differences, generator)
     p_value, test = _sign_flip_test(differences, generator)
     method = f"mean paired difference, {interval}; {test}"
-    return Estimate(float(differences.mean()), low, high, n, method, p_value)
+    estimate = Estimate(float(differences.mean()), low, high, n, method, p_value)
+    if smallest_effect is None:
+        return estimate
+    tested = equivalence_p(differences, smallest_effect)
+    return replace(estimate, smallest_effect=smallest_effect, equivalence_p=None if math.isnan(tested) else tested)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -158,7 +158,7 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
     test = None
     if math.isfinite(value):
         orders = _orders_of_seeds(configs, seeds, seed) if shared else _orders_within(configs, seed)
-        test = ranks.permutation_test(*columns.T, orders)
+        test = ranks.permutation_test(columns[:, 0], columns[:, 1], orders)
     estimate = calibrated_estimate(name, value, test, unit_count(units), rows=len(columns), unit=unit)
     return Association(gap, "within", (), landmark.evidence, estimate, landmark.note)
 

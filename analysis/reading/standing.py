@@ -74,8 +74,8 @@ def all_standings_in_words(compared: Sequence[tuple[str, Estimate, float | None,
     if not compared:
         return f"No other method can be compared with {against}."
     named: dict[Standing, list[str]] = {"better": [], "worse": [], "equivalent": [], "open": []}
-    for name, *tested in compared:
-        named[standing_of(*tested)].append(name)
+    for name, difference, corrected_p, corrected_equivalence in compared:
+        named[standing_of(difference, corrected_p, corrected_equivalence)].append(name)
     better = named["better"]
     first = f"{_listed(better)} {_are(better)} better than {against}" if better else ""
     first = first or f"No method is shown to be better than {against}"

@@ -257,7 +257,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None
     if math.isnan(value):
         return calibrated_estimate(name, value, None, n)
     orders, exact = orders_of(n, seed)
-    return calibrated_estimate(name, value, permutation_test(*columns.T, orders, exact=exact), n)
+    return calibrated_estimate(name, value, permutation_test(columns[:, 0], columns[:, 1], orders, exact=exact), n)
 
 
 def partial_rank_correlation(

@@ -224,15 +224,19 @@ def random_effects(design: Floats, y: Floats, units: NDArray[np.intp], deviation
             criterion = freedom * np.log(variance) + shape - np.linalg.slogdet(inverse)[1]
         return criterion, coefficients, inverse, variance
 
+    def best_group(slope: float) -> float:
+        return _best_ratio(lambda ratios: given(ratios, np.full(len(ratios), slope))[0])
+
+    def best_slope(group: float) -> float:
+        return _best_ratio(lambda ratios: given(np.full(len(ratios), group), ratios / scale)[0]) / scale
+
     group = slope = 0.0
     scale = float(squares.mean() / sizes.mean()) or 1.0  # so that both ratios have one range
     for _ in range(_MOST_ROUNDS):
-        before, held = group, slope
-        group = _best_ratio(lambda ratios, held=held: given(ratios, np.full(len(ratios), held))[0])
+        before, group = group, best_group(slope)
         if deviations is None:
             break
-        held = group
-        slope = _best_ratio(lambda ratios, held=held: given(np.full(len(ratios), held), ratios / scale)[0]) / scale
+        slope = best_slope(group)
         if abs(group - before) <= 1e-5 * group:
             break
     (_,), (coefficients,), (inverse,), (variance,) = given(np.array([group]), np.array([slope]))

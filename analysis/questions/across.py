@@ -192,5 +192,4 @@ def differences_in_words(found: Sequence[DifferenceAcross]) -> str:
 
 
 def _in_points(estimate: Estimate) -> Estimate:
-    bounds = {"value": 100 * estimate.value, "low": 100 * estimate.low, "high": 100 * estimate.high}
-    return replace(estimate, **bounds)
+    return replace(estimate, value=100 * estimate.value, low=100 * estimate.low, high=100 * estimate.high)

@@ -34,7 +34,8 @@ from analysis.reading.landmark import (
 )
 from analysis.reading.trials import StudyRecords, trial_scores, varied_fields
 from analysis.statistics import ranks
-from analysis.statistics.estimates import Estimate, calibrated_estimate, rank_correlation
+from analysis.statistics.correlation import calibrated_estimate, rank_correlation
+from analysis.statistics.estimates import Estimate
 from analysis.statistics.ranks import t_test
 from analysis.statistics.resampling import Units, complete, partial_rank_correlations, unit_count, unit_means
 

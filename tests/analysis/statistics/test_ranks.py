@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import analysis.statistics.ranks
-from analysis.statistics.estimates import partial_rank_correlation, rank_correlation
+from analysis.statistics.correlation import partial_rank_correlation, rank_correlation
 from analysis.statistics.ranks import calibrated_interval, orders_of, permutation_test, t_test
 
 STUDIES = 200

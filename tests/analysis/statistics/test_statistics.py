@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from analysis.statistics.correlation import partial_rank_correlation, rank_correlation
 from analysis.statistics.estimates import (
     MIN_STUDENTISED,
     Estimate,
@@ -16,8 +17,6 @@ from analysis.statistics.estimates import (
     mean_interval,
     mediation,
     paired_difference,
-    partial_rank_correlation,
-    rank_correlation,
     within_range,
 )
 

@@ -324,13 +324,22 @@ def _log_fields(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> froze
     """
     found: frozenset[str] = frozenset()
     for source, table in zip(sources, trials, strict=True):
-        own = None
-        path = f"{source.path}/summary.json"
-        if source.system.get_file_info(path).type == pafs.FileType.File:
-            with source.system.open_input_stream(path) as stream:
-                own = parse_log_fields(stream.read(), f"{source.shown}/summary.json")
+        content = _summary_of(source)
+        own = None if content is None else parse_log_fields(content, f"{source.shown}/summary.json")
         found |= log_fields_of(table["space"].unique().to_pylist()) if own is None else own
     return found
+
+
+def _summary_of(source: _Source) -> bytes | None:
+    """Return the content of a study's summary, which a study writes at its end; None without one."""
+    path = f"{source.path}/summary.json"
+    try:
+        if source.system.get_file_info(path).type != pafs.FileType.File:
+            return None
+        with source.system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise OSError(f"{source.shown}/summary.json cannot be read ({redact(str(error))})") from error
 
 
 def _schemas(dataset: ds.Dataset) -> list[pa.Schema]:

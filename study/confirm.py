@@ -59,6 +59,7 @@ def main() -> None:
 def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     from study.ledger.ledger import StudyLedger
     from study.plan.control_tuning import tuning_trials
+    from study.plan.siblings import readings_note
     from study.stages.choosing import choose
 
     ledger = StudyLedger(plan, read_only=True)
@@ -79,11 +80,13 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
         typer.echo(json.dumps(shown, indent=2))
         return
     request, last = confirmation.request, confirmation.first_replicate + confirmation.request.seeds - 1
+    readings = readings_note(plan)
     lines = [
         f"study      {plan.name}  (nothing has been written)",
         f"confirms   {len(confirmation.choices)} configs on {request.seeds} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
         f"cost       {trials} trials, {begun} of them already started; {trials * plan.base.epochs} student epochs",
+        *([f"note       {readings}"] if readings is not None else []),
         *(
             [f"tunes      first the temperature of kd, with {tuning} of these trials on the validation split"]
             if tuning

@@ -68,6 +68,8 @@ def launch(context: typer.Context, **values: Any) -> None:
         else:
             if resume is None and values["methods"] is None:
                 _show_left_out(plan)
+            if resume is None and not values["quiet"]:
+                _show_repeated_seeds(plan)
             run_plan(plan, values, resumed=resume is not None)
 
 
@@ -117,6 +119,14 @@ def _show_left_out(plan: "StudyPlan") -> None:
 
     for line in left_out_lines(plan):
         typer.echo(f"left out {line}", err=True)
+
+
+def _show_repeated_seeds(plan: "StudyPlan") -> None:
+    from study.plan.siblings import repeated_seed_note
+
+    note = repeated_seed_note(plan)
+    if note is not None:
+        typer.echo(note, err=True)
 
 
 def _ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:

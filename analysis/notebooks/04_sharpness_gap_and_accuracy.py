@@ -91,7 +91,7 @@ notes = "; ".join(dict.fromkeys(f"{each.evidence}: {each.note}" for each in asso
 draw_estimates(
     "Rank correlation of gap and accuracy",
     groups,
-    f"Expanded percentile bootstrap intervals over configs, if there are enough configs. {notes}.",
+    f"Intervals exclude 0 if the test of the correlation rejects; none if there are too few configs. {notes}.",
     "rank correlation with accuracy, −1 to 1",
 )
 
@@ -146,13 +146,15 @@ Markdown("\n".join(f"- The centred gap {association_in_words(each)}: {quoted(eac
 # ## Both levels in one model
 #
 # A regression of accuracy on the mean gap of each config, and on the deviation of each trial from that mean, over fresh
-# seeds. The config is a random effect.
+# seeds. The config is a random effect, and the effect within configs may differ between them. Its mean over configs is
+# estimated, so the configs are the independent units of both effects.
 
 # %%
 model = gap_mixed_model(records, "centred")
 spread = (
     f"The standard deviation between configs is {format_number(100 * model.config_sd, 2)} points, and between seeds of "
-    f"one config {format_number(100 * model.seed_sd, 2)} points. "
+    f"one config {format_number(100 * model.seed_sd, 2)} points. The effect within configs differs between them by "
+    f"{format_number(100 * model.slope_sd, 2)} points per nat. "
     if isfinite(model.config_sd)
     else ""
 )

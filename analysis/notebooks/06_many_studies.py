@@ -34,6 +34,7 @@ from IPython.display import Markdown
 
 from analysis.figures.drawing import draw_estimates
 from analysis.figures.pool import draw_points_by_study, points_by_study
+from analysis.questions.across import differences_across, differences_in_words
 from analysis.questions.association import between_configs, within_configs
 from analysis.questions.mixed import mixed_model_at
 from analysis.questions.parameters import corrected
@@ -51,7 +52,7 @@ from analysis.reading.pooling import (
 )
 from analysis.reading.trials import EXAMPLES
 from analysis.wording.sentences import by_verdict, how_many, quoted, quoted_points, verdict
-from trainables.display.numbers import listed, p_bound
+from trainables.display.numbers import format_points, listed, p_bound
 
 # Enter your own studies here: folders, or URIs such as s3://BUCKET/STUDY. studies_in("s3://BUCKET/FOLDER") lists all
 # studies of a folder. The environment variable takes the same places, separated by spaces.
@@ -123,8 +124,8 @@ draw_estimates(
         ],
         "within repeated configs, over seeds": [(f"{gap} gap", each.estimate) for gap, each in inside.items()],
     },
-    f"Expanded percentile bootstrap over configs. Searched (exploratory): {searched.note}. Repeated (confirmatory): "
-    f"{fresh.note}.",
+    f"Intervals exclude 0 if the test of the correlation rejects. Searched (exploratory): {searched.note}. "
+    f"Repeated (confirmatory): {fresh.note}.",
     "rank correlation with accuracy, −1 to 1",
 )
 
@@ -201,11 +202,34 @@ verdicts = [verdict(each.against_baseline, each.corrected_p) for _, each in comp
 Markdown("\n".join(lines) or "No config ran on the same fresh seeds as plain distillation.")
 
 # %% [markdown]
+# ## Differences over all studies
+#
+# A random-effects model combines the differences of a method from `kd` over studies, one config per study: the one that
+# the search preferred, on seeds that were not used to choose it. The mean is for such studies on average. The interval
+# "in a further study" is where the difference of one more study of this kind is expected. τ is the standard deviation
+# of the effect between studies, and I² the share of the variation between studies that seeds do not explain.
+
+# %%
+across = differences_across(pool)
+Markdown(differences_in_words(across))
+
+# %% [markdown]
 # ## The answer
 
 # %%
 least = min((2 / 2**each.against_baseline.n for _, each in compared if each.against_baseline), default=1.0)
 small = min(1.0, least * len(verdicts))
+over_studies = [
+    f"the difference of {each.method} from {each.baseline} is {quoted_points(each.combined.mean)}, and "
+    + (
+        f"in a further study it is expected between {format_points(each.combined.prediction.low)} and "
+        f"{format_points(each.combined.prediction.high)}"
+        if isfinite(each.combined.prediction.low)
+        else "two studies cannot say by how much in a further one"
+    )
+    for each in across
+    if isfinite(each.combined.mean.value)
+]
 Markdown(
     f"Over {len(names)} studies ({listed(names)}) and {pooled[GAP].estimate.n} searched configs, {together} "
     f"(with the study held, {quoted(pooled[GAP].estimate, corrected_p=p_values['between', GAP])}; exploratory). "
@@ -218,6 +242,7 @@ Markdown(
         if verdicts and small > 0.05
         else ""
     )
+    + (f" On average, {'; '.join(over_studies)}." if over_studies else "")
     + "\n\n**Conclusions.** The intervals above contain the effects that fit these studies. **Limits.** The gap is not "
     "shown to be a cause, because the fields that changed it (temperature, width, weights) varied at the same time and "
     "differ between studies. The results do not extend to other data or networks than those in the first table."

@@ -15,12 +15,11 @@ multiple ones with `analysis.statistics.estimates.holm`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from analysis.reading.landmark import (
     GAPS,
@@ -34,19 +33,14 @@ from analysis.reading.landmark import (
     nuisance_fields,
 )
 from analysis.reading.trials import StudyRecords, trial_scores, varied_fields
-from analysis.statistics.estimates import MIN_UNITS, Estimate, expanded_estimate
-from analysis.statistics.resampling import (
-    Units,
-    complete,
-    partial_rank_correlations,
-    resampled,
-    unit_count,
-    unit_means,
-)
+from analysis.statistics import ranks
+from analysis.statistics.correlation import calibrated_estimate, rank_correlation
+from analysis.statistics.estimates import Estimate
+from analysis.statistics.ranks import t_test
+from analysis.statistics.resampling import Units, complete, partial_rank_correlations, unit_count, unit_means
 
 Level = Literal["between", "within"]
 
-PERMUTATIONS: Final = 4000
 # With fewer residual degrees of freedom, a partial correlation is mostly noise from the fit on the covariates.
 MIN_LEFT: Final = 4
 # Without ties, any three points have a rank correlation of ±0.5 or ±1.
@@ -97,20 +91,20 @@ def gap_associations(
 def between_configs(landmark: Landmark, gap: GapName, *, held: Sequence[str] = (), seed: int = 0) -> Association:
     """Rank-correlate the mean gap and the mean accuracy of configs, with fields of the configs held.
 
-    The interval is an expanded percentile bootstrap over configs (`analysis.statistics.resampling.expanded_interval`).
     If no field is held, the p-value comes from permuting accuracy over configs. If fields are held, it is Student's t
     with the remaining degrees of freedom, because permuted residuals ignore the degrees of freedom that the fit used.
+    The interval excludes 0 if and only if this test rejects; `analysis.statistics.ranks` shows coverage and power.
 
     Args:
         landmark: trials at the landmark.
         gap: gap name.
         held: fields of the config; the association is undefined if they leave fewer than `MIN_LEFT` degrees of freedom.
-        seed: random seed for the bootstrap and the permutations.
+        seed: random seed for the permutations.
     """
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials)]
     (x, y), first = config_means(values, trials["config_id"].to_pylist())
-    estimate = rank_association(x, y, config_columns(trials.take(first), held), seed=seed)
+    estimate = rank_association(x, y, config_columns(trials.take(first), held, landmark.log_fields), seed=seed)
     return Association(gap, "between", tuple(held), landmark.evidence, estimate, landmark.note)
 
 
@@ -121,7 +115,7 @@ def rank_association(x: Floats, y: Floats, covariates: Floats | None = None, *, 
         x: (n,), one value per config.
         y: (n,).
         covariates: (n, k), values to hold; k may be 0. Default: none.
-        seed: random seed for the bootstrap and the permutations.
+        seed: random seed for the permutations.
     """
     covariates = np.empty((len(x), 0)) if covariates is None else covariates
     n, k = len(x), covariates.shape[1]
@@ -129,26 +123,25 @@ def rank_association(x: Floats, y: Floats, covariates: Floats | None = None, *, 
         why = f"{n} configs are too few" + (f" to hold {k} columns" if k else "")
         return Estimate(math.nan, math.nan, math.nan, n, f"rank correlation: undefined, {why}")
     if k:
+        columns, _ = complete([x, y, *covariates.T])
+        value = float(partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0])
         name = f"partial rank correlation given {k} column{'s' if k > 1 else ''}"
-        columns, units = complete([x, y, *covariates.T])
-        return _with_t_test(_correlation(name, columns, units, n - 2 - k, seed), n - 2 - k)
-    columns, units = complete([x, y])
-    estimate = _correlation("Spearman rank correlation", columns, units, n - 2, seed)
-    return _with_permutations(estimate, columns, _orders_within(np.zeros(len(columns), dtype=np.intp), seed))
+        return calibrated_estimate(name, value, t_test(value, n - 2 - k), n, unit="configs")
+    return rank_correlation(x, y, seed=seed)
 
 
 def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Association:
     """Rank-correlate the deviations of trials from the mean of their config, over configs with at least two trials.
 
-    If configs share seeds, n counts seeds. The interval is an expanded percentile bootstrap over whole seeds. The
-    p-value comes from permuting seeds in all configs at once, among seeds that the same configs ran on. If every trial
-    has a separate seed, n counts configs. The interval is then over whole configs, and accuracy is permuted among the
-    trials of each config. Both assume only that seeds are exchangeable.
+    If configs share seeds, n counts seeds. The p-value then comes from permuting seeds in all configs at once, among
+    seeds that the same configs ran on. If every trial has a separate seed, n counts configs, and accuracy is permuted
+    among the trials of each config. Both assume only that seeds are exchangeable. The interval excludes 0 if and only
+    if the test rejects. It covers the correlation within these configs on other seeds, not within other configs.
 
     Args:
         landmark: trials at the landmark.
         gap: gap name.
-        seed: random seed for the bootstrap and the permutations.
+        seed: random seed for the permutations.
     """
     trials = landmark.trials
     values = [GAPS[gap](trials), trial_scores(trials)]
@@ -162,46 +155,20 @@ def within_configs(landmark: Landmark, gap: GapName, *, seed: int = 0) -> Associ
     shared = unit_count(seeds) < len(seeds)
     units, unit = (seeds, "seeds") if shared else (configs, "configs")
     name += f", {unit_count(units)} seeds that configs share" if shared else ""
-    estimate = _correlation(name, columns, units, unit_count(units) - 1, seed, unit=unit)
-    orders = _orders_of_seeds(configs, seeds, seed) if shared else _orders_within(configs, seed)
-    estimate = _with_permutations(estimate, columns, orders)
+    value = float(partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0]) if len(columns) else math.nan
+    test = None
+    if math.isfinite(value):
+        orders = _orders_of_seeds(configs, seeds, seed) if shared else _orders_within(configs, seed)
+        test = ranks.permutation_test(columns[:, 0], columns[:, 1], orders)
+    estimate = calibrated_estimate(name, value, test, unit_count(units), rows=len(columns), unit=unit)
     return Association(gap, "within", (), landmark.evidence, estimate, landmark.note)
-
-
-def _correlation(
-    name: str, columns: Floats, units: Units, freedom: int, seed: int, *, unit: str = "configs"
-) -> Estimate:
-    """Rank-correlate the first two columns (n, k) given the other columns, with an interval over units."""
-    n = unit_count(units)
-    value = float(partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0]) if n else math.nan
-    if math.isnan(value):
-        return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
-    if n < MIN_UNITS:
-        return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} {unit}")
-    draws = resampled(partial_rank_correlations, columns, units, seed)[:, 0]
-    return expanded_estimate(name, value, draws, n, freedom)
-
-
-def _with_permutations(estimate: Estimate, columns: Floats, orders: NDArray[np.intp]) -> Estimate:
-    if math.isnan(estimate.value):
-        return estimate
-    method = f"{estimate.method}; {PERMUTATIONS} seeded permutations"
-    return replace(estimate, p_value=_permutation_p(columns[:, 0], columns[:, 1], orders), method=method)
-
-
-def _with_t_test(estimate: Estimate, freedom: int) -> Estimate:
-    if math.isnan(estimate.value):
-        return estimate
-    rest = max(1 - estimate.value**2, 1e-300)
-    p_value = float(2 * stats.t.sf(abs(estimate.value) * math.sqrt(freedom / rest), freedom))
-    return replace(estimate, p_value=p_value, method=f"{estimate.method}; t test, {freedom} degrees of freedom")
 
 
 def _orders_within(strata: Units, seed: int) -> NDArray[np.intp]:
     """Draw orders (B, n) of n observations that permute uniformly within each stratum."""
     # Sorting by stratum and then by a random key permutes within each stratum, for all draws at once.
     by_stratum = np.argsort(strata, kind="stable")
-    keys = np.random.default_rng(seed).random((PERMUTATIONS, len(strata)))
+    keys = np.random.default_rng(seed).random((ranks.PERMUTATIONS, len(strata)))
     orders = np.empty(keys.shape, dtype=np.intp)
     orders[:, by_stratum] = by_stratum[np.argsort(strata[by_stratum][None, :] + keys, axis=1)]
     return orders
@@ -213,14 +180,3 @@ def _orders_of_seeds(configs: Units, seeds: Units, seed: int) -> NDArray[np.intp
     places[configs, seeds] = np.arange(len(configs))
     _, alike = np.unique(places >= 0, axis=1, return_inverse=True)
     return np.asarray(places[configs[None, :], _orders_within(alike.reshape(-1), seed)[:, seeds]])
-
-
-def _permutation_p(x: Floats, y: Floats, orders: NDArray[np.intp]) -> float:
-    """Compute the two-sided p-value of the rank correlation under orders (B, n) of y, counting the observed order."""
-    scores, ranks = stats.rankdata(y), stats.rankdata(x)
-    centred = ranks - ranks.mean()
-    permuted, observed = scores[orders], abs(float(centred @ scores))
-    # Exact ties differ in their last bits, by the order of summation.
-    tolerance = 1e-12 * float(np.abs(centred) @ scores)
-    extreme = int(np.count_nonzero(np.abs(permuted @ centred) >= observed - tolerance))
-    return (extreme + 1) / (PERMUTATIONS + 1)

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 
+from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
     SHARPNESS_GAP,
+    holm_of,
     mean_score,
     numbers,
     objective,
@@ -27,9 +29,10 @@ from analysis.reading.trials import (
     trial_scores,
     within_reach,
 )
-from analysis.statistics.estimates import Estimate, holm, mean_interval, paired_difference
+from analysis.statistics.equivalence import SMALLEST_EFFECT
+from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
 from analysis.statistics.resampling import CONFIDENCE
-from trainables.display.numbers import format_difference, format_estimate, format_number, format_p, p_clause
+from trainables.display.numbers import counted, format_difference, format_estimate, format_number, format_p, p_clause
 
 _NO_SPREAD: Final = "no bound: no config was repeated on two seeds, so the variation between seeds is unknown"
 
@@ -96,6 +99,7 @@ class Comparison:
         against_label: label of the second config.
         difference: first minus second; a fraction if the objective is accuracy.
         corrected_p: p-value after Holm's correction for all comparisons of the confirmation; None without a p-value.
+        corrected_equivalence: p-value of the equivalence test, corrected in the same way.
     """
 
     config_id: str
@@ -104,6 +108,7 @@ class Comparison:
     against_label: str
     difference: Estimate
     corrected_p: float | None
+    corrected_equivalence: float | None = None
 
     @property
     def clear(self) -> bool:
@@ -115,12 +120,17 @@ class Comparison:
 class ConfirmationResult:
     """Confirmed configs in the order of choice, and all planned comparisons.
 
-    `objective` names the objective of the comparisons in words.
+    Args:
+        configs: confirmed configs.
+        comparisons: planned comparisons.
+        objective: name of the objective of the comparisons.
+        compares_methods: whether every config is compared with the baseline, rather than the choices with controls.
     """
 
     configs: list[ConfirmedConfig]
     comparisons: list[Comparison]
     objective: str = "accuracy"
+    compares_methods: bool = False
 
     @property
     def first(self) -> ConfirmedConfig | None:
@@ -266,15 +276,13 @@ def summarise_confirmation(
         and (other.control == baseline if baseline is not None else one.rank is not None and other.control is not None)
     ]
     comparisons = [_compare(one, other, rows, seed) for one, other in pairs]
-    raw = [math.nan if each.difference.p_value is None else each.difference.p_value for each in comparisons]
-    return ConfirmationResult(
-        configs,
-        [
-            replace(each, corrected_p=None if math.isnan(corrected) else corrected)
-            for each, corrected in zip(comparisons, holm(raw), strict=True)
-        ],
-        objective(trials),
-    )
+    differences = [each.difference for each in comparisons]
+    corrected, equivalence = holm_of(differences, "p_value"), holm_of(differences, "equivalence_p")
+    comparisons = [
+        replace(each, corrected_p=p_value, corrected_equivalence=equivalent)
+        for each, p_value, equivalent in zip(comparisons, corrected, equivalence, strict=True)
+    ]
+    return ConfirmationResult(configs, comparisons, objective(trials), compares_methods=baseline is not None)
 
 
 def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
@@ -302,7 +310,8 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
         for table in (rows[one.config_id], rows[other.config_id])
     )
     shared = sorted(own.keys() & others.keys())
-    found = paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed)
+    paired = [own[r] for r in shared], [others[r] for r in shared]
+    found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
     within = within_reach(found, objective_measure(rows[one.config_id]))
     return Comparison(one.config_id, one.label, other.config_id, other.label, within, None)
 
@@ -343,12 +352,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def verdict(result: ConfirmationResult) -> list[str]:
-    """Describe in sentences how the first choice compares with each control, and how optimistic the search was."""
-    texts = [
-        f"{each.label} {standing(each)} {each.against_label} on the test split: "
-        f"{format_difference(each.difference)}, n = {each.difference.n}{_p_text(each)}."
-        for each in result.of_first()
-    ]
+    """Describe in sentences how the first choice compares with each control, and how optimistic the search was.
+
+    For a comparison of methods, the sentences are about all methods, and about the one with the highest mean.
+    """
+    texts = _methods_in_words(result) if result.compares_methods else []
+    texts += [_in_words(each) for each in result.of_first() if not result.compares_methods]
     winner = result.promised
     if winner is not None and winner.optimism is not None and winner.optimism_on_test is not None and winner.optimism.n:
         which = "The winner of the search" if winner.winner else "The first choice"
@@ -361,14 +370,37 @@ def verdict(result: ConfirmationResult) -> list[str]:
     return texts
 
 
+def _in_words(comparison: Comparison) -> str:
+    difference = comparison.difference
+    return (
+        f"On the test split, {comparison.label} {standing(comparison)}: "
+        f"{format_difference(difference)}, n = {difference.n}{_p_text(comparison)}."
+    )
+
+
+def _methods_in_words(result: ConfirmationResult) -> list[str]:
+    compared = [each for each in result.comparisons if each.difference.n]
+    if not compared:
+        return []
+    tested = [(each.label, each.difference, each.corrected_p, each.corrected_equivalence) for each in compared]
+    measured = [each for each in result.configs if each.test_accuracy.n]
+    best = max(measured, key=lambda each: each.test_accuracy.value)
+    highest = (
+        f"Of {counted(len(measured), 'method')}, {best.label} has the highest mean test {result.objective}, "
+        f"{format_estimate(best.test_accuracy)} over {counted(best.test_accuracy.n, 'seed')}."
+    )
+    own = [_in_words(each) for each in compared if each.config_id == best.config_id]
+    return [all_standings_in_words(tested, compared[0].against_label), highest, *own]
+
+
 def standing(comparison: Comparison) -> str:
-    """Describe the difference by the interval and, if the interval excludes zero, also by the corrected p-value."""
-    worse = comparison.difference.high < 0
-    if not (comparison.clear or worse):
-        return "is not clearly different from"
-    words = "is worse than" if worse else "is better than"
-    tested = comparison.corrected_p is not None and comparison.corrected_p < 1 - CONFIDENCE
-    return words if tested else f"by the interval, though not by the corrected p, {words}"
+    """Describe how the first config of a comparison stands against the second, such as `is better than kd`."""
+    return standing_in_words(
+        comparison.difference,
+        comparison.against_label,
+        comparison.corrected_p,
+        comparison.corrected_equivalence,
+    )
 
 
 def _p_text(comparison: Comparison) -> str:

@@ -1,4 +1,4 @@
-"""Warn of small validation splits, and of students that are no better than a constant answer.
+"""Warn of small validation splits, of students whose mean is not above a constant answer, and of collapsed seeds.
 
 The records contain the number of samples in each split, and the best score of a network that predicts the same class
 for every sample (`data/...` in `study.records`). Records of earlier versions lack both, and then there is no warning.
@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from analysis.questions.collapse import collapse_warning
 from analysis.questions.confirmation import ConfirmationResult, described
 from analysis.reading.trials import ConfigSummary, Split, numbers, objective
 from analysis.statistics.estimates import Estimate
@@ -39,6 +40,8 @@ def split_warnings(
         _small(trials),
         _no_better_than_constant(trials, "validation", validated),
         _no_better_than_constant(trials, "test", [(described(each), each.test_accuracy) for each in chosen]),
+        collapse_warning(trials, "validation", {each.config_id: _named(each) for each in configs}),
+        collapse_warning(trials, "test", {each.config_id: described(each) for each in chosen}),
     ]
     return [warning for warning in found if warning is not None]
 
@@ -59,7 +62,7 @@ def _no_better_than_constant(trials: pa.Table, split: Split, scores: Iterable[tu
     more = f" and {len(below) - _MOST_NAMED} more" if len(below) > _MOST_NAMED else ""
     score = "the share of its largest class" if words == "accuracy" else f"the {words} of one class for all"
     return (
-        f"No better than a constant answer on the {split} split, where {score} is {format_number(constant)} "
+        f"Not above a constant answer on the {split} split, where {score} is {format_number(constant)} "
         f"(n = {samples:,.0f} {_samples(trials)}): {named}{more}."
     )
 

@@ -24,6 +24,7 @@ from analysis.reading.landmark import (
     config_columns,
     config_means,
     nuisance_fields,
+    on_scale_of_search,
 )
 from analysis.reading.trials import StudyRecords, numbers, objective, trial_scores
 from analysis.statistics.estimates import Estimate, expanded_estimate
@@ -34,8 +35,6 @@ from analysis.statistics.resampling import (
     resampled,
 )
 
-# Fields on a logarithmic scale, with effects per doubling.
-_LOGARITHMIC: Final = frozenset({"adapter_width", "temperature", "adapter_ce_weight", "adapter_learning_rate"})
 # With fewer residual degrees of freedom, the outcome model nearly interpolates the points.
 _MIN_LEFT: Final = 4
 _NAMES: Final = (
@@ -92,6 +91,9 @@ def gap_mediation(
 ) -> GapMediation:
     """Estimate the mediation over the configs of a study, with one point per config.
 
+    Treatment and held fields enter on the scale that the search sampled them on. For a logarithmic scale, effects are
+    per doubling of the treatment.
+
     Args:
         records: study records that varied the treatment.
         treatment: numeric field of the config, such as `adapter_width` or `temperature`.
@@ -114,9 +116,10 @@ def gap_mediation(
     (mediator, outcome), first = config_means(columns, trials["config_id"].to_pylist())
     configs = trials.take(first)
     treated = numbers(configs, treatment)
-    logarithmic = treatment in _LOGARITHMIC and bool((treated > 0).all())
-    treated = np.log2(treated) if logarithmic else treated
-    split = split_effect(treated, mediator, outcome, config_columns(configs, fields), seed=seed)
+    logarithmic = treatment in landmark.log_fields and bool((treated > 0).all())
+    treated = on_scale_of_search(treated, log=logarithmic)
+    covariates = config_columns(configs, fields, landmark.log_fields)
+    split = split_effect(treated, mediator, outcome, covariates, seed=seed)
     return GapMediation(
         treatment,
         f"a doubling of {treatment}" if logarithmic else f"a step of 1 in {treatment}",

@@ -68,7 +68,7 @@ def parameter_associations(
         records: study records.
         parameters: numeric fields of the config.
         outcomes: outcomes to correlate them with.
-        seed: random seed for the bootstrap and the permutations.
+        seed: random seed for the permutations.
 
     Raises:
         ValueError: if a parameter is not a numeric field.
@@ -81,7 +81,8 @@ def parameter_associations(
         for outcome in outcomes:
             values = [numbers(landmark.trials, parameter), OUTCOMES[outcome](landmark.trials)]
             (x, y), first = config_means(values, landmark.trials["config_id"].to_pylist())
-            estimate = rank_association(x, y, config_columns(landmark.trials.take(first), held), seed=seed)
+            covariates = config_columns(landmark.trials.take(first), held, landmark.log_fields)
+            estimate = rank_association(x, y, covariates, seed=seed)
             found.append(ParameterAssociation(parameter, outcome, held, landmark.evidence, estimate, landmark.note))
     return found
 

@@ -57,6 +57,7 @@ class Landmark:
         evidence: `exploratory` if the trials were proposed by a search, which chose them by the outcome; `confirmatory`
             if all ran on fresh seeds.
         note: description of the trials, including those that stopped early or failed.
+        log_fields: fields of the config that the search sampled on a logarithmic scale.
     """
 
     trials: pa.Table
@@ -64,6 +65,7 @@ class Landmark:
     evidence: Evidence
     note: str
     is_last: bool = True
+    log_fields: frozenset[str] = frozenset()
 
     @property
     def last_epoch(self) -> int:
@@ -98,7 +100,8 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
     evidence: Evidence = "exploratory" if searched else "confirmatory"
     running = select(trials, statuses=("finished", "pruned"))
     if not running.num_rows:
-        return Landmark(trials.slice(0, 0), 0, evidence, "no trial finished or was stopped early")
+        nothing = "no trial finished or was stopped early"
+        return Landmark(trials.slice(0, 0), 0, evidence, nothing, log_fields=records.searched_in_logs)
     epoch = int(pc.min(running["epochs"]).as_py())
     reached = at_epoch(trials, records.epochs, epoch)
     note = _note(trials, reached, epoch)
@@ -107,7 +110,7 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
             f"; fresh seeds of configs that were chosen by {objective(trials)}, which narrows what lies between them"
         )
     is_last = reached.num_rows == trials.num_rows and epoch == int(pc.max(trials["epochs"]).as_py())
-    return Landmark(reached, epoch, evidence, note, is_last)
+    return Landmark(reached, epoch, evidence, note, is_last, records.searched_in_logs)
 
 
 def at_epoch(trials: pa.Table, epochs: pa.Table, epoch: int) -> pa.Table:
@@ -154,10 +157,15 @@ def nuisance_fields(trials: pa.Table) -> tuple[str, ...]:
     return tuple(name for name in varied_fields(trials) if name.endswith(_NUISANCE_ENDINGS))
 
 
-def config_columns(trials: pa.Table, fields: Sequence[str]) -> Floats:
-    """Convert config fields to columns (n, k): numeric fields as they are, other fields as indicators.
+def config_columns(trials: pa.Table, fields: Sequence[str], log_fields: Collection[str]) -> Floats:
+    """Convert config fields to columns (n, k): numeric fields on the scale of the search, other fields as indicators.
 
     A categorical field has one column for each value but the first. A field that does not vary has no column.
+
+    Args:
+        trials: trials with the fields.
+        fields: fields of the config.
+        log_fields: fields that the search sampled on a logarithmic scale (`Landmark.log_fields`).
     """
     columns: list[Floats] = []
     for name in fields:
@@ -166,9 +174,17 @@ def config_columns(trials: pa.Table, fields: Sequence[str]) -> Floats:
             kinds = sorted({str(value) for value in values})
             columns += [np.array([str(value) == kind for value in values], dtype=np.float64) for kind in kinds[1:]]
         else:
-            column = numbers(trials, name)
+            column = on_scale_of_search(numbers(trials, name), log=name in log_fields)
             columns += [column] if len(np.unique(column)) > 1 else []
     return np.column_stack(columns) if columns else np.empty((trials.num_rows, 0))
+
+
+def on_scale_of_search(values: Floats, *, log: bool) -> Floats:
+    """Return log2 of the values (n,) if the search sampled them on a logarithmic scale, else the values.
+
+    Values remain unchanged if one of them is not positive, as a setting from outside the search can be.
+    """
+    return np.log2(values) if log and not (values <= 0).any() else values
 
 
 def config_means(values: Sequence[Floats], config_ids: Sequence[str]) -> tuple[list[Floats], NDArray[np.intp]]:

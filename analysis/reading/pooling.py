@@ -20,18 +20,19 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from analysis.reading.landmark import Landmark, at_landmark
+from analysis.reading.scales import log_fields_of, parse_log_fields
 from analysis.reading.trials import (
     BASELINE,
     REPEATED,
     ConfigSummary,
     StudyRecords,
     Value,
+    holm_of,
     objective_note,
     select,
     summarise_configs,
     varied_fields,
 )
-from analysis.statistics.estimates import holm
 from study.records import SCHEMAS, DamagedRecordsError
 from trainables.storage.uris import is_uri, redact, redact_place
 
@@ -99,7 +100,7 @@ def pool_studies(places: Sequence[Place] | Mapping[str, Place]) -> StudyRecords:
         trials[number], epochs[number] = (
             _named(table, names, prefixed=source.name is not None) for table in (own, epochs[number])
         )
-    return StudyRecords(pa.concat_tables(trials), pa.concat_tables(epochs))
+    return StudyRecords(pa.concat_tables(trials), pa.concat_tables(epochs), _log_fields(sources, trials))
 
 
 def studies_in(place: Place) -> list[str]:
@@ -119,7 +120,8 @@ def studies_in(place: Place) -> list[str]:
 
 def of_study(records: StudyRecords, name: str) -> StudyRecords:
     """Return the records of one study of a pool."""
-    return StudyRecords(*(table.filter(pc.equal(table["study"], name)) for table in (records.trials, records.epochs)))
+    trials, epochs = (table.filter(pc.equal(table["study"], name)) for table in (records.trials, records.epochs))
+    return replace(records, trials=trials, epochs=epochs)
 
 
 def study_names(records: StudyRecords) -> list[str]:
@@ -144,7 +146,8 @@ def distinct_runs(records: StudyRecords) -> StudyRecords:
             chosen[key] = number
     trials = trials.take(pa.array(sorted(chosen.values()), pa.int64()))
     epochs = records.epochs
-    return StudyRecords(trials, epochs.filter(pc.is_in(epochs["trial_id"], trials["trial_id"].combine_chunks())))
+    epochs = epochs.filter(pc.is_in(epochs["trial_id"], trials["trial_id"].combine_chunks()))
+    return replace(records, trials=trials, epochs=epochs)
 
 
 def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
@@ -164,7 +167,8 @@ def landmark_by_study(records: StudyRecords, *, searched: bool) -> Landmark:
     note = "; ".join(f"{name}: {each.note}" for name, each in present.items())
     evidence = next(iter(present.values())).evidence
     trials = pa.concat_tables(each.trials for each in present.values())
-    return Landmark(trials, max(each.epoch for each in present.values()), evidence, note)
+    epoch = max(each.epoch for each in present.values())
+    return Landmark(trials, epoch, evidence, note, log_fields=records.searched_in_logs)
 
 
 def fields_varied(records: StudyRecords) -> tuple[str, ...]:
@@ -210,11 +214,11 @@ def compare_within_studies(
         for summary in summarise_configs(of_study(records, name).trials, baseline=baseline, seed=seed)
         if summary.stage != "control"
     ]
-    p_values = [summary.against_baseline.p_value if summary.against_baseline else None for _, summary in found]
-    corrected = holm([float("nan") if p_value is None else p_value for p_value in p_values])
+    against = [summary.against_baseline for _, summary in found]
+    corrected, equivalence = holm_of(against, "p_value"), holm_of(against, "equivalence_p")
     return [
-        (name, replace(summary, corrected_p=None if p_value is None else each))
-        for (name, summary), p_value, each in zip(found, p_values, corrected, strict=True)
+        (name, replace(summary, corrected_p=p_value, corrected_equivalence=equivalent))
+        for (name, summary), p_value, equivalent in zip(found, corrected, equivalence, strict=True)
     ]
 
 
@@ -311,6 +315,31 @@ def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
         table = _guarded(source, kind, dataset.replace_schema(schema).to_table)
         tables.append(_once(table, _KEYS[kind]).sort_by([(name, "ascending") for name in _ORDER[kind]]))
     return tables
+
+
+def _log_fields(sources: Sequence[_Source], trials: Sequence[pa.Table]) -> frozenset[str]:
+    """Return the fields that any study of the pool searched on a logarithmic scale.
+
+    A regression over a pool needs one scale for all studies.
+    """
+    found: frozenset[str] = frozenset()
+    for source, table in zip(sources, trials, strict=True):
+        content = _summary_of(source)
+        own = None if content is None else parse_log_fields(content, f"{source.shown}/summary.json")
+        found |= log_fields_of(table["space"].unique().to_pylist()) if own is None else own
+    return found
+
+
+def _summary_of(source: _Source) -> bytes | None:
+    """Return the content of a study's summary, which a study writes at its end; None without one."""
+    path = f"{source.path}/summary.json"
+    try:
+        if source.system.get_file_info(path).type != pafs.FileType.File:
+            return None
+        with source.system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except OSError as error:
+        raise OSError(f"{source.shown}/summary.json cannot be read ({redact(str(error))})") from error
 
 
 def _schemas(dataset: ds.Dataset) -> list[pa.Schema]:

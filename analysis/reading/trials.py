@@ -11,7 +11,7 @@ for some text tasks. Output for readers uses the real name of the objective (`ob
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from analysis.reading.scales import log_fields_of, read_log_fields
+from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, holm, mean_interval, paired_difference, within_range
 from study.records import read_epochs, read_trials
 from trainables.display.numbers import format_estimate, format_gap, format_in_full, format_number, format_settings
@@ -51,10 +53,25 @@ _BOOKKEEPING = frozenset(
 
 @dataclass(frozen=True)
 class StudyRecords:
-    """Complete records of a study: a table with one row per trial, and a table with one row per epoch of a trial."""
+    """Complete records of a study.
+
+    Args:
+        trials: one row per trial.
+        epochs: one row per epoch of a trial.
+        log_fields: fields of the config that the search sampled on a logarithmic scale; None if no summary names them.
+            `searched_in_logs` then takes the scales of the search space.
+    """
 
     trials: pa.Table
     epochs: pa.Table
+    log_fields: frozenset[str] | None = None
+
+    @property
+    def searched_in_logs(self) -> frozenset[str]:
+        """Fields of the config that the search sampled on a logarithmic scale."""
+        if self.log_fields is not None:
+            return self.log_fields
+        return log_fields_of(self.trials["space"].unique().to_pylist())
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ class ConfigSummary:
         search_accuracy: accuracy in the search, which is optimistic; None for a control.
         corrected_p: p-value of `against_baseline` after Holm's correction for all configs compared with the baseline.
             None if the study does not compare methods.
+        corrected_equivalence: p-value of the equivalence of `against_baseline`, corrected in the same way.
         split: split of `accuracy` and `against_baseline`; the test split if a comparison was confirmed.
         objective: name of the objective.
     """
@@ -90,6 +108,7 @@ class ConfigSummary:
     against_baseline: Estimate | None
     search_accuracy: float | None
     corrected_p: float | None = None
+    corrected_equivalence: float | None = None
     split: Split = "validation"
     objective: str = "accuracy"
 
@@ -99,8 +118,9 @@ def open_study(directory: str | Path) -> StudyRecords:
 
     Raises:
         FileNotFoundError: the folder contains no records.
+        DamagedRecordsError: a file is damaged.
     """
-    return StudyRecords(read_trials(directory), read_epochs(directory))
+    return StudyRecords(read_trials(directory), read_epochs(directory), read_log_fields(directory))
 
 
 def find_study(named: str | Path | None, results: Path) -> Path:
@@ -213,12 +233,21 @@ def compare_methods(
     repeated = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
     own = repeated.filter(pc.equal(repeated["method"], baseline))
     rows = sorted(_summaries(trials, repeated, own, seed), key=lambda row: -row.accuracy.value)
-    p_values = [math.nan if row.against_baseline is None else row.against_baseline.p_value for row in rows]
-    corrected = holm([math.nan if p_value is None else p_value for p_value in p_values])
+    against = [row.against_baseline for row in rows]
+    corrected, equivalence = holm_of(against, "p_value"), holm_of(against, "equivalence_p")
     return [
-        row if math.isnan(p_value) else replace(row, corrected_p=p_value)
-        for row, p_value in zip(rows, corrected, strict=True)
+        replace(row, corrected_p=p_value, corrected_equivalence=equivalent)
+        for row, p_value, equivalent in zip(rows, corrected, equivalence, strict=True)
     ]
+
+
+def holm_of(
+    estimates: Sequence[Estimate | None], field: Literal["p_value", "equivalence_p"] = "p_value"
+) -> list[float | None]:
+    """Correct a p-value of several estimates by Holm's method; None where there is no p-value."""
+    p_values = [None if each is None else getattr(each, field) for each in estimates]
+    corrected = holm([math.nan if p_value is None else p_value for p_value in p_values])
+    return [None if math.isnan(each) else each for each in corrected]
 
 
 def _summaries(trials: pa.Table, repeated: pa.Table, reference: pa.Table, seed: int) -> list[ConfigSummary]:
@@ -268,9 +297,9 @@ def _summary(
     shared = sorted(own.keys() & others.keys())
     against = None
     if shared and first["config_id"] not in reference["config_id"].to_pylist():
-        against = within_reach(
-            paired_difference([own[r] for r in shared], [others[r] for r in shared], seed=seed), objective_measure(rows)
-        )
+        paired = [own[r] for r in shared], [others[r] for r in shared]
+        difference = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
+        against = within_reach(difference, objective_measure(rows))
     return ConfigSummary(
         config_id=first["config_id"],
         name=re.sub(r"-s\d+$", "", first["name"]),

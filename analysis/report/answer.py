@@ -1,8 +1,8 @@
-"""Answer to a study's question in two sentences, with the evidence behind it.
+"""Answer to a study's question in a few sentences, with the evidence behind it.
 
-The first sentence is about the best config or method. The second sentence is about the sharpness gap, or about all
-methods if methods are compared. Confirmed results take precedence over repeated ones, and repeated results over
-searched ones.
+The verdict comes first: how the methods, or the best config, stand against the baseline. The detail follows: the scores
+of the best method, or what the study shows about the sharpness gap. Both sentences about methods rest on the same rows.
+Confirmed results take precedence over repeated ones, and repeated results over searched ones.
 """
 
 import math
@@ -13,11 +13,12 @@ from typing import Final, Literal
 from analysis.figures.study import GapAgainstAccuracy
 from analysis.questions.confirmation import Comparison, ConfirmationResult, ConfirmedConfig, standing
 from analysis.questions.intervention import ImposedGap
-from analysis.questions.methods import config_label
+from analysis.questions.methods import config_label, split_of
+from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import BASELINE, SEARCH, ConfigSummary, select, trial_scores
 from analysis.report.folder import StudyFolder
-from analysis.statistics.estimates import Estimate
 from trainables.display.numbers import (
+    counted,
     format_correlation,
     format_difference,
     format_estimate,
@@ -27,14 +28,13 @@ from trainables.display.numbers import (
 )
 
 Basis = Literal["confirmed", "repeated", "searched", "nothing"]
-_LEVEL: Final = 0.05
 _RESTS_ON: Final[dict[Basis, str]] = {
     "confirmed": "Confirmed: test split, evaluated once, on fresh seeds that were not used for any choice.",
-    "repeated": "Repeated: validation split, on fresh seeds; the test split was not evaluated. The best of several "
-    "means is slightly biased upwards.",
+    "repeated": "Repeated: validation split, on fresh seeds; the test split was not evaluated.",
     "searched": "Exploratory: validation split, one seed per config, which also selected the config.",
     "nothing": "No trial has finished.",
 }
+_HIGHEST: Final = " The highest of several means is slightly biased upwards."
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Answer:
     """Answer to the question of a study.
 
     Args:
-        best: first sentence.
-        gap: second sentence.
-        basis: evidence behind the first sentence.
+        verdict: how the methods, or the best config, stand against the baseline.
+        detail: scores of the best method, or what the study shows about the sharpness gap.
+        basis: evidence behind the verdict.
         rests_on: `basis` in words.
     """
 
-    best: str
-    gap: str
+    verdict: str
+    detail: str
     basis: Basis
     rests_on: str
 
@@ -58,6 +58,7 @@ def answer(
     study: StudyFolder,
     configs: Sequence[ConfigSummary],
     confirmed: ConfirmationResult | None,
+    confirmed_methods: Sequence[ConfigSummary],
     found: GapAgainstAccuracy,
     arms: Sequence[ImposedGap],
 ) -> Answer:
@@ -67,12 +68,17 @@ def answer(
         study: the study.
         configs: repeated configs, in table order.
         confirmed: result of the confirmation, if it is complete.
+        confirmed_methods: confirmed methods, in a study that compares methods.
         found: gap against accuracy over the search.
         arms: arms of an imposed gap, if the study has any.
     """
-    best, basis = _best(study, configs, confirmed)
-    second = _all_methods(configs) if study.compares_methods else _gap(found, arms)
-    return Answer(best, second, basis, _RESTS_ON[basis])
+    rows = confirmed_methods or configs
+    if study.compares_methods and rows:
+        basis: Basis = "confirmed" if confirmed_methods else "repeated"
+        return Answer(_all_methods(rows), _best_method(rows), basis, _RESTS_ON[basis] + _HIGHEST * (len(rows) > 1))
+    verdict, basis = _best(study, configs, confirmed)
+    highest = _HIGHEST if basis == "repeated" and len(_promising(configs)) > 1 else ""
+    return Answer(verdict, _gap(found, arms), basis, _RESTS_ON[basis] + highest)
 
 
 def _best(
@@ -81,10 +87,8 @@ def _best(
     first = None if confirmed is None else confirmed.first
     if confirmed is not None and first is not None and first.test_accuracy.n:
         return _of_confirmed(first, confirmed), "confirmed"
-    rows = [each for each in configs if study.compares_methods or each.stage == "replicate"]
-    rows = sorted(rows, key=lambda each: -each.accuracy.value)
-    if rows:
-        return _of_repeated(rows, compares=study.compares_methods), "repeated"
+    if rows := _promising(configs):
+        return _of_repeated(rows), "repeated"
     searched = select(study.records.trials, stages=[SEARCH])
     scores = [score for score in trial_scores(searched).tolist() if math.isfinite(score)]
     if not scores:
@@ -97,60 +101,66 @@ def _best(
     return sentence, "searched"
 
 
+def _promising(configs: Sequence[ConfigSummary]) -> list[ConfigSummary]:
+    """Return the repeated configs of the search, best first."""
+    return sorted((each for each in configs if each.stage == "replicate"), key=lambda each: -each.accuracy.value)
+
+
 def _of_confirmed(first: ConfirmedConfig, confirmed: ConfirmationResult) -> str:
-    reached = (
-        f"{first.label} reaches a test {confirmed.objective} of {format_estimate(first.test_accuracy)} over "
-        f"{first.test_accuracy.n} seeds"
-    )
+    """Describe the first choice, which was made before the test split was read, and the config with the best mean."""
     controls = {each.config_id: each.control for each in confirmed.configs}
     own = [each for each in confirmed.of_first() if each.difference.n]
     own.sort(key=lambda each: controls[each.against] != BASELINE)
-    if not own:
-        return f"{reached}; there is no comparison."
-    return f"{reached} and {standing(own[0])} {own[0].against_label}: {_tested(own[0])}."
+    verdict = f"{first.label} {standing(own[0])}: {_tested(own[0])}" if own else f"{first.label} has no comparison"
+    reached = f"test {confirmed.objective} of {format_estimate(first.test_accuracy)} over {first.test_accuracy.n} seeds"
+    measured = [each for each in confirmed.configs if each.test_accuracy.n]
+    highest = max(measured, key=lambda each: each.test_accuracy.value)
+    sentence = f"{verdict}. As the first choice, it reaches a {reached}."
+    if highest is first:
+        return sentence
+    of_highest = f"{highest.label}, with {format_estimate(highest.test_accuracy)}"
+    return f"{sentence} The highest mean of {len(measured)} confirmed configs is that of {of_highest}."
 
 
 def _tested(comparison: Comparison) -> str:
     return f"{format_difference(comparison.difference)} by seed{p_clause(comparison.corrected_p, 'by Holm')}"
 
 
-def _of_repeated(rows: Sequence[ConfigSummary], *, compares: bool) -> str:
+def _of_repeated(rows: Sequence[ConfigSummary]) -> str:
     """Describe the first of the repeated configs, which are sorted with the best first."""
     row = rows[0]
-    among = f"Of {len(rows)} {'methods' if compares else 'promising configs'} " if len(rows) > 1 else ""
-    name = row.method if compares else config_label(row)
-    reached = f"{among}{name} reaches {'the highest' if among else 'a'} mean {row.objective}{'' if among else ' of'}"
-    reached += f"{',' if among else ''} {format_estimate(row.accuracy)} over {row.accuracy.n} seeds"
+    name = config_label(row) + (f", the best of {len(rows)} promising configs," if len(rows) > 1 else "")
+    reached = f"mean {row.objective} of {format_estimate(row.accuracy)} over {row.accuracy.n} seeds"
+    against = row.against_baseline
+    if against is None or not against.n:
+        return f"{name} reaches a {reached}; there is no comparison."
+    tested = f"{format_difference(against)} by seed{p_clause(against.p_value, 'uncorrected')}"
+    return f"{name} {standing_in_words(against, BASELINE, test='the p-value')}: {tested}. It reaches a {reached}."
+
+
+def _all_methods(rows: Sequence[ConfigSummary]) -> str:
+    compared = [
+        (each.method, each.against_baseline, each.corrected_p, each.corrected_equivalence)
+        for each in rows
+        if each.against_baseline is not None
+    ]
+    return all_standings_in_words(compared, BASELINE)
+
+
+def _best_method(rows: Sequence[ConfigSummary]) -> str:
+    """Describe the method with the highest mean."""
+    row = max(rows, key=lambda each: each.accuracy.value)
+    words = f"{'test' if split_of(rows) == 'test' else 'validation'} {row.objective}"
+    of_all = (
+        f"Of {counted(len(rows), 'method')}, {row.method} has the highest" if len(rows) > 1 else f"{row.method} has a"
+    )
+    reached = f"{of_all} mean {words}, {format_estimate(row.accuracy)} over {row.accuracy.n} seeds"
     against = row.against_baseline
     if against is None or not against.n:
         role = " and is the baseline of the comparisons" if row.method == BASELINE else ""
         return f"{reached}{role}."
-    p_value = row.corrected_p if compares else against.p_value
-    tested = p_clause(p_value, "by Holm" if compares else "uncorrected")
-    return f"{reached}, and {_standing(against, p_value)} {BASELINE}: {format_difference(against)} by seed{tested}."
-
-
-def _standing(difference: Estimate, p_value: float | None) -> str:
-    """Describe the difference by the interval; the p-value can qualify the statement."""
-    if not (difference.low > 0 or difference.high < 0):
-        return "is not clearly different from"
-    words = "lies above" if difference.low > 0 else "lies below"
-    return words if p_value is not None and p_value < _LEVEL else f"by the interval, though not by the p-value, {words}"
-
-
-def _all_methods(configs: Sequence[ConfigSummary]) -> str:
-    others = [each for each in configs if each.against_baseline is not None]
-    if not others:
-        return f"No other method can be compared with {BASELINE}."
-    tested = [each for each in others if each.corrected_p is not None and each.corrected_p < _LEVEL]
-    better = [each.method for each in tested if each.against_baseline and each.against_baseline.value > 0]
-    worse, rest = len(tested) - len(better), len(others) - len(tested)
-    named = f" ({', '.join(better)})" if better else ""
-    return (
-        f"Of {len(others)} other {'method' if len(others) == 1 else 'methods'} {len(better)}{named} "
-        f"{'is' if len(better) == 1 else 'are'} better than {BASELINE} and {worse} worse by corrected "
-        f"p-values; {rest} {'is' if rest == 1 else 'are'} not clearly different on these seeds."
-    )
+    stands = standing_in_words(against, BASELINE, row.corrected_p, row.corrected_equivalence)
+    return f"{reached}, and {stands}: {format_difference(against)} by seed{p_clause(row.corrected_p, 'by Holm')}."
 
 
 def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:

@@ -176,12 +176,12 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
         _plan(study),
         _again(study),
     )
-    given = answer(study, found.configs, found.confirmed, found.gap, found.arms)
+    given = answer(study, found.configs, found.confirmed, found.confirmed_methods, found.gap, found.arms)
     return Report(
         study=study.name,
         question=_question(study),
         facts=_facts(study),
-        answer=replace(given, best=unbroken(given.best), gap=unbroken(given.gap)),
+        answer=replace(given, verdict=unbroken(given.verdict), detail=unbroken(given.detail)),
         warnings=tuple(map(typeset, _warnings(study, found))),
         sections=tuple(section.typeset() for section in sections if not section.is_empty),
     )

@@ -1,8 +1,8 @@
 """Write the report of a study folder; shared by the command line and the end of a study.
 
-`folder` reads the study folder, `answer` states the result in two sentences, and `tables`, `charts` and `pictures` show
-it. `content` decides which sections exist, and `page` renders the file. All numbers are computed from the records. The
-plan and the summary only provide the settings of the study.
+`folder` reads the study folder, `answer` states the result in a few sentences, and `tables`, `charts` and `pictures`
+show it. `content` decides which sections exist, and `page` renders the file. All numbers are computed from the records.
+The plan and the summary only provide the settings of the study.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Estimates of means, differences, rank correlations and mediation, each with n, an interval and a method description.
+"""Estimates of means, differences and mediation, each with n, an interval and a method description.
 
 Intervals have 95% coverage unless an argument sets another level. Every bootstrap is seeded. Observations with a
 missing value are dropped, so `n` is the number of units that an estimate actually uses. A correlation over the trials
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.statistics.equivalence import equivalence_p
 from analysis.statistics.resampling import (
     CONFIDENCE,
     RESAMPLES,
@@ -21,14 +22,13 @@ from analysis.statistics.resampling import (
     complete,
     expanded_interval,
     mediation_effects,
-    partial_rank_correlations,
     percentile_interval,
     resampled,
     studentised_interval,
     unit_count,
     without_spread,
 )
-from trainables.display.numbers import counted, format_in_full
+from trainables.display.numbers import format_in_full
 
 # 2¹⁶ sign flips take about 10 ms. For more pairs, a seeded sample of flips is drawn.
 EXACT_PAIRS = 16
@@ -52,6 +52,8 @@ class Estimate:
         n: number of independent units.
         method: estimator, interval and confidence in words, for a caption or a footnote.
         p_value: two-sided p-value, if the method includes a test.
+        smallest_effect: smallest difference that matters, if the estimate was tested for equivalence.
+        equivalence_p: p-value of the test that the difference is smaller than `smallest_effect`.
     """
 
     value: float
@@ -60,6 +62,19 @@ class Estimate:
     n: int
     method: str
     p_value: float | None = None
+    smallest_effect: float | None = None
+    equivalence_p: float | None = None
+
+    def is_equivalent(self, corrected_p: float | None = None) -> bool:
+        """Return whether the difference is shown to be smaller than `smallest_effect`, by test and interval.
+
+        Args:
+            corrected_p: `equivalence_p` corrected for multiple tests. Default: not corrected.
+        """
+        p_value = self.equivalence_p if corrected_p is None else corrected_p
+        if self.smallest_effect is None or p_value is None or not p_value <= 1 - CONFIDENCE:
+            return False
+        return -self.smallest_effect < self.low and self.high < self.smallest_effect
 
     def __str__(self) -> str:
         return format_in_full(self)
@@ -133,7 +148,7 @@ def within_range(estimate: Estimate, least: float, most: float) -> Estimate:
     return replace(estimate, low=low, high=high, method=f"{interval}, {words}{separator}{test}")
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
+def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0, smallest_effect: float | None = None) -> Estimate:
     """Estimate the mean of a − b over pairs, such as two configs on the same replicates.
 
     The interval is Student's t for 4 and 5 pairs, and the studentised bootstrap from 6 pairs on. The bootstrap handles
@@ -162,12 +177,13 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
         a: (n,) first values, in pair order; a pair with nan is dropped.
         b: (n,) second values.
         seed: random seed for the bootstrap and the flips.
+        smallest_effect: smallest difference that matters, to test for equivalence (`analysis.statistics.equivalence`).
 
     Returns:
         Mean difference in the unit of the values, with `p_value`; bounds are nan for n < 4 or equal differences.
 
     Raises:
-        ValueError: if a and b differ in length.
+        ValueError: if a and b differ in length, or the smallest effect is not positive.
 
     Source: Efron and Tibshirani (1993), section 12.5; Fisher, The Design of Experiments (1935), section 21.
     """
@@ -180,7 +196,11 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Estimate:
     low, high, interval = _interval_of_differences(differences, generator)
     p_value, test = _sign_flip_test(differences, generator)
     method = f"mean paired difference, {interval}; {test}"
-    return Estimate(float(differences.mean()), low, high, n, method, p_value)
+    estimate = Estimate(float(differences.mean()), low, high, n, method, p_value)
+    if smallest_effect is None:
+        return estimate
+    tested = equivalence_p(differences, smallest_effect)
+    return replace(estimate, smallest_effect=smallest_effect, equivalence_p=None if math.isnan(tested) else tested)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -202,54 +222,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * p_values[i]))
         corrected[i] = largest
     return corrected
-
-
-def rank_correlation(x: ArrayLike, y: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0) -> Estimate:
-    """Compute Spearman's rank correlation, with mid-ranks for ties and a percentile bootstrap interval.
-
-    Args:
-        x: (n,) values; a pair with nan is dropped.
-        y: (n,) values.
-        groups: (n,) label of the independent unit of each pair, such as the config. Whole groups are then resampled,
-            and n counts groups. None if every pair is independent.
-        seed: random seed for the bootstrap.
-
-    Returns:
-        Correlation, −1 to 1; nan for a constant input, and without bounds for fewer than 5 units.
-
-    Raises:
-        ValueError: if the lengths differ.
-
-    Source: Spearman (1904); Davison and Hinkley, Bootstrap Methods (1997), section 3.8, for groups.
-    """
-    return _rank_correlation("Spearman rank correlation", (x, y), groups, seed)
-
-
-def partial_rank_correlation(
-    x: ArrayLike, y: ArrayLike, covariates: ArrayLike, *, groups: Sequence[Any] | None = None, seed: int = 0
-) -> Estimate:
-    """Compute the rank correlation of x and y after regressing the ranks of the covariates out of both.
-
-    Only linear effects in the ranks of the covariates are removed. A covariate with a nonlinear effect, or one measured
-    with error, still confounds.
-
-    Args:
-        x: (n,) values; an observation with nan anywhere is dropped.
-        y: (n,) values.
-        covariates: (n,) or (n, k), values to hold; pass a categorical one as indicator columns.
-        groups: (n,) label of the independent unit of each observation, or None if every one is independent.
-        seed: random seed for the bootstrap.
-
-    Returns:
-        Partial correlation, −1 to 1; nan if the covariates explain all of x or y, and without bounds for fewer than 5
-        units.
-
-    Raises:
-        ValueError: if the lengths differ.
-    """
-    held = _as_columns(covariates)
-    name = f"partial rank correlation given {counted(len(held), 'covariate')}"
-    return _rank_correlation(name, (x, y, *held), groups, seed)
 
 
 def mediation(
@@ -293,7 +265,7 @@ def mediation(
 
     Source: Baron and Kenny (1986) for the product; Preacher and Hayes (2008) for its bootstrap.
     """
-    held = () if covariates is None else _as_columns(covariates)
+    held = () if covariates is None else as_columns(covariates)
     columns, units = complete([treatment, mediator, outcome, *held], groups)
     n = unit_count(units)
     observed, values = np.full(3, math.nan), np.empty((0, 3))
@@ -301,8 +273,9 @@ def mediation(
         observed = mediation_effects(columns, np.ones((1, len(columns))))[0]
     if n >= MIN_UNITS:
         values = resampled(mediation_effects, columns, units, seed)
+    unit = "observations" if groups is None else "groups"
     direct, indirect, total = (
-        _percentile_estimate(f"{name} effect of linear mediation", observed[i], values[:, i], n, groups)
+        percentile_estimate(f"{name} effect of linear mediation", observed[i], values[:, i], n, unit)
         for i, name in enumerate(("direct", "indirect", "total"))
     )
     return Mediation(direct, indirect, total)
@@ -331,30 +304,19 @@ def _interval_of_differences(differences: Floats, generator: np.random.Generator
     return low, high, words
 
 
-def _as_columns(covariates: ArrayLike) -> tuple[Floats, ...]:
+def as_columns(covariates: ArrayLike) -> tuple[Floats, ...]:
+    """Return covariates (n,) or (n, k) as a tuple of columns (n,)."""
     array = np.asarray(covariates, dtype=np.float64)
     if array.ndim not in (1, 2):
         raise ValueError(f"covariates are of shape (n,) or (n, k), not {array.shape}")
     return tuple(array[:, None].T) if array.ndim == 1 else tuple(array.T)
 
 
-def _rank_correlation(name: str, inputs: Sequence[ArrayLike], groups: Sequence[Any] | None, seed: int) -> Estimate:
-    columns, units = complete(inputs, groups)
-    n = unit_count(units)
-    observed, values = math.nan, np.empty(0)
-    if n:
-        observed = partial_rank_correlations(columns, np.ones((1, len(columns))))[0, 0]
-    if n >= MIN_UNITS and not math.isnan(observed):
-        values = resampled(partial_rank_correlations, columns, units, seed)[:, 0]
-    return _percentile_estimate(name, observed, values, n, groups)
-
-
-def _percentile_estimate(name: str, observed: float, values: Floats, n: int, groups: Sequence[Any] | None) -> Estimate:
+def percentile_estimate(name: str, observed: float, values: Floats, n: int, unit: str) -> Estimate:
     """Return the estimate with the interval of the resamples (B,); `method` gives the reason if one is missing."""
     value = float(observed)
     if math.isnan(value):
         return Estimate(value, math.nan, math.nan, n, f"{name}: undefined, an input does not vary")
-    unit = "observations" if groups is None else "groups"
     if n < MIN_UNITS:
         return Estimate(value, math.nan, math.nan, n, f"{name}, no interval for fewer than {MIN_UNITS} {unit}")
     low, high, share = percentile_interval(values)

@@ -16,11 +16,13 @@ from analysis.questions.confirmation import ConfirmationResult, confirmation_tab
 from analysis.questions.confirmation import verdict as verdict_of
 from analysis.questions.methods import settings_of
 from analysis.questions.stability import RankStability
+from analysis.reading.standing import format_effect
 from analysis.reading.trials import (
     BASELINE,
     REPEATED,
     SEARCH,
     ConfigSummary,
+    holm_of,
     objective_note,
     select,
     survivor_note,
@@ -135,12 +137,16 @@ def comparisons_in_words(
     if not compared:
         return f"No config ran on the same fresh seeds as {baseline}, so there is no comparison."
     lines = []
-    for each, against, p_value in compared:
+    equivalence = [math.nan if p is None else p for p in holm_of([each[1] for each in compared], "equivalence_p")]
+    for (each, against, p_value), equivalent in zip(compared, equivalence, strict=True):
         aside = "above" if against.low > 0 else "below" if against.high < 0 else ""
+        unsure = f"not distinguishable from {baseline}"
+        if against.is_equivalent(equivalent):
+            assert against.smallest_effect is not None
+            unsure = f"no better and no worse than {baseline} by {format_effect(against.smallest_effect)} or more"
         finding = by_verdict(
             against, up=f"better than {baseline}", down=f"worse than {baseline}", corrected_p=p_value,
-            unsure=f"the interval lies {aside} 0, but the corrected test is not significant" if aside
-            else f"not clearly different from {baseline}",
+            unsure=f"the interval lies {aside} 0, but the corrected test is not significant" if aside else unsure,
             undefined=f"too few seeds for an interval of the difference from {baseline}",
         )  # fmt: skip
         settings = settings_of(each) if len(each.varied) < 4 else ""

@@ -10,6 +10,7 @@ from study.plan.control_tuning import tuned_configs
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, describe_teacher_storage, left_out_lines, sampler_notes
 from study.plan.plan import StudyPlan
+from study.plan.siblings import sibling_notes
 from study.plan.size import confirm_trials, epochs_total
 from study.plan.teacher_choice import describe_teacher
 from trainables.data.registry import dataset_info
@@ -60,7 +61,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {line}" for line in left_out_lines(plan)),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
-        *(f"note       {note}" for note in sampler_notes(plan)),
+        *(f"note       {note}" for note in (*sampler_notes(plan), *sibling_notes(plan))),
         _starts(plan) if plan.compared else "first configs",
     ]
     lines += [

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from search_spaces import SearchSpace
+from search_spaces import MethodComparison, SearchSpace
 from study.cli.start_command import start_command
 from study.plan.plan import StudyPlan
 from trainables.process.versions import running_versions
 
 
 def about_study(plan: StudyPlan) -> dict[str, Any]:
-    """Return the search bounds, the command and the library versions.
+    """Return the search bounds, the fields searched on a logarithmic scale, the command and the library versions.
 
     The package `analysis` does not import `study`, and therefore cannot find these facts itself.
     """
@@ -29,9 +29,17 @@ def about_study(plan: StudyPlan) -> dict[str, Any]:
             for each in searched
             if each.role != "fixed"
         ],
+        "log_fields": sorted(_log_fields(space)),
         "command": start_command(plan),
         "versions": {name: value for name, value in running_versions().items() if not name.startswith("mlflow.")},
     }
+
+
+def _log_fields(space: SearchSpace | MethodComparison) -> set[str]:
+    """Return the fields that the space samples on a logarithmic scale; a comparison samples all tuned fields so."""
+    if isinstance(space, MethodComparison):
+        return {each.name for each in space.tuned}
+    return {each.name for each in space.parameters if each.log}
 
 
 def write_study_report(plan: StudyPlan, notes: list[str]) -> Path | None:

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-import analysis.questions.association
+import analysis.statistics.ranks
 import analysis.statistics.resampling
 from analysis.reading.trials import EXAMPLES
 
@@ -19,4 +19,4 @@ def caption_of(figure: Figure) -> str:
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """An eighth of the draws: a simulation is about how often an interval covers, not about the digits of one."""
     monkeypatch.setattr(analysis.statistics.resampling, "RESAMPLES", FEW)
-    monkeypatch.setattr(analysis.questions.association, "PERMUTATIONS", FEW)
+    monkeypatch.setattr(analysis.statistics.ranks, "PERMUTATIONS", FEW)

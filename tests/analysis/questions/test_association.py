@@ -11,13 +11,13 @@ from analysis.questions.association import (
     _orders_of_seeds,
     between_configs,
     gap_associations,
-    rank_association,
     within_configs,
 )
 from analysis.reading.landmark import at_landmark
-from analysis.reading.trials import EXAMPLE, open_study
+from analysis.reading.trials import EXAMPLE, EXAMPLES, open_study
 from tests.analysis.planted import measured, records, repeated, searched
 from tests.analysis.synthetic import trial
+from trainables.display.numbers import format_correlation
 
 pytestmark = pytest.mark.study
 
@@ -204,27 +204,6 @@ def test_a_p_value_is_that_of_scipys_permutations():
     assert found.p_value == pytest.approx(expected, abs=0.04)
 
 
-def test_an_expanded_interval_is_that_of_scipys_resamples():
-    generator = np.random.default_rng(15)
-    x = generator.normal(size=15)
-    y = x + generator.normal(size=15)
-    drawn = stats.bootstrap(
-        (x, y),
-        lambda a, b: stats.spearmanr(a, b).statistic,
-        paired=True,
-        vectorized=False,
-        n_resamples=4000,
-        method="percentile",
-        rng=generator,
-    ).bootstrap_distribution
-    # t(0.975, 13 degrees of freedom) is 2.160369; Hesterberg's tail is Φ(−√(15/13) · 2.160369).
-    tail = stats.norm.cdf(-math.sqrt(15 / 13) * 2.160369)
-    found = rank_association(x, y)
-    # A quantile at 1% of 4,000 resamples has a standard error of about 0.02 here. The plain percentile interval begins
-    # 0.14 later.
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [tail, 1 - tail])), abs=0.06)
-
-
 def test_fields_that_leave_nothing_over_make_an_association_undefined_and_not_strong():
     study = searched(np.random.default_rng(10), 7)
     found = between_configs(
@@ -256,6 +235,14 @@ def test_a_study_is_asked_for_every_gap_at_every_level_and_each_answer_says_what
     assert all(each.note.startswith("20 trials at epoch 2") for each in found)
     given = gap_associations(records(search), nuisance=["adapter_width"])
     assert {each.held for each in given} == {(), ("adapter_width",), both}
+
+
+@pytest.mark.parametrize("study", ["adapter_width", "temperature", "joint"])
+def test_the_readme_quotes_the_correlations_of_the_shipped_studies(study):
+    landmark = at_landmark(open_study(EXAMPLES / f"fashion-{study}"), searched=True)
+    estimate = between_configs(landmark, "paper").estimate
+    quoted = " ".join((EXAMPLES.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    assert f"{format_correlation(estimate)} (`{study}`, " in quoted
 
 
 def test_the_shipped_example_has_an_answer_at_every_level():

@@ -231,14 +231,14 @@ def test_the_verdict_says_what_the_interval_allows_and_nothing_more():
         summarise_confirmation(trials, [choice(name, rank=1), choice("kd", control="kd")], baseline=None)
         for name in "ab"
     )
-    assert "a is better than kd on the test split: +0.033 [" in verdict(better)[0]
+    assert "On the test split, a is better than kd: +0.033 [" in verdict(better)[0]
     assert "n = 6" in verdict(better)[0]
-    assert "b is not clearly different from kd" in verdict(like)[0]
+    assert "b is not distinguishable from kd: " in verdict(like)[0]
     worse = summarise_confirmation(trials, [choice("ce", rank=1), choice("kd", control="kd")], baseline=None)
     assert "ce is worse than kd" in verdict(worse)[0]
     few = trials_table(confirmed({"a": A[:4], "kd": KD[:4]}))
     fewer = summarise_confirmation(few, [choice("a", rank=1), choice("kd", control="kd")], baseline=None)
-    assert "by the interval, though not by the corrected p, is better than kd" in verdict(fewer)[0]
+    assert "a is not distinguishable from kd by the corrected p-value, though the interval" in verdict(fewer)[0]
 
 
 def test_the_table_has_every_config_and_comparison():

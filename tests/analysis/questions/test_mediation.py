@@ -1,13 +1,15 @@
 """How much goes through the gap, in studies where it was planted."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from analysis.questions.mediation import gap_mediation, split_effect
-from analysis.reading.trials import EXAMPLE, open_study
+from analysis.reading.trials import EXAMPLE, StudyRecords, open_study
+from analysis.statistics.estimates import Estimate
 from tests.analysis.planted import repeated, searched
 
 pytestmark = pytest.mark.study
@@ -90,6 +92,36 @@ def test_the_effect_of_a_width_is_per_doubling():
     for estimate, truth in ((found.direct, 0.2), (found.indirect, 0.5), (found.total, 0.7), (found.share, 5 / 7)):
         assert estimate.low <= truth <= estimate.high
         assert estimate.n == 400
+
+
+def many_searched(generator: np.random.Generator, studies: int, configs: int, **effects: float) -> list[StudyRecords]:
+    """So many studies, generated as one, which is faster than one by one, and the same."""
+    one = searched(generator, studies * configs, **effects)
+    starts = range(0, studies * configs, configs)
+    return [StudyRecords(one.trials.slice(at, configs), one.epochs.slice(2 * at, 2 * configs)) for at in starts]
+
+
+@pytest.mark.usefixtures("few_draws")
+@pytest.mark.slow
+@pytest.mark.parametrize(("configs", "linear"), [(24, 0.3), (40, 0.7)])
+def test_a_held_rate_that_was_searched_in_logs_is_held_in_logs(configs, linear):
+    # The rate moves gap and accuracy, the width the gap, and nothing goes through the gap; or −0.5 per nat does.
+    generator, studies, moved = np.random.default_rng(11), 150, {"width_on_gap": -0.5, "rate_on_both": 1.5}
+    nothing = many_searched(generator, studies, configs, **moved)
+    planted = many_searched(generator, studies, configs, **moved, gap_on_accuracy=0.5)
+    wrong = [replace(study, log_fields=frozenset({"adapter_width"})) for study in nothing[:60]]
+    correct, covered, correct_linearly = (
+        np.mean([part.low <= truth <= part.high for part in indirect_effects(records)])
+        for records, truth in ((nothing, 0.0), (planted, -0.25), (wrong, 0.0))
+    )
+    # Three standard errors of 0.0178 below 0.95.
+    assert correct >= 0.897
+    assert covered >= 0.897
+    assert 1 - correct_linearly > linear
+
+
+def indirect_effects(studies: list[StudyRecords]) -> list[Estimate]:
+    return [gap_mediation(study, "adapter_width", "centred").indirect for study in studies]
 
 
 def test_a_treatment_is_not_held_beside_itself_and_its_name_is_checked():

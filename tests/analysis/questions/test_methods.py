@@ -10,6 +10,7 @@ from analysis.figures.methods import draw_accuracy_against_cost, draw_methods, f
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.methods import methods_table
 from analysis.reading.trials import EXAMPLES, compare_methods, open_study, summarise_configs
+from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, holm, paired_difference
 from study.plan.methods import BASELINE, row_name
 from tests.analysis.conftest import caption_of
@@ -35,7 +36,7 @@ def test_methods_are_ranked_and_compared_with_kd_within_replicates_and_corrected
     assert [summary.method for summary in summaries] == ["dkd", "kd", "ce", "dkd+adapter"]
     differences = {summary.method: summary.against_baseline for summary in summaries}
     assert differences["kd"] is None
-    assert differences["dkd"] == paired_difference(ACCURACIES["dkd"], ACCURACIES["kd"])
+    assert differences["dkd"] == paired_difference(ACCURACIES["dkd"], ACCURACIES["kd"], smallest_effect=SMALLEST_EFFECT)
     others = [summary for summary in summaries if summary.method != "kd"]
     assert [s.corrected_p for s in others] == holm([s.against_baseline.p_value for s in others])
     assert next(s for s in summaries if s.method == "kd").corrected_p is None
@@ -52,7 +53,9 @@ def test_confirmed_methods_are_compared_by_test_accuracy_on_the_seeds_of_the_con
     assert summaries[0].accuracy.value == pytest.approx(0.4375)
     assert summaries[0].accuracy.n == 4
     halves = {method: [value / 2 for value in values] for method, values in ACCURACIES.items()}
-    assert summaries[0].against_baseline == paired_difference(halves["dkd"], halves["kd"])
+    assert summaries[0].against_baseline == paired_difference(
+        halves["dkd"], halves["kd"], smallest_effect=SMALLEST_EFFECT
+    )
     assert {summary.split for summary in compare_methods(trials_table(rows))} == {"validation"}
     assert "| test accuracy |" in methods_table(summaries)
     assert draw_methods(summaries).axes[0].get_xlabel() == "test accuracy (fraction)"

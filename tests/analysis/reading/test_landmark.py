@@ -129,7 +129,7 @@ def test_every_nuisance_parameter_of_every_space_is_told_by_its_name(space):
     assert {name for name in varied if name in told} - nuisance <= asked.get(space.name, set())
 
 
-def test_fields_become_columns_numbers_as_they_are_and_names_as_indicators():
+def test_fields_become_columns_numbers_on_the_scale_of_the_search_and_names_as_indicators():
     rows = [
         trial(number, adapter_width=width, adapter_kind=kind, detach_adapter_target=detach, temperature=4.0)
         for number, (width, kind, detach) in enumerate(
@@ -137,10 +137,11 @@ def test_fields_become_columns_numbers_as_they_are_and_names_as_indicators():
         )
     ]
     columns = config_columns(
-        trials_table(rows), ["adapter_width", "adapter_kind", "detach_adapter_target", "temperature"]
+        trials_table(rows), ["adapter_width", "adapter_kind", "detach_adapter_target", "temperature"], ()
     )
     assert columns.tolist() == [[2, 0, 1, 0], [4, 1, 0, 1], [8, 0, 0, 0]]
-    assert config_columns(trials_table(rows), []).shape == (3, 0)
+    assert config_columns(trials_table(rows), ["adapter_width"], {"adapter_width"})[:, 0].tolist() == [1, 2, 3]
+    assert config_columns(trials_table(rows), [], ()).shape == (3, 0)
 
 
 def test_means_are_of_the_trials_that_have_every_value():

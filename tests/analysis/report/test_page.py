@@ -256,7 +256,7 @@ def test_methods_that_are_compared_are_a_table_with_corrected_p_values_and_a_fig
     assert "search" not in shown.sections
     assert ["method", "n", "val accuracy", "accuracy − kd, paired", "p", "p (Holm)"] in shown.rows
     assert [row[0] for row in shown.rows if row[0] in means][:3] == ["dkd", "kd", "ce"]
-    assert "Of 2 other methods 1 (dkd) is better than kd and 1 worse" in shown.said["answer"]
+    assert "dkd is better than kd; of 2 other methods, 1 is worse than kd (ce)" in shown.said["answer"]
 
 
 def test_what_calibration_was_recorded_is_shown_and_what_it_lacks_is_said() -> None:

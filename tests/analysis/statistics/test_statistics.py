@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from analysis.statistics.correlation import partial_rank_correlation, rank_correlation
 from analysis.statistics.estimates import (
     MIN_STUDENTISED,
     Estimate,
@@ -16,8 +17,6 @@ from analysis.statistics.estimates import (
     mean_interval,
     mediation,
     paired_difference,
-    partial_rank_correlation,
-    rank_correlation,
     within_range,
 )
 
@@ -75,30 +74,12 @@ def test_the_rank_correlation_is_scipys_ties_included(pairs: list[tuple[int, int
         assert ours == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
-def test_a_monotone_relation_has_rank_correlation_one_and_so_do_all_its_resamples() -> None:
+def test_a_monotone_relation_has_rank_correlation_one_and_an_interval_that_ends_there() -> None:
     x = np.arange(1.0, 9.0)
     estimate = rank_correlation(x, np.exp(x))
-    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((1.0, 1.0, 1.0))
+    assert (estimate.value, estimate.high) == pytest.approx((1.0, 1.0))
+    assert 0.9 < estimate.low < 1
     assert rank_correlation(x, -x).value == pytest.approx(-1.0)
-
-
-@pytest.mark.study
-def test_the_bootstrap_interval_is_close_to_scipys() -> None:
-    generator = np.random.default_rng(5)
-    x = generator.normal(size=30)
-    y = x + generator.normal(size=30)
-    expected = stats.bootstrap(
-        (x, y),
-        lambda a, b: stats.spearmanr(a, b).statistic,
-        paired=True,
-        vectorized=False,
-        n_resamples=1500,
-        method="percentile",
-        rng=generator,
-    ).confidence_interval
-    ours = rank_correlation(x, y)
-    # Monte Carlo error of a 2.5% quantile among 1,500 resamples is about 0.02 here.
-    assert (ours.low, ours.high) == pytest.approx((expected.low, expected.high), abs=0.06)
 
 
 def test_a_constant_input_has_no_rank_correlation_and_says_so() -> None:

@@ -96,7 +96,7 @@ def test_an_association_is_named_by_its_level_its_configs_and_what_is_held() -> 
 
 def test_comparisons_say_where_so_few_seeds_cannot_settle_them() -> None:
     said = comparisons_in_words(summarise_configs(open_study(EXAMPLE).trials))
-    assert said.count("not clearly different from kd.") == 1
+    assert said.count("not distinguishable from kd.") == 1
     assert "- w31-T4.0 (adapter_width 31, adapter_learning_rate 0.0447): −0.9 points" in said
     assert said.count("the interval lies below 0, but the corrected test is not significant.") == 1
     assert "the p-value of the exact test of 6 pairs cannot fall below 0.031, nor below 0.062 once corrected" in said

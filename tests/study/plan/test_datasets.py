@@ -51,7 +51,7 @@ def test_a_study_runs_on_an_image_folder(launch, images, tmp_path, monkeypatch):
     assert {trial["data/val_constant_score"] for trial in trials} == {4 / 12}
     small = "The validation split has 12 images: one of them is worth 8.3 points of accuracy"
     assert f"warning: {small}" in done.stderr
-    warnings = [note for note in summary["notes"] if small in note or "No better than a constant answer" in note]
+    warnings = [note for note in summary["notes"] if small in note or "Not above a constant answer" in note]
     assert warnings
     assert summary["notes"][: len(warnings)] == warnings
     page = Page((tmp_path / "out" / "folder" / "report.html").read_text(encoding="utf-8"))

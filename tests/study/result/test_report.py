@@ -42,6 +42,7 @@ def test_a_report_that_fails_is_a_note_and_no_error(tmp_path: Path):
 def test_what_was_searched_is_told_with_its_bounds(tmp_path: Path):
     told = about_study(make_plan(tmp_path))
     varied = {each["name"]: each for each in told["searched"]}
+    assert told["log_fields"] == sorted(name for name, each in varied.items() if each["log"])
     assert set(varied) == set(make_plan(tmp_path).search_space.varied)
     assert varied["adapter_width"]["role"] == "scientific"
     assert varied["adapter_width"]["low"] < varied["adapter_width"]["high"]

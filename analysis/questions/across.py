@@ -1,0 +1,195 @@
+"""Combine the differences of a method from the baseline over several studies.
+
+Each study gives one difference, paired by seed, on seeds that were not used to choose the config. A random-effects
+model combines them: a method may help more with one pair of networks than with another. The mean answers whether the
+method helps on average over such studies, and the prediction interval what to expect of it in a further one.
+
+The studies have to be independent. Studies with equal seeds share batches, and some share the runs of the baseline, so
+`shared` names them; their mean is then known less well than the interval says.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.reading.landmark import Floats
+from analysis.reading.pooling import of_study, study_names
+from analysis.reading.trials import BASELINE, REPEATED, SEARCH, StudyRecords, method_name, select, trial_scores
+from analysis.statistics.estimates import Estimate, mean_interval
+from analysis.statistics.meta import RandomEffects, random_effects_mean
+from analysis.statistics.resampling import without_spread
+from trainables.display.numbers import (
+    format_estimate,
+    format_interval,
+    format_number,
+    format_p,
+    format_percent,
+    listed,
+)
+
+_LEAST_PAIRS: Final = 3
+
+
+@dataclass(frozen=True)
+class DifferenceAcross:
+    """Difference of a method from the baseline in several studies.
+
+    Args:
+        method: name of the method, such as `pesf_kd` or `dkd+adapter`.
+        baseline: name of the baseline.
+        studies: difference in each study, with Student's t interval, by study name; n counts seeds.
+        combined: random-effects mean, heterogeneity and prediction interval.
+        left_out: reason by name of each study that has the method and is not combined: its runs repeat those of another
+            study, it has fewer than three paired seeds, or they do not differ.
+        shared: combined studies that have a seed in common with another one.
+    """
+
+    method: str
+    baseline: str
+    studies: dict[str, Estimate]
+    combined: RandomEffects
+    left_out: dict[str, str]
+    shared: tuple[str, ...]
+
+
+def differences_across(
+    records: StudyRecords, *, methods: Sequence[str] | None = None, baseline: str = BASELINE
+) -> list[DifferenceAcross]:
+    """Combine the differences of methods from the baseline over the studies of a pool.
+
+    A study may have repeated several configs of a method. Only the one with the highest score in the search is taken.
+    It was chosen before its fresh seeds ran, so its mean over them is not biased by the choice.
+
+    Args:
+        records: a pool, before `distinct_runs`, so that each study has its own baseline.
+        methods: names of methods. Default: all that at least two studies compared with the baseline.
+        baseline: name of the baseline.
+
+    Raises:
+        ValueError: if no study compared a given method with the baseline.
+    """
+    found: dict[str, dict[str, _Paired]] = defaultdict(dict)
+    for study in study_names(records):
+        own = _scores_by_method(of_study(records, study).trials)
+        if baseline not in own:
+            continue
+        for method, scores in own.items():
+            shared = sorted(scores.keys() & own[baseline].keys())
+            if method != baseline and shared:
+                pairs = [(scores[replicate], own[baseline][replicate]) for replicate in shared]
+                found[method][study] = _Paired(
+                    np.array([one.score - other.score for one, other in pairs]),
+                    frozenset((one.run, other.run) for one, other in pairs),
+                )
+    for method in methods or ():
+        if method not in found:
+            raise ValueError(
+                f"no study compared {method!r} with {baseline!r} on equal seeds; compared were: "
+                f"{', '.join(sorted(found)) or 'none'}"
+            )
+    wanted = [method for method, of in found.items() if len(of) > 1] if methods is None else methods
+    return [_combined(method, baseline, found[method]) for method in wanted]
+
+
+class _Score(NamedTuple):
+    """Score of a run, and the config and the seeds that identify it."""
+
+    score: float
+    run: tuple[Any, ...]
+
+
+class _Paired(NamedTuple):
+    """Differences (n,) of a study, and the pairs of runs behind them."""
+
+    differences: Floats
+    runs: frozenset[tuple[Any, Any]]
+
+    @property
+    def seeds(self) -> set[Any]:
+        """Seeds of the runs."""
+        return {run[1:] for pair in self.runs for run in pair}
+
+
+def _scores_by_method(trials: pa.Table) -> dict[str, dict[int, _Score]]:
+    """Return the scores of each method on fresh seeds by repetition, of its config with the highest search score."""
+    searched = select(trials, stages=[SEARCH])
+    promised = dict(zip(searched["config_id"].to_pylist(), trial_scores(searched).tolist(), strict=True))
+    rows = select(trials, stages=REPEATED)
+    adapters = rows["adapter"].to_pylist() if "adapter" in rows.column_names else [None] * rows.num_rows
+    names = [method_name(*both) for both in zip(rows["method"].to_pylist(), adapters, strict=True)]
+    configs: dict[str, str] = {}
+    for name, config_id in zip(names, rows["config_id"].to_pylist(), strict=True):
+        best = configs.setdefault(name, config_id)
+        if promised.get(config_id, -math.inf) > promised.get(best, -math.inf):
+            configs[name] = config_id
+    scores = {}
+    for name, config_id in configs.items():
+        own = rows.filter(pc.equal(rows["config_id"], config_id))
+        runs = zip(*(own[field].to_pylist() for field in ("config_id", "seed", "data_seed")), strict=True)
+        of = zip(own["replicate"].to_pylist(), trial_scores(own).tolist(), runs, strict=True)
+        scores[name] = {replicate: _Score(score, run) for replicate, score, run in of if math.isfinite(score)}
+    return scores
+
+
+def _combined(method: str, baseline: str, found: dict[str, _Paired]) -> DifferenceAcross:
+    usable: dict[str, _Paired] = {}
+    left_out = {}
+    for study, own in found.items():
+        same = [other for other, kept in usable.items() if kept.runs & own.runs]
+        if same:
+            left_out[study] = f"its runs repeat those of {same[0]}"
+        elif len(own.differences) < _LEAST_PAIRS:
+            left_out[study] = f"it has fewer than {_LEAST_PAIRS} paired seeds"
+        elif without_spread(own.differences):
+            left_out[study] = "its differences are all equal"
+        else:
+            usable[study] = own
+    samples = {study: own.differences for study, own in usable.items()}
+    errors = [float(own.std(ddof=1)) / math.sqrt(len(own)) for own in samples.values()]
+    return DifferenceAcross(
+        method,
+        baseline,
+        {study: mean_interval(own) for study, own in samples.items()},
+        random_effects_mean([float(own.mean()) for own in samples.values()], errors),
+        left_out,
+        tuple(
+            study
+            for study, own in usable.items()
+            if any(own.seeds & kept.seeds for other, kept in usable.items() if other != study)
+        ),
+    )
+
+
+def differences_in_words(found: Sequence[DifferenceAcross]) -> str:
+    """Describe the combined differences as a Markdown table, followed by notes on studies that are not independent."""
+    known = [each for each in found if math.isfinite(each.combined.mean.value)]
+    if not known:
+        return "No method was compared with the baseline in two studies with independent runs."
+    lines = [
+        f"| method | studies | difference from {known[0].baseline}, points | p | in a further study | τ, points | I² |",
+        "|" + " --- |" * 7,
+    ]
+    for each in known:
+        mean, tau = each.combined.mean, format_number(100 * each.combined.tau, 2)
+        further = format_interval(_in_points(each.combined.prediction), 2, signed=True) or "unknown from two studies"
+        cells = [each.method, str(mean.n), format_estimate(_in_points(mean), 2, signed=True), format_p(mean.p_value)]
+        lines.append("| " + " | ".join([*cells, further, tau, format_percent(each.combined.heterogeneity)]) + " |")
+    notes = [f"- {known[0].combined.mean.method}."]
+    for each in found:
+        notes += [f"- {each.method}: {study} is left out, because {why}." for study, why in each.left_out.items()]
+        if each.shared:
+            notes.append(
+                f"- {each.method}: {listed(each.shared)} share seeds and therefore batches, so they are not fully "
+                "independent, and the interval is somewhat too short."
+            )
+    return "\n".join([*lines, "", *notes])
+
+
+def _in_points(estimate: Estimate) -> Estimate:
+    return replace(estimate, value=100 * estimate.value, low=100 * estimate.low, high=100 * estimate.high)

@@ -1,0 +1,142 @@
+"""Other studies of the same dataset in the same output folder: repeated seeds, and readings of the test split.
+
+Everything random in a trial comes from the study seed and the number of the repetition. Two studies with one seed
+therefore share batches, and first weights for equal students, so their results are not independent. The test split of a
+dataset is the same for all studies, and every confirmation that reads it makes it a little more of a validation split.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from study.plan.folder import PLAN_FILE
+from study.plan.plan import StudyPlan
+from study.records import DamagedRecordsError, read_trials
+from trainables.display.numbers import counted, listed
+
+_MOST_NAMED: Final = 5
+
+
+class Sibling(NamedTuple):
+    """Study of the same dataset in the same output folder.
+
+    Args:
+        name: name of the study.
+        seed: seed of the study.
+    """
+
+    name: str
+    seed: int
+
+
+class Readings(NamedTuple):
+    """Readings of a dataset's test split by the studies of an output folder.
+
+    Args:
+        trials: number of trials that read it.
+        studies: studies with such a trial.
+        unreadable: studies with damaged records, which are not counted.
+    """
+
+    trials: int
+    studies: tuple[str, ...]
+    unreadable: tuple[str, ...]
+
+
+def siblings(plan: StudyPlan) -> list[Sibling]:
+    """Return the other studies of the same dataset in the plan's output folder, by name.
+
+    Folders with a plan that cannot be read are left out, because they cannot be told apart from other files.
+    """
+    found = []
+    for path in sorted(plan.output_dir.glob(f"*/{PLAN_FILE}")):
+        content = _read(path)
+        base = content.get("base")
+        if path.parent.name == plan.name or not isinstance(base, dict) or base.get("dataset") != plan.base.dataset:
+            continue
+        seed = content.get("seed", 0)
+        if isinstance(seed, int):
+            found.append(Sibling(path.parent.name, seed))
+    return found
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def repeated_seed_note(plan: StudyPlan) -> str | None:
+    """Return a note if another study of the dataset has the same seed, with a seed that none has; else None."""
+    others = siblings(plan)
+    same = [each.name for each in others if each.seed == plan.seed]
+    if not same:
+        return None
+    used = {plan.seed, *(each.seed for each in others)}
+    free = next(seed for seed in range(len(used) + 1) if seed not in used)
+    return (
+        f"Seeds repeat: {_named(same)} in this folder used seed {plan.seed} on {plan.base.dataset} too. Repetitions "
+        "with the same number share batches, and first weights for equal students, so the results are not independent "
+        f"evidence. --seed {free} is unused."
+    )
+
+
+def sibling_notes(plan: StudyPlan) -> list[str]:
+    """Return the notes on repeated seeds and on readings of the test split, as far as there are any."""
+    return [note for note in (repeated_seed_note(plan), readings_note(plan)) if note is not None]
+
+
+def readings(plan: StudyPlan) -> Readings:
+    """Count the trials in the plan's output folder that read the test split of its dataset, this study included."""
+    trials, studies, unreadable = 0, [], []
+    for name in sorted({plan.name, *(each.name for each in siblings(plan))}):
+        try:
+            number = _readings_of(read_trials(plan.output_dir / name))
+        except FileNotFoundError:  # no trial has ended
+            continue
+        except DamagedRecordsError:
+            unreadable.append(name)
+            continue
+        trials += number
+        studies += [name] if number else []
+    return Readings(trials, tuple(studies), tuple(unreadable))
+
+
+def _readings_of(trials: pa.Table) -> int:
+    """Count the trials of a study with a measure on the test split."""
+    measures = [name for name in trials.column_names if name.startswith("test/")]
+    read = pa.array([False] * trials.num_rows, pa.bool_())
+    for name in measures:
+        read = pc.or_(read, pc.is_valid(trials[name]))
+    return int(pc.sum(read).as_py() or 0)
+
+
+def readings_note(plan: StudyPlan) -> str | None:
+    """Return a sentence on how often the test split was read from this output folder; None if it never was."""
+    found = readings(plan)
+    damaged = (
+        f" The records of {_named(found.unreadable)} cannot be read and are not counted." if found.unreadable else ""
+    )
+    if not found.trials:
+        return damaged.strip() or None
+    several = (
+        " Results of earlier studies may have influenced later ones, so the split is no longer untouched."
+        if len(found.studies) > 1
+        else ""
+    )
+    of_studies = "1 study" if len(found.studies) == 1 else f"{len(found.studies)} studies"
+    return (
+        f"The test split of {plan.base.dataset} was read by {counted(found.trials, 'trial')} of {of_studies} in this "
+        f"folder ({_named(found.studies)}).{several}{damaged}"
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+    return listed([*names[:_MOST_NAMED], *more])

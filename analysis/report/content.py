@@ -24,6 +24,7 @@ from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
 from analysis.questions.intervention import ImposedGap, imposed_gaps
+from analysis.questions.power import LEADS, Resolution, find_resolution, resolution_texts
 from analysis.questions.stability import rank_stability
 from analysis.reading.landmark import GapName, at_landmark, nuisance_fields
 from analysis.reading.trials import (
@@ -75,6 +76,8 @@ _IMPOSED: Final = (
     "ways (the placebo by a constant that does not affect the student), and a correlation would reflect these "
     "differences. The effect of the imposed gap is shown below for each arm."
 )
+# Notes of the summary that the page shows elsewhere, computed again from the records.
+_NOT_REPEATED: Final = ("Failed: ", "Incomplete ", *LEADS)
 _NO_BOUNDS: Final = (
     "The folder has no summary.json with the search bounds, so importances and ranges cannot be assessed."
 )
@@ -144,6 +147,7 @@ class _Found:
     costs: Mapping[str, ConfigCost]
     confirmed: ConfirmationResult | None
     confirmed_methods: list[ConfigSummary]
+    resolution: Resolution | None
     gap: GapAgainstAccuracy
     arms: Sequence[ImposedGap]
     is_imposed: bool
@@ -163,6 +167,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
     found = _work_out(study, thorough=thorough)
     sections = (
         _results(study, found),
+        _power(study, found),
         _gap(study, found),
         _associated(found),
         _slices(study, found),
@@ -210,6 +215,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
         costs=config_costs(records),
         confirmed=confirmed,
         confirmed_methods=methods,
+        resolution=find_resolution(records.trials, configs, confirmed),
         gap=gap,
         arms=arms,
         is_imposed=is_imposed,
@@ -286,13 +292,28 @@ def _results(study: StudyFolder, found: _Found) -> Section:
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
         above = split_warnings(study.records.trials, found.configs, found.confirmed)
-        notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
+        notes = [note for note in study.summary.get("notes", []) if not note.startswith(_NOT_REPEATED)]
         notes = [note for note in notes if note not in above]
         texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]
         texts += _agreement(study)
     drawn = found.confirmed_methods or found.configs
     pictures = (methods_picture(drawn),) if study.compares_methods and drawn else ()
     return Section("results", "Results", tuple(texts), tuple(shown), pictures)
+
+
+def _power(study: StudyFolder, found: _Found) -> Section:
+    """Describe the differences that the seeds of the study can show, and the seeds that smaller ones need."""
+    resolution = found.resolution
+    texts = resolution_texts(resolution, _command(study, "study.power"))
+    shown = (tables.power_table(resolution),) if resolution is not None and resolution.spreads else ()
+    return Section(
+        "power", "What these seeds can show", tuple(re.sub(r"`([^`]*)`", r"\1", text) for text in texts), shown
+    )
+
+
+def _command(study: StudyFolder, module: str) -> str:
+    where = [] if study.directory.parent == Path("study_results") else ["--output-dir", str(study.directory.parent)]
+    return shlex.join(["python", "-m", module, study.name, *where])
 
 
 def _agreement(study: StudyFolder) -> list[str]:

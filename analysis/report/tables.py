@@ -13,6 +13,7 @@ from analysis.questions.confirmation import ConfirmationResult, described
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.methods import settings_of, split_of
+from analysis.questions.power import Resolution, spread_in_words
 from analysis.reading.trials import (
     BASELINE,
     ConfigSummary,
@@ -26,7 +27,9 @@ from analysis.report.folder import StudyFolder
 from analysis.report.shown import Shown
 from analysis.report.typesetting import unbroken
 from analysis.statistics.estimates import Estimate, mean_interval, within_range
+from analysis.statistics.power import LEVEL, MOST_SEEDS, POWER
 from trainables.display.numbers import (
+    NETWORK_PLACES,
     format_correlation,
     format_difference,
     format_duration,
@@ -38,6 +41,7 @@ from trainables.display.numbers import (
 )
 
 _MOST_ROWS = 40
+PLANNED = (0.0025, 0.005, 0.01, 0.02, 0.04)  # differences in the table of seeds
 _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))
 
 
@@ -145,6 +149,29 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
         against = (f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)")
         tables.append(Table("Compared by seed", against, compared, how))
     return [table.without_empty_columns() for table in tables]
+
+
+def power_table(resolution: Resolution) -> Table:
+    """Tabulate the seeds that differences of several sizes need, for a study with a known spread."""
+    tests = len(resolution.compared)
+    heads: tuple[str, ...] = ("difference", "seeds")
+    if tests > 1:
+        heads += (f"seeds after Holm, {tests} comparisons",)
+    corrections = (False, True)[: len(heads) - 1]
+    rows = tuple(
+        (format_number(each, NETWORK_PLACES), *(_seeds(resolution.needed(each, corrected=one)) for one in corrections))
+        for each in PLANNED
+    )
+    notes = (
+        f"Seeds that show a true difference of that size with power {POWER:g} at the two-sided level {LEVEL:g}, by "
+        f"{spread_in_words(resolution)}; paired t-test with the levels that sign flips can reach. After Holm: the "
+        "first step of the correction, a lower bound on its power.",
+    )
+    return Table("Seeds needed for a difference", heads, rows, notes)
+
+
+def _seeds(needed: int | None) -> str:
+    return f"> {MOST_SEEDS:,}" if needed is None else f"{needed:,}"
 
 
 def calibration_table(study: StudyFolder, shown: Shown) -> Table | None:

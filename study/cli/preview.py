@@ -1,7 +1,10 @@
 """Preview of a study in a dry run: the resolved plan, the first configs, the number of trials and the cost."""
 
+import math
 from typing import Any, Final
 
+from analysis.statistics.estimates import EXACT_PAIRS
+from analysis.statistics.power import POWER, attainable_level, least_detectable
 from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
 from study.cli.image_preview import image_lines, validation_origin
@@ -20,6 +23,8 @@ from trainables.spec.methods import method_spec
 from trainables.storage.uris import redact_place
 
 _LEVEL: Final = 0.05
+# The spreads of 19 methods on Fashion-MNIST lie between 0.0045 and 0.0216, with median 0.0091.
+_EXAMPLE_SPREAD: Final = 0.01
 
 
 def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | None = None) -> str:
@@ -49,6 +54,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
         + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
+        f"detects    {describe_resolution(plan)}",
         f"cost       at most {epochs_total(plan)} student epochs ({base.epochs} per trial)"
         + (", fewer if ASHA stops trials" if plan.scheduler == "asha" else "")
         + _companions(plan),
@@ -143,14 +149,59 @@ def describe_confirmation(plan: StudyPlan) -> str:
             f", {plan.replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the validation "
             f"split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
         )
-    comparisons = request.configs * (1 if plan.compared else len(plan.controls) + 1) + bool(plan.compared)
-    floor = 2 / 2**request.seeds
+    comparisons, floor = planned_comparisons(plan), 2 / 2**request.seeds
     if floor * comparisons >= _LEVEL:
         texts.append(
             f"no paired p-value can be below {p_bound(floor)}, or below {p_bound(floor * comparisons)} after "
             f"correction for {comparisons} comparisons: use the intervals, or increase --seeds"
         )
     return "; ".join(texts)
+
+
+def planned_comparisons(plan: StudyPlan) -> int:
+    """Return the number of comparisons in the study's final table: of the confirmation, or else of the repetitions."""
+    if plan.confirmation is not None:
+        configs = plan.confirmation.configs
+        return configs + 1 if plan.compared else configs * (len(plan.controls) + 1)
+    if plan.compared:
+        return len(plan.compared) - 1
+    return min(plan.promising, plan.trials) + len(plan.controls) - 1
+
+
+def planned_resolution(plan: StudyPlan) -> dict[str, Any]:
+    """Return the least detectable differences of a plan in standard deviations of a paired difference.
+
+    The spread between seeds is unknown before a study has run.
+    """
+    seeds = plan.replicates if plan.confirmation is None else plan.confirmation.seeds
+    tests = planned_comparisons(plan)
+    alone, after = least_detectable(1.0, seeds), least_detectable(1.0, seeds, tests=max(1, tests))
+    return {
+        "seeds": seeds,
+        "comparisons": tests,
+        "spreads": alone if math.isfinite(alone) else None,
+        "spreads_after_holm": after if math.isfinite(after) else None,
+    }
+
+
+def describe_resolution(plan: StudyPlan) -> str:
+    """Return a description of the least difference that the planned seeds can show."""
+    found = planned_resolution(plan)
+    seeds, tests, alone, after = found["seeds"], found["comparisons"], found["spreads"], found["spreads_after_holm"]
+    if not tests:
+        return "nothing: the study compares no configs"
+    if alone is None:
+        least = next(n for n in range(2, EXACT_PAIRS + 1) if attainable_level(n))
+        return (
+            f"no difference: {seeds} paired seed(s) cannot reach p < {_LEVEL:g}, and only more seeds can settle the "
+            f"question (at least {least})"
+        )
+    corrected = "none" if after is None else f"{after:.2f}"
+    return (
+        f"at n = {seeds} seeds, with power {POWER:g}, differences of {alone:.2f} standard deviations of a paired "
+        f"difference ({corrected} after Holm's correction for {tests} comparisons): {alone * _EXAMPLE_SPREAD:.4f} if "
+        f"paired differences vary by {_EXAMPLE_SPREAD:g} between seeds"
+    )
 
 
 def _networks(plan: StudyPlan) -> str:

@@ -453,6 +453,11 @@ def confirm_command(plan: "StudyPlan") -> str:
     return _command(plan, "study.confirm", plan.name, again=URI_FIELDS)
 
 
+def power_command(plan: "StudyPlan") -> str:
+    """Return the command that plans the number of seeds from the study's own spread."""
+    return _command(plan, "study.power", plan.name, again=())
+
+
 def _command(plan: "StudyPlan", *words: str, again: Sequence[str]) -> str:
     command = ["python", "-m", *words]
     if plan.output_dir != Path("study_results"):

@@ -15,6 +15,7 @@ from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.methods import methods_table
+from analysis.questions.power import SMALLEST, find_resolution, resolution_texts
 from analysis.reading.landmark import Landmark, at_landmark
 from analysis.reading.trials import (
     ConfigSummary,
@@ -25,6 +26,7 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.estimates import Estimate
 from study.cli.progress import StudyProgress
+from study.cli.request import power_command
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, sampler_notes
@@ -95,9 +97,11 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     # The test split is not looked at before the last trial of a confirmation has ended.
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
     landmark = at_landmark(records, searched=True)
-    notes = [*warnings, *_notes(plan, run, landmark, configs)]
+    resolution = find_resolution(records.trials, configs, confirmed if run.complete else None)
+    notes = [*warnings, *resolution_texts(resolution, power_command(plan)), *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, landmark, notes)
+    summary["resolution"] = None if resolution is None else _json_ready(resolution.as_dict([SMALLEST]))
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
     if confirmed is not None:

@@ -113,7 +113,10 @@ def _detectable(plan: "StudyPlan", seeds: int) -> dict[str, float] | None:
     from analysis.questions.power import find_resolution
     from analysis.reading.trials import compare_methods, open_study, summarise_configs
 
-    trials = open_study(plan.directory).trials
+    try:
+        trials = open_study(plan.directory).trials
+    except FileNotFoundError:  # the next run of the study writes the records again
+        return None
     summarise = compare_methods if plan.compared else summarise_configs
     found = find_resolution(trials, summarise(trials, seed=plan.seed), None)
     if found is None or not found.spreads:

@@ -109,9 +109,9 @@ OPTIONS: Final[dict[str, Option]] = {
         _size("promising", int, 3, "question",
             "Number of best configs of the search to repeat on fresh seeds.",
             into="plan"),
-        _size("replicates", int, 3, "question",
+        _size("replicates", int, 12, "question",
             "Number of fresh seeds for each promising config and each control, or for each compared method "
-            "(5 if not given).",
+            "(10 if not given). python -m study.power NAME says how many a difference needs.",
             into="plan"),
         _size("confirm", int | None, None, "question",
             "After all trials, run the N best configs (by a lower confidence bound) and the controls again on fresh "

@@ -52,6 +52,9 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Names in the output folder that are not studies.
 _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db")
 
+# Value left out of a plan's digest. It was the default of --replicates when digests of version 2 were defined.
+_REPLICATES_OF_DIGESTS: Final = 3
+
 # Fields that affect only how a study runs. They may change at a resume.
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
@@ -106,7 +109,7 @@ class StudyPlan(BaseModel):
     compared: tuple[ComparedMethod, ...] = ()
     trials: int = Field(default_of("trials"), ge=0, le=MOST_TRIALS)
     promising: int = Field(default_of("promising"), ge=0, le=MOST_TRIALS)
-    replicates: int = Field(default_of("replicates"), ge=1, le=10_000)
+    replicates: int = Field(_REPLICATES_OF_DIGESTS, ge=1, le=10_000)
     controls: tuple[str, ...] = CONTROLS
     confirmation: ConfirmationRequest | None = None
     sampler: Sampler = default_of("sampler")

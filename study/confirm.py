@@ -26,7 +26,8 @@ _EXAMPLES: Final = (
     ("run a quick confirmation", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
 _OPTIONS: Final = (
-    "confirm", "seeds", *names_of("execution"), "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
+    "confirm", "seeds", "detect", "most_seeds", *names_of("execution"), "set_aside_records", "dry_run", "as_json",
+    "quiet", "verbose",
 )  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -84,10 +85,11 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     request, last = confirmation.request, confirmation.first_replicate + confirmation.request.seeds - 1
     lines = [
         f"study      {plan.name}  (nothing has been written)",
-        f"confirms   {len(confirmation.choices)} configs on {request.seeds} fresh seeds each (replicates "
+        f"confirms   {len(confirmation.choices)} configs on {request.seeds_in_words} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
         *([] if detectable is None else [f"detects    {_in_words(detectable, request.seeds)}"]),
-        f"cost       {trials} trials, {begun} of them already started; {trials * plan.base.epochs} student epochs",
+        f"cost       {'' if request.detect is None else 'at most '}{trials} trials, {begun} of them already started; "
+        f"{trials * plan.base.epochs} student epochs",
         *(
             [f"tunes      first the temperature of kd, with {tuning} of these trials on the validation split"]
             if tuning

@@ -288,6 +288,7 @@ def _results(study: StudyFolder, found: _Found) -> Section:
     if found.confirmed is not None:
         confirmed = tables.confirmed_tables(found.confirmed)
         shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
+        texts += study.summary.get("confirmation", {}).get("sequential", {}).get("texts", [])
         texts += verdict(found.confirmed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))

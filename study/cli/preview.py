@@ -142,13 +142,15 @@ def describe_confirmation(plan: StudyPlan) -> str:
     else:
         configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
         what = f"the {configs} (by lower bound), the search winner, {', '.join(plan.controls)} and {PUBLISHED}"
-    texts = [f"{what} on {request.seeds} fresh seeds each: at most {confirm_trials(plan)} additional trials"]
+    texts = [f"{what} on {request.seeds_in_words} fresh seeds each: at most {confirm_trials(plan)} additional trials"]
     tuned = tuned_configs(plan)
     if tuned:
         texts[0] += (
             f", {plan.replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the validation "
             f"split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
         )
+    if request.detect is not None:
+        texts.append(f"each stops when its comparisons are decided to ±{request.detect:g} (group-sequential)")
     comparisons, floor = planned_comparisons(plan), 2 / 2**request.seeds
     if floor * comparisons >= _LEVEL:
         texts.append(

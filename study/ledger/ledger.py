@@ -15,6 +15,7 @@ from study.ledger.config_ids import ConfigIds
 from study.ledger.confirmation import Confirmation
 from study.ledger.events import fault_of, ordinal_in
 from study.ledger.journal import Journal, read_lines
+from study.ledger.sequential import Progress, find_progress
 from study.plan.folder import recorded_name
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials
@@ -194,6 +195,7 @@ class StudyLedger:
         self.is_unreadable = False
         self.incomplete: list[str] = []
         self.failure: OSError | None = None
+        self._confirm_progress: tuple[tuple[Status | None, ...], Progress] | None = None
         self._on_end = on_end
         self._path = plan.directory / "journal.jsonl"
         if self._path.exists():
@@ -523,7 +525,28 @@ class StudyLedger:
     def is_confirmed(self) -> bool:
         """Whether all trials of the confirmation have ended."""
         ended = sum(entry.status is not None for entry in self.in_stage("confirm"))
-        return self.confirmation is not None and ended >= self.confirmation.size
+        return self.confirmation is not None and ended >= self.confirm_planned
+
+    @property
+    def confirm_progress(self) -> Progress | None:
+        """State of a confirmation that adds seeds until all comparisons are decided; None for another or none."""
+        if self.confirmation is None or self.confirmation.request.detect is None:
+            return None
+        entries = self.in_stage("confirm")
+        ended = tuple(entry.status for entry in entries)
+        if self._confirm_progress is None or self._confirm_progress[0] != ended:  # asked for at every free slot
+            found = find_progress(
+                self.confirmation, entries, study_seed=self.plan.seed, compares_methods=bool(self.plan.compared)
+            )
+            self._confirm_progress = (ended, found)
+        return self._confirm_progress[1]
+
+    @property
+    def confirm_planned(self) -> int:
+        """Number of trials of the chosen confirmation, at most, until no further one is due."""
+        assert self.confirmation is not None
+        progress = self.confirm_progress
+        return len(self.in_stage("confirm")) if progress is not None and progress.complete else self.confirmation.size
 
     def in_stage(self, stage: Stage) -> list[TrialEntry]:
         """Return the trials of a stage, oldest first."""
@@ -543,7 +566,7 @@ class StudyLedger:
         """Number of trials of the whole study, including the confirmation. An upper bound until configs are chosen."""
         chosen = self.confirmation
         tuned = len(self.in_stage("tune"))
-        return self.plan.total_trials + (confirm_trials(self.plan) if chosen is None else tuned + chosen.size)
+        return self.plan.total_trials + (confirm_trials(self.plan) if chosen is None else tuned + self.confirm_planned)
 
     def close(self) -> None:
         """Close the journal."""

@@ -117,8 +117,16 @@ OPTIONS: Final[dict[str, Option]] = {
             "After all trials, run the N best configs (by a lower confidence bound) and the controls again on fresh "
             "seeds, and evaluate them once on the test split; in a comparison, the N best methods, ce and kd.",
             metavar="N"),
-        _size("seeds", int | None, None, "question",
-            "Number of fresh seeds for each confirmed config. Default: 10.",
+        _size("seeds", str | None, None, "question",
+            "Number of fresh seeds for each confirmed config; auto adds seeds until every comparison is decided. "
+            "Default: 10.",
+            metavar="N|auto"),
+        _size("detect", float | None, None, "question",
+            "With --seeds auto: the difference that matters, in the objective's unit. Comparisons stop when their "
+            "sign is clear or the difference is smaller. Default: 0.005, half a point of accuracy.",
+            metavar="DIFFERENCE"),
+        _size("most_seeds", int | None, None, "question",
+            "With --seeds auto: the largest number of seeds. Default: 60.",
             metavar="N"),
         _size("epochs", int, 15, "question",
             "Training epochs per trial.",

@@ -238,9 +238,21 @@ class StudySearch:
         if self._ledger.confirmation is None:
             return FINISHED
         begun = self._ledger.in_stage("confirm")
+        if self._ledger.confirmation.request.detect is not None:
+            return self._next_of_sequential(begun)
         if self._to_confirm is None:
             self._to_confirm = _not_begun(self._ledger.confirmation.trials(self._plan.seed), begun)
         return _first_not_begun(self._to_confirm, begun) or FINISHED
+
+    def _next_of_sequential(self, begun: list[TrialEntry]) -> PlannedTrial | str | None:
+        """Return the next due trial. Before a look, all trials up to it must have ended."""
+        planned = _first_not_begun(self._to_confirm, begun) if self._to_confirm else None
+        if planned is not None:
+            return planned
+        progress = self._ledger.confirm_progress
+        assert progress is not None
+        self._to_confirm = _not_begun(progress.due, begun)
+        return self._to_confirm[0] if self._to_confirm else FINISHED if progress.complete else None
 
     def give_up(self, trial_id: str, reason: str) -> None:
         """Mark a trial as terminated from outside, with a reason. The trial then fails and is not restarted."""

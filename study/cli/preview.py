@@ -11,7 +11,7 @@ from study.cli.image_preview import image_lines, validation_origin
 from study.plan.confirmation import PUBLISHED
 from study.plan.control_tuning import tuned_configs
 from study.plan.methods import BASELINE
-from study.plan.notes import comparison_notes, describe_teacher_storage, left_out_lines, sampler_notes
+from study.plan.notes import STARTUP, comparison_notes, describe_teacher_storage, left_out_lines, sampler_notes
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials, epochs_total
 from study.plan.teacher_choice import describe_teacher
@@ -50,7 +50,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         *([f"maximises  {plan.objective}"] if plan.objective != ACCURACY else []),
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
-        + ("; one sampler per method, starting from the published settings" if plan.compared and plan.searches else ""),
+        + (f"; {_equal_searches(plan)}" if plan.compared and plan.searches else ""),
         f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
         + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
@@ -113,6 +113,14 @@ def _varies(plan: StudyPlan) -> str:
         tuned = ", ".join(f"{p.name} {p.domain}" for p in space.tuned)
         return f"the method and, if the method uses them, {tuned}" if tuned else "the method"
     return ", ".join(f"{p.name} {p.domain}" for p in space.parameters if p.role != "fixed")
+
+
+def _equal_searches(plan: StudyPlan) -> str:
+    """Describe the budget that the searches of all methods share."""
+    text = f"one sampler per method, starting from the published settings, with {plan.trials} trials each"
+    if plan.sampler in ("tpe", "gp"):
+        text += f", {max(0, plan.trials - STARTUP)} of them proposed by a model of the results"
+    return text
 
 
 def _sum_of_trials(plan: StudyPlan) -> str:

@@ -4,6 +4,9 @@ The configs are chosen after all other trials have ended, by a lower bound on a 
 (`study.stages.choosing`). The choice is written to the journal before the first confirmation trial starts, and never
 changes afterwards. A second choice could be influenced by test results, which would turn the test split into another
 validation split.
+
+A confirmation with `--seeds auto` adds seeds to the same configs until each comparison is decided, by a rule that is
+recorded before the first trial and that accounts for all its looks at the test split (`study.ledger.sequential`).
 """
 
 from typing import TYPE_CHECKING

@@ -70,6 +70,8 @@ class MethodComparison:
         replicates: default number of fresh seeds per method. Tables in the literature have five, of which no paired
             test can fall below p = 0.06. Ten can show a difference of one paired standard deviation with power 0.8,
             and fall below p = 0.05 after correction for 25 comparisons.
+        searches: default number of searches per tuned method. The difference between two shows how much of a method's
+            result is the luck of its search.
 
     Raises:
         ValueError: if a field occurs twice or the question is missing.
@@ -79,6 +81,7 @@ class MethodComparison:
     question: str
     tuned: tuple[TunedParameter, ...] = ()
     replicates: int = 10
+    searches: int = 2
 
     def __post_init__(self) -> None:
         names = [parameter.name for parameter in self.tuned]

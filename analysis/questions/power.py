@@ -172,16 +172,18 @@ def find_resolution(
 
 
 def _repeated(configs: Sequence[ConfigSummary], scores: dict[str, dict[int, float]]) -> Iterator[Compared]:
-    baseline = next((each for each in configs if each.method == BASELINE and each.against_baseline is None), None)
+    baselines = [each.config_id for each in configs if each.method == BASELINE and each.against_baseline is None]
     rows = [(each, each.against_baseline) for each in configs]
     known = [(each, against) for each, against in rows if against is not None and against.n]
-    if baseline is None:
+    if not baselines:
         return
+    shared = set.intersection(*(set(scores[each]) for each in baselines))
+    baseline = {replicate: float(np.mean([scores[each][replicate] for each in baselines])) for replicate in shared}
     corrected = holm([math.nan if against.p_value is None else against.p_value for _, against in known])
     for (each, against), p_value in zip(known, corrected, strict=True):
-        spread = _spread(scores[each.config_id], scores[baseline.config_id])
+        spread = _spread(scores[each.config_id], baseline)
         label = each.method if each.stage == "control" else each.name
-        yield Compared(label, baseline.method, spread, against, None if math.isnan(p_value) else p_value)
+        yield Compared(label, BASELINE, spread, against, None if math.isnan(p_value) else p_value)
 
 
 def _scores(trials: pa.Table, stages: Sequence[str], split: Split) -> dict[str, dict[int, float]]:

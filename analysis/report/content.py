@@ -25,6 +25,7 @@ from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
 from analysis.questions.intervention import ImposedGap, imposed_gaps
 from analysis.questions.power import LEADS, Resolution, find_resolution, resolution_texts
+from analysis.questions.searches import compare_over_searches
 from analysis.questions.stability import rank_stability
 from analysis.reading.landmark import GapName, at_landmark, nuisance_fields
 from analysis.reading.trials import (
@@ -292,6 +293,8 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         texts += verdict(found.confirmed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
+        over_searches = compare_over_searches(study.records.trials) if study.compares_methods else None
+        shown += [] if over_searches is None else [tables.searches_table(over_searches)]
         above = split_warnings(study.records.trials, found.configs, found.confirmed)
         notes = [note for note in study.summary.get("notes", []) if not note.startswith(_NOT_REPEATED)]
         notes = [note for note in notes if note not in above]

@@ -14,6 +14,7 @@ from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.methods import settings_of, split_of
 from analysis.questions.power import Resolution, spread_in_words
+from analysis.questions.searches import SearchComparison
 from analysis.reading.trials import (
     BASELINE,
     ConfigSummary,
@@ -168,6 +169,17 @@ def power_table(resolution: Resolution) -> Table:
         "first step of the correction, a lower bound on its power.",
     )
     return Table("Seeds needed for a difference", heads, rows, notes)
+
+
+def searches_table(found: SearchComparison) -> Table:
+    """Tabulate the differences of methods over seeds and searches."""
+    rows = tuple(
+        (name, str(found.searches[name]), str(each.n), format_difference(each))
+        for name, each in sorted(found.differences.items(), key=lambda both: -both[1].value)
+    )
+    methods = sorted({f"{each.method}." for each in found.differences.values()})
+    heads = ("method", "searches", "n", f"difference from {BASELINE}")
+    return Table("Methods with their searches, validation split", heads, rows, (found.note, *methods))
 
 
 def _seeds(needed: int | None) -> str:

@@ -117,7 +117,8 @@ def _varies(plan: StudyPlan) -> str:
 
 def _equal_searches(plan: StudyPlan) -> str:
     """Describe the budget that the searches of all methods share."""
-    text = f"one sampler per method, starting from the published settings, with {plan.trials} trials each"
+    number = "one sampler" if plan.searches_per_method == 1 else f"{plan.searches_per_method} samplers"
+    text = f"{number} per method, starting from the published settings, with {plan.trials} trials each"
     if plan.sampler in ("tpe", "gp"):
         text += f", {max(0, plan.trials - STARTUP)} of them proposed by a model of the results"
     return text
@@ -129,7 +130,8 @@ def _sum_of_trials(plan: StudyPlan) -> str:
         return f"{methods} {seeds}"
     promising = min(plan.promising, plan.trials)
     if plan.compared:
-        return f"{methods} x ({plan.trials} search trials + {promising} best {seeds})"
+        searches = f"{plan.searches_per_method} searches x " if plan.searches_per_method > 1 else ""
+        return f"{methods} x {searches}({plan.trials} search trials + {promising} best {seeds})"
     return (
         f"{plan.trials} search trials + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
         f"+ {promising} promising {seeds}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from search_spaces import COMPARISONS, MethodComparison
-from study.plan.options import default_of, names_into
+from study.plan.options import OPTIONS, default_of, names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
 from trainables.spec.datasets import FOLDER_PREFIX
@@ -238,12 +238,14 @@ def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: d
                 f"--{flag} is only for a study of one method; --space {comparison.name} compares several, given by "
                 "--methods, such as --methods ce,kd,dkd+adapter"
             )
-    meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler")
+    meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler", "searches_per_method")
     for flag in meaningless:
         if flag in given:
             why = "repeats only the best config of each method" if comparison.tuned else "has no search"
-            raise UsageError(f"--space {comparison.name} {why}: leave out --{flag}")
+            raise UsageError(f"--space {comparison.name} {why}: leave out {OPTIONS[flag].long_flag}")
     counts = {"promising": 1} if "replicates" in given else {"promising": 1, "replicates": comparison.replicates}
+    if comparison.tuned and not {"searches_per_method", "smoke"} & given.keys():
+        counts["searches_per_method"] = comparison.searches
     if given.get("smoke"):
         counts["replicates"] = asked["replicates"]
     return {**asked, **counts, "controls": (), "base": {**asked["base"], "method": BASELINE, "adapter": False}}

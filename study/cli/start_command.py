@@ -60,6 +60,8 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         yield "trials", plan.trials
         if not plan.compared:
             yield "promising", plan.promising
+        else:
+            yield "searches", plan.searches_per_method
         yield "sampler", plan.sampler
     yield "replicates", plan.replicates
     if plan.confirmation is not None:

@@ -104,6 +104,8 @@ def _is_optuna_trial(value: Any) -> bool:
         isinstance(value.get(name), dict) for name in ("params", "distributions", "system_attrs", "study_attrs")
     ):
         return False
+    if not isinstance(value.get("search", ""), str):
+        return False
     return bool(value["params"].keys() == value["distributions"].keys())
 
 

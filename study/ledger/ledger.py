@@ -79,6 +79,11 @@ class TrialEntry:
         return trial_name(self.config, self.replicate, namesakes=self.namesakes)
 
     @property
+    def search(self) -> str | None:
+        """Name of the search, as recorded by a study with several searches per method; None for another study."""
+        return None if self.optuna is None else self.optuna.get("search")
+
+    @property
     def failed_with_an_error(self) -> bool:
         """Whether the trial failed with an error of its own, not because the process died or was terminated."""
         return self.status == "failed" and self.error != PROCESS_DIED and not str(self.error).startswith(TIMED_OUT)

@@ -109,6 +109,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _size("promising", int, 3, "question",
             "Number of best configs of the search to repeat on fresh seeds.",
             into="plan"),
+        _size("searches_per_method", int, 1, "question",
+            "With --space method_tuned: number of independent searches per method, of --trials configs each. The best "
+            "config of each is repeated, so that the luck of a search shows (2 if not given).",
+            into="plan", flag="--searches", metavar="N"),
         _size("replicates", int, 12, "question",
             "Number of fresh seeds for each promising config and each control, or for each compared method "
             "(10 if not given). python -m study.power NAME says how many a difference needs.",

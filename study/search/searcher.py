@@ -28,7 +28,7 @@ from study.search.samplers import make_sampler, sampler_outcome
 from study.stages.choosing import choose
 from study.stages.promising import promising_configs
 from trainables.process.errors import StudyError
-from trainables.spec.trial import TrialConfig
+from trainables.spec.trial import TrialConfig, derive_seed
 
 # Optuna's line per config would hide the study's own progress.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -175,12 +175,13 @@ class StudySearch:
         number, turn = divmod(len(self._ledger.in_stage("search")), len(self._searches))
         search = self._searches[turn]
         study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
-        study.sampler = make_sampler(self._plan.sampler, study_seed=self._plan.seed, number=number)
+        seed = derive_seed(self._plan.seed, "search", search.number) if search.number else self._plan.seed
+        study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number)
         if search.first is not None and number == 0:
             study.enqueue_trial(search.first)
         trial = study.ask()
         config = self._plan.configure(search.suggest(trial))
-        replicate = self._replicate_for(config)
+        replicate = self._replicate_for(config, search.number)
         frozen = study._storage.get_trial(trial._trial_id)
         study_attrs = study._storage.get_study_system_attrs(study._study_id)
         entry = self._ledger.open_trial(
@@ -192,6 +193,7 @@ class StudySearch:
                 "distributions": {k: distribution_to_json(d) for k, d in frozen.distributions.items()},
                 "system_attrs": frozen.system_attrs,
                 "study_attrs": {k: v for k, v in study_attrs.items() if known_attrs.get(k) != v},
+                **({"search": search.name} if self._plan.searches_per_method > 1 else {}),
             },
         )
         self._study_attrs[search.name] = dict(study_attrs)
@@ -199,9 +201,15 @@ class StudySearch:
         self._proposed[entry.config.config_id] += 1
         return entry
 
-    def _replicate_for(self, config: TrialConfig) -> int:
-        """Return 0, or the next free replicate number for a repeated proposal, because new seeds add information."""
+    def _replicate_for(self, config: TrialConfig, search: int) -> int:
+        """Return the replicate number of a proposal.
+
+        It is 0 in the first search. Each further search of a method has a number of its own, and thus other batches. A
+        repeated proposal has the next free number, because new seeds add information.
+        """
         earlier = self._proposed[config.config_id]
+        if search:
+            return self._plan.replicates + (1 + search) * self._plan.trials * self._plan.searches_per_method + earlier
         return self._plan.replicates + earlier if earlier else 0
 
     def _next_planned(self) -> PlannedTrial | str | None:
@@ -295,7 +303,7 @@ class StudySearch:
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
-        name, saved = self._plan.search_of(entry.config), entry.optuna
+        name, saved = self._plan.search_of(entry.config, entry.search), entry.optuna
         study = self._studies[name]
         state, value = TrialState.RUNNING, None
         if entry.status is not None:

@@ -319,3 +319,46 @@ def test_the_digest_of_a_plan_is_that_of_its_version_and_of_what_differs_from_th
     }  # fmt: skip
     content = json.dumps({"fields": fields, "version": 2}, sort_keys=True)
     assert plan.digest == hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def test_each_method_has_several_independent_searches_and_the_best_config_of_each_is_repeated(tmp_path):
+    values = {"methods": ["ce", "dkd", "kd"], "trials": 4, "searches_per_method": 2}
+    ledger, search, tune = begin(tmp_path, "method_tuned", **values)
+    plan = ledger.plan
+    assert [each.name for each in plan.searches] == [
+        "ce", "dkd", "kd", "ce, search 2", "dkd, search 2", "kd, search 2",
+    ]  # fmt: skip
+    tune.run(plan.searched)
+    entries = {each.name: [e for e in ledger.in_stage("search") if e.search == each.name] for each in plan.searches}
+    assert {len(each) for each in entries.values()} == {4}
+    for method in plan.compared:
+        first, second = entries[method.name], entries[f"{method.name}, search 2"]
+        assert first[0].config.config_id == second[0].config.config_id  # both start at the published settings
+        assert first[0].config.seed != second[0].config.seed
+        assert not {e.config.config_id for e in first[1:]} & {e.config.config_id for e in second[1:]}
+        assert {e.config.data_seed for e in first}.isdisjoint({e.config.data_seed for e in second})
+    tune.run()
+    repeated = {entry.config.config_id for entry in ledger.in_stage("replicate")}
+    best = {max(each, key=lambda entry: (entry.score, -entry.ordinal)).config.config_id for each in entries.values()}
+    assert repeated == best
+    assert search.suggest("more") == "FINISHED"
+    assert "3 methods x 2 searches x (4 search trials + 1 best x 2 seeds)" in describe_plan(plan, [])
+
+
+@pytest.mark.parametrize("ran", [5, 13, 26])
+def test_several_searches_go_on_after_a_kill_as_if_there_was_none(tmp_path, ran):
+    values = {"methods": ["ce", "kd"], "trials": 12, "searches_per_method": 2}
+    _, _, tune = begin(tmp_path / "whole", "method_tuned", **values)
+    whole = [trial["config"] for trial in tune.run()]
+    ledger, _, tune = begin(tmp_path / "killed", "method_tuned", **values)
+    done = [trial["config"] for trial in tune.run(ran)]
+    ledger.close()
+    _, _, tune = begin(tmp_path / "killed", "method_tuned", **values)
+    assert done + [trial["config"] for trial in tune.run()] == whole
+
+
+def test_searches_per_method_are_for_tuned_methods_alone(tmp_path):
+    for space in ("method", "joint"):
+        make = compare if space == "method" else make_plan
+        with pytest.raises((UsageError, ValueError), match="searches per method"):
+            make(tmp_path, space=space, searches_per_method=2)

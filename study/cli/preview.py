@@ -119,6 +119,8 @@ def _equal_searches(plan: StudyPlan) -> str:
     """Describe the budget that the searches of all methods share."""
     number = "one sampler" if plan.searches_per_method == 1 else f"{plan.searches_per_method} samplers"
     text = f"{number} per method, starting from the published settings, with {plan.trials} trials each"
+    if plan.budget == "flops":
+        return text.replace("with", "with at most") + ", by equal FLOPs: as many as that number of trials of ce take"
     if plan.sampler in ("tpe", "gp"):
         text += f", {max(0, plan.trials - STARTUP)} of them proposed by a model of the results"
     return text

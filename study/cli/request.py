@@ -238,7 +238,9 @@ def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: d
                 f"--{flag} is only for a study of one method; --space {comparison.name} compares several, given by "
                 "--methods, such as --methods ce,kd,dkd+adapter"
             )
-    meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler", "searches_per_method")
+    meaningless = (
+        ("promising",) if comparison.tuned else ("trials", "promising", "sampler", "searches_per_method", "budget")
+    )
     for flag in meaningless:
         if flag in given:
             why = "repeats only the best config of each method" if comparison.tuned else "has no search"

@@ -62,6 +62,7 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield "promising", plan.promising
         else:
             yield "searches", plan.searches_per_method
+            yield "budget", plan.budget
         yield "sampler", plan.sampler
     yield "replicates", plan.replicates
     if plan.confirmation is not None:

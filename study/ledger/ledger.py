@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from study.ledger.budget import searched_in_all
 from study.ledger.config_ids import ConfigIds
 from study.ledger.confirmation import Confirmation
 from study.ledger.events import fault_of, ordinal_in
@@ -571,7 +572,12 @@ class StudyLedger:
         """Number of trials of the whole study, including the confirmation. An upper bound until configs are chosen."""
         chosen = self.confirmation
         tuned = len(self.in_stage("tune"))
-        return self.plan.total_trials + (confirm_trials(self.plan) if chosen is None else tuned + self.confirm_planned)
+        unspent = self.plan.searched - searched_in_all(self.plan, self.in_stage("search"))
+        return (
+            self.plan.total_trials
+            - unspent
+            + (confirm_trials(self.plan) if chosen is None else tuned + self.confirm_planned)
+        )
 
     def close(self) -> None:
         """Close the journal."""

@@ -113,6 +113,10 @@ OPTIONS: Final[dict[str, Option]] = {
             "With --space method_tuned: number of independent searches per method, of --trials configs each. The best "
             "config of each is repeated, so that the luck of a search shows (2 if not given).",
             into="plan", flag="--searches", metavar="N"),
+        _size("budget", Literal["trials", "flops"], "trials", "question",
+            "With --space method_tuned: what all searches have equally much of, trials or FLOPs. With flops, --trials "
+            "is what cross-entropy would get, and a method whose step costs K times as much gets 1/K of it.",
+            into="plan"),
         _size("replicates", int, 12, "question",
             "Number of fresh seeds for each promising config and each control, or for each compared method "
             "(10 if not given). python -m study.power NAME says how many a difference needs.",

@@ -111,6 +111,7 @@ class StudyPlan(BaseModel):
     trials: int = Field(default_of("trials"), ge=0, le=MOST_TRIALS)
     promising: int = Field(default_of("promising"), ge=0, le=MOST_TRIALS)
     searches_per_method: int = Field(default_of("searches_per_method"), ge=1, le=100)
+    budget: Literal["trials", "flops"] = default_of("budget")
     replicates: int = Field(_REPLICATES_OF_DIGESTS, ge=1, le=10_000)
     controls: tuple[str, ...] = CONTROLS
     confirmation: ConfirmationRequest | None = None
@@ -277,6 +278,8 @@ class StudyPlan(BaseModel):
                 f"--searches is the number of searches per method, and space {self.space!r} compares no methods: leave "
                 "it out"
             )
+        if self.budget != "trials" and not (self.compared and self.searches):
+            raise ValueError(f"space {self.space!r} tunes no methods that could share FLOPs: leave out --budget")
         for method in self.compared:
             self.configure(method.fields)
         return self
@@ -388,7 +391,7 @@ class StudyPlan(BaseModel):
 
     @property
     def searched(self) -> int:
-        """Number of trials in all searches."""
+        """Number of trials in all searches, at most if they share FLOPs."""
         return self.trials * self._num_searches
 
     @property

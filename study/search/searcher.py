@@ -19,9 +19,11 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
+from study.ledger.budget import search_targets
 from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_error_line
 from study.ledger.students import student_path
 from study.plan.control_tuning import tuning_trials
+from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.samplers import make_sampler, sampler_outcome
@@ -110,8 +112,7 @@ class StudySearch:
     @property
     def has_more(self) -> bool:
         """Whether trials remain to be handed out, now or later."""
-        searched = len(self._ledger.in_stage("search"))
-        return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != FINISHED
+        return bool(self._to_resume) or self._next_search() is not None or self._next_planned() != FINISHED
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the settings of the next trial, None to wait for a slot or for other trials, or `FINISHED`.
@@ -141,8 +142,9 @@ class StudySearch:
             checkpoints = [] if entry.gaps else self._checkpoints(entry)
             again = {"checkpoints": checkpoints, "life": self._deaths[entry.trial_id]}
             return {**self._start_trial(trial_id, entry), **again}
-        if len(self._ledger.in_stage("search")) < self._plan.searched:
-            return self._start_trial(trial_id, self._open_search_trial())
+        search = self._next_search()
+        if search is not None:
+            return self._start_trial(trial_id, self._open_search_trial(*search))
         planned = self._next_planned()
         if isinstance(planned, PlannedTrial):
             entry = self._ledger.open_trial(planned.stage, planned.config, planned.replicate)
@@ -170,10 +172,22 @@ class StudySearch:
             return None
         return str(student_path(self._plan, entry.trial_id).absolute())
 
-    def _open_search_trial(self) -> TrialEntry:
-        # Searches take turns, so an interrupted study has tuned all methods about equally.
-        number, turn = divmod(len(self._ledger.in_stage("search")), len(self._searches))
-        search = self._searches[turn]
+    def _next_search(self) -> tuple[Search, int] | None:
+        """Return the search that proposes next, and the number of its proposals so far; None if none may now.
+
+        Searches take turns, so an interrupted study has tuned all methods about equally.
+        """
+        searched = self._ledger.in_stage("search")
+        if self._plan.budget == "trials":
+            number, turn = divmod(len(searched), max(1, len(self._searches)))
+            return (self._searches[turn], number) if len(searched) < self._plan.searched else None
+        targets = search_targets(self._plan, searched)
+        begun = Counter(self._plan.search_of(entry.config, entry.search) for entry in searched)
+        able = [each for each in self._searches if begun[each.name] < (targets[each.name] or 0)]
+        least = min(able, key=lambda each: begun[each.name], default=None)
+        return None if least is None else (least, begun[least.name])
+
+    def _open_search_trial(self, search: Search, number: int) -> TrialEntry:
         study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
         seed = derive_seed(self._plan.seed, "search", search.number) if search.number else self._plan.seed
         study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number)

@@ -11,6 +11,7 @@ recorded before the first trial and that accounts for all its looks at the test 
 
 from typing import TYPE_CHECKING
 
+from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
 from study.plan.confirmation import DEFAULT_CONFIGS, DEFAULT_SEEDS, ConfirmationRequest, SeedsAsked, request_of
 from study.stages.promising import promising_configs
@@ -26,7 +27,7 @@ def describe_unfinished(ledger: "StudyLedger") -> str | None:
     plan = ledger.plan
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
     controls = sum(1 for _ in plan.control_trials())
-    due = [plan.searched, controls, plan.replicates * len(promising_configs(ledger))]
+    due = [searched_in_all(plan, ledger.in_stage("search")), controls, plan.replicates * len(promising_configs(ledger))]
     before = [entry for entry in ledger.entries.values() if entry.stage not in ("tune", "confirm")]
     all_ended = all(entry.status is not None for entry in before)
     if all_ended and all(count >= needed for count, needed in zip(begun, due, strict=True)):

@@ -362,3 +362,55 @@ def test_searches_per_method_are_for_tuned_methods_alone(tmp_path):
         make = compare if space == "method" else make_plan
         with pytest.raises((UsageError, ValueError), match="searches per method"):
             make(tmp_path, space=space, searches_per_method=2)
+
+
+class CostlyTune(PretendedTune):
+    """Trials that report what a step costs: five times cross-entropy for dkd, as much as it for the others."""
+
+    def finish(self, tune_id, settings):
+        cost = 5.0 if settings["config"]["method"] == "dkd" else 1.0
+        self.ledger.record_facts(settings["trial_id"], {"cost/step_flops_to_ce": cost})
+        super().finish(tune_id, settings)
+
+
+def begin_costly(folder):
+    values = {"methods": ["ce", "dkd", "kd"], "trials": 12, "searches_per_method": 2, "budget": "flops"}
+    ledger = StudyLedger(compare(folder, "method_tuned", **values))
+    search = StudySearch(ledger, {})
+    return ledger, search, CostlyTune(search, ledger)
+
+
+@pytest.mark.parametrize("ran", [None, 4, 9, 30])
+def test_by_equal_flops_a_method_that_costs_more_has_fewer_trials_after_a_kill_too(tmp_path, ran):
+    ledger, search, tune = begin_costly(tmp_path)
+    if ran is not None:
+        tune.run(ran)
+        ledger.close()
+        ledger, search, tune = begin_costly(tmp_path)
+    tune.run()
+    counts = Counter(entry.search for entry in ledger.in_stage("search"))
+    assert counts == {
+        "ce": 12, "kd": 12, "dkd": 2, "ce, search 2": 12, "kd, search 2": 12, "dkd, search 2": 2,
+    }  # fmt: skip
+    assert not search.has_more
+    assert ledger.planned - len(ledger.entries) <= 3 * ledger.plan.replicates  # both searches may find the same config
+
+
+def test_a_search_by_flops_waits_for_the_cost_of_its_first_trial_and_outlives_a_failed_one(tmp_path):
+    ledger, search, tune = begin_costly(tmp_path)
+    first = [tune.next() for _ in range(6)]
+    assert len({ledger.entries[each[1]["trial_id"]].search for each in first}) == 6
+    assert tune.next() is None
+    assert search.has_more
+    search.on_trial_complete(first[0][0], {"finished": False, "failed": "why"})  # before it reported its cost
+    again = tune.next()
+    assert ledger.entries[again[1]["trial_id"]].search == "ce"
+    assert tune.next() is None
+
+
+def test_equal_flops_are_for_tuned_methods_alone(tmp_path):
+    for space in ("method", "joint"):
+        make = compare if space == "method" else make_plan
+        with pytest.raises((UsageError, ValueError), match="leave out --budget"):
+            make(tmp_path, space=space, budget="flops")
+    assert "by equal FLOPs" in describe_plan(begin_costly(tmp_path)[0].plan, [])

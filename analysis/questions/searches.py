@@ -13,6 +13,7 @@ Source: the method of moments for two-way layouts; Satterthwaite (1946) for the 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,8 @@ from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE
 from trainables.display.numbers import NETWORK_PLACES, counted, format_number
 
-_MIN_SEEDS = 2
+LEAD: Final = "Between searches of one method"
+_MIN_SEEDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class SearchComparison:
         """Description in a sentence or two."""
         methods = sum(each > 1 for each in self.searches.values())
         return (
-            f"Between searches of one method, mean scores differ by a standard deviation of "
+            f"{LEAD}, mean scores differ by a standard deviation of "
             f"{format_number(self.between, NETWORK_PLACES)} beyond seeds (pooled over {counted(methods, 'method')}). "
             "Intervals over seeds hold for the configs found; those over seeds and searches for the methods with their "
             "searches."
@@ -56,20 +58,22 @@ class SearchComparison:
 
 
 def compare_over_searches(
-    trials: pa.Table, *, baseline: str = BASELINE, confirmed: bool = False
+    trials: pa.Table, searches: int, *, baseline: str = BASELINE, confirmed: bool = False
 ) -> SearchComparison | None:
     """Compare methods with a baseline over seeds and searches.
 
     Args:
         trials: trials of a study that compares tuned methods.
+        searches: number of searches per method. A method with fewer configs found one of them more than once.
         baseline: method that all others are compared with.
         confirmed: use the confirmation and the test split.
 
     Returns:
-        None if no method has several configs on shared seeds, or the baseline has none.
+        None if there is one search per method, or the baseline has no trial on shared seeds.
     """
     rows = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
-    tables = {name: table for name, table in _tables(rows, confirmed).items() if table.shape[1] >= _MIN_SEEDS}
+    found = {name: table for name, table in _tables(rows, confirmed).items() if table.shape[1] >= _MIN_SEEDS}
+    tables = {name: np.resize(table, (max(searches, len(table)), table.shape[1])) for name, table in found.items()}
     if baseline not in tables or all(len(table) < 2 for table in tables.values()):
         return None
     between, freedom = between_searches(list(tables.values()))

@@ -25,7 +25,7 @@ from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
 from analysis.questions.intervention import ImposedGap, imposed_gaps
 from analysis.questions.power import LEADS, Resolution, find_resolution, resolution_texts
-from analysis.questions.searches import compare_over_searches
+from analysis.questions.searches import LEAD, compare_over_searches
 from analysis.questions.stability import rank_stability
 from analysis.reading.landmark import GapName, at_landmark, nuisance_fields
 from analysis.reading.trials import (
@@ -78,7 +78,7 @@ _IMPOSED: Final = (
     "differences. The effect of the imposed gap is shown below for each arm."
 )
 # Notes of the summary that the page shows elsewhere, computed again from the records.
-_NOT_REPEATED: Final = ("Failed: ", "Incomplete ", *LEADS)
+_NOT_REPEATED: Final = ("Failed: ", "Incomplete ", LEAD, *LEADS)
 _NO_BOUNDS: Final = (
     "The folder has no summary.json with the search bounds, so importances and ranges cannot be assessed."
 )
@@ -293,7 +293,7 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         texts += verdict(found.confirmed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
-        over_searches = compare_over_searches(study.records.trials) if study.compares_methods else None
+        over_searches = compare_over_searches(study.records.trials, study.searches_per_method)
         shown += [] if over_searches is None else [tables.searches_table(over_searches)]
         above = split_warnings(study.records.trials, found.configs, found.confirmed)
         notes = [note for note in study.summary.get("notes", []) if not note.startswith(_NOT_REPEATED)]

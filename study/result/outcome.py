@@ -99,7 +99,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
     landmark = at_landmark(records, searched=True)
     resolution = find_resolution(records.trials, configs, confirmed if run.complete else None)
-    searched = compare_over_searches(records.trials) if plan.searches_per_method > 1 else None
+    searched = compare_over_searches(records.trials, plan.searches_per_method)
     warnings += [] if searched is None else [searched.note]
     notes = [*warnings, *resolution_texts(resolution, power_command(plan)), *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)

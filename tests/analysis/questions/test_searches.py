@@ -47,7 +47,7 @@ def test_the_variance_between_searches_is_that_of_means_less_what_seeds_explain(
 
 def test_a_study_with_one_search_per_method_has_no_such_comparison():
     trials = as_trials(planted(np.random.default_rng(0), methods=2, searches=1), ["kd", "dkd"])
-    assert compare_over_searches(trials) is None
+    assert compare_over_searches(trials, 1) is None
 
 
 def test_the_baseline_of_a_table_is_the_mean_of_its_searches():
@@ -62,9 +62,19 @@ def test_the_baseline_of_a_table_is_the_mean_of_its_searches():
     found = find_resolution(trials, rows, None)
     expected = sorted(float(np.std(own - tables[0].mean(axis=0), ddof=1)) for own in tables[1])
     assert found.spreads == pytest.approx(expected)
-    difference = compare_over_searches(trials).differences["dkd"]
+    difference = compare_over_searches(trials, 2).differences["dkd"]
     assert difference.value == pytest.approx(tables[1].mean() - tables[0].mean())
     assert difference.n == 10
+
+
+def test_two_searches_that_found_one_config_differ_by_nothing():
+    tables = planted(np.random.default_rng(3), methods=3)
+    one = [tables[0][:1], *tables[1:]]
+    found, doubled = (compare_over_searches(as_trials(each, ["kd", "dkd", "dist"]), 2) for each in (one, tables))
+    assert found.searches == doubled.searches == {"kd": 2, "dkd": 2, "dist": 2}
+    assert found.freedom == doubled.freedom == 3
+    total = 2 * between_searches(tables[1:])[0]
+    assert found.between**2 == pytest.approx(total / 3)
 
 
 @pytest.mark.study
@@ -74,7 +84,7 @@ def test_intervals_over_searches_cover_the_truth_where_those_over_seeds_do_not()
     covered, naive, variances = [], [], []
     for _ in range(100):
         tables = planted(generator)
-        found = compare_over_searches(as_trials(tables, names))
+        found = compare_over_searches(as_trials(tables, names), 2)
         variances.append(found.between**2)
         for name, table in zip(names[1:], tables[1:], strict=True):
             each = found.differences[name]

@@ -14,9 +14,11 @@ from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.methods import settings_of, split_of
 from analysis.questions.power import Resolution, spread_in_words
+from analysis.questions.samples import compare_classes
 from analysis.questions.searches import SearchComparison
 from analysis.reading.trials import (
     BASELINE,
+    CONFIRM,
     ConfigSummary,
     numbers,
     objective,
@@ -36,6 +38,7 @@ from trainables.display.numbers import (
     format_duration,
     format_estimate,
     format_gap,
+    format_interval,
     format_number,
     format_p,
     format_percent,
@@ -184,6 +187,52 @@ def searches_table(found: SearchComparison) -> Table:
 
 def _seeds(needed: int | None) -> str:
     return f"> {MOST_SEEDS:,}" if needed is None else f"{needed:,}"
+
+
+def samples_table(confirmed: ConfirmationResult) -> Table | None:
+    """Tabulate the comparisons over seeds, and over seeds and test samples; None without recorded answers."""
+    known = [(each, each.over_samples) for each in confirmed.comparisons if each.over_samples is not None]
+    if not known:
+        return None
+    rows = tuple(
+        (each.label, each.against_label, str(each.difference.n), format_difference(each.difference),
+         format_interval(crossed, signed=True))
+        for each, crossed in known
+    )  # fmt: skip
+    heads = ("test accuracy of", "minus that of", "n", "difference over seeds", "over seeds and samples")
+    notes = (
+        "Intervals over seeds hold for these test samples; those over seeds and samples for new samples like them.",
+        *sorted({f"{crossed.method}." for _, crossed in known}),
+    )
+    return Table("Compared over seeds and test samples", heads, rows, notes)
+
+
+def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | None:
+    """Tabulate accuracy and gap of the first choice within each class, against kd; None without recorded sums."""
+    against = confirmed.of_first(control=BASELINE)
+    if confirmed.first is None or not against:
+        return None
+    trials = select(study.records.trials, stages=[CONFIRM])
+    own, other = (
+        trials.filter(pc.equal(trials["config_id"], config_id))
+        for config_id in (confirmed.first.config_id, against[0].against)
+    )
+    found = compare_classes(own, other, seed=study.seed)
+    if not found:
+        return None
+    shown = sorted(found, key=lambda each: each.accuracy.value)[:_MOST_ROWS]
+    rows = tuple(
+        (str(each.place), str(each.samples), format_estimate(each.accuracy), format_difference(each.difference),
+         format_gap(each.gap))
+        for each in shown
+    )  # fmt: skip
+    heads = ("class", "test samples", "test accuracy", f"− {against[0].against_label}", "val sharpness gap (nats)")
+    left_out = len(found) - len(shown)
+    notes = (
+        f"Classes in the order of accuracy, lowest first{f'; {left_out} more are left out' if left_out else ''}. "
+        "Intervals over seeds, not corrected for the number of classes: exploratory.",
+    )
+    return Table(f"{confirmed.first.label} within classes", heads, rows, notes).without_empty_columns()
 
 
 def calibration_table(study: StudyFolder, shown: Shown) -> Table | None:

@@ -5,6 +5,7 @@ seconds old, and later trials come back under new names. The journal is always c
 identifier.
 """
 
+import base64
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +24,7 @@ from study.plan.size import confirm_trials
 from study.plan.stages import Stage
 from study.records import recorded_trials
 from trainables.process.errors import StudyError
-from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, objective_of
+from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES, objective_of
 from trainables.spec.methods import AdapterSettings
 from trainables.spec.trial import TrialConfig
 
@@ -51,6 +52,7 @@ class TrialEntry:
 
     `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
     first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
+    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial.
     """
 
     trial_id: str
@@ -64,6 +66,7 @@ class TrialEntry:
     epoch_times: dict[int, float] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)
     status: Status | None = None
     error: str | None = None
     ended: float | None = None
@@ -349,6 +352,8 @@ class StudyLedger:
             entry.facts = {**event["facts"], **entry.facts}
         elif kind == "calibration":
             entry.calibration = event["calibration"]
+        elif kind == "answers":
+            entry.answers = event["answers"]
         elif kind == "end":
             self.ended += entry.status is None
             entry.status, entry.error, entry.ended = event["status"], event.get("error"), event["time"]
@@ -467,6 +472,13 @@ class StudyLedger:
         if calibration and not entry.calibration and entry.status is None:
             self._append({"event": "calibration", "trial_id": trial_id, "calibration": calibration})
             entry.calibration = calibration
+
+    def record_answers(self, trial_id: str, answers: dict[str, Any]) -> None:
+        """Record which test samples a confirmed trial classified correctly, and its sums per class, once."""
+        entry = self.entries[trial_id]
+        if answers and not entry.answers and entry.status is None:
+            self._append({"event": "answers", "trial_id": trial_id, "answers": answers})
+            entry.answers = answers
 
     def record_confirmation(self, confirmation: Confirmation) -> None:
         """Record the confirmation, once per study and before the first confirmation trial."""
@@ -649,6 +661,8 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         **{name: entry.last.get(name) for name in MEASURES},
         **{name: entry.facts.get(name) for name in (*COST_FACTS, *DATA_FACTS)},
         **{name: _bins(entry.calibration.get(name)) for name in CALIBRATION},
+        CORRECT: base64.b64decode(entry.answers["bits"]) if "bits" in entry.answers else None,
+        CLASSES: _classes(entry.answers),
     }
 
 
@@ -657,6 +671,15 @@ def _bins(sums: dict[str, list[float]] | None) -> list[dict[str, float]] | None:
     if sums is None:
         return None
     return [dict(zip(sums, each, strict=True)) for each in zip(*sums.values(), strict=True)]
+
+
+def _classes(answers: dict[str, Any]) -> list[dict[str, float | None]] | None:
+    """Convert the sums per class of a trial's answers to a list of classes."""
+    if "count" not in answers:
+        return None
+    empty = [None] * len(answers["count"])
+    columns = {name: answers.get(name, empty) for name in ("count", "correct", "gap_count", "gap")}
+    return [dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)]
 
 
 def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:

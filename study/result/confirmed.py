@@ -78,7 +78,16 @@ def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
 def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
     """Return the paragraphs below the tables."""
     methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
-    return [*_verdict(ledger, result), *methods, _READ_ONCE]
+    return [*_verdict(ledger, result), *_over_samples(ledger, result), *methods, _READ_ONCE]
+
+
+def _over_samples(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
+    """Return the intervals over seeds and test samples in a sentence; empty without recorded answers."""
+    known = [(each, each.over_samples) for each in result.comparisons if each.over_samples is not None]
+    if not known or not ledger.is_confirmed:
+        return []
+    pairs = "; ".join(f"{a.label} minus {a.against_label} {format_difference(crossed)}" for a, crossed in known)
+    return [f"Over seeds and test samples, for new samples like these: {pairs}. {known[0][1].method}."]
 
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:

@@ -4,6 +4,7 @@ As in `study.launch`, this module runs as `__main__`, so it must not define anyt
 """
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -25,7 +26,8 @@ _EXAMPLES: Final = (
     ("run a quick confirmation", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
 _OPTIONS: Final = (
-    "confirm", "seeds", *names_of("execution"), "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
+    "confirm", "seeds", "detect", "most_seeds", *names_of("execution"), "set_aside_records", "dry_run", "as_json",
+    "quiet", "verbose",
 )  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -66,6 +68,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     confirmation = ledger.confirmation or choose(ledger)
     assert confirmation is not None  # `resumed_plan` has refused all other cases
     begun = len(ledger.in_stage("confirm"))
+    detectable = _detectable(plan, confirmation.request.seeds)
     tuning = 0 if ledger.confirmation else sum(1 for _ in tuning_trials(plan)) - len(ledger.in_stage("tune"))
     trials = confirmation.size + tuning
     if as_json:
@@ -76,6 +79,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
             "tuning_trials": tuning,
             "begun": begun,
             "epochs": trials * plan.base.epochs,
+            "detectable": detectable,
         }
         typer.echo(json.dumps(shown, indent=2))
         return
@@ -83,9 +87,11 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     readings = readings_note(plan)
     lines = [
         f"study      {plan.name}  (nothing has been written)",
-        f"confirms   {len(confirmation.choices)} configs on {request.seeds} fresh seeds each (replicates "
+        f"confirms   {len(confirmation.choices)} configs on {request.seeds_in_words} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
-        f"cost       {trials} trials, {begun} of them already started; {trials * plan.base.epochs} student epochs",
+        *([] if detectable is None else [f"detects    {_in_words(detectable, request.seeds)}"]),
+        f"cost       {'' if request.detect is None else 'at most '}{trials} trials, {begun} of them already started; "
+        f"{trials * plan.base.epochs} student epochs",
         *([f"note       {readings}"] if readings is not None else []),
         *(
             [f"tunes      first the temperature of kd, with {tuning} of these trials on the validation split"]
@@ -105,6 +111,35 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
             bound = f", estimate {format_number(choice.bound['value'])}, {low} ({choice.bound['method']})"
         lines.append(f"           {role}: {choice.label}{score}{bound}")
     typer.echo("\n".join(lines))
+
+
+def _detectable(plan: "StudyPlan", seeds: int) -> dict[str, float] | None:
+    """Return the least detectable differences at a number of seeds, by the paired spread of the study's repetitions."""
+    from analysis.questions.power import find_resolution
+    from analysis.reading.trials import compare_methods, open_study, summarise_configs
+
+    try:
+        trials = open_study(plan.directory).trials
+    except FileNotFoundError:  # the next run of the study writes the records again
+        return None
+    summarise = compare_methods if plan.compared else summarise_configs
+    found = find_resolution(trials, summarise(trials, seed=plan.seed), None)
+    if found is None or not found.spreads:
+        return None
+    alone, after = (found.detectable(corrected=corrected, seeds=seeds) for corrected in (False, True))
+    return {"spread": found.spread, **({"difference": alone} if math.isfinite(alone) else {}),
+            **({"difference_after_holm": after} if math.isfinite(after) else {})}  # fmt: skip
+
+
+def _in_words(detectable: dict[str, float], seeds: int) -> str:
+    alone, after = detectable.get("difference"), detectable.get("difference_after_holm")
+    if alone is None:
+        return f"no difference: {seeds} seeds cannot reach p < 0.05; only more seeds can settle the question"
+    corrected = "none" if after is None else f"{after:.4f}"
+    return (
+        f"at n = {seeds} seeds, with power 0.8, differences of {alone:.4f} ({corrected} after Holm's correction for "
+        f"the study's comparisons), by the paired spread of its repetitions, {detectable['spread']:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def _student_of(plan: "StudyPlan") -> "tuple[TrialEntry, Path]":
     if not ledger.is_confirmed:
         ended = sum(entry.status is not None for entry in ledger.in_stage("confirm"))
         raise UsageError(
-            f"the confirmation of study {plan.name!r} is not complete: {ended} of {ledger.confirmation.size} trials "
+            f"the confirmation of study {plan.name!r} is not complete: {ended} of {ledger.confirm_planned} trials "
             f"have ended. Resume it with: {confirm}"
         )
     entry = first_confirmed(ledger)

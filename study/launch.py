@@ -142,7 +142,7 @@ def _ended_trials(plan: "StudyPlan", *, sets_aside: bool) -> int:
 def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
     from study.cli.data_preview import class_names, data_warnings
     from study.cli.image_preview import images_summary
-    from study.cli.preview import count_plan_sources, describe_plan
+    from study.cli.preview import count_plan_sources, describe_plan, planned_resolution
     from study.plan.notes import left_out, sampler_notes
     from study.plan.size import confirm_trials, epochs_total
     from study.plan.teacher_storage import reckon_teacher_storage
@@ -160,6 +160,7 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
             "trials": plan.total_trials + confirm_trials(plan),
             **({} if ended is None else {"ended": ended}),
             "epochs": epochs_total(plan),
+            "detectable": planned_resolution(plan),
             **count_plan_sources(plan),
             "notes": sampler_notes(plan),
             **({"left_out": left_out(plan)} if plan.compared else {}),

@@ -53,7 +53,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, unit_of
+from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES, unit_of
 from trainables.spec.trial import config_fields
 from trainables.storage.files import replace_file
 
@@ -61,6 +61,11 @@ SEGMENT_TRIALS: Final = 64
 _TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
 # Parquet names list elements "element", and Arrow compares types including names.
 _BIN: Final = pa.struct([("count", pa.int64()), ("confidence", pa.float64()), ("correct", pa.int64())])
+# Test samples and correct ones of a class; validation samples of the class, and the sum of their sharpness gaps.
+_CLASS: Final = pa.struct(
+    [("count", pa.int64()), ("correct", pa.int64()), ("gap_count", pa.int64()), ("gap", pa.float64())]
+)
+_CLASSES: Final = pa.list_(pa.field("element", _CLASS))
 _BINS: Final = pa.list_(pa.field("element", _BIN))
 
 
@@ -95,7 +100,8 @@ def _trials_schema() -> pa.Schema:
         if name == "epochs" or name not in taken
     ]
     calibration = [(name, _BINS) for name in CALIBRATION]
-    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS, *DATA_FACTS), *calibration])
+    answers = [(CORRECT, pa.binary()), (CLASSES, _CLASSES)]
+    return pa.schema([*leading, *config, *_numbers(*MEASURES, *COST_FACTS, *DATA_FACTS), *calibration, *answers])
 
 
 def _numbers(*names: str) -> list[pa.Field]:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("analysis", "search_spaces", "study", "trainables")
 # The names that others rely on, whose code lies in a room.
 SHORT_NAMES = {"trainables": {"adapter", "sharpness", "student_file"}, "analysis": {"pooling"}}
-COMMANDS = {"launch", "confirm", "sync", "rerun", "export"}
+COMMANDS = {"launch", "confirm", "sync", "rerun", "export", "power"}
 
 
 def loose_modules(package: str) -> set[str]:

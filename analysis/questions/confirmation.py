@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 
+from analysis.questions.samples import crossed_difference
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
@@ -32,7 +33,15 @@ from analysis.reading.trials import (
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
 from analysis.statistics.resampling import CONFIDENCE
-from trainables.display.numbers import counted, format_difference, format_estimate, format_number, format_p, p_clause
+from trainables.display.numbers import (
+    counted,
+    format_difference,
+    format_estimate,
+    format_interval,
+    format_number,
+    format_p,
+    p_clause,
+)
 
 _NO_SPREAD: Final = "no bound: no config was repeated on two seeds, so the variation between seeds is unknown"
 
@@ -100,6 +109,8 @@ class Comparison:
         difference: first minus second; a fraction if the objective is accuracy.
         corrected_p: p-value after Holm's correction for all comparisons of the confirmation; None without a p-value.
         corrected_equivalence: p-value of the equivalence test, corrected in the same way.
+        over_samples: the same difference with an interval over seeds and test samples; None if the records do not say
+            which samples each trial classified correctly, or the objective is not accuracy.
     """
 
     config_id: str
@@ -109,6 +120,7 @@ class Comparison:
     difference: Estimate
     corrected_p: float | None
     corrected_equivalence: float | None = None
+    over_samples: Estimate | None = None
 
     @property
     def clear(self) -> bool:
@@ -313,7 +325,8 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     paired = [own[r] for r in shared], [others[r] for r in shared]
     found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
     within = within_reach(found, objective_measure(rows[one.config_id]))
-    return Comparison(one.config_id, one.label, other.config_id, other.label, within, None)
+    over_samples = crossed_difference(rows[one.config_id], rows[other.config_id], seed=seed)
+    return Comparison(one.config_id, one.label, other.config_id, other.label, within, None, over_samples=over_samples)
 
 
 def confirmation_table(result: ConfirmationResult) -> str:
@@ -329,15 +342,28 @@ def confirmation_table(result: ConfirmationResult) -> str:
     if result.comparisons:
         lines += [
             "",
-            _row([f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)"]),
-            "|" + " --- |" * 6,
+            _row([f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)", *_over_samples(result)]),
+            "|" + " --- |" * (6 + len(_over_samples(result))),
         ]
     for each in result.comparisons:
         cells = [each.label, each.against_label, str(each.difference.n), format_difference(each.difference)]
-        lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p)]))
+        crossed = [format_interval_of(each.over_samples) for _ in _over_samples(result)]
+        lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p), *crossed]))
     methods = {each.difference.method for each in result.comparisons}
+    methods |= {each.over_samples.method for each in result.comparisons if each.over_samples is not None}
     methods |= {config.test_accuracy.method for config in result.configs}
     return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
+
+
+def _over_samples(result: ConfirmationResult) -> list[str]:
+    """Return the head of the column with intervals over seeds and samples, or no head."""
+    known = any(each.over_samples is not None for each in result.comparisons)
+    return ["over seeds and samples"] if known else []
+
+
+def format_interval_of(estimate: Estimate | None) -> str:
+    """Format the interval of a difference; empty without one."""
+    return "" if estimate is None else format_interval(estimate, signed=True)
 
 
 def described(config: ConfirmedConfig) -> str:

@@ -282,6 +282,14 @@ def _by_replicate(rows: pa.Table, split: Split) -> dict[int, float]:
     return dict(zip(rows["replicate"].to_pylist(), trial_scores(rows, split).tolist(), strict=True))
 
 
+def _mean_by_replicate(rows: pa.Table, split: Split) -> dict[int, float]:
+    """Average the configs of a reference by replicate: a baseline with several searches has one config of each."""
+    ids = list(dict.fromkeys(rows["config_id"].to_pylist()))
+    each = [_by_replicate(rows.filter(pc.equal(rows["config_id"], config_id)), split) for config_id in ids]
+    shared = set.intersection(*(set(scores) for scores in each)) if each else set()
+    return {replicate: float(np.mean([scores[replicate] for scores in each])) for replicate in shared}
+
+
 def _summary(
     rows: pa.Table,
     fields: tuple[str, ...],
@@ -293,7 +301,7 @@ def _summary(
     """Summarise the repetitions of one config."""
     first = rows.slice(0, 1).to_pylist()[0]
     is_control = first["stage"] == "control"
-    own, others = _by_replicate(rows, split), _by_replicate(reference, split)
+    own, others = _by_replicate(rows, split), _mean_by_replicate(reference, split)
     shared = sorted(own.keys() & others.keys())
     against = None
     if shared and first["config_id"] not in reference["config_id"].to_pylist():

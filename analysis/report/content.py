@@ -26,6 +26,8 @@ from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
 from analysis.questions.intervention import ImposedGap, imposed_gaps
+from analysis.questions.power import LEADS, Resolution, find_resolution, resolution_texts
+from analysis.questions.searches import LEAD, compare_over_searches
 from analysis.questions.stability import rank_stability
 from analysis.reading.landmark import GapName, at_landmark, nuisance_fields
 from analysis.reading.trials import (
@@ -77,6 +79,8 @@ _IMPOSED: Final = (
     "ways (the placebo by a constant that does not affect the student), and a correlation would reflect these "
     "differences. The effect of the imposed gap is shown below for each arm."
 )
+# Notes of the summary that the page shows elsewhere, computed again from the records.
+_NOT_REPEATED: Final = ("Failed: ", "Incomplete ", LEAD, *LEADS)
 _NO_BOUNDS: Final = (
     "The folder has no summary.json with the search bounds, so importances and ranges cannot be assessed."
 )
@@ -146,6 +150,7 @@ class _Found:
     costs: Mapping[str, ConfigCost]
     confirmed: ConfirmationResult | None
     confirmed_methods: list[ConfigSummary]
+    resolution: Resolution | None
     gap: GapAgainstAccuracy
     arms: Sequence[ImposedGap]
     is_imposed: bool
@@ -165,6 +170,7 @@ def make_report(study: StudyFolder, *, thorough: bool = False) -> Report:
     found = _work_out(study, thorough=thorough)
     sections = (
         _results(study, found),
+        _power(study, found),
         _gap(study, found),
         _associated(found),
         _slices(study, found),
@@ -212,6 +218,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
         costs=config_costs(records),
         confirmed=confirmed,
         confirmed_methods=methods,
+        resolution=find_resolution(records.trials, configs, confirmed),
         gap=gap,
         arms=arms,
         is_imposed=is_imposed,
@@ -285,21 +292,41 @@ def _results(study: StudyFolder, found: _Found) -> Section:
     if found.confirmed is not None:
         confirmed = tables.confirmed_tables(found.confirmed)
         shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
+        further = (tables.samples_table(found.confirmed), tables.classes_table(study, found.confirmed))
+        shown += [table for table in further if table is not None]
+        texts += study.summary.get("confirmation", {}).get("sequential", {}).get("texts", [])
         texts += verdict(found.confirmed)
     if study.space == adapter_why.SPACE:
         is_confirmed = bool(found.confirmed_methods)
         texts += adapter_why.adapter_why_texts(study.records.trials, confirmed=is_confirmed, seed=study.seed)
     if found.configs:
         shown.append(tables.results_table(study, found.configs, found.costs))
+        over_searches = compare_over_searches(study.records.trials, study.searches_per_method)
+        shown += [] if over_searches is None else [tables.searches_table(over_searches)]
         above = split_warnings(study.records.trials, found.configs, found.confirmed)
         above += adapter_warnings(study.records.trials)
-        notes = [note for note in study.summary.get("notes", []) if not note.startswith(("Failed: ", "Incomplete "))]
+        notes = [note for note in study.summary.get("notes", []) if not note.startswith(_NOT_REPEATED)]
         notes = [note for note in notes if note not in above]
         texts += [re.sub(r"`([^`]*)`", r"“\1”", note) for note in notes]
         texts += _agreement(study)
     drawn = found.confirmed_methods or found.configs
     pictures = (methods_picture(drawn),) if study.compares_methods and drawn else ()
     return Section("results", "Results", tuple(texts), tuple(shown), pictures)
+
+
+def _power(study: StudyFolder, found: _Found) -> Section:
+    """Describe the differences that the seeds of the study can show, and the seeds that smaller ones need."""
+    resolution = found.resolution
+    texts = resolution_texts(resolution, _command(study, "study.power"))
+    shown = (tables.power_table(resolution),) if resolution is not None and resolution.spreads else ()
+    return Section(
+        "power", "What these seeds can show", tuple(re.sub(r"`([^`]*)`", r"\1", text) for text in texts), shown
+    )
+
+
+def _command(study: StudyFolder, module: str) -> str:
+    where = [] if study.directory.parent == Path("study_results") else ["--output-dir", str(study.directory.parent)]
+    return shlex.join(["python", "-m", module, study.name, *where])
 
 
 def _agreement(study: StudyFolder) -> list[str]:

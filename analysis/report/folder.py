@@ -75,6 +75,11 @@ class StudyFolder:
         return bool(self.plan.get("compared"))
 
     @property
+    def searches_per_method(self) -> int:
+        """Number of searches per method; 1 for another study."""
+        return int(self.plan.get("searches_per_method") or 1)
+
+    @property
     def is_complete(self) -> bool | None:
         """Whether the study has run completely; None if unknown."""
         complete = self.summary.get("complete")

@@ -13,8 +13,12 @@ from analysis.questions.confirmation import ConfirmationResult, described
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
 from analysis.questions.methods import settings_of, split_of
+from analysis.questions.power import Resolution, spread_in_words
+from analysis.questions.samples import compare_classes
+from analysis.questions.searches import SearchComparison
 from analysis.reading.trials import (
     BASELINE,
+    CONFIRM,
     ConfigSummary,
     numbers,
     objective,
@@ -26,18 +30,22 @@ from analysis.report.folder import StudyFolder
 from analysis.report.shown import Shown
 from analysis.report.typesetting import unbroken
 from analysis.statistics.estimates import Estimate, mean_interval, within_range
+from analysis.statistics.power import LEVEL, MOST_SEEDS, POWER
 from trainables.display.numbers import (
+    NETWORK_PLACES,
     format_correlation,
     format_difference,
     format_duration,
     format_estimate,
     format_gap,
+    format_interval,
     format_number,
     format_p,
     format_percent,
 )
 
 _MOST_ROWS = 40
+PLANNED = (0.0025, 0.005, 0.01, 0.02, 0.04)  # differences in the table of seeds
 _CALIBRATION = (("student", "val/ece_student"), ("teacher", "val/ece_teacher"), ("adapted teacher", "val/ece_adapted"))
 
 
@@ -145,6 +153,86 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
         against = (f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)")
         tables.append(Table("Compared by seed", against, compared, how))
     return [table.without_empty_columns() for table in tables]
+
+
+def power_table(resolution: Resolution) -> Table:
+    """Tabulate the seeds that differences of several sizes need, for a study with a known spread."""
+    tests = len(resolution.compared)
+    heads: tuple[str, ...] = ("difference", "seeds")
+    if tests > 1:
+        heads += (f"seeds after Holm, {tests} comparisons",)
+    corrections = (False, True)[: len(heads) - 1]
+    rows = tuple(
+        (format_number(each, NETWORK_PLACES), *(_seeds(resolution.needed(each, corrected=one)) for one in corrections))
+        for each in PLANNED
+    )
+    notes = (
+        f"Seeds that show a true difference of that size with power {POWER:g} at the two-sided level {LEVEL:g}, by "
+        f"{spread_in_words(resolution)}; paired t-test with the levels that sign flips can reach. After Holm: the "
+        "first step of the correction, a lower bound on its power.",
+    )
+    return Table("Seeds needed for a difference", heads, rows, notes)
+
+
+def searches_table(found: SearchComparison) -> Table:
+    """Tabulate the differences of methods over seeds and searches."""
+    rows = tuple(
+        (name, str(found.searches[name]), str(each.n), format_difference(each))
+        for name, each in sorted(found.differences.items(), key=lambda both: -both[1].value)
+    )
+    methods = sorted({f"{each.method}." for each in found.differences.values()})
+    heads = ("method", "searches", "n", f"difference from {BASELINE}")
+    return Table("Methods with their searches, validation split", heads, rows, (found.note, *methods))
+
+
+def _seeds(needed: int | None) -> str:
+    return f"> {MOST_SEEDS:,}" if needed is None else f"{needed:,}"
+
+
+def samples_table(confirmed: ConfirmationResult) -> Table | None:
+    """Tabulate the comparisons over seeds, and over seeds and test samples; None without recorded answers."""
+    known = [(each, each.over_samples) for each in confirmed.comparisons if each.over_samples is not None]
+    if not known:
+        return None
+    rows = tuple(
+        (each.label, each.against_label, str(each.difference.n), format_difference(each.difference),
+         format_interval(crossed, signed=True))
+        for each, crossed in known
+    )  # fmt: skip
+    heads = ("test accuracy of", "minus that of", "n", "difference over seeds", "over seeds and samples")
+    notes = (
+        "Intervals over seeds hold for these test samples; those over seeds and samples for new samples like them.",
+        *sorted({f"{crossed.method}." for _, crossed in known}),
+    )
+    return Table("Compared over seeds and test samples", heads, rows, notes)
+
+
+def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | None:
+    """Tabulate accuracy and gap of the first choice within each class, against kd; None without recorded sums."""
+    against = confirmed.of_first(control=BASELINE)
+    if confirmed.first is None or not against:
+        return None
+    trials = select(study.records.trials, stages=[CONFIRM])
+    own, other = (
+        trials.filter(pc.equal(trials["config_id"], config_id))
+        for config_id in (confirmed.first.config_id, against[0].against)
+    )
+    found = compare_classes(own, other, seed=study.seed)
+    if not found:
+        return None
+    shown = sorted(found, key=lambda each: each.accuracy.value)[:_MOST_ROWS]
+    rows = tuple(
+        (str(each.place), str(each.samples), format_estimate(each.accuracy), format_difference(each.difference),
+         format_gap(each.gap))
+        for each in shown
+    )  # fmt: skip
+    heads = ("class", "test samples", "test accuracy", f"− {against[0].against_label}", "val sharpness gap (nats)")
+    left_out = len(found) - len(shown)
+    notes = (
+        f"Classes in the order of accuracy, lowest first{f'; {left_out} more are left out' if left_out else ''}. "
+        "Intervals over seeds, not corrected for the number of classes: exploratory.",
+    )
+    return Table(f"{confirmed.first.label} within classes", heads, rows, notes).without_empty_columns()
 
 
 def calibration_table(study: StudyFolder, shown: Shown) -> Table | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from search_spaces import COMPARISONS, SPACES, MethodComparison
-from study.plan.options import default_of, names_into
+from study.plan.options import OPTIONS, default_of, names_into
 from trainables.process.errors import UsageError
 from trainables.spec.architectures import absolute_name
 from trainables.spec.datasets import FOLDER_PREFIX
@@ -21,6 +21,7 @@ from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.storage.uris import REDACTED, is_uri, redact_place
 
 if TYPE_CHECKING:
+    from study.plan.confirmation import SeedsAsked
     from study.plan.plan import StudyPlan
 
 # Options with image-specific defaults. For text, the text defaults of the trial config apply.
@@ -241,15 +242,15 @@ def _with_text_defaults(values: dict[str, Any], given: dict[str, Any]) -> dict[s
 
 def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
     """Return the confirmation requested for a new study."""
-    from study.plan.confirmation import DEFAULT_SEEDS, request_of
+    from study.plan.confirmation import DEFAULT_SEEDS, SeedsAsked, request_of, seeds_asked
 
-    configs, seeds = values["confirm"], values["seeds"]
+    configs, seeds = values["confirm"], seeds_asked(values["seeds"], values["detect"], values["most_seeds"])
     if configs is None:
         if seeds is not None:
             raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
         return None
     usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
-    return request_of(configs, usual if seeds is None else seeds).model_dump()
+    return request_of(configs, seeds or SeedsAsked(usual)).model_dump()
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -262,12 +263,16 @@ def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: d
                 f"--{flag} is only for a study of one method; --space {comparison.name} compares several, given by "
                 "--methods, such as --methods ce,kd,dkd+adapter"
             )
-    meaningless = ("promising",) if comparison.tuned else ("trials", "promising", "sampler")
+    meaningless = (
+        ("promising",) if comparison.tuned else ("trials", "promising", "sampler", "searches_per_method", "budget")
+    )
     for flag in meaningless:
         if flag in given:
             why = "repeats only the best config of each method" if comparison.tuned else "has no search"
-            raise UsageError(f"--space {comparison.name} {why}: leave out --{flag}")
+            raise UsageError(f"--space {comparison.name} {why}: leave out {OPTIONS[flag].long_flag}")
     counts = {"promising": 1} if "replicates" in given else {"promising": 1, "replicates": comparison.replicates}
+    if comparison.tuned and not {"searches_per_method", "smoke"} & given.keys():
+        counts["searches_per_method"] = comparison.searches
     if given.get("smoke"):
         counts["replicates"] = asked["replicates"]
     return {**asked, **counts, "controls": (), "base": {**asked["base"], "method": BASELINE, "adapter": False}}
@@ -324,6 +329,7 @@ def resumed_plan(
         refuse_differences,
     )
     from study.plan.cluster_address import check_address_form
+    from study.plan.confirmation import seeds_asked
     from study.plan.folder import refuse_copies
     from study.plan.network_checks import check_networks
     from study.plan.places import check_store_place
@@ -356,7 +362,7 @@ def resumed_plan(
     confirmation = _confirmation_at_resume(
         plan,
         given.get("confirm"),
-        given.get("seeds"),
+        seeds_asked(given.get("seeds"), given.get("detect"), given.get("most_seeds")),
         confirms=confirms,
         sets_aside=given.get("set_aside_records", False),
     )
@@ -381,12 +387,12 @@ def resumed_plan(
 
 
 def _confirmation_at_resume(
-    plan: "StudyPlan", configs: int | None, seeds: int | None, *, confirms: bool, sets_aside: bool
+    plan: "StudyPlan", configs: int | None, seeds: "SeedsAsked | None", *, confirms: bool, sets_aside: bool
 ) -> dict[str, int] | None:
     """Return the confirmation of an existing study: as requested, or else as recorded in the plan."""
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
-    from study.plan.confirmation import DEFAULT_SEEDS, request_of
+    from study.plan.confirmation import DEFAULT_SEEDS, SeedsAsked, request_of
     from study.stages.confirmation import confirmation_request, describe_unfinished
 
     recorded = plan.confirmation
@@ -401,8 +407,8 @@ def _confirmation_at_resume(
         if recorded is None:
             raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
         configs = recorded.configs
-    usual = recorded.seeds if recorded is not None else DEFAULT_SEEDS
-    return request_of(configs, usual if seeds is None else seeds).model_dump()
+    usual = SeedsAsked(recorded.seeds, recorded.detect) if recorded is not None else SeedsAsked(DEFAULT_SEEDS)
+    return request_of(configs, seeds or usual).model_dump()
 
 
 def _refuse_other_digests(plan: "StudyPlan") -> None:
@@ -444,7 +450,7 @@ def keep_confirmation(plan: "StudyPlan") -> None:
     with StudyLock(plan.directory):
         chosen = StudyLedger(recorded, read_only=True).confirmation
         if chosen is not None:
-            check_same_request(plan, chosen, plan.confirmation.configs, plan.confirmation.seeds)
+            check_same_request(plan, chosen, plan.confirmation.configs, plan.confirmation.asked)
         recorded.model_copy(update={"confirmation": plan.confirmation}).save()
 
 
@@ -476,6 +482,11 @@ def confirm_command(plan: "StudyPlan") -> str:
     from study.plan.plan import URI_FIELDS
 
     return _command(plan, "study.confirm", plan.name, again=URI_FIELDS)
+
+
+def power_command(plan: "StudyPlan") -> str:
+    """Return the command that plans the number of seeds from the study's own spread."""
+    return _command(plan, "study.power", plan.name, again=())
 
 
 def _command(plan: "StudyPlan", *words: str, again: Sequence[str]) -> str:

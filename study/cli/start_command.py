@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from study.plan.confirmation import AUTO
 from study.plan.folder import own_store
 from study.plan.options import OPTIONS, names_into
 from study.plan.plan import StudyPlan
@@ -59,11 +60,18 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         yield "trials", plan.trials
         if not plan.compared:
             yield "promising", plan.promising
+        else:
+            yield "searches", plan.searches_per_method
+            yield "budget", plan.budget
         yield "sampler", plan.sampler
     yield "replicates", plan.replicates
     if plan.confirmation is not None:
         yield "confirm", plan.confirmation.configs
-        yield "seeds", plan.confirmation.seeds
+        request = plan.confirmation
+        yield "seeds", request.seeds if request.detect is None else AUTO
+        if request.detect is not None:
+            yield "detect", request.detect
+            yield "most_seeds", request.seeds
     if not plan.compared:
         yield "scheduler", plan.scheduler
     yield "seed", plan.seed

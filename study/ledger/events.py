@@ -4,6 +4,7 @@ A line with a valid checksum may still contain content no version of this projec
 a manual edit. Such a line counts as damaged. The ledger checks conditions between lines.
 """
 
+import base64
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -104,7 +105,37 @@ def _is_optuna_trial(value: Any) -> bool:
         isinstance(value.get(name), dict) for name in ("params", "distributions", "system_attrs", "study_attrs")
     ):
         return False
+    if not isinstance(value.get("search", ""), str):
+        return False
     return bool(value["params"].keys() == value["distributions"].keys())
+
+
+_PER_CLASS: Final = ("count", "correct", "gap_count", "gap")
+
+
+def _are_answers(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() - {"samples", "bits", *_PER_CLASS}:
+        return False
+    lists = [value[name] for name in _PER_CLASS if name in value]
+    if not all(isinstance(each, list) for each in lists):
+        return False
+    if not all(
+        _is_number(each) if name == "gap" else _is_large_count(each)
+        for name in _PER_CLASS
+        for each in value.get(name, ())
+    ):
+        return False
+    if len({len(each) for each in lists}) > 1 or ("gap" in value) != ("gap_count" in value):
+        return False
+    if {"samples", "bits", "count", "correct"} - value.keys():
+        return value.keys() <= {"gap_count", "gap"}
+    try:
+        bits = base64.b64decode(value["bits"], validate=True)
+    except (ValueError, TypeError):
+        return False
+    return (
+        isinstance(value["bits"], str) and _is_large_count(value["samples"]) and len(bits) == -(-value["samples"] // 8)
+    )
 
 
 def _is_calibration(value: Any) -> bool:
@@ -168,6 +199,7 @@ _CHECKS: Final[dict[str, dict[str, _Check]]] = {
         "measures": (_are_measures, True),
     },
     "facts": {**_NAMED, "facts": (_are_measures, True)},
+    "answers": {**_NAMED, "answers": (_are_answers, True)},
     "calibration": {**_NAMED, "calibration": (_is_calibration, True)},
     "dataset": {"dataset": (_is_dataset, True)},
     "fill": {

@@ -5,23 +5,26 @@ seconds old, and later trials come back under new names. The journal is always c
 identifier.
 """
 
+import base64
 import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from study.ledger.budget import searched_in_all
 from study.ledger.config_ids import ConfigIds
 from study.ledger.confirmation import Confirmation
 from study.ledger.events import fault_of, ordinal_in
 from study.ledger.journal import Journal, read_lines
+from study.ledger.sequential import Progress, find_progress
 from study.plan.folder import recorded_name
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials
 from study.plan.stages import Stage
 from study.records import recorded_trials
 from trainables.process.errors import StudyError
-from trainables.spec.measures import CALIBRATION, COST_FACTS, DATA_FACTS, MEASURES, objective_of
+from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES, objective_of
 from trainables.spec.methods import AdapterSettings
 from trainables.spec.trial import TrialConfig
 
@@ -49,6 +52,7 @@ class TrialEntry:
 
     `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
     first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
+    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial.
     """
 
     trial_id: str
@@ -62,6 +66,7 @@ class TrialEntry:
     epoch_times: dict[int, float] = field(default_factory=dict)
     facts: dict[str, float] = field(default_factory=dict)
     calibration: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)
     status: Status | None = None
     error: str | None = None
     ended: float | None = None
@@ -76,6 +81,11 @@ class TrialEntry:
     def name(self) -> str:
         """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`."""
         return trial_name(self.config, self.replicate, namesakes=self.namesakes)
+
+    @property
+    def search(self) -> str | None:
+        """Name of the search, as recorded by a study with several searches per method; None for another study."""
+        return None if self.optuna is None else self.optuna.get("search")
 
     @property
     def failed_with_an_error(self) -> bool:
@@ -194,6 +204,7 @@ class StudyLedger:
         self.is_unreadable = False
         self.incomplete: list[str] = []
         self.failure: OSError | None = None
+        self._confirm_progress: tuple[tuple[Status | None, ...], Progress] | None = None
         self._on_end = on_end
         self._path = plan.directory / "journal.jsonl"
         if self._path.exists():
@@ -341,6 +352,8 @@ class StudyLedger:
             entry.facts = {**event["facts"], **entry.facts}
         elif kind == "calibration":
             entry.calibration = event["calibration"]
+        elif kind == "answers":
+            entry.answers = event["answers"]
         elif kind == "end":
             self.ended += entry.status is None
             entry.status, entry.error, entry.ended = event["status"], event.get("error"), event["time"]
@@ -460,6 +473,13 @@ class StudyLedger:
             self._append({"event": "calibration", "trial_id": trial_id, "calibration": calibration})
             entry.calibration = calibration
 
+    def record_answers(self, trial_id: str, answers: dict[str, Any]) -> None:
+        """Record which test samples a confirmed trial classified correctly, and its sums per class, once."""
+        entry = self.entries[trial_id]
+        if answers and not entry.answers and entry.status is None:
+            self._append({"event": "answers", "trial_id": trial_id, "answers": answers})
+            entry.answers = answers
+
     def record_confirmation(self, confirmation: Confirmation) -> None:
         """Record the confirmation, once per study and before the first confirmation trial."""
         assert self.confirmation is None, "a confirmation is chosen once"
@@ -523,7 +543,28 @@ class StudyLedger:
     def is_confirmed(self) -> bool:
         """Whether all trials of the confirmation have ended."""
         ended = sum(entry.status is not None for entry in self.in_stage("confirm"))
-        return self.confirmation is not None and ended >= self.confirmation.size
+        return self.confirmation is not None and ended >= self.confirm_planned
+
+    @property
+    def confirm_progress(self) -> Progress | None:
+        """State of a confirmation that adds seeds until all comparisons are decided; None for another or none."""
+        if self.confirmation is None or self.confirmation.request.detect is None:
+            return None
+        entries = self.in_stage("confirm")
+        ended = tuple(entry.status for entry in entries)
+        if self._confirm_progress is None or self._confirm_progress[0] != ended:  # asked for at every free slot
+            found = find_progress(
+                self.confirmation, entries, study_seed=self.plan.seed, compares_methods=bool(self.plan.compared)
+            )
+            self._confirm_progress = (ended, found)
+        return self._confirm_progress[1]
+
+    @property
+    def confirm_planned(self) -> int:
+        """Number of trials of the chosen confirmation, at most, until no further one is due."""
+        assert self.confirmation is not None
+        progress = self.confirm_progress
+        return len(self.in_stage("confirm")) if progress is not None and progress.complete else self.confirmation.size
 
     def in_stage(self, stage: Stage) -> list[TrialEntry]:
         """Return the trials of a stage, oldest first."""
@@ -543,7 +584,12 @@ class StudyLedger:
         """Number of trials of the whole study, including the confirmation. An upper bound until configs are chosen."""
         chosen = self.confirmation
         tuned = len(self.in_stage("tune"))
-        return self.plan.total_trials + (confirm_trials(self.plan) if chosen is None else tuned + chosen.size)
+        unspent = self.plan.searched - searched_in_all(self.plan, self.in_stage("search"))
+        return (
+            self.plan.total_trials
+            - unspent
+            + (confirm_trials(self.plan) if chosen is None else tuned + self.confirm_planned)
+        )
 
     def close(self) -> None:
         """Close the journal."""
@@ -615,6 +661,8 @@ def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         **{name: entry.last.get(name) for name in MEASURES},
         **{name: entry.facts.get(name) for name in (*COST_FACTS, *DATA_FACTS)},
         **{name: _bins(entry.calibration.get(name)) for name in CALIBRATION},
+        CORRECT: base64.b64decode(entry.answers["bits"]) if "bits" in entry.answers else None,
+        CLASSES: _classes(entry.answers),
     }
 
 
@@ -623,6 +671,15 @@ def _bins(sums: dict[str, list[float]] | None) -> list[dict[str, float]] | None:
     if sums is None:
         return None
     return [dict(zip(sums, each, strict=True)) for each in zip(*sums.values(), strict=True)]
+
+
+def _classes(answers: dict[str, Any]) -> list[dict[str, float | None]] | None:
+    """Convert the sums per class of a trial's answers to a list of classes."""
+    if "count" not in answers:
+        return None
+    empty = [None] * len(answers["count"])
+    columns = {name: answers.get(name, empty) for name in ("count", "correct", "gap_count", "gap")}
+    return [dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)]
 
 
 def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:

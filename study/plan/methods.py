@@ -49,16 +49,21 @@ class Search(NamedTuple):
     """Search by one sampler: over the study's space, or over the tuned fields of one compared method.
 
     Args:
-        name: row name of the method if the study compares methods, empty otherwise.
+        name: name of the search: the method's row name, with the number of a further search. Empty for a search over
+            the study's space.
         start: config fields shared by all configs of the search.
         parameters: varied and fixed parameters, applied on top of `start`.
         first: point to try first. None if the sampler chooses.
+        method: row name of the searched method. Empty for a search over the study's space.
+        number: number of the search among those of the method, from 0.
     """
 
     name: str
     start: dict[str, Any]
     parameters: tuple[Parameter, ...]
     first: dict[str, Any] | None = None
+    method: str = ""
+    number: int = 0
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Any]:
         """Return all fields of this search for a trial."""

@@ -109,16 +109,32 @@ OPTIONS: Final[dict[str, Option]] = {
         _size("promising", int, 3, "question",
             "Number of best configs of the search to repeat on fresh seeds.",
             into="plan"),
-        _size("replicates", int, 3, "question",
+        _size("searches_per_method", int, 1, "question",
+            "With --space method_tuned: number of independent searches per method, of --trials configs each. The best "
+            "config of each is repeated, so that the luck of a search shows (2 if not given).",
+            into="plan", flag="--searches", metavar="N"),
+        _size("budget", Literal["trials", "flops"], "trials", "question",
+            "With --space method_tuned: what all searches have equally much of, trials or FLOPs. With flops, --trials "
+            "is what cross-entropy would get, and a method whose step costs K times as much gets 1/K of it.",
+            into="plan"),
+        _size("replicates", int, 12, "question",
             "Number of fresh seeds for each promising config and each control, or for each compared method "
-            "(5 if not given).",
+            "(10 if not given). python -m study.power NAME says how many a difference needs.",
             into="plan"),
         _size("confirm", int | None, None, "question",
             "After all trials, run the N best configs (by a lower confidence bound) and the controls again on fresh "
             "seeds, and evaluate them once on the test split; in a comparison, the N best methods, ce and kd.",
             metavar="N"),
-        _size("seeds", int | None, None, "question",
-            "Number of fresh seeds for each confirmed config. Default: 10.",
+        _size("seeds", str | None, None, "question",
+            "Number of fresh seeds for each confirmed config; auto adds seeds until every comparison is decided. "
+            "Default: 10.",
+            metavar="N|auto"),
+        _size("detect", float | None, None, "question",
+            "With --seeds auto: the difference that matters, in the objective's unit. Comparisons stop when their "
+            "sign is clear or the difference is smaller. Default: 0.005, half a point of accuracy.",
+            metavar="DIFFERENCE"),
+        _size("most_seeds", int | None, None, "question",
+            "With --seeds auto: the largest number of seeds. Default: 60.",
             metavar="N"),
         _size("epochs", int, 15, "question",
             "Training epochs per trial.",

@@ -52,6 +52,9 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Names in the output folder that are not studies.
 _TAKEN_NAMES: Final = ("teachers", "teacher_outputs", "mlartifacts", "mlflow.db")
 
+# Value left out of a plan's digest. It was the default of --replicates when digests of version 2 were defined.
+_REPLICATES_OF_DIGESTS: Final = 3
+
 # Fields that affect only how a study runs. They may change at a resume.
 EXECUTION_FIELDS: Final = frozenset(names_of("execution")) - {"output_dir"}
 # Fields that may hold a URI. Secrets in a URI are never written to disk.
@@ -78,8 +81,9 @@ class StudyPlan(BaseModel):
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
 
-    A study comparing methods (`compared`) has no controls. If the study tunes the methods, each method has a separate
-    search with `trials` configs, and the `promising` best configs of each search are repeated. Otherwise nothing is
+    A study comparing methods (`compared`) has no controls. If the study tunes the methods, each method has
+    `searches_per_method` separate searches with `trials` configs each, and the `promising` best configs of each search
+    are repeated. Otherwise nothing is
     searched and each method's starting config is repeated.
 
     Trials read the frozen teacher's outputs from files or run the teacher live. The two ways differ in the last digits
@@ -106,7 +110,9 @@ class StudyPlan(BaseModel):
     compared: tuple[ComparedMethod, ...] = ()
     trials: int = Field(default_of("trials"), ge=0, le=MOST_TRIALS)
     promising: int = Field(default_of("promising"), ge=0, le=MOST_TRIALS)
-    replicates: int = Field(default_of("replicates"), ge=1, le=10_000)
+    searches_per_method: int = Field(default_of("searches_per_method"), ge=1, le=100)
+    budget: Literal["trials", "flops"] = default_of("budget")
+    replicates: int = Field(_REPLICATES_OF_DIGESTS, ge=1, le=10_000)
     controls: tuple[str, ...] = CONTROLS
     confirmation: ConfirmationRequest | None = None
     sampler: Sampler = default_of("sampler")
@@ -269,6 +275,15 @@ class StudyPlan(BaseModel):
             )
         if self.compared and self.pack != 1:
             raise ValueError("trials of different methods cannot be packed together: leave out --pack")
+        if self.searches_per_method > 1 and not self.searches:
+            raise ValueError(f"space {self.space!r} tunes no methods, so it has no searches per method")
+        if self.searches_per_method > 1 and not self.compared:
+            raise ValueError(
+                f"--searches is the number of searches per method, and space {self.space!r} compares no methods: leave "
+                "it out"
+            )
+        if self.budget != "trials" and not (self.compared and self.searches):
+            raise ValueError(f"space {self.space!r} tunes no methods that could share FLOPs: leave out --budget")
         for method in self.compared:
             self.configure(method.fields)
         return self
@@ -344,16 +359,24 @@ class StudyPlan(BaseModel):
         space = self.search_space
         if isinstance(space, SearchSpace):
             return (Search("", {}, space.parameters),)
-        return tuple(self._search_of(space, method) for method in self.compared) if space.tuned else ()
+        numbers = range(self.searches_per_method if space.tuned else 0)
+        return tuple(self._search_of(space, method, number) for number in numbers for method in self.compared)
 
-    def _search_of(self, space: MethodComparison, method: ComparedMethod) -> Search:
+    def _search_of(self, space: MethodComparison, method: ComparedMethod, number: int) -> Search:
         config = self.configure(method.fields)
         parameters = space.parameters_for(config.model_dump(), config.method_spec.fields)
-        return Search(method.name, method.fields, parameters, {each.name: each.value for each in parameters})
+        name = f"{method.name}, search {number + 1}" if number else method.name
+        first = {each.name: each.value for each in parameters}
+        return Search(name, method.fields, parameters, first, method=method.name, number=number)
 
-    def search_of(self, config: TrialConfig) -> str:
-        """Return the name of the search that a config belongs to."""
-        return row_name(config) if self.compared else ""
+    def search_of(self, config: TrialConfig, recorded: str | None = None) -> str:
+        """Return the name of the search that a trial belongs to.
+
+        Args:
+            config: config of the trial.
+            recorded: name in the journal, which a study with several searches per method writes.
+        """
+        return recorded or (row_name(config) if self.compared else "")
 
     @property
     def example_config(self) -> TrialConfig:
@@ -368,11 +391,11 @@ class StudyPlan(BaseModel):
 
     @property
     def _num_searches(self) -> int:
-        return len(self.compared) if self.compared and self.trials else 1
+        return len(self.compared) * self.searches_per_method if self.compared and self.trials else 1
 
     @property
     def searched(self) -> int:
-        """Number of trials in all searches."""
+        """Number of trials in all searches, at most if they share FLOPs."""
         return self.trials * self._num_searches
 
     @property

@@ -14,6 +14,7 @@ from analysis.questions.confirmation import (
     verdict,
 )
 from study.ledger.ledger import StudyLedger
+from study.ledger.sequential import sequential_summary, sequential_texts
 from study.plan.methods import BASELINE
 from trainables.display.numbers import format_difference, format_number, format_p, format_plus_minus
 from trainables.spec.measures import OBJECTIVE_WORDS
@@ -42,7 +43,7 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
     entries = ledger.in_stage("confirm")
     finished = sum(entry.status == "finished" for entry in entries)
     fields = {choice.config_id: choice.config.model_dump(mode="json") for choice in chosen.choices}
-    found = result.as_dict()
+    found, progress = result.as_dict(), ledger.confirm_progress
     for config in found["configs"]:
         own = fields[config["config_id"]]
         config["fields"] = {name: value for name, value in own.items() if name not in ("seed", "data_seed")}
@@ -50,8 +51,9 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
         **chosen.request.model_dump(),
         "first_replicate": chosen.first_replicate,
         "chosen_at": chosen.chosen_at,
-        "trials": {"planned": chosen.size, "begun": len(entries), "finished": finished},
+        "trials": {"planned": ledger.confirm_planned, "begun": len(entries), "finished": finished},
         **found,
+        **({} if progress is None else {"sequential": sequential_summary(chosen, progress)}),
         "verdict": _verdict(ledger, result),
     }
 
@@ -59,7 +61,12 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
 def _verdict(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
     """Return the verdict once all trials have ended: an earlier look would invite stopping at a favourable moment."""
     assert ledger.confirmation is not None
-    return verdict(result) if ledger.is_confirmed else [_NOT_COMPLETE]
+    if not ledger.is_confirmed:
+        return [_NOT_COMPLETE]
+    progress = ledger.confirm_progress
+    assert ledger.confirmation is not None
+    decided = [] if progress is None else sequential_texts(ledger.confirmation, progress)
+    return [*decided, *verdict(result)]
 
 
 def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
@@ -71,7 +78,16 @@ def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
 def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
     """Return the paragraphs below the tables."""
     methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
-    return [*_verdict(ledger, result), *methods, _READ_ONCE]
+    return [*_verdict(ledger, result), *_over_samples(ledger, result), *methods, _READ_ONCE]
+
+
+def _over_samples(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
+    """Return the intervals over seeds and test samples in a sentence; empty without recorded answers."""
+    known = [(each, each.over_samples) for each in result.comparisons if each.over_samples is not None]
+    if not known or not ledger.is_confirmed:
+        return []
+    pairs = "; ".join(f"{a.label} minus {a.against_label} {format_difference(crossed)}" for a, crossed in known)
+    return [f"Over seeds and test samples, for new samples like these: {pairs}. {known[0][1].method}."]
 
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:

@@ -16,6 +16,8 @@ from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.methods import methods_table
+from analysis.questions.power import SMALLEST, find_resolution, resolution_texts
+from analysis.questions.searches import compare_over_searches
 from analysis.reading.landmark import Landmark, at_landmark
 from analysis.reading.trials import (
     ConfigSummary,
@@ -26,6 +28,7 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.estimates import Estimate
 from study.cli.progress import StudyProgress
+from study.cli.request import power_command
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, sampler_notes
@@ -98,9 +101,13 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     warnings = split_warnings(records.trials, configs, confirmed if run.complete else None)
     landmark = at_landmark(records, searched=True)
     warnings += adapter_warnings(records.trials)
-    notes = [*warnings, *_notes(plan, run, landmark, configs)]
+    resolution = find_resolution(records.trials, configs, confirmed if run.complete else None)
+    searched = compare_over_searches(records.trials, plan.searches_per_method)
+    warnings += [] if searched is None else [searched.note]
+    notes = [*warnings, *resolution_texts(resolution, power_command(plan)), *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, landmark, notes)
+    summary["resolution"] = None if resolution is None else _json_ready(resolution.as_dict([SMALLEST]))
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
     if confirmed is not None:
@@ -220,7 +227,8 @@ def _study_metrics(
         metrics["gap_accuracy_correlation_epoch"] = float(landmark.epoch)
     named = [(config.method, config) for config in configs if plan.compared or config.stage == "control"]
     best = [("best", config) for config in configs if plan.compared or config.stage == "replicate"]
-    for prefix, config in (*best[:1], *named):
+    # The best config of a method last: with several searches, a method has several configs.
+    for prefix, config in (*best[:1], *reversed(named)):
         place = prefix.replace("+", "_with_")  # MLflow does not accept a plus in metric names
         metrics[f"{place}/{plan.objective.replace('/', '_')}"] = config.accuracy.value
         metrics[f"{place}/sharpness_gap"] = config.gap.value

@@ -55,6 +55,7 @@ class TrialRecorder:
                 measures: dict[str, float] = {name: float(epoch[name]) for name in MEASURES if name in epoch}
                 self._ledger.record_epoch(entry.trial_id, epoch["epoch"], measures)
             self._ledger.record_calibration(entry.trial_id, result.get("calibration", {}))
+            self._ledger.record_answers(entry.trial_id, result.get("answers", {}))
             self._tracker.deliver(entry)
             self._mirror(entry)
             self._progress.trial_changed(entry, self._ledger)

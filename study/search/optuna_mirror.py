@@ -92,7 +92,7 @@ class StudyMirror:
             while not closing:
                 entries, closing = gather(self._queue, _SECONDS_TO_GATHER)
                 for entry in entries:
-                    studies[self._plan.search_of(entry.config)].write(entry)
+                    studies[self._plan.search_of(entry.config, entry.search)].write(entry)
         except Exception as error:  # no error in the mirror may end the study
             self._failed = True
             self._report(first_line(error))

@@ -22,8 +22,11 @@ survivors is correct, but the distance to them is exaggerated. nsga2 and cmaes u
 has an option for pruned trials (`consider_pruned_trials`), but finds no search space until a trial has finished. The
 journal, the records and the mirror call such a trial pruned for every sampler.
 
-A failed trial is reported as FAIL to every sampler, which ignores it. Failed trials count neither towards a generation
-nor towards the random points of gp.
+A failed trial is reported as FAIL to every sampler, which ignores it. Failed trials do not count towards a generation.
+
+The first `STARTUP` suggestions of tpe and gp are random, and all later ones come from their model. The number of the
+suggestion decides, not the number of trials that finished. Searches with the same number of trials therefore have the
+same number of suggestions by a model, even if trials of one method fail.
 """
 
 import math
@@ -34,7 +37,7 @@ from typing import TYPE_CHECKING, Final
 import optuna
 from optuna.trial import TrialState
 
-from study.plan.notes import IGNORE_PRUNED
+from study.plan.notes import IGNORE_PRUNED, STARTUP
 from study.plan.plan import Sampler
 from trainables.spec.trial import derive_seed
 
@@ -47,12 +50,15 @@ _STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, 
 def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.samplers.BaseSampler:
     """Return the sampler for suggestion `number` (from 0) of a study."""
     seed = derive_seed(study_seed, "sampler", number) % 2**32
+    startup = STARTUP if number < STARTUP else 1  # a model needs one finished trial
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match name:
             case "tpe":
                 # constant_liar treats running trials as poor ones, so parallel suggestions spread out.
-                return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+                return optuna.samplers.TPESampler(
+                    seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True
+                )
             case "random":
                 return optuna.samplers.RandomSampler(seed=seed)
             case "qmc":
@@ -63,7 +69,7 @@ def make_sampler(name: Sampler, *, study_seed: int, number: int) -> optuna.sampl
                     warn_independent_sampling=False,
                 )
             case "gp":
-                return optuna.samplers.GPSampler(seed=seed)
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
             case "cmaes":
                 return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
             case "nsga2":

@@ -19,16 +19,18 @@ import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
+from study.ledger.budget import search_targets
 from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_error_line
 from study.ledger.students import student_path
 from study.plan.control_tuning import tuning_trials
+from study.plan.methods import Search
 from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.samplers import make_sampler, sampler_outcome
 from study.stages.choosing import choose
 from study.stages.promising import promising_configs
 from trainables.process.errors import StudyError
-from trainables.spec.trial import TrialConfig
+from trainables.spec.trial import TrialConfig, derive_seed
 
 # Optuna's line per config would hide the study's own progress.
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -110,8 +112,7 @@ class StudySearch:
     @property
     def has_more(self) -> bool:
         """Whether trials remain to be handed out, now or later."""
-        searched = len(self._ledger.in_stage("search"))
-        return bool(self._to_resume) or searched < self._plan.searched or self._next_planned() != FINISHED
+        return bool(self._to_resume) or self._next_search() is not None or self._next_planned() != FINISHED
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the settings of the next trial, None to wait for a slot or for other trials, or `FINISHED`.
@@ -141,8 +142,9 @@ class StudySearch:
             checkpoints = [] if entry.gaps else self._checkpoints(entry)
             again = {"checkpoints": checkpoints, "life": self._deaths[entry.trial_id]}
             return {**self._start_trial(trial_id, entry), **again}
-        if len(self._ledger.in_stage("search")) < self._plan.searched:
-            return self._start_trial(trial_id, self._open_search_trial())
+        search = self._next_search()
+        if search is not None:
+            return self._start_trial(trial_id, self._open_search_trial(*search))
         planned = self._next_planned()
         if isinstance(planned, PlannedTrial):
             entry = self._ledger.open_trial(planned.stage, planned.config, planned.replicate)
@@ -170,17 +172,30 @@ class StudySearch:
             return None
         return str(student_path(self._plan, entry.trial_id).absolute())
 
-    def _open_search_trial(self) -> TrialEntry:
-        # Searches take turns, so an interrupted study has tuned all methods about equally.
-        number, turn = divmod(len(self._ledger.in_stage("search")), len(self._searches))
-        search = self._searches[turn]
+    def _next_search(self) -> tuple[Search, int] | None:
+        """Return the search that proposes next, and the number of its proposals so far; None if none may now.
+
+        Searches take turns, so an interrupted study has tuned all methods about equally.
+        """
+        searched = self._ledger.in_stage("search")
+        if self._plan.budget == "trials":
+            number, turn = divmod(len(searched), max(1, len(self._searches)))
+            return (self._searches[turn], number) if len(searched) < self._plan.searched else None
+        targets = search_targets(self._plan, searched)
+        begun = Counter(self._plan.search_of(entry.config, entry.search) for entry in searched)
+        able = [each for each in self._searches if begun[each.name] < (targets[each.name] or 0)]
+        least = min(able, key=lambda each: begun[each.name], default=None)
+        return None if least is None else (least, begun[least.name])
+
+    def _open_search_trial(self, search: Search, number: int) -> TrialEntry:
         study, known_attrs = self._studies[search.name], self._study_attrs[search.name]
-        study.sampler = make_sampler(self._plan.sampler, study_seed=self._plan.seed, number=number)
+        seed = derive_seed(self._plan.seed, "search", search.number) if search.number else self._plan.seed
+        study.sampler = make_sampler(self._plan.sampler, study_seed=seed, number=number)
         if search.first is not None and number == 0:
             study.enqueue_trial(search.first)
         trial = study.ask()
         config = self._plan.configure(search.suggest(trial))
-        replicate = self._replicate_for(config)
+        replicate = self._replicate_for(config, search.number)
         frozen = study._storage.get_trial(trial._trial_id)
         study_attrs = study._storage.get_study_system_attrs(study._study_id)
         entry = self._ledger.open_trial(
@@ -192,6 +207,7 @@ class StudySearch:
                 "distributions": {k: distribution_to_json(d) for k, d in frozen.distributions.items()},
                 "system_attrs": frozen.system_attrs,
                 "study_attrs": {k: v for k, v in study_attrs.items() if known_attrs.get(k) != v},
+                **({"search": search.name} if self._plan.searches_per_method > 1 else {}),
             },
         )
         self._study_attrs[search.name] = dict(study_attrs)
@@ -199,9 +215,15 @@ class StudySearch:
         self._proposed[entry.config.config_id] += 1
         return entry
 
-    def _replicate_for(self, config: TrialConfig) -> int:
-        """Return 0, or the next free replicate number for a repeated proposal, because new seeds add information."""
+    def _replicate_for(self, config: TrialConfig, search: int) -> int:
+        """Return the replicate number of a proposal.
+
+        It is 0 in the first search. Each further search of a method has a number of its own, and thus other batches. A
+        repeated proposal has the next free number, because new seeds add information.
+        """
         earlier = self._proposed[config.config_id]
+        if search:
+            return self._plan.replicates + (1 + search) * self._plan.trials * self._plan.searches_per_method + earlier
         return self._plan.replicates + earlier if earlier else 0
 
     def _next_planned(self) -> PlannedTrial | str | None:
@@ -238,9 +260,21 @@ class StudySearch:
         if self._ledger.confirmation is None:
             return FINISHED
         begun = self._ledger.in_stage("confirm")
+        if self._ledger.confirmation.request.detect is not None:
+            return self._next_of_sequential(begun)
         if self._to_confirm is None:
             self._to_confirm = _not_begun(self._ledger.confirmation.trials(self._plan.seed), begun)
         return _first_not_begun(self._to_confirm, begun) or FINISHED
+
+    def _next_of_sequential(self, begun: list[TrialEntry]) -> PlannedTrial | str | None:
+        """Return the next due trial. Before a look, all trials up to it must have ended."""
+        planned = _first_not_begun(self._to_confirm, begun) if self._to_confirm else None
+        if planned is not None:
+            return planned
+        progress = self._ledger.confirm_progress
+        assert progress is not None
+        self._to_confirm = _not_begun(progress.due, begun)
+        return self._to_confirm[0] if self._to_confirm else FINISHED if progress.complete else None
 
     def give_up(self, trial_id: str, reason: str) -> None:
         """Mark a trial as terminated from outside, with a reason. The trial then fails and is not restarted."""
@@ -283,7 +317,7 @@ class StudySearch:
 
     def _restore_optuna_trial(self, entry: TrialEntry) -> None:
         assert entry.optuna is not None
-        name, saved = self._plan.search_of(entry.config), entry.optuna
+        name, saved = self._plan.search_of(entry.config, entry.search), entry.optuna
         study = self._studies[name]
         state, value = TrialState.RUNNING, None
         if entry.status is not None:

@@ -4,12 +4,16 @@ The configs are chosen after all other trials have ended, by a lower bound on a 
 (`study.stages.choosing`). The choice is written to the journal before the first confirmation trial starts, and never
 changes afterwards. A second choice could be influenced by test results, which would turn the test split into another
 validation split.
+
+A confirmation with `--seeds auto` adds seeds to the same configs until each comparison is decided, by a rule that is
+recorded before the first trial and that accounts for all its looks at the test split (`study.ledger.sequential`).
 """
 
 from typing import TYPE_CHECKING
 
+from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
-from study.plan.confirmation import DEFAULT_CONFIGS, DEFAULT_SEEDS, ConfirmationRequest, request_of
+from study.plan.confirmation import DEFAULT_CONFIGS, DEFAULT_SEEDS, ConfirmationRequest, SeedsAsked, request_of
 from study.stages.promising import promising_configs
 from trainables.process.errors import UsageError
 
@@ -23,7 +27,7 @@ def describe_unfinished(ledger: "StudyLedger") -> str | None:
     plan = ledger.plan
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
     controls = sum(1 for _ in plan.control_trials())
-    due = [plan.searched, controls, plan.replicates * len(promising_configs(ledger))]
+    due = [searched_in_all(plan, ledger.in_stage("search")), controls, plan.replicates * len(promising_configs(ledger))]
     before = [entry for entry in ledger.entries.values() if entry.stage not in ("tune", "confirm")]
     all_ended = all(entry.status is not None for entry in before)
     if all_ended and all(count >= needed for count, needed in zip(begun, due, strict=True)):
@@ -32,25 +36,27 @@ def describe_unfinished(ledger: "StudyLedger") -> str | None:
     return f"{ended} of {plan.total_trials} trials have ended"
 
 
-def check_same_request(plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: int | None) -> None:
+def check_same_request(
+    plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: SeedsAsked | None
+) -> None:
     """Check that the requested counts equal those of a confirmation that was already chosen.
 
     Raises:
         UsageError: the counts differ.
     """
     old = recorded.request
-    if (configs is None or configs == old.configs) and (seeds is None or seeds == old.seeds):
+    if (configs is None or configs == old.configs) and (seeds is None or seeds == old.asked):
         return
     raise UsageError(
-        f"study {plan.name!r} already has a confirmation: {old.configs} config(s) on {old.seeds} seeds, but "
-        f"{old.configs if configs is None else configs} on {old.seeds if seeds is None else seeds} were requested. The "
+        f"study {plan.name!r} already has a confirmation: {old.configs} config(s) on {old.asked} seeds, but "
+        f"{old.configs if configs is None else configs} on {old.asked if seeds is None else seeds} were requested. The "
         "test split is read for one choice only: a second choice could depend on the first result, which would make "
         "the test split a second validation split. Leave out --confirm and --seeds to continue this confirmation or "
         "show it again, or start a new study (with another --seed)."
     )
 
 
-def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: int | None) -> ConfirmationRequest:
+def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None) -> ConfirmationRequest:
     """Return the confirmation request for a finished study, checked against the available configs.
 
     Args:
@@ -81,7 +87,7 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: int 
         usual = available if plan.compared else DEFAULT_CONFIGS
         configs = min(available, planned.configs if planned is not None else usual)
     if seeds is None:
-        seeds = planned.seeds if planned is not None else DEFAULT_SEEDS
+        seeds = planned.asked if planned is not None else SeedsAsked(DEFAULT_SEEDS)
     request = request_of(configs, seeds)
     if configs > available:
         what = "methods in addition to ce and kd" if plan.compared else "configs"

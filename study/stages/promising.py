@@ -10,14 +10,18 @@ def promising_configs(ledger: StudyLedger) -> list[TrialConfig]:
     Configs with a repetition already started stay in the list even if later results are better. Better results may
     appear because a failed trial can be retried.
     """
+    plan, searched = ledger.plan, ledger.in_stage("search")
     repeated = {entry.config.config_id: entry.config for entry in ledger.in_stage("replicate")}
-    promising: list[TrialConfig] = []
-    for search in ledger.plan.searches:
-        own = [entry for entry in ledger.in_stage("search") if ledger.plan.search_of(entry.config) == search.name]
+    promising: dict[str, TrialConfig] = {}
+    for search in plan.searches:
+        own = [entry for entry in searched if plan.search_of(entry.config, entry.search) == search.name]
         finished = [entry for entry in own if entry.status == "finished"]
         best = sorted(finished, key=lambda entry: (-entry.score, entry.ordinal))
         distinct = {entry.config.config_id: entry.config for entry in reversed(best)}
-        chosen = {key: config for key, config in repeated.items() if ledger.plan.search_of(config) == search.name}
+        # Several searches of a method can only be told apart by their trials.
+        alone = plan.searches_per_method == 1
+        known = {key for key, config in repeated.items() if alone and plan.search_of(config) == search.name}
+        chosen = {key: config for key, config in repeated.items() if key in known or key in distinct}
         chosen |= {entry.config.config_id: distinct[entry.config.config_id] for entry in best}
-        promising += list(chosen.values())[: ledger.plan.promising]
-    return promising
+        promising |= dict(list(chosen.items())[: plan.promising])
+    return list(promising.values())

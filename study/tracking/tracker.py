@@ -467,7 +467,8 @@ def note_text(plan: StudyPlan) -> str:
 def _confirmation_in_words(plan: StudyPlan) -> str:
     if plan.confirmation is None:
         return ""
-    return f" Then the {plan.confirmation.configs} best are confirmed on {plan.confirmation.seeds} additional seeds."
+    seeds = plan.confirmation.seeds_in_words
+    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds."
 
 
 def _trials_in_words(plan: StudyPlan) -> str:

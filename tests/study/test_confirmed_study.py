@@ -93,6 +93,17 @@ def test_a_confirmation_that_was_killed_goes_on_and_is_compared_by_seed_on_the_t
     assert len(confirmed) == result["trials"]["finished"] == result["trials"]["planned"] == 4 * len(result["configs"])
     assert {row["replicate"] for row in confirmed} == {3, 4, 5, 6}
     assert all((row["test/accuracy"] is not None) == (row["stage"] == "confirm") for row in rows)
+    for row in rows:
+        if row["stage"] != "confirm":
+            assert row["samples/test_correct"] is row["classes/test"] is None
+            continue
+        samples = int(row["data/test_samples"])
+        bits = np.unpackbits(np.frombuffer(row["samples/test_correct"], np.uint8), count=samples)
+        assert bits.mean() == pytest.approx(row["test/accuracy"])
+        assert sum(each["correct"] for each in row["classes/test"]) == bits.sum()
+        assert sum(each["count"] for each in row["classes/test"]) == samples
+        gaps = [each["gap"] for each in row["classes/test"]]
+        assert sum(gaps) / row["data/val_samples"] == pytest.approx(row["val/sharpness_gap"])
     per_epoch = read_epochs(directory).to_pylist()
     read = [row["epoch"] for row in per_epoch if row["test/accuracy"] is not None]
     assert read == [2] * len(confirmed)

@@ -51,10 +51,10 @@ def test_every_space_is_listed_with_its_question(command):
 def test_a_dry_run_shows_plan_configs_and_cost_and_writes_nothing(command, tmp_path):
     done = command(launcher.main, "--space", "joint", "--trials", "10", "--dry-run", "--output-dir", tmp_path / "out")
     assert done.code == 0
-    assert "25 = 10 search trials + 2 controls (ce, kd) x 3 seeds + 3 promising x 3 seeds" in done.out
-    assert "375 student epochs" in done.out
+    assert "70 = 10 search trials + 2 controls (ce, kd) x 12 seeds + 3 promising x 12 seeds" in done.out
+    assert "1050 student epochs" in done.out
     assert done.out.count("adapter_width=") == 5
-    assert "9 teacher passes over the train split instead of 330, 321 saved" in done.out
+    assert "9 teacher passes over the train split instead of 870, 861 saved" in done.out
     assert not (tmp_path / "out").exists()
 
 
@@ -64,7 +64,7 @@ def test_a_dry_run_says_what_will_be_confirmed(command, tmp_path):
     )
     assert done.code == 0, done.err
     assert "confirms   the 3 best configs (by lower bound), the search winner, ce, kd and pesf_kd" in done.out
-    assert "on 10 fresh seeds each: at most 82 additional trials, 12 of them to tune the temperature of kd" in done.out
+    assert "on 10 fresh seeds each: at most 118 additional trials, 48 of them to tune the temperature of kd" in done.out
     assert not (tmp_path / "out").exists()
 
 
@@ -74,13 +74,13 @@ def test_an_adapter_on_a_newer_method_has_that_method_alone_as_a_control(command
     )
     assert done.code == 0, done.err
     assert "by dkd with an adapter" in done.out
-    assert "3 controls (ce, kd, dkd) x 3 seeds" in done.out
+    assert "3 controls (ce, kd, dkd) x 12 seeds" in done.out
 
 
 def test_a_comparison_is_planned_with_all_methods_or_those_named(command, tmp_path):
     done = command(launcher.main, "--space", "method", "--dry-run", "--json", "--output-dir", tmp_path / "out")
     shown = json.loads(done.out)
-    assert shown["trials"] == 5 * len(shown["plan"]["compared"]) == 5 * len(shown["first_configs"])
+    assert shown["trials"] == 10 * len(shown["plan"]["compared"]) == 10 * len(shown["first_configs"])
     smoke = ("--space", "method_tuned", "--methods", "dist+adapter, ce", "--smoke", "--dry-run", "--json")
     shown = json.loads(command(launcher.main, *smoke, "--output-dir", tmp_path / "out").out)
     assert [method["name"] for method in shown["plan"]["compared"]] == ["kd", "dist+adapter", "ce"]
@@ -92,16 +92,16 @@ def test_a_comparison_is_planned_with_all_methods_or_those_named(command, tmp_pa
     ("method", "says"),
     [
         ("dml", ("trains     cnn_3_4 and the peer cnn_32_64, both from scratch", ", for kd (dml needs none)",
-                 "in 495 of them, cnn_32_64 is trained too", "instead of 45, 36 saved")),
+                 "in 900 of them, cnn_32_64 is trained too", "instead of 180, 171 saved")),
         ("kdcl", ("the peer cnn_32_64", "for kd (kdcl needs none)")),
-        ("dual_student", ("cnn_32_64 -> cnn_3_4 and a second cnn_3_4", "in 495 of them, cnn_3_4 is trained too",
+        ("dual_student", ("cnn_32_64 -> cnn_3_4 and a second cnn_3_4", "in 900 of them, cnn_3_4 is trained too",
                           "outputs stored")),
         ("sftn", ("cnn_32_64 for sftn alone, trained by recipe short for 30 epochs",
                   "with branches that end like cnn_3_4",
                   "cnn_32_64, trained by recipe short for 30 epochs, for kd", "18 teacher passes",
                   "at most 9.8MiB")),
-        ("full_teacher", ("cnn_32_64, which is trained too, -> cnn_3_4", "in 495 of them, cnn_32_64 is trained too",
-                          "outputs live (full_teacher trains the teacher, so", "540 teacher passes")),
+        ("full_teacher", ("cnn_32_64, which is trained too, -> cnn_3_4", "in 900 of them, cnn_32_64 is trained too",
+                          "outputs live (full_teacher trains the teacher, so", "1080 teacher passes")),
     ],
 )  # fmt: skip
 def test_a_dry_run_says_who_learns_beside_the_student_and_who_teaches(command, tmp_path, method, says):

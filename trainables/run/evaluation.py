@@ -1,8 +1,10 @@
 """Validation and test measures of a trial, and calibration data of the trial's networks, computed from logits."""
 
+import base64
 from collections.abc import Collection
 from typing import Final, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -15,6 +17,9 @@ from trainables.spec.measures import ACCURACY, SHARPNESS_GAP
 # For each bin: number of predictions, sum of their confidences, number of correct predictions; see
 # `trainables.spec.measures`.
 Calibration: TypeAlias = dict[str, dict[str, list[float]]]
+# Of a confirmed trial: `samples`, number of test samples; `bits`, in base64, whether each is correct; and for each
+# class `count` and `correct`, test samples, and `gap_count` and `gap`, validation samples and the sum of their gaps.
+Answers: TypeAlias = dict[str, int | str | list[float]]
 _ACCURACY_ALONE: Final[tuple[Metric, ...]] = ("accuracy",)
 
 
@@ -97,6 +102,38 @@ def measures_on_test(logits: Tensor, labels: Tensor, metrics: Collection[Metric]
     """
     predictions = logits.argmax(dim=1)
     return {f"test/{name}": METRICS[name](predictions, labels).item() for name in metrics}
+
+
+def answers_of(logits: Tensor, labels: Tensor) -> Answers:
+    """Return which samples of the test split a student classifies correctly, and the counts per class.
+
+    Args:
+        logits: (B, C), student logits.
+        labels: (B,) int64.
+    """
+    correct = logits.argmax(dim=1) == labels
+    bits = np.packbits(correct.cpu().numpy())
+    counts = (torch.bincount(each, minlength=logits.shape[1]).tolist() for each in (labels, labels[correct]))
+    return {
+        "samples": len(labels),
+        "bits": base64.b64encode(bits.tobytes()).decode("ascii"),
+        **dict(zip(("count", "correct"), counts, strict=True)),
+    }
+
+
+def gaps_by_class(target: Tensor, student: Tensor, labels: Tensor) -> Answers:
+    """Return the sum of the sharpness gaps of the validation samples in each class, and the number of samples.
+
+    Args:
+        target: (B, C), logits of the adapted teacher if there is one, else of the frozen teacher.
+        student: (B, C), student logits.
+        labels: (B,) int64.
+    """
+    gaps, classes = sharpness(target.double()) - sharpness(student.double()), student.shape[1]
+    return {
+        "gap_count": torch.bincount(labels, minlength=classes).tolist(),
+        "gap": torch.bincount(labels, weights=gaps, minlength=classes).tolist(),
+    }
 
 
 def calibration_of(labels: Tensor, logits: dict[str, Tensor | None]) -> Calibration:

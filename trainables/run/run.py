@@ -25,7 +25,15 @@ from trainables.models import DistillationModel
 from trainables.models.compute import arithmetic, forward_pass, place
 from trainables.process.memory import forget_peak_memory
 from trainables.process.randomness import seeded
-from trainables.run.evaluation import Calibration, calibration_of, measures_on_test, validation_measures
+from trainables.run.evaluation import (
+    Answers,
+    Calibration,
+    answers_of,
+    calibration_of,
+    gaps_by_class,
+    measures_on_test,
+    validation_measures,
+)
 from trainables.run.identity import check_fit, check_identity, check_outputs
 from trainables.run.learners import (
     adapter_trainer,
@@ -73,6 +81,8 @@ class DistillationRun:
         predictor: predictions of the trial's networks for whole splits.
         calibration: data of the reliability diagrams, filled when the last epoch is evaluated; see
             `trainables.spec.measures`.
+        answers: of a trial that reads the test split, which samples are correct, and sums per class; see
+            `trainables.run.evaluation`.
 
     Raises:
         ValueError: if the method needs a teacher and none is given, or if the dataset, the teacher or the teacher
@@ -100,6 +110,7 @@ class DistillationRun:
         self.epoch = 0
         self.training_seconds = 0.0
         self.calibration: Calibration = {}
+        self.answers: Answers = {}
         check_fit(config, dataset, teacher)
         forget_peak_memory(self.device)
         self.teacher = place(teacher, self.device, config.precision) if teacher is not None else None
@@ -385,6 +396,8 @@ class DistillationRun:
             self.calibration |= calibration_of(
                 labels, dict(zip(CALIBRATION[:3], (student, standing, adapted), strict=True))
             )
+            if self.reads_test and standing is not None:
+                self.answers |= gaps_by_class(standing if adapted is None else adapted, student, labels)
         return measures
 
     def _adapter_shift(self, teacher: TeacherBatch, adapted: Tensor) -> float:
@@ -405,6 +418,7 @@ class DistillationRun:
         split = self.dataset.test
         logits, labels = self.predictor.of_student(split), split.labels.to(self.device)
         self.calibration |= calibration_of(labels, {CALIBRATION[-1]: logits})
+        self.answers |= answers_of(logits, labels)
         return measures_on_test(logits, labels, self.dataset.info.metrics)
 
     def test_at_the_end(self) -> dict[str, float]:

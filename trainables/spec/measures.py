@@ -124,6 +124,10 @@ CALIBRATION: Final = (
     "calibration/val_adapted",
     "calibration/test_student",
 )
+# Of a confirmed trial: one bit per test sample, in the order of the split, and sums per class. `samples/test_correct`
+# is a bitmap, with the first sample in the highest bit of the first byte.
+CORRECT: Final = "samples/test_correct"
+CLASSES: Final = "classes/test"
 
 MEASURES: Final = VALIDATION_MEASURES + TRAINING_MEASURES + COST_MEASURES + TEST_MEASURES + TASK_MEASURES
 OBJECTIVES: Final = (ACCURACY, *TASK_MEASURES[:2])

@@ -204,7 +204,7 @@ def report(
             "validation": len(run.dataset.validation),
             **run.dataset.source_counts,
         },
-        **({"calibration": run.calibration} if run.finished else {}),
+        **({"calibration": run.calibration, "answers": run.answers} if run.finished else {}),
         "finished": run.finished,
         "done": run.finished,
         "should_checkpoint": due and not run.finished,

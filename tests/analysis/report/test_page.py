@@ -116,6 +116,7 @@ def test_records_without_plan_and_summary_say_so_and_judge_no_range(tmp_path: Pa
     assert shown.sections == [
         "answer",
         "results",
+        "power",
         "gap",
         "associations",
         "slices",
@@ -134,6 +135,7 @@ def test_a_whole_study_has_all_that_it_has_records_of(whole: str) -> None:
         "answer",
         "warnings",
         "results",
+        "power",
         "gap",
         "associations",
         "slices",

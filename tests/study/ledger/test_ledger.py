@@ -86,6 +86,32 @@ def test_how_well_calibrated_a_trial_is_is_entered_once_and_is_a_list_of_bins_in
     assert row["calibration/val_teacher"] is None
 
 
+def test_the_answers_of_a_trial_are_entered_once_and_are_bits_and_classes_in_its_row(tmp_path):
+    ledger = StudyLedger(make_plan(tmp_path))
+    entry = ledger.open_trial("control", TrialConfig(), 1)
+    assert (
+        trial_row(ledger.plan, entry)["samples/test_correct"] is trial_row(ledger.plan, entry)["classes/test"] is None
+    )
+    answers = {
+        "samples": 9,
+        "bits": "wIA=",
+        "count": [4, 5],
+        "correct": [1, 2],
+        "gap_count": [2, 0],
+        "gap": [-0.5, 0.0],
+    }
+    for given in ({}, answers, {**answers, "bits": "AAA="}):
+        ledger.record_answers(entry.trial_id, given)
+    again = StudyLedger(ledger.plan).entries[entry.trial_id]
+    assert again.answers == entry.answers == answers
+    row = trial_row(ledger.plan, again)
+    assert row["samples/test_correct"] == b"\xc0\x80"
+    assert row["classes/test"] == [
+        {"count": 4, "correct": 1, "gap_count": 2, "gap": -0.5},
+        {"count": 5, "correct": 2, "gap_count": 0, "gap": 0.0},
+    ]
+
+
 def test_times_never_go_back_when_the_clock_does_and_a_study_goes_on_after_them(tmp_path, monkeypatch):
     clock = itertools.cycle([5000.0, 90_000.0, 100.0])
     monkeypatch.setattr("time.time", lambda: next(clock))
@@ -242,6 +268,16 @@ IMPOSSIBLE = {
         {"event": "calibration", "trial_id": "planned-0001",
          "calibration": {"calibration/val_student": {"count": [1, 2], "confidence": [0.5], "correct": [1]}}},
         "invalid calibration",
+    ),
+    "fewer bits than samples": (
+        {"event": "answers", "trial_id": "planned-0001",
+         "answers": {"samples": 9, "bits": "gA==", "count": [9], "correct": [1]}},
+        "invalid answers",
+    ),
+    "classes that differ in number": (
+        {"event": "answers", "trial_id": "planned-0001",
+         "answers": {"samples": 8, "bits": "gA==", "count": [8, 0], "correct": [1]}},
+        "invalid answers",
     ),
     "passes that are negative": ({"event": "fill", "time": 1, "forwards": -5}, "invalid forwards"),
     "a confirmation of nothing": ({"event": "confirmation", "confirmation": {}}, "confirmation: "),

@@ -384,3 +384,98 @@ def test_the_digest_of_a_plan_is_that_of_its_version_and_of_what_differs_from_th
     }  # fmt: skip
     content = json.dumps({"fields": fields, "version": 2}, sort_keys=True)
     assert plan.digest == hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def test_each_method_has_several_independent_searches_and_the_best_config_of_each_is_repeated(tmp_path):
+    values = {"methods": ["ce", "dkd", "kd"], "trials": 4, "searches_per_method": 2}
+    ledger, search, tune = begin(tmp_path, "method_tuned", **values)
+    plan = ledger.plan
+    assert [each.name for each in plan.searches] == [
+        "ce", "dkd", "kd", "ce, search 2", "dkd, search 2", "kd, search 2",
+    ]  # fmt: skip
+    tune.run(plan.searched)
+    entries = {each.name: [e for e in ledger.in_stage("search") if e.search == each.name] for each in plan.searches}
+    assert {len(each) for each in entries.values()} == {4}
+    for method in plan.compared:
+        first, second = entries[method.name], entries[f"{method.name}, search 2"]
+        assert first[0].config.config_id == second[0].config.config_id  # both start at the published settings
+        assert first[0].config.seed != second[0].config.seed
+        assert not {e.config.config_id for e in first[1:]} & {e.config.config_id for e in second[1:]}
+        assert {e.config.data_seed for e in first}.isdisjoint({e.config.data_seed for e in second})
+    tune.run()
+    repeated = {entry.config.config_id for entry in ledger.in_stage("replicate")}
+    best = {max(each, key=lambda entry: (entry.score, -entry.ordinal)).config.config_id for each in entries.values()}
+    assert repeated == best
+    assert search.suggest("more") == "FINISHED"
+    assert "3 methods x 2 searches x (4 search trials + 1 best x 2 seeds)" in describe_plan(plan, [])
+
+
+@pytest.mark.parametrize("ran", [5, 13, 26])
+def test_several_searches_go_on_after_a_kill_as_if_there_was_none(tmp_path, ran):
+    values = {"methods": ["ce", "kd"], "trials": 12, "searches_per_method": 2}
+    _, _, tune = begin(tmp_path / "whole", "method_tuned", **values)
+    whole = [trial["config"] for trial in tune.run()]
+    ledger, _, tune = begin(tmp_path / "killed", "method_tuned", **values)
+    done = [trial["config"] for trial in tune.run(ran)]
+    ledger.close()
+    _, _, tune = begin(tmp_path / "killed", "method_tuned", **values)
+    assert done + [trial["config"] for trial in tune.run()] == whole
+
+
+def test_searches_per_method_are_for_tuned_methods_alone(tmp_path):
+    for space in ("method", "joint"):
+        make = compare if space == "method" else make_plan
+        with pytest.raises((UsageError, ValueError), match="searches per method"):
+            make(tmp_path, space=space, searches_per_method=2)
+
+
+class CostlyTune(PretendedTune):
+    """Trials that report what a step costs: five times cross-entropy for dkd, as much as it for the others."""
+
+    def finish(self, tune_id, settings):
+        cost = 5.0 if settings["config"]["method"] == "dkd" else 1.0
+        self.ledger.record_facts(settings["trial_id"], {"cost/step_flops_to_ce": cost})
+        super().finish(tune_id, settings)
+
+
+def begin_costly(folder):
+    values = {"methods": ["ce", "dkd", "kd"], "trials": 12, "searches_per_method": 2, "budget": "flops"}
+    ledger = StudyLedger(compare(folder, "method_tuned", **values))
+    search = StudySearch(ledger, {})
+    return ledger, search, CostlyTune(search, ledger)
+
+
+@pytest.mark.parametrize("ran", [None, 4, 9, 30])
+def test_by_equal_flops_a_method_that_costs_more_has_fewer_trials_after_a_kill_too(tmp_path, ran):
+    ledger, search, tune = begin_costly(tmp_path)
+    if ran is not None:
+        tune.run(ran)
+        ledger.close()
+        ledger, search, tune = begin_costly(tmp_path)
+    tune.run()
+    counts = Counter(entry.search for entry in ledger.in_stage("search"))
+    assert counts == {
+        "ce": 12, "kd": 12, "dkd": 2, "ce, search 2": 12, "kd, search 2": 12, "dkd, search 2": 2,
+    }  # fmt: skip
+    assert not search.has_more
+    assert ledger.planned - len(ledger.entries) <= 3 * ledger.plan.replicates  # both searches may find the same config
+
+
+def test_a_search_by_flops_waits_for_the_cost_of_its_first_trial_and_outlives_a_failed_one(tmp_path):
+    ledger, search, tune = begin_costly(tmp_path)
+    first = [tune.next() for _ in range(6)]
+    assert len({ledger.entries[each[1]["trial_id"]].search for each in first}) == 6
+    assert tune.next() is None
+    assert search.has_more
+    search.on_trial_complete(first[0][0], {"finished": False, "failed": "why"})  # before it reported its cost
+    again = tune.next()
+    assert ledger.entries[again[1]["trial_id"]].search == "ce"
+    assert tune.next() is None
+
+
+def test_equal_flops_are_for_tuned_methods_alone(tmp_path):
+    for space in ("method", "joint"):
+        make = compare if space == "method" else make_plan
+        with pytest.raises((UsageError, ValueError), match="leave out --budget"):
+            make(tmp_path, space=space, budget="flops")
+    assert "by equal FLOPs" in describe_plan(begin_costly(tmp_path)[0].plan, [])

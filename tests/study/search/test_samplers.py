@@ -2,13 +2,14 @@
 
 from typing import get_args
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from search_spaces import SPACES
 from study.cli.preview import describe_plan
 from study.plan.plan import Sampler
-from study.search.samplers import sampler_outcome
+from study.search.samplers import make_sampler, sampler_outcome
 from tests.study.factories import make_plan
 
 
@@ -42,3 +43,28 @@ def test_the_plan_says_how_a_sampler_learns_from_stopped_trials(tmp_path):
         "cmaes",
         "nsga2",
     ]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_same_suggestions_come_from_a_model_whether_trials_failed_or_not(sampler, failing, monkeypatch):
+    """The model's own suggestions are counted: with failures too, all after the first ten."""
+    study, modelled = optuna.create_study(), []
+    name = "_sample" if sampler == "tpe" else "_optimize_acqf"
+    kind = optuna.samplers.TPESampler if sampler == "tpe" else optuna.samplers.GPSampler
+    real = getattr(kind, name)
+
+    def counted(self, *arguments, **named):
+        modelled.append(number)
+        return real(self, *arguments, **named)
+
+    for number in range(13):
+        study.sampler = make_sampler(sampler, study_seed=0, number=number)
+        with monkeypatch.context() as patched:
+            patched.setattr(kind, name, counted)
+            trial = study.ask()
+            value = trial.suggest_float("x", 0.0, 1.0)
+            trial.suggest_float("y", 0.0, 1.0)
+        failed = failing and number % 3 == 1
+        study.tell(trial, None if failed else value, state=TrialState.FAIL if failed else TrialState.COMPLETE)
+    assert set(modelled) == {10, 11, 12}

@@ -8,7 +8,7 @@ from study.cli.preview import describe_plan
 from study.cli.request import keep_confirmation, resumed_plan
 from study.confirm import main as confirm_main
 from study.ledger.ledger import StudyLedger, trial_row
-from study.plan.confirmation import PUBLISHED, ConfirmationRequest
+from study.plan.confirmation import PUBLISHED, ConfirmationRequest, SeedsAsked
 from study.plan.methods import known_methods
 from study.plan.resolve import load_plan
 from study.plan.size import confirm_trials
@@ -204,7 +204,7 @@ def test_a_tuning_that_was_stopped_goes_on(tmp_path):
     tune.next()  # handed out, and then the process is gone
     ledger.close()
     again = StudyLedger(ledger.plan)
-    assert confirmation_request(again, 2, 3) == ConfirmationRequest(**ASKED)
+    assert confirmation_request(again, 2, SeedsAsked(3)) == ConfirmationRequest(**ASKED)
     rest = PretendedSeeds(StudySearch(again, {}), again)
     rest.run()
     assert len(again.in_stage("tune")) == 4 * again.plan.replicates

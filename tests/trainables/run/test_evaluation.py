@@ -1,9 +1,17 @@
+import base64
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from trainables.run.evaluation import calibration_of, measures_on_test, validation_measures
+from trainables.run.evaluation import (
+    answers_of,
+    calibration_of,
+    gaps_by_class,
+    measures_on_test,
+    validation_measures,
+)
 from trainables.spec.measures import VALIDATION_MEASURES
 
 STUDENT = torch.tensor([[math.log(3), 0.0], [0.0, 0.0], [0.0, math.log(3)]])
@@ -98,3 +106,20 @@ def test_a_task_is_measured_by_its_own_metrics_too():
     assert measures_on_test(logits, labels, ("accuracy", "f1")) == pytest.approx(
         {"test/accuracy": 0.6, "test/f1": 2 / 3}
     )
+
+
+def test_the_answers_are_one_bit_per_sample_and_sums_per_class():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]).repeat(3, 1)
+    labels = torch.tensor([0, 1, 1]).repeat(3)
+    found = answers_of(logits, labels)
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(found["bits"]), np.uint8))
+    assert bits.tolist() == [1, 0, 1, 1, 0, 1, 1, 0, 1, *[0] * 7]
+    assert (found["samples"], found["count"], found["correct"]) == (9, [3, 6, 0], [3, 3, 0])
+
+
+def test_the_gaps_of_the_classes_add_up_to_the_gap_of_the_split():
+    found = gaps_by_class(TEACHER, STUDENT, LABELS)
+    measures = validation_measures(STUDENT, LABELS, temperature=1.0, teacher_logits=TEACHER)
+    assert found["gap_count"] == [2, 1]
+    assert sum(found["gap"]) / 3 == pytest.approx(measures["val/sharpness_gap"])
+    assert found["gap"][1] == pytest.approx(math.log(9) - math.log(4))

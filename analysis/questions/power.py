@@ -1,0 +1,270 @@
+"""Resolution of a study: the least difference that its seeds can show, and the seeds needed for a given difference.
+
+The spread is the study's own: the standard deviation over seeds of the paired difference between two configs. Each
+comparison has one, and the median of them stands for the study. The comparisons are those of the confirmation if there
+is one, else every repeated config against the baseline.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.questions.confirmation import ConfirmationResult
+from analysis.reading.trials import (
+    BASELINE,
+    CONFIRM,
+    REPEATED,
+    ConfigSummary,
+    Split,
+    objective,
+    objective_of_all,
+    select,
+    trial_scores,
+)
+from analysis.statistics.estimates import Estimate, holm
+from analysis.statistics.power import LEVEL, POWER, least_detectable, seeds_needed
+from trainables.display.numbers import NETWORK_PLACES, counted, format_number, listed
+
+# Half a point of accuracy: differences between methods in the literature are of this size.
+SMALLEST: Final = 0.005
+LEADS: Final = ("Least detectable difference", "Not settled", "No difference is detectable")
+_MOST_NAMED: Final = 4
+
+
+class Compared(NamedTuple):
+    """One comparison of two configs over seeds.
+
+    Args:
+        label: name of the first config.
+        against: name of the second config.
+        spread: standard deviation of the paired differences; nan for fewer than two pairs.
+        difference: estimate of the mean difference.
+        corrected_p: p-value after Holm's correction over all comparisons; None without a test.
+    """
+
+    label: str
+    against: str
+    spread: float
+    difference: Estimate
+    corrected_p: float | None
+
+    def settles(self, smallest: float) -> bool:
+        """Return whether the sign is clear, or the whole interval lies within ± `smallest`."""
+        low, high = self.difference.low, self.difference.high
+        clear = (low > 0 or high < 0) and (self.corrected_p is None or self.corrected_p < LEVEL)
+        return clear or (-smallest < low and high < smallest)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Resolution of a study.
+
+    Args:
+        compared: comparisons, at least one.
+        objective: objective of the differences in words.
+        split: split of the differences.
+    """
+
+    compared: tuple[Compared, ...]
+    objective: str
+    split: Split
+
+    @property
+    def spreads(self) -> list[float]:
+        """Known standard deviations of the paired differences, in ascending order."""
+        return sorted(each.spread for each in self.compared if not math.isnan(each.spread))
+
+    @property
+    def spread(self) -> float:
+        """Median standard deviation of the paired differences; nan if no comparison has two pairs."""
+        return float(np.median(self.spreads)) if self.spreads else math.nan
+
+    @property
+    def seeds(self) -> int:
+        """Smallest number of paired seeds of the comparisons."""
+        return min(each.difference.n for each in self.compared)
+
+    def detectable(self, *, corrected: bool, seeds: int | None = None, power: float = POWER) -> float:
+        """Return the least detectable difference, by default at the study's own seeds.
+
+        Args:
+            corrected: whether after Holm's correction for all comparisons.
+            seeds: number of paired seeds.
+            power: wanted power.
+        """
+        tests = len(self.compared) if corrected else 1
+        return least_detectable(self.spread, self.seeds if seeds is None else seeds, power=power, tests=tests)
+
+    def needed(self, difference: float, *, corrected: bool, power: float = POWER) -> int | None:
+        """Return the number of seeds that shows a difference; None if it is above `MOST_SEEDS`."""
+        return seeds_needed(difference, self.spread, power=power, tests=len(self.compared) if corrected else 1)
+
+    def unsettled(self, smallest: float = SMALLEST) -> list[str]:
+        """Return the names of the comparisons with neither a clear sign nor an interval within ± `smallest`."""
+        several = len({each.against for each in self.compared}) > 1
+        return [
+            f"{each.label} against {each.against}" if several else each.label
+            for each in self.compared
+            if not each.settles(smallest)
+        ]
+
+    def as_dict(self, differences: Sequence[float], *, power: float = POWER) -> dict[str, Any]:
+        """Return the resolution and the seeds needed for each difference as JSON values."""
+        known = bool(self.spreads)
+        return {
+            "objective": self.objective,
+            "split": self.split,
+            "seeds": self.seeds,
+            "comparisons": len(self.compared),
+            "spread": self.spread if known else None,
+            "smallest_spread": self.spreads[0] if known else None,
+            "largest_spread": self.spreads[-1] if known else None,
+            "power": power,
+            "level": LEVEL,
+            "detectable": _finite(self.detectable(corrected=False, power=power)),
+            "detectable_after_holm": _finite(self.detectable(corrected=True, power=power)),
+            "needed": [
+                {
+                    "difference": each,
+                    "seeds": self.needed(each, corrected=False, power=power),
+                    "seeds_after_holm": self.needed(each, corrected=True, power=power),
+                }
+                for each in differences
+                if known
+            ],
+            "unsettled": self.unsettled(),
+        }
+
+
+def find_resolution(
+    trials: pa.Table, configs: Sequence[ConfigSummary], confirmed: ConfirmationResult | None
+) -> Resolution | None:
+    """Return the resolution of a study, or None if nothing is compared on paired seeds.
+
+    Args:
+        trials: trials of the study.
+        configs: repeated configs.
+        confirmed: result of a complete confirmation, or None.
+    """
+    if confirmed is not None and any(each.difference.n for each in confirmed.comparisons):
+        scores = _scores(trials, (CONFIRM,), "test")
+        compared = tuple(
+            Compared(
+                each.label,
+                each.against_label,
+                _spread(scores.get(each.config_id, {}), scores.get(each.against, {})),
+                each.difference,
+                each.corrected_p,
+            )
+            for each in confirmed.comparisons
+            if each.difference.n
+        )
+        return Resolution(compared, confirmed.objective, "test")
+    scores = _scores(trials, REPEATED, "validation")
+    found = tuple(_repeated(configs, scores))
+    return (
+        Resolution(found, objective_of_all(configs) if configs else objective(trials), "validation") if found else None
+    )
+
+
+def _repeated(configs: Sequence[ConfigSummary], scores: dict[str, dict[int, float]]) -> Iterator[Compared]:
+    baselines = [each.config_id for each in configs if each.method == BASELINE and each.against_baseline is None]
+    rows = [(each, each.against_baseline) for each in configs]
+    known = [(each, against) for each, against in rows if against is not None and against.n]
+    if not baselines:
+        return
+    shared = set.intersection(*(set(scores[each]) for each in baselines))
+    baseline = {replicate: float(np.mean([scores[each][replicate] for each in baselines])) for replicate in shared}
+    corrected = holm([math.nan if against.p_value is None else against.p_value for _, against in known])
+    for (each, against), p_value in zip(known, corrected, strict=True):
+        spread = _spread(scores[each.config_id], baseline)
+        label = each.method if each.stage == "control" else each.name
+        yield Compared(label, BASELINE, spread, against, None if math.isnan(p_value) else p_value)
+
+
+def _scores(trials: pa.Table, stages: Sequence[str], split: Split) -> dict[str, dict[int, float]]:
+    """Return the scores of each config by replicate."""
+    rows = select(trials, stages=stages)
+    found: dict[str, dict[int, float]] = {}
+    columns = (rows["config_id"].to_pylist(), rows["replicate"].to_pylist(), trial_scores(rows, split).tolist())
+    for config_id, replicate, score in zip(*columns, strict=True):
+        found.setdefault(config_id, {})[replicate] = score
+    return found
+
+
+def _spread(own: dict[int, float], others: dict[int, float]) -> float:
+    differences = [own[each] - others[each] for each in sorted(own.keys() & others.keys())]
+    kept = [each for each in differences if math.isfinite(each)]
+    return float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
+
+
+def resolution_texts(found: Resolution | None, command: str, *, difference: float = SMALLEST) -> list[str]:
+    """Return what the seeds of a study can show, as sentences for the result table, the report and MLflow.
+
+    Args:
+        found: resolution of the study.
+        command: command that plans the number of seeds.
+        difference: difference of interest.
+    """
+    if found is None:
+        return []
+    if not found.spreads:
+        return [
+            f"No difference is detectable with {counted(found.seeds, 'paired seed')}: one seed shows no spread. Only "
+            "more seeds can settle this."
+        ]
+    texts = [_detectable_text(found)]
+    unsettled = found.unsettled(difference)
+    if unsettled:
+        named = unsettled[:_MOST_NAMED] + (
+            [f"{len(unsettled) - _MOST_NAMED} more"] if len(unsettled) > _MOST_NAMED else []
+        )
+        texts.append(
+            f"Not settled to ±{difference:g}: {listed(named)}. Only more seeds can settle this: "
+            f"{seeds_in_words(found, difference)} (`{command}`)."
+        )
+    return texts
+
+
+def _detectable_text(found: Resolution) -> str:
+    tests, size = len(found.compared), f"{found.split} {found.objective}"
+    single, all_of_them = (found.detectable(corrected=corrected) for corrected in (False, True))
+    after = "" if tests == 1 else f"; {_difference(all_of_them)} after Holm's correction for {tests} comparisons"
+    return (
+        f"Least detectable difference in {size} at n = {found.seeds}: {_difference(single)} (power {POWER:g}, "
+        f"two-sided level {LEVEL:g}{after}), by {spread_in_words(found)}."
+    )
+
+
+def spread_in_words(found: Resolution) -> str:
+    """Describe the spread of a study with a known spread, and its range over the comparisons."""
+    spreads = [format_number(each, NETWORK_PLACES) for each in (found.spread, found.spreads[0], found.spreads[-1])]
+    if len(found.spreads) == 1:
+        return f"the standard deviation of the paired differences, {spreads[0]}"
+    return (
+        f"the median standard deviation of {len(found.spreads)} paired differences, {spreads[0]} "
+        f"({spreads[1]} to {spreads[2]})"
+    )
+
+
+def seeds_in_words(found: Resolution, difference: float, *, power: float = POWER) -> str:
+    """Describe the seeds needed for a difference, alone and after Holm's correction."""
+    alone, after = (found.needed(difference, corrected=corrected, power=power) for corrected in (False, True))
+    if alone is None:
+        return f"a difference of {difference:g} needs more seeds than any study can have"
+    words = f"{alone:,} seeds show a difference of {difference:g} with power {power:g}"
+    if len(found.compared) > 1:
+        words += f", {'far more' if after is None else f'{after:,}'} after Holm's correction"
+    return words
+
+
+def _difference(size: float) -> str:
+    return "none, however large," if math.isinf(size) else format_number(size, NETWORK_PLACES)
+
+
+def _finite(size: float) -> float | None:
+    return size if math.isfinite(size) else None

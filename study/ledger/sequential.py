@@ -1,0 +1,165 @@
+"""Trials of a confirmation that adds seeds until every comparison is decided or the largest number is reached.
+
+Which trials are due follows from the recorded results alone, so a resumed study continues where it stopped, and every
+reader of the journal finds the same decisions. `analysis.statistics.sequential` describes the rule.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from study.ledger.confirmation import Choice, Confirmation
+from study.plan.methods import BASELINE
+from study.plan.stages import PlannedTrial
+from trainables.display.numbers import counted, listed
+from trainables.spec.measures import objective_of
+
+if TYPE_CHECKING:
+    from study.ledger.ledger import TrialEntry
+
+_WORDS: Final = {
+    "better": "better than {against}",
+    "worse": "worse than {against}",
+    "small": "not more than {detect:g} from {against}",
+    None: "not decided against {against}",
+}
+
+
+class Decided(NamedTuple):
+    """State of one comparison.
+
+    Args:
+        label: first config.
+        against: second config.
+        decision: `better`, `worse`, `small`, or None while the comparison is open.
+        seeds: number of paired seeds at the last look.
+    """
+
+    label: str
+    against: str
+    decision: str | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a sequential confirmation.
+
+    Args:
+        due: trials that the looks so far require, in the order of their start.
+        decided: all comparisons.
+        complete: whether no further trial is due.
+    """
+
+    due: list[PlannedTrial]
+    decided: list[Decided]
+    complete: bool
+
+
+def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list[tuple[Choice, Choice]]:
+    """Return the planned comparisons, those of `analysis.questions.confirmation.summarise_confirmation`."""
+    every = list(choices)
+    return [
+        (one, other)
+        for one in every
+        for other in every
+        if one is not other
+        and (other.control == BASELINE if compares_methods else one.rank is not None and other.control is not None)
+    ]
+
+
+def find_progress(
+    confirmation: Confirmation, entries: Iterable["TrialEntry"], *, study_seed: int, compares_methods: bool
+) -> Progress:
+    """Work out which trials of a sequential confirmation are due, look by look.
+
+    Args:
+        confirmation: confirmation with a difference to detect.
+        entries: its trials so far.
+        study_seed: seed of the study.
+        compares_methods: whether every config is compared with the baseline.
+    """
+    from analysis.statistics.sequential import plan_looks  # SciPy would slow down every command
+
+    assert confirmation.request.detect is not None
+    ended, scores = _ended(entries)
+    pairs = comparisons_of(confirmation.choices, compares_methods=compares_methods)
+    looks = plan_looks(confirmation.request.detect, confirmation.request.seeds, max(1, len(pairs)))
+    first, done = confirmation.first_replicate, 0
+    due: list[PlannedTrial] = []
+    decided: list[str | None] = [None] * len(pairs)
+    seen = [0] * len(pairs)
+    active = list(confirmation.choices)
+
+    def progress(complete: bool) -> Progress:
+        found = zip(pairs, decided, seen, strict=True)
+        return Progress(due, [Decided(a.label, b.label, each, n) for (a, b), each, n in found], complete)
+
+    for number, look in enumerate(looks.looks):
+        wanted = [
+            PlannedTrial("confirm", choice.config.with_seeds(study_seed, replicate), replicate)
+            for replicate in range(first + done, first + look)
+            for choice in active
+        ]
+        due += wanted
+        done = look
+        if any((each.config.config_id, each.replicate) not in ended for each in wanted):
+            return progress(complete=False)
+        for place, (one, other) in enumerate(pairs):
+            if decided[place] is None:
+                differences = _differences(scores, one, other, range(first, first + look))
+                seen[place] = len(differences)
+                decided[place] = looks.decide(differences, number)
+        still_open = [pair for pair, decision in zip(pairs, decided, strict=True) if decision is None]
+        active = [choice for choice in confirmation.choices if any(choice in pair for pair in still_open)]
+        if not active:
+            break
+    return progress(complete=True)
+
+
+def _ended(entries: Iterable["TrialEntry"]) -> tuple[set[tuple[str, int]], dict[str, dict[int, float]]]:
+    """Return the trials that have ended, and the test scores of the finished ones by config and replicate."""
+    ended, scores = set(), dict[str, dict[int, float]]()
+    for entry in entries:
+        config_id = entry.config.config_id
+        if entry.status is not None:
+            ended.add((config_id, entry.replicate))
+        if entry.status == "finished":
+            score = entry.last.get(objective_of(entry.config.dataset, "test"), math.nan)
+            scores.setdefault(config_id, {})[entry.replicate] = score
+    return ended, scores
+
+
+def _differences(
+    scores: Mapping[str, Mapping[int, float]], one: Choice, other: Choice, replicates: Iterable[int]
+) -> list[float]:
+    own, others = (scores.get(each.config.config_id, {}) for each in (one, other))
+    return [own[each] - others[each] for each in replicates if each in own and each in others]
+
+
+def sequential_texts(confirmation: Confirmation, progress: Progress) -> list[str]:
+    """Return the decisions of a complete sequential confirmation in words."""
+    detect, groups = confirmation.request.detect, dict[str, list[str]]()
+    assert detect is not None
+    for each in progress.decided:
+        words = _WORDS[each.decision].format(against=each.against, detect=detect)
+        groups.setdefault(words, []).append(f"{each.label} (n = {each.seeds})")
+    decisions = "; ".join(f"{words}: {listed(names)}" for words, names in groups.items())
+    undecided = any(each.decision is None for each in progress.decided)
+    return [
+        f"Seeds were added, up to {confirmation.request.seeds}, until each of "
+        f"{counted(len(progress.decided), 'comparison')} was decided to ±{detect:g}. {decisions}."
+        + (" Only more seeds can settle what is not decided." if undecided else ""),
+        "These decisions keep the error over all looks and comparisons: a false sign at 0.05 in all, a true difference "
+        f"of {detect:g} taken for a smaller one at 0.2 each. The p-values and intervals in the tables are those of a "
+        "fixed number of seeds, and do not account for the looks.",
+    ]
+
+
+def sequential_summary(confirmation: Confirmation, progress: Progress) -> dict[str, Any]:
+    """Return the decisions as JSON values."""
+    return {
+        "decisions": [each._asdict() for each in progress.decided],
+        "texts": sequential_texts(confirmation, progress) if progress.complete else [],
+    }

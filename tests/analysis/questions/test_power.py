@@ -1,0 +1,81 @@
+"""What the seeds of a study can show, on shipped and on invented studies."""
+
+import math
+
+import numpy as np
+import pytest
+
+from analysis.questions.power import Compared, Resolution, find_resolution, resolution_texts, seeds_in_words
+from analysis.reading.trials import EXAMPLES, compare_methods, summarise_configs
+from analysis.report.folder import read_folder
+from analysis.statistics.estimates import Estimate
+from tests.analysis.synthetic import trial, trials_table
+
+
+def invented(low, high, *, p_value=None, n=10, spread=0.01, label="a", against="kd"):
+    return Compared(label, against, spread, Estimate((low + high) / 2, low, high, n, "", p_value), p_value)
+
+
+def two_configs(differences):
+    """A study with the control kd and one promising config on the same seeds."""
+    rows = []
+    for replicate, difference in enumerate(differences, start=1):
+        for method, config_id, stage, score in (
+            ("kd", "k", "control", 0.8), ("pesf_kd", "p", "replicate", 0.8 + difference)
+        ):  # fmt: skip
+            own = {"config_id": config_id, "stage": stage, "replicate": replicate, "name": f"{config_id}-s{replicate}"}
+            rows.append(trial(len(rows), method=method, **own, **{"val/accuracy": score}))
+    return trials_table(rows)
+
+
+def test_the_tuned_methods_need_29_seeds_for_half_a_point_and_54_after_holm():
+    study = read_folder(EXAMPLES / "fashion-method-tuned")
+    found = find_resolution(study.records.trials, compare_methods(study.records.trials), study.confirmation())
+    assert (found.split, len(found.compared), found.seeds) == ("test", 19, 10)
+    assert [found.needed(0.005, corrected=corrected) for corrected in (False, True)] == [29, 54]
+    assert found.spread == pytest.approx(0.00911568, abs=1e-8)
+    assert found.detectable(corrected=False) == pytest.approx(0.00912, abs=1e-5)
+    assert "29 seeds show a difference of 0.005 with power 0.8, 54 after Holm's correction" in seeds_in_words(
+        found, 0.005
+    )
+
+
+def test_the_spread_of_repeated_configs_is_that_of_their_paired_differences():
+    differences = [0.01, -0.02, 0.03, 0.0, 0.01, 0.02]
+    trials = two_configs(differences)
+    found = find_resolution(trials, summarise_configs(trials), None)
+    assert (found.split, found.seeds, [each.label for each in found.compared]) == ("validation", 6, ["p"])
+    assert found.spread == pytest.approx(np.std(differences, ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("compared", "settled"),
+    [
+        (invented(0.001, 0.02, p_value=0.01), True),
+        (invented(0.001, 0.02, p_value=0.2), False),  # the corrected test disagrees with the interval
+        (invented(-0.02, -0.001, p_value=0.01), True),
+        (invented(-0.004, 0.004, p_value=0.9), True),  # too small to matter either way
+        (invented(-0.004, 0.006, p_value=0.9), False),
+        (invented(math.nan, math.nan, n=2), False),
+    ],
+)
+def test_a_comparison_is_settled_by_a_clear_sign_or_by_a_small_enough_interval(compared, settled):
+    assert compared.settles(0.005) is settled
+    texts = resolution_texts(Resolution((compared,), "accuracy", "validation"), "COMMAND")
+    assert any("Only more seeds can settle this" in text for text in texts) is not settled
+
+
+def test_one_seed_detects_nothing_and_no_comparison_has_no_resolution():
+    trials = two_configs([0.01])
+    (text,) = resolution_texts(find_resolution(trials, summarise_configs(trials), None), "COMMAND")
+    assert text.startswith("No difference is detectable with 1 paired seed")
+    alone = two_configs([0.01]).slice(0, 1)
+    assert find_resolution(alone, summarise_configs(alone), None) is None
+    assert resolution_texts(None, "COMMAND") == []
+
+
+def test_few_seeds_cannot_show_any_difference():
+    trials = two_configs([0.01, -0.02, 0.03])
+    found = find_resolution(trials, summarise_configs(trials), None)
+    assert "at n = 3: none, however large, (power" in resolution_texts(found, "COMMAND")[0]
+    assert found.as_dict([0.005])["detectable"] is None

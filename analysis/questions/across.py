@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from analysis.reading.landmark import Floats
 from analysis.reading.pooling import of_study, study_names
-from analysis.reading.trials import BASELINE, REPEATED, SEARCH, StudyRecords, method_name, select, trial_scores
+from analysis.reading.trials import BASELINE, REPEATED, SEARCH, StudyRecords, method_names, select, trial_scores
 from analysis.statistics.estimates import Estimate, mean_interval
 from analysis.statistics.meta import RandomEffects, random_effects_mean
 from analysis.statistics.resampling import without_spread
@@ -121,8 +121,7 @@ def _scores_by_method(trials: pa.Table) -> dict[str, dict[int, _Score]]:
     searched = select(trials, stages=[SEARCH])
     promised = dict(zip(searched["config_id"].to_pylist(), trial_scores(searched).tolist(), strict=True))
     rows = select(trials, stages=REPEATED)
-    adapters = rows["adapter"].to_pylist() if "adapter" in rows.column_names else [None] * rows.num_rows
-    names = [method_name(*both) for both in zip(rows["method"].to_pylist(), adapters, strict=True)]
+    names = method_names(rows)
     configs: dict[str, str] = {}
     for name, config_id in zip(names, rows["config_id"].to_pylist(), strict=True):
         best = configs.setdefault(name, config_id)

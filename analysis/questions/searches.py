@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, method_name, select, trial_scores
+from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, method_names, select, trial_scores
 from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE
 from trainables.display.numbers import NETWORK_PLACES, counted, format_number
@@ -125,10 +125,8 @@ def _difference(table: NDArray[np.float64], baseline: NDArray[np.float64], betwe
 def _tables(rows: pa.Table, confirmed: bool) -> dict[str, NDArray[np.float64]]:
     """Return the scores of each method as (R, n), over the seeds that all repeated configs share."""
     scores: dict[str, dict[str, dict[int, float]]] = {}
-    adapters = rows["adapter"].to_pylist() if "adapter" in rows.column_names else [None] * rows.num_rows
-    names = map(method_name, rows["method"].to_pylist(), adapters)
     values = trial_scores(rows, "test" if confirmed else "validation").tolist()
-    columns = (names, rows["config_id"].to_pylist(), rows["replicate"].to_pylist(), values)
+    columns = (method_names(rows), rows["config_id"].to_pylist(), rows["replicate"].to_pylist(), values)
     for name, config_id, replicate, score in zip(*columns, strict=True):
         if math.isfinite(score):
             scores.setdefault(name, {}).setdefault(config_id, {})[replicate] = score

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from analysis.reading.trials import numbers, objective_measure
 from analysis.statistics.crossed import crossed_mean
-from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
+from analysis.statistics.estimates import Estimate, mean_interval, paired_difference, within_range
 from trainables.spec.measures import ACCURACY, CLASSES, CORRECT
 
 
@@ -91,8 +91,9 @@ def compare_classes(one: pa.Table, other: pa.Table, *, seed: int = 0) -> list[Cl
         first, second = ([_share(cell) for cell in column] for column in zip(*cells, strict=True))
         gaps = [_ratio(cell["gap"], cell["gap_count"]) for cell, _ in cells]
         samples = int(cells[0][0]["count"] or 0)
-        difference = paired_difference(first, second, seed=seed)
-        results.append(ClassResult(place, samples, mean_interval(first), difference, mean_interval(gaps)))
+        difference = within_range(paired_difference(first, second, seed=seed), -1, 1)
+        accuracy = within_range(mean_interval(first), 0, 1)
+        results.append(ClassResult(place, samples, accuracy, difference, mean_interval(gaps)))
     return results
 
 

@@ -6,18 +6,34 @@ without passes for storing teacher outputs, which many trials share. Until then 
 time. The numbers follow from the journal alone, so a resumed study finds the same ones.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
 from study.plan.plan import StudyPlan
-
-if TYPE_CHECKING:
-    from study.ledger.ledger import TrialEntry
+from trainables.spec.trial import TrialConfig
 
 COST: Final = "cost/step_flops_to_ce"
 
 
-def search_targets(plan: StudyPlan, searched: "Iterable[TrialEntry]") -> dict[str, int | None]:
+class Searched(Protocol):
+    """Trial of a search, as far as it is read here; implemented by `study.ledger.ledger.TrialEntry`."""
+
+    config: TrialConfig
+
+    @property
+    def search(self) -> str | None:
+        """Name of the search, if recorded."""
+
+    @property
+    def status(self) -> str | None:
+        """Final status; None until the trial ends."""
+
+    @property
+    def facts(self) -> Mapping[str, float]:
+        """Facts reported by the trial."""
+
+
+def search_targets(plan: StudyPlan, searched: Iterable[Searched]) -> dict[str, int | None]:
     """Return the number of trials of each search, by name; None while a search waits for the cost of its trials.
 
     Args:
@@ -26,13 +42,13 @@ def search_targets(plan: StudyPlan, searched: "Iterable[TrialEntry]") -> dict[st
     """
     if plan.budget == "trials":
         return {search.name: plan.trials for search in plan.searches}
-    own: dict[str, list[TrialEntry]] = {search.name: [] for search in plan.searches}
+    own: dict[str, list[Searched]] = {search.name: [] for search in plan.searches}
     for entry in searched:
         own[plan.search_of(entry.config, entry.search)].append(entry)
     return {name: _target(plan, entries) for name, entries in own.items()}
 
 
-def _target(plan: StudyPlan, entries: "list[TrialEntry]") -> int | None:
+def _target(plan: StudyPlan, entries: list[Searched]) -> int | None:
     costs = [entry.facts[COST] for entry in entries if entry.facts.get(COST, 0.0) > 0]
     if costs:
         return max(1, min(plan.trials, int(plan.trials / costs[0] + 1e-9)))
@@ -41,7 +57,7 @@ def _target(plan: StudyPlan, entries: "list[TrialEntry]") -> int | None:
     return min(plan.trials, len(entries) + 1)  # all failed before their first epoch
 
 
-def searched_in_all(plan: StudyPlan, searched: "Iterable[TrialEntry]") -> int:
+def searched_in_all(plan: StudyPlan, searched: Iterable[Searched]) -> int:
     """Return the number of trials of all searches, at most as long as it is unknown."""
     if plan.budget == "trials":
         return plan.searched

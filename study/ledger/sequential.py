@@ -7,16 +7,14 @@ reader of the journal finds the same decisions. `analysis.statistics.sequential`
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from study.ledger.confirmation import Choice, Confirmation
 from study.plan.methods import BASELINE
 from study.plan.stages import PlannedTrial
 from trainables.display.numbers import counted, listed
 from trainables.spec.measures import objective_of
-
-if TYPE_CHECKING:
-    from study.ledger.ledger import TrialEntry
+from trainables.spec.trial import TrialConfig
 
 _WORDS: Final = {
     "better": "better than {against}",
@@ -24,6 +22,21 @@ _WORDS: Final = {
     "small": "not more than {detect:g} from {against}",
     None: "not decided against {against}",
 }
+
+
+class Confirmed(Protocol):
+    """Trial of a confirmation, as far as it is read here; implemented by `study.ledger.ledger.TrialEntry`."""
+
+    config: TrialConfig
+    replicate: int
+
+    @property
+    def status(self) -> str | None:
+        """Final status; None until the trial ends."""
+
+    @property
+    def last(self) -> Mapping[str, float]:
+        """Measures of the last reported epoch."""
 
 
 class Decided(NamedTuple):
@@ -70,7 +83,7 @@ def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list
 
 
 def find_progress(
-    confirmation: Confirmation, entries: Iterable["TrialEntry"], *, study_seed: int, compares_methods: bool
+    confirmation: Confirmation, entries: Iterable[Confirmed], *, study_seed: int, compares_methods: bool
 ) -> Progress:
     """Work out which trials of a sequential confirmation are due, look by look.
 
@@ -118,7 +131,7 @@ def find_progress(
     return progress(complete=True)
 
 
-def _ended(entries: Iterable["TrialEntry"]) -> tuple[set[tuple[str, int]], dict[str, dict[int, float]]]:
+def _ended(entries: Iterable[Confirmed]) -> tuple[set[tuple[str, int]], dict[str, dict[int, float]]]:
     """Return the trials that have ended, and the test scores of the finished ones by config and replicate."""
     ended, scores = set(), dict[str, dict[int, float]]()
     for entry in entries:

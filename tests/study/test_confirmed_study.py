@@ -180,7 +180,7 @@ def test_a_finished_study_is_confirmed_later_in_packs(output_dir, command, launc
 @pytest.mark.study
 @pytest.mark.parametrize("space", ["method", "method_tuned"])
 def test_a_comparison_of_methods_ends_with_test_accuracies_of_confirmed_seeds(output_dir, command, space):
-    trials = ("--trials", "2") if space == "method_tuned" else ()
+    trials = ("--trials", "2", "--searches", "1") if space == "method_tuned" else ()
     arguments = ("--methods", "ce,kd,dkd,dist", *trials, "--replicates", "2", "--epochs", "2", "--confirm", "2")
     name = f"confirmed-{space}"
     place = ("--name", name, "--output-dir", output_dir)

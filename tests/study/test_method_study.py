@@ -61,7 +61,18 @@ def test_methods_are_compared_on_equal_seeds_through_a_kill(output_dir, command)
 @pytest.mark.slow
 def test_methods_are_tuned_equally_and_then_compared_through_a_kill(output_dir, launch):
     directory = output_dir / "methods-tuned"
-    arguments = ("--space", "method_tuned", "--methods", "ce,kd,dist", "--trials", "2", "--replicates", "2")
+    arguments = (
+        "--space",
+        "method_tuned",
+        "--methods",
+        "ce,kd,dist",
+        "--trials",
+        "2",
+        "--searches",
+        "1",
+        "--replicates",
+        "2",
+    )
     start_and_kill(directory, *arguments, "--epochs", "2", events=10)
     done = launch("--resume", "methods-tuned", "--output-dir", output_dir, "--executor", "ray")
     assert done.returncode == 0, done.stderr

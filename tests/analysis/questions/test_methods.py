@@ -185,8 +185,8 @@ def test_the_readme_says_that_the_records_named_published_compare_kd_with_frozen
     assert (row["adapter_learning_rate"], row["adapter_schedule"]) == (2e-5, "cosine")
     text = " ".join((Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").replace("−", "-").split())
     assert (
-        "The records `fashion-published` are not PESF-KD as published: the adapter's rate was 2e-5 with a cosine schedule "
-        "and moved it by at most 0.004 nats, so they compare `kd` with `kd` plus frozen noise."
+        "The records `fashion-published` are not PESF-KD as published: the adapter's rate was 2e-5 with a cosine "
+        "schedule and moved it by at most 0.004 nats, so they compare `kd` with `kd` plus frozen noise."
     ) in text
     # No score of theirs is quoted for PESF-KD any more.
     assert f"{found.accuracy.value:.3f} ± {found.accuracy.high - found.accuracy.value:.3f} on test" not in text

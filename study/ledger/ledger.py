@@ -26,6 +26,7 @@ from study.records import recorded_trials
 from trainables.process.errors import StudyError
 from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES, objective_of
 from trainables.spec.methods import AdapterSettings
+from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
 from trainables.spec.trial import TrialConfig
 
 Status = Literal["finished", "pruned", "failed"]
@@ -138,7 +139,9 @@ def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
 
 
 def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> str:
-    """Return adapter width, temperature and seed of a trial. Methods other than `pesf_kd` are named first.
+    """Return adapter width, temperature and seed of a trial.
+
+    Methods other than `pesf_kd` are named first, as are its variants and controls, such as `frozen`.
 
     Args:
         config: trial config.
@@ -146,7 +149,8 @@ def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> st
         namesakes: number of earlier configs of the study with the same name.
     """
     entry = config.method_spec
-    parts = [] if config.method == "pesf_kd" else [config.method]
+    variant = method_name({name: getattr(config, name) for name in NAMING_FIELDS}).partition("+")[2]
+    parts = [variant.replace("+", "-")] * bool(variant) if config.method == "pesf_kd" else [config.method]
     if entry.has_adapter:
         parts.append(f"w{config.settings_of(AdapterSettings).adapter_width}")
     if "temperature" in entry.fields:

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from analysis.questions.adapter_why import adapter_why_texts, learned_against_controls
-from tests.analysis.synthetic import trial, trials_table
+from analysis.report.content import make_report
+from analysis.report.folder import read_folder
+from tests.analysis.report.studies import PLAN, write_study
+from tests.analysis.synthetic import epochs_table, trial, trials_table
 
 ARMS = {
     "kd": {"method": "kd"},
@@ -20,11 +23,14 @@ def study(means, *, seeds=10, seed=0, **changes):
     """Repeated trials of the arms with these means, whose seeds share noise."""
     generator = np.random.default_rng(seed)
     shared = 0.01 * generator.normal(size=seeds)
-    return trials_table([
-        trial(100 * number + replicate, stage="replicate", config_id=name, replicate=replicate, **ARMS[name],
-              **{"val/accuracy": 0.8 + means.get(name, 0.0) + shared[replicate] + 0.002 * generator.normal()} | changes)
-        for number, name in enumerate(ARMS) for replicate in range(seeds)
-    ])  # fmt: skip
+    rows = []
+    for number, (name, fields) in enumerate(ARMS.items()):
+        own = changes if fields["method"] == "pesf_kd" else {}
+        for replicate in range(seeds):
+            score = 0.8 + means.get(name, 0.0) + shared[replicate] + 0.002 * generator.normal()
+            about = {"stage": "replicate", "config_id": name, "replicate": replicate, "val/accuracy": score}
+            rows.append(trial(100 * number + replicate, **about | fields | own))
+    return trials_table(rows)
 
 
 def test_pesf_kd_is_compared_with_each_control_on_equal_seeds():
@@ -81,3 +87,22 @@ def test_a_planted_point_is_found_in_most_studies():
         for number in range(60)
     ]
     assert np.mean(found) > 0.9
+
+
+@pytest.mark.study
+def test_the_report_of_the_space_has_the_paragraph_and_the_warning_of_adapters_that_did_not_move(tmp_path):
+    plan = {
+        **PLAN,
+        "space": "adapter_why",
+        "compared": [{"name": name, "fields": fields} for name, fields in ARMS.items()],
+    }
+    trials = study({"pesf_kd": 0.02}, **{"train/adapter_shift": 0.004})
+    report = make_report(read_folder(write_study(tmp_path / "why", trials, epochs_table([]), plan=plan, summary={})))
+    (results,) = (section for section in report.sections if section.key == "results")
+    assert any("Learning the adapter with the student helps" in text for text in results.texts)
+    moved = [warning for warning in report.warnings if "The adapter did not move" in warning]
+    assert ["trials of pesf_kd:" in moved[0], "trials of pesf_kd+average-of-4:" in moved[1]] == [True, True]
+    assert len(moved) == 2  # the frozen adapters are meant to stay
+    other = {**plan, "space": "method"}
+    report = make_report(read_folder(write_study(tmp_path / "other", trials, epochs_table([]), plan=other, summary={})))
+    assert not any("Learning the adapter" in text for section in report.sections for text in section.texts)

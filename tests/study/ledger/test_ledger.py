@@ -176,6 +176,8 @@ def test_a_damaged_line_is_reported_and_its_trial_left_to_run_again(tmp_path):
         ({"method": "ce"}, "ce-s2"),
         ({"method": "dkd"}, "dkd-T4.0-s2"),
         ({"method": "dkd", "adapter": True}, "dkd-w16-T4.0-s2"),
+        ({"pesf_variant": "released-vision"}, "released-vision-w16-T4.0-s2"),
+        ({"adapter_count": 4, "adapter_training": "first"}, "first-average-of-4-w16-T4.0-s2"),
     ],
 )
 def test_trials_are_named_by_what_matters_to_them(fields, name):

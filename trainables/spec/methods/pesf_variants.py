@@ -122,7 +122,8 @@ TERM_AS_PUBLISHED: Final[Mapping[str, float | str | bool]] = {
     "adapter_kd_weight": 1.0,
     **{name: value for name, value in _VISION.items() if name not in ("ce_weight", "kd_weight")},
 }
-# The same on text. The default schedule on text is the released one, so only the other values differ.
+# The same on text. Rate and schedule of the adapter are the defaults on text, which are the released ones except for
+# the warm-up that all trials on text share.
 AS_PUBLISHED_ON_TEXT: Final[Mapping[str, float | str | bool]] = {
     "pesf_variant": "paper",
     **{

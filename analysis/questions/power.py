@@ -25,12 +25,11 @@ from analysis.reading.trials import (
     select,
     trial_scores,
 )
+from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, holm
 from analysis.statistics.power import LEVEL, POWER, least_detectable, seeds_needed
 from trainables.display.numbers import NETWORK_PLACES, counted, format_number, listed
 
-# Half a point of accuracy: differences between methods in the literature are of this size.
-SMALLEST: Final = 0.005
 LEADS: Final = ("Least detectable difference", "Not settled", "No difference is detectable")
 _MOST_NAMED: Final = 4
 
@@ -103,7 +102,7 @@ class Resolution:
         """Return the number of seeds that shows a difference; None if it is above `MOST_SEEDS`."""
         return seeds_needed(difference, self.spread, power=power, tests=len(self.compared) if corrected else 1)
 
-    def unsettled(self, smallest: float = SMALLEST) -> list[str]:
+    def unsettled(self, smallest: float = SMALLEST_EFFECT) -> list[str]:
         """Return the names of the comparisons with neither a clear sign nor an interval within ± `smallest`."""
         several = len({each.against for each in self.compared}) > 1
         return [
@@ -202,7 +201,7 @@ def _spread(own: dict[int, float], others: dict[int, float]) -> float:
     return float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
 
 
-def resolution_texts(found: Resolution | None, command: str, *, difference: float = SMALLEST) -> list[str]:
+def resolution_texts(found: Resolution | None, command: str, *, difference: float = SMALLEST_EFFECT) -> list[str]:
     """Return what the seeds of a study can show, as sentences for the result table, the report and MLflow.
 
     Args:

@@ -16,7 +16,7 @@ from analysis.questions.confirmation import ConfirmationResult
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.methods import methods_table
-from analysis.questions.power import SMALLEST, find_resolution, resolution_texts
+from analysis.questions.power import find_resolution, resolution_texts
 from analysis.questions.searches import compare_over_searches
 from analysis.reading.landmark import Landmark, at_landmark
 from analysis.reading.trials import (
@@ -26,6 +26,7 @@ from analysis.reading.trials import (
     open_study,
     summarise_configs,
 )
+from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate
 from study.cli.progress import StudyProgress
 from study.cli.request import power_command
@@ -107,7 +108,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     notes = [*warnings, *resolution_texts(resolution, power_command(plan)), *_notes(plan, run, landmark, configs)]
     costs = config_costs(records)
     summary = _summary(plan, run, configs, correlation, landmark, notes)
-    summary["resolution"] = None if resolution is None else _json_ready(resolution.as_dict([SMALLEST]))
+    summary["resolution"] = None if resolution is None else _json_ready(resolution.as_dict([SMALLEST_EFFECT]))
     for row in summary["configs"]:
         row["cost"] = _json_ready(asdict(costs[row["config_id"]]))
     if confirmed is not None:

@@ -8,6 +8,7 @@ other environment variables or another Python, if this process has ended, and on
 `PESFKD_FORK_WORKERS=0` has all workers start so.
 """
 
+import atexit
 import json
 import os
 import resource
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -81,7 +83,7 @@ def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
 def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
     """Import what trials need, then fork a worker for each request, until the study ends.
 
-    In a worker, it returns when the worker's program has ended.
+    A worker does not return: it runs its program and exits.
 
     Args:
         listener_number: descriptor of the socket that listens.
@@ -120,9 +122,20 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
         connection.close()
     listener.close()
     os.close(lifeline)
-    _become_worker(request, files)
-    connection.send(FORKED)
-    runpy.run_path(request["words"][0], run_name="__main__")
+    try:
+        _become_worker(request, files)
+        connection.send(FORKED)
+        runpy.run_path(request["words"][0], run_name="__main__")
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking all modules down can take a worker, which has little priority, half a minute
 
 
 def _import_all(modules: Sequence[str]) -> None:

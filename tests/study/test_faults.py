@@ -151,7 +151,7 @@ def test_a_study_out_of_time_or_without_its_cluster_says_how_to_go_on_and_is_who
         assert process.returncode == 1, said
         assert f"to go on:\n  {command}" in said
         assert "Traceback" not in said
-        _, alive = psutil.wait_procs(rays, timeout=10)
+        _, alive = psutil.wait_procs(rays, timeout=60)
         assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
         assert read_journal(directory / "journal.jsonl")[1] == []
         parent, children = runs_of(load_plan(directory))

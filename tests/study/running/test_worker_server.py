@@ -134,6 +134,20 @@ def test_a_worker_that_dies_ends_the_process_that_ray_has_started(address, progr
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [("import sys; sys.exit(3)", ""), ("raise ValueError('broken')", "ValueError: broken")],
+)
+def test_what_a_worker_says_at_its_end_is_heard(address, program, end, said):
+    program.write_text(f"import atexit; atexit.register(print, 'left'); print(1); {end}")
+    process = subprocess.run(
+        [sys.executable, START_SCRIPT, program],
+        env=ray_environment(address), timeout=120, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.stdout == "1\nleft\n"
+    assert said in process.stderr
+
+
 def test_a_server_ends_with_its_driver_however_that_ends():
     driver = subprocess.Popen([sys.executable, "-c", BY_DRIVER], stdout=subprocess.PIPE, text=True)
     assert driver.stdout.readline().startswith("pesfkd-")

@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.forking import Forked, Process, environment_to_inherit, may_fork
+from tests.forking import Forked, Process, environment_of_server, environment_to_inherit, may_fork
 
 pytest_plugins = ["tests.tiers"]
 
@@ -37,6 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist keeps to it with `--no-loadscope-reorder`; else the file with the most tests begins.
     """
     items.sort(key=lambda item: (item.get_closest_marker("timeout") is None, "study" not in item.path.parts))
+
+
+def pytest_collection_finish() -> None:
+    """Remember the environment before a test changes it."""
+    environment_of_server()
 
 
 class Said(NamedTuple):

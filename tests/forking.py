@@ -40,7 +40,7 @@ LONGEST_REQUEST = 1 << 20
 
 def may_fork(environment: dict[str, str]) -> bool:
     """Whether a process with this environment may be forked: no variable differs that is read during imports."""
-    same = set(_environment_of_server().items())
+    same = set(environment_of_server().items())
     differing = {name for name, _ in set(environment.items()) ^ same if not name.startswith(READ_LATE)}
     if not differing:
         return True
@@ -148,7 +148,8 @@ def environment_to_inherit() -> dict[str, str]:
 
 
 @functools.cache
-def _environment_of_server() -> dict[str, str]:
+def environment_of_server() -> dict[str, str]:
+    """The environment that the server has: that of the first call, which comes before any test sets a variable."""
     return environment_to_inherit()
 
 
@@ -162,7 +163,7 @@ def _server() -> tuple[socket.socket, "subprocess.Popen[bytes]", dict[str, str]]
     with its:
         command = [sys.executable, "-m", "tests.forking", str(its.fileno())]
         server = subprocess.Popen(
-            command, cwd=ROOT, env=_environment_of_server(), pass_fds=[its.fileno()], stdin=subprocess.DEVNULL
+            command, cwd=ROOT, env=environment_of_server(), pass_fds=[its.fileno()], stdin=subprocess.DEVNULL
         )
     return ours, server, json.loads(ours.recv(LONGEST_REQUEST))
 

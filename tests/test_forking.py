@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import start_process
-from tests.forking import Forked
+from tests.forking import Forked, environment_of_server, environment_to_inherit, may_fork
 
 pytestmark = pytest.mark.launcher
 
@@ -41,6 +41,14 @@ def test_a_forked_command_ends_by_a_signal(number):
     process.send_signal(number)
     assert process.wait(timeout=100) == -number
     assert process.poll() == -number
+
+
+def test_what_a_test_sets_is_not_in_the_environment_that_commands_are_forked_with(monkeypatch):
+    monkeypatch.setenv("OF_A_TEST", "1")
+    assert "OF_A_TEST" not in environment_of_server()
+    assert not may_fork(environment_to_inherit())
+    monkeypatch.delenv("OF_A_TEST")
+    assert may_fork(environment_to_inherit())
 
 
 def test_a_command_with_a_variable_that_a_library_may_have_read_is_started_afresh():

@@ -27,7 +27,8 @@ def data_warnings(plan: StudyPlan) -> list[str]:
     """Return warnings about small splits, and about methods that two classes do not suit, as sentences."""
     info = dataset_info(plan.base.dataset)
     small = small_validation(info.split_sizes[1], samples_of(info.name))
-    return [*([small] if small is not None else []), *_missing_classes(info), *two_class_warnings(plan)]
+    configs = [plan.configure(method.fields) for method in plan.compared] or [plan.base]
+    return [*([small] if small is not None else []), *_missing_classes(info), *two_class_warnings(configs)]
 
 
 def _missing_classes(info: DatasetInfo) -> list[str]:

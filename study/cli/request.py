@@ -209,7 +209,8 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_store_place(plan, is_new=True)
     check_address_form(plan.address)
     check_space_fits_method(plan)
-    check_two_classes(plan)
+    if not plan.compared:
+        check_two_classes(plan.base)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)

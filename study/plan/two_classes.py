@@ -1,13 +1,10 @@
 """Methods that lose a part of their loss, or all of it, on a dataset with two classes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from trainables.data.registry import dataset_info
 from trainables.process.errors import UsageError
 from trainables.spec.trial import TrialConfig
-
-if TYPE_CHECKING:
-    from study.plan.plan import StudyPlan
 
 
 def two_class_refusal(config: TrialConfig) -> str | None:
@@ -25,21 +22,24 @@ def two_class_refusal(config: TrialConfig) -> str | None:
     )
 
 
-def check_two_classes(plan: "StudyPlan") -> None:
-    """Check that the method of a new study learns something from the teacher.
+def check_two_classes(config: TrialConfig) -> None:
+    """Check that the only method of a new study learns something from the teacher.
 
     Raises:
         UsageError: the method has no gradient on two classes.
     """
-    if not plan.compared and (reason := two_class_refusal(plan.base)) is not None:
+    if (reason := two_class_refusal(config)) is not None:
         raise UsageError(f"--method: {reason}")
 
 
-def two_class_warnings(plan: "StudyPlan") -> list[str]:
-    """Return one sentence for each method of a study that loses a part of its loss on two classes."""
-    if not _has_two(plan.base.dataset):
+def two_class_warnings(configs: Sequence[TrialConfig]) -> list[str]:
+    """Return one sentence for each method that loses a part of its loss on two classes.
+
+    Args:
+        configs: a config of each method of a study, all on one dataset.
+    """
+    if not _has_two(configs[0].dataset):
         return []
-    configs = [plan.configure(method.fields) for method in plan.compared] or [plan.base]
     lost = {config.method: config.method_spec.two_classes for config in configs}
     return [f"With two classes, {method} is incomplete: {what}." for method, what in lost.items() if what]
 

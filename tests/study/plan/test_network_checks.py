@@ -119,7 +119,7 @@ def _names(planned: dict[str, Any]) -> list[str]:
 def _folder_of_images(folder: Path, size: int) -> Path:
     from PIL import Image
 
-    for label in range(2):
+    for label in range(3):  # with two, logit standardisation is left out
         (folder / "images" / "train" / f"class-{label}").mkdir(parents=True)
         for number in range(12):
             image = Image.new("RGB", (size, size), (90 * label, number, 0))

@@ -59,14 +59,14 @@ def test_atkd_sees_of_two_logits_which_is_the_larger_alone(logits):
 def test_a_new_study_of_a_method_without_a_gradient_is_refused(tmp_path):
     plan = make_plan(tmp_path, base={**TWO, "method": "logit_standardisation", "adapter": True})
     with pytest.raises(UsageError) as refused:
-        check_two_classes(plan)
+        check_two_classes(plan.base)
     assert str(refused.value) == (
         "--method: method 'logit_standardisation' learns nothing from the teacher on two classes, as in 'glue:sst2': "
         "two standardised logits are always 1 and -1, so the distillation loss has no gradient; choose kd, which is "
         "not affected"
     )
-    check_two_classes(make_plan(tmp_path, base={**TWO, "method": "kd"}))
-    check_two_classes(make_plan(tmp_path, base={"method": "logit_standardisation", "adapter": True}))  # ten digits
+    check_two_classes(make_plan(tmp_path, base={**TWO, "method": "kd"}).base)
+    check_two_classes(make_plan(tmp_path, base={"method": "logit_standardisation", "adapter": True}).base)  # ten digits
     assert two_class_refusal(TrialConfig(method="logit_standardisation", dataset="glue:mnli")) is None  # three
 
 

@@ -34,7 +34,7 @@ IMPORTED = (
 RAY_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
 # Not inherited by commands. Libraries may have read any other variable when they were imported.
 OWN_MATTER = ("PYTHONBREAKPOINT", *RAY_TOKEN)
-READ_LATE = ("AWS_", "COLUMNS", "PESFKD_", "PYTEST_", "RAY_TMPDIR")
+READ_LATE = ("AWS_", "CUBLAS_", "COLUMNS", "PESFKD_", "PYTEST_", "RAY_TMPDIR")
 LONGEST_REQUEST = 1 << 20
 
 

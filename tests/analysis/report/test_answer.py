@@ -16,6 +16,8 @@ from tests.analysis.planted import measured, records
 from tests.analysis.report.studies import PLAN, SUMMARY, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table, whole_study
 
+pytestmark = pytest.mark.study
+
 
 def answer_of(study: StudyFolder) -> Answer:
     trials = study.records.trials

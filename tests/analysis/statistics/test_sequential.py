@@ -10,6 +10,8 @@ from analysis.report.folder import read_folder
 from analysis.statistics.power import seeds_needed
 from analysis.statistics.sequential import FIRST_LOOK, plan_looks, spent_levels
 
+pytestmark = pytest.mark.study
+
 SPREAD, DETECT, TESTS = 0.0091, 0.005, 19
 FIXED = seeds_needed(DETECT, SPREAD, tests=TESTS)
 

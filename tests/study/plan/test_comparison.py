@@ -25,6 +25,8 @@ from trainables.process.errors import UsageError
 from trainables.spec.methods import method_spec
 from trainables.spec.trial import TrialConfig
 
+pytestmark = pytest.mark.study
+
 
 def begin(folder, space="method", **values):
     ledger = StudyLedger(compare(folder, space, **values))

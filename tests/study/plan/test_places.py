@@ -21,6 +21,8 @@ from tests.study.inspection import files_in
 from trainables.process.errors import UsageError
 from trainables.spec.trial import TrialConfig
 
+pytestmark = pytest.mark.study
+
 
 def plan_of(folder, **values):
     """A plan as the command line makes it; nothing is written."""

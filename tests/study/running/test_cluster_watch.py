@@ -10,6 +10,8 @@ import pytest
 from study.running.cluster_watch import Cluster, ClusterWatch
 from tests.study.inspection import wait_until
 
+pytestmark = pytest.mark.study
+
 
 @pytest.fixture
 def head():

@@ -21,6 +21,8 @@ from tests.study.inspection import files_in
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.measures import ACCURACY
 
+pytestmark = pytest.mark.study
+
 ASKED = {"configs": 2, "seeds": 3}
 
 

@@ -26,6 +26,8 @@ from trainables.steps.adapter import TeacherAdapter
 from trainables.steps.sgd import Trainer
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
+pytestmark = pytest.mark.study
+
 BATCH, CLASSES, FEATURE, WIDTH = 11, 5, 7, 3
 
 

@@ -18,6 +18,8 @@ from trainables.steps.sgd import Trainer
 from trainables.steps.step import ClosedFormStep, formula_step
 from trainables.teacher_outputs.store import StoredTeacherOutputs
 
+pytestmark = pytest.mark.study
+
 CPU = torch.device("cpu")
 DTYPES = [(torch.float64, 1e-12), (torch.float32, 1e-5)]
 NUMBERS = {"temperature": 3.0, "ce_weight": 0.3, "kd_weight": 0.9}

@@ -5,6 +5,8 @@ from tests.trainables.conftest import text_config
 from trainables.costs.epoch import run_epoch
 from trainables.run.run import DistillationRun
 
+pytestmark = pytest.mark.study
+
 
 @pytest.mark.study
 def test_a_student_of_text_learns(text):

@@ -17,6 +17,8 @@ from tests.analysis.conftest import caption_of
 from tests.analysis.synthetic import trial, trials_table
 from trainables.spec.trial import TrialConfig
 
+pytestmark = pytest.mark.study
+
 ACCURACIES = {"ce": (0.5, 0.6, 0.7, 0.6), "kd": (0.6, 0.6, 0.8, 0.7), "dkd": (0.9, 0.8, 0.9, 0.9)}
 
 

@@ -11,6 +11,8 @@ from analysis.report.folder import read_folder
 from analysis.statistics.estimates import Estimate
 from tests.analysis.synthetic import trial, trials_table
 
+pytestmark = pytest.mark.study
+
 
 def invented(low, high, *, p_value=None, n=10, spread=0.01, label="a", against="kd"):
     return Compared(label, against, spread, Estimate((low + high) / 2, low, high, n, "", p_value), p_value)

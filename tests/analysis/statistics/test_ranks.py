@@ -14,6 +14,8 @@ import analysis.statistics.ranks
 from analysis.statistics.correlation import partial_rank_correlation, rank_correlation
 from analysis.statistics.ranks import calibrated_interval, orders_of, permutation_test, t_test
 
+pytestmark = pytest.mark.study
+
 STUDIES = 200
 PLANTED = (0.0, 0.3, 0.6, 0.9)
 

@@ -16,6 +16,8 @@ from tests.study.factories import PretendedSeeds, compare, make_plan
 from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY
 
+pytestmark = pytest.mark.study
+
 AUTO = {"configs": 2, "seeds": 30, "detect": 0.01}
 MEANS = {"kd": 0.80, "ce": 0.70, "dkd": 0.801, "dist": 0.86}
 

@@ -30,6 +30,8 @@ from tests.study.processes import kill, start, wait_in_study
 from trainables.process.errors import UsageError
 from trainables.spec.measures import ACCURACY
 
+pytestmark = pytest.mark.study
+
 
 def begin(folder, **values):
     """A pretended study whose search is mirrored, and what the mirror warned of."""

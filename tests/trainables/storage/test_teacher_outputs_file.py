@@ -9,6 +9,8 @@ from torch import Tensor
 
 from trainables.storage.rows import DTYPES, TeacherOutputsFileError, map_rows, write_rows
 
+pytestmark = pytest.mark.study
+
 ORIGIN = {"teacher_digest": "abc", "slot": 3}
 SHAPE = (100, 6)
 

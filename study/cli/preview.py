@@ -4,7 +4,7 @@ import math
 from typing import Any, Final
 
 from analysis.statistics.estimates import EXACT_PAIRS
-from analysis.statistics.power import POWER, attainable_level, least_detectable
+from analysis.statistics.power import LEVEL, POWER, attainable_level, least_detectable
 from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
 from study.cli.image_preview import image_lines, validation_origin
@@ -23,7 +23,6 @@ from trainables.spec.measures import ACCURACY
 from trainables.spec.methods import method_spec
 from trainables.storage.uris import redact_place
 
-_LEVEL: Final = 0.05
 # The spreads of 19 methods on Fashion-MNIST lie between 0.0045 and 0.0216, with median 0.0091.
 _EXAMPLE_SPREAD: Final = 0.01
 
@@ -172,7 +171,7 @@ def describe_confirmation(plan: StudyPlan) -> str:
     if request.detect is not None:
         texts.append(f"each stops when its comparisons are decided to ±{request.detect:g} (group-sequential)")
     comparisons, floor = planned_comparisons(plan), 2 / 2**request.seeds
-    if floor * comparisons >= _LEVEL:
+    if floor * comparisons >= LEVEL:
         texts.append(
             f"no paired p-value can be below {p_bound(floor)}, or below {p_bound(floor * comparisons)} after "
             f"correction for {comparisons} comparisons: use the intervals, or increase --seeds"
@@ -215,7 +214,7 @@ def describe_resolution(plan: StudyPlan) -> str:
     if alone is None:
         least = next(n for n in range(2, EXACT_PAIRS + 1) if attainable_level(n))
         return (
-            f"no difference: {seeds} paired seed(s) cannot reach p < {_LEVEL:g}, and only more seeds can settle the "
+            f"no difference: {seeds} paired seed(s) cannot reach p < {LEVEL:g}, and only more seeds can settle the "
             f"question (at least {least})"
         )
     corrected = "none" if after is None else f"{after:.2f}"

@@ -1,11 +1,11 @@
-"""Worker processes of a local Ray, forked from one process that has imported what trials need.
+"""Server process that forks the workers of a local Ray.
 
-Importing PyTorch, Ray and SciPy takes seconds of processor time, and each worker would spend them. One process of the
-study imports them once, while Ray starts. Workers that are forked from it also share the memory of what it imported.
+Each worker would spend seconds of processor time to import PyTorch, Ray and SciPy. The server imports them once, while
+Ray starts. Forked workers also share this memory.
 
-Ray runs `worker_start.py` for each worker, which asks this process. A worker starts as Ray itself starts it if it needs
-other environment variables or another Python, if this process has ended, and on systems other than Linux.
-`PESFKD_FORK_WORKERS=0` has all workers start so.
+Ray runs `worker_start.py` for each worker, which sends a request to the server. A worker starts without a fork, as
+usual in Ray, if it needs another Python or other environment variables, if the server has ended, and on systems other
+than Linux. `PESFKD_FORK_WORKERS=0` disables forks.
 """
 
 import atexit
@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -33,11 +33,11 @@ SWITCH: Final = "PESFKD_FORK_WORKERS"
 # A backward pass with a given gradient imports the last one.
 _WITHOUT_RAY: Final = ("trainables.run.run", "torch.fx.experimental.symbolic_shapes")
 _WITH_RAY: Final = ("ray._private.workers", "trainables.tune.ray_tasks", "trainables.tune.trainable")
-# What Ray sets for a worker, and Tune for a trial. Ray reads its own when it is imported, but a worker that was started
-# for no job takes any, as Ray starts such workers ahead.
+# Set by Ray for a worker, and by Tune for a trial. Ray reads its variables when it is imported. A worker without a job
+# accepts any job: Ray itself starts such workers in advance.
 _OF_WORKER: Final = {"PL_DISABLE_FORK", "RAY_JOB_ID", "RAY_LD_PRELOAD_ON_WORKERS", "RAY_RAYLET_PID"}
 _NO_JOB: Final = {"RAY_JOB_ID": "ffffffff"}
-# What Ray sets for all its processes. The first is its default where a token is given.
+# Set by Ray for all its processes. Token mode is the default if there is a token.
 _OF_RAY: Final = {"RAY_AUTH_MODE": "token", "SPT_NOENV": "1"}
 _OOM_SCORE: Final = "RAY_worker_oom_score_adjustment"
 _REFUSED: Final = b"refused"
@@ -49,13 +49,13 @@ _SERVE: Final = (
 
 @contextmanager
 def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
-    """Run the process that workers are forked from.
+    """Run the server.
 
     Args:
-        modules: names of modules that it imports, besides those that all trials need.
+        modules: further modules to import, by name.
 
     Yields:
-        The value of the variable `ADDRESS` for `START_SCRIPT`. None if workers are to start as Ray starts them.
+        Value of the environment variable `ADDRESS` for `START_SCRIPT`; None if workers start without forks.
     """
     if sys.platform != "linux" or os.environ.get(SWITCH) == "0":
         yield None
@@ -81,18 +81,18 @@ def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
 
 
 def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
-    """Import what trials need, then fork a worker for each request, until the study ends.
+    """Import the modules of trials, then fork a worker for each request, until the study ends.
 
-    A worker does not return: it runs its program and exits.
+    The function returns in the server alone. A worker runs its program and exits.
 
     Args:
-        listener_number: descriptor of the socket that listens.
-        lifeline: descriptor of a pipe whose other end the study holds.
-        modules: names of further modules to import.
+        listener_number: descriptor of the listening socket.
+        lifeline: descriptor of a pipe. The study holds the other end.
+        modules: further modules to import, by name.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides what Ctrl-C means
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Ray notices the end of a worker by its connection
-    environment = {name: value for name, value in os.environ.items() if name not in _OF_WORKER}
+    environment = _read_early(os.environ)
     _import_all([*_WITHOUT_RAY, *modules])
     listener = socket.socket(fileno=listener_number)
     raylet = None
@@ -110,9 +110,8 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
                 raylet = wanted["RAY_RAYLET_PID"]
                 os.environ.update({"RAY_RAYLET_PID": raylet} | _NO_JOB)
                 _import_all(_WITH_RAY)
-            same = environment == {name: value for name, value in wanted.items() if name not in _OF_WORKER}
-            may_fork = same and raylet == wanted["RAY_RAYLET_PID"] and peer_is_me(connection) and _threads() == 1
-            if not may_fork:
+            same = environment == _read_early(wanted) and raylet == wanted["RAY_RAYLET_PID"]
+            if not (same and peer_is_me(connection) and _threads() == 1):
                 connection.send(_REFUSED)
             elif os.fork() == 0:
                 break  # the connection stays open until this process has ended
@@ -143,17 +142,22 @@ def _import_all(modules: Sequence[str]) -> None:
         import_module(name)
 
 
-def _threads() -> int:
-    """Number of threads, without that of Arrow's allocator, which is prepared for forks.
+def _read_early(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that libraries may read when they are imported."""
+    return {name: value for name, value in environment.items() if name not in _OF_WORKER}
 
-    What another thread has locked would stay locked in a fork.
+
+def _threads() -> int:
+    """Count the threads of this process, except the one of Arrow's allocator, which supports forks.
+
+    A lock held by another thread would stay locked in a fork.
     """
     names = [(thread / "comm").read_text().strip() for thread in Path("/proc/self/task").iterdir()]
     return len(names) - names.count("jemalloc_bg_thd")
 
 
 def _become_worker(request: dict[str, Any], files: list[int]) -> None:
-    """Give this process what Ray gave the one that runs `START_SCRIPT`."""
+    """Take over the files, environment, folder, priority and signals of the process that runs `START_SCRIPT`."""
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)

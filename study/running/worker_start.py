@@ -1,7 +1,7 @@
-"""The script that the local Ray runs to start a worker process: has it forked, or else starts it as Ray does.
+"""Script with which the local Ray starts a worker process: it asks `worker_server` for a fork.
 
-It takes the place of Ray's own `setup_worker.py`, and its arguments. It imports as little as possible, as it runs once
-for every worker. Its process lives as long as the worker, which Ray takes it for until the worker has registered.
+It replaces Ray's own `setup_worker.py` and takes the same arguments. It runs for every worker, so it imports little.
+The process lives as long as the worker: until a worker registers, Ray watches this process instead.
 """
 
 import sys
@@ -31,11 +31,14 @@ def main() -> None:
     """Start the worker."""
     address = os.environ.pop(ADDRESS)
     arguments = sys.argv[1:]
-    *_, context, language = (_option(name, arguments) for name in ("serialized-runtime-env-context", "language"))
-    settings = json.loads(context or "{}")
-    plain = language in (None, "PYTHON") and not settings.get("command_prefix")
-    plain = plain and settings.get("py_executable") in (None, sys.executable)
-    if plain and not settings.get("override_worker_entrypoint"):
+    settings = json.loads(_option("serialized-runtime-env-context", arguments) or "{}")
+    plain = (
+        _option("language", arguments) in (None, "PYTHON")
+        and settings.get("py_executable") in (None, sys.executable)
+        and not settings.get("command_prefix")
+        and not settings.get("override_worker_entrypoint")
+    )
+    if plain:
         words = [each for each in arguments if not each.startswith(("--serialized-runtime-env-context", "--language"))]
         os.environ.update(settings.get("env_vars") or {})
         if _forked(address, words):

@@ -46,14 +46,19 @@ def ray_environment(address, **environment):
     return inherited | of_ray | {ADDRESS: address} | environment
 
 
-def as_ray_starts_it(address, program, *words, timeout=120, **environment):
-    """What the program of a worker printed, and how the process ended that Ray has started."""
-    process = subprocess.run(
+def run_as_ray_does(address, program, *words, **environment):
+    """Run the script as Ray starts it for a worker with this program, until it ends."""
+    return subprocess.run(
         [sys.executable, START_SCRIPT, program, *words, "--language=PYTHON"],
         env=ray_environment(address, **environment),
-        capture_output=True, text=True, timeout=timeout, check=False, cwd=program.parent, process_group=0,
+        capture_output=True, text=True, timeout=120, check=False, cwd=program.parent, process_group=0,
         preexec_fn=lambda: (os.nice(3), signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])),
     )  # fmt: skip
+
+
+def as_ray_starts_it(address, program, *words, **environment):
+    """Return the script's exit code, the answer of `PROGRAM`, and the error output."""
+    process = run_as_ray_does(address, program, *words, **environment)
     return process.returncode, json.loads(process.stdout), process.stderr
 
 
@@ -127,10 +132,7 @@ def test_a_server_that_cannot_import_ends_and_workers_start_all_the_same(program
 
 def test_a_worker_that_dies_ends_the_process_that_ray_has_started(address, program):
     program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    process = subprocess.run(
-        [sys.executable, START_SCRIPT, program],
-        env=ray_environment(address), timeout=120, check=False, capture_output=True,
-    )  # fmt: skip
+    process = run_as_ray_does(address, program)
     assert process.returncode == 0
 
 
@@ -140,10 +142,7 @@ def test_a_worker_that_dies_ends_the_process_that_ray_has_started(address, progr
 )
 def test_what_a_worker_says_at_its_end_is_heard(address, program, end, said):
     program.write_text(f"import atexit; atexit.register(print, 'left'); print(1); {end}")
-    process = subprocess.run(
-        [sys.executable, START_SCRIPT, program],
-        env=ray_environment(address), timeout=120, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    process = run_as_ray_does(address, program)
     assert process.stdout == "1\nleft\n"
     assert said in process.stderr
 

@@ -23,6 +23,7 @@ from analysis.reading.trials import (
     within_reach,
 )
 from analysis.statistics.estimates import Estimate, holm, paired_difference
+from analysis.statistics.power import LEVEL
 from trainables.display.numbers import format_difference, format_number, listed, p_clause
 from trainables.spec.measures import ADAPTER_SHIFT
 
@@ -30,7 +31,6 @@ SPACE: Final = "adapter_why"
 LEARNED: Final = "pesf_kd"
 SOFTENED: Final = ("kd", "dtkd")  # controls without an adapter
 FIXED: Final = ("pesf_kd+frozen", "pesf_kd+first")  # controls with an adapter that does not follow the student
-_LEVEL: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LearnedAgainst:
     @property
     def sign(self) -> int:
         """1 if PESF-KD is better by the corrected p-value, -1 if it is worse, 0 if neither is shown."""
-        return int(np.sign(self.difference.value)) if self.corrected_p < _LEVEL else 0
+        return int(np.sign(self.difference.value)) if self.corrected_p < LEVEL else 0
 
 
 def learned_against_controls(trials: pa.Table, *, confirmed: bool = False, seed: int = 0) -> list[LearnedAgainst]:

@@ -24,6 +24,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, NoReturn
 
+from study.running.worker_server import import_with_ray
+
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
     "analysis.report.writing", "matplotlib.backends.backend_agg", "study.result.outcome", "study.running.in_process",
@@ -179,8 +181,8 @@ def _fork(request: dict[str, object], files: list[int]) -> int:
 
 def _serve(connection: socket.socket) -> None:
     before = dict(os.environ)
-    for name in IMPORTED:
-        import_module(name)
+    import_module("study.running.cluster")  # sets what Ray reads when it is imported
+    import_with_ray(IMPORTED)
     # Variables that our modules set for Ray and other libraries when they are imported.
     own = {name: value for name, value in os.environ.items() if before.get(name) != value}
     connection.send(json.dumps(own).encode())

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 from study.running.worker_start import FORKED, LONGEST_REQUEST, peer_is_me
@@ -96,6 +97,7 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
     _import_all([*_WITHOUT_RAY, *modules])
     listener = socket.socket(fileno=listener_number)
     raylet = None
+    forks_differ = False
     files: list[int] = []
     while True:
         ready, _, _ = select.select([listener_number, lifeline], [], [])
@@ -109,9 +111,10 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
             if raylet is None:
                 raylet = wanted["RAY_RAYLET_PID"]
                 os.environ.update({"RAY_RAYLET_PID": raylet} | _NO_JOB)
-                _import_all(_WITH_RAY)
+                import_with_ray(_WITH_RAY)
+                forks_differ = _threads() == 1 and forks_draw_different_ids()
             same = environment == _read_early(wanted) and raylet == wanted["RAY_RAYLET_PID"]
-            if not (same and peer_is_me(connection) and _threads() == 1):
+            if not (same and forks_differ and peer_is_me(connection) and _threads() == 1):
                 connection.send(_REFUSED)
             elif os.fork() == 0:
                 break  # the connection stays open until this process has ended
@@ -140,6 +143,47 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
 def _import_all(modules: Sequence[str]) -> None:
     for name in modules:
         import_module(name)
+
+
+def import_with_ray(modules: Sequence[str]) -> None:
+    """Import modules that use Ray, for a process that will fork.
+
+    Ray draws random ids with a generator of its own, and seeds it at the first id. Each actor class gets an id when it
+    is defined, and Ray's own modules define some. Forks would then continue one sequence and give the same ids to
+    different objects, which can end a worker at its start. During the import, these ids come from the system instead.
+
+    Args:
+        modules: by name.
+    """
+    actor: Any = import_module("ray.actor")
+    kind = actor.ActorClassID
+    actor.ActorClassID = SimpleNamespace(from_random=lambda: kind(os.urandom(kind.size())))
+    try:
+        _import_all(modules)
+    finally:
+        actor.ActorClassID = kind
+
+
+def forks_draw_different_ids() -> bool:
+    """Return whether two forks of this process draw different random ids from Ray."""
+    return len({_id_of_fork() for _ in range(2)}) == 2
+
+
+def _id_of_fork() -> bytes:
+    reader, writer = os.pipe()
+    fork = os.fork()
+    if fork == 0:
+        try:
+            raylet = import_module("ray._raylet")
+            os.write(writer, raylet.TaskID.for_fake_task(raylet.JobID.from_int(1)).binary())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        drawn = answer.read()
+    with suppress(ChildProcessError):  # the server ignores the ends of its children
+        os.waitpid(fork, 0)
+    return drawn
 
 
 def _read_early(environment: Mapping[str, str]) -> dict[str, str]:

@@ -21,8 +21,10 @@ PROGRAM = """
 import json, os, random, signal, sys
 had = "torch" in sys.modules
 import numpy
+from ray._raylet import JobID, TaskID
 print(json.dumps({
-    "had": had, "words": sys.argv, "path": sys.path[0], "folder": os.getcwd(), "parent": os.getppid(),
+    "had": had, "ids": [TaskID.for_fake_task(JobID.from_int(1)).hex() for _ in range(3)],
+    "words": sys.argv, "path": sys.path[0], "folder": os.getcwd(), "parent": os.getppid(),
     "leads": os.getpgid(0) == os.getpid(), "niceness": os.getpriority(os.PRIO_PROCESS, 0),
     "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
     "interrupt": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
@@ -96,6 +98,7 @@ def test_a_worker_is_forked_with_what_ray_has_given_it(address, program):
     assert (found["job"], other["job"], found["address"]) == ("01000000", "02000000", None)
     assert found["parent"] == other["parent"] != os.getpid()
     assert not set(found["random"]) & set(other["random"]), "forked workers draw the same random numbers"
+    assert not set(found["ids"]) & set(other["ids"]), "forked workers give the same ids to different objects of Ray"
 
 
 def test_variables_of_a_runtime_environment_are_set_and_other_ones_are_not_forked(address, program):
@@ -164,6 +167,29 @@ def test_a_server_with_other_threads_forks_nothing(program, monkeypatch, tmp_pat
     with worker_server(["begins_a_thread"]) as address:
         code, found, _ = as_ray_starts_it(address, program)
     assert (code, found["had"]) == (0, False)
+
+
+DRAWS_AN_ID = "import ray\n@ray.remote\nclass Actor: pass\n"
+CHECKS_ITSELF = """
+import importlib, sys
+from study.running.worker_server import forks_draw_different_ids, import_with_ray
+import_with_ray(["ray.tune"])
+import ray.actor
+assert ray.actor.ActorClassID is ray.ActorClassID
+before = forks_draw_different_ids()
+importlib.import_module("draws_an_id")
+print(before, forks_draw_different_ids())
+"""
+
+
+def test_a_server_notices_that_its_workers_would_draw_the_same_ids(tmp_path):
+    (tmp_path / "draws_an_id.py").write_text(DRAWS_AN_ID)
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])  # noqa: PTH109
+    process = subprocess.run(
+        [sys.executable, "-c", CHECKS_ITSELF], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert process.stdout == "True False\n", process.stderr
 
 
 def test_only_the_same_user_is_served(monkeypatch):

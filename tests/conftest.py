@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -106,8 +106,26 @@ def no_wait_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def tables_made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which MLflow makes its tables once and copies them afterwards, where MLflow is imported at all."""
+    folder = tmp_path_factory.mktemp("mlflow_tables")
+
+    def context() -> AbstractContextManager[None]:
+        if "mlflow" not in sys.modules:
+            return nullcontext()
+        from tests.mlflow_tables import made_once
+
+        return made_once(folder)
+
+    return context
+
+
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    tables_made_once: Callable[[], AbstractContextManager[None]],
+) -> Callable[..., Said]:  # fmt: skip
     """Runs the `main` of a command line in this process. A study writes its result to the file descriptor."""
 
     def run(main: Callable[[], None], *arguments: object) -> Said:
@@ -115,7 +133,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         capfd.readouterr()
         code: Any = 0
         try:
-            main()
+            with tables_made_once():
+                main()
         except SystemExit as leaving:
             code = leaving.code
         return Said(int(code or 0), *capfd.readouterr())
@@ -168,7 +187,9 @@ def small_study(small_study_run: StudyRun) -> Path:
 
 
 @pytest.fixture(scope="session")
-def in_process_study_run(tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
+def in_process_study_run(
+    tmp_path_factory: pytest.TempPathFactory, tables_made_once: Callable[[], AbstractContextManager[None]]
+) -> StudyRun:
     """The study of `small_study_run`, one trial after the other in this process, without Ray."""
     from study.launch import main
 
@@ -178,7 +199,10 @@ def in_process_study_run(tmp_path_factory: pytest.TempPathFactory) -> StudyRun:
         "--name", "small", "--output-dir", str(output_dir), "--json", "--executor", "in-process",
     ]  # fmt: skip
     said = io.StringIO()
-    with mock.patch.object(sys, "argv", ["", *arguments]), redirect_stderr(said), pytest.raises(SystemExit) as left:
+    with (
+        tables_made_once(), mock.patch.object(sys, "argv", ["", *arguments]), redirect_stderr(said),
+        pytest.raises(SystemExit) as left,
+    ):  # fmt: skip
         main()
     assert not left.value.code, said.getvalue()
     summary = json.loads((output_dir / "small" / "summary.json").read_text())

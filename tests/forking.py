@@ -13,10 +13,12 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from study.running.worker_server import import_with_ray
+from tests.forking_workers import start_here
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
@@ -181,8 +184,18 @@ def _fork(request: dict[str, object], files: list[int]) -> int:
 
 def _serve(connection: socket.socket) -> None:
     before = dict(os.environ)
+    start_here()
     import_module("study.running.cluster")  # sets what Ray reads when it is imported
     import_with_ray(IMPORTED)
+    from tests.mlflow_tables import made_once  # imports MLflow
+
+    folder = Path(tempfile.mkdtemp(prefix="pesfkd-tests-"))
+    with made_once(folder):
+        _serve_commands(connection, before)
+    shutil.rmtree(folder)
+
+
+def _serve_commands(connection: socket.socket, before: dict[str, str]) -> None:
     # Variables that our modules set for Ray and other libraries when they are imported.
     own = {name: value for name, value in os.environ.items() if before.get(name) != value}
     connection.send(json.dumps(own).encode())

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -92,6 +93,21 @@ def new_figure(title: str, caption: str, *, panels: int = 1, width: float = 7.0)
     wrapped = "\n".join(textwrap.wrap(caption, int(width * 16.5)))
     figure.supxlabel(wrapped, x=0.01, ha="left", fontsize=8, color="#444444")
     return figure, axes
+
+
+def fix_layout(figure: Figure, *, dpi: float) -> None:
+    """Compute the layout of a figure once, before it is saved. Matplotlib would draw it twice for each file.
+
+    Args:
+        figure: complete figure of `new_figure`.
+        dpi: resolution to which the figure will be saved, in pixels per inch.
+    """
+    figure.set_dpi(dpi)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
 
 
 def draw_reference(axes: Axes, estimate: Estimate, method: str, style: Style) -> None:

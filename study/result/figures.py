@@ -1,8 +1,12 @@
 """Figures of a study, written as files to the study folder."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+from PIL import Image
+
+from analysis.figures.drawing import fix_layout
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
 from analysis.figures.study import (
     compute_gap_against_accuracy,
@@ -22,7 +26,8 @@ from analysis.reading.trials import (
 from study.plan.plan import StudyPlan
 from study.tracking.view import NOTE_FIGURES, NOTE_WIDTH
 
-_MOST_CURVES = 7  # number of methods that can be told apart in one panel
+_MOST_CURVES: Final = 7  # number of methods that can be told apart in one panel
+_DPI: Final = 150
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,5 +76,16 @@ def draw_figures(
         )
     for name, draw in figures.items():
         figure = draw()
-        figure.savefig(folder / f"{name}.png", dpi=150)
-        figure.savefig(folder / NOTE_FIGURES / f"{name}.png", dpi=min(100.0, NOTE_WIDTH / figure.get_figwidth()))
+        fix_layout(figure, dpi=_DPI)
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=_DPI)
+        _save_smaller(
+            path, folder / NOTE_FIGURES / path.name, scale=min(100.0, NOTE_WIDTH / figure.get_figwidth()) / _DPI
+        )
+
+
+def _save_smaller(path: Path, target: Path, *, scale: float) -> None:
+    # Drawing the figure again, in small, would take longer.
+    with Image.open(path) as image:
+        size = round(image.width * scale), round(image.height * scale)
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(target)

@@ -32,7 +32,7 @@ from study.running.worker_start import FORKED, LONGEST_REQUEST, peer_is_me
 START_SCRIPT: Final = Path(__file__).with_name("worker_start.py")
 SWITCH: Final = "PESFKD_FORK_WORKERS"
 # A backward pass with a given gradient imports the last one.
-_WITHOUT_RAY: Final = ("trainables.run.run", "torch.fx.experimental.symbolic_shapes")
+WITHOUT_RAY: Final = ("trainables.run.run", "torch.fx.experimental.symbolic_shapes")
 _WITH_RAY: Final = ("ray._private.workers", "trainables.tune.ray_tasks", "trainables.tune.trainable")
 # Set by Ray for a worker, and by Tune for a trial. Ray reads its variables when it is imported. A worker without a job
 # accepts any job: Ray itself starts such workers in advance.
@@ -66,12 +66,7 @@ def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind("\0" + address)
         listener.listen(64)
-        descriptors = [listener.fileno(), lifeline]
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and text
-            [sys.executable, "-c", _SERVE, json.dumps(sys.path), *map(str, descriptors), *modules],
-            env=_OF_RAY | os.environ, pass_fds=descriptors,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        process = start_server([listener.fileno(), lifeline], modules, _OF_RAY | os.environ)
     os.close(lifeline)
     try:
         yield address
@@ -79,6 +74,23 @@ def worker_server(modules: Sequence[str]) -> Iterator[str | None]:
         os.close(held)
         process.kill()
         process.wait()
+
+
+def start_server(
+    descriptors: Sequence[int], modules: Sequence[str], environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    """Start a process that runs `serve`.
+
+    Args:
+        descriptors: the listening socket, and the end of a pipe that `serve` waits at.
+        modules: further modules to import, by name.
+        environment: variables of the process.
+    """
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and text
+        [sys.executable, "-c", _SERVE, json.dumps(sys.path), *map(str, descriptors), *modules],
+        env=environment, pass_fds=descriptors,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
@@ -94,7 +106,7 @@ def serve(listener_number: int, lifeline: int, modules: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study decides what Ctrl-C means
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Ray notices the end of a worker by its connection
     environment = _read_early(os.environ)
-    _import_all([*_WITHOUT_RAY, *modules])
+    _import_all([*WITHOUT_RAY, *modules])
     listener = socket.socket(fileno=listener_number)
     raylet = None
     forks_differ = False

@@ -5,11 +5,13 @@ import json
 import pyarrow.compute as pc
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from study.launch import main as launcher
 from study.ledger.ledger import StudyLedger
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
+from study.tracking.view import NOTE_WIDTH
 from tests.study.inspection import assert_whole, runs_of
 from trainables.costs.epoch import run_epoch
 from trainables.spec.trial import TrialConfig, config_fields
@@ -129,6 +131,9 @@ def test_the_parent_run_holds_question_command_result_and_artifacts(small_study)
     assert len(figures) == 5  # and the folder of those in the note
     small = {artifact.path for artifact in client.list_artifacts(parent.info.run_id, "figures/note")}
     assert small == {path.replace("figures/", "figures/note/") for path in figures - {"figures/note"}}
+    for path in small:
+        with Image.open(small_study / path) as image:
+            assert image.width == NOTE_WIDTH
     assert parent.data.tags["version.ray"]
     assert "best/val_accuracy" in parent.data.metrics
 

@@ -1,10 +1,13 @@
 """What all figures share."""
 
+import io
 import math
 
+import matplotlib as mpl
+import numpy as np
 import pytest
 
-from analysis.figures.drawing import bars, draw_estimates, style_of_number
+from analysis.figures.drawing import bars, draw_estimates, fix_layout, style_of_number
 from analysis.statistics.estimates import Estimate
 
 
@@ -24,6 +27,21 @@ def test_every_estimate_has_a_row_with_its_interval_and_an_undefined_one_says_so
     assert [point[0] for point in segment] == [0.2, 0.8]
     assert axes.get_legend() is not None
     assert "n = 12." in figure.get_supxlabel()
+
+
+@pytest.mark.parametrize("settings", [{}, {"figure.autolayout": True}])
+def test_a_fixed_layout_gives_the_pixels_that_matplotlib_gives_with_its_own(settings):
+    def pixels(fix):
+        groups = {"accuracy": [("a name of many letters", Estimate(0.5, 0.2, 0.8, 12, "m"))]}
+        figure = draw_estimates("Found", groups, "n = 12. " * 30, "rank correlation")
+        if fix:
+            fix_layout(figure, dpi=70)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="rgba", dpi=70)
+        return np.frombuffer(stream.getvalue(), np.uint8)
+
+    with mpl.rc_context(settings):
+        assert np.array_equal(pixels(fix=True), pixels(fix=False))
 
 
 def test_styles_of_what_has_no_style_of_its_own_differ_and_never_end():

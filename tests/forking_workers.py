@@ -1,0 +1,103 @@
+"""Servers that fork workers of Ray, in tests themselves forked from a process that has imported PyTorch.
+
+`study.running.worker_server.start_server` starts an interpreter for each study. Its imports take 4 s of processor time,
+more than many a small study. Here they are done once, before the server of forked commands imports Ray.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from study.running import worker_server
+from trainables.process.environment import WORKERS, set_unless_set
+
+IMPORTED = (*worker_server.WITHOUT_RAY, "trainables.data.digits")
+LONGEST_REQUEST = 1 << 18
+
+
+def start_here() -> None:
+    """Fork the process that forks servers. From now on, this process and its forks have theirs from it.
+
+    Call it before Ray is imported, which reads variables of each study during import.
+    """
+    set_unless_set(WORKERS)  # read by PyTorch during import
+    for name in IMPORTED:
+        import_module(name)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        ours.close()
+        _fork_servers(its)
+        os._exit(0)
+    its.close()
+
+    def start_server(
+        descriptors: Sequence[int], modules: Sequence[str], environment: Mapping[str, str]
+    ) -> "ForkedServer":
+        request = {"modules": modules, "environment": dict(environment), "folder": str(Path.cwd())}
+        answer, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with answer, asked:
+            socket.send_fds(ours, [json.dumps(request).encode()], [asked.fileno(), *descriptors])
+            asked.close()
+            return ForkedServer(int(answer.recv(16)))
+
+    worker_server.start_server = start_server
+
+
+class ForkedServer:
+    """A server, with those methods of `subprocess.Popen` that are used."""
+
+    def __init__(self, pid: int) -> None:
+        self._process: int | None = None
+        with suppress(ProcessLookupError):  # it has ended
+            self._process = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait for the end of the process."""
+        if self._process is not None:
+            select.select([self._process], [], [])
+            os.close(self._process)
+
+
+def _fork_servers(connection: socket.socket) -> None:
+    """Fork a server for each request, until all those that may ask have ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in range(3, 256):  # of the server of commands
+        if number != connection.fileno():
+            with suppress(OSError):
+                os.close(number)
+    while True:
+        content, files, _, _ = socket.recv_fds(connection, LONGEST_REQUEST, 3)
+        if not content:
+            return
+        if os.fork() == 0:
+            connection.close()
+            _become_server(json.loads(content), *files)
+            os._exit(0)
+        for file in files:
+            os.close(file)
+
+
+def _become_server(request: dict, answer: int, listener: int, lifeline: int) -> None:
+    os.write(answer, str(os.getpid()).encode())
+    os.close(answer)
+    silent = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(silent, number)
+    os.close(silent)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    worker_server.serve(listener, lifeline, request["modules"])

@@ -34,12 +34,11 @@ _ENVIRONMENT: Final = {
 set_unless_set(_ENVIRONMENT | WORKERS)
 
 import ray
-from ray._private import ray_constants
-from ray._private.node import Node
 from ray._private.parameter import RayParams
 
 from study.plan.cluster_address import host_and_port
 from study.running.node_code import check_node_code, shipped_code
+from study.running.ray_servers import no_unused_servers, replaced, servers_on_loopback
 from study.running.worker_server import START_SCRIPT, worker_server
 from study.running.worker_start import ADDRESS
 from trainables.process.errors import StudyError
@@ -107,7 +106,7 @@ def start_ray(address: str, *, ship_code: bool = False, modules: Sequence[str] =
             if address == "local":
                 _give_token()
                 address_of_server = _worker_servers.enter_context(worker_server(modules))
-                with _servers_on_loopback(), _no_unused_servers(), _workers_started_by(address_of_server):
+                with servers_on_loopback(), no_unused_servers(), _workers_started_by(address_of_server):
                     # A small store is enough: trials put nothing large into it, because data are memory-mapped files.
                     ray.init(
                         address="local",
@@ -168,44 +167,10 @@ def _workers_started_by(server: str | None) -> Iterator[None]:
         fill_in(self, **{**parameters, "setup_worker_path": str(START_SCRIPT)})
 
     try:
-        with _replaced(RayParams, "update_if_absent", with_our_script):
+        with replaced(RayParams, "update_if_absent", with_our_script):
             yield
     finally:
         del os.environ[ADDRESS]
-
-
-@contextmanager
-def _no_unused_servers() -> Iterator[None]:
-    # Ray waits for three servers that a study never asks: the dashboard's, which runs in part without a dashboard too,
-    # the autoscaler, and what copies workers' output to the driver. Without them Ray starts in half the time.
-    unused = [name for name in ("start_api_server", "start_log_monitor", "start_monitor") if hasattr(Node, name)]
-    with ExitStack() as replaced:
-        for name in unused:
-            replaced.enter_context(_replaced(Node, name, _start_nothing))
-        yield
-
-
-def _start_nothing(*_: object, **__: object) -> None:
-    pass
-
-
-@contextmanager
-def _servers_on_loopback() -> Iterator[None]:
-    # Ray's servers listen on all interfaces unless the node address is a loopback address. Setting `_node_ip_address`
-    # does not help, because Ray replaces 127.0.0.1 by the network address. With this constant off, Ray uses loopback,
-    # as it does on systems other than Linux.
-    with _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
-        yield
-
-
-@contextmanager
-def _replaced(owner: object, name: str, value: object) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 class Slots:

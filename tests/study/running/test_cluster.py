@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from ray import tune
@@ -17,6 +18,7 @@ from study.cli.progress import StudyProgress
 from study.plan.cluster_address import check_address_form, host_and_port
 from study.running import cluster as cluster_module
 from study.running.cluster import Slots, _fitting, check_address, start_ray, stop_ray
+from study.running.ray_servers import _STAND_IN, _with_stand_in
 from study.running.resources import Packing
 from tests.study.factories import make_plan
 from trainables.process.errors import StudyError, UsageError
@@ -52,6 +54,28 @@ def test_every_server_of_a_local_cluster_is_needed_and_listens_on_loopback_alone
     assert {"gcs_server", "raylet"} <= programs
     assert any("study.running.worker_server" in word for word in found["parent"]), "the worker was not forked"
     assert not programs & {"dashboard.py", "log_monitor.py", "monitor.py"}
+    assert "agent_stand_in.py" in programs
+    assert not any("DashboardAgent" in word for word in found["words"])
+
+
+@pytest.mark.launcher
+def test_the_process_in_the_place_of_an_agent_ends_with_its_node():
+    node = subprocess.Popen(
+        ["sh", "-c", f"RAY_RAYLET_PID=$$ '{sys.executable}' -I -S '{_STAND_IN}' & echo $!; wait"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    agent = psutil.Process(int(node.stdout.readline()))
+    node.kill()
+    node.wait()
+    node.stdout.close()
+    assert psutil.wait_procs([agent], timeout=60)[1] == []
+
+
+@pytest.mark.launcher
+def test_a_raylet_without_an_agent_is_started_as_it_is():
+    command = ["raylet", "--session_dir=x", "--node_id=y", "--resources=a=b"]
+    assert _with_stand_in(command) == command
 
 
 @pytest.mark.parametrize(

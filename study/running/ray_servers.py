@@ -1,0 +1,86 @@
+"""Servers that Ray starts on one machine, and those that a study does without."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ray import _raylet
+from ray._private import ray_constants, services
+from ray._private.node import Node
+
+_STAND_IN: Final = Path(__file__).with_name("agent_stand_in.py")
+_AGENT: Final = "--dashboard_agent_command="
+# Ports that a dashboard agent reports to its node. Without the dashboard's packages, it reports that there are none.
+_PORTS: Final = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
+
+_PERSIST: Final = "persist_port"
+
+
+@contextmanager
+def replaced(owner: object, name: str, value: object) -> Iterator[None]:
+    """Give an attribute another value inside the block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def no_unused_servers() -> Iterator[None]:
+    """Have Ray start without servers that a study never asks: it would wait for them, for half of its start.
+
+    They are the dashboard's, which runs in part without a dashboard too, the autoscaler, the process that copies
+    workers' output to the driver, and the agent of the dashboard.
+    """
+    unused = [name for name in ("start_api_server", "start_log_monitor", "start_monitor") if hasattr(Node, name)]
+    with ExitStack() as stack:
+        for name in unused:
+            stack.enter_context(replaced(Node, name, _start_nothing))
+        if all(hasattr(_raylet, name) for name in (*_PORTS, _PERSIST)):
+            stack.enter_context(_no_dashboard_agent())
+        yield
+
+
+def _start_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+@contextmanager
+def _no_dashboard_agent() -> Iterator[None]:
+    start = services.start_ray_process
+
+    def without_agent(command: list[str], process_type: str, *rest: Any, **named: Any) -> Any:
+        if process_type == ray_constants.PROCESS_TYPE_RAYLET:
+            command = _with_stand_in(command)
+        return start(command, process_type, *rest, **named)
+
+    with replaced(services, "start_ray_process", without_agent):
+        yield
+
+
+def _with_stand_in(command: Sequence[str]) -> list[str]:
+    """Return a node's command with our process in the place of the agent, and report that it has no ports."""
+    options = dict(word[2:].split("=", 1) for word in command if word.startswith("--") and "=" in word)
+    if not {"session_dir", "node_id", _AGENT[2:-1]} <= options.keys():
+        return list(command)
+    persist_port: Any = getattr(_raylet, _PERSIST)
+    for name in _PORTS:
+        persist_port(options["session_dir"], options["node_id"], getattr(_raylet, name), -1)
+    stand_in = subprocess.list2cmdline([sys.executable, "-I", "-S", str(_STAND_IN)])
+    return [f"{_AGENT}{stand_in}" if word.startswith(_AGENT) else word for word in command]
+
+
+@contextmanager
+def servers_on_loopback() -> Iterator[None]:
+    """Have Ray's servers listen on a loopback address. By default, they listen on all interfaces.
+
+    Setting `_node_ip_address` does not help, because Ray replaces 127.0.0.1 by the network address. With this constant
+    off, Ray uses loopback, as it does on systems other than Linux.
+    """
+    with replaced(ray_constants, "ENABLE_RAY_CLUSTER", False):
+        yield

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures.calibration import draw_reliability
-from analysis.figures.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, new_figure, style_of
+from analysis.figures.drawing import BLUE, INK, VERMILION, Style, add_legend, bars, fix_layout, new_figure, style_of
 from analysis.figures.intervention import draw_imposed_gaps
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods
 from analysis.figures.study import (
@@ -169,6 +169,8 @@ def _picture(key: str, draw: Callable[[], Figure], *drawn: Chart) -> Picture:
         figure.suptitle("")
         figure.supxlabel("")
         stream = io.BytesIO()
-        # Tight: without the title, some legends would extend beyond the edge.
-        figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+        fix_layout(figure, dpi=72)  # of any SVG
+        # Without the title, some legends would extend beyond the edge.
+        bounds = figure.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+        figure.savefig(stream, format="svg", bbox_inches=bounds, metadata={"Date": None, "Creator": None})
     return Picture(key, title, caption, drawn, stream.getvalue())

@@ -28,6 +28,7 @@ from study.tracking.view import NOTE_FIGURES, NOTE_WIDTH
 
 _MOST_CURVES: Final = 7  # number of methods that can be told apart in one panel
 _DPI: Final = 150
+_COMPRESSION: Final = 2  # of 9, which would take most of the time that a figure takes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +79,7 @@ def draw_figures(
         figure = draw()
         fix_layout(figure, dpi=_DPI)
         path = folder / f"{name}.png"
-        figure.savefig(path, dpi=_DPI)
+        figure.savefig(path, dpi=_DPI, pil_kwargs={"compress_level": _COMPRESSION})
         _save_smaller(
             path, folder / NOTE_FIGURES / path.name, scale=min(100.0, NOTE_WIDTH / figure.get_figwidth()) / _DPI
         )
@@ -88,4 +89,4 @@ def _save_smaller(path: Path, target: Path, *, scale: float) -> None:
     # Drawing the figure again, in small, would take longer.
     with Image.open(path) as image:
         size = round(image.width * scale), round(image.height * scale)
-        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(target)
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(target, compress_level=_COMPRESSION)

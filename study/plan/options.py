@@ -136,6 +136,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _size("most_seeds", int | None, None, "question",
             "With --seeds auto: the largest number of seeds. Default: 60.",
             metavar="N"),
+        _size("confirm_epochs", int | None, None, "question",
+            "Training epochs of the confirmed trials. Configs are still chosen, and kd's temperature is still tuned, "
+            "with --epochs. Default: as --epochs.",
+            metavar="N"),
         _size("epochs", int, 15, "question",
             "Training epochs per trial.",
             into="config"),

@@ -53,8 +53,8 @@ class TrialEntry:
 
     `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
     first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
-    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial. `names_epochs` is set if
-    the number of epochs differs from the study's, so that the name states it.
+    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial. `names_epochs` is set
+    for a confirmed trial with another number of epochs than the study's, so that the name states it.
     """
 
     trial_id: str
@@ -430,7 +430,7 @@ class StudyLedger:
 
     def _enter(self, entry: TrialEntry) -> None:
         self.entries[entry.trial_id] = entry
-        entry.names_epochs = entry.config.epochs != self.plan.base.epochs
+        entry.names_epochs = entry.stage == "confirm" and entry.config.epochs != self.plan.base.epochs
         name = trial_name(entry.config, 0, names_epochs=entry.names_epochs)
         config_ids = self._config_ids_by_name.setdefault(name, {})
         entry.namesakes = config_ids.setdefault(entry.config_id, len(config_ids))

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from pydantic import ByteSize
 
+from study.plan.confirmation import ALWAYS_CONFIRMED
 from study.plan.outputs import OutputsSource
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
@@ -93,6 +94,9 @@ def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
     confirmed: Counter[str] = Counter()
     for compared in plan.compared:
         trials[str(compared.fields["method"])] += plan.total_trials // len(plan.compared)
+    if plan.compared and plan.confirmation is not None:
+        for name in _confirmed_at_most(plan, plan.confirmation.configs):
+            confirmed[name] += plan.confirmation.seeds
     if not plan.compared:
         trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
         for control in plan.controls:
@@ -107,6 +111,17 @@ def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
             if method_spec(method).needs_teacher
         }
     )
+
+
+def _confirmed_at_most(plan: StudyPlan, configs: int) -> list[str]:
+    """Return the methods of a comparison's confirmation if those that need the teacher most often are the best."""
+
+    def passes(method: str) -> tuple[bool, bool]:
+        return _why_not_stored(method) is not None, method_spec(method).needs_teacher
+
+    always = [str(each.fields["method"]) for each in plan.compared if each.name in ALWAYS_CONFIRMED]
+    others = [str(each.fields["method"]) for each in plan.compared if each.name not in ALWAYS_CONFIRMED]
+    return always + sorted(others, key=passes, reverse=True)[:configs]
 
 
 def _why_not_stored(method: str) -> str | None:

@@ -118,6 +118,14 @@ def test_plan_preview_note_and_command_count_the_epochs_of_both_schedules(tmp_pa
     assert storage.passes_live - before.passes_live == taught * (9 - 4)
 
 
+def test_the_teacher_passes_of_a_comparison_include_those_of_its_confirmation(tmp_path):
+    before = reckon_teacher_storage(compare(tmp_path))
+    # ce needs no teacher; at needs maps, and thus a teacher of its own in every epoch.
+    after = reckon_teacher_storage(compare(tmp_path, confirmation={"configs": 2, "seeds": 3, "epochs": 9}))
+    assert after.passes_live - before.passes_live == 3 * 9 * 3  # kd, at and dkd
+    assert after.passes_stored - before.passes_stored == (9 - 4) + 3 * 9
+
+
 def test_settings_in_epochs_are_named_because_they_are_not_scaled(tmp_path):
     plan = compare(tmp_path, methods=["ce", "kd", "dkd"], confirmation={"configs": 1, "seeds": 3, "epochs": 40})
     (note,) = confirmation_notes(plan)

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from pydantic import ByteSize
 
 from study.plan.confirmation import ALWAYS_CONFIRMED
+from study.plan.control_tuning import tuning_trials
+from study.plan.methods import BASELINE
 from study.plan.outputs import OutputsSource
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
@@ -104,6 +106,7 @@ def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
         if plan.confirmation is not None:
             for method in (*[plan.base.method] * (plan.confirmation.configs + 1), *plan.controls, "pesf_kd"):
                 confirmed[method] += plan.confirmation.seeds
+            trials[BASELINE] += sum(1 for _ in tuning_trials(plan))
     return Counter(
         {
             method: trials[method] * plan.base.epochs + confirmed[method] * plan.confirm_epochs

@@ -26,8 +26,8 @@ _EXAMPLES: Final = (
     ("run a quick confirmation", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
 _OPTIONS: Final = (
-    "confirm", "seeds", "detect", "most_seeds", *names_of("execution"), "set_aside_records", "dry_run", "as_json",
-    "quiet", "verbose",
+    "confirm", "seeds", "detect", "most_seeds", "confirm_epochs", *names_of("execution"), "set_aside_records",
+    "dry_run", "as_json", "quiet", "verbose",
 )  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -71,6 +71,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     detectable = _detectable(plan, confirmation.request.seeds)
     tuning = 0 if ledger.confirmation else sum(1 for _ in tuning_trials(plan)) - len(ledger.in_stage("tune"))
     trials = confirmation.size + tuning
+    epochs = confirmation.size * plan.confirm_epochs + tuning * plan.base.epochs
     if as_json:
         shown: dict[str, Any] = {
             "study": plan.name,
@@ -78,7 +79,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
             "trials": confirmation.size,
             "tuning_trials": tuning,
             "begun": begun,
-            "epochs": trials * plan.base.epochs,
+            "epochs": epochs,
             "detectable": detectable,
         }
         typer.echo(json.dumps(shown, indent=2))
@@ -89,9 +90,9 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
         f"study      {plan.name}  (nothing has been written)",
         f"confirms   {len(confirmation.choices)} configs on {request.seeds_in_words} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
-        *([] if detectable is None else [f"detects    {_in_words(detectable, request.seeds)}"]),
+        *([] if detectable is None else [f"detects    {_in_words(detectable, request.seeds)}{_of_spread(plan)}"]),
         f"cost       {'' if request.detect is None else 'at most '}{trials} trials, {begun} of them already started; "
-        f"{trials * plan.base.epochs} student epochs",
+        f"{epochs} student epochs{_schedules(plan)}",
         *([f"note       {readings}"] if readings is not None else []),
         *(
             [f"tunes      first the temperature of kd, with {tuning} of these trials on the validation split"]
@@ -113,6 +114,16 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     typer.echo("\n".join(lines))
 
 
+def _schedules(plan: "StudyPlan") -> str:
+    """Return a clause on the numbers of epochs, if those of the confirmation and of the choice differ."""
+    if plan.confirm_epochs == plan.base.epochs:
+        return ""
+    return (
+        f" ({plan.confirm_epochs} per confirmed trial; the scores and bounds below are those of {plan.base.epochs} "
+        "epochs)"
+    )
+
+
 def _detectable(plan: "StudyPlan", seeds: int) -> dict[str, float] | None:
     """Return the least detectable differences at a number of seeds, by the paired spread of the study's repetitions."""
     from analysis.questions.power import find_resolution
@@ -129,6 +140,11 @@ def _detectable(plan: "StudyPlan", seeds: int) -> dict[str, float] | None:
     alone, after = (found.detectable(corrected=corrected, seeds=seeds) for corrected in (False, True))
     return {"spread": found.spread, **({"difference": alone} if math.isfinite(alone) else {}),
             **({"difference_after_holm": after} if math.isfinite(after) else {})}  # fmt: skip
+
+
+def _of_spread(plan: "StudyPlan") -> str:
+    longer = plan.confirm_epochs != plan.base.epochs
+    return f" of {plan.base.epochs} epochs; that of {plan.confirm_epochs} is unknown" if longer else ""
 
 
 def _in_words(detectable: dict[str, float], seeds: int) -> str:

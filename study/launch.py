@@ -143,7 +143,7 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
     from study.cli.data_preview import class_names, data_warnings
     from study.cli.image_preview import images_summary
     from study.cli.preview import count_plan_sources, describe_plan, planned_resolution
-    from study.plan.notes import left_out, sampler_notes
+    from study.plan.notes import confirmation_notes, left_out, sampler_notes
     from study.plan.size import confirm_trials, epochs_total
     from study.plan.teacher_storage import reckon_teacher_storage
     from study.search.preview import first_configs
@@ -162,7 +162,7 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
             "epochs": epochs_total(plan),
             "detectable": planned_resolution(plan),
             **count_plan_sources(plan),
-            "notes": sampler_notes(plan),
+            "notes": [*sampler_notes(plan), *confirmation_notes(plan)],
             **({"left_out": left_out(plan)} if plan.compared else {}),
             "teacher_outputs": {**storage._asdict(), "passes_saved": storage.passes_saved},
         }

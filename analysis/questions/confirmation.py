@@ -9,7 +9,7 @@ import collections
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from analysis.reading.trials import (
     numbers,
     objective,
     objective_measure,
+    planned_epochs,
     select,
     trial_scores,
     within_reach,
@@ -79,8 +80,9 @@ class ConfirmedConfig:
         gap: sharpness gap in nats over the confirmation seeds; n is 0 for a method without a gap.
         bound: estimate with the lower bound that the config was chosen by; None for a control.
         search_score: validation accuracy before the confirmation; None if the config was never tried.
-        optimism: `search_score` minus `accuracy`; None without a search score.
-        optimism_on_test: `search_score` minus `test_accuracy`; None without a search score.
+        optimism: `search_score` minus `accuracy`; None without a search score, and if the confirmation trials have
+            another number of epochs than the trial with that score.
+        optimism_on_test: `search_score` minus `test_accuracy`; None as for `optimism`.
     """
 
     config_id: str
@@ -128,6 +130,18 @@ class Comparison:
         return self.difference.low > 0
 
 
+class Schedules(NamedTuple):
+    """Numbers of training epochs of a study with longer, or shorter, confirmation trials.
+
+    Args:
+        chosen: epochs of the trials that the configs were chosen by.
+        confirmed: epochs of the confirmation trials.
+    """
+
+    chosen: int
+    confirmed: int
+
+
 @dataclass(frozen=True)
 class ConfirmationResult:
     """Confirmed configs in the order of choice, and all planned comparisons.
@@ -137,12 +151,19 @@ class ConfirmationResult:
         comparisons: planned comparisons.
         objective: name of the objective of the comparisons.
         compares_methods: whether every config is compared with the baseline, rather than the choices with controls.
+        schedules: numbers of epochs, if the confirmation trials have another number than all other trials; else None.
     """
 
     configs: list[ConfirmedConfig]
     comparisons: list[Comparison]
     objective: str = "accuracy"
     compares_methods: bool = False
+    schedules: Schedules | None = None
+
+    @property
+    def score_before(self) -> str:
+        """Head of the column with the scores before the confirmation."""
+        return "score before" if self.schedules is None else f"score before ({self.schedules.chosen} epochs)"
 
     @property
     def first(self) -> ConfirmedConfig | None:
@@ -279,7 +300,8 @@ def summarise_confirmation(
     """
     confirmed = select(trials, stages=[CONFIRM])
     rows = {each["config_id"]: confirmed.filter(pc.equal(confirmed["config_id"], each["config_id"])) for each in chosen}
-    configs = [_confirmed(each, rows[each["config_id"]]) for each in chosen]
+    schedules = _schedules(trials)
+    configs = [_confirmed(each, rows[each["config_id"]], schedules) for each in chosen]
     pairs = [
         (one, other)
         for one in configs
@@ -294,19 +316,28 @@ def summarise_confirmation(
         replace(each, corrected_p=p_value, corrected_equivalence=equivalent)
         for each, p_value, equivalent in zip(comparisons, corrected, equivalence, strict=True)
     ]
-    return ConfirmationResult(configs, comparisons, objective(trials), compares_methods=baseline is not None)
+    return ConfirmationResult(
+        configs, comparisons, objective(trials), compares_methods=baseline is not None, schedules=schedules
+    )
 
 
-def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
+def _schedules(trials: pa.Table) -> Schedules | None:
+    """Return the numbers of epochs, if those of the confirmation trials differ from those of all other trials."""
+    confirmed, others = planned_epochs(trials, confirmed=True), planned_epochs(trials, confirmed=False)
+    return Schedules(max(others), max(confirmed)) if confirmed and others and not confirmed & others else None
+
+
+def _confirmed(chosen: Mapping[str, Any], rows: pa.Table, schedules: Schedules | None) -> ConfirmedConfig:
     test, validation = mean_score(rows, "test"), mean_score(rows, "validation")
     score = chosen["search_score"]
+    comparable = None if schedules is not None else score
     return ConfirmedConfig(
         **{name: chosen[name] for name in ("config_id", "label", "rank", "control", "winner", "bound", "search_score")},
         test_accuracy=test,
         accuracy=validation,
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
-        optimism=None if score is None else _optimism(score, validation),
-        optimism_on_test=None if score is None else _optimism(score, test),
+        optimism=None if comparable is None else _optimism(comparable, validation),
+        optimism_on_test=None if comparable is None else _optimism(comparable, test),
     )
 
 
@@ -332,13 +363,15 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
 def confirmation_table(result: ConfirmationResult) -> str:
     """Format the configs, the comparisons and the methods of their estimates as Markdown."""
     words = result.objective
-    heads = ["config", "n", f"test {words}", f"val {words}", "score before", "optimism (score − val)"]
+    heads = ["config", "n", f"test {words}", f"val {words}", result.score_before]
+    heads += ["optimism (score − val)"] if result.schedules is None else []
     lines = [_row(heads), "|" + " --- |" * len(heads)]
     for config in result.configs:
         accuracies = (format_estimate(config.test_accuracy), format_estimate(config.accuracy))
         score = format_number(config.search_score)
-        optimism = "" if config.optimism is None else format_difference(config.optimism)
-        lines.append(_row([described(config), str(config.test_accuracy.n), *accuracies, score, optimism]))
+        optimism = ["" if config.optimism is None else format_difference(config.optimism)]
+        cells = [described(config), str(config.test_accuracy.n), *accuracies, score, *optimism]
+        lines.append(_row(cells[: len(heads)]))
     if result.comparisons:
         lines += [
             "",
@@ -393,7 +426,19 @@ def verdict(result: ConfirmationResult) -> list[str]:
             f"an optimism of {format_difference(winner.optimism)}, and of "
             f"{format_difference(winner.optimism_on_test)} against the test split."
         )
-    return texts
+    return [*texts, *_schedules_in_words(result)]
+
+
+def _schedules_in_words(result: ConfirmationResult) -> list[str]:
+    if result.schedules is None:
+        return []
+    chosen, confirmed = result.schedules
+    return [
+        f"Configs were chosen, and settings tuned, by validation scores after {counted(chosen, 'epoch')}, and "
+        f"confirmed with {confirmed}. The scores before the confirmation are of the "
+        f"{'shorter' if chosen < confirmed else 'longer'} training, so no optimism of the search is given, and other "
+        f"configs might have been chosen by trials of {counted(confirmed, 'epoch')}."
+    ]
 
 
 def _in_words(comparison: Comparison) -> str:

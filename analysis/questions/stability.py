@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from analysis.reading.landmark import Evidence, Floats
-from analysis.reading.trials import SEARCH, StudyRecords, select, trial_scores
+from analysis.reading.trials import SEARCH, StudyRecords, of_the_search_schedule, select, trial_scores
 from analysis.statistics.estimates import Estimate, within_range
 from analysis.statistics.resampling import CONFIDENCE
 
@@ -50,7 +50,7 @@ def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
         records: study records.
         seed: random seed for the resamples and the permutations.
     """
-    fresh = select(records.trials, stages=None)
+    fresh = select(of_the_search_schedule(records.trials))
     fresh = fresh.filter(pc.not_equal(fresh["stage"], SEARCH))
     scores: dict[str, dict[int, float]] = {}
     rows = zip(fresh["config_id"].to_pylist(), fresh["replicate"].to_pylist(), trial_scores(fresh), strict=True)

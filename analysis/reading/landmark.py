@@ -19,7 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from analysis.reading.trials import SEARCH, StudyRecords, numbers, objective, select, varied_fields
+from analysis.reading.trials import (
+    SEARCH,
+    StudyRecords,
+    numbers,
+    objective,
+    of_the_search_schedule,
+    select,
+    varied_fields,
+)
 
 Floats: TypeAlias = NDArray[np.float64]
 Evidence = Literal["exploratory", "confirmatory"]
@@ -87,12 +95,16 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
     Args:
         records: study records.
         searched: take the trials that the search proposed, each config once; else the trials of all other stages,
-            configs over fresh seeds.
+            configs over fresh seeds. Confirmation trials with another number of epochs are then left out.
         methods: keep only trials of these methods. Default: the searched methods, or all methods if there was no
             search.
     """
     stages = records.trials["stage"].to_pylist()
     trials = records.trials.filter(pa.array([(stage == SEARCH) == searched for stage in stages], pa.bool_()))
+    apart = 0
+    if not searched:
+        everything, trials = trials.num_rows, of_the_search_schedule(trials)
+        apart = everything - trials.num_rows
     if methods is None:
         methods = set(select(records.trials, stages=[SEARCH], statuses=None)["method"].to_pylist())
     if methods:
@@ -109,6 +121,8 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
         note += (
             f"; fresh seeds of configs that were chosen by {objective(trials)}, which narrows what lies between them"
         )
+    if apart:
+        note += f"; {apart} confirmation trials of another number of epochs are left out"
     is_last = reached.num_rows == trials.num_rows and epoch == int(pc.max(trials["epochs"]).as_py())
     return Landmark(reached, epoch, evidence, note, is_last, records.searched_in_logs)
 

@@ -192,6 +192,26 @@ def select(
     return trials
 
 
+def planned_epochs(trials: pa.Table, *, confirmed: bool) -> set[int]:
+    """Return the planned numbers of epochs of the confirmation trials, or of all other trials."""
+    if "epochs_planned" not in trials.column_names:
+        return set()
+    rows = zip(trials["stage"].to_pylist(), trials["epochs_planned"].to_pylist(), strict=True)
+    return {epochs for stage, epochs in rows if (stage == CONFIRM) == confirmed and epochs is not None}
+
+
+def of_the_search_schedule(trials: pa.Table) -> pa.Table:
+    """Return the trials without confirmation trials of a number of epochs that no other trial has.
+
+    Their scores cannot be averaged with those of the other trials, or compared with them.
+    """
+    known = planned_epochs(trials, confirmed=False)
+    if not known or planned_epochs(trials, confirmed=True) <= known:
+        return trials
+    rows = zip(trials["stage"].to_pylist(), trials["epochs_planned"].to_pylist(), strict=True)
+    return trials.filter(pa.array([stage != CONFIRM or epochs in known for stage, epochs in rows], pa.bool_()))
+
+
 def varied_fields(trials: pa.Table) -> tuple[str, ...]:
     """Return the config fields with more than one value in the search, in column order."""
     searched = select(trials, stages=[SEARCH], statuses=None)

@@ -34,6 +34,7 @@ from analysis.reading.trials import (
     SEARCH,
     ConfigSummary,
     compare_methods,
+    planned_epochs,
     select,
     summarise_configs,
     survivor_note,
@@ -260,6 +261,8 @@ def _facts(study: StudyFolder) -> tuple[str, ...]:
         facts.append(f"{first.get('teacher') or 'no teacher'} → {first['student']}")
     epochs = first.get("epochs_planned") or first.get("epochs")
     facts += [counted(int(epochs), "epoch")] if epochs else []
+    longer = planned_epochs(trials, confirmed=True) - {epochs}
+    facts += [f"{counted(max(longer), 'epoch')} to confirm"] if longer else []
     facts.append(counted(trials.num_rows, "trial"))
     starts = [each for each in trials["started"].to_pylist() if each is not None]
     facts += [f"begun {min(starts):%Y-%m-%d}"] if starts else []

@@ -137,7 +137,8 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
         for each in confirmed.configs
     ]  # fmt: skip
     heads = (
-        "config", "n", f"test {words}", f"val {words}", "sharpness gap (nats)", "score before", "optimism (score − val)"
+        "config", "n", f"test {words}", f"val {words}", "sharpness gap (nats)", confirmed.score_before,
+        "optimism (score − val)"
     )  # fmt: skip
     methods = tuple(f"{method}." for method in sorted({each.test_accuracy.method for each in confirmed.configs}))
     tables = [Table("Confirmed on fresh seeds", heads, tuple(rows), methods)]

@@ -24,6 +24,8 @@ from analysis.reading.trials import (
     ConfigSummary,
     holm_of,
     objective_note,
+    of_the_search_schedule,
+    planned_epochs,
     select,
     survivor_note,
     varied_fields,
@@ -88,7 +90,8 @@ def study_in_words(trials: pa.Table, name: str) -> str:
     searched = select(trials, stages=[SEARCH], statuses=None)
     sentences = [
         f"**{name}**: student {_only(trials, 'student')} and teacher {_only(trials, 'teacher')} on "
-        f"{_only(trials, 'dataset')}, {_only(trials, 'epochs_planned')} epochs per trial.",
+        f"{_only(trials, 'dataset')}, {_only(of_the_search_schedule(trials), 'epochs_planned')} epochs per trial"
+        f"{_longer(trials)}.",
         f"The search trained {counted(searched.num_rows, 'config')} once each and varied "
         f"{listed(varied_fields(trials))}."
         if searched.num_rows
@@ -224,6 +227,11 @@ def _quoted(estimate: Estimate, factor: float, digits: int, unit: str, corrected
     interval = f"{format_percent(CONFIDENCE)} interval {low} to {high}" if low and high else "no interval"
     p_value = p_clause(corrected_p, "after Holm's correction") or p_clause(estimate.p_value)
     return f"{value}{unit} ({interval}{p_value}, n = {estimate.n})"
+
+
+def _longer(trials: pa.Table) -> str:
+    longer = sorted(planned_epochs(trials, confirmed=True) - planned_epochs(trials, confirmed=False))
+    return f", {listed([str(each) for each in longer])} per confirmed trial" if longer else ""
 
 
 def _only(trials: pa.Table, name: str) -> str:

@@ -11,7 +11,14 @@ from study.cli.image_preview import image_lines, validation_origin
 from study.plan.confirmation import PUBLISHED
 from study.plan.control_tuning import tuned_configs
 from study.plan.methods import BASELINE
-from study.plan.notes import STARTUP, comparison_notes, describe_teacher_storage, left_out_lines, sampler_notes
+from study.plan.notes import (
+    STARTUP,
+    comparison_notes,
+    confirmation_notes,
+    describe_teacher_storage,
+    left_out_lines,
+    sampler_notes,
+)
 from study.plan.plan import StudyPlan
 from study.plan.siblings import sibling_notes
 from study.plan.size import confirm_trials, epochs_total
@@ -55,7 +62,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
         f"detects    {describe_resolution(plan)}",
-        f"cost       at most {epochs_total(plan)} student epochs ({base.epochs} per trial)"
+        f"cost       at most {epochs_total(plan)} student epochs ({base.epochs} per trial{_confirm_epochs(plan)})"
         + (", fewer if ASHA stops trials" if plan.scheduler == "asha" else "")
         + _companions(plan)
         + _students_before(plan),
@@ -66,7 +73,7 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         + (f", checkpoints under {redact_place(plan.storage_path)}" if plan.storage_path is not None else ""),
         *(f"left out   {line}" for line in left_out_lines(plan)),
         *(f"note       {note}" for note in comparison_notes(plan) if plan.compared),
-        *(f"note       {note}" for note in (*sampler_notes(plan), *sibling_notes(plan))),
+        *(f"note       {note}" for note in (*sampler_notes(plan), *confirmation_notes(plan), *sibling_notes(plan))),
         _starts(plan) if plan.compared else "first configs",
     ]
     lines += [
@@ -168,6 +175,11 @@ def describe_confirmation(plan: StudyPlan) -> str:
             f", {plan.replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the validation "
             f"split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
         )
+    if plan.confirm_epochs != plan.base.epochs:
+        texts.append(
+            f"each is trained for {plan.confirm_epochs} epochs, after a choice by validation scores of "
+            f"{plan.base.epochs} epochs"
+        )
     if request.detect is not None:
         texts.append(f"each stops when its comparisons are decided to ±{request.detect:g} (group-sequential)")
     comparisons, floor = planned_comparisons(plan), 2 / 2**request.seeds
@@ -177,6 +189,10 @@ def describe_confirmation(plan: StudyPlan) -> str:
             f"correction for {comparisons} comparisons: use the intervals, or increase --seeds"
         )
     return "; ".join(texts)
+
+
+def _confirm_epochs(plan: StudyPlan) -> str:
+    return f", {plan.confirm_epochs} per confirmed trial" if plan.confirm_epochs != plan.base.epochs else ""
 
 
 def planned_comparisons(plan: StudyPlan) -> int:

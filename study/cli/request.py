@@ -246,12 +246,14 @@ def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
     from study.plan.confirmation import DEFAULT_SEEDS, SeedsAsked, request_of, seeds_asked
 
     configs, seeds = values["confirm"], seeds_asked(values["seeds"], values["detect"], values["most_seeds"])
+    if configs is None and values["confirm_epochs"] is not None:
+        raise UsageError("--confirm-epochs is the number of epochs of the trials of --confirm: give --confirm too")
     if configs is None:
         if seeds is not None:
             raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
         return None
     usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
-    return request_of(configs, seeds or SeedsAsked(usual)).model_dump()
+    return request_of(configs, seeds or SeedsAsked(usual), values["confirm_epochs"]).model_dump()
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -364,6 +366,7 @@ def resumed_plan(
         plan,
         given.get("confirm"),
         seeds_asked(given.get("seeds"), given.get("detect"), given.get("most_seeds")),
+        epochs=given.get("confirm_epochs"),
         confirms=confirms,
         sets_aside=given.get("set_aside_records", False),
     )
@@ -388,7 +391,13 @@ def resumed_plan(
 
 
 def _confirmation_at_resume(
-    plan: "StudyPlan", configs: int | None, seeds: "SeedsAsked | None", *, confirms: bool, sets_aside: bool
+    plan: "StudyPlan",
+    configs: int | None,
+    seeds: "SeedsAsked | None",
+    *,
+    epochs: int | None,
+    confirms: bool,
+    sets_aside: bool,
 ) -> dict[str, int] | None:
     """Return the confirmation of an existing study: as requested, or else as recorded in the plan."""
     from study.ledger.derivable import check_records
@@ -397,19 +406,24 @@ def _confirmation_at_resume(
     from study.stages.confirmation import confirmation_request, describe_unfinished
 
     recorded = plan.confirmation
-    if not confirms and configs is None and seeds is None:
+    if not confirms and configs is None and seeds is None and epochs is None:
         return recorded.model_dump() if recorded is not None else None
     ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
     if confirms or ledger.confirmation is not None or describe_unfinished(ledger) is None:
-        return confirmation_request(ledger, configs, seeds).model_dump()
+        return confirmation_request(ledger, configs, seeds, epochs).model_dump()
     if configs is None:
         if recorded is None:
-            raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
+            flag, what = (
+                ("--seeds", "fresh seeds") if seeds is not None else ("--confirm-epochs", "epochs of the trials")
+            )
+            raise UsageError(f"{flag} is the number of {what} for --confirm: give --confirm too")
         configs = recorded.configs
     usual = SeedsAsked(recorded.seeds, recorded.detect) if recorded is not None else SeedsAsked(DEFAULT_SEEDS)
-    return request_of(configs, seeds or usual).model_dump()
+    if epochs is None and recorded is not None:
+        epochs = recorded.epochs
+    return request_of(configs, seeds or usual, epochs).model_dump()
 
 
 def _refuse_other_digests(plan: "StudyPlan") -> None:
@@ -451,7 +465,8 @@ def keep_confirmation(plan: "StudyPlan") -> None:
     with StudyLock(plan.directory):
         chosen = StudyLedger(recorded, read_only=True).confirmation
         if chosen is not None:
-            check_same_request(plan, chosen, plan.confirmation.configs, plan.confirmation.asked)
+            request = plan.confirmation
+            check_same_request(plan, chosen, request.configs, request.asked, plan.confirm_epochs)
         recorded.model_copy(update={"confirmation": plan.confirmation}).save()
 
 

@@ -15,7 +15,8 @@ class Choice(BaseModel):
 
     Args:
         label: name of the config in tables.
-        config: chosen config, with the seeds of the trial in which it was found.
+        config: chosen config, with the seeds of the trial in which it was found. The number of epochs is that of the
+            confirmation, which may differ from the one that `search_score` and `bound` are of.
         rank: rank by lower bound, from 1. None for controls and other additional configs.
         control: name of the control, if the config is one.
         winner: whether the config had the best single score of the search.
@@ -38,6 +39,12 @@ class Choice(BaseModel):
     def as_row(self) -> dict[str, Any]:
         """Return the choice as a row for `analysis.questions.confirmation.summarise_confirmation`."""
         return self.model_dump(exclude={"config"})
+
+    def trained_for(self, epochs: int) -> Self:
+        """Return the choice with another number of training epochs, and thus another config identifier."""
+        if epochs == self.config.epochs:
+            return self
+        return self.model_copy(update={"config": TrialConfig(**{**self.config.model_dump(), "epochs": epochs})})
 
 
 class Confirmation(BaseModel):

@@ -53,7 +53,8 @@ class TrialEntry:
 
     `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
     first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
-    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial.
+    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial. `names_epochs` is set
+    for a confirmed trial with another number of epochs than the study's, so that the name states it.
     """
 
     trial_id: str
@@ -74,6 +75,7 @@ class TrialEntry:
     attempt: int = 1
     namesakes: int = 0
     config_id: str = ""
+    names_epochs: bool = False
 
     def __post_init__(self) -> None:
         self.config_id = self.config_id or self.config.config_id
@@ -81,7 +83,7 @@ class TrialEntry:
     @property
     def name(self) -> str:
         """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`."""
-        return trial_name(self.config, self.replicate, namesakes=self.namesakes)
+        return trial_name(self.config, self.replicate, namesakes=self.namesakes, names_epochs=self.names_epochs)
 
     @property
     def search(self) -> str | None:
@@ -138,7 +140,7 @@ def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
     return groups
 
 
-def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> str:
+def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0, names_epochs: bool = False) -> str:
     """Return adapter width, temperature and seed of a trial.
 
     Methods other than `pesf_kd` are named first, as are its variants and controls, such as `frozen`.
@@ -147,6 +149,7 @@ def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> st
         config: trial config.
         replicate: replicate number.
         namesakes: number of earlier configs of the study with the same name.
+        names_epochs: whether the name contains the number of epochs.
     """
     entry = config.method_spec
     variant = method_name({name: getattr(config, name) for name in NAMING_FIELDS}).partition("+")[2]
@@ -155,6 +158,7 @@ def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0) -> st
         parts.append(f"w{config.settings_of(AdapterSettings).adapter_width}")
     if "temperature" in entry.fields:
         parts.append(f"T{config.temperature:.1f}")
+    parts += [f"e{config.epochs}"] * names_epochs
     return "-".join(parts) + (f"#{namesakes + 1}" if namesakes else "") + f"-s{replicate}"
 
 
@@ -426,7 +430,9 @@ class StudyLedger:
 
     def _enter(self, entry: TrialEntry) -> None:
         self.entries[entry.trial_id] = entry
-        config_ids = self._config_ids_by_name.setdefault(trial_name(entry.config, 0), {})
+        entry.names_epochs = entry.stage == "confirm" and entry.config.epochs != self.plan.base.epochs
+        name = trial_name(entry.config, 0, names_epochs=entry.names_epochs)
+        config_ids = self._config_ids_by_name.setdefault(name, {})
         entry.namesakes = config_ids.setdefault(entry.config_id, len(config_ids))
         self._stages[entry.stage].append(entry)
         self._next_ordinal = max(self._next_ordinal, entry.ordinal + 1)

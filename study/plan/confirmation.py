@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from study.plan.methods import BASELINE
 from trainables.process.errors import UsageError
+from trainables.spec.bounds import MOST_EPOCHS
 
 DEFAULT_CONFIGS: Final = 3
 DEFAULT_SEEDS: Final = 10
@@ -38,6 +39,7 @@ class ConfirmationRequest(BaseModel):
         seeds: number of fresh seeds per config, at least 2 because one seed gives no interval. With `detect`, the
             largest number.
         detect: difference of the objective that decides when seeds stop being added. None for a fixed number of seeds.
+        epochs: number of training epochs of the confirmation's trials. None for the number of the other trials.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,10 +47,11 @@ class ConfirmationRequest(BaseModel):
     configs: int = Field(ge=1, le=_MOST_CONFIGS)
     seeds: int = Field(ge=2, le=_MOST_SEEDS)
     detect: float | None = Field(None, gt=0, lt=1)
+    epochs: int | None = Field(None, ge=1, le=MOST_EPOCHS)
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a missing difference, as earlier versions do."""
+        """Leave out what was not requested, as earlier versions do."""
         values: dict[str, Any] = serialise(self)
         return {name: value for name, value in values.items() if value is not None}
 
@@ -90,7 +93,7 @@ def seeds_asked(seeds: int | str | None, detect: float | None, most: int | None)
     return SeedsAsked(most, detect)
 
 
-def request_of(configs: int, asked: SeedsAsked) -> ConfirmationRequest:
+def request_of(configs: int, asked: SeedsAsked, epochs: int | None = None) -> ConfirmationRequest:
     """Return a confirmation request with counts from the command line.
 
     Raises:
@@ -104,4 +107,6 @@ def request_of(configs: int, asked: SeedsAsked) -> ConfirmationRequest:
     if not 2 <= seeds <= _MOST_SEEDS:
         why = "one seed gives no interval and no test; " if seeds == 1 else ""
         raise UsageError(f"--seeds {seeds}: {why}give a number from 2 to {_MOST_SEEDS:,}, such as {DEFAULT_SEEDS}")
-    return ConfirmationRequest(configs=configs, seeds=seeds, detect=asked.detect)
+    if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
+        raise UsageError(f"--confirm-epochs {epochs}: give a number from 1 to {MOST_EPOCHS:,}")
+    return ConfirmationRequest(configs=configs, seeds=seeds, detect=asked.detect, epochs=epochs)

@@ -2,7 +2,9 @@
 
 An adapter with tuned settings could beat distillation at a default temperature only because of the tuning. The
 control `kd` is therefore tuned as well, over a grid covering the temperature range of the search spaces. All
-temperatures use the seeds of the control's own trials, so differences between temperatures are paired by seed.
+temperatures use the seeds of the control's own trials, so differences between temperatures are paired by seed. The
+temperature is tuned on the schedule of the search, like the configs of the search, even if confirmed trials have more
+epochs.
 """
 
 from collections.abc import Iterator

@@ -96,6 +96,27 @@ def comparison_notes(plan: StudyPlan) -> list[str]:
     return notes
 
 
+def confirmation_notes(plan: StudyPlan) -> list[str]:
+    """Return a note on settings in epochs, which do not grow with the epochs of a confirmation."""
+    if plan.confirm_epochs == plan.base.epochs:
+        return []
+    configs = {method.name: plan.configure(method.fields) for method in plan.compared}
+    if not configs:
+        configs = {method: plan.control_config(method) for method in (plan.base.method, *plan.controls)}
+    fixed = [
+        f"{name} ({field} {getattr(config, field)})"
+        for name, config in configs.items()
+        for field in sorted(config.method_spec.fields)
+        if field.endswith("_epochs") and getattr(config, field)
+    ]
+    if not fixed:
+        return []
+    return [
+        f"Settings in epochs stay as they are in the {plan.confirm_epochs} epochs of a confirmed trial, while "
+        f"schedules are scaled: {', '.join(fixed)}."
+    ]
+
+
 def describe_teacher_storage(plan: StudyPlan) -> str:
     """Return a description of the source of the teacher outputs and the reason for it."""
     storage = reckon_teacher_storage(plan)

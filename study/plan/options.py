@@ -136,6 +136,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _size("most_seeds", int | None, None, "question",
             "With --seeds auto: the largest number of seeds. Default: 60.",
             metavar="N"),
+        _size("confirm_epochs", int | None, None, "question",
+            "Training epochs of the confirmed trials. Configs are still chosen, and kd's temperature is still tuned, "
+            "with --epochs. Default: as --epochs.",
+            metavar="N"),
         _size("epochs", int, 15, "question",
             "Training epochs per trial.",
             into="config"),
@@ -217,7 +221,7 @@ OPTIONS: Final[dict[str, Option]] = {
             "Normalisation of the images for a checkpoint from another code base, such as "
             "0.5071,0.4867,0.4408/0.2675,0.2565,0.2761. Default: the usual values for the dataset, if there are any.",
             metavar="MEANS/STDS"),
-        _teacher("teacher_recipe", Literal["short", "literature"], "short", "question",
+        _teacher("teacher_recipe", Literal["short", "literature", "one_cycle"], "short", "question",
             "Recipe for training the teacher, as in `python -m trainables.teacher`.",
             into="config"),
         _teacher("teacher_epochs", int | None, None, "question",

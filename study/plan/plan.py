@@ -92,6 +92,7 @@ class StudyPlan(BaseModel):
 
     A `confirmation` runs after all other trials (see `study.stages.confirmation`). A confirmation is not part of the
     plan's digest and can be requested later. `total_trials` does not count confirmation trials, `confirm_trials` does.
+    Confirmation trials may have another number of epochs (`confirm_epochs`). Everything before them has `base.epochs`.
 
     `digest_version` is the version of the digests that identify the plan and the configs; see
     `trainables.spec.digest`. A plan of another version can be read, but not resumed.
@@ -296,6 +297,12 @@ class StudyPlan(BaseModel):
         TrialConfig(**{**self.base.model_dump(), **self.overrides})
         return self
 
+    @model_validator(mode="after")
+    def _check_confirm_epochs(self) -> Self:
+        if self.confirm_epochs != self.base.epochs:
+            TrialConfig(**{**self.base.model_dump(), **self.overrides, "epochs": self.confirm_epochs})
+        return self
+
     @field_validator("teacher_outputs_path", "storage_path")
     @classmethod
     def _check_place(cls, place: str | None) -> str | None:
@@ -342,6 +349,12 @@ class StudyPlan(BaseModel):
             if entry.needs_teacher or self.base.begins_as_teacher:
                 found.setdefault(config.method if entry.teacher_fields else "", config)
         return found
+
+    @property
+    def confirm_epochs(self) -> int:
+        """Number of training epochs of confirmation trials."""
+        asked = None if self.confirmation is None else self.confirmation.epochs
+        return self.base.epochs if asked is None else asked
 
     @property
     def objective(self) -> str:

@@ -54,4 +54,5 @@ def confirm_trials(plan: StudyPlan) -> int:
 
 def epochs_total(plan: StudyPlan) -> int:
     """Return the number of training epochs in all trials, if no trial is stopped early."""
-    return (plan.total_trials + confirm_trials(plan)) * plan.base.epochs
+    short = plan.total_trials + sum(1 for _ in tuning_trials(plan))
+    return short * plan.base.epochs + expected_size(plan) * plan.confirm_epochs

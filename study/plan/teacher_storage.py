@@ -9,6 +9,9 @@ from typing import Final, NamedTuple
 
 from pydantic import ByteSize
 
+from study.plan.confirmation import ALWAYS_CONFIRMED
+from study.plan.control_tuning import tuning_trials
+from study.plan.methods import BASELINE
 from study.plan.outputs import OutputsSource
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
@@ -51,18 +54,18 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     config = plan.example_config
     info = dataset_info(config.dataset)
     train, validation, _ = info.split_sizes
-    slots = min(info.num_views if config.augmentation == "views" else 1, config.epochs)
+    slots = min(info.num_views if config.augmentation == "views" else 1, max(config.epochs, plan.confirm_epochs))
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
     teachers = len(plan.teachers)
     size = ByteSize((slots * train + validation) * row * max(1, teachers))
-    trials = _trials_with_teacher(plan)
-    live = {method: why for method in trials if (why := _why_not_stored(method)) is not None}
-    mixed = bool(plan.compared) and len(live) < len(trials)  # compared methods may differ here
-    source, why = _decide(plan, size, needed=bool(trials), live={} if mixed else live)
-    passes_live = sum(trials.values()) * config.epochs
+    epochs = _epochs_with_teacher(plan)
+    live = {method: why for method in epochs if (why := _why_not_stored(method)) is not None}
+    mixed = bool(plan.compared) and len(live) < len(epochs)  # compared methods may differ here
+    source, why = _decide(plan, size, needed=bool(epochs), live={} if mixed else live)
+    passes_live = sum(epochs.values())
     if not mixed:
         return TeacherStorage(source, why, size, slots * teachers, passes_live, {})
-    own = sum(trials[method] for method in live) * config.epochs
+    own = sum(epochs[method] for method in live)
     return TeacherStorage(source, why, size, slots * teachers + own, passes_live, live if source == "stored" else {})
 
 
@@ -87,19 +90,41 @@ def size_in_words(size: ByteSize) -> str:
     return size.human_readable()
 
 
-def _trials_with_teacher(plan: StudyPlan) -> Counter[str]:
-    """Count the trials of each method that needs a teacher."""
+def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
+    """Count the training epochs of each method that needs a teacher."""
     trials: Counter[str] = Counter()
-    for method in plan.compared:
-        trials[str(method.fields["method"])] += plan.total_trials // len(plan.compared)
+    confirmed: Counter[str] = Counter()
+    for compared in plan.compared:
+        trials[str(compared.fields["method"])] += plan.total_trials // len(plan.compared)
+    if plan.compared and plan.confirmation is not None:
+        for name in _confirmed_at_most(plan, plan.confirmation.configs):
+            confirmed[name] += plan.confirmation.seeds
     if not plan.compared:
         trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
         for control in plan.controls:
             trials[control] += plan.replicates
         if plan.confirmation is not None:
-            for confirmed in (*[plan.base.method] * (plan.confirmation.configs + 1), *plan.controls, "pesf_kd"):
-                trials[confirmed] += plan.confirmation.seeds
-    return Counter({method: count for method, count in trials.items() if method_spec(method).needs_teacher})
+            for method in (*[plan.base.method] * (plan.confirmation.configs + 1), *plan.controls, "pesf_kd"):
+                confirmed[method] += plan.confirmation.seeds
+            trials[BASELINE] += sum(1 for _ in tuning_trials(plan))
+    return Counter(
+        {
+            method: trials[method] * plan.base.epochs + confirmed[method] * plan.confirm_epochs
+            for method in {**trials, **confirmed}
+            if method_spec(method).needs_teacher
+        }
+    )
+
+
+def _confirmed_at_most(plan: StudyPlan, configs: int) -> list[str]:
+    """Return the methods of a comparison's confirmation if those that need the teacher most often are the best."""
+
+    def passes(method: str) -> tuple[bool, bool]:
+        return _why_not_stored(method) is not None, method_spec(method).needs_teacher
+
+    always = [str(each.fields["method"]) for each in plan.compared if each.name in ALWAYS_CONFIRMED]
+    others = [str(each.fields["method"]) for each in plan.compared if each.name not in ALWAYS_CONFIRMED]
+    return always + sorted(others, key=passes, reverse=True)[:configs]
 
 
 def _why_not_stored(method: str) -> str | None:

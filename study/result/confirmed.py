@@ -49,6 +49,8 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
         config["fields"] = {name: value for name, value in own.items() if name not in ("seed", "data_seed")}
     return {
         **chosen.request.model_dump(),
+        "epochs": ledger.plan.base.epochs if chosen.request.epochs is None else chosen.request.epochs,
+        "chosen_by_epochs": ledger.plan.base.epochs,
         "first_replicate": chosen.first_replicate,
         "chosen_at": chosen.chosen_at,
         "trials": {"planned": ledger.confirm_planned, "begun": len(entries), "finished": finished},
@@ -107,16 +109,18 @@ def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
 def confirmed_tables(result: ConfirmationResult) -> list[Table]:
     """Return tables of the configs and of their comparisons, for terminals of at least 80 columns."""
     words = result.objective.removesuffix(" correlation")
-    configs = _table("confirmed", "n", f"test {words}", f"val {words}", "score\nbefore", "optimism")
+    before = "score\nbefore" if result.schedules is None else f"score\n({result.schedules.chosen} ep.)"
+    heads = ["n", f"test {words}", f"val {words}", before, *["optimism"] * (result.schedules is None)]
+    configs = _table("confirmed", *heads)
     for config in result.configs:
-        configs.add_row(
-            described(config),
+        cells = [
             str(config.test_accuracy.n),
             format_plus_minus(config.test_accuracy),
             format_plus_minus(config.accuracy),
             format_number(config.search_score),
             "" if config.optimism is None else format_plus_minus(config.optimism, signed=True),
-        )
+        ]
+        configs.add_row(described(config), *cells[: len(heads)])
     if not result.comparisons:
         return [configs]
     compared = _table(f"test {words} of", "minus that of", "difference", "p", "p\n(Holm)")

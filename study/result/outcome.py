@@ -32,7 +32,7 @@ from study.cli.progress import StudyProgress
 from study.cli.request import power_command
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE
-from study.plan.notes import comparison_notes, sampler_notes
+from study.plan.notes import comparison_notes, confirmation_notes, sampler_notes
 from study.plan.plan import StudyPlan
 from study.plan.siblings import sibling_notes
 from study.result.confirmed import (
@@ -154,7 +154,7 @@ def _publish(
 
 def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
     notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
-    notes += sibling_notes(plan)
+    notes += [*confirmation_notes(plan), *sibling_notes(plan)]
     if plan.searches and landmark.trials.num_rows and not landmark.is_last:
         notes.append(f"The correlation is over {landmark.note}.")
     if not run.complete:

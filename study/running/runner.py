@@ -307,10 +307,11 @@ def _filled(
     stop: Stop,
 ) -> bool:
     """Fill the teacher outputs before the trials. Return False if the study must end first."""
+    longest = max(plan.base.epochs, plan.confirm_epochs)  # a longer trial uses further slots
     for trial in plan.teachers.values():
         fill = TeacherFill(
             executor.fill_tasks(),
-            {**settings, "config": trial.model_dump(mode="json")},
+            {**settings, "config": {**trial.model_dump(mode="json"), "epochs": longest}},
             progress,
             entered=lambda report: ledger.record_fill(report.forwards, len(report.filled), report.seconds),
             stopped=stop.stop_all,

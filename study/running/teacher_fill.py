@@ -2,7 +2,8 @@
 
 A trial of E epochs uses min(views, E) slots, each once before any slot a second time. Some trials always run to the
 end, whatever the scheduler: controls and replicates. A study therefore needs every slot, and filling them ahead costs
-the teacher no more than the first trial would with a live teacher. Filling ahead uses all of a cluster, while trials
+the teacher no more than the first trial would with a live teacher. If confirmation trials have more epochs, the slots
+of these are filled as well. Filling ahead uses all of a cluster, while trials
 that need the same slot would wait for each other. If a task or a disk fails, the first trial that needs a missing slot
 computes it.
 

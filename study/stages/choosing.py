@@ -26,7 +26,8 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
     A config that failed on any seed is not chosen, because the scores on the other seeds are biased upwards. For a
     search, the study's controls are added, with `kd` at the tuned temperature (`study.stages.control_tuning`). PESF-KD
     with published settings is added as well, as far as config fields can express them. The config with the best search
-    score is always confirmed, because the drop from that score measures the optimism of the search. This function
+    score is always confirmed, because the drop from that score measures the optimism of the search. All choices are
+    made on trials of the search's number of epochs; the chosen configs have the confirmation's number. This function
     writes nothing.
     """
     plan = ledger.plan
@@ -37,7 +38,7 @@ def choose(ledger: StudyLedger) -> Confirmation | None:
     return Confirmation(
         request=plan.confirmation,
         first_replicate=1 + max((entry.replicate for entry in ledger.entries.values()), default=0),
-        choices=tuple(choices),
+        choices=tuple(choice.trained_for(plan.confirm_epochs) for choice in choices),
         chosen_at=time.time(),
     )
 

@@ -9,7 +9,7 @@ A confirmation with `--seeds auto` adds seeds to the same configs until each com
 recorded before the first trial and that accounts for all its looks at the test split (`study.ledger.sequential`).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
@@ -20,6 +20,12 @@ from trainables.process.errors import UsageError
 if TYPE_CHECKING:
     from study.ledger.ledger import StudyLedger
     from study.plan.plan import StudyPlan
+
+
+_LEAVE_OUT: Final = (
+    "Leave out --confirm, --seeds and --confirm-epochs to continue this confirmation or show it again, or start a new "
+    "study (with another --seed)."
+)
 
 
 def describe_unfinished(ledger: "StudyLedger") -> str | None:
@@ -37,7 +43,11 @@ def describe_unfinished(ledger: "StudyLedger") -> str | None:
 
 
 def check_same_request(
-    plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: SeedsAsked | None
+    plan: "StudyPlan",
+    recorded: Confirmation,
+    configs: int | None,
+    seeds: SeedsAsked | None,
+    epochs: int | None = None,
 ) -> None:
     """Check that the requested counts equal those of a confirmation that was already chosen.
 
@@ -45,18 +55,25 @@ def check_same_request(
         UsageError: the counts differ.
     """
     old = recorded.request
+    known = plan.base.epochs if old.epochs is None else old.epochs
     if (configs is None or configs == old.configs) and (seeds is None or seeds == old.asked):
-        return
+        if epochs is None or epochs == known:
+            return
+        raise UsageError(
+            f"study {plan.name!r} already has a confirmation, of trials of {known} epochs, but --confirm-epochs is "
+            f"{epochs}. The test split is read for one choice only, on one schedule: {_LEAVE_OUT}"
+        )
     raise UsageError(
         f"study {plan.name!r} already has a confirmation: {old.configs} config(s) on {old.asked} seeds, but "
         f"{old.configs if configs is None else configs} on {old.asked if seeds is None else seeds} were requested. The "
         "test split is read for one choice only: a second choice could depend on the first result, which would make "
-        "the test split a second validation split. Leave out --confirm and --seeds to continue this confirmation or "
-        "show it again, or start a new study (with another --seed)."
+        f"the test split a second validation split. {_LEAVE_OUT}"
     )
 
 
-def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None) -> ConfirmationRequest:
+def confirmation_request(
+    ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None, epochs: int | None = None
+) -> ConfirmationRequest:
     """Return the confirmation request for a finished study, checked against the available configs.
 
     Args:
@@ -64,6 +81,7 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: Seed
         configs: requested number of configs. None for the plan's number. Without one, `DEFAULT_CONFIGS`, or all methods
             of a comparison.
         seeds: requested number of seeds. None for the plan's number. Without one, `DEFAULT_SEEDS`.
+        epochs: requested number of epochs of a trial. None for the plan's number.
 
     Raises:
         UsageError: the study has not finished, has too few configs, or was confirmed with other counts.
@@ -72,7 +90,7 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: Seed
 
     plan, planned = ledger.plan, ledger.plan.confirmation
     if ledger.confirmation is not None:
-        check_same_request(plan, ledger.confirmation, configs, seeds)
+        check_same_request(plan, ledger.confirmation, configs, seeds, epochs)
         return ledger.confirmation.request
     left = describe_unfinished(ledger)
     if left is not None:
@@ -88,7 +106,9 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: Seed
         configs = min(available, planned.configs if planned is not None else usual)
     if seeds is None:
         seeds = planned.asked if planned is not None else SeedsAsked(DEFAULT_SEEDS)
-    request = request_of(configs, seeds)
+    if epochs is None and planned is not None:
+        epochs = planned.epochs
+    request = request_of(configs, seeds, epochs)
     if configs > available:
         what = "methods in addition to ce and kd" if plan.compared else "configs"
         raise UsageError(

@@ -91,12 +91,18 @@ def _accuracies(
         "",
         f"Over seeds: {first.test_accuracy.method}. These weights are from the first of those seeds, regardless of the "
         f"accuracies, at the last epoch. Their intervals are Wilson intervals over the {samples} of the split. The "
-        "config was chosen on the validation split, before the test split was evaluated.",
+        f"config was chosen on the validation split{_shorter(plan, entry)}, before the test split was evaluated.",
         "",
         f"| test {result.objective} minus that of | difference | n | p (Holm) |",
         "| --- | --- | --- | --- |",
         *compared,
     ]
+
+
+def _shorter(plan: StudyPlan, entry: TrialEntry) -> str:
+    """Return a clause on the training that the config was chosen by, if it had another number of epochs."""
+    same = entry.config.epochs == plan.base.epochs
+    return "" if same else f", after {plan.base.epochs} epochs of training instead of {entry.config.epochs}"
 
 
 def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:

@@ -446,6 +446,7 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "method": entry.config.method,
         "replicate": entry.replicate,
         "seed": entry.config.seed,
+        **({"epochs": entry.config.epochs} if entry.config.epochs != plan.base.epochs else {}),
         **{
             name: getattr(entry.config, name)
             for name in plan.differing
@@ -468,7 +469,8 @@ def _confirmation_in_words(plan: StudyPlan) -> str:
     if plan.confirmation is None:
         return ""
     seeds = plan.confirmation.seeds_in_words
-    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds."
+    epochs = f", in {plan.confirm_epochs} epochs each" if plan.confirm_epochs != plan.base.epochs else ""
+    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds{epochs}."
 
 
 def _trials_in_words(plan: StudyPlan) -> str:

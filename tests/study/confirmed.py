@@ -10,9 +10,11 @@ from trainables.students.file import keep_student
 GAINS = (0.03, 0.05, 0.04, 0.06, 0.05, 0.04)
 
 
-def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=()):
+def confirmed_study(folder, run, *, name="planned", gains=GAINS, base=(), epochs=None):
     """A pretended study whose first choice gains so much on kd, seed by seed, with students that were really kept."""
-    plan = make_plan(folder, name=name, confirmation={"configs": 1, "seeds": len(gains)}, base=dict(base))
+    plan = make_plan(
+        folder, name=name, confirmation={"configs": 1, "seeds": len(gains), "epochs": epochs}, base=dict(base)
+    )
     ledger = StudyLedger(plan)
     tune = PretendedSeeds(StudySearch(ledger, {}), ledger)
     for settings in tune.run():

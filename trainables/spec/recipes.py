@@ -12,9 +12,9 @@ from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
 from trainables.spec.text_defaults import rate_of
 
-RecipeName = Literal["short", "literature"]
+RecipeName = Literal["short", "literature", "one_cycle"]
 # Origin of a trial's teacher.
-TeacherOrigin = Literal["short", "literature", "checkpoint"]
+TeacherOrigin = Literal["short", "literature", "one_cycle", "checkpoint"]
 
 RECIPES: Final[tuple[str, ...]] = get_args(RecipeName)
 
@@ -41,6 +41,8 @@ _SHORT_EPOCHS: Final[dict[str, int]] = {
 _LITERATURE_TEXT_EPOCHS: Final = 3
 _LITERATURE_TEXT_RATE: Final = 2e-5
 _OTHER_SHORT_EPOCHS: Final = 30
+# Recipes with a schedule that does not depend on the data.
+_SCHEDULES: Final = {"one_cycle": "one_cycle"}
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,12 @@ class TeacherRecipe:
         name: name of the original recipe, before overrides.
         epochs: passes over the train split.
         batch_size: samples per step.
-        learning_rate: initial learning rate, for SGD without Nesterov momentum, or AdamW on text.
+        learning_rate: initial learning rate, for SGD without Nesterov momentum, or AdamW on text; the largest learning
+            rate of the schedule one_cycle.
         momentum: momentum of SGD, or β₁ of AdamW.
         weight_decay: weight decay, applied to all parameters by SGD and to matrices only by AdamW.
-        schedule: cosine, step, linear or constant (see `trainables.steps.sgd`). step divides the rate by ten at 62.5,
-            75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
+        schedule: cosine, step, linear, one_cycle or constant (see `trainables.steps.sgd`). step divides the rate by
+            ten at 62.5, 75 and 87.5% of the epochs, which are 150, 180 and 210 of 240.
         augmentation: views (the dataset's augmented views) or none.
     """
 
@@ -93,7 +96,7 @@ def find_recipe(name: str, *, dataset: str, model: str, epochs: int | None = Non
     """Return a recipe for a dataset and an architecture.
 
     Args:
-        name: literature or short.
+        name: literature, short, or one_cycle, which is short with the schedule one_cycle.
         dataset: canonical name.
         model: architecture.
         epochs: number of epochs; None for the recipe's default.
@@ -110,7 +113,7 @@ def find_recipe(name: str, *, dataset: str, model: str, epochs: int | None = Non
             learning_rate=_LITERATURE_TEXT_RATE if fine_tuned else rate_of(model),
             momentum=0.9,
             weight_decay=0.01,
-            schedule="linear",
+            schedule=_SCHEDULES.get(name, "linear"),
             augmentation="none",
         )
     return TeacherRecipe(
@@ -120,6 +123,6 @@ def find_recipe(name: str, *, dataset: str, model: str, epochs: int | None = Non
         learning_rate=_SLOWER_LEARNING_RATE if model in _SLOWER else _LEARNING_RATE,
         momentum=0.9,
         weight_decay=5e-4,
-        schedule="step" if name == "literature" else "cosine",
+        schedule="step" if name == "literature" else _SCHEDULES.get(name, "cosine"),
         augmentation="views",
     )

@@ -196,6 +196,14 @@ class TrialConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _epochs_enough_for_a_cycle(self) -> Self:
+        read = ("student_schedule", *self.method_spec.fields & {"adapter_schedule"})
+        cycles = [name for name in read if getattr(self, name) == "one_cycle"]
+        if cycles and self.epochs < 2:
+            raise ValueError(_no_cycle(cycles[0]))
+        return self
+
+    @model_validator(mode="after")
     def _batches_of_samples_that_can_be_compared(self) -> Self:
         smallest = method_spec(self.method).smallest_batch
         if self.batch_size < smallest:
@@ -306,6 +314,8 @@ class TrialConfig(BaseModel):
             raise ValueError("teacher_epochs is for a teacher that is trained, not for one from a checkpoint")
         if not given and not self.teacher_epochs:
             object.__setattr__(self, "teacher_epochs", default_epochs(self.teacher_recipe, self.dataset))
+        if self.teacher_recipe == "one_cycle" and self.teacher_epochs < 2:
+            raise ValueError(_no_cycle("teacher_recipe"))
         return self
 
     @cached_property
@@ -341,6 +351,13 @@ class TrialConfig(BaseModel):
         own = () if paired else (self.config_id,)
         seed = derive_seed(study_seed, "init", *own, replicate)
         return TrialConfig(**{**self.model_dump(), "data_seed": data_seed, "seed": seed})
+
+
+def _no_cycle(field: str) -> str:
+    return (
+        f"{field} 'one_cycle' ends at 1/250,000 of the learning rate, so nothing is learnt in one epoch: give 2 epochs "
+        f"or more, or another {'recipe' if field == 'teacher_recipe' else 'schedule'}"
+    )
 
 
 def config_fields() -> Mapping[str, FieldInfo]:

@@ -14,8 +14,12 @@ from torch.optim.sgd import sgd
 from trainables.spec.naming import unknown_name
 from trainables.spec.recipes import STEP_MILESTONES
 
-SCHEDULES: Final = ("constant", "cosine", "step", "linear", "released")
+SCHEDULES: Final = ("constant", "cosine", "step", "linear", "one_cycle", "released")
 _STEP_FACTOR: Final = 0.1
+# Defaults of torch.optim.lr_scheduler.OneCycleLR.
+_RISING: Final = 0.3  # pct_start
+_FIRST_DIVISOR: Final = 25.0  # div_factor
+_LAST_DIVISOR: Final = 1e4  # final_div_factor
 # One number for all numbers of a parameter, or a tensor with one number for each.
 Number = float | Tensor
 
@@ -29,7 +33,8 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
     Args:
         schedule: `constant`; `cosine`, from 1 in the first epoch towards 0 after the last; `step`, divided by ten at
             62.5, 75 and 87.5% of the epochs; `linear`, from 1 towards 0, see `linear_factor`; `released`, 1 until the
-            first milestone of `step`. From there on `Trainer` takes the student's rate instead.
+            first milestone of `step`. From there on `Trainer` takes the student's rate instead; `one_cycle`, up to 1
+            and down to almost 0, see `one_cycle_factor`.
         epoch: counted from 0.
         epochs: number of epochs in the whole trial.
 
@@ -44,7 +49,36 @@ def schedule_factor(schedule: str, epoch: int, epochs: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
     if schedule == "step":
         return _STEP_FACTOR ** sum(epoch >= milestone * epochs for milestone in STEP_MILESTONES)
+    if schedule == "one_cycle":
+        return one_cycle_factor(epoch, epochs)
     raise ValueError(unknown_name("schedule", schedule, SCHEDULES))
+
+
+def one_cycle_factor(epoch: int, epochs: int) -> float:
+    """Compute the factor on the largest learning rate for an epoch of the one-cycle schedule.
+
+    The factor rises from 1/25 to 1 in the first 30% of the epochs, then falls to 1/250,000 in the last epoch, in both
+    parts along half a cosine. The learning rate of the config is the largest one. The rate changes from epoch to epoch
+    and not within an epoch, so that steps in NumPy and packed steps take it too.
+
+    Args:
+        epoch: counted from 0.
+        epochs: number of epochs in the whole trial.
+
+    Source:
+        Smith and Topin, "Super-convergence: very fast training of neural networks using large learning rates" (2018).
+        Equal to `torch.optim.lr_scheduler.OneCycleLR` with its defaults, one call of `step` per epoch and
+        `total_steps=epochs`. Deviation: the momentum is constant. PyTorch's default moves it against the rate, between
+        0.95 and 0.85.
+    """
+    peak, last = _RISING * epochs - 1, epochs - 1
+    if epoch <= peak:
+        return _between(1 / _FIRST_DIVISOR, 1.0, epoch / peak)
+    return _between(1.0, 1 / (_FIRST_DIVISOR * _LAST_DIVISOR), (epoch - peak) / (last - peak))
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
 
 
 def linear_factor(step: int, steps: int, warmup: float) -> float:

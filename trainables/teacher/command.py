@@ -40,6 +40,7 @@ class RecipeOption(StrEnum):
     """Named sets of hyperparameters."""
 
     LITERATURE = "literature"
+    ONE_CYCLE = "one_cycle"
     SHORT = "short"
 
 
@@ -49,6 +50,7 @@ class ScheduleOption(StrEnum):
     STEP = "step"
     COSINE = "cosine"
     LINEAR = "linear"
+    ONE_CYCLE = "one_cycle"
     CONSTANT = "constant"
 
 
@@ -110,12 +112,15 @@ def teacher(
             help="literature: SGD at 0.05 (MobileNetV2, ShuffleV1, ShuffleV2: 0.01), momentum 0.9, weight decay 5e-4, "
             "batch 64, 240 epochs, learning rate divided by 10 after epochs 150, 180 and 210 (scaled for other "
             "--epochs). short: the same with a cosine schedule and 10 to 40 epochs, depending on the dataset. "
+            "one_cycle: as short, with the one-cycle schedule. "
             "The options below override single values:",
         ),
     ] = RecipeOption.LITERATURE,
     epochs: Annotated[int | None, _recipe_option(help="Number of passes over the train split.")] = None,
     batch_size: Annotated[int | None, _recipe_option(help="Number of samples per step.")] = None,
-    learning_rate: Annotated[float | None, _recipe_option(help="Learning rate of the first epoch.")] = None,
+    learning_rate: Annotated[
+        float | None, _recipe_option(help="Learning rate of the first epoch; with one_cycle, the largest one.")
+    ] = None,
     momentum: Annotated[
         float | None, _recipe_option(help="Momentum of SGD, without Nesterov; for text, beta 1 of AdamW.")
     ] = None,

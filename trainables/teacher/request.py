@@ -122,7 +122,7 @@ def resolve_request(
     Args:
         dataset: canonical name.
         model: architecture.
-        recipe: literature or short.
+        recipe: literature, short or one_cycle.
         overrides: values that replace fields of the recipe. None keeps the value of the recipe.
         seed: seed of the training.
         split_seed: seed of the data splits.

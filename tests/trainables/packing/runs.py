@@ -30,7 +30,15 @@ MIXED = (
         "student_schedule": "step",
         "adapter_schedule": "released",
     },
-    {"adapter_width": 7, "ce_weight": 0.5, "adapter_ce_weight": 2.0, "adapter_learning_rate": 0.05, "data_seed": 3},
+    {
+        "adapter_width": 7,
+        "ce_weight": 0.5,
+        "adapter_ce_weight": 2.0,
+        "adapter_learning_rate": 0.05,
+        "data_seed": 3,
+        "student_schedule": "one_cycle",
+        "adapter_schedule": "one_cycle",
+    },
     {"adapter_width": 16, "student_momentum": 0.0, "student_weight_decay": 0.01, "adapter_schedule": "constant"},
 )
 

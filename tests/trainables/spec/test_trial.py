@@ -152,3 +152,12 @@ def test_a_method_that_compares_samples_refuses_batches_with_nothing_to_compare(
     assert TrialConfig(method=method, batch_size=smallest).batch_size == smallest
     with pytest.raises(ValidationError, match=f"'{method}' compares the samples.*give batch_size {smallest} or more"):
         TrialConfig(method=method, batch_size=smallest - 1)
+
+
+def test_a_one_cycle_schedule_of_one_epoch_is_refused_where_it_is_read():
+    for values in ({"student_schedule": "one_cycle"}, {"adapter_schedule": "one_cycle"}):
+        (field,) = values
+        assert TrialConfig(**values, epochs=2).has_plain_steps
+        with pytest.raises(ValueError, match=f"{field} 'one_cycle' ends at 1/250,000 of the learning rate, so nothing"):
+            TrialConfig(**values, epochs=1)
+    assert TrialConfig(method="kd", adapter_schedule="one_cycle", epochs=1)  # kd has no adapter

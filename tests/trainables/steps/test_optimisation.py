@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -35,6 +36,49 @@ def test_a_step_schedule_falls_tenfold_at_epochs_150_180_and_210_of_240():
     factors = {epoch: schedule_factor("step", epoch, 240) for epoch in (0, 149, 150, 179, 180, 209, 210, 239)}
     expected = {0: 1, 149: 1, 150: 0.1, 179: 0.1, 180: 0.01, 209: 0.01, 210: 0.001, 239: 0.001}
     assert factors == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("epochs", [2, 3, 4, 5, 10, 15, 30, 60, 240])
+def test_a_one_cycle_schedule_is_that_of_pytorch_with_its_defaults(epochs):
+    parameter = nn.Parameter(torch.zeros((), dtype=torch.float64))
+    optimiser = torch.optim.SGD([parameter], lr=1.0, momentum=0.9)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.3, total_steps=epochs)
+    for epoch in range(epochs):
+        assert 0.3 * schedule_factor("one_cycle", epoch, epochs) == pytest.approx(
+            optimiser.param_groups[0]["lr"], rel=1e-12, abs=0
+        )
+        optimiser.step()
+        if epoch < epochs - 1:
+            reference.step()
+    factors = [schedule_factor("one_cycle", epoch, epochs) for epoch in range(epochs)]
+    assert factors[-1] == pytest.approx(1 / 250_000)
+    assert max(factors) <= 1
+    if epochs >= 10:
+        assert factors[0] == pytest.approx(1 / 25)
+        assert abs(factors.index(max(factors)) - (0.3 * epochs - 1)) < 1
+
+
+def test_one_cycle_steps_are_those_of_pytorchs_optimiser_and_scheduler_at_constant_momentum():
+    epochs, images = 7, torch.arange(12, dtype=torch.float64).view(4, 3).sin()
+    with seeded(0):
+        module = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).double()
+    theirs = copy.deepcopy(module)
+    ours = Trainer(module, learning_rate=0.1, momentum=0.9, weight_decay=0.01, schedule="one_cycle", epochs=epochs)
+    optimiser = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=0.1, total_steps=epochs, cycle_momentum=False)
+    for epoch in range(epochs):
+        ours.begin_epoch(epoch)
+        for _ in range(3):
+            ours.forget_gradients()
+            module(images).sum().backward()
+            ours.step()
+            optimiser.zero_grad()
+            theirs(images).sum().backward()
+            optimiser.step()
+        if epoch < epochs - 1:
+            scheduler.step()
+        for own, other in zip(module.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(own, other, rtol=1e-12, atol=1e-14)
 
 
 def test_an_unknown_schedule_is_refused_by_name():

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
 from trainables.spec.datasets import DATASETS
 from trainables.spec.modality import is_text
 from trainables.spec.recipes import RECIPES, default_epochs, find_recipe
+from trainables.spec.teacher_trial import teacher_trial
+from trainables.spec.trial import TrialConfig
 from trainables.steps.sgd import schedule_factor
+from trainables.teacher.request import RequestError, resolve_request
 
 
 @pytest.mark.parametrize(
@@ -48,4 +53,28 @@ def test_epochs_may_be_given():
 def test_an_unknown_recipe_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'literature'"):
         default_epochs("litterature", "digits")
-    assert RECIPES == ("short", "literature")
+    assert RECIPES == ("short", "literature", "one_cycle")
+
+
+@pytest.mark.parametrize(("dataset", "model"), [("cifar100", "resnet56"), ("glue:sst2", "bert_4_128")])
+def test_the_one_cycle_recipe_differs_from_the_short_one_in_the_schedule_alone(dataset, model):
+    short, found = (find_recipe(name, dataset=dataset, model=model) for name in ("short", "one_cycle"))
+    assert replace(found, name="short", schedule=short.schedule) == short
+    assert found.schedule == "one_cycle"
+    assert found.milestones == ()
+    config = TrialConfig(dataset=dataset, teacher=model, student=model, teacher_recipe="one_cycle", teacher_epochs=7)
+    trial = teacher_trial(config)
+    assert (trial.student_schedule, trial.epochs) == ("one_cycle", 7)
+
+
+def test_a_one_cycle_teacher_of_one_epoch_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="teacher_recipe 'one_cycle' ends at 1/250,000 of the learning rate"):
+        TrialConfig(teacher_recipe="one_cycle", teacher_epochs=1)
+    arguments = {"dataset": "digits", "model": "cnn_3_4", "recipe": "short", "seed": 0, "split_seed": 0}
+    where = {"precision": "fp32", "device": "cpu", "threads": 1}
+    for overrides in ({"schedule": "one_cycle", "epochs": 1}, {"schedule": "one_cycle", "epochs": 2}):
+        if overrides["epochs"] == 2:
+            assert "SGD at 0.05 (one_cycle)" in resolve_request(**arguments, **where, overrides=overrides).description
+        else:
+            with pytest.raises(RequestError, match="give 2 epochs or more, or another schedule"):
+                resolve_request(**arguments, **where, overrides=overrides)

@@ -11,8 +11,8 @@ AdapterKind = Literal["serial", "parallel", "logit", "feature"]
 AdapterTraining = Literal["joint", "first", "frozen"]
 AdapterInit = Literal["zero", "default", "normal"]
 Distance = Literal["kl", "mse"]
-Schedule = Literal["constant", "cosine", "step", "linear"]
-AdapterSchedule = Literal["constant", "cosine", "step", "linear", "released"]
+Schedule = Literal["constant", "cosine", "step", "linear", "one_cycle"]
+AdapterSchedule = Literal["constant", "cosine", "step", "linear", "one_cycle", "released"]
 
 
 class MethodSettings(BaseModel):

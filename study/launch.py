@@ -160,6 +160,7 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
             "trials": plan.total_trials + confirm_trials(plan),
             **({} if ended is None else {"ended": ended}),
             "epochs": epochs_total(plan),
+            "teacher_seeds": [plan.base.teacher_seed + number for number in range(1 + len(plan.further_teachers))],
             "detectable": planned_resolution(plan),
             **count_plan_sources(plan),
             "notes": sampler_notes(plan),

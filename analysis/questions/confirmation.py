@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from analysis.questions.samples import crossed_difference
+from analysis.questions.teachers import OverTeachers, difference_over_teachers, mean_over_teachers, share_in_words
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
@@ -32,6 +33,7 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
+from analysis.statistics.nested import FEW_TEACHERS
 from analysis.statistics.resampling import CONFIDENCE
 from trainables.display.numbers import (
     counted,
@@ -81,6 +83,8 @@ class ConfirmedConfig:
         search_score: validation accuracy before the confirmation; None if the config was never tried.
         optimism: `search_score` minus `accuracy`; None without a search score.
         optimism_on_test: `search_score` minus `test_accuracy`; None without a search score.
+        over_teachers: `test_accuracy` with an interval over teachers and seeds; None for a single teacher, and for a
+            method without one.
     """
 
     config_id: str
@@ -95,6 +99,7 @@ class ConfirmedConfig:
     search_score: float | None
     optimism: Estimate | None
     optimism_on_test: Estimate | None
+    over_teachers: OverTeachers | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Comparison:
         corrected_equivalence: p-value of the equivalence test, corrected in the same way.
         over_samples: the same difference with an interval over seeds and test samples; None if the records do not say
             which samples each trial classified correctly, or the objective is not accuracy.
+        over_teachers: the same difference with an interval over teachers and seeds; None for a single teacher, and if
+            neither method has one.
     """
 
     config_id: str
@@ -121,6 +128,7 @@ class Comparison:
     corrected_p: float | None
     corrected_equivalence: float | None = None
     over_samples: Estimate | None = None
+    over_teachers: OverTeachers | None = None
 
     @property
     def clear(self) -> bool:
@@ -148,6 +156,11 @@ class ConfirmationResult:
     def first(self) -> ConfirmedConfig | None:
         """Config with rank 1, or None."""
         return next((config for config in self.configs if config.rank == 1), None)
+
+    @property
+    def has_teachers(self) -> bool:
+        """Whether a comparison has an interval over teachers."""
+        return any(each.over_teachers is not None for each in self.comparisons)
 
     @property
     def promised(self) -> ConfirmedConfig | None:
@@ -307,6 +320,7 @@ def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
         optimism=None if score is None else _optimism(score, validation),
         optimism_on_test=None if score is None else _optimism(score, test),
+        over_teachers=mean_over_teachers(rows),
     )
 
 
@@ -326,7 +340,9 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
     within = within_reach(found, objective_measure(rows[one.config_id]))
     over_samples = crossed_difference(rows[one.config_id], rows[other.config_id], seed=seed)
-    return Comparison(one.config_id, one.label, other.config_id, other.label, within, None, over_samples=over_samples)
+    over_teachers = difference_over_teachers(rows[one.config_id], rows[other.config_id])
+    labels = one.config_id, one.label, other.config_id, other.label
+    return Comparison(*labels, within, None, over_samples=over_samples, over_teachers=over_teachers)
 
 
 def confirmation_table(result: ConfirmationResult) -> str:
@@ -342,23 +358,30 @@ def confirmation_table(result: ConfirmationResult) -> str:
     if result.comparisons:
         lines += [
             "",
-            _row([f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)", *_over_samples(result)]),
-            "|" + " --- |" * (6 + len(_over_samples(result))),
+            _row([f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)", *_further_heads(result)]),
+            "|" + " --- |" * (6 + len(_further_heads(result))),
         ]
     for each in result.comparisons:
         cells = [each.label, each.against_label, str(each.difference.n), format_difference(each.difference)]
-        crossed = [format_interval_of(each.over_samples) for _ in _over_samples(result)]
-        lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p), *crossed]))
+        further = [format_interval_of(each.over_samples)] if _has_samples(result) else []
+        nested = None if each.over_teachers is None else each.over_teachers.mean
+        further += [format_interval_of(nested)] if result.has_teachers else []
+        lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p), *further]))
     methods = {each.difference.method for each in result.comparisons}
     methods |= {each.over_samples.method for each in result.comparisons if each.over_samples is not None}
+    methods |= {each.over_teachers.mean.method for each in result.comparisons if each.over_teachers is not None}
     methods |= {config.test_accuracy.method for config in result.configs}
     return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
 
 
-def _over_samples(result: ConfirmationResult) -> list[str]:
-    """Return the head of the column with intervals over seeds and samples, or no head."""
-    known = any(each.over_samples is not None for each in result.comparisons)
-    return ["over seeds and samples"] if known else []
+def _has_samples(result: ConfirmationResult) -> bool:
+    return any(each.over_samples is not None for each in result.comparisons)
+
+
+def _further_heads(result: ConfirmationResult) -> list[str]:
+    """Return the heads of the columns with intervals over samples and over teachers, if there are any."""
+    heads = ["over seeds and samples"] if _has_samples(result) else []
+    return [*heads, "over teachers and seeds"] if result.has_teachers else heads
 
 
 def format_interval_of(estimate: Estimate | None) -> str:
@@ -393,7 +416,29 @@ def verdict(result: ConfirmationResult) -> list[str]:
             f"an optimism of {format_difference(winner.optimism)}, and of "
             f"{format_difference(winner.optimism_on_test)} against the test split."
         )
-    return texts
+    return [*texts, *teachers_in_words(result)]
+
+
+def teachers_in_words(result: ConfirmationResult) -> list[str]:
+    """Describe the intervals over teachers, what they cover, and the share of variance between teachers."""
+    own = _of_best(result) if result.compares_methods else result.of_first()
+    known = [(each, each.over_teachers) for each in own if each.over_teachers is not None]
+    if not known:
+        return []
+    pairs = "; ".join(
+        f"{each.label} minus {each.against_label} {format_difference(over.mean)}, {share_in_words(over.share)}"
+        for each, over in known
+    )
+    teachers = min(over.mean.n for _, over in known)
+    few = (
+        f" {teachers} teachers are few, so these intervals are wide; {FEW_TEACHERS} or more would narrow them."
+        if teachers < FEW_TEACHERS
+        else ""
+    )
+    return [
+        f"Over {counted(teachers, 'teacher')} and their seeds, for new teachers trained alike: {pairs}.{few} The other "
+        "intervals take repetitions as independent and hold for these teachers."
+    ]
 
 
 def _in_words(comparison: Comparison) -> str:
@@ -410,13 +455,25 @@ def _methods_in_words(result: ConfirmationResult) -> list[str]:
         return []
     tested = [(each.label, each.difference, each.corrected_p, each.corrected_equivalence) for each in compared]
     measured = [each for each in result.configs if each.test_accuracy.n]
-    best = max(measured, key=lambda each: each.test_accuracy.value)
+    best = _best(result)
     highest = (
         f"Of {counted(len(measured), 'method')}, {best.label} has the highest mean test {result.objective}, "
         f"{format_estimate(best.test_accuracy)} over {counted(best.test_accuracy.n, 'seed')}."
     )
-    own = [_in_words(each) for each in compared if each.config_id == best.config_id]
+    own = [_in_words(each) for each in _of_best(result) if each.difference.n]
     return [all_standings_in_words(tested, compared[0].against_label), highest, *own]
+
+
+def _best(result: ConfirmationResult) -> ConfirmedConfig:
+    """Return the config with the highest mean on the test split."""
+    return max((each for each in result.configs if each.test_accuracy.n), key=lambda each: each.test_accuracy.value)
+
+
+def _of_best(result: ConfirmationResult) -> list[Comparison]:
+    """Return the comparisons of the config with the highest mean on the test split; empty before the first result."""
+    if not any(each.test_accuracy.n for each in result.configs):
+        return []
+    return [each for each in result.comparisons if each.config_id == _best(result).config_id]
 
 
 def standing(comparison: Comparison) -> str:

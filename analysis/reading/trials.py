@@ -336,7 +336,7 @@ def mean_score(trials: pa.Table, split: Split = "validation") -> Estimate:
         trials: trials of one dataset.
         split: split of the objective.
     """
-    return within_range(mean_interval(trial_scores(trials, split)), *_possible(objective_measure(trials)))
+    return within_range(mean_interval(trial_scores(trials, split)), *possible_range(objective_measure(trials)))
 
 
 def within_reach(difference: Estimate, measure: str) -> Estimate:
@@ -346,11 +346,11 @@ def within_reach(difference: Estimate, measure: str) -> Estimate:
         difference: difference of two scores.
         measure: name of the measure of the scores.
     """
-    least, most = _possible(measure)
+    least, most = possible_range(measure)
     return within_range(difference, least - most, most - least)
 
 
-def _possible(measure: str) -> tuple[float, float]:
+def possible_range(measure: str) -> tuple[float, float]:
     """Return the smallest and the largest possible value of an objective."""
     return (-1.0, 1.0) if measure == "val/matthews" else (0.0, 1.0)
 

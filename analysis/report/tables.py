@@ -30,6 +30,7 @@ from analysis.report.folder import StudyFolder
 from analysis.report.shown import Shown
 from analysis.report.typesetting import unbroken
 from analysis.statistics.estimates import Estimate, mean_interval, within_range
+from analysis.statistics.nested import VarianceShare
 from analysis.statistics.power import LEVEL, MOST_SEEDS, POWER
 from trainables.display.numbers import (
     NETWORK_PLACES,
@@ -205,6 +206,37 @@ def samples_table(confirmed: ConfirmationResult) -> Table | None:
         *sorted({f"{crossed.method}." for _, crossed in known}),
     )
     return Table("Compared over seeds and test samples", heads, rows, notes)
+
+
+def teachers_table(confirmed: ConfirmationResult) -> Table | None:
+    """Tabulate the comparisons over seeds, and over teachers and seeds; None for a single teacher."""
+    known = [(each, each.over_teachers) for each in confirmed.comparisons if each.over_teachers is not None]
+    if not known:
+        return None
+    rows = tuple(
+        (each.label, each.against_label, str(each.difference.n), format_difference(each.difference), str(over.mean.n),
+         format_difference(over.mean), *_shares(over.share))
+        for each, over in known
+    )  # fmt: skip
+    words = confirmed.objective
+    heads = (
+        f"test {words} of", "minus that of", "seeds", "difference over seeds", "teachers", "over teachers and seeds",
+        "share of teachers", "share of seeds",
+    )  # fmt: skip
+    notes = (
+        "Intervals over seeds hold for these teachers. Those over teachers and seeds "
+        "hold for new teachers trained alike, and are wide for few teachers. Shares of the variance of a difference, "
+        "with the interval of the teachers' share.",
+        *sorted({f"{over.mean.method}." for _, over in known}),
+        *sorted({f"{over.share.method}." for _, over in known}),
+    )
+    return Table("Compared over teachers and seeds", heads, rows, notes)
+
+
+def _shares(share: VarianceShare) -> tuple[str, str]:
+    if math.isnan(share.between):
+        return "unknown", "unknown"
+    return f"{share.between:.0%} ({share.low:.0%} to {share.high:.0%})", f"{1 - share.between:.0%}"
 
 
 def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | None:

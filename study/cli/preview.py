@@ -4,11 +4,12 @@ import math
 from typing import Any, Final
 
 from analysis.statistics.estimates import EXACT_PAIRS
+from analysis.statistics.nested import FEW_TEACHERS, student_quantile
 from analysis.statistics.power import LEVEL, POWER, attainable_level, least_detectable
 from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
 from study.cli.image_preview import image_lines, validation_origin
-from study.plan.confirmation import PUBLISHED
+from study.plan.confirmation import PUBLISHED, ConfirmationRequest
 from study.plan.control_tuning import tuned_configs
 from study.plan.methods import BASELINE
 from study.plan.notes import STARTUP, comparison_notes, describe_teacher_storage, left_out_lines, sampler_notes
@@ -170,6 +171,7 @@ def describe_confirmation(plan: StudyPlan) -> str:
         )
     if request.detect is not None:
         texts.append(f"each stops when its comparisons are decided to ±{request.detect:g} (group-sequential)")
+    texts += teachers_texts(request)
     comparisons, floor = planned_comparisons(plan), 2 / 2**request.seeds
     if floor * comparisons >= LEVEL:
         texts.append(
@@ -177,6 +179,27 @@ def describe_confirmation(plan: StudyPlan) -> str:
             f"correction for {comparisons} comparisons: use the intervals, or increase --seeds"
         )
     return "; ".join(texts)
+
+
+def teachers_texts(request: ConfirmationRequest) -> list[str]:
+    """Describe how seeds are divided over several teachers, and what this does to intervals; empty for one."""
+    if request.teachers == 1:
+        return []
+    each = request.seeds_per_teacher
+    own = f"{each[0]} seeds" if min(each) == max(each) else f"{min(each)} or {max(each)} seeds"
+    if max(each) == 1:
+        own = "one seed"
+    texts = [
+        f"the {request.seeds} seeds of each config are divided over {request.teachers} teachers ({own} with each, the "
+        "same ones for every config), so there are no more trials than with one teacher"
+    ]
+    wider = student_quantile(request.teachers - 1) / student_quantile(request.seeds - 1)
+    text = f"intervals for new teachers rest on {request.teachers} teachers"
+    if wider > 1:
+        text += f": about {wider:.1f} times as wide as those over seeds, even if all teachers are alike"
+    if request.teachers < FEW_TEACHERS:
+        text += f"; they are wide for so few, and {FEW_TEACHERS} teachers or more are better"
+    return [*texts, text]
 
 
 def planned_comparisons(plan: StudyPlan) -> int:

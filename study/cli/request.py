@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Options with image-specific defaults. For text, the text defaults of the trial config apply.
 _IMAGE_DEFAULTS: Final = ("student", "teacher", "epochs")
 # Config fields set by other flags, so `--set` is rejected for them.
-_OTHER_FLAGS: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
+_OTHER_FLAGS: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint", "teacher_number": "teachers"}
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 _SMOKE_SEEDS: Final = 2
 
@@ -249,9 +249,11 @@ def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
     if configs is None:
         if seeds is not None:
             raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
+        if values["teachers"] is not None:
+            raise UsageError("--teachers is the number of teachers for --confirm: give --confirm too")
         return None
     usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
-    return request_of(configs, seeds or SeedsAsked(usual)).model_dump()
+    return request_of(configs, seeds or SeedsAsked(usual), values["teachers"]).model_dump()
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -364,6 +366,7 @@ def resumed_plan(
         plan,
         given.get("confirm"),
         seeds_asked(given.get("seeds"), given.get("detect"), given.get("most_seeds")),
+        given.get("teachers"),
         confirms=confirms,
         sets_aside=given.get("set_aside_records", False),
     )
@@ -388,7 +391,13 @@ def resumed_plan(
 
 
 def _confirmation_at_resume(
-    plan: "StudyPlan", configs: int | None, seeds: "SeedsAsked | None", *, confirms: bool, sets_aside: bool
+    plan: "StudyPlan",
+    configs: int | None,
+    seeds: "SeedsAsked | None",
+    teachers: int | None,
+    *,
+    confirms: bool,
+    sets_aside: bool,
 ) -> dict[str, int] | None:
     """Return the confirmation of an existing study: as requested, or else as recorded in the plan."""
     from study.ledger.derivable import check_records
@@ -397,19 +406,22 @@ def _confirmation_at_resume(
     from study.stages.confirmation import confirmation_request, describe_unfinished
 
     recorded = plan.confirmation
-    if not confirms and configs is None and seeds is None:
+    if not confirms and configs is None and seeds is None and teachers is None:
         return recorded.model_dump() if recorded is not None else None
     ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
     if confirms or ledger.confirmation is not None or describe_unfinished(ledger) is None:
-        return confirmation_request(ledger, configs, seeds).model_dump()
+        return confirmation_request(ledger, configs, seeds, teachers).model_dump()
     if configs is None:
         if recorded is None:
-            raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
+            flag = "--seeds is the number of fresh seeds" if seeds else "--teachers is the number of teachers"
+            raise UsageError(f"{flag} for --confirm: give --confirm too")
         configs = recorded.configs
     usual = SeedsAsked(recorded.seeds, recorded.detect) if recorded is not None else SeedsAsked(DEFAULT_SEEDS)
-    return request_of(configs, seeds or usual).model_dump()
+    if teachers is None and recorded is not None:
+        teachers = recorded.teachers
+    return request_of(configs, seeds or usual, teachers).model_dump()
 
 
 def _refuse_other_digests(plan: "StudyPlan") -> None:
@@ -451,7 +463,8 @@ def keep_confirmation(plan: "StudyPlan") -> None:
     with StudyLock(plan.directory):
         chosen = StudyLedger(recorded, read_only=True).confirmation
         if chosen is not None:
-            check_same_request(plan, chosen, plan.confirmation.configs, plan.confirmation.asked)
+            request = plan.confirmation
+            check_same_request(plan, chosen, request.configs, request.asked, request.teachers)
         recorded.model_copy(update={"confirmation": plan.confirmation}).save()
 
 

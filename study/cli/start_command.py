@@ -72,6 +72,8 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
         if request.detect is not None:
             yield "detect", request.detect
             yield "most_seeds", request.seeds
+        if request.teachers > 1:
+            yield "teachers", request.teachers
     if not plan.compared:
         yield "scheduler", plan.scheduler
     yield "seed", plan.seed

@@ -1,12 +1,26 @@
-"""Request for a confirmation: number of configs and number of fresh seeds."""
+"""Request for a confirmation: number of configs, of fresh seeds, and of teachers that the seeds are divided over.
+
+With several teachers, seeds are nested in teachers: every repetition has a seed of its own, and repetition r of every
+config has teacher r modulo the number of teachers. An interval for new teachers depends on the spread between teachers
+and on the number of runs. Repeating each seed with every teacher would take more runs for the same interval.
+"""
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from study.plan.methods import BASELINE
 from trainables.process.errors import UsageError
+from trainables.spec.bounds import MOST_TEACHERS
 
 DEFAULT_CONFIGS: Final = 3
 DEFAULT_SEEDS: Final = 10
@@ -38,6 +52,7 @@ class ConfirmationRequest(BaseModel):
         seeds: number of fresh seeds per config, at least 2 because one seed gives no interval. With `detect`, the
             largest number.
         detect: difference of the objective that decides when seeds stop being added. None for a fixed number of seeds.
+        teachers: number of teachers that the seeds are divided over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,12 +60,34 @@ class ConfirmationRequest(BaseModel):
     configs: int = Field(ge=1, le=_MOST_CONFIGS)
     seeds: int = Field(ge=2, le=_MOST_SEEDS)
     detect: float | None = Field(None, gt=0, lt=1)
+    teachers: int = Field(1, ge=1, le=MOST_TEACHERS)
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a missing difference, as earlier versions do."""
+        """Leave out a missing difference and a single teacher, as earlier versions do."""
         values: dict[str, Any] = serialise(self)
-        return {name: value for name, value in values.items() if value is not None}
+        left_out = {"detect": None, "teachers": 1}
+        return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
+
+    @model_validator(mode="after")
+    def _check_teachers(self) -> Self:
+        if self.teachers > self.seeds:
+            raise ValueError(
+                f"--teachers {self.teachers}: the {self.seeds} seeds of each config are divided over the teachers, so "
+                f"give at most {self.seeds}, or more --seeds"
+            )
+        if self.teachers > 1 and self.detect is not None:
+            raise ValueError(
+                f"--teachers {self.teachers} and --seeds {AUTO}: the rule that adds seeds takes repetitions as "
+                "independent, and repetitions with the same teacher are not; give a number of --seeds, or leave out "
+                "--teachers"
+            )
+        return self
+
+    @property
+    def seeds_per_teacher(self) -> tuple[int, ...]:
+        """Number of seeds of each config with each teacher; teacher k has the seeds k, k + `teachers`, ..."""
+        return tuple(len(range(number, self.seeds, self.teachers)) for number in range(self.teachers))
 
     @property
     def asked(self) -> SeedsAsked:
@@ -90,8 +127,13 @@ def seeds_asked(seeds: int | str | None, detect: float | None, most: int | None)
     return SeedsAsked(most, detect)
 
 
-def request_of(configs: int, asked: SeedsAsked) -> ConfirmationRequest:
+def request_of(configs: int, asked: SeedsAsked, teachers: int | None = None) -> ConfirmationRequest:
     """Return a confirmation request with counts from the command line.
+
+    Args:
+        configs: value of --confirm.
+        asked: number of seeds.
+        teachers: value of --teachers; None for one teacher.
 
     Raises:
         UsageError: a count is out of bounds. The message names the option.
@@ -104,4 +146,9 @@ def request_of(configs: int, asked: SeedsAsked) -> ConfirmationRequest:
     if not 2 <= seeds <= _MOST_SEEDS:
         why = "one seed gives no interval and no test; " if seeds == 1 else ""
         raise UsageError(f"--seeds {seeds}: {why}give a number from 2 to {_MOST_SEEDS:,}, such as {DEFAULT_SEEDS}")
-    return ConfirmationRequest(configs=configs, seeds=seeds, detect=asked.detect)
+    if teachers is not None and not 1 <= teachers <= MOST_TEACHERS:
+        raise UsageError(f"--teachers {teachers}: give a number from 1 to {MOST_TEACHERS:,}, such as 5")
+    try:
+        return ConfirmationRequest(configs=configs, seeds=seeds, detect=asked.detect, teachers=teachers or 1)
+    except ValidationError as error:
+        raise UsageError(error.errors()[0]["ctx"]["error"].args[0]) from None

@@ -136,6 +136,10 @@ OPTIONS: Final[dict[str, Option]] = {
         _size("most_seeds", int | None, None, "question",
             "With --seeds auto: the largest number of seeds. Default: 60.",
             metavar="N"),
+        _size("teachers", int | None, None, "question",
+            "Number of teachers for --confirm: trained with seeds that follow the study's, and --seeds divided over "
+            "them, alike for every config. Intervals then cover new teachers too. Default: 1.",
+            metavar="N"),
         _size("epochs", int, 15, "question",
             "Training epochs per trial.",
             into="config"),

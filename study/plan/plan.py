@@ -344,6 +344,12 @@ class StudyPlan(BaseModel):
         return found
 
     @property
+    def further_teachers(self) -> list[dict[str, TrialConfig]]:
+        """Teachers that only the confirmation uses, by number from 1. Keys are those of `teachers`."""
+        numbers = range(1, 1 if self.confirmation is None else self.confirmation.teachers)
+        return [{whose: trial.with_teacher(number) for whose, trial in self.teachers.items()} for number in numbers]
+
+    @property
     def objective(self) -> str:
         """Measure that the search maximises and that ranks configs, given by the dataset."""
         return objective_of(self.base.dataset)

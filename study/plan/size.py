@@ -5,6 +5,7 @@ from typing import Final
 from study.plan.confirmation import ALWAYS_CONFIRMED
 from study.plan.control_tuning import tuning_trials
 from study.plan.plan import StudyPlan
+from trainables.spec.bounds import SEEDS
 
 _WINNER_AND_PUBLISHED: Final = 2
 
@@ -20,10 +21,14 @@ def check_request(plan: StudyPlan) -> None:
     """Check that the study can provide as many configs as the confirmation requests.
 
     Raises:
-        ValueError: the confirmation requests too many configs.
+        ValueError: the confirmation requests too many configs, or several teachers where there cannot be several.
     """
     request, most = plan.confirmation, most_configs(plan)
-    if request is None or request.configs <= most:
+    if request is None:
+        return
+    if request.teachers > 1:
+        _check_teachers(plan, request.teachers)
+    if request.configs <= most:
         return
     if plan.compared:
         if not most:
@@ -32,6 +37,19 @@ def check_request(plan: StudyPlan) -> None:
             f"the study compares {most} method(s) in addition to ce and kd: lower --confirm to {most} or less"
         )
     raise ValueError(f"the search proposes {most} configs: lower --confirm to {most} or less, or raise --trials")
+
+
+def _check_teachers(plan: StudyPlan, teachers: int) -> None:
+    if plan.base.teacher_digest:
+        raise ValueError(
+            f"--teachers {teachers} trains teachers from several seeds, but the study's teacher is a given checkpoint, "
+            "which has one: leave out --teachers, or start a study without --teacher-checkpoint, whose teachers are "
+            "trained by --teacher-recipe"
+        )
+    if not plan.teachers:
+        raise ValueError(f"--teachers {teachers}: no method of the study uses a trained teacher, so leave it out")
+    if plan.base.teacher_seed + teachers > SEEDS:
+        raise ValueError(f"--teachers {teachers}: teacher_seed {plan.base.teacher_seed} is too large to count on from")
 
 
 def expected_size(plan: StudyPlan) -> int:

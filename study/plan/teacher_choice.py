@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
+from trainables.display.numbers import counted, listed
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.methods import method_spec
@@ -18,6 +19,7 @@ from trainables.spec.modality import is_text
 if TYPE_CHECKING:
     from trainables.teacher.given import GivenTeacher, Normalisation
 
+_MOST_NAMED: Final = 6  # seeds of further teachers that are listed one by one
 _FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
 _OF_CHECKPOINTS: Final = ("teacher_checkpoint", "teacher_normalisation", "teacher_weights")
 
@@ -216,17 +218,38 @@ def describe_teacher(plan: StudyPlan) -> str:
     if not plan.teachers:
         return "none: no method of the study needs one"
     without = "" if plan.base.method_spec.needs_teacher else f" ({plan.base.method} needs none)"
-    return "; ".join(describe_one_teacher(plan, method) for method in plan.teachers) + without
+    alone = plan.model_copy(update={"confirmation": None})
+    described = "; ".join(describe_one_teacher(alone, method) for method in plan.teachers) + without
+    return described + _describe_further(plan)
 
 
-def describe_one_teacher(plan: StudyPlan, method: str) -> str:
-    """Return a description of one teacher in `plan.teachers`.
+def _describe_further(plan: StudyPlan) -> str:
+    """Return a clause on the teachers that only the confirmation uses; empty without any."""
+    first, further = plan.base.teacher_seed, len(plan.further_teachers)
+    if not further:
+        return ""
+    seeds = listed([str(first + number) for number in range(1, 1 + further)]) if further < _MOST_NAMED else ""
+    seeds = seeds or f"{first + 1} to {first + further}"
+    epochs = len(plan.teachers) * further * plan.base.teacher_epochs
+    return (
+        f"; {counted(len(plan.teachers) * further, 'further teacher')} for the confirmation, trained alike with seed"
+        f"{'s' if further > 1 else ''} {seeds} (the first has seed {first}): {epochs} more teacher epochs, unless they "
+        "are there"
+    )
+
+
+def describe_one_teacher(plan: StudyPlan, method: str, *, number: int = 0) -> str:
+    """Return a description of one teacher in `plan.teachers` or `plan.further_teachers`.
 
     Args:
         plan: study plan.
         method: method with a teacher of its own. Empty for the shared teacher.
+        number: number of the teacher, of a confirmation with several.
     """
     base = plan.base
+    if plan.further_teachers:
+        own = describe_one_teacher(plan.model_copy(update={"confirmation": None}), method)
+        return f"{own}, teacher {number + 1} of {1 + len(plan.further_teachers)}, seed {base.teacher_seed + number}"
     if method:
         return (
             f"{base.teacher} for {method} alone, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} "

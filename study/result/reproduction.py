@@ -296,6 +296,7 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
     trial = plan.teachers.get(entry.config.method, plan.teachers.get(""))
     if trial is None:
         return None
+    trial = trial.with_teacher(entry.config.teacher_number)
     given = stored_path(plan.teachers_folder, trial.teacher_digest) if is_text(trial.dataset) else None
     tokeniser = find_tokeniser(trial, given)
     dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)

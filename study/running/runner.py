@@ -231,17 +231,15 @@ def _search(
         executor.check_resources()
         tracker.result()  # a store that rejects writes ends the study before a teacher is trained
         check_same_data(executor, ledger)
-        teachers: dict[str, str] = {}
-        for method, trial in plan.teachers.items():
-            progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, method)}")
-            prepared = prepare_study_teacher(executor, plan, trial, progress)
-            if prepared is None:
-                return
-            teachers[method] = prepared.path
+        prepared = _prepare_teachers(plan, executor, progress)
+        if prepared is None:
+            return
+        teachers, *further = prepared
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),
             "own_teachers": teachers,
+            "further_teachers": further,
             "teacher_outputs": _teacher_outputs(plan, executor),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
             "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
@@ -258,6 +256,25 @@ def _search(
                 stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
                 if stop.failure is None:
                     raise
+
+
+def _prepare_teachers(plan: StudyPlan, executor: Executor, progress: StudyProgress) -> list[dict[str, str]] | None:
+    """Find or train all teachers, and return their paths by `teacher_number` and by the keys of `plan.teachers`.
+
+    Returns:
+        None if the study must end first.
+    """
+    paths: list[dict[str, str]] = []
+    for number, trials in enumerate([plan.teachers, *plan.further_teachers]):
+        paths.append({})
+        for method, trial in trials.items():
+            described = describe_one_teacher(plan, method, number=number)
+            progress.say(f"preparing the teacher on {plan.base.dataset}: {described}")
+            prepared = prepare_study_teacher(executor, plan, trial, progress)
+            if prepared is None:
+                return None
+            paths[-1][method] = prepared.path
+    return paths
 
 
 def _executor(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> AbstractContextManager[Executor]:
@@ -307,7 +324,7 @@ def _filled(
     stop: Stop,
 ) -> bool:
     """Fill the teacher outputs before the trials. Return False if the study must end first."""
-    for trial in plan.teachers.values():
+    for trial in (trial for trials in (plan.teachers, *plan.further_teachers) for trial in trials.values()):
         fill = TeacherFill(
             executor.fill_tasks(),
             {**settings, "config": trial.model_dump(mode="json")},

@@ -15,6 +15,7 @@ from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
 from study.plan.confirmation import DEFAULT_CONFIGS, DEFAULT_SEEDS, ConfirmationRequest, SeedsAsked, request_of
 from study.stages.promising import promising_configs
+from trainables.display.numbers import counted
 from trainables.process.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def describe_unfinished(ledger: "StudyLedger") -> str | None:
 
 
 def check_same_request(
-    plan: "StudyPlan", recorded: Confirmation, configs: int | None, seeds: SeedsAsked | None
+    plan: "StudyPlan",
+    recorded: Confirmation,
+    configs: int | None,
+    seeds: SeedsAsked | None,
+    teachers: int | None = None,
 ) -> None:
     """Check that the requested counts equal those of a confirmation that was already chosen.
 
@@ -45,8 +50,15 @@ def check_same_request(
         UsageError: the counts differ.
     """
     old = recorded.request
-    if (configs is None or configs == old.configs) and (seeds is None or seeds == old.asked):
+    same = (configs is None or configs == old.configs) and (seeds is None or seeds == old.asked)
+    if same and teachers in (None, old.teachers):
         return
+    if same:
+        raise UsageError(
+            f"study {plan.name!r} already has a confirmation with {counted(old.teachers, 'teacher')}, but {teachers} "
+            "were requested, and its trials are planned for those. Leave out --teachers to continue this confirmation "
+            "or show it again, or start a new study (with another --seed)."
+        )
     raise UsageError(
         f"study {plan.name!r} already has a confirmation: {old.configs} config(s) on {old.asked} seeds, but "
         f"{old.configs if configs is None else configs} on {old.asked if seeds is None else seeds} were requested. The "
@@ -56,7 +68,9 @@ def check_same_request(
     )
 
 
-def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None) -> ConfirmationRequest:
+def confirmation_request(
+    ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None, teachers: int | None = None
+) -> ConfirmationRequest:
     """Return the confirmation request for a finished study, checked against the available configs.
 
     Args:
@@ -64,6 +78,7 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: Seed
         configs: requested number of configs. None for the plan's number. Without one, `DEFAULT_CONFIGS`, or all methods
             of a comparison.
         seeds: requested number of seeds. None for the plan's number. Without one, `DEFAULT_SEEDS`.
+        teachers: requested number of teachers. None for the plan's number. Without one, 1.
 
     Raises:
         UsageError: the study has not finished, has too few configs, or was confirmed with other counts.
@@ -72,7 +87,7 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: Seed
 
     plan, planned = ledger.plan, ledger.plan.confirmation
     if ledger.confirmation is not None:
-        check_same_request(plan, ledger.confirmation, configs, seeds)
+        check_same_request(plan, ledger.confirmation, configs, seeds, teachers)
         return ledger.confirmation.request
     left = describe_unfinished(ledger)
     if left is not None:
@@ -88,7 +103,9 @@ def confirmation_request(ledger: "StudyLedger", configs: int | None, seeds: Seed
         configs = min(available, planned.configs if planned is not None else usual)
     if seeds is None:
         seeds = planned.asked if planned is not None else SeedsAsked(DEFAULT_SEEDS)
-    request = request_of(configs, seeds)
+    if teachers is None and planned is not None:
+        teachers = planned.teachers
+    request = request_of(configs, seeds, teachers)
     if configs > available:
         what = "methods in addition to ce and kd" if plan.compared else "configs"
         raise UsageError(

@@ -187,7 +187,7 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
         origin += plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     else:
         origin = f"trained for {config.teacher_epochs} epochs by recipe `{config.teacher_recipe}`, seed "
-        origin += str(config.teacher_seed)
+        origin += str(config.seed_of_teacher)
     accuracy = entry.last.get("val/accuracy_teacher")
     known = "" if accuracy is None else f"; accuracy {format_number(accuracy, NETWORK_PLACES)} on the validation split"
     return f"`{config.teacher}`, {origin}{known}"

@@ -53,7 +53,7 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         teacher_recipe(config),
         dataset=config.dataset,
         model=config.teacher,
-        seed=config.teacher_seed,
+        seed=config.seed_of_teacher,
         split_seed=config.split_seed,
     )
     own = {name: getattr(config, name) for name in sorted(config.method_spec.teacher_fields)}

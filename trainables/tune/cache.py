@@ -42,6 +42,10 @@ def teacher_path_of(settings: dict[str, Any], config: TrialConfig) -> str | None
         config: trial config.
     """
     path: str | None = settings.get("own_teachers", {}).get(config.method, settings["teacher_path"])
+    further: list[dict[str, str]] = settings.get("further_teachers", [])
+    if further and config.teacher_number:
+        own = further[config.teacher_number - 1]
+        return own.get(config.method, own.get(""))
     return path
 
 

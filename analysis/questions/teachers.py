@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from analysis.reading.trials import objective_measure, possible_range, trial_scores, within_reach
+from analysis.reading.trials import TEACHER_NUMBER, objective_measure, possible_range, trial_scores, within_reach
 from analysis.statistics.estimates import Estimate, within_range
 from analysis.statistics.nested import VarianceShare, nested_mean, variance_share
 from trainables.display.numbers import counted
 from trainables.spec.architectures import LAYERS_PATTERN
 from trainables.spec.methods import METHOD_SPECS, method_spec
-
-TEACHER_NUMBER = "teacher_number"
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,12 @@ CONFIRM = "confirm"
 _PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 BASELINE = "kd"
 
+TEACHER_NUMBER = "teacher_number"
+
 # Columns that describe the trial itself. Every other column without a slash is a config field.
 _BOOKKEEPING = frozenset(
     {"trial_id", "study", "space", "stage", "name", "method", "config_id", "replicate", "seed", "data_seed"}
-    | {"status", "error", "epochs", "started", "seconds"}
+    | {TEACHER_NUMBER, "status", "error", "epochs", "started", "seconds"}
 )
 
 

@@ -147,5 +147,7 @@ def _group_means(values: Floats, units: NDArray[np.intp]) -> tuple[Floats, NDArr
 
 
 def _sizes(sizes: NDArray[np.intp]) -> str:
-    least, most = int(sizes.min(initial=0)), int(sizes.max(initial=0))
+    if not len(sizes):
+        return "no"
+    least, most = int(sizes.min()), int(sizes.max())
     return f"{least}" if least == most else f"{least} to {most}"

@@ -42,8 +42,8 @@ def check_request(plan: StudyPlan) -> None:
 def _check_teachers(plan: StudyPlan, teachers: int) -> None:
     if plan.base.teacher_digest:
         raise ValueError(
-            f"--teachers {teachers} trains teachers from several seeds, but the study's teacher is a given checkpoint, "
-            "which has one: leave out --teachers, or start a study without --teacher-checkpoint, whose teachers are "
+            f"--teachers {teachers} trains teachers from several seeds, but the study's teacher is one given "
+            "checkpoint: leave out --teachers, or start a study without --teacher-checkpoint, whose teachers are "
             "trained by --teacher-recipe"
         )
     if not plan.teachers:

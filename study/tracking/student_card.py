@@ -75,7 +75,7 @@ def _accuracies(
     plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, data: StudyData
 ) -> list[str]:
     _, validation, test = data.split_sizes
-    samples = samples_of(plan.base.dataset)
+    samples, over = samples_of(plan.base.dataset), first.over_teachers
     compared = [
         f"| {each.against_label} | {format_difference(each.difference)} | {each.difference.n} | "
         f"{format_p(each.corrected_p)} |"
@@ -85,6 +85,7 @@ def _accuracies(
         "| accuracy of | split | mean or share | 95% interval | n |",
         "| --- | --- | ---: | --- | --- |",
         _over_seeds("test", first.test_accuracy, result.objective),
+        *([] if over is None else [_over_seeds("test", over.mean, result.objective, unit="teacher")]),
         _over_seeds("validation", first.accuracy, result.objective),
         _of_these_weights("test", entry.last.get("test/accuracy"), test, samples),
         _of_these_weights("validation", entry.last.get("val/accuracy"), validation, samples),
@@ -99,10 +100,14 @@ def _accuracies(
     ]
 
 
-def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
-    name = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
+def _over_seeds(split: str, accuracy: Estimate, objective: str, *, unit: str = "seed") -> str:
+    name = (
+        "the config, over "
+        + ("seeds" if unit == "seed" else f"{unit}s and seeds")
+        + ("" if objective == "accuracy" else f": {objective}")
+    )
     mean, interval = format_number(accuracy.value), format_interval(accuracy)
-    return f"| {name} | {split} | {mean} | {interval} | {accuracy.n} seeds |"
+    return f"| {name} | {split} | {mean} | {interval} | {accuracy.n} {unit}s |"
 
 
 def _of_these_weights(split: str, accuracy: float | None, size: int, samples: str) -> str:

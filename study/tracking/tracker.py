@@ -30,6 +30,7 @@ from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_
 from trainables.process.errors import StudyError
 from trainables.spec.measures import COST_FACTS
 from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.trial import SEED_FIELDS
 from trainables.storage.uris import redact, redact_place
 
 METRICS_PER_BATCH: Final = 1000  # maximum of one request to a tracking server
@@ -446,6 +447,7 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "method": entry.config.method,
         "replicate": entry.replicate,
         "seed": entry.config.seed,
+        **({"teacher_number": entry.config.teacher_number} if plan.further_teachers else {}),
         **{
             name: getattr(entry.config, name)
             for name in plan.differing
@@ -468,7 +470,9 @@ def _confirmation_in_words(plan: StudyPlan) -> str:
     if plan.confirmation is None:
         return ""
     seeds = plan.confirmation.seeds_in_words
-    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds."
+    teachers = plan.confirmation.teachers
+    over = f", divided over {teachers} teachers" if teachers > 1 else ""
+    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds{over}."
 
 
 def _trials_in_words(plan: StudyPlan) -> str:
@@ -485,7 +489,7 @@ def _trials_in_words(plan: StudyPlan) -> str:
 
 def _constants(plan: StudyPlan) -> dict[str, Any]:
     """Return the config fields common to all trials, without fields that no method of the study reads."""
-    seeds = {"seed", "data_seed", "method"} | _unread_fields(plan)
+    seeds = SEED_FIELDS | {"method"} | _unread_fields(plan)
     config = plan.example_config.model_dump(mode="json")
     left_out = seeds | set(plan.differing) | (set() if plan.base.teacher_digest else {"teacher_digest"})
     return {k: v for k, v in config.items() if k not in left_out}

@@ -1,0 +1,112 @@
+"""Intervals over teachers and seeds, with planted effects of both."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.statistics.estimates import mean_interval
+from analysis.statistics.nested import nested_mean, student_quantile, variance_share
+
+
+def groups_of(sizes):
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def planted(generator, sizes, share):
+    """Values around 0 with variance 1, a share of it between groups."""
+    own = generator.normal(size=len(sizes)) * math.sqrt(share)
+    return own[groups_of(sizes)] + generator.normal(size=sum(sizes)) * math.sqrt(1 - share)
+
+
+def test_the_interval_is_students_t_over_the_means_of_the_groups():
+    values, groups = [1.0, 3.0, 5.0, 7.0, 6.0, 8.0], ["a", "a", "b", "b", "c", "c"]
+    found = nested_mean(values, groups)
+    means = np.array([2.0, 6.0, 7.0])
+    half = 4.302652729911275 * means.std(ddof=1) / math.sqrt(3)
+    assert (found.value, found.n) == (5.0, 3)
+    assert (found.low, found.high) == pytest.approx((5 - half, 5 + half))
+    assert "3 teachers with 2 seeds each" in found.method
+    assert "2 df, 6 values" in found.method
+    assert student_quantile(2) == pytest.approx(4.302652729911275)
+    assert math.isinf(student_quantile(0))
+
+
+def test_it_is_the_interval_of_the_mixed_model_of_equal_groups():
+    """The mean square between groups over N estimates the variance of the mean, without estimating a component."""
+    generator = np.random.default_rng(1)
+    sizes = (4, 4, 4)
+    values, groups = planted(generator, sizes, 0.4), groups_of(sizes)
+    means = [values[groups == number].mean() for number in range(3)]
+    between = sum(4 * (each - values.mean()) ** 2 for each in means) / 2
+    half = stats.t.ppf(0.975, 2) * math.sqrt(between / 12)
+    found = nested_mean(values, groups)
+    assert (found.high - found.low) / 2 == pytest.approx(half)
+
+
+def test_one_seed_with_each_teacher_gives_the_usual_interval_of_independent_values():
+    values = [0.1, 0.4, 0.2, 0.5]
+    found, usual = nested_mean(values, range(4)), mean_interval(values)
+    assert (found.value, found.low, found.high) == pytest.approx((usual.value, usual.low, usual.high))
+    assert "with 1 seed each" in found.method
+
+
+def test_one_group_has_no_interval_and_nan_is_dropped():
+    found = nested_mean([0.1, 0.2, math.nan], ["a", "a", "b"])
+    assert (found.value, found.n) == (pytest.approx(0.15), 1)
+    assert math.isnan(found.low)
+    assert "no interval for n < 2" in found.method
+    assert math.isnan(nested_mean([], []).value)
+    with pytest.raises(ValueError, match="equal length"):
+        nested_mean([1.0], ["a", "b"])
+
+
+def test_shares_of_variance_are_those_of_the_analysis_of_variance():
+    values, groups = np.array([1.0, 3.0, 5.0, 7.0, 6.0, 8.0]), np.array([0, 0, 1, 1, 2, 2])
+    found = variance_share(values, groups)
+    ratio = stats.f_oneway(*(values[groups == number] for number in range(3))).statistic
+    within = 2.0
+    between = (ratio * within - within) / 2  # E[MS between] = within + 2 · between
+    assert found.between == pytest.approx(between / (between + within))
+    low, high = (ratio / stats.f.ppf(level, 2, 3) for level in (0.975, 0.025))
+    assert found.low == max(0.0, pytest.approx((low - 1) / (low + 1), abs=1e-12) if low > 1 else 0.0)
+    assert found.high == pytest.approx((high - 1) / (high + 1))
+    assert (found.groups, found.n) == (3, 6)
+
+
+def test_shares_are_nothing_everything_or_unknown():
+    apart = variance_share([0.0, 0.0, 1.0, 1.0], [0, 0, 1, 1])
+    assert (apart.between, apart.high) == (1.0, 1.0)
+    alike = variance_share([0.0, 1.0, 0.0, 1.0], [0, 0, 1, 1])
+    assert (alike.between, alike.low) == (0.0, 0.0)
+    for values, groups in (([1.0, 2.0], [0, 1]), ([1.0, 2.0], [0, 0]), ([0.3] * 4, [0, 0, 1, 1])):
+        unknown = variance_share(values, groups)
+        assert math.isnan(unknown.between)
+        assert ": " in unknown.method
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize("sizes", [(6, 6), (4, 4, 4), (2,) * 6, (1, 4, 7)])
+def test_it_covers_the_mean_of_all_teachers_where_an_interval_over_seeds_does_not(sizes, share):
+    """1,000 simulated studies each (standard error of a coverage 0.007)."""
+    generator, groups = np.random.default_rng(len(sizes)), groups_of(sizes)
+    nested, naive, resampled, shares = [], [], [], []
+    for _ in range(1000):
+        values = planted(generator, sizes, share)
+        found, usual = nested_mean(values, groups), mean_interval(values)
+        nested.append(found.low <= 0 <= found.high)
+        naive.append(usual.low <= 0 <= usual.high)
+        means = np.bincount(groups, weights=values) / np.bincount(groups)
+        drawn = means[generator.integers(0, len(means), (200, len(means)))].mean(axis=1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        resampled.append(low <= 0 <= high)
+        own = variance_share(values, groups)
+        shares.append(own.low <= share <= own.high)
+    # With groups of very unequal size, the means have unequal variances if teachers are alike.
+    assert (0.93 if sizes != (1, 4, 7) else 0.91) <= np.mean(nested) <= 0.97
+    assert np.mean(resampled) < 0.90
+    assert 0.92 <= np.mean(shares) <= 0.99
+    if share == 0.5:
+        assert np.mean(naive) < 0.91

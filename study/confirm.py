@@ -26,8 +26,8 @@ _EXAMPLES: Final = (
     ("run a quick confirmation", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
 _OPTIONS: Final = (
-    "confirm", "seeds", "detect", "most_seeds", "teachers", *names_of("execution"), "set_aside_records", "dry_run",
-    "as_json", "quiet", "verbose",
+    "confirm", "seeds", "detect", "most_seeds", "teachers", "splits", *names_of("execution"), "set_aside_records",
+    "dry_run", "as_json", "quiet", "verbose",
 )  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _show(plan: "StudyPlan", *, as_json: bool) -> None:
-    from study.cli.preview import teachers_texts
+    from study.cli.preview import factor_texts
     from study.ledger.ledger import StudyLedger
     from study.plan.control_tuning import tuning_trials
     from study.plan.siblings import readings_note
@@ -82,6 +82,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
             "begun": begun,
             "epochs": trials * plan.base.epochs,
             "teacher_seeds": [plan.base.teacher_seed + number for number in range(confirmation.request.teachers)],
+            "splits": confirmation.request.splits,
             "detectable": detectable,
         }
         typer.echo(json.dumps(shown, indent=2))
@@ -92,11 +93,11 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
         f"study      {plan.name}  (nothing has been written)",
         f"confirms   {len(confirmation.choices)} configs on {request.seeds_in_words} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
-        *(f"teachers   {text}" for text in teachers_texts(request)),
+        *(f"divides    {text}" for text in factor_texts(request)),
         *([] if detectable is None else [f"detects    {_in_words(detectable, request.seeds)}"]),
         f"cost       {'' if request.detect is None else 'at most '}{trials} trials, {begun} of them already started; "
         f"{trials * plan.base.epochs} student epochs",
-        *([f"teacher    {describe_teacher(plan)}"] if request.teachers > 1 else []),
+        *([f"teacher    {describe_teacher(plan)}"] if request.cells > 1 else []),
         *([f"note       {readings}"] if readings is not None else []),
         *(
             [f"tunes      first the temperature of kd, with {tuning} of these trials on the validation split"]

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from analysis.questions.samples import crossed_difference
-from analysis.questions.teachers import OverTeachers, difference_over_teachers, mean_over_teachers, share_in_words
+from analysis.questions.teachers import BeyondSeeds, difference_beyond_seeds, mean_beyond_seeds, share_in_words
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
@@ -33,7 +33,7 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
-from analysis.statistics.nested import FEW_TEACHERS
+from analysis.statistics.nested import FEW_GROUPS
 from analysis.statistics.resampling import CONFIDENCE
 from trainables.display.numbers import (
     counted,
@@ -83,8 +83,8 @@ class ConfirmedConfig:
         search_score: validation accuracy before the confirmation; None if the config was never tried.
         optimism: `search_score` minus `accuracy`; None without a search score.
         optimism_on_test: `search_score` minus `test_accuracy`; None without a search score.
-        over_teachers: `test_accuracy` with an interval over teachers and seeds; None for a single teacher, and for a
-            method without one.
+        beyond_seeds: `test_accuracy` with an interval over teachers or splits, and seeds; None for a single one, and
+            for a method without a teacher on a single split.
     """
 
     config_id: str
@@ -99,7 +99,7 @@ class ConfirmedConfig:
     search_score: float | None
     optimism: Estimate | None
     optimism_on_test: Estimate | None
-    over_teachers: OverTeachers | None = None
+    beyond_seeds: BeyondSeeds | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class Comparison:
         corrected_equivalence: p-value of the equivalence test, corrected in the same way.
         over_samples: the same difference with an interval over seeds and test samples; None if the records do not say
             which samples each trial classified correctly, or the objective is not accuracy.
-        over_teachers: the same difference with an interval over teachers and seeds; None for a single teacher, and if
-            neither method has one.
+        beyond_seeds: the same difference with an interval over teachers or splits, and seeds; None for a single one,
+            and if neither method has a teacher on a single split.
     """
 
     config_id: str
@@ -128,7 +128,7 @@ class Comparison:
     corrected_p: float | None
     corrected_equivalence: float | None = None
     over_samples: Estimate | None = None
-    over_teachers: OverTeachers | None = None
+    beyond_seeds: BeyondSeeds | None = None
 
     @property
     def clear(self) -> bool:
@@ -158,9 +158,9 @@ class ConfirmationResult:
         return next((config for config in self.configs if config.rank == 1), None)
 
     @property
-    def has_teachers(self) -> bool:
-        """Whether a comparison has an interval over teachers."""
-        return any(each.over_teachers is not None for each in self.comparisons)
+    def over(self) -> str | None:
+        """What the intervals beyond seeds are over, in words; None without any."""
+        return next((each.beyond_seeds.over for each in self.comparisons if each.beyond_seeds is not None), None)
 
     @property
     def promised(self) -> ConfirmedConfig | None:
@@ -320,7 +320,7 @@ def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
         optimism=None if score is None else _optimism(score, validation),
         optimism_on_test=None if score is None else _optimism(score, test),
-        over_teachers=mean_over_teachers(rows),
+        beyond_seeds=mean_beyond_seeds(rows),
     )
 
 
@@ -340,9 +340,9 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
     within = within_reach(found, objective_measure(rows[one.config_id]))
     over_samples = crossed_difference(rows[one.config_id], rows[other.config_id], seed=seed)
-    over_teachers = difference_over_teachers(rows[one.config_id], rows[other.config_id])
+    beyond_seeds = difference_beyond_seeds(rows[one.config_id], rows[other.config_id])
     labels = one.config_id, one.label, other.config_id, other.label
-    return Comparison(*labels, within, None, over_samples=over_samples, over_teachers=over_teachers)
+    return Comparison(*labels, within, None, over_samples=over_samples, beyond_seeds=beyond_seeds)
 
 
 def confirmation_table(result: ConfirmationResult) -> str:
@@ -364,12 +364,12 @@ def confirmation_table(result: ConfirmationResult) -> str:
     for each in result.comparisons:
         cells = [each.label, each.against_label, str(each.difference.n), format_difference(each.difference)]
         further = [format_interval_of(each.over_samples)] if _has_samples(result) else []
-        nested = None if each.over_teachers is None else each.over_teachers.mean
-        further += [format_interval_of(nested)] if result.has_teachers else []
+        nested = None if each.beyond_seeds is None else each.beyond_seeds.mean
+        further += [format_interval_of(nested)] if result.over is not None else []
         lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p), *further]))
     methods = {each.difference.method for each in result.comparisons}
     methods |= {each.over_samples.method for each in result.comparisons if each.over_samples is not None}
-    methods |= {each.over_teachers.mean.method for each in result.comparisons if each.over_teachers is not None}
+    methods |= {each.beyond_seeds.mean.method for each in result.comparisons if each.beyond_seeds is not None}
     methods |= {config.test_accuracy.method for config in result.configs}
     return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
 
@@ -379,9 +379,9 @@ def _has_samples(result: ConfirmationResult) -> bool:
 
 
 def _further_heads(result: ConfirmationResult) -> list[str]:
-    """Return the heads of the columns with intervals over samples and over teachers, if there are any."""
+    """Return the heads of the columns with intervals over samples and over teachers or splits, if there are any."""
     heads = ["over seeds and samples"] if _has_samples(result) else []
-    return [*heads, "over teachers and seeds"] if result.has_teachers else heads
+    return heads if result.over is None else [*heads, f"over {result.over}"]
 
 
 def format_interval_of(estimate: Estimate | None) -> str:
@@ -416,28 +416,32 @@ def verdict(result: ConfirmationResult) -> list[str]:
             f"an optimism of {format_difference(winner.optimism)}, and of "
             f"{format_difference(winner.optimism_on_test)} against the test split."
         )
-    return [*texts, *teachers_in_words(result)]
+    return [*texts, *factors_in_words(result)]
 
 
-def teachers_in_words(result: ConfirmationResult) -> list[str]:
-    """Describe the intervals over teachers, what they cover, and the share of variance between teachers."""
+def factors_in_words(result: ConfirmationResult) -> list[str]:
+    """Describe the intervals over teachers or splits, what they cover, and the shares of the variance."""
     own = _of_best(result) if result.compares_methods else result.of_first()
-    known = [(each, each.over_teachers) for each in own if each.over_teachers is not None]
+    known = [(each, each.beyond_seeds) for each in own if each.beyond_seeds is not None]
     if not known:
         return []
     pairs = "; ".join(
-        f"{each.label} minus {each.against_label} {format_difference(over.mean)}, {share_in_words(over.share)}"
+        f"{each.label} minus {each.against_label} {format_difference(over.mean)}, {share_in_words(over)}"
         for each, over in known
     )
-    teachers = min(over.mean.n for _, over in known)
+    number, unit = min((over.mean.n, over.unit) for _, over in known)
     few = (
-        f" {teachers} teachers are few, so these intervals are wide; {FEW_TEACHERS} or more would narrow them."
-        if teachers < FEW_TEACHERS
+        f" {number} {unit}s are few, so these intervals are wide; {FEW_GROUPS} or more would narrow them."
+        if number < FEW_GROUPS
         else ""
     )
+    new = (
+        "new teachers trained alike" if unit == "teacher" else "new splits into train and validation, and new teachers"
+    )
+    below = "their seeds" if unit == "teacher" else "their teachers and seeds"
     return [
-        f"Over {counted(teachers, 'teacher')} and their seeds, for new teachers trained alike: {pairs}.{few} The other "
-        "intervals take repetitions as independent and hold for these teachers."
+        f"Over {counted(number, unit)} and {below}, for {new}: {pairs}.{few} The other intervals take repetitions as "
+        f"independent and hold for these {unit}s."
     ]
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from analysis.reading.trials import CONFIRM, REPEATED, StudyRecords, select
+from analysis.reading.trials import CONFIRM, REPEATED, SPLIT_NUMBER, TEACHER_NUMBER, StudyRecords, select
 from trainables.spec.methods import METHOD_SPECS, method_spec
 from trainables.spec.modality import is_text
 
@@ -151,9 +151,10 @@ def _teacher_of(row: Mapping[str, Any]) -> _Teacher:
     """Return a key of the stored teacher outputs that a trial uses; equal outputs are stored once."""
     method = row["method"]
     own = method_spec(method).teacher_fields if method in METHOD_SPECS else ()
-    number = row.get("teacher_number") or 0  # null in records of earlier versions
+    # Null in records of earlier versions.
+    numbers = [row.get(name) or 0 for name in (TEACHER_NUMBER, SPLIT_NUMBER)]
     apart = (method, row.get("student"), *(row.get(name) for name in sorted(own))) if own else ()
-    return (*(row.get(name) for name in _TEACHER_FIELDS), number, *apart)
+    return (*(row.get(name) for name in _TEACHER_FIELDS), *numbers, *apart)
 
 
 def _shared_passes(trials: pa.Table) -> dict[_Teacher, float]:

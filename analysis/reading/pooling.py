@@ -24,6 +24,7 @@ from analysis.reading.scales import log_fields_of, parse_log_fields
 from analysis.reading.trials import (
     BASELINE,
     REPEATED,
+    SPLIT_NUMBER,
     TEACHER_NUMBER,
     ConfigSummary,
     StudyRecords,
@@ -138,8 +139,8 @@ def distinct_runs(records: StudyRecords) -> StudyRecords:
     first run if none finished.
     """
     trials = records.trials
-    identity = ("config_id", "seed", "data_seed", TEACHER_NUMBER)
-    # Records of earlier versions have no number, and one teacher.
+    identity = ("config_id", "seed", "data_seed", TEACHER_NUMBER, SPLIT_NUMBER)
+    # Records of earlier versions have no numbers, and one teacher and split.
     keys = [
         tuple(row.get(name) or 0 for name in identity)
         for row in trials.select([name for name in identity if name in trials.column_names]).to_pylist()

@@ -45,11 +45,12 @@ _PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 BASELINE = "kd"
 
 TEACHER_NUMBER = "teacher_number"
+SPLIT_NUMBER = "split_number"
 
 # Columns that describe the trial itself. Every other column without a slash is a config field.
 _BOOKKEEPING = frozenset(
     {"trial_id", "study", "space", "stage", "name", "method", "config_id", "replicate", "seed", "data_seed"}
-    | {TEACHER_NUMBER, "status", "error", "epochs", "started", "seconds"}
+    | {TEACHER_NUMBER, SPLIT_NUMBER, "status", "error", "epochs", "started", "seconds"}
 )
 
 

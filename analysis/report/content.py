@@ -294,7 +294,7 @@ def _results(study: StudyFolder, found: _Found) -> Section:
         shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
         further = (
             tables.samples_table(found.confirmed),
-            tables.teachers_table(found.confirmed),
+            tables.factors_table(found.confirmed),
             tables.classes_table(study, found.confirmed),
         )
         shown += [table for table in further if table is not None]

@@ -208,9 +208,9 @@ def samples_table(confirmed: ConfirmationResult) -> Table | None:
     return Table("Compared over seeds and test samples", heads, rows, notes)
 
 
-def teachers_table(confirmed: ConfirmationResult) -> Table | None:
-    """Tabulate the comparisons over seeds, and over teachers and seeds; None for a single teacher."""
-    known = [(each, each.over_teachers) for each in confirmed.comparisons if each.over_teachers is not None]
+def factors_table(confirmed: ConfirmationResult) -> Table | None:
+    """Tabulate the comparisons over seeds, and over teachers or splits; None for a single one."""
+    known = [(each, each.beyond_seeds) for each in confirmed.comparisons if each.beyond_seeds is not None]
     if not known:
         return None
     rows = tuple(
@@ -218,25 +218,27 @@ def teachers_table(confirmed: ConfirmationResult) -> Table | None:
          format_difference(over.mean), *_shares(over.share))
         for each, over in known
     )  # fmt: skip
-    words = confirmed.objective
+    words, unit, over_words = confirmed.objective, known[0][1].unit, known[0][1].over
     heads = (
-        f"test {words} of", "minus that of", "seeds", "difference over seeds", "teachers", "over teachers and seeds",
-        "share of teachers", "share of seeds",
+        f"test {words} of", "minus that of", "seeds", "difference over seeds", f"{unit}s", f"over {over_words}",
+        f"share of {unit}s", "of teachers in a split", "of seeds",
     )  # fmt: skip
+    new = "new teachers trained alike" if unit == "teacher" else "new splits into train and validation"
     notes = (
-        "Intervals over seeds hold for these teachers. Those over teachers and seeds "
-        "hold for new teachers trained alike, and are wide for few teachers. Shares of the variance of a difference, "
-        "with the interval of the teachers' share.",
+        f"Intervals over seeds hold for these {unit}s. Those over {over_words} hold for {new}, and are wide for few "
+        f"{unit}s. Shares are of the variance of a difference, that of {unit}s with an interval where one exists.",
         *sorted({f"{over.mean.method}." for _, over in known}),
         *sorted({f"{over.share.method}." for _, over in known}),
     )
-    return Table("Compared over teachers and seeds", heads, rows, notes)
+    return Table(f"Compared over {over_words}", heads, rows, notes).without_empty_columns()
 
 
-def _shares(share: VarianceShare) -> tuple[str, str]:
+def _shares(share: VarianceShare) -> tuple[str, str, str]:
     if math.isnan(share.between):
-        return "unknown", "unknown"
-    return f"{share.between:.0%} ({share.low:.0%} to {share.high:.0%})", f"{1 - share.between:.0%}"
+        return "unknown", "", "unknown"
+    interval = "" if math.isnan(share.low) else f" ({share.low:.0%} to {share.high:.0%})"
+    inner = "" if share.inner is None else f"{share.inner:.0%}"
+    return f"{share.between:.0%}{interval}", inner, f"{1 - share.between - (share.inner or 0.0):.0%}"
 
 
 def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | None:

@@ -1,5 +1,8 @@
 """Mean of values that are nested in groups, such as seeds in teachers, with an interval for new groups.
 
+Groups may be nested in groups themselves, such as teachers in the splits that they were trained on. The outermost
+groups then take the place of the groups below: their means are independent, whatever varies within them.
+
 Notation: y_kr is the value of repetition r with group k, k = 1 … K, n_k values in group k, N in all; m_k is the mean of
 group k. The model is y_kr = μ + a_k + e_kr, with independent a_k of variance τ² and e_kr of variance σ². Two
 repetitions with one teacher share a_k, so they are not independent, and an interval over all N values is too short for
@@ -41,7 +44,7 @@ from analysis.statistics.estimates import Estimate
 from analysis.statistics.resampling import CONFIDENCE, Floats, complete
 
 # Student's quantile is 12.7 for 2 groups, 4.3 for 3, 3.2 for 4 and 2.8 for 5.
-FEW_TEACHERS: Final = 5
+FEW_GROUPS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class VarianceShare:
         groups: number of groups, K.
         n: number of values, N.
         method: estimator, interval and confidence in words.
+        inner: share of the variance between inner groups of one group; None without inner groups, or if it cannot be
+            told apart.
     """
 
     between: float
@@ -63,6 +68,7 @@ class VarianceShare:
     groups: int
     n: int
     method: str
+    inner: float | None = None
 
 
 def student_quantile(freedom: int) -> float:
@@ -113,7 +119,7 @@ def variance_share(values: ArrayLike, groups: Sequence[Any]) -> VarianceShare:
     Raises:
         ValueError: if the lengths differ.
 
-    Source: Searle, Casella and McCulloch (1992), sections 3.5 and 3.6.
+    Source: Searle, Casella and McCulloch (1992), chapter 3.
     """
     column, units = complete([values], groups)
     y = column[:, 0]
@@ -134,6 +140,54 @@ def variance_share(values: ArrayLike, groups: Sequence[Any]) -> VarianceShare:
     )
     method = f"{name}, interval by the F distribution ({k - 1} and {n - k} df), {CONFIDENCE}"
     return VarianceShare(_share_of(ratio, usual), low, high, k, n, method)
+
+
+def two_shares(values: ArrayLike, groups: Sequence[Any], inner: Sequence[Any]) -> VarianceShare:
+    """Estimate the shares of the variance between groups and between inner groups of one group.
+
+    The three mean squares of the nested analysis of variance are set equal to their expectations, from the innermost
+    outwards. Estimates of variances are cut at 0. There is no interval: the ratio of two estimates has no simple one.
+
+    Args:
+        values: (N,) values; nan is dropped.
+        groups: (N,) label of the group of each value.
+        inner: (N,) label of the inner group of each value. Labels may repeat in other groups.
+
+    Returns:
+        The shares; `variance_share` of the groups if each has a single inner group, so the two cannot be told apart.
+
+    Raises:
+        ValueError: if the lengths differ.
+
+    Source: Searle, Casella and McCulloch (1992), chapter 5.
+    """
+    column, units = complete([values], groups)
+    kept = np.isfinite(np.asarray(values, dtype=np.float64))
+    pairs = [str(pair) for pair, is_kept in zip(zip(groups, inner, strict=True), kept, strict=True) if is_kept]
+    _, cells = np.unique(pairs, return_inverse=True) if pairs else (None, units)
+    y, k, n = column[:, 0], len(set(units.tolist())), len(column)
+    c = len(set(cells.tolist()))
+    if k < 2 or c == k or n <= c:
+        return variance_share(values, groups)
+    (means, sizes), (cell_means, cell_sizes) = _group_means(y, units), _group_means(y, cells)
+    of_cell = np.zeros(c, dtype=np.intp)
+    of_cell[cells] = units
+    within = float(((y - cell_means[cells]) ** 2).sum()) / (n - c)
+    middle = float((cell_sizes * (cell_means - means[of_cell]) ** 2).sum()) / (c - k)
+    outer = float((sizes * (means - y.mean()) ** 2).sum()) / (k - 1)
+    # Expected mean squares: middle = within + a · inner; outer = within + b · inner + d · between.
+    squares = float((cell_sizes**2 / sizes[of_cell]).sum())
+    a = (n - squares) / (c - k)
+    b = (squares - float((cell_sizes**2).sum()) / n) / (k - 1)
+    d = (n - float((sizes**2).sum()) / n) / (k - 1)
+    of_inner = max(0.0, (middle - within) / a)
+    of_outer = max(0.0, (outer - within - b * of_inner) / d)
+    total = within + of_inner + of_outer
+    name = "shares of variance between groups and inner groups, nested analysis of variance"
+    if not total:
+        return VarianceShare(math.nan, math.nan, math.nan, k, n, f"{name}: the values have no spread")
+    method = f"{name} ({k - 1}, {c - k} and {n - c} df), no interval"
+    return VarianceShare(of_outer / total, math.nan, math.nan, k, n, method, of_inner / total)
 
 
 def _share_of(ratio: float, size: float) -> float:

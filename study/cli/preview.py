@@ -4,7 +4,7 @@ import math
 from typing import Any, Final
 
 from analysis.statistics.estimates import EXACT_PAIRS
-from analysis.statistics.nested import FEW_TEACHERS, student_quantile
+from analysis.statistics.nested import FEW_GROUPS, student_quantile
 from analysis.statistics.power import LEVEL, POWER, attainable_level, least_detectable
 from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
@@ -171,7 +171,7 @@ def describe_confirmation(plan: StudyPlan) -> str:
         )
     if request.detect is not None:
         texts.append(f"each stops when its comparisons are decided to ±{request.detect:g} (group-sequential)")
-    texts += teachers_texts(request)
+    texts += factor_texts(request)
     comparisons, floor = planned_comparisons(plan), 2 / 2**request.seeds
     if floor * comparisons >= LEVEL:
         texts.append(
@@ -181,24 +181,33 @@ def describe_confirmation(plan: StudyPlan) -> str:
     return "; ".join(texts)
 
 
-def teachers_texts(request: ConfirmationRequest) -> list[str]:
-    """Describe how seeds are divided over several teachers, and what this does to intervals; empty for one."""
-    if request.teachers == 1:
+def factor_texts(request: ConfirmationRequest) -> list[str]:
+    """Describe how seeds are divided over several teachers and splits, and what this does to intervals."""
+    if request.cells == 1:
         return []
-    each = request.seeds_per_teacher
-    own = f"{each[0]} seeds" if min(each) == max(each) else f"{min(each)} or {max(each)} seeds"
-    if max(each) == 1:
+    per_cell, (teachers, splits) = request.seeds_per_cell, (request.teachers, request.splits)
+    own = f"{per_cell[0]} seeds" if min(per_cell) == max(per_cell) else f"{min(per_cell)} or {max(per_cell)} seeds"
+    if max(per_cell) == 1:
         own = "one seed"
+    over = f"{splits} splits into train and validation" if splits > 1 else f"{teachers} teachers"
+    if splits > 1 and teachers > 1:
+        over += f" with {teachers} teachers each"
     texts = [
-        f"the {request.seeds} seeds of each config are divided over {request.teachers} teachers ({own} with each, the "
-        "same ones for every config), so there are no more trials than with one teacher"
+        f"the {request.seeds} seeds of each config are divided over {over} ({own} with each of {request.cells}, the "
+        "same ones for every config), so there are no more trials than without"
     ]
-    wider = student_quantile(request.teachers - 1) / student_quantile(request.seeds - 1)
-    text = f"intervals for new teachers rest on {request.teachers} teachers"
+    if splits > 1:
+        texts.append(
+            "the test split stays, so nothing is tested that was trained on or chosen by; every split has its own "
+            "teachers, trained on its training samples"
+        )
+    top, unit = (splits, "splits") if splits > 1 else (teachers, "teachers")
+    wider = student_quantile(top - 1) / student_quantile(request.seeds - 1)
+    text = f"intervals for new {unit} rest on {top} {unit}"
     if wider > 1:
-        text += f": about {wider:.1f} times as wide as those over seeds, even if all teachers are alike"
-    if request.teachers < FEW_TEACHERS:
-        text += f"; they are wide for so few, and {FEW_TEACHERS} teachers or more are better"
+        text += f": about {wider:.1f} times as wide as those over seeds, even if all {unit} are alike"
+    if top < FEW_GROUPS:
+        text += f"; they are wide for so few, and {FEW_GROUPS} {unit} or more are better"
     return [*texts, text]
 
 

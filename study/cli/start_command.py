@@ -74,6 +74,8 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield "most_seeds", request.seeds
         if request.teachers > 1:
             yield "teachers", request.teachers
+        if request.splits > 1:
+            yield "splits", request.splits
     if not plan.compared:
         yield "scheduler", plan.scheduler
     yield "seed", plan.seed

@@ -81,10 +81,10 @@ class Confirmation(BaseModel):
     def trials(self, study_seed: int) -> Iterator[PlannedTrial]:
         """Yield all trials, one seed after another, so an interrupted confirmation still has complete pairs.
 
-        Teachers take turns, and a seed has the same teacher in every config.
+        Teachers and splits take turns, and a seed has the same ones in every config.
         """
         for place in range(self.request.seeds):
-            replicate, teacher = self.first_replicate + place, place % self.request.teachers
+            replicate, (teacher, split) = self.first_replicate + place, self.request.cell_of(place)
             for choice in self.choices:
-                config = choice.config.with_seeds(study_seed, replicate).with_teacher(teacher)
+                config = choice.config.with_seeds(study_seed, replicate).with_numbers(teacher=teacher, split=split)
                 yield PlannedTrial("confirm", config, replicate)

@@ -345,9 +345,13 @@ class StudyPlan(BaseModel):
 
     @property
     def further_teachers(self) -> list[dict[str, TrialConfig]]:
-        """Teachers that only the confirmation uses, by number from 1. Keys are those of `teachers`."""
-        numbers = range(1, 1 if self.confirmation is None else self.confirmation.teachers)
-        return [{whose: trial.with_teacher(number) for whose, trial in self.teachers.items()} for number in numbers]
+        """Teachers that only the confirmation uses, of one pair of teacher and split each. Keys as in `teachers`."""
+        request = self.confirmation
+        cells = [] if request is None or not self.teachers else [request.cell_of(each) for each in range(request.cells)]
+        return [
+            {whose: trial.with_numbers(teacher=teacher, split=split) for whose, trial in self.teachers.items()}
+            for teacher, split in cells[1:]
+        ]
 
     @property
     def objective(self) -> str:

@@ -15,6 +15,7 @@ from trainables.process.errors import StudyError, UsageError
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.methods import method_spec
 from trainables.spec.modality import is_text
+from trainables.spec.trial import TrialConfig
 
 if TYPE_CHECKING:
     from trainables.teacher.given import GivenTeacher, Normalisation
@@ -218,38 +219,42 @@ def describe_teacher(plan: StudyPlan) -> str:
     if not plan.teachers:
         return "none: no method of the study needs one"
     without = "" if plan.base.method_spec.needs_teacher else f" ({plan.base.method} needs none)"
-    alone = plan.model_copy(update={"confirmation": None})
-    described = "; ".join(describe_one_teacher(alone, method) for method in plan.teachers) + without
+    described = "; ".join(describe_one_teacher(plan, method) for method in plan.teachers) + without
     return described + _describe_further(plan)
 
 
 def _describe_further(plan: StudyPlan) -> str:
     """Return a clause on the teachers that only the confirmation uses; empty without any."""
-    first, further = plan.base.teacher_seed, len(plan.further_teachers)
-    if not further:
+    request, further = plan.confirmation, len(plan.further_teachers)
+    if request is None or not further:
         return ""
-    seeds = listed([str(first + number) for number in range(1, 1 + further)]) if further < _MOST_NAMED else ""
-    seeds = seeds or f"{first + 1} to {first + further}"
-    epochs = len(plan.teachers) * further * plan.base.teacher_epochs
+    first, last = plan.base.teacher_seed, plan.base.teacher_seed + request.teachers - 1
+    seeds = [str(each) for each in range(first, last + 1)] if request.teachers <= _MOST_NAMED else []
+    named = listed(seeds) if seeds else f"{first} to {last}"
+    on_each = f", on each of {request.splits} splits" if request.splits > 1 else ""
+    count = len(plan.teachers) * further
     return (
-        f"; {counted(len(plan.teachers) * further, 'further teacher')} for the confirmation, trained alike with seed"
-        f"{'s' if further > 1 else ''} {seeds} (the first has seed {first}): {epochs} more teacher epochs, unless they "
-        "are there"
+        f"; {counted(count, 'further teacher')} for the confirmation, trained alike with seed"
+        f"{'s' if request.teachers > 1 else ''} {named} in all{on_each}: {count * plan.base.teacher_epochs} more "
+        "teacher epochs, unless they are there"
     )
 
 
-def describe_one_teacher(plan: StudyPlan, method: str, *, number: int = 0) -> str:
+def describe_one_teacher(plan: StudyPlan, method: str, trial: TrialConfig | None = None) -> str:
     """Return a description of one teacher in `plan.teachers` or `plan.further_teachers`.
 
     Args:
         plan: study plan.
         method: method with a teacher of its own. Empty for the shared teacher.
-        number: number of the teacher, of a confirmation with several.
+        trial: config from there, to name the seed and the split of a confirmation with several.
     """
     base = plan.base
-    if plan.further_teachers:
-        own = describe_one_teacher(plan.model_copy(update={"confirmation": None}), method)
-        return f"{own}, teacher {number + 1} of {1 + len(plan.further_teachers)}, seed {base.teacher_seed + number}"
+    if trial is not None and plan.further_teachers:
+        assert plan.confirmation is not None
+        own = f"{describe_one_teacher(plan, method)}, seed {trial.seed_of_teacher}"
+        return own + (
+            f", split {trial.split_number + 1} of {plan.confirmation.splits}" * (plan.confirmation.splits > 1)
+        )
     if method:
         return (
             f"{base.teacher} for {method} alone, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} "

@@ -234,7 +234,8 @@ def _search(
         prepared = _prepare_teachers(plan, executor, progress)
         if prepared is None:
             return
-        teachers, *further = prepared
+        own, *further = prepared
+        teachers = own["paths"]
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),
@@ -258,23 +259,27 @@ def _search(
                     raise
 
 
-def _prepare_teachers(plan: StudyPlan, executor: Executor, progress: StudyProgress) -> list[dict[str, str]] | None:
-    """Find or train all teachers, and return their paths by `teacher_number` and by the keys of `plan.teachers`.
+def _prepare_teachers(plan: StudyPlan, executor: Executor, progress: StudyProgress) -> list[dict[str, Any]] | None:
+    """Find or train all teachers.
 
     Returns:
-        None if the study must end first.
+        For each pair of teacher and split, its numbers and the `paths` by the keys of `plan.teachers`; the study's own
+        teachers come first. None if the study must end first.
     """
-    paths: list[dict[str, str]] = []
-    for number, trials in enumerate([plan.teachers, *plan.further_teachers]):
-        paths.append({})
+    prepared: list[dict[str, Any]] = []
+    for trials in (plan.teachers, *plan.further_teachers):
+        paths: dict[str, str] = {}
         for method, trial in trials.items():
-            described = describe_one_teacher(plan, method, number=number)
+            described = describe_one_teacher(plan, method, trial)
             progress.say(f"preparing the teacher on {plan.base.dataset}: {described}")
-            prepared = prepare_study_teacher(executor, plan, trial, progress)
-            if prepared is None:
+            found = prepare_study_teacher(executor, plan, trial, progress)
+            if found is None:
                 return None
-            paths[-1][method] = prepared.path
-    return paths
+            paths[method] = found.path
+        any_trial = next(iter(trials.values()), plan.base)
+        numbers = {name: getattr(any_trial, name) for name in ("teacher_number", "split_number")}
+        prepared.append({**numbers, "paths": paths})
+    return prepared
 
 
 def _executor(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> AbstractContextManager[Executor]:

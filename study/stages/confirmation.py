@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
-from study.plan.confirmation import DEFAULT_CONFIGS, DEFAULT_SEEDS, ConfirmationRequest, SeedsAsked, request_of
+from study.plan.confirmation import (
+    DEFAULT_CONFIGS,
+    DEFAULT_SEEDS,
+    NOT_GIVEN,
+    ConfirmationRequest,
+    Factors,
+    SeedsAsked,
+    request_of,
+)
 from study.stages.promising import promising_configs
 from trainables.display.numbers import counted
 from trainables.process.errors import UsageError
@@ -42,7 +50,7 @@ def check_same_request(
     recorded: Confirmation,
     configs: int | None,
     seeds: SeedsAsked | None,
-    teachers: int | None = None,
+    factors: Factors = NOT_GIVEN,
 ) -> None:
     """Check that the requested counts equal those of a confirmation that was already chosen.
 
@@ -51,13 +59,14 @@ def check_same_request(
     """
     old = recorded.request
     same = (configs is None or configs == old.configs) and (seeds is None or seeds == old.asked)
-    if same and teachers in (None, old.teachers):
+    if same and factors.or_else(old.factors) == old.factors:
         return
     if same:
+        asked = factors.or_else(old.factors)
         raise UsageError(
-            f"study {plan.name!r} already has a confirmation with {counted(old.teachers, 'teacher')}, but {teachers} "
-            "were requested, and its trials are planned for those. Leave out --teachers to continue this confirmation "
-            "or show it again, or start a new study (with another --seed)."
+            f"study {plan.name!r} already has a confirmation with {_in_words(old.factors)}, but "
+            f"{_in_words(asked)} were requested, and its trials are planned for those. Leave out --teachers and "
+            "--splits to continue this confirmation or show it again, or start a new study (with another --seed)."
         )
     raise UsageError(
         f"study {plan.name!r} already has a confirmation: {old.configs} config(s) on {old.asked} seeds, but "
@@ -68,8 +77,12 @@ def check_same_request(
     )
 
 
+def _in_words(factors: Factors) -> str:
+    return f"{counted(factors.teachers or 1, 'teacher')} and {counted(factors.splits or 1, 'split')}"
+
+
 def confirmation_request(
-    ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None, teachers: int | None = None
+    ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None, factors: Factors = NOT_GIVEN
 ) -> ConfirmationRequest:
     """Return the confirmation request for a finished study, checked against the available configs.
 
@@ -78,7 +91,7 @@ def confirmation_request(
         configs: requested number of configs. None for the plan's number. Without one, `DEFAULT_CONFIGS`, or all methods
             of a comparison.
         seeds: requested number of seeds. None for the plan's number. Without one, `DEFAULT_SEEDS`.
-        teachers: requested number of teachers. None for the plan's number. Without one, 1.
+        factors: requested numbers of teachers and splits. None for the plan's number. Without one, 1.
 
     Raises:
         UsageError: the study has not finished, has too few configs, or was confirmed with other counts.
@@ -87,7 +100,7 @@ def confirmation_request(
 
     plan, planned = ledger.plan, ledger.plan.confirmation
     if ledger.confirmation is not None:
-        check_same_request(plan, ledger.confirmation, configs, seeds, teachers)
+        check_same_request(plan, ledger.confirmation, configs, seeds, factors)
         return ledger.confirmation.request
     left = describe_unfinished(ledger)
     if left is not None:
@@ -103,9 +116,9 @@ def confirmation_request(
         configs = min(available, planned.configs if planned is not None else usual)
     if seeds is None:
         seeds = planned.asked if planned is not None else SeedsAsked(DEFAULT_SEEDS)
-    if teachers is None and planned is not None:
-        teachers = planned.teachers
-    request = request_of(configs, seeds, teachers)
+    if planned is not None:
+        factors = factors.or_else(planned.factors)
+    request = request_of(configs, seeds, factors)
     if configs > available:
         what = "methods in addition to ce and kd" if plan.compared else "configs"
         raise UsageError(

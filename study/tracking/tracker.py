@@ -447,13 +447,20 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "method": entry.config.method,
         "replicate": entry.replicate,
         "seed": entry.config.seed,
-        **({"teacher_number": entry.config.teacher_number} if plan.further_teachers else {}),
+        **{name: getattr(entry.config, name) for name in _numbers(plan)},
         **{
             name: getattr(entry.config, name)
             for name in plan.differing
             if name in fields or name == "adapter" or name.startswith("student_")
         },
     }
+
+
+def _numbers(plan: StudyPlan) -> list[str]:
+    """Return the numbers that a confirmation over several teachers or splits varies."""
+    request = plan.confirmation
+    several = () if request is None else (("teacher_number", request.teachers), ("split_number", request.splits))
+    return [name for name, count in several if count > 1]
 
 
 def note_text(plan: StudyPlan) -> str:
@@ -470,8 +477,11 @@ def _confirmation_in_words(plan: StudyPlan) -> str:
     if plan.confirmation is None:
         return ""
     seeds = plan.confirmation.seeds_in_words
-    teachers = plan.confirmation.teachers
-    over = f", divided over {teachers} teachers" if teachers > 1 else ""
+    request = plan.confirmation
+    several = [
+        f"{count} {name}" for count, name in ((request.splits, "splits"), (request.teachers, "teachers")) if count > 1
+    ]
+    over = f", divided over {' x '.join(several)}" if several else ""
     return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds{over}."
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from analysis.questions.confirmation import confirmation_table, summarise_confirmation, verdict
 from analysis.questions.costs import config_costs
-from analysis.questions.teachers import difference_over_teachers, mean_over_teachers, share_in_words, teachers_of
+from analysis.questions.teachers import cells_of, difference_beyond_seeds, mean_beyond_seeds, share_in_words
 from analysis.reading.pooling import distinct_runs
 from analysis.reading.trials import StudyRecords
-from analysis.report.tables import teachers_table
+from analysis.report.tables import factors_table
 from analysis.statistics.estimates import mean_interval
 from tests.analysis.synthetic import trial, trials_table
 
@@ -42,7 +42,7 @@ def summarised(*rows):
 
 def test_a_difference_is_averaged_over_the_means_of_its_teachers():
     one, other = (trials_table(rows_of(*each)) for each in (("a", "dkd", 0.8), ("k", "kd", 0.7)))
-    found = difference_over_teachers(one, other)
+    found = difference_beyond_seeds(one, other)
     scores = np.array(one["test/accuracy"].to_pylist()) - np.array(other["test/accuracy"].to_pylist())
     expected = mean_interval([scores[number::TEACHERS].mean() for number in range(TEACHERS)])
     assert (found.mean.value, found.mean.low, found.mean.high) == pytest.approx(
@@ -50,61 +50,99 @@ def test_a_difference_is_averaged_over_the_means_of_its_teachers():
     )
     assert (found.mean.n, found.share.groups, found.share.n) == (TEACHERS, TEACHERS, SEEDS)
     assert found.share.between > 0.8
-    assert f"{found.share.between:.0%} of the variance between teachers" in share_in_words(found.share)
-    assert "3 teachers, n = 6" in share_in_words(found.share)
+    assert f"{found.share.between:.0%} of the variance between teachers" in share_in_words(found)
+    assert "3 teachers, n = 6" in share_in_words(found)
 
 
 def test_one_teacher_records_of_earlier_versions_and_methods_without_teacher_have_no_such_interval():
     one = trials_table(rows_of("a", "dkd", 0.8, teachers=1))
-    assert mean_over_teachers(one) is None
+    assert mean_beyond_seeds(one) is None
     old = trials_table(rows_of("a", "dkd", 0.8)).drop_columns(["teacher_number"])
-    assert set(teachers_of(old).values()) == {0}
-    assert mean_over_teachers(old) is None
-    assert mean_over_teachers(trials_table(rows_of("c", "ce", 0.7))) is None
-    assert mean_over_teachers(trials_table(rows_of("k", "kd", 0.7))).mean.n == TEACHERS
+    assert set(cells_of(old).values()) == {(0, 0)}
+    assert mean_beyond_seeds(old) is None
+    assert mean_beyond_seeds(trials_table(rows_of("c", "ce", 0.7))) is None
+    assert mean_beyond_seeds(trials_table(rows_of("k", "kd", 0.7))).mean.n == TEACHERS
 
 
 def test_a_failed_seed_leaves_groups_of_unequal_size_and_a_missing_teacher_counts_less():
     other = trials_table(rows_of("k", "kd", 0.7))
-    found = difference_over_teachers(trials_table(rows_of("a", "dkd", 0.8, drop=(4,))), other)
+    found = difference_beyond_seeds(trials_table(rows_of("a", "dkd", 0.8, drop=(4,))), other)
     assert (found.mean.n, found.share.n) == (3, 5)
     assert "with 1 to 2 seeds each" in found.mean.method
-    found = difference_over_teachers(trials_table(rows_of("a", "dkd", 0.8, drop=(1, 4))), other)
+    found = difference_beyond_seeds(trials_table(rows_of("a", "dkd", 0.8, drop=(1, 4))), other)
     assert (found.mean.n, found.share.n) == (2, 4)
-    assert difference_over_teachers(trials_table(rows_of("a", "dkd", 0.8, drop=(1, 2, 4, 5))), other) is None
+    assert difference_beyond_seeds(trials_table(rows_of("a", "dkd", 0.8, drop=(1, 2, 4, 5))), other) is None
 
 
 def test_with_one_seed_for_each_teacher_the_share_is_unknown_and_the_interval_stays():
     one, other = (trials_table(rows_of(*each, drop=(3, 4, 5))) for each in (("a", "dkd", 0.8), ("k", "kd", 0.7)))
-    found = difference_over_teachers(one, other)
+    found = difference_beyond_seeds(one, other)
     assert found.mean.low < found.mean.value < found.mean.high
-    assert share_in_words(found.share).startswith("share of variance between teachers unknown (needs 2 groups")
+    assert share_in_words(found).startswith("share of variance between teachers unknown (needs 2 groups")
 
 
-def test_the_confirmation_shows_the_interval_over_teachers_next_to_that_over_seeds_and_warns_of_few():
+def test_the_confirmation_shows_the_interval_beyond_seeds_next_to_that_over_seeds_and_warns_of_few():
     result = summarised(rows_of("a", "dkd", 0.8), rows_of("c", "ce", 0.6), rows_of("k", "kd", 0.7))
     of = {each.label: each for each in result.comparisons}
-    assert of["dkd"].over_teachers.mean.value == pytest.approx(of["dkd"].difference.value)
-    width, usual = (each.high - each.low for each in (of["dkd"].over_teachers.mean, of["dkd"].difference))
+    assert of["dkd"].beyond_seeds.mean.value == pytest.approx(of["dkd"].difference.value)
+    width, usual = (each.high - each.low for each in (of["dkd"].beyond_seeds.mean, of["dkd"].difference))
     assert width > usual
-    assert [each.over_teachers is None for each in result.configs] == [False, True, False]
-    assert of["ce"].over_teachers is not None, "kd has a teacher"
+    assert [each.beyond_seeds is None for each in result.configs] == [False, True, False]
+    assert of["ce"].beyond_seeds is not None, "kd has a teacher"
     shown = confirmation_table(result)
     assert "| over teachers and seeds |" in shown
     assert "Student t interval over the means of teachers (2 df, 6 values)" in shown
     (text,) = (each for each in verdict(result) if each.startswith("Over 3 teachers"))
     assert "for new teachers trained alike: dkd minus kd" in text
     assert "3 teachers are few, so these intervals are wide" in text
-    table = teachers_table(result)
+    table = factors_table(result)
     assert len(table.rows) == 2
     assert "are wide for few teachers" in table.notes[0]
+
+
+def with_splits(rows):
+    """Rows with three splits and two teachers on each, in the order of a confirmation."""
+    return [{**row, "split_number": place % 3, "teacher_number": place // 3 % 2} for place, row in enumerate(rows)]
+
+
+def test_with_several_splits_the_interval_is_over_splits_for_methods_without_teacher_too():
+    rows = [with_splits(rows_of(*each)) for each in (("a", "dkd", 0.8), ("c", "ce", 0.6), ("k", "kd", 0.7))]
+    result = summarised(*rows)
+    found = {each.label: each.beyond_seeds for each in result.configs}
+    assert {each.unit for each in found.values()} == {"split"}
+    scores = np.array([row["test/accuracy"] for row in rows[1]])
+    expected = mean_interval([scores[number::3].mean() for number in range(3)])
+    assert (found["ce"].mean.low, found["ce"].mean.high) == pytest.approx((expected.low, expected.high))
+    assert "| over splits, teachers and seeds |" in confirmation_table(result)
+    (text,) = (each for each in verdict(result) if each.startswith("Over 3 splits"))
+    assert "for new splits into train and validation, and new teachers: dkd minus kd" in text
+    assert "3 splits are few" in text
+    assert factors_table(result).caption == "Compared over splits, teachers and seeds"
+    assert mean_beyond_seeds(trials_table(rows[0][:1])) is None
+
+
+def test_shares_of_splits_teachers_and_seeds_add_up():
+    rows = [with_splits(rows_of(name, method, 0.7) * 2) for name, method in (("a", "dkd"), ("k", "kd"))]
+    generator = np.random.default_rng(0)
+    for own in rows:
+        for place, row in enumerate(own):
+            row["replicate"], row["trial_id"] = place, f"{row['trial_id']}-{place}"
+            row["test/accuracy"] += generator.normal() * 0.02
+    found = difference_beyond_seeds(*map(trials_table, rows))
+    assert found.share.inner is not None
+    words = share_in_words(found)
+    assert "between splits" in words
+    assert "between teachers of a split" in words
+    assert "(3 splits, n = 12)" in words
+    table = factors_table(summarised(*rows))
+    assert "of teachers in a split" in table.heads
 
 
 def test_without_several_teachers_nothing_is_added():
     rows = [rows_of(*each, teachers=1) for each in (("a", "dkd", 0.8), ("c", "ce", 0.6), ("k", "kd", 0.7))]
     result = summarised(*rows)
-    assert not result.has_teachers
-    assert teachers_table(result) is None
+    assert result.over is None
+    assert factors_table(result) is None
     assert "teachers" not in confirmation_table(result)
     assert not any("teachers" in each for each in verdict(result))
 

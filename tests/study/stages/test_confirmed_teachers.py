@@ -1,4 +1,4 @@
-"""Confirmations over several teachers: which trial has which one, what is planned and refused; without Ray."""
+"""Confirmations over several teachers and splits: who has which, what is planned and refused; without Ray."""
 
 import json
 
@@ -16,6 +16,8 @@ from study.plan.teacher_storage import reckon_teacher_storage
 from study.search.searcher import StudySearch
 from study.tracking.tracker import note_text, trial_params
 from tests.study.factories import PretendedSeeds, compare, make_plan
+from tests.trainables.data.conftest import random_images, write_images
+from trainables.data import load_dataset
 from trainables.process.errors import UsageError
 from trainables.spec.trial import TrialConfig
 
@@ -41,7 +43,7 @@ def test_a_repetition_has_the_same_teacher_in_every_config_and_seeds_are_divided
         assert len(own) == len(ledger.confirmation.choices)
     assert len({entry.config.seed for entry in entries}) == 5, "each seed runs with one teacher"
     assert {entry.config.teacher_number for entry in ledger.entries.values() if entry.stage != "confirm"} == {0}
-    assert ledger.confirmation.request.seeds_per_teacher == (2, 2, 1)
+    assert ledger.confirmation.request.seeds_per_cell == (2, 2, 1)
     assert {entry.config_id for entry in entries} == {choice.config_id for choice in ledger.confirmation.choices}
     rows = [trial_row(ledger.plan, entry) for entry in entries]
     assert [row["teacher_number"] for row in rows] == [entry.config.teacher_number for entry in entries]
@@ -52,9 +54,47 @@ def test_a_repetition_has_the_same_teacher_in_every_config_and_seeds_are_divided
 def test_only_the_teacher_differs_from_a_confirmation_with_one(tmp_path):
     several, one = begin(tmp_path / "several"), begin(tmp_path / "one", confirmation={"configs": 2, "seeds": 5})
     configs = [[TrialConfig(**each["config"]) for each in tune.run()] for _, tune in (several, one)]
-    assert [each.with_teacher(0) for each in configs[0]] == configs[1]
+    assert [each.with_numbers(teacher=0, split=0) for each in configs[0]] == configs[1]
     assert several[0].plan.digest == one[0].plan.digest
     assert [each.config_id for each in configs[0]] == [each.config_id for each in configs[1]]
+
+
+def test_seeds_are_divided_over_pairs_of_split_and_teacher(tmp_path):
+    request = {"configs": 2, "seeds": 9, "teachers": 2, "splits": 3}
+    ledger, tune = begin(tmp_path, confirmation=request)
+    tune.run()
+    entries, first = ledger.in_stage("confirm"), ledger.confirmation.first_replicate
+    cells = {}
+    for entry in entries:
+        numbers = entry.config.teacher_number, entry.config.split_number
+        cells.setdefault(entry.replicate - first, set()).add(numbers)
+    assert [cells[place] for place in range(9)] == [
+        {each} for each in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 0), (0, 1), (0, 2))
+    ]
+    assert ledger.confirmation.request.seeds_per_cell == (2, 2, 2, 1, 1, 1)
+    assert {entry.config.split_number for entry in ledger.entries.values() if entry.stage != "confirm"} == {0}
+    assert {entry.config_id for entry in entries} == {choice.config_id for choice in ledger.confirmation.choices}
+    plan = ledger.plan
+    assert set(trial_params(plan, entries[0])) >= {"teacher_number", "split_number"}
+    numbers = [(e[""].teacher_number, e[""].split_number) for e in (plan.teachers, *plan.further_teachers)]
+    assert numbers == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    shown = describe_plan(plan, [])
+    assert "divided over 3 splits into train and validation with 2 teachers each (1 or 2 seeds with each of 6" in shown
+    assert "the test split stays, so nothing is tested that was trained on or chosen by" in shown
+    assert "intervals for new splits rest on 3 splits" in shown
+    assert "5 further teachers for the confirmation, trained alike with seeds 0 and 1 in all, on each of 3" in shown
+    assert "--teachers 2 --splits 3" in start_command(plan)
+    assert "divided over 3 splits x 2 teachers" in note_text(plan)
+    assert ConfirmationRequest(**request).model_dump() == request
+
+
+def test_a_study_without_teachers_may_have_several_splits(tmp_path):
+    plan = make_plan(
+        tmp_path, space="temperature", base={"method": "dml"}, controls=("ce",),
+        confirmation={"configs": 1, "seeds": 4, "splits": 2},
+    )  # fmt: skip
+    assert plan.further_teachers == []
+    assert "further teacher" not in describe_plan(plan, [])
 
 
 @pytest.mark.parametrize("ran_before", [0, 13, 18, 27])
@@ -90,17 +130,17 @@ def test_a_plan_with_one_teacher_is_stored_as_by_earlier_versions():
 def test_preview_command_and_note_name_the_teachers_and_say_what_their_number_means(tmp_path):
     plan = make_plan(tmp_path, confirmation={"configs": 2, "seeds": 12, "teachers": 3})
     shown = describe_plan(plan, [])
-    assert "the 12 seeds of each config are divided over 3 teachers (4 seeds with each" in shown
-    assert "so there are no more trials than with one teacher" in shown
+    assert "the 12 seeds of each config are divided over 3 teachers (4 seeds with each of 3" in shown
+    assert "so there are no more trials than without" in shown
     assert "intervals for new teachers rest on 3 teachers: about 2.0 times as wide as those over seeds" in shown
     assert "they are wide for so few, and 5 teachers or more are better" in shown
-    assert "2 further teachers for the confirmation, trained alike with seeds 1 and 2 (the first has seed 0)" in shown
+    assert "2 further teachers for the confirmation, trained alike with seeds 0, 1 and 2 in all" in shown
     assert f"{2 * plan.base.teacher_epochs} more teacher epochs" in shown
     assert "--seeds 12 --teachers 3" in start_command(plan)
     assert "confirmed on 12 additional seeds, divided over 3 teachers" in note_text(plan)
     many = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 12, "teachers": 12}), [])
-    assert "divided over 12 teachers (one seed with each" in many
-    assert "11 further teachers for the confirmation, trained alike with seeds 1 to 11" in many
+    assert "divided over 12 teachers (one seed with each of 12" in many
+    assert "11 further teachers for the confirmation, trained alike with seeds 0 to 11 in all" in many
     assert "so few" not in many
     assert "times as wide" not in many
     one = describe_plan(make_plan(tmp_path, confirmation={"configs": 2, "seeds": 12}), [])
@@ -129,7 +169,7 @@ def test_a_finished_study_is_confirmed_with_several_teachers_and_with_no_other_n
     assert {entry.config.teacher_number for entry in again.in_stage("confirm")} == {0, 1, 2}
     assert resumed_plan("planned", tmp_path, {"teachers": 3}, confirms=True).confirmation == plan.confirmation
     for confirms in (True, False):
-        with pytest.raises(UsageError, match="already has a confirmation with 3 teachers, but 2 were requested"):
+        with pytest.raises(UsageError, match="with 3 teachers and 1 split, but 2 teachers and 1 split were requested"):
             resumed_plan("planned", tmp_path, {"teachers": 2}, confirms=confirms)
 
 
@@ -146,11 +186,18 @@ def test_before_the_choice_a_resume_may_ask_for_another_number_of_teachers(tmp_p
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--teachers", "3"], "--teachers is the number of teachers for --confirm: give --confirm too"),
+        (["--teachers", "3"], "--teachers 3 is for --confirm: give --confirm too"),
         (["--confirm", "1", "--teachers", "0"], "--teachers 0: give a number from 1 to 1,000"),
-        (["--confirm", "1", "--seeds", "4", "--teachers", "5"], "so give at most 4, or more --seeds"),
-        (["--confirm", "1", "--seeds", "auto", "--teachers", "2"], "give a number of --seeds, or leave out --teachers"),
+        (["--confirm", "1", "--seeds", "4", "--teachers", "5"], "so give at most 4 of them, or more --seeds"),
+        (["--confirm", "1", "--seeds", "auto", "--teachers", "2"], "give a number of --seeds, or leave out the others"),
         (["--confirm", "1", "--set", "teacher_number=2"], "use the option --teachers instead"),
+        (["--splits", "2"], "--splits 2 is for --confirm: give --confirm too"),
+        (["--confirm", "1", "--splits", "1001"], "--splits 1001: give a number from 1 to 1,000"),
+        (
+            ["--confirm", "1", "--seeds", "4", "--splits", "2", "--teachers", "3"],
+            "the 4 seeds of each config are divided over 6 pairs of split and teacher, so give at most 4 of them",
+        ),
+        (["--confirm", "1", "--set", "split_number=2"], "use the option --splits instead"),
     ],
 )
 def test_impossible_numbers_are_refused_before_any_work(command, tmp_path, arguments, says):
@@ -164,6 +211,10 @@ def test_a_teacher_that_is_given_or_that_nobody_needs_cannot_be_several(tmp_path
     given = {"teacher_recipe": "checkpoint", "teacher_epochs": 0, "teacher_digest": "0" * 16}
     with pytest.raises(UsageError, match=r"the study's teacher is one given checkpoint: leave out --teachers"):
         make_plan(tmp_path, base=given, confirmation=ASKED)
+    with pytest.raises(UsageError, match="may have been trained on samples that another split validates with"):
+        make_plan(tmp_path, base=given, confirmation={"configs": 1, "seeds": 4, "splits": 2})
+    with pytest.raises(ValueError, match="may have seen its validation samples"):
+        TrialConfig(**given, split_number=1)
     with pytest.raises(UsageError, match="no method of the study uses a trained teacher"):
         make_plan(tmp_path, space="temperature", base={"method": "dml"}, controls=("ce",), confirmation=ASKED)
     with pytest.raises(UsageError, match=r"--teachers 3: teacher_seed \d+ is too large"):
@@ -172,6 +223,17 @@ def test_a_teacher_that_is_given_or_that_nobody_needs_cannot_be_several(tmp_path
         TrialConfig(**given, teacher_number=1)
     with pytest.raises(ValueError, match="is too large: give a smaller teacher_seed"):
         TrialConfig(teacher_seed=2**63 - 1, teacher_number=1)
+
+
+def test_a_folder_with_a_validation_part_has_no_other_split(tmp_path):
+    for part in ("train", "val", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            write_images(tmp_path / "images" / part / name, random_images(4, 3, 32, 32, seed=number))
+    base = {"dataset": f"image_folder:{tmp_path / 'images'}"}
+    with pytest.raises(UsageError, match="has a validation part, so no split is drawn that could change: leave it out"):
+        make_plan(tmp_path, base=base, confirmation={"configs": 1, "seeds": 4, "splits": 2})
+    with pytest.raises(ValueError, match="its split cannot be drawn again: give split_number 0"):
+        load_dataset(base["dataset"], None, split_number=1)
 
 
 def test_methods_are_compared_over_teachers_too(tmp_path):

@@ -16,8 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 
+from analysis.questions.beyond_seeds import (
+    BeyondSeeds,
+    beyond_seeds_in_words,
+    difference_beyond_seeds,
+    mean_beyond_seeds,
+)
 from analysis.questions.samples import crossed_difference
-from analysis.questions.teachers import BeyondSeeds, difference_beyond_seeds, mean_beyond_seeds, share_in_words
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
@@ -33,7 +38,6 @@ from analysis.reading.trials import (
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, mean_interval, paired_difference
-from analysis.statistics.nested import FEW_GROUPS
 from analysis.statistics.resampling import CONFIDENCE
 from trainables.display.numbers import (
     counted,
@@ -416,33 +420,9 @@ def verdict(result: ConfirmationResult) -> list[str]:
             f"an optimism of {format_difference(winner.optimism)}, and of "
             f"{format_difference(winner.optimism_on_test)} against the test split."
         )
-    return [*texts, *factors_in_words(result)]
-
-
-def factors_in_words(result: ConfirmationResult) -> list[str]:
-    """Describe the intervals over teachers or splits, what they cover, and the shares of the variance."""
     own = _of_best(result) if result.compares_methods else result.of_first()
-    known = [(each, each.beyond_seeds) for each in own if each.beyond_seeds is not None]
-    if not known:
-        return []
-    pairs = "; ".join(
-        f"{each.label} minus {each.against_label} {format_difference(over.mean)}, {share_in_words(over)}"
-        for each, over in known
-    )
-    number, unit = min((over.mean.n, over.unit) for _, over in known)
-    few = (
-        f" {number} {unit}s are few, so these intervals are wide; {FEW_GROUPS} or more would narrow them."
-        if number < FEW_GROUPS
-        else ""
-    )
-    new = (
-        "new teachers trained alike" if unit == "teacher" else "new splits into train and validation, and new teachers"
-    )
-    below = "their seeds" if unit == "teacher" else "their teachers and seeds"
-    return [
-        f"Over {counted(number, unit)} and {below}, for {new}: {pairs}.{few} The other intervals take repetitions as "
-        f"independent and hold for these {unit}s."
-    ]
+    known = [(f"{a.label} minus {a.against_label}", a.beyond_seeds) for a in own if a.beyond_seeds is not None]
+    return [*texts, *beyond_seeds_in_words(known)]
 
 
 def _in_words(comparison: Comparison) -> str:

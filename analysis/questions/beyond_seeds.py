@@ -6,7 +6,7 @@ because the results with one split are not independent. `analysis.statistics.nes
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,8 +21,8 @@ from analysis.reading.trials import (
     within_reach,
 )
 from analysis.statistics.estimates import Estimate, within_range
-from analysis.statistics.nested import VarianceShare, nested_mean, two_shares, variance_share
-from trainables.display.numbers import counted
+from analysis.statistics.nested import FEW_GROUPS, VarianceShare, nested_mean, two_shares, variance_share
+from trainables.display.numbers import counted, format_difference
 from trainables.spec.architectures import LAYERS_PATTERN
 from trainables.spec.methods import METHOD_SPECS, method_spec
 
@@ -107,6 +107,31 @@ def share_in_words(found: BeyondSeeds) -> str:
         f"{share.between:.0%} of the variance between {unit}s{inner} and {rest:.0%} between seeds ({interval}"
         f"{counted(share.groups, unit)}, n = {share.n})"
     )
+
+
+def beyond_seeds_in_words(found: Sequence[tuple[str, BeyondSeeds]]) -> list[str]:
+    """Describe intervals over teachers or splits, what they cover, and the shares of the variance.
+
+    Args:
+        found: names of differences, such as `dkd minus kd`, and the differences; nothing is said about none.
+    """
+    if not found:
+        return []
+    pairs = "; ".join(f"{name} {format_difference(each.mean)}, {share_in_words(each)}" for name, each in found)
+    number, unit = min((each.mean.n, each.unit) for _, each in found)
+    few = (
+        f" {number} {unit}s are few, so these intervals are wide; {FEW_GROUPS} or more would narrow them."
+        if number < FEW_GROUPS
+        else ""
+    )
+    new = (
+        "new teachers trained alike" if unit == "teacher" else "new splits into train and validation, and new teachers"
+    )
+    below = "their seeds" if unit == "teacher" else "their teachers and seeds"
+    return [
+        f"Over {counted(number, unit)} and {below}, for {new}: {pairs}.{few} The other intervals take repetitions as "
+        f"independent and hold for these {unit}s."
+    ]
 
 
 def _nested(

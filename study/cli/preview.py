@@ -198,8 +198,8 @@ def factor_texts(request: ConfirmationRequest) -> list[str]:
     ]
     if splits > 1:
         texts.append(
-            "the test split stays, so nothing is tested that was trained on or chosen by; every split has its own "
-            "teachers, trained on its training samples"
+            "the test split stays, so nothing is tested that was trained on or chosen by; a teacher is trained on the "
+            "training samples of its split alone"
         )
     top, unit = (splits, "splits") if splits > 1 else (teachers, "teachers")
     wider = student_quantile(top - 1) / student_quantile(request.seeds - 1)

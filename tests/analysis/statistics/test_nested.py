@@ -1,13 +1,25 @@
 """Intervals over teachers and seeds, with planted effects of both."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.statistics import nested
 from analysis.statistics.estimates import mean_interval
 from analysis.statistics.nested import nested_mean, student_quantile, two_shares, variance_share
+
+PAGE = (Path(__file__).parents[3] / "docs" / "confirmation.md").read_text(encoding="utf-8")
+# Coverage by number of teachers and share of variance, for the interval over teachers, over seeds, and the bootstrap.
+DOCUMENTED = {
+    (int(cells[0]), float(cells[1])): [float(cell) for cell in cells[2:]]
+    for line in PAGE.splitlines()
+    if re.match(r"\| \d", line)
+    for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
+}
 
 
 def groups_of(sizes):
@@ -138,11 +150,11 @@ def test_estimated_variances_of_groups_in_groups_are_right_on_average_and_only_t
 def test_it_covers_the_mean_of_all_teachers_where_an_interval_over_seeds_does_not(sizes, share):
     """1,000 simulated studies each (standard error of a coverage 0.007)."""
     generator, groups = np.random.default_rng(len(sizes)), groups_of(sizes)
-    nested, naive, resampled, shares = [], [], [], []
+    covers, naive, resampled, shares = [], [], [], []
     for _ in range(1000):
         values = planted(generator, sizes, share)
         found, usual = nested_mean(values, groups), mean_interval(values)
-        nested.append(found.low <= 0 <= found.high)
+        covers.append(found.low <= 0 <= found.high)
         naive.append(usual.low <= 0 <= usual.high)
         means = np.bincount(groups, weights=values) / np.bincount(groups)
         drawn = means[generator.integers(0, len(means), (200, len(means)))].mean(axis=1)
@@ -151,8 +163,17 @@ def test_it_covers_the_mean_of_all_teachers_where_an_interval_over_seeds_does_no
         own = variance_share(values, groups)
         shares.append(own.low <= share <= own.high)
     # With groups of very unequal size, the means have unequal variances if teachers are alike.
-    assert (0.93 if sizes != (1, 4, 7) else 0.91) <= np.mean(nested) <= 0.97
+    assert (0.93 if sizes != (1, 4, 7) else 0.91) <= np.mean(covers) <= 0.97
     assert np.mean(resampled) < 0.90
     assert 0.92 <= np.mean(shares) <= 0.99
     if share == 0.5:
         assert np.mean(naive) < 0.91
+    if sizes != (1, 4, 7):
+        found = [np.mean(covers), np.mean(naive), np.mean(resampled)]
+        assert found == pytest.approx(DOCUMENTED[len(sizes), share], abs=0.04)
+
+
+def test_the_page_and_the_module_show_the_same_coverage():
+    rows = re.findall(r"^ {4}(\d+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)$", nested.__doc__, flags=re.MULTILINE)
+    assert {(int(row[0]), float(row[1])): [float(cell) for cell in row[2:]] for row in rows} == DOCUMENTED
+    assert len(DOCUMENTED) == 6

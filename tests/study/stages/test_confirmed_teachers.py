@@ -1,6 +1,7 @@
 """Confirmations over several teachers and splits: who has which, what is planned and refused; without Ray."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from study.ledger.ledger import StudyLedger, trial_row
 from study.plan.confirmation import ConfirmationRequest
 from study.plan.resolve import load_plan
 from study.plan.teacher_storage import reckon_teacher_storage
+from study.running.recorder import TrialRecorder
 from study.search.searcher import StudySearch
 from study.tracking.tracker import note_text, trial_params
 from tests.study.factories import PretendedSeeds, compare, make_plan
@@ -86,6 +88,21 @@ def test_seeds_are_divided_over_pairs_of_split_and_teacher(tmp_path):
     assert "--teachers 2 --splits 3" in start_command(plan)
     assert "divided over 3 splits x 2 teachers" in note_text(plan)
     assert ConfirmationRequest(**request).model_dump() == request
+
+
+def test_a_study_is_described_by_its_own_split_and_not_by_that_of_a_confirmed_trial(tmp_path):
+    ledger, tune = begin(tmp_path, confirmation={"configs": 1, "seeds": 2, "splits": 2})
+    tune.run()
+    registered = []
+    tracker = SimpleNamespace(register_dataset=registered.append, deliver=lambda entry: None)
+    progress = SimpleNamespace(trial_changed=lambda *_: None)
+    recorder = TrialRecorder(ledger, tracker, lambda entry: None, progress, SimpleNamespace())
+    entries = {entry.config.split_number: entry.trial_id for entry in ledger.in_stage("confirm")}
+    for number in (1, 0):
+        data = {"digest": f"{number}" * 64, "train": 1077, "validation": 360, "test": 360}
+        recorder.reported(entries[number], {"dataset": data, "epochs": []})
+    assert [each["digest"] for each in registered] == ["0" * 64]
+    assert ledger.dataset["digest"] == "0" * 64
 
 
 def test_a_study_without_teachers_may_have_several_splits(tmp_path):

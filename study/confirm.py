@@ -81,7 +81,9 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
             "tuning_trials": tuning,
             "begun": begun,
             "epochs": trials * plan.base.epochs,
-            "teacher_seeds": [plan.base.teacher_seed + number for number in range(confirmation.request.teachers)],
+            "teacher_seeds": [
+                plan.example_config.teacher_seed + number for number in range(confirmation.request.teachers)
+            ],
             "splits": confirmation.request.splits,
             "detectable": detectable,
         }

@@ -143,7 +143,6 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
     from study.cli.data_preview import class_names, data_warnings
     from study.cli.image_preview import images_summary
     from study.cli.preview import count_plan_sources, describe_plan, planned_resolution
-    from study.plan.confirmation import Factors
     from study.plan.notes import left_out, sampler_notes
     from study.plan.size import confirm_trials, epochs_total
     from study.plan.teacher_storage import reckon_teacher_storage
@@ -151,7 +150,7 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
 
     configs = first_configs(plan)
     images, storage = images_summary(plan), reckon_teacher_storage(plan)
-    factors = Factors() if plan.confirmation is None else plan.confirmation.factors
+    request, first = plan.confirmation, plan.example_config.teacher_seed
     if as_json:
         summary = {
             "plan": plan.without_secrets().model_dump(mode="json"),
@@ -162,8 +161,8 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
             "trials": plan.total_trials + confirm_trials(plan),
             **({} if ended is None else {"ended": ended}),
             "epochs": epochs_total(plan),
-            "teacher_seeds": [plan.base.teacher_seed + number for number in range(factors.teachers or 1)],
-            "splits": factors.splits or 1,
+            "teacher_seeds": [first + number for number in range(1 if request is None else request.teachers)],
+            "splits": 1 if request is None else request.splits,
             "detectable": planned_resolution(plan),
             **count_plan_sources(plan),
             "notes": sampler_notes(plan),

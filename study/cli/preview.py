@@ -89,13 +89,13 @@ def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
     from trainables.data.text.dataset import count_sources  # imports torch
 
     try:
-        return count_sources(info, plan.data_root, seed=plan.base.split_seed)
+        return count_sources(info, plan.data_root, seed=plan.example_config.split_seed)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
 def _split(plan: StudyPlan) -> str:
-    seed = f"seed {plan.base.split_seed}"
+    seed = f"seed {plan.example_config.split_seed}"
     if dataset_info(plan.base.dataset).task is None:
         return validation_origin(plan)
     counts = count_plan_sources(plan)

@@ -256,7 +256,7 @@ def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
         if seeds is not None:
             raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
         if factors.is_given:
-            raise UsageError(f"{factors.flags or '--teachers 1'} is for --confirm: give --confirm too")
+            raise UsageError(f"{factors.flags} is for --confirm: give --confirm too")
         return None
     usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
     return request_of(configs, seeds or SeedsAsked(usual), factors).model_dump()
@@ -421,7 +421,7 @@ def _confirmation_at_resume(
         return confirmation_request(ledger, configs, seeds, factors).model_dump()
     if configs is None:
         if recorded is None:
-            flag = "--seeds is the number of fresh seeds" if seeds else f"{factors.flags or '--teachers 1'} is"
+            flag = "--seeds is the number of fresh seeds" if seeds else f"{factors.flags} is"
             raise UsageError(f"{flag} for --confirm: give --confirm too")
         configs = recorded.configs
     usual = SeedsAsked(recorded.seeds, recorded.detect) if recorded is not None else SeedsAsked(DEFAULT_SEEDS)

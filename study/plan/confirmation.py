@@ -53,9 +53,9 @@ class Factors(NamedTuple):
 
     @property
     def flags(self) -> str:
-        """The options as typed, without those that are not given or 1."""
+        """The options as typed."""
         given = (("--teachers", self.teachers), ("--splits", self.splits))
-        return " ".join(f"{flag} {number}" for flag, number in given if number not in (None, 1))
+        return " ".join(f"{flag} {number}" for flag, number in given if number is not None)
 
     @property
     def is_given(self) -> bool:
@@ -99,7 +99,7 @@ class ConfirmationRequest(BaseModel):
 
     @model_validator(mode="after")
     def _check_factors(self) -> Self:
-        flags = self.factors.flags
+        flags = Factors(*(number if number != 1 else None for number in self.factors)).flags
         if self.cells > self.seeds:
             raise ValueError(
                 f"{flags}: the {self.seeds} seeds of each config are divided over {self.cells} "

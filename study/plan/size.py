@@ -54,8 +54,9 @@ def _check_teachers(plan: StudyPlan, teachers: int) -> None:
         )
     if not plan.teachers:
         raise ValueError(f"--teachers {teachers}: no method of the study uses a trained teacher, so leave it out")
-    if plan.base.teacher_seed + teachers > SEEDS:
-        raise ValueError(f"--teachers {teachers}: teacher_seed {plan.base.teacher_seed} is too large to count on from")
+    first = plan.example_config.teacher_seed
+    if first + teachers > SEEDS:
+        raise ValueError(f"--teachers {teachers}: teacher_seed {first} is too large to count on from")
 
 
 def _check_splits(plan: StudyPlan, request: ConfirmationRequest) -> None:

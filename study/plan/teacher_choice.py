@@ -228,7 +228,8 @@ def _describe_further(plan: StudyPlan) -> str:
     request, further = plan.confirmation, len(plan.further_teachers)
     if request is None or not further:
         return ""
-    first, last = plan.base.teacher_seed, plan.base.teacher_seed + request.teachers - 1
+    first = plan.example_config.teacher_seed
+    last = first + request.teachers - 1
     seeds = [str(each) for each in range(first, last + 1)] if request.teachers <= _MOST_NAMED else []
     named = listed(seeds) if seeds else f"{first} to {last}"
     on_each = f", on each of {request.splits} splits" if request.splits > 1 else ""

@@ -130,6 +130,10 @@ def test_the_plan_holds_one_more_set_of_teachers_for_each_number(tmp_path):
     assert [set(each) for each in (plan.teachers, *plan.further_teachers)] == [{"", "sftn"}] * 3
     seeds = [{trial.seed_of_teacher for trial in each.values()} for each in (plan.teachers, *plan.further_teachers)]
     assert seeds == [{7}, {8}, {9}]
+    held = make_plan(tmp_path, overrides={"teacher_seed": 4, "split_seed": 3}, confirmation=ASKED)
+    assert [each[""].seed_of_teacher for each in (held.teachers, *held.further_teachers)] == [4, 5, 6]
+    assert "trained alike with seeds 4, 5 and 6 in all" in describe_plan(held, [])
+    assert "stratified, seed 3" in describe_plan(held, [])
     alone = make_plan(tmp_path, space="temperature", base={"method": "sftn"}, confirmation={"configs": 2, "seeds": 5})
     assert alone.further_teachers == []
     one, three = (reckon_teacher_storage(each) for each in (alone, plan))
@@ -209,6 +213,7 @@ def test_before_the_choice_a_resume_may_ask_for_another_number_of_teachers(tmp_p
         (["--confirm", "1", "--seeds", "auto", "--teachers", "2"], "give a number of --seeds, or leave out the others"),
         (["--confirm", "1", "--set", "teacher_number=2"], "use the option --teachers instead"),
         (["--splits", "2"], "--splits 2 is for --confirm: give --confirm too"),
+        (["--splits", "1"], "--splits 1 is for --confirm: give --confirm too"),
         (["--confirm", "1", "--splits", "1001"], "--splits 1001: give a number from 1 to 1,000"),
         (
             ["--confirm", "1", "--seeds", "4", "--splits", "2", "--teachers", "3"],

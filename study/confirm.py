@@ -26,7 +26,8 @@ _EXAMPLES: Final = (
     ("run a quick confirmation", "python -m study.confirm NAME --confirm 1 --seeds 5"),
 )
 _OPTIONS: Final = (
-    "confirm", "seeds", "detect", "most_seeds", "confirm_epochs", *names_of("execution"), "set_aside_records",
+    "confirm", "seeds", "detect", "most_seeds", "confirm_epochs", "teachers", "splits", *names_of("execution"),
+    "set_aside_records",
     "dry_run", "as_json", "quiet", "verbose",
 )  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -59,9 +60,11 @@ def main() -> None:
 
 
 def _show(plan: "StudyPlan", *, as_json: bool) -> None:
+    from study.cli.preview import factor_texts
     from study.ledger.ledger import StudyLedger
     from study.plan.control_tuning import tuning_trials
     from study.plan.siblings import readings_note
+    from study.plan.teacher_choice import describe_teacher
     from study.stages.choosing import choose
 
     ledger = StudyLedger(plan, read_only=True)
@@ -80,6 +83,10 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
             "tuning_trials": tuning,
             "begun": begun,
             "epochs": epochs,
+            "teacher_seeds": [
+                plan.example_config.teacher_seed + number for number in range(confirmation.request.teachers)
+            ],
+            "splits": confirmation.request.splits,
             "detectable": detectable,
         }
         typer.echo(json.dumps(shown, indent=2))
@@ -90,9 +97,11 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
         f"study      {plan.name}  (nothing has been written)",
         f"confirms   {len(confirmation.choices)} configs on {request.seeds_in_words} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
+        *(f"divides    {text}" for text in factor_texts(request)),
         *([] if detectable is None else [f"detects    {_in_words(detectable, request.seeds)}{_of_spread(plan)}"]),
         f"cost       {'' if request.detect is None else 'at most '}{trials} trials, {begun} of them already started; "
         f"{epochs} student epochs{_schedules(plan)}",
+        *([f"teacher    {describe_teacher(plan)}"] if request.cells > 1 else []),
         *([f"note       {readings}"] if readings is not None else []),
         *(
             [f"tunes      first the temperature of kd, with {tuning} of these trials on the validation split"]

@@ -16,6 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats
 
+from analysis.questions.beyond_seeds import (
+    BeyondSeeds,
+    beyond_seeds_in_words,
+    difference_beyond_seeds,
+    mean_beyond_seeds,
+)
 from analysis.questions.samples import crossed_difference
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
@@ -83,6 +89,8 @@ class ConfirmedConfig:
         optimism: `search_score` minus `accuracy`; None without a search score, and if the confirmation trials have
             another number of epochs than the trial with that score.
         optimism_on_test: `search_score` minus `test_accuracy`; None as for `optimism`.
+        beyond_seeds: `test_accuracy` with an interval over teachers or splits, and seeds; None for a single one, and
+            for a method without a teacher on a single split.
     """
 
     config_id: str
@@ -97,6 +105,7 @@ class ConfirmedConfig:
     search_score: float | None
     optimism: Estimate | None
     optimism_on_test: Estimate | None
+    beyond_seeds: BeyondSeeds | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,8 @@ class Comparison:
         corrected_equivalence: p-value of the equivalence test, corrected in the same way.
         over_samples: the same difference with an interval over seeds and test samples; None if the records do not say
             which samples each trial classified correctly, or the objective is not accuracy.
+        beyond_seeds: the same difference with an interval over teachers or splits, and seeds; None for a single one,
+            and if neither method has a teacher on a single split.
     """
 
     config_id: str
@@ -123,6 +134,7 @@ class Comparison:
     corrected_p: float | None
     corrected_equivalence: float | None = None
     over_samples: Estimate | None = None
+    beyond_seeds: BeyondSeeds | None = None
 
     @property
     def clear(self) -> bool:
@@ -169,6 +181,11 @@ class ConfirmationResult:
     def first(self) -> ConfirmedConfig | None:
         """Config with rank 1, or None."""
         return next((config for config in self.configs if config.rank == 1), None)
+
+    @property
+    def over(self) -> str | None:
+        """What the intervals beyond seeds are over, in words; None without any."""
+        return next((each.beyond_seeds.over for each in self.comparisons if each.beyond_seeds is not None), None)
 
     @property
     def promised(self) -> ConfirmedConfig | None:
@@ -338,6 +355,7 @@ def _confirmed(chosen: Mapping[str, Any], rows: pa.Table, schedules: Schedules |
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
         optimism=None if comparable is None else _optimism(comparable, validation),
         optimism_on_test=None if comparable is None else _optimism(comparable, test),
+        beyond_seeds=mean_beyond_seeds(rows),
     )
 
 
@@ -357,7 +375,9 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
     within = within_reach(found, objective_measure(rows[one.config_id]))
     over_samples = crossed_difference(rows[one.config_id], rows[other.config_id], seed=seed)
-    return Comparison(one.config_id, one.label, other.config_id, other.label, within, None, over_samples=over_samples)
+    beyond_seeds = difference_beyond_seeds(rows[one.config_id], rows[other.config_id])
+    labels = one.config_id, one.label, other.config_id, other.label
+    return Comparison(*labels, within, None, over_samples=over_samples, beyond_seeds=beyond_seeds)
 
 
 def confirmation_table(result: ConfirmationResult) -> str:
@@ -375,23 +395,30 @@ def confirmation_table(result: ConfirmationResult) -> str:
     if result.comparisons:
         lines += [
             "",
-            _row([f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)", *_over_samples(result)]),
-            "|" + " --- |" * (6 + len(_over_samples(result))),
+            _row([f"test {words} of", "minus that of", "n", "difference", "p", "p (Holm)", *_further_heads(result)]),
+            "|" + " --- |" * (6 + len(_further_heads(result))),
         ]
     for each in result.comparisons:
         cells = [each.label, each.against_label, str(each.difference.n), format_difference(each.difference)]
-        crossed = [format_interval_of(each.over_samples) for _ in _over_samples(result)]
-        lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p), *crossed]))
+        further = [format_interval_of(each.over_samples)] if _has_samples(result) else []
+        nested = None if each.beyond_seeds is None else each.beyond_seeds.mean
+        further += [format_interval_of(nested)] if result.over is not None else []
+        lines.append(_row([*cells, format_p(each.difference.p_value), format_p(each.corrected_p), *further]))
     methods = {each.difference.method for each in result.comparisons}
     methods |= {each.over_samples.method for each in result.comparisons if each.over_samples is not None}
+    methods |= {each.beyond_seeds.mean.method for each in result.comparisons if each.beyond_seeds is not None}
     methods |= {config.test_accuracy.method for config in result.configs}
     return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
 
 
-def _over_samples(result: ConfirmationResult) -> list[str]:
-    """Return the head of the column with intervals over seeds and samples, or no head."""
-    known = any(each.over_samples is not None for each in result.comparisons)
-    return ["over seeds and samples"] if known else []
+def _has_samples(result: ConfirmationResult) -> bool:
+    return any(each.over_samples is not None for each in result.comparisons)
+
+
+def _further_heads(result: ConfirmationResult) -> list[str]:
+    """Return the heads of the columns with intervals over samples and over teachers or splits, if there are any."""
+    heads = ["over seeds and samples"] if _has_samples(result) else []
+    return heads if result.over is None else [*heads, f"over {result.over}"]
 
 
 def format_interval_of(estimate: Estimate | None) -> str:
@@ -426,7 +453,9 @@ def verdict(result: ConfirmationResult) -> list[str]:
             f"an optimism of {format_difference(winner.optimism)}, and of "
             f"{format_difference(winner.optimism_on_test)} against the test split."
         )
-    return [*texts, *_schedules_in_words(result)]
+    own = _of_best(result) if result.compares_methods else result.of_first()
+    known = [(f"{a.label} minus {a.against_label}", a.beyond_seeds) for a in own if a.beyond_seeds is not None]
+    return [*texts, *_schedules_in_words(result), *beyond_seeds_in_words(known)]
 
 
 def _schedules_in_words(result: ConfirmationResult) -> list[str]:
@@ -455,13 +484,25 @@ def _methods_in_words(result: ConfirmationResult) -> list[str]:
         return []
     tested = [(each.label, each.difference, each.corrected_p, each.corrected_equivalence) for each in compared]
     measured = [each for each in result.configs if each.test_accuracy.n]
-    best = max(measured, key=lambda each: each.test_accuracy.value)
+    best = _best(result)
     highest = (
         f"Of {counted(len(measured), 'method')}, {best.label} has the highest mean test {result.objective}, "
         f"{format_estimate(best.test_accuracy)} over {counted(best.test_accuracy.n, 'seed')}."
     )
-    own = [_in_words(each) for each in compared if each.config_id == best.config_id]
+    own = [_in_words(each) for each in _of_best(result) if each.difference.n]
     return [all_standings_in_words(tested, compared[0].against_label), highest, *own]
+
+
+def _best(result: ConfirmationResult) -> ConfirmedConfig:
+    """Return the config with the highest mean on the test split."""
+    return max((each for each in result.configs if each.test_accuracy.n), key=lambda each: each.test_accuracy.value)
+
+
+def _of_best(result: ConfirmationResult) -> list[Comparison]:
+    """Return the comparisons of the config with the highest mean on the test split; empty before the first result."""
+    if not any(each.test_accuracy.n for each in result.configs):
+        return []
+    return [each for each in result.comparisons if each.config_id == _best(result).config_id]
 
 
 def standing(comparison: Comparison) -> str:

@@ -19,12 +19,12 @@ training the teacher is in neither number; `cost/teacher_training_seconds` recor
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from analysis.reading.trials import CONFIRM, REPEATED, StudyRecords, select
+from analysis.reading.trials import CONFIRM, REPEATED, SPLIT_NUMBER, TEACHER_NUMBER, StudyRecords, select
 from trainables.spec.methods import METHOD_SPECS, method_spec
 from trainables.spec.modality import is_text
 
@@ -107,7 +107,8 @@ def _cost(
     to_ce = None
     if step is not None:
         teacher = first["cost/teacher_pass_flops"]
-        passes = shared.get(_teacher_of(first), 0.0) if _stored_passes(first) else 0.0
+        teachers = dict.fromkeys(_teacher_of(row) for row in rows if _stored_passes(row))
+        passes = fmean(shared.get(each, 0.0) for each in teachers) if _stored_passes(first) else 0.0
         step += passes * (teacher or 0.0)
         to_ce = step / ce.flops.get(first["student"], _student_flops(first))
     seconds = _median_time(rows, times)
@@ -150,8 +151,10 @@ def _teacher_of(row: Mapping[str, Any]) -> _Teacher:
     """Return a key of the stored teacher outputs that a trial uses; equal outputs are stored once."""
     method = row["method"]
     own = method_spec(method).teacher_fields if method in METHOD_SPECS else ()
+    # Null in records of earlier versions.
+    numbers = [row.get(name) or 0 for name in (TEACHER_NUMBER, SPLIT_NUMBER)]
     apart = (method, row.get("student"), *(row.get(name) for name in sorted(own))) if own else ()
-    return tuple(row.get(name) for name in _TEACHER_FIELDS) + apart
+    return (*(row.get(name) for name in _TEACHER_FIELDS), *numbers, *apart)
 
 
 def _shared_passes(trials: pa.Table) -> dict[_Teacher, float]:

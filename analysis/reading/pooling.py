@@ -24,6 +24,8 @@ from analysis.reading.scales import log_fields_of, parse_log_fields
 from analysis.reading.trials import (
     BASELINE,
     REPEATED,
+    SPLIT_NUMBER,
+    TEACHER_NUMBER,
     ConfigSummary,
     StudyRecords,
     Value,
@@ -137,7 +139,12 @@ def distinct_runs(records: StudyRecords) -> StudyRecords:
     first run if none finished.
     """
     trials = records.trials
-    keys = list(zip(*(trials[name].to_pylist() for name in ("config_id", "seed", "data_seed")), strict=True))
+    identity = ("config_id", "seed", "data_seed", TEACHER_NUMBER, SPLIT_NUMBER)
+    # Records of earlier versions have no numbers, and one teacher and split.
+    keys = [
+        tuple(row.get(name) or 0 for name in identity)
+        for row in trials.select([name for name in identity if name in trials.column_names]).to_pylist()
+    ]
     chosen: dict[tuple[Any, ...], int] = {}
     statuses = trials["status"].to_pylist()
     for number, key in enumerate(keys):

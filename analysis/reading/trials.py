@@ -44,10 +44,13 @@ CONFIRM = "confirm"
 _PREFIX: dict[Split, str] = {"validation": "val", "test": "test"}
 BASELINE = "kd"
 
+TEACHER_NUMBER = "teacher_number"
+SPLIT_NUMBER = "split_number"
+
 # Columns that describe the trial itself. Every other column without a slash is a config field.
 _BOOKKEEPING = frozenset(
     {"trial_id", "study", "space", "stage", "name", "method", "config_id", "replicate", "seed", "data_seed"}
-    | {"status", "error", "epochs", "started", "seconds"}
+    | {TEACHER_NUMBER, SPLIT_NUMBER, "status", "error", "epochs", "started", "seconds"}
 )
 
 
@@ -356,7 +359,7 @@ def mean_score(trials: pa.Table, split: Split = "validation") -> Estimate:
         trials: trials of one dataset.
         split: split of the objective.
     """
-    return within_range(mean_interval(trial_scores(trials, split)), *_possible(objective_measure(trials)))
+    return within_range(mean_interval(trial_scores(trials, split)), *possible_range(objective_measure(trials)))
 
 
 def within_reach(difference: Estimate, measure: str) -> Estimate:
@@ -366,11 +369,11 @@ def within_reach(difference: Estimate, measure: str) -> Estimate:
         difference: difference of two scores.
         measure: name of the measure of the scores.
     """
-    least, most = _possible(measure)
+    least, most = possible_range(measure)
     return within_range(difference, least - most, most - least)
 
 
-def _possible(measure: str) -> tuple[float, float]:
+def possible_range(measure: str) -> tuple[float, float]:
     """Return the smallest and the largest possible value of an objective."""
     return (-1.0, 1.0) if measure == "val/matthews" else (0.0, 1.0)
 

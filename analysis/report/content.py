@@ -295,7 +295,11 @@ def _results(study: StudyFolder, found: _Found) -> Section:
     if found.confirmed is not None:
         confirmed = tables.confirmed_tables(found.confirmed)
         shown += confirmed[:1] if found.confirmed_methods else confirmed  # the methods table shows the comparisons
-        further = (tables.samples_table(found.confirmed), tables.classes_table(study, found.confirmed))
+        further = (
+            tables.samples_table(found.confirmed),
+            tables.factors_table(found.confirmed),
+            tables.classes_table(study, found.confirmed),
+        )
         shown += [table for table in further if table is not None]
         texts += study.summary.get("confirmation", {}).get("sequential", {}).get("texts", [])
         texts += verdict(found.confirmed)

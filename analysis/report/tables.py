@@ -30,6 +30,7 @@ from analysis.report.folder import StudyFolder
 from analysis.report.shown import Shown
 from analysis.report.typesetting import unbroken
 from analysis.statistics.estimates import Estimate, mean_interval, within_range
+from analysis.statistics.nested import VarianceShare
 from analysis.statistics.power import LEVEL, MOST_SEEDS, POWER
 from trainables.display.numbers import (
     NETWORK_PLACES,
@@ -206,6 +207,39 @@ def samples_table(confirmed: ConfirmationResult) -> Table | None:
         *sorted({f"{crossed.method}." for _, crossed in known}),
     )
     return Table("Compared over seeds and test samples", heads, rows, notes)
+
+
+def factors_table(confirmed: ConfirmationResult) -> Table | None:
+    """Tabulate the comparisons over seeds, and over teachers or splits; None for a single one."""
+    known = [(each, each.beyond_seeds) for each in confirmed.comparisons if each.beyond_seeds is not None]
+    if not known:
+        return None
+    rows = tuple(
+        (each.label, each.against_label, str(each.difference.n), format_difference(each.difference), str(over.mean.n),
+         format_difference(over.mean), *_shares(over.share))
+        for each, over in known
+    )  # fmt: skip
+    words, unit, over_words = confirmed.objective, known[0][1].unit, known[0][1].over
+    heads = (
+        f"test {words} of", "minus that of", "seeds", "difference over seeds", f"{unit}s", f"over {over_words}",
+        f"share of {unit}s", "of teachers in a split", "of seeds",
+    )  # fmt: skip
+    new = "new teachers trained alike" if unit == "teacher" else "new splits into train and validation"
+    notes = (
+        f"Intervals over seeds hold for these {unit}s. Those over {over_words} hold for {new}, and are wide for few "
+        f"{unit}s. Shares are of the variance of a difference, that of {unit}s with an interval where one exists.",
+        *sorted({f"{over.mean.method}." for _, over in known}),
+        *sorted({f"{over.share.method}." for _, over in known}),
+    )
+    return Table(f"Compared over {over_words}", heads, rows, notes).without_empty_columns()
+
+
+def _shares(share: VarianceShare) -> tuple[str, str, str]:
+    if math.isnan(share.between):
+        return "unknown", "", "unknown"
+    interval = "" if math.isnan(share.low) else f" ({share.low:.0%} to {share.high:.0%})"
+    inner = "" if share.inner is None else f"{share.inner:.0%}"
+    return f"{share.between:.0%}{interval}", inner, f"{1 - share.between - (share.inner or 0.0):.0%}"
 
 
 def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | None:

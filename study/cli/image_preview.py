@@ -41,7 +41,7 @@ def validation_origin(plan: StudyPlan) -> str:
     listed = _folder(plan)
     if listed is not None and listed.validation:
         return _origins(listed)["validation"]
-    return f"stratified, seed {plan.base.split_seed}"
+    return f"stratified, seed {plan.example_config.split_seed}"
 
 
 def image_lines(plan: StudyPlan) -> list[str]:

@@ -4,11 +4,12 @@ import math
 from typing import Any, Final
 
 from analysis.statistics.estimates import EXACT_PAIRS
+from analysis.statistics.nested import FEW_GROUPS, student_quantile
 from analysis.statistics.power import LEVEL, POWER, attainable_level, least_detectable
 from search_spaces import MethodComparison
 from study.cli.data_preview import classes_line, data_warnings
 from study.cli.image_preview import image_lines, validation_origin
-from study.plan.confirmation import PUBLISHED
+from study.plan.confirmation import PUBLISHED, ConfirmationRequest
 from study.plan.control_tuning import tuned_configs
 from study.plan.methods import BASELINE
 from study.plan.notes import (
@@ -95,13 +96,13 @@ def count_plan_sources(plan: StudyPlan) -> dict[str, int]:
     from trainables.data.text.dataset import count_sources  # imports torch
 
     try:
-        return count_sources(info, plan.data_root, seed=plan.base.split_seed)
+        return count_sources(info, plan.data_root, seed=plan.example_config.split_seed)
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
 def _split(plan: StudyPlan) -> str:
-    seed = f"seed {plan.base.split_seed}"
+    seed = f"seed {plan.example_config.split_seed}"
     if dataset_info(plan.base.dataset).task is None:
         return validation_origin(plan)
     counts = count_plan_sources(plan)
@@ -182,6 +183,7 @@ def describe_confirmation(plan: StudyPlan) -> str:
         )
     if request.detect is not None:
         texts.append(f"each stops when its comparisons are decided to ±{request.detect:g} (group-sequential)")
+    texts += factor_texts(request)
     comparisons, floor = planned_comparisons(plan), 2 / 2**request.seeds
     if floor * comparisons >= LEVEL:
         texts.append(
@@ -193,6 +195,36 @@ def describe_confirmation(plan: StudyPlan) -> str:
 
 def _confirm_epochs(plan: StudyPlan) -> str:
     return f", {plan.confirm_epochs} per confirmed trial" if plan.confirm_epochs != plan.base.epochs else ""
+
+
+def factor_texts(request: ConfirmationRequest) -> list[str]:
+    """Describe how seeds are divided over several teachers and splits, and what this does to intervals."""
+    if request.cells == 1:
+        return []
+    per_cell, (teachers, splits) = request.seeds_per_cell, (request.teachers, request.splits)
+    own = f"{per_cell[0]} seeds" if min(per_cell) == max(per_cell) else f"{min(per_cell)} or {max(per_cell)} seeds"
+    if max(per_cell) == 1:
+        own = "one seed"
+    over = f"{splits} splits into train and validation" if splits > 1 else f"{teachers} teachers"
+    if splits > 1 and teachers > 1:
+        over += f" with {teachers} teachers each"
+    texts = [
+        f"the {request.seeds} seeds of each config are divided over {over} ({own} with each of {request.cells}, the "
+        "same ones for every config), so there are no more trials than without"
+    ]
+    if splits > 1:
+        texts.append(
+            "the test split stays, so nothing is tested that was trained on or chosen by; a teacher is trained on the "
+            "training samples of its split alone"
+        )
+    top, unit = (splits, "splits") if splits > 1 else (teachers, "teachers")
+    wider = student_quantile(top - 1) / student_quantile(request.seeds - 1)
+    text = f"intervals for new {unit} rest on {top} {unit}"
+    if wider > 1:
+        text += f": about {wider:.1f} times as wide as those over seeds, even if all {unit} are alike"
+    if top < FEW_GROUPS:
+        text += f"; they are wide for so few, and {FEW_GROUPS} {unit} or more are better"
+    return [*texts, text]
 
 
 def planned_comparisons(plan: StudyPlan) -> int:

@@ -21,13 +21,18 @@ from trainables.storage.sqlite_uri import SQLitePathError, absolute_uri
 from trainables.storage.uris import REDACTED, is_uri, redact_place
 
 if TYPE_CHECKING:
-    from study.plan.confirmation import SeedsAsked
+    from study.plan.confirmation import Factors, SeedsAsked
     from study.plan.plan import StudyPlan
 
 # Options with image-specific defaults. For text, the text defaults of the trial config apply.
 _IMAGE_DEFAULTS: Final = ("student", "teacher", "epochs")
 # Config fields set by other flags, so `--set` is rejected for them.
-_OTHER_FLAGS: Final = {"precision": "precision", "teacher_digest": "teacher-checkpoint"}
+_OTHER_FLAGS: Final = {
+    "precision": "precision",
+    "teacher_digest": "teacher-checkpoint",
+    "teacher_number": "teachers",
+    "split_number": "splits",
+}
 _SMOKE: Final = {"trials": 2, "promising": 1, "replicates": 1}
 _SMOKE_SEEDS: Final = 2
 
@@ -243,17 +248,20 @@ def _with_text_defaults(values: dict[str, Any], given: dict[str, Any]) -> dict[s
 
 def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
     """Return the confirmation requested for a new study."""
-    from study.plan.confirmation import DEFAULT_SEEDS, SeedsAsked, request_of, seeds_asked
+    from study.plan.confirmation import DEFAULT_SEEDS, Factors, SeedsAsked, request_of, seeds_asked
 
     configs, seeds = values["confirm"], seeds_asked(values["seeds"], values["detect"], values["most_seeds"])
     if configs is None and values["confirm_epochs"] is not None:
         raise UsageError("--confirm-epochs is the number of epochs of the trials of --confirm: give --confirm too")
+    factors = Factors(values["teachers"], values["splits"])
     if configs is None:
         if seeds is not None:
             raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
+        if factors.is_given:
+            raise UsageError(f"{factors.flags} is for --confirm: give --confirm too")
         return None
     usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
-    return request_of(configs, seeds or SeedsAsked(usual), values["confirm_epochs"]).model_dump()
+    return request_of(configs, seeds or SeedsAsked(usual), values["confirm_epochs"], factors).model_dump()
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -332,7 +340,7 @@ def resumed_plan(
         refuse_differences,
     )
     from study.plan.cluster_address import check_address_form
-    from study.plan.confirmation import seeds_asked
+    from study.plan.confirmation import Factors, seeds_asked
     from study.plan.folder import refuse_copies
     from study.plan.network_checks import check_networks
     from study.plan.places import check_store_place
@@ -366,6 +374,7 @@ def resumed_plan(
         plan,
         given.get("confirm"),
         seeds_asked(given.get("seeds"), given.get("detect"), given.get("most_seeds")),
+        Factors(given.get("teachers"), given.get("splits")),
         epochs=given.get("confirm_epochs"),
         confirms=confirms,
         sets_aside=given.get("set_aside_records", False),
@@ -394,6 +403,7 @@ def _confirmation_at_resume(
     plan: "StudyPlan",
     configs: int | None,
     seeds: "SeedsAsked | None",
+    factors: "Factors",
     *,
     epochs: int | None,
     confirms: bool,
@@ -406,24 +416,28 @@ def _confirmation_at_resume(
     from study.stages.confirmation import confirmation_request, describe_unfinished
 
     recorded = plan.confirmation
-    if not confirms and configs is None and seeds is None and epochs is None:
+    if not confirms and configs is None and seeds is None and epochs is None and not factors.is_given:
         return recorded.model_dump() if recorded is not None else None
     ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
     if confirms or ledger.confirmation is not None or describe_unfinished(ledger) is None:
-        return confirmation_request(ledger, configs, seeds, epochs).model_dump()
+        return confirmation_request(ledger, configs, seeds, epochs, factors).model_dump()
     if configs is None:
         if recorded is None:
-            flag, what = (
-                ("--seeds", "fresh seeds") if seeds is not None else ("--confirm-epochs", "epochs of the trials")
-            )
-            raise UsageError(f"{flag} is the number of {what} for --confirm: give --confirm too")
+            if seeds is not None:
+                flag = "--seeds is the number of fresh seeds"
+            elif epochs is not None:
+                flag = "--confirm-epochs is the number of epochs of the trials"
+            else:
+                flag = f"{factors.flags} is"
+            raise UsageError(f"{flag} for --confirm: give --confirm too")
         configs = recorded.configs
     usual = SeedsAsked(recorded.seeds, recorded.detect) if recorded is not None else SeedsAsked(DEFAULT_SEEDS)
-    if epochs is None and recorded is not None:
-        epochs = recorded.epochs
-    return request_of(configs, seeds or usual, epochs).model_dump()
+    if recorded is not None:
+        epochs = recorded.epochs if epochs is None else epochs
+        factors = factors.or_else(recorded.factors)
+    return request_of(configs, seeds or usual, epochs, factors).model_dump()
 
 
 def _refuse_other_digests(plan: "StudyPlan") -> None:
@@ -466,7 +480,7 @@ def keep_confirmation(plan: "StudyPlan") -> None:
         chosen = StudyLedger(recorded, read_only=True).confirmation
         if chosen is not None:
             request = plan.confirmation
-            check_same_request(plan, chosen, request.configs, request.asked, plan.confirm_epochs)
+            check_same_request(plan, chosen, request.configs, request.asked, plan.confirm_epochs, request.factors)
         recorded.model_copy(update={"confirmation": plan.confirmation}).save()
 
 

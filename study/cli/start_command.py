@@ -74,6 +74,10 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield "most_seeds", request.seeds
         if request.epochs is not None:
             yield "confirm_epochs", request.epochs
+        if request.teachers > 1:
+            yield "teachers", request.teachers
+        if request.splits > 1:
+            yield "splits", request.splits
     if not plan.compared:
         yield "scheduler", plan.scheduler
     yield "seed", plan.seed

@@ -86,7 +86,12 @@ class Confirmation(BaseModel):
         return any(choice.rank == 1 and choice.config.config_id == config.config_id for choice in self.choices)
 
     def trials(self, study_seed: int) -> Iterator[PlannedTrial]:
-        """Yield all trials, one seed after another, so an interrupted confirmation still has complete pairs."""
-        for replicate in range(self.first_replicate, self.first_replicate + self.request.seeds):
+        """Yield all trials, one seed after another, so an interrupted confirmation still has complete pairs.
+
+        Teachers and splits take turns, and a seed has the same ones in every config.
+        """
+        for place in range(self.request.seeds):
+            replicate, (teacher, split) = self.first_replicate + place, self.request.cell_of(place)
             for choice in self.choices:
-                yield PlannedTrial("confirm", choice.config.with_seeds(study_seed, replicate), replicate)
+                config = choice.config.with_seeds(study_seed, replicate).with_numbers(teacher=teacher, split=split)
+                yield PlannedTrial("confirm", config, replicate)

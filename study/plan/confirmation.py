@@ -1,13 +1,27 @@
-"""Request for a confirmation: number of configs and number of fresh seeds."""
+"""Request for a confirmation: number of configs, of fresh seeds, and of teachers that the seeds are divided over.
+
+With several teachers or splits, seeds are nested in cells of a split and a teacher trained on it: every repetition has
+a seed of its own, and repetition r of every config is in cell r modulo the number of cells. An interval for new
+teachers depends on the spread between teachers and on the number of runs. Repeating each seed with every teacher would
+take more runs for the same interval.
+"""
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from study.plan.methods import BASELINE
 from trainables.process.errors import UsageError
-from trainables.spec.bounds import MOST_EPOCHS
+from trainables.spec.bounds import MOST_EPOCHS, MOST_SPLITS, MOST_TEACHERS
 
 DEFAULT_CONFIGS: Final = 3
 DEFAULT_SEEDS: Final = 10
@@ -31,6 +45,31 @@ class SeedsAsked(NamedTuple):
         return f"{self.seeds}" if self.detect is None else f"up to {self.seeds} (auto, to ±{self.detect:g})"
 
 
+class Factors(NamedTuple):
+    """Numbers of teachers and splits given on the command line; None if not given."""
+
+    teachers: int | None = None
+    splits: int | None = None
+
+    @property
+    def flags(self) -> str:
+        """The options as typed."""
+        given = (("--teachers", self.teachers), ("--splits", self.splits))
+        return " ".join(f"{flag} {number}" for flag, number in given if number is not None)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether one of the numbers is given."""
+        return self != (None, None)
+
+    def or_else(self, other: "Factors") -> "Factors":
+        """Return these numbers, with those of `other` where none is given."""
+        return Factors(*(theirs if own is None else own for own, theirs in zip(self, other, strict=True)))
+
+
+NOT_GIVEN: Final = Factors()
+
+
 class ConfirmationRequest(BaseModel):
     """Size of a confirmation.
 
@@ -40,6 +79,8 @@ class ConfirmationRequest(BaseModel):
             largest number.
         detect: difference of the objective that decides when seeds stop being added. None for a fixed number of seeds.
         epochs: number of training epochs of the confirmation's trials. None for the number of the other trials.
+        teachers: number of teachers that the seeds are divided over; with several splits, on each of them.
+        splits: number of splits into train and validation that the seeds are divided over.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,12 +89,55 @@ class ConfirmationRequest(BaseModel):
     seeds: int = Field(ge=2, le=_MOST_SEEDS)
     detect: float | None = Field(None, gt=0, lt=1)
     epochs: int | None = Field(None, ge=1, le=MOST_EPOCHS)
+    teachers: int = Field(1, ge=1, le=MOST_TEACHERS)
+    splits: int = Field(1, ge=1, le=MOST_SPLITS)
 
     @model_serializer(mode="wrap")
     def _without_none(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what was not requested, as earlier versions do."""
         values: dict[str, Any] = serialise(self)
-        return {name: value for name, value in values.items() if value is not None}
+        left_out = {"detect": None, "epochs": None, "teachers": 1, "splits": 1}
+        return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
+
+    @model_validator(mode="after")
+    def _check_factors(self) -> Self:
+        flags = Factors(*(number if number != 1 else None for number in self.factors)).flags
+        if self.cells > self.seeds:
+            raise ValueError(
+                f"{flags}: the {self.seeds} seeds of each config are divided over {self.cells} "
+                f"{'teachers' if self.splits == 1 else 'pairs of split and teacher'}, so give at most {self.seeds} of "
+                "them, or more --seeds"
+            )
+        if self.cells > 1 and self.detect is not None:
+            raise ValueError(
+                f"{flags} and --seeds {AUTO}: the rule that adds seeds takes repetitions as independent, and "
+                "repetitions with the same teacher or split are not; give a number of --seeds, or leave out the others"
+            )
+        return self
+
+    @property
+    def factors(self) -> Factors:
+        """Numbers of teachers and splits."""
+        return Factors(self.teachers, self.splits)
+
+    @property
+    def cells(self) -> int:
+        """Number of pairs of a split and a teacher."""
+        return self.teachers * self.splits
+
+    def cell_of(self, place: int) -> tuple[int, int]:
+        """Return the numbers of the teacher and the split of a repetition, or of a cell.
+
+        Args:
+            place: number of the repetition within the confirmation, from 0. The first ones are the cells in order.
+        """
+        teacher, split = divmod(place % self.cells, self.splits)
+        return teacher, split
+
+    @property
+    def seeds_per_cell(self) -> tuple[int, ...]:
+        """Number of seeds of each config in each cell."""
+        return tuple(len(range(number, self.seeds, self.cells)) for number in range(self.cells))
 
     @property
     def asked(self) -> SeedsAsked:
@@ -93,8 +177,16 @@ def seeds_asked(seeds: int | str | None, detect: float | None, most: int | None)
     return SeedsAsked(most, detect)
 
 
-def request_of(configs: int, asked: SeedsAsked, epochs: int | None = None) -> ConfirmationRequest:
+def request_of(
+    configs: int, asked: SeedsAsked, epochs: int | None = None, factors: Factors = NOT_GIVEN
+) -> ConfirmationRequest:
     """Return a confirmation request with counts from the command line.
+
+    Args:
+        configs: value of --confirm.
+        asked: number of seeds.
+        epochs: value of --confirm-epochs; None for the number of the other trials.
+        factors: values of --teachers and --splits; None for 1.
 
     Raises:
         UsageError: a count is out of bounds. The message names the option.
@@ -109,4 +201,14 @@ def request_of(configs: int, asked: SeedsAsked, epochs: int | None = None) -> Co
         raise UsageError(f"--seeds {seeds}: {why}give a number from 2 to {_MOST_SEEDS:,}, such as {DEFAULT_SEEDS}")
     if epochs is not None and not 1 <= epochs <= MOST_EPOCHS:
         raise UsageError(f"--confirm-epochs {epochs}: give a number from 1 to {MOST_EPOCHS:,}")
-    return ConfirmationRequest(configs=configs, seeds=seeds, detect=asked.detect, epochs=epochs)
+    for flag, number, most in (
+        ("--teachers", factors.teachers, MOST_TEACHERS),
+        ("--splits", factors.splits, MOST_SPLITS),
+    ):
+        if number is not None and not 1 <= number <= most:
+            raise UsageError(f"{flag} {number}: give a number from 1 to {most:,}, such as 5")
+    numbers = {name: number for name, number in factors._asdict().items() if number is not None}
+    try:
+        return ConfirmationRequest(configs=configs, seeds=seeds, detect=asked.detect, epochs=epochs, **numbers)
+    except ValidationError as error:
+        raise UsageError(error.errors()[0]["ctx"]["error"].args[0]) from None

@@ -140,6 +140,14 @@ OPTIONS: Final[dict[str, Option]] = {
             "Training epochs of the confirmed trials. Configs are still chosen, and kd's temperature is still tuned, "
             "with --epochs. Default: as --epochs.",
             metavar="N"),
+        _size("teachers", int | None, None, "question",
+            "Number of teachers for --confirm: trained with seeds that follow the study's, and --seeds divided over "
+            "them, alike for every config. Intervals then cover new teachers too. Default: 1.",
+            metavar="N"),
+        _size("splits", int | None, None, "question",
+            "Number of splits into train and validation for --confirm, with teachers trained on each; the test split "
+            "stays. Intervals then cover new splits too. Default: 1.",
+            metavar="N"),
         _size("epochs", int, 15, "question",
             "Training epochs per trial.",
             into="config"),

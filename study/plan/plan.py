@@ -357,6 +357,16 @@ class StudyPlan(BaseModel):
         return self.base.epochs if asked is None else asked
 
     @property
+    def further_teachers(self) -> list[dict[str, TrialConfig]]:
+        """Teachers that only the confirmation uses, of one pair of teacher and split each. Keys as in `teachers`."""
+        request = self.confirmation
+        cells = [] if request is None or not self.teachers else [request.cell_of(each) for each in range(request.cells)]
+        return [
+            {whose: trial.with_numbers(teacher=teacher, split=split) for whose, trial in self.teachers.items()}
+            for teacher, split in cells[1:]
+        ]
+
+    @property
     def objective(self) -> str:
         """Measure that the search maximises and that ranks configs, given by the dataset."""
         return objective_of(self.base.dataset)

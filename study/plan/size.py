@@ -1,10 +1,14 @@
 """Number of trials and epochs in a plan."""
 
+from pathlib import Path
 from typing import Final
 
-from study.plan.confirmation import ALWAYS_CONFIRMED
+from study.plan.confirmation import ALWAYS_CONFIRMED, ConfirmationRequest
 from study.plan.control_tuning import tuning_trials
 from study.plan.plan import StudyPlan
+from trainables.data.image_folder import list_image_folder
+from trainables.spec.bounds import SEEDS
+from trainables.spec.datasets import FOLDER_PREFIX
 
 _WINNER_AND_PUBLISHED: Final = 2
 
@@ -20,10 +24,17 @@ def check_request(plan: StudyPlan) -> None:
     """Check that the study can provide as many configs as the confirmation requests.
 
     Raises:
-        ValueError: the confirmation requests too many configs.
+        ValueError: the confirmation requests too many configs, or several teachers or splits where
+            there cannot be several.
     """
     request, most = plan.confirmation, most_configs(plan)
-    if request is None or request.configs <= most:
+    if request is None:
+        return
+    if request.splits > 1:
+        _check_splits(plan, request)
+    if request.teachers > 1:
+        _check_teachers(plan, request.teachers)
+    if request.configs <= most:
         return
     if plan.compared:
         if not most:
@@ -32,6 +43,33 @@ def check_request(plan: StudyPlan) -> None:
             f"the study compares {most} method(s) in addition to ce and kd: lower --confirm to {most} or less"
         )
     raise ValueError(f"the search proposes {most} configs: lower --confirm to {most} or less, or raise --trials")
+
+
+def _check_teachers(plan: StudyPlan, teachers: int) -> None:
+    if plan.base.teacher_digest:
+        raise ValueError(
+            f"--teachers {teachers} trains teachers from several seeds, but the study's teacher is one given "
+            "checkpoint: leave out --teachers, or start a study without --teacher-checkpoint, whose teachers are "
+            "trained by --teacher-recipe"
+        )
+    if not plan.teachers:
+        raise ValueError(f"--teachers {teachers}: no method of the study uses a trained teacher, so leave it out")
+    first = plan.example_config.teacher_seed
+    if first + teachers > SEEDS:
+        raise ValueError(f"--teachers {teachers}: teacher_seed {first} is too large to count on from")
+
+
+def _check_splits(plan: StudyPlan, request: ConfirmationRequest) -> None:
+    name, flag = plan.base.dataset, f"--splits {request.splits}"
+    if plan.base.teacher_digest:
+        raise ValueError(
+            f"{flag}: a given checkpoint may have been trained on samples that another split validates with, so leave "
+            "out --splits, or start a study without --teacher-checkpoint, whose teachers are trained on each split"
+        )
+    folder = Path(name.removeprefix(FOLDER_PREFIX))
+    # The images may be gone when a plan is read again.
+    if name.startswith(FOLDER_PREFIX) and folder.is_dir() and list_image_folder(folder).validation:
+        raise ValueError(f"{flag}: {name} has a validation part, so no split is drawn that could change: leave it out")
 
 
 def expected_size(plan: StudyPlan) -> int:

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from study.plan.plan import StudyPlan
 from trainables.data.registry import dataset_info
+from trainables.display.numbers import counted, listed
 from trainables.process.errors import StudyError, UsageError
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.methods import method_spec
 from trainables.spec.modality import is_text
+from trainables.spec.trial import TrialConfig
 
 if TYPE_CHECKING:
     from trainables.teacher.given import GivenTeacher, Normalisation
 
+_MOST_NAMED: Final = 6  # seeds of further teachers that are listed one by one
 _FOR_TRAINING: Final = ("teacher_recipe", "teacher_epochs")
 _OF_CHECKPOINTS: Final = ("teacher_checkpoint", "teacher_normalisation", "teacher_weights")
 
@@ -216,17 +219,43 @@ def describe_teacher(plan: StudyPlan) -> str:
     if not plan.teachers:
         return "none: no method of the study needs one"
     without = "" if plan.base.method_spec.needs_teacher else f" ({plan.base.method} needs none)"
-    return "; ".join(describe_one_teacher(plan, method) for method in plan.teachers) + without
+    described = "; ".join(describe_one_teacher(plan, method) for method in plan.teachers) + without
+    return described + _describe_further(plan)
 
 
-def describe_one_teacher(plan: StudyPlan, method: str) -> str:
-    """Return a description of one teacher in `plan.teachers`.
+def _describe_further(plan: StudyPlan) -> str:
+    """Return a clause on the teachers that only the confirmation uses; empty without any."""
+    request, further = plan.confirmation, len(plan.further_teachers)
+    if request is None or not further:
+        return ""
+    first = plan.example_config.teacher_seed
+    last = first + request.teachers - 1
+    seeds = [str(each) for each in range(first, last + 1)] if request.teachers <= _MOST_NAMED else []
+    named = listed(seeds) if seeds else f"{first} to {last}"
+    on_each = f", on each of {request.splits} splits" if request.splits > 1 else ""
+    count = len(plan.teachers) * further
+    return (
+        f"; {counted(count, 'further teacher')} for the confirmation, trained alike with seed"
+        f"{'s' if request.teachers > 1 else ''} {named} in all{on_each}: {count * plan.base.teacher_epochs} more "
+        "teacher epochs, unless they are there"
+    )
+
+
+def describe_one_teacher(plan: StudyPlan, method: str, trial: TrialConfig | None = None) -> str:
+    """Return a description of one teacher in `plan.teachers` or `plan.further_teachers`.
 
     Args:
         plan: study plan.
         method: method with a teacher of its own. Empty for the shared teacher.
+        trial: config from there, to name the seed and the split of a confirmation with several.
     """
     base = plan.base
+    if trial is not None and plan.further_teachers:
+        assert plan.confirmation is not None
+        own = f"{describe_one_teacher(plan, method)}, seed {trial.seed_of_teacher}"
+        return own + (
+            f", split {trial.split_number + 1} of {plan.confirmation.splits}" * (plan.confirmation.splits > 1)
+        )
     if method:
         return (
             f"{base.teacher} for {method} alone, trained by recipe {base.teacher_recipe} for {base.teacher_epochs} "

@@ -56,7 +56,7 @@ def reckon_teacher_storage(plan: StudyPlan) -> TeacherStorage:
     train, validation, _ = info.split_sizes
     slots = min(info.num_views if config.augmentation == "views" else 1, max(config.epochs, plan.confirm_epochs))
     row = (feature_dim(config.teacher) or _WIDEST_FEATURE) * _ITEM_BYTES[plan.teacher_outputs_dtype]
-    teachers = len(plan.teachers)
+    teachers = len(plan.teachers) * (1 + len(plan.further_teachers))
     size = ByteSize((slots * train + validation) * row * max(1, teachers))
     epochs = _epochs_with_teacher(plan)
     live = {method: why for method in epochs if (why := _why_not_stored(method)) is not None}

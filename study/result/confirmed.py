@@ -18,6 +18,7 @@ from study.ledger.sequential import sequential_summary, sequential_texts
 from study.plan.methods import BASELINE
 from trainables.display.numbers import format_difference, format_number, format_p, format_plus_minus
 from trainables.spec.measures import OBJECTIVE_WORDS
+from trainables.spec.trial import SEED_FIELDS
 
 _READ_ONCE = (
     "Only the configs in this table were evaluated on the test split, at the last epoch, on seeds that were not used "
@@ -46,7 +47,7 @@ def confirmation_summary(ledger: StudyLedger, result: ConfirmationResult) -> dic
     found, progress = result.as_dict(), ledger.confirm_progress
     for config in found["configs"]:
         own = fields[config["config_id"]]
-        config["fields"] = {name: value for name, value in own.items() if name not in ("seed", "data_seed")}
+        config["fields"] = {name: value for name, value in own.items() if name not in SEED_FIELDS}
     return {
         **chosen.request.model_dump(),
         "epochs": ledger.plan.base.epochs if chosen.request.epochs is None else chosen.request.epochs,

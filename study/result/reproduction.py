@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -174,6 +175,7 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
     Raises:
         StudyError: the trial cannot be run, or fails although the recorded trial did not.
     """
+    from trainables.tune.cache import dataset_of
     from trainables.tune.session import begin_run, describe_error, take_notes
 
     recorded = StudyLedger(plan, read_only=True).dataset
@@ -182,9 +184,12 @@ def reproduce(plan: StudyPlan, entry: TrialEntry, say: Say) -> Reproduction:
     failed = entry.failed_with_an_error
     with tempfile.TemporaryDirectory(prefix="pesfkd-rerun-") as scratch:
         try:
-            run = begin_run(_settings(plan, entry, Path(scratch), say))
-            if recorded is not None:
-                refuse_other_data(plan, recorded["digest"], run.dataset.digest)
+            settings = _settings(plan, entry, Path(scratch), say)
+            run = begin_run(settings)
+            if recorded is not None:  # the digest of the study's own split
+                first = entry.config.with_numbers(teacher=0, split=0)
+                own = dataset_of(first, settings["data_root"], settings["teacher_path"])
+                refuse_other_data(plan, recorded["digest"], own.digest)
             for epoch, measures in _epochs(run, max(entry.epochs, default=0) + failed):
                 again[epoch] = measures
                 say(_progress(entry, epoch, measures))
@@ -296,11 +301,14 @@ def _teacher(plan: StudyPlan, entry: TrialEntry, scratch: Path, say: Say) -> str
     trial = plan.teachers.get(entry.config.method, plan.teachers.get(""))
     if trial is None:
         return None
+    own = entry.config
+    trial = trial.with_numbers(teacher=own.teacher_number, split=own.split_number)
     given = stored_path(plan.teachers_folder, trial.teacher_digest) if is_text(trial.dataset) else None
     tokeniser = find_tokeniser(trial, given)
-    dataset = load_dataset(trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)
+    load = partial(load_dataset, trial.dataset, plan.data_root, seed=trial.split_seed, tokeniser=tokeniser)
     if (recorded := StudyLedger(plan, read_only=True).dataset) is not None:
-        refuse_other_data(plan, recorded["digest"], dataset.digest)  # before a missing teacher is trained
+        refuse_other_data(plan, recorded["digest"], load().digest)  # before a missing teacher is trained
+    dataset = load(split_number=trial.split_number)
     path = stored_path(plan.teachers_folder, teacher_digest(trial, dataset))
     if path.exists():
         return str(path)

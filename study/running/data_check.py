@@ -21,7 +21,7 @@ def check_same_data(executor: Executor, ledger: StudyLedger) -> None:
         return
     plan = ledger.plan
     data_root = str(plan.data_root) if plan.data_root is not None else None
-    config = plan.base.model_dump(mode="json")
+    config = plan.example_config.model_dump(mode="json")  # with a split seed that is set for all trials
     try:
         found = executor.dataset_digest(config, data_root, str(plan.teachers_folder))
     except (TaskFailedError, TaskLostError) as error:

@@ -46,7 +46,9 @@ class TrialRecorder:
         for note in result.get("notes", ()):
             self._progress.warn(note)
         try:
-            if self._ledger.dataset is None and (dataset := result.get("dataset")):
+            # A confirmed trial may have another split, and the study is described by its own.
+            is_first_split = entry.config.split_number == 0
+            if is_first_split and self._ledger.dataset is None and (dataset := result.get("dataset")):
                 dataset = described(self._ledger.plan, dataset)
                 self._ledger.record_dataset(dataset)
                 self._tracker.register_dataset(dataset)

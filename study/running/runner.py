@@ -231,17 +231,16 @@ def _search(
         executor.check_resources()
         tracker.result()  # a store that rejects writes ends the study before a teacher is trained
         check_same_data(executor, ledger)
-        teachers: dict[str, str] = {}
-        for method, trial in plan.teachers.items():
-            progress.say(f"preparing the teacher on {plan.base.dataset}: {describe_one_teacher(plan, method)}")
-            prepared = prepare_study_teacher(executor, plan, trial, progress)
-            if prepared is None:
-                return
-            teachers[method] = prepared.path
+        prepared = _prepare_teachers(plan, executor, progress)
+        if prepared is None:
+            return
+        own, *further = prepared
+        teachers = own["paths"]
         settings = {
             "data_root": str(plan.data_root) if plan.data_root is not None else None,
             "teacher_path": teachers.pop("", None),
             "own_teachers": teachers,
+            "further_teachers": further,
             "teacher_outputs": _teacher_outputs(plan, executor),
             "device": "cuda" if plan.gpus_per_trial > 0 else "cpu",
             "seconds_between_reports": _SECONDS_BETWEEN_REPORTS if plan.scheduler == "none" else 0.0,
@@ -258,6 +257,29 @@ def _search(
                 stop.failure = stop.failure or ledger.failure or (error if is_no_room(error) else None)
                 if stop.failure is None:
                     raise
+
+
+def _prepare_teachers(plan: StudyPlan, executor: Executor, progress: StudyProgress) -> list[dict[str, Any]] | None:
+    """Find or train all teachers.
+
+    Returns:
+        For each pair of teacher and split, its numbers and the `paths` by the keys of `plan.teachers`; the study's own
+        teachers come first. None if the study must end first.
+    """
+    prepared: list[dict[str, Any]] = []
+    for trials in (plan.teachers, *plan.further_teachers):
+        paths: dict[str, str] = {}
+        for method, trial in trials.items():
+            described = describe_one_teacher(plan, method, trial)
+            progress.say(f"preparing the teacher on {plan.base.dataset}: {described}")
+            found = prepare_study_teacher(executor, plan, trial, progress)
+            if found is None:
+                return None
+            paths[method] = found.path
+        any_trial = next(iter(trials.values()), plan.base)
+        numbers = {name: getattr(any_trial, name) for name in ("teacher_number", "split_number")}
+        prepared.append({**numbers, "paths": paths})
+    return prepared
 
 
 def _executor(plan: StudyPlan, progress: StudyProgress, stop: Stop) -> AbstractContextManager[Executor]:
@@ -308,7 +330,7 @@ def _filled(
 ) -> bool:
     """Fill the teacher outputs before the trials. Return False if the study must end first."""
     longest = max(plan.base.epochs, plan.confirm_epochs)  # a longer trial uses further slots
-    for trial in plan.teachers.values():
+    for trial in (trial for trials in (plan.teachers, *plan.further_teachers) for trial in trials.values()):
         fill = TeacherFill(
             executor.fill_tasks(),
             {**settings, "config": {**trial.model_dump(mode="json"), "epochs": longest}},

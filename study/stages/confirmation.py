@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
-from study.plan.confirmation import DEFAULT_CONFIGS, DEFAULT_SEEDS, ConfirmationRequest, SeedsAsked, request_of
+from study.plan.confirmation import (
+    DEFAULT_CONFIGS,
+    DEFAULT_SEEDS,
+    NOT_GIVEN,
+    ConfirmationRequest,
+    Factors,
+    SeedsAsked,
+    request_of,
+)
 from study.stages.promising import promising_configs
+from trainables.display.numbers import counted
 from trainables.process.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +57,7 @@ def check_same_request(
     configs: int | None,
     seeds: SeedsAsked | None,
     epochs: int | None = None,
+    factors: Factors = NOT_GIVEN,
 ) -> None:
     """Check that the requested counts equal those of a confirmation that was already chosen.
 
@@ -56,12 +66,21 @@ def check_same_request(
     """
     old = recorded.request
     known = plan.base.epochs if old.epochs is None else old.epochs
-    if (configs is None or configs == old.configs) and (seeds is None or seeds == old.asked):
-        if epochs is None or epochs == known:
-            return
+    same = (configs is None or configs == old.configs) and (seeds is None or seeds == old.asked)
+    same_epochs = epochs is None or epochs == known
+    asked = factors.or_else(old.factors)
+    if same and same_epochs and asked == old.factors:
+        return
+    if same and not same_epochs:
         raise UsageError(
             f"study {plan.name!r} already has a confirmation, of trials of {known} epochs, but --confirm-epochs is "
             f"{epochs}. The test split is read for one choice only, on one schedule: {_LEAVE_OUT}"
+        )
+    if same:
+        raise UsageError(
+            f"study {plan.name!r} already has a confirmation with {_in_words(old.factors)}, but "
+            f"{_in_words(asked)} were requested, and its trials are planned for those. Leave out --teachers and "
+            "--splits to continue this confirmation or show it again, or start a new study (with another --seed)."
         )
     raise UsageError(
         f"study {plan.name!r} already has a confirmation: {old.configs} config(s) on {old.asked} seeds, but "
@@ -71,8 +90,16 @@ def check_same_request(
     )
 
 
+def _in_words(factors: Factors) -> str:
+    return f"{counted(factors.teachers or 1, 'teacher')} and {counted(factors.splits or 1, 'split')}"
+
+
 def confirmation_request(
-    ledger: "StudyLedger", configs: int | None, seeds: SeedsAsked | None, epochs: int | None = None
+    ledger: "StudyLedger",
+    configs: int | None,
+    seeds: SeedsAsked | None,
+    epochs: int | None = None,
+    factors: Factors = NOT_GIVEN,
 ) -> ConfirmationRequest:
     """Return the confirmation request for a finished study, checked against the available configs.
 
@@ -82,6 +109,7 @@ def confirmation_request(
             of a comparison.
         seeds: requested number of seeds. None for the plan's number. Without one, `DEFAULT_SEEDS`.
         epochs: requested number of epochs of a trial. None for the plan's number.
+        factors: requested numbers of teachers and splits. None for the plan's number. Without one, 1.
 
     Raises:
         UsageError: the study has not finished, has too few configs, or was confirmed with other counts.
@@ -90,7 +118,7 @@ def confirmation_request(
 
     plan, planned = ledger.plan, ledger.plan.confirmation
     if ledger.confirmation is not None:
-        check_same_request(plan, ledger.confirmation, configs, seeds, epochs)
+        check_same_request(plan, ledger.confirmation, configs, seeds, epochs, factors)
         return ledger.confirmation.request
     left = describe_unfinished(ledger)
     if left is not None:
@@ -106,9 +134,10 @@ def confirmation_request(
         configs = min(available, planned.configs if planned is not None else usual)
     if seeds is None:
         seeds = planned.asked if planned is not None else SeedsAsked(DEFAULT_SEEDS)
-    if epochs is None and planned is not None:
-        epochs = planned.epochs
-    request = request_of(configs, seeds, epochs)
+    if planned is not None:
+        epochs = planned.epochs if epochs is None else epochs
+        factors = factors.or_else(planned.factors)
+    request = request_of(configs, seeds, epochs, factors)
     if configs > available:
         what = "methods in addition to ce and kd" if plan.compared else "configs"
         raise UsageError(

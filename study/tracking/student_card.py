@@ -75,7 +75,7 @@ def _accuracies(
     plan: StudyPlan, entry: TrialEntry, first: ConfirmedConfig, result: ConfirmationResult, data: StudyData
 ) -> list[str]:
     _, validation, test = data.split_sizes
-    samples = samples_of(plan.base.dataset)
+    samples, over = samples_of(plan.base.dataset), first.beyond_seeds
     compared = [
         f"| {each.against_label} | {format_difference(each.difference)} | {each.difference.n} | "
         f"{format_p(each.corrected_p)} |"
@@ -85,6 +85,7 @@ def _accuracies(
         "| accuracy of | split | mean or share | 95% interval | n |",
         "| --- | --- | ---: | --- | --- |",
         _over_seeds("test", first.test_accuracy, result.objective),
+        *([] if over is None else [_over_seeds("test", over.mean, result.objective, over=over.over, unit=over.unit)]),
         _over_seeds("validation", first.accuracy, result.objective),
         _of_these_weights("test", entry.last.get("test/accuracy"), test, samples),
         _of_these_weights("validation", entry.last.get("val/accuracy"), validation, samples),
@@ -105,10 +106,10 @@ def _shorter(plan: StudyPlan, entry: TrialEntry) -> str:
     return "" if same else f", after {plan.base.epochs} epochs of training instead of {entry.config.epochs}"
 
 
-def _over_seeds(split: str, accuracy: Estimate, objective: str) -> str:
-    name = "the config, over seeds" + ("" if objective == "accuracy" else f": {objective}")
+def _over_seeds(split: str, accuracy: Estimate, objective: str, *, over: str = "seeds", unit: str = "seed") -> str:
+    name = f"the config, over {over}" + ("" if objective == "accuracy" else f": {objective}")
     mean, interval = format_number(accuracy.value), format_interval(accuracy)
-    return f"| {name} | {split} | {mean} | {interval} | {accuracy.n} seeds |"
+    return f"| {name} | {split} | {mean} | {interval} | {accuracy.n} {unit}s |"
 
 
 def _of_these_weights(split: str, accuracy: float | None, size: int, samples: str) -> str:
@@ -169,7 +170,8 @@ def _training(plan: StudyPlan, entry: TrialEntry, data: StudyData) -> list[str]:
     samples = ", ".join(f"{count:,}" for count in data.split_sizes)
     return [
         f"- data: `{base.dataset}` ({data.source}), {data.num_classes} classes; {samples} "
-        f"{samples_of(base.dataset)} to train, validate and test, split seed {config.split_seed}",
+        f"{samples_of(base.dataset)} to train, validate and test, split seed {config.split_seed}"
+        + (f", split {config.split_number + 1} into train and validation" if config.split_number else ""),
         f"- teacher: {_teacher(plan, entry)}",
         f"- {config.epochs} epochs, batches of {config.batch_size}, seed {config.seed}, data seed {config.data_seed}; "
         f"{_settings(config)}",
@@ -193,7 +195,7 @@ def _teacher(plan: StudyPlan, entry: TrialEntry) -> str:
         origin += plan.teacher_weights.in_passing if plan.teacher_weights is not None else ""
     else:
         origin = f"trained for {config.teacher_epochs} epochs by recipe `{config.teacher_recipe}`, seed "
-        origin += str(config.teacher_seed)
+        origin += str(config.seed_of_teacher)
     accuracy = entry.last.get("val/accuracy_teacher")
     known = "" if accuracy is None else f"; accuracy {format_number(accuracy, NETWORK_PLACES)} on the validation split"
     return f"`{config.teacher}`, {origin}{known}"

@@ -30,6 +30,7 @@ from study.tracking.view import NOTE_FIGURES, VIEW_TAG, artifact_links, command_
 from trainables.process.errors import StudyError
 from trainables.spec.measures import COST_FACTS
 from trainables.spec.methods import METHOD_SPECS, method_spec
+from trainables.spec.trial import SEED_FIELDS
 from trainables.storage.uris import redact, redact_place
 
 METRICS_PER_BATCH: Final = 1000  # maximum of one request to a tracking server
@@ -447,12 +448,20 @@ def trial_params(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
         "replicate": entry.replicate,
         "seed": entry.config.seed,
         **({"epochs": entry.config.epochs} if entry.config.epochs != plan.base.epochs else {}),
+        **{name: getattr(entry.config, name) for name in _numbers(plan)},
         **{
             name: getattr(entry.config, name)
             for name in plan.differing
             if name in fields or name == "adapter" or name.startswith("student_")
         },
     }
+
+
+def _numbers(plan: StudyPlan) -> list[str]:
+    """Return the numbers that a confirmation over several teachers or splits varies."""
+    request = plan.confirmation
+    several = () if request is None else (("teacher_number", request.teachers), ("split_number", request.splits))
+    return [name for name, count in several if count > 1]
 
 
 def note_text(plan: StudyPlan) -> str:
@@ -470,7 +479,12 @@ def _confirmation_in_words(plan: StudyPlan) -> str:
         return ""
     seeds = plan.confirmation.seeds_in_words
     epochs = f", in {plan.confirm_epochs} epochs each" if plan.confirm_epochs != plan.base.epochs else ""
-    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds{epochs}."
+    request = plan.confirmation
+    several = [
+        f"{count} {name}" for count, name in ((request.splits, "splits"), (request.teachers, "teachers")) if count > 1
+    ]
+    over = f", divided over {' x '.join(several)}" if several else ""
+    return f" Then the {plan.confirmation.configs} best are confirmed on {seeds} additional seeds{over}{epochs}."
 
 
 def _trials_in_words(plan: StudyPlan) -> str:
@@ -487,7 +501,7 @@ def _trials_in_words(plan: StudyPlan) -> str:
 
 def _constants(plan: StudyPlan) -> dict[str, Any]:
     """Return the config fields common to all trials, without fields that no method of the study reads."""
-    seeds = {"seed", "data_seed", "method"} | _unread_fields(plan)
+    seeds = SEED_FIELDS | {"method"} | _unread_fields(plan)
     config = plan.example_config.model_dump(mode="json")
     left_out = seeds | set(plan.differing) | (set() if plan.base.teacher_digest else {"teacher_digest"})
     return {k: v for k, v in config.items() if k not in left_out}

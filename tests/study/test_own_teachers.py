@@ -11,6 +11,7 @@ from tests.study.inspection import assert_whole
 from tests.study.processes import kill, start_study, wait_in_study
 from trainables.costs.epoch import run_epoch
 from trainables.storage.tensors import read_tensors
+from trainables.teacher.files import TeacherFileError
 from trainables.tune.session import begin_run
 from trainables.tune.tasks import prepare_teacher
 
@@ -54,6 +55,33 @@ def test_a_trial_finds_the_teacher_that_is_its_methods(tmp_path):
     settings = {"data_root": None, "teacher_path": shared, "own_teachers": {"sftn": own}}
     digests = {m: begin_run({**settings, "config": each}).teacher.digest for m, each in configs.items()}
     assert digests["sftn"] != digests["kd"] == digests["dml"]
+
+
+def test_a_trial_finds_the_teacher_of_its_number_and_no_other_is_accepted(tmp_path):
+    numbers = {0: (0, 0), 1: (1, 0), 2: (0, 1)}  # of a teacher and of a split
+    names = ("teacher_number", "split_number")
+    configs = {
+        (m, n): {**SMALL, "method": m, **dict(zip(names, numbers[n], strict=True))}
+        for m in ("sftn", "kd") for n in numbers
+    }  # fmt: skip
+    paths = {each: prepare_teacher(config, None, str(tmp_path)).path for each, config in configs.items()}
+    assert len(set(paths.values())) == 6
+    own, *further = (
+        {**dict(zip(names, numbers[n], strict=True)), "paths": {"": paths["kd", n], "sftn": paths["sftn", n]}}
+        for n in numbers
+    )
+    first = own["paths"]
+    settings = {"data_root": None, "teacher_path": first[""], "own_teachers": first, "further_teachers": further}
+    digests = {each: begin_run({**settings, "config": config}).teacher.digest for each, config in configs.items()}
+    alone = {each: {"data_root": None, "teacher_path": path, "config": configs[each]} for each, path in paths.items()}
+    assert digests == {each: begin_run(settings).teacher.digest for each, settings in alone.items()}
+    assert len(set(digests.values())) == 6
+    swapped = {**further[1], "paths": first}
+    for number in (0, 1, 2):
+        other = {**settings, "teacher_path": paths["kd", 2], "own_teachers": {}}
+        other["further_teachers"] = [{**further[0], "paths": first}, swapped]
+        with pytest.raises(TeacherFileError):
+            begin_run({**other, "config": configs["kd", number]})
 
 
 def test_a_trial_without_any_teacher_runs():

@@ -17,6 +17,7 @@ def load_dataset(
     root: Path | str | None,
     *,
     seed: int = 0,
+    split_number: int = 0,
     download: bool = False,
     tokeniser: Path | None = None,
 ) -> "Dataset":
@@ -27,6 +28,7 @@ def load_dataset(
         root: folder with the dataset's files, read-only unless `download` adds missing files. Unused for image folders
             and for datasets that ship with a library.
         seed: draws the split.
+        split_number: draws train and validation again, unless it is 0; the test split stays.
         download: fetch missing files into `root`.
         tokeniser: for text, a model folder with the tokeniser to use. If not given, a tokeniser is trained on the train
             split.
@@ -47,11 +49,11 @@ def load_dataset(
     if info.task is not None:
         from trainables.data.text.dataset import load_text_dataset  # imports torch and tokenizers
 
-        return load_text_dataset(info, folder, seed=seed, tokeniser_folder=tokeniser)
+        return load_text_dataset(info, folder, seed=seed, split_number=split_number, tokeniser_folder=tokeniser)
     if info.name == "digits":
         from trainables.data.digits import load_digits_dataset  # imports torch and scikit-learn
 
-        return load_digits_dataset(info, seed=seed)
+        return load_digits_dataset(info, seed=seed, split_number=split_number)
     from trainables.data.from_files import load_from_files  # imports torch
 
-    return load_from_files(info, folder, seed=seed)
+    return load_from_files(info, folder, seed=seed, split_number=split_number)

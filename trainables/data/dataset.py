@@ -14,6 +14,7 @@ from trainables.data.splits import class_shares
 from trainables.data.text.metrics import constant_score
 from trainables.data.views import AnyViewedImages, AnyViewTable, ResizedCrops, ResizedCropTable, ViewedImages
 from trainables.spec.datasets import DatasetInfo
+from trainables.spec.trial import seed_of_split
 
 if TYPE_CHECKING:
     from trainables.data.decoded import Decoded
@@ -56,6 +57,7 @@ class Dataset:
         validation: data for the search and for all per-epoch metrics.
         read_test: builds the test split. Called on first access to `test`, never earlier.
         seed: split seed.
+        split_number: number of the split into train and validation; see `stratified_split`.
         digest: sha256 of the source's content and of the split, hexadecimal.
         decoded: decoded part of the files that contains the train split. None for a dataset small enough to be held in
             memory by every process.
@@ -70,10 +72,12 @@ class Dataset:
         read_test: Callable[[], Split],
         seed: int,
         digest: str,
+        split_number: int = 0,
         decoded: "Decoded | None" = None,
     ) -> None:
         self.info = info
         self.seed = seed
+        self.split_number = split_number
         self.name = info.name
         self.num_classes = info.num_classes
         self.train = train
@@ -131,7 +135,12 @@ class Dataset:
 
 
 def stratified_split(
-    labels: np.ndarray, sizes: tuple[int, int, int], *, seed: int, names: Sequence[str] = ()
+    labels: np.ndarray,
+    sizes: tuple[int, int, int],
+    *,
+    seed: int,
+    split_number: int = 0,
+    names: Sequence[str] = (),
 ) -> tuple[np.ndarray, ...]:
     """Draw three disjoint splits in which each class has its proportional share, to within one sample.
 
@@ -142,6 +151,8 @@ def stratified_split(
         labels: (N,) integers.
         sizes: samples in (train, validation, test), with sum N.
         seed: draws the samples of each split.
+        split_number: draws train and validation again from their samples, unless it is 0. The test split stays: samples
+            that a study has trained on or chosen by are never tested.
         names: class names by label, for the error message.
 
     Returns:
@@ -151,13 +162,15 @@ def stratified_split(
         ValueError: the splits have too few samples for all classes. The message names the smallest classes.
     """
     assert sum(sizes) == len(labels), f"splits of sizes {sizes} need {sum(sizes)} samples, but there are {len(labels)}"
-    random = np.random.default_rng(seed)
+    random, again = np.random.default_rng(seed), np.random.default_rng(seed_of_split(seed, split_number))
     classes = np.unique(labels)
     pools = [random.permutation(np.flatnonzero(labels == label)) for label in classes]
     known = [names[label] if len(names) > label else f"class {label}" for label in classes.tolist()]
     shares = class_shares([len(pool) for pool in pools], sizes, names=known)
     drawn: list[list[np.ndarray]] = [[], [], []]
     for pool, (_, validation, test) in zip(pools, shares, strict=True):
+        if split_number:
+            pool[test:] = again.permutation(pool[test:])
         for split, samples in zip(drawn, np.split(pool, [test, test + validation])[::-1], strict=True):
             split.append(samples)
     return tuple(np.sort(np.concatenate(split)) for split in drawn)

@@ -18,7 +18,7 @@ from trainables.storage.remote_folder import node_cache
 _NAME_IN_DIGEST: Final = "image_folder"  # the digest does not depend on the location of the folder
 
 
-def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Dataset:
+def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int, split_number: int = 0) -> Dataset:
     """Load a dataset from files. The validation split is drawn from the training part.
 
     An image folder may have a separate validation part, which is then used instead. An image folder without a test part
@@ -28,6 +28,7 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
         info: the dataset.
         root: data root, read-only.
         seed: draws the split.
+        split_number: number of the split into train and validation.
 
     Raises:
         DataError: a file is damaged or does not fit the dataset. The message names the file.
@@ -37,11 +38,17 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
     part = decode_part(info, root, "train", cache)
     listed = list_image_folder(Path(info.source)) if info.name.startswith(FOLDER_PREFIX) else None
     if listed is not None and listed.validation:
+        if split_number:
+            raise DataError(
+                f"{info.name} has a validation part, so its split cannot be drawn again: give split_number 0"
+            )
         return _three_parts(info, part, cache, seed=seed)
     own_test = listed is None or bool(listed.test)
     sizes = (*info.split_sizes[:2], 0) if own_test else info.split_sizes
     _check_count(info, part, sum(sizes))
-    train, validation, test = stratified_split(part.labels, sizes, seed=seed, names=info.class_names)
+    train, validation, test = stratified_split(
+        part.labels, sizes, seed=seed, split_number=split_number, names=info.class_names
+    )
 
     @functools.cache
     def read_test() -> Split:
@@ -56,6 +63,7 @@ def load_from_files(info: DatasetInfo, root: Path | None, *, seed: int) -> Datas
         validation=_split(info, part, validation),
         read_test=read_test,
         seed=seed,
+        split_number=split_number,
         digest=digest_of(f"{name}|{part.digest}", train, validation, test),
         decoded=part,
     )

@@ -22,7 +22,8 @@ from trainables.teacher_outputs.batch import TeacherBatch
 SHARED_FIELDS: Final = (
     "method", "dataset", "student", "teacher", "batch_size", "precision", "adapter", "adapter_kind",
     "adapter_count", "adapter_training", "adapter_dropout", "detach_adapter_target", "pesf_variant", "distance",
-    "gap_control", "augmentation", "teacher_recipe", "teacher_epochs", "teacher_digest", "teacher_seed", "split_seed",
+    "gap_control", "augmentation", "teacher_recipe", "teacher_epochs", "teacher_digest", "teacher_seed",
+    "teacher_number", "split_seed", "split_number",
 )  # fmt: skip
 _STUDENT: Final = "student"
 _ADAPTER: Final = "adapter"

@@ -23,6 +23,10 @@ def check_fit(config: TrialConfig, dataset: Dataset, teacher: "FrozenTeacher | N
         raise ValueError(f"the trial is of dataset {config.dataset!r} and was given {dataset.name!r}")
     if dataset.seed != config.split_seed:
         raise ValueError(f"the trial has split_seed {config.split_seed}, the dataset was split by {dataset.seed}")
+    if dataset.split_number != config.split_number:
+        raise ValueError(
+            f"the trial has split_number {config.split_number}, the dataset has split {dataset.split_number}"
+        )
     if teacher is None:
         if method_spec(config.method).needs_teacher:
             raise ValueError(f"method {config.method!r} needs a teacher: pass one (see ensure_teacher, load_teacher)")

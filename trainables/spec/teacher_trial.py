@@ -8,7 +8,14 @@ from trainables.spec.trial import TrialConfig
 
 
 def training_config(
-    recipe: TeacherRecipe, *, dataset: str, model: str, seed: int, split_seed: int, precision: Precision = "fp32"
+    recipe: TeacherRecipe,
+    *,
+    dataset: str,
+    model: str,
+    seed: int,
+    split_seed: int,
+    split_number: int = 0,
+    precision: Precision = "fp32",
 ) -> TrialConfig:
     """Return the config that trains a teacher with cross-entropy alone.
 
@@ -29,6 +36,7 @@ def training_config(
             "student_schedule": recipe.schedule,
             "augmentation": recipe.augmentation,
             "split_seed": split_seed,
+            "split_number": split_number,
             "seed": seed,
             "data_seed": seed,
             **(TEACHER_TRAINING if is_text(dataset) else {}),
@@ -53,8 +61,9 @@ def teacher_trial(config: TrialConfig) -> TrialConfig:
         teacher_recipe(config),
         dataset=config.dataset,
         model=config.teacher,
-        seed=config.teacher_seed,
+        seed=config.seed_of_teacher,
         split_seed=config.split_seed,
+        split_number=config.split_number,
     )
     own = {name: getattr(config, name) for name in sorted(config.method_spec.teacher_fields)}
     return TrialConfig.model_validate({**trial.model_dump(), **own, "teacher": config.student}) if own else trial

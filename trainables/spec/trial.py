@@ -34,6 +34,8 @@ from trainables.spec.bounds import (
     LARGEST_WEIGHT,
     LOWEST_TEMPERATURE,
     MOST_EPOCHS,
+    MOST_SPLITS,
+    MOST_TEACHERS,
     SEEDS,
 )
 from trainables.spec.datasets import check_dataset_name
@@ -63,7 +65,7 @@ Augmentation = Literal["views", "none"]
 Settings = TypeVar("Settings", bound=MethodSettings)
 
 # Fields that differ between replicates of a config. They are not part of the config's digest.
-SEED_FIELDS = frozenset({"seed", "data_seed"})
+SEED_FIELDS = frozenset({"seed", "data_seed", "teacher_number", "split_number"})
 
 
 class TrialConfig(BaseModel):
@@ -71,7 +73,9 @@ class TrialConfig(BaseModel):
 
     Two trials with equal configs give the same bits on CPU. `seed` draws the initial weights. `data_seed` draws the
     batch order and the augmented views. Trials that share both seeds start from the same weights and see the same
-    batches, so their differences are paired.
+    batches, so their differences are paired. `teacher_number` counts the teachers of a confirmation: number k is
+    trained with seed `teacher_seed` + k. `split_number` counts its splits into train and validation; the test split is
+    the same in all of them.
 
     The fields below are those of every trial. In addition, a config has the settings of every method, each validated by
     the method's own model (see `trainables.spec.methods`): they are given, dumped and compared like fields,
@@ -114,7 +118,13 @@ class TrialConfig(BaseModel):
     student_schedule: Schedule = Field("cosine", description="the student's own learning-rate schedule")
     augmentation: Augmentation = Field("views", description="the dataset's table of views, or none")
     teacher_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the teacher's weights and batch order")
+    teacher_number: int = Field(
+        0, ge=0, le=MOST_TEACHERS, description="added to teacher_seed: of the teachers of a confirmation, from 0"
+    )
     split_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the train, validation and test splits")
+    split_number: int = Field(
+        0, ge=0, le=MOST_SPLITS, description="of the splits of a confirmation, from 0; draws train and validation again"
+    )
     data_seed: int = Field(0, ge=0, lt=SEEDS, description="draws the batch order and the views")
     seed: int = Field(0, ge=0, lt=SEEDS, description="draws the initial weights")
 
@@ -312,6 +322,18 @@ class TrialConfig(BaseModel):
             raise ValueError("teacher_recipe 'checkpoint' and teacher_digest go together")
         if given and self.teacher_epochs:
             raise ValueError("teacher_epochs is for a teacher that is trained, not for one from a checkpoint")
+        if given and self.teacher_number:
+            raise ValueError("teacher_number is for teachers that are trained, not for one from a checkpoint")
+        if given and self.split_number:
+            raise ValueError(
+                "split_number needs a teacher trained on that split, and one from a checkpoint may have seen its "
+                "validation samples"
+            )
+        if self.teacher_seed + self.teacher_number >= SEEDS:
+            raise ValueError(
+                f"teacher_seed {self.teacher_seed} plus teacher_number {self.teacher_number} is too large: give a "
+                "smaller teacher_seed"
+            )
         if not given and not self.teacher_epochs:
             object.__setattr__(self, "teacher_epochs", default_epochs(self.teacher_recipe, self.dataset))
         if self.teacher_recipe == "one_cycle" and self.teacher_epochs < 2:
@@ -332,6 +354,20 @@ class TrialConfig(BaseModel):
         """Fields that differ from their defaults, as JSON values. Includes settings of methods other than `method`."""
         known = config_fields()
         return {name: each for name, each in self.model_dump(mode="json").items() if each != known[name].default}
+
+    @property
+    def seed_of_teacher(self) -> int:
+        """Seed that the teacher of this trial is trained with."""
+        return self.teacher_seed + self.teacher_number
+
+    def with_numbers(self, *, teacher: int, split: int) -> "TrialConfig":
+        """Return this config with another of the teachers and splits of a confirmation.
+
+        Args:
+            teacher: number of the teacher, from 0.
+            split: number of the split, from 0.
+        """
+        return TrialConfig(**{**self.model_dump(), "teacher_number": teacher, "split_number": split})
 
     def with_seeds(self, study_seed: int, replicate: int, *, paired: bool = True) -> "TrialConfig":
         """Return this config with the seeds of one replicate in a study.
@@ -389,6 +425,16 @@ def _merged(errors: Sequence[ValidationError]) -> ValidationError:
         for each in error.errors(include_url=False)
     ]
     return ValidationError.from_exception_data(TrialConfig.__name__, findings)
+
+
+def seed_of_split(seed: int, number: int) -> int:
+    """Return the seed that draws train and validation of a split.
+
+    Args:
+        seed: split seed.
+        number: number of the split; 0 is drawn by the split seed itself.
+    """
+    return derive_seed("split", seed, number) if number else seed
 
 
 def derive_seed(*parts: int | str) -> int:

@@ -349,7 +349,7 @@ def _training_seconds(path: Path) -> float | None:
 
 def _origin(config: TrialConfig, dataset: Dataset) -> dict[str, Any]:
     origin = teacher_metadata(
-        dataset, architecture=config.teacher, recipe=teacher_recipe(config), seed=config.teacher_seed
+        dataset, architecture=config.teacher, recipe=teacher_recipe(config), seed=config.seed_of_teacher
     )
     own = {name: getattr(config, name) for name in sorted(config.method_spec.teacher_fields)}
     return origin | {_PREPARED_FOR: {"student": config.student, "method": config.method, **own}} if own else origin

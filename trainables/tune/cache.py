@@ -26,12 +26,12 @@ def dataset_of(config: TrialConfig, root: str | None, teacher_path: str | Path |
         root: dataset folder.
         teacher_path: file of a text teacher; the dataset is tokenised with the teacher's tokeniser.
     """
-    return _loaded(config.dataset, root, config.split_seed, find_tokeniser(config, teacher_path))
+    return _loaded(config.dataset, root, config.split_seed, config.split_number, find_tokeniser(config, teacher_path))
 
 
 @cache
-def _loaded(name: str, root: str | None, split_seed: int, tokeniser: Path | None) -> Dataset:
-    return load_dataset(name, root, seed=split_seed, tokeniser=tokeniser)
+def _loaded(name: str, root: str | None, split_seed: int, split_number: int, tokeniser: Path | None) -> Dataset:
+    return load_dataset(name, root, seed=split_seed, split_number=split_number, tokeniser=tokeniser)
 
 
 def teacher_path_of(settings: dict[str, Any], config: TrialConfig) -> str | None:
@@ -42,6 +42,11 @@ def teacher_path_of(settings: dict[str, Any], config: TrialConfig) -> str | None
         config: trial config.
     """
     path: str | None = settings.get("own_teachers", {}).get(config.method, settings["teacher_path"])
+    further: list[dict[str, Any]] = settings.get("further_teachers", [])
+    if further and (config.teacher_number or config.split_number):
+        numbers = {"teacher_number": config.teacher_number, "split_number": config.split_number}
+        (own,) = (each["paths"] for each in further if numbers.items() <= each.items())
+        return own.get(config.method, own.get(""))
     return path
 
 

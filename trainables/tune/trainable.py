@@ -34,6 +34,8 @@ class DistillationTrainable(tune.Trainable):
     - `data_root`: folder of the dataset.
     - `teacher_path`: path of the teacher; None if no teacher is needed.
     - `own_teachers`: paths by method, for methods with a separate teacher.
+    - `further_teachers`: for each further `teacher_number` and `split_number`, these two and `paths` by method; the
+      shared teacher has the empty name.
     - `teacher_outputs`: `location` and `dtype` of the stored outputs, a reference to these settings in Ray's object
       store, or None for a live teacher.
     - `device`: device of the trial.

@@ -8,7 +8,9 @@ from sklearn.datasets import load_digits
 
 from trainables.data import load_dataset
 from trainables.data.dataset import Dataset, digest_of, stratified_split
+from trainables.run.identity import check_fit
 from trainables.spec.datasets import DATASETS
+from trainables.spec.trial import TrialConfig
 
 
 def test_the_digits_have_the_shapes_that_the_registry_says(digits):
@@ -48,6 +50,32 @@ def test_the_same_seed_splits_the_same_and_another_differently(digits):
     assert again.digest == digits.digest
     assert not torch.equal(other.train.indices, digits.train.indices)
     assert other.digest != digits.digest
+
+
+def test_another_split_draws_train_and_validation_again_and_keeps_the_test_split(digits):
+    others = [load_dataset("digits", None, split_number=number) for number in (1, 2)]
+    assert len({digits.digest, *(other.digest for other in others)}) == 3
+    everything = np.bincount(load_digits().target)
+    for other in others:
+        assert torch.equal(other.test.indices, digits.test.indices)
+        assert not torch.equal(other.train.indices, digits.train.indices)
+        assert (len(other.train), len(other.validation)) == (len(digits.train), len(digits.validation))
+        indices = torch.cat([split.indices for split in (other.train, other.validation, other.test)])
+        assert sorted(indices.tolist()) == list(range(1797))
+        for split in (other.train, other.validation):
+            assert np.abs(np.bincount(split.labels.numpy()) - everything * len(split) / 1797).max() <= 1.5
+    shared = np.isin(others[0].validation.indices.numpy(), others[1].validation.indices.numpy()).mean()
+    assert 0.1 < shared < 0.4, "a quarter of the samples of train and validation validate"
+    again = load_dataset("digits", None, split_number=1)
+    assert again.digest == others[0].digest
+    assert load_dataset("digits", None, seed=1, split_number=1).digest != again.digest
+
+
+def test_a_trial_is_not_run_on_another_split_than_its_own(digits):
+    config = TrialConfig(method="ce", split_number=1)
+    with pytest.raises(ValueError, match="the trial has split_number 1, the dataset has split 0"):
+        check_fit(config, digits, None)
+    check_fit(config, load_dataset("digits", None, split_number=1), None)
 
 
 def test_the_digest_is_the_one_that_stored_teachers_were_trained_on(digits):

@@ -49,6 +49,18 @@ def test_without_a_test_part_one_is_carved_out(folder):
     assert dataset.test.labels.bincount().tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("with_test", [True, False])
+def test_another_split_keeps_the_test_images(with_test, folder):
+    if not with_test:
+        (folder / "val").rename(folder / "kept")
+    first, other = (load_dataset(f"image_folder:{folder}", None, split_number=number) for number in (0, 1))
+    assert not torch.equal(first.train.indices, other.train.indices)
+    assert torch.equal(first.test.images, other.test.images)
+    kept = [] if with_test else other.test.indices.tolist()
+    assert sorted([*other.train.indices.tolist(), *other.validation.indices.tolist(), *kept]) == list(range(40))
+    assert first.digest != other.digest
+
+
 @pytest.mark.parametrize(
     ("rare", "with_test", "kept"),
     [(2, True, (1, 1)), (1, True, (1, 0)), (2, False, (1, 1)), (3, False, (2, 1))],

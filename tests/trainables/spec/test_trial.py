@@ -55,8 +55,8 @@ def test_a_config_cannot_be_changed():
 
 def test_the_id_of_a_config_ignores_its_seeds_and_nothing_else():
     config = TrialConfig()
-    assert config.config_id == TrialConfig(seed=5, data_seed=6).config_id
-    assert {"seed", "data_seed"} == SEED_FIELDS
+    assert config.config_id == TrialConfig(seed=5, data_seed=6, teacher_number=2, split_number=3).config_id
+    assert {"seed", "data_seed", "teacher_number", "split_number"} == SEED_FIELDS
     others = [TrialConfig(temperature=2.0), TrialConfig(split_seed=1), TrialConfig(teacher_seed=1)]
     assert len({config.config_id, *(other.config_id for other in others)}) == 4
 

@@ -40,6 +40,7 @@ from trainables.data.text.tokeniser import (
 from trainables.data.text.tokens import TokenFiles, Tokens, padded_length, tokenise
 from trainables.spec.datasets import DatasetInfo
 from trainables.spec.glue import GlueTask
+from trainables.spec.trial import seed_of_split
 from trainables.storage.remote_folder import node_cache
 from trainables.storage.tensors import StoredFileError, locked, read_tensors, write_atomically, write_tensors
 
@@ -95,6 +96,7 @@ class TextDataset(Dataset):
         validation: data for the search and for all per-epoch metrics.
         read_test: reads the test split. Called on first access to `test`, never earlier.
         seed: split seed.
+        split_number: number of the split into train and validation.
         digest: sha256 of texts, labels, tokeniser, maximum length and split, hexadecimal.
         tokeniser: tokeniser for all texts.
         max_length: maximum sample length in tokens.
@@ -113,11 +115,20 @@ class TextDataset(Dataset):
         read_test: Callable[[], TextSplit],
         seed: int,
         digest: str,
+        split_number: int = 0,
         tokeniser: Tokeniser,
         max_length: int,
         source_counts: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(info, train=train, validation=validation, read_test=read_test, seed=seed, digest=digest)
+        super().__init__(
+            info,
+            train=train,
+            validation=validation,
+            read_test=read_test,
+            seed=seed,
+            split_number=split_number,
+            digest=digest,
+        )
         assert info.task is not None
         self.task: GlueTask = info.task
         self.tokeniser = tokeniser
@@ -139,6 +150,7 @@ def load_text_dataset(
     root: Path | None,
     *,
     seed: int,
+    split_number: int = 0,
     tokeniser_folder: Path | None = None,
 ) -> TextDataset:
     """Load a task from files. The validation split consists of whole sources of the training part.
@@ -147,6 +159,7 @@ def load_text_dataset(
         info: the dataset.
         root: data root, read-only.
         seed: draws the split.
+        split_number: number of the split into train and validation.
         tokeniser_folder: model folder with `tokenizer.json` or `vocab.txt`. If not given, a tokeniser is trained on the
             train split.
 
@@ -155,7 +168,7 @@ def load_text_dataset(
     """
     cache = node_cache() / "datasets"
     part = _Part(info, root, "train", cache)
-    split = part.split(info, seed=seed)
+    split = part.split(info, seed=seed_of_split(seed, split_number))
     train, validation = split.train, split.validation
     if tokeniser_folder is not None:
         tokeniser = load_tokeniser(tokeniser_folder)
@@ -174,6 +187,7 @@ def load_text_dataset(
         validation=_split(part, tokens, validation),
         read_test=read_test,
         seed=seed,
+        split_number=split_number,
         digest=digest_of(f"{info.name}|{part.digest}|{tokeniser.digest}|{MAX_LENGTH}", train, validation),
         tokeniser=tokeniser,
         max_length=MAX_LENGTH,

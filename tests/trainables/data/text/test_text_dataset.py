@@ -60,6 +60,19 @@ def test_the_digest_sees_texts_split_and_tokeniser(small_task, tmp_path):
     assert load_dataset("glue:sst2", root).digest == one.digest
 
 
+def test_another_split_draws_whole_sources_again_and_has_the_same_test_samples(small_task):
+    root = small_task("sst2")
+    first, other = (load_dataset("glue:sst2", root, split_number=number) for number in (0, 1))
+    assert not torch.equal(first.validation.indices, other.validation.indices)
+    assert first.digest != other.digest
+    for data in (first, other):
+        assert not np.isin(data.train.indices.numpy(), data.validation.indices.numpy()).any()
+        assert len(data.train) + len(data.validation) == len(first.train) + len(first.validation)
+    assert torch.equal(first.test.labels, other.test.labels)
+    assert torch.equal(first.test.indices, other.test.indices)
+    assert load_dataset("glue:sst2", root, split_number=1).digest == other.digest
+
+
 def test_the_test_split_is_not_read_before_it_is_asked_for(small_task):
     root = small_task("sst2")
     (root / "SST-2" / "dev.tsv").write_text("sentence\tlabel\nbroken\n")

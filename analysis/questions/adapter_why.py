@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from analysis.reading.scores import mean_over_configs, scores_by_method
 from analysis.reading.trials import (
     CONFIRM,
     REPEATED,
@@ -19,7 +20,6 @@ from analysis.reading.trials import (
     objective,
     objective_measure,
     select,
-    trial_scores,
     within_reach,
 )
 from analysis.statistics.estimates import Estimate, holm, paired_difference
@@ -62,22 +62,20 @@ def learned_against_controls(trials: pa.Table, *, confirmed: bool = False, seed:
         seed: random seed for the intervals and the tests.
 
     Returns:
-        One comparison for each control with two replicates or more in common, in table order.
+        One comparison for each control with two replicates or more in common, in table order. A method with the best
+        config of several searches is averaged over them.
     """
     split: Split = "test" if confirmed else "validation"
-    rows = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
-    scores: dict[str, dict[int, float]] = {}
-    for name, replicate, score in zip(
-        method_names(rows), rows["replicate"].to_pylist(), trial_scores(rows, split).tolist(), strict=True
-    ):
-        scores.setdefault(name, {})[replicate] = score
+    stages: tuple[str, ...] = (CONFIRM,) if confirmed else REPEATED
+    measure = objective_measure(select(trials, stages=stages))
+    scores = {name: mean_over_configs(each.values()) for name, each in scores_by_method(trials, stages, split).items()}
     own = scores.pop(LEARNED, {})
     found = []
     for control, theirs in scores.items():
         shared = sorted(own.keys() & theirs.keys())
         if len(shared) > 1 and control in (*SOFTENED, *FIXED, *_averages(scores)):
             pair = paired_difference([own[r] for r in shared], [theirs[r] for r in shared], seed=seed)
-            found.append(LearnedAgainst(control, within_reach(pair, objective_measure(rows)), float("nan")))
+            found.append(LearnedAgainst(control, within_reach(pair, measure), float("nan")))
     p_values = [float("nan") if each.difference.p_value is None else each.difference.p_value for each in found]
     return [replace(each, corrected_p=p) for each, p in zip(found, holm(p_values), strict=True)]
 

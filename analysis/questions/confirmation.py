@@ -3,6 +3,9 @@
 The best score of a search is the maximum of many noisy numbers, so it reflects the seed more than the config. Configs
 are therefore chosen by a lower bound of their mean score. The confirmation seeds were not used for any choice, so means
 over these seeds are unbiased. The excess of the search score over such a mean is the optimism of the winner.
+
+If a study searches each method several times, the best config of each search is confirmed. A method is then the mean of
+these configs, with intervals and tests over seeds and searches (`analysis.statistics.nested`).
 """
 
 import collections
@@ -17,6 +20,8 @@ import pyarrow.compute as pc
 from scipy import stats
 
 from analysis.questions.samples import crossed_difference
+from analysis.questions.searches import NestedScores, method_label, spread_note
+from analysis.reading.scores import gaps_by_config, scores_by_config
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
@@ -28,6 +33,7 @@ from analysis.reading.trials import (
     objective_measure,
     select,
     trial_scores,
+    within_possible,
     within_reach,
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
@@ -81,6 +87,8 @@ class ConfirmedConfig:
         search_score: validation accuracy before the confirmation; None if the config was never tried.
         optimism: `search_score` minus `accuracy`; None without a search score.
         optimism_on_test: `search_score` minus `test_accuracy`; None without a search score.
+        method: name of the method, if the study compares methods; empty in summaries of earlier versions.
+        searches: numbers of the method's searches, from 1, with this config as their best; empty for one search.
     """
 
     config_id: str
@@ -95,22 +103,57 @@ class ConfirmedConfig:
     search_score: float | None
     optimism: Estimate | None
     optimism_on_test: Estimate | None
+    method: str = ""
+    searches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConfirmedMethod:
+    """One method with the best configs of its searches, averaged over searches and seeds.
+
+    Args:
+        method: name of the method.
+        searches: number of searches.
+        configs: digest of the best config of each search; a config that two searches found occurs twice.
+        rank: rank of the method; None for a method that was not chosen by rank.
+        control: name of the control, or None if the method is not a control.
+        test_accuracy: objective on the test split over searches and seeds.
+        accuracy: objective on the validation split.
+        gap: sharpness gap in nats; n is 0 for a method without a gap.
+    """
+
+    method: str
+    searches: int
+    configs: tuple[str, ...]
+    rank: int | None
+    control: str | None
+    test_accuracy: Estimate
+    accuracy: Estimate
+    gap: Estimate
+
+    @property
+    def label(self) -> str:
+        """Name in tables, with the number of searches that the row averages."""
+        return method_label(self.method, self.searches)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference between two configs in the objective (usually accuracy) on the test split, paired by seed.
+    """Difference between two configs or methods in the objective on the test split, paired by seed.
 
     Args:
-        config_id: digest of the first config.
-        label: label of the first config.
-        against: digest of the second config.
-        against_label: label of the second config.
+        config_id: digest of the first config; of several, the first.
+        label: label of the first config, or name of the method.
+        against: digest of the second config; of several, the first.
+        against_label: label of the second config, or name of the method.
         difference: first minus second; a fraction if the objective is accuracy.
         corrected_p: p-value after Holm's correction for all comparisons of the confirmation; None without a p-value.
         corrected_equivalence: p-value of the equivalence test, corrected in the same way.
         over_samples: the same difference with an interval over seeds and test samples; None if the records do not say
-            which samples each trial classified correctly, or the objective is not accuracy.
+            which samples each trial classified correctly, or the objective is not accuracy. It holds for the configs
+            that were found.
+        configs: digests of the configs that the first side averages, one for each search.
+        against_configs: digests of the configs that the second side averages.
     """
 
     config_id: str
@@ -121,6 +164,8 @@ class Comparison:
     corrected_p: float | None
     corrected_equivalence: float | None = None
     over_samples: Estimate | None = None
+    configs: tuple[str, ...] = ()
+    against_configs: tuple[str, ...] = ()
 
     @property
     def clear(self) -> bool:
@@ -137,12 +182,26 @@ class ConfirmationResult:
         comparisons: planned comparisons.
         objective: name of the objective of the comparisons.
         compares_methods: whether every config is compared with the baseline, rather than the choices with controls.
+        methods: methods averaged over searches, in the order of choice; empty for one search per method.
+        note: description of the spread between searches; empty for one search per method.
     """
 
     configs: list[ConfirmedConfig]
     comparisons: list[Comparison]
     objective: str = "accuracy"
     compares_methods: bool = False
+    methods: tuple[ConfirmedMethod, ...] = ()
+    note: str = ""
+
+    @property
+    def measured(self) -> list[ConfirmedConfig | ConfirmedMethod]:
+        """Methods, or else configs, with a test score."""
+        return [each for each in self.methods or self.configs if each.test_accuracy.n]
+
+    @property
+    def first_mean(self) -> ConfirmedConfig | ConfirmedMethod | None:
+        """Method with rank 1, or else the config, or None."""
+        return next((each for each in self.methods or self.configs if each.rank == 1), None)
 
     @property
     def first(self) -> ConfirmedConfig | None:
@@ -163,7 +222,8 @@ class ConfirmationResult:
     def as_dict(self) -> dict[str, Any]:
         """Return a dict that is valid JSON except for NaN."""
         comparisons = [{**asdict(each), "clear_of_zero": each.clear} for each in self.comparisons]
-        return {"configs": [asdict(each) for each in self.configs], "comparisons": comparisons}
+        averaged = {"methods": [asdict(each) for each in self.methods], "note": self.note} if self.methods else {}
+        return {"configs": [asdict(each) for each in self.configs], "comparisons": comparisons, **averaged}
 
 
 def pooled_spread(repeated: Sequence[Mapping[int, float]]) -> tuple[float, float]:
@@ -272,29 +332,39 @@ def summarise_confirmation(
 
     Args:
         trials: trials of the study.
-        chosen: `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score` of each config; see
-            `ConfirmedConfig`.
+        chosen: `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score` of each config, and
+            `method` and `searches` if known; see `ConfirmedConfig`.
         baseline: control to compare every other config with; None to compare each ranked config with every control.
         seed: random seed for the bootstrap intervals.
     """
     confirmed = select(trials, stages=[CONFIRM])
     rows = {each["config_id"]: confirmed.filter(pc.equal(confirmed["config_id"], each["config_id"])) for each in chosen}
     configs = [_confirmed(each, rows[each["config_id"]]) for each in chosen]
-    pairs = [
-        (one, other)
-        for one in configs
-        for other in configs
-        if one is not other
-        and (other.control == baseline if baseline is not None else one.rank is not None and other.control is not None)
-    ]
-    comparisons = [_compare(one, other, rows, seed) for one, other in pairs]
+    methods: tuple[ConfirmedMethod, ...] = ()
+    note = ""
+    if any(config.searches for config in configs):
+        methods, comparisons, note = _over_searches(configs, confirmed, rows, baseline, seed)
+    else:
+        pairs = [
+            (one, other)
+            for one in configs
+            for other in configs
+            if one is not other
+            and (
+                other.control == baseline
+                if baseline is not None
+                else one.rank is not None and other.control is not None
+            )
+        ]
+        comparisons = [_compare(one, other, rows, seed) for one, other in pairs]
     differences = [each.difference for each in comparisons]
     corrected, equivalence = holm_of(differences, "p_value"), holm_of(differences, "equivalence_p")
     comparisons = [
         replace(each, corrected_p=p_value, corrected_equivalence=equivalent)
         for each, p_value, equivalent in zip(comparisons, corrected, equivalence, strict=True)
     ]
-    return ConfirmationResult(configs, comparisons, objective(trials), compares_methods=baseline is not None)
+    compares_methods = baseline is not None
+    return ConfirmationResult(configs, comparisons, objective(trials), compares_methods, methods, note)
 
 
 def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
@@ -307,7 +377,65 @@ def _confirmed(chosen: Mapping[str, Any], rows: pa.Table) -> ConfirmedConfig:
         gap=mean_interval(numbers(rows, SHARPNESS_GAP)),
         optimism=None if score is None else _optimism(score, validation),
         optimism_on_test=None if score is None else _optimism(score, test),
+        method=chosen.get("method") or "",
+        searches=tuple(chosen.get("searches") or ()),
     )
+
+
+def _over_searches(
+    configs: Sequence[ConfirmedConfig],
+    confirmed: pa.Table,
+    rows: Mapping[str, pa.Table],
+    baseline: str | None,
+    seed: int,
+) -> tuple[tuple[ConfirmedMethod, ...], list[Comparison], str]:
+    """Average the configs of each method over searches, and compare all methods with the baseline."""
+    groups: dict[str, list[ConfirmedConfig]] = {}
+    for config in configs:
+        groups.setdefault(config.method, []).append(config)
+    # A config that two searches found counts twice.
+    averaged = {
+        name: tuple(config.config_id for config in group for _ in config.searches or (1,))
+        for name, group in groups.items()
+    }
+    columns = {
+        "test": scores_by_config(confirmed, (CONFIRM,), "test"),
+        "validation": scores_by_config(confirmed, (CONFIRM,), "validation"),
+        "gap": gaps_by_config(confirmed, (CONFIRM,)),
+    }
+    found = {column: NestedScores(scores, averaged) for column, scores in columns.items()}
+    measure = objective_measure(confirmed)
+    methods = tuple(
+        ConfirmedMethod(
+            method=name,
+            searches=len(averaged[name]),
+            configs=averaged[name],
+            rank=group[0].rank,
+            control=group[0].control,
+            test_accuracy=within_possible(found["test"].mean(name), measure),
+            accuracy=within_possible(found["validation"].mean(name), measure),
+            gap=found["gap"].mean(name),
+        )
+        for name, group in groups.items()
+    )
+    comparisons = []
+    baselines = [name for name, group in groups.items() if group[0].control == baseline]
+    for name, against in ((name, against) for against in baselines for name in groups if name != against):
+        tables = ([rows[config_id] for config_id in averaged[side]] for side in (name, against))
+        comparisons.append(
+            Comparison(
+                groups[name][0].config_id,
+                name,
+                groups[against][0].config_id,
+                against,
+                within_reach(found["test"].difference(name, against), measure),
+                None,
+                over_samples=crossed_difference(*tables, seed=seed),
+                configs=averaged[name],
+                against_configs=averaged[against],
+            )
+        )
+    return methods, comparisons, spread_note(found["test"].spread, found["test"].pooled)
 
 
 def _optimism(score: float, confirmed: Estimate) -> Estimate:
@@ -325,7 +453,7 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     paired = [own[r] for r in shared], [others[r] for r in shared]
     found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
     within = within_reach(found, objective_measure(rows[one.config_id]))
-    over_samples = crossed_difference(rows[one.config_id], rows[other.config_id], seed=seed)
+    over_samples = crossed_difference([rows[one.config_id]], [rows[other.config_id]], seed=seed)
     return Comparison(one.config_id, one.label, other.config_id, other.label, within, None, over_samples=over_samples)
 
 
@@ -334,6 +462,9 @@ def confirmation_table(result: ConfirmationResult) -> str:
     words = result.objective
     heads = ["config", "n", f"test {words}", f"val {words}", "score before", "optimism (score − val)"]
     lines = [_row(heads), "|" + " --- |" * len(heads)]
+    for method in result.methods:
+        accuracies = (format_estimate(method.test_accuracy), format_estimate(method.accuracy))
+        lines.append(_row([f"**{method.label}**", str(method.test_accuracy.n), *accuracies, "", ""]))
     for config in result.configs:
         accuracies = (format_estimate(config.test_accuracy), format_estimate(config.accuracy))
         score = format_number(config.search_score)
@@ -352,7 +483,9 @@ def confirmation_table(result: ConfirmationResult) -> str:
     methods = {each.difference.method for each in result.comparisons}
     methods |= {each.over_samples.method for each in result.comparisons if each.over_samples is not None}
     methods |= {config.test_accuracy.method for config in result.configs}
-    return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
+    methods |= {method.test_accuracy.method for method in result.methods}
+    notes = [*([result.note.rstrip(".")] if result.note else []), *sorted(methods)]
+    return "\n".join([*lines, "", *(f"- {note}." for note in notes)])
 
 
 def _over_samples(result: ConfirmationResult) -> list[str]:
@@ -409,13 +542,14 @@ def _methods_in_words(result: ConfirmationResult) -> list[str]:
     if not compared:
         return []
     tested = [(each.label, each.difference, each.corrected_p, each.corrected_equivalence) for each in compared]
-    measured = [each for each in result.configs if each.test_accuracy.n]
+    measured = result.measured
     best = max(measured, key=lambda each: each.test_accuracy.value)
     highest = (
         f"Of {counted(len(measured), 'method')}, {best.label} has the highest mean test {result.objective}, "
         f"{format_estimate(best.test_accuracy)} over {counted(best.test_accuracy.n, 'seed')}."
     )
-    own = [_in_words(each) for each in compared if each.config_id == best.config_id]
+    config_id = best.config_id if isinstance(best, ConfirmedConfig) else best.configs[0]
+    own = [_in_words(each) for each in compared if each.config_id == config_id]
     return [all_standings_in_words(tested, compared[0].against_label), highest, *own]
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pyarrow.compute as pc
 from scipy import stats
 
 from analysis.reading.landmark import Evidence, Floats
-from analysis.reading.trials import SEARCH, StudyRecords, select, trial_scores
+from analysis.reading.scores import score_table, scores_by_config, shared_replicates
+from analysis.reading.trials import SEARCH, StudyRecords
 from analysis.statistics.estimates import Estimate, within_range
 from analysis.statistics.resampling import CONFIDENCE
 
@@ -50,20 +50,15 @@ def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
         records: study records.
         seed: random seed for the resamples and the permutations.
     """
-    fresh = select(records.trials, stages=None)
-    fresh = fresh.filter(pc.not_equal(fresh["stage"], SEARCH))
-    scores: dict[str, dict[int, float]] = {}
-    rows = zip(fresh["config_id"].to_pylist(), fresh["replicate"].to_pylist(), trial_scores(fresh), strict=True)
-    for config_id, replicate, accuracy in rows:
-        scores.setdefault(config_id, {})[replicate] = float(accuracy)
+    stages = {*records.trials["stage"].to_pylist()} - {SEARCH}
+    scores = scores_by_config(records.trials, stages)
     everywhere = max((len(each) for each in scores.values()), default=0)
     complete = {config_id: each for config_id, each in scores.items() if len(each) == everywhere}
-    replicates = sorted(set.intersection(*(set(each) for each in complete.values()))) if complete else []
-    table = np.array([[each[replicate] for each in complete.values()] for replicate in replicates])
+    replicates = shared_replicates(complete.values())
+    table = score_table([*complete.values()], replicates).T
     left_out = len(scores) - len(complete)
     note = f"{len(complete)} configs on {len(replicates)} fresh seeds"
     note += f"; {left_out} without a result on each of them left out" if left_out else ""
-    table = table.reshape(len(replicates), len(complete))
     return RankStability(seed_agreement(table, seed=seed), _best(table, list(complete), seed), "confirmatory", note)
 
 

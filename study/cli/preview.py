@@ -158,6 +158,8 @@ def describe_confirmation(plan: StudyPlan) -> str:
         return "nothing"
     if plan.compared:
         what = f"the {request.configs} best methods, ce and kd"
+        if plan.searches_per_method > 1:
+            what += f", by the best configs of all {plan.searches_per_method} searches of each,"
     else:
         configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
         what = f"the {configs} (by lower bound), the search winner, {', '.join(plan.controls)} and {PUBLISHED}"

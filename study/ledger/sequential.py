@@ -1,5 +1,8 @@
 """Trials of a confirmation that adds seeds until every comparison is decided or the largest number is reached.
 
+Methods with the best configs of several searches are compared by the mean of these configs on each seed. Seeds cannot
+reduce the luck of the searches, so the decisions hold for the configs that were found.
+
 Which trials are due follows from the recorded results alone, so a resumed study continues where it stopped, and every
 reader of the journal finds the same decisions. `analysis.statistics.sequential` describes the rule.
 """
@@ -22,6 +25,10 @@ _WORDS: Final = {
     "small": "not more than {detect:g} from {against}",
     None: "not decided against {against}",
 }
+_OF_THE_CONFIGS: Final = (
+    " The decisions hold for the configs found, and intervals over seeds and searches for the methods with their "
+    "searches."
+)
 
 
 class Confirmed(Protocol):
@@ -43,8 +50,8 @@ class Decided(NamedTuple):
     """State of one comparison.
 
     Args:
-        label: first config.
-        against: second config.
+        label: first config or method.
+        against: second config or method.
         decision: `better`, `worse`, `small`, or None while the comparison is open.
         seeds: number of paired seeds at the last look.
     """
@@ -70,15 +77,36 @@ class Progress:
     complete: bool
 
 
-def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list[tuple[Choice, Choice]]:
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a config, or the best configs of the searches of a method, which are averaged.
+
+    Args:
+        label: name of the config or method.
+        choices: the configs.
+    """
+
+    label: str
+    choices: tuple[Choice, ...]
+
+    @property
+    def config_ids(self) -> list[str]:
+        """Configs to average: one that several searches found occurs once for each of them."""
+        return [choice.config.config_id for choice in self.choices for _ in choice.searches or (0,)]
+
+
+def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list[tuple[Side, Side]]:
     """Return the planned comparisons, those of `analysis.questions.confirmation.summarise_confirmation`."""
-    every = list(choices)
+    groups: dict[str, list[Choice]] = {}
+    for choice in choices:
+        groups.setdefault(choice.method or choice.config.config_id, []).append(choice)
+    every = [(Side(group[0].method or group[0].label, tuple(group)), group[0]) for group in groups.values()]
     return [
         (one, other)
-        for one in every
-        for other in every
+        for one, first in every
+        for other, second in every
         if one is not other
-        and (other.control == BASELINE if compares_methods else one.rank is not None and other.control is not None)
+        and (second.control == BASELINE if compares_methods else first.rank is not None and second.control is not None)
     ]
 
 
@@ -125,7 +153,8 @@ def find_progress(
                 seen[place] = len(differences)
                 decided[place] = looks.decide(differences, number)
         still_open = [pair for pair, decision in zip(pairs, decided, strict=True) if decision is None]
-        active = [choice for choice in confirmation.choices if any(choice in pair for pair in still_open)]
+        due_next = {choice.config.config_id for pair in still_open for side in pair for choice in side.choices}
+        active = [choice for choice in confirmation.choices if choice.config.config_id in due_next]
         if not active:
             break
     return progress(complete=True)
@@ -145,10 +174,15 @@ def _ended(entries: Iterable[Confirmed]) -> tuple[set[tuple[str, int]], dict[str
 
 
 def _differences(
-    scores: Mapping[str, Mapping[int, float]], one: Choice, other: Choice, replicates: Iterable[int]
+    scores: Mapping[str, Mapping[int, float]], one: Side, other: Side, replicates: Iterable[int]
 ) -> list[float]:
-    own, others = (scores.get(each.config.config_id, {}) for each in (one, other))
-    return [own[each] - others[each] for each in replicates if each in own and each in others]
+    own, others = ([scores.get(config_id, {}) for config_id in side.config_ids] for side in (one, other))
+    shared = [each for each in replicates if all(each in known for known in (*own, *others))]
+    return [_mean([known[each] for known in own]) - _mean([known[each] for known in others]) for each in shared]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def sequential_texts(confirmation: Confirmation, progress: Progress) -> list[str]:
@@ -159,6 +193,7 @@ def sequential_texts(confirmation: Confirmation, progress: Progress) -> list[str
         words = _WORDS[each.decision].format(against=each.against, detect=detect)
         groups.setdefault(words, []).append(f"{each.label} (n = {each.seeds})")
     decisions = "; ".join(f"{words}: {listed(names)}" for words, names in groups.items())
+    averaged = any(choice.searches for choice in confirmation.choices)
     undecided = any(each.decision is None for each in progress.decided)
     return [
         f"Seeds were added, up to {confirmation.request.seeds}, until each of "
@@ -166,7 +201,7 @@ def sequential_texts(confirmation: Confirmation, progress: Progress) -> list[str
         + (" Only more seeds can settle what is not decided." if undecided else ""),
         "These decisions keep the error over all looks and comparisons: a false sign at 0.05 in all, a true difference "
         f"of {detect:g} taken for a smaller one at 0.2 each. The p-values and intervals in the tables are those of a "
-        "fixed number of seeds, and do not account for the looks.",
+        "fixed number of seeds, and do not account for the looks." + (_OF_THE_CONFIGS if averaged else ""),
     ]
 
 

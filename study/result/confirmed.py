@@ -78,7 +78,9 @@ def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
 def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
     """Return the paragraphs below the tables."""
     methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
-    return [*_verdict(ledger, result), *_over_samples(ledger, result), *methods, _READ_ONCE]
+    methods += sorted({each.test_accuracy.method for each in result.methods if each.test_accuracy.n})
+    notes = [result.note] if result.note else []
+    return [*_verdict(ledger, result), *_over_samples(ledger, result), *notes, *methods, _READ_ONCE]
 
 
 def _over_samples(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
@@ -92,7 +94,7 @@ def _over_samples(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
     """Return the finite metrics of the first choice, for MLflow's table of studies."""
-    first, promised = result.first, result.promised
+    first, promised = result.first_mean, result.promised
     if first is None or promised is None:
         return {}
     name = {words: name for name, words in OBJECTIVE_WORDS.items()}[result.objective]
@@ -108,6 +110,9 @@ def confirmed_tables(result: ConfirmationResult) -> list[Table]:
     """Return tables of the configs and of their comparisons, for terminals of at least 80 columns."""
     words = result.objective.removesuffix(" correlation")
     configs = _table("confirmed", "n", f"test {words}", f"val {words}", "score\nbefore", "optimism")
+    for method in result.methods:
+        accuracies = (format_plus_minus(each) for each in (method.test_accuracy, method.accuracy))
+        configs.add_row(method.label, str(method.test_accuracy.n), *accuracies, "", "")
     for config in result.configs:
         configs.add_row(
             described(config),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.figures.study import compute_gap_against_accuracy
 from analysis.questions.adapter import adapter_warnings
 from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.methods import methods_table
@@ -118,7 +119,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     _write_json(plan.directory / "summary.json", summary)
     tested = []
     if plan.compared and run.complete and confirmed is not None:  # not before the last confirmation trial
-        tested = compare_methods(records.trials, confirmed=True, seed=plan.seed)
+        tested = confirmed_summaries(records.trials, confirmed, seed=plan.seed)
     draw_figures(plan, records, configs, tested, costs)
     report = write_study_report(plan, notes)
     if report is None:  # `write_study_report` has appended a note

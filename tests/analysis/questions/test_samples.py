@@ -47,10 +47,10 @@ def test_answers_come_back_from_their_bits(both):
 
 def test_the_difference_over_samples_is_that_of_the_accuracies(both):
     one, other = (trials_table(rows_of(*each)) for each in (("a", "dkd", both[0]), ("k", "kd", both[1])))
-    found = crossed_difference(one, other)
+    found = crossed_difference([one], [other])
     assert found.value == pytest.approx(both[0].mean() - both[1].mean())
     assert found.low < found.value < found.high
-    assert crossed_difference(one, other.drop_columns(["samples/test_correct"])) is None
+    assert crossed_difference([one], [other.drop_columns(["samples/test_correct"])]) is None
 
 
 def test_classes_are_compared_by_seed_and_their_gaps_averaged(both):

@@ -123,8 +123,8 @@ OPTIONS: Final[dict[str, Option]] = {
             into="plan"),
         _size("confirm", int | None, None, "question",
             "After all trials, run the N best configs (by a lower confidence bound) and the controls again on fresh "
-            "seeds, and evaluate them once on the test split; in a comparison, the N best methods, ce and kd, each by the "
-            "best config of every search.",
+            "seeds, and evaluate them once on the test split; in a comparison, the N best methods, ce and kd, each by "
+            "the best config of every search.",
             metavar="N"),
         _size("seeds", str | None, None, "question",
             "Number of fresh seeds for each confirmed config; auto adds seeds until every comparison is decided. "

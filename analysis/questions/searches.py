@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from analysis.reading.scores import ByReplicate, score_table, scores_by_method, shared_replicates
 from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, Split
@@ -96,23 +94,18 @@ def compare_over_searches(
     stages: tuple[str, ...] = (CONFIRM,) if confirmed else REPEATED
     split: Split = "test" if confirmed else "validation"
     found = scores_by_method(trials, stages, split)
-    shared = shared_replicates([scores for configs in found.values() for scores in configs.values()])
-    if baseline not in found or len(shared) < MIN_SEEDS:
+    averaged = {name: _padded([*configs], searches) for name, configs in found.items()}
+    nested = NestedScores({key: own for configs in found.values() for key, own in configs.items()}, averaged)
+    if baseline not in found or not nested.spread.freedom:
         return None
-    tables = {name: _padded(score_table([*configs.values()], shared), searches) for name, configs in found.items()}
-    if all(len(table) < 2 for table in tables.values()):
-        return None
-    spread, own = between_searches(list(tables.values())), tables[baseline]
-    differences = {
-        name: difference_over_searches(table, own, spread) for name, table in tables.items() if name != baseline
-    }
-    counts = {name: len(each) for name, each in tables.items()}
-    return SearchComparison(spread, differences, counts)
+    differences = {name: nested.difference(name, baseline) for name in found if name != baseline}
+    known = {name: each for name, each in differences.items() if each.n >= MIN_SEEDS}
+    return SearchComparison(nested.spread, known, {name: len(each) for name, each in averaged.items()})
 
 
-def _padded(table: NDArray[np.float64], searches: int) -> NDArray[np.float64]:
-    """Repeat configs that several searches found, so that the table has a row for each search."""
-    return np.resize(table, (max(searches, len(table)), table.shape[1]))
+def _padded(configs: list[str], searches: int) -> list[str]:
+    """Repeat configs that several searches found, so that there is one for each search."""
+    return [configs[place % len(configs)] for place in range(max(searches, len(configs)))]
 
 
 def spread_note(spread: SearchSpread, methods: int) -> str:

@@ -53,7 +53,7 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
         **({"overrides": overrides} if overrides else {}),
-        **{flag: plain[flag] for flag in names_into("plan") if flag in plain},
+        **{flag: plain[flag] for flag in (*names_into("plan"), "replicates_detect") if flag in plain},
         "base": {flag: plain[flag] for flag in names_into("config") if plain.get(flag) is not None},
     }
 
@@ -173,13 +173,14 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.methods import choose_methods
     from study.plan.network_checks import check_networks
     from study.plan.places import check_store_place
+    from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import choose_teacher
     from study.plan.two_classes import check_two_classes
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
-    values = _with_text_defaults(values, given)
+    values = with_replicates(_with_text_defaults(values, given))
     asked = _plan_values(values)
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
@@ -335,10 +336,12 @@ def resumed_plan(
     from study.plan.network_checks import check_networks
     from study.plan.places import check_store_place
     from study.plan.plan import EXECUTION_FIELDS, RAY_ONLY, URI_FIELDS
+    from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
 
     _check_text(given)
+    given = with_replicates(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
     if runs:
@@ -394,6 +397,7 @@ def _confirmation_at_resume(
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.plan.confirmation import DEFAULT_SEEDS, SeedsAsked, request_of
+    from study.plan.repetitions import check_not_sequential
     from study.stages.confirmation import confirmation_request, describe_unfinished
 
     recorded = plan.confirmation
@@ -402,7 +406,10 @@ def _confirmation_at_resume(
     ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
-    if confirms or ledger.confirmation is not None or describe_unfinished(ledger) is None:
+    is_finished = describe_unfinished(ledger) is None
+    if ledger.confirmation is None and not confirms:
+        check_not_sequential(plan, is_finished=is_finished)
+    if confirms or ledger.confirmation is not None or is_finished:
         return confirmation_request(ledger, configs, seeds).model_dump()
     if configs is None:
         if recorded is None:

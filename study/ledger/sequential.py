@@ -8,13 +8,13 @@ reader of the journal finds the same decisions. `analysis.statistics.sequential`
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from study.ledger.confirmation import Choice, Confirmation
 from study.plan.methods import BASELINE
-from study.plan.stages import PlannedTrial
+from study.plan.stages import PlannedTrial, Stage
 from trainables.display.numbers import counted, listed
 from trainables.spec.measures import objective_of
 from trainables.spec.trial import TrialConfig
@@ -64,7 +64,7 @@ class Decided(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """State of a sequential confirmation.
+    """State of a sequential confirmation, or of sequential repetitions.
 
     Args:
         due: trials that the looks so far require, in the order of their start.
@@ -83,16 +83,25 @@ class Side:
 
     Args:
         label: name of the config or method.
-        choices: the configs.
+        config_ids: configs to average: one that several searches found occurs once for each of them.
     """
 
     label: str
-    choices: tuple[Choice, ...]
+    config_ids: tuple[str, ...]
 
-    @property
-    def config_ids(self) -> list[str]:
-        """Configs to average: one that several searches found occurs once for each of them."""
-        return [choice.config.config_id for choice in self.choices for _ in choice.searches or (0,)]
+
+class Looks(NamedTuple):
+    """Rule by which trials are added.
+
+    Args:
+        detect: difference to detect.
+        most: largest number of seeds.
+        first: replicate number of the first seed.
+    """
+
+    detect: float
+    most: int
+    first: int
 
 
 def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list[tuple[Side, Side]]:
@@ -100,7 +109,7 @@ def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list
     groups: dict[str, list[Choice]] = {}
     for choice in choices:
         groups.setdefault(choice.method or choice.config.config_id, []).append(choice)
-    every = [(Side(group[0].method or group[0].label, tuple(group)), group[0]) for group in groups.values()]
+    every = [(_side(group), group[0]) for group in groups.values()]
     return [
         (one, other)
         for one, first in every
@@ -108,6 +117,11 @@ def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list
         if one is not other
         and (second.control == BASELINE if compares_methods else first.rank is not None and second.control is not None)
     ]
+
+
+def _side(group: list[Choice]) -> Side:
+    config_ids = tuple(choice.config.config_id for choice in group for _ in choice.searches or (0,))
+    return Side(group[0].method or group[0].label, config_ids)
 
 
 def find_progress(
@@ -121,17 +135,47 @@ def find_progress(
         study_seed: seed of the study.
         compares_methods: whether every config is compared with the baseline.
     """
+    request = confirmation.request
+    assert request.detect is not None
+    configs: dict[str, tuple[Stage, TrialConfig]] = {
+        choice.config.config_id: ("confirm", choice.config) for choice in confirmation.choices
+    }
+    return find_progress_of(
+        Looks(request.detect, request.seeds, confirmation.first_replicate),
+        comparisons_of(confirmation.choices, compares_methods=compares_methods),
+        configs,
+        *_ended(entries),
+        study_seed=study_seed,
+    )
+
+
+def find_progress_of(
+    rule: Looks,
+    pairs: Sequence[tuple[Side, Side]],
+    configs: Mapping[str, tuple[Stage, TrialConfig]],
+    ended: Container[tuple[str, int]],
+    scores: Mapping[str, Mapping[int, float]],
+    *,
+    study_seed: int,
+) -> Progress:
+    """Work out which trials are due, look by look.
+
+    Args:
+        rule: difference to detect, and numbers of seeds.
+        pairs: comparisons.
+        configs: stage and config by identifier, in the order of their trials.
+        ended: config and replicate of each trial that has ended.
+        scores: scores of the finished trials by config and replicate.
+        study_seed: seed of the study.
+    """
     from analysis.statistics.sequential import plan_looks  # SciPy would slow down every command
 
-    assert confirmation.request.detect is not None
-    ended, scores = _ended(entries)
-    pairs = comparisons_of(confirmation.choices, compares_methods=compares_methods)
-    looks = plan_looks(confirmation.request.detect, confirmation.request.seeds, max(1, len(pairs)))
-    first, done = confirmation.first_replicate, 0
+    looks = plan_looks(rule.detect, rule.most, max(1, len(pairs)))
+    first, done = rule.first, 0
     due: list[PlannedTrial] = []
     decided: list[str | None] = [None] * len(pairs)
     seen = [0] * len(pairs)
-    active = list(confirmation.choices)
+    active = list(configs)
 
     def progress(complete: bool) -> Progress:
         found = zip(pairs, decided, seen, strict=True)
@@ -139,9 +183,9 @@ def find_progress(
 
     for number, look in enumerate(looks.looks):
         wanted = [
-            PlannedTrial("confirm", choice.config.with_seeds(study_seed, replicate), replicate)
+            PlannedTrial(configs[config_id][0], configs[config_id][1].with_seeds(study_seed, replicate), replicate)
             for replicate in range(first + done, first + look)
-            for choice in active
+            for config_id in active
         ]
         due += wanted
         done = look
@@ -153,8 +197,8 @@ def find_progress(
                 seen[place] = len(differences)
                 decided[place] = looks.decide(differences, number)
         still_open = [pair for pair, decision in zip(pairs, decided, strict=True) if decision is None]
-        due_next = {choice.config.config_id for pair in still_open for side in pair for choice in side.choices}
-        active = [choice for choice in confirmation.choices if choice.config.config_id in due_next]
+        wanted_next = {config_id for pair in still_open for side in pair for config_id in side.config_ids}
+        active = [config_id for config_id in configs if config_id in wanted_next]
         if not active:
             break
     return progress(complete=True)
@@ -187,21 +231,33 @@ def _mean(values: list[float]) -> float:
 
 def sequential_texts(confirmation: Confirmation, progress: Progress) -> list[str]:
     """Return the decisions of a complete sequential confirmation in words."""
-    detect, groups = confirmation.request.detect, dict[str, list[str]]()
-    assert detect is not None
+    request = confirmation.request
+    assert request.detect is not None
+    averaged = any(choice.searches for choice in confirmation.choices)
+    return decisions_in_words(progress, request.detect, request.seeds, of_searches=averaged)
+
+
+def decisions_in_words(progress: Progress, detect: float, most: int, *, of_searches: bool) -> list[str]:
+    """Return the decisions of complete looks in two sentences or more.
+
+    Args:
+        progress: state after the last look.
+        detect: difference to detect.
+        most: largest number of seeds.
+        of_searches: whether methods are averaged over the configs of several searches.
+    """
+    groups: dict[str, list[str]] = {}
     for each in progress.decided:
         words = _WORDS[each.decision].format(against=each.against, detect=detect)
         groups.setdefault(words, []).append(f"{each.label} (n = {each.seeds})")
     decisions = "; ".join(f"{words}: {listed(names)}" for words, names in groups.items())
-    averaged = any(choice.searches for choice in confirmation.choices)
     undecided = any(each.decision is None for each in progress.decided)
     return [
-        f"Seeds were added, up to {confirmation.request.seeds}, until each of "
-        f"{counted(len(progress.decided), 'comparison')} was decided to ±{detect:g}. {decisions}."
-        + (" Only more seeds can settle what is not decided." if undecided else ""),
+        f"Seeds were added, up to {most}, until each of {counted(len(progress.decided), 'comparison')} was decided to "
+        f"±{detect:g}. {decisions}." + (" Only more seeds can settle what is not decided." if undecided else ""),
         "These decisions keep the error over all looks and comparisons: a false sign at 0.05 in all, a true difference "
         f"of {detect:g} taken for a smaller one at 0.2 each. The p-values and intervals in the tables are those of a "
-        "fixed number of seeds, and do not account for the looks." + (_OF_THE_CONFIGS if averaged else ""),
+        "fixed number of seeds, and do not account for the looks." + (_OF_THE_CONFIGS if of_searches else ""),
     ]
 
 

@@ -31,6 +31,7 @@ from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate
 from study.cli.progress import StudyProgress
 from study.cli.request import power_command
+from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, sampler_notes
@@ -155,7 +156,7 @@ def _publish(
 
 def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
     notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
-    notes += sibling_notes(plan)
+    notes += sibling_notes(plan) + repetition_texts(run.ledger)
     if plan.searches and landmark.trials.num_rows and not landmark.is_last:
         notes.append(f"The correlation is over {landmark.note}.")
     if not run.complete:
@@ -201,6 +202,7 @@ def _summary(
             "last_epoch": landmark.last_epoch,
         },
         "notes": notes,
+        **repetition_summary(run.ledger),
         **about_study(plan),
         "records": str(plan.directory / "records"),
         "figures": str(plan.directory / "figures"),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
+from study.ledger.promising import promising_configs
 from study.plan.confirmation import DEFAULT_CONFIGS, DEFAULT_SEEDS, ConfirmationRequest, SeedsAsked, request_of
-from study.stages.promising import promising_configs
 from trainables.process.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ def describe_unfinished(ledger: "StudyLedger") -> str | None:
     plan = ledger.plan
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
     controls = sum(1 for _ in plan.control_trials())
-    due = [searched_in_all(plan, ledger.in_stage("search")), controls, plan.replicates * len(promising_configs(ledger))]
+    repeated = plan.replicates * len(promising_configs(ledger)) if plan.replicates_detect is None else 0
+    due = [searched_in_all(plan, ledger.in_stage("search")), controls, repeated]
     before = [entry for entry in ledger.entries.values() if entry.stage not in ("tune", "confirm")]
     all_ended = all(entry.status is not None for entry in before)
+    if plan.replicates_detect is not None:
+        all_ended = all_ended and (progress := ledger.repetition_progress) is not None and progress.complete
     if all_ended and all(count >= needed for count, needed in zip(begun, due, strict=True)):
         return None
     ended = sum(entry.status is not None for entry in before)

@@ -1,10 +1,14 @@
 """Choice of the promising configs of a search, which are repeated on fresh seeds."""
 
-from study.ledger.ledger import StudyLedger
+from typing import TYPE_CHECKING
+
 from trainables.spec.trial import TrialConfig
 
+if TYPE_CHECKING:
+    from study.ledger.ledger import StudyLedger
 
-def promising_configs(ledger: StudyLedger) -> list[TrialConfig]:
+
+def promising_configs(ledger: "StudyLedger") -> list[TrialConfig]:
     """Return the best finished configs of each search, best first and without duplicates.
 
     Configs with a repetition already started stay in the list even if later results are better. Better results may

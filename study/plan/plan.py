@@ -300,7 +300,8 @@ class StudyPlan(BaseModel):
             raise ValueError(f"repetitions that are added by results number at least {FIRST_LOOK}: raise --most-seeds")
         if not self.compared and BASELINE not in self.controls:
             raise ValueError(
-                f"repetitions are added to compare configs with {BASELINE}, and the study has no {BASELINE}"
+                f"repetitions are added to compare configs with {BASELINE}, and the study has no {BASELINE}: give a "
+                "number of --replicates"
             )
         if self.compared and len(self.compared) < 2:
             raise ValueError(

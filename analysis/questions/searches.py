@@ -94,7 +94,7 @@ def compare_over_searches(
     stages: tuple[str, ...] = (CONFIRM,) if confirmed else REPEATED
     split: Split = "test" if confirmed else "validation"
     found = scores_by_method(trials, stages, split)
-    averaged = {name: _padded([*configs], searches) for name, configs in found.items()}
+    averaged = {name: of_each_search([*configs], searches) for name, configs in found.items()}
     nested = NestedScores({key: own for configs in found.values() for key, own in configs.items()}, averaged)
     if baseline not in found or not nested.spread.freedom:
         return None
@@ -103,7 +103,7 @@ def compare_over_searches(
     return SearchComparison(nested.spread, known, {name: len(each) for name, each in averaged.items()})
 
 
-def _padded(configs: list[str], searches: int) -> list[str]:
+def of_each_search(configs: list[str], searches: int) -> list[str]:
     """Repeat configs that several searches found, so that there is one for each search."""
     return [configs[place % len(configs)] for place in range(max(searches, len(configs)))]
 

@@ -71,6 +71,15 @@ def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
     this happened in 0.57 of 1,500 simulated studies with three seeds, and in 0.23 with eight. An interval of [1, 1]
     would have contained the true value in none of them.
 
+    The interval of other rank correlations (`analysis.statistics.ranks`) does not apply. It takes its length from the
+    null distribution, and the agreement of seeds that agree varies more than that of random rankings. Coverage in 400
+    simulated studies of six configs, with true agreements of 0.11, 0.32 and 0.69:
+
+        seeds   jackknife          interval of `ranks`
+        3       0.99, 0.96, 0.94   0.92, 0.89, 0.89
+        8       0.96, 0.95, 0.92   0.85, 0.69, 0.70
+        12      0.93, 0.95, 0.92   0.72, 0.64, 0.59
+
     Args:
         table: (seeds, configs) accuracies.
         seed: random seed for the permutations.

@@ -7,19 +7,28 @@ looks begin when the search has ended.
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from study.ledger.promising import promising_configs
+from study.ledger.promising import Trials, promising_configs
 from study.ledger.sequential import Looks, Progress, Side, decisions_in_words, find_progress_of
 from study.plan.methods import BASELINE, row_name
 from study.plan.stages import Stage
 from trainables.spec.trial import TrialConfig
 
-if TYPE_CHECKING:
-    from study.ledger.ledger import StudyLedger
+
+class Repeated(Trials, Protocol):
+    """Trials of a study with the state of their search and repetitions; implemented by the study's ledger."""
+
+    @property
+    def searching(self) -> bool:
+        """Whether search trials remain."""
+
+    @property
+    def repetition_progress(self) -> Progress | None:
+        """State of the repetitions."""
 
 
-def find_repetition_progress(ledger: "StudyLedger") -> Progress | None:
+def find_repetition_progress(ledger: Repeated) -> Progress | None:
     """Work out which repetitions are due; None for a fixed number of them, or while the search runs.
 
     Args:
@@ -51,7 +60,7 @@ def find_repetition_progress(ledger: "StudyLedger") -> Progress | None:
     )
 
 
-def _sides(ledger: "StudyLedger", configs: dict[str, tuple[Stage, TrialConfig]]) -> list[tuple[Side, str]]:
+def _sides(ledger: Repeated, configs: dict[str, tuple[Stage, TrialConfig]]) -> list[tuple[Side, str]]:
     """Return the sides of the comparisons, each with the name that tells the baseline."""
     plan = ledger.plan
     if plan.compared:
@@ -67,7 +76,7 @@ def _sides(ledger: "StudyLedger", configs: dict[str, tuple[Stage, TrialConfig]])
     return sides
 
 
-def repetition_texts(ledger: "StudyLedger") -> list[str]:
+def repetition_texts(ledger: Repeated) -> list[str]:
     """Return the decisions of complete sequential repetitions in words; empty for others."""
     progress, detect = ledger.repetition_progress, ledger.plan.replicates_detect
     if progress is None or detect is None or not progress.complete or not progress.decided:
@@ -75,7 +84,7 @@ def repetition_texts(ledger: "StudyLedger") -> list[str]:
     return decisions_in_words(progress, detect, ledger.plan.replicates, of_searches=ledger.plan.searches_per_method > 1)
 
 
-def repetition_summary(ledger: "StudyLedger") -> dict[str, Any]:
+def repetition_summary(ledger: Repeated) -> dict[str, Any]:
     """Return the decisions as JSON values; empty for a fixed number of repetitions."""
     progress = ledger.repetition_progress
     if progress is None:

@@ -65,14 +65,14 @@ def test_the_shipped_comparison_at_published_settings_names_ttm() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.1, 0.3])
 def test_the_share_of_collapsed_seeds_is_covered_and_no_other_config_is_named(share: float) -> None:
-    """300 simulated studies of four configs on ten seeds (standard error of a coverage 0.015).
+    """150 simulated studies of four configs on ten seeds (standard error of a coverage 0.022).
 
     Wilson's interval of ten seeds covers shares of 0.1 and 0.3 in 0.93 and 0.92 of studies, by the binomial
     distribution. A study without a collapsed seed names no config; its interval would end at 0.28.
     """
     generator = np.random.default_rng(5)
     covered, wrong = [], []
-    for _ in range(300):
+    for _ in range(150):
         lost = generator.random(10) < share
         scores = {name: tuple(generator.normal(0.8, 0.01, 10)) for name in ("kd", "ce", "dkd")}
         scores["ttm"] = tuple(np.where(lost, 0.1, generator.normal(0.8, 0.01, 10)))
@@ -84,4 +84,4 @@ def test_the_share_of_collapsed_seeds_is_covered_and_no_other_config_is_named(sh
     intervals = [stats.binomtest(k, 10).proportion_ci(0.95, method="wilson") for k in range(11)]
     exact = sum(stats.binom.pmf(k, 10, share) for k, each in enumerate(intervals) if each.low <= share <= each.high)
     assert exact == pytest.approx(0.93 if share == 0.1 else 0.92, abs=0.005)
-    assert np.mean(covered) == pytest.approx(exact, abs=0.045)
+    assert np.mean(covered) == pytest.approx(exact, abs=0.06)

@@ -18,6 +18,7 @@ from trainables.data.image_progress import hide_progress
 from trainables.display.numbers import format_number
 
 if TYPE_CHECKING:
+    from study.ledger.confirmation import Confirmation
     from study.plan.plan import StudyPlan
 
 _EXAMPLES: Final = (
@@ -95,7 +96,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
     readings = readings_note(plan)
     lines = [
         f"study      {plan.name}  (nothing has been written)",
-        f"confirms   {len(confirmation.choices)} configs on {request.seeds_in_words} fresh seeds each (replicates "
+        f"confirms   {_configs(confirmation)} on {request.seeds_in_words} fresh seeds each (replicates "
         f"{confirmation.first_replicate} to {last}); the test split is read once, for these configs",
         *(f"divides    {text}" for text in factor_texts(request)),
         *([] if detectable is None else [f"detects    {_in_words(detectable, request.seeds)}{_of_spread(plan)}"]),
@@ -131,6 +132,14 @@ def _schedules(plan: "StudyPlan") -> str:
         f" ({plan.confirm_epochs} per confirmed trial; the scores and bounds below are those of {plan.base.epochs} "
         "epochs)"
     )
+
+
+def _configs(confirmation: "Confirmation") -> str:
+    """Describe the number of configs, and of methods if each has the configs of several searches."""
+    configs, methods = len(confirmation.choices), {choice.method for choice in confirmation.choices}
+    searches = max(sum(len(choice.searches) for choice in confirmation.choices if choice.method == m) for m in methods)
+    of = f", of {len(methods)} methods with {searches} searches each" if searches > 1 else ""
+    return f"{configs} configs{of}"
 
 
 def _detectable(plan: "StudyPlan", seeds: int) -> dict[str, float] | None:

@@ -28,7 +28,7 @@ def draw_imposed_gaps(arms: Sequence[ImposedGap], *, seed: int = 0) -> Figure:
     """
     counts = ", ".join(f"{arm.control} {len(arm.target)}" for arm in arms) or "none"
     caption = (
-        f"Trials: {counts}. Lines: least squares with a pointwise {format_percent(CONFIDENCE)} percentile bootstrap "
+        f"Trials: {counts}. Lines: least squares with a pointwise {format_percent(CONFIDENCE)} bootstrap "
         "band. The target of the placebo is a constant added to all teacher logits, which does not affect the student. "
     )
     caption += f"{arms[0].evidence.capitalize()}: {arms[0].note}." if arms else ""

@@ -49,7 +49,7 @@ from analysis.reading.trials import (
     varied_fields,
 )
 from analysis.statistics.estimates import MIN_UNITS, Estimate
-from analysis.statistics.resampling import Floats, complete, line_values, percentile_interval, resampled
+from analysis.statistics.resampling import Floats, complete, line_band, line_values
 
 _NOT_POOLED: Final = Estimate(math.nan, math.nan, math.nan, 0, "rank correlation: arms of imposed gaps are not pooled")
 
@@ -237,8 +237,7 @@ def compute_gap_against_accuracy(records: StudyRecords, *, seed: int = 0) -> Gap
     line = line_values(columns, np.ones((1, len(gap))), grid)[0] if spread else np.empty(0)
     low = high = np.full_like(line, math.nan)
     if spread and len(gap) >= MIN_UNITS:
-        lines = resampled(lambda c, counts: line_values(c, counts, grid), columns, units, seed)
-        low, high = np.array([percentile_interval(values)[:2] for values in lines.T]).T
+        low, high = line_band(columns, units, grid, seed)
     trials = records.trials if landmark.is_last else at_epoch(records.trials, records.epochs, landmark.epoch)
     controls = [s for s in summarise_configs(trials) if s.stage == "control" and s.gap.n]
     return GapAgainstAccuracy(

@@ -33,10 +33,12 @@ from IPython.display import Markdown
 
 from analysis.figures.methods import draw_accuracy_against_cost, draw_methods, pareto_front
 from analysis.figures.study import compute_learning_curves, draw_learning_curves
+from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.costs import config_costs
 from analysis.questions.methods import methods_table
 from analysis.questions.stability import rank_stability
 from analysis.reading.trials import BASELINE, EXAMPLES, compare_methods, open_study
+from analysis.report.folder import read_folder
 from analysis.wording.sentences import (
     comparisons_in_brief,
     comparisons_in_words,
@@ -51,8 +53,8 @@ STUDY = Path(os.environ.get("PESFKD_STUDY") or EXAMPLES / "fashion-method")
 
 records = open_study(STUDY)
 trials = records.trials
-confirmed = compare_methods(trials, confirmed=True)
-compared = confirmed or compare_methods(trials)
+confirmation = read_folder(STUDY).confirmation()
+compared = compare_methods(trials) if confirmation is None else confirmed_summaries(trials, confirmation)
 Markdown(study_in_words(trials, STUDY.name))
 
 # %% [markdown]

@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis.reading.landmark import Floats
 from analysis.reading.pooling import of_study, study_names
-from analysis.reading.trials import BASELINE, REPEATED, SEARCH, StudyRecords, method_names, select, trial_scores
+from analysis.reading.scores import scores_by_method
+from analysis.reading.trials import BASELINE, REPEATED, SEARCH, StudyRecords, select, trial_scores
 from analysis.statistics.estimates import Estimate, mean_interval
 from analysis.statistics.meta import RandomEffects, random_effects_mean
 from analysis.statistics.resampling import without_spread
@@ -121,19 +121,13 @@ def _scores_by_method(trials: pa.Table) -> dict[str, dict[int, _Score]]:
     searched = select(trials, stages=[SEARCH])
     promised = dict(zip(searched["config_id"].to_pylist(), trial_scores(searched).tolist(), strict=True))
     rows = select(trials, stages=REPEATED)
-    names = method_names(rows)
-    configs: dict[str, str] = {}
-    for name, config_id in zip(names, rows["config_id"].to_pylist(), strict=True):
-        best = configs.setdefault(name, config_id)
-        if promised.get(config_id, -math.inf) > promised.get(best, -math.inf):
-            configs[name] = config_id
-    scores = {}
-    for name, config_id in configs.items():
-        own = rows.filter(pc.equal(rows["config_id"], config_id))
-        runs = zip(*(own[field].to_pylist() for field in ("config_id", "seed", "data_seed")), strict=True)
-        of = zip(own["replicate"].to_pylist(), trial_scores(own).tolist(), runs, strict=True)
-        scores[name] = {replicate: _Score(score, run) for replicate, score, run in of if math.isfinite(score)}
-    return scores
+    columns = [rows[field].to_pylist() for field in ("config_id", "replicate", "seed", "data_seed")]
+    runs = {(config_id, replicate): (config_id, *seeds) for config_id, replicate, *seeds in zip(*columns, strict=True)}
+    found = {}
+    for name, configs in scores_by_method(trials, REPEATED).items():
+        best = max(configs, key=lambda config_id: promised.get(config_id, -math.inf))
+        found[name] = {each: _Score(score, runs[best, each]) for each, score in configs[best].items()}
+    return found
 
 
 def _combined(method: str, baseline: str, found: dict[str, _Paired]) -> DifferenceAcross:

@@ -1,6 +1,7 @@
 """Answer the question of the space `adapter_why`: does learning the adapter help, or only the softening?
 
-PESF-KD is compared with each control of the space, paired by replicate, with Holm's correction over the controls.
+PESF-KD is compared with each control of the space, paired by replicate, with Holm's correction over the controls. If
+methods have the best configs of several searches, intervals and tests are over searches and seeds.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from analysis.questions.searches import NestedScores, of_each_search
+from analysis.reading.scores import mean_over_configs, scores_by_method
 from analysis.reading.trials import (
     CONFIRM,
     REPEATED,
@@ -19,7 +22,6 @@ from analysis.reading.trials import (
     objective,
     objective_measure,
     select,
-    trial_scores,
     within_reach,
 )
 from analysis.statistics.estimates import Estimate, holm, paired_difference
@@ -62,22 +64,27 @@ def learned_against_controls(trials: pa.Table, *, confirmed: bool = False, seed:
         seed: random seed for the intervals and the tests.
 
     Returns:
-        One comparison for each control with two replicates or more in common, in table order.
+        One comparison for each control with two replicates or more in common, in table order. If
+        methods have the best configs of several searches, they are compared over searches and seeds.
     """
     split: Split = "test" if confirmed else "validation"
-    rows = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
-    scores: dict[str, dict[int, float]] = {}
-    for name, replicate, score in zip(
-        method_names(rows), rows["replicate"].to_pylist(), trial_scores(rows, split).tolist(), strict=True
-    ):
-        scores.setdefault(name, {})[replicate] = score
-    own = scores.pop(LEARNED, {})
+    stages: tuple[str, ...] = (CONFIRM,) if confirmed else REPEATED
+    measure = objective_measure(select(trials, stages=stages))
+    configs = scores_by_method(trials, stages, split)
+    searches = max((len(each) for each in configs.values()), default=0)
+    averaged = {name: of_each_search([*each], searches) for name, each in configs.items()}
+    nested = NestedScores({key: own for each in configs.values() for key, own in each.items()}, averaged)
+    own = mean_over_configs(configs.get(LEARNED, {}).values())
     found = []
-    for control, theirs in scores.items():
+    for control in configs:
+        theirs = mean_over_configs(configs[control].values())
         shared = sorted(own.keys() & theirs.keys())
-        if len(shared) > 1 and control in (*SOFTENED, *FIXED, *_averages(scores)):
-            pair = paired_difference([own[r] for r in shared], [theirs[r] for r in shared], seed=seed)
-            found.append(LearnedAgainst(control, within_reach(pair, objective_measure(rows)), float("nan")))
+        if len(shared) < 2 or control not in (*SOFTENED, *FIXED, *_averages(configs)):
+            continue
+        pair = paired_difference([own[r] for r in shared], [theirs[r] for r in shared], seed=seed)
+        if searches > 1:  # the luck of the searches counts too
+            pair = nested.difference(LEARNED, control)
+        found.append(LearnedAgainst(control, within_reach(pair, measure), float("nan")))
     p_values = [float("nan") if each.difference.p_value is None else each.difference.p_value for each in found]
     return [replace(each, corrected_p=p) for each, p in zip(found, holm(p_values), strict=True)]
 

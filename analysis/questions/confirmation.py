@@ -3,6 +3,9 @@
 The best score of a search is the maximum of many noisy numbers, so it reflects the seed more than the config. Configs
 are therefore chosen by a lower bound of their mean score. The confirmation seeds were not used for any choice, so means
 over these seeds are unbiased. The excess of the search score over such a mean is the optimism of the winner.
+
+If a study searches each method several times, the best config of each search is confirmed. A method is then the mean of
+these configs, with intervals and tests over seeds and searches (`analysis.statistics.over_searches`).
 """
 
 import collections
@@ -23,6 +26,8 @@ from analysis.questions.beyond_seeds import (
     mean_beyond_seeds,
 )
 from analysis.questions.samples import crossed_difference
+from analysis.questions.searches import NestedScores, method_label, spread_note
+from analysis.reading.scores import gaps_by_config, scores_by_config
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
@@ -35,6 +40,7 @@ from analysis.reading.trials import (
     planned_epochs,
     select,
     trial_scores,
+    within_possible,
     within_reach,
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
@@ -91,6 +97,8 @@ class ConfirmedConfig:
         optimism_on_test: `search_score` minus `test_accuracy`; None as for `optimism`.
         beyond_seeds: `test_accuracy` with an interval over teachers or splits, and seeds; None for a single one, and
             for a method without a teacher on a single split.
+        method: name of the method, if the study compares methods; empty in summaries of earlier versions.
+        searches: numbers of the method's searches, from 1, with this config as their best; empty for one search.
     """
 
     config_id: str
@@ -106,24 +114,59 @@ class ConfirmedConfig:
     optimism: Estimate | None
     optimism_on_test: Estimate | None
     beyond_seeds: BeyondSeeds | None = None
+    method: str = ""
+    searches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ConfirmedMethod:
+    """One method with the best configs of its searches, averaged over searches and seeds.
+
+    Args:
+        method: name of the method.
+        searches: number of searches.
+        configs: digest of the best config of each search; a config that two searches found occurs twice.
+        rank: rank of the method; None for a method that was not chosen by rank.
+        control: name of the control, or None if the method is not a control.
+        test_accuracy: objective on the test split over searches and seeds.
+        accuracy: objective on the validation split.
+        gap: sharpness gap in nats; n is 0 for a method without a gap.
+    """
+
+    method: str
+    searches: int
+    configs: tuple[str, ...]
+    rank: int | None
+    control: str | None
+    test_accuracy: Estimate
+    accuracy: Estimate
+    gap: Estimate
+
+    @property
+    def label(self) -> str:
+        """Name in tables, with the number of searches that the row averages."""
+        return method_label(self.method, self.searches)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference between two configs in the objective (usually accuracy) on the test split, paired by seed.
+    """Difference between two configs or methods in the objective on the test split, paired by seed.
 
     Args:
-        config_id: digest of the first config.
-        label: label of the first config.
-        against: digest of the second config.
-        against_label: label of the second config.
+        config_id: digest of the first config; of several, the first.
+        label: label of the first config, or name of the method.
+        against: digest of the second config; of several, the first.
+        against_label: label of the second config, or name of the method.
         difference: first minus second; a fraction if the objective is accuracy.
         corrected_p: p-value after Holm's correction for all comparisons of the confirmation; None without a p-value.
         corrected_equivalence: p-value of the equivalence test, corrected in the same way.
         over_samples: the same difference with an interval over seeds and test samples; None if the records do not say
-            which samples each trial classified correctly, or the objective is not accuracy.
+            which samples each trial classified correctly, or the objective is not accuracy. It holds for the configs
+            that were found.
         beyond_seeds: the same difference with an interval over teachers or splits, and seeds; None for a single one,
             and if neither method has a teacher on a single split.
+        configs: digests of the configs that the first side averages, one for each search.
+        against_configs: digests of the configs that the second side averages.
     """
 
     config_id: str
@@ -135,6 +178,8 @@ class Comparison:
     corrected_equivalence: float | None = None
     over_samples: Estimate | None = None
     beyond_seeds: BeyondSeeds | None = None
+    configs: tuple[str, ...] = ()
+    against_configs: tuple[str, ...] = ()
 
     @property
     def clear(self) -> bool:
@@ -164,6 +209,8 @@ class ConfirmationResult:
         objective: name of the objective of the comparisons.
         compares_methods: whether every config is compared with the baseline, rather than the choices with controls.
         schedules: numbers of epochs, if the confirmation trials have another number than all other trials; else None.
+        methods: methods averaged over searches, in the order of choice; empty for one search per method.
+        note: description of the spread between searches; empty for one search per method.
     """
 
     configs: list[ConfirmedConfig]
@@ -171,11 +218,23 @@ class ConfirmationResult:
     objective: str = "accuracy"
     compares_methods: bool = False
     schedules: Schedules | None = None
+    methods: tuple[ConfirmedMethod, ...] = ()
+    note: str = ""
 
     @property
     def score_before(self) -> str:
         """Head of the column with the scores before the confirmation."""
         return "score before" if self.schedules is None else f"score before ({self.schedules.chosen} epochs)"
+
+    @property
+    def measured(self) -> list[ConfirmedConfig | ConfirmedMethod]:
+        """Methods, or else configs, with a test score."""
+        return [each for each in self.methods or self.configs if each.test_accuracy.n]
+
+    @property
+    def first_mean(self) -> ConfirmedConfig | ConfirmedMethod | None:
+        """Method with rank 1, or else the config, or None."""
+        return next((each for each in self.methods or self.configs if each.rank == 1), None)
 
     @property
     def first(self) -> ConfirmedConfig | None:
@@ -201,7 +260,8 @@ class ConfirmationResult:
     def as_dict(self) -> dict[str, Any]:
         """Return a dict that is valid JSON except for NaN."""
         comparisons = [{**asdict(each), "clear_of_zero": each.clear} for each in self.comparisons]
-        return {"configs": [asdict(each) for each in self.configs], "comparisons": comparisons}
+        averaged = {"methods": [asdict(each) for each in self.methods], "note": self.note} if self.methods else {}
+        return {"configs": [asdict(each) for each in self.configs], "comparisons": comparisons, **averaged}
 
 
 def pooled_spread(repeated: Sequence[Mapping[int, float]]) -> tuple[float, float]:
@@ -310,8 +370,8 @@ def summarise_confirmation(
 
     Args:
         trials: trials of the study.
-        chosen: `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score` of each config; see
-            `ConfirmedConfig`.
+        chosen: `config_id`, `label`, `rank`, `control`, `winner`, `bound` and `search_score` of each config, and
+            `method` and `searches` if known; see `ConfirmedConfig`.
         baseline: control to compare every other config with; None to compare each ranked config with every control.
         seed: random seed for the bootstrap intervals.
     """
@@ -319,14 +379,23 @@ def summarise_confirmation(
     rows = {each["config_id"]: confirmed.filter(pc.equal(confirmed["config_id"], each["config_id"])) for each in chosen}
     schedules = _schedules(trials)
     configs = [_confirmed(each, rows[each["config_id"]], schedules) for each in chosen]
-    pairs = [
-        (one, other)
-        for one in configs
-        for other in configs
-        if one is not other
-        and (other.control == baseline if baseline is not None else one.rank is not None and other.control is not None)
-    ]
-    comparisons = [_compare(one, other, rows, seed) for one, other in pairs]
+    methods: tuple[ConfirmedMethod, ...] = ()
+    note = ""
+    if any(config.searches for config in configs):
+        methods, comparisons, note = _over_searches(configs, confirmed, rows, baseline, seed)
+    else:
+        pairs = [
+            (one, other)
+            for one in configs
+            for other in configs
+            if one is not other
+            and (
+                other.control == baseline
+                if baseline is not None
+                else one.rank is not None and other.control is not None
+            )
+        ]
+        comparisons = [_compare(one, other, rows, seed) for one, other in pairs]
     differences = [each.difference for each in comparisons]
     corrected, equivalence = holm_of(differences, "p_value"), holm_of(differences, "equivalence_p")
     comparisons = [
@@ -334,8 +403,9 @@ def summarise_confirmation(
         for each, p_value, equivalent in zip(comparisons, corrected, equivalence, strict=True)
     ]
     return ConfirmationResult(
-        configs, comparisons, objective(trials), compares_methods=baseline is not None, schedules=schedules
-    )
+        configs, comparisons, objective(trials), compares_methods=baseline is not None, methods=methods, note=note,
+        schedules=schedules,
+    )  # fmt: skip
 
 
 def _schedules(trials: pa.Table) -> Schedules | None:
@@ -356,7 +426,65 @@ def _confirmed(chosen: Mapping[str, Any], rows: pa.Table, schedules: Schedules |
         optimism=None if comparable is None else _optimism(comparable, validation),
         optimism_on_test=None if comparable is None else _optimism(comparable, test),
         beyond_seeds=mean_beyond_seeds(rows),
+        method=chosen.get("method") or "",
+        searches=tuple(chosen.get("searches") or ()),
     )
+
+
+def _over_searches(
+    configs: Sequence[ConfirmedConfig],
+    confirmed: pa.Table,
+    rows: Mapping[str, pa.Table],
+    baseline: str | None,
+    seed: int,
+) -> tuple[tuple[ConfirmedMethod, ...], list[Comparison], str]:
+    """Average the configs of each method over searches, and compare all methods with the baseline."""
+    groups: dict[str, list[ConfirmedConfig]] = {}
+    for config in configs:
+        groups.setdefault(config.method, []).append(config)
+    # A config that two searches found counts twice.
+    averaged = {
+        name: tuple(config.config_id for config in group for _ in config.searches or (1,))
+        for name, group in groups.items()
+    }
+    columns = {
+        "test": scores_by_config(confirmed, (CONFIRM,), "test"),
+        "validation": scores_by_config(confirmed, (CONFIRM,), "validation"),
+        "gap": gaps_by_config(confirmed, (CONFIRM,)),
+    }
+    found = {column: NestedScores(scores, averaged) for column, scores in columns.items()}
+    measure = objective_measure(confirmed)
+    methods = tuple(
+        ConfirmedMethod(
+            method=name,
+            searches=len(averaged[name]),
+            configs=averaged[name],
+            rank=group[0].rank,
+            control=group[0].control,
+            test_accuracy=within_possible(found["test"].mean(name), measure),
+            accuracy=within_possible(found["validation"].mean(name), measure),
+            gap=found["gap"].mean(name),
+        )
+        for name, group in groups.items()
+    )
+    comparisons = []
+    baselines = [name for name, group in groups.items() if group[0].control == baseline]
+    for name, against in ((name, against) for against in baselines for name in groups if name != against):
+        tables = ([rows[config_id] for config_id in averaged[side]] for side in (name, against))
+        comparisons.append(
+            Comparison(
+                groups[name][0].config_id,
+                name,
+                groups[against][0].config_id,
+                against,
+                within_reach(found["test"].difference(name, against), measure),
+                None,
+                over_samples=crossed_difference(*tables, seed=seed),
+                configs=averaged[name],
+                against_configs=averaged[against],
+            )
+        )
+    return methods, comparisons, spread_note(found["test"].spread, found["test"].pooled)
 
 
 def _optimism(score: float, confirmed: Estimate) -> Estimate:
@@ -374,7 +502,7 @@ def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa
     paired = [own[r] for r in shared], [others[r] for r in shared]
     found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)
     within = within_reach(found, objective_measure(rows[one.config_id]))
-    over_samples = crossed_difference(rows[one.config_id], rows[other.config_id], seed=seed)
+    over_samples = crossed_difference([rows[one.config_id]], [rows[other.config_id]], seed=seed)
     beyond_seeds = difference_beyond_seeds(rows[one.config_id], rows[other.config_id])
     labels = one.config_id, one.label, other.config_id, other.label
     return Comparison(*labels, within, None, over_samples=over_samples, beyond_seeds=beyond_seeds)
@@ -386,6 +514,9 @@ def confirmation_table(result: ConfirmationResult) -> str:
     heads = ["config", "n", f"test {words}", f"val {words}", result.score_before]
     heads += ["optimism (score − val)"] if result.schedules is None else []
     lines = [_row(heads), "|" + " --- |" * len(heads)]
+    for method in result.methods:
+        accuracies = (format_estimate(method.test_accuracy), format_estimate(method.accuracy))
+        lines.append(_row([f"**{method.label}**", str(method.test_accuracy.n), *accuracies, *[""] * (len(heads) - 4)]))
     for config in result.configs:
         accuracies = (format_estimate(config.test_accuracy), format_estimate(config.accuracy))
         score = format_number(config.search_score)
@@ -408,7 +539,9 @@ def confirmation_table(result: ConfirmationResult) -> str:
     methods |= {each.over_samples.method for each in result.comparisons if each.over_samples is not None}
     methods |= {each.beyond_seeds.mean.method for each in result.comparisons if each.beyond_seeds is not None}
     methods |= {config.test_accuracy.method for config in result.configs}
-    return "\n".join([*lines, "", *(f"- {note}." for note in sorted(methods))])
+    methods |= {method.test_accuracy.method for method in result.methods}
+    notes = [*([result.note.rstrip(".")] if result.note else []), *sorted(methods)]
+    return "\n".join([*lines, "", *(f"- {note}." for note in notes)])
 
 
 def _has_samples(result: ConfirmationResult) -> bool:
@@ -483,8 +616,7 @@ def _methods_in_words(result: ConfirmationResult) -> list[str]:
     if not compared:
         return []
     tested = [(each.label, each.difference, each.corrected_p, each.corrected_equivalence) for each in compared]
-    measured = [each for each in result.configs if each.test_accuracy.n]
-    best = _best(result)
+    measured, best = result.measured, _best(result)
     highest = (
         f"Of {counted(len(measured), 'method')}, {best.label} has the highest mean test {result.objective}, "
         f"{format_estimate(best.test_accuracy)} over {counted(best.test_accuracy.n, 'seed')}."
@@ -493,16 +625,18 @@ def _methods_in_words(result: ConfirmationResult) -> list[str]:
     return [all_standings_in_words(tested, compared[0].against_label), highest, *own]
 
 
-def _best(result: ConfirmationResult) -> ConfirmedConfig:
-    """Return the config with the highest mean on the test split."""
-    return max((each for each in result.configs if each.test_accuracy.n), key=lambda each: each.test_accuracy.value)
+def _best(result: ConfirmationResult) -> ConfirmedConfig | ConfirmedMethod:
+    """Return the method, or else the config, with the highest mean on the test split."""
+    return max(result.measured, key=lambda each: each.test_accuracy.value)
 
 
 def _of_best(result: ConfirmationResult) -> list[Comparison]:
-    """Return the comparisons of the config with the highest mean on the test split; empty before the first result."""
-    if not any(each.test_accuracy.n for each in result.configs):
+    """Return the comparisons of the best method, or else config, on the test split; empty before the first result."""
+    if not result.measured:
         return []
-    return [each for each in result.comparisons if each.config_id == _best(result).config_id]
+    best = _best(result)
+    config_id = best.config_id if isinstance(best, ConfirmedConfig) else best.configs[0]
+    return [each for each in result.comparisons if each.config_id == config_id]
 
 
 def standing(comparison: Comparison) -> str:

@@ -23,8 +23,8 @@ from analysis.statistics.estimates import MIN_UNITS, Estimate, expanded_estimate
 from analysis.statistics.resampling import (
     Units,
     complete,
+    line_band,
     line_values,
-    percentile_interval,
     resampled,
     unit_count,
 )
@@ -95,9 +95,7 @@ def fitted_line(target: Floats, values: Floats, seed: int) -> tuple[Floats, Floa
     grid = np.linspace(target.min(), target.max(), _POINTS)
     columns, units = complete([target, values])
     line = line_values(columns, np.ones((1, len(columns))), grid)[0]
-    lines = resampled(lambda each, counts: line_values(each, counts, grid), columns, units, seed)
-    low, high = np.array([percentile_interval(at)[:2] for at in lines.T]).T
-    return grid, line, low, high
+    return grid, line, *line_band(columns, units, grid, seed)
 
 
 def _columns(trials: pa.Table, control: Control) -> tuple[Floats, Units]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from analysis.questions.costs import ConfigCost, times
+from analysis.questions.searches import method_label
 from analysis.reading.trials import BASELINE, ConfigSummary, objective_of_all
 from trainables.display.numbers import (
     format_difference,
@@ -64,6 +65,11 @@ def methods_table(
     return "\n".join([*lines, "", *notes])
 
 
+def method_cell(summary: ConfigSummary) -> str:
+    """Return the method of a row, with the number of searches that the row averages."""
+    return method_label(summary.method, summary.searches)
+
+
 def split_of(summaries: Sequence[ConfigSummary]) -> str:
     """Return the split of the accuracies; all summaries of a comparison share one split."""
     return summaries[0].split if summaries else "validation"
@@ -72,7 +78,7 @@ def split_of(summaries: Sequence[ConfigSummary]) -> str:
 def _cells(summary: ConfigSummary) -> list[str]:
     against = summary.against_baseline
     return [
-        summary.method,
+        method_cell(summary),
         str(summary.accuracy.n),
         format_estimate(summary.accuracy),
         format_gap(summary.gap),

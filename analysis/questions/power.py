@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.questions.confirmation import ConfirmationResult
+from analysis.reading.scores import mean_over_configs, scores_by_config
 from analysis.reading.trials import (
     BASELINE,
     CONFIRM,
@@ -22,8 +23,6 @@ from analysis.reading.trials import (
     Split,
     objective,
     objective_of_all,
-    select,
-    trial_scores,
 )
 from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate, holm
@@ -66,11 +65,13 @@ class Resolution:
         compared: comparisons, at least one.
         objective: objective of the differences in words.
         split: split of the differences.
+        over_searches: whether the intervals of the differences cover searches too, while spreads are over seeds alone.
     """
 
     compared: tuple[Compared, ...]
     objective: str
     split: Split
+    over_searches: bool = False
 
     @property
     def spreads(self) -> list[float]:
@@ -150,20 +151,23 @@ def find_resolution(
         confirmed: result of a complete confirmation, or None.
     """
     if confirmed is not None and any(each.difference.n for each in confirmed.comparisons):
-        scores = _scores(trials, (CONFIRM,), "test")
+        scores = scores_by_config(trials, (CONFIRM,), "test")
         compared = tuple(
             Compared(
                 each.label,
                 each.against_label,
-                _spread(scores.get(each.config_id, {}), scores.get(each.against, {})),
+                _spread(
+                    _mean_of(scores, each.configs or (each.config_id,)),
+                    _mean_of(scores, each.against_configs or (each.against,)),
+                ),
                 each.difference,
                 each.corrected_p,
             )
             for each in confirmed.comparisons
             if each.difference.n
         )
-        return Resolution(compared, confirmed.objective, "test")
-    scores = _scores(trials, REPEATED, "validation")
+        return Resolution(compared, confirmed.objective, "test", over_searches=bool(confirmed.methods))
+    scores = scores_by_config(trials, REPEATED)
     found = tuple(_repeated(configs, scores))
     return (
         Resolution(found, objective_of_all(configs) if configs else objective(trials), "validation") if found else None
@@ -176,29 +180,21 @@ def _repeated(configs: Sequence[ConfigSummary], scores: dict[str, dict[int, floa
     known = [(each, against) for each, against in rows if against is not None and against.n]
     if not baselines:
         return
-    shared = set.intersection(*(set(scores[each]) for each in baselines))
-    baseline = {replicate: float(np.mean([scores[each][replicate] for each in baselines])) for replicate in shared}
+    baseline = _mean_of(scores, baselines)
     corrected = holm([math.nan if against.p_value is None else against.p_value for _, against in known])
     for (each, against), p_value in zip(known, corrected, strict=True):
-        spread = _spread(scores[each.config_id], baseline)
+        spread = _spread(scores.get(each.config_id, {}), baseline)
         label = each.method if each.stage == "control" else each.name
         yield Compared(label, BASELINE, spread, against, None if math.isnan(p_value) else p_value)
 
 
-def _scores(trials: pa.Table, stages: Sequence[str], split: Split) -> dict[str, dict[int, float]]:
-    """Return the scores of each config by replicate."""
-    rows = select(trials, stages=stages)
-    found: dict[str, dict[int, float]] = {}
-    columns = (rows["config_id"].to_pylist(), rows["replicate"].to_pylist(), trial_scores(rows, split).tolist())
-    for config_id, replicate, score in zip(*columns, strict=True):
-        found.setdefault(config_id, {})[replicate] = score
-    return found
+def _mean_of(scores: dict[str, dict[int, float]], configs: Sequence[str]) -> dict[int, float]:
+    return mean_over_configs([scores.get(config_id, {}) for config_id in configs])
 
 
 def _spread(own: dict[int, float], others: dict[int, float]) -> float:
     differences = [own[each] - others[each] for each in sorted(own.keys() & others.keys())]
-    kept = [each for each in differences if math.isfinite(each)]
-    return float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
+    return float(np.std(differences, ddof=1)) if len(differences) > 1 else math.nan
 
 
 def resolution_texts(found: Resolution | None, command: str, *, difference: float = SMALLEST_EFFECT) -> list[str]:
@@ -223,10 +219,14 @@ def resolution_texts(found: Resolution | None, command: str, *, difference: floa
             [f"{len(unsettled) - _MOST_NAMED} more"] if len(unsettled) > _MOST_NAMED else []
         )
         texts.append(
-            f"Not settled to ±{difference:g}: {listed(named)}. Only more seeds can settle this: "
+            f"Not settled to ±{difference:g}: {listed(named)}. Only more seeds{_beyond_seeds(found)} can settle this: "
             f"{seeds_in_words(found, difference)} (`{command}`)."
         )
     return texts
+
+
+def _beyond_seeds(found: Resolution) -> str:
+    return ", and more searches per method," if found.over_searches else ""
 
 
 def _detectable_text(found: Resolution) -> str:
@@ -236,6 +236,7 @@ def _detectable_text(found: Resolution) -> str:
     return (
         f"Least detectable difference in {size} at n = {found.seeds}: {_difference(single)} (power {POWER:g}, "
         f"two-sided level {LEVEL:g}{after}), by {spread_in_words(found)}."
+        + (" It holds for the configs found: the luck of searches comes on top." if found.over_searches else "")
     )
 
 

@@ -1,7 +1,7 @@
 """Confirmed configs compared over test samples and within classes, from the recorded answers of their trials."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,25 +51,29 @@ def correct_samples(rows: pa.Table) -> dict[int, NDArray[np.bool_]]:
     return found
 
 
-def crossed_difference(one: pa.Table, other: pa.Table, *, seed: int = 0) -> Estimate | None:
-    """Compare the test accuracy of two configs over seeds and samples.
+def crossed_difference(ones: Sequence[pa.Table], others: Sequence[pa.Table], *, seed: int = 0) -> Estimate | None:
+    """Compare the test accuracy of two configs, or of two groups of configs, over seeds and samples.
 
     Args:
-        one: trials of the first config.
-        other: trials of the second config.
+        ones: trials of each config of the first group, which are averaged by seed and sample.
+        others: trials of each config of the second group.
         seed: random seed for the bootstrap.
 
     Returns:
-        First minus second. None if the objective is not accuracy, or no seed has the answers of both.
+        First minus second, for these configs. None if the objective is not accuracy, or no seed has all answers.
     """
-    if not one.num_rows or objective_measure(one) != ACCURACY:
+    if not ones[0].num_rows or objective_measure(ones[0]) != ACCURACY:
         return None
-    own, others = correct_samples(one), correct_samples(other)
-    shared = sorted(own.keys() & others.keys())
-    pairs = [(own[each], others[each]) for each in shared if len(own[each]) == len(others[each])]
-    if not pairs or len({len(first) for first, _ in pairs}) > 1:
+    own, other = ([correct_samples(table) for table in tables] for tables in (ones, others))
+    shared = sorted(set.intersection(*(set(each) for each in (*own, *other))))
+    sizes = {len(answers[replicate]) for answers in (*own, *other) for replicate in shared}
+    if len(sizes) != 1:
         return None
-    return crossed_mean(np.array([first.astype(np.float64) - second for first, second in pairs]), seed=seed)
+    first, second = (
+        np.array([np.mean([answers[replicate] for answers in side], axis=0) for replicate in shared])
+        for side in (own, other)
+    )
+    return crossed_mean(first - second, seed=seed)
 
 
 def compare_classes(one: pa.Table, other: pa.Table, *, seed: int = 0) -> list[ClassResult]:

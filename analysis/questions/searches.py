@@ -1,32 +1,60 @@
 """Comparison of methods over seeds and over searches, for studies that search each method several times.
 
-Notation: method m has R configs, the best of R independent searches, each with a mean score over the same n seeds. Two
-searches of one method differ by luck, with standard deviation τ beyond the seeds. Intervals over seeds alone hold for
-the configs that were found. Those over seeds and searches hold for the method with its search.
-
-For a method with R configs, the variance between their means estimates τ² + σ²/n, where σ² is the variance over seeds
-that the R configs do not share. Subtracting the second term and averaging over methods gives τ².
-
-Source: the method of moments for two-way layouts; Satterthwaite (1946) for the degrees of freedom.
+Two searches of one method differ by luck. Intervals over seeds alone hold for the configs that were found. Those over
+seeds and searches hold for the method with its search (`analysis.statistics.over_searches`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from scipy import stats
 
-from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, method_names, select, trial_scores
+from analysis.reading.scores import ByReplicate, score_table, scores_by_method, shared_replicates
+from analysis.reading.trials import BASELINE, CONFIRM, REPEATED, Split
+from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate
-from analysis.statistics.resampling import CONFIDENCE
+from analysis.statistics.over_searches import (
+    MIN_SEEDS,
+    SearchSpread,
+    between_searches,
+    difference_over_searches,
+    mean_over_searches,
+)
 from trainables.display.numbers import NETWORK_PLACES, counted, format_number
 
 LEAD: Final = "Between searches of one method"
-_MIN_SEEDS: Final = 2
+
+
+class NestedScores:
+    """Scores of methods by search and replicate.
+
+    Args:
+        scores: scores by config and replicate.
+        averaged: configs of each method, one for each search.
+
+    Attributes:
+        spread: spread between searches, pooled over methods.
+        pooled: number of methods with several searches.
+    """
+
+    def __init__(self, scores: Mapping[str, ByReplicate], averaged: Mapping[str, Sequence[str]]) -> None:
+        self._of = {name: [scores.get(each, {}) for each in configs] for name, configs in averaged.items()}
+        tables = {name: score_table(own, shared_replicates(own)) for name, own in self._of.items()}
+        self._tables = tables
+        self.spread = between_searches(list(tables.values()))
+        self.pooled = sum(len(each) > 1 for each in tables.values())
+
+    def mean(self, name: str) -> Estimate:
+        """Average a method over searches and the replicates that all its configs share."""
+        return mean_over_searches(self._tables[name], self.spread)
+
+    def difference(self, name: str, against: str) -> Estimate:
+        """Compare two methods over searches and the replicates that all configs of both share."""
+        shared = shared_replicates([*self._of[name], *self._of[against]])
+        own, other = (score_table(self._of[each], shared) for each in (name, against))
+        return difference_over_searches(own, other, self.spread, smallest_effect=SMALLEST_EFFECT)
 
 
 @dataclass(frozen=True)
@@ -34,27 +62,19 @@ class SearchComparison:
     """Differences of methods from a baseline, over seeds and searches.
 
     Args:
-        between: standard deviation τ between searches of one method, beyond seeds.
-        freedom: degrees of freedom of τ².
+        spread: spread between searches of one method.
         differences: estimate by method; n counts seeds.
         searches: number of configs per method, at least 2 for each.
     """
 
-    between: float
-    freedom: int
+    spread: SearchSpread
     differences: dict[str, Estimate]
     searches: dict[str, int]
 
     @property
     def note(self) -> str:
         """Description in a sentence or two."""
-        methods = sum(each > 1 for each in self.searches.values())
-        return (
-            f"{LEAD}, mean scores differ by a standard deviation of "
-            f"{format_number(self.between, NETWORK_PLACES)} beyond seeds (pooled over {counted(methods, 'method')}). "
-            "Intervals over seeds hold for the configs found; those over seeds and searches for the methods with their "
-            "searches."
-        )
+        return spread_note(self.spread, sum(each > 1 for each in self.searches.values()))
 
 
 def compare_over_searches(
@@ -71,68 +91,43 @@ def compare_over_searches(
     Returns:
         None if there is one search per method, or the baseline has no trial on shared seeds.
     """
-    rows = select(trials, stages=[CONFIRM] if confirmed else REPEATED)
-    found = {name: table for name, table in _tables(rows, confirmed).items() if table.shape[1] >= _MIN_SEEDS}
-    tables = {name: np.resize(table, (max(searches, len(table)), table.shape[1])) for name, table in found.items()}
-    if baseline not in tables or all(len(table) < 2 for table in tables.values()):
+    stages: tuple[str, ...] = (CONFIRM,) if confirmed else REPEATED
+    split: Split = "test" if confirmed else "validation"
+    found = scores_by_method(trials, stages, split)
+    averaged = {name: of_each_search([*configs], searches) for name, configs in found.items()}
+    nested = NestedScores({key: own for configs in found.values() for key, own in configs.items()}, averaged)
+    if baseline not in found or not nested.spread.freedom:
         return None
-    between, freedom = between_searches(list(tables.values()))
-    own = tables[baseline]
-    differences = {
-        name: _difference(table, own, between, freedom)
-        for name, table in tables.items()
-        if name != baseline and table.shape[1] == own.shape[1]
-    }
-    return SearchComparison(
-        math.sqrt(between), freedom, differences, {name: len(each) for name, each in tables.items()}
+    differences = {name: nested.difference(name, baseline) for name in found if name != baseline}
+    known = {name: each for name, each in differences.items() if each.n >= MIN_SEEDS}
+    return SearchComparison(nested.spread, known, {name: len(each) for name, each in averaged.items()})
+
+
+def of_each_search(configs: list[str], searches: int) -> list[str]:
+    """Repeat configs that several searches found, so that there is one for each search."""
+    return [configs[place % len(configs)] for place in range(max(searches, len(configs)))]
+
+
+def spread_note(spread: SearchSpread, methods: int) -> str:
+    """Describe the spread between searches of one method in two sentences.
+
+    Args:
+        spread: pooled spread.
+        methods: number of methods with several searches.
+
+    Returns:
+        The sentences; empty if no method has two searches on two seeds.
+    """
+    if not spread.freedom:
+        return ""
+    return (
+        f"{LEAD}, mean scores differ by a standard deviation of "
+        f"{format_number(math.sqrt(spread.variance), NETWORK_PLACES)} beyond seeds (pooled over "
+        f"{counted(methods, 'method')}). Intervals over seeds hold for the configs found; those over seeds and "
+        "searches for the methods with their searches."
     )
 
 
-def between_searches(tables: Sequence[NDArray[np.float64]]) -> tuple[float, int]:
-    """Estimate the variance between searches of one method, beyond seeds.
-
-    Args:
-        tables: (R, n) scores of each method, one row per search, columns paired by seed.
-
-    Returns:
-        Variance τ², at least 0, and its degrees of freedom.
-    """
-    total, freedom = 0.0, 0
-    for table in tables:
-        searches, seeds = table.shape
-        if searches < 2:
-            continue
-        rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-        noise = float((rest**2).sum()) / ((searches - 1) * (seeds - 1))
-        total += (searches - 1) * (float(table.mean(axis=1).var(ddof=1)) - noise / seeds)
-        freedom += searches - 1
-    return (max(0.0, total / freedom), freedom) if freedom else (math.nan, 0)
-
-
-def _difference(table: NDArray[np.float64], baseline: NDArray[np.float64], between: float, freedom: int) -> Estimate:
-    differences = table.mean(axis=0) - baseline.mean(axis=0)
-    n = len(differences)
-    over_seeds = float(differences.var(ddof=1)) / n
-    over_searches = between * (1 / len(table) + 1 / len(baseline))
-    total = over_seeds + over_searches
-    uncertainty = over_seeds**2 / (n - 1) + over_searches**2 / freedom
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, total**2 / uncertainty)) if uncertainty else math.nan
-    value, half = float(differences.mean()), quantile * math.sqrt(total)
-    method = f"difference of means over searches, Student t interval over seeds and searches, {CONFIDENCE}"
-    return Estimate(value, value - half, value + half, n, method)
-
-
-def _tables(rows: pa.Table, confirmed: bool) -> dict[str, NDArray[np.float64]]:
-    """Return the scores of each method as (R, n), over the seeds that all repeated configs share."""
-    scores: dict[str, dict[str, dict[int, float]]] = {}
-    values = trial_scores(rows, "test" if confirmed else "validation").tolist()
-    columns = (method_names(rows), rows["config_id"].to_pylist(), rows["replicate"].to_pylist(), values)
-    for name, config_id, replicate, score in zip(*columns, strict=True):
-        if math.isfinite(score):
-            scores.setdefault(name, {}).setdefault(config_id, {})[replicate] = score
-    every = [seeds.keys() for configs in scores.values() for seeds in configs.values()]
-    shared = sorted(set.intersection(*map(set, every))) if every else []
-    return {
-        name: np.array([[seeds[each] for each in shared] for seeds in configs.values()], dtype=np.float64)
-        for name, configs in scores.items()
-    }
+def method_label(method: str, searches: int) -> str:
+    """Return the name of a method in tables, with the number of searches that the row averages."""
+    return method if searches < 2 else f"{method} (mean of {searches} searches)"

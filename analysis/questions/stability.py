@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import pyarrow.compute as pc
 from scipy import stats
 
 from analysis.reading.landmark import Evidence, Floats
-from analysis.reading.trials import SEARCH, StudyRecords, of_the_search_schedule, select, trial_scores
+from analysis.reading.scores import score_table, scores_by_config, shared_replicates
+from analysis.reading.trials import SEARCH, StudyRecords, of_the_search_schedule
 from analysis.statistics.estimates import Estimate, within_range
 from analysis.statistics.resampling import CONFIDENCE
 
@@ -50,20 +50,16 @@ def rank_stability(records: StudyRecords, *, seed: int = 0) -> RankStability:
         records: study records.
         seed: random seed for the resamples and the permutations.
     """
-    fresh = select(of_the_search_schedule(records.trials))
-    fresh = fresh.filter(pc.not_equal(fresh["stage"], SEARCH))
-    scores: dict[str, dict[int, float]] = {}
-    rows = zip(fresh["config_id"].to_pylist(), fresh["replicate"].to_pylist(), trial_scores(fresh), strict=True)
-    for config_id, replicate, accuracy in rows:
-        scores.setdefault(config_id, {})[replicate] = float(accuracy)
+    trials = of_the_search_schedule(records.trials)
+    stages = {*trials["stage"].to_pylist()} - {SEARCH}
+    scores = scores_by_config(trials, stages)
     everywhere = max((len(each) for each in scores.values()), default=0)
     complete = {config_id: each for config_id, each in scores.items() if len(each) == everywhere}
-    replicates = sorted(set.intersection(*(set(each) for each in complete.values()))) if complete else []
-    table = np.array([[each[replicate] for each in complete.values()] for replicate in replicates])
+    replicates = shared_replicates(complete.values())
+    table = score_table([*complete.values()], replicates).T
     left_out = len(scores) - len(complete)
     note = f"{len(complete)} configs on {len(replicates)} fresh seeds"
     note += f"; {left_out} without a result on each of them left out" if left_out else ""
-    table = table.reshape(len(replicates), len(complete))
     return RankStability(seed_agreement(table, seed=seed), _best(table, list(complete), seed), "confirmatory", note)
 
 
@@ -75,6 +71,15 @@ def seed_agreement(table: Floats, *, seed: int = 0) -> Estimate:
     seeds carry no information about how far other seeds would agree. For four configs and seeds that agree by 0.93,
     this happened in 0.57 of 1,500 simulated studies with three seeds, and in 0.23 with eight. An interval of [1, 1]
     would have contained the true value in none of them.
+
+    The interval of other rank correlations (`analysis.statistics.ranks`) does not apply. It takes its length from the
+    null distribution, and the agreement of seeds that agree varies more than that of random rankings. Coverage in 400
+    simulated studies of six configs, with true agreements of 0.11, 0.32 and 0.69:
+
+        seeds   jackknife          interval of `ranks`
+        3       0.99, 0.96, 0.94   0.92, 0.89, 0.89
+        8       0.96, 0.95, 0.92   0.85, 0.69, 0.70
+        12      0.93, 0.95, 0.92   0.72, 0.64, 0.59
 
     Args:
         table: (seeds, configs) accuracies.

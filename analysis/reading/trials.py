@@ -98,6 +98,8 @@ class ConfigSummary:
         corrected_equivalence: p-value of the equivalence of `against_baseline`, corrected in the same way.
         split: split of `accuracy` and `against_baseline`; the test split if a comparison was confirmed.
         objective: name of the objective.
+        searches: number of searches of the method that the estimates average. Then `config_id` is the best config of
+            the first search.
     """
 
     config_id: str
@@ -114,6 +116,7 @@ class ConfigSummary:
     corrected_equivalence: float | None = None
     split: Split = "validation"
     objective: str = "accuracy"
+    searches: int = 1
 
 
 def open_study(directory: str | Path) -> StudyRecords:
@@ -359,7 +362,17 @@ def mean_score(trials: pa.Table, split: Split = "validation") -> Estimate:
         trials: trials of one dataset.
         split: split of the objective.
     """
-    return within_range(mean_interval(trial_scores(trials, split)), *possible_range(objective_measure(trials)))
+    return within_possible(mean_interval(trial_scores(trials, split)), objective_measure(trials))
+
+
+def within_possible(mean: Estimate, measure: str) -> Estimate:
+    """Clip the interval of a mean score to the possible range.
+
+    Args:
+        mean: mean of scores.
+        measure: name of the measure of the scores.
+    """
+    return within_range(mean, *possible_range(measure))
 
 
 def within_reach(difference: Estimate, measure: str) -> Estimate:

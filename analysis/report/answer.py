@@ -160,7 +160,8 @@ def _best_method(rows: Sequence[ConfigSummary]) -> str:
         role = " and is the baseline of the comparisons" if row.method == BASELINE else ""
         return f"{reached}{role}."
     stands = standing_in_words(against, BASELINE, row.corrected_p, row.corrected_equivalence)
-    return f"{reached}, and {stands}: {format_difference(against)} by seed{p_clause(row.corrected_p, 'by Holm')}."
+    paired = "by seed" if row.searches == 1 else "over seeds and searches"
+    return f"{reached}, and {stands}: {format_difference(against)} {paired}{p_clause(row.corrected_p, 'by Holm')}."
 
 
 def _gap(found: GapAgainstAccuracy, arms: Sequence[ImposedGap]) -> str:

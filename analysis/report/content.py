@@ -22,6 +22,7 @@ from analysis.questions.adapter import adapter_warnings
 from analysis.questions.association import Association, between_configs, within_configs
 from analysis.questions.calibration import TEST, VALIDATION, compute_reliability
 from analysis.questions.confirmation import ConfirmationResult, verdict
+from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.importance import Importance, RangeWarning, importances, range_warnings
@@ -212,7 +213,7 @@ def _work_out(study: StudyFolder, *, thorough: bool) -> _Found:
     confirmed = study.confirmation()
     configs, methods = summarise(records.trials, seed=seed), []
     if study.compares_methods and confirmed is not None:
-        methods = compare_methods(records.trials, confirmed=True, seed=seed)
+        methods = confirmed_summaries(records.trials, confirmed, seed=seed)
     return _Found(
         configs=configs,
         shown=whom_to_show(configs, confirmed, methods, compares=study.compares_methods),

@@ -13,7 +13,7 @@ from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError
 from trainables.process.errors import StudyError, UsageError
 
 _MOST_NAMED: Final = 8
-_CHOSEN: Final = ("config_id", "label", "rank", "control", "winner", "bound", "search_score")
+_CHOSEN: Final = ("config_id", "label", "rank", "control", "winner", "bound", "search_score", "method", "searches")
 
 
 @dataclass(frozen=True)

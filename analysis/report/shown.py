@@ -67,7 +67,7 @@ def whom_to_show(
     if confirmed is None or not own:
         return _repeated(configs, compares=compares)
     seeds = sorted({each.test_accuracy.n for each in own})
-    all_of_them = counted(len(own), "method" if compares else "config")
+    all_of_them = counted(len(own), "method" if compares and not confirmed.methods else "config")
     each_on = f"{seeds[0]} to {counted(seeds[-1], 'seed')}" if len(seeds) > 1 else counted(seeds[0], "seed")
     first = [each for each in own if each.rank == 1 or each.control == BASELINE]
     kept = [*first, *(each for each in own if each not in first)][:MOST_IN_DIAGRAMS]

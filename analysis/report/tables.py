@@ -12,7 +12,7 @@ from analysis.questions.calibration import TEST, calibration_errors
 from analysis.questions.confirmation import ConfirmationResult, described
 from analysis.questions.costs import ConfigCost, times
 from analysis.questions.importance import Importance
-from analysis.questions.methods import settings_of, split_of
+from analysis.questions.methods import method_cell, settings_of, split_of
 from analysis.questions.power import Resolution, spread_in_words
 from analysis.questions.samples import compare_classes
 from analysis.questions.searches import SearchComparison
@@ -97,7 +97,7 @@ def results_table(study: StudyFolder, configs: Sequence[ConfigSummary], costs: M
     rows = []
     for config in configs:
         against = config.against_baseline
-        label = config.method if compares or config.stage == "control" else config.name
+        label = method_cell(config) if compares or config.stage == "control" else config.name
         rows.append((
             f"{label} (control)" if config.stage == "control" and not compares else label,
             settings_of(config).replace("_", " "),
@@ -137,12 +137,22 @@ def confirmed_tables(confirmed: ConfirmationResult) -> list[Table]:
         )
         for each in confirmed.configs
     ]  # fmt: skip
+    averaged = [
+        (
+            each.label, str(each.test_accuracy.n), format_estimate(each.test_accuracy), format_estimate(each.accuracy),
+            format_gap(each.gap), "", "",
+        )
+        for each in confirmed.methods
+    ]  # fmt: skip
     heads = (
         "config", "n", f"test {words}", f"val {words}", "sharpness gap (nats)", confirmed.score_before,
         "optimism (score − val)"
     )  # fmt: skip
-    methods = tuple(f"{method}." for method in sorted({each.test_accuracy.method for each in confirmed.configs}))
-    tables = [Table("Confirmed on fresh seeds", heads, tuple(rows), methods)]
+    found = {each.test_accuracy.method for each in confirmed.configs}
+    found |= {each.test_accuracy.method for each in confirmed.methods}
+    methods = tuple(f"{method}." for method in sorted(found))
+    notes = (confirmed.note, *methods) if confirmed.note else methods
+    tables = [Table("Confirmed on fresh seeds", heads, (*averaged, *rows), notes)]
     if confirmed.comparisons:
         compared = tuple(
             (
@@ -261,7 +271,8 @@ def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | 
          format_gap(each.gap))
         for each in shown
     )  # fmt: skip
-    heads = ("class", "test samples", "test accuracy", f"− {against[0].against_label}", "val sharpness gap (nats)")
+    label = next((each.label for each in confirmed.configs if each.config_id == against[0].against), "")
+    heads = ("class", "test samples", "test accuracy", f"− {label}", "val sharpness gap (nats)")
     left_out = len(found) - len(shown)
     notes = (
         f"Classes in the order of accuracy, lowest first{f'; {left_out} more are left out' if left_out else ''}. "

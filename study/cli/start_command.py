@@ -64,8 +64,14 @@ def _options(plan: StudyPlan) -> "Iterator[tuple[str, Any]]":
             yield "searches", plan.searches_per_method
             yield "budget", plan.budget
         yield "sampler", plan.sampler
-    yield "replicates", plan.replicates
-    if plan.confirmation is not None:
+    if plan.replicates_detect is None:
+        yield "replicates", plan.replicates
+    else:
+        yield "replicates", AUTO
+        yield "detect", plan.replicates_detect
+        yield "most_seeds", plan.replicates
+    # A study that adds repetitions is confirmed only when it has finished, by another command.
+    if plan.confirmation is not None and plan.replicates_detect is None:
         yield "confirm", plan.confirmation.configs
         request = plan.confirmation
         yield "seeds", request.seeds if request.detect is None else AUTO

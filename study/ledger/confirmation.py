@@ -23,6 +23,9 @@ class Choice(BaseModel):
         search_score: validation accuracy at the time of choice.
         bound: estimate used for the ranking, with the keys `value`, `low`, `n` and `method`.
         config_id: identifier of the config for records and results. Empty in journals of earlier versions.
+        method: row name of the method, if each method was searched several times; else empty.
+        searches: numbers of the method's searches, from 1, with this config as their best. Empty for one search per
+            method, and in journals of earlier versions, which confirmed the best config of all searches alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +38,8 @@ class Choice(BaseModel):
     search_score: float | None = None
     bound: dict[str, Any] | None = None
     config_id: str = ""
+    method: str = ""
+    searches: tuple[int, ...] = ()
 
     def as_row(self) -> dict[str, Any]:
         """Return the choice as a row for `analysis.questions.confirmation.summarise_confirmation`."""
@@ -82,8 +87,9 @@ class Confirmation(BaseModel):
         return self.request.seeds * len(self.choices)
 
     def is_first_choice(self, config: TrialConfig) -> bool:
-        """Return whether a config has rank 1."""
-        return any(choice.rank == 1 and choice.config.config_id == config.config_id for choice in self.choices)
+        """Return whether a config is the first with rank 1. Of a method with several configs, this is the best."""
+        first = next((choice for choice in self.choices if choice.rank == 1), None)
+        return first is not None and first.config.config_id == config.config_id
 
     def trials(self, study_seed: int) -> Iterator[PlannedTrial]:
         """Yield all trials, one seed after another, so an interrupted confirmation still has complete pairs.

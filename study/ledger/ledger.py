@@ -17,6 +17,7 @@ from study.ledger.config_ids import ConfigIds
 from study.ledger.confirmation import Confirmation
 from study.ledger.events import fault_of, ordinal_in
 from study.ledger.journal import Journal, read_lines
+from study.ledger.repetitions import find_repetition_progress
 from study.ledger.sequential import Progress, find_progress
 from study.plan.folder import recorded_name
 from study.plan.plan import StudyPlan
@@ -212,6 +213,7 @@ class StudyLedger:
         self.is_unreadable = False
         self.incomplete: list[str] = []
         self.failure: OSError | None = None
+        self._repetition_progress: tuple[tuple[Status | None, ...], Progress | None] | None = None
         self._confirm_progress: tuple[tuple[Status | None, ...], Progress] | None = None
         self._on_end = on_end
         self._path = plan.directory / "journal.jsonl"
@@ -570,6 +572,27 @@ class StudyLedger:
         return self._confirm_progress[1]
 
     @property
+    def searching(self) -> bool:
+        """Whether search trials remain, to be started or to end."""
+        searched = self.in_stage("search")
+        begun_all = len(searched) >= searched_in_all(self.plan, searched)
+        return not begun_all or any(entry.status is None for entry in searched)
+
+    @property
+    def repetition_progress(self) -> Progress | None:
+        """State of repetitions that are added until all comparisons are decided; None for a fixed number of them.
+
+        None also while the search runs, because the promising configs are unknown.
+        """
+        if self.plan.replicates_detect is None:
+            return None
+        stages: tuple[Stage, ...] = ("search", "control", "replicate")
+        ended = tuple(entry.status for stage in stages for entry in self.in_stage(stage))
+        if self._repetition_progress is None or self._repetition_progress[0] != ended:
+            self._repetition_progress = (ended, find_repetition_progress(self))
+        return self._repetition_progress[1]
+
+    @property
     def confirm_planned(self) -> int:
         """Number of trials of the chosen confirmation, at most, until no further one is due."""
         assert self.confirmation is not None
@@ -595,6 +618,9 @@ class StudyLedger:
         chosen = self.confirmation
         tuned = len(self.in_stage("tune"))
         unspent = self.plan.searched - searched_in_all(self.plan, self.in_stage("search"))
+        progress = self.repetition_progress
+        if progress is not None and progress.complete:
+            unspent += self.plan.repeated - len(self.in_stage("control")) - len(self.in_stage("replicate"))
         return (
             self.plan.total_trials
             - unspent

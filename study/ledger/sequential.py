@@ -1,17 +1,20 @@
 """Trials of a confirmation that adds seeds until every comparison is decided or the largest number is reached.
 
+Methods with the best configs of several searches are compared by the mean of these configs on each seed. Seeds cannot
+reduce the luck of the searches, so the decisions hold for the configs that were found.
+
 Which trials are due follows from the recorded results alone, so a resumed study continues where it stopped, and every
 reader of the journal finds the same decisions. `analysis.statistics.sequential` describes the rule.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 from study.ledger.confirmation import Choice, Confirmation
 from study.plan.methods import BASELINE
-from study.plan.stages import PlannedTrial
+from study.plan.stages import PlannedTrial, Stage
 from trainables.display.numbers import counted, listed
 from trainables.spec.measures import objective_of
 from trainables.spec.trial import TrialConfig
@@ -22,6 +25,10 @@ _WORDS: Final = {
     "small": "not more than {detect:g} from {against}",
     None: "not decided against {against}",
 }
+_OF_THE_CONFIGS: Final = (
+    " The decisions hold for the configs found, and intervals over seeds and searches for the methods with their "
+    "searches."
+)
 
 
 class Confirmed(Protocol):
@@ -43,8 +50,8 @@ class Decided(NamedTuple):
     """State of one comparison.
 
     Args:
-        label: first config.
-        against: second config.
+        label: first config or method.
+        against: second config or method.
         decision: `better`, `worse`, `small`, or None while the comparison is open.
         seeds: number of paired seeds at the last look.
     """
@@ -57,7 +64,7 @@ class Decided(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """State of a sequential confirmation.
+    """State of a sequential confirmation, or of sequential repetitions.
 
     Args:
         due: trials that the looks so far require, in the order of their start.
@@ -70,16 +77,51 @@ class Progress:
     complete: bool
 
 
-def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list[tuple[Choice, Choice]]:
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a config, or the best configs of the searches of a method, which are averaged.
+
+    Args:
+        label: name of the config or method.
+        config_ids: configs to average: one that several searches found occurs once for each of them.
+    """
+
+    label: str
+    config_ids: tuple[str, ...]
+
+
+class Looks(NamedTuple):
+    """Rule by which trials are added.
+
+    Args:
+        detect: difference to detect.
+        most: largest number of seeds.
+        first: replicate number of the first seed.
+    """
+
+    detect: float
+    most: int
+    first: int
+
+
+def comparisons_of(choices: Iterable[Choice], *, compares_methods: bool) -> list[tuple[Side, Side]]:
     """Return the planned comparisons, those of `analysis.questions.confirmation.summarise_confirmation`."""
-    every = list(choices)
+    groups: dict[str, list[Choice]] = {}
+    for choice in choices:
+        groups.setdefault(choice.method or choice.config.config_id, []).append(choice)
+    every = [(_side(group), group[0]) for group in groups.values()]
     return [
         (one, other)
-        for one in every
-        for other in every
+        for one, first in every
+        for other, second in every
         if one is not other
-        and (other.control == BASELINE if compares_methods else one.rank is not None and other.control is not None)
+        and (second.control == BASELINE if compares_methods else first.rank is not None and second.control is not None)
     ]
+
+
+def _side(group: list[Choice]) -> Side:
+    config_ids = tuple(choice.config.config_id for choice in group for _ in choice.searches or (0,))
+    return Side(group[0].method or group[0].label, config_ids)
 
 
 def find_progress(
@@ -93,17 +135,47 @@ def find_progress(
         study_seed: seed of the study.
         compares_methods: whether every config is compared with the baseline.
     """
+    request = confirmation.request
+    assert request.detect is not None
+    configs: dict[str, tuple[Stage, TrialConfig]] = {
+        choice.config.config_id: ("confirm", choice.config) for choice in confirmation.choices
+    }
+    return find_progress_of(
+        Looks(request.detect, request.seeds, confirmation.first_replicate),
+        comparisons_of(confirmation.choices, compares_methods=compares_methods),
+        configs,
+        *_ended(entries),
+        study_seed=study_seed,
+    )
+
+
+def find_progress_of(
+    rule: Looks,
+    pairs: Sequence[tuple[Side, Side]],
+    configs: Mapping[str, tuple[Stage, TrialConfig]],
+    ended: Container[tuple[str, int]],
+    scores: Mapping[str, Mapping[int, float]],
+    *,
+    study_seed: int,
+) -> Progress:
+    """Work out which trials are due, look by look.
+
+    Args:
+        rule: difference to detect, and numbers of seeds.
+        pairs: comparisons.
+        configs: stage and config by identifier, in the order of their trials.
+        ended: config and replicate of each trial that has ended.
+        scores: scores of the finished trials by config and replicate.
+        study_seed: seed of the study.
+    """
     from analysis.statistics.sequential import plan_looks  # SciPy would slow down every command
 
-    assert confirmation.request.detect is not None
-    ended, scores = _ended(entries)
-    pairs = comparisons_of(confirmation.choices, compares_methods=compares_methods)
-    looks = plan_looks(confirmation.request.detect, confirmation.request.seeds, max(1, len(pairs)))
-    first, done = confirmation.first_replicate, 0
+    looks = plan_looks(rule.detect, rule.most, max(1, len(pairs)))
+    first, done = rule.first, 0
     due: list[PlannedTrial] = []
     decided: list[str | None] = [None] * len(pairs)
     seen = [0] * len(pairs)
-    active = list(confirmation.choices)
+    active = list(configs)
 
     def progress(complete: bool) -> Progress:
         found = zip(pairs, decided, seen, strict=True)
@@ -111,9 +183,9 @@ def find_progress(
 
     for number, look in enumerate(looks.looks):
         wanted = [
-            PlannedTrial("confirm", choice.config.with_seeds(study_seed, replicate), replicate)
+            PlannedTrial(configs[config_id][0], configs[config_id][1].with_seeds(study_seed, replicate), replicate)
             for replicate in range(first + done, first + look)
-            for choice in active
+            for config_id in active
         ]
         due += wanted
         done = look
@@ -125,7 +197,8 @@ def find_progress(
                 seen[place] = len(differences)
                 decided[place] = looks.decide(differences, number)
         still_open = [pair for pair, decision in zip(pairs, decided, strict=True) if decision is None]
-        active = [choice for choice in confirmation.choices if any(choice in pair for pair in still_open)]
+        wanted_next = {config_id for pair in still_open for side in pair for config_id in side.config_ids}
+        active = [config_id for config_id in configs if config_id in wanted_next]
         if not active:
             break
     return progress(complete=True)
@@ -145,28 +218,46 @@ def _ended(entries: Iterable[Confirmed]) -> tuple[set[tuple[str, int]], dict[str
 
 
 def _differences(
-    scores: Mapping[str, Mapping[int, float]], one: Choice, other: Choice, replicates: Iterable[int]
+    scores: Mapping[str, Mapping[int, float]], one: Side, other: Side, replicates: Iterable[int]
 ) -> list[float]:
-    own, others = (scores.get(each.config.config_id, {}) for each in (one, other))
-    return [own[each] - others[each] for each in replicates if each in own and each in others]
+    own, others = ([scores.get(config_id, {}) for config_id in side.config_ids] for side in (one, other))
+    shared = [each for each in replicates if all(each in known for known in (*own, *others))]
+    return [_mean([known[each] for known in own]) - _mean([known[each] for known in others]) for each in shared]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def sequential_texts(confirmation: Confirmation, progress: Progress) -> list[str]:
     """Return the decisions of a complete sequential confirmation in words."""
-    detect, groups = confirmation.request.detect, dict[str, list[str]]()
-    assert detect is not None
+    request = confirmation.request
+    assert request.detect is not None
+    averaged = any(choice.searches for choice in confirmation.choices)
+    return decisions_in_words(progress, request.detect, request.seeds, of_searches=averaged)
+
+
+def decisions_in_words(progress: Progress, detect: float, most: int, *, of_searches: bool) -> list[str]:
+    """Return the decisions of complete looks in two sentences or more.
+
+    Args:
+        progress: state after the last look.
+        detect: difference to detect.
+        most: largest number of seeds.
+        of_searches: whether methods are averaged over the configs of several searches.
+    """
+    groups: dict[str, list[str]] = {}
     for each in progress.decided:
         words = _WORDS[each.decision].format(against=each.against, detect=detect)
         groups.setdefault(words, []).append(f"{each.label} (n = {each.seeds})")
     decisions = "; ".join(f"{words}: {listed(names)}" for words, names in groups.items())
     undecided = any(each.decision is None for each in progress.decided)
     return [
-        f"Seeds were added, up to {confirmation.request.seeds}, until each of "
-        f"{counted(len(progress.decided), 'comparison')} was decided to ±{detect:g}. {decisions}."
-        + (" Only more seeds can settle what is not decided." if undecided else ""),
+        f"Seeds were added, up to {most}, until each of {counted(len(progress.decided), 'comparison')} was decided to "
+        f"±{detect:g}. {decisions}." + (" Only more seeds can settle what is not decided." if undecided else ""),
         "These decisions keep the error over all looks and comparisons: a false sign at 0.05 in all, a true difference "
         f"of {detect:g} taken for a smaller one at 0.2 each. The p-values and intervals in the tables are those of a "
-        "fixed number of seeds, and do not account for the looks.",
+        "fixed number of seeds, and do not account for the looks." + (_OF_THE_CONFIGS if of_searches else ""),
     ]
 
 

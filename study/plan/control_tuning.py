@@ -35,6 +35,6 @@ def tuned_configs(plan: StudyPlan) -> tuple[TrialConfig, ...]:
 
 def tuning_trials(plan: StudyPlan) -> Iterator[PlannedTrial]:
     """Yield trials at all temperatures except the control's own, which has already run, seed by seed."""
-    for replicate in range(1, plan.replicates + 1):
+    for replicate in range(1, plan.sure_replicates + 1):
         for config in tuned_configs(plan)[1:]:
             yield PlannedTrial("tune", config.with_seeds(plan.seed, replicate), replicate)

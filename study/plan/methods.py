@@ -5,7 +5,7 @@ only if the user names them: adapters beside methods that match features, such a
 variants of PESF-KD, such as `pesf_kd+released-vision`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,8 +14,8 @@ from search_spaces import Parameter
 from study.plan.two_classes import two_class_refusal
 from study.plan.validation import describe_validation
 from trainables.process.errors import UsageError
-from trainables.spec.methods import METHOD_SPECS, method_spec
-from trainables.spec.methods.pesf_variants import PESF_VARIANTS
+from trainables.spec.methods import METHOD_SPECS
+from trainables.spec.methods.pesf_variants import PESF_VARIANTS, PesfVariant
 from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
 from trainables.spec.modality import is_text
 from trainables.spec.naming import unknown_name
@@ -75,39 +75,42 @@ def row_name(config: TrialConfig) -> str:
     return method_name({name: getattr(config, name) for name in NAMING_FIELDS})
 
 
+class _Row(NamedTuple):
+    """Row that a comparison can have.
+
+    Args:
+        method: the method with published settings.
+        on_request: whether the row is compared only if the user names it.
+    """
+
+    method: ComparedMethod
+    on_request: bool
+
+
+def _rows(dataset: str) -> list[_Row]:
+    """Return all rows with published settings for the dataset's modality, from the methods' specifications.
+
+    Rows on request are adapters beside methods that a default comparison has once, and the variant of PESF-KD that its
+    authors released for the modality.
+    """
+    rows = []
+    for name, spec in METHOD_SPECS.items():
+        published = (is_text(dataset) and spec.published_on_text) or spec.published
+        published = {**published, **spec.published_on_task.get(dataset, {})}
+        for adapter in (False, True) if spec.takes_adapter else (False,):
+            own = spec.published_adapter if adapter else {}
+            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published, **own}
+            method = ComparedMethod(name=f"{name}{_WITH_ADAPTER}" if adapter else name, fields=fields)
+            rows.append(_Row(method, on_request=adapter and name not in _TWICE))
+    released: PesfVariant = "released-language" if is_text(dataset) else "released-vision"
+    fields = {"method": "pesf_kd", "adapter": False, "pesf_variant": released, **PESF_VARIANTS[released].settings}
+    rows.append(_Row(ComparedMethod(name=f"pesf_kd+{released}", fields=fields), on_request=True))
+    return rows
+
+
 def known_methods(dataset: str) -> dict[str, ComparedMethod]:
     """Return the methods of a default comparison with published settings for the dataset's modality, by row name."""
-    methods = _all_methods(dataset)
-    return {each.name: each for each in methods if not each.fields["adapter"] or each.fields["method"] in _TWICE}
-
-
-def _all_methods(dataset: str) -> Iterator[ComparedMethod]:
-    for name in METHOD_SPECS:
-        entry = method_spec(name)
-        published = (is_text(dataset) and entry.published_on_text) or entry.published
-        published = {**published, **entry.published_on_task.get(dataset, {})}
-        for adapter in (False, True) if entry.takes_adapter else (False,):
-            own = entry.published_adapter if adapter else {}
-            fields: dict[str, Any] = {"method": name, "adapter": adapter, **published, **own}
-            yield ComparedMethod(name=f"{name}{_WITH_ADAPTER}" if adapter else name, fields=fields)
-
-
-def methods_on_request(dataset: str) -> dict[str, ComparedMethod]:
-    """Return the methods that are compared only if the user names them, by row name.
-
-    These are adapters beside further methods, and the variant of PESF-KD that its authors released for the dataset's
-    modality.
-    """
-    usual = known_methods(dataset)
-    released = "released-language" if is_text(dataset) else "released-vision"
-    adapters = {each.name: each for each in _all_methods(dataset) if each.name not in usual}
-    return adapters | {
-        (name := f"pesf_kd+{variant}"): ComparedMethod(
-            name=name, fields={"method": "pesf_kd", "adapter": False, "pesf_variant": variant, **entry.settings}
-        )
-        for variant, entry in PESF_VARIANTS.items()
-        if variant == released
-    }
+    return {row.method.name: row.method for row in _rows(dataset) if not row.on_request}
 
 
 def _arm(name: str, fields: Mapping[str, Any]) -> ComparedMethod:
@@ -133,7 +136,7 @@ def choose_methods(
     """
     dataset = base.get("dataset", TrialConfig.model_fields["dataset"].default)
     usual = known_methods(dataset) if not arms else {name: _arm(name, fields) for name, fields in arms.items()}
-    known = usual if arms else usual | methods_on_request(dataset)
+    known = usual if arms else usual | {row.method.name: row.method for row in _rows(dataset)}
     for name in asked or ():
         if name not in known:
             raise UsageError(f"--methods: {unknown_name('method', name, list(known))}")

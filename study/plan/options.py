@@ -76,8 +76,9 @@ OPTIONS: Final[dict[str, Option]] = {
             "included. Default: all methods that can run with these networks.",
             metavar="NAME,..."),
         _question("adapter", bool, False, "question",
-            "Train a teacher adapter with dkd, dist, logit_standardisation or pkd, or with crd, pkt, rkd, fitnet, at, "
-            "sp or vid; the method without it becomes a third control. pesf_kd always has an adapter.",
+            "Train a teacher adapter with atkd, dkd, dtkd, dist, logit_standardisation, ctkd, ttm, wttm or pkd, or "
+            "with crd, pkt, rkd, fitnet, at, sp or vid; the method without it becomes a third control. pesf_kd always "
+            "has an adapter.",
             into="config"),
         _question("dataset", str, "digits", "question",
             "Dataset: digits, fashion_mnist, mnist, cifar10, cifar100, tiny_imagenet, image_folder:PATH for images "
@@ -117,24 +118,26 @@ OPTIONS: Final[dict[str, Option]] = {
             "With --space method_tuned: what all searches have equally much of, trials or FLOPs. With flops, --trials "
             "is what cross-entropy would get, and a method whose step costs K times as much gets 1/K of it.",
             into="plan"),
-        _size("replicates", int, 12, "question",
+        _size("replicates", str, 12, "question",
             "Number of fresh seeds for each promising config and each control, or for each compared method "
-            "(10 if not given). python -m study.power NAME says how many a difference needs.",
-            into="plan"),
+            "(10 if not given). python -m study.power NAME says how many a difference needs; auto adds seeds until "
+            "every comparison with kd is decided, in a study without --confirm.",
+            into="plan", metavar="N|auto"),
         _size("confirm", int | None, None, "question",
             "After all trials, run the N best configs (by a lower confidence bound) and the controls again on fresh "
-            "seeds, and evaluate them once on the test split; in a comparison, the N best methods, ce and kd.",
+            "seeds, and evaluate them once on the test split; in a comparison, the N best methods, ce and kd, each by "
+            "the best config of every search.",
             metavar="N"),
         _size("seeds", str | None, None, "question",
             "Number of fresh seeds for each confirmed config; auto adds seeds until every comparison is decided. "
             "Default: 10.",
             metavar="N|auto"),
         _size("detect", float | None, None, "question",
-            "With --seeds auto: the difference that matters, in the objective's unit. Comparisons stop when their "
-            "sign is clear or the difference is smaller. Default: 0.005, half a point of accuracy.",
+            "With --seeds auto or --replicates auto: the difference that matters, in the objective's unit. Comparisons "
+            "stop when their sign is clear or the difference is smaller. Default: 0.005, half a point of accuracy.",
             metavar="DIFFERENCE"),
         _size("most_seeds", int | None, None, "question",
-            "With --seeds auto: the largest number of seeds. Default: 60.",
+            "With --seeds auto or --replicates auto: the largest number of seeds. Default: 60.",
             metavar="N"),
         _size("confirm_epochs", int | None, None, "question",
             "Training epochs of the confirmed trials. Configs are still chosen, and kd's temperature is still tuned, "

@@ -22,9 +22,9 @@ from pydantic import (
 )
 
 from search_spaces import MethodComparison, SearchSpace, find_space, space_names
-from study.plan.confirmation import ConfirmationRequest
+from study.plan.confirmation import FIRST_LOOK, ConfirmationRequest
 from study.plan.folder import recorded_digest, with_home
-from study.plan.methods import ComparedMethod, Search, row_name
+from study.plan.methods import BASELINE, ComparedMethod, Search, row_name
 from study.plan.options import OPTIONS, default_of, names_of
 from study.plan.outputs import OutputsDtype, OutputsMode, OutputsSource
 from study.plan.stages import PlannedTrial
@@ -78,6 +78,9 @@ class StudyPlan(BaseModel):
     seed used for choosing a config therefore never enters a reported mean. Replicate k of every repeated config uses
     the same initial weights and batches, so differences are paired. Trials of the search share only the batches.
 
+    With `replicates_detect`, repetitions are added until every comparison with `kd` is decided to that difference, and
+    `replicates` is the largest number (`study.ledger.repetitions`).
+
     `overrides` are config fields fixed in every trial, replacing values from the base and the space. `configure`
     applies the overrides last.
 
@@ -114,6 +117,7 @@ class StudyPlan(BaseModel):
     searches_per_method: int = Field(default_of("searches_per_method"), ge=1, le=100)
     budget: Literal["trials", "flops"] = default_of("budget")
     replicates: int = Field(_REPLICATES_OF_DIGESTS, ge=1, le=10_000)
+    replicates_detect: float | None = Field(None, gt=0, lt=1)
     controls: tuple[str, ...] = CONTROLS
     confirmation: ConfirmationRequest | None = None
     sampler: Sampler = default_of("sampler")
@@ -290,6 +294,24 @@ class StudyPlan(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_sequential_replicates(self) -> Self:
+        if self.replicates_detect is None:
+            return self
+        if self.replicates < FIRST_LOOK:
+            raise ValueError(f"repetitions that are added by results number at least {FIRST_LOOK}: raise --most-seeds")
+        if not self.compared and BASELINE not in self.controls:
+            raise ValueError(
+                f"repetitions are added to compare configs with {BASELINE}, and the study has no {BASELINE}: give a "
+                "number of --replicates"
+            )
+        if self.compared and len(self.compared) < 2:
+            raise ValueError(
+                f"repetitions are added to compare methods with {BASELINE}, and the study has only {BASELINE}: give "
+                "another method, or a number of --replicates"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_overrides(self) -> Self:
         varied = sorted(self.overrides.keys() & set(self.search_space.varied))
         if varied:
@@ -427,8 +449,18 @@ class StudyPlan(BaseModel):
 
         The actual number is lower if the search finishes fewer configs than should be repeated.
         """
+        return self.searched + self.repeated
+
+    @property
+    def repeated(self) -> int:
+        """Number of trials of promising configs, and of controls or methods, on fresh seeds, at most."""
         promising = self._num_searches * min(self.promising, self.trials)
-        return self.searched + self.replicates * (len(self._fixed_configs) + promising)
+        return self.replicates * (len(self.fixed_configs) + promising)
+
+    @property
+    def sure_replicates(self) -> int:
+        """Number of repetitions that every repeated config has, before any look at the results."""
+        return self.replicates if self.replicates_detect is None else FIRST_LOOK
 
     @property
     def digest(self) -> str:
@@ -452,16 +484,16 @@ class StudyPlan(BaseModel):
         return self.configure({**self.search_space.default_point(), "method": method, "adapter": False})
 
     @property
-    def _fixed_configs(self) -> list[TrialConfig]:
+    def fixed_configs(self) -> list[TrialConfig]:
         """Configs repeated regardless of a search: the controls, or the compared methods if nothing is searched."""
         if self.compared:
             return [] if self.searches else [self.configure(method.fields) for method in self.compared]
         return [self.control_config(method) for method in self.controls]
 
     def control_trials(self) -> Iterator[PlannedTrial]:
-        """Yield the trials that do not depend on a search, replicate by replicate."""
-        for replicate in range(1, self.replicates + 1):
-            for config in self._fixed_configs:
+        """Yield the trials that do not depend on a search or on results, replicate by replicate."""
+        for replicate in range(1, self.sure_replicates + 1):
+            for config in self.fixed_configs:
                 yield PlannedTrial("control", config.with_seeds(self.seed, replicate), replicate)
 
     def save(self) -> Path:

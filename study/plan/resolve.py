@@ -32,7 +32,7 @@ _WITHOUT_FLAG: Final = frozenset(
 
 
 _FLAGS_OF_CONFIGS: Final = frozenset(names_into("config")) | {"precision", "temperature"}
-_FLAGS_OF_FIELDS: Final = {"configs": "confirm", "searches_per_method": "searches"}
+_FLAGS_OF_FIELDS: Final = {"configs": "confirm", "searches_per_method": "searches", "replicates_detect": "detect"}
 
 
 def resolve_plan(values: dict[str, Any]) -> StudyPlan:

@@ -75,14 +75,16 @@ def _check_splits(plan: StudyPlan, request: ConfirmationRequest) -> None:
 def expected_size(plan: StudyPlan) -> int:
     """Return an upper bound on the number of confirmation trials, before configs are chosen.
 
-    The bound may be too high because the search winner or a control may be among the chosen configs.
+    The bound may be too high because the search winner or a control may be among the chosen configs, and because
+    several searches of a method may find the same config.
     """
     if plan.confirmation is None:
         return 0
     additional = len(plan.controls) + _WINNER_AND_PUBLISHED
     if plan.compared:
         additional = sum(method.name in ALWAYS_CONFIRMED for method in plan.compared)
-    return plan.confirmation.seeds * (plan.confirmation.configs + additional)
+    configs_of_each = plan.searches_per_method if plan.compared and plan.searches else 1
+    return plan.confirmation.seeds * (plan.confirmation.configs + additional) * configs_of_each
 
 
 def confirm_trials(plan: StudyPlan) -> int:

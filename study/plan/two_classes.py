@@ -1,10 +1,29 @@
-"""Methods that lose a part of their loss, or all of it, on a dataset with two classes."""
+"""Methods that lose a part of their loss, or all of it, on a dataset with two classes.
 
-from collections.abc import Sequence
+The number of classes is known before any sample is read: from the name of a published dataset, or from the class
+folders of an image folder. Refusals and warnings therefore come before a download, and before any image is opened.
+"""
 
-from trainables.data.registry import dataset_info
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from trainables.data.image_folder import list_image_folder
 from trainables.process.errors import UsageError
+from trainables.spec.datasets import DATASETS, FOLDER_PREFIX
+from trainables.spec.methods import METHOD_SPECS
 from trainables.spec.trial import TrialConfig
+
+
+def class_count(dataset: str) -> int | None:
+    """Return the number of classes of a dataset without reading a sample; None if it cannot be known."""
+    if dataset in DATASETS:
+        return DATASETS[dataset].num_classes
+    if not dataset.startswith(FOLDER_PREFIX):
+        return None
+    try:
+        return len(list_image_folder(Path(dataset.removeprefix(FOLDER_PREFIX)).absolute()).classes)
+    except ValueError:  # reported by the checks of the dataset
+        return None
 
 
 def two_class_refusal(config: TrialConfig) -> str | None:
@@ -13,39 +32,49 @@ def two_class_refusal(config: TrialConfig) -> str | None:
     Args:
         config: config of a trial with this method.
     """
-    spec = config.method_spec
-    if not (spec.two_classes_refused and _has_two(config.dataset)):
+    return _refusal(config.method, config.dataset)
+
+
+def _refusal(method: str, dataset: str) -> str | None:
+    spec = METHOD_SPECS.get(method)
+    if spec is None or not (spec.two_classes_refused and class_count(dataset) == 2):
         return None
     return (
-        f"method {config.method!r} learns nothing from the teacher on two classes, as in {config.dataset!r}: "
-        f"{spec.two_classes}; choose kd, which is not affected"
+        f"method {method!r} learns nothing from the teacher on two classes, as in {dataset!r}: {spec.two_classes}; "
+        "choose kd, which is not affected"
     )
 
 
-def check_two_classes(config: TrialConfig) -> None:
-    """Check that the only method of a new study learns something from the teacher.
+def check_two_classes(methods: Iterable[str], dataset: str, *, flag: str) -> None:
+    """Check that each method that the user named learns something from the teacher.
+
+    Args:
+        methods: names of methods or of rows, such as `dkd+adapter`. Unknown names are left to other checks.
+        dataset: name of the dataset.
+        flag: flag that named the methods.
 
     Raises:
-        UsageError: the method has no gradient on two classes.
+        UsageError: a method has no gradient on two classes.
     """
-    if (reason := two_class_refusal(config)) is not None:
-        raise UsageError(f"--method: {reason}")
+    for name in methods:
+        if (reason := _refusal(name.partition("+")[0], dataset)) is not None:
+            raise UsageError(f"{flag} {name}: {reason}" if flag == "--methods" else f"{flag}: {reason}")
 
 
-def two_class_warnings(configs: Sequence[TrialConfig]) -> list[str]:
+def two_class_warnings(methods: Sequence[str], dataset: str, *, is_new: bool = False) -> list[str]:
     """Return one sentence for each method that loses a part of its loss on two classes.
 
     Args:
-        configs: a config of each method of a study, all on one dataset.
+        methods: names of methods or of rows.
+        dataset: name of the dataset.
+        is_new: whether the study is new, and thus leaves out the methods that lose all of it.
     """
-    if not _has_two(configs[0].dataset):
+    if class_count(dataset) != 2:
         return []
-    lost = {config.method: config.method_spec.two_classes for config in configs}
-    return [f"With two classes, {method} is incomplete: {what}." for method, what in lost.items() if what]
-
-
-def _has_two(dataset: str) -> bool:
-    try:
-        return dataset_info(dataset).num_classes == 2
-    except ValueError:  # reported by the checks of the dataset
-        return False
+    specs = {method: METHOD_SPECS.get(method) for method in (name.partition("+")[0] for name in methods)}
+    lost = {
+        method: spec.two_classes
+        for method, spec in specs.items()
+        if spec is not None and spec.two_classes and not (is_new and spec.two_classes_refused)
+    }
+    return [f"With two classes, {method} is incomplete: {what}." for method, what in lost.items()]

@@ -81,7 +81,9 @@ def confirmation_note(ledger: StudyLedger, result: ConfirmationResult) -> str:
 def confirmation_texts(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
     """Return the paragraphs below the tables."""
     methods = sorted({each.difference.method for each in result.comparisons if each.difference.n})
-    return [*_verdict(ledger, result), *_over_samples(ledger, result), *methods, _READ_ONCE]
+    methods += sorted({each.test_accuracy.method for each in result.methods if each.test_accuracy.n})
+    notes = [result.note] if result.note else []
+    return [*_verdict(ledger, result), *_over_samples(ledger, result), *notes, *methods, _READ_ONCE]
 
 
 def _over_samples(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
@@ -95,7 +97,7 @@ def _over_samples(ledger: StudyLedger, result: ConfirmationResult) -> list[str]:
 
 def confirmation_metrics(result: ConfirmationResult) -> dict[str, float]:
     """Return the finite metrics of the first choice, for MLflow's table of studies."""
-    first, promised = result.first, result.promised
+    first, promised = result.first_mean, result.promised
     if first is None or promised is None:
         return {}
     name = {words: name for name, words in OBJECTIVE_WORDS.items()}[result.objective]
@@ -113,6 +115,9 @@ def confirmed_tables(result: ConfirmationResult) -> list[Table]:
     before = "score\nbefore" if result.schedules is None else f"score\n({result.schedules.chosen} ep.)"
     heads = ["n", f"test {words}", f"val {words}", before, *["optimism"] * (result.schedules is None)]
     configs = _table("confirmed", *heads)
+    for method in result.methods:
+        accuracies = (format_plus_minus(each) for each in (method.test_accuracy, method.accuracy))
+        configs.add_row(method.label, str(method.test_accuracy.n), *accuracies, *[""] * (len(heads) - 3))
     for config in result.configs:
         cells = [
             str(config.test_accuracy.n),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.figures.study import compute_gap_against_accuracy
 from analysis.questions.adapter import adapter_warnings
 from analysis.questions.confirmation import ConfirmationResult
+from analysis.questions.confirmed_methods import confirmed_summaries
 from analysis.questions.constant import split_warnings
 from analysis.questions.costs import ConfigCost, config_costs
 from analysis.questions.methods import methods_table
@@ -30,6 +31,7 @@ from analysis.statistics.equivalence import SMALLEST_EFFECT
 from analysis.statistics.estimates import Estimate
 from study.cli.progress import StudyProgress
 from study.cli.request import power_command
+from study.ledger.repetitions import repetition_summary, repetition_texts
 from study.ledger.run import StudyRun
 from study.plan.methods import BASELINE
 from study.plan.notes import comparison_notes, confirmation_notes, sampler_notes
@@ -118,7 +120,7 @@ def conclude(plan: StudyPlan, run: StudyRun, tracker: "StudyTracker", progress: 
     _write_json(plan.directory / "summary.json", summary)
     tested = []
     if plan.compared and run.complete and confirmed is not None:  # not before the last confirmation trial
-        tested = compare_methods(records.trials, confirmed=True, seed=plan.seed)
+        tested = confirmed_summaries(records.trials, confirmed, seed=plan.seed)
     draw_figures(plan, records, configs, tested, costs)
     report = write_study_report(plan, notes)
     if report is None:  # `write_study_report` has appended a note
@@ -154,7 +156,7 @@ def _publish(
 
 def _notes(plan: StudyPlan, run: StudyRun, landmark: Landmark, configs: list[ConfigSummary]) -> list[str]:
     notes = [*_first_notes(plan, configs), _COST_NOTE, *(f"{note}." for note in sampler_notes(plan))]
-    notes += [*confirmation_notes(plan), *sibling_notes(plan)]
+    notes += [*confirmation_notes(plan), *sibling_notes(plan), *repetition_texts(run.ledger)]
     if plan.searches and landmark.trials.num_rows and not landmark.is_last:
         notes.append(f"The correlation is over {landmark.note}.")
     if not run.complete:
@@ -200,6 +202,7 @@ def _summary(
             "last_epoch": landmark.last_epoch,
         },
         "notes": notes,
+        **repetition_summary(run.ledger),
         **about_study(plan),
         "records": str(plan.directory / "records"),
         "figures": str(plan.directory / "figures"),

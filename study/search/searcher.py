@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from study.ledger.budget import search_targets
 from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_error_line
+from study.ledger.promising import promising_configs
 from study.ledger.students import student_path
 from study.plan.control_tuning import tuning_trials
 from study.plan.methods import Search
@@ -28,7 +29,6 @@ from study.plan.stages import PlannedTrial
 from study.search.cma_state import UntrustedStateError, trusted_attributes
 from study.search.samplers import make_sampler, sampler_outcome
 from study.stages.choosing import choose
-from study.stages.promising import promising_configs
 from trainables.process.errors import StudyError
 from trainables.spec.trial import TrialConfig, derive_seed
 
@@ -230,6 +230,9 @@ class StudySearch:
         planned = _first_not_begun(self._controls, self._ledger.in_stage("control"))
         if planned is not None:
             return planned
+        if self._plan.replicates_detect is not None:
+            following = self._next_repetition()
+            return self._next_confirmed() if following == FINISHED else following
         if self._to_repeat is None:
             if any(entry.status is None for entry in self._ledger.in_stage("search")):
                 return None
@@ -243,6 +246,18 @@ class StudySearch:
                 self._ledger.in_stage("replicate"),
             )
         return _first_not_begun(self._to_repeat, self._ledger.in_stage("replicate")) or self._next_confirmed()
+
+    def _next_repetition(self) -> PlannedTrial | str | None:
+        """Return the next due repetition of a study that adds them. Before a look, all trials up to it have to end."""
+        begun = [*self._ledger.in_stage("control"), *self._ledger.in_stage("replicate")]
+        self._to_repeat = _not_begun(self._to_repeat or (), begun)
+        if self._to_repeat:
+            return self._to_repeat[0]
+        progress = self._ledger.repetition_progress
+        if progress is None:  # the search still runs
+            return None
+        self._to_repeat = _not_begun(progress.due, begun)
+        return self._to_repeat[0] if self._to_repeat else FINISHED if progress.complete else None
 
     def _next_confirmed(self) -> PlannedTrial | str | None:
         if self._ledger.confirmation is None and self._plan.confirmation is not None:

@@ -4,7 +4,10 @@
 """
 
 import time
+from dataclasses import dataclass
 from typing import Any, Final
+
+import numpy as np
 
 from analysis.questions.confirmation import Scores, best_first, lower_bounds
 from analysis.statistics.estimates import Estimate
@@ -15,6 +18,7 @@ from study.plan.methods import BASELINE, known_methods, row_name, why_not
 from study.plan.plan import StudyPlan
 from study.plan.stages import Stage
 from study.stages.control_tuning import best_of_tuned
+from trainables.display.numbers import listed
 from trainables.spec.trial import TrialConfig
 
 _NAMED: Final = 2  # maximum number of fields in a label in addition to width and temperature
@@ -157,39 +161,125 @@ def _with_controls(choices: list[Choice], controls: list[Choice]) -> list[Choice
     return list(merged.values())
 
 
-def _method_candidates(ledger: StudyLedger) -> dict[str, list[tuple[TrialConfig, Scores]]]:
-    """Return the candidates of each compared method, leaving out methods without candidates."""
+def _method_candidates(ledger: StudyLedger) -> dict[str, dict[int, list[tuple[TrialConfig, Scores]]]]:
+    """Return the candidates of each compared method by search, leaving out searches and methods without candidates.
+
+    The number of a search counts from 1. It is 0 if each method has one search or none: then the candidates are all
+    configs of the method.
+    """
     plan = ledger.plan
-    by_method: dict[str, tuple[list[TrialEntry], list[TrialEntry]]] = {
-        method.name: ([], []) for method in plan.compared
+    several = plan.searches_per_method > 1
+    numbers = {search.name: 1 + search.number for search in plan.searches} if several else {}
+    by_search: dict[tuple[str, int], tuple[list[TrialEntry], list[TrialEntry]]] = {
+        (method.name, number): ([], []) for method in plan.compared for number in sorted({*numbers.values()} or {0})
     }
-    stages: tuple[Stage, ...] = ("search", "control", "replicate")
-    for stage in stages:
-        for entry in ledger.in_stage(stage):
-            by_method[row_name(entry.config)][stage != "search"].append(entry)
-    found = {name: _candidates(*entries) for name, entries in by_method.items()}
-    return {name: candidates for name, candidates in found.items() if candidates}
+    found_by: dict[str, set[int]] = {}
+    for entry in ledger.in_stage("search"):
+        number = numbers[plan.search_of(entry.config, entry.search)] if several else 0
+        found_by.setdefault(entry.config.config_id, set()).add(number)
+        by_search[row_name(entry.config), number][0].append(entry)
+    stages: tuple[Stage, ...] = ("control", "replicate")
+    for entry in (entry for stage in stages for entry in ledger.in_stage(stage)):
+        for number in found_by.get(entry.config.config_id, ()) if several else (0,):
+            by_search[row_name(entry.config), number][1].append(entry)
+    found: dict[str, dict[int, list[tuple[TrialConfig, Scores]]]] = {}
+    for (name, number), entries in by_search.items():
+        if candidates := _candidates(*entries):
+            found.setdefault(name, {})[number] = candidates
+    return found
+
+
+@dataclass(frozen=True)
+class _Best:
+    """Best config of one search of a method, or of several searches that agree.
+
+    Args:
+        config: the config.
+        scores: its scores.
+        searches: numbers of the searches; empty for one search per method.
+    """
+
+    config: TrialConfig
+    scores: Scores
+    searches: tuple[int, ...]
+
+
+def _best_of_searches(ledger: StudyLedger) -> dict[str, list[_Best]]:
+    """Return the best config of each search of each method, each config once."""
+    repetitions = _repetitions(ledger)
+    found: dict[str, list[_Best]] = {}
+    for name, by_search in _method_candidates(ledger).items():
+        best: dict[str, _Best] = {}
+        for number, candidates in by_search.items():
+            config, scores, _ = _ranked(candidates, repetitions)[0]
+            known = best.get(config.config_id)
+            if known is not None:  # with the scores of all searches that tried the config
+                scores = Scores((*known.scores.searched, *scores.searched), scores.fresh)
+            searches = (*(known.searches if known is not None else ()), *([number] if number else []))
+            best[config.config_id] = _Best(config, scores, searches)
+        found[name] = list(best.values())
+    return found
+
+
+def _mean_bound(bounds: list[Estimate], counts: list[int]) -> Estimate:
+    """Average the bounds of the configs of a method, each counted once for every search that found it.
+
+    The configs share their seeds, so the mean of the lower bounds is no tighter than that of one config.
+    """
+    if len(bounds) == 1:
+        return bounds[0]
+    value, low, high = (
+        float(np.average([getattr(each, field) for each in bounds], weights=counts))
+        for field in ("value", "low", "high")
+    )
+    return Estimate(value, low, high, min(each.n for each in bounds), f"mean over {sum(counts)} searches")
 
 
 def _choose_methods(ledger: StudyLedger) -> list[Choice]:
-    """Choose the best config of each method, then the best methods, plus `ce` and `kd` regardless of score."""
-    plan, repetitions = ledger.plan, _repetitions(ledger)
+    """Choose the best config of each search of each method, then the best methods, plus `ce` and `kd` in any case.
+
+    A method with several searches is ranked by the mean over them, and all its configs have its rank, best first.
+    """
+    plan = ledger.plan
     assert plan.confirmation is not None
-    best = {name: _ranked(each, repetitions)[0] for name, each in _method_candidates(ledger).items()}
-    names = list(best)
-    scores = [best[name][1] for name in names]
-    bounds = lower_bounds(scores, repetitions)
-    order = best_first(scores, bounds)
+    methods = _best_of_searches(ledger)
+    every = [(name, best) for name, configs in methods.items() for best in configs]
+    bounds = lower_bounds([best.scores for _, best in every], _repetitions(ledger))
+    paired = [(name, best, bound) for (name, best), bound in zip(every, bounds, strict=True)]
+    own = {name: [(best, bound) for of, best, bound in paired if of == name] for name in methods}
+    of_methods = [
+        _mean_bound([bound for _, bound in pairs], [max(1, len(best.searches)) for best, _ in pairs])
+        for pairs in own.values()
+    ]
+    order = best_first([pairs[0][0].scores for pairs in own.values()], of_methods)
     places = iter(range(1, plan.confirmation.configs + 1))
     choices = []
-    for number in order:
-        name, bound = names[number], _bound_json(bounds[number])
-        config, reached, _ = best[name]
+    for place in order:
+        name = list(own)[place]
         control = name if name in ALWAYS_CONFIRMED else None
         rank = None if control else next(places, None)
-        if control or rank:
-            score = max(reached.searched) if reached.searched else reached.value
+        if not (control or rank):
+            continue
+        bests, of_bests = [best for best, _ in own[name]], [bound for _, bound in own[name]]
+        for number in best_first([best.scores for best in bests], of_bests):
+            best = bests[number]
             choices.append(
-                Choice(label=name, config=config, rank=rank, control=control, search_score=score, bound=bound)
+                Choice(
+                    label=_label_of(name, best.searches, alone=len(bests) == 1),
+                    config=best.config,
+                    rank=rank,
+                    control=control,
+                    search_score=max(best.scores.searched) if best.scores.searched else best.scores.value,
+                    bound=_bound_json(of_bests[number]),
+                    method=name if best.searches else "",
+                    searches=best.searches,
+                )
             )
     return choices
+
+
+def _label_of(method: str, searches: tuple[int, ...], *, alone: bool) -> str:
+    """Return the label of a config: its method, and the searches that found it if others found another config."""
+    if alone:
+        return method
+    return f"{method}, search{'es' if len(searches) > 1 else ''} {listed([str(each) for each in searches])}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from study.ledger.budget import searched_in_all
 from study.ledger.confirmation import Confirmation
+from study.ledger.promising import promising_configs
 from study.plan.confirmation import (
     DEFAULT_CONFIGS,
     DEFAULT_SEEDS,
@@ -22,7 +23,6 @@ from study.plan.confirmation import (
     SeedsAsked,
     request_of,
 )
-from study.stages.promising import promising_configs
 from trainables.display.numbers import counted
 from trainables.process.errors import UsageError
 
@@ -42,9 +42,12 @@ def describe_unfinished(ledger: "StudyLedger") -> str | None:
     plan = ledger.plan
     begun = [len(ledger.in_stage(stage)) for stage in ("search", "control", "replicate")]
     controls = sum(1 for _ in plan.control_trials())
-    due = [searched_in_all(plan, ledger.in_stage("search")), controls, plan.replicates * len(promising_configs(ledger))]
+    repeated = plan.replicates * len(promising_configs(ledger)) if plan.replicates_detect is None else 0
+    due = [searched_in_all(plan, ledger.in_stage("search")), controls, repeated]
     before = [entry for entry in ledger.entries.values() if entry.stage not in ("tune", "confirm")]
     all_ended = all(entry.status is not None for entry in before)
+    if plan.replicates_detect is not None:
+        all_ended = all_ended and (progress := ledger.repetition_progress) is not None and progress.complete
     if all_ended and all(count >= needed for count, needed in zip(begun, due, strict=True)):
         return None
     ended = sum(entry.status is not None for entry in before)

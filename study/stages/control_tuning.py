@@ -15,8 +15,9 @@ def best_of_tuned(ledger: StudyLedger) -> tuple[TrialConfig, float] | None:
     """
     entries, found = by_config((*ledger.in_stage("control"), *ledger.in_stage("tune"))), []
     for config in tuned_configs(ledger.plan):
-        own = entries.get(config.config_id, [])
-        if len(own) >= ledger.plan.replicates and all(entry.status == "finished" for entry in own):
+        # Repetitions that were added by results are left out: other temperatures have none.
+        own = [each for each in entries.get(config.config_id, []) if each.replicate <= ledger.plan.sure_replicates]
+        if len(own) >= ledger.plan.sure_replicates and all(entry.status == "finished" for entry in own):
             found.append((config, float(np.mean([entry.score for entry in own]))))
     if len(found) < 2:
         return None

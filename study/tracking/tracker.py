@@ -23,6 +23,7 @@ from study.cli.start_command import start_command
 from study.ledger.derivable import check_delivered
 from study.ledger.ledger import StudyLedger, TrialEntry
 from study.plan.plan import StudyPlan
+from study.plan.repetitions import replicates_in_words
 from study.plan.teacher_choice import describe_teacher
 from study.tracking.delivery import PATIENCE, Delivery, RefusedError, first_line
 from study.tracking.inputs import MachineWatch, dataset_inputs
@@ -468,7 +469,7 @@ def note_text(plan: StudyPlan) -> str:
     """Return the start of the parent's note: the question, and the plan in one sentence."""
     return (
         f"**{plan.search_space.question}**\n\n"
-        f"{_trials_in_words(plan)} on {plan.replicates} fresh seeds each; {plan.base.epochs} epochs; "
+        f"{_trials_in_words(plan)} on {replicates_in_words(plan)} fresh seeds each; {plan.base.epochs} epochs; "
         f"{plan.base.teacher} → {plan.base.student} on {plan.base.dataset}. Teacher: {describe_teacher(plan)}."
         f"{_confirmation_in_words(plan)}"
     )

@@ -183,12 +183,15 @@ def atkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
 
     For logits z with mean 0 over C classes and deviation σ, the sharpness log Σ exp(z / τ) is about log C + σ² / 2τ².
     Setting τ = temperature · σ, with a separate σ for student and teacher, makes both sharpnesses equal to second
-    order. The temperatures are constants: no gradient flows through them. The divergence is scaled by the student's τ²,
-    just as T² scales the loss for equal temperatures.
+    order. The student's temperature is a constant: no gradient flows through it. The divergence is scaled by the
+    student's τ², just as T² scales the loss for equal temperatures.
+
+    The gradient of adapted teacher logits flows through their temperature. The loss does not depend on the scale of
+    these logits, and with a constant temperature an adapter would change the scale in every step for nothing.
 
     Args:
         student_logits: (B, C).
-        teacher_logits: (B, C), without gradient.
+        teacher_logits: (B, C), adapted or not. Gradients flow into them too, also through their deviation.
         temperature: in units of a row's standard deviation.
 
     Returns:
@@ -197,10 +200,11 @@ def atkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
     Source:
         Guo, "Reducing the Teacher-Student Gap via Adaptive Temperatures" (2022). The abstract leaves two choices open,
         which are ours: the deviation is taken per sample, and the scale is the student's τ², not the teacher's.
+        Gradients of adapted logits are ours too.
     """
     scale = temperature * _deviation(student_logits.detach())
     student = student_logits / scale
-    teacher = teacher_logits / (temperature * _deviation(teacher_logits.detach()))
+    teacher = teacher_logits / (temperature * _deviation(teacher_logits))
     divergence = _divergence(torch.log_softmax(student, dim=1), torch.log_softmax(teacher, dim=1))
     return (divergence * scale.squeeze(1) ** 2).mean()
 
@@ -214,7 +218,7 @@ def dtkd_loss(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
 
     Args:
         student_logits: (B, C).
-        teacher_logits: (B, C), without gradient.
+        teacher_logits: (B, C), adapted or not. Gradients flow into them too, also through the temperatures.
         temperature: T, mean of the two temperatures of a row.
 
     Returns:
@@ -243,7 +247,7 @@ def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, *, gamma: float, we
 
     Args:
         student_logits: (B, C).
-        teacher_logits: (B, C).
+        teacher_logits: (B, C), adapted or not. Gradients flow into them too, also through the weight.
         gamma: the exponent γ, equivalent to a temperature of 1 / γ for the teacher alone.
         weighted: weight each sample by Σ p^γ, which is 1 for a certain teacher and C^(1 - γ) for a uniform one.
 

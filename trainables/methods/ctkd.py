@@ -65,32 +65,45 @@ def curriculum(epoch: int, epochs: int) -> float:
 
 
 def ctkd_losses(
-    outputs: StepOutputs, labels: Tensor, *, ce_weight: float, kd_weight: float, ctkd_curriculum_epochs: int
+    outputs: StepOutputs,
+    labels: Tensor,
+    *,
+    ce_weight: float,
+    kd_weight: float,
+    ctkd_curriculum_epochs: int,
+    adapter_ce_weight: float,
+    detach_adapter_target: bool,
 ) -> LossParts:
     """Compute ce_weight · CE(z_s, y) + kd_weight · T² KL(softmax(z / T) || softmax(z_s / T)).
 
-    The student minimises the loss, and the temperature T maximises the loss.
+    The student minimises the loss, and the temperature T maximises the loss. With an adapter, adapter_ce_weight ·
+    CE(z_a, y) is added, and z are the adapted logits. The adapter minimises the loss too.
 
     Args:
-        outputs: step outputs with `student_logits` and `teacher_logits`, both (B, C), the learnt temperature in
-            `parts`, and `epoch`.
+        outputs: step outputs with `student_logits`, and `teacher_logits` or `adapted_logits`, each (B, C); the learnt
+            temperature in `parts`, and `epoch`.
         labels: (B,) int64.
         ce_weight: weight of the student's cross-entropy.
         kd_weight: weight of the divergence.
         ctkd_curriculum_epochs: number of epochs until the temperature's reversed gradient has full strength.
+        adapter_ce_weight: weight of the adapted teacher's cross-entropy.
+        detach_adapter_target: stop the distillation loss's gradient before the adapter.
 
     Returns:
-        Loss parts `total`, `ce` and `kd`.
+        Loss parts `total`, `ce`, `kd` and, with an adapter, `adapter`.
 
     Source:
         Li et al., "Curriculum Temperature for Knowledge Distillation" (2023), with the global temperature instead of
         one temperature per sample. Start, range, cosine and training with the student's optimiser follow the paper's
-        code. The gradient also flows through T².
+        code. The gradient also flows through T². The adapter is ours.
     """
     assert isinstance(outputs.parts, LearntTemperature)
+    target_logits = outputs.target_logits(detached=detach_adapter_target)
     temperature = outputs.parts(curriculum(outputs.epoch, ctkd_curriculum_epochs))
-    kd = kd_loss(outputs.student_logits, outputs.target_logits(), temperature=temperature)
-    return weighted_sum(outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight)
+    kd = kd_loss(outputs.student_logits, target_logits, temperature=temperature)
+    return weighted_sum(
+        outputs, labels, kd, ce_weight=ce_weight, kd_weight=kd_weight, adapter_ce_weight=adapter_ce_weight
+    )
 
 
 METHOD = Method(METHOD_SPECS["ctkd"], ctkd_losses, parts=learnt_temperature)

@@ -175,8 +175,9 @@ class TrialConfig(BaseModel):
         entry = method_spec(self.method)
         if self.adapter and not (entry.takes_adapter or entry.has_adapter):
             able = ", ".join(name for name in METHOD_SPECS if method_spec(name).takes_adapter)
-            hint = "; kd with an adapter is pesf_kd" if self.method == "kd" else ""
-            raise ValueError(f"method {self.method!r} takes no adapter{hint}; adapter=True goes with {able}")
+            raise ValueError(
+                f"method {self.method!r} takes no adapter, because {entry.no_adapter}; adapter=True goes with {able}"
+            )
         return self
 
     @model_validator(mode="after")

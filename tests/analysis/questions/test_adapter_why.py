@@ -6,6 +6,7 @@ import pytest
 from analysis.questions.adapter_why import adapter_why_texts, learned_against_controls
 from analysis.report.content import make_report
 from analysis.report.folder import read_folder
+from analysis.statistics.over_searches import between_searches, difference_over_searches
 from tests.analysis.report.studies import PLAN, write_study
 from tests.analysis.synthetic import epochs_table, trial, trials_table
 
@@ -106,3 +107,18 @@ def test_the_report_of_the_space_has_the_paragraph_and_the_warning_of_adapters_t
     other = {**plan, "space": "method"}
     report = make_report(read_folder(write_study(tmp_path / "other", trials, epochs_table([]), plan=other, summary={})))
     assert not any("Learning the adapter" in text for section in report.sections for text in section.texts)
+
+
+def test_arms_with_the_best_configs_of_two_searches_are_compared_over_searches_and_seeds():
+    first, second = (study({"pesf_kd": shift}, seed=3).to_pylist() for shift in (0.03, 0.01))
+    again = [row | {"trial_id": f"{row['trial_id']}-2", "config_id": f"{row['config_id']}-2"} for row in second]
+    found = {each.control: each for each in learned_against_controls(trials_table([*first, *again]))}
+    against = found["kd"].difference
+    scores = {row["config_id"]: [] for row in (*first, *again)}
+    for row in (*first, *again):
+        scores[row["config_id"]].append(row["val/accuracy"])
+    tables = {name: np.array([scores[name], scores[f"{name}-2"]]) for name in ARMS}
+    expected = difference_over_searches(tables["pesf_kd"], tables["kd"], between_searches([*tables.values()]))
+    assert (against.value, against.low, against.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert against.p_value == pytest.approx(expected.p_value)
+    assert against.value == pytest.approx(0.02, abs=0.003)

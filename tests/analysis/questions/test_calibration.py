@@ -8,6 +8,7 @@ import pytest
 from analysis.figures.calibration import draw_reliability
 from analysis.figures.drawing import BLUE, Style
 from analysis.questions.calibration import TEST, calibration_errors, compute_reliability, pooled, reliability_caption
+from analysis.statistics.estimates import mean_interval
 from tests.analysis.conftest import caption_of
 from tests.analysis.synthetic import trial, trials_table
 
@@ -134,3 +135,24 @@ def test_each_trials_own_calibration_error_is_that_of_its_bins():
     assert errors[0] == pytest.approx(0.4)
     assert np.isnan(errors[1])
     assert np.isnan(calibration_errors(trials, "calibration/of_no_version")).all()
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_calibration_error_covers_that_of_further_seeds():
+    """300 simulated configs on eight seeds of 500 predictions (standard error 0.013).
+
+    The truth is the mean error of further seeds with as many predictions. It is above the error of infinitely many,
+    because the noise of each bin counts as an error.
+    """
+    generator = np.random.default_rng(4)
+    many = [bins_of(*predictions(generator)) for _ in range(2000)]
+    errors = calibration_errors(trials_table([row(0, each) for each in many]), "calibration/val_student")
+    truth = float(errors.mean())
+    points = (np.arange(20_000) + 0.5) / 20_000 * 0.8 + 0.2
+    limit = float(np.abs(points - points**2).mean())  # within a bin, the planted error has one sign
+    assert limit < truth < limit + 0.02
+    covered = []
+    for place in range(300):
+        own = mean_interval(generator.choice(errors, 8) if place else errors[:8])
+        covered.append(own.low < truth < own.high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.04)

@@ -13,6 +13,11 @@ from analysis.questions.confirmation import (
     summarise_confirmation,
     verdict,
 )
+from analysis.questions.confirmed_methods import confirmed_summaries
+from analysis.questions.methods import methods_table
+from analysis.questions.power import find_resolution, resolution_texts
+from analysis.statistics.estimates import paired_difference
+from analysis.statistics.over_searches import between_searches, difference_over_searches, mean_over_searches
 from tests.analysis.synthetic import trial, trials_table
 
 
@@ -255,3 +260,121 @@ def test_a_confirmation_that_has_no_trial_yet_is_empty_and_not_wrong():
     assert [config.test_accuracy.n for config in result.configs] == [0, 0, 0]
     assert all(each.corrected_p is None and not each.clear for each in result.comparisons)
     assert confirmation_table(result)
+
+
+def of_searches(seeds=6):
+    """Scores on the test split of three methods, by config: two searches of each, of which ce's found one config."""
+    generator = np.random.default_rng(4)
+    luck = generator.normal(0, 0.01, seeds)
+    means = {"kd1": 0.80, "kd2": 0.82, "dkd1": 0.86, "dkd2": 0.84, "ce1": 0.70}
+    scores = {name: (mean + luck + generator.normal(0, 0.003, seeds)).tolist() for name, mean in means.items()}
+    chosen = [
+        choice("dkd1", label="dkd, search 2", method="dkd", searches=[2], rank=1, search_score=0.87),
+        choice("dkd2", label="dkd, search 1", method="dkd", searches=[1], rank=1),
+        choice("kd1", label="kd, search 1", method="kd", searches=[1], control="kd"),
+        choice("kd2", label="kd, search 2", method="kd", searches=[2], control="kd"),
+        choice("ce1", label="ce", method="ce", searches=[1, 2], control="ce"),
+    ]
+    rows = [
+        row
+        for config_id, accuracies in scores.items()
+        for row in confirmed({config_id: accuracies}, method=config_id[:-1])
+    ]
+    return scores, chosen, trials_table([row | {"trial_id": f"study-{i:04}"} for i, row in enumerate(rows)])
+
+
+def test_methods_with_several_searches_are_compared_over_seeds_and_searches():
+    scores, chosen, trials = of_searches()
+    result = summarise_confirmation(trials, chosen, baseline="kd")
+    tables = {
+        "dkd": np.array([scores["dkd1"], scores["dkd2"]]),
+        "kd": np.array([scores["kd1"], scores["kd2"]]),
+        "ce": np.array([scores["ce1"], scores["ce1"]]),
+    }
+    spread = between_searches(list(tables.values()))
+    assert [(each.label, each.against_label) for each in result.comparisons] == [("dkd", "kd"), ("ce", "kd")]
+    for each in result.comparisons:
+        expected = difference_over_searches(tables[each.label], tables["kd"], spread, smallest_effect=0.005)
+        found = each.difference
+        assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+        assert (found.p_value, found.equivalence_p) == pytest.approx((expected.p_value, expected.equivalence_p))
+    smallest, other = sorted(each.difference.p_value for each in result.comparisons)
+    assert sorted(each.corrected_p for each in result.comparisons) == pytest.approx([2 * smallest, other])
+    assert [(each.method, each.searches, each.configs) for each in result.methods] == [
+        ("dkd", 2, ("dkd1", "dkd2")),
+        ("kd", 2, ("kd1", "kd2")),
+        ("ce", 2, ("ce1", "ce1")),
+    ]
+    for method in result.methods:
+        expected = mean_over_searches(tables[method.method], spread)
+        found = method.test_accuracy
+        assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert result.first.label == "dkd, search 2"
+    assert [each.label for each in result.of_first(control="kd")] == ["dkd"]
+
+
+def test_tables_and_verdict_of_several_searches_say_what_a_row_averages():
+    _, chosen, trials = of_searches()
+    result = summarise_confirmation(trials, chosen, baseline="kd")
+    shown = confirmation_table(result)
+    assert "| **dkd (mean of 2 searches)** | 6 |" in shown
+    assert "| dkd, search 2 | 6 |" in shown
+    assert "mean over 2 searches and 6 seeds, Student t interval over both, 0.95" in shown
+    assert "Between searches of one method, mean scores differ by a standard deviation of" in shown
+    assert "pooled over 3 methods" in shown
+    assert "Of 3 methods, dkd (mean of 2 searches) has the highest mean test accuracy" in " ".join(verdict(result))
+    rows = confirmed_summaries(trials, result)
+    assert [(row.method, row.searches, row.accuracy.n) for row in rows] == [("dkd", 2, 6), ("kd", 2, 6), ("ce", 2, 6)]
+    assert rows[0].against_baseline == result.comparisons[0].difference
+    assert "| dkd (mean of 2 searches) | 6 |" in methods_table(rows)
+
+
+def test_the_power_of_several_searches_is_that_of_their_means_and_does_not_promise_too_much():
+    scores, chosen, trials = of_searches()
+    result = summarise_confirmation(trials, chosen, baseline="kd")
+    found = find_resolution(trials, [], result)
+    means = {name: np.mean([scores[f"{name}1"], scores[f"{name}2"]], axis=0) for name in ("dkd", "kd")}
+    means["ce"] = np.array(scores["ce1"])
+    expected = sorted(np.std(means[name] - means["kd"], ddof=1) for name in ("dkd", "ce"))
+    assert found.spreads == pytest.approx(expected)
+    assert "the luck of searches comes on top" in " ".join(resolution_texts(found, "command"))
+
+
+def test_a_confirmation_of_an_earlier_version_with_one_config_per_method_is_read_as_before():
+    scores, _, trials = of_searches()
+    chosen = [choice("dkd1", label="dkd", rank=1), choice("kd1", label="kd", control="kd")]
+    result = summarise_confirmation(trials, chosen, baseline="kd")
+    assert (result.methods, result.note) == ((), "")
+    (only,) = result.comparisons
+    assert only.difference == paired_difference(scores["dkd1"], scores["kd1"], smallest_effect=0.005)
+
+
+@pytest.mark.slow
+def test_confirmations_over_searches_cover_the_difference_of_methods_and_those_over_seeds_do_not():
+    """120 simulated confirmations of four methods with two searches of ten seeds (standard error about 0.015).
+
+    The configs are known, as chosen on other seeds, and the truth is the mean of the method over all searches.
+    """
+    generator = np.random.default_rng(6)
+    truth = {"kd": 0.80, "ce": 0.75, "dkd": 0.81, "dist": 0.80}
+    covered, over_seeds, best = [], [], []
+    for _ in range(120):
+        luck, rows, chosen = generator.normal(0, 0.006, 10), [], []
+        found = {}
+        for name, mean in truth.items():
+            for search in (1, 2):
+                config_id = f"{name}{search}"
+                found[config_id] = mean + generator.normal(0, 0.008) + luck + generator.normal(0, 0.004, 10)
+                rows += confirmed({config_id: found[config_id].tolist()}, method=name)
+                role = {"control": name} if name in ("kd", "ce") else {"rank": 1}
+                chosen.append(choice(config_id, method=name, searches=[search], **role))
+        table = trials_table([row | {"trial_id": f"study-{i:04}"} for i, row in enumerate(rows)])
+        result = summarise_confirmation(table, chosen, baseline="kd")
+        for each in result.comparisons:
+            covered.append(each.difference.low < truth[each.label] - truth["kd"] < each.difference.high)
+            pair = paired_difference(found[f"{each.label}1"], found["kd1"])
+            over_seeds.append(pair.low < truth[each.label] - truth["kd"] < pair.high)
+        best.append(next(each.corrected_p for each in result.comparisons if each.label == "dist") < 0.05)
+    assert 0.91 < np.mean(covered) < 0.99
+    assert np.mean(over_seeds) < 0.5
+    assert np.mean(best) < 0.08  # Holm's level for a true null among three comparisons is at most 0.05

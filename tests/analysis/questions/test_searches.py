@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from analysis.questions.power import find_resolution
-from analysis.questions.searches import between_searches, compare_over_searches
+from analysis.questions.searches import compare_over_searches
 from analysis.reading.trials import compare_methods
+from analysis.statistics.over_searches import between_searches
 from tests.analysis.synthetic import trial, trials_table
 
 
@@ -36,15 +37,6 @@ def as_trials(tables, names):
     return trials_table(rows)
 
 
-def test_the_variance_between_searches_is_that_of_means_less_what_seeds_explain():
-    table = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])  # seeds act alike on both: all of it is between searches
-    assert between_searches([table]) == (pytest.approx(0.5), 1)
-    noise = np.array([[1.0, -1.0], [-1.0, 1.0]])
-    assert between_searches([noise]) == (0.0, 1)
-    assert between_searches([table, np.ones((1, 3))]) == (pytest.approx(0.5), 1)
-    assert np.isnan(between_searches([np.ones((1, 3))])[0])
-
-
 def test_a_study_with_one_search_per_method_has_no_such_comparison():
     trials = as_trials(planted(np.random.default_rng(0), methods=2, searches=1), ["kd", "dkd"])
     assert compare_over_searches(trials, 1) is None
@@ -72,9 +64,9 @@ def test_two_searches_that_found_one_config_differ_by_nothing():
     one = [tables[0][:1], *tables[1:]]
     found, doubled = (compare_over_searches(as_trials(each, ["kd", "dkd", "dist"]), 2) for each in (one, tables))
     assert found.searches == doubled.searches == {"kd": 2, "dkd": 2, "dist": 2}
-    assert found.freedom == doubled.freedom == 3
-    total = 2 * between_searches(tables[1:])[0]
-    assert found.between**2 == pytest.approx(total / 3)
+    assert found.spread.freedom == doubled.spread.freedom == 3
+    total = 2 * between_searches(tables[1:]).variance
+    assert found.spread.variance == pytest.approx(total / 3)
 
 
 @pytest.mark.study
@@ -85,7 +77,7 @@ def test_intervals_over_searches_cover_the_truth_where_those_over_seeds_do_not()
     for _ in range(100):
         tables = planted(generator)
         found = compare_over_searches(as_trials(tables, names), 2)
-        variances.append(found.between**2)
+        variances.append(found.spread.variance)
         for name, table in zip(names[1:], tables[1:], strict=True):
             each = found.differences[name]
             covered.append(each.low < 0 < each.high)

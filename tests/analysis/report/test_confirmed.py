@@ -156,3 +156,36 @@ def test_an_interval_that_only_rounding_makes_is_none(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "s", trials_table(rows), epochs_table([]), plan=PLAN, summary=SUMMARY)
     row = next(row for row in Page(page(make_report(read_folder(folder)))).rows if row[:2] == ["kd", "3"])
     assert row[2:] == ["0.030 [0.030, 0.030]", "0.022"]
+
+
+def test_a_confirmation_of_several_searches_has_rows_of_methods_that_say_what_they_average(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows, chosen = [], []
+    for method, mean in (("kd", 0.8), ("dkd", 0.9)):
+        for search in (1, 2):
+            config_id = f"{method}{search}"
+            role = {"rank": None, "control": "kd"} if method == "kd" else {"rank": 1, "control": None}
+            beside = {"winner": False, "bound": None, "search_score": 0.7, "method": method, "searches": [search]}
+            chosen.append({"config_id": config_id, "label": f"{method}, search {search}", **role, **beside})
+            for replicate in range(1, 13):
+                stage = "confirm" if replicate > 6 else "replicate"
+                score = mean + 0.001 * search + 0.002 * generator.normal()
+                own = {"stage": stage, "method": method, "config_id": config_id, "replicate": replicate}
+                own |= {"val/accuracy": score, "test/accuracy": score if stage == "confirm" else None}
+                rows.append(trial(len(rows), **own))
+    plan = PLAN | {
+        "space": "method_tuned",
+        "searches_per_method": 2,
+        "compared": [{"name": name, "fields": {}} for name in ("kd", "dkd")],
+    }
+    confirmation = {"configs": chosen, "trials": {"planned": 24}, "seeds": 6}
+    summary = SUMMARY | {"confirmation": confirmation}
+    folder = write_study(tmp_path / "s", trials_table(rows), epochs_table([]), plan=plan, summary=summary)
+    shown = Page(page(make_report(read_folder(folder))))
+    averaged = [row for row in shown.rows if row[0] == "dkd (mean of 2 searches)"]
+    assert len(averaged) == 2  # the comparison of methods, and the confirmation
+    assert {row[0] for row in shown.rows} >= {"kd (mean of 2 searches)", "dkd, search 1", "dkd, search 2"}
+    said = shown.said["results"]
+    assert "dkd is better than kd" in said
+    assert "mean over 2 searches and 6 seeds, Student t interval over both" in said
+    assert "Between searches of one method" in said

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from analysis.statistics.sequential import plan_looks
 from study.cli.preview import describe_plan
 from study.cli.request import resumed_plan
 from study.confirm import main as confirm_main
 from study.launch import main as launch_main
 from study.ledger.ledger import StudyLedger
-from study.ledger.sequential import sequential_texts
+from study.ledger.sequential import comparisons_of, sequential_texts
 from study.plan.confirmation import ConfirmationRequest
 from study.search.searcher import StudySearch
 from study.tracking.tracker import note_text
@@ -160,3 +161,28 @@ def test_impossible_requests_are_refused_before_any_work(command, tmp_path, argu
     done = command(confirm_main, "planned", *arguments, "--dry-run", "--output-dir", tmp_path)
     assert done.code == 2
     assert expected in done.err
+
+
+def test_methods_with_several_searches_are_decided_by_the_means_of_their_configs(tmp_path):
+    ledger = StudyLedger(plan_in(tmp_path, space="method_tuned", searches_per_method=2, trials=4))
+    NoisyMethods(StudySearch(ledger, {}), ledger).run()
+    progress = ledger.confirm_progress
+    assert progress.complete
+    assert sorted(each.label for each in progress.decided) == ["ce", "dist", "dkd"]
+    found = {each.label: each for each in progress.decided}
+    assert (found["dist"].decision, found["ce"].decision) == ("better", "worse")
+    first = ledger.confirmation.first_replicate
+    scores = {
+        (entry.config.config_id, entry.replicate): entry.last["test/accuracy"] for entry in ledger.in_stage("confirm")
+    }
+    one, other = next(
+        pair for pair in comparisons_of(ledger.confirmation.choices, compares_methods=True) if pair[0].label == "dkd"
+    )
+    looks = plan_looks(0.01, 30, 3)
+    last = looks.looks.index(found["dkd"].seeds)
+    means = [
+        [np.mean([scores[each, replicate] for each in side.config_ids]) for side in (one, other)]
+        for replicate in range(first, first + found["dkd"].seeds)
+    ]
+    assert looks.decide([own - against for own, against in means], last) == found["dkd"].decision
+    assert "The decisions hold for the configs found" in sequential_texts(ledger.confirmation, progress)[1]

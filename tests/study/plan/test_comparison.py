@@ -10,13 +10,13 @@ from search_spaces import COMPARISONS, find_space
 from study.cli.preview import describe_plan
 from study.cli.request import _overrides, resumed_plan
 from study.ledger.ledger import StudyLedger
+from study.ledger.promising import promising_configs
 from study.plan.methods import choose_methods, known_methods
 from study.plan.notes import comparison_notes, describe_teacher_storage, left_out
 from study.plan.resolve import load_plan, resolve_plan
 from study.plan.teacher_storage import reckon_teacher_storage
 from study.search.preview import first_configs
 from study.search.searcher import StudySearch
-from study.stages.promising import promising_configs
 from study.tracking.tracker import note_text, trial_params
 from tests.study.factories import FEW, PretendedTune, compare, make_plan
 from tests.trainables.conftest import IMAGE_METHODS

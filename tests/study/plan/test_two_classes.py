@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+import typer
+from PIL import Image
 
 from study.cli.data_preview import data_warnings
 from study.cli.preview import describe_plan
+from study.launch import main as launch_main
 from study.plan.methods import choose_methods
 from study.plan.notes import left_out
 from study.plan.resolve import load_plan
-from study.plan.two_classes import check_two_classes, two_class_refusal
-from tests.study.factories import compare, make_plan
+from study.plan.two_classes import check_two_classes, class_count, two_class_refusal
+from tests.study.factories import compare
 from trainables.losses.logits import atkd_loss, dist_loss, dkd_loss, kd_loss, standardised_kd_loss
 from trainables.process.errors import UsageError
 from trainables.spec.methods import METHOD_SPECS
@@ -56,17 +59,17 @@ def test_atkd_sees_of_two_logits_which_is_the_larger_alone(logits):
         assert (values[0] == pytest.approx(values[1], rel=1e-6)) == same
 
 
-def test_a_new_study_of_a_method_without_a_gradient_is_refused(tmp_path):
-    plan = make_plan(tmp_path, base={**TWO, "method": "logit_standardisation", "adapter": True})
+def test_a_new_study_of_a_method_without_a_gradient_is_refused():
     with pytest.raises(UsageError) as refused:
-        check_two_classes(plan.base)
+        check_two_classes(["logit_standardisation"], "glue:sst2", flag="--method")
     assert str(refused.value) == (
         "--method: method 'logit_standardisation' learns nothing from the teacher on two classes, as in 'glue:sst2': "
         "two standardised logits are always 1 and -1, so the distillation loss has no gradient; choose kd, which is "
         "not affected"
     )
-    check_two_classes(make_plan(tmp_path, base={**TWO, "method": "kd"}).base)
-    check_two_classes(make_plan(tmp_path, base={"method": "logit_standardisation", "adapter": True}).base)  # ten digits
+    check_two_classes(["kd"], "glue:sst2", flag="--method")
+    check_two_classes(["logit_standardisation"], "digits", flag="--method")
+    check_two_classes(["logit_standardisation"], "no such data", flag="--method")
     assert two_class_refusal(TrialConfig(method="logit_standardisation", dataset="glue:mnli")) is None  # three
 
 
@@ -102,3 +105,85 @@ def test_methods_that_lose_a_part_are_warned_of_and_old_studies_still_open(tmp_p
     opened = load_plan(old.directory)
     assert [method.name for method in opened.compared] == ["kd", "ls"]
     assert "logit_standardisation is incomplete" in data_warnings(opened)[-1]
+
+
+def forbidden(*_, **__):
+    raise AssertionError("work was begun before the refusal")
+
+
+def two_folders(folder, *, readable):
+    """An image folder of two classes; a file that is no image fails where any is opened."""
+    for split in ("train", "test"):
+        for name in ("cats", "dogs"):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(40):
+                path = folder / split / name / f"{number}.png"
+                if readable:
+                    Image.new("RGB", (16, 16), (number, 0, 0)).save(path)
+                else:
+                    path.write_bytes(b"no image")
+    return folder
+
+
+SINGLE = ("--space", "temperature", "--method", "logit_standardisation")
+SEVERAL = ("--space", "method", "--methods", "kd,logit_standardisation+adapter")
+
+
+@pytest.mark.parametrize("flags", [SINGLE, SEVERAL])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_the_refusal_comes_before_any_download(command, monkeypatch, tmp_path, flags, dry):
+    monkeypatch.setattr("study.cli.request._download", forbidden)
+    monkeypatch.setattr("study.cli.request._plan_values", forbidden)
+    words = ("--dataset", "glue:sst2", "--download", "--data-root", tmp_path, "--output-dir", tmp_path / "out")
+    done = command(launch_main, *flags, *words, *dry)
+    assert done.code == 2
+    assert "learns nothing from the teacher on two classes, as in 'glue:sst2'" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [SINGLE, SEVERAL])
+def test_the_refusal_comes_before_any_image_of_a_folder_is_opened(command, tmp_path, flags):
+    folder = two_folders(tmp_path / "pets", readable=False)
+    done = command(launch_main, *flags, "--dataset", f"image_folder:{folder}", "--output-dir", tmp_path / "out")
+    assert done.code == 2
+    assert "learns nothing from the teacher on two classes" in done.err
+    kd = ("--space", "temperature", "--method", "kd", "--dataset", f"image_folder:{folder}")
+    done = command(launch_main, *kd, "--output-dir", tmp_path / "out")
+    assert done.code == 2
+    assert "two classes" not in done.err  # these images cannot be opened
+
+
+def test_the_warning_comes_before_a_download_and_before_images_are_decoded(command, monkeypatch, tmp_path):
+    said, echo = [], typer.echo
+    monkeypatch.setattr("study.cli.request.typer.echo", lambda text, **way: (said.append(text), echo(text, **way)))
+
+    def download(*_, **__):
+        assert any("With two classes, dkd is incomplete" in text for text in said)
+        raise UsageError("the download was begun")
+
+    monkeypatch.setattr("study.cli.request._download", download)
+    words = ("--space", "temperature", "--method", "dkd", "--dataset", "glue:sst2", "--download")
+    done = command(launch_main, *words, "--data-root", tmp_path, "--output-dir", tmp_path / "out")
+    assert "the download was begun" in done.err
+    several = ("--space", "method", *words[4:], "--data-root", tmp_path, "--output-dir", tmp_path / "out")
+    said.clear()
+    command(launch_main, *several)
+    assert {text.split(" ")[4] for text in said if "two classes" in text} == {"dkd", "dist", "atkd"}
+    said.clear()
+
+    def scan(*_):
+        assert any("With two classes, dkd is incomplete" in text for text in said)
+        raise ValueError("images are opened")
+
+    monkeypatch.setattr("trainables.data.image_scan.scan_of", scan)
+    folder = two_folders(tmp_path / "pets", readable=True)
+    done = command(launch_main, *words[:4], "--dataset", f"image_folder:{folder}", "--output-dir", tmp_path / "out")
+    assert "images are opened" in done.err
+
+
+def test_the_number_of_classes_is_known_without_a_sample(tmp_path):
+    assert class_count("glue:sst2") == 2
+    assert class_count("cifar100") == 100
+    assert class_count(f"image_folder:{two_folders(tmp_path / 'pets', readable=False)}") == 2
+    assert class_count("image_folder:/nowhere") is None
+    assert class_count("unknown") is None

@@ -8,11 +8,11 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from study.ledger.ledger import PROCESS_DIED, StudyLedger
+from study.ledger.promising import promising_configs
 from study.plan.plan import Sampler
 from study.search.samplers import make_sampler
 from study.search.schedulers import SearchASHA
 from study.search.searcher import WORKER_RESTARTS, StudySearch
-from study.stages.promising import promising_configs
 from tests.study.factories import PretendedTune, TuneTrial, accuracy_of, make_plan, search_with_asha
 from trainables.spec.measures import ACCURACY
 

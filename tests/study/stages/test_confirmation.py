@@ -7,6 +7,7 @@ import pytest
 from study.cli.preview import describe_plan
 from study.cli.request import keep_confirmation, resumed_plan
 from study.confirm import main as confirm_main
+from study.ledger.confirmation import Confirmation
 from study.ledger.ledger import StudyLedger, trial_row
 from study.plan.confirmation import PUBLISHED, ConfirmationRequest, SeedsAsked
 from study.plan.methods import known_methods
@@ -441,3 +442,87 @@ def test_a_confirmation_that_cannot_be_is_refused_before_any_work(tmp_path, comm
     assert done.code == 2, done.said
     assert says in done.said
     assert files_in(tmp_path) == before
+
+
+def of_several_searches(folder, **values):
+    plan = compare(folder, "method_tuned", methods=["ce", "kd", "dkd", "dist"], searches_per_method=2, **values)
+    return StudyLedger(plan)
+
+
+class LuckyFirst(PretendedSeeds):
+    """Trials in which the published settings are the best of dist alone, so that both searches of it find them."""
+
+    def finish(self, tune_id, settings):
+        config = settings["config"]
+        is_published = config["student_learning_rate"] == self.ledger.plan.base.student_learning_rate
+        value = 0.5 + (config["seed"] % 1000) / 1e5
+        value += 0.2 * is_published if config["method"] == "dist" else 0.1 * (not is_published)
+        for epoch in range(1, config["epochs"] + 1):
+            measures = {ACCURACY: value, "cost/seconds": 0.5}
+            if settings["reads_test"] and epoch == config["epochs"]:
+                measures["test/accuracy"] = value
+            self.ledger.record_epoch(settings["trial_id"], epoch, measures)
+        self.search.on_trial_complete(tune_id, {"finished": True})
+
+
+def test_the_best_config_of_every_search_is_confirmed_and_one_that_both_found_once(tmp_path):
+    ledger = of_several_searches(tmp_path, trials=4, confirmation={"configs": 1, "seeds": 3})
+    ran = LuckyFirst(StudySearch(ledger, {}), ledger).run()
+    choices = ledger.confirmation.choices
+    by_method = {method: [c for c in choices if c.method == method] for method in ("ce", "kd", "dist")}
+    assert sum(map(len, by_method.values())) == len(choices)  # dist is the one best method
+    for method, own in by_method.items():
+        assert sorted(search for choice in own for search in choice.searches) == [1, 2]
+        for choice in own:
+            assert choice.label == (method if len(own) == 1 else f"{method}, search {choice.searches[0]}")
+            tried = [e for e in ledger.in_stage("search") if e.config.config_id == choice.config.config_id]
+            found_by = {1 + ("search 2" in ledger.plan.search_of(e.config, e.search)) for e in tried}
+            assert set(choice.searches) <= found_by
+    (both,) = by_method["dist"]
+    assert both.searches == (1, 2)
+    assert [choice.rank for choice in choices if choice.rank] == [1]
+    assert {len(by_method["ce"]), len(by_method["kd"])} == {2}
+    confirmed = [trial for trial in ran if trial["stage"] == "confirm"]
+    assert len(confirmed) == 3 * len(choices) <= confirm_trials(ledger.plan) == 3 * 3 * 2
+    assert ledger.planned - len(ledger.entries) <= ledger.plan.replicates  # both searches of dist found one config
+    again = StudyLedger(ledger.plan, read_only=True)
+    assert again.confirmation == ledger.confirmation
+
+
+def test_a_method_is_ranked_by_the_mean_of_its_searches_and_the_best_of_them_gives_the_student(tmp_path):
+    ledger = of_several_searches(tmp_path, trials=4, confirmation={"configs": 2, "seeds": 2})
+    LuckyFirst(StudySearch(ledger, {}), ledger).run()
+    choices = ledger.confirmation.choices
+    ranks = {method: {c.rank for c in choices if c.method == method} for method in ("dist", "dkd")}
+    assert ranks == {"dist": {1}, "dkd": {2}}
+    own = [choice for choice in choices if choice.method == "dkd"]
+    assert [choice.bound["low"] for choice in own] == sorted((c.bound["low"] for c in own), reverse=True)
+    assert [ledger.confirmation.is_first_choice(choice.config) for choice in choices].count(True) == 1
+    first = next(choice for choice in choices if choice.rank == 1)
+    assert ledger.confirmation.is_first_choice(first.config)
+
+
+def test_preview_and_dry_run_count_the_configs_of_all_searches(tmp_path, command):
+    ledger = of_several_searches(tmp_path, trials=4)
+    shown = describe_plan(ledger.plan.model_copy(update={"confirmation": ConfirmationRequest(configs=2, seeds=3)}), [])
+    assert "the 2 best methods, ce and kd, by the best configs of all 2 searches of each, on 3 fresh seeds" in shown
+    assert f"at most {4 * 2 * 3} additional trials" in shown
+    LuckyFirst(StudySearch(ledger, {}), ledger).run()
+    ledger.plan.save()
+    ledger.close()
+    done = command(confirm_main, "planned", "--dry-run", "--confirm", "2", "--seeds", "3", "--output-dir", tmp_path)
+    assert done.code == 0, done.err
+    assert "confirms   7 configs, of 4 methods with 2 searches each on 3 fresh seeds each" in done.out
+    assert "cost       21 trials" in done.out
+    assert "control: kd, search 2" in done.out
+
+
+def test_the_choice_of_an_earlier_version_with_one_config_per_method_still_reads(tmp_path):
+    ledger = of_several_searches(tmp_path, trials=4, confirmation={"configs": 1, "seeds": 2})
+    LuckyFirst(StudySearch(ledger, {}), ledger).run()
+    written = ledger.confirmation.model_dump(mode="json")
+    first = {c["method"]: c for c in reversed(written["choices"])}
+    written["choices"] = [{k: v for k, v in c.items() if k not in ("method", "searches")} for c in first.values()]
+    earlier = Confirmation(**written)
+    assert [(choice.method, choice.searches) for choice in earlier.choices] == [("", ())] * 3
+    assert earlier.size == 2 * 3

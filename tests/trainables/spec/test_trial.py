@@ -4,6 +4,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
+from trainables.spec.methods import METHOD_SPECS
 from trainables.spec.trial import SEED_FIELDS, TrialConfig, derive_seed
 
 
@@ -86,10 +87,22 @@ def test_a_derived_seed_is_the_same_everywhere_and_has_63_bits():
     assert derive_seed("a", "b") != derive_seed("ab")
 
 
-@pytest.mark.parametrize("method", ["ce", "kd", "ttm"])
-def test_an_adapter_for_a_method_that_takes_none_is_refused_naming_those_that_do(method):
-    with pytest.raises(ValidationError, match=rf"'{method}' takes no adapter.*dkd, dist, logit_standardisation"):
+WITHOUT_ADAPTER = [name for name, spec in METHOD_SPECS.items() if not (spec.has_adapter or spec.takes_adapter)]
+
+
+@pytest.mark.parametrize("method", WITHOUT_ADAPTER)
+def test_an_adapter_for_a_method_that_takes_none_is_refused_with_the_reason_naming_those_that_do(method):
+    reason = METHOD_SPECS[method].no_adapter
+    assert reason
+    with pytest.raises(ValidationError) as refusal:
         TrialConfig(method=method, adapter=True)
+    assert f"'{method}' takes no adapter, because {reason}; adapter=True goes with" in str(refusal.value)
+    for able in ("atkd", "dkd", "dtkd", "dist", "logit_standardisation", "ctkd", "ttm", "wttm", "crd"):
+        assert able in str(refusal.value)
+
+
+def test_only_methods_without_an_adapter_have_a_reason_for_it():
+    assert [name for name, spec in METHOD_SPECS.items() if spec.no_adapter] == WITHOUT_ADAPTER
 
 
 def test_a_trial_knows_whether_it_has_an_adapter():

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from trainables.spec.bounds import LARGEST_WEIGHT
 from trainables.spec.methods.pesf_variants import AS_PUBLISHED, AS_PUBLISHED_ON_TEXT, PesfVariant
 from trainables.spec.methods.settings import Distance, DistanceSettings, MethodSettings, VariantSettings, WeightSettings
-from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
+from trainables.spec.methods.spec import NO_TEACHER, TEMPERATURE, MethodSpec
 
 GapControl = Literal["none", "paper", "centred", "placebo"]
 
@@ -50,8 +50,14 @@ class LabelSmoothingSettings(MethodSettings):
 
 
 SPECS: Final = (
-    MethodSpec("ce", needs_teacher=False),
-    MethodSpec("kd", WeightSettings, TEMPERATURE, published={"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9}),
+    MethodSpec("ce", needs_teacher=False, no_adapter=NO_TEACHER),
+    MethodSpec(
+        "kd",
+        WeightSettings,
+        TEMPERATURE,
+        no_adapter="kd with an adapter is pesf_kd",
+        published={"temperature": 4.0, "ce_weight": 0.1, "kd_weight": 0.9},
+    ),
     MethodSpec(
         "pesf_kd",
         PesfKdSettings,
@@ -60,5 +66,11 @@ SPECS: Final = (
         published=AS_PUBLISHED,
         published_on_text=AS_PUBLISHED_ON_TEXT,
     ),
-    MethodSpec("label_smoothing", LabelSmoothingSettings, needs_teacher=False, published={"label_smoothing": 0.1}),
+    MethodSpec(
+        "label_smoothing",
+        LabelSmoothingSettings,
+        needs_teacher=False,
+        no_adapter=NO_TEACHER,
+        published={"label_smoothing": 0.1},
+    ),
 )

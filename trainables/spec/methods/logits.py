@@ -72,6 +72,7 @@ SPECS: Final = (
         "atkd",
         WeightSettings,
         TEMPERATURE,
+        takes_adapter=True,
         two_classes="the teacher's confidence is ignored, because two logits over their deviation always differ by 2",
         published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0},
     ),
@@ -94,6 +95,7 @@ SPECS: Final = (
         "dtkd",
         DtkdSettings,
         TEMPERATURE,
+        takes_adapter=True,
         published={
             "temperature": 4.0,
             "ce_weight": 1.0,
@@ -125,6 +127,7 @@ SPECS: Final = (
     MethodSpec(
         "ctkd",
         CtkdSettings,
+        takes_adapter=True,
         published={
             "ce_weight": 0.1,
             "kd_weight": 0.9,
@@ -133,6 +136,16 @@ SPECS: Final = (
             "ctkd_curriculum_epochs": 10,
         },
     ),
-    MethodSpec("ttm", TtmSettings, published={"ce_weight": 1.0, "kd_weight": 100.0, "ttm_gamma": 0.1}),
-    MethodSpec("wttm", TtmSettings, published={"ce_weight": 1.0, "kd_weight": 3.0, "ttm_gamma": 0.1}),
+    MethodSpec(
+        "ttm",
+        TtmSettings,
+        takes_adapter=True,
+        published={"ce_weight": 1.0, "kd_weight": 100.0, "ttm_gamma": 0.1},
+    ),
+    MethodSpec(
+        "wttm",
+        TtmSettings,
+        takes_adapter=True,
+        published={"ce_weight": 1.0, "kd_weight": 3.0, "ttm_gamma": 0.1},
+    ),
 )

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from trainables.spec.methods.settings import AdapterSettings, AdapterTermSettings, MethodSettings
 
 TEMPERATURE: Final = frozenset({"temperature"})
+NO_TEACHER: Final = "it has no frozen teacher with logits that an adapter could change"
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class MethodSpec:
         takes_adapter: whether an adapter is optional, enabled by the config's `adapter`.
         adapter_term: whether the optional adapter adds a distillation term of its own, because the losses of the method
             have no logits of the teacher. See `trainables.methods.adapter_term`.
+        no_adapter: why a method without an adapter takes none, as a clause.
         needs_teacher: whether the student distils from a teacher that is trained beforehand.
         peer: for methods with a peer, the field of a trial's config that names the peer's architecture. The peer trains
             from scratch together with the student.
@@ -49,6 +51,7 @@ class MethodSpec:
     has_adapter: bool = False
     takes_adapter: bool = False
     adapter_term: bool = False
+    no_adapter: str = ""
     needs_teacher: bool = True
     peer: Literal["student", "teacher"] | None = None
     needs_maps: bool = False

@@ -50,6 +50,7 @@ SPECS: Final = (
         PeaKdSettings,
         TEMPERATURE,
         shares_layers=True,
+        no_adapter="the student first learns how the frozen teacher answers, and an adapter changes the answers",
         modality="text",
         published={
             "temperature": 10.0,

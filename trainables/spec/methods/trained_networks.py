@@ -6,7 +6,7 @@ from pydantic import Field
 
 from trainables.spec.bounds import LARGEST_WEIGHT, LOWEST_TEMPERATURE
 from trainables.spec.methods.settings import AdapterTrainingSettings, MethodSettings, WeightSettings
-from trainables.spec.methods.spec import TEMPERATURE, MethodSpec
+from trainables.spec.methods.spec import NO_TEACHER, TEMPERATURE, MethodSpec
 
 Ensemble = Literal["mean", "linear", "min_logit"]
 
@@ -54,6 +54,7 @@ SPECS: Final = (
         WeightSettings,
         TEMPERATURE,
         needs_teacher=False,
+        no_adapter=NO_TEACHER,
         peer="teacher",
         published={"temperature": 1.0, "ce_weight": 1.0, "kd_weight": 1.0},
     ),
@@ -64,6 +65,7 @@ SPECS: Final = (
         KdclSettings,
         TEMPERATURE,
         needs_teacher=False,
+        no_adapter=NO_TEACHER,
         peer="teacher",
         published={"temperature": 2.0, "ce_weight": 1.0, "kd_weight": 1.0, "kdcl_ensemble": "min_logit"},
     ),
@@ -73,16 +75,24 @@ SPECS: Final = (
         DualStudentSettings,
         TEMPERATURE,
         peer="student",
+        no_adapter="two students learn from the teacher, and an adapter would follow one of them",
         published={"temperature": 4.0, "ce_weight": 1.0, "kd_weight": 1.0, "dual_student_peer_weight": 0.5},
     ),
     # The config's defaults apply. The method differs from pesf_kd only in the trained module: the teacher, not an
     # adapter.
-    MethodSpec("full_teacher", FullTeacherSettings, TEMPERATURE, trains_teacher=True),
+    MethodSpec(
+        "full_teacher",
+        FullTeacherSettings,
+        TEMPERATURE,
+        trains_teacher=True,
+        no_adapter="it trains the whole teacher in the adapter's place",
+    ),
     MethodSpec(
         "sftn",
         SftnSettings,
         TEMPERATURE,
         teacher_settings=FriendlyTeacherSettings,
+        no_adapter="its teacher is adapted to the student beforehand, by a training of its own",
         modality="images",
         published={
             "temperature": 4.0,

@@ -1,10 +1,47 @@
 """Choice of the promising configs of a search, which are repeated on fresh seeds."""
 
-from study.ledger.ledger import StudyLedger
+from collections.abc import Sequence
+from typing import Protocol
+
+from study.plan.plan import StudyPlan
+from study.plan.stages import Stage
 from trainables.spec.trial import TrialConfig
 
 
-def promising_configs(ledger: StudyLedger) -> list[TrialConfig]:
+class Trial(Protocol):
+    """Trial of a study, as far as it is read here; implemented by `study.ledger.ledger.TrialEntry`."""
+
+    config: TrialConfig
+    replicate: int
+    ordinal: int
+
+    @property
+    def name(self) -> str:
+        """Readable name."""
+
+    @property
+    def search(self) -> str | None:
+        """Name of the search, if recorded."""
+
+    @property
+    def status(self) -> str | None:
+        """Final status; None until the trial ends."""
+
+    @property
+    def score(self) -> float:
+        """Objective at the last epoch."""
+
+
+class Trials(Protocol):
+    """Trials of a study; implemented by `study.ledger.ledger.StudyLedger`."""
+
+    plan: StudyPlan
+
+    def in_stage(self, stage: Stage, /) -> Sequence[Trial]:
+        """Return the trials of a stage, oldest first."""
+
+
+def promising_configs(ledger: Trials) -> list[TrialConfig]:
     """Return the best finished configs of each search, best first and without duplicates.
 
     Configs with a repetition already started stay in the list even if later results are better. Better results may

@@ -97,8 +97,9 @@ def _epochs_with_teacher(plan: StudyPlan) -> Counter[str]:
     for compared in plan.compared:
         trials[str(compared.fields["method"])] += plan.total_trials // len(plan.compared)
     if plan.compared and plan.confirmation is not None:
+        configs_of_each = plan.searches_per_method if plan.searches else 1
         for name in _confirmed_at_most(plan, plan.confirmation.configs):
-            confirmed[name] += plan.confirmation.seeds
+            confirmed[name] += plan.confirmation.seeds * configs_of_each
     if not plan.compared:
         trials[plan.base.method] += plan.trials + plan.replicates * min(plan.promising, plan.trials)
         for control in plan.controls:

@@ -7,6 +7,7 @@ another study keeps the alias if the mean test score of its config is higher.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.tracking._tracking_service import utils as tracking
 from mlflow.types import Schema, TensorSpec
 
 from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig
@@ -47,6 +49,7 @@ _STAYS: Final = "champion_stays"
 _DIGEST: Final = 8  # characters of a digest in a name
 _LONGEST_NAME: Final = 250  # characters; MLflow's stores accept 256
 _LONGEST_DESCRIPTION: Final = 5_000  # characters; PostgreSQL rejects more
+_TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 
 
 def publish_student(
@@ -220,10 +223,16 @@ def _requirements(*, text: bool) -> list[str]:
 
 @contextmanager
 def _tracking_at(uri: str) -> Iterator[None]:
-    """Set MLflow's global tracking URI, which model logging uses, and restore it afterwards."""
-    before = mlflow.get_tracking_uri()
+    """Set MLflow's global tracking URI, which model logging uses, and restore it afterwards.
+
+    Setting a URI also sets an environment variable, so what the process had set is restored, not the URI in effect.
+    """
+    own, variable = tracking._tracking_uri, os.environ.get(_TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(own)  # type: ignore[arg-type] # None: not set
+        os.environ.pop(_TRACKING_URI, None)
+        if variable is not None:
+            os.environ[_TRACKING_URI] = variable

@@ -1,5 +1,6 @@
 """The best student's way into a real MLflow store: under which alias, once, and read back as it was."""
 
+import os
 import re
 
 import mlflow
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from study.tracking.student import model_name, publish_student
+from study.tracking.student import _tracking_at, model_name, publish_student
 from tests.study.confirmed import GAINS, confirmed_study
 from tests.study.factories import make_plan
 from tests.trainables.data.conftest import random_images, write_images
@@ -151,3 +152,22 @@ def test_a_student_that_is_not_there_is_told_and_registered_nowhere(tmp_path, ru
     assert client.search_model_versions() == []
     (card,) = (ledger.plan.directory / "students").iterdir()  # which is known whatever becomes of the rest
     assert card.read_text().startswith("# cnn_3_4 on digits")
+
+
+@pytest.mark.parametrize("variable", [None, "sqlite:///of_the_environment.db"])
+@pytest.mark.parametrize("own", [None, "sqlite:///of_the_process.db"])
+def test_the_tracking_uri_of_the_process_is_as_it_was(tmp_path, monkeypatch, own, variable):
+    """MLflow's own setter also sets the environment variable, which later studies and processes would read."""
+    mlflow.set_tracking_uri(own)
+    if variable is None:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    before, in_effect = dict(os.environ), mlflow.get_tracking_uri()
+    try:
+        with _tracking_at(f"sqlite:///{tmp_path}/other.db"):
+            assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path}/other.db"
+        assert mlflow.get_tracking_uri() == in_effect
+        assert os.environ.get("MLFLOW_TRACKING_URI") == before.get("MLFLOW_TRACKING_URI")
+    finally:
+        mlflow.set_tracking_uri(None)

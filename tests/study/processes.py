@@ -18,9 +18,9 @@ def start_study(*arguments: str | Path, **environment: str) -> Process:
     return start_process("study.launch", *arguments, stdout=subprocess.DEVNULL, **environment)
 
 
-def start(name: str, output_dir: Path, *arguments: str) -> Process:
+def start(name: str, output_dir: Path, *arguments: str, **environment: str) -> Process:
     """Start a study of some seconds."""
-    return start_study(*STUDY, "--name", name, "--output-dir", output_dir, *arguments)
+    return start_study(*STUDY, "--name", name, "--output-dir", output_dir, *arguments, **environment)
 
 
 def start_without_ray(*arguments: str | Path, seconds_per_epoch: float = 0.1) -> Process:

@@ -10,6 +10,7 @@ from study.cli.preview import describe_plan
 from study.launch import main
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
+from tests.forking_workers import OWN_SERVER
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
 from tests.study.processes import kill, start, wait_for_trials
@@ -71,7 +72,7 @@ def test_a_packed_study_that_was_killed_goes_on_unpacked(command, output_dir):
 
 @pytest.mark.slow
 def test_a_pack_killed_mid_trial_costs_no_trial(output_dir):
-    process = start("unpacked-by-force", output_dir, "--epochs", "40", "--pack", "4")
+    process = start("unpacked-by-force", output_dir, "--epochs", "40", "--pack", "4", **OWN_SERVER)
     wait_for_trials(process, output_dir / "unpacked-by-force", 60, timeout=200)
     children = psutil.Process(process.pid).children(recursive=True)
     packs = [child for child in children if "PackActor" in " ".join(child.cmdline())]

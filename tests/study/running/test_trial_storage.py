@@ -11,6 +11,7 @@ from study.plan.resolve import load_plan
 from study.records import read_epochs
 from study.running.trial_storage import TrialStorage, check_trial_storage
 from tests.conftest import S3, start_process
+from tests.forking_workers import OWN_SERVER
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole
 from tests.study.processes import kill, wait_in_study
@@ -106,7 +107,7 @@ def test_workers_and_a_driver_killed_go_on_from_storage(s3, launch, tmp_path):
         "tests.study.killable_driver", tmp_path / "work", "far",
         "--space", "adapter_width", "--teacher", "cnn_8_16", "--trials", "2", "--promising", "1", "--replicates", "1",
         "--epochs", "40", "--teacher-outputs", "live", "--name", "far", "--output-dir", tmp_path,
-        "--storage-path", uri, stdout=subprocess.DEVNULL,
+        "--storage-path", uri, stdout=subprocess.DEVNULL, **OWN_SERVER,
     )  # fmt: skip
     wait_in_study(process, lambda: checkpoints(s3, bucket))
     workers = [

@@ -9,6 +9,7 @@ from study.cli.start_command import start_command
 from study.launch import main
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
+from tests.forking_workers import OWN_SERVER
 from tests.study.factories import make_plan
 from tests.study.inspection import assert_whole, read_journal, runs_of
 from tests.study.processes import kill, start_study, wait_in_study
@@ -77,6 +78,7 @@ def test_a_worker_and_a_driver_killed_cost_no_trial_and_one_process_can_go_on(ou
     process = start_study(
         "--space", "adapter_width", "--trials", "1", "--promising", "1", "--replicates", "1", "--epochs", "60",
         "--name", directory.name, "--output-dir", output_dir, "--workers-per-trial", "2",
+        **OWN_SERVER,
     )  # fmt: skip
     wait_in_study(process, lambda: epochs_in(directory) >= 3)
     fellows = [c for c in psutil.Process(process.pid).children(recursive=True) if "TrialWorker" in str(c.cmdline())]

@@ -178,7 +178,7 @@ def _register(
     score: float,
 ) -> ModelVersion:
     kept = load_kept(path)
-    with _tracking_at(plan.tracking_uri), mlflow.start_run(run_id=parent_id, log_system_metrics=False):
+    with tracking_at(plan.tracking_uri), mlflow.start_run(run_id=parent_id, log_system_metrics=False):
         logged = mlflow.pyfunc.log_model(
             name="student",
             loader_module=LOADER,
@@ -192,7 +192,7 @@ def _register(
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=f"Students {plan.base.student} for {plan.base.dataset}.")
     tags = {"study": plan.name, "study_id": plan.study_id, "trial_id": entry.trial_id, _SCORE: f"{score!r}"}
-    with _tracking_at(plan.tracking_uri):  # MLflow looks up the model by identifier in the current store
+    with tracking_at(plan.tracking_uri):  # MLflow looks up the model by identifier in the current store
         return client.create_model_version(
             name,
             logged.model_uri,
@@ -222,7 +222,7 @@ def _requirements(*, text: bool) -> list[str]:
 
 
 @contextmanager
-def _tracking_at(uri: str) -> Iterator[None]:
+def tracking_at(uri: str) -> Iterator[None]:
     """Set MLflow's global tracking URI, which model logging uses, and restore it afterwards.
 
     Setting a URI also sets an environment variable, so what the process had set is restored, not the URI in effect.

@@ -12,7 +12,7 @@ from study.confirm import main as confirm_main
 from study.launch import main as launch_main
 from study.plan.resolve import load_plan
 from study.records import read_epochs, read_trials
-from study.tracking.student import model_name
+from study.tracking.student import model_name, tracking_at
 from tests.study.inspection import assert_whole, read_journal, runs_of
 from tests.study.processes import finished_before, kill, start_study, wait_in_study
 from trainables.data import load_dataset
@@ -56,12 +56,8 @@ def assert_the_student_is_the_same_both_ways(directory, plan, result):
         assert words in version.description
     assert Path(kept["card"]).read_text() == version.description
     assert kept["card"] == str(path.with_suffix(".md"))
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(plan.tracking_uri)
-    try:
+    with tracking_at(plan.tracking_uri):
         served = mlflow.pyfunc.load_model(kept["model"])
-    finally:
-        mlflow.set_tracking_uri(before)
     images = load_dataset("digits", None).validation.images
     assert served.metadata.signature.inputs.inputs[0].type == np.uint8
     assert served.metadata.saved_input_example_info is not None

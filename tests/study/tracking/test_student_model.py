@@ -7,8 +7,9 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.tracking._tracking_service import utils as tracking
 
-from study.tracking.student import _tracking_at, model_name, publish_student
+from study.tracking.student import model_name, publish_student, tracking_at
 from tests.study.confirmed import GAINS, confirmed_study
 from tests.study.factories import make_plan
 from tests.trainables.data.conftest import random_images, write_images
@@ -100,11 +101,8 @@ def test_a_student_that_beats_the_control_is_champion_and_one_that_does_not_chal
     assert card.read_text() == first.description
 
     images = run.dataset.validation.images[:50]
-    mlflow.set_tracking_uri(plan.tracking_uri)
-    try:
+    with tracking_at(plan.tracking_uri):
         served = mlflow.pyfunc.load_model(f"models:/{first.name}@champion")
-    finally:
-        mlflow.set_tracking_uri(before)
     np.testing.assert_array_equal(
         served.predict(images.numpy()), load_student(plan.directory / "students" / f"{own.trial_id}.safetensors")
         .logits(images).numpy()
@@ -158,16 +156,13 @@ def test_a_student_that_is_not_there_is_told_and_registered_nowhere(tmp_path, ru
 @pytest.mark.parametrize("own", [None, "sqlite:///of_the_process.db"])
 def test_the_tracking_uri_of_the_process_is_as_it_was(tmp_path, monkeypatch, own, variable):
     """MLflow's own setter also sets the environment variable, which later studies and processes would read."""
-    mlflow.set_tracking_uri(own)
+    monkeypatch.setattr(tracking, "_tracking_uri", own)
     if variable is None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
-    before, in_effect = dict(os.environ), mlflow.get_tracking_uri()
-    try:
-        with _tracking_at(f"sqlite:///{tmp_path}/other.db"):
-            assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path}/other.db"
-        assert mlflow.get_tracking_uri() == in_effect
-        assert os.environ.get("MLFLOW_TRACKING_URI") == before.get("MLFLOW_TRACKING_URI")
-    finally:
-        mlflow.set_tracking_uri(None)
+    in_effect = mlflow.get_tracking_uri()
+    with tracking_at(f"sqlite:///{tmp_path}/other.db"):
+        assert mlflow.get_tracking_uri() == f"sqlite:///{tmp_path}/other.db"
+    assert mlflow.get_tracking_uri() == in_effect
+    assert os.environ.get("MLFLOW_TRACKING_URI") == variable

@@ -28,8 +28,7 @@ _EXAMPLES: Final = (
 )
 _OPTIONS: Final = (
     "confirm", "seeds", "detect", "most_seeds", "confirm_epochs", "teachers", "splits", *names_of("execution"),
-    "set_aside_records",
-    "dry_run", "as_json", "quiet", "verbose",
+    "set_aside_records", "dry_run", "as_json", "quiet", "verbose",
 )  # fmt: skip
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -84,9 +83,7 @@ def _show(plan: "StudyPlan", *, as_json: bool) -> None:
             "tuning_trials": tuning,
             "begun": begun,
             "epochs": epochs,
-            "teacher_seeds": [
-                plan.example_config.teacher_seed + number for number in range(confirmation.request.teachers)
-            ],
+            "teacher_seeds": plan.teacher_seeds,
             "splits": confirmation.request.splits,
             "detectable": detectable,
         }

@@ -150,7 +150,6 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
 
     configs = first_configs(plan)
     images, storage = images_summary(plan), reckon_teacher_storage(plan)
-    request, first = plan.confirmation, plan.example_config.teacher_seed
     if as_json:
         summary = {
             "plan": plan.without_secrets().model_dump(mode="json"),
@@ -161,8 +160,8 @@ def _show_plan(plan: "StudyPlan", ended: int | None, *, as_json: bool) -> None:
             "trials": plan.total_trials + confirm_trials(plan),
             **({} if ended is None else {"ended": ended}),
             "epochs": epochs_total(plan),
-            "teacher_seeds": [first + number for number in range(1 if request is None else request.teachers)],
-            "splits": 1 if request is None else request.splits,
+            "teacher_seeds": plan.teacher_seeds,
+            "splits": 1 if plan.confirmation is None else plan.confirmation.splits,
             "detectable": planned_resolution(plan),
             **count_plan_sources(plan),
             "notes": [*sampler_notes(plan), *confirmation_notes(plan)],

@@ -12,15 +12,15 @@ from typing import Literal
 
 import pyarrow as pa
 
+from analysis.reading.scores import scores_by_replicate
 from analysis.reading.trials import (
     SPLIT_NUMBER,
     TEACHER_NUMBER,
     objective_measure,
-    possible_range,
-    trial_scores,
+    within_possible,
     within_reach,
 )
-from analysis.statistics.estimates import Estimate, within_range
+from analysis.statistics.estimates import Estimate
 from analysis.statistics.nested import FEW_GROUPS, VarianceShare, nested_mean, two_shares, variance_share
 from trainables.display.numbers import counted, format_difference
 from trainables.spec.architectures import LAYERS_PATTERN
@@ -72,10 +72,10 @@ def mean_beyond_seeds(rows: pa.Table) -> BeyondSeeds | None:
     Returns:
         None for a single split and a single teacher, or a method without one.
     """
-    found = _nested(_scores(rows), cells_of(rows), reads_teacher=_reads_teacher(rows))
+    found = _nested(scores_by_replicate(rows, "test"), cells_of(rows), reads_teacher=_reads_teacher(rows))
     if found is None:
         return None
-    return replace(found, mean=within_range(found.mean, *possible_range(objective_measure(rows))))
+    return replace(found, mean=within_possible(found.mean, objective_measure(rows)))
 
 
 def difference_beyond_seeds(one: pa.Table, other: pa.Table) -> BeyondSeeds | None:
@@ -88,7 +88,7 @@ def difference_beyond_seeds(one: pa.Table, other: pa.Table) -> BeyondSeeds | Non
     Returns:
         First minus second. None for a single split and a single teacher, or if neither method has one.
     """
-    own, others = _scores(one), _scores(other)
+    own, others = scores_by_replicate(one, "test"), scores_by_replicate(other, "test")
     first, second = cells_of(one), cells_of(other)
     paired = {r: own[r] - others[r] for r in own.keys() & others.keys() if first[r] == second[r]}
     found = _nested(paired, first, reads_teacher=_reads_teacher(one) or _reads_teacher(other))
@@ -100,11 +100,10 @@ def share_in_words(found: BeyondSeeds) -> str:
     share, unit = found.share, found.unit
     if math.isnan(share.between):
         return f"share of variance between {unit}s unknown ({share.method.partition(': ')[2]})"
-    rest = 1 - share.between - (share.inner or 0.0)
     inner = "" if share.inner is None else f", {share.inner:.0%} between teachers of a split"
     interval = "" if math.isnan(share.low) else f"interval of the first {share.low:.0%} to {share.high:.0%}, "
     return (
-        f"{share.between:.0%} of the variance between {unit}s{inner} and {rest:.0%} between seeds ({interval}"
+        f"{share.between:.0%} of the variance between {unit}s{inner} and {share.rest:.0%} between seeds ({interval}"
         f"{counted(share.groups, unit)}, n = {share.n})"
     )
 
@@ -146,10 +145,6 @@ def _nested(
     if not reads_teacher or len(set(teachers)) < 2:
         return None
     return BeyondSeeds("teacher", nested_mean(values, teachers), variance_share(values, teachers))
-
-
-def _scores(rows: pa.Table) -> dict[int, float]:
-    return dict(zip(rows["replicate"].to_pylist(), trial_scores(rows, "test").tolist(), strict=True))
 
 
 def _reads_teacher(rows: pa.Table) -> bool:

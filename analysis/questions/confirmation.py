@@ -27,7 +27,7 @@ from analysis.questions.beyond_seeds import (
 )
 from analysis.questions.samples import crossed_difference
 from analysis.questions.searches import NestedScores, method_label, spread_note
-from analysis.reading.scores import gaps_by_config, scores_by_config
+from analysis.reading.scores import gaps_by_config, scores_by_config, scores_by_replicate
 from analysis.reading.standing import all_standings_in_words, standing_in_words
 from analysis.reading.trials import (
     CONFIRM,
@@ -39,7 +39,6 @@ from analysis.reading.trials import (
     objective_measure,
     planned_epochs,
     select,
-    trial_scores,
     within_possible,
     within_reach,
 )
@@ -494,10 +493,7 @@ def _optimism(score: float, confirmed: Estimate) -> Estimate:
 
 
 def _compare(one: ConfirmedConfig, other: ConfirmedConfig, rows: Mapping[str, pa.Table], seed: int) -> Comparison:
-    own, others = (
-        dict(zip(table["replicate"].to_pylist(), trial_scores(table, "test").tolist(), strict=True))
-        for table in (rows[one.config_id], rows[other.config_id])
-    )
+    own, others = (scores_by_replicate(rows[each.config_id], "test") for each in (one, other))
     shared = sorted(own.keys() & others.keys())
     paired = [own[r] for r in shared], [others[r] for r in shared]
     found = paired_difference(*paired, seed=seed, smallest_effect=SMALLEST_EFFECT)

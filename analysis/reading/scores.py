@@ -10,8 +10,18 @@ from numpy.typing import NDArray
 
 from analysis.reading.trials import SHARPNESS_GAP, Split, method_names, numbers, select, trial_scores
 
-# Finite scores of one config by replicate.
+# Scores of one config by replicate.
 ByReplicate: TypeAlias = dict[int, float]
+
+
+def scores_by_replicate(rows: pa.Table, split: Split = "validation") -> ByReplicate:
+    """Return the scores of the trials of one config by replicate; nan where a trial has none.
+
+    Args:
+        rows: trials of one config.
+        split: split of the scores.
+    """
+    return dict(zip(rows["replicate"].to_pylist(), trial_scores(rows, split).tolist(), strict=True))
 
 
 def scores_by_config(

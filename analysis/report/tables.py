@@ -249,7 +249,7 @@ def _shares(share: VarianceShare) -> tuple[str, str, str]:
         return "unknown", "", "unknown"
     interval = "" if math.isnan(share.low) else f" ({share.low:.0%} to {share.high:.0%})"
     inner = "" if share.inner is None else f"{share.inner:.0%}"
-    return f"{share.between:.0%}{interval}", inner, f"{1 - share.between - (share.inner or 0.0):.0%}"
+    return f"{share.between:.0%}{interval}", inner, f"{share.rest:.0%}"
 
 
 def classes_table(study: StudyFolder, confirmed: ConfirmationResult) -> Table | None:

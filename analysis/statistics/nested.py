@@ -70,6 +70,11 @@ class VarianceShare:
     method: str
     inner: float | None = None
 
+    @property
+    def rest(self) -> float:
+        """Share within the innermost groups, such as between seeds of one teacher."""
+        return 1 - self.between - (self.inner or 0.0)
+
 
 def student_quantile(freedom: int) -> float:
     """Return the quantile of Student's t that an interval uses; infinite without degrees of freedom."""

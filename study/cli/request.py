@@ -271,17 +271,24 @@ def _confirmation(values: dict[str, Any]) -> dict[str, int] | None:
     from study.plan.confirmation import DEFAULT_SEEDS, Factors, SeedsAsked, request_of, seeds_asked
 
     configs, seeds = values["confirm"], seeds_asked(values["seeds"], values["detect"], values["most_seeds"])
-    if configs is None and values["confirm_epochs"] is not None:
-        raise UsageError("--confirm-epochs is the number of epochs of the trials of --confirm: give --confirm too")
-    factors = Factors(values["teachers"], values["splits"])
+    epochs, factors = values["confirm_epochs"], Factors(values["teachers"], values["splits"])
     if configs is None:
-        if seeds is not None:
-            raise UsageError("--seeds is the number of fresh seeds for --confirm: give --confirm too")
-        if factors.is_given:
-            raise UsageError(f"{factors.flags} is for --confirm: give --confirm too")
+        if seeds is not None or epochs is not None or factors.is_given:
+            raise UsageError(_without_confirm(seeds, epochs, factors))
         return None
     usual = _SMOKE_SEEDS if values["smoke"] else DEFAULT_SEEDS
-    return request_of(configs, seeds or SeedsAsked(usual), values["confirm_epochs"], factors).model_dump()
+    return request_of(configs, seeds or SeedsAsked(usual), epochs, factors).model_dump()
+
+
+def _without_confirm(seeds: "SeedsAsked | None", epochs: int | None, factors: "Factors") -> str:
+    """Return why options of a confirmation are refused without --confirm; one of them is given."""
+    if epochs is not None:
+        what = "--confirm-epochs is the number of epochs of the trials of"
+    elif seeds is not None:
+        what = "--seeds is the number of fresh seeds for"
+    else:
+        what = f"{factors.flags} is for"
+    return f"{what} --confirm: give --confirm too"
 
 
 def _as_comparison(comparison: MethodComparison, asked: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -451,13 +458,7 @@ def _confirmation_at_resume(
         return confirmation_request(ledger, configs, seeds, epochs, factors).model_dump()
     if configs is None:
         if recorded is None:
-            if seeds is not None:
-                flag = "--seeds is the number of fresh seeds"
-            elif epochs is not None:
-                flag = "--confirm-epochs is the number of epochs of the trials"
-            else:
-                flag = f"{factors.flags} is"
-            raise UsageError(f"{flag} for --confirm: give --confirm too")
+            raise UsageError(_without_confirm(seeds, epochs, factors))
         configs = recorded.configs
     usual = SeedsAsked(recorded.seeds, recorded.detect) if recorded is not None else SeedsAsked(DEFAULT_SEEDS)
     if recorded is not None:

@@ -379,6 +379,12 @@ class StudyPlan(BaseModel):
         return self.base.epochs if asked is None else asked
 
     @property
+    def teacher_seeds(self) -> list[int]:
+        """Seeds of the teachers: that of the study's own, then those of further ones in the confirmation."""
+        first = self.example_config.teacher_seed
+        return [*range(first, first + (1 if self.confirmation is None else self.confirmation.teachers))]
+
+    @property
     def further_teachers(self) -> list[dict[str, TrialConfig]]:
         """Teachers that only the confirmation uses, of one pair of teacher and split each. Keys as in `teachers`."""
         request = self.confirmation

@@ -228,10 +228,8 @@ def _describe_further(plan: StudyPlan) -> str:
     request, further = plan.confirmation, len(plan.further_teachers)
     if request is None or not further:
         return ""
-    first = plan.example_config.teacher_seed
-    last = first + request.teachers - 1
-    seeds = [str(each) for each in range(first, last + 1)] if request.teachers <= _MOST_NAMED else []
-    named = listed(seeds) if seeds else f"{first} to {last}"
+    seeds = plan.teacher_seeds
+    named = listed([str(each) for each in seeds]) if len(seeds) <= _MOST_NAMED else f"{seeds[0]} to {seeds[-1]}"
     on_each = f", on each of {request.splits} splits" if request.splits > 1 else ""
     count = len(plan.teachers) * further
     return (

@@ -15,7 +15,6 @@ _STAND_IN: Final = Path(__file__).with_name("agent_stand_in.py")
 _AGENT: Final = "--dashboard_agent_command="
 # Ports that a dashboard agent reports to its node. Without the dashboard's packages, it reports that there are none.
 _PORTS: Final = ("METRICS_AGENT_PORT_NAME", "METRICS_EXPORT_PORT_NAME", "DASHBOARD_AGENT_LISTEN_PORT_NAME")
-
 _PERSIST: Final = "persist_port"
 
 

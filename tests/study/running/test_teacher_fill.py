@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import time
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -153,27 +155,48 @@ def test_a_study_on_storage_fills_it_and_the_next_node_reads_it_and_mends_it(s3,
     assert [config["accuracy"] for config in again["configs"]] == [config["accuracy"] for config in result["configs"]]
 
 
-@pytest.mark.slow
-def test_a_study_killed_while_it_fills_keeps_what_is_filled_and_goes_on(s3, launch, output_dir, monkeypatch):
+@contextmanager
+def storage_that_stalls(after: int) -> Iterator[None]:
+    """Let the S3 server take a few files of teacher outputs and hold all further ones until the context ends."""
     from moto.s3.responses import S3Response
 
     answer = S3Response.key_response
+    taken: set[str] = set()
+    lock = threading.Lock()
+    ended = threading.Event()
 
-    def answer_slowly(self: S3Response, *arguments: Any) -> Any:
-        time.sleep(0.3)
-        return answer(self, *arguments)
+    def answer_or_hold(self: S3Response, request: Any, full_url: str, *rest: Any, **named: Any) -> Any:
+        path = urlsplit(full_url).path
+        if request.method in ("PUT", "POST") and path.endswith(".arrow"):
+            with lock:
+                held = path not in taken and len(taken) == after
+                if not held:
+                    taken.add(path)
+            if held:
+                ended.wait()
+                return 503, {}, ""
+        return answer(self, request, full_url, *rest, **named)
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "key_response", answer_or_hold)
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+@pytest.mark.slow
+def test_a_study_killed_while_it_fills_keeps_what_is_filled_and_goes_on(s3, launch, output_dir):
     bucket = s3.new_bucket()
-    with monkeypatch.context() as patch:
-        patch.setattr(S3Response, "key_response", answer_slowly)
+    with storage_that_stalls(after=4):
         process = start_study(
             *STUDY, "--epochs", "9", "--name", "killed", "--output-dir", output_dir,
             "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(output_dir / "cache"),
         )  # fmt: skip
-        wait_in_study(process, lambda: len(filled_objects(s3, bucket)) >= 3)
+        wait_in_study(process, lambda: len(filled_objects(s3, bucket)) == 4)
         kill(process)
     before = filled_objects(s3, bucket)
-    assert 3 <= len(before) < 10, "it was to be killed in the middle"
+    assert len(before) == 4, "it was to be killed in the middle"
     told = sum(event["forwards"] for event in events(output_dir / "killed", "fill"))
     assert not events(output_dir / "killed", "trial")
     done = launch(
@@ -200,19 +223,16 @@ def events(directory: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, output_dir, monkeypatch):
-    from moto.s3.responses import S3Response
-
-    answer = S3Response.key_response
-    monkeypatch.setattr(S3Response, "key_response", lambda *arguments: (time.sleep(0.5), answer(*arguments))[1])
+def test_ctrl_c_while_it_fills_ends_a_study_tidily(s3, output_dir):
     bucket = s3.new_bucket()
-    process = start_study(
-        *STUDY, "--epochs", "9", "--name", "stopped", "--output-dir", output_dir,
-        "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(output_dir / "cache"),
-    )  # fmt: skip
-    wait_in_study(process, lambda: len(filled_objects(s3, bucket)) >= 2)
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=240)[1]
+    with storage_that_stalls(after=2):
+        process = start_study(
+            *STUDY, "--epochs", "9", "--name", "stopped", "--output-dir", output_dir,
+            "--teacher-outputs-path", s3.uri(f"{bucket}/outputs"), PESFKD_CACHE=str(output_dir / "cache"),
+        )  # fmt: skip
+        wait_in_study(process, lambda: len(filled_objects(s3, bucket)) == 2)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=240)[1]
     assert process.returncode == 130, said
     assert "python -m study.launch --resume stopped" in said
     assert "the rest is filled as trials come to it" in said.replace("\n", " ")

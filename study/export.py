@@ -18,7 +18,7 @@ from study.cli.request import confirm_command, existing_plan
 from trainables.process.errors import StudyError, UsageError
 
 if TYPE_CHECKING:
-    from study.ledger.ledger import TrialEntry
+    from study.ledger.entry import TrialEntry
     from study.plan.plan import StudyPlan
     from trainables.students.export import ExportedStudent
     from trainables.students.file import KeptStudent, Student

@@ -9,7 +9,8 @@ from typing import Final, TextIO
 
 from rich.console import Console
 
-from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.entry import TrialEntry
+from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials
 from trainables.display.numbers import counted, format_number

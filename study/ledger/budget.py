@@ -16,7 +16,7 @@ COST: Final = "cost/step_flops_to_ce"
 
 
 class Searched(Protocol):
-    """Trial of a search, as far as it is read here; implemented by `study.ledger.ledger.TrialEntry`."""
+    """Trial of a search, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
 

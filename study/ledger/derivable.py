@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from study.ledger.damage import SET_ASIDE_FLAG
+from study.ledger.entry import TrialEntry
 from study.ledger.events import STATUSES, ordinal_in
-from study.ledger.ledger import SET_ASIDE_FLAG, StudyLedger, TrialEntry, describe_damage
+from study.ledger.ledger import StudyLedger
 from study.records import RecordedTrial, recorded_trials, set_records_aside
 from trainables.process.errors import StudyError
 
@@ -38,7 +40,7 @@ def check_trial(ledger: StudyLedger, trial_id: str) -> None:
     """
     found = recorded_trials(ledger.plan.directory).get(trial_id)
     if found is not None and _is_incomplete(ledger.entries.get(trial_id), found):
-        why = describe_damage(ledger) or "journal.jsonl is incomplete"
+        why = ledger.describe_damage() or "journal.jsonl is incomplete"
         raise StudyError(
             f"the records contain {found.epochs} epochs of trial {trial_id}, but the journal does not: {why}. Restore "
             f"{ledger.plan.directory / 'journal.jsonl'} from a copy"
@@ -113,7 +115,7 @@ def _refusal(ledger: StudyLedger, source: str, count: int, lost: Sequence[str] |
     if lost is not None:
         names = ", ".join(lost[:_MOST_NAMED]) + ", ..." * (len(lost) > _MOST_NAMED)
         counts = f"contains {count - len(lost)} of them (not {names})"
-    why = describe_damage(ledger) or ("journal.jsonl is incomplete" if path.exists() else "journal.jsonl is missing")
+    why = ledger.describe_damage() or ("journal.jsonl is incomplete" if path.exists() else "journal.jsonl is missing")
     return (
         f"study {plan.name!r}: the {source} {count} ended trials, but the journal {counts}: {why}. Nothing has been "
         f"changed.\nRestore {path} from a copy; or give {SET_ASIDE_FLAG} to continue with the trials in the journal: "

@@ -228,3 +228,8 @@ _CHECKS: Final[dict[str, dict[str, _Check]]] = {
         "folder": (_is_text, False),
     },
 }
+
+
+def first_error_line(error: Exception) -> str:
+    """Return the first line of an error, shortened to 200 characters."""
+    return (str(error).splitlines() or [""])[0][:200]

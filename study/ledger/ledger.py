@@ -5,17 +5,16 @@ seconds old, and later trials come back under new names. The journal is always c
 identifier.
 """
 
-import base64
-import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Any, Final
 
 from study.ledger.budget import searched_in_all
 from study.ledger.config_ids import ConfigIds
 from study.ledger.confirmation import Confirmation
-from study.ledger.events import fault_of, ordinal_in
+from study.ledger.damage import describe_damage, describe_unreadable
+from study.ledger.entry import Status, TrialEntry, trial_name
+from study.ledger.events import fault_of, first_error_line, ordinal_in
 from study.ledger.journal import Journal, read_lines
 from study.ledger.repetitions import find_repetition_progress
 from study.ledger.sequential import Progress, find_progress
@@ -23,144 +22,11 @@ from study.plan.folder import recorded_name
 from study.plan.plan import StudyPlan
 from study.plan.size import confirm_trials
 from study.plan.stages import Stage
-from study.records import recorded_trials
 from trainables.process.errors import StudyError
-from trainables.spec.measures import CALIBRATION, CLASSES, CORRECT, COST_FACTS, DATA_FACTS, MEASURES, objective_of
-from trainables.spec.methods import AdapterSettings
-from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
 from trainables.spec.trial import TrialConfig
 
-Status = Literal["finished", "pruned", "failed"]
-
-# Moves records and an unreadable journal away. Nothing is deleted.
-SET_ASIDE_FLAG: Final = "--set-aside-records"
-# Error of a trial that failed without reporting an error.
-PROCESS_DIED: Final = "the trial's process died more often than is allowed"
-# Start of the error of a trial that was terminated because it hung.
-TIMED_OUT: Final = "timed out after"
 _TICK: Final = 1e-6  # seconds; representable in a float64 timestamp
-_MOST_SHOWN: Final = 5  # damaged lines in a message
 _STAGES: Final[tuple[Stage, ...]] = ("search", "control", "replicate", "tune", "confirm")
-
-
-@dataclass
-class TrialEntry:
-    """State of one trial: config, reported epochs and final status. `status` is None until the trial ends.
-
-    A failed trial may be retried. `attempt` counts from 1, and reported epochs are kept.
-
-    `config_id` is the identifier for records and tracking. In a study of an earlier version it differs from
-    `config.config_id`, which identifies configs within this process.
-
-    `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
-    first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
-    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial. `names_epochs` is set
-    for a confirmed trial with another number of epochs than the study's, so that the name states it.
-    """
-
-    trial_id: str
-    ordinal: int
-    stage: Stage
-    replicate: int
-    config: TrialConfig
-    started: float
-    optuna: dict[str, Any] | None = None
-    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
-    epoch_times: dict[int, float] = field(default_factory=dict)
-    facts: dict[str, float] = field(default_factory=dict)
-    calibration: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    answers: dict[str, Any] = field(default_factory=dict)
-    status: Status | None = None
-    error: str | None = None
-    ended: float | None = None
-    attempt: int = 1
-    namesakes: int = 0
-    config_id: str = ""
-    names_epochs: bool = False
-
-    def __post_init__(self) -> None:
-        self.config_id = self.config_id or self.config.config_id
-
-    @property
-    def name(self) -> str:
-        """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`."""
-        return trial_name(self.config, self.replicate, namesakes=self.namesakes, names_epochs=self.names_epochs)
-
-    @property
-    def search(self) -> str | None:
-        """Name of the search, as recorded by a study with several searches per method; None for another study."""
-        return None if self.optuna is None else self.optuna.get("search")
-
-    @property
-    def failed_with_an_error(self) -> bool:
-        """Whether the trial failed with an error of its own, not because the process died or was terminated."""
-        return self.status == "failed" and self.error != PROCESS_DIED and not str(self.error).startswith(TIMED_OUT)
-
-    @property
-    def last(self) -> dict[str, float]:
-        """Measures of the last reported epoch, or an empty dict."""
-        return self.epochs[max(self.epochs)] if self.epochs else {}
-
-    @property
-    def gaps(self) -> list[int]:
-        """Epochs missing from the journal.
-
-        All epochs before the last reported one are expected, and all planned epochs for a finished trial.
-        """
-        last = self.config.epochs if self.status == "finished" else max(self.epochs, default=0)
-        return [] if last == len(self.epochs) else [each for each in range(1, last + 1) if each not in self.epochs]
-
-    @property
-    def objective(self) -> str:
-        """Name of the measure that the search maximises."""
-        return objective_of(self.config.dataset)
-
-    @property
-    def score(self) -> float:
-        """Objective at the last epoch, or NaN before the first report."""
-        return self.last.get(self.objective, float("nan"))
-
-    @property
-    def scores(self) -> dict[int, float]:
-        """Finite values of the objective by epoch."""
-        # The trial may add epochs during this loop.
-        scores = {epoch: self.epochs[epoch].get(self.objective, math.nan) for epoch in sorted(self.epochs)}
-        return {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
-
-    @property
-    def seconds(self) -> float:
-        """Computing time of the trial in seconds."""
-        return sum(measures.get("cost/seconds", 0.0) for measures in self.epochs.values())
-
-
-def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
-    """Group trials by config identifier, keeping the given order of trials and of configs."""
-    groups: dict[str, list[TrialEntry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.config.config_id, []).append(entry)
-    return groups
-
-
-def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0, names_epochs: bool = False) -> str:
-    """Return adapter width, temperature and seed of a trial.
-
-    Methods other than `pesf_kd` are named first, as are its variants and controls, such as `frozen`.
-
-    Args:
-        config: trial config.
-        replicate: replicate number.
-        namesakes: number of earlier configs of the study with the same name.
-        names_epochs: whether the name contains the number of epochs.
-    """
-    entry = config.method_spec
-    variant = method_name({name: getattr(config, name) for name in NAMING_FIELDS}).partition("+")[2]
-    parts = [variant.replace("+", "-")] * bool(variant) if config.method == "pesf_kd" else [config.method]
-    if entry.has_adapter:
-        parts.append(f"w{config.settings_of(AdapterSettings).adapter_width}")
-    if "temperature" in entry.fields:
-        parts.append(f"T{config.temperature:.1f}")
-    parts += [f"e{config.epochs}"] * names_epochs
-    return "-".join(parts) + (f"#{namesakes + 1}" if namesakes else "") + f"-s{replicate}"
 
 
 class StudyLedger:
@@ -220,7 +86,7 @@ class StudyLedger:
         if self._path.exists():
             self._load()
             if self.is_unreadable and not sets_aside:
-                raise StudyError(self._why_unreadable())
+                raise StudyError(describe_unreadable(self.plan, self.damage))
             check_journal(self)
         self._journal = None if read_only else Journal(self._path)
 
@@ -228,6 +94,10 @@ class StudyLedger:
     def damaged_lines(self) -> list[int]:
         """Numbers of skipped journal lines, from 1."""
         return sorted(self.damage)
+
+    def describe_damage(self) -> str | None:
+        """Return a description of the journal's damage for the user, or None for an intact journal."""
+        return describe_damage(self.damage, self.entries.values())
 
     def begin_writing(self) -> None:
         """Open the journal for writing, and record the study's identifier in it if missing.
@@ -262,16 +132,6 @@ class StudyLedger:
                 self.ended -= 1
                 entry.status = entry.error = entry.ended = None  # the attempt number stays: the trial did not fail
                 self.incomplete.append(entry.trial_id)
-
-    def _why_unreadable(self) -> str:
-        directory, (number, why) = self.plan.directory, next(iter(self.damage.items()))
-        return (
-            f"study {self.plan.name!r}: the records contain {len(recorded_trials(directory))} ended trials, but the "
-            f"journal contains 0 of them: this version can read none of the lines (line {number}: {why}). Another "
-            "version or a manual edit may have changed the file. Nothing has been changed now.\n"
-            f"Restore {self._path} from a copy; or give {SET_ASIDE_FLAG} to start again: the journal, the records and "
-            f"the result derived from them are then moved to {directory / 'set-aside'} and kept."
-        )
 
     def _enter_event(self, event: dict[str, Any]) -> str | None:
         """Apply an event that passed `fault_of`. Return why it contradicts earlier events, or None."""
@@ -642,88 +502,6 @@ def _enter_epoch(entry: TrialEntry, event: dict[str, Any]) -> str | None:
     entry.epochs[epoch] = {name: float(value) for name, value in measures.items()}
     entry.epoch_times[epoch] = event["time"]
     return None
-
-
-def first_error_line(error: Exception) -> str:
-    """Return the first line of an error, shortened to 200 characters."""
-    return (str(error).splitlines() or [""])[0][:200]
-
-
-def describe_damage(ledger: StudyLedger) -> str | None:
-    """Return a description of the journal's damage for the user, or None for an intact journal."""
-    parts = []
-    if ledger.damage:
-        lines = ledger.damaged_lines
-        shown = "; ".join(f"line {number}: {ledger.damage[number]}" for number in lines[:_MOST_SHOWN])
-        more = "; ..." * (len(lines) > _MOST_SHOWN)
-        parts.append(f"{len(lines)} lines were skipped ({_ranges(lines)}): {shown}{more}")
-    incomplete = [entry.trial_id for entry in ledger.entries.values() if entry.gaps]
-    if incomplete:
-        names = ", ".join(incomplete[:_MOST_SHOWN]) + ", ..." * (len(incomplete) > _MOST_SHOWN)
-        parts.append(f"epochs are missing in {names}")
-    return f"journal.jsonl is damaged: {'; and '.join(parts)}" if parts else None
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Format sorted numbers as ranges, such as `1-3, 7`, showing only the first few."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:_MOST_SHOWN]]
-    return ", ".join(shown) + ", ..." * (len(runs) > _MOST_SHOWN)
-
-
-def trial_row(plan: StudyPlan, entry: TrialEntry) -> dict[str, Any]:
-    """Return a trial as a row of `records.TRIALS_SCHEMA`."""
-    config = entry.config.model_dump(mode="json")
-    config["epochs_planned"] = config.pop("epochs")
-    return {
-        **config,
-        "trial_id": entry.trial_id,
-        "study": entry.trial_id.rpartition("-")[0],  # the original name, even if the folder was renamed
-        "space": plan.space,
-        "stage": entry.stage,
-        "name": entry.name,
-        "config_id": entry.config_id,
-        "replicate": entry.replicate,
-        "status": entry.status,
-        "error": entry.error,
-        "epochs": len(entry.epochs),
-        "started": int(entry.started * 1e6),
-        "seconds": entry.seconds,
-        **{name: entry.last.get(name) for name in MEASURES},
-        **{name: entry.facts.get(name) for name in (*COST_FACTS, *DATA_FACTS)},
-        **{name: _bins(entry.calibration.get(name)) for name in CALIBRATION},
-        CORRECT: base64.b64decode(entry.answers["bits"]) if "bits" in entry.answers else None,
-        CLASSES: _classes(entry.answers),
-    }
-
-
-def _bins(sums: dict[str, list[float]] | None) -> list[dict[str, float]] | None:
-    """Convert calibration sums, stored as one list per quantity, to a list of bins."""
-    if sums is None:
-        return None
-    return [dict(zip(sums, each, strict=True)) for each in zip(*sums.values(), strict=True)]
-
-
-def _classes(answers: dict[str, Any]) -> list[dict[str, float | None]] | None:
-    """Convert the sums per class of a trial's answers to a list of classes."""
-    if "count" not in answers:
-        return None
-    empty = [None] * len(answers["count"])
-    columns = {name: answers.get(name, empty) for name in ("count", "correct", "gap_count", "gap")}
-    return [dict(zip(columns, each, strict=True)) for each in zip(*columns.values(), strict=True)]
-
-
-def epoch_rows(entry: TrialEntry) -> list[dict[str, Any]]:
-    """Return the epochs of a trial as rows of `records.EPOCHS_SCHEMA`."""
-    return [
-        {"trial_id": entry.trial_id, "epoch": epoch, "time": int(entry.epoch_times[epoch] * 1e6), **measures}
-        for epoch, measures in sorted(entry.epochs.items())
-    ]
 
 
 def check_journal(ledger: StudyLedger) -> None:

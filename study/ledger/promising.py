@@ -9,7 +9,7 @@ from trainables.spec.trial import TrialConfig
 
 
 class Trial(Protocol):
-    """Trial of a study, as far as it is read here; implemented by `study.ledger.ledger.TrialEntry`."""
+    """Trial of a study, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
     replicate: int

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import epoch_rows, trial_row
 from study.plan.plan import StudyPlan
 from study.records import RecordWriter, recorded_trials
 

@@ -32,7 +32,7 @@ _OF_THE_CONFIGS: Final = (
 
 
 class Confirmed(Protocol):
-    """Trial of a confirmation, as far as it is read here; implemented by `study.ledger.ledger.TrialEntry`."""
+    """Trial of a confirmation, as far as it is read here; implemented by `study.ledger.entry.TrialEntry`."""
 
     config: TrialConfig
     replicate: int

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.entry import TrialEntry
+from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from study.cli.request import existing_plan
 from study.ledger.derivable import check_trial
-from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.entry import TrialEntry
+from study.ledger.ledger import StudyLedger
 from study.ledger.same_data import refuse_other_data
 from study.plan.plan import StudyPlan
 from trainables.costs.epoch import run_epoch

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from study.cli.progress import StudyProgress
 from study.cli.request import resume_command
 from study.ledger.derivable import check_records, set_aside
-from study.ledger.ledger import StudyLedger, TrialEntry, describe_damage, epoch_rows, trial_row
+from study.ledger.entry import TrialEntry
+from study.ledger.ledger import StudyLedger
 from study.ledger.recording import complete_records, open_records
+from study.ledger.rows import epoch_rows, trial_row
 from study.ledger.run import StudyRun
 from study.plan.folder import adopt_folder
 from study.plan.lock import StudyLock
@@ -371,5 +373,5 @@ def account_for_records(ledger: StudyLedger, say: Callable[[str], None], *, sets
         folder = set_aside(ledger, delivered_trials(ledger.plan))
         say(f"the old records are in {folder}" if folder is not None else "the journal accounts for all records")
     check_records(ledger)
-    if (damage := describe_damage(ledger)) is not None:
+    if (damage := ledger.describe_damage()) is not None:
         say(f"{damage}. Trials that it has lost run again")

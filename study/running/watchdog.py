@@ -7,7 +7,7 @@ from typing import Any, Final
 import ray
 from ray import tune
 
-from study.ledger.ledger import TIMED_OUT
+from study.ledger.entry import TIMED_OUT
 
 # Longest time counted between two checks, in seconds: if the driver itself was delayed, reports may be waiting unread.
 _LONGEST_LOOK: Final = 1.0

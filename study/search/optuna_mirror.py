@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from study.ledger.ledger import TrialEntry
+from study.ledger.entry import TrialEntry
 from study.plan.plan import StudyPlan
 from study.tracking.delivery import first_line, gather
 

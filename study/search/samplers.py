@@ -42,7 +42,7 @@ from study.plan.plan import Sampler
 from trainables.spec.trial import derive_seed
 
 if TYPE_CHECKING:
-    from study.ledger.ledger import Status
+    from study.ledger.entry import Status
 
 _STATES: Final = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 

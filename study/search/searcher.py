@@ -20,7 +20,9 @@ from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 
 from study.ledger.budget import search_targets
-from study.ledger.ledger import PROCESS_DIED, Status, StudyLedger, TrialEntry, first_error_line
+from study.ledger.entry import PROCESS_DIED, Status, TrialEntry
+from study.ledger.events import first_error_line
+from study.ledger.ledger import StudyLedger
 from study.ledger.promising import promising_configs
 from study.ledger.students import student_path
 from study.plan.control_tuning import tuning_trials

@@ -12,7 +12,8 @@ import numpy as np
 from analysis.questions.confirmation import Scores, best_first, lower_bounds
 from analysis.statistics.estimates import Estimate
 from study.ledger.confirmation import Choice, Confirmation
-from study.ledger.ledger import StudyLedger, TrialEntry, by_config, trial_name
+from study.ledger.entry import TrialEntry, by_config, trial_name
+from study.ledger.ledger import StudyLedger
 from study.plan.confirmation import ALWAYS_CONFIRMED, PUBLISHED
 from study.plan.methods import BASELINE, known_methods, row_name, why_not
 from study.plan.plan import StudyPlan

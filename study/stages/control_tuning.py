@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from study.ledger.ledger import StudyLedger, by_config
+from study.ledger.entry import by_config
+from study.ledger.ledger import StudyLedger
 from study.plan.control_tuning import tuned_configs
 from trainables.spec.trial import TrialConfig
 

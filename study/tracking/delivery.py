@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from study.ledger.ledger import TrialEntry
+from study.ledger.entry import TrialEntry
 from trainables.storage.uris import redact
 
 PATIENCE: Final = 60.0

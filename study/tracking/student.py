@@ -27,7 +27,8 @@ from mlflow.tracking._tracking_service import utils as tracking
 from mlflow.types import Schema, TensorSpec
 
 from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig
-from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.entry import TrialEntry
+from study.ledger.ledger import StudyLedger
 from study.ledger.students import first_confirmed, student_path
 from study.ledger.study_data import data_of
 from study.plan.methods import BASELINE

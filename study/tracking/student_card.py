@@ -10,7 +10,7 @@ from typing import Final
 
 from analysis.questions.confirmation import ConfirmationResult, ConfirmedConfig
 from analysis.statistics.estimates import Estimate
-from study.ledger.ledger import TrialEntry
+from study.ledger.entry import TrialEntry
 from study.ledger.study_data import StudyData
 from study.plan.plan import StudyPlan
 from trainables.data.class_names import in_words

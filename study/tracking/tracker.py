@@ -21,7 +21,8 @@ from mlflow.exceptions import MlflowException
 
 from study.cli.start_command import start_command
 from study.ledger.derivable import check_delivered
-from study.ledger.ledger import StudyLedger, TrialEntry
+from study.ledger.entry import TrialEntry
+from study.ledger.ledger import StudyLedger
 from study.plan.plan import StudyPlan
 from study.plan.repetitions import replicates_in_words
 from study.plan.teacher_choice import describe_teacher

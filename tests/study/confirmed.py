@@ -1,7 +1,8 @@
 """A pretended study that is confirmed."""
 
 from analysis.questions.confirmation import summarise_confirmation
-from study.ledger.ledger import StudyLedger, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import trial_row
 from study.search.searcher import StudySearch
 from tests.analysis.synthetic import trials_table
 from tests.study.factories import PretendedSeeds, make_plan

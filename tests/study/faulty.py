@@ -16,7 +16,7 @@ import numpy as np
 import ray
 
 from study.cli.progress import StudyProgress
-from study.ledger.ledger import TrialEntry
+from study.ledger.entry import TrialEntry
 from study.plan.plan import StudyPlan
 from study.running import runner
 from tests.study.epochs import before_each_epoch

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from study.ledger.journal import Journal
-from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import epoch_rows, trial_row
 from study.records import RecordWriter, read_trials
 from study.result.outcome import _write_json
 from study.search.searcher import StudySearch

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from analysis.report import __main__ as report
 from study import confirm, export, launch, rerun, sync
 from study.cluster_files import __main__ as cluster_files
-from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import epoch_rows, trial_row
 from study.plan.plan import StudyPlan
 from study.plan.resolve import load_plan, resolve_plan
 from study.records import DamagedRecordsError, RecordWriter, read_epochs, read_trials

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from study import records
-from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import epoch_rows, trial_row
 from study.records import EPOCHS_SCHEMA, TRIALS_SCHEMA, DamagedRecordsError, RecordWriter, read_epochs, read_trials
 from study.running.runner import recorded_run
 from study.search.searcher import StudySearch

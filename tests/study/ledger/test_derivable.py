@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from study.ledger.derivable import lost_records
-from study.ledger.ledger import StudyLedger, epoch_rows, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import epoch_rows, trial_row
 from study.records import (
     EPOCHS_SCHEMA,
     TRIALS_SCHEMA,

@@ -13,7 +13,8 @@ from study.confirm import main as confirm_main
 from study.launch import main as launch_main
 from study.ledger.config_ids import ConfigIds
 from study.ledger.journal import Journal
-from study.ledger.ledger import StudyLedger, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import trial_row
 from study.ledger.students import first_confirmed
 from study.records import TRIALS_SCHEMA, read_trials
 from study.result.confirmed import confirmation_summary, find_confirmed

@@ -8,7 +8,9 @@ import zlib
 import pytest
 from ray.tune.search import Searcher
 
-from study.ledger.ledger import StudyLedger, describe_damage, trial_name, trial_row
+from study.ledger.entry import trial_name
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import trial_row
 from study.plan.lock import StudyLock
 from study.search.searcher import StudySearch
 from tests.study.factories import PretendedTune, make_plan
@@ -319,7 +321,7 @@ def test_a_line_with_a_valid_checksum_and_impossible_content_is_damage_by_its_nu
         path.write_bytes(whole)
     assert ledger.damaged_lines == [number]
     assert why in ledger.damage[number]
-    assert f"line {number}: " in describe_damage(ledger)
+    assert f"line {number}: " in ledger.describe_damage()
     assert known(ledger) == before
 
 
@@ -331,7 +333,7 @@ def test_a_trial_that_ended_and_has_lost_an_epoch_runs_again_from_its_beginning(
     (plan.directory / "journal.jsonl").write_bytes(b"".join(kept))
     ledger = StudyLedger(plan)
     assert ledger.incomplete == ["planned-0001"]
-    assert "epochs are missing in planned-0000, planned-0001" in describe_damage(ledger)  # one had not ended
+    assert "epochs are missing in planned-0000, planned-0001" in ledger.describe_damage()  # one had not ended
     entry = ledger.entries["planned-0001"]
     assert (entry.status, entry.gaps, ledger.ended) == (None, [3], 0)
     assert ledger.entries["planned-0000"].gaps == [3]

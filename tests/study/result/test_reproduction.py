@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from study.ledger.confirmation import Choice, Confirmation
+from study.ledger.entry import PROCESS_DIED
 from study.ledger.journal import Journal
-from study.ledger.ledger import PROCESS_DIED, StudyLedger
+from study.ledger.ledger import StudyLedger
 from study.plan.confirmation import ConfirmationRequest
 from study.rerun import main
 from study.result.reproduction import Difference, compare, find_trial, reasons_to_differ, reproduce

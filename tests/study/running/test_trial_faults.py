@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from study.cli.request import resumed_plan
-from study.ledger.ledger import PROCESS_DIED, StudyLedger
+from study.ledger.entry import PROCESS_DIED
+from study.ledger.ledger import StudyLedger
 from study.records import read_trials
 from tests.study.factories import make_plan
 from tests.study.faulty import Lab, numbers_of

@@ -7,7 +7,8 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from study.ledger.ledger import PROCESS_DIED, StudyLedger
+from study.ledger.entry import PROCESS_DIED
+from study.ledger.ledger import StudyLedger
 from study.ledger.promising import promising_configs
 from study.plan.plan import Sampler
 from study.search.samplers import make_sampler

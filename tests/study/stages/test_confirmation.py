@@ -8,7 +8,8 @@ from study.cli.preview import describe_plan
 from study.cli.request import keep_confirmation, resumed_plan
 from study.confirm import main as confirm_main
 from study.ledger.confirmation import Confirmation
-from study.ledger.ledger import StudyLedger, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import trial_row
 from study.plan.confirmation import PUBLISHED, ConfirmationRequest, SeedsAsked
 from study.plan.methods import known_methods
 from study.plan.resolve import load_plan

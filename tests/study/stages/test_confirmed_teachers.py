@@ -10,7 +10,8 @@ from study.cli.request import keep_confirmation, resumed_plan
 from study.cli.start_command import start_command
 from study.confirm import main as confirm_main
 from study.launch import main as launch_main
-from study.ledger.ledger import StudyLedger, trial_row
+from study.ledger.ledger import StudyLedger
+from study.ledger.rows import trial_row
 from study.plan.confirmation import ConfirmationRequest
 from study.plan.resolve import load_plan
 from study.plan.teacher_storage import reckon_teacher_storage

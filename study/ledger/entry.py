@@ -1,0 +1,139 @@
+"""State of one trial of a study, and the name by which people know the trial."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from study.plan.stages import Stage
+from trainables.spec.measures import objective_of
+from trainables.spec.methods import AdapterSettings
+from trainables.spec.methods.row_names import NAMING_FIELDS, method_name
+from trainables.spec.trial import TrialConfig
+
+Status = Literal["finished", "pruned", "failed"]
+
+# Error of a trial that failed without reporting an error.
+PROCESS_DIED: Final = "the trial's process died more often than is allowed"
+# Start of the error of a trial that was terminated because it hung.
+TIMED_OUT: Final = "timed out after"
+
+
+@dataclass
+class TrialEntry:
+    """State of one trial: config, reported epochs and final status. `status` is None until the trial ends.
+
+    A failed trial may be retried. `attempt` counts from 1, and reported epochs are kept.
+
+    `config_id` is the identifier for records and tracking. In a study of an earlier version it differs from
+    `config.config_id`, which identifies configs within this process.
+
+    `facts` holds the `COST_FACTS` and `DATA_FACTS` reported by the trial. It is empty for a trial that ended before the
+    first epoch. `calibration` holds the calibration bins of a finished trial's models, by the names in `CALIBRATION`.
+    `answers` holds what `trainables.run.evaluation.Answers` describes, for a confirmed trial. `names_epochs` is set
+    for a confirmed trial with another number of epochs than the study's, so that the name states it.
+    """
+
+    trial_id: str
+    ordinal: int
+    stage: Stage
+    replicate: int
+    config: TrialConfig
+    started: float
+    optuna: dict[str, Any] | None = None
+    epochs: dict[int, dict[str, float]] = field(default_factory=dict)
+    epoch_times: dict[int, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)
+    status: Status | None = None
+    error: str | None = None
+    ended: float | None = None
+    attempt: int = 1
+    namesakes: int = 0
+    config_id: str = ""
+    names_epochs: bool = False
+
+    def __post_init__(self) -> None:
+        self.config_id = self.config_id or self.config.config_id
+
+    @property
+    def name(self) -> str:
+        """Readable name, such as `w16-T4.0-s0`. A second config with the same name becomes `w16-T4.0#2-s0`."""
+        return trial_name(self.config, self.replicate, namesakes=self.namesakes, names_epochs=self.names_epochs)
+
+    @property
+    def search(self) -> str | None:
+        """Name of the search, as recorded by a study with several searches per method; None for another study."""
+        return None if self.optuna is None else self.optuna.get("search")
+
+    @property
+    def failed_with_an_error(self) -> bool:
+        """Whether the trial failed with an error of its own, not because the process died or was terminated."""
+        return self.status == "failed" and self.error != PROCESS_DIED and not str(self.error).startswith(TIMED_OUT)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """Measures of the last reported epoch, or an empty dict."""
+        return self.epochs[max(self.epochs)] if self.epochs else {}
+
+    @property
+    def gaps(self) -> list[int]:
+        """Epochs missing from the journal.
+
+        All epochs before the last reported one are expected, and all planned epochs for a finished trial.
+        """
+        last = self.config.epochs if self.status == "finished" else max(self.epochs, default=0)
+        return [] if last == len(self.epochs) else [each for each in range(1, last + 1) if each not in self.epochs]
+
+    @property
+    def objective(self) -> str:
+        """Name of the measure that the search maximises."""
+        return objective_of(self.config.dataset)
+
+    @property
+    def score(self) -> float:
+        """Objective at the last epoch, or NaN before the first report."""
+        return self.last.get(self.objective, float("nan"))
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """Finite values of the objective by epoch."""
+        # The trial may add epochs during this loop.
+        scores = {epoch: self.epochs[epoch].get(self.objective, math.nan) for epoch in sorted(self.epochs)}
+        return {epoch: score for epoch, score in scores.items() if math.isfinite(score)}
+
+    @property
+    def seconds(self) -> float:
+        """Computing time of the trial in seconds."""
+        return sum(measures.get("cost/seconds", 0.0) for measures in self.epochs.values())
+
+
+def by_config(entries: Iterable[TrialEntry]) -> dict[str, list[TrialEntry]]:
+    """Group trials by config identifier, keeping the given order of trials and of configs."""
+    groups: dict[str, list[TrialEntry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.config.config_id, []).append(entry)
+    return groups
+
+
+def trial_name(config: TrialConfig, replicate: int, *, namesakes: int = 0, names_epochs: bool = False) -> str:
+    """Return adapter width, temperature and seed of a trial.
+
+    Methods other than `pesf_kd` are named first, as are its variants and controls, such as `frozen`.
+
+    Args:
+        config: trial config.
+        replicate: replicate number.
+        namesakes: number of earlier configs of the study with the same name.
+        names_epochs: whether the name contains the number of epochs.
+    """
+    entry = config.method_spec
+    variant = method_name({name: getattr(config, name) for name in NAMING_FIELDS}).partition("+")[2]
+    parts = [variant.replace("+", "-")] * bool(variant) if config.method == "pesf_kd" else [config.method]
+    if entry.has_adapter:
+        parts.append(f"w{config.settings_of(AdapterSettings).adapter_width}")
+    if "temperature" in entry.fields:
+        parts.append(f"T{config.temperature:.1f}")
+    parts += [f"e{config.epochs}"] * names_epochs
+    return "-".join(parts) + (f"#{namesakes + 1}" if namesakes else "") + f"-s{replicate}"

@@ -49,6 +49,7 @@ from trainables.data.dataset import Dataset, Split
 from trainables.losses.logits import kd_loss
 from trainables.models import build_model
 from trainables.models.compute import arithmetic, feature_and_logits, place
+from trainables.models.interface import DistillationModel
 from trainables.process.environment import WORKERS, restart_as_worker
 from trainables.process.threads import use_one_thread
 from trainables.run.run import DistillationRun
@@ -212,6 +213,21 @@ def random_dataset(image_size: int, num_classes: int, samples: int) -> Dataset:
     return Dataset(info, train=split, validation=split, read_test=lambda: split, seed=0, digest="random")
 
 
+def random_teacher(pair: Pair) -> DistillationModel:
+    """Return an untrained teacher with the batch statistics of random images.
+
+    Without them, the features of a deep network with random weights can exceed what a float16 file can hold.
+    """
+    torch.manual_seed(0)
+    model = build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.randn(BATCH, pair.channels, pair.image_size, pair.image_size))
+    return model
+
+
 def build_arms(
     pair: Pair, precisions: tuple[Precision, ...], folder: Path
 ) -> dict[tuple[str, str], Callable[[int], float]]:
@@ -228,7 +244,7 @@ def build_arms(
 def _step(
     pair: Pair, arm: str, precision: Precision, dataset: Dataset, folder: Path, *, plain: bool
 ) -> Callable[[], object]:
-    teacher = FrozenTeacher(build_model(pair.teacher, num_classes=pair.num_classes, in_channels=pair.channels))
+    teacher = FrozenTeacher(random_teacher(pair))
     stored = None
     if arm == "pesf_kd_stored":
         folder = folder / f"{pair.name}-{precision}"

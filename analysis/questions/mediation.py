@@ -148,7 +148,7 @@ def split_effect(
     freedom = n - 3 - covariates.shape[1]
     columns, units = complete([treatment, mediator, outcome, *covariates.T])
     if freedom < _MIN_LEFT or len(columns) < n:
-        method = f"linear mediation: undefined, {n} configs are too few beside {covariates.shape[1]} held columns"
+        method = f"linear mediation: undefined, {n} configs are too few for {covariates.shape[1]} held columns"
         nothing = Estimate(math.nan, math.nan, math.nan, n, method)
         return nothing, nothing, nothing, nothing, nothing
     observed = _parts(columns, np.ones((1, n)))[0]
@@ -209,7 +209,7 @@ def _assumptions(treatment: str, gap: GapName, held: Sequence[str], evidence: Ev
     if gap in ("paper", "tempered"):
         said.append(
             "A constant on all the teacher's logits moves this gap and cannot move the student, so an effect through "
-            "it is one through what else moves with it; the centred gap has no such part."
+            "it acts through other quantities that move with it; the centred gap has no such part."
         )
     said.append("Where one of these fails the numbers split an association; the space `gap_target` intervenes instead.")
     return tuple(said)

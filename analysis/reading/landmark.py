@@ -119,7 +119,7 @@ def at_landmark(records: StudyRecords, *, searched: bool, methods: Collection[st
     note = _note(trials, reached, epoch)
     if not searched and SEARCH in stages:
         note += (
-            f"; fresh seeds of configs that were chosen by {objective(trials)}, which narrows what lies between them"
+            f"; fresh seeds of configs that were chosen by {objective(trials)}, which narrows the range between them"
         )
     if apart:
         note += f"; {apart} confirmation trials of another number of epochs are left out"

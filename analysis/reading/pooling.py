@@ -314,7 +314,7 @@ def _read(sources: Sequence[_Source], kind: str) -> list[pa.Table]:
             schema = pa.unify_schemas([schema, *schemas], promote_options="permissive")
         except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
             raise ValueError(
-                f"the {kind} of {source.shown} do not go with what this version and the studies before it record "
+                f"the {kind} of {source.shown} do not match the records of this version and of the studies before it "
                 f"({error}): were they written by pesfkd?"
             ) from error
     tables = []

@@ -254,7 +254,7 @@ def decisions_in_words(progress: Progress, detect: float, most: int, *, of_searc
     undecided = any(each.decision is None for each in progress.decided)
     return [
         f"Seeds were added, up to {most}, until each of {counted(len(progress.decided), 'comparison')} was decided to "
-        f"±{detect:g}. {decisions}." + (" Only more seeds can settle what is not decided." if undecided else ""),
+        f"±{detect:g}. {decisions}." + (" Only more seeds can settle the open comparisons." if undecided else ""),
         "These decisions keep the error over all looks and comparisons: a false sign at 0.05 in all, a true difference "
         f"of {detect:g} taken for a smaller one at 0.2 each. The p-values and intervals in the tables are those of a "
         "fixed number of seeds, and do not account for the looks." + (_OF_THE_CONFIGS if of_searches else ""),

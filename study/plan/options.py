@@ -115,8 +115,8 @@ OPTIONS: Final[dict[str, Option]] = {
             "config of each is repeated, so that the luck of a search shows (2 if not given).",
             into="plan", flag="--searches", metavar="N"),
         _size("budget", Literal["trials", "flops"], "trials", "question",
-            "With --space method_tuned: what all searches have equally much of, trials or FLOPs. With flops, --trials "
-            "is what cross-entropy would get, and a method whose step costs K times as much gets 1/K of it.",
+            "With --space method_tuned: the budget that is equal for all searches, trials or FLOPs. With flops, "
+            "--trials is the number for cross-entropy, and a method with a step K times as expensive gets 1/K of it.",
             into="plan"),
         _size("replicates", str, 12, "question",
             "Number of fresh seeds for each promising config and each control, or for each compared method "

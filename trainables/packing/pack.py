@@ -238,7 +238,7 @@ def check_alike(configs: Sequence[TrialConfig]) -> None:
         if len(values) > 1:
             raise PackingError(
                 f"trials of a pack share one {name}, these have {', '.join(values)}. "
-                f"What must be the same: {', '.join(SHARED_FIELDS)}"
+                f"All trials of a pack need the same: {', '.join(SHARED_FIELDS)}"
             )
 
 
@@ -246,7 +246,7 @@ def _check_companion(config: TrialConfig) -> None:
     beside = config.method_spec.companion
     if beside is not None and not is_known_to_draw_nothing(architecture := getattr(config, beside)):
         raise PackingError(
-            f"{architecture} learns beside the students, and what it may draw at random (dropout) is not drawn apart "
+            f"{architecture} is trained with the students, and its random numbers (dropout) cannot be drawn separately "
             "for each trial of a pack"
         )
 
@@ -254,8 +254,8 @@ def _check_companion(config: TrialConfig) -> None:
 def _check_dropout(config: TrialConfig) -> None:
     if config.draws_in_adapter:
         raise PackingError(
-            "the dropout of an adapter is not drawn apart for each trial of a pack: set adapter_dropout=0, or leave "
-            "out packing"
+            "the dropout of an adapter cannot be drawn separately for each trial of a pack: set adapter_dropout=0, or "
+            "leave out packing"
         )
 
 

@@ -134,7 +134,7 @@ OBJECTIVES: Final = (ACCURACY, *TASK_MEASURES[:2])
 OBJECTIVE_WORDS: Final = {"accuracy": "accuracy", "matthews": "Matthews correlation", "f1": "F1"}
 
 _UNITS: Final = {
-    "_flops_to_ce": "1, of what cross-entropy on the same student takes",
+    "_flops_to_ce": "1, relative to cross-entropy on the same student",
     "_per_second": "examples/s",
     "_per_step": "s",
     "_flops": "FLOP/example",

@@ -96,20 +96,22 @@ class TrialConfig(BaseModel):
     student: str = Field("cnn_3_4", description="student architecture")
     teacher: str = Field("cnn_32_64", description="teacher architecture; the peer's of dml and kdcl")
     teacher_recipe: TeacherOrigin = Field("short", description="how the teacher is trained, or that it was given")
-    teacher_epochs: int = Field(0, ge=0, le=MOST_EPOCHS, description="of its training; as the recipe says if not given")
-    teacher_digest: str = Field("", pattern="^([0-9a-f]{16})?$", description="of a teacher that was given")
+    teacher_epochs: int = Field(
+        0, ge=0, le=MOST_EPOCHS, description="epochs of the teacher's training; the recipe's number if not given"
+    )
+    teacher_digest: str = Field("", pattern="^([0-9a-f]{16})?$", description="digest of a given teacher")
     epochs: int = Field(15, ge=1, le=MOST_EPOCHS, description="passes over the training split")
     batch_size: int = Field(64, ge=1, le=LARGEST_BATCH, description="samples per step")
-    precision: Precision = Field("fp32", description="of the convolutions in training; the rest is float32")
+    precision: Precision = Field("fp32", description="precision of convolutions in training; the rest is float32")
 
     temperature: float = Field(
         4.0, ge=LOWEST_TEMPERATURE, le=1000, description="softens both sides of the distillation loss and of a measure"
     )
-    adapter: bool = Field(False, description="train an adapter beside a method that takes one")
+    adapter: bool = Field(False, description="add an adapter to a method that can have one")
     student_layers: StudentLayers = Field("skip", description="student bert:N: every so many-th, first or last layers")
-    optimiser: Optimiser = Field("sgd", description="of everybody who learns")
+    optimiser: Optimiser = Field("sgd", description="optimiser of the student and of all other trained networks")
     clip_norm: float = Field(
-        0.0, ge=0, le=LARGEST_WEIGHT, description="longest gradient of each who learns; 0: none is cut"
+        0.0, ge=0, le=LARGEST_WEIGHT, description="largest gradient norm of each trained network; 0: no clipping"
     )
     rate_warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which a linear schedule rises")
     student_learning_rate: float = Field(0.05, gt=0, le=LARGEST_RATE, description="student")

@@ -112,7 +112,7 @@ def test_a_column_of_whole_numbers_goes_with_one_of_fractions_and_not_with_words
         table = pq.read_table(file)
         pq.write_table(table.set_column(table.column_names.index("temperature"), "temperature", values), file)
     assert pool_studies([whole]).trials["temperature"].to_pylist() == [1.0, 2.0]
-    with pytest.raises(ValueError, match=r"the trials of .*words do not go with.*temperature"):
+    with pytest.raises(ValueError, match=r"the trials of .*words do not match.*temperature"):
         pool_studies([whole, words])
 
 

@@ -96,7 +96,7 @@ def test_at_the_largest_number_what_is_not_decided_stays_open(tmp_path):
     ledger = run(plan)
     (only,) = ledger.repetition_progress.decided
     assert (only.decision, only.seeds) == (None, 8)
-    assert "Only more seeds can settle what is not decided" in repetition_texts(ledger)[0]
+    assert "Only more seeds can settle the open comparisons" in repetition_texts(ledger)[0]
 
 
 @pytest.mark.parametrize("ran", [2, 4, 9, 16, 29, 31, 40])

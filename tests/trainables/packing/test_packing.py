@@ -126,7 +126,7 @@ def test_a_packed_trial_takes_the_adapter_that_it_would_take_alone(digits, teach
 
 def test_adapters_with_dropout_are_not_packed_as_they_draw_random_numbers(digits, teacher):
     runs = make_runs(digits, teacher, [{"seed": 1}, {"seed": 2}], adapter_dropout=0.1)
-    with pytest.raises(PackingError, match=r"dropout of an adapter is not drawn apart.*set adapter_dropout=0"):
+    with pytest.raises(PackingError, match=r"dropout of an adapter cannot be drawn separately.*set adapter_dropout=0"):
         Pack(runs)
 
 
@@ -134,7 +134,7 @@ def test_a_network_of_a_library_beside_the_students_is_refused_as_it_may_draw_ra
     runs = {str(seed): DistillationRun(small_config(method="dml", seed=seed), digits, teacher) for seed in (0, 1)}
     for run in runs.values():
         run.config = run.config.model_copy(update={"teacher": "torchvision:mobilenet_v2"})
-    with pytest.raises(PackingError, match="torchvision:mobilenet_v2 learns beside the students"):
+    with pytest.raises(PackingError, match="torchvision:mobilenet_v2 is trained with the students"):
         Pack(runs)
 
 

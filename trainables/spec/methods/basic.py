@@ -23,9 +23,11 @@ class PesfKdSettings(VariantSettings, DistanceSettings, WeightSettings):
         "none", description="pesf_kd: impose the paper's or the centred gap, or shift all the teacher's logits"
     )
     gap_target: float = Field(
-        0.0, ge=-100, le=100, description="pesf_kd: the gap to impose, or what a placebo adds to the logits, nats"
+        0.0, ge=-100, le=100, description="pesf_kd: gap to impose, or constant that a placebo adds to the logits, nats"
     )
-    gap_weight: float = Field(1.0, ge=0, le=LARGEST_WEIGHT, description="pesf_kd: of the penalty (gap - gap_target)²")
+    gap_weight: float = Field(
+        1.0, ge=0, le=LARGEST_WEIGHT, description="pesf_kd: weight of the penalty (gap - gap_target)²"
+    )
 
     @model_validator(mode="after")
     def _an_objective_as_released(self) -> Self:

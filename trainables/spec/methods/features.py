@@ -25,7 +25,9 @@ class CrdSettings(WeightSettings):
     crd_temperature: float = Field(
         0.07, ge=LOWEST_TEMPERATURE, le=1000, description="crd: divides the embeddings' products"
     )
-    crd_momentum: float = Field(0.5, ge=0, lt=1, description="crd: share of the old embedding in what is remembered")
+    crd_momentum: float = Field(
+        0.5, ge=0, lt=1, description="crd: share of the old embedding in the memory bank's update"
+    )
 
 
 SPECS: Final = (

@@ -21,7 +21,7 @@ class DualStudentSettings(WeightSettings):
     """Settings of `dual_student`."""
 
     dual_student_peer_weight: float = Field(
-        0.5, ge=0, le=LARGEST_WEIGHT, description="dual_student: of the peer, beside the teacher's 1"
+        0.5, ge=0, le=LARGEST_WEIGHT, description="dual_student: weight of the peer; the teacher's weight is 1"
     )
 
 
@@ -92,7 +92,7 @@ SPECS: Final = (
         SftnSettings,
         TEMPERATURE,
         teacher_settings=FriendlyTeacherSettings,
-        no_adapter="its teacher is adapted to the student beforehand, by a training of its own",
+        no_adapter="its teacher is adapted to the student in a separate training beforehand",
         modality="images",
         published={
             "temperature": 4.0,

@@ -1,7 +1,7 @@
-"""The notebooks run from top to bottom, say what the records say, and each pair of files says the same.
+"""The notebooks run from top to bottom and agree with the records. Both files of a notebook have the same content.
 
-One of them runs in a Jupyter kernel of its own, which takes seconds to start; the cells of all of them run in this
-process (`notebook_cells`), on the records that come with the package and on those of a real small study.
+One notebook runs in a separate Jupyter kernel, which takes seconds to start. The cells of all notebooks run in this
+process (`notebook_cells`), on the records shipped with the package and on those of a real small study.
 """
 
 import ast
@@ -50,7 +50,7 @@ def ran(script: Path, monkeypatch: pytest.MonkeyPatch, study: Path | None = None
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[Any]]:
-    """What a notebook shows of the shipped records; each runs once."""
+    """Return a function that returns the outputs of a notebook on the shipped records. Each notebook runs once."""
 
     @cache
     def shown(script: Path) -> list[Any]:
@@ -64,7 +64,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[A
 
 
 def well_said(shown: list[Any]) -> str:
-    """What the cells say, nothing of it the leavings of a number that is none or of a type's own name."""
+    """Return the text of the outputs. Fail if it contains nan, None or a Python representation."""
     text = prose(shown)
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b|Estimate\(|<function|[{}]", text), text
     assert all(figure.get_supxlabel() for figure in figures(shown))
@@ -76,7 +76,7 @@ def test_the_first_look_runs_in_a_kernel_of_its_own_on_a_real_study(
 ) -> None:
     monkeypatch.setenv("PESFKD_STUDY", str(in_process_study))
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parents[1]))
-    # A user's own matplotlibrc, or a display that is not there, must not matter.
+    # The user's matplotlibrc or a missing display must not matter.
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(FIRST_LOOK.with_suffix(".ipynb"), as_version=4)
     resources = {"metadata": {"path": str(tmp_path)}}

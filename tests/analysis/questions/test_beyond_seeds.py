@@ -1,4 +1,4 @@
-"""Confirmed configs compared over teachers, from invented scores."""
+"""Comparison of confirmed configs over teachers, on simulated scores."""
 
 import numpy as np
 import pyarrow as pa
@@ -101,7 +101,7 @@ def test_the_confirmation_shows_the_interval_beyond_seeds_next_to_that_over_seed
 
 
 def with_splits(rows):
-    """Rows with three splits and two teachers on each, in the order of a confirmation."""
+    """Return rows with three splits and two teachers per split, in the order of a confirmation."""
     return [{**row, "split_number": place % 3, "teacher_number": place // 3 % 2} for place, row in enumerate(rows)]
 
 
@@ -165,5 +165,5 @@ def test_passes_of_each_teacher_are_divided_among_its_own_trials():
     trials = trials_table(rows)
     no_epochs = pa.table({"trial_id": pa.array([], pa.string()), "cost/seconds_per_step": pa.array([], pa.float64())})
     found = config_costs(StudyRecords(trials, no_epochs))["k"]
-    # Each of three teachers passes the split twice, for two trials of four epochs.
+    # Each of three teachers processes the split twice, for two trials of four epochs.
     assert found.shared_teacher_passes == pytest.approx(2 / (2 * 4))

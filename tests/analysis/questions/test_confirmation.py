@@ -22,7 +22,7 @@ from tests.analysis.synthetic import trial, trials_table
 
 
 def numbered(*scores: float) -> dict[int, float]:
-    """Scores on the first seeds."""
+    """Return the scores by seed, with seeds numbered from 1."""
     return dict(enumerate(scores, start=1))
 
 
@@ -34,16 +34,18 @@ def test_the_spread_is_pooled_over_what_was_repeated():
 
 
 def test_a_seed_that_is_kind_to_all_configs_counts_once_in_the_spread():
-    # Of five configs on three seeds that do the same to each, one tells as much as all: two degrees of freedom.
+    # Three seeds shift all five configs equally, so all configs carry the same information: two degrees of freedom.
     offsets = (0.0, 0.01, 0.05, -0.02, 0.03)
     spread, freedom = pooled_spread([numbered(0.7 + each, 0.8 + each, 0.75 + each) for each in offsets])
     assert spread == pytest.approx(np.std([0.7, 0.8, 0.75], ddof=1))
     assert freedom == pytest.approx(2)
-    # Seeds that undo each other, which no seed does to all: configs less one, times seeds less one, times m / (m - 1).
+    # The seed effects of the two configs cancel, so there is no common seed effect. The degrees of freedom are (configs
+    # - 1) * (seeds - 1).
     assert pooled_spread([numbered(0.7, 0.8), numbered(0.8, 0.7)])[1] == pytest.approx(1)
-    # By hand: effects -0.05 and 0.05, rests 0.01; MS/m 0.005 and 0.0002, whence 0.0052² / (0.005² + 0.0002²).
+    # By hand: seed effects -0.05 and 0.05, residuals 0.01. MS/m is 0.005 and 0.0002, so the result is 0.0052² / (0.005²
+    # + 0.0002²).
     assert pooled_spread([numbered(0.7, 0.82), numbered(0.7, 0.78)])[1] == pytest.approx(0.0052**2 / 0.02504e-3)
-    # On other seeds, everything counts.
+    # The configs have different seeds, so all differences count.
     assert pooled_spread([{1: 0.7, 2: 0.8}, {3: 0.7, 4: 0.8}])[1] == 2
 
 
@@ -73,7 +75,7 @@ def test_a_search_score_is_shrunken_by_what_seeds_do():
     share = (0.01 - spread**2) / 0.01
     assert best.value == pytest.approx(0.7 + share * 0.1)
     assert best.low == pytest.approx(best.value - stats.t.ppf(0.975, 1) * spread)
-    # Where seeds explain all that the scores differ by, they say nothing of the configs.
+    # If seeds explain all differences between scores, the scores carry no information about configs.
     noisy = lower_bounds(searched, [numbered(0.3, 0.7)])
     assert [estimate.value for estimate in noisy] == [pytest.approx(0.7)] * 3
 
@@ -102,7 +104,7 @@ def test_bounds_lie_below_what_a_config_reaches_at_the_nominal_rate(shared):
         groups = [tuple(row) for row in truth[:, None] + 0.03 * luck]
         bounds = lower_bounds([Scores((), group) for group in groups], [numbered(*group) for group in groups])
         below += [bound.low < value for bound, value in zip(bounds, truth, strict=True)]
-    # One-sided 97.5%; the spread is shared, so the six of a study are not independent.
+    # One-sided 97.5%. The six bounds of a study share the estimated spread, so they are not independent.
     assert np.mean(below) == pytest.approx(0.975, abs=0.015)
 
 
@@ -126,7 +128,7 @@ def choice(config_id: str, **values):
 
 
 def confirmed(values: dict[str, list[float]], **changes):
-    """Trials of stage confirm with these test accuracies; on the validation split they are 0.01 better."""
+    """Return trials of stage confirm with these test accuracies. Validation accuracy is 0.01 higher."""
     rows = []
     for config_id, accuracies in values.items():
         for replicate, accuracy in enumerate(accuracies, start=4):
@@ -143,7 +145,7 @@ CHOSEN = [choice("a", rank=1, search_score=0.90, winner=True), choice("ce", cont
 
 
 def test_a_confirmation_compares_each_choice_with_each_control_by_seed():
-    # What other stages reached is in no mean.
+    # Scores of other stages enter no mean.
     rows = [*confirmed({"a": A, "kd": KD, "ce": CE}), *confirmed({"a": [0.1], "kd": [0.9]}, stage="replicate")]
     result = summarise_confirmation(trials_table(rows), CHOSEN, baseline=None)
     assert [(each.config_id, each.against) for each in result.comparisons] == [("a", "ce"), ("a", "kd")]
@@ -173,7 +175,7 @@ def test_an_interval_is_no_wider_than_accuracies_can_differ():
 
 
 def test_an_interval_that_was_cut_says_so_beside_the_table():
-    # Six pairs of which four differ by the same: the bootstrap has no bound on one side.
+    # Four of six differences are equal, so the bootstrap has no bound on one side.
     shifts = [0.02, 0.02, 0.02, 0.02, 0.01, 0.015]
     kd = [0.25, 0.5, 0.75, 0.5, 0.25, 0.5]
     rows = confirmed({"a": [one + shift for one, shift in zip(kd, shifts, strict=True)], "kd": kd})
@@ -192,7 +194,7 @@ def test_confirmed_means_are_shown_within_what_is_possible():
     assert (high.test_accuracy.value, high.test_accuracy.high, high.accuracy.high) == (pytest.approx(0.97), 1.0, 1.0)
     assert (low.test_accuracy.value, low.test_accuracy.low) == (pytest.approx(0.02), 0.0)
     assert "cut to the possible range, 0 to 1" in high.test_accuracy.method
-    # The score stands, and what is uncertain of the optimism is the mean that it is less.
+    # The chosen score is fixed. The uncertainty of the optimism is that of the mean subtracted from it.
     assert high.optimism.low == pytest.approx(0.90 - 1.0)
 
 
@@ -220,7 +222,7 @@ def test_the_interval_of_the_optimism_holds_the_truth_at_the_nominal_rate():
     generator = np.random.default_rng(2)
     held = []
     for _ in range(200):
-        score = generator.normal(0.8, 0.03, 20).max()  # twenty equal configs: all of it is luck
+        score = generator.normal(0.8, 0.03, 20).max()  # twenty equal configs, so the lead of the best one is luck
         rows = confirmed({"a": list(generator.normal(0.79, 0.03, 5))})
         optimism = summarise_confirmation(
             trials_table(rows), [choice("a", rank=1, search_score=score)], baseline=None
@@ -263,7 +265,7 @@ def test_a_confirmation_that_has_no_trial_yet_is_empty_and_not_wrong():
 
 
 def of_searches(seeds=6):
-    """Scores on the test split of three methods, by config: two searches of each, of which ce's found one config."""
+    """Return test scores of three methods by config, with two searches per method. Those of ce found one config."""
     generator = np.random.default_rng(4)
     luck = generator.normal(0, 0.01, seeds)
     means = {"kd1": 0.80, "kd2": 0.82, "dkd1": 0.86, "dkd2": 0.84, "ce1": 0.70}
@@ -353,7 +355,8 @@ def test_a_confirmation_of_an_earlier_version_with_one_config_per_method_is_read
 def test_confirmations_over_searches_cover_the_difference_of_methods_and_those_over_seeds_do_not():
     """120 simulated confirmations of four methods with two searches of ten seeds (standard error about 0.015).
 
-    The configs are known, as chosen on other seeds, and the truth is the mean of the method over all searches.
+    The configs are given, because they were chosen on other seeds. The true value is the mean of the method over all
+    searches.
     """
     generator = np.random.default_rng(6)
     truth = {"kd": 0.80, "ce": 0.75, "dkd": 0.81, "dist": 0.80}

@@ -1,4 +1,4 @@
-"""The comparison of methods: its rows, its table and its figure."""
+"""Comparison of methods: rows, table and figure."""
 
 import itertools
 import math
@@ -193,7 +193,7 @@ def test_the_readme_says_that_the_records_named_published_compare_kd_with_frozen
         "The records `fashion-published` are not PESF-KD as published: the adapter's rate was 2e-5 with a cosine "
         "schedule and moved it by at most 0.004 nats, so they compare `kd` with `kd` plus frozen noise."
     ) in text
-    # No score of theirs is quoted for PESF-KD any more.
+    # The README quotes no score of these records for PESF-KD.
     assert f"{found.accuracy.value:.3f} ± {found.accuracy.high - found.accuracy.value:.3f} on test" not in text
 
 

@@ -1,4 +1,4 @@
-"""The interactive figures: the axes have ticks, and no point leaves the others without room."""
+"""Interactive figures: axes have ticks, and no outlier squeezes the other points together."""
 
 from typing import Any
 

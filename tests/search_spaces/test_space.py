@@ -1,4 +1,4 @@
-"""What a parameter and a space refuse, and what they contain."""
+"""Rejected definitions of parameters and spaces, and membership of values."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What every space owes, whichever it is."""
+"""Properties that every space must have."""
 
 import itertools
 import subprocess

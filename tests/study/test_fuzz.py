@@ -1,4 +1,4 @@
-"""Thousands of bad inputs: whatever a command line, a plan or a file holds, it is refused in our own words."""
+"""Thousands of bad inputs to command lines, plans and files are rejected with our error messages."""
 
 import contextlib
 import io
@@ -41,13 +41,13 @@ TRIED: Counter[str] = Counter()
 
 
 def many(count: int) -> settings:
-    """So many inputs, always the same ones."""
+    """Return settings for `count` inputs, the same ones in every run."""
     return settings(
         max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
     )
 
 
-# What a shell can hand over: any text without a null, and what somebody might mean.
+# Possible command-line arguments: any text without null characters, and likely values.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
 LIKELY = st.sampled_from([
     "", "0", "-1", "1", "3", "1e9", "nan", "inf", "-0.0", "0.25", "1e400", "99999999999999999999", "auto",
@@ -106,7 +106,7 @@ def test_any_command_line_is_planned_or_refused_in_our_words(nowhere, words, spa
     assert not nowhere.exists()
 
 
-# Commands that name a study, with none to be found, and a teacher that is only planned.
+# Commands that name a study, although none exists, and a teacher that is only planned.
 OTHER_COMMANDS = {
     "confirm": (confirm, []),
     "sync": (sync, []),
@@ -161,7 +161,7 @@ JSON = st.recursive(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study that has ended, without any trial having been trained."""
+    """Plan of a study that has ended without training any trial."""
     ledger = StudyLedger(make_plan(tmp_path_factory.mktemp("fuzzed"), trials=4))
     PretendedTune(StudySearch(ledger, {}), ledger).run()
     ledger.plan.save()
@@ -183,7 +183,7 @@ def test_any_plan_is_one_or_is_refused_in_our_words(study, values):
 
 
 def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """A file after an accident: bits flipped, cut short, a stretch lost, doubled or overwritten, or anything at all."""
+    """Generate a damaged copy: bits flipped, cut short, a part lost, doubled or overwritten, or arbitrary bytes."""
     places = st.integers(0, len(whole) - 1)
     flips = st.lists(st.tuples(places, st.integers(1, 255)), min_size=1, max_size=4)
     return st.one_of(
@@ -204,7 +204,7 @@ def _flipped(whole: bytes, flips: list[tuple[int, int]]) -> bytes:
 
 
 def try_all(path: Path, name: str, count: int, read) -> None:
-    """Read a file after so many accidents."""
+    """Read a file with `count` kinds of damage."""
     whole = path.read_bytes()
 
     @many(count)
@@ -235,7 +235,7 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     def read(is_whole: bool) -> None:
         events, _ = read_journal(path)
         assert {json.dumps(event) for event in events} <= set(known)
-        if not any(event["event"] == "trial" for event in events):  # nothing of it can be taken
+        if not any(event["event"] == "trial" for event in events):  # no trial can be read
             with contextlib.suppress(StudyError):
                 StudyLedger(study, read_only=True)
             return

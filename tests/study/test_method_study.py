@@ -1,4 +1,4 @@
-"""A comparison of methods, killed in the middle and gone on with: in one process, or on Ray."""
+"""A comparison of methods, killed and resumed, in one process or on Ray."""
 
 import json
 

@@ -24,7 +24,7 @@ MEANS = {"kd": 0.80, "ce": 0.70, "dkd": 0.801, "dist": 0.86}
 
 
 class NoisyMethods(PretendedSeeds):
-    """Trials with a planted mean for each method, and noise that depends on method and seed alone."""
+    """Trials with a planted mean for each method, and noise that depends on method and seed only."""
 
     def finish(self, tune_id, settings):
         config = settings["config"]
@@ -48,7 +48,7 @@ def confirmed_trials(ledger):
 
 @pytest.fixture
 def whole(tmp_path):
-    """The ledger of a study that ran without interruption."""
+    """Return the ledger of a study that ran without interruption."""
     ledger = StudyLedger(plan_in(tmp_path, name="whole"))
     NoisyMethods(StudySearch(ledger, {}), ledger).run()
     return ledger
@@ -77,7 +77,7 @@ def test_a_confirmation_that_was_stopped_anywhere_runs_the_same_trials_as_one_th
     ledger, begun = StudyLedger(plan), len(whole.entries) - len(whole.in_stage("confirm"))
     tune = NoisyMethods(StudySearch(ledger, {}), ledger)
     tune.run(begun + ran)
-    tune.next()  # left running, as by a kill
+    tune.next()  # left running, as after a kill
     ledger.close()
     again = StudyLedger(plan)
     NoisyMethods(StudySearch(again, {}), again).run()

@@ -1,4 +1,4 @@
-"""Studies on image folders that change or go away: what the journal has of them counts."""
+"""Studies on image folders that change or disappear. The information in the journal is used."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def write_folder(path, classes=CLASSES, count=10):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The ledger of a confirmed study on an image folder named `photos`, on which a trial has reported its data."""
+    """Return the ledger of a confirmed study on an image folder named `photos`. A trial has recorded the dataset."""
     tmp_path = tmp_path_factory.mktemp("study")
     base = {"dataset": write_folder(tmp_path / "photos")}
     data = load_dataset(base["dataset"], None)
@@ -55,7 +55,7 @@ def study(tmp_path_factory):
 
 @contextmanager
 def gone(path):
-    """Within it, the folder is not there."""
+    """Context in which the folder is missing."""
     elsewhere = path.rename(path.with_name("elsewhere"))
     list_image_folder.cache_clear()
     yield

@@ -1,4 +1,4 @@
-"""Every number of a plan has bounds: nothing that a file, a database or float32 cannot hold gets past the plan."""
+"""Every number of a plan has bounds that files, databases and float32 can hold."""
 
 import math
 import types
@@ -20,7 +20,7 @@ from trainables.teacher.request import RequestError, resolve_request
 
 MODELS = (StudyPlan, TrialConfig, ConfirmationRequest)
 BEYOND = (10**39, -(10**39), math.nan, math.inf, -math.inf, "1e400", 10**400)
-# Held to its bounds by validators.
+# Fields with bounds enforced by validators.
 BY_VALIDATOR = {"pack", "teacher_outputs_limit"}
 
 

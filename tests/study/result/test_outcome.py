@@ -1,4 +1,4 @@
-"""What a person reads at the end of a study."""
+"""Output at the end of a study."""
 
 import io
 from dataclasses import replace

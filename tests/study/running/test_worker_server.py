@@ -1,4 +1,4 @@
-"""Worker processes are forked from one that has imported what they need, and start as Ray starts them otherwise."""
+"""Worker processes are forked from a process with all imports done, and otherwise start as Ray starts them."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from trainables.process.environment import WORKERS, set_unless_set
 
 pytestmark = pytest.mark.launcher
 
-# Stands for Ray's program of a worker.
+# Replaces Ray's worker program.
 PROGRAM = """
 import json, os, random, signal, sys
 had = "torch" in sys.modules
@@ -49,7 +49,7 @@ def ray_environment(address, **environment):
 
 
 def run_as_ray_does(address, program, *words, **environment):
-    """Run the script as Ray starts it for a worker with this program, until it ends."""
+    """Run the start script the way Ray starts it for a worker with this program, and wait for the end."""
     return subprocess.run(
         [sys.executable, START_SCRIPT, program, *words, "--language=PYTHON"],
         env=ray_environment(address, **environment),
@@ -74,7 +74,7 @@ def program(tmp_path):
 @pytest.fixture(scope="module")
 def address():
     os.environ.pop("PYTEST_CURRENT_TEST", None)
-    set_unless_set(WORKERS)  # several threads of a library are no ground for a fork
+    set_unless_set(WORKERS)  # a process with several library threads must not be forked
     with worker_server(["trainables.data.digits"]) as given:
         yield given
 
@@ -113,7 +113,7 @@ def test_variables_of_a_runtime_environment_are_set_and_other_ones_are_not_forke
 
 
 def test_what_is_not_plain_is_started_by_rays_own_script(address, program):
-    """Ray's script starts a command through a shell."""
+    """The context has a command prefix, so Ray's script starts the worker through a shell."""
     context = json.dumps({"command_prefix": ["MINE=prefixed"]})
     code, found, _ = as_ray_starts_it(address, program, f"--serialized-runtime-env-context={context}")
     assert (code, found["had"], found["mine"]) == (0, False, "prefixed")

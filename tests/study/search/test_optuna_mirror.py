@@ -1,4 +1,4 @@
-"""The mirror of a search, read back by Optuna itself, and by the real optuna-dashboard over HTTP."""
+"""Mirror of a search, read by Optuna and by the real optuna-dashboard over HTTP."""
 
 import json
 import math
@@ -34,14 +34,14 @@ pytestmark = pytest.mark.study
 
 
 def begin(folder, **values):
-    """A pretended study whose search is mirrored, and what the mirror warned of."""
+    """Return the ledger of a simulated study with a mirror, and the simulated Tune."""
     plan = make_plan(folder, optuna_storage=folder / "studies.journal", **values)
     ledger = StudyLedger(plan)
     return ledger, PretendedTune(StudySearch(ledger, {}), ledger)
 
 
 def write(ledger, warnings=None):
-    """Everything that the ledger knows, as a run of the study writes it."""
+    """Mirror all trials of a ledger, as a run of the study does."""
     with mirrored(ledger.plan, (warnings if warnings is not None else []).append) as mirror:
         for entry in ledger.entries.values():
             mirror(entry)
@@ -52,7 +52,7 @@ def read(path, name="planned"):
 
 
 def all_ends(tune):
-    """A trial that finishes, one that is stopped after an epoch, one that fails, and one that is running."""
+    """Make four trials: finished, stopped after an epoch, failed, and running. Return the running one."""
     tune.run(1)
     tune_id, settings = tune.next()
     tune.report(settings, 1, 0.25)
@@ -117,7 +117,7 @@ def test_a_resumed_study_goes_on_in_the_same_file_and_repeats_no_trial(tmp_path)
     tune = PretendedTune(StudySearch(again, {}), again)
     tune.run()
     write(again)
-    write(again)  # a confirmation begun later, say
+    write(again)  # for example when a confirmation begins later
     study = read(ledger.plan.optuna_storage)
     assert [trial.user_attrs["trial_id"] for trial in study.trials] == [e.trial_id for e in again.in_stage("search")]
     assert len(study.trials) == again.plan.trials
@@ -263,7 +263,7 @@ def test_where_the_mirror_lies_is_no_part_of_what_a_study_is(tmp_path):
 
 @contextmanager
 def dashboard(path):
-    """The real optuna-dashboard on loopback: asks its API."""
+    """Start the real optuna-dashboard on loopback. Yield a function that queries the API."""
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -295,7 +295,7 @@ def dashboard(path):
 
 
 def shown_by(ask, name):
-    """The trials of a study as the dashboard's page gets them."""
+    """Return the trials of a study as the dashboard's page receives them."""
     studies = json.loads(ask("api/studies"))["study_summaries"]
     (study,) = [each for each in studies if each["study_name"] == name]
     return json.loads(ask(f"api/studies/{study['study_id']}?after=0"))["trials"]
@@ -312,7 +312,7 @@ def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
         assert [trial["state"] for trial in trials] == ["Complete", "Pruned", "Fail", "Running"]
         assert trials[0]["values"] == [ledger.in_stage("search")[0].score]
         assert [each["value"] for each in trials[1]["intermediate_values"]] == [0.25]
-        # While it is open, the study goes on.
+        # The study continues while the dashboard is open.
         again = StudyLedger(ledger.plan)
         PretendedTune(StudySearch(again, {}), again).run()
         write(again)
@@ -325,7 +325,7 @@ def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
 
 
 def ended_as(status, directory):
-    """Whether the journal of a study has a trial that ended so."""
+    """Return whether the journal of a study has a trial with this status."""
     path = directory / "journal.jsonl"
     return path.exists() and any(event.get("status") == status for event in read_journal(path)[0])
 

@@ -29,7 +29,7 @@ def log_softmax(values):
 
 
 def divergence(target, prediction):
-    """KL(softmax(target) || softmax(prediction)) of each row."""
+    """Return KL(softmax(target) || softmax(prediction)) of each row."""
     p, q = log_softmax(target), log_softmax(prediction)
     return (np.exp(p) * (p - q)).sum(axis=1)
 
@@ -81,7 +81,7 @@ def reference(method, student, adapted, **values):
 
 
 def slope(function, point):
-    """Central differences of a scalar function at a point of any shape."""
+    """Return central differences of a scalar function at a point of any shape."""
     found, step = np.zeros_like(point), 1e-6
     for place in np.ndindex(point.shape):
         moved = [point.copy(), point.copy()]
@@ -140,7 +140,7 @@ def test_the_learnt_temperature_opposes_student_and_adapter():
 
 
 def test_the_scale_of_adapted_logits_has_no_gradient_in_atkd():
-    """The loss does not depend on the scale, so only the cross-entropy moves it."""
+    """The loss does not depend on the scale, so only the cross-entropy changes it."""
     *_, of_adapted, _ = step("atkd")
     adapted = logits(2)
     own = slope(lambda each: 2.0 * cross_entropy(each), adapted)

@@ -1,4 +1,4 @@
-"""How a teacher is trained for its student: losses and branches, and what comes of them in files and digests."""
+"""Student-friendly training of a teacher: losses and branches, and the resulting files and digests."""
 
 import json
 

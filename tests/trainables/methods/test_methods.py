@@ -130,7 +130,7 @@ def test_detached_parts_keep_values_and_lose_the_graph():
     assert detached.adapter is None
 
 
-T = 3.0  # of VALUES
+T = 3.0  # temperature in VALUES
 OWN_LOSSES = {
     "atkd": lambda s, t, _: atkd_loss(s, t, temperature=T),
     "dkd": lambda s, t, y: dkd_loss(s, t, y, temperature=T, alpha=1.0, beta=8.0),

@@ -1,4 +1,4 @@
-"""The README's example of a new method works as it stands there: every check that the registered methods pass."""
+"""The README's example of a new method works unchanged: it passes every check of the registered methods."""
 
 import importlib
 import re

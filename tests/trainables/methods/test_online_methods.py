@@ -1,4 +1,4 @@
-"""Losses of the methods in which more than the student learns, against NumPy, SciPy and hand values in float64."""
+"""Losses of methods that train more than the student, against NumPy, SciPy and hand values in float64."""
 
 import math
 
@@ -146,7 +146,7 @@ def test_the_linear_ensemble_is_the_same_whoever_is_named_first():
 
 def test_the_least_logits_by_hand():
     first, second = torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([[0.0, 5.0, -4.0]])
-    # Less the right class's: (2, 0, 1) and (-5, 0, -9).
+    # Relative to the logit of the correct class: (2, 0, 1) and (-5, 0, -9).
     assert min_logit_ensemble(first, second, torch.tensor([1])).tolist() == [[-5.0, 0.0, -9.0]]
 
 
@@ -227,7 +227,7 @@ def test_measures_of_a_whole_teacher_are_the_adapted_ones_beside_those_of_the_fr
     gap = later["val/sharpness_adapted"] - later["val/sharpness_student"]
     assert later["val/sharpness_gap"] == pytest.approx(gap)
     assert later["cost/adapter_parameters"] == 0
-    assert later["cost/teacher_forwards"] == 1077 + 2 * 360 + 360  # training, two evaluations, and the frozen one's
+    assert later["cost/teacher_forwards"] == 1077 + 2 * 360 + 360  # training, two evaluations, the frozen teacher
 
 
 @pytest.mark.parametrize("method", ["dml", "kdcl"])

@@ -32,7 +32,7 @@ BATCH, CLASSES, FEATURE, WIDTH = 11, 5, 7, 3
 
 
 def case(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Student logits, teacher's logits, teacher's feature and labels."""
+    """Return student logits, teacher logits, teacher feature and labels."""
     generator = torch.Generator().manual_seed(number)
     student, teacher = 3 * torch.randn(2, BATCH, CLASSES, dtype=torch.float64, generator=generator)
     feature = torch.randn(BATCH, FEATURE, dtype=torch.float64, generator=generator)
@@ -97,7 +97,7 @@ def test_released_vision_is_the_authors_loss_with_the_authors_gradients(number):
     config = TrialConfig(pesf_variant="released-vision", **{**released, "kd_weight": 1.3})
     adapter = adapter_of("serial")
     theirs = VisionAdapter(*copy.deepcopy((adapter.w1, adapter.w2, adapter.w3)))
-    with torch.no_grad():  # they subtract the output: the mirror image of the last layer adds it
+    with torch.no_grad():  # they subtract the output, which equals adding it with the last layer negated
         for parameter in theirs.adapter[2].parameters():
             parameter.neg_()
 
@@ -116,7 +116,7 @@ def test_released_vision_is_the_authors_loss_with_the_authors_gradients(number):
 
 
 def test_a_step_with_the_mirrored_layer_stays_the_mirror_image():
-    # So subtracting the output, from an init that is symmetric about zero, trains as adding it does.
+    # Subtracting the output therefore trains like adding it, if the distribution of the init is symmetric about zero.
     student, teacher, feature, labels = case(5)
     adapter = adapter_of("serial")
     theirs = VisionAdapter(*copy.deepcopy((adapter.w1, adapter.w2, adapter.w3)))
@@ -155,7 +155,7 @@ def test_swapping_exchanges_the_top_logit_and_the_labels_and_leaves_a_right_pred
 
 
 def test_four_added_gradients_of_eleven_samples_are_a_batch_of_forty_four_at_four_times_the_rates():
-    # The arithmetic that `released-vision` documents, on a network without batch normalisation.
+    # The equivalence documented for `released-vision`, on a network without batch normalisation.
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn(3, 44, FEATURE, dtype=torch.float64, generator=generator)
     labels = torch.randint(CLASSES, (3, 44), generator=generator)
@@ -243,7 +243,7 @@ def test_pkd_with_an_adapter_is_the_released_language_objective_with_its_third_t
         student, student, feature, teacher, adapted_logits=adapted, student_maps=s_maps, teacher_maps=t_maps
     )
     parts = METHODS["pkd"].objective(config.model_dump())(outputs, labels)
-    # A student of 2 layers and a teacher of 4, PKD-Skip: the student's first layer matches the teacher's second.
+    # PKD-Skip with a student of 2 layers and a teacher of 4: the student's first layer matches the teacher's second.
     s, t = s_maps[1].numpy(), t_maps[2].numpy()
     s, t = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (s, t))
     expected = language_loss(adapted, student, labels, alpha=0.7, t=5.0) + 100.0 * ((s - t) ** 2).mean()
@@ -263,7 +263,8 @@ def test_the_released_schedule_gives_the_adapter_the_students_rate_from_epoch_15
     for epoch in range(240):
         trainer.begin_epoch(epoch)
         rates.append(trainer.rate)
-    # adjust_learning_rate: epochs from 1; every group gets 0.05 · 0.1^(number of 150, 180 and 210 below the epoch).
+    # adjust_learning_rate counts epochs from 1. Every group gets 0.05 · 0.1^(number of 150, 180 and 210 below the
+    # epoch).
     expected = [2e-5 if e <= 150 else 0.05 * 0.1 ** sum(e > m for m in (150, 180, 210)) for e in range(1, 241)]
     assert rates == pytest.approx(expected)
     assert sum(rates) == pytest.approx(0.1695)
@@ -314,7 +315,7 @@ def test_a_variant_that_contradicts_another_setting_is_refused():
         TrialConfig(pesf_variant="released-language")
     with pytest.raises(ValueError, match="imposes no gap, and gap_control is 'paper': choose gap_control none"):
         TrialConfig(pesf_variant="released-vision", gap_control="paper")
-    # Another method does not read the setting.
+    # Other methods do not read the setting.
     assert TrialConfig(method="kd", pesf_variant="released-language").method == "kd"
 
 

@@ -1,4 +1,4 @@
-"""Runs in float64 on random data, and what two of them have in common."""
+"""Runs in float64 on random data, and comparisons of two of them."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ from trainables.run.run import DistillationRun
 from trainables.spec.datasets import DATASETS
 from trainables.teacher_outputs.frozen import FrozenTeacher
 
-# Of a sum's order in float64; the tests' longest run is some 60 steps.
+# Rounding error of sums in another order, in float64. The longest run of the tests has about 60 steps.
 EXACT = 1e-12
 
 
-# Everything that trials of a pack may differ in, and one that differs in nothing but its batches.
+# All differences allowed between trials of a pack. One trial differs only in the batches.
 MIXED = (
     {"adapter_width": 4, "temperature": 1.0, "student_learning_rate": 0.1, "seed": 1, "data_seed": 1, "epochs": 2},
     {
@@ -44,7 +44,7 @@ MIXED = (
 
 
 class DoubleBatches:
-    """A run's batches in float64."""
+    """Batches of a run in float64."""
 
     def __init__(self, batches):
         self._batches = batches
@@ -81,14 +81,14 @@ def in_float64(run: DistillationRun) -> DistillationRun:
 
 
 def with_batches(run: DistillationRun, batches: BatchSource) -> DistillationRun:
-    """The run, whose networks are trained on these and asked about these."""
+    """Return the run with these batches for training and evaluation."""
     run.batches = batches
     run.predictor = SplitPredictor(run.student, run.dataset, batches, run.workers)
     return run
 
 
 def random_dataset(size: int, channels: int, samples: int = 40) -> Dataset:
-    """Random images under a known name, since a config asks for one."""
+    """Return random images under a known name, because a config needs one."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (samples, channels, size, size), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.randint(10, (samples,), generator=generator), torch.arange(samples))

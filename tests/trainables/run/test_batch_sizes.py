@@ -1,4 +1,4 @@
-"""A single sample that is left over joins the batch before it, everywhere in the same way."""
+"""A single left-over sample joins the batch before it, in the same way everywhere."""
 
 import copy
 
@@ -27,7 +27,7 @@ from trainables.teacher_outputs.store import StoredTeacherOutputs, TeacherOutput
 
 pytestmark = pytest.mark.study
 
-# At 4 pixels the last stage of resnet8 has maps of one position: BatchNorm refuses a batch of one sample.
+# At 4 pixels, the last maps of resnet8 have one position, so BatchNorm refuses a batch of one sample.
 SHRINKING = {"student": "resnet8", "teacher": "resnet8", "batch_size": 64, "epochs": 3}
 
 
@@ -79,7 +79,7 @@ def test_a_trial_whose_last_batch_would_be_one_sample_trains_on_it_in_a_batch_of
     assert run.student_trainer._steps == 1
     measures = run_epoch(run)
     assert measures["cost/seconds_per_step"] == pytest.approx(run.training_seconds)
-    # PyTorch's own refusal of what the batches were before.
+    # PyTorch's error for a batch as it was in earlier versions.
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         run.student.train()(batches[0].inputs[:1])
 
@@ -162,14 +162,14 @@ def test_workers_equal_one_process(method, size, one_left_over, teacher_of_it):
 @pytest.mark.study
 @pytest.mark.parametrize(("samples", "size"), [(66, 3), (67, 2), (66, 2), (3, 4)])
 def test_workers_that_get_one_sample_of_a_batch_or_none_equal_one_process(samples, size):
-    """Of a last batch of 2 one of three workers gets nothing, the others one sample each; maps have one position."""
+    """The last batch has 2 samples for three workers, so one worker gets none. The feature maps have one position."""
     dataset = random_dataset(4, 1, samples)
     config = small_config(**SHRINKING | {"batch_size": 64}, method="ce")
     alone = in_float64(DistillationRun(config, dataset, None))
     expected = run_epoch(alone)
     for run, measures in run_together(lambda workers: shared(config, dataset, None, workers), size, 1):
         assert_same_measures({**measures[0], "cost/workers": 1.0}, expected)
-        assert_same_state(run, alone, 1e-11)  # norms of two values magnify a sum's order
+        assert_same_state(run, alone, 1e-11)  # norms of two values amplify rounding errors of sums
 
 
 def test_stored_outputs_of_the_teacher_come_along_with_the_sample_that_joined(one_left_over, teacher_of_it, tmp_path):
@@ -196,7 +196,7 @@ def test_a_teacher_is_trained_where_one_sample_is_left_over_and_so_are_probed_pa
 
 
 def test_batches_of_one_that_were_asked_for_stay_batches_of_one(one_left_over):
-    """With one position a channel there is no variance to normalise by; the shape check refuses it before any work."""
+    """One position per channel has no variance to normalise by. The shape check rejects this before any work."""
     config = small_config(**SHRINKING | {"batch_size": 1}, method="ce")
     run = DistillationRun(config, one_left_over, None)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -211,7 +211,7 @@ def test_sentences_are_trained_on_alike_alone_and_by_workers(samples, sizes):
     alone = DistillationRun(config, text, None)
     assert len(alone.batches) == len(sizes)
     assert sorted(len(batch.labels) for batch in alone.batches.of_epoch(0, None)) == sizes
-    # Dropout draws for each worker apart: without it the trials are the same.
+    # Each worker draws separate dropout masks. Without dropout, the trials are equal.
     without = lambda run: (  # noqa: E731
         [setattr(each, "p", 0.0) for each in run.student.modules() if isinstance(each, nn.Dropout)],
         run,

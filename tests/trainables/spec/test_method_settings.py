@@ -1,4 +1,4 @@
-"""What every method's settings owe, whichever method it is, and what a method of a user may bring."""
+"""Properties required of every method's settings, and rules for methods added by users."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ def config_of(method: str, adapter: bool = False, **values: Any) -> TrialConfig:
 
 
 def another(name: str) -> Any:
-    """A valid value of a setting other than its default."""
+    """Return a valid value of a setting other than the default."""
     field = config_fields()[name]
     if get_origin(field.annotation) is Literal:
         return next(each for each in get_args(field.annotation) if each != field.default)
@@ -49,7 +49,7 @@ def another(name: str) -> Any:
 
 
 def out_of_bounds(name: str) -> Any:
-    """A value beyond a bound of a setting, or of none of its choices."""
+    """Return a value that is out of bounds or not among the choices of a setting."""
     for bound in config_fields()[name].metadata:
         match bound:
             case Ge(ge=limit) | Gt(gt=limit):
@@ -89,7 +89,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(method: str, a
 
 @every_method
 def test_a_config_survives_json_with_every_setting_changed(method: str, adapter: bool) -> None:
-    # A released variant of pesf_kd settles other settings.
+    # A released variant of pesf_kd determines other settings.
     settled = {"pesf_variant"} if method == "pesf_kd" else set()
     changed = {name: another(name) for name in method_spec(method, adapter=adapter).fields - settled}
     config = config_of(method, adapter, **changed)
@@ -119,7 +119,7 @@ def test_all_wrong_values_are_named_at_once() -> None:
 
 @pytest.mark.parametrize("kind", ["trial", "plan"])
 def test_the_defaults_that_digests_leave_out_are_those_of_the_digests_version(kind: str) -> None:
-    """After a change of a default, an id would stand for another config: raise `DIGEST_VERSION`, then pin the new."""
+    """With another default, an id would denote another config. Raise `DIGEST_VERSION`, then pin the new default."""
     assert PINNED["version"] == DIGEST_VERSION
     own = {**config_fields()} if kind == "trial" else StudyPlan.model_fields
     left_out = SEED_FIELDS if kind == "trial" else EXECUTION_FIELDS

@@ -1,4 +1,4 @@
-"""What the tests of stores share."""
+"""Fixtures shared by the storage tests."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Tracking stores and servers that cannot be used: each is found out soon, and told in words that help."""
+"""Unusable tracking stores and servers are detected quickly, with a helpful message."""
 
 import datetime
 import http.server
@@ -35,7 +35,7 @@ CHARACTERS = "a?b %41 #c;d é+e&f'g\"h\\i=j@k:l,m{n}[o]$*~%"
 
 @contextmanager
 def silent_socket() -> Iterator[int]:
-    """The port of a program that takes connections and never answers, as a firewall that drops packets looks like."""
+    """Yield the port of a program that accepts connections and never answers, like a firewall that drops packets."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 

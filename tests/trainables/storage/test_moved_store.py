@@ -1,4 +1,4 @@
-"""A store of MLflow's that was moved or copied: its artifacts are those beside it, for readers and for writers."""
+"""A moved or copied MLflow store finds the artifacts in the same folder, for reading and writing."""
 
 import shutil
 import sqlite3
@@ -23,7 +23,7 @@ def places(store):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with a store, and the run in it that has an artifact; one more run has none."""
+    """Folder with a store, and the identifier of the run with an artifact. A second run has none."""
     folder = tmp_path_factory.mktemp("made") / "a folder"
     folder.mkdir()
     uri = f"sqlite:///{folder}/mlflow.db"
@@ -45,7 +45,7 @@ def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_aga
     assert all(place.startswith((old / "mlartifacts").as_uri()) for place in places(old / "mlflow.db"))
     old.rename(new)
     (tmp_path / "g.txt").write_text("new")
-    # A process remembers for good where the artifacts of a run are; another one does not.
+    # A process caches the location of a run's artifacts. Clearing the cache simulates a new process.
     monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())
     client = open_client(f"sqlite:///{new}/mlflow.db")
     assert Path(client.download_artifacts(run_id, "f.txt", str(tmp_path))).read_text() == "kept"

@@ -237,9 +237,9 @@ def test_notes_tell_a_teacher_that_guesses_and_data_that_nobody_knows(ours, fore
 @pytest.mark.parametrize(
     ("accuracy", "labels", "beats"),
     [
-        (0.915, [0, 1] * 50, True),  # of two classes, where twice chance would be all of them
+        (0.915, [0, 1] * 50, True),  # two classes, where twice chance would be 1
         (0.53, [0, 1] * 50, False),
-        (0.9, [0] * 90 + [1] * 10, False),  # always the commonest
+        (0.9, [0] * 90 + [1] * 10, False),  # always the most common class
         (0.03, list(range(100)), False),
         (0.3, list(range(100)), True),
     ],
@@ -260,7 +260,7 @@ def test_a_teacher_of_the_literature_answers_as_it_should_under_another_normalis
     data = Normalisation((0.5, 0.48, 0.45), (0.25, 0.24, 0.27))
     frozen = FrozenTeacher(model, renormalise=Renormalisation.between(*data, *given.normalisation))
 
-    # The answers are to these very inputs in the teacher's own normalisation; so they come in the study's.
+    # The golden outputs belong to inputs in the teacher's normalisation. The trial gets the same images in the study's.
     inputs = torch.tensor(np.random.default_rng(7).standard_normal((4, 3, 32, 32)))
     mean, std, own_mean, own_std = (torch.tensor(v).view(1, 3, 1, 1) for v in (*data, *given.normalisation))
     images = ((inputs * own_std + own_mean - mean) / std).float()

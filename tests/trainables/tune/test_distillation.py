@@ -1,4 +1,4 @@
-"""What Tune's config of a trial comes to, without Tune."""
+"""Effects of Tune's config of a trial, without Tune."""
 
 import math
 from pathlib import Path

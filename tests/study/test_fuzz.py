@@ -40,7 +40,7 @@ pytestmark = pytest.mark.fault
 TRIED: Counter[str] = Counter()
 
 
-def many(count: int) -> settings:
+def examples(count: int) -> settings:
     """Return settings for `count` inputs, the same ones in every run."""
     return settings(
         max_examples=count, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
@@ -91,7 +91,7 @@ def nowhere(tmp_path_factory):
     return tmp_path_factory.mktemp("nowhere") / "out"
 
 
-@many(1500)
+@examples(1500)
 @given(
     st.lists(st.one_of(WORDS, TEXT.map(lambda word: [word])), max_size=5), st.sampled_from([None, "joint", "method"])
 )
@@ -132,7 +132,7 @@ def test_any_command_line_of_the_other_commands_is_answered_in_our_words(name, n
         lambda option: st.just([option]) if options.get(option, True) else VALUES.map(lambda value: [option, value])
     )
 
-    @many(100)
+    @examples(100)
     @given(VALUES, st.lists(words, max_size=3))
     def attempt(first: str, more: list[list[str]]) -> None:
         TRIED["other command lines"] += 1
@@ -173,7 +173,7 @@ def study(tmp_path_factory):
     return ledger.plan
 
 
-@many(1500)
+@examples(1500)
 @given(st.dictionaries(st.sampled_from([*StudyPlan.model_fields, "unknown"]), JSON, min_size=1, max_size=4))
 def test_any_plan_is_one_or_is_refused_in_our_words(study, values):
     TRIED["plans"] += 1
@@ -207,7 +207,7 @@ def try_all(path: Path, name: str, count: int, read) -> None:
     """Read a file with `count` kinds of damage."""
     whole = path.read_bytes()
 
-    @many(count)
+    @examples(count)
     @given(damaged(whole))
     def attempt(content: bytes) -> None:
         TRIED[name] += 1
@@ -244,7 +244,7 @@ def test_any_journal_is_read_as_far_as_it_is_whole(study):
     try_all(path, "journals", 800, read)
 
 
-@many(800)
+@examples(800)
 @given(st.dictionaries(st.sampled_from(["event", "trial_id", "epoch", "measures", "time", "config", "status"]), JSON))
 def test_a_line_of_a_journal_that_no_version_wrote_is_refused_in_our_words(study, event):
     TRIED["lines of journals"] += 1

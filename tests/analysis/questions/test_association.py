@@ -86,7 +86,7 @@ def test_many_columns_held_of_few_configs_do_not_make_a_correlation():
     assert rejected / STUDIES <= REJECTED
 
 
-def in_parts(landmark, parts):
+def split_studies(landmark, parts):
     """Split one large simulated study into `parts` equal ones, which is faster than simulating them one by one."""
     size = landmark.trials.num_rows // parts
     return [replace(landmark, trials=landmark.trials.slice(part * size, size)) for part in range(parts)]
@@ -152,9 +152,9 @@ def test_levels_and_coverage_hold_over_a_thousand_studies():
     generator = np.random.default_rng(6)
     truth = spearman_of(0.5 / math.hypot(0.5, 1.0))
     together = at_landmark(repeated(generator, 12 * 500, 5, within=0.5), searched=False)
-    planted = [within_configs(each, "paper").estimate for each in in_parts(together, 500)]
+    planted = [within_configs(each, "paper").estimate for each in split_studies(together, 500)]
     together = at_landmark(searched(generator, 24 * 500), searched=True)
-    absent = [between_configs(each, "paper").estimate for each in in_parts(together, 500)]
+    absent = [between_configs(each, "paper").estimate for each in split_studies(together, 500)]
     # Over 500 studies, a coverage has a standard error of 0.01.
     assert 0.92 <= np.mean([each.low <= truth <= each.high for each in planted]) <= 0.98
     assert np.mean([each.p_value <= 0.05 for each in absent]) <= 0.08

@@ -21,37 +21,37 @@ from analysis.statistics.over_searches import between_searches, difference_over_
 from tests.analysis.synthetic import trial, trials_table
 
 
-def numbered(*scores: float) -> dict[int, float]:
+def by_seed(*scores: float) -> dict[int, float]:
     """Return the scores by seed, with seeds numbered from 1."""
     return dict(enumerate(scores, start=1))
 
 
 def test_the_spread_is_pooled_over_what_was_repeated():
-    spread, freedom = pooled_spread([numbered(0.5, 0.7), numbered(0.1, 0.2, 0.3), numbered(0.9), {}])
+    spread, freedom = pooled_spread([by_seed(0.5, 0.7), by_seed(0.1, 0.2, 0.3), by_seed(0.9), {}])
     assert freedom == 3
     assert spread == pytest.approx(math.sqrt((0.02 + 0.02) / 3))
-    assert pooled_spread([numbered(0.9), {}])[1] == 0
+    assert pooled_spread([by_seed(0.9), {}])[1] == 0
 
 
 def test_a_seed_that_is_kind_to_all_configs_counts_once_in_the_spread():
     # Three seeds shift all five configs equally, so all configs carry the same information: two degrees of freedom.
     offsets = (0.0, 0.01, 0.05, -0.02, 0.03)
-    spread, freedom = pooled_spread([numbered(0.7 + each, 0.8 + each, 0.75 + each) for each in offsets])
+    spread, freedom = pooled_spread([by_seed(0.7 + each, 0.8 + each, 0.75 + each) for each in offsets])
     assert spread == pytest.approx(np.std([0.7, 0.8, 0.75], ddof=1))
     assert freedom == pytest.approx(2)
     # The seed effects of the two configs cancel, so there is no common seed effect. The degrees of freedom are (configs
     # - 1) * (seeds - 1).
-    assert pooled_spread([numbered(0.7, 0.8), numbered(0.8, 0.7)])[1] == pytest.approx(1)
+    assert pooled_spread([by_seed(0.7, 0.8), by_seed(0.8, 0.7)])[1] == pytest.approx(1)
     # By hand: seed effects -0.05 and 0.05, residuals 0.01. MS/m is 0.005 and 0.0002, so the result is 0.0052² / (0.005²
     # + 0.0002²).
-    assert pooled_spread([numbered(0.7, 0.82), numbered(0.7, 0.78)])[1] == pytest.approx(0.0052**2 / 0.02504e-3)
+    assert pooled_spread([by_seed(0.7, 0.82), by_seed(0.7, 0.78)])[1] == pytest.approx(0.0052**2 / 0.02504e-3)
     # The configs have different seeds, so all differences count.
     assert pooled_spread([{1: 0.7, 2: 0.8}, {3: 0.7, 4: 0.8}])[1] == 2
 
 
 def test_seeds_that_do_nothing_to_all_alike_count_with_every_config():
     generator = np.random.default_rng(3)
-    found = [pooled_spread([numbered(*row) for row in generator.normal(size=(6, 3))])[1] for _ in range(300)]
+    found = [pooled_spread([by_seed(*row) for row in generator.normal(size=(6, 3))])[1] for _ in range(300)]
     assert max(found) <= 12
     assert np.mean(found) > 10
 
@@ -70,25 +70,25 @@ def test_a_config_with_fresh_seeds_is_estimated_by_them_alone():
 def test_a_search_score_is_shrunken_by_what_seeds_do():
     searched = [Scores((value,)) for value in (0.6, 0.7, 0.8)]
     spread = 0.05
-    repeated = [numbered(0.5 - spread / math.sqrt(2), 0.5 + spread / math.sqrt(2))]
+    repeated = [by_seed(0.5 - spread / math.sqrt(2), 0.5 + spread / math.sqrt(2))]
     *_, best = lower_bounds(searched, repeated)
     share = (0.01 - spread**2) / 0.01
     assert best.value == pytest.approx(0.7 + share * 0.1)
     assert best.low == pytest.approx(best.value - stats.t.ppf(0.975, 1) * spread)
     # If seeds explain all differences between scores, the scores carry no information about configs.
-    noisy = lower_bounds(searched, [numbered(0.3, 0.7)])
+    noisy = lower_bounds(searched, [by_seed(0.3, 0.7)])
     assert [estimate.value for estimate in noisy] == [pytest.approx(0.7)] * 3
 
 
 def test_a_lucky_seed_is_not_chosen_before_a_config_that_was_good_three_times():
     candidates = [Scores((0.89,)), Scores((0.86,), (0.85, 0.86, 0.87)), Scores((0.84,))]
-    repeated = [numbered(0.85, 0.86, 0.87), numbered(0.80, 0.83, 0.78)]
+    repeated = [by_seed(0.85, 0.86, 0.87), by_seed(0.80, 0.83, 0.78)]
     assert best_first(candidates, lower_bounds(candidates, repeated)) == [1, 0, 2]
 
 
 def test_where_nothing_was_repeated_there_is_no_bound_and_fresh_seeds_come_first():
     candidates = [Scores((0.95,)), Scores((0.9,), (0.7,)), Scores((0.97,)), Scores((0.6,), (0.8,))]
-    bounds = lower_bounds(candidates, [numbered(0.7), numbered(0.8)])
+    bounds = lower_bounds(candidates, [by_seed(0.7), by_seed(0.8)])
     assert all(math.isnan(bound.low) for bound in bounds)
     assert "no bound" in bounds[0].method
     assert best_first(candidates, bounds) == [3, 1, 2, 0]
@@ -102,7 +102,7 @@ def test_bounds_lie_below_what_a_config_reaches_at_the_nominal_rate(shared):
         truth = generator.normal(0.8, 0.02, 6)
         luck = math.sqrt(shared) * generator.normal(size=3) + math.sqrt(1 - shared) * generator.normal(size=(6, 3))
         groups = [tuple(row) for row in truth[:, None] + 0.03 * luck]
-        bounds = lower_bounds([Scores((), group) for group in groups], [numbered(*group) for group in groups])
+        bounds = lower_bounds([Scores((), group) for group in groups], [by_seed(*group) for group in groups])
         below += [bound.low < value for bound, value in zip(bounds, truth, strict=True)]
     # One-sided 97.5%. The six bounds of a study share the estimated spread, so they are not independent.
     assert np.mean(below) == pytest.approx(0.975, abs=0.015)
@@ -117,7 +117,7 @@ def test_what_is_chosen_by_the_bound_is_better_than_what_the_luckiest_seed_choos
         promising = np.argsort(-score)[:3]
         fresh = {i: tuple(generator.normal(truth[i], 0.03, 3)) for i in promising}
         candidates = [Scores((score[i],), fresh.get(i, ())) for i in range(20)]
-        first = best_first(candidates, lower_bounds(candidates, [numbered(*each) for each in fresh.values()]))[0]
+        first = best_first(candidates, lower_bounds(candidates, [by_seed(*each) for each in fresh.values()]))[0]
         gains.append(truth[first] - truth[np.argmax(score)])
     assert np.mean(gains) > 2 * np.std(gains) / math.sqrt(len(gains))
 
@@ -264,7 +264,7 @@ def test_a_confirmation_that_has_no_trial_yet_is_empty_and_not_wrong():
     assert confirmation_table(result)
 
 
-def of_searches(seeds=6):
+def scores_of_searches(seeds=6):
     """Return test scores of three methods by config, with two searches per method. Those of ce found one config."""
     generator = np.random.default_rng(4)
     luck = generator.normal(0, 0.01, seeds)
@@ -286,7 +286,7 @@ def of_searches(seeds=6):
 
 
 def test_methods_with_several_searches_are_compared_over_seeds_and_searches():
-    scores, chosen, trials = of_searches()
+    scores, chosen, trials = scores_of_searches()
     result = summarise_confirmation(trials, chosen, baseline="kd")
     tables = {
         "dkd": np.array([scores["dkd1"], scores["dkd2"]]),
@@ -316,7 +316,7 @@ def test_methods_with_several_searches_are_compared_over_seeds_and_searches():
 
 
 def test_tables_and_verdict_of_several_searches_say_what_a_row_averages():
-    _, chosen, trials = of_searches()
+    _, chosen, trials = scores_of_searches()
     result = summarise_confirmation(trials, chosen, baseline="kd")
     shown = confirmation_table(result)
     assert "| **dkd (mean of 2 searches)** | 6 |" in shown
@@ -332,7 +332,7 @@ def test_tables_and_verdict_of_several_searches_say_what_a_row_averages():
 
 
 def test_the_power_of_several_searches_is_that_of_their_means_and_does_not_promise_too_much():
-    scores, chosen, trials = of_searches()
+    scores, chosen, trials = scores_of_searches()
     result = summarise_confirmation(trials, chosen, baseline="kd")
     found = find_resolution(trials, [], result)
     means = {name: np.mean([scores[f"{name}1"], scores[f"{name}2"]], axis=0) for name in ("dkd", "kd")}
@@ -343,7 +343,7 @@ def test_the_power_of_several_searches_is_that_of_their_means_and_does_not_promi
 
 
 def test_a_confirmation_of_an_earlier_version_with_one_config_per_method_is_read_as_before():
-    scores, _, trials = of_searches()
+    scores, _, trials = scores_of_searches()
     chosen = [choice("dkd1", label="dkd", rank=1), choice("kd1", label="kd", control="kd")]
     result = summarise_confirmation(trials, chosen, baseline="kd")
     assert (result.methods, result.note) == ((), "")

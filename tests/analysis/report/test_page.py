@@ -46,7 +46,7 @@ def page_of(directory: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+def whole_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the page of a study with a search, stopped and failed trials, repetitions, a plan and a summary."""
     trials, epochs = whole_study()
     failed = trial(99, status="failed", epochs=0, name="w7-T4.0-s0", error="the loss is nan", adapter_width=7)
@@ -129,8 +129,8 @@ def test_records_without_plan_and_summary_say_so_and_judge_no_range(tmp_path: Pa
     assert "importance" not in shown.charts
 
 
-def test_a_whole_study_has_all_that_it_has_records_of(whole: str) -> None:
-    shown = Page(whole)
+def test_a_whole_study_has_all_that_it_has_records_of(whole_page: str) -> None:
+    shown = Page(whole_page)
     expected = [
         "answer",
         "warnings",
@@ -159,8 +159,8 @@ def test_a_whole_study_has_all_that_it_has_records_of(whole: str) -> None:
     assert shown.row("w")[-1]  # the score in the search
 
 
-def test_every_figure_has_a_still_one_that_says_in_words_what_it_shows(whole: str) -> None:
-    shown = Page(whole)
+def test_every_figure_has_a_still_one_that_says_in_words_what_it_shows(whole_page: str) -> None:
+    shown = Page(whole_page)
     stills = [own for tag, own in shown.elements if tag == "img"]
     assert len(stills) == len(shown.charts)
     for own in stills:
@@ -295,8 +295,8 @@ def test_reliability_diagrams_are_drawn_of_controls_and_the_best_config_pooled_o
 
 
 @pytest.mark.parametrize("example", EXAMPLES[:1], ids=lambda path: path.name)
-def test_the_page_asks_the_network_for_nothing(example: Path, whole: str) -> None:
-    for text in (page_of(example), whole):
+def test_the_page_asks_the_network_for_nothing(example: Path, whole_page: str) -> None:
+    for text in (page_of(example), whole_page):
         shown = Page(text)
         for tag, own in shown.elements:
             for name in ("src", "href", "action", "data", "srcset", "poster"):
@@ -312,12 +312,12 @@ def test_the_page_asks_the_network_for_nothing(example: Path, whole: str) -> Non
         assert "@import" not in style
 
 
-def test_plotlys_code_is_in_the_page_once(whole: str) -> None:
-    shown = Page(whole)
+def test_plotlys_code_is_in_the_page_once(whole_page: str) -> None:
+    shown = Page(whole_page)
     running = [own for tag, own in shown.elements if tag == "script" and own.get("type") != "application/json"]
     assert len(running) == 2
-    assert len(re.findall(r"plotly\.js v\d", whole)) == 1
-    assert len(whole.encode()) < MOST_BYTES
+    assert len(re.findall(r"plotly\.js v\d", whole_page)) == 1
+    assert len(whole_page.encode()) < MOST_BYTES
 
 
 def test_nothing_that_comes_from_a_study_is_markup(tmp_path: Path) -> None:

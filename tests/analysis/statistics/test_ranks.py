@@ -25,7 +25,7 @@ def spearman_of(correlation: float) -> float:
     return 6 / math.pi * math.asin(correlation / 2)
 
 
-def documented() -> dict[int, list[float]]:
+def documented_table() -> dict[int, list[float]]:
     """Return coverage and power by number of observations, from the module's docstring."""
     rows = re.findall(r"^ {8}(\d+) +([\d. ]+)$", analysis.statistics.ranks.__doc__ or "", flags=re.MULTILINE)
     return {int(n): [float(each) for each in values.split()] for n, values in rows}
@@ -35,7 +35,7 @@ def documented() -> dict[int, list[float]]:
 @pytest.mark.parametrize("n", [6, 8, 12, 16, 24])
 def test_coverage_and_power_are_those_that_the_module_states(n: int) -> None:
     generator = np.random.default_rng(n)
-    stated = documented()[n]
+    stated = documented_table()[n]
     for place, correlation in enumerate(PLANTED):
         truth, covered, found = spearman_of(correlation), 0, 0
         for _ in range(STUDIES):

@@ -51,7 +51,7 @@ def read(path, name="planned"):
     return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
 
 
-def all_ends(tune):
+def trials_of_every_status(tune):
     """Make four trials: finished, stopped after an epoch, failed, and running. Return the running one."""
     tune.run(1)
     tune_id, settings = tune.next()
@@ -67,7 +67,7 @@ def all_ends(tune):
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])  # gp gets a stopped trial as COMPLETE
 def test_every_trial_of_the_search_is_there_as_it_ended(tmp_path, sampler):
     ledger, tune = begin(tmp_path, sampler=sampler)
-    all_ends(tune)
+    trials_of_every_status(tune)
     warnings = []
     write(ledger, warnings)
     assert warnings == []
@@ -111,7 +111,7 @@ def test_a_trial_is_there_while_it_runs_and_ends_where_it_is(tmp_path):
 
 def test_a_resumed_study_goes_on_in_the_same_file_and_repeats_no_trial(tmp_path):
     ledger, tune = begin(tmp_path)
-    all_ends(tune)
+    trials_of_every_status(tune)
     write(ledger)
     again = StudyLedger(ledger.plan)
     tune = PretendedTune(StudySearch(again, {}), again)
@@ -294,7 +294,7 @@ def dashboard(path):
         process.wait(30)
 
 
-def shown_by(ask, name):
+def dashboard_trials(ask, name):
     """Return the trials of a study as the dashboard's page receives them."""
     studies = json.loads(ask("api/studies"))["study_summaries"]
     (study,) = [each for each in studies if each["study_name"] == name]
@@ -304,11 +304,11 @@ def shown_by(ask, name):
 @pytest.mark.launcher
 def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
     ledger, tune = begin(tmp_path)
-    all_ends(tune)
+    trials_of_every_status(tune)
     write(ledger)
     with dashboard(ledger.plan.optuna_storage) as ask:
         assert b"Optuna Dashboard" in ask("dashboard")
-        trials = shown_by(ask, "planned")
+        trials = dashboard_trials(ask, "planned")
         assert [trial["state"] for trial in trials] == ["Complete", "Pruned", "Fail", "Running"]
         assert trials[0]["values"] == [ledger.in_stage("search")[0].score]
         assert [each["value"] for each in trials[1]["intermediate_values"]] == [0.25]
@@ -317,14 +317,14 @@ def test_optuna_dashboard_opens_the_file_and_shows_every_state(tmp_path):
         PretendedTune(StudySearch(again, {}), again).run()
         write(again)
         deadline = time.monotonic() + 60
-        while [trial["state"] for trial in shown_by(ask, "planned")] != [
+        while [trial["state"] for trial in dashboard_trials(ask, "planned")] != [
             "Complete", "Pruned", "Fail", "Complete", "Complete",
         ]:  # fmt: skip
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
 
-def ended_as(status, directory):
+def has_trial_with_status(status, directory):
     """Return whether the journal of a study has a trial with this status."""
     path = directory / "journal.jsonl"
     return path.exists() and any(event.get("status") == status for event in read_journal(path)[0])
@@ -336,7 +336,7 @@ def test_a_real_study_that_was_killed_and_resumed_shows_its_stopped_trials_as_pr
     process = start(
         name, output_dir, "--trials", "12", "--epochs", "9", "--scheduler", "asha", "--optuna-storage", str(path)
     )
-    wait_in_study(process, lambda: ended_as("pruned", output_dir / name))
+    wait_in_study(process, lambda: has_trial_with_status("pruned", output_dir / name))
     kill(process)
     done = launch("--resume", name, "--output-dir", output_dir, "--executor", "in-process")
     assert done.returncode == 0, done.stderr
@@ -344,7 +344,7 @@ def test_a_real_study_that_was_killed_and_resumed_shows_its_stopped_trials_as_pr
     rows = [row for row in read_trials(output_dir / name).to_pylist() if row["stage"] == "search"]
     assert {row["status"] for row in rows} >= {"finished", "pruned"}
     with dashboard(path) as ask:
-        trials = shown_by(ask, name)
+        trials = dashboard_trials(ask, name)
     attributes = [{each["key"]: each["value"] for each in trial["user_attrs"]} for trial in trials]
     shown = {own["trial_id"]: trial for own, trial in zip(attributes, trials, strict=True)}
     assert len(shown) == len(trials) == len(rows)

@@ -33,7 +33,7 @@ def begin(folder, lucky=None, **values):
     return ledger, PretendedSeeds(StudySearch(ledger, {}), ledger, lucky)
 
 
-def before_the_choice(ledger):
+def trials_before_confirmation(ledger):
     """Return the number of trials before the confirmation: the planned ones, and kd at four more temperatures."""
     return ledger.plan.total_trials + 4 * ledger.plan.replicates
 
@@ -49,7 +49,7 @@ def test_what_is_confirmed_runs_last_and_alone_reads_the_test_split(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
     ran = tune.run()
     before = ledger.plan.total_trials
-    tuned = before_the_choice(ledger) - before
+    tuned = trials_before_confirmation(ledger) - before
     assert {trial["stage"] for trial in ran[:before]} == {"search", "control", "replicate"}
     assert [trial["stage"] for trial in ran[before : before + tuned]] == ["tune"] * tuned
     assert {trial["stage"] for trial in ran[before + tuned :]} == {"confirm"}
@@ -88,7 +88,7 @@ def test_confirmed_seeds_are_ones_that_no_stage_before_had_and_are_paired(tmp_pa
 
 def test_the_choice_is_in_the_journal_before_its_first_trial(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
-    tune.run(before_the_choice(ledger))
+    tune.run(trials_before_confirmation(ledger))
     last = tune.next()
     assert last[1]["stage"] == "confirm"
     again = StudyLedger(ledger.plan, read_only=True)
@@ -116,7 +116,7 @@ def test_a_confirmation_that_was_killed_goes_on_without_repeating_or_losing_a_tr
 
 def test_it_waits_for_every_trial_that_it_is_chosen_from(tmp_path):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
-    tune.run(before_the_choice(ledger) - 1)
+    tune.run(trials_before_confirmation(ledger) - 1)
     last = tune.next()
     assert last[1]["stage"] == "tune"
     assert tune.search.suggest("too-early") is None
@@ -291,7 +291,7 @@ def test_the_same_confirmation_may_be_asked_for_again(tmp_path, given):
 def test_the_test_split_is_not_read_again_for_another_choice(tmp_path, given, confirms):
     ledger, tune = begin(tmp_path, confirmation=ASKED)
     ledger.plan.save()
-    tune.run(before_the_choice(ledger))
+    tune.run(trials_before_confirmation(ledger))
     tune.next()  # chosen, with the first trial running
     with pytest.raises(UsageError) as refusal:
         resumed_plan("planned", tmp_path, given, confirms=confirms)

@@ -110,7 +110,7 @@ def test_the_notes_link_leads_to_charts_of_all_trials_that_start_with_gap_agains
     charts = opened.value
     expect(charts.get_by_text(f"{SHARPNESS_GAP} vs. {ACCURACY}")).to_be_visible()
     expect(charts.get_by_text(f"{len(runs[1])} matching runs")).to_be_visible()
-    charts.wait_for_function(drawing(len(runs[1])))
+    charts.wait_for_function(plot_shows(len(runs[1])))
     first = charts.evaluate(DRAWN)[0]
     assert points(first) == recorded(in_process_study)
 
@@ -125,7 +125,7 @@ def test_trials_compared_in_the_scatter_view_are_those_of_the_records(page, ui, 
         page.locator(f"#{axis}-axis-selector").click()
         page.get_by_role("option", name=measure, exact=True).click()
         expect(page.locator(f"#{axis}-axis-selector")).to_have_text(measure)
-    page.wait_for_function(drawing(len(ids)))
+    page.wait_for_function(plot_shows(len(ids)))
     assert recorded(in_process_study) in [points(traces) for traces in page.evaluate(DRAWN)]
 
 
@@ -134,7 +134,7 @@ def open_note(page: Page, ui: str, study: Run) -> None:
     page.get_by_text("Show more", exact=True).first.click()
 
 
-def drawing(count: int) -> str:
+def plot_shows(count: int) -> str:
     """Return a JavaScript expression: whether a plot on the page shows `count` points."""
     return f"({DRAWN})().some(traces => traces.flatMap(t => t[0]).length === {count})"
 

@@ -5,7 +5,7 @@ from trainables.data.image_progress import with_progress
 
 
 @pytest.fixture(autouse=True)
-def not_hidden(monkeypatch):
+def visible_progress(monkeypatch):
     """Show the progress bar as in a new process, even if other tests have hidden it."""
     monkeypatch.setattr(image_progress, "_hidden", False)
 

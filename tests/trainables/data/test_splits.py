@@ -9,7 +9,7 @@ from trainables.data.dataset import stratified_split
 from trainables.data.splits import class_shares
 
 
-def shares_as_they_were(labels, sizes, *, seed):
+def version_1_splits(labels, sizes, *, seed):
     """Return the splits of version 1: proportional, without reserved samples for rare classes."""
     random = np.random.default_rng(seed)
     pools = [random.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
@@ -52,7 +52,7 @@ def test_every_class_keeps_a_training_and_a_validation_sample_and_what_held_anyw
     assert tuple(map(len, splits)) == sizes
     assert sorted(np.concatenate(splits)) == list(range(len(labels)))
     assert keeps_every_class(labels, *splits[:2])
-    before = shares_as_they_were(labels, sizes, seed=seed)
+    before = version_1_splits(labels, sizes, seed=seed)
     if keeps_every_class(labels, *before[:2]):
         for rows, expected in zip(splits, before, strict=True):
             np.testing.assert_array_equal(rows, expected)

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.study
 BATCH, CLASSES, FEATURE, WIDTH = 11, 5, 7, 3
 
 
-def case(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_outputs(number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return student logits, teacher logits, teacher feature and labels."""
     generator = torch.Generator().manual_seed(number)
     student, teacher = 3 * torch.randn(2, BATCH, CLASSES, dtype=torch.float64, generator=generator)
@@ -45,7 +45,7 @@ def adapter_of(kind: str, init: str = "default", dropout: float = 0.0) -> Teache
         return TeacherAdapter(FEATURE, CLASSES, WIDTH, kind=kind, init=init, dropout=dropout).double()
 
 
-def ours(config: TrialConfig, student: Tensor, teacher: Tensor, adapted: Tensor, labels: Tensor) -> LossParts:
+def pesf_losses(config: TrialConfig, student: Tensor, teacher: Tensor, adapted: Tensor, labels: Tensor) -> LossParts:
     outputs = StepOutputs(student, student, teacher_logits=teacher, adapted_logits=adapted)
     return METHODS["pesf_kd"].objective(config.model_dump())(outputs, labels)
 
@@ -92,7 +92,7 @@ def vision_loss(
 
 @pytest.mark.parametrize("number", range(4))
 def test_released_vision_is_the_authors_loss_with_the_authors_gradients(number):
-    student, teacher, feature, labels = case(number)
+    student, teacher, feature, labels = random_outputs(number)
     released = PESF_VARIANTS["released-vision"].settings
     config = TrialConfig(pesf_variant="released-vision", **{**released, "kd_weight": 1.3})
     adapter = adapter_of("serial")
@@ -102,7 +102,7 @@ def test_released_vision_is_the_authors_loss_with_the_authors_gradients(number):
             parameter.neg_()
 
     own_student, their_student = (student.clone().requires_grad_() for _ in range(2))
-    parts = ours(config, own_student, teacher, adapter(feature, teacher), labels)
+    parts = pesf_losses(config, own_student, teacher, adapter(feature, teacher), labels)
     total = vision_loss(theirs, their_student, teacher, feature, labels, alpha=1.3, t=6.0)
     torch.testing.assert_close(parts.total, total, rtol=1e-13, atol=0)
     parts.total.backward()
@@ -117,7 +117,7 @@ def test_released_vision_is_the_authors_loss_with_the_authors_gradients(number):
 
 def test_a_step_with_the_mirrored_layer_stays_the_mirror_image():
     # Subtracting the output therefore trains like adding it, if the distribution of the init is symmetric about zero.
-    student, teacher, feature, labels = case(5)
+    student, teacher, feature, labels = random_outputs(5)
     adapter = adapter_of("serial")
     theirs = VisionAdapter(*copy.deepcopy((adapter.w1, adapter.w2, adapter.w3)))
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_a_step_with_the_mirrored_layer_stays_the_mirror_image():
     sgd = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     for _ in range(3):
         own.forget_gradients()
-        ours(config, student, teacher, adapter(feature, teacher), labels).total.backward()
+        pesf_losses(config, student, teacher, adapter(feature, teacher), labels).total.backward()
         own.step()
         sgd.zero_grad()
         vision_loss(theirs, student, teacher, feature, labels, alpha=1.0, t=6.0).backward()
@@ -138,12 +138,12 @@ def test_a_step_with_the_mirrored_layer_stays_the_mirror_image():
 
 
 def test_the_student_of_released_vision_never_sees_the_adapter():
-    student, teacher, _, labels = case(0)
+    student, teacher, _, labels = random_outputs(0)
     config = TrialConfig(pesf_variant="released-vision", ce_weight=0.0)
     gradients = []
     for adapted in (teacher, teacher + torch.randn_like(teacher)):
         leaf = student.clone().requires_grad_()
-        ours(config, leaf, teacher, adapted, labels).total.backward()
+        pesf_losses(config, leaf, teacher, adapted, labels).total.backward()
         gradients.append(leaf.grad)
     assert torch.equal(*gradients)
 
@@ -210,14 +210,14 @@ def language_loss(
 
 @pytest.mark.parametrize(("number", "training"), itertools.product(range(2), (False, True)))
 def test_released_language_is_the_authors_loss_with_the_authors_gradients_and_dropout(number, training):
-    student, teacher, feature, labels = case(number)
+    student, teacher, feature, labels = random_outputs(number)
     released = PESF_VARIANTS["released-language"].settings
     config = TrialConfig(pesf_variant="released-language", **released)
     adapter = adapter_of("parallel", "normal", dropout=config.adapter_dropout).train(training)
     theirs = LanguageAdapter(adapter).train(training)
     own_student, their_student = (student.clone().requires_grad_() for _ in range(2))
     torch.manual_seed(number)
-    parts = ours(config, own_student, teacher, adapter(feature, teacher), labels)
+    parts = pesf_losses(config, own_student, teacher, adapter(feature, teacher), labels)
     torch.manual_seed(number)
     total = language_loss(teacher + theirs(feature), their_student, labels, alpha=0.7, t=5.0)
     torch.testing.assert_close(parts.total, total, rtol=1e-13, atol=0)
@@ -229,7 +229,7 @@ def test_released_language_is_the_authors_loss_with_the_authors_gradients_and_dr
 
 
 def test_pkd_with_an_adapter_is_the_released_language_objective_with_its_third_term():
-    student, teacher, feature, labels = case(0)
+    student, teacher, feature, labels = random_outputs(0)
     generator = torch.Generator().manual_seed(9)
     s_maps = tuple(torch.randn(BATCH, 6, dtype=torch.float64, generator=generator) for _ in range(3))
     t_maps = tuple(torch.randn(BATCH, 6, dtype=torch.float64, generator=generator) for _ in range(5))
@@ -333,7 +333,7 @@ def test_every_variant_names_its_source_and_is_a_valid_trial():
 
 @pytest.mark.parametrize("variant", ["paper", "released-vision"])
 def test_crd_with_an_adapter_is_the_sum_of_the_authors_code(variant):
-    student, teacher, feature, labels = case(1)
+    student, teacher, feature, labels = random_outputs(1)
     config = TrialConfig(
         method="crd", adapter=True, pesf_variant=variant, temperature=6.0, kd_weight=0.8, adapter_kd_weight=1.5,
         crd_negatives=4, crd_dim=3,
@@ -342,7 +342,7 @@ def test_crd_with_an_adapter_is_the_sum_of_the_authors_code(variant):
         torch.manual_seed(2)
         setting = PartsSetting(student_dim=FEATURE, teacher_dim=FEATURE, labels=labels)
         memory = METHODS["crd"].build_parts(config.model_dump(), setting).double()
-    student_feature = case(2)[2]
+    student_feature = random_outputs(2)[2]
 
     def outputs(**more: object) -> StepOutputs:
         generator = torch.Generator().manual_seed(4)

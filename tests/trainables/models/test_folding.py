@@ -10,7 +10,7 @@ from trainables.spec.architectures import CIFAR_NAMES
 from trainables.spec.trial import TrialConfig
 
 
-def trained_a_little(name: str, channels: int = 3, size: int = 32) -> tuple[nn.Module, torch.Tensor]:
+def trained_network(name: str, channels: int = 3, size: int = 32) -> tuple[nn.Module, torch.Tensor]:
     """Return a network in float64 with statistics and weights unlike those of a new one, and images."""
     torch.manual_seed(0)
     model = build_model(name, num_classes=10, in_channels=channels).double()
@@ -28,7 +28,7 @@ def trained_a_little(name: str, channels: int = 3, size: int = 32) -> tuple[nn.M
 @pytest.mark.parametrize("name", [*CIFAR_NAMES, "cnn_8_16"])
 @torch.no_grad()
 def test_a_folded_net_answers_as_the_net_does(name):
-    model, images = trained_a_little(name)
+    model, images = trained_network(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     folded = FoldedCopy(model, images[:2]).current()
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
@@ -43,7 +43,7 @@ def test_a_folded_net_answers_as_the_net_does(name):
 
 @torch.no_grad()
 def test_the_copy_follows_the_net_as_it_learns():
-    model, images = trained_a_little("resnet8")
+    model, images = trained_network("resnet8")
     copy = FoldedCopy(model, images[:2])
     first = copy.current()(images)
     for tensor in model.state_dict().values():

@@ -38,7 +38,7 @@ def one_left_over():
 
 
 @pytest.fixture
-def teacher_of_it(one_left_over):
+def own_teacher(one_left_over):
     return random_teacher(one_left_over, "resnet8")
 
 
@@ -109,9 +109,9 @@ def test_batches_that_are_gathered_together_and_batches_of_a_worker_have_the_sam
 
 @pytest.mark.study
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist", "crd"])
-def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_left_over, teacher_of_it, tmp_path):
+def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_left_over, own_teacher, tmp_path):
     config = small_config(**SHRINKING, method=method, crd_negatives=16)
-    make = lambda: DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it))  # noqa: E731
+    make = lambda: DistillationRun(config, one_left_over, copy.deepcopy(own_teacher))  # noqa: E731
     whole, stopped = make(), make()
     for _ in range(3):
         run_epoch(whole)
@@ -126,12 +126,12 @@ def test_a_resumed_trial_equals_one_that_never_stopped_to_the_bit(method, one_le
 
 @pytest.mark.study
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist"])
-def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
+def test_packed_trials_equal_lone_ones(method, one_left_over, own_teacher):
     def runs() -> dict[str, DistillationRun]:
         changes = ({"seed": 1, "data_seed": 1}, {"seed": 2, "student_learning_rate": 0.02})
         configs = [small_config(**SHRINKING, method=method, **each) for each in changes]
         return {
-            str(k): in_float64(DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it)))
+            str(k): in_float64(DistillationRun(config, one_left_over, copy.deepcopy(own_teacher)))
             for k, config in enumerate(configs)
         }
 
@@ -148,11 +148,11 @@ def test_packed_trials_equal_lone_ones(method, one_left_over, teacher_of_it):
 @pytest.mark.study
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("method", ["ce", "pesf_kd", "dist"])
-def test_workers_equal_one_process(method, size, one_left_over, teacher_of_it):
+def test_workers_equal_one_process(method, size, one_left_over, own_teacher):
     config = small_config(**SHRINKING, method=method)
-    alone = in_float64(DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it)))
+    alone = in_float64(DistillationRun(config, one_left_over, copy.deepcopy(own_teacher)))
     expected = [run_epoch(alone) for _ in range(2)]
-    make = lambda workers: shared(config, one_left_over, teacher_of_it, workers)  # noqa: E731
+    make = lambda workers: shared(config, one_left_over, own_teacher, workers)  # noqa: E731
     for run, measures in run_together(make, size, 2):
         for ours, theirs in zip(measures, expected, strict=True):
             assert_same_measures({**ours, "cost/workers": 1.0}, theirs)
@@ -172,18 +172,18 @@ def test_workers_that_get_one_sample_of_a_batch_or_none_equal_one_process(sample
         assert_same_state(run, alone, 1e-11)  # norms of two values amplify rounding errors of sums
 
 
-def test_stored_outputs_of_the_teacher_come_along_with_the_sample_that_joined(one_left_over, teacher_of_it, tmp_path):
+def test_stored_outputs_of_the_teacher_come_along_with_the_sample_that_joined(one_left_over, own_teacher, tmp_path):
     config = small_config(**SHRINKING)
     store = TeacherOutputsStore(
-        folder=tmp_path, teacher=teacher_of_it, dataset=one_left_over, architecture="resnet8", augmentation="views",
+        folder=tmp_path, teacher=own_teacher, dataset=one_left_over, architecture="resnet8", augmentation="views",
         dtype="float32",
     )  # fmt: skip
-    run = DistillationRun(config, one_left_over, teacher_of_it, teacher_outputs=StoredTeacherOutputs(store))
+    run = DistillationRun(config, one_left_over, own_teacher, teacher_outputs=StoredTeacherOutputs(store))
     (batch,) = run.batches.of_epoch(0, run.stored_outputs)
-    live = teacher_of_it(batch.inputs)
+    live = own_teacher(batch.inputs)
     assert batch.teacher.logits.shape == (65, 10)
     torch.testing.assert_close(batch.teacher.logits, live.logits)
-    live_run = DistillationRun(config, one_left_over, copy.deepcopy(teacher_of_it))
+    live_run = DistillationRun(config, one_left_over, copy.deepcopy(own_teacher))
     assert run_epoch(run)["train/loss"] == pytest.approx(run_epoch(live_run)["train/loss"], rel=1e-5)
 
 

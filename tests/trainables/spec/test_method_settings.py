@@ -38,7 +38,7 @@ def config_of(method: str, adapter: bool = False, **values: Any) -> TrialConfig:
     return TrialConfig(**{**data, "method": method, "adapter": adapter, **values})
 
 
-def another(name: str) -> Any:
+def other_value(name: str) -> Any:
     """Return a valid value of a setting other than the default."""
     field = config_fields()[name]
     if get_origin(field.annotation) is Literal:
@@ -91,7 +91,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_known_one(method: str, a
 def test_a_config_survives_json_with_every_setting_changed(method: str, adapter: bool) -> None:
     # A released variant of pesf_kd determines other settings.
     settled = {"pesf_variant"} if method == "pesf_kd" else set()
-    changed = {name: another(name) for name in method_spec(method, adapter=adapter).fields - settled}
+    changed = {name: other_value(name) for name in method_spec(method, adapter=adapter).fields - settled}
     config = config_of(method, adapter, **changed)
     assert {name: config.model_dump()[name] for name in changed} == changed
     assert TrialConfig.model_validate_json(config.model_dump_json()) == config
@@ -102,13 +102,13 @@ def test_a_config_survives_json_with_every_setting_changed(method: str, adapter:
 @every_method
 def test_the_id_changes_with_each_field_that_the_trial_reads_and_with_no_other(method: str, adapter: bool) -> None:
     config, read = config_of(method, adapter), method_spec(method, adapter=adapter).fields
-    values = {name: another(name) for name in sorted(read)}
+    values = {name: other_value(name) for name in sorted(read)}
     values |= {name: config_fields()[name].default for name in values if getattr(config, name) == values[name]}
     changed = {name: config_of(method, adapter, **{name: value}).config_id for name, value in values.items()}
     assert len({config.config_id, *changed.values()}) == 1 + len(read)
     unread = settings_fields(registered_settings()).keys() - read
     assert unread
-    assert config_of(method, adapter, **{name: another(name) for name in unread}).config_id == config.config_id
+    assert config_of(method, adapter, **{name: other_value(name) for name in unread}).config_id == config.config_id
 
 
 def test_all_wrong_values_are_named_at_once() -> None:

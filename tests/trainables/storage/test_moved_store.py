@@ -22,7 +22,7 @@ def places(store):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def old_store(tmp_path_factory):
     """Folder with a store, and the identifier of the run with an artifact. A second run has none."""
     folder = tmp_path_factory.mktemp("made") / "a folder"
     folder.mkdir()
@@ -37,8 +37,8 @@ def made(tmp_path_factory):
     return folder, run.info.run_id
 
 
-def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_again(made, tmp_path, monkeypatch):
-    folder, run_id = made
+def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_again(old_store, tmp_path, monkeypatch):
+    folder, run_id = old_store
     old, new = tmp_path / "old", tmp_path / "moved here"
     shutil.copytree(folder, old)
     assert find_artifacts_again(old / "mlflow.db") == 3, "a copy has its own, though the original is there"
@@ -56,9 +56,9 @@ def test_artifacts_of_a_moved_store_are_found_and_the_old_folder_is_not_made_aga
     assert [path.name for path in (folder / "mlartifacts" / run_id / "artifacts").iterdir()] == ["f.txt"]
 
 
-def test_artifacts_that_another_folder_keeps_in_the_store_stay_there(made, tmp_path):
+def test_artifacts_that_another_folder_keeps_in_the_store_stay_there(old_store, tmp_path):
     """`--tracking-uri` may name the store of another output folder."""
-    folder, _ = made
+    folder, _ = old_store
     shutil.copytree(folder, tmp_path / "shared")
     other = tmp_path / "other"
     (other / "mlartifacts").mkdir(parents=True)

@@ -303,6 +303,7 @@ def s3(s3_server: int, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 
 def _folder(variable: str, what: str) -> Path:
+    """Return the folder named by an environment variable. Without it, skip or fail the test."""
     value = os.environ.get(variable)
     if value and Path(value).is_dir():
         return Path(value)

@@ -183,6 +183,7 @@ def _fork(request: dict[str, object], files: list[int]) -> int:
 
 
 def _serve(connection: socket.socket) -> None:
+    """Import everything, then serve requests for commands until the connection closes."""
     before = dict(os.environ)
     start_here()
     import_module("study.running.cluster")  # sets variables that Ray reads at import
@@ -196,6 +197,7 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _serve_commands(connection: socket.socket, before: dict[str, str]) -> None:
+    """Fork a command for each request until the connection closes."""
     # Variables that our modules set at import, for Ray and other libraries.
     own = {name: value for name, value in os.environ.items() if before.get(name) != value}
     connection.send(json.dumps(own).encode())

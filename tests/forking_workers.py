@@ -97,6 +97,7 @@ def _fork_servers(connection: socket.socket) -> None:
 
 
 def _become_server(request: dict, answer: int, listener: int, lifeline: int) -> None:
+    """Turn this process into the server of a request, and report the process id."""
     os.write(answer, str(os.getpid()).encode())
     os.close(answer)
     silent = os.open(os.devnull, os.O_RDWR)

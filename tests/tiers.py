@@ -143,6 +143,7 @@ class _Watch:
 
 
 def _check(item: pytest.Item) -> None:
+    """Fail a guarded test if it or one of its fixtures started a process."""
     started = item.stash.get(_STARTED, None)
     if started is None:
         return
@@ -156,6 +157,7 @@ def _check(item: pytest.Item) -> None:
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    """Add a process that is being started to all open watches."""
     if _watches and event in _EVENTS:
         position = _EVENTS[event]
         if position is not None and _program(arguments[position]) in ALLOWED:
@@ -183,6 +185,8 @@ def _caller() -> str:
 
 
 def _audited(spawn: Callable[..., int]) -> Callable[..., int]:
+    """Wrap multiprocessing's spawn so that it raises an audit event."""
+
     @wraps(spawn)
     def audited(path: bytes, arguments: list[bytes], passed: list[int]) -> int:
         sys.audit(_SPAWN, path, arguments, passed)

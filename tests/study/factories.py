@@ -17,6 +17,7 @@ FEW = ["ce", "kd", "dkd", "dkd+adapter", "at"]
 
 
 def make_plan(folder: Path, **values: Any) -> StudyPlan:
+    """Return a small plan of the space `adapter_width`, with changed values."""
     base = {"epochs": 4, **values.pop("base", {})}
     plan = resolve_plan(
         {

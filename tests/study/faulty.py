@@ -96,6 +96,7 @@ def _hold_the_interpreter(trial: Any) -> None:
 
 
 def _use_up_memory(trial: Any) -> None:
+    """Allocate more memory than a temporary limit of the process allows."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
@@ -110,6 +111,8 @@ def _raise(trial: Any) -> None:
 
 
 def _damage_and_die(how: Callable[[bytes], bytes]) -> Callable[[Any], None]:
+    """Return a fault that damages the newest checkpoint and kills the process."""
+
     def fault(trial: Any) -> None:
         newest = max(Path(trial._storage.trial_fs_path).glob("checkpoint_*/trial.safetensors"))
         newest.write_bytes(how(newest.read_bytes()))

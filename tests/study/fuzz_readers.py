@@ -30,6 +30,7 @@ def write_whole(kind: str, path: Path) -> None:
 
 
 def _read_records(content: bytes) -> None:
+    """Read the content as a file of records. Only the error for damaged records may be raised."""
     folder = _PLACE / "records" / "trials"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "segment-a.parquet").write_bytes(content)
@@ -40,6 +41,7 @@ def _read_records(content: bytes) -> None:
 
 
 def _map_outputs(content: bytes) -> None:
+    """Map the content as teacher outputs. Only the error for damaged files may be raised."""
     path = _PLACE / "rows.arrow"
     path.write_bytes(content)
     try:

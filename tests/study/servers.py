@@ -64,6 +64,7 @@ def running(
 
 
 def _end(server: subprocess.Popen[bytes], by: signal.Signals) -> None:
+    """End a server's process group with a signal, or with SIGKILL after 30 s."""
     for each in (by, signal.SIGKILL):
         try:
             os.killpg(server.pid, each)
@@ -184,6 +185,7 @@ def postgresql_server() -> Iterator[PostgreSQL]:
 
 
 def _postgresql_programs() -> Path | None:
+    """Return the folder of PostgreSQL's programs, or None."""
     found = shutil.which("initdb")
     if found is not None:
         return Path(found).parent

@@ -23,6 +23,7 @@ IN_PROCESS = ("--executor", "in-process")
 
 
 def start_and_kill_in_confirmation(directory, *arguments, ended):
+    """Start a study and kill it after `ended` confirmed trials have ended."""
     path = directory / "journal.jsonl"
 
     def reached():

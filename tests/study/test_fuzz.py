@@ -74,6 +74,7 @@ def run_launcher(arguments: list[str]) -> tuple[int, str]:
 
 
 def run_command(command: ModuleType, arguments: list[str]) -> tuple[int, str]:
+    """Run a command line in this process and return exit code and output."""
     out, code = io.StringIO(), 0
     before, sys.argv = sys.argv, ["", *arguments]
     try:
@@ -197,6 +198,7 @@ def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
 
 
 def _flipped(whole: bytes, flips: list[tuple[int, int]]) -> bytes:
+    """Return the content with bits flipped by XOR at these positions."""
     content = bytearray(whole)
     for position, flip in flips:
         content[position] ^= flip

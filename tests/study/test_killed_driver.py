@@ -83,6 +83,7 @@ class Driver:
 
 
 def rungs_in(path):
+    """Return the scores in a file of ASHA's rungs by (epochs, trial)."""
     if not path.exists():
         return {}
     found = json.loads(path.read_text())

@@ -14,6 +14,7 @@ METHODS = ["ce", "kd", "dkd", "dist+adapter", "at"]
 
 
 def start_and_kill(directory, *arguments, events):
+    """Start a study and kill it when the journal has `events` events."""
     process = start_study(
         *arguments, "--executor", "in-process", "--name", directory.name, "--output-dir", directory.parent
     )

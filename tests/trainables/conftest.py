@@ -64,6 +64,8 @@ def teacher(teacher_file: Path, digits: Dataset) -> FrozenTeacher:
 
 @pytest.fixture
 def make_store(tmp_path: Path, teacher: FrozenTeacher, digits: Dataset) -> MakeStore:
+    """Return a function that opens a store of teacher outputs with changed arguments."""
+
     def make(**changes: object) -> TeacherOutputsStore:
         values = {"architecture": "cnn_8_16", "augmentation": "views", "dtype": "float32"} | changes
         values = {"folder": tmp_path, "teacher": teacher, "dataset": digits} | values
@@ -112,6 +114,8 @@ def text_teacher(text_teacher_file: Path, text: Dataset) -> FrozenTeacher:
 
 @pytest.fixture
 def make_text_store(tmp_path: Path, text_teacher: FrozenTeacher, text: Dataset) -> MakeStore:
+    """Return a function that opens a store of a text teacher's outputs with changed arguments."""
+
     def make(**changes: object) -> TeacherOutputsStore:
         values = {"architecture": "bert_2_32", "augmentation": "none", "dtype": "float32"} | changes
         values = {"folder": tmp_path, "teacher": text_teacher, "dataset": text} | values

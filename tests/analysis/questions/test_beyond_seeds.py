@@ -18,6 +18,7 @@ OF_TEACHERS = (0.0, 0.06, -0.03)
 
 
 def rows_of(config_id, method, mean, *, spread=0.01, teachers=TEACHERS, drop=()):
+    """Return the confirmed trials of a config, with an effect of the teacher if the method is dkd."""
     generator = np.random.default_rng(sum(map(ord, config_id)))
     rows = []
     for place in (each for each in range(SEEDS) if each not in drop):
@@ -31,6 +32,7 @@ def rows_of(config_id, method, mean, *, spread=0.01, teachers=TEACHERS, drop=())
 
 
 def summarised(*rows):
+    """Summarise a confirmation of these rows with the choices dkd, ce and kd."""
     chosen = [
         {"config_id": "a", "label": "dkd", "rank": 1, "control": None},
         {"config_id": "c", "label": "ce", "rank": None, "control": "ce"},

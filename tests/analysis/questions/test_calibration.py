@@ -22,6 +22,7 @@ def predictions(generator: np.random.Generator, n: int = 500) -> tuple[np.ndarra
 
 
 def bins_of(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """Return count, sum of confidences and number of correct predictions of each bin."""
     place = np.ceil(confidence * BINS).astype(int) - 1
     held = [place == number for number in range(BINS)]
     return [

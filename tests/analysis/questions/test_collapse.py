@@ -16,6 +16,7 @@ MIXED = (0.10, 0.79, 0.80, 0.82, 0.83)
 
 
 def study(scores: dict[str, tuple[float, ...]], **changes: object) -> object:
+    """Return the trials of a control per method with these scores."""
     return trials_table([
         trial(10 * number + replicate, stage="control", method=method, config_id=method, replicate=replicate,
               **{"val/accuracy": score, "adapter": False} | changes)

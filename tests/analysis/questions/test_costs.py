@@ -42,6 +42,7 @@ def study(rows, seconds, forwards=None):
 
 
 def rows_of(taught):
+    """Return trials with cross-entropy and trials with the facts `taught`."""
     return [
         trial(0, stage="control", method="ce", config_id="ce", replicate=1, **CE),
         trial(1, stage="control", method="ce", config_id="ce", replicate=2, **CE),

@@ -23,6 +23,7 @@ ACCURACIES = {"ce": (0.5, 0.6, 0.7, 0.6), "kd": (0.6, 0.6, 0.8, 0.7), "dkd": (0.
 
 
 def rows_of(stage="control"):
+    """Return one trial per accuracy and method in a stage."""
     rows = []
     for method, values in {**ACCURACIES, "dkd+adapter": (0.4, 0.5, 0.4, 0.5)}.items():
         name, _, adapter = method.partition("+")
@@ -115,6 +116,7 @@ def test_the_figure_has_every_method_the_best_on_top():
 
 
 def cost_of(ratio):
+    """Return costs with this ratio of FLOPs to cross-entropy."""
     return ConfigCost(
         parameters=1, student_parameters=1, adapter_parameters=0, other_parameters=0, step_flops=1.0,
         shared_teacher_passes=0.0, flops_to_ce=ratio, seconds_per_step=None, seconds_to_ce=None, n=4,

@@ -21,6 +21,7 @@ BAND = (0.91, 0.99)
 
 
 def unbalanced(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y and units of unbalanced groups with a planted slope of 0.5."""
     units = np.repeat(np.arange(12), generator.integers(2, 7, size=12))
     x = generator.normal(size=12)[units] + generator.normal(size=len(units))
     y = 0.5 * x + generator.normal(size=12)[units] + 0.7 * generator.normal(size=len(units))

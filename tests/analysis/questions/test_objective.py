@@ -24,6 +24,7 @@ COLA = {"dataset": "glue:cola", "val/accuracy": 0.5}
 
 
 def repeated(method, replicate, score, *, stage="control", number=0):
+    """Return a trial on CoLA with this Matthews correlation."""
     return trial(
         number, method=method, stage=stage, replicate=replicate, config_id=f"config-{method}", **COLA,
         **{"val/matthews": score, "test/matthews": score - 0.1, "test/accuracy": 0.4, "val/sharpness_gap": 1.0},

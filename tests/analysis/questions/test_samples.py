@@ -15,6 +15,7 @@ def answers(generator, share):
 
 
 def rows_of(config_id, method, correct):
+    """Return the confirmed trials of a config with these correct answers (seeds, samples)."""
     labels = np.arange(SAMPLES) % 3
     rows = []
     for replicate, own in enumerate(correct, start=1):

@@ -23,6 +23,7 @@ def planted(generator, *, methods=8, searches=2, seeds=10, between=0.01, seed_no
 
 
 def as_trials(tables, names):
+    """Return the scores as trials, one config per search."""
     rows = []
     for name, table in zip(names, tables, strict=True):
         for number, scores in enumerate(table):

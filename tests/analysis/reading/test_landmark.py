@@ -14,6 +14,7 @@ from tests.analysis.synthetic import trial, trials_table
 
 
 def epochs_of(trial_id: str, accuracies: list[float]) -> list[dict[str, object]]:
+    """Return the epochs of a trial with these accuracies."""
     return [
         {"trial_id": trial_id, "epoch": epoch, **measured(10.0 * accuracy, accuracy)}
         for epoch, accuracy in enumerate(accuracies, 1)

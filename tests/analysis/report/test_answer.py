@@ -20,6 +20,7 @@ pytestmark = pytest.mark.study
 
 
 def answer_of(study: StudyFolder) -> Answer:
+    """Return the answer of the report on a study."""
     trials = study.records.trials
     found = compute_gap_against_accuracy(study.records)
     summarise = compare_methods if study.compares_methods else summarise_configs

@@ -64,6 +64,7 @@ def contents(plan):
 
 
 def runs(plan):
+    """Return status and note of the parent run, and status, metrics and tags of each trial's run."""
     parent, children = runs_of(plan)
     return (
         (parent.info.status, parent.data.tags["mlflow.note.content"]),
@@ -98,6 +99,7 @@ HALF = {
 
 
 def damage(plan, content):
+    """Replace the journal by this content, by a folder, or by nothing."""
     path = plan.directory / "journal.jsonl"
     path.unlink()
     if content == "folder":
@@ -358,6 +360,7 @@ def changed(draw, event):
 
 @st.composite
 def mutated(draw, lines):
+    """Generate a journal with one to three events changed, removed, doubled or swapped."""
     events = [json.loads(line.split(b" ", 1)[1]) for line in lines]
     for _ in range(draw(st.integers(1, 3))):
         number = draw(st.integers(0, len(events) - 1))

@@ -54,6 +54,7 @@ def with_journal(folder: Path) -> list[dict[str, Any]]:
 
 
 def _choice_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the journal's record of a confirmation from a summary."""
     kept = ("label", "rank", "control", "winner", "search_score", "bound")
     choices = [{**{name: each[name] for name in kept}, "config": each["fields"]} for each in summary["configs"]]
     request = {"configs": sum(each["rank"] is not None for each in summary["configs"]), "seeds": summary["seeds"]}

@@ -20,6 +20,7 @@ from trainables.spec.trial import TrialConfig
 
 
 def known(ledger):
+    """Return the facts of all trials in a ledger."""
     return [
         (e.trial_id, e.stage, e.replicate, e.config, e.epochs, e.epoch_times, e.status, e.error, e.optuna)
         for e in ledger.entries.values()

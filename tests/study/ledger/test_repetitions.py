@@ -42,6 +42,7 @@ class Noisy(PretendedSeeds):
 
 
 def run(plan, means=MEANS):
+    """Run a study with planted means and return the ledger."""
     ledger = StudyLedger(plan)
     tune = Noisy(StudySearch(ledger, {}), ledger)
     tune.means = means

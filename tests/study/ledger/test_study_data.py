@@ -32,6 +32,7 @@ CLASSES = ("cat", "dog", "hen")
 
 
 def write_folder(path, classes=CLASSES, count=10):
+    """Write an image folder and return the dataset's name."""
     for label, name in enumerate(classes):
         write_images(path / name, random_images(count, 1, 8, 8, seed=label))
     list_image_folder.cache_clear()

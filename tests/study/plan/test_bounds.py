@@ -25,6 +25,7 @@ BY_VALIDATOR = {"pack", "teacher_outputs_limit"}
 
 
 def numbers_of(model: type[BaseModel]) -> Iterator[tuple[str, tuple[type, ...], list[Any]]]:
+    """Yield name, types and bounds of each numeric field of a model."""
     for name, field in model.model_fields.items():
         members = typing.get_args(field.annotation) if typing.get_origin(field.annotation) in UNIONS else ()
         kinds = tuple(kind for kind in (members or (field.annotation,)) if isinstance(kind, type))

@@ -441,6 +441,7 @@ class CostlyTune(PretendedTune):
 
 
 def begin_costly(folder):
+    """Begin a comparison with a budget in FLOPs and trials of different cost."""
     values = {"methods": ["ce", "dkd", "kd"], "trials": 12, "searches_per_method": 2, "budget": "flops"}
     ledger = StudyLedger(compare(folder, "method_tuned", **values))
     search = StudySearch(ledger, {})

@@ -117,6 +117,7 @@ def _names(planned: dict[str, Any]) -> list[str]:
 
 
 def _folder_of_images(folder: Path, size: int) -> Path:
+    """Write an image folder of three classes with images of this size."""
     from PIL import Image
 
     for label in range(3):  # with two classes, logit standardisation is left out

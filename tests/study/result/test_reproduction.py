@@ -32,6 +32,7 @@ BASE = {"teacher": "cnn_8_16", "epochs": 2, "batch_size": 128}
 
 @pytest.fixture(autouse=True)
 def _as_trials_run():
+    """Use one thread, like trials, and reset deterministic algorithms afterwards."""
     with one_thread():
         yield
     if torch.are_deterministic_algorithms_enabled():  # set by the command, which normally has a separate process
@@ -74,6 +75,7 @@ def contents(folder):
 
 
 def settings_of(plan, config):
+    """Return the settings of a trial as a study passes them."""
     teacher = ensure_teacher(plan.base, load_dataset("digits", None), plan.teachers_folder)
     stored = {"location": plan.teacher_outputs_location, "dtype": plan.teacher_outputs_dtype}
     return {

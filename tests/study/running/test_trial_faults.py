@@ -109,6 +109,7 @@ def test_trials_that_raise_run_out_of_memory_hang_stop_or_die_again_fail_by_name
 
 
 def journal_of(plan):
+    """Return the events of a study's undamaged journal."""
     events, damaged = read_journal(plan.directory / "journal.jsonl")
     assert not damaged
     assert StudyLedger(plan, read_only=True).planned

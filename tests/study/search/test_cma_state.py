@@ -19,6 +19,7 @@ from trainables.process.errors import StudyError
 
 
 def an_optimizer(size=3):
+    """Return a CMA-ES optimiser after three generations."""
     optimizer = cmaes.CMA(np.full(size, 0.5), 1 / 6, np.tile([0.0, 1.0], (size, 1)), seed=1)
     for _ in range(3):
         points = [optimizer.ask() for _ in range(optimizer.population_size)]

@@ -39,6 +39,7 @@ def trials_before_confirmation(ledger):
 
 
 def finished(folder, lucky=None, **values):
+    """Run a simulated study to the end and return the ledger."""
     ledger, tune = begin(folder, lucky, **values)
     tune.run()
     ledger.plan.save()

@@ -23,6 +23,7 @@ def run():
 
 @pytest.fixture
 def written(tmp_path, run):
+    """Return a model card, the ledger entry, the config and the result of a confirmation."""
     ledger, result = confirmed_study(tmp_path, run)
     entry = first_confirmed(ledger)
     entry.last["val/accuracy_teacher"] = 0.987

@@ -76,6 +76,7 @@ def test_a_student_that_an_earlier_version_registered_under_another_name_is_not_
 
 
 def begin_run(plan):
+    """Return an MLflow client and a new run in an experiment."""
     client = MlflowClient(plan.tracking_uri)
     known = client.get_experiment_by_name("e")
     artifacts = (plan.output_dir / "artifacts").as_uri()

@@ -24,6 +24,7 @@ FEATURE, CLASSES = 64, 10  # of cnn_8_16 on the digits
 
 
 def both_ways(model: nn.Module, images: torch.Tensor) -> tuple[int, int]:
+    """Return the FLOPs of the forward and the backward pass."""
     with FlopCounter() as counter:
         loss = model(images).sum()
         forward = counter.flops

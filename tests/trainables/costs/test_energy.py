@@ -19,6 +19,7 @@ RANGE = 262_143_328_850
 
 @pytest.fixture
 def powercap(tmp_path):
+    """Write the files of RAPL's zones and return the folder."""
     for name, zone in {
         "intel-rapl:0": "package-0",
         "intel-rapl:0:0": "core",

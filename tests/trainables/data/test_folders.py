@@ -204,6 +204,7 @@ def test_an_image_of_another_size_is_refused_by_name(folder):
 
 @pytest.fixture
 def tiny(tmp_path, shrink):
+    """Write a small Tiny ImageNet in the published layout."""
     root = tmp_path / "tiny-imagenet-200"
     names = ["n02", "n01", "n03", "n04"]
     for number, name in enumerate(names):

@@ -159,6 +159,7 @@ def test_pixels_without_an_agreed_white_are_refused(kind, words, tmp_path):
 
 
 def huge(path):
+    """Write a small PNG with a header that claims 30,000 x 30,000 pixels."""
     Image.new("1", (8, 8)).save(path)
     content = bytearray(path.read_bytes())
     content[16:24] = struct.pack(">2I", 30_000, 30_000)

@@ -25,6 +25,7 @@ def whole_train_part(dataset):
 
 
 def check_contents(dataset, parts):
+    """Assert that the splits of a dataset have the written images and labels."""
     assert tuple(map(len, (dataset.train, dataset.validation, dataset.test))) == (TRAIN, VALIDATION, TEST)
     for found, expected in (
         (whole_train_part(dataset), parts["train"]),

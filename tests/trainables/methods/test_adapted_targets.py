@@ -59,6 +59,7 @@ def atkd(student, adapted, *, constant, **_):
 
 
 def dtkd(student, adapted, **_):
+    """Return DTKD's loss, written from the formulas."""
     tops = [np.maximum(each.max(axis=1, keepdims=True), 0.1) for each in (student, adapted)]
     of_student, of_adapted = (2 * 3 * each / sum(tops) for each in tops)
     rows = divergence(adapted / of_adapted, student / of_student) * (of_student * of_adapted)[:, 0]

@@ -129,6 +129,7 @@ LABELS = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1, 0, 2])  # labels of a train split
 
 
 def memory(*, negatives: int = 6, momentum: float = 0.5) -> ContrastiveMemory:
+    """Return CRD's trainable parts in float64 for the ten labels."""
     torch.manual_seed(0)
     values = {"crd_dim": 3, "crd_negatives": negatives, "crd_temperature": 0.3, "crd_momentum": momentum}
     parts = METHODS["crd"].build_parts(values, PartsSetting(4, 5, LABELS))

@@ -31,6 +31,7 @@ def config(**changes):
 
 
 def setting_of(teacher: str, size: int = 32) -> PartsSetting:
+    """Return the setting that a method gets from the maps of this teacher."""
     model = build_model(teacher, num_classes=10, in_channels=3).eval()
     with torch.no_grad():
         maps = model.stages(torch.zeros(1, 3, size, size)).maps

@@ -39,6 +39,7 @@ def rotation(width: int) -> torch.Tensor:
 
 
 def outputs_of(student: list[torch.Tensor], teacher: list[torch.Tensor], parts=None) -> StepOutputs:
+    """Return step outputs with these feature maps."""
     logits = a_map(5, 1, seed=8).flatten(1)
     return StepOutputs(
         logits, logits, parts=parts, student_maps=tuple(student), teacher_maps=tuple(teacher)

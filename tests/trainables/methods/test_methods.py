@@ -42,6 +42,7 @@ def outputs() -> StepOutputs:
 
 
 def reached_by(part: torch.Tensor, given: StepOutputs) -> set[str]:
+    """Return the names of the outputs that get a nonzero gradient from a part of the loss."""
     tensors = {name: each for name, each in given._asdict().items() if isinstance(each, torch.Tensor)}
     gradients = torch.autograd.grad(part, list(tensors.values()), retain_graph=True, allow_unused=True)
     return {

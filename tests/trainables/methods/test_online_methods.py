@@ -42,6 +42,7 @@ def kl(target: torch.Tensor, z: torch.Tensor, temperature: float) -> float:
 
 
 def losses_of(method: str, **values: object):
+    """Return student logits, peer logits and the losses of a method."""
     objective = METHODS[method].objective(TrialConfig(method=method, **(WEIGHTS | values)).model_dump())
     student, peer = logits(0).requires_grad_(), logits(1).requires_grad_()
     outputs = StepOutputs(student, student, teacher_logits=logits(2), peer_logits=peer)
@@ -49,6 +50,7 @@ def losses_of(method: str, **values: object):
 
 
 def assert_parts(parts, *, ce_student: float, kd_student: float, peer: float) -> None:
+    """Assert the values of the parts, and that the total is their weighted sum."""
     assert parts.ce.item() == pytest.approx(ce_student)
     assert parts.kd.item() == pytest.approx(kd_student)
     assert parts.peer.item() == pytest.approx(peer)
@@ -92,6 +94,8 @@ def test_collaborative_learning_is_what_numpy_says(kind):
 
 
 def best_combination(first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return the convex combination of logits with the least cross-entropy, and the weight."""
+
     def error(weight: float) -> float:
         return ce(weight * first + (1 - weight) * second, labels)
 

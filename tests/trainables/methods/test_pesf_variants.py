@@ -70,6 +70,7 @@ def distil_kl(y_s: Tensor, y_t: Tensor, temperature: float) -> Tensor:
 
 
 def corrected(logits: Tensor, target: Tensor) -> Tensor:
+    """Return logits with the largest value and that of the correct class swapped."""
     largest = torch.argmax(logits, dim=1)
     rows = logits.clone().detach().numpy()
     for i in range(len(rows)):
@@ -82,6 +83,7 @@ def corrected(logits: Tensor, target: Tensor) -> Tensor:
 def vision_loss(
     adapter: nn.Module, logit_s: Tensor, logit_t: Tensor, feat_t: Tensor, target: Tensor, *, alpha: float, t: float
 ) -> Tensor:
+    """Return the loss of the authors' vision code."""
     logit_t_cor, logit_s_cor = corrected(logit_t, target), corrected(logit_s, target)
     logit_t = logit_t - adapter(feat_t)
     loss_div = distil_kl(logit_s, logit_t_cor, t) + distil_kl(logit_s_cor, logit_t, t)
@@ -199,6 +201,7 @@ def language_loss(
     beta: float = 0.0,
     pkd: Tensor | None = None,
 ) -> Tensor:
+    """Return the loss of the authors' language code."""
     train_loss = functional.cross_entropy(s_logits, labels)
     train_loss = train_loss + functional.cross_entropy(t_logits, labels)
     soft_targets = functional.softmax(t_logits / t, dim=-1)

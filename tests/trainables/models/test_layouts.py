@@ -39,6 +39,7 @@ def as_dtype(dtype):
 
 
 def logits_of(state):
+    """Return the logits of a network with these weights."""
     model = build(seed=9)
     model.load_state_dict(state)
     with torch.no_grad():

@@ -68,6 +68,7 @@ class DoubleBatches:
 
 
 def in_float64(run: DistillationRun) -> DistillationRun:
+    """Convert all networks and batches of a run to float64."""
     run.student.double()
     if run.adapter is not None:
         run.adapter.double()
@@ -103,6 +104,7 @@ def random_teacher(dataset: Dataset, architecture: str = "cnn_8_16") -> FrozenTe
 
 
 def make_runs(dataset: Dataset, teacher: FrozenTeacher, changes=MIXED, **common) -> dict[str, DistillationRun]:
+    """Return a run in float64 for each set of changes, by number."""
     return {
         str(k): in_float64(DistillationRun(small_config(**{"epochs": 4} | common | each), dataset, teacher))
         for k, each in enumerate(changes)
@@ -110,6 +112,7 @@ def make_runs(dataset: Dataset, teacher: FrozenTeacher, changes=MIXED, **common)
 
 
 def assert_same_state(packed: DistillationRun, alone: DistillationRun, tolerance: float = EXACT) -> None:
+    """Assert that both runs have equal epochs, identities and tensors."""
     ours, theirs = packed.state_dict(), alone.state_dict()
     assert ours["epoch"] == theirs["epoch"]
     assert ours["identity"] == theirs["identity"]

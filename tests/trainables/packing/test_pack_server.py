@@ -22,6 +22,8 @@ SMALL = {"batch_size": 256}  # five steps per epoch, so float32 errors stay smal
 
 @pytest.fixture
 def begin_run(digits, teacher):
+    """Return a function that begins a run from settings."""
+
     def begin(settings: dict[str, Any]) -> DistillationRun:
         return DistillationRun(TrialConfig(**settings["config"]), digits, teacher)
 

@@ -32,6 +32,7 @@ METHODS = ("ce", "kd", "pesf_kd", "dist", "rkd", "pkt", "crd", "ctkd", "fitnet",
 
 
 def without_norms(run: DistillationRun) -> DistillationRun:
+    """Replace the batch norms of the student by identities."""
     for name, module in list(run.student.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
             parent, _, child = name.rpartition(".")
@@ -40,6 +41,7 @@ def without_norms(run: DistillationRun) -> DistillationRun:
 
 
 def gradients(run: DistillationRun) -> dict[str, torch.Tensor]:
+    """Return copies of all gradients of a run by name."""
     return {
         f"{who}.{name}": parameter.grad.clone()
         for who, trainer in run.trainers.items()

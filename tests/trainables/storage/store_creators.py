@@ -88,6 +88,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def dying_at_each_table(place: Path, folder: Path) -> None:
+    """Make a store. At each table, fork a process that is killed, and copy the folder it leaves."""
     made = 0
 
     def fork_and_die() -> None:
@@ -120,6 +121,7 @@ def at_each_table(action: Callable[[], None]) -> None:
 
 
 def forked(action: Callable[[], object]) -> int:
+    """Run an action in a forked process and return the process id."""
     pid = os.fork()
     if pid == 0:
         try:

@@ -52,6 +52,7 @@ def half_made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def changed(path: Path, *statements: str) -> bytes:
+    """Run SQL statements on a database and return the file's content."""
     with closing(sqlite3.connect(path)) as connection:
         for statement in statements:
             connection.execute(statement)

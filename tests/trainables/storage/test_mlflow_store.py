@@ -42,6 +42,8 @@ def silent_socket() -> Iterator[int]:
 
 @contextmanager
 def web_server(status: int, body: bytes, context: ssl.SSLContext | None = None, **headers: str) -> Iterator[int]:
+    """Yield the port of a web server that gives the same answer to every request."""
+
     class Answer(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -73,6 +75,7 @@ def closed_port() -> int:
 
 
 def refusal(uri: str) -> str:
+    """Return the error for a tracking URI, which must come within 30 s and hide the secret."""
     began = time.monotonic()
     with pytest.raises(TrackingError) as error:
         check_tracking_uri(uri)

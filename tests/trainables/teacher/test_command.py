@@ -288,6 +288,7 @@ def test_the_progress_of_looking_through_images_is_shown_unless_it_is_not_wanted
 
 
 def imported_by(*arguments: str | Path) -> set[str]:
+    """Run the command in a new process and return the imported modules."""
     process = start(*arguments, PYTHONPROFILEIMPORTTIME="1")
     _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said

@@ -282,6 +282,7 @@ def test_processes_that_ask_at_once_build_each_file_once(teacher_file, tmp_path)
 
 
 def _ask_for_slots(teacher_file: Path, folder: Path) -> list[int]:
+    """Ask for three slots at the same time as another process. Return the forward passes of each."""
     torch.set_num_threads(1)
     digits = load_dataset("digits", None)
     teacher = load_teacher(teacher_file, small_config(), digits)
@@ -314,6 +315,7 @@ def test_a_process_killed_while_it_builds_blocks_nobody_and_leaves_nothing(make_
 
 
 def images_of_slot(digits: Dataset, slot: int) -> Tensor:
+    """Return the normalised views of all training images in a slot."""
     table = view_table(DATASETS["digits"], "views")
     views = views_of_slots(TRAIN, len(table), slot + 1, seed=digits.seed)[slot].long()
     normalise = Normaliser(digits.mean, digits.std, torch.device("cpu"))

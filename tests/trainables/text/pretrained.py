@@ -25,6 +25,7 @@ KINDS = {
 
 
 def sentences(*lengths: int, padded_to: int = 16) -> torch.Tensor:
+    """Return token and segment ids (N, 2, padded_to) of random sentences with these lengths."""
     inputs = torch.zeros(len(lengths), 2, padded_to, dtype=torch.int32)
     drawn = torch.Generator().manual_seed(1)
     for row, length in enumerate(lengths):

@@ -17,6 +17,7 @@ from trainables.tune.trainable import DistillationTrainable
 
 
 def settings_of(teacher_file: Path, **fields: Any) -> dict[str, Any]:
+    """Return the settings of a trial as Tune passes them."""
     return {
         "config": small_config(**fields).model_dump(mode="json"),
         "data_root": None,
@@ -37,6 +38,7 @@ def test_a_trial_that_matches_maps_has_its_teacher_live_where_others_find_its_ou
 
 
 def reports_of(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all reports of a trial."""
     trainable = DistillationTrainable(settings)
     reports = [trainable.step()]
     while not reports[-1]["done"]:

@@ -1,16 +1,16 @@
-"""Tiers: every test is in exactly one, and the tests of two of them may start no process.
+"""Tiers of tests: every test is in exactly one tier, and tests of `unit` and `conformance` may start no process.
 
-| tier | its tests |
+| tier | tests |
 | --- | --- |
-| `unit` | call functions and start no process; every test that names no other tier |
-| `conformance` | what each implementation of an interface must pass; start no process |
-| `study` | work for seconds in the test's own process: run or simulate studies, make a store, build large models |
+| `unit` | call functions and start no process; every test without another tier |
+| `conformance` | check requirements on every implementation of an interface; start no process |
+| `study` | work for seconds in the test's process: run or simulate studies, make a store, build large models |
 | `launcher` | start the real command or any other process |
 | `slow` | take minutes |
-| `fault` | break something for real meanwhile |
+| `fault` | cause a real fault during the run |
 
-`slow` and `fault` precede all others: a `slow` test in a file of `study` tests is no `study` test. Otherwise the
-nearest mark counts, or the tier of a fixture if that comes later in the table.
+`slow` and `fault` have priority over the other tiers: a `slow` test in a file of `study` tests is not a `study` test.
+Otherwise the nearest mark counts, or the tier of a fixture if it is later in the table.
 """
 
 import ast

@@ -203,7 +203,7 @@ def test_a_journal_that_cannot_be_read_is_set_aside_with_the_records_and_a_new_o
 
 @pytest.mark.parametrize("change", ["empty", "missing", "truncated at the end"])
 def test_a_result_is_not_replaced_by_one_of_fewer_trials_where_the_records_are_gone_too(study, change):
-    """MLflow has more trials too, but would not if the study were delivered to another store."""
+    """MLflow would reveal the loss, but not if the study is delivered to another store."""
     total = read_trials(study.directory).num_rows
     counts = {"finished": total - 1, "failed": 1, "planned": 99}
     (study.directory / "summary.json").write_text(json.dumps({"trials": counts}))
